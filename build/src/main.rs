@@ -1,0 +1,3 @@
+//! `cargo xtask`. Host.
+
+fn main() {}

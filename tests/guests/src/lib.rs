@@ -1,0 +1,1 @@
+//! Guests that test the runtime under Xen.

@@ -1,0 +1,1 @@
+//! Real Xen under QEMU. Host.
