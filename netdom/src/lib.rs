@@ -1,3 +1,9 @@
-//! A network driver domain. Floor 3.
+//! A network driver domain: netback, a learning switch, Intel NIC drivers, on floors 0 and 1 alone. Floor 3.
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod nic;
+pub mod offload;
+pub mod packet;

@@ -1,0 +1,90 @@
+//! What the data path asks of a NIC driver. A driver is a file below; it sees registers and DMA memory through
+//! `split_driver::memory` only, so that the same code runs on hardware, on a model and in a fuzzer. Floor 3.
+
+use crate::offload::headers::Layout;
+use crate::packet::{Packet, Pool};
+
+/// An Ethernet address.
+pub type MacAddress = [u8; 6];
+
+/// What a NIC does for a packet that it sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Completes TCP and UDP checksums over IPv4.
+    pub checksum_v4: bool,
+    /// Completes TCP and UDP checksums over IPv6.
+    pub checksum_v6: bool,
+    /// Cuts TCP/IPv4 super-frames.
+    pub tso_v4: bool,
+    /// Cuts TCP/IPv6 super-frames.
+    pub tso_v6: bool,
+    /// Bytes of the largest frame on the wire, headers included, frame check sequence not.
+    pub max_frame: usize,
+}
+
+/// What an interrupt was about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Causes {
+    /// Frames were received, or the ring ran out of buffers.
+    pub receive: bool,
+    /// Frames were sent.
+    pub transmit: bool,
+    /// The link went up or down.
+    pub link: bool,
+}
+
+/// What the NIC counted since it was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NicStatistics {
+    /// Frames received with a CRC, length or symbol error.
+    pub receive_errors: u64,
+    /// Frames missed for want of a buffer.
+    pub receive_missed: u64,
+    /// Frames that a descriptor of the device described wrongly, and that were dropped for it.
+    pub receive_malformed: u64,
+    /// Frames that could not be sent.
+    pub transmit_errors: u64,
+}
+
+/// The link's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// No carrier.
+    Down,
+    /// Megabits per second.
+    Up(u32),
+}
+
+/// A NIC, started. Batches: any number of `transmit`, then one `flush`; `receive` until `None`, then one `refill`.
+pub trait Nic {
+    /// Its own address.
+    fn mac_address(&self) -> MacAddress;
+    /// What it does in hardware.
+    fn capabilities(&self) -> Capabilities;
+    /// The link now.
+    fn link(&mut self) -> Link;
+    /// Reads and acknowledges what the interrupt of `vector` (0 where there is only one) was about.
+    fn handle_interrupt(&mut self, vector: usize) -> Causes;
+    /// Queues a packet for sending. `layout` says where its headers lie, `None` where nothing is left to the NIC to do.
+    /// Gives the packet back where the ring is full or the packet needs more than the NIC can do.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the packet itself is what is given back"
+    )]
+    fn transmit(&mut self, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet>;
+    /// Descriptors that can be queued now.
+    fn transmit_room(&self) -> usize;
+    /// Tells the device of what was queued: one write to the tail register.
+    fn flush(&mut self);
+    /// Gives the buffers of sent packets back to their pool. Returns how many packets were sent.
+    fn reclaim(&mut self) -> usize;
+    /// The next received frame, its checksum verified where the device did so.
+    fn receive(&mut self) -> Option<Packet>;
+    /// Puts buffers of `pool` into the places of received frames and tells the device: one write to the tail register.
+    /// What the pool cannot give now is made up for in a later call.
+    fn refill(&mut self, pool: &Pool);
+    /// What the device counted. Reads registers: not for the hot path.
+    fn statistics(&mut self) -> NicStatistics;
+    /// Stops DMA and interrupts and gives all buffers back.
+    fn quiesce(&mut self);
+}

@@ -1,0 +1,3 @@
+//! What is done to packets in software where the hardware or a receiver does not. Pure. Floor 3.
+
+pub mod headers;
