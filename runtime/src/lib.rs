@@ -1,2 +1,33 @@
-//! The runtime of a Xen PV domain. Floor 2.
+//! The runtime of a Xen PV domain: boot, memory, hypercalls, events, grants, executor, time, console. Floor 2.
+//!
+//! The one crate of the project with unsafe code. One vCPU, no preemption: event upcalls stay masked but while the vCPU blocks,
+//! so nothing here is ever interrupted by other code of the domain.
 #![no_std]
+
+extern crate alloc;
+
+pub mod console;
+pub mod environment;
+pub mod events;
+pub mod executor;
+pub mod grants;
+pub mod hypervisor;
+pub mod memory;
+pub mod shutdown;
+pub mod time;
+
+pub use environment::Environment;
+pub use executor::{block_on, spawn, yield_now};
+
+/// Makes `async fn main(environment: Environment)` of an image what the domain runs. The domain powers off when it returns.
+///
+/// The image is `#![no_std] #![no_main]`, and its `build.rs` calls `image_link::image()`.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "Rust" fn oxidom_image_main(environment: $crate::Environment) {
+            $crate::block_on($main(environment));
+        }
+    };
+}

@@ -1,0 +1,47 @@
+//! `split_driver::hypervisor::Hypervisor` on the real Xen. Safe code only. Floor 2.
+
+use crate::events::{self, Channel, EventSet};
+use crate::grants::{self, GrantMapping};
+use split_driver::hypervisor::{Hypervisor, XenError};
+use xen_pv_sys::grant_table::GrantCopy;
+use xen_pv_sys::{DomainId, GrantRef, Port};
+
+/// The hypervisor under this domain. Channels that it binds deliver to its [`EventSet`].
+#[derive(Clone, Debug, Default)]
+pub struct Xen {
+    events: EventSet,
+}
+
+impl Xen {
+    /// With an event set of its own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Where the events of the channels bound through this handle arrive.
+    pub fn events(&self) -> &EventSet {
+        &self.events
+    }
+}
+
+impl Hypervisor for Xen {
+    type Ring = GrantMapping;
+    type Channel = Channel;
+
+    fn map_ring(
+        &self,
+        domain: DomainId,
+        references: &[GrantRef],
+    ) -> Result<GrantMapping, XenError> {
+        grants::map(domain, references)
+    }
+
+    fn bind_interdomain(&self, domain: DomainId, remote: Port) -> Result<Channel, XenError> {
+        let channel = events::bind_interdomain(domain, remote)?;
+        self.events.add(&channel);
+        Ok(channel)
+    }
+
+    fn grant_copy(&self, batch: &mut [GrantCopy]) {
+        grants::copy(batch);
+    }
+}

@@ -1,0 +1,1 @@
+//! Ending the domain. Floor 2.
