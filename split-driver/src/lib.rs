@@ -4,7 +4,10 @@
 
 extern crate alloc;
 
+mod atomic;
+pub mod byte_ring;
 pub mod hypervisor;
 pub mod memory;
+pub mod ring;
 pub mod store;
 pub mod time;

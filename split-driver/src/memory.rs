@@ -1,12 +1,43 @@
 //! Memory that a peer or a device can write while we look at it, as words of atomics. Pure. Floor 1.
 
-use core::sync::atomic::AtomicU32;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use crate::atomic::AtomicU32;
 use xen_pv_sys::Mfn;
 
 /// Memory shared with a frontend or a device. Sound to read at any time: each word is an atomic, and nothing is believed twice.
 pub trait SharedMemory {
     /// The memory, word by word; a page is 1,024 words.
     fn words(&self) -> &[AtomicU32];
+}
+
+impl SharedMemory for [AtomicU32] {
+    #[inline]
+    fn words(&self) -> &[AtomicU32] {
+        self
+    }
+}
+
+impl SharedMemory for Vec<AtomicU32> {
+    #[inline]
+    fn words(&self) -> &[AtomicU32] {
+        self
+    }
+}
+
+impl<M: SharedMemory + ?Sized> SharedMemory for &M {
+    #[inline]
+    fn words(&self) -> &[AtomicU32] {
+        (**self).words()
+    }
+}
+
+impl<M: SharedMemory + ?Sized> SharedMemory for Rc<M> {
+    #[inline]
+    fn words(&self) -> &[AtomicU32] {
+        (**self).words()
+    }
 }
 
 /// Memory that a device reads and writes by DMA: descriptor rings. Contiguous in device addresses.
