@@ -2,7 +2,20 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod arch_x86;
+pub mod callback;
+pub mod elfnote;
+pub mod errno;
+pub mod event_channel;
 pub mod grant_table;
+pub mod io;
+pub mod memory;
+pub mod physdev;
+pub mod sched;
+pub mod start_info;
+pub mod vcpu;
+pub mod version;
+pub mod xen;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -27,6 +40,18 @@ pub struct DomainId(pub u16);
 impl DomainId {
     /// The caller itself (`DOMID_SELF`, `xen.h`).
     pub const SELF: Self = Self(0x7ff0);
+    /// Frames of devices (`DOMID_IO`).
+    pub const IO: Self = Self(0x7ff1);
+    /// Xen's own frames (`DOMID_XEN`).
+    pub const XEN: Self = Self(0x7ff2);
+    /// Shared, copied on write (`DOMID_COW`).
+    pub const COW: Self = Self(0x7ff3);
+    /// Nobody (`DOMID_INVALID`).
+    pub const INVALID: Self = Self(0x7ff4);
+    /// Xen's idle vCPUs (`DOMID_IDLE`).
+    pub const IDLE: Self = Self(0x7fff);
+    /// The first number that no domain has (`DOMID_FIRST_RESERVED`).
+    pub const FIRST_RESERVED: Self = Self(0x7ff0);
 }
 
 /// An event channel of the local domain (`evtchn_port_t`, `event_channel.h`).

@@ -1,0 +1,216 @@
+//! `io/netif.h`: the network rings. Floor 0: no behaviour.
+
+use crate::GrantRef;
+use bitflags::bitflags;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Slots of one packet that every backend takes (`XEN_NETIF_NR_SLOTS_MIN`); more may be dropped.
+pub const XEN_NETIF_NR_SLOTS_MIN: usize = 18;
+/// Bytes of a packet, at most (`XEN_NETIF_MAX_TX_SIZE`).
+pub const XEN_NETIF_MAX_TX_SIZE: usize = 0xffff;
+
+/// No extra info (`XEN_NETIF_EXTRA_TYPE_NONE`).
+pub const XEN_NETIF_EXTRA_TYPE_NONE: u8 = 0;
+/// [`ExtraInfo::gso`] (`XEN_NETIF_EXTRA_TYPE_GSO`).
+pub const XEN_NETIF_EXTRA_TYPE_GSO: u8 = 1;
+/// A multicast group to receive (`XEN_NETIF_EXTRA_TYPE_MCAST_ADD`).
+pub const XEN_NETIF_EXTRA_TYPE_MCAST_ADD: u8 = 2;
+/// One to receive no more (`XEN_NETIF_EXTRA_TYPE_MCAST_DEL`).
+pub const XEN_NETIF_EXTRA_TYPE_MCAST_DEL: u8 = 3;
+/// The packet's hash (`XEN_NETIF_EXTRA_TYPE_HASH`).
+pub const XEN_NETIF_EXTRA_TYPE_HASH: u8 = 4;
+/// The first number that is none of these (`XEN_NETIF_EXTRA_TYPE_MAX`).
+pub const XEN_NETIF_EXTRA_TYPE_MAX: u8 = 5;
+
+/// [`ExtraInfo::flags`]: another follows (`XEN_NETIF_EXTRA_FLAG_MORE`).
+pub const XEN_NETIF_EXTRA_FLAG_MORE: u8 = 1;
+
+/// `XEN_NETIF_GSO_TYPE_NONE`.
+pub const XEN_NETIF_GSO_TYPE_NONE: u8 = 0;
+/// `XEN_NETIF_GSO_TYPE_TCPV4`.
+pub const XEN_NETIF_GSO_TYPE_TCPV4: u8 = 1;
+/// `XEN_NETIF_GSO_TYPE_TCPV6`.
+pub const XEN_NETIF_GSO_TYPE_TCPV6: u8 = 2;
+
+/// Dropped (`NETIF_RSP_DROPPED`).
+pub const NETIF_RSP_DROPPED: i16 = -2;
+/// Refused (`NETIF_RSP_ERROR`).
+pub const NETIF_RSP_ERROR: i16 = -1;
+/// Sent (`NETIF_RSP_OKAY`).
+pub const NETIF_RSP_OKAY: i16 = 0;
+/// The response to a slot that held an extra info (`NETIF_RSP_NULL`).
+pub const NETIF_RSP_NULL: i16 = 1;
+
+/// [`TxRequest::flags`] (`NETTXF_*`).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
+pub struct TxFlags(u16);
+
+bitflags! {
+    impl TxFlags: u16 {
+        /// The checksum field holds the pseudo header's sum only (`NETTXF_csum_blank`).
+        const CSUM_BLANK = 1 << 0;
+        /// The payload was checked (`NETTXF_data_validated`).
+        const DATA_VALIDATED = 1 << 1;
+        /// The packet goes on in the next slot (`NETTXF_more_data`).
+        const MORE_DATA = 1 << 2;
+        /// Extra infos follow (`NETTXF_extra_info`).
+        const EXTRA_INFO = 1 << 3;
+    }
+}
+
+/// [`RxResponse::flags`] (`NETRXF_*`).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(transparent)]
+pub struct RxFlags(u16);
+
+bitflags! {
+    impl RxFlags: u16 {
+        /// The payload was checked (`NETRXF_data_validated`).
+        const DATA_VALIDATED = 1 << 0;
+        /// The checksum field holds the pseudo header's sum only (`NETRXF_csum_blank`).
+        const CSUM_BLANK = 1 << 1;
+        /// The packet goes on in the next slot (`NETRXF_more_data`).
+        const MORE_DATA = 1 << 2;
+        /// Extra infos follow (`NETRXF_extra_info`).
+        const EXTRA_INFO = 1 << 3;
+        /// Of old frontends; not used (`NETRXF_gso_prefix`).
+        const GSO_PREFIX = 1 << 4;
+    }
+}
+
+/// A slot of the transmit ring, frontend to backend (`struct netif_tx_request`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TxRequest {
+    /// The page.
+    pub gref: GrantRef,
+    /// Bytes into the page.
+    pub offset: u16,
+    /// Flags.
+    pub flags: TxFlags,
+    /// Echoed in the response.
+    pub id: u16,
+    /// In the first slot the packet's bytes, in the others the fragment's.
+    pub size: u16,
+}
+
+const _: () = assert!(size_of::<TxRequest>() == 12);
+
+/// Backend to frontend (`struct netif_tx_response`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TxResponse {
+    /// The request's.
+    pub id: u16,
+    /// `NETIF_RSP_*`.
+    pub status: i16,
+}
+
+const _: () = assert!(size_of::<TxResponse>() == 4);
+
+/// A slot of the receive ring, frontend to backend (`struct netif_rx_request`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RxRequest {
+    /// Echoed in the response.
+    pub id: u16,
+    /// Padding.
+    pub pad: u16,
+    /// The page to fill.
+    pub gref: GrantRef,
+}
+
+const _: () = assert!(size_of::<RxRequest>() == 8);
+
+/// Backend to frontend (`struct netif_rx_response`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RxResponse {
+    /// The request's.
+    pub id: u16,
+    /// Where in the page the data begins.
+    pub offset: u16,
+    /// Flags.
+    pub flags: RxFlags,
+    /// Bytes in the page; `NETIF_RSP_*` where negative.
+    pub status: i16,
+}
+
+const _: () = assert!(size_of::<RxResponse>() == 8);
+
+/// A slot that holds more about a packet, on either ring (`struct netif_extra_info`). On the transmit ring it is 8 of the slot's 12 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ExtraInfo {
+    /// `XEN_NETIF_EXTRA_TYPE_*` (`type`).
+    pub kind: u8,
+    /// [`XEN_NETIF_EXTRA_FLAG_MORE`] or 0.
+    pub flags: u8,
+    /// The union `u`, by the kind: [`ExtraGso`], a multicast address, [`ExtraHash`].
+    pub value: [u8; 6],
+}
+
+const _: () = assert!(size_of::<ExtraInfo>() == 8);
+
+impl ExtraInfo {
+    /// An extra of segmentation, the last of its packet.
+    pub const fn new_gso(size: u16, kind: u8) -> Self {
+        let [low, high] = size.to_le_bytes();
+        Self {
+            kind: XEN_NETIF_EXTRA_TYPE_GSO,
+            flags: 0,
+            value: [low, high, kind, 0, 0, 0],
+        }
+    }
+
+    /// The value as `u.gso`.
+    pub const fn gso(&self) -> ExtraGso {
+        let [s0, s1, kind, pad, f0, f1] = self.value;
+        ExtraGso {
+            size: u16::from_le_bytes([s0, s1]),
+            kind,
+            pad,
+            features: u16::from_le_bytes([f0, f1]),
+        }
+    }
+
+    /// The value as `u.mcast.addr`.
+    pub const fn mcast(&self) -> [u8; 6] {
+        self.value
+    }
+}
+
+/// `netif_extra_info.u.gso`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ExtraGso {
+    /// Bytes of payload of a segment.
+    pub size: u16,
+    /// `XEN_NETIF_GSO_TYPE_*` (`type`).
+    pub kind: u8,
+    /// Padding.
+    pub pad: u8,
+    /// `XEN_NETIF_GSO_FEAT_*`: none defined.
+    pub features: u16,
+}
+
+const _: () = assert!(size_of::<ExtraGso>() == 6);
+
+/// `netif_extra_info.u.hash`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ExtraHash {
+    /// The header fields hashed (`type`).
+    pub kind: u8,
+    /// `XEN_NETIF_CTRL_HASH_ALGORITHM_*`.
+    pub algorithm: u8,
+    /// The hash.
+    pub value: [u8; 4],
+}
+
+const _: () = assert!(size_of::<ExtraHash>() == 6);
