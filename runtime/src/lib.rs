@@ -13,6 +13,9 @@ pub mod executor;
 pub mod grants;
 pub mod hypervisor;
 pub mod memory;
+pub mod mmio;
+pub mod pci;
+pub mod select;
 pub mod shutdown;
 pub mod time;
 

@@ -1,0 +1,381 @@
+//! The handshake of pcifront with pciback, at boot, when a device is attached, detached, and when all go. Safe code. Floor 2.
+//!
+//! `device/pci/0` holds our side. pciback's states: Initialised(3) until it mapped our page, Connected(4) in use, Reconfiguring(7) while
+//! the toolstack adds or takes devices (`state-N` is 5 for those to go), Reconfigured(8) when pciback did its part.
+
+use super::operation::Bus;
+use super::{Device, PciAddress, PciError};
+use crate::events;
+use crate::grants;
+use crate::memory::Page;
+use crate::select::select;
+use crate::time::{self, Duration};
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use split_driver::store::{Store, StoreError, Transaction, Watch};
+use xen_pv_sys::DomainId;
+
+/// Our side.
+const FRONTEND: &str = "device/pci/0";
+/// `XEN_PCI_MAGIC`, `io/pciif.h`.
+const MAGIC: &str = "7";
+/// pciback has 32 slots of 8 functions on its virtual bus.
+const MAX_DEVICES: u32 = 256;
+/// How long to wait before a store that refused is asked again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// `enum xenbus_state`, `io/xenbus.h`.
+mod state {
+    pub(super) const INITIALISING: u32 = 1;
+    pub(super) const INITIALISED: u32 = 3;
+    pub(super) const CONNECTED: u32 = 4;
+    pub(super) const CLOSING: u32 = 5;
+    pub(super) const CLOSED: u32 = 6;
+    pub(super) const RECONFIGURING: u32 = 7;
+    pub(super) const RECONFIGURED: u32 = 8;
+}
+
+/// What came of pciback.
+#[derive(Debug)]
+pub enum Event {
+    /// A device is there, at boot or attached later.
+    Added(Device),
+    /// The toolstack takes the device away. Its driver stops and [`Device::close`] is called before the next
+    /// [`Frontend::next_event`], which lets go of it. Its registers may answer all ones already: `xl` resets it first.
+    Removed(PciAddress),
+    /// Something failed; the frontend waits for what the toolstack does next.
+    Failed(PciError),
+}
+
+/// The connection to one pciback device directory.
+struct Link<W> {
+    backend: String,
+    watch: W,
+    bus: Rc<Bus>,
+    /// What we wrote into our `state`.
+    state: u32,
+    devices: Vec<PciAddress>,
+}
+
+/// Finds devices, and follows the toolstack adding and taking them.
+pub struct Frontend<S: Store> {
+    store: S,
+    /// Of `device/pci`: fires when the toolstack makes or removes our directory.
+    watch: S::Watch,
+    link: Option<Link<S::Watch>>,
+    queue: VecDeque<Event>,
+}
+
+/// The text of a node, `None` where it is not there (or no longer ours to read).
+async fn read_text(store: &impl Store, path: &str) -> Result<Option<String>, StoreError> {
+    match store.read(Transaction::NONE, path).await {
+        Ok(bytes) => String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|_| StoreError::Malformed),
+        Err(StoreError::NotFound | StoreError::Denied) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The decimal number in a node.
+async fn read_number(store: &impl Store, path: &str) -> Result<Option<u32>, StoreError> {
+    match read_text(store, path).await? {
+        Some(text) => text
+            .trim()
+            .parse()
+            .map(Some)
+            .map_err(|_| StoreError::Malformed),
+        None => Ok(None),
+    }
+}
+
+/// Parses `dddd:bb:ss.ff`, hexadecimal, as pciback writes it.
+fn parse_address(text: &str) -> Option<PciAddress> {
+    let (segment, rest) = text.trim().split_once(':')?;
+    let (bus, rest) = rest.split_once(':')?;
+    let (slot, function) = rest.split_once('.')?;
+    let slot = u8::from_str_radix(slot, 16).ok().filter(|&s| s < 32)?;
+    let function = u8::from_str_radix(function, 16).ok().filter(|&f| f < 8)?;
+    Some(PciAddress::new(
+        u16::from_str_radix(segment, 16).ok()?,
+        u8::from_str_radix(bus, 16).ok()?,
+        slot,
+        function,
+    ))
+}
+
+impl<S: Store> Frontend<S> {
+    /// Watches for what the toolstack passes to this domain. Returns at once, whether there is anything or not.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn new(store: S) -> Result<Self, PciError> {
+        let watch = store.watch("device/pci").await?;
+        Ok(Self {
+            store,
+            watch,
+            link: None,
+            queue: VecDeque::new(),
+        })
+    }
+
+    /// How many devices the toolstack lists for this domain now; 0 where it passed none.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn expected(&self) -> Result<u32, PciError> {
+        let Some(backend) = read_text(&self.store, &format!("{FRONTEND}/backend")).await? else {
+            return Ok(0);
+        };
+        Ok(read_number(&self.store, &format!("{backend}/num_devs"))
+            .await?
+            .unwrap_or(0))
+    }
+
+    /// The next thing that happens. Dropping the future loses nothing.
+    pub async fn next_event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return event;
+            }
+            match self.advance().await {
+                Ok(true) => {}
+                Ok(false) => self.changed().await,
+                Err(error) => {
+                    // The error itself goes out first; what follows waits for a change, so that nothing spins.
+                    time::sleep(RETRY).await;
+                    return Event::Failed(error);
+                }
+            }
+        }
+    }
+
+    /// Waits for a change of our directory or of the backend's state.
+    async fn changed(&mut self) {
+        match &mut self.link {
+            Some(link) => {
+                select(self.watch.next(), link.watch.next()).await;
+            }
+            None => {
+                self.watch.next().await;
+            }
+        }
+    }
+
+    /// Takes one step. True where something was done, false where there is nothing to do until the store changes.
+    async fn advance(&mut self) -> Result<bool, PciError> {
+        let backend = read_text(&self.store, &format!("{FRONTEND}/backend")).await?;
+        let Some(link) = &self.link else {
+            return match backend {
+                Some(backend) => self.open(backend).await,
+                None => Ok(false),
+            };
+        };
+        let theirs = read_number(&self.store, &format!("{}/state", link.backend)).await?;
+        let gone = backend.as_deref() != Some(link.backend.as_str()) || theirs.is_none();
+        if gone {
+            // First the devices, whose events go out before this is called again; then the link itself.
+            if !self.announce_all_removed() {
+                self.link = None;
+            }
+            return Ok(true);
+        }
+        let theirs = theirs.unwrap_or(0);
+        match (theirs, link.state) {
+            (state::CONNECTED, state::INITIALISED)
+            | (state::RECONFIGURED, state::RECONFIGURING) => {
+                self.scan().await?;
+                self.set_state(state::CONNECTED).await?;
+                Ok(true)
+            }
+            (state::RECONFIGURING, state::CONNECTED) => {
+                if !self.announce_closing().await? {
+                    self.set_state(state::RECONFIGURING).await?;
+                }
+                Ok(true)
+            }
+            // Connected was skipped: the toolstack was faster than we.
+            (state::RECONFIGURING, state::INITIALISED) => {
+                self.set_state(state::RECONFIGURING).await?;
+                Ok(true)
+            }
+            (state::CLOSING | state::CLOSED, ours) if ours != state::CLOSED => {
+                if !self.announce_all_removed() {
+                    self.set_state(state::CLOSED).await?;
+                }
+                Ok(true)
+            }
+            (_, state::CLOSED) => {
+                // The toolstack made our directory anew: its state is the one of a start.
+                let ours = read_number(&self.store, &format!("{FRONTEND}/state")).await?;
+                if ours == Some(state::INITIALISING) {
+                    self.link = None;
+                    return Ok(true);
+                }
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Publishes a page and a channel.
+    async fn open(&mut self, backend: String) -> Result<bool, PciError> {
+        let watch = self.store.watch(&format!("{backend}/state")).await?;
+        let domain = read_number(&self.store, &format!("{FRONTEND}/backend-id"))
+            .await?
+            .and_then(|id| u16::try_from(id).ok())
+            .map(DomainId)
+            .ok_or(StoreError::Malformed)?;
+        let page = Rc::new(Page::new()?);
+        let grant = grants::grant_access(domain, page, false)?;
+        let bus = Bus::new(grant, events::alloc_unbound(domain)?);
+        let (reference, port) = bus.published();
+        for (node, value) in [
+            ("pci-op-ref", reference.to_string()),
+            ("event-channel", port.to_string()),
+            ("magic", MAGIC.to_string()),
+        ] {
+            let path = format!("{FRONTEND}/{node}");
+            self.store
+                .write(Transaction::NONE, &path, value.as_bytes())
+                .await?;
+        }
+        self.link = Some(Link {
+            backend,
+            watch,
+            bus: Rc::new(bus),
+            state: state::INITIALISING,
+            devices: Vec::new(),
+        });
+        self.set_state(state::INITIALISED).await?;
+        Ok(true)
+    }
+
+    async fn set_state(&mut self, state: u32) -> Result<(), PciError> {
+        let path = format!("{FRONTEND}/state");
+        self.store
+            .write(Transaction::NONE, &path, state.to_string().as_bytes())
+            .await?;
+        if let Some(link) = &mut self.link {
+            link.state = state;
+        }
+        Ok(())
+    }
+
+    /// The devices that pciback lists, each with its `state-N`.
+    async fn listed(&self) -> Result<Vec<(PciAddress, u32)>, PciError> {
+        let Some(link) = &self.link else {
+            return Ok(Vec::new());
+        };
+        let backend = &link.backend;
+        let count = read_number(&self.store, &format!("{backend}/num_devs"))
+            .await?
+            .unwrap_or(0)
+            .min(MAX_DEVICES);
+        let mut listed = Vec::new();
+        for index in 0..count {
+            // Without a `vdev-N`, pciback has not taken the device up.
+            let path = format!("{backend}/vdev-{index}");
+            let Some(text) = read_text(&self.store, &path).await? else {
+                continue;
+            };
+            let Some(address) = parse_address(&text) else {
+                log::warn!("pcifront: {path} is not an address: {text:?}");
+                continue;
+            };
+            let state = read_number(&self.store, &format!("{backend}/state-{index}"))
+                .await?
+                .unwrap_or(0);
+            listed.push((address, state));
+        }
+        Ok(listed)
+    }
+
+    /// Queues an event for each device that is new, and forgets those that are no longer listed.
+    async fn scan(&mut self) -> Result<(), PciError> {
+        let listed = self.listed().await?;
+        let Some(link) = &mut self.link else {
+            return Ok(());
+        };
+        link.devices
+            .retain(|known| listed.iter().any(|(address, _)| address == known));
+        for (address, device_state) in listed {
+            if device_state == state::CLOSING || link.devices.contains(&address) {
+                continue;
+            }
+            match Device::probe(Rc::clone(&link.bus), address).await {
+                Ok(device) => {
+                    link.devices.push(address);
+                    self.queue.push_back(Event::Added(device));
+                }
+                Err(error) => {
+                    log::warn!("pci {address}: no answer: {error:?}");
+                    self.queue.push_back(Event::Failed(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues an event for each device that the toolstack takes away. False where there is none (left).
+    async fn announce_closing(&mut self) -> Result<bool, PciError> {
+        let listed = self.listed().await?;
+        let Some(link) = &mut self.link else {
+            return Ok(false);
+        };
+        let before = self.queue.len();
+        for (address, device_state) in listed {
+            let known = link.devices.iter().position(|known| *known == address);
+            if device_state == state::CLOSING
+                && let Some(index) = known
+            {
+                link.devices.remove(index);
+                self.queue.push_back(Event::Removed(address));
+            }
+        }
+        Ok(self.queue.len() > before)
+    }
+
+    /// Queues an event for every device. False where there is none (left).
+    fn announce_all_removed(&mut self) -> bool {
+        let Some(link) = &mut self.link else {
+            return false;
+        };
+        let any = !link.devices.is_empty();
+        self.queue
+            .extend(link.devices.drain(..).map(Event::Removed));
+        any
+    }
+
+    /// Lets go of everything: for the domain's end. Devices must have been closed.
+    pub async fn close(mut self) {
+        if self.link.is_some()
+            && let Err(error) = self.set_state(state::CLOSED).await
+        {
+            log::debug!("pcifront: not closed: {error:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_as_pciback_writes_them() {
+        assert_eq!(
+            parse_address("0000:00:1f.02"),
+            Some(PciAddress::new(0, 0, 31, 2))
+        );
+        assert_eq!(
+            parse_address("0001:03:00.0\n"),
+            Some(PciAddress::new(1, 3, 0, 0))
+        );
+        for bad in ["", "0000:00:20.0", "0000:00:00.8", "00:00.0", "x:0:0.0"] {
+            assert_eq!(parse_address(bad), None, "{bad:?}");
+        }
+    }
+}

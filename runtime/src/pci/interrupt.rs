@@ -1,0 +1,126 @@
+//! A passed-through device's interrupts, as event channels: MSI-X, MSI, INTx. Safe code. Floor 2.
+
+use super::config::{self, CAPABILITY_MSI, ConfigSpace, INTERRUPT_LINE, Width};
+use super::operation::{Bus, MAX_VECTORS, Operation, command};
+use super::{PciAddress, PciError};
+use crate::events::{self, Channel};
+use alloc::vec::Vec;
+
+/// How a device interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterruptKind {
+    /// MSI-X: a vector each for several causes.
+    MsiX,
+    /// MSI, with one vector.
+    Msi,
+    /// The INTx line, by level, perhaps shared.
+    IntX,
+}
+
+/// The channels of a device's interrupts, in the order of its vectors; unbound by `Drop`.
+#[derive(Debug)]
+pub struct Interrupts {
+    kind: InterruptKind,
+    channels: Vec<Channel>,
+}
+
+impl Interrupts {
+    /// How the device interrupts.
+    pub fn kind(&self) -> InterruptKind {
+        self.kind
+    }
+
+    /// One channel a vector. [`Channel::unmask`] after handling also ends the interrupt where that is called for.
+    pub fn channels(&self) -> &[Channel] {
+        &self.channels
+    }
+}
+
+/// Binds each pirq.
+fn bind(kind: InterruptKind, pirqs: &[u32]) -> Result<Interrupts, PciError> {
+    let shareable = kind == InterruptKind::IntX;
+    let channels = pirqs
+        .iter()
+        .map(|&pirq| match pirq {
+            // 0xffff is what we wrote there, and 0 is the timer's line: nobody gave us a pirq.
+            0 | 0xffff.. => Err(PciError::BadPirq(pirq)),
+            _ => Ok(events::bind_pirq(pirq, shareable)?),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(Interrupts { kind, channels })
+}
+
+/// Turns on MSI-X with exactly `vectors` vectors.
+async fn enable_msix(bus: &Bus, address: PciAddress, vectors: u16) -> Result<Interrupts, PciError> {
+    let pirqs = bus.enable_msix(address, vectors).await?;
+    let bound = bind(InterruptKind::MsiX, &pirqs);
+    if bound.is_err() {
+        disable(bus, address, InterruptKind::MsiX).await?;
+    }
+    bound
+}
+
+/// Turns on MSI.
+async fn enable_msi(bus: &Bus, address: PciAddress) -> Result<Interrupts, PciError> {
+    let operation = Operation::of(address, command::ENABLE_MSI, 0);
+    let pirq = bus.call(&operation).await?;
+    let bound = bind(InterruptKind::Msi, &[pirq]);
+    if bound.is_err() {
+        disable(bus, address, InterruptKind::Msi).await?;
+    }
+    bound
+}
+
+/// Turns on the best kind that works: MSI-X with up to `wanted` vectors, with one, MSI, INTx.
+pub(super) async fn enable(
+    config: &impl ConfigSpace,
+    bus: &Bus,
+    address: PciAddress,
+    wanted: usize,
+) -> Result<Interrupts, PciError> {
+    if let Some(msix) = config::read_msix(config).await? {
+        let most = usize::from(msix.entries).min(MAX_VECTORS);
+        let vectors = u16::try_from(wanted.clamp(1, most)).unwrap_or(1);
+        for count in [vectors, 1] {
+            match enable_msix(bus, address, count).await {
+                Ok(interrupts) => return Ok(interrupts),
+                Err(error) => log::warn!("pci {address}: {count} MSI-X vectors: {error:?}"),
+            }
+            if vectors == 1 {
+                break;
+            }
+        }
+    }
+    if config::find_capability(config, CAPABILITY_MSI)
+        .await?
+        .is_some()
+    {
+        match enable_msi(bus, address).await {
+            Ok(interrupts) => return Ok(interrupts),
+            Err(error) => log::warn!("pci {address}: MSI: {error:?}"),
+        }
+    }
+    // Line and pin: without a pin the device has no INTx.
+    let line = config.read(INTERRUPT_LINE, Width::Word).await?;
+    let [pirq, pin, ..] = line.to_le_bytes();
+    if pin == 0 {
+        return Err(PciError::NoInterrupt);
+    }
+    bind(InterruptKind::IntX, &[u32::from(pirq)])
+}
+
+/// Turns off what [`enable`] turned on.
+pub(super) async fn disable(
+    bus: &Bus,
+    address: PciAddress,
+    kind: InterruptKind,
+) -> Result<(), PciError> {
+    let command = match kind {
+        InterruptKind::MsiX => command::DISABLE_MSIX,
+        InterruptKind::Msi => command::DISABLE_MSI,
+        InterruptKind::IntX => return Ok(()),
+    };
+    bus.call(&Operation::of(address, command, 0))
+        .await
+        .map(|_| ())
+}

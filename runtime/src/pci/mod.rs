@@ -1,0 +1,319 @@
+//! PCI devices by way of pcifront: what a driver sees of a device that `xl` passed to this domain. Floor 2.
+//!
+//! Everything works against a pciback that is *not* permissive: nothing is written into config space but COMMAND and the BARs' sizing
+//! pattern, which pciback emulates, and interrupts are set up by its operations alone.
+
+mod config;
+mod frontend;
+mod interrupt;
+mod operation;
+
+pub use config::{Bar, Capability};
+pub use frontend::{Event, Frontend};
+pub use interrupt::{InterruptKind, Interrupts};
+pub use pci_types::PciAddress;
+pub use pci_types::device_type::DeviceType;
+
+use crate::mmio::MmioRegion;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use config::{ConfigSpace, Width};
+use core::cell::Cell;
+use core::fmt;
+use core::ops::Range;
+use operation::{Bus, Operation};
+use pci_types::CommandRegister;
+use split_driver::hypervisor::XenError;
+use split_driver::memory::OutOfMemory;
+use split_driver::store::StoreError;
+use xen_pv_sys::PAGE_SIZE;
+
+/// Why something with a PCI device failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PciError {
+    /// pciback knows no such device (`XEN_PCI_ERR_dev_not_found`).
+    NotFound,
+    /// pciback refused, with its negative error (`XEN_PCI_ERR_*` of `pciif.h`, or an errno).
+    Refused {
+        /// `XEN_PCI_OP_*`.
+        command: u32,
+        /// What it answered.
+        error: i32,
+    },
+    /// pciback did not answer in time.
+    Timeout {
+        /// `XEN_PCI_OP_*`.
+        command: u32,
+    },
+    /// The BAR is absent, of ports, or describes memory that cannot be.
+    UnusableBar {
+        /// 0 to 5.
+        index: u8,
+        /// What it says of the address.
+        address: u64,
+        /// What it says of the size.
+        size: u64,
+    },
+    /// pciback gave an interrupt number that cannot be.
+    BadPirq(u32),
+    /// The device has no interrupt that could be bound.
+    NoInterrupt,
+    /// The store refused.
+    Store(StoreError),
+    /// Xen refused.
+    Xen(XenError),
+    /// No page was to be had for the ring to pciback.
+    OutOfMemory,
+}
+
+impl From<StoreError> for PciError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<XenError> for PciError {
+    fn from(error: XenError) -> Self {
+        Self::Xen(error)
+    }
+}
+
+impl From<OutOfMemory> for PciError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// What a driver is matched by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceId {
+    /// The vendor.
+    pub vendor: u16,
+    /// The vendor's number of the device.
+    pub device: u16,
+    /// Its revision.
+    pub revision: u8,
+    /// Base class, for example 2 for a network controller.
+    pub class: u8,
+    /// Sub-class.
+    pub subclass: u8,
+    /// Programming interface.
+    pub interface: u8,
+}
+
+impl DeviceId {
+    /// From the first and the third doubleword of config space.
+    const fn new(identity: u32, class: u32) -> Self {
+        let [v0, v1, d0, d1] = identity.to_le_bytes();
+        let [revision, interface, subclass, base] = class.to_le_bytes();
+        Self {
+            vendor: u16::from_le_bytes([v0, v1]),
+            device: u16::from_le_bytes([d0, d1]),
+            revision,
+            class: base,
+            subclass,
+            interface,
+        }
+    }
+
+    /// The class as a name.
+    pub fn device_type(&self) -> DeviceType {
+        DeviceType::from((self.class, self.subclass))
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{:04x}:{:04x} class {:02x}{:02x}",
+            self.vendor, self.device, self.class, self.subclass
+        )
+    }
+}
+
+/// A device, from its [`Event::Added`] on. End its use with [`Device::close`]: that takes DMA and interrupts from the hardware. Where
+/// it is dropped instead, a task does the same in the background.
+pub struct Device {
+    inner: Option<Inner>,
+}
+
+#[derive(Clone)]
+struct Inner {
+    address: PciAddress,
+    id: DeviceId,
+    bus: Rc<Bus>,
+    interrupts: Rc<Cell<Option<InterruptKind>>>,
+    enabled: Rc<Cell<bool>>,
+}
+
+impl ConfigSpace for Inner {
+    async fn read(&self, offset: u16, width: Width) -> Result<u32, PciError> {
+        self.bus
+            .call(&Operation::read(self.address, offset, width))
+            .await
+    }
+
+    async fn write(&self, offset: u16, width: Width, value: u32) -> Result<(), PciError> {
+        self.bus
+            .call(&Operation::write(self.address, offset, width, value))
+            .await
+            .map(|_| ())
+    }
+}
+
+impl Inner {
+    /// Takes interrupts and DMA from the device. Errors are of no use to anyone: the device may be gone already.
+    async fn disable(&self) {
+        if let Some(kind) = self.interrupts.take()
+            && let Err(error) = interrupt::disable(&self.bus, self.address, kind).await
+        {
+            log::debug!("pci {}: interrupts stay on: {error:?}", self.address);
+        }
+        if self.enabled.take()
+            && let Err(error) = self.write(config::COMMAND, Width::Word, 0).await
+        {
+            log::debug!("pci {}: stays enabled: {error:?}", self.address);
+        }
+    }
+}
+
+impl Device {
+    /// Asks the device at `address` who it is.
+    async fn probe(bus: Rc<Bus>, address: PciAddress) -> Result<Self, PciError> {
+        let mut inner = Inner {
+            address,
+            id: DeviceId::new(0, 0),
+            bus,
+            interrupts: Rc::default(),
+            enabled: Rc::default(),
+        };
+        let identity = inner.read(config::IDENTITY, Width::Double).await?;
+        // What answers for a device that is not there: no vendor has either number.
+        if matches!(identity & 0xffff, 0 | 0xffff) {
+            return Err(PciError::NotFound);
+        }
+        let class = inner.read(config::CLASS, Width::Double).await?;
+        inner.id = DeviceId::new(identity, class);
+        Ok(Self { inner: Some(inner) })
+    }
+
+    fn inner(&self) -> Result<&Inner, PciError> {
+        self.inner.as_ref().ok_or(PciError::NotFound)
+    }
+
+    /// Where this domain finds it: pciback's numbering, not the host's.
+    pub fn address(&self) -> PciAddress {
+        self.inner
+            .as_ref()
+            .map_or(PciAddress::new(0, 0, 0, 0), |inner| inner.address)
+    }
+
+    /// What it is.
+    pub fn id(&self) -> DeviceId {
+        self.inner
+            .as_ref()
+            .map_or(DeviceId::new(0, 0), |inner| inner.id)
+    }
+
+    /// Reads 32 bits of config space at `offset`, a multiple of four.
+    ///
+    /// # Errors
+    /// What pciback answers.
+    pub async fn read_config(&self, offset: u16) -> Result<u32, PciError> {
+        self.inner()?.read(offset, Width::Double).await
+    }
+
+    /// The capability `id` (PCI Local Bus 3.0, appendix H), where the device has it.
+    ///
+    /// # Errors
+    /// What pciback answers.
+    pub async fn capability(&self, id: u8) -> Result<Option<Capability>, PciError> {
+        config::find_capability(self.inner()?, id).await
+    }
+
+    /// What BAR `index` describes; `None` where it is not implemented. Not for the upper half of a 64-bit BAR.
+    ///
+    /// # Errors
+    /// What pciback answers, or [`PciError::UnusableBar`] where the figures contradict each other.
+    pub async fn bar(&self, index: u8) -> Result<Option<Bar>, PciError> {
+        config::read_bar(self.inner()?, index).await
+    }
+
+    /// Turns on memory decoding and bus mastering.
+    ///
+    /// # Errors
+    /// What pciback answers.
+    pub async fn enable(&self) -> Result<(), PciError> {
+        let inner = self.inner()?;
+        let command = inner.read(config::COMMAND, Width::Word).await?;
+        let wanted = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
+        inner.enabled.set(true);
+        inner
+            .write(
+                config::COMMAND,
+                Width::Word,
+                command | u32::from(wanted.bits()),
+            )
+            .await
+    }
+
+    /// Maps the registers of memory BAR `index`, without the pages of the MSI-X table.
+    ///
+    /// # Errors
+    /// What pciback or Xen answers; [`PciError::UnusableBar`] where there is no memory.
+    pub async fn map_bar(&self, index: u8) -> Result<MmioRegion, PciError> {
+        let inner = self.inner()?;
+        let unusable = |address, size| PciError::UnusableBar {
+            index,
+            address,
+            size,
+        };
+        let (address, size) = match config::read_bar(inner, index).await? {
+            Some(Bar::Memory { address, size, .. }) => (address, size),
+            Some(Bar::Ports { first, size }) => return Err(unusable(first.into(), size.into())),
+            None => return Err(unusable(0, 0)),
+        };
+        let length = usize::try_from(size).map_err(|_| unusable(address, size))?;
+        let holes: Vec<Range<usize>> = match config::read_msix(inner).await? {
+            Some(msix) => msix.pages_in(index, PAGE_SIZE).collect(),
+            None => Vec::new(),
+        };
+        Ok(MmioRegion::map(address, length, &holes)?)
+    }
+
+    /// Turns on interrupts: MSI-X with up to `wanted` vectors, else MSI, else the INTx line. The device must be enabled.
+    /// Drop what this returns before closing the device.
+    ///
+    /// # Errors
+    /// What the last of the three ways met.
+    pub async fn enable_interrupts(&self, wanted: usize) -> Result<Interrupts, PciError> {
+        let inner = self.inner()?;
+        let interrupts = interrupt::enable(inner, &inner.bus, inner.address, wanted).await?;
+        inner.interrupts.set(Some(interrupts.kind()));
+        Ok(interrupts)
+    }
+
+    /// Takes interrupts and DMA from the device and gives it back. The driver must have stopped it before.
+    pub async fn close(mut self) {
+        if let Some(inner) = self.inner.take() {
+            inner.disable().await;
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.take()
+            && (inner.enabled.get() || inner.interrupts.get().is_some())
+        {
+            crate::spawn(async move { inner.disable().await });
+        }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Device({} {})", self.address(), self.id())
+    }
+}

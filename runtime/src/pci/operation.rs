@@ -1,0 +1,238 @@
+//! Operations on pciback, by way of the one page shared with it (`struct xen_pci_sharedinfo`, `io/pciif.h`). Safe code. Floor 2.
+
+use super::config::Width;
+use super::{PciAddress, PciError};
+use crate::events::Channel;
+use crate::grants::Grant;
+use crate::time::{self, Duration, Elapsed, Instant};
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::task::{Poll, Waker};
+use split_driver::memory::SharedMemory;
+
+/// `XEN_PCI_OP_*`.
+pub(super) mod command {
+    pub(in crate::pci) const CONF_READ: u32 = 0;
+    pub(in crate::pci) const CONF_WRITE: u32 = 1;
+    pub(in crate::pci) const ENABLE_MSI: u32 = 2;
+    pub(in crate::pci) const DISABLE_MSI: u32 = 3;
+    pub(in crate::pci) const ENABLE_MSIX: u32 = 4;
+    pub(in crate::pci) const DISABLE_MSIX: u32 = 5;
+}
+
+/// `XEN_PCI_ERR_dev_not_found`.
+const NOT_FOUND: i32 = -1;
+/// `SH_INFO_MAX_VEC`: MSI-X vectors that one operation carries.
+pub(super) const MAX_VECTORS: usize = 128;
+/// `XEN_PCIF_active`, in `flags`: set by us, cleared by pciback when it is done.
+const ACTIVE: u32 = 1;
+
+/// The words of `struct xen_pci_sharedinfo`: `flags`, then `op`, whose fields are 32 bits wide.
+mod word {
+    pub(super) const FLAGS: usize = 0;
+    pub(super) const COMMAND: usize = 1;
+    pub(super) const ERROR: usize = 2;
+    pub(super) const DOMAIN: usize = 3;
+    pub(super) const BUS: usize = 4;
+    pub(super) const DEVFN: usize = 5;
+    pub(super) const OFFSET: usize = 6;
+    pub(super) const SIZE: usize = 7;
+    pub(super) const VALUE: usize = 8;
+    pub(super) const INFO: usize = 9;
+    /// `msix_entries`: `vector` in the low 16 bits, `entry` in the high ones.
+    pub(super) const ENTRIES: usize = 10;
+}
+
+/// How long pciback may take. It answers within a millisecond where dom0 runs at all.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What to ask.
+pub(super) struct Operation {
+    command: u32,
+    address: PciAddress,
+    offset: u16,
+    size: u32,
+    value: u32,
+}
+
+impl Operation {
+    pub(super) fn read(address: PciAddress, offset: u16, width: Width) -> Self {
+        Self {
+            offset,
+            size: width.bytes(),
+            ..Self::of(address, command::CONF_READ, 0)
+        }
+    }
+
+    pub(super) fn write(address: PciAddress, offset: u16, width: Width, value: u32) -> Self {
+        Self {
+            offset,
+            size: width.bytes(),
+            ..Self::of(address, command::CONF_WRITE, value)
+        }
+    }
+
+    /// One that is about the device as a whole.
+    pub(super) fn of(address: PciAddress, command: u32, value: u32) -> Self {
+        Self {
+            command,
+            address,
+            offset: 0,
+            size: 0,
+            value,
+        }
+    }
+}
+
+/// The connection to pciback: one operation at a time.
+pub(super) struct Bus {
+    grant: Grant,
+    channel: Channel,
+    busy: Cell<bool>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+/// The right to use the page; the next in line is woken when it is dropped.
+struct Turn<'a>(&'a Bus);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.busy.set(false);
+        for waker in self.0.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Bus {
+    /// Over a zeroed page, granted to the backend, and a channel for it to bind to.
+    pub(super) fn new(grant: Grant, channel: Channel) -> Self {
+        Self {
+            grant,
+            channel,
+            busy: Cell::new(false),
+            waiting: RefCell::default(),
+        }
+    }
+
+    /// The page's reference and the channel's port, for the store.
+    pub(super) fn published(&self) -> (u32, u32) {
+        (self.grant.reference().0, self.channel.port().0)
+    }
+
+    async fn turn(&self) -> Turn<'_> {
+        poll_fn(|context| {
+            if self.busy.replace(true) {
+                self.waiting.borrow_mut().push(context.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        Turn(self)
+    }
+
+    fn word(&self, index: usize) -> Option<&AtomicU32> {
+        self.grant.page().words().get(index)
+    }
+
+    fn put(&self, index: usize, value: u32) {
+        if let Some(word) = self.word(index) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn get(&self, index: usize) -> u32 {
+        self.word(index)
+            .map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    fn active(&self) -> bool {
+        self.word(word::FLAGS)
+            .is_some_and(|flags| flags.load(Ordering::Acquire) & ACTIVE != 0)
+    }
+
+    /// Waits until pciback is done with what it was asked.
+    async fn idle(&self, deadline: Instant) -> Result<(), Elapsed> {
+        while self.active() {
+            let waited = time::timeout_at(deadline, self.channel.wait()).await;
+            if waited.is_err() && self.active() {
+                return Err(Elapsed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the operation and `entries` into the page and waits for the answer, which stays in the page as long as `turn` is held.
+    async fn perform(
+        &self,
+        _turn: &Turn<'_>,
+        operation: &Operation,
+        entries: &[u16],
+    ) -> Result<u32, PciError> {
+        let deadline = time::now() + TIMEOUT;
+        let timeout = |Elapsed| PciError::Timeout {
+            command: operation.command,
+        };
+        // An operation that was given up may still be under way: writing over it would mix two answers.
+        self.idle(deadline).await.map_err(timeout)?;
+        let address = operation.address;
+        self.put(word::COMMAND, operation.command);
+        self.put(word::ERROR, 0);
+        self.put(word::DOMAIN, u32::from(address.segment()));
+        self.put(word::BUS, u32::from(address.bus()));
+        self.put(
+            word::DEVFN,
+            u32::from(address.device()) << 3 | u32::from(address.function()),
+        );
+        self.put(word::OFFSET, u32::from(operation.offset));
+        self.put(word::SIZE, operation.size);
+        self.put(word::VALUE, operation.value);
+        self.put(word::INFO, 0);
+        for (index, entry) in entries.iter().take(MAX_VECTORS).enumerate() {
+            self.put(word::ENTRIES + index, u32::from(*entry) << 16 | 0xffff);
+        }
+        if let Some(flags) = self.word(word::FLAGS) {
+            flags.fetch_or(ACTIVE, Ordering::Release);
+        }
+        self.channel.notify();
+        self.idle(deadline).await.map_err(timeout)?;
+        match self.get(word::ERROR).cast_signed() {
+            0 => Ok(self.get(word::VALUE)),
+            NOT_FOUND => Err(PciError::NotFound),
+            error => Err(PciError::Refused {
+                command: operation.command,
+                error,
+            }),
+        }
+    }
+
+    /// Asks, and returns the answer's `value`.
+    pub(super) async fn call(&self, operation: &Operation) -> Result<u32, PciError> {
+        let turn = self.turn().await;
+        self.perform(&turn, operation, &[]).await
+    }
+
+    /// Turns on MSI-X for table entries 0 up to `vectors`, and returns the pirq of each.
+    pub(super) async fn enable_msix(
+        &self,
+        address: PciAddress,
+        vectors: u16,
+    ) -> Result<Vec<u32>, PciError> {
+        let entries: Vec<u16> = (0..vectors).collect();
+        let operation = Operation::of(address, command::ENABLE_MSIX, u32::from(vectors));
+        let turn = self.turn().await;
+        // A value above zero says how many vectors there are, where that is too few.
+        match self.perform(&turn, &operation, &entries).await? {
+            0 => Ok((0..entries.len().min(MAX_VECTORS))
+                .map(|index| self.get(word::ENTRIES + index) & 0xffff)
+                .collect()),
+            available => Err(PciError::Refused {
+                command: command::ENABLE_MSIX,
+                error: available.cast_signed(),
+            }),
+        }
+    }
+}
