@@ -56,6 +56,23 @@ pub enum Link {
 }
 
 /// A NIC, started. Batches: any number of `transmit`, then one `flush`; `receive` until `None`, then one `refill`.
+///
+/// Interrupts are one-shot: `new` leaves all disabled, and one that arrived stays disabled until [`Nic::enable_interrupts`].
+/// A poll is therefore
+///
+/// ```text
+/// causes = nic.handle_interrupt(vector)      where one arrived
+/// loop {
+///     nic.reclaim();
+///     while let Some(frame) = nic.receive() { ... nic.transmit(...) ... }
+///     nic.flush();
+///     nic.refill(&pool);
+///     if nothing else is to do and !nic.enable_interrupts(waits_for_room) { break }   then block
+/// }
+/// ```
+///
+/// Sent packets need no interrupt: `reclaim` in each poll finds them. Who waits for descriptors or buffers says so to
+/// `enable_interrupts`. All of this may be called at any time, also without an interrupt (a spurious one does no harm).
 pub trait Nic {
     /// Its own address.
     fn mac_address(&self) -> MacAddress;
@@ -63,10 +80,15 @@ pub trait Nic {
     fn capabilities(&self) -> Capabilities;
     /// The link now.
     fn link(&mut self) -> Link;
-    /// Reads and acknowledges what the interrupt of `vector` (0 where there is only one) was about.
+    /// Says what the interrupt of `vector` (0 where there is only one) was about, acknowledges it and keeps that
+    /// interrupt disabled until [`Nic::enable_interrupts`].
     fn handle_interrupt(&mut self, vector: usize) -> Causes;
+    /// Enables interrupts: link and receive always, transmit where asked. True where frames, or sent packets where asked
+    /// for, are there already: poll once more instead of blocking, no interrupt may come for them.
+    fn enable_interrupts(&mut self, transmit: bool) -> bool;
     /// Queues a packet for sending. `layout` says where its headers lie, `None` where nothing is left to the NIC to do.
-    /// Gives the packet back where the ring is full or the packet needs more than the NIC can do.
+    /// Gives the packet back where the ring is full or the packet needs more than the NIC can do; a packet that no NIC
+    /// can send (shorter than its addresses, longer than the wire allows) is dropped and counted.
     #[expect(
         clippy::result_large_err,
         reason = "the packet itself is what is given back"
