@@ -17,6 +17,7 @@ pub mod mmio;
 pub mod pci;
 pub mod select;
 pub mod shutdown;
+pub mod store;
 pub mod time;
 
 pub use environment::Environment;

@@ -1,1 +1,101 @@
-//! Ending the domain. Floor 2.
+//! What the toolstack asks for through `control/shutdown`, and ending the domain. Safe code. Floor 2.
+
+use crate::hypercall::{self, Exit};
+use alloc::string::String;
+use split_driver::store::{Store, StoreError, Transaction, Watch};
+
+/// Where the toolstack writes what it wants.
+const NODE: &str = "control/shutdown";
+
+/// What `xl shutdown`, `xl reboot` and their like ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `poweroff`.
+    PowerOff,
+    /// `reboot`.
+    Reboot,
+    /// `halt`: as `poweroff` for a domain.
+    Halt,
+}
+
+/// Follows `control/shutdown`.
+pub struct Requests<S: Store> {
+    store: S,
+    watch: S::Watch,
+}
+
+impl<S: Store> Requests<S> {
+    /// Says what this domain obeys, and watches for it.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn new(store: S) -> Result<Self, StoreError> {
+        let watch = store.watch(NODE).await?;
+        for feature in ["control/feature-poweroff", "control/feature-reboot"] {
+            // Older toolstacks do not let a domain write these; what they are for is not asked there either.
+            if let Err(error) = store.write(Transaction::NONE, feature, b"1").await {
+                log::debug!("{feature}: {error:?}");
+            }
+        }
+        Ok(Self { store, watch })
+    }
+
+    /// Waits for a request that is obeyed, and acknowledges it by emptying the node. A suspension is not supported: it is not
+    /// acknowledged, so the toolstack gives it up.
+    pub async fn requested(&mut self) -> Kind {
+        loop {
+            self.watch.next().await;
+            match self.take().await {
+                Ok(Some(kind)) => return kind,
+                Ok(None) => {}
+                Err(error) => log::warn!("{NODE}: {error:?}"),
+            }
+        }
+    }
+
+    /// Reads the request and empties the node, in one transaction.
+    async fn take(&self) -> Result<Option<Kind>, StoreError> {
+        loop {
+            let transaction = self.store.start().await?;
+            let taken = self.take_within(transaction).await;
+            let commit = matches!(taken, Ok(Some(_)));
+            match self.store.end(transaction, commit).await {
+                Err(StoreError::Conflict) => {}
+                Err(error) if commit => return Err(error),
+                _ => return taken,
+            }
+        }
+    }
+
+    async fn take_within(&self, transaction: Transaction) -> Result<Option<Kind>, StoreError> {
+        let value = match self.store.read(transaction, NODE).await {
+            Ok(value) => value,
+            Err(StoreError::NotFound) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let kind = match value.as_slice() {
+            b"" => return Ok(None),
+            b"poweroff" => Kind::PowerOff,
+            b"reboot" => Kind::Reboot,
+            b"halt" => Kind::Halt,
+            b"suspend" => {
+                log::warn!("the toolstack asks to suspend: this domain cannot, and goes on");
+                return Ok(None);
+            }
+            other => {
+                log::warn!("{NODE}: unknown: {:?}", String::from_utf8_lossy(other));
+                return Ok(None);
+            }
+        };
+        self.store.write(transaction, NODE, b"").await?;
+        Ok(Some(kind))
+    }
+}
+
+/// Ends the domain as asked. Devices must be quiet: nothing of the domain runs after this.
+pub fn finish(kind: Kind) -> ! {
+    hypercall::exit(match kind {
+        Kind::PowerOff | Kind::Halt => Exit::PowerOff,
+        Kind::Reboot => Exit::Reboot,
+    })
+}

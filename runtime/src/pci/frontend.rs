@@ -17,25 +17,26 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use split_driver::store::{Store, StoreError, Transaction, Watch};
 use xen_pv_sys::DomainId;
+use xen_pv_sys::io::pciif::XEN_PCI_MAGIC;
 
 /// Our side.
 const FRONTEND: &str = "device/pci/0";
-/// `XEN_PCI_MAGIC`, `io/pciif.h`.
-const MAGIC: &str = "7";
 /// pciback has 32 slots of 8 functions on its virtual bus.
 const MAX_DEVICES: u32 = 256;
 /// How long to wait before a store that refused is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// `enum xenbus_state`, `io/xenbus.h`.
+/// Numbers of `enum xenbus_state`, as they stand in the store.
 mod state {
-    pub(super) const INITIALISING: u32 = 1;
-    pub(super) const INITIALISED: u32 = 3;
-    pub(super) const CONNECTED: u32 = 4;
-    pub(super) const CLOSING: u32 = 5;
-    pub(super) const CLOSED: u32 = 6;
-    pub(super) const RECONFIGURING: u32 = 7;
-    pub(super) const RECONFIGURED: u32 = 8;
+    use xen_pv_sys::io::xenbus::XenbusState;
+
+    pub(super) const INITIALISING: u32 = XenbusState::Initialising as u32;
+    pub(super) const INITIALISED: u32 = XenbusState::Initialised as u32;
+    pub(super) const CONNECTED: u32 = XenbusState::Connected as u32;
+    pub(super) const CLOSING: u32 = XenbusState::Closing as u32;
+    pub(super) const CLOSED: u32 = XenbusState::Closed as u32;
+    pub(super) const RECONFIGURING: u32 = XenbusState::Reconfiguring as u32;
+    pub(super) const RECONFIGURED: u32 = XenbusState::Reconfigured as u32;
 }
 
 /// What came of pciback.
@@ -236,7 +237,7 @@ impl<S: Store> Frontend<S> {
         for (node, value) in [
             ("pci-op-ref", reference.to_string()),
             ("event-channel", port.to_string()),
-            ("magic", MAGIC.to_string()),
+            ("magic", XEN_PCI_MAGIC.to_string()),
         ] {
             let path = format!("{FRONTEND}/{node}");
             self.store

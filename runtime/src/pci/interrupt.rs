@@ -1,10 +1,13 @@
 //! A passed-through device's interrupts, as event channels: MSI-X, MSI, INTx. Safe code. Floor 2.
 
 use super::config::{self, CAPABILITY_MSI, ConfigSpace, INTERRUPT_LINE, Width};
-use super::operation::{Bus, MAX_VECTORS, Operation, command};
+use super::operation::{Bus, Operation};
 use super::{PciAddress, PciError};
 use crate::events::{self, Channel};
 use alloc::vec::Vec;
+use xen_pv_sys::io::pciif::{
+    SH_INFO_MAX_VEC, XEN_PCI_OP_DISABLE_MSI, XEN_PCI_OP_DISABLE_MSIX, XEN_PCI_OP_ENABLE_MSI,
+};
 
 /// How a device interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,7 @@ async fn enable_msix(bus: &Bus, address: PciAddress, vectors: u16) -> Result<Int
 
 /// Turns on MSI.
 async fn enable_msi(bus: &Bus, address: PciAddress) -> Result<Interrupts, PciError> {
-    let operation = Operation::of(address, command::ENABLE_MSI, 0);
+    let operation = Operation::of(address, XEN_PCI_OP_ENABLE_MSI, 0);
     let pirq = bus.call(&operation).await?;
     let bound = bind(InterruptKind::Msi, &[pirq]);
     if bound.is_err() {
@@ -79,7 +82,7 @@ pub(super) async fn enable(
     wanted: usize,
 ) -> Result<Interrupts, PciError> {
     if let Some(msix) = config::read_msix(config).await? {
-        let most = usize::from(msix.entries).min(MAX_VECTORS);
+        let most = usize::from(msix.entries).min(SH_INFO_MAX_VEC);
         let vectors = u16::try_from(wanted.clamp(1, most)).unwrap_or(1);
         for count in [vectors, 1] {
             match enable_msix(bus, address, count).await {
@@ -116,8 +119,8 @@ pub(super) async fn disable(
     kind: InterruptKind,
 ) -> Result<(), PciError> {
     let command = match kind {
-        InterruptKind::MsiX => command::DISABLE_MSIX,
-        InterruptKind::Msi => command::DISABLE_MSI,
+        InterruptKind::MsiX => XEN_PCI_OP_DISABLE_MSIX,
+        InterruptKind::Msi => XEN_PCI_OP_DISABLE_MSI,
         InterruptKind::IntX => return Ok(()),
     };
     bus.call(&Operation::of(address, command, 0))

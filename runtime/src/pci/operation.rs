@@ -11,38 +11,31 @@ use core::future::poll_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::{Poll, Waker};
 use split_driver::memory::SharedMemory;
+use xen_pv_sys::io::pciif::{
+    PciFlags, SH_INFO_MAX_VEC, XEN_PCI_ERR_DEV_NOT_FOUND, XEN_PCI_OP_CONF_READ,
+    XEN_PCI_OP_CONF_WRITE, XEN_PCI_OP_ENABLE_MSIX,
+};
 
-/// `XEN_PCI_OP_*`.
-pub(super) mod command {
-    pub(in crate::pci) const CONF_READ: u32 = 0;
-    pub(in crate::pci) const CONF_WRITE: u32 = 1;
-    pub(in crate::pci) const ENABLE_MSI: u32 = 2;
-    pub(in crate::pci) const DISABLE_MSI: u32 = 3;
-    pub(in crate::pci) const ENABLE_MSIX: u32 = 4;
-    pub(in crate::pci) const DISABLE_MSIX: u32 = 5;
-}
+/// Set by us, cleared by pciback when it is done.
+const ACTIVE: PciFlags = PciFlags::FRONTEND_ACTIVE;
 
-/// `XEN_PCI_ERR_dev_not_found`.
-const NOT_FOUND: i32 = -1;
-/// `SH_INFO_MAX_VEC`: MSI-X vectors that one operation carries.
-pub(super) const MAX_VECTORS: usize = 128;
-/// `XEN_PCIF_active`, in `flags`: set by us, cleared by pciback when it is done.
-const ACTIVE: u32 = 1;
-
-/// The words of `struct xen_pci_sharedinfo`: `flags`, then `op`, whose fields are 32 bits wide.
+/// The words of the shared page: all fields but `msix_entries` are 32 bits wide, and an entry is one word, its pirq the low half.
 mod word {
-    pub(super) const FLAGS: usize = 0;
-    pub(super) const COMMAND: usize = 1;
-    pub(super) const ERROR: usize = 2;
-    pub(super) const DOMAIN: usize = 3;
-    pub(super) const BUS: usize = 4;
-    pub(super) const DEVFN: usize = 5;
-    pub(super) const OFFSET: usize = 6;
-    pub(super) const SIZE: usize = 7;
-    pub(super) const VALUE: usize = 8;
-    pub(super) const INFO: usize = 9;
-    /// `msix_entries`: `vector` in the low 16 bits, `entry` in the high ones.
-    pub(super) const ENTRIES: usize = 10;
+    use core::mem::offset_of;
+    use xen_pv_sys::io::pciif::{PciOp, PciSharedInfo};
+
+    const OP: usize = offset_of!(PciSharedInfo, op);
+    pub(super) const FLAGS: usize = offset_of!(PciSharedInfo, flags) / 4;
+    pub(super) const COMMAND: usize = (OP + offset_of!(PciOp, cmd)) / 4;
+    pub(super) const ERROR: usize = (OP + offset_of!(PciOp, err)) / 4;
+    pub(super) const DOMAIN: usize = (OP + offset_of!(PciOp, domain)) / 4;
+    pub(super) const BUS: usize = (OP + offset_of!(PciOp, bus)) / 4;
+    pub(super) const DEVFN: usize = (OP + offset_of!(PciOp, devfn)) / 4;
+    pub(super) const OFFSET: usize = (OP + offset_of!(PciOp, offset)) / 4;
+    pub(super) const SIZE: usize = (OP + offset_of!(PciOp, size)) / 4;
+    pub(super) const VALUE: usize = (OP + offset_of!(PciOp, value)) / 4;
+    pub(super) const INFO: usize = (OP + offset_of!(PciOp, info)) / 4;
+    pub(super) const ENTRIES: usize = (OP + offset_of!(PciOp, msix_entries)) / 4;
 }
 
 /// How long pciback may take. It answers within a millisecond where dom0 runs at all.
@@ -62,7 +55,7 @@ impl Operation {
         Self {
             offset,
             size: width.bytes(),
-            ..Self::of(address, command::CONF_READ, 0)
+            ..Self::of(address, XEN_PCI_OP_CONF_READ, 0)
         }
     }
 
@@ -70,7 +63,7 @@ impl Operation {
         Self {
             offset,
             size: width.bytes(),
-            ..Self::of(address, command::CONF_WRITE, value)
+            ..Self::of(address, XEN_PCI_OP_CONF_WRITE, value)
         }
     }
 
@@ -151,7 +144,7 @@ impl Bus {
 
     fn active(&self) -> bool {
         self.word(word::FLAGS)
-            .is_some_and(|flags| flags.load(Ordering::Acquire) & ACTIVE != 0)
+            .is_some_and(|flags| flags.load(Ordering::Acquire) & ACTIVE.bits() != 0)
     }
 
     /// Waits until pciback is done with what it was asked.
@@ -191,17 +184,17 @@ impl Bus {
         self.put(word::SIZE, operation.size);
         self.put(word::VALUE, operation.value);
         self.put(word::INFO, 0);
-        for (index, entry) in entries.iter().take(MAX_VECTORS).enumerate() {
+        for (index, entry) in entries.iter().take(SH_INFO_MAX_VEC).enumerate() {
             self.put(word::ENTRIES + index, u32::from(*entry) << 16 | 0xffff);
         }
         if let Some(flags) = self.word(word::FLAGS) {
-            flags.fetch_or(ACTIVE, Ordering::Release);
+            flags.fetch_or(ACTIVE.bits(), Ordering::Release);
         }
         self.channel.notify();
         self.idle(deadline).await.map_err(timeout)?;
         match self.get(word::ERROR).cast_signed() {
             0 => Ok(self.get(word::VALUE)),
-            NOT_FOUND => Err(PciError::NotFound),
+            XEN_PCI_ERR_DEV_NOT_FOUND => Err(PciError::NotFound),
             error => Err(PciError::Refused {
                 command: operation.command,
                 error,
@@ -222,15 +215,15 @@ impl Bus {
         vectors: u16,
     ) -> Result<Vec<u32>, PciError> {
         let entries: Vec<u16> = (0..vectors).collect();
-        let operation = Operation::of(address, command::ENABLE_MSIX, u32::from(vectors));
+        let operation = Operation::of(address, XEN_PCI_OP_ENABLE_MSIX, u32::from(vectors));
         let turn = self.turn().await;
         // A value above zero says how many vectors there are, where that is too few.
         match self.perform(&turn, &operation, &entries).await? {
-            0 => Ok((0..entries.len().min(MAX_VECTORS))
+            0 => Ok((0..entries.len().min(SH_INFO_MAX_VEC))
                 .map(|index| self.get(word::ENTRIES + index) & 0xffff)
                 .collect()),
             available => Err(PciError::Refused {
-                command: command::ENABLE_MSIX,
+                command: XEN_PCI_OP_ENABLE_MSIX,
                 error: available.cast_signed(),
             }),
         }
