@@ -11,3 +11,5 @@ pub mod memory;
 pub mod ring;
 pub mod store;
 pub mod time;
+pub mod xenstore_client;
+pub mod xs_wire;

@@ -1,7 +1,11 @@
-//! The xenstore as a backend sees it, so that no driver knows a transport. Traits only. Floor 1.
+//! The xenstore as a backend sees it, so that no driver knows a transport. Pure. Floor 1.
 
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt::Display;
+use core::pin::pin;
+use core::str::FromStr;
+use core::task::{Context, Waker};
 
 /// Why the store refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +38,9 @@ impl Transaction {
 /// Events of one watch; unregistered by `Drop`.
 #[expect(async_fn_in_trait, reason = "one thread: no future needs to be Send")]
 pub trait Watch {
-    /// The path that changed, as the store reports it. The first event comes at once. Events of one path may be merged.
+    /// The path that changed, as the store reports it. The first event comes at once. Events of one path may be merged; a flood of
+    /// many paths may be merged into one event of the watched path itself, which then stands for all below. Dropping the future
+    /// loses no event.
     async fn next(&mut self) -> String;
 }
 
@@ -79,4 +85,96 @@ pub trait Store {
     async fn end(&self, transaction: Transaction, commit: bool) -> Result<(), StoreError>;
     /// Watches a path and all below it.
     async fn watch(&self, path: &str) -> Result<Self::Watch, StoreError>;
+
+    /// The value of a node, none where there is no such node.
+    async fn read_optional(
+        &self,
+        transaction: Transaction,
+        path: &str,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.read(transaction, path).await {
+            Ok(value) => Ok(Some(value)),
+            Err(StoreError::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The value of a node as what it says. [`StoreError::Malformed`] where it says something else.
+    async fn read_parsed<T: FromStr>(
+        &self,
+        transaction: Transaction,
+        path: &str,
+    ) -> Result<T, StoreError> {
+        parse(&self.read(transaction, path).await?).ok_or(StoreError::Malformed)
+    }
+
+    /// Writes a node as the text of `value`.
+    async fn write_text(
+        &self,
+        transaction: Transaction,
+        path: &str,
+        value: &dyn Display,
+    ) -> Result<(), StoreError> {
+        self.write(transaction, path, value.to_string().as_bytes())
+            .await
+    }
+}
+
+/// What a node's value says, none where it is not that.
+pub fn parse<T: FromStr>(value: &[u8]) -> Option<T> {
+    str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// How often a transaction is tried. Whoever fails as often meets a peer that writes without pause.
+const ATTEMPTS_MAX: u32 = 100;
+
+/// Does `body` in a transaction and commits; again from the start where the commit met a conflict. An error of `body`, or dropping
+/// the future, aborts.
+///
+/// # Errors
+/// Of `body`, of the store, or [`StoreError::Conflict`] after very many attempts.
+pub async fn transaction<S: Store, T>(
+    store: &S,
+    mut body: impl AsyncFnMut(Transaction) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    for _ in 0..ATTEMPTS_MAX {
+        let mut open = Open {
+            store,
+            transaction: Some(store.start().await?),
+        };
+        let id = open.transaction.unwrap_or(Transaction::NONE);
+        let result = body(id).await;
+        open.transaction = None;
+        match result {
+            Ok(value) => match store.end(id, true).await {
+                Ok(()) => return Ok(value),
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error),
+            },
+            Err(error) => {
+                // What it aborts never happened, so how the abort went is of no interest.
+                let _ = store.end(id, false).await;
+                if error != StoreError::Conflict {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Err(StoreError::Conflict)
+}
+
+/// A transaction that `Drop` aborts.
+struct Open<'a, S: Store> {
+    store: &'a S,
+    transaction: Option<Transaction>,
+}
+
+impl<S: Store> Drop for Open<'_, S> {
+    fn drop(&mut self) {
+        if let Some(transaction) = self.transaction {
+            // One poll hands the request to the store; nobody is left to hear the reply.
+            let _ = pin!(self.store.end(transaction, false))
+                .poll(&mut Context::from_waker(Waker::noop()));
+        }
+    }
 }

@@ -23,3 +23,10 @@ impl Add<Duration> for Instant {
         )
     }
 }
+
+/// A clock that can be slept on, for the control plane.
+#[expect(async_fn_in_trait, reason = "one thread: no future needs to be Send")]
+pub trait Timer {
+    /// Returns after `duration`, or somewhat later.
+    async fn sleep(&self, duration: Duration);
+}
