@@ -214,3 +214,57 @@ pub struct ExtraHash {
 }
 
 const _: () = assert!(size_of::<ExtraHash>() == 6);
+
+/// `XEN_NETIF_CTRL_TYPE_GET_HASH_FLAGS`.
+pub const XEN_NETIF_CTRL_TYPE_GET_HASH_FLAGS: u16 = 1;
+/// `XEN_NETIF_CTRL_TYPE_SET_HASH_FLAGS`.
+pub const XEN_NETIF_CTRL_TYPE_SET_HASH_FLAGS: u16 = 2;
+/// `XEN_NETIF_CTRL_TYPE_SET_HASH_KEY`.
+pub const XEN_NETIF_CTRL_TYPE_SET_HASH_KEY: u16 = 3;
+/// `XEN_NETIF_CTRL_TYPE_GET_HASH_MAPPING_SIZE`.
+pub const XEN_NETIF_CTRL_TYPE_GET_HASH_MAPPING_SIZE: u16 = 4;
+/// `XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING_SIZE`.
+pub const XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING_SIZE: u16 = 5;
+/// `XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING`.
+pub const XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING: u16 = 6;
+/// `XEN_NETIF_CTRL_TYPE_SET_HASH_ALGORITHM`.
+pub const XEN_NETIF_CTRL_TYPE_SET_HASH_ALGORITHM: u16 = 7;
+
+/// `XEN_NETIF_CTRL_STATUS_SUCCESS`.
+pub const XEN_NETIF_CTRL_STATUS_SUCCESS: u32 = 0;
+/// `XEN_NETIF_CTRL_STATUS_NOT_SUPPORTED`.
+pub const XEN_NETIF_CTRL_STATUS_NOT_SUPPORTED: u32 = 1;
+/// `XEN_NETIF_CTRL_STATUS_INVALID_PARAMETER`.
+pub const XEN_NETIF_CTRL_STATUS_INVALID_PARAMETER: u32 = 2;
+/// `XEN_NETIF_CTRL_STATUS_BUFFER_OVERFLOW`.
+pub const XEN_NETIF_CTRL_STATUS_BUFFER_OVERFLOW: u32 = 3;
+
+/// A slot of the control ring, frontend to backend (`struct xen_netif_ctrl_request`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CtrlRequest {
+    /// Echoed in the response.
+    pub id: u16,
+    /// `XEN_NETIF_CTRL_TYPE_*` (`type`).
+    pub kind: u16,
+    /// By the kind.
+    pub data: [u32; 3],
+}
+
+const _: () = assert!(size_of::<CtrlRequest>() == 16);
+
+/// Backend to frontend (`struct xen_netif_ctrl_response`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CtrlResponse {
+    /// The request's.
+    pub id: u16,
+    /// The request's (`type`).
+    pub kind: u16,
+    /// `XEN_NETIF_CTRL_STATUS_*`.
+    pub status: u32,
+    /// By the kind.
+    pub data: u32,
+}
+
+const _: () = assert!(size_of::<CtrlResponse>() == 12);

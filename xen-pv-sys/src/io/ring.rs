@@ -15,7 +15,7 @@ pub struct SharedRingHead {
     /// The response that shall raise an event.
     pub rsp_event: u32,
     /// Private to the implementation, then padding.
-    pub pvt_pad: [u8; 48],
+    pub padding: [u8; 48],
 }
 
 const _: () = assert!(size_of::<SharedRingHead>() == RING_HEADER_SIZE);
