@@ -1,1 +1,19 @@
-//! Real Xen under QEMU. Host.
+//! Real Xen, a real dom0 and emulated devices under QEMU, on a plain machine and without root. Host.
+//!
+//! [`Lab::boot`] gives a dom0 that runs commands, [`direct::run`] boots one image in dom0's place. The dom0 root is made of
+//! Debian packages that are downloaded and unpacked, never installed.
+#![forbid(unsafe_code)]
+
+pub mod cache;
+pub mod channel;
+pub mod cpio;
+pub mod direct;
+pub mod dom0;
+pub mod machine;
+pub mod modules;
+pub mod packages;
+pub mod root;
+
+pub use dom0::{Guest, GuestConfig, Lab, LabConfig, Output};
+pub use machine::{Disk, Network, Nic};
+pub use packages::{Row, Tree};

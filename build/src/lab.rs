@@ -1,0 +1,103 @@
+//! `cargo xtask lab`: a dom0 to type in, or one that runs a script. Host.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::{Lab, LabConfig, Network, Row};
+
+/// What `cargo xtask lab` takes.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12)
+    #[arg(long, default_value = "debian12")]
+    row: Row,
+    /// Run this shell script in dom0, show its output and end with its status
+    #[arg(long)]
+    script: Option<PathBuf>,
+    /// Put a file into dom0: PATH-HERE=PATH-IN-DOM0
+    #[arg(long = "put", value_name = "FILE=PATH")]
+    files: Vec<String>,
+    /// Connect the NIC to QEMU's own network (DHCP, gateway 10.0.2.2), not to a wire
+    #[arg(long)]
+    user_network: bool,
+    /// Show the machine's console (Xen and dom0) while a script runs
+    #[arg(long)]
+    console: bool,
+    /// How long a script may take, in seconds
+    #[arg(long, default_value_t = 600)]
+    timeout: u64,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut config = LabConfig::new(arguments.row);
+    config.shell = arguments.script.is_none();
+    for pair in &arguments.files {
+        let (file, path) = pair
+            .split_once('=')
+            .with_context(|| format!("--put {pair}: write FILE=PATH"))?;
+        config.put(path, 0o755, file.as_ref())?;
+    }
+    if arguments.user_network {
+        config
+            .nics
+            .iter_mut()
+            .for_each(|nic| nic.network = Network::User);
+    }
+    eprintln!("lab: booting Xen {} with dom0", arguments.row.xen());
+    let lab = Lab::boot(&config)?;
+    eprintln!(
+        "lab: dom0 ready after {:.1} s ({:.1} s of its own time)",
+        lab.boot_time.as_secs_f64(),
+        lab.dom0_uptime
+    );
+    lab.machine().mirror_console(arguments.console);
+    match &arguments.script {
+        Some(script) => run_script(&lab, script, Duration::from_secs(arguments.timeout)),
+        None => interact(&lab),
+    }
+}
+
+fn run_script(lab: &Lab, script: &PathBuf, timeout: Duration) -> Result<ExitCode> {
+    let content = fs::read(script).with_context(|| format!("reading {}", script.display()))?;
+    lab.put("/root/script", 0o755, &content)?;
+    let output = lab.run_watched("sh /root/script", timeout, |bytes| {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(bytes).ok();
+        stdout.flush().ok();
+    })?;
+    Ok(ExitCode::from(u8::try_from(output.status).unwrap_or(1)))
+}
+
+/// Joins our terminal to dom0's console until Ctrl-].
+fn interact(lab: &Lab) -> Result<ExitCode> {
+    const LEAVE: u8 = 0x1d;
+    eprintln!("lab: this is dom0's console; its shell's PATH has xl. Leave with Ctrl-]\r");
+    let raw = |mode: &[&str]| Command::new("stty").args(mode).status();
+    raw(&["raw", "-echo"]).ok();
+    lab.machine().mirror_console(true);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok(count @ 1..) = std::io::stdin().lock().read(&mut buffer) {
+            let bytes = buffer.get(..count).unwrap_or_default().to_vec();
+            if bytes.contains(&LEAVE) || sender.send(bytes).is_err() {
+                break;
+            }
+        }
+    });
+    lab.machine().type_on_console(b"\n")?;
+    while lab.machine().is_running() {
+        match receiver.recv_timeout(Duration::from_millis(200)) {
+            Ok(bytes) => lab.machine().type_on_console(&bytes)?,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    raw(&["sane"]).ok();
+    eprintln!("\nlab: ended");
+    Ok(ExitCode::SUCCESS)
+}

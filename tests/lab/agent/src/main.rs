@@ -1,0 +1,154 @@
+//! The init of the lab's Linux domains. Linux, statically linked.
+//!
+//! Process 1 mounts, loads modules, starts itself again to serve the lab, and reaps. `lab.role=` on the kernel's command line
+//! says which domain this is: `dom0`, `guest` or `driver` (a Linux driver domain, which is a guest with `xl devd`).
+#![forbid(unsafe_code)]
+
+mod dom0;
+mod guest;
+mod store;
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
+
+use rustix::mount::{MountFlags, mount};
+use rustix::system::{RebootCommand, finit_module, reboot};
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let result = match arguments.next().as_deref() {
+        Some("serve") => serve(&arguments.next().unwrap_or_default()),
+        _ if std::process::id() == 1 => boot(),
+        _ => Err(io::Error::other(
+            "this program is the init of a lab domain; start it as process 1",
+        )),
+    };
+    if let Err(error) = result {
+        eprintln!("lab-agent: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn serve(role: &str) -> io::Result<()> {
+    match role {
+        "dom0" => {
+            dom0::start_toolstack()?;
+            dom0::serve()
+        }
+        _ => guest::serve(),
+    }
+}
+
+/// What process 1 does. Returns only with an error.
+fn boot() -> io::Result<()> {
+    mount_all();
+    let cmdline = fs::read_to_string("/proc/cmdline")?;
+    let parameter = |name: &str| {
+        let value = cmdline
+            .split_whitespace()
+            .filter_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+            .next_back();
+        value.map(str::to_owned)
+    };
+    let role = parameter("lab.role").unwrap_or_else(|| "guest".to_owned());
+    load_modules(&role);
+    // xenfs has no file system type before its module is in.
+    mount("xenfs", "/proc/xen", "xenfs", MountFlags::empty(), None).ok();
+    Command::new("/bin/busybox")
+        .args(["ip", "link", "set", "lo", "up"])
+        .status()
+        .ok();
+    let mut child = Command::new("/proc/self/exe")
+        .args(["serve", &role])
+        .env("PATH", path())
+        .spawn()?;
+    if parameter("lab.shell").is_some() {
+        start_shell();
+    }
+    let child_id = child.id() as i32;
+    loop {
+        // Orphans come here too; only the end of our own child matters.
+        match rustix::process::wait(rustix::process::WaitOptions::empty()) {
+            Ok(Some((pid, _))) if pid.as_raw_nonzero().get() != child_id => {}
+            _ => break,
+        }
+    }
+    child.try_wait().ok();
+    eprintln!("lab-agent: the lab's channel is gone; powering off");
+    rustix::fs::sync();
+    reboot(RebootCommand::PowerOff).map_err(Into::into)
+}
+
+/// Where programs are: Debian keeps Xen's in a directory named by its version.
+fn path() -> String {
+    let mut path = String::new();
+    for entry in fs::read_dir("/usr/lib").into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with("xen-") {
+            path += &format!("{}/bin:", entry.path().display());
+        }
+    }
+    path + "/usr/sbin:/usr/bin"
+}
+
+fn mount_all() {
+    let table: [(&str, &str, &str); 8] = [
+        ("proc", "/proc", "proc"),
+        ("sysfs", "/sys", "sysfs"),
+        ("devtmpfs", "/dev", "devtmpfs"),
+        ("devpts", "/dev/pts", "devpts"),
+        ("tmpfs", "/dev/shm", "tmpfs"),
+        ("tmpfs", "/run", "tmpfs"),
+        ("tmpfs", "/tmp", "tmpfs"),
+        ("tmpfs", "/var/lib/xen", "tmpfs"),
+    ];
+    for (source, target, kind) in table {
+        fs::create_dir_all(target).ok();
+        if let Err(error) = mount(source, target, kind, MountFlags::empty(), None) {
+            eprintln!("lab-agent: mounting {target}: {error}");
+        }
+    }
+    for directory in ["/run/xen", "/run/lock", "/run/xenstored"] {
+        fs::create_dir_all(directory).ok();
+    }
+}
+
+/// Loads the modules that the root's builder listed for this role, in the order of their dependencies.
+fn load_modules(role: &str) {
+    let list = fs::read_to_string(format!("/etc/lab/modules.{role}")).unwrap_or_default();
+    for path in list.lines() {
+        let result = OpenOptions::new()
+            .read(true)
+            .open(path)
+            .and_then(|file| Ok(finit_module(&file, c"", 0)?));
+        if let Err(error) = result {
+            eprintln!("lab-agent: loading {path}: {error}");
+        }
+    }
+}
+
+/// A shell on the console that comes back when it is left.
+fn start_shell() {
+    std::thread::spawn(|| {
+        loop {
+            let shell = Command::new("/bin/busybox")
+                .args(["setsid", "cttyhack", "sh", "-l"])
+                .current_dir("/root")
+                .process_group(0)
+                .spawn();
+            // Process 1 reaps; a shell that is gone has no /proc entry.
+            let Ok(shell) = shell else { return };
+            let path = format!("/proc/{}", shell.id());
+            while fs::metadata(&path).is_ok() {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+        }
+    });
+}
+
+fn status_code(status: ExitStatus) -> i32 {
+    status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}

@@ -1,0 +1,42 @@
+//! Where downloads and built roots are kept, and who may write there. Host.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+/// The lab's cache: `$OXIDOM_CACHE`, or `lab/` in cargo's target directory.
+pub fn directory() -> Result<PathBuf> {
+    let path = match std::env::var_os("OXIDOM_CACHE") {
+        Some(path) => PathBuf::from(path),
+        None => target_directory().join("lab"),
+    };
+    fs::create_dir_all(&path).with_context(|| {
+        format!(
+            "creating the cache {}; set OXIDOM_CACHE to a writable place",
+            path.display()
+        )
+    })?;
+    path.canonicalize()
+        .with_context(|| format!("finding {}", path.display()))
+}
+
+/// Cargo's target directory for the workspace that this program was built from.
+pub fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// The root of the workspace.
+pub fn workspace() -> PathBuf {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.ancestors().nth(2).unwrap_or(&manifest).to_owned()
+}
+
+/// Holds a lock file until dropped, so that two labs do not fill one cache at a time.
+pub fn lock(name: &str) -> Result<File> {
+    let path = directory()?.join(format!("{name}.lock"));
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    file.lock()
+        .with_context(|| format!("locking {}", path.display()))?;
+    Ok(file)
+}

@@ -1,0 +1,118 @@
+//! Boots one image in dom0's place, as Xen's own XTF does, and reads its result. Host.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::machine::{self, Machine, MachineConfig};
+use crate::packages::{Row, Tree};
+
+/// XTF's five results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The thing works.
+    Success,
+    /// It cannot be tried here.
+    Skip,
+    /// The test itself broke.
+    Error,
+    /// The thing broke.
+    Failure,
+    /// No result: the image died, or said nothing in time.
+    Crash,
+}
+
+impl Verdict {
+    /// The verdict of the last line that starts with `Test result:`, as XTF prints it.
+    pub fn parse(console: &str) -> Self {
+        let line = console
+            .lines()
+            .rev()
+            .find_map(|line| line.split_once("Test result:").map(|(_, rest)| rest.trim()));
+        match line.and_then(|line| line.split([' ', ':']).next()) {
+            Some("SUCCESS") => Self::Success,
+            Some("SKIP") => Self::Skip,
+            Some("ERROR") => Self::Error,
+            Some("FAILURE") => Self::Failure,
+            _ => Self::Crash,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Success => "SUCCESS",
+            Self::Skip => "SKIP",
+            Self::Error => "ERROR",
+            Self::Failure => "FAILURE",
+            Self::Crash => "CRASH",
+        })
+    }
+}
+
+/// What a direct boot came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The result.
+    pub verdict: Verdict,
+    /// The whole console.
+    pub console: String,
+    /// From QEMU's start to the result.
+    pub elapsed: Duration,
+}
+
+/// Boots `image` as dom0 with `memory` MiB and waits for its result.
+pub fn run(
+    row: Row,
+    image: &Path,
+    arguments: &str,
+    memory: u32,
+    timeout: Duration,
+) -> Result<Report> {
+    machine::ensure_qemu()?;
+    let tree = Tree::prepare(row)?;
+    let config = MachineConfig {
+        hypervisor: tree.hypervisor(),
+        xen_arguments: format!("dom0_mem={memory}M,max:{memory}M noreboot=0"),
+        kernel: image.to_owned(),
+        kernel_arguments: arguments.to_owned(),
+        memory: memory + 256,
+        ..MachineConfig::default()
+    };
+    let start = Instant::now();
+    let machine = Machine::start(&config, machine::temporary_directory()?)?;
+    // The wait fails when the image dies first; the console then says what there is to say.
+    machine.wait_for("Test result:", timeout).ok();
+    let console = machine.console();
+    Ok(Report {
+        verdict: Verdict::parse(&console),
+        console,
+        elapsed: start.elapsed(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_are_those_of_xtf() {
+        let table = [
+            ("(XEN) x\nTest result: SUCCESS\n", Verdict::Success),
+            ("Test result: SKIP: no NIC\n", Verdict::Skip),
+            ("Test result: ERROR\n", Verdict::Error),
+            (
+                "[d0] Test result: FAILURE\n(XEN) hardware domain shutdown",
+                Verdict::Failure,
+            ),
+            ("Test result: \n", Verdict::Crash),
+            ("", Verdict::Crash),
+        ];
+        for (console, verdict) in table {
+            assert_eq!(Verdict::parse(console), verdict, "{console:?}");
+        }
+    }
+}

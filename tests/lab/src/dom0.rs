@@ -1,0 +1,464 @@
+//! A dom0 under real Xen, its guests, and what one can ask of them. Host.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lab_agent::frame::{Kind, encode_guest, encode_put};
+
+use crate::channel::{Answer, Channel};
+use crate::machine::{self, Disk, Machine, MachineConfig, Network, Nic};
+use crate::packages::{Row, Tree};
+use crate::root::{self, Extra};
+
+/// How long a command may take if nothing else is said: generous, as machines differ.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What kind of machine and dom0 to boot.
+#[derive(Clone, Debug)]
+pub struct LabConfig {
+    /// The row of the matrix.
+    pub row: Row,
+    /// The machine's memory, in MiB.
+    pub memory: u32,
+    /// Dom0's memory, in MiB.
+    pub dom0_memory: u32,
+    /// Emulated NICs; relative paths of their sockets are in the lab's directory.
+    pub nics: Vec<Nic>,
+    /// Emulated NVMe disks.
+    pub disks: Vec<Disk>,
+    /// Files for dom0's root.
+    pub files: Vec<Extra>,
+    /// Files for the guests' root.
+    pub guest_files: Vec<Extra>,
+    /// Also make a Linux driver domain's root, `/boot/driver.img` in dom0.
+    pub driver_root: bool,
+    /// A shell on dom0's console, for people.
+    pub shell: bool,
+    /// More for Xen's command line.
+    pub xen_arguments: String,
+}
+
+impl LabConfig {
+    /// A machine of 3 GiB with a dom0 of 768 MiB and one e1000e at `00:03.0`, its wire's sockets `n0.qemu` and `n0.wire`.
+    pub fn new(row: Row) -> Self {
+        Self {
+            row,
+            memory: 3072,
+            dom0_memory: 768,
+            nics: vec![Nic::wired(0)],
+            disks: Vec::new(),
+            files: Vec::new(),
+            guest_files: Vec::new(),
+            driver_root: false,
+            shell: false,
+            xen_arguments: String::new(),
+        }
+    }
+
+    /// Puts a file of the host into dom0's root.
+    pub fn put(&mut self, path: &str, mode: u32, file: &Path) -> Result<&mut Self> {
+        let content = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        self.files.push(Extra {
+            path: path.to_owned(),
+            mode,
+            content,
+        });
+        Ok(self)
+    }
+}
+
+impl Nic {
+    /// The `index`th e1000e, in slot `3 + index`, on a wire of its own.
+    pub fn wired(index: u8) -> Self {
+        Self {
+            model: "e1000e".to_owned(),
+            slot: 3 + index,
+            mac: format!("52:54:00:12:34:{:02x}", 0x56 + index),
+            network: Network::Wire {
+                qemu: format!("n{index}.qemu").into(),
+                wire: format!("n{index}.wire").into(),
+            },
+        }
+    }
+}
+
+/// What a command in dom0 or in a guest came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Exit status; 128 and more for a signal.
+    pub status: i32,
+    /// What it wrote to stdout and stderr.
+    pub stdout: String,
+}
+
+impl Output {
+    /// The text of a command that succeeded; an error with its text if it did not.
+    pub fn success(self) -> Result<String> {
+        if self.status != 0 {
+            bail!("status {}: {}", self.status, self.stdout.trim_end());
+        }
+        Ok(self.stdout)
+    }
+}
+
+impl From<Answer> for Output {
+    fn from(answer: Answer) -> Self {
+        Self {
+            status: answer.status,
+            stdout: String::from_utf8_lossy(&answer.output).into_owned(),
+        }
+    }
+}
+
+/// A Linux guest's config, for `xl create`.
+#[derive(Clone, Debug)]
+pub struct GuestConfig {
+    /// The domain's name.
+    pub name: String,
+    /// Memory, in MiB.
+    pub memory: u32,
+    /// Each a `vif` in `xl`'s words, as `backend=netdom,mac=...`.
+    pub vifs: Vec<String>,
+    /// Each a `pci` in `xl`'s words, as `00:04.0`.
+    pub pci: Vec<String>,
+    /// The root: `/boot/guest.img` or `/boot/driver.img`.
+    pub root: String,
+    /// `guest` or `driver`.
+    pub role: String,
+    /// More lines of the config.
+    pub more: String,
+}
+
+impl GuestConfig {
+    /// A guest of 96 MiB with no device.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            memory: 96,
+            vifs: Vec::new(),
+            pci: Vec::new(),
+            root: "/boot/guest.img".to_owned(),
+            role: "guest".to_owned(),
+            more: String::new(),
+        }
+    }
+
+    /// With one more vif.
+    pub fn vif(mut self, vif: &str) -> Self {
+        self.vifs.push(vif.to_owned());
+        self
+    }
+}
+
+/// The text of the config, as `xl` reads it.
+impl fmt::Display for GuestConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            memory,
+            root,
+            role,
+            more,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/boot/vmlinuz\"\nramdisk = \"{root}\""
+        )?;
+        writeln!(
+            f,
+            "memory = {memory}\nvcpus = 1\nextra = \"console=hvc0 rdinit=/init lab.role={role}\""
+        )?;
+        writeln!(f, "vif = {:?}\npci = {:?}\n{more}", self.vifs, self.pci)
+    }
+}
+
+/// A machine with dom0 up. Dropping it ends everything.
+pub struct Lab {
+    channel: Channel,
+    machine: Machine,
+    row: Row,
+    nics: Vec<Nic>,
+    /// From QEMU's start to the toolstack's readiness.
+    pub boot_time: Duration,
+    /// Dom0's own uptime then.
+    pub dom0_uptime: f64,
+}
+
+impl Lab {
+    /// Prepares the row's root and boots it; returns when the toolstack answers.
+    pub fn boot(config: &LabConfig) -> Result<Self> {
+        machine::ensure_qemu()?;
+        let tree = Tree::prepare(config.row)?;
+        let directory = machine::temporary_directory()?;
+        let guest = root::guest(&tree, &config.guest_files)?;
+        let mut files = config.files.clone();
+        if config.driver_root {
+            let content = root::driver(&tree, &[])?;
+            files.push(Extra {
+                path: "boot/driver.img".to_owned(),
+                mode: 0o644,
+                content,
+            });
+        }
+        let initramfs = directory.path().join("dom0.img");
+        fs::write(&initramfs, root::dom0(&tree, &guest, &files)?)?;
+        let port = directory.path().join("port");
+        let mut nics = config.nics.clone();
+        for nic in &mut nics {
+            if let Network::Wire { qemu, wire } = &mut nic.network {
+                *qemu = directory.path().join(&*qemu);
+                *wire = directory.path().join(&*wire);
+            }
+        }
+        let memory = config.dom0_memory;
+        let shell = if config.shell { " lab.shell=1" } else { "" };
+        let machine_config = MachineConfig {
+            hypervisor: tree.hypervisor(),
+            xen_arguments: format!("dom0_mem={memory}M,max:{memory}M {}", config.xen_arguments),
+            kernel: tree.kernel(),
+            kernel_arguments: format!("console=hvc0 rdinit=/init lab.role=dom0 loglevel=5{shell}"),
+            initramfs: Some(initramfs),
+            memory: config.memory,
+            nics: nics.clone(),
+            disks: config.disks.clone(),
+            port: Some(port.clone()),
+            qemu_arguments: Vec::new(),
+        };
+        let start = Instant::now();
+        let machine = Machine::start(&machine_config, directory)?;
+        let channel = Channel::connect(&port).map_err(|error| error.context(machine.console()))?;
+        let dom0_uptime = wait_ready(&machine, &channel)?;
+        Ok(Self {
+            channel,
+            machine,
+            row: config.row,
+            nics,
+            boot_time: start.elapsed(),
+            dom0_uptime,
+        })
+    }
+
+    /// The row that was booted.
+    pub fn row(&self) -> Row {
+        self.row
+    }
+
+    /// The machine's NICs, with the paths of their sockets.
+    pub fn nics(&self) -> &[Nic] {
+        &self.nics
+    }
+
+    /// The machine, for its console.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The lab's directory: sockets, the console's log.
+    pub fn directory(&self) -> PathBuf {
+        self.machine.directory().to_owned()
+    }
+
+    /// Runs a shell command in dom0, whatever its status.
+    pub fn run(&self, command: &str) -> Result<Output> {
+        self.run_for(command, PATIENCE)
+    }
+
+    /// Runs a shell command in dom0 that may take longer, or must not take as long.
+    pub fn run_for(&self, command: &str, timeout: Duration) -> Result<Output> {
+        let answer = self.channel.ask(Kind::Run, command.into(), timeout, |_| ());
+        answer
+            .map(Output::from)
+            .with_context(|| format!("in dom0: {command}"))
+    }
+
+    /// Runs a shell command in dom0 and passes its output on as it comes.
+    pub fn run_watched(
+        &self,
+        command: &str,
+        timeout: Duration,
+        watch: impl FnMut(&[u8]),
+    ) -> Result<Output> {
+        let answer = self.channel.ask(Kind::Run, command.into(), timeout, watch);
+        answer
+            .map(Output::from)
+            .with_context(|| format!("in dom0: {command}"))
+    }
+
+    /// Runs a shell command in dom0 that must succeed; gives its output.
+    pub fn must(&self, command: &str) -> Result<String> {
+        self.run(command)?
+            .success()
+            .with_context(|| format!("in dom0: {command}"))
+    }
+
+    /// Writes a file in dom0.
+    pub fn put(&self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.channel
+            .ask(Kind::Put, encode_put(path, mode, content), PATIENCE, |_| ())
+            .with_context(|| format!("writing {path} in dom0"))?;
+        Ok(())
+    }
+
+    /// Reads a file of dom0.
+    pub fn get(&self, path: &str) -> Result<Vec<u8>> {
+        let answer = self.channel.ask(Kind::Get, path.into(), PATIENCE, |_| ());
+        Ok(answer
+            .with_context(|| format!("reading {path} in dom0"))?
+            .output)
+    }
+
+    /// Asks until the command succeeds; gives its output then.
+    pub fn wait_until(&self, command: &str, timeout: Duration) -> Result<String> {
+        // One command that polls in dom0, in place of many round trips.
+        let script = format!(
+            "while ! {{ {command}; }} >/tmp/.wait.$$ 2>&1; do usleep 20000; done; cat /tmp/.wait.$$; rm /tmp/.wait.$$"
+        );
+        self.run_for(&script, timeout)?
+            .success()
+            .with_context(|| format!("in dom0: {command}"))
+    }
+
+    /// Waits until a xenstore node has a value.
+    pub fn wait_for_node(&self, path: &str, value: &str, timeout: Duration) -> Result<()> {
+        self.wait_until(
+            &format!("test \"$(xenstore-read {path})\" = \"{value}\""),
+            timeout,
+        )
+        .map(drop)
+    }
+
+    /// The number of a domain.
+    pub fn domain_id(&self, name: &str) -> Result<u32> {
+        let text = self.must(&format!("xl domid {name}"))?;
+        text.trim()
+            .parse()
+            .with_context(|| format!("xl domid says '{text}'"))
+    }
+
+    /// What a domain has written to its console since its creation.
+    pub fn console(&self, domain: &str) -> Result<String> {
+        let path = format!("/var/log/xen/console/guest-{domain}.log");
+        Ok(self.run(&format!("cat {path} 2>/dev/null"))?.stdout)
+    }
+
+    /// Waits until a domain's console has said the text.
+    pub fn wait_for_console(
+        &self,
+        domain: &str,
+        needle: &str,
+        timeout: Duration,
+    ) -> Result<String> {
+        let command = format!("grep -m1 -F -- '{needle}' /var/log/xen/console/guest-{domain}.log");
+        self.wait_until(&command, timeout).with_context(|| {
+            let console = self.console(domain).unwrap_or_default();
+            format!(
+                "{domain} never said '{needle}'; its console's end:\n{}",
+                machine::tail(console.as_bytes(), 40)
+            )
+        })
+    }
+
+    /// Creates a Linux guest and waits until it takes commands.
+    pub fn create(&self, config: &GuestConfig) -> Result<Guest<'_>> {
+        let path = format!("/etc/xen/{}.cfg", config.name);
+        self.put(&path, 0o644, config.to_string().as_bytes())?;
+        self.must(&format!("xl create -q {path}"))?;
+        let guest = self.guest(&config.name)?;
+        guest.run("true").with_context(|| {
+            let console = self.console(&config.name).unwrap_or_default();
+            format!(
+                "{} did not come up; its console's end:\n{}",
+                config.name,
+                machine::tail(console.as_bytes(), 40)
+            )
+        })?;
+        Ok(guest)
+    }
+
+    /// A Linux guest that exists.
+    pub fn guest(&self, name: &str) -> Result<Guest<'_>> {
+        Ok(Guest {
+            lab: self,
+            id: self.domain_id(name)?,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Makes a NIC assignable to a domain; gives its address in `xl`'s words.
+    pub fn make_assignable(&self, nic: usize) -> Result<String> {
+        let bdf = self
+            .nics
+            .get(nic)
+            .with_context(|| format!("the machine has no NIC {nic}"))?
+            .bdf();
+        self.must(&format!(
+            "xl pci-assignable-list | grep -q {bdf} || xl pci-assignable-add {bdf}"
+        ))?;
+        Ok(bdf)
+    }
+}
+
+fn wait_ready(machine: &Machine, channel: &Channel) -> Result<f64> {
+    let deadline = Instant::now() + PATIENCE;
+    let failed = |why: &str| {
+        anyhow::anyhow!(
+            "dom0 did not come up: {why}; the console's end:\n{}",
+            machine::tail(machine.console().as_bytes(), 60)
+        )
+    };
+    while Instant::now() < deadline {
+        match channel.poll_ready(Duration::from_millis(200)) {
+            Ok(Some(uptime)) => return Ok(uptime),
+            Ok(None) if machine.is_running() => {}
+            Ok(None) => return Err(failed("QEMU ended")),
+            Err(error) => return Err(failed(&error.to_string())),
+        }
+    }
+    Err(failed("no word from its agent"))
+}
+
+/// A Linux guest that takes commands.
+pub struct Guest<'lab> {
+    lab: &'lab Lab,
+    id: u32,
+    name: String,
+}
+
+impl Guest<'_> {
+    /// Its domain's number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs a shell command in the guest, whatever its status. Its output comes at its end, and at most 96 KiB of it.
+    pub fn run(&self, command: &str) -> Result<Output> {
+        self.run_for(command, PATIENCE)
+    }
+
+    /// Runs a shell command in the guest with another patience.
+    pub fn run_for(&self, command: &str, timeout: Duration) -> Result<Output> {
+        let answer =
+            self.lab
+                .channel
+                .ask(Kind::Guest, encode_guest(self.id, command), timeout, |_| ());
+        answer
+            .map(Output::from)
+            .with_context(|| format!("in {}: {command}", self.name))
+    }
+
+    /// Runs a shell command in the guest that must succeed; gives its output.
+    pub fn must(&self, command: &str) -> Result<String> {
+        self.run(command)?
+            .success()
+            .with_context(|| format!("in {}: {command}", self.name))
+    }
+}

@@ -1,0 +1,443 @@
+//! The machine: QEMU with Xen, an emulated IOMMU, NICs and disks; its console; and its end. Host.
+//!
+//! The flags and why they are as they are: software emulation always, SMAP and XSAVE off (QEMU 7.2 gets `iretq` at CPL 3 and
+//! XSAVE wrong for PV domains), the interrupt controller split for the IOMMU's interrupt remapping.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use tempfile::TempDir;
+
+/// The far end of an emulated NIC.
+#[derive(Clone, Debug)]
+pub enum Network {
+    /// QEMU's own: DHCP, gateway 10.0.2.2. For trying things.
+    User,
+    /// Ethernet frames as datagrams between two unix sockets: QEMU's, and that of the program at the wire's far end.
+    Wire {
+        /// The socket that QEMU binds.
+        qemu: PathBuf,
+        /// The socket that the wire binds.
+        wire: PathBuf,
+    },
+}
+
+/// An emulated NIC.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    /// QEMU's name of the device: `e1000e`, or, for a device of another kind, say `e1000` or `ne2k_pci`.
+    pub model: String,
+    /// Its slot on bus 0: `3` makes it `00:03.0`.
+    pub slot: u8,
+    /// Its address.
+    pub mac: String,
+    /// What it is connected to.
+    pub network: Network,
+}
+
+impl Nic {
+    /// The slot in `xl`'s notation.
+    pub fn bdf(&self) -> String {
+        format!("00:{:02x}.0", self.slot)
+    }
+}
+
+/// An emulated NVMe disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// Its slot on bus 0.
+    pub slot: u8,
+    /// The raw image behind it.
+    pub image: PathBuf,
+}
+
+/// What QEMU is to boot.
+#[derive(Clone, Debug, Default)]
+pub struct MachineConfig {
+    /// The hypervisor, uncompressed.
+    pub hypervisor: PathBuf,
+    /// Its command line, beyond the console.
+    pub xen_arguments: String,
+    /// Dom0's kernel, its command line, and modules after it.
+    pub kernel: PathBuf,
+    /// Dom0's command line.
+    pub kernel_arguments: String,
+    /// Dom0's initramfs.
+    pub initramfs: Option<PathBuf>,
+    /// Memory, in MiB.
+    pub memory: u32,
+    /// NICs.
+    pub nics: Vec<Nic>,
+    /// NVMe disks.
+    pub disks: Vec<Disk>,
+    /// A virtio-serial port on this unix socket.
+    pub port: Option<PathBuf>,
+    /// More of QEMU's arguments.
+    pub qemu_arguments: Vec<String>,
+}
+
+/// A running machine. Dropping it ends QEMU and removes its directory.
+pub struct Machine {
+    console: Arc<Console>,
+    input: Mutex<ChildStdin>,
+    child: Arc<Mutex<Child>>,
+    directory: TempDir,
+    /// Ends the thread that started QEMU, with which QEMU would die.
+    _keeper: std::sync::mpsc::Sender<()>,
+}
+
+/// What the machine's serial console said.
+#[derive(Default)]
+struct Console {
+    text: Mutex<Text>,
+    grown: Condvar,
+}
+
+#[derive(Default)]
+struct Text {
+    bytes: Vec<u8>,
+    ended: bool,
+    mirror: bool,
+}
+
+/// A directory for a machine's sockets and images, removed when it is dropped or when the lab is interrupted.
+pub fn temporary_directory() -> Result<TempDir> {
+    clean_up_on_signals();
+    let directory = tempfile::Builder::new()
+        .prefix("oxidom-lab-")
+        .tempdir()
+        .context("making a temporary directory")?;
+    lock(&DIRECTORIES).push(directory.path().to_owned());
+    Ok(directory)
+}
+
+static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// On Ctrl-C and the like: children die with us (they asked the kernel to), and the directories are removed here.
+fn clean_up_on_signals() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]) else {
+            return;
+        };
+        thread::spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                for directory in lock(&DIRECTORIES).drain(..) {
+                    fs::remove_dir_all(directory).ok();
+                }
+                std::process::exit(128 + signal);
+            }
+        });
+    });
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes a command die with the thread that starts it: `setpriv` is part of Debian's essential util-linux.
+pub fn dying_with_us(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+impl Machine {
+    /// Starts QEMU in a directory of its own.
+    pub fn start(config: &MachineConfig, directory: TempDir) -> Result<Self> {
+        ensure_qemu()?;
+        let mut command = dying_with_us("qemu-system-x86_64");
+        command
+            .args(arguments(config))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // The kernel's parent-death signal follows the thread, not the process: one thread stays for as long as the machine.
+        let (keeper, kept) = std::sync::mpsc::channel::<()>();
+        let (started, start) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            started.send(command.spawn()).ok();
+            kept.recv().ok();
+        });
+        let mut child = start
+            .recv()?
+            .context("starting qemu-system-x86_64 by setpriv")?;
+        let input = child.stdin.take().context("QEMU's stdin")?;
+        let console = Arc::new(Console::default());
+        let log = File::create(directory.path().join("console.log"))?;
+        let output = child.stdout.take().context("QEMU's stdout")?;
+        let errors = child.stderr.take().context("QEMU's stderr")?;
+        let reader = Arc::clone(&console);
+        thread::spawn(move || follow(output, errors, log, &reader));
+        Ok(Self {
+            console,
+            input: Mutex::new(input),
+            child: Arc::new(Mutex::new(child)),
+            directory,
+            _keeper: keeper,
+        })
+    }
+
+    /// The machine's directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// All that the serial console said: Xen's lines and dom0's.
+    pub fn console(&self) -> String {
+        String::from_utf8_lossy(&lock(&self.console.text).bytes).into_owned()
+    }
+
+    /// Shows the serial console on our own stdout from now on.
+    pub fn mirror_console(&self, on: bool) {
+        lock(&self.console.text).mirror = on;
+    }
+
+    /// Types on the serial console.
+    pub fn type_on_console(&self, bytes: &[u8]) -> Result<()> {
+        let mut input = lock(&self.input);
+        input.write_all(bytes)?;
+        input.flush().map_err(Into::into)
+    }
+
+    /// Waits until the console has said the text; gives its line. The end of QEMU ends the wait.
+    pub fn wait_for(&self, needle: &str, timeout: Duration) -> Result<String> {
+        let deadline = Instant::now() + timeout;
+        let mut text = lock(&self.console.text);
+        let mut seen = 0;
+        loop {
+            let fresh = text.bytes.get(seen..).unwrap_or_default();
+            if let Some(place) = fresh
+                .windows(needle.len())
+                .position(|window| window == needle.as_bytes())
+            {
+                // The line may not be whole yet.
+                let line_start = text
+                    .bytes
+                    .get(..seen + place)
+                    .and_then(|head| head.iter().rposition(|byte| *byte == b'\n'));
+                let line = text
+                    .bytes
+                    .get(line_start.map_or(0, |start| start + 1)..)
+                    .unwrap_or_default();
+                if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+                    return Ok(String::from_utf8_lossy(line.get(..end).unwrap_or_default())
+                        .trim_end()
+                        .to_owned());
+                }
+            }
+            seen = seen.max(text.bytes.len().saturating_sub(needle.len() + 4096));
+            let left = deadline.saturating_duration_since(Instant::now());
+            if text.ended {
+                bail!(
+                    "QEMU ended before '{needle}' was seen; the console's end:\n{}",
+                    tail(&text.bytes, 40)
+                );
+            }
+            if left.is_zero() {
+                bail!(
+                    "'{needle}' was not seen within {timeout:?}; the console's end:\n{}",
+                    tail(&text.bytes, 40)
+                );
+            }
+            text = self
+                .console
+                .grown
+                .wait_timeout(text, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Waits for QEMU's own end.
+    pub fn wait_end(&self, timeout: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(status) = lock(&self.child).try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                return Err(anyhow!("the machine still runs after {timeout:?}"));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether QEMU runs.
+    pub fn is_running(&self) -> bool {
+        lock(&self.child)
+            .try_wait()
+            .is_ok_and(|status| status.is_none())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(keep) = std::env::var_os("OXIDOM_KEEP_CONSOLE") {
+            fs::write(keep, self.console()).ok();
+        }
+        let mut child = lock(&self.child);
+        child.kill().ok();
+        child.wait().ok();
+        lock(&DIRECTORIES).retain(|directory| directory != self.directory.path());
+    }
+}
+
+/// The last lines of a console.
+pub(crate) fn tail(bytes: &[u8], lines: usize) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let lines: Vec<_> = text.lines().rev().take(lines).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
+
+fn follow(mut output: impl Read, mut errors: impl Read, mut log: File, console: &Console) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = output.read(&mut buffer) {
+        let bytes = buffer.get(..count).unwrap_or_default();
+        log.write_all(bytes).ok();
+        let mut text = lock(&console.text);
+        text.bytes.extend_from_slice(bytes);
+        if text.mirror {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(bytes).ok();
+            stdout.flush().ok();
+        }
+        console.grown.notify_all();
+    }
+    let mut said = Vec::new();
+    errors.read_to_end(&mut said).ok();
+    let mut text = lock(&console.text);
+    if !said.is_empty() {
+        text.bytes.extend_from_slice(b"\nQEMU: ");
+        text.bytes.extend_from_slice(&said);
+    }
+    text.ended = true;
+    console.grown.notify_all();
+}
+
+/// QEMU's command line.
+fn arguments(config: &MachineConfig) -> Vec<String> {
+    // In -initrd a comma separates modules, and two of them stand for one.
+    let quote = |text: &str| text.replace(',', ",,");
+    let mut modules = format!(
+        "{} {}",
+        config.kernel.display(),
+        quote(&config.kernel_arguments)
+    );
+    if let Some(initramfs) = &config.initramfs {
+        modules += &format!(",{}", initramfs.display());
+    }
+    let mut arguments: Vec<String> = [
+        "-nodefaults",
+        "-M",
+        "q35,kernel-irqchip=split",
+        "-smp",
+        "1",
+        "-accel",
+        "tcg",
+    ]
+    .map(str::to_owned)
+    .into();
+    let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
+    add("-cpu", "max,smap=off,xsave=off".into());
+    add("-m", config.memory.to_string());
+    add("-display", "none".into());
+    add("-monitor", "none".into());
+    add("-chardev", "stdio,id=console,signal=off".into());
+    add("-serial", "chardev:console".into());
+    add("-kernel", config.hypervisor.display().to_string());
+    add(
+        "-append",
+        format!(
+            "console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all {}",
+            config.xen_arguments
+        ),
+    );
+    add("-initrd", modules);
+    add("-device", "intel-iommu,intremap=on".into());
+    for (index, nic) in config.nics.iter().enumerate() {
+        let network = match &nic.network {
+            Network::User => format!("user,id=n{index}"),
+            Network::Wire { qemu, wire } => {
+                let (qemu, wire) = (qemu.display(), wire.display());
+                format!(
+                    "dgram,id=n{index},local.type=unix,local.path={qemu},remote.type=unix,remote.path={wire}"
+                )
+            }
+        };
+        add("-netdev", network);
+        add(
+            "-device",
+            format!(
+                "{},netdev=n{index},mac={},addr={},bus=pcie.0",
+                nic.model, nic.mac, nic.slot
+            ),
+        );
+    }
+    for (index, disk) in config.disks.iter().enumerate() {
+        add(
+            "-drive",
+            format!(
+                "file={},if=none,id=d{index},format=raw",
+                disk.image.display()
+            ),
+        );
+        add(
+            "-device",
+            format!("nvme,drive=d{index},serial=lab{index},addr={}", disk.slot),
+        );
+    }
+    if let Some(port) = &config.port {
+        add(
+            "-chardev",
+            format!("socket,id=port,path={},server=on,wait=off", port.display()),
+        );
+        add("-device", "virtio-serial-pci,addr=1e".into());
+        add("-device", "virtserialport,chardev=port,name=lab".into());
+    }
+    arguments.push("-no-reboot".into());
+    arguments.extend(config.qemu_arguments.iter().cloned());
+    arguments
+}
+
+/// Installs QEMU where it is missing: the one thing that the lab needs on the host beyond what builds it.
+pub fn ensure_qemu() -> Result<()> {
+    if Command::new("qemu-system-x86_64")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok()
+    {
+        return Ok(());
+    }
+    let install = "apt-get install -y --no-install-recommends qemu-system-x86";
+    let is_root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    eprintln!("lab: qemu-system-x86_64 is missing; running {install}");
+    let mut words = install.split(' ');
+    if !is_root {
+        words = "sudo apt-get install -y --no-install-recommends qemu-system-x86".split(' ');
+    }
+    let program = words.next().unwrap_or_default();
+    let done = Command::new(program)
+        .args(words)
+        .args(["-o", "DPkg::Lock::Timeout=300"])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status();
+    match done {
+        Ok(status) if status.success() => Ok(()),
+        _ => bail!(
+            "qemu-system-x86_64 (QEMU 7.2 or later) is missing and could not be installed by '{install}'; install it by hand"
+        ),
+    }
+}

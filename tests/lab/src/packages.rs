@@ -1,0 +1,436 @@
+//! Debian packages of a row of the matrix, downloaded by a private apt and unpacked into the cache. Host.
+//!
+//! apt resolves, verifies and downloads, as it would for the host, but with state, cache and sources of our own. The mirror is
+//! the one that the host's own apt uses.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{cache, modules};
+
+/// A row of the matrix: which Debian the hypervisor, the toolstack and the kernel come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Row {
+    /// Xen 4.17, Linux 6.1.
+    Debian12,
+    /// Xen 4.20, Linux 6.12.
+    Debian13,
+}
+
+impl Row {
+    /// Every row.
+    pub const ALL: [Self; 2] = [Self::Debian12, Self::Debian13];
+
+    /// The name on command lines and in caches.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debian12 => "debian12",
+            Self::Debian13 => "debian13",
+        }
+    }
+
+    /// The version of Xen, as it stands in names of packages.
+    pub fn xen(self) -> &'static str {
+        match self {
+            Self::Debian12 => "4.17",
+            Self::Debian13 => "4.20",
+        }
+    }
+
+    fn suite(self) -> &'static str {
+        match self {
+            Self::Debian12 => "bookworm",
+            Self::Debian13 => "trixie",
+        }
+    }
+
+    fn packages(self) -> Vec<String> {
+        let xen = self.xen();
+        let mut packages = vec![
+            format!("xen-hypervisor-{xen}-amd64"),
+            format!("xen-utils-{xen}"),
+        ];
+        packages.extend(
+            [
+                "linux-image-amd64",
+                "busybox-static",
+                "libgcc-s1",
+                "iproute2",
+                "bash",
+            ]
+            .map(str::to_owned),
+        );
+        packages
+    }
+}
+
+impl FromStr for Row {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let row = Self::ALL.into_iter().find(|row| row.name() == name);
+        row.ok_or_else(|| format!("no row '{name}'; there are debian12 and debian13"))
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Changes when what is unpacked, or how, changes.
+const FORMAT: u32 = 1;
+
+/// The unpacked packages of a row: what is needed of them, with `/bin`, `/sbin` and `/lib*` merged into `/usr`.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// Of which row.
+    pub row: Row,
+    /// The directory.
+    pub path: PathBuf,
+}
+
+impl Tree {
+    /// Finds the row's tree in the cache, or makes it. Says on the terminal what takes time.
+    pub fn prepare(row: Row) -> Result<Self> {
+        let base = cache::directory()?.join(row.name());
+        let path = base.join("tree");
+        let stamp = base.join("stamp");
+        let key = format!("{FORMAT} {} {}\n", row.suite(), row.packages().join(" "));
+        let _lock = cache::lock(row.name())?;
+        if fs::read_to_string(&stamp).is_ok_and(|found| found == key) {
+            return Ok(Self { row, path });
+        }
+        let archives = download(row, &base)?;
+        unpack(&archives, &path)?;
+        fs::write(&stamp, key)?;
+        Ok(Self { row, path })
+    }
+
+    /// The hypervisor, uncompressed, as QEMU wants it.
+    pub fn hypervisor(&self) -> PathBuf {
+        self.path.join("boot/xen")
+    }
+
+    /// The kernel as Debian packs it.
+    pub fn kernel(&self) -> PathBuf {
+        self.path.join("boot/vmlinuz")
+    }
+}
+
+/// The mirror and the key ring for a private apt.
+fn sources(row: Row) -> Result<String> {
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    ensure!(
+        Path::new(keyring).exists(),
+        "{keyring} is missing; install the package debian-archive-keyring"
+    );
+    Ok(format!(
+        "deb [signed-by={keyring}] {} {} main\n",
+        mirror()?,
+        row.suite()
+    ))
+}
+
+/// Where the host's apt finds Debian's main archive, or `$OXIDOM_MIRROR`.
+fn mirror() -> Result<String> {
+    if let Ok(mirror) = std::env::var("OXIDOM_MIRROR") {
+        return Ok(mirror);
+    }
+    let format = "$(COMPONENT) $(RELEASE) $(ORIGIN)/$(LABEL) $(REPO_URI)";
+    let output = Command::new("apt-get")
+        .args(["indextargets", "--format", format, "Created-By: Packages"])
+        .output()
+        .context("apt-get does not run: the lab is made of Debian packages and needs a Debian host, or a container of one")?;
+    let codename = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let codename = codename
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+        .unwrap_or("none")
+        .to_owned();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let found = text.lines().find_map(|line| {
+        let [component, release, origin, uri] =
+            line.splitn(4, ' ').collect::<Vec<_>>().try_into().ok()?;
+        (component == "main" && (origin == "Debian/Debian" || release == codename))
+            .then(|| uri.to_owned())
+    });
+    found.ok_or_else(|| {
+        anyhow!("apt knows no Debian main archive; set OXIDOM_MIRROR to the URI of one")
+    })
+}
+
+/// Has apt resolve and download the row's packages; gives their files.
+fn download(row: Row, base: &Path) -> Result<Vec<PathBuf>> {
+    let archives = base.join("apt/cache/archives");
+    fs::create_dir_all(archives.join("partial"))?;
+    fs::create_dir_all(base.join("apt/state/lists/partial"))?;
+    fs::write(base.join("apt/status"), "")?;
+    fs::write(base.join("apt/sources.list"), sources(row)?)?;
+    let d = base.join("apt");
+    let d = d.display();
+    // Nothing of the host's apt is read but its proxy, which is a fact of the network.
+    let proxy = String::from_utf8(
+        Command::new("apt-config")
+            .args(["dump", "Acquire::http::Proxy"])
+            .output()?
+            .stdout,
+    )?;
+    let config = base.join("apt/apt.conf");
+    fs::write(
+        &config,
+        format!(
+            r#"Dir::State "{d}/state"; Dir::State::status "{d}/status"; Dir::Cache "{d}/cache";
+Dir::Etc::SourceList "{d}/sources.list"; Dir::Etc::SourceParts "/dev/null"; Dir::Etc::Parts "/dev/null"; Dir::Etc::Main "/dev/null";
+Dir::Etc::Preferences "/dev/null"; Dir::Etc::PreferencesParts "/dev/null";
+APT::Architecture "amd64"; APT::Architectures "amd64"; APT::Install-Recommends "false"; APT::Sandbox::User ""; APT::Status-Fd "1";
+Acquire::Languages "none"; Acquire::Retries "3"; Debug::NoLocking "true"; quiet "2";
+{proxy}"#
+        ),
+    )?;
+    let bar = bar(&format!("{row}: package lists"));
+    apt(&config, &["update"], &bar)?;
+    bar.set_message(format!("{row}: downloading packages"));
+    let packages = row.packages();
+    let mut arguments = vec!["install", "--yes", "--download-only"];
+    arguments.extend(packages.iter().map(String::as_str));
+    apt(&config, &arguments, &bar)?;
+    bar.finish_and_clear();
+    let mut files: Vec<_> = fs::read_dir(&archives)?
+        .collect::<io::Result<Vec<_>>>()?
+        .iter()
+        .map(fs::DirEntry::path)
+        .collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    files.sort();
+    Ok(files)
+}
+
+fn bar(message: &str) -> ProgressBar {
+    let bar = ProgressBar::new(100).with_message(message.to_owned());
+    if let Ok(style) =
+        ProgressStyle::with_template("{spinner} {msg} {wide_bar} {percent}% {elapsed}")
+    {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Runs apt-get and turns its status lines, `dlstatus:item:percent:text`, into progress.
+fn apt(config: &Path, arguments: &[&str], bar: &ProgressBar) -> Result<()> {
+    let mut child = Command::new("apt-get")
+        .env("APT_CONFIG", config)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting apt-get")?;
+    let errors = child.stderr.take().context("apt-get's stderr")?;
+    let errors = std::thread::spawn(move || {
+        let mut text = String::new();
+        BufReader::new(errors).read_to_string(&mut text).ok();
+        text
+    });
+    for line in BufReader::new(child.stdout.take().context("apt-get's stdout")?).lines() {
+        let line = line?;
+        let percent = line
+            .strip_prefix("dlstatus:")
+            .and_then(|rest| rest.split(':').nth(1)?.parse::<f64>().ok());
+        if let Some(percent) = percent {
+            bar.set_position(percent as u64);
+        }
+    }
+    let status = child.wait()?;
+    let errors = errors.join().unwrap_or_default();
+    ensure!(
+        status.success(),
+        "apt-get {} failed, {status}: {errors}\nIf the mirror lacks this suite, set OXIDOM_MIRROR to one that has it.",
+        arguments.first().unwrap_or(&"")
+    );
+    Ok(())
+}
+
+/// Unpacks what is needed, then the hypervisor and the modules; the tree appears whole or not at all.
+fn unpack(archives: &[PathBuf], tree: &Path) -> Result<()> {
+    let part = tree.with_extension("part");
+    for old in [&part, &tree.to_owned()] {
+        if old.exists() {
+            fs::remove_dir_all(old)?;
+        }
+    }
+    let bar = bar("unpacking packages");
+    bar.set_length(archives.len() as u64);
+    for archive in archives {
+        unpack_package(archive, &part)
+            .with_context(|| format!("unpacking {}", archive.display()))?;
+        bar.inc(1);
+    }
+    bar.set_message("kernel and modules");
+    let boot = part.join("boot");
+    for entry in fs::read_dir(&boot).context("no kernel among the packages")? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if name.starts_with("xen-") && name.ends_with(".gz") {
+            let mut image = Vec::new();
+            flate2::read::GzDecoder::new(fs::File::open(&path)?).read_to_end(&mut image)?;
+            fs::write(boot.join("xen"), image)?;
+        } else if name.starts_with("vmlinuz-") {
+            fs::rename(&path, boot.join("vmlinuz"))?;
+        }
+    }
+    ensure!(
+        boot.join("xen").exists() && boot.join("vmlinuz").exists(),
+        "the packages hold no hypervisor or no kernel"
+    );
+    modules::decompress(&part)?;
+    fs::rename(&part, tree)?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+fn unpack_package(archive: &Path, tree: &Path) -> Result<()> {
+    let mut child = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(archive)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("dpkg-deb does not run; install the package dpkg")?;
+    let mut tar = tar::Archive::new(child.stdout.take().context("dpkg-deb's stdout")?);
+    for entry in tar.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let Some(path) = merged(&path).filter(|path| wanted(path)) else {
+            continue;
+        };
+        let target = tree.join(&path);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        match entry.header().entry_type() {
+            tar::EntryType::Regular => {
+                let mut content = Vec::new();
+                entry.read_to_end(&mut content)?;
+                fs::write(&target, content)?;
+                fs::set_permissions(
+                    &target,
+                    fs::Permissions::from_mode(entry.header().mode()? & 0o777 | 0o600),
+                )?;
+            }
+            tar::EntryType::Symlink => {
+                let link = entry.link_name()?.context("a link to nowhere")?;
+                fs::remove_file(&target).ok();
+                std::os::unix::fs::symlink(link, &target)?;
+            }
+            tar::EntryType::Link => {
+                let link = entry.link_name()?.context("a link to nowhere")?;
+                let source =
+                    merged(&link).with_context(|| format!("a link to {}", link.display()))?;
+                fs::copy(tree.join(source), &target)?;
+            }
+            _ => {}
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("dpkg-deb ended with {status}");
+    }
+    Ok(())
+}
+
+/// The path in a merged `/usr`; none if it would leave the tree.
+fn merged(path: &Path) -> Option<PathBuf> {
+    let parts: Vec<_> = path
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .collect();
+    if !parts
+        .iter()
+        .all(|part| matches!(part, Component::Normal(_)))
+    {
+        return None;
+    }
+    let path: PathBuf = parts.iter().collect();
+    let first = parts.first()?.as_os_str().to_str()?;
+    Some(if ["bin", "sbin", "lib", "lib64"].contains(&first) {
+        Path::new("usr").join(path)
+    } else {
+        path
+    })
+}
+
+/// Whether a file of a package can be of use in the lab: documentation, locales and most modules cannot.
+fn wanted(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    if let Some(module) = text
+        .strip_prefix("usr/lib/modules/")
+        .and_then(|rest| rest.split_once('/'))
+    {
+        return modules::wanted(module.1);
+    }
+    let prefixes = [
+        "usr/bin/",
+        "usr/sbin/",
+        "usr/lib/x86_64-linux-gnu/lib",
+        "usr/lib/x86_64-linux-gnu/ld-",
+        "usr/lib64/ld-",
+    ];
+    let more = ["usr/lib/xen-", "etc/xen/", "boot/vmlinuz-", "boot/xen-"];
+    let never = text.contains("python") || text.contains("xen-shim") || text.ends_with(".efi");
+    !never
+        && prefixes
+            .iter()
+            .chain(&more)
+            .any(|prefix| text.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_merged_and_stay_inside() {
+        assert_eq!(
+            merged(Path::new("./lib/x")),
+            Some(PathBuf::from("usr/lib/x"))
+        );
+        assert_eq!(
+            merged(Path::new("./usr/lib/x")),
+            Some(PathBuf::from("usr/lib/x"))
+        );
+        assert_eq!(merged(Path::new("./etc/../../x")), None);
+        assert_eq!(merged(Path::new("/etc/x")), None);
+    }
+
+    #[test]
+    fn the_toolstack_is_wanted_and_manuals_are_not() {
+        for path in [
+            "usr/lib/xen-4.17/bin/xl",
+            "usr/lib/x86_64-linux-gnu/libc.so.6",
+            "usr/lib/modules/6.1/kernel/drivers/net/xen-netfront.ko",
+        ] {
+            assert!(wanted(Path::new(path)), "{path}");
+        }
+        for path in [
+            "usr/share/doc/xen/x",
+            "usr/lib/modules/6.1/kernel/drivers/gpu/drm/i915/i915.ko",
+            "usr/bin/python3",
+        ] {
+            assert!(!wanted(Path::new(path)), "{path}");
+        }
+    }
+}
