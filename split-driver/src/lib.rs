@@ -3,9 +3,13 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod atomic;
 pub mod byte_ring;
+#[cfg(all(feature = "fakes", not(loom)))]
+pub mod fakes;
 pub mod hypervisor;
 pub mod memory;
 pub mod ring;

@@ -1,0 +1,578 @@
+//! A hypervisor in a test: domains with pages, grants and event channels, and Xen's checks of what crosses between them. Floor 1.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+
+use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
+use xen_pv_sys::{DomainId, GrantRef, Mfn, PAGE_SIZE, Port};
+
+use super::memory::{PAGE_WORDS, Region, copy_bytes, read_bytes, region, write_bytes};
+use crate::atomic::AtomicU32;
+use crate::hypervisor::{EventChannel, Hypervisor, XenError};
+use crate::memory::SharedMemory;
+
+/// `GNTST_general_error`: the grant is not for us, or read-only.
+const GENERAL_ERROR: i16 = -1;
+/// `GNTST_bad_domain`.
+const BAD_DOMAIN: i16 = -2;
+/// `GNTST_bad_gntref`: beyond the grant table.
+const BAD_GRANT_REF: i16 = -3;
+/// `GNTST_permission_denied`: a foreign frame without a grant.
+const PERMISSION_DENIED: i16 = -8;
+/// `GNTST_bad_page`: not a frame of ours.
+const BAD_PAGE: i16 = -9;
+/// `GNTST_bad_copy_arg`: the copy leaves its page.
+const BAD_COPY_ARGUMENT: i16 = -10;
+/// `EINVAL`.
+const EINVAL: u16 = 22;
+
+/// What only a driver's own fault brings about, whatever its peers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// A grant copy named a local frame that is not the domain's.
+    CopyToForeignFrame(u64),
+    /// The device reached for an address that is not memory given to it (any more).
+    DeviceAddress(u64),
+    /// A grant copy had an end that is neither a grant nor local.
+    CopyWithoutGrant(DomainId),
+}
+
+/// What is held at the moment: where a test ends, or a device is gone, all should be as before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// Foreign pages mapped.
+    pub mapped_pages: usize,
+    /// Event channels bound.
+    pub channels: usize,
+    /// Runs of local pages and DMA memory.
+    pub local_regions: usize,
+}
+
+#[derive(Debug)]
+struct Grant {
+    region: Region,
+    page: usize,
+    writable: bool,
+    maps: usize,
+}
+
+#[derive(Debug, Default)]
+struct DomainState {
+    grants: Vec<Option<Grant>>,
+    /// Ports the domain allocated for us, with the local port once bound.
+    ports: BTreeMap<u32, Option<Port>>,
+    next_port: u32,
+    /// Notifications that arrived, by the domain's port.
+    notified: BTreeMap<u32, u64>,
+}
+
+#[derive(Debug)]
+struct ChannelState {
+    remote: (DomainId, Port),
+    masked: bool,
+    pending: bool,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    domains: RefCell<BTreeMap<DomainId, DomainState>>,
+    channels: RefCell<BTreeMap<u32, ChannelState>>,
+    events: RefCell<VecDeque<Port>>,
+    local: RefCell<BTreeMap<u64, Region>>,
+    next_frame: Cell<u64>,
+    next_port: Cell<u32>,
+    violations: RefCell<Vec<Violation>>,
+    copies: Cell<u64>,
+    copy_calls: Cell<u64>,
+    mapped_pages: Cell<usize>,
+    fail_map: Cell<Option<XenError>>,
+    fail_bind: Cell<Option<XenError>>,
+    fail_copy: Cell<Option<(u64, i16)>>,
+    dma_credit: Cell<Option<usize>>,
+}
+
+/// The hypervisor. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct FakeXen(Rc<World>);
+
+impl Default for FakeXen {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FakeXen {
+    /// A hypervisor with the local domain only.
+    pub fn new() -> Self {
+        let world = World::default();
+        world.next_frame.set(0x10_0000);
+        world.next_port.set(1);
+        Self(Rc::new(world))
+    }
+
+    /// Makes a domain, or takes a handle to it where it is there already.
+    pub fn domain(&self, id: DomainId) -> FakeDomain {
+        self.0.domains.borrow_mut().entry(id).or_default();
+        FakeDomain {
+            xen: self.clone(),
+            id,
+        }
+    }
+
+    /// The next port whose event was delivered to us. The port stays masked until its channel is unmasked.
+    pub fn next_event(&self) -> Option<Port> {
+        self.0.events.borrow_mut().pop_front()
+    }
+
+    /// What is held.
+    pub fn live(&self) -> Live {
+        Live {
+            mapped_pages: self.0.mapped_pages.get(),
+            channels: self.0.channels.borrow().len(),
+            local_regions: self.0.local.borrow().len(),
+        }
+    }
+
+    /// Faults of the driver, oldest first; forgotten when told.
+    pub fn take_violations(&self) -> Vec<Violation> {
+        self.0.violations.take()
+    }
+
+    /// Grant copies done (whatever their status), and calls that they came in.
+    pub fn copy_count(&self) -> (u64, u64) {
+        (self.0.copies.get(), self.0.copy_calls.get())
+    }
+
+    /// The next mapping fails.
+    pub fn fail_next_map(&self, error: XenError) {
+        self.0.fail_map.set(Some(error));
+    }
+
+    /// The next binding fails.
+    pub fn fail_next_bind(&self, error: XenError) {
+        self.0.fail_bind.set(Some(error));
+    }
+
+    /// The copy after `skip` more fails with `status`.
+    pub fn fail_copy(&self, skip: u64, status: i16) {
+        self.0.fail_copy.set(Some((skip, status)));
+    }
+
+    /// DMA memory can be had `times` more.
+    pub fn limit_dma(&self, times: usize) {
+        self.0.dma_credit.set(Some(times));
+    }
+
+    pub(super) fn take_dma_credit(&self) -> bool {
+        match self.0.dma_credit.get() {
+            Some(0) => false,
+            Some(left) => {
+                self.0.dma_credit.set(Some(left - 1));
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// The device reads memory at a device address: local pages or DMA memory. False, and noted, where it is neither.
+    pub fn device_read(&self, address: u64, destination: &mut [u8]) -> bool {
+        self.device_access(address, |words, offset| {
+            read_bytes(words, offset, destination)
+        })
+    }
+
+    /// The device writes memory at a device address. False, and noted, where there is no memory of ours.
+    pub fn device_write(&self, address: u64, source: &[u8]) -> bool {
+        self.device_access(address, |words, offset| write_bytes(words, offset, source))
+    }
+
+    fn device_access(
+        &self,
+        address: u64,
+        access: impl FnOnce(&[AtomicU32], usize) -> bool,
+    ) -> bool {
+        let done = self
+            .local_words(address / PAGE_SIZE as u64)
+            .is_some_and(|(region, page)| {
+                let offset = page * PAGE_SIZE + (address % PAGE_SIZE as u64) as usize;
+                access(&region, offset)
+            });
+        if !done {
+            self.note(Violation::DeviceAddress(address));
+        }
+        done
+    }
+
+    fn note(&self, violation: Violation) {
+        self.0.violations.borrow_mut().push(violation);
+    }
+
+    /// Gives local pages frames. A frame that is nobody's lies between two regions.
+    pub(super) fn add_local(&self, region: &Region) -> Mfn {
+        let first = self.0.next_frame.get();
+        let frames = (region.len() / PAGE_WORDS) as u64;
+        self.0.next_frame.set(first + frames + 1);
+        self.0.local.borrow_mut().insert(first, region.clone());
+        Mfn(first)
+    }
+
+    pub(super) fn remove_local(&self, first: Mfn) {
+        self.0.local.borrow_mut().remove(&first.0);
+    }
+
+    /// The region that holds a local frame, and the page in it.
+    fn local_words(&self, frame: u64) -> Option<(Region, usize)> {
+        let local = self.0.local.borrow();
+        let (first, region) = local.range(..=frame).next_back()?;
+        let page = usize::try_from(frame - first).ok()?;
+        (page < region.len() / PAGE_WORDS).then(|| (region.clone(), page))
+    }
+
+    /// One end of a copy, checked as Xen's `gnttab_copy_claim_buf` does.
+    fn copy_end(&self, end: &CopyEnd, is_grant: bool, write: bool) -> Result<(Region, usize), i16> {
+        if !is_grant {
+            if end.domain != DomainId::SELF {
+                self.note(Violation::CopyWithoutGrant(end.domain));
+                return Err(PERMISSION_DENIED);
+            }
+            return self.local_words(end.reference_or_frame).ok_or_else(|| {
+                self.note(Violation::CopyToForeignFrame(end.reference_or_frame));
+                BAD_PAGE
+            });
+        }
+        let domains = self.0.domains.borrow();
+        let domain = domains.get(&end.domain).ok_or(BAD_DOMAIN)?;
+        // Xen takes the low half of the union as the reference.
+        let reference = (end.reference_or_frame & 0xffff_ffff) as usize;
+        let grant = domain.grants.get(reference).ok_or(BAD_GRANT_REF)?;
+        let grant = grant.as_ref().ok_or(GENERAL_ERROR)?;
+        if write && !grant.writable {
+            return Err(GENERAL_ERROR);
+        }
+        Ok((grant.region.clone(), grant.page))
+    }
+
+    fn copy_one(&self, copy: &GrantCopy) -> Result<(), i16> {
+        self.0.copies.set(self.0.copies.get() + 1);
+        if let Some((skip, status)) = self.0.fail_copy.get() {
+            self.0
+                .fail_copy
+                .set(skip.checked_sub(1).map(|skip| (skip, status)));
+            if skip == 0 {
+                return Err(status);
+            }
+        }
+        let source_grant = copy.flags & GrantCopy::SOURCE_GRANT != 0;
+        let destination_grant = copy.flags & GrantCopy::DESTINATION_GRANT != 0;
+        let (source, source_page) = self.copy_end(&copy.source, source_grant, false)?;
+        let (destination, destination_page) =
+            self.copy_end(&copy.destination, destination_grant, true)?;
+        let length = usize::from(copy.length);
+        let from = usize::from(copy.source.offset);
+        let to = usize::from(copy.destination.offset);
+        if from + length > PAGE_SIZE || to + length > PAGE_SIZE {
+            return Err(BAD_COPY_ARGUMENT);
+        }
+        let from = source_page * PAGE_SIZE + from;
+        let to = destination_page * PAGE_SIZE + to;
+        copy_bytes(&source, from, &destination, to, length);
+        Ok(())
+    }
+
+    /// An event for the local `port` arrives.
+    fn deliver(&self, port: Port) {
+        if let Some(channel) = self.0.channels.borrow_mut().get_mut(&port.0) {
+            if channel.masked {
+                channel.pending = true;
+            } else {
+                channel.masked = true;
+                self.0.events.borrow_mut().push_back(port);
+            }
+        }
+    }
+}
+
+impl Hypervisor for FakeXen {
+    type Ring = FakeRing;
+    type Channel = FakeChannel;
+
+    fn map_ring(&self, domain: DomainId, references: &[GrantRef]) -> Result<FakeRing, XenError> {
+        if let Some(error) = self.0.fail_map.take() {
+            return Err(error);
+        }
+        let mut domains = self.0.domains.borrow_mut();
+        let state = domains
+            .get_mut(&domain)
+            .ok_or(XenError::Grant(BAD_DOMAIN))?;
+        let mut found: Option<(Region, usize)> = None;
+        for (index, reference) in references.iter().enumerate() {
+            let grant = state
+                .grants
+                .get(reference.0 as usize)
+                .ok_or(XenError::Grant(BAD_GRANT_REF))?;
+            let grant = grant
+                .as_ref()
+                .filter(|grant| grant.writable)
+                .ok_or(XenError::Grant(GENERAL_ERROR))?;
+            let (region, first) = found.get_or_insert_with(|| (grant.region.clone(), grant.page));
+            // The fake's one limit: pages of a ring must lie in one run of the guest's memory, in order.
+            if !Rc::ptr_eq(region, &grant.region) || *first + index != grant.page {
+                return Err(XenError::Exhausted);
+            }
+        }
+        let (region, first) = found.ok_or(XenError::Errno(EINVAL))?;
+        for reference in references {
+            if let Some(Some(grant)) = state.grants.get_mut(reference.0 as usize) {
+                grant.maps += 1;
+            }
+        }
+        let pages = references.len();
+        self.0.mapped_pages.set(self.0.mapped_pages.get() + pages);
+        Ok(FakeRing {
+            xen: self.clone(),
+            domain,
+            references: references.into(),
+            region,
+            first,
+        })
+    }
+
+    fn bind_interdomain(&self, domain: DomainId, remote: Port) -> Result<FakeChannel, XenError> {
+        if let Some(error) = self.0.fail_bind.take() {
+            return Err(error);
+        }
+        let mut domains = self.0.domains.borrow_mut();
+        let bound = domains
+            .get_mut(&domain)
+            .and_then(|state| state.ports.get_mut(&remote.0))
+            .filter(|bound| bound.is_none())
+            .ok_or(XenError::Errno(EINVAL))?;
+        let port = Port(self.0.next_port.get());
+        self.0.next_port.set(port.0 + 1);
+        *bound = Some(port);
+        let channel = ChannelState {
+            remote: (domain, remote),
+            masked: false,
+            pending: false,
+        };
+        self.0.channels.borrow_mut().insert(port.0, channel);
+        Ok(FakeChannel {
+            xen: self.clone(),
+            port,
+        })
+    }
+
+    fn grant_copy(&self, batch: &mut [GrantCopy]) {
+        self.0.copy_calls.set(self.0.copy_calls.get() + 1);
+        for copy in batch {
+            copy.status = match self.copy_one(copy) {
+                Ok(()) => 0,
+                Err(status) => status,
+            };
+        }
+    }
+}
+
+/// A mapped ring. The pages outlive their domain, as they do in Xen.
+#[derive(Debug)]
+pub struct FakeRing {
+    xen: FakeXen,
+    domain: DomainId,
+    references: Vec<GrantRef>,
+    region: Region,
+    first: usize,
+}
+
+impl SharedMemory for FakeRing {
+    #[inline]
+    fn words(&self) -> &[AtomicU32] {
+        let start = self.first * PAGE_WORDS;
+        self.region
+            .get(start..start + self.references.len() * PAGE_WORDS)
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for FakeRing {
+    fn drop(&mut self) {
+        let world = &self.xen.0;
+        let pages = self.references.len();
+        world.mapped_pages.set(world.mapped_pages.get() - pages);
+        if let Some(state) = world.domains.borrow_mut().get_mut(&self.domain) {
+            for reference in &self.references {
+                if let Some(Some(grant)) = state.grants.get_mut(reference.0 as usize) {
+                    grant.maps -= 1;
+                }
+            }
+        }
+    }
+}
+
+/// A bound event channel.
+#[derive(Debug)]
+pub struct FakeChannel {
+    xen: FakeXen,
+    port: Port,
+}
+
+impl EventChannel for FakeChannel {
+    fn port(&self) -> Port {
+        self.port
+    }
+
+    fn notify(&self) {
+        let remote = match self.xen.0.channels.borrow().get(&self.port.0) {
+            Some(channel) => channel.remote,
+            None => return,
+        };
+        if let Some(state) = self.xen.0.domains.borrow_mut().get_mut(&remote.0) {
+            *state.notified.entry(remote.1.0).or_default() += 1;
+        }
+    }
+
+    fn unmask(&self) {
+        let pending = match self.xen.0.channels.borrow_mut().get_mut(&self.port.0) {
+            Some(channel) => {
+                channel.masked = false;
+                core::mem::take(&mut channel.pending)
+            }
+            None => false,
+        };
+        if pending {
+            self.xen.deliver(self.port);
+        }
+    }
+}
+
+impl Drop for FakeChannel {
+    fn drop(&mut self) {
+        let world = &self.xen.0;
+        let Some(channel) = world.channels.borrow_mut().remove(&self.port.0) else {
+            return;
+        };
+        let (domain, remote) = channel.remote;
+        // The other end is unbound again, as `EVTCHNOP_close` leaves it.
+        if let Some(state) = world.domains.borrow_mut().get_mut(&domain)
+            && let Some(bound) = state.ports.get_mut(&remote.0)
+        {
+            *bound = None;
+        }
+        world.events.borrow_mut().retain(|port| *port != self.port);
+    }
+}
+
+/// Memory of a fake guest, seen by the test as the guest sees it.
+#[derive(Clone, Debug)]
+pub struct GuestMemory {
+    region: Region,
+}
+
+impl GuestMemory {
+    /// Copies bytes out; false where they are not all there.
+    pub fn read(&self, offset: usize, destination: &mut [u8]) -> bool {
+        read_bytes(&self.region, offset, destination)
+    }
+
+    /// Copies bytes in; false where there is no room for all.
+    pub fn write(&self, offset: usize, source: &[u8]) -> bool {
+        write_bytes(&self.region, offset, source)
+    }
+}
+
+impl SharedMemory for GuestMemory {
+    #[inline]
+    fn words(&self) -> &[AtomicU32] {
+        &self.region
+    }
+}
+
+/// A guest, as the test that plays it.
+#[derive(Clone, Debug)]
+pub struct FakeDomain {
+    xen: FakeXen,
+    id: DomainId,
+}
+
+impl FakeDomain {
+    /// Its number.
+    pub fn id(&self) -> DomainId {
+        self.id
+    }
+
+    fn with<T>(&self, body: impl FnOnce(&mut DomainState) -> T) -> T {
+        body(self.xen.0.domains.borrow_mut().entry(self.id).or_default())
+    }
+
+    /// Zeroed pages, contiguous.
+    pub fn pages(&self, count: usize) -> GuestMemory {
+        GuestMemory {
+            region: region(count),
+        }
+    }
+
+    /// Grants page `page` of `memory` to us. References are given out from 0 and not reused.
+    pub fn grant(&self, memory: &GuestMemory, page: usize, writable: bool) -> GrantRef {
+        assert!(
+            page < memory.region.len() / PAGE_WORDS,
+            "the test grants a page that it has not"
+        );
+        let grant = Grant {
+            region: memory.region.clone(),
+            page,
+            writable,
+            maps: 0,
+        };
+        self.with(|state| {
+            state.grants.push(Some(grant));
+            GrantRef(u32::try_from(state.grants.len() - 1).unwrap_or(u32::MAX))
+        })
+    }
+
+    /// Ends a grant; false, and not ended, where it is mapped still.
+    pub fn end_grant(&self, reference: GrantRef) -> bool {
+        self.with(|state| match state.grants.get_mut(reference.0 as usize) {
+            Some(slot) if slot.as_ref().is_none_or(|grant| grant.maps == 0) => {
+                *slot = None;
+                true
+            }
+            _ => false,
+        })
+    }
+
+    /// Pages of this domain that we have mapped.
+    pub fn mapped(&self) -> usize {
+        self.with(|state| {
+            let grants = state.grants.iter().flatten();
+            grants.map(|grant| grant.maps).sum()
+        })
+    }
+
+    /// Allocates a port for us to bind to.
+    pub fn allocate_port(&self) -> Port {
+        self.with(|state| {
+            state.next_port += 1;
+            state.ports.insert(state.next_port, None);
+            Port(state.next_port)
+        })
+    }
+
+    /// Notifies us through its port.
+    pub fn notify(&self, port: Port) {
+        let local = self.with(|state| state.ports.get(&port.0).copied().flatten());
+        if let Some(local) = local {
+            self.xen.deliver(local);
+        }
+    }
+
+    /// Notifications that we sent to its port since it was last asked.
+    pub fn take_notifications(&self, port: Port) -> u64 {
+        self.with(|state| state.notified.remove(&port.0).unwrap_or(0))
+    }
+
+    /// The domain dies: its grants and ports are gone, what is mapped stays till it is unmapped.
+    pub fn destroy(self) {
+        self.xen.0.domains.borrow_mut().remove(&self.id);
+    }
+}

@@ -1,0 +1,202 @@
+//! Memory of the fakes: runs of words, packet pages, DMA memory with the device's view of it. Floor 1.
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+
+use xen_pv_sys::{Mfn, PAGE_SIZE};
+use zerocopy::FromZeros;
+
+use super::hypervisor::FakeXen;
+use crate::atomic::{AtomicU32, Ordering};
+use crate::memory::{DmaAllocator, DmaMemory, OutOfMemory, PageArray, SharedMemory};
+
+/// Words in a page.
+pub(super) const PAGE_WORDS: usize = PAGE_SIZE / 4;
+
+/// Zeroed pages, one after another.
+pub(super) type Region = Rc<Box<[AtomicU32]>>;
+
+pub(super) fn region(pages: usize) -> Region {
+    Rc::new(
+        <[AtomicU32]>::new_box_zeroed_with_elems(pages * PAGE_WORDS)
+            .unwrap_or_else(|_| Box::new([])),
+    )
+}
+
+/// The byte at `offset`.
+fn byte(words: &[AtomicU32], offset: usize) -> u8 {
+    let word = words
+        .get(offset / 4)
+        .map_or(0, |word| word.load(Ordering::Relaxed));
+    word.to_ne_bytes()[offset % 4]
+}
+
+fn set_byte(words: &[AtomicU32], offset: usize, value: u8) {
+    if let Some(word) = words.get(offset / 4) {
+        let mut bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+        bytes[offset % 4] = value;
+        word.store(u32::from_ne_bytes(bytes), Ordering::Relaxed);
+    }
+}
+
+/// Copies bytes out; nothing where they are not all there.
+pub(super) fn read_bytes(words: &[AtomicU32], offset: usize, destination: &mut [u8]) -> bool {
+    let end = offset.checked_add(destination.len());
+    if end.is_none_or(|end| end > words.len() * 4) {
+        return false;
+    }
+    let head = destination.len().min(offset.wrapping_neg() % 4);
+    let (first, rest) = destination.split_at_mut(head);
+    for (index, to) in first.iter_mut().enumerate() {
+        *to = byte(words, offset + index);
+    }
+    let offset = offset + head;
+    let mut chunks = rest.chunks_exact_mut(4);
+    let mut at = offset;
+    for (to, word) in chunks
+        .by_ref()
+        .zip(words.get(offset / 4..).unwrap_or_default())
+    {
+        to.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+        at += 4;
+    }
+    for (index, to) in chunks.into_remainder().iter_mut().enumerate() {
+        *to = byte(words, at + index);
+    }
+    true
+}
+
+/// Copies bytes in; nothing where there is no room for all.
+pub(super) fn write_bytes(words: &[AtomicU32], offset: usize, source: &[u8]) -> bool {
+    let end = offset.checked_add(source.len());
+    if end.is_none_or(|end| end > words.len() * 4) {
+        return false;
+    }
+    let head = source.len().min(offset.wrapping_neg() % 4);
+    let (first, rest) = source.split_at(head);
+    for (index, from) in first.iter().enumerate() {
+        set_byte(words, offset + index, *from);
+    }
+    let offset = offset + head;
+    let (chunks, tail) = rest.as_chunks::<4>();
+    for (from, word) in chunks
+        .iter()
+        .zip(words.get(offset / 4..).unwrap_or_default())
+    {
+        word.store(u32::from_ne_bytes(*from), Ordering::Relaxed);
+    }
+    let at = offset + chunks.len() * 4;
+    for (index, from) in tail.iter().enumerate() {
+        set_byte(words, at + index, *from);
+    }
+    true
+}
+
+/// Copies between two pages whose bounds were checked.
+pub(super) fn copy_bytes(
+    source: &[AtomicU32],
+    source_offset: usize,
+    destination: &[AtomicU32],
+    destination_offset: usize,
+    length: usize,
+) {
+    let mut buffer = [0_u8; PAGE_SIZE];
+    if let Some(buffer) = buffer.get_mut(..length) {
+        let _ = read_bytes(source, source_offset, buffer)
+            && write_bytes(destination, destination_offset, buffer);
+    }
+}
+
+/// Packet pages of the local domain; unknown to the fake hypervisor and its devices again after `Drop`.
+#[derive(Debug)]
+pub struct FakePages {
+    xen: FakeXen,
+    region: Region,
+    first: Mfn,
+}
+
+impl FakePages {
+    /// `count` zeroed pages.
+    pub fn new(xen: &FakeXen, count: usize) -> Self {
+        let region = region(count);
+        let first = xen.add_local(&region);
+        Self {
+            xen: xen.clone(),
+            region,
+            first,
+        }
+    }
+
+    fn page(&self, index: usize) -> Option<&[AtomicU32]> {
+        self.region.chunks_exact(PAGE_WORDS).nth(index)
+    }
+}
+
+impl Drop for FakePages {
+    fn drop(&mut self) {
+        self.xen.remove_local(self.first);
+    }
+}
+
+impl PageArray for FakePages {
+    fn len(&self) -> usize {
+        self.region.len() / PAGE_WORDS
+    }
+
+    fn frame(&self, index: usize) -> Option<Mfn> {
+        (index < self.len()).then(|| Mfn(self.first.0 + index as u64))
+    }
+
+    fn read(&self, index: usize, offset: usize, destination: &mut [u8]) -> bool {
+        self.page(index)
+            .is_some_and(|page| read_bytes(page, offset, destination))
+    }
+
+    fn write(&self, index: usize, offset: usize, source: &[u8]) -> bool {
+        self.page(index)
+            .is_some_and(|page| write_bytes(page, offset, source))
+    }
+}
+
+/// DMA memory; a device that reaches for it after `Drop` is noted.
+#[derive(Debug)]
+pub struct FakeDmaMemory {
+    xen: FakeXen,
+    region: Region,
+    first: Mfn,
+}
+
+impl Drop for FakeDmaMemory {
+    fn drop(&mut self) {
+        self.xen.remove_local(self.first);
+    }
+}
+
+impl SharedMemory for FakeDmaMemory {
+    fn words(&self) -> &[AtomicU32] {
+        &self.region
+    }
+}
+
+impl DmaMemory for FakeDmaMemory {
+    fn device_address(&self) -> u64 {
+        self.first.0 * PAGE_SIZE as u64
+    }
+}
+
+impl DmaAllocator for FakeXen {
+    type Memory = FakeDmaMemory;
+
+    fn allocate(&self, bytes: usize) -> Result<FakeDmaMemory, OutOfMemory> {
+        if !self.take_dma_credit() {
+            return Err(OutOfMemory);
+        }
+        let region = region(bytes.div_ceil(PAGE_SIZE));
+        let first = self.add_local(&region);
+        Ok(FakeDmaMemory {
+            xen: self.clone(),
+            region,
+            first,
+        })
+    }
+}

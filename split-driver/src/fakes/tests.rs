@@ -1,0 +1,196 @@
+//! The fakes check what Xen checks. Floor 1.
+
+use super::*;
+use crate::hypervisor::{EventChannel, Hypervisor, XenError};
+use crate::memory::{DmaAllocator, DmaMemory, PageArray, SharedMemory};
+use std::vec::Vec;
+use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
+use xen_pv_sys::{DomainId, GrantRef, Mfn, Port};
+
+fn copy(source: CopyEnd, destination: CopyEnd, length: u16, flags: u16) -> GrantCopy {
+    GrantCopy {
+        source,
+        destination,
+        length,
+        flags,
+        status: 77,
+        padding: 0,
+    }
+}
+
+#[test]
+fn copies_are_checked() {
+    let xen = FakeXen::new();
+    let (one, two) = (xen.domain(DomainId(1)), xen.domain(DomainId(2)));
+    let (from, to) = (one.pages(2), two.pages(1));
+    assert!(from.write(4096 + 5, b"hello"));
+    let readable = one.grant(&from, 1, false);
+    let writable = two.grant(&to, 0, true);
+    let pages = FakePages::new(&xen, 2);
+    let frame = pages.frame(1).unwrap();
+    let (src, dst) = (GrantCopy::SOURCE_GRANT, GrantCopy::DESTINATION_GRANT);
+    let granted = CopyEnd::granted;
+    let cases = [
+        (
+            copy(
+                granted(DomainId(1), readable, 5),
+                granted(DomainId(2), writable, 6),
+                5,
+                src | dst,
+            ),
+            0,
+        ),
+        (
+            copy(
+                granted(DomainId(1), readable, 5),
+                CopyEnd::local(frame, 1),
+                5,
+                src,
+            ),
+            0,
+        ),
+        (
+            copy(
+                granted(DomainId(1), readable, 4000),
+                CopyEnd::local(frame, 0),
+                97,
+                src,
+            ),
+            -10,
+        ),
+        (
+            copy(
+                CopyEnd::local(frame, 0),
+                granted(DomainId(1), readable, 0),
+                1,
+                dst,
+            ),
+            -1,
+        ),
+        (
+            copy(
+                granted(DomainId(1), GrantRef(9), 0),
+                CopyEnd::local(frame, 0),
+                1,
+                src,
+            ),
+            -3,
+        ),
+        (
+            copy(
+                granted(DomainId(9), readable, 0),
+                CopyEnd::local(frame, 0),
+                1,
+                src,
+            ),
+            -2,
+        ),
+        (
+            copy(
+                granted(DomainId(1), readable, 0),
+                CopyEnd::local(Mfn(5), 0),
+                1,
+                src,
+            ),
+            -9,
+        ),
+        (
+            copy(
+                granted(DomainId(1), readable, 0),
+                CopyEnd::local(frame, 0),
+                1,
+                0,
+            ),
+            -8,
+        ),
+    ];
+    let mut batch = cases.map(|(copy, _)| copy);
+    xen.grant_copy(&mut batch);
+    for (index, (copy, (_, status))) in batch.iter().zip(cases).enumerate() {
+        assert_eq!(copy.status, status, "case {index}");
+    }
+    let mut bytes = [0; 5];
+    assert!(to.read(6, &mut bytes));
+    assert_eq!(&bytes, b"hello");
+    assert!(pages.read(1, 1, &mut bytes));
+    assert_eq!(&bytes, b"hello");
+    assert_eq!(
+        xen.take_violations(),
+        [
+            Violation::CopyToForeignFrame(5),
+            Violation::CopyWithoutGrant(DomainId(1))
+        ]
+    );
+}
+
+#[test]
+fn mappings_are_counted() {
+    let xen = FakeXen::new();
+    let guest = xen.domain(DomainId(1));
+    let memory = guest.pages(3);
+    let references: Vec<_> = (0..3)
+        .map(|page| guest.grant(&memory, page, true))
+        .collect();
+    let ring = xen.map_ring(DomainId(1), &references[1..]).unwrap();
+    memory.words()[1024].store(5, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(ring.words().len(), 2048);
+    assert_eq!(
+        ring.words()[0].load(std::sync::atomic::Ordering::Relaxed),
+        5
+    );
+    assert!(!guest.end_grant(references[1]), "mapped");
+    assert_eq!((guest.mapped(), xen.live().mapped_pages), (2, 2));
+    drop(ring);
+    assert!(guest.end_grant(references[1]));
+    assert_eq!(
+        xen.map_ring(DomainId(1), &references[1..2]).unwrap_err(),
+        XenError::Grant(-1)
+    );
+    assert_eq!(xen.live(), Live::default());
+}
+
+#[test]
+fn events_are_late_acknowledged() {
+    let xen = FakeXen::new();
+    let guest = xen.domain(DomainId(1));
+    let remote = guest.allocate_port();
+    let channel = xen.bind_interdomain(DomainId(1), remote).unwrap();
+    assert!(xen.bind_interdomain(DomainId(1), remote).is_err(), "bound");
+    assert!(xen.bind_interdomain(DomainId(1), Port(99)).is_err());
+    for _ in 0..10 {
+        guest.notify(remote);
+    }
+    assert_eq!(xen.next_event(), Some(channel.port()));
+    assert_eq!(xen.next_event(), None);
+    channel.unmask();
+    assert_eq!(xen.next_event(), Some(channel.port()));
+    channel.unmask();
+    assert_eq!(xen.next_event(), None);
+    channel.notify();
+    channel.notify();
+    assert_eq!(guest.take_notifications(remote), 2);
+    drop(channel);
+    assert_eq!(xen.live().channels, 0);
+}
+
+#[test]
+fn a_device_sees_its_memory_only() {
+    let xen = FakeXen::new();
+    let ring = xen.allocate(5000).unwrap();
+    assert_eq!(ring.words().len(), 2048);
+    let address = ring.device_address();
+    assert!(xen.device_write(address + 4094, b"abcd"));
+    let mut bytes = [0; 4];
+    assert!(xen.device_read(address + 4094, &mut bytes));
+    assert_eq!(&bytes, b"abcd");
+    assert!(!xen.device_write(address + 8190, b"abcd"));
+    drop(ring);
+    assert!(!xen.device_read(address, &mut bytes));
+    assert_eq!(
+        xen.take_violations(),
+        [
+            Violation::DeviceAddress(address + 8190),
+            Violation::DeviceAddress(address)
+        ]
+    );
+}
