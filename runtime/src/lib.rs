@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod console;
+pub mod dma;
 pub mod environment;
 pub mod events;
 pub mod executor;

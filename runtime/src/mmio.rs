@@ -1,9 +1,4 @@
 //! A device's registers, mapped uncached. Unsafe: volatile accesses within mappings that this module holds. Floor 2.
-#![expect(
-    unsafe_code,
-    reason = "device registers are reached by volatile accesses only"
-)]
-
 use crate::memory::{self, Caching, Mapping};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -57,7 +52,8 @@ impl MmioRegion {
             let frames: Vec<Mfn> = (next..end)
                 .map(|index| Mfn((address / page).saturating_add(index as u64)))
                 .collect();
-            let mapping = memory::map_frames(DomainId::SELF, &frames, Caching::Uncached)?;
+            // SAFETY: with DOMID_IO, Xen maps frames of devices only, never memory of ours.
+            let mapping = unsafe { memory::map_frames(DomainId::IO, &frames, Caching::Uncached)? };
             segments.push(Segment {
                 start: (next * PAGE_SIZE).saturating_sub(skip),
                 end: (end * PAGE_SIZE).saturating_sub(skip).min(length),

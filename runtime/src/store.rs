@@ -1,11 +1,6 @@
 //! The transport of the xenstore: moves bytes between the page shared with it and the client of `split_driver`. Floor 2.
 //!
 //! Unsafe because the page is found by its machine frame, and turned into words that the store's domain writes too.
-#![expect(
-    unsafe_code,
-    reason = "the page is reached through a mapping of its frame"
-)]
-
 use crate::environment::environment;
 use crate::events::{self, Channel};
 use crate::memory::{self, Caching, Mapping};
@@ -138,7 +133,8 @@ impl Transport {
 /// [`ConnectError`].
 pub fn connect() -> Result<Client, ConnectError> {
     let (frame, port) = environment().store.ok_or(ConnectError::Absent)?;
-    let mapping = memory::map_frames(DomainId::SELF, &[frame], Caching::WriteBack)
+    // SAFETY: the store's page is left out of the memory that Rust code uses.
+    let mapping = unsafe { memory::map_frames(DomainId::SELF, &[frame], Caching::WriteBack) }
         .map_err(ConnectError::Xen)?;
     let page = StorePage(mapping);
     let kick = Rc::new(Kick::default());
