@@ -18,6 +18,7 @@ pub mod mmio;
 pub mod pci;
 pub mod select;
 pub mod shutdown;
+pub mod signal;
 pub mod store;
 pub mod time;
 

@@ -5,12 +5,10 @@ use crate::environment::environment;
 use crate::events::{self, Channel};
 use crate::memory::{self, Caching, Mapping};
 use crate::select::select;
+use crate::signal::Signal;
 use alloc::rc::Rc;
-use core::cell::{Cell, RefCell};
-use core::future::poll_fn;
 use core::slice;
 use core::sync::atomic::AtomicU32;
-use core::task::{Poll, Waker};
 use split_driver::byte_ring::{ByteConsumer, ByteLayout, ByteProducer};
 use split_driver::hypervisor::XenError;
 use split_driver::memory::SharedMemory;
@@ -35,33 +33,6 @@ impl SharedMemory for StorePage {
         // SAFETY: the mapping is one whole page, page-aligned, writable, and lives as long as `self`. The other end writes it too, and
         // every access of ours goes through these atomics.
         unsafe { slice::from_raw_parts(self.0.address().cast::<AtomicU32>(), PAGE_SIZE / 4) }
-    }
-}
-
-/// Set when the client has something to send.
-#[derive(Default)]
-struct Kick {
-    set: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Kick {
-    fn set(&self) {
-        self.set.set(true);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    async fn wait(&self) {
-        poll_fn(|context| {
-            if self.set.take() {
-                return Poll::Ready(());
-            }
-            *self.waker.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
     }
 }
 
@@ -110,7 +81,7 @@ impl Transport {
         Ok(moved)
     }
 
-    async fn run(mut self, kick: Rc<Kick>) {
+    async fn run(mut self, kick: Rc<Signal>) {
         loop {
             match self.transfer() {
                 Ok(true) => {}
@@ -137,7 +108,7 @@ pub fn connect() -> Result<Client, ConnectError> {
     let mapping = unsafe { memory::map_frames(DomainId::SELF, &[frame], Caching::WriteBack) }
         .map_err(ConnectError::Xen)?;
     let page = StorePage(mapping);
-    let kick = Rc::new(Kick::default());
+    let kick = Rc::new(Signal::new());
     let client = {
         let kick = Rc::clone(&kick);
         Client::new(move || kick.set())
