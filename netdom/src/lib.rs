@@ -4,6 +4,9 @@
 
 extern crate alloc;
 
+pub mod datapath;
+pub mod netback;
 pub mod nic;
 pub mod offload;
 pub mod packet;
+pub mod statistics;

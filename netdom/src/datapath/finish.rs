@@ -1,0 +1,387 @@
+//! Last step of a round: answers, what goes on by way of local memory, and one notify a guest. Floor 3.
+
+use super::round::{Received, ReceivedKind, Source};
+use super::{DataPath, NIC_PENDING, NIC_PORT, NicPort, Stop};
+use crate::netback::vif::{Acceptance, Vif};
+use crate::netback::violation::{RingName, Violation};
+use crate::nic::Nic;
+use crate::packet::GsoKind;
+use crate::packet::Packet;
+use crate::statistics::DropCause;
+use split_driver::hypervisor::{EventChannel, Hypervisor};
+use split_driver::time::Instant;
+use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
+use xen_pv_sys::io::netif::{
+    ExtraInfo, NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, RxResponse, TxResponse,
+    XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_TCPV6,
+};
+
+impl<H: Hypervisor, N: Nic> DataPath<H, N> {
+    /// Answers and passes on what the round copied.
+    pub(super) fn finish(&mut self, now: Instant) {
+        if self.round.copies.iter().any(|copy| copy.status != 0) {
+            self.blame();
+        }
+        self.answer_receivers();
+        self.answer_senders();
+        self.publish();
+        self.pass_bounced(now);
+        if let Some(port) = &mut self.nic {
+            port.nic.flush();
+        }
+        for index in 0..self.round.served.len() {
+            if let Some(&(port, stop)) = self.round.served.get(index) {
+                self.settle(port, stop, now);
+            }
+        }
+    }
+
+    /// Finds out which end of each failed copy is at fault, and closes that vif.
+    fn blame(&mut self) {
+        for index in 0..self.round.copies.len() {
+            let Some(&copy) = self.round.copies.get(index) else {
+                return;
+            };
+            if copy.status == 0 {
+                continue;
+            }
+            for (flag, end) in [
+                (GrantCopy::SOURCE_GRANT, copy.source),
+                (GrantCopy::DESTINATION_GRANT, copy.destination),
+            ] {
+                if copy.flags & flag == 0 {
+                    continue;
+                }
+                if let Err(status) = self.probe(flag, end) {
+                    self.fail_owner(end, Violation::bad_grant(end, status));
+                }
+            }
+        }
+        let copies = &self.round.copies;
+        for received in &mut self.round.received {
+            if let ReceivedKind::Data { copies: range, .. } = received.kind {
+                received.failed = any_failed(copies, range);
+            }
+        }
+    }
+
+    /// Copies one byte from or to a grant, to see whether it is good. What is written is in a page that is answered with an error.
+    fn probe(&self, flag: u16, end: CopyEnd) -> Result<(), i16> {
+        let Some(buffer) = self.pool.take() else {
+            return Ok(());
+        };
+        let local = CopyEnd::local(buffer.frame(), 0);
+        let (source, destination) = match flag {
+            GrantCopy::SOURCE_GRANT => (end, local),
+            _ => (local, end),
+        };
+        let mut probe = [GrantCopy {
+            source,
+            destination,
+            length: 1,
+            flags: flag,
+            status: 0,
+            padding: 0,
+        }];
+        self.hypervisor.grant_copy(&mut probe);
+        let [GrantCopy { status, .. }] = probe;
+        if status == 0 { Ok(()) } else { Err(status) }
+    }
+
+    /// Closes those vifs of a domain that used this grant in the round.
+    fn fail_owner(&mut self, end: CopyEnd, violation: Violation) {
+        for index in 0..self.round.sent.len() {
+            let Some(sent) = self.round.sent.get_mut(index) else {
+                break;
+            };
+            let uses = sent
+                .slots(&self.round.slots)
+                .iter()
+                .any(|slot| u64::from(slot.reference.0) == end.reference_or_frame);
+            let port = sent.vif;
+            if uses && self.domain_of(port) == Some(end.domain) {
+                if let Some(sent) = self.round.sent.get_mut(index) {
+                    sent.failed = true;
+                }
+                self.fail(port, violation);
+            }
+        }
+        for index in 0..self.round.received.len() {
+            let Some(Received {
+                vif,
+                kind: ReceivedKind::Data { copies, .. },
+                ..
+            }) = self.round.received.get(index)
+            else {
+                continue;
+            };
+            let uses = self
+                .round
+                .copies
+                .get(copies.0 as usize..copies.1 as usize)
+                .unwrap_or_default()
+                .iter()
+                .any(|copy| copy.destination.reference_or_frame == end.reference_or_frame);
+            let port = *vif;
+            if uses && self.domain_of(port) == Some(end.domain) {
+                self.fail(port, violation);
+            }
+        }
+    }
+
+    fn domain_of(&self, port: u16) -> Option<xen_pv_sys::DomainId> {
+        self.vifs
+            .get(usize::from(port))?
+            .as_ref()
+            .map(|slot| slot.vif.config.domain)
+    }
+
+    /// Places the responses of all receive slots filled.
+    fn answer_receivers(&mut self) {
+        for received in &self.round.received {
+            let Some(Some(slot)) = self.vifs.get_mut(usize::from(received.vif)) else {
+                continue;
+            };
+            let ring = &mut slot.vif.receive;
+            match received.kind {
+                ReceivedKind::Data {
+                    id, length, flags, ..
+                } => ring.push(&RxResponse {
+                    id,
+                    offset: 0,
+                    flags,
+                    status: match received.failed {
+                        true => NETIF_RSP_ERROR,
+                        // At most a page.
+                        false => length.cast_signed(),
+                    },
+                }),
+                ReceivedKind::Extra(gso) => {
+                    let kind = match gso.kind {
+                        GsoKind::TcpV4 => XEN_NETIF_GSO_TYPE_TCPV4,
+                        GsoKind::TcpV6 => XEN_NETIF_GSO_TYPE_TCPV6,
+                    };
+                    ring.push_as(&ExtraInfo::new_gso(gso.size, kind));
+                }
+            }
+        }
+    }
+
+    /// Places the responses of all packets taken, each slot's its own.
+    fn answer_senders(&mut self) {
+        for sent in &self.round.sent {
+            let Some(Some(slot)) = self.vifs.get_mut(usize::from(sent.vif)) else {
+                continue;
+            };
+            let vif = &mut slot.vif;
+            let status = match sent.failed {
+                true => NETIF_RSP_ERROR,
+                false => NETIF_RSP_OKAY,
+            };
+            let mut extras = sent.request.extras;
+            for data in sent.slots(&self.round.slots) {
+                vif.transmit.push(&TxResponse {
+                    id: data.id,
+                    status,
+                });
+                for _ in 0..core::mem::take(&mut extras) {
+                    vif.transmit.push(&TxResponse {
+                        id: 0,
+                        status: NETIF_RSP_NULL,
+                    });
+                }
+            }
+            if !vif.touched {
+                vif.touched = true;
+                self.round.touched.push(sent.vif);
+            }
+        }
+    }
+
+    /// Publishes the responses, and wakes each frontend that asked for it, once.
+    fn publish(&mut self) {
+        for &port in &self.round.touched {
+            let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) else {
+                continue;
+            };
+            let vif = &mut slot.vif;
+            vif.touched = false;
+            if vif.broken {
+                continue;
+            }
+            let transmit = vif.transmit.unpublished() > 0 && vif.transmit.push_and_check_notify();
+            let receive = vif.receive.unpublished() > 0 && vif.receive.push_and_check_notify();
+            match &vif.receive_channel {
+                Some(channel) if receive => channel.channel.notify(),
+                _ => {}
+            }
+            if transmit || receive && vif.receive_channel.is_none() {
+                vif.channel.channel.notify();
+            }
+        }
+    }
+
+    /// Hands on what came into local memory.
+    fn pass_bounced(&mut self, now: Instant) {
+        for index in 0..self.round.bounces.len() {
+            let Some(bounce) = self.round.bounces.get(index) else {
+                return;
+            };
+            let to = bounce.port;
+            if let Some(Some(slot)) = self.vifs.get_mut(usize::from(to)) {
+                slot.vif.bouncing = false;
+            }
+            let failed = any_failed(&self.round.copies, bounce.copies);
+            let packet = match bounce.source {
+                Source::Guest(index) => self.round.sent.get(index as usize).map(|sent| {
+                    let mut packet = sent.local.clone();
+                    packet.offload = sent.offload;
+                    (packet, sent.failed)
+                }),
+                Source::Wire(index) => self
+                    .round
+                    .frames
+                    .get(index as usize)
+                    .map(|frame| (frame.clone(), false)),
+            };
+            let Some((packet, source_failed)) = packet else {
+                continue;
+            };
+            if failed || source_failed {
+                self.count_drop(to, DropCause::CopyFailed);
+            } else if to == NIC_PORT {
+                self.send_to_nic(packet);
+            } else {
+                self.enqueue(to, packet, now);
+            }
+        }
+    }
+
+    fn send_to_nic(&mut self, packet: Packet) {
+        let Some(port) = &mut self.nic else {
+            return;
+        };
+        if !port.pending.is_empty() {
+            wait_for_nic(port, packet);
+            return;
+        }
+        if let Err(packet) = hand_to_nic(port, packet) {
+            wait_for_nic(port, packet);
+        }
+    }
+
+    /// Queues a packet for a guest.
+    fn enqueue(&mut self, to: u16, packet: Packet, now: Instant) {
+        let share = self.pool.capacity() / 2;
+        let room = self.queued_pages + packet.fragments.len() <= share;
+        let Some(Some(slot)) = self.vifs.get_mut(usize::from(to)) else {
+            return;
+        };
+        let vif = &mut slot.vif;
+        if vif.broken {
+            return;
+        }
+        let ipv6 = Self::addresses(&packet).is_some_and(|(_, _, ipv6)| ipv6);
+        let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+        match vif.accepts(length, packet.offload, ipv6) {
+            Acceptance::AsIs => {}
+            _ => {
+                vif.statistics.drop(DropCause::Unsuitable);
+                return;
+            }
+        }
+        if !room || !vif.queue.push(&packet, now) {
+            vif.statistics.drop(DropCause::QueueFull);
+            return;
+        }
+        self.queued_pages += packet.fragments.len();
+        self.wake_at(now + super::EXPIRY);
+        self.mark_ready(to);
+    }
+
+    /// After a vif was served: served again, or asleep until its next event.
+    fn settle(&mut self, port: u16, stop: Stop, now: Instant) {
+        let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) else {
+            return;
+        };
+        let vif = &mut slot.vif;
+        if vif.broken {
+            return;
+        }
+        if core::mem::take(&mut vif.event) {
+            vif.throttle.handle_served(vif.progress, now);
+        }
+        vif.progress = false;
+        let mut wake = None;
+        match stop {
+            Stop::Budget => {
+                self.mark_ready(port);
+                return;
+            }
+            Stop::Empty => match vif.transmit.final_check_for_requests() {
+                Ok(0) => {}
+                Ok(_) => {
+                    self.mark_ready(port);
+                    return;
+                }
+                Err(error) => {
+                    self.fail(port, Violation::from((RingName::Transmit, error)));
+                    return;
+                }
+            },
+            Stop::Until(at) => wake = Some(at),
+        }
+        match vif.throttle.poll_delay(now) {
+            Some(until) => wake = Some(wake.map_or(until, |at| at.min(until))),
+            None => unmask(vif),
+        }
+        if let Some(at) = wake {
+            slot.wake = Some(at);
+            self.wake_at(at);
+        }
+    }
+}
+
+fn unmask<H: Hypervisor>(vif: &mut Vif<H>) {
+    vif.channel.unmask();
+    if let Some(channel) = &mut vif.receive_channel {
+        channel.unmask();
+    }
+}
+
+fn any_failed(copies: &[GrantCopy], range: (u32, u32)) -> bool {
+    copies
+        .get(range.0 as usize..range.1 as usize)
+        .unwrap_or_default()
+        .iter()
+        .any(|copy| copy.status != 0)
+}
+
+#[expect(
+    clippy::result_large_err,
+    reason = "the packet itself is what is given back"
+)]
+/// Gives a packet to the NIC; back where it has no room now. A packet that it can never send is dropped.
+pub(super) fn hand_to_nic<N: Nic>(port: &mut NicPort<N>, packet: Packet) -> Result<(), Packet> {
+    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+    let room = port.nic.transmit_room();
+    match port.nic.transmit(packet, None) {
+        Ok(()) => {
+            port.statistics.to_port.count(length);
+            Ok(())
+        }
+        Err(_) if room > crate::packet::MAX_FRAGMENTS * 2 => {
+            port.statistics.drop(DropCause::Unsuitable);
+            Ok(())
+        }
+        Err(packet) => Err(packet),
+    }
+}
+
+fn wait_for_nic<N: Nic>(port: &mut NicPort<N>, packet: Packet) {
+    if port.pending.len() >= NIC_PENDING {
+        port.statistics.drop(DropCause::NicFull);
+        return;
+    }
+    port.pending.push_back(packet);
+}

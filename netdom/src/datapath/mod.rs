@@ -1,0 +1,431 @@
+//! The way of packets between guests and the NIC, in rounds. Pure but for the hypervisor and the NIC it is given. Floor 3.
+//!
+//! A round takes what is ready and makes at most two hypercalls for all copies, however many guests there are:
+//!
+//! 1. [`collect`]: each ready vif's queue goes into its receive slots; its transmit requests are read and checked, and the heads of
+//!    all packets are fetched in the first batch.
+//! 2. [`route`]: the switch decides from the head. To a guest the payload goes from grant to grant; to the NIC, or to a guest that
+//!    cannot take it now or as it is, by way of local pages. All copies are the second batch.
+//! 3. [`finish`]: what was copied is answered, passed to the NIC or queued; each frontend is notified at most once.
+//!
+//! An event channel stays masked until its ring was served to the end, so that a busy guest costs no events.
+
+mod bridges;
+mod collect;
+mod finish;
+pub mod queue;
+mod round;
+mod route;
+pub mod throttle;
+
+use crate::netback::vif::{Vif, VifConfig};
+use crate::netback::violation::{AttachError, Violation};
+use crate::nic::{Link, MacAddress, Nic};
+use crate::packet::{Packet, Pool};
+use crate::statistics::{DropCause, PortStatistics};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bridges::Bridges;
+use round::Round;
+use split_driver::hypervisor::{EventChannel, Hypervisor};
+use split_driver::time::{Duration, Instant};
+use xen_pv_sys::Port;
+
+/// The NIC's port of the switch; vifs follow.
+pub const NIC_PORT: u16 = 0;
+/// Packets taken from one vif in a round.
+const VIF_PACKETS: usize = 64;
+/// Packets taken from all vifs in a round: each takes a page of the pool.
+const ROUND_PACKETS: usize = 192;
+/// Frames taken from the NIC in a round.
+const NIC_FRAMES: usize = 64;
+/// Packets kept for a NIC whose ring is full.
+const NIC_PENDING: usize = 128;
+/// How long a vif waits where the NIC or the pool is exhausted.
+const RETRY: Duration = Duration::from_micros(100);
+/// How often queues are looked through for packets that waited too long.
+const EXPIRY: Duration = Duration::from_secs(1);
+/// A guest that wants packets and posts no slots for so long is held nothing any more (Linux: `rx_stall_timeout_msecs`).
+const STALL: Duration = Duration::from_secs(60);
+/// The same for a guest that does not say when it posts slots (Linux: 30 ms).
+const DRAIN_WITHOUT_NOTIFY: Duration = Duration::from_millis(30);
+
+/// Names a vif from [`DataPath::attach`] on; never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VifId {
+    port: u16,
+    generation: u32,
+}
+
+/// What the caller of [`DataPath::poll`] does next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Poll {
+    /// There is more to do: poll again, after others had their turn.
+    pub again: bool,
+    /// Poll again then, events or not.
+    pub deadline: Option<Instant>,
+}
+
+/// Why a look at a transmit ring ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// No requests are left.
+    Empty,
+    /// There are more, for the next round.
+    Budget,
+    /// The NIC or the pool has no room; or the guest has no credit: not before then.
+    Until(Instant),
+}
+
+struct Slot<H: Hypervisor> {
+    generation: u32,
+    vif: Vif<H>,
+    /// Served again then.
+    wake: Option<Instant>,
+}
+
+/// The NIC as a port.
+struct NicPort<N> {
+    nic: N,
+    pending: VecDeque<Packet>,
+    statistics: PortStatistics,
+}
+
+/// The data path of one domain: its guests, its NIC, the switch between them.
+pub struct DataPath<H: Hypervisor, N: Nic> {
+    hypervisor: H,
+    pool: Pool,
+    nic: Option<NicPort<N>>,
+    /// By port number; [`NIC_PORT`] is `None`.
+    vifs: Vec<Option<Box<Slot<H>>>>,
+    generation: u32,
+    /// By local event channel.
+    ports: Vec<u16>,
+    ready: VecDeque<u16>,
+    bridges: Bridges,
+    round: Round,
+    /// Pages in all queues.
+    queued_pages: usize,
+    failed: VecDeque<(VifId, Violation)>,
+    link: Option<Link>,
+    wake: Option<Instant>,
+}
+
+impl<H: Hypervisor, N: Nic> DataPath<H, N> {
+    /// No vif, no NIC.
+    pub fn new(hypervisor: H, pool: Pool) -> Self {
+        Self {
+            hypervisor,
+            pool,
+            nic: None,
+            vifs: alloc::vec![None],
+            generation: 0,
+            ports: Vec::new(),
+            ready: VecDeque::new(),
+            bridges: Bridges::default(),
+            round: Round::default(),
+            queued_pages: 0,
+            failed: VecDeque::new(),
+            link: None,
+            wake: None,
+        }
+    }
+
+    /// The hypervisor it was given.
+    pub fn hypervisor(&self) -> &H {
+        &self.hypervisor
+    }
+
+    /// The pages that packets are held in.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Puts the NIC on a bridge. The former NIC, if any, is given back.
+    pub fn set_nic(&mut self, mut nic: N, bridge: &str) -> Option<N> {
+        let former = self.remove_nic();
+        nic.refill(&self.pool);
+        self.link = Some(nic.link());
+        self.nic = Some(NicPort {
+            nic,
+            pending: VecDeque::with_capacity(NIC_PENDING),
+            statistics: PortStatistics::default(),
+        });
+        self.bridges.add(NIC_PORT, bridge);
+        former
+    }
+
+    /// Takes the NIC off its bridge, stopped.
+    pub fn remove_nic(&mut self) -> Option<N> {
+        let mut port = self.nic.take()?;
+        self.bridges.remove(NIC_PORT);
+        port.nic.quiesce();
+        Some(port.nic)
+    }
+
+    /// The NIC, for what is not on the path of packets.
+    pub fn nic(&mut self) -> Option<&mut N> {
+        self.nic.as_mut().map(|port| &mut port.nic)
+    }
+
+    /// Connects a vif to its frontend and to its bridge.
+    ///
+    /// # Errors
+    /// What could not be had; nothing is left behind.
+    pub fn attach(&mut self, config: VifConfig) -> Result<VifId, AttachError> {
+        let index = match self.vifs.iter().skip(1).position(Option::is_none) {
+            Some(free) => free + 1,
+            None => self.vifs.len(),
+        };
+        let port = u16::try_from(index).map_err(|_| AttachError::NoPort)?;
+        let vif = Vif::connect(&self.hypervisor, config)?;
+        for local in vif.local_ports() {
+            let place = local.0 as usize;
+            if self.ports.len() <= place {
+                self.ports.resize(place + 1, NIC_PORT);
+            }
+            if let Some(entry) = self.ports.get_mut(place) {
+                *entry = port;
+            }
+        }
+        self.generation = self.generation.wrapping_add(1);
+        let id = VifId {
+            port,
+            generation: self.generation,
+        };
+        self.bridges.add(port, &vif.config.bridge);
+        let slot = Some(Box::new(Slot {
+            generation: self.generation,
+            vif,
+            wake: None,
+        }));
+        match self.vifs.get_mut(index) {
+            Some(place) => *place = slot,
+            None => self.vifs.push(slot),
+        }
+        // Requests may have been made before the channel was there.
+        self.mark_ready(port);
+        Ok(id)
+    }
+
+    /// Lets go of a vif: its queue, its rings and its channels. Its statistics are what is left of it.
+    pub fn detach(&mut self, id: VifId) -> Option<PortStatistics> {
+        let place = self.vifs.get_mut(usize::from(id.port))?;
+        if place.as_ref()?.generation != id.generation {
+            return None;
+        }
+        let slot = place.take()?;
+        self.bridges.remove(id.port);
+        for local in slot.vif.local_ports() {
+            if let Some(entry) = self.ports.get_mut(local.0 as usize) {
+                *entry = NIC_PORT;
+            }
+        }
+        self.ready.retain(|port| *port != id.port);
+        self.queued_pages = self.queued_pages.saturating_sub(slot.vif.queue.pages());
+        Some(slot.vif.statistics)
+    }
+
+    /// An event came in on a channel, which is masked from now on until its ring was served.
+    pub fn handle_event(&mut self, local: Port, _now: Instant) {
+        let Some(&port) = self.ports.get(local.0 as usize) else {
+            return;
+        };
+        if port == NIC_PORT {
+            return;
+        }
+        let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) else {
+            return;
+        };
+        let vif = &mut slot.vif;
+        vif.event = true;
+        match &mut vif.receive_channel {
+            Some(receive) if receive.channel.port() == local => receive.masked = true,
+            _ => vif.channel.masked = true,
+        }
+        self.mark_ready(port);
+    }
+
+    /// The NIC raised its interrupt. The next [`Self::poll`] looks for frames.
+    pub fn handle_interrupt(&mut self, vector: usize, _now: Instant) {
+        if let Some(port) = &mut self.nic {
+            let causes = port.nic.handle_interrupt(vector);
+            if causes.link {
+                self.link = Some(port.nic.link());
+            }
+        }
+    }
+
+    /// The NIC's link where it changed since the last call, for the `carrier` nodes.
+    pub fn poll_link(&mut self) -> Option<Link> {
+        self.link.take()
+    }
+
+    /// A vif that broke the protocol and is served no more; the caller detaches it and says why.
+    pub fn poll_failed(&mut self) -> Option<(VifId, Violation)> {
+        self.failed.pop_front()
+    }
+
+    /// One round.
+    pub fn poll(&mut self, now: Instant) -> Poll {
+        self.look_at_timers(now);
+        self.reclaim();
+        self.collect(now);
+        self.receive_frames(now);
+        self.route(now);
+        self.finish(now);
+        let frames_left = self.round.frames.len() >= NIC_FRAMES;
+        self.round.clear();
+        Poll {
+            again: frames_left || !self.ready.is_empty(),
+            deadline: self.wake,
+        }
+    }
+
+    /// The counters of a vif.
+    pub fn vif_statistics(&self, id: VifId) -> Option<PortStatistics> {
+        let slot = self.vifs.get(usize::from(id.port))?.as_ref()?;
+        (slot.generation == id.generation).then_some(slot.vif.statistics)
+    }
+
+    /// The counters of the NIC's port.
+    pub fn nic_statistics(&self) -> Option<PortStatistics> {
+        self.nic.as_ref().map(|port| port.statistics)
+    }
+
+    /// Replaces the guest's groups-only wish, which it may change at any time (`request-multicast-control`).
+    pub fn set_multicast_control(&mut self, id: VifId, wanted: bool) {
+        if let Some(Some(slot)) = self.vifs.get_mut(usize::from(id.port))
+            && slot.generation == id.generation
+        {
+            slot.vif.config.features.multicast_control = wanted;
+        }
+    }
+
+    fn mark_ready(&mut self, port: u16) {
+        if let Some(Some(slot)) = self.vifs.get_mut(usize::from(port))
+            && !slot.vif.ready
+            && !slot.vif.broken
+        {
+            slot.vif.ready = true;
+            self.ready.push_back(port);
+        }
+    }
+
+    fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Stops all service of a vif that broke the protocol; its neighbours see a port gone from the switch.
+    fn fail(&mut self, port: u16, violation: Violation) {
+        let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) else {
+            return;
+        };
+        if slot.vif.broken {
+            return;
+        }
+        slot.vif.broken = true;
+        self.queued_pages = self.queued_pages.saturating_sub(slot.vif.queue.pages());
+        while slot.vif.queue.discard() {}
+        let id = VifId {
+            port,
+            generation: slot.generation,
+        };
+        self.bridges.remove(port);
+        self.failed.push_back((id, violation));
+    }
+
+    /// Does what became due: vifs to be served again, channels to be unmasked, packets that waited too long.
+    fn look_at_timers(&mut self, now: Instant) {
+        if self.wake.is_none_or(|wake| wake > now) {
+            return;
+        }
+        self.wake = None;
+        for index in 1..self.vifs.len() {
+            let Some(Some(slot)) = self.vifs.get_mut(index) else {
+                continue;
+            };
+            let vif = &mut slot.vif;
+            if vif.broken {
+                continue;
+            }
+            let pages = vif.queue.pages();
+            expire(vif, now);
+            self.queued_pages = self
+                .queued_pages
+                .saturating_sub(pages.saturating_sub(vif.queue.pages()));
+            let expiry = (!vif.queue.is_empty()).then(|| now + EXPIRY);
+            let due = slot.wake.is_some_and(|wake| wake <= now);
+            if due {
+                slot.wake = None;
+            }
+            let next = match (slot.wake, expiry) {
+                (Some(wake), Some(expiry)) => Some(wake.min(expiry)),
+                (wake, expiry) => wake.or(expiry),
+            };
+            if let Some(next) = next {
+                self.wake_at(next);
+            }
+            if due && let Ok(port) = u16::try_from(index) {
+                self.mark_ready(port);
+            }
+        }
+    }
+
+    /// Gives the NIC's sent buffers back, and the NIC what had to wait for room.
+    fn reclaim(&mut self) {
+        let Some(port) = &mut self.nic else {
+            return;
+        };
+        port.nic.reclaim();
+        while let Some(packet) = port.pending.pop_front() {
+            if let Err(packet) = finish::hand_to_nic(port, packet) {
+                port.pending.push_front(packet);
+                break;
+            }
+        }
+    }
+
+    /// Destination and source of a frame's head, and whether it carries IPv6.
+    fn addresses(packet: &Packet) -> Option<(MacAddress, MacAddress, bool)> {
+        let fragment = packet.fragments.first()?;
+        let mut head = [0; 22];
+        let length = usize::from(fragment.length).min(head.len());
+        if length < 14 {
+            return None;
+        }
+        let bytes = head.get_mut(..length)?;
+        if !fragment.buffer.read(fragment.offset.into(), bytes) {
+            return None;
+        }
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, rest @ ..] = head;
+        let ipv6 = match rest {
+            [0x81, 0x00, _, _, 0x81, 0x00, _, _, a, b]
+            | [0x88, 0xa8, _, _, 0x81, 0x00, _, _, a, b]
+            | [0x81, 0x00, _, _, a, b, ..]
+            | [a, b, ..] => [a, b] == [0x86, 0xdd],
+        };
+        Some(([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5], ipv6))
+    }
+}
+
+/// Drops what waited too long; all, where the guest seems not to want packets any more.
+fn expire<H: Hypervisor>(vif: &mut Vif<H>, now: Instant) {
+    let (lifetime, stall) = match vif.config.features.receive_notify {
+        true => (queue::LIFETIME, STALL),
+        false => (DRAIN_WITHOUT_NOTIFY, DRAIN_WITHOUT_NOTIFY),
+    };
+    let stalled = vif.starving.is_some_and(|since| now.since(since) >= stall);
+    while let Some(queued) = vif.queue.head_since() {
+        let cause = if stalled {
+            DropCause::Stalled
+        } else if now.since(queued) >= lifetime {
+            DropCause::Expired
+        } else {
+            return;
+        };
+        vif.queue.discard();
+        vif.statistics.drop(cause);
+    }
+}

@@ -1,0 +1,122 @@
+//! Packets held in local memory until a guest has receive slots for them. Pure. Floor 3.
+
+use super::round::Chunk;
+use crate::packet::{Fragment, Offload, Packet};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use split_driver::time::{Duration, Instant};
+
+/// Bytes one guest's queue holds at most (as much as Linux' netback: half a receive ring of pages).
+pub const QUEUE_BYTES: usize = 512 * 1024;
+/// Pages one guest's queue holds at most.
+pub const QUEUE_PAGES: usize = 384;
+/// How long a packet is held.
+pub const LIFETIME: Duration = Duration::from_secs(10);
+
+struct Entry {
+    fragments: u8,
+    length: u32,
+    offload: Offload,
+    queued: Instant,
+}
+
+/// A guest's queue, bounded in bytes and pages.
+#[derive(Default)]
+pub struct Queue {
+    entries: VecDeque<Entry>,
+    fragments: VecDeque<Fragment>,
+    bytes: usize,
+}
+
+/// What is at the head of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes.
+    pub length: u32,
+    /// What is left to do.
+    pub offload: Offload,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Pages held.
+    pub fn pages(&self) -> usize {
+        self.fragments.len()
+    }
+
+    /// Adds a packet. False where there is no room.
+    pub fn push(&mut self, packet: &Packet, now: Instant) -> bool {
+        let length = packet.len();
+        let (Ok(fragments), Ok(length32)) =
+            (u8::try_from(packet.fragments.len()), u32::try_from(length))
+        else {
+            return false;
+        };
+        if self.bytes + length > QUEUE_BYTES
+            || self.fragments.len() + packet.fragments.len() > QUEUE_PAGES
+        {
+            return false;
+        }
+        self.bytes += length;
+        self.fragments.extend(packet.fragments.iter().cloned());
+        self.entries.push_back(Entry {
+            fragments,
+            length: length32,
+            offload: packet.offload,
+            queued: now,
+        });
+        true
+    }
+
+    /// The packet that is next.
+    pub fn head(&self) -> Option<Head> {
+        self.entries.front().map(|entry| Head {
+            length: entry.length,
+            offload: entry.offload,
+        })
+    }
+
+    /// When the head was queued.
+    pub fn head_since(&self) -> Option<Instant> {
+        self.entries.front().map(|entry| entry.queued)
+    }
+
+    /// Takes the head's bytes for a copy; its pages go to `held`, to be kept until the copy is done.
+    pub(crate) fn take(
+        &mut self,
+        chunks: &mut ArrayVec<Chunk, { super::round::CHUNKS }>,
+        held: &mut Vec<Fragment>,
+    ) {
+        let Some(entry) = self.entries.pop_front() else {
+            return;
+        };
+        self.bytes = self.bytes.saturating_sub(entry.length as usize);
+        for _ in 0..entry.fragments {
+            if let Some(fragment) = self.fragments.pop_front() {
+                let _ = chunks.try_push(Chunk::local(&fragment));
+                held.push(fragment);
+            }
+        }
+    }
+
+    /// Drops the head. False where there is none.
+    pub fn discard(&mut self) -> bool {
+        let Some(entry) = self.entries.pop_front() else {
+            return false;
+        };
+        self.bytes = self.bytes.saturating_sub(entry.length as usize);
+        self.fragments
+            .drain(..usize::from(entry.fragments).min(self.fragments.len()));
+        true
+    }
+}

@@ -1,0 +1,371 @@
+//! Second step of a round: where each packet goes, and all copies that bring it there. Floor 3.
+
+use super::bridges::Verdict;
+use super::round::{
+    Bounce, Chunks, Extent, HEAD, Received, ReceivedKind, Round, Source, chunks_of, gather,
+};
+use super::{DataPath, NIC_PORT};
+use crate::netback::request::Wish;
+use crate::netback::vif::{Acceptance, Vif};
+use crate::nic::{MacAddress, Nic};
+use crate::packet::{Checksum, Offload};
+use crate::statistics::DropCause;
+use split_driver::hypervisor::Hypervisor;
+use split_driver::time::Instant;
+use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
+use xen_pv_sys::io::netif::RxFlags;
+use xen_pv_sys::{DomainId, PAGE_SIZE};
+
+/// A packet on its way through the switch.
+struct Passing<'a> {
+    source: Source,
+    destination: MacAddress,
+    ipv6: bool,
+    length: u32,
+    offload: Offload,
+    chunks: &'a Chunks,
+}
+
+impl<H: Hypervisor, N: Nic> DataPath<H, N> {
+    /// Decides on all packets of the round and makes all copies.
+    pub(super) fn route(&mut self, now: Instant) {
+        for index in 0..self.round.sent.len() {
+            self.route_sent(index);
+        }
+        for index in 0..self.round.frames.len() {
+            self.route_frame(index, now);
+        }
+        if !self.round.copies.is_empty() {
+            self.hypervisor.grant_copy(&mut self.round.copies);
+        }
+    }
+
+    fn route_sent(&mut self, index: usize) {
+        let Some(sent) = self.round.sent.get(index) else {
+            return;
+        };
+        let port = sent.vif;
+        if sent.failed || !matches!(sent.request.wish, Wish::Send(_)) {
+            return;
+        }
+        let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) else {
+            return;
+        };
+        if slot.vif.broken {
+            return;
+        }
+        slot.vif.statistics.from_port.count(sent.request.length);
+        let domain = slot.vif.config.domain;
+        let Some((destination, source, ipv6)) = Self::addresses(&sent.local) else {
+            return;
+        };
+        let chunks = chunks_of(&sent.local, sent.slots(&self.round.slots), domain);
+        let (length, offload) = (sent.request.length, sent.offload);
+        self.choose(port, destination, source);
+        if let [only] = self.round.destinations.as_slice()
+            && destination[0] & 1 == 0
+        {
+            slot_hint(&mut self.vifs, port, *only == NIC_PORT);
+        }
+        let passing = Passing {
+            source: Source::Guest(index as u32),
+            destination,
+            ipv6,
+            length,
+            offload,
+            chunks: &chunks,
+        };
+        self.pass_on(&passing);
+    }
+
+    fn route_frame(&mut self, index: usize, _now: Instant) {
+        let Some(frame) = self.round.frames.get(index) else {
+            return;
+        };
+        let Some((destination, source, ipv6)) = Self::addresses(frame) else {
+            return;
+        };
+        let chunks: Chunks = frame
+            .fragments
+            .iter()
+            .map(super::round::Chunk::local)
+            .collect();
+        let passing = Passing {
+            source: Source::Wire(index as u32),
+            destination,
+            ipv6,
+            length: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+            offload: frame.offload,
+            chunks: &chunks,
+        };
+        self.choose(NIC_PORT, destination, source);
+        self.pass_on(&passing);
+    }
+
+    /// Lists the ports a frame goes to.
+    fn choose(&mut self, port: u16, destination: MacAddress, source: MacAddress) {
+        self.round.destinations.clear();
+        match self.bridges.forward(port, destination, source) {
+            Verdict::Drop => {}
+            Verdict::To(to) => self.round.destinations.push(to),
+            Verdict::Flood => self.round.destinations.extend(
+                self.bridges
+                    .members(port)
+                    .iter()
+                    .copied()
+                    .filter(|member| *member != port),
+            ),
+        }
+    }
+
+    /// Plans the copies to each of the ports chosen.
+    fn pass_on(&mut self, passing: &Passing<'_>) {
+        for place in 0..self.round.destinations.len() {
+            let Some(&to) = self.round.destinations.get(place) else {
+                return;
+            };
+            if to == NIC_PORT || !self.pass_to_vif(to, passing) {
+                self.bounce(to, passing.source);
+            }
+        }
+    }
+
+    /// Plans the copy into a guest's receive slots. False where it must go by way of local memory.
+    fn pass_to_vif(&mut self, to: u16, passing: &Passing<'_>) -> bool {
+        let Some(Some(slot)) = self.vifs.get_mut(usize::from(to)) else {
+            return true;
+        };
+        let vif = &mut slot.vif;
+        if vif.broken {
+            return true;
+        }
+        if !vif.wants(passing.destination) {
+            vif.statistics.drop(DropCause::Filtered);
+            return true;
+        }
+        match vif.accepts(passing.length, passing.offload, passing.ipv6) {
+            Acceptance::AsIs => {}
+            Acceptance::Completed | Acceptance::Segmented => {
+                vif.bouncing = true;
+                return false;
+            }
+            Acceptance::Never => {
+                vif.statistics.drop(DropCause::Unsuitable);
+                return true;
+            }
+        }
+        if vif.bouncing || !vif.queue.is_empty() {
+            vif.bouncing = true;
+            return false;
+        }
+        match vif.has_receive_slots(Vif::<H>::slots_for(passing.length, passing.offload)) {
+            Ok(true) => {}
+            Ok(false) => {
+                vif.bouncing = true;
+                return false;
+            }
+            Err(violation) => {
+                self.fail(to, violation);
+                return true;
+            }
+        }
+        fill_slots(
+            vif,
+            to,
+            &mut self.round,
+            passing.chunks,
+            passing.length,
+            passing.offload,
+        );
+        true
+    }
+
+    /// Has a packet brought into local memory with the batch, to be passed on after it.
+    fn bounce(&mut self, to: u16, source: Source) {
+        let start = self.round.copies.len();
+        if let Source::Guest(index) = source {
+            let Round {
+                sent,
+                slots,
+                copies,
+                ..
+            } = &mut self.round;
+            let Some(sent) = sent.get_mut(index as usize) else {
+                return;
+            };
+            let Some(Some(slot)) = self.vifs.get(usize::from(sent.vif)) else {
+                return;
+            };
+            let domain = slot.vif.config.domain;
+            if !sent.whole() && !gather_rest(sent, slots, domain, &self.pool, copies) {
+                self.count_drop(to, DropCause::NoBuffer);
+                return;
+            }
+        }
+        self.round.bounces.push(Bounce {
+            source,
+            port: to,
+            copies: (start as u32, self.round.copies.len() as u32),
+        });
+    }
+
+    /// Counts a packet lost on its way to a port.
+    pub(super) fn count_drop(&mut self, port: u16, cause: DropCause) {
+        if port == NIC_PORT {
+            if let Some(nic) = &mut self.nic {
+                nic.statistics.drop(cause);
+            }
+        } else if let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) {
+            slot.vif.statistics.drop(cause);
+        }
+    }
+}
+
+fn gather_rest(
+    sent: &mut super::round::Sent,
+    slots: &[crate::netback::request::DataSlot],
+    domain: DomainId,
+    pool: &crate::packet::Pool,
+    copies: &mut alloc::vec::Vec<GrantCopy>,
+) -> bool {
+    let length = sent.request.length;
+    let first = sent.first as usize;
+    let slots = slots
+        .get(first..first + usize::from(sent.request.slots))
+        .unwrap_or_default();
+    let first_slot = slots.first().map_or(0, |slot| u32::from(slot.size));
+    let extent = Extent {
+        first: first_slot.max(HEAD).min(length),
+        length,
+    };
+    gather(&mut sent.local, slots, domain, extent, pool, copies)
+}
+
+/// Remembers where a guest's unicast packets go.
+fn slot_hint<H: Hypervisor>(
+    vifs: &mut [Option<alloc::boxed::Box<super::Slot<H>>>],
+    port: u16,
+    local: bool,
+) {
+    if let Some(Some(slot)) = vifs.get_mut(usize::from(port)) {
+        slot.vif.held_locally = local;
+    }
+}
+
+/// Takes the receive slots that a packet needs, which must be posted, and adds the copies into them. Each page is filled from its start;
+/// a GSO extra takes the second slot.
+pub(super) fn fill_slots<H: Hypervisor>(
+    vif: &mut Vif<H>,
+    port: u16,
+    round: &mut Round,
+    chunks: &Chunks,
+    length: u32,
+    offload: Offload,
+) {
+    let domain = vif.config.domain;
+    let mut flags = match offload.checksum {
+        Checksum::Blank => RxFlags::CSUM_BLANK | RxFlags::DATA_VALIDATED,
+        Checksum::Verified => RxFlags::DATA_VALIDATED,
+        Checksum::Unverified => RxFlags::empty(),
+    };
+    if offload.gso.is_some() {
+        // Windows drops super-frames without it.
+        flags |= RxFlags::DATA_VALIDATED | RxFlags::EXTRA_INFO;
+    }
+    let mut extra = offload.gso;
+    let mut source = Cursor {
+        chunks,
+        chunk: 0,
+        offset: 0,
+    };
+    let mut left = length;
+    loop {
+        let request = vif.take_receive_slot();
+        let start = round.copies.len();
+        let page = left.min(PAGE_SIZE as u32) as u16;
+        let destination = CopyEnd::granted(domain, request.gref, 0);
+        source.copy_to(destination, page, &mut round.copies);
+        left -= u32::from(page);
+        if left > 0 {
+            flags |= RxFlags::MORE_DATA;
+        } else {
+            flags -= RxFlags::MORE_DATA;
+        }
+        round.received.push(Received {
+            vif: port,
+            kind: ReceivedKind::Data {
+                id: request.id,
+                length: page,
+                flags,
+                copies: (start as u32, round.copies.len() as u32),
+            },
+            failed: false,
+        });
+        if let Some(gso) = extra.take() {
+            let _ = vif.take_receive_slot();
+            round.received.push(Received {
+                vif: port,
+                kind: ReceivedKind::Extra(gso),
+                failed: false,
+            });
+        }
+        if left == 0 {
+            break;
+        }
+        flags = RxFlags::empty();
+    }
+    vif.statistics.to_port.count(length);
+    if !vif.touched {
+        vif.touched = true;
+        round.touched.push(port);
+    }
+}
+
+/// A place in a packet's bytes.
+struct Cursor<'a> {
+    chunks: &'a Chunks,
+    chunk: usize,
+    offset: u16,
+}
+
+impl Cursor<'_> {
+    /// Adds the copies of the next `length` bytes into one granted page.
+    fn copy_to(
+        &mut self,
+        mut destination: CopyEnd,
+        length: u16,
+        copies: &mut alloc::vec::Vec<GrantCopy>,
+    ) {
+        let mut left = length;
+        while left > 0 {
+            let Some(chunk) = self.chunks.get(self.chunk) else {
+                return;
+            };
+            let piece = left.min(chunk.length - self.offset);
+            if piece > 0 {
+                let mut source = chunk.end;
+                source.offset += self.offset;
+                copies.push(GrantCopy {
+                    source,
+                    destination,
+                    length: piece,
+                    flags: GrantCopy::DESTINATION_GRANT
+                        | if chunk.granted {
+                            GrantCopy::SOURCE_GRANT
+                        } else {
+                            0
+                        },
+                    status: 0,
+                    padding: 0,
+                });
+                destination.offset += piece;
+                self.offset += piece;
+                left -= piece;
+            }
+            if self.offset >= chunk.length {
+                self.chunk += 1;
+                self.offset = 0;
+            }
+        }
+    }
+}

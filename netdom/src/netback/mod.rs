@@ -1,0 +1,16 @@
+//! netback: the backend half of `io/netif.h`. Pure but for the traits of `split_driver`. Floor 3.
+//!
+//! [`request`] reads what a guest sends, [`vif`] is all that is known of one guest's interface, [`violation`] is why one is closed.
+//! The packets' way from ring to ring is in [`crate::datapath`].
+
+pub mod request;
+pub mod vif;
+pub mod violation;
+
+/// Slots of packet bytes in one packet (`XEN_NETIF_NR_SLOTS_MIN`): what every frontend may use.
+pub const SLOTS_LEGAL: u32 = xen_pv_sys::io::netif::XEN_NETIF_NR_SLOTS_MIN as u32;
+/// So many slots are no mistake any more. One more than legal is dropped: there are frontends that miscount by one.
+pub const SLOTS_FATAL: u32 = SLOTS_LEGAL + 2;
+/// The least segment size taken. A super-frame of 64 KiB in segments of one byte would be 65,000 frames; Linux, too, sends none
+/// below 48 (`net.ipv4.tcp_min_snd_mss`).
+pub const GSO_SIZE_LEAST: u16 = 48;

@@ -1,0 +1,287 @@
+//! All that is known of one guest's interface. Pure but for the hypervisor it is given. Floor 3.
+
+use super::request::{Membership, ReceiveRing, TransmitRing};
+use super::violation::{AttachError, RingName, Violation};
+use crate::datapath::queue::Queue;
+use crate::datapath::throttle::Throttle;
+use crate::nic::MacAddress;
+use crate::packet::{Checksum, GsoKind, Offload};
+use crate::statistics::PortStatistics;
+use alloc::string::String;
+use arrayvec::ArrayVec;
+use split_driver::hypervisor::{EventChannel, Hypervisor};
+use split_driver::time::Instant;
+use xen_pv_sys::io::netif::RxRequest;
+use xen_pv_sys::{DomainId, GrantRef, Port};
+
+/// Groups a guest may list (as many as Linux' netback takes).
+pub const GROUPS: usize = 64;
+
+/// What a frontend negotiated (its xenstore nodes of the same names).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// `feature-sg`: takes packets of more than one slot.
+    pub scatter_gather: bool,
+    /// `feature-gso-tcpv4`.
+    pub gso_tcpv4: bool,
+    /// `feature-gso-tcpv6`.
+    pub gso_tcpv6: bool,
+    /// Not `feature-no-csum-offload`: takes IPv4 packets with a blank checksum.
+    pub checksum_v4: bool,
+    /// `feature-ipv6-csum-offload`: the same for IPv6.
+    pub checksum_v6: bool,
+    /// `feature-rx-notify`: says when it has posted receive slots.
+    pub receive_notify: bool,
+    /// `request-multicast-control`: wants the groups it lists and no others.
+    pub multicast_control: bool,
+}
+
+/// The remote ends of a frontend's event channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemotePorts {
+    /// `event-channel`.
+    Single(Port),
+    /// `event-channel-tx` and `event-channel-rx`.
+    Split {
+        /// For packets from the guest.
+        transmit: Port,
+        /// For packets to the guest.
+        receive: Port,
+    },
+}
+
+/// How much a guest may send (`rate=`): `bytes` in each `period`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Bytes a period.
+    pub bytes: u32,
+    /// Microseconds of a period.
+    pub microseconds: u32,
+}
+
+/// What a vif is made from, read from the store and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VifConfig {
+    /// The guest.
+    pub domain: DomainId,
+    /// Which of its interfaces.
+    pub handle: u32,
+    /// The guest's own address.
+    pub mac: MacAddress,
+    /// The bridge it is on.
+    pub bridge: String,
+    /// What its frontend can do.
+    pub features: Features,
+    /// `tx-ring-ref`.
+    pub transmit_ring: GrantRef,
+    /// `rx-ring-ref`.
+    pub receive_ring: GrantRef,
+    /// Its event channels.
+    pub ports: RemotePorts,
+    /// How much it may send.
+    pub rate: Option<Rate>,
+}
+
+/// One event channel, and whether its event was delivered and not yet acknowledged.
+pub(crate) struct Channel<C> {
+    pub(crate) channel: C,
+    pub(crate) masked: bool,
+}
+
+impl<C: EventChannel> Channel<C> {
+    fn new(channel: C) -> Self {
+        Self {
+            channel,
+            masked: false,
+        }
+    }
+
+    /// Acknowledges, late: only now may the next event come.
+    pub(crate) fn unmask(&mut self) {
+        if self.masked {
+            self.masked = false;
+            self.channel.unmask();
+        }
+    }
+}
+
+/// A vif, connected.
+pub struct Vif<H: Hypervisor> {
+    pub(crate) config: VifConfig,
+    pub(crate) transmit: TransmitRing<H::Ring>,
+    pub(crate) receive: ReceiveRing<H::Ring>,
+    /// The channel of both rings, or of the transmit ring where there are two.
+    pub(crate) channel: Channel<H::Channel>,
+    pub(crate) receive_channel: Option<Channel<H::Channel>>,
+    /// Receive slots known to be posted and not taken.
+    pub(crate) posted: u32,
+    /// Whether there was anything to do since the last event.
+    pub(crate) progress: bool,
+    pub(crate) queue: Queue,
+    pub(crate) groups: ArrayVec<MacAddress, GROUPS>,
+    pub(crate) throttle: Throttle,
+    pub(crate) statistics: PortStatistics,
+    /// In the list of those to be served.
+    pub(crate) ready: bool,
+    /// An event came since it was last served.
+    pub(crate) event: bool,
+    /// The last unicast packet went to where packets are held in local memory.
+    pub(crate) held_locally: bool,
+    /// A packet for it is on its way into the queue, so that none may overtake it.
+    pub(crate) bouncing: bool,
+    /// Responses placed on the rings in this round.
+    pub(crate) touched: bool,
+    /// It was to have packets and had no receive slots, since then.
+    pub(crate) starving: Option<Instant>,
+    /// It broke the protocol: nothing is done for it any more.
+    pub(crate) broken: bool,
+}
+
+impl<H: Hypervisor> Vif<H> {
+    /// Maps the rings and binds the channels.
+    ///
+    /// # Errors
+    /// What could not be had; all else is given back.
+    pub(crate) fn connect(hypervisor: &H, config: VifConfig) -> Result<Self, AttachError> {
+        let map = |name, reference| {
+            hypervisor
+                .map_ring(config.domain, &[reference])
+                .map_err(|error| AttachError::Map(name, error))
+        };
+        let bind = |port| {
+            hypervisor
+                .bind_interdomain(config.domain, port)
+                .map(Channel::new)
+                .map_err(AttachError::Bind)
+        };
+        let transmit = TransmitRing::attach(map(RingName::Transmit, config.transmit_ring)?)
+            .map_err(|error| AttachError::Ring(RingName::Transmit, error))?;
+        let receive = ReceiveRing::attach(map(RingName::Receive, config.receive_ring)?)
+            .map_err(|error| AttachError::Ring(RingName::Receive, error))?;
+        let (channel, receive_channel) = match config.ports {
+            RemotePorts::Single(port) => (bind(port)?, None),
+            RemotePorts::Split { transmit, receive } => (bind(transmit)?, Some(bind(receive)?)),
+        };
+        Ok(Self {
+            config,
+            transmit,
+            receive,
+            channel,
+            receive_channel,
+            posted: 0,
+            progress: false,
+            queue: Queue::new(),
+            groups: ArrayVec::new(),
+            throttle: Throttle::new(),
+            statistics: PortStatistics::default(),
+            ready: false,
+            event: false,
+            held_locally: true,
+            bouncing: false,
+            touched: false,
+            starving: None,
+            broken: false,
+        })
+    }
+
+    /// The local ports of its event channels.
+    pub(crate) fn local_ports(&self) -> impl Iterator<Item = Port> {
+        core::iter::once(self.channel.channel.port()).chain(
+            self.receive_channel
+                .as_ref()
+                .map(|channel| channel.channel.port()),
+        )
+    }
+
+    /// Whether `count` receive slots are posted; the ring is looked at only where those known do not do.
+    pub(crate) fn has_receive_slots(&mut self, count: u32) -> Result<bool, Violation> {
+        if self.posted >= count {
+            return Ok(true);
+        }
+        let posted = self
+            .receive
+            .unconsumed()
+            .map_err(|error| Violation::from((RingName::Receive, error)))?;
+        self.progress |= posted > self.posted;
+        self.posted = posted;
+        Ok(posted >= count)
+    }
+
+    /// As [`Self::has_receive_slots`]; where not, an event will come as soon as `count` are posted.
+    pub(crate) fn await_receive_slots(&mut self, count: u32) -> Result<bool, Violation> {
+        if self.has_receive_slots(count)? {
+            return Ok(true);
+        }
+        self.receive.request_event(count.max(1));
+        self.has_receive_slots(count)
+    }
+
+    /// The next receive slot; only after [`Self::has_receive_slots`] said yes.
+    pub(crate) fn take_receive_slot(&mut self) -> RxRequest {
+        self.posted = self.posted.saturating_sub(1);
+        self.receive.take()
+    }
+
+    /// Receive slots that a packet of `length` bytes takes.
+    pub(crate) fn slots_for(length: u32, offload: Offload) -> u32 {
+        length.div_ceil(4096).max(1) + u32::from(offload.gso.is_some())
+    }
+
+    /// Whether the guest takes the packet with that much left to do.
+    pub(crate) fn accepts(&self, length: u32, offload: Offload, ipv6: bool) -> Acceptance {
+        let features = &self.config.features;
+        if let Some(gso) = offload.gso {
+            let negotiated = match gso.kind {
+                GsoKind::TcpV4 => features.gso_tcpv4 && features.checksum_v4,
+                GsoKind::TcpV6 => features.gso_tcpv6 && features.checksum_v6,
+            };
+            if !negotiated || !features.scatter_gather && length > 4096 {
+                return Acceptance::Segmented;
+            }
+            return Acceptance::AsIs;
+        }
+        if length > 4096 && !features.scatter_gather {
+            return Acceptance::Never;
+        }
+        let blank = match ipv6 {
+            true => features.checksum_v6,
+            false => features.checksum_v4,
+        };
+        if offload.checksum == Checksum::Blank && !blank {
+            return Acceptance::Completed;
+        }
+        Acceptance::AsIs
+    }
+
+    /// Whether the guest wants frames to this address: unicast and broadcast always, groups as it said.
+    pub(crate) fn wants(&self, destination: MacAddress) -> bool {
+        let group = destination[0] & 1 != 0 && destination != [0xff; 6];
+        !group || !self.config.features.multicast_control || self.groups.contains(&destination)
+    }
+
+    /// Changes the list of groups. False where it is full.
+    pub(crate) fn change_groups(&mut self, membership: Membership) -> bool {
+        match membership {
+            Membership::Join(address) => {
+                self.groups.contains(&address) || self.groups.try_push(address).is_ok()
+            }
+            Membership::Leave(address) => {
+                self.groups.retain(|group| *group != address);
+                true
+            }
+        }
+    }
+}
+
+/// What must be done to a packet before a guest takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acceptance {
+    /// Nothing.
+    AsIs,
+    /// Its checksum must be completed.
+    Completed,
+    /// It must be cut into segments.
+    Segmented,
+    /// It is too long for this guest.
+    Never,
+}

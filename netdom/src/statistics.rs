@@ -1,0 +1,79 @@
+//! What each port of the switch counted. Pure. Floor 3.
+
+/// Why a packet was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum DropCause {
+    /// The sender's requests break the rules without harm.
+    Malformed,
+    /// The receiver posted no slots, and its queue is full.
+    QueueFull,
+    /// It waited in the receiver's queue for too long.
+    Expired,
+    /// No packet buffer was left.
+    NoBuffer,
+    /// A grant copy failed.
+    CopyFailed,
+    /// The receiver does not take packets of that length, or what is left to do to it cannot be done.
+    Unsuitable,
+    /// The NIC has no room.
+    NicFull,
+    /// The receiver does not listen to this group.
+    Filtered,
+    /// The receiver posted no slots for so long that nothing is held for it.
+    Stalled,
+}
+
+impl DropCause {
+    /// How many there are.
+    pub const COUNT: usize = 9;
+    /// All, with the names they have under `data/` and on the console.
+    pub const ALL: [(Self, &'static str); Self::COUNT] = [
+        (Self::Malformed, "malformed"),
+        (Self::QueueFull, "queue-full"),
+        (Self::Expired, "expired"),
+        (Self::NoBuffer, "no-buffer"),
+        (Self::CopyFailed, "copy-failed"),
+        (Self::Unsuitable, "unsuitable"),
+        (Self::NicFull, "nic-full"),
+        (Self::Filtered, "filtered"),
+        (Self::Stalled, "stalled"),
+    ];
+}
+
+/// Packets and their bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets; a super-frame is one.
+    pub packets: u64,
+    /// Bytes, headers included.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// Counts one packet.
+    pub fn count(&mut self, length: u32) {
+        self.packets += 1;
+        self.bytes += u64::from(length);
+    }
+}
+
+/// One port's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortStatistics {
+    /// What came from the port into the switch.
+    pub from_port: Traffic,
+    /// What the switch gave to the port.
+    pub to_port: Traffic,
+    /// Packets lost: on the sender's account where it is at fault, else on the receiver's.
+    pub drops: [u64; DropCause::COUNT],
+}
+
+impl PortStatistics {
+    /// Counts a lost packet.
+    pub fn drop(&mut self, cause: DropCause) {
+        if let Some(count) = self.drops.get_mut(cause as usize) {
+            *count += 1;
+        }
+    }
+}
