@@ -23,7 +23,7 @@ number!(u8, u16, u32, u64, usize, i16, i32, io::xenbus::XenbusState; value => va
 number!(DomainId, GrantRef; value => value.0.into());
 number!(arch_x86::VcpuContextFlags, grant_table::GrantEntryFlags, grant_table::MapFlags, io::netif::RxFlags,
     io::netif::TxFlags, io::pciif::PciFlags, io::xs_wire::ServerFeatures, physdev::IrqStatus, start_info::StartFlags,
-    xen::TimeFlags, xen::UpdateVaMappingFlags; value => value.bits() as u64);
+    xen::TimeFlags, xen::UpdateVaMappingFlags; value => value.bits().number());
 // A text of one byte, as its first character.
 number!(&str; value => u64::from(value.as_bytes()[0]) * u64::from(value.len() == 1));
 
