@@ -1,15 +1,20 @@
 //! Fakes of the traits for tests, fuzzers and benchmarks on a host: they check what Xen checks, and note what a driver forgot. Floor 1.
 //!
 //! [`FakeXen`] is the hypervisor with its domains ([`FakeDomain`]), local packet pages ([`FakePages`]) and DMA memory
-//! ([`FakeDmaMemory`]). Build one per test; for a fuzzer, build it once and reuse pages.
+//! ([`FakeDmaMemory`]). [`FakeStore`] is the xenstore, with a [`FakeConnection`] a domain. [`FakeClock`] is moved by hand, [`Tasks`] step
+//! when told. Build one per test; for a fuzzer, build it once and reuse pages.
 //!
 //! Fakes are test code: they panic where the test itself is wrong, never on what the code under test does.
 
 mod hypervisor;
 mod memory;
+mod store;
+mod tasks;
 
 pub use hypervisor::{FakeChannel, FakeDomain, FakeRing, FakeXen, GuestMemory, Live, Violation};
 pub use memory::{FakeDmaMemory, FakePages};
+pub use store::{FakeConnection, FakeStore, FakeWatch};
+pub use tasks::{FakeClock, Tasks, block_on};
 
 #[cfg(test)]
 mod tests;

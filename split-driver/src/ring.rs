@@ -11,22 +11,24 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p split-driver --release --test ring_loom`.
 
 use core::marker::PhantomData;
+use core::mem::offset_of;
 
+use xen_pv_sys::io::ring::{RING_HEADER_SIZE, SharedRingHead};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::atomic::{AtomicU32, Ordering, fence};
 use crate::memory::SharedMemory;
 
 /// Word of `req_prod`.
-const REQUEST_PRODUCER: usize = 0;
+const REQUEST_PRODUCER: usize = offset_of!(SharedRingHead, req_prod) / 4;
 /// Word of `req_event`.
-const REQUEST_EVENT: usize = 1;
+const REQUEST_EVENT: usize = offset_of!(SharedRingHead, req_event) / 4;
 /// Word of `rsp_prod`.
-const RESPONSE_PRODUCER: usize = 2;
+const RESPONSE_PRODUCER: usize = offset_of!(SharedRingHead, rsp_prod) / 4;
 /// Word of `rsp_event`.
-const RESPONSE_EVENT: usize = 3;
+const RESPONSE_EVENT: usize = offset_of!(SharedRingHead, rsp_event) / 4;
 /// Words before the first slot (`sizeof` of the ring without `ring[]`: 64 bytes).
-const HEADER_WORDS: usize = 16;
+const HEADER_WORDS: usize = RING_HEADER_SIZE / 4;
 
 /// What may lie in a slot: plain bytes, a multiple of four of them.
 pub trait Slot: FromBytes + IntoBytes + Immutable + Copy {}

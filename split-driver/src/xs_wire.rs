@@ -3,12 +3,16 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use xen_pv_sys::io::xs_wire as abi;
+pub use xen_pv_sys::io::xs_wire::MessageHeader;
+use zerocopy::IntoBytes;
+
 use crate::store::StoreError;
 
 /// Bytes of a message's header.
-pub const HEADER_BYTES: usize = 16;
+pub const HEADER_BYTES: usize = size_of::<MessageHeader>();
 /// The longest payload (`XENSTORE_PAYLOAD_MAX`); who exceeds it loses the connection.
-pub const PAYLOAD_MAX: usize = 4096;
+pub const PAYLOAD_MAX: usize = abi::XENSTORE_PAYLOAD_MAX;
 
 /// What a message is (`enum xsd_sockmsg_type`); numbers that we do not know are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,35 +20,35 @@ pub struct Kind(pub u32);
 
 impl Kind {
     /// The names below a node.
-    pub const DIRECTORY: Self = Self(1);
+    pub const DIRECTORY: Self = Self(abi::XS_DIRECTORY);
     /// A node's value.
-    pub const READ: Self = Self(2);
+    pub const READ: Self = Self(abi::XS_READ);
     /// A node's permissions.
-    pub const GET_PERMS: Self = Self(3);
+    pub const GET_PERMS: Self = Self(abi::XS_GET_PERMS);
     /// Registers a watch.
-    pub const WATCH: Self = Self(4);
+    pub const WATCH: Self = Self(abi::XS_WATCH);
     /// Takes it back.
-    pub const UNWATCH: Self = Self(5);
+    pub const UNWATCH: Self = Self(abi::XS_UNWATCH);
     /// Opens a transaction.
-    pub const TRANSACTION_START: Self = Self(6);
+    pub const TRANSACTION_START: Self = Self(abi::XS_TRANSACTION_START);
     /// Ends it.
-    pub const TRANSACTION_END: Self = Self(7);
+    pub const TRANSACTION_END: Self = Self(abi::XS_TRANSACTION_END);
     /// Sets a node's value.
-    pub const WRITE: Self = Self(11);
+    pub const WRITE: Self = Self(abi::XS_WRITE);
     /// Makes an empty node.
-    pub const MKDIR: Self = Self(12);
+    pub const MKDIR: Self = Self(abi::XS_MKDIR);
     /// Removes a node.
-    pub const RM: Self = Self(13);
+    pub const RM: Self = Self(abi::XS_RM);
     /// Sets a node's permissions.
-    pub const SET_PERMS: Self = Self(14);
+    pub const SET_PERMS: Self = Self(abi::XS_SET_PERMS);
     /// From the store: a watch fired.
-    pub const WATCH_EVENT: Self = Self(15);
+    pub const WATCH_EVENT: Self = Self(abi::XS_WATCH_EVENT);
     /// From the store: the request failed.
-    pub const ERROR: Self = Self(16);
+    pub const ERROR: Self = Self(abi::XS_ERROR);
     /// Takes all watches back and ends all transactions.
-    pub const RESET_WATCHES: Self = Self(21);
+    pub const RESET_WATCHES: Self = Self(abi::XS_RESET_WATCHES);
     /// A directory from an offset on, for those that do not fit.
-    pub const DIRECTORY_PART: Self = Self(22);
+    pub const DIRECTORY_PART: Self = Self(abi::XS_DIRECTORY_PART);
 }
 
 /// The numbers of `errno.h` that the store names (`xsd_errors`).
@@ -92,48 +96,6 @@ pub fn refusal(errno: u16) -> StoreError {
     }
 }
 
-/// A message's header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// What it is.
-    pub kind: Kind,
-    /// Which request it belongs to; the store echoes it.
-    pub request: u32,
-    /// The transaction, 0 for none.
-    pub transaction: u32,
-    /// Bytes that follow.
-    pub length: u32,
-}
-
-impl Header {
-    /// The header's bytes, little-endian as all of x86's Xen ABI.
-    pub fn to_bytes(self) -> [u8; HEADER_BYTES] {
-        let mut bytes = [0; HEADER_BYTES];
-        let fields = [self.kind.0, self.request, self.transaction, self.length];
-        for (to, from) in bytes.chunks_exact_mut(4).zip(fields) {
-            to.copy_from_slice(&from.to_le_bytes());
-        }
-        bytes
-    }
-
-    /// The header in `bytes`.
-    pub fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Self {
-        let field = |at: usize| {
-            let mut word = [0; 4];
-            for (to, from) in word.iter_mut().zip(bytes.iter().skip(at)) {
-                *to = *from;
-            }
-            u32::from_le_bytes(word)
-        };
-        Self {
-            kind: Kind(field(0)),
-            request: field(4),
-            transaction: field(8),
-            length: field(12),
-        }
-    }
-}
-
 /// A payload would exceed [`PAYLOAD_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadTooLong {
@@ -154,13 +116,13 @@ pub fn encode(
 ) -> Result<(), PayloadTooLong> {
     let length = parts.iter().map(|part| part.len()).sum();
     let fits = u32::try_from(length).ok().filter(|_| length <= PAYLOAD_MAX);
-    let header = Header {
-        kind,
-        request,
-        transaction,
-        length: fits.ok_or(PayloadTooLong { length })?,
+    let header = MessageHeader {
+        kind: kind.0,
+        req_id: request,
+        tx_id: transaction,
+        len: fits.ok_or(PayloadTooLong { length })?,
     };
-    queue.extend(header.to_bytes());
+    queue.extend(header.as_bytes());
     for part in parts {
         queue.extend(*part);
     }
@@ -171,7 +133,7 @@ pub fn encode(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Its header.
-    pub header: Header,
+    pub header: MessageHeader,
     /// What followed.
     pub payload: Vec<u8>,
 }
@@ -179,7 +141,7 @@ pub struct Message {
 /// Cuts a stream of bytes into messages. Holds at most one.
 #[derive(Debug, Default)]
 pub struct Parser {
-    header: [u8; HEADER_BYTES],
+    header: MessageHeader,
     have: usize,
     payload: Vec<u8>,
 }
@@ -194,14 +156,14 @@ impl Parser {
             let Some((first, rest)) = input.split_first() else {
                 return Ok(None);
             };
-            if let Some(slot) = self.header.get_mut(self.have) {
+            if let Some(slot) = self.header.as_mut_bytes().get_mut(self.have) {
                 *slot = *first;
             }
             self.have += 1;
             *input = rest;
         }
-        let header = Header::from_bytes(&self.header);
-        let length = usize::try_from(header.length).unwrap_or(usize::MAX);
+        let header = self.header;
+        let length = usize::try_from(header.len).unwrap_or(usize::MAX);
         if length > PAYLOAD_MAX {
             return Err(PayloadTooLong { length });
         }

@@ -5,7 +5,10 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
-use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
+use xen_pv_sys::grant_table::{
+    CopyEnd, GNTST_BAD_COPY_ARG, GNTST_BAD_DOMAIN, GNTST_BAD_GNTREF, GNTST_BAD_PAGE,
+    GNTST_GENERAL_ERROR, GNTST_PERMISSION_DENIED, GrantCopy,
+};
 use xen_pv_sys::{DomainId, GrantRef, Mfn, PAGE_SIZE, Port};
 
 use super::memory::{PAGE_WORDS, Region, copy_bytes, read_bytes, region, write_bytes};
@@ -13,18 +16,6 @@ use crate::atomic::AtomicU32;
 use crate::hypervisor::{EventChannel, Hypervisor, XenError};
 use crate::memory::SharedMemory;
 
-/// `GNTST_general_error`: the grant is not for us, or read-only.
-const GENERAL_ERROR: i16 = -1;
-/// `GNTST_bad_domain`.
-const BAD_DOMAIN: i16 = -2;
-/// `GNTST_bad_gntref`: beyond the grant table.
-const BAD_GRANT_REF: i16 = -3;
-/// `GNTST_permission_denied`: a foreign frame without a grant.
-const PERMISSION_DENIED: i16 = -8;
-/// `GNTST_bad_page`: not a frame of ours.
-const BAD_PAGE: i16 = -9;
-/// `GNTST_bad_copy_arg`: the copy leaves its page.
-const BAD_COPY_ARGUMENT: i16 = -10;
 /// `EINVAL`.
 const EINVAL: u16 = 22;
 
@@ -235,21 +226,21 @@ impl FakeXen {
         if !is_grant {
             if end.domain != DomainId::SELF {
                 self.note(Violation::CopyWithoutGrant(end.domain));
-                return Err(PERMISSION_DENIED);
+                return Err(GNTST_PERMISSION_DENIED);
             }
             return self.local_words(end.reference_or_frame).ok_or_else(|| {
                 self.note(Violation::CopyToForeignFrame(end.reference_or_frame));
-                BAD_PAGE
+                GNTST_BAD_PAGE
             });
         }
         let domains = self.0.domains.borrow();
-        let domain = domains.get(&end.domain).ok_or(BAD_DOMAIN)?;
+        let domain = domains.get(&end.domain).ok_or(GNTST_BAD_DOMAIN)?;
         // Xen takes the low half of the union as the reference.
         let reference = (end.reference_or_frame & 0xffff_ffff) as usize;
-        let grant = domain.grants.get(reference).ok_or(BAD_GRANT_REF)?;
-        let grant = grant.as_ref().ok_or(GENERAL_ERROR)?;
+        let grant = domain.grants.get(reference).ok_or(GNTST_BAD_GNTREF)?;
+        let grant = grant.as_ref().ok_or(GNTST_GENERAL_ERROR)?;
         if write && !grant.writable {
-            return Err(GENERAL_ERROR);
+            return Err(GNTST_GENERAL_ERROR);
         }
         Ok((grant.region.clone(), grant.page))
     }
@@ -273,7 +264,7 @@ impl FakeXen {
         let from = usize::from(copy.source.offset);
         let to = usize::from(copy.destination.offset);
         if from + length > PAGE_SIZE || to + length > PAGE_SIZE {
-            return Err(BAD_COPY_ARGUMENT);
+            return Err(GNTST_BAD_COPY_ARG);
         }
         let from = source_page * PAGE_SIZE + from;
         let to = destination_page * PAGE_SIZE + to;
@@ -305,17 +296,17 @@ impl Hypervisor for FakeXen {
         let mut domains = self.0.domains.borrow_mut();
         let state = domains
             .get_mut(&domain)
-            .ok_or(XenError::Grant(BAD_DOMAIN))?;
+            .ok_or(XenError::Grant(GNTST_BAD_DOMAIN))?;
         let mut found: Option<(Region, usize)> = None;
         for (index, reference) in references.iter().enumerate() {
             let grant = state
                 .grants
                 .get(reference.0 as usize)
-                .ok_or(XenError::Grant(BAD_GRANT_REF))?;
+                .ok_or(XenError::Grant(GNTST_BAD_GNTREF))?;
             let grant = grant
                 .as_ref()
                 .filter(|grant| grant.writable)
-                .ok_or(XenError::Grant(GENERAL_ERROR))?;
+                .ok_or(XenError::Grant(GNTST_GENERAL_ERROR))?;
             let (region, first) = found.get_or_insert_with(|| (grant.region.clone(), grant.page));
             // The fake's one limit: pages of a ring must lie in one run of the guest's memory, in order.
             if !Rc::ptr_eq(region, &grant.region) || *first + index != grant.page {

@@ -200,18 +200,19 @@ impl Machine {
 
     fn handle_message(&mut self, message: Message) {
         let Message { header, payload } = message;
-        if header.kind == Kind::WATCH_EVENT {
+        let kind = Kind(header.kind);
+        if kind == Kind::WATCH_EVENT {
             self.handle_event(&payload);
             return;
         }
-        let Some(entry) = self.pending.get_mut(&header.request) else {
-            log::warn!("xenstore: reply to unknown request {}", header.request);
+        let Some(entry) = self.pending.get_mut(&header.req_id) else {
+            log::warn!("xenstore: reply to unknown request {}", header.req_id);
             return;
         };
         let result = |asked: Kind| {
-            if header.kind == Kind::ERROR {
+            if kind == Kind::ERROR {
                 Err(Failure::Errno(xs_wire::errno(&payload)))
-            } else if header.kind == asked {
+            } else if kind == asked {
                 Ok(payload)
             } else {
                 Err(Failure::Malformed)
@@ -227,13 +228,13 @@ impl Machine {
             }
             Pending::Abandoned(kind) => {
                 let kind = *kind;
-                self.pending.remove(&header.request);
+                self.pending.remove(&header.req_id);
                 if let (Kind::TRANSACTION_START, Ok(payload)) = (kind, result(kind)) {
                     self.end_transaction(&payload);
                 }
             }
             Pending::Done(..) => {
-                log::warn!("xenstore: second reply to request {}", header.request);
+                log::warn!("xenstore: second reply to request {}", header.req_id);
             }
         }
     }

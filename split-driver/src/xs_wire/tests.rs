@@ -58,7 +58,7 @@ proptest! {
         let mut got = Vec::new();
         for mut piece in queue.make_contiguous().chunks(cut) {
             while let Some(message) = parser.next(&mut piece).unwrap() {
-                got.push((message.header.kind.0, message.header.request, message.payload));
+                got.push((message.header.kind, message.header.req_id, message.payload));
             }
             prop_assert!(piece.is_empty());
         }
