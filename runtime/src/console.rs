@@ -1,19 +1,282 @@
 //! The console: a log that never blocks, and lines typed. Floor 2.
+//!
+//! Unsafe because the ring is memory shared with the console daemon, found by its address in `start_info`. A test image that runs as
+//! dom0 has no ring: it writes to Xen's own console, by `console_io`.
 
+use crate::environment::environment;
+use crate::events::{self, Channel};
+use crate::hypercall::{self, Exit, number};
+use crate::local::Local;
+use crate::memory::{self, layout};
 use alloc::string::String;
+use core::cell::{Cell, OnceCell, RefCell};
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
+use xen_pv_sys::xen::{CONSOLEIO_READ, CONSOLEIO_WRITE, VIRQ_CONSOLE};
 
-/// Writes text, in whole lines. What does not fit into the buffer is dropped and counted.
+mod buffer;
+mod line;
+
+use buffer::Buffer;
+use line::Lines;
+
+/// `struct xencons_interface` (`io/console.h`).
+#[repr(C)]
+struct Ring {
+    input: [AtomicU8; 1024],
+    output: [AtomicU8; 2048],
+    input_consumer: AtomicU32,
+    input_producer: AtomicU32,
+    output_consumer: AtomicU32,
+    output_producer: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Ring>() == 3088);
+
+static BUFFER: Local<RefCell<Buffer>> = Local::new(RefCell::new(Buffer::new()));
+static CHANNEL: Local<OnceCell<Channel>> = Local::new(OnceCell::new());
+static LINES: Local<RefCell<Lines>> = Local::new(RefCell::new(Lines::new()));
+static REPORTING: Local<Cell<bool>> = Local::new(Cell::new(false));
+
+/// The ring of a domain that has one.
+fn ring() -> Option<&'static Ring> {
+    let (frame, _) = environment().console?;
+    let page = layout::machine_to_physical_checked(frame)?;
+    // SAFETY: the builder put the ring into a page of ours, below the first free one, where it stays; all its fields are atomics.
+    (memory::physical_to_machine(page) == frame).then(|| unsafe { &*(layout::address_of(page) as *const Ring) })
+}
+
+/// Puts as many bytes as fit into the ring; how many.
+fn send(ring: &Ring, bytes: &[u8]) -> usize {
+    let mut producer = ring.output_producer.load(Ordering::Relaxed);
+    let used = producer.wrapping_sub(ring.output_consumer.load(Ordering::Relaxed)) as usize;
+    // The slots are written only after the consumer's index was seen.
+    fence(Ordering::SeqCst);
+    let space = ring.output.len().saturating_sub(used);
+    let count = usize::min(space, bytes.len());
+    for byte in bytes.iter().take(count) {
+        if let Some(slot) = ring.output.get(producer as usize % ring.output.len()) {
+            slot.store(*byte, Ordering::Relaxed);
+        }
+        producer = producer.wrapping_add(1);
+    }
+    fence(Ordering::Release);
+    ring.output_producer.store(producer, Ordering::Relaxed);
+    count
+}
+
+/// Writes to Xen's console; all of it is taken.
+fn write_to_xen(bytes: &[u8]) -> usize {
+    // SAFETY: Xen reads `count` bytes.
+    unsafe {
+        hypercall::call4::<{ number::CONSOLE_IO }>(CONSOLEIO_WRITE, bytes.len() as u64, bytes.as_ptr() as u64, 0);
+    }
+    bytes.len()
+}
+
+/// Moves what the buffer holds to whoever shows it, as far as it is taken now.
+fn flush() {
+    let ring = ring();
+    let initial = environment().is_initial_domain();
+    let mut moved = 0;
+    let mut buffer = BUFFER.borrow_mut();
+    loop {
+        let bytes = buffer.front();
+        let count = match ring {
+            Some(ring) => send(ring, bytes),
+            None if initial => write_to_xen(bytes),
+            None => bytes.len(),
+        };
+        if count == 0 {
+            break;
+        }
+        buffer.consume(count);
+        moved += count;
+    }
+    if moved > 0
+        && let Some((_, port)) = environment().console
+    {
+        events::notify(port);
+    }
+}
+
+/// Sets up `log`, and the task that moves what did not fit and takes what is typed. The command line's `log=` gives the level.
+pub(crate) fn initialize() {
+    if let Some((_, port)) = environment().console {
+        let _ = CHANNEL.set(events::adopt(port));
+    } else if environment().is_initial_domain()
+        && let Ok(channel) = events::bind_virq(VIRQ_CONSOLE)
+    {
+        let _ = CHANNEL.set(channel);
+    }
+    let level = environment()
+        .command_line
+        .split_ascii_whitespace()
+        .find_map(|word| word.strip_prefix("log="))
+        .and_then(|level| level.parse().ok())
+        .unwrap_or(log::LevelFilter::Info);
+    if log::set_logger(&Log).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+/// The console's task.
+pub(crate) async fn run() {
+    let Some(channel) = CHANNEL.get() else {
+        return;
+    };
+    loop {
+        flush();
+        receive();
+        channel.wait().await;
+    }
+}
+
+/// Takes what was typed.
+fn receive() {
+    let mut lines = LINES.borrow_mut();
+    if let Some(ring) = ring() {
+        let producer = ring.input_producer.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        let mut consumer = ring.input_consumer.load(Ordering::Relaxed);
+        let mut left = ring.input.len();
+        while consumer != producer && left > 0 {
+            if let Some(slot) = ring.input.get(consumer as usize % ring.input.len()) {
+                lines.push(slot.load(Ordering::Relaxed));
+            }
+            consumer = consumer.wrapping_add(1);
+            left -= 1;
+        }
+        fence(Ordering::SeqCst);
+        ring.input_consumer.store(producer, Ordering::Relaxed);
+        if left < ring.input.len()
+            && let Some((_, port)) = environment().console
+        {
+            events::notify(port);
+        }
+    } else if environment().is_initial_domain() {
+        let mut bytes = [0u8; 64];
+        // SAFETY: Xen writes at most as many bytes as it is told.
+        let count = unsafe {
+            hypercall::call4::<{ number::CONSOLE_IO }>(CONSOLEIO_READ, bytes.len() as u64, bytes.as_mut_ptr() as u64, 0)
+        };
+        for byte in bytes.iter().take(usize::try_from(count).unwrap_or(0)) {
+            lines.push(*byte);
+        }
+    }
+}
+
+/// Writes text and a line's end. What does not fit into the buffer is dropped and counted.
 pub fn write(text: &str) {
-    let _ = text;
-    todo!()
+    write_line(format_args!("{text}"));
+}
+
+/// Writes formatted text and a line's end. What does not fit into the buffer is dropped and counted.
+pub fn write_line(text: fmt::Arguments<'_>) {
+    // A `Display` that logs while it is being logged is dropped, not a panic.
+    if let Ok(mut buffer) = BUFFER.try_borrow_mut() {
+        buffer.write_line(text, environment().console.is_some());
+    } else {
+        return;
+    }
+    flush();
 }
 
 /// Lines dropped so far.
 pub fn dropped_lines() -> u64 {
-    todo!()
+    BUFFER.borrow().dropped_lines()
 }
 
 /// The next line that was typed, without its end. One task at a time.
 pub async fn next_line() -> String {
-    todo!()
+    core::future::poll_fn(|context| LINES.borrow_mut().poll(context)).await
+}
+
+/// `log` on the console.
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let now = crate::time::now().0 / 1000;
+            write_line(format_args!(
+                "[{:5}.{:06}] {:5} {}: {}",
+                now / 1_000_000,
+                now % 1_000_000,
+                record.level(),
+                record.target(),
+                record.args()
+            ));
+        }
+    }
+    fn flush(&self) {}
+}
+
+/// How a dying domain writes: past the buffer, waiting for the daemon for a bounded time.
+pub(crate) struct Emergency;
+
+impl Emergency {
+    /// Pushes out what is buffered first. A fault or panic inside a report ends the domain without another.
+    pub(crate) fn enter() -> Self {
+        if REPORTING.replace(true) {
+            hypercall::exit(Exit::Crash);
+        }
+        flush_for_exit();
+        Self
+    }
+}
+
+impl Write for Emergency {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive('\n') {
+            match piece.strip_suffix('\n') {
+                Some(line) if environment().console.is_some() => {
+                    push(line.as_bytes());
+                    push(b"\r\n");
+                }
+                _ => push(piece.as_bytes()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes past the buffer.
+fn push(mut bytes: &[u8]) {
+    const TRIES: u32 = 20_000;
+    let Some(ring) = ring() else {
+        if environment().is_initial_domain() {
+            write_to_xen(bytes);
+        }
+        return;
+    };
+    for _ in 0..TRIES {
+        let count = send(ring, bytes);
+        bytes = bytes.get(count..).unwrap_or(&[]);
+        if let Some((_, port)) = environment().console {
+            events::notify(port);
+        }
+        if bytes.is_empty() {
+            return;
+        }
+        hypercall::yield_cpu();
+    }
+}
+
+/// Pushes out what is buffered, as far as the daemon takes it in a bounded time.
+pub(crate) fn flush_for_exit() {
+    if let Ok(mut buffer) = BUFFER.try_borrow_mut() {
+        loop {
+            let bytes = buffer.front();
+            let count = bytes.len();
+            if count == 0 {
+                return;
+            }
+            push(bytes);
+            buffer.consume(count);
+        }
+    }
 }

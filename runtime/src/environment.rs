@@ -1,6 +1,13 @@
 //! What the domain was started with: the facts of `start_info`. Floor 2.
+//!
+//! Unsafe because `start_info` is memory that Xen wrote, found by the address in a register.
 
+use crate::local::Local;
+use core::cell::Cell;
+use xen_pv_sys::start_info::{StartFlags, StartInfo};
 use xen_pv_sys::{Mfn, Port};
+
+static START_INFO: Local<Cell<Option<&'static StartInfo>>> = Local::new(Cell::new(None));
 
 /// What Xen and the toolstack told the domain at its start (`start_info`, `xen.h`).
 #[derive(Clone, Copy, Debug)]
@@ -19,12 +26,58 @@ pub struct Environment {
     pub console: Option<(Mfn, Port)>,
 }
 
+impl Environment {
+    /// Whether the domain is dom0: a test image that Xen started without a toolstack.
+    pub fn is_initial_domain(&self) -> bool {
+        StartFlags::from_bits_retain(self.flags).contains(StartFlags::INITDOMAIN)
+    }
+}
+
+/// Keeps where `start_info` is.
+///
+/// # Safety
+/// It stays mapped and unchanged for good.
+pub(crate) unsafe fn set(start_info: &'static StartInfo) {
+    START_INFO.set(Some(start_info));
+}
+
 /// The environment, from anywhere.
 pub fn environment() -> Environment {
-    todo!()
+    let Some(info) = START_INFO.get() else {
+        return Environment { command_line: "", magic: "", pages: 0, flags: 0, store: None, console: None };
+    };
+    let initial = StartFlags::from_bits_retain(info.flags).contains(StartFlags::INITDOMAIN);
+    let ring = |frame: Mfn, port: Port| (!initial && frame.0 != 0).then_some((frame, port));
+    Environment {
+        command_line: ascii(&info.cmd_line),
+        magic: ascii(&info.magic),
+        pages: info.nr_pages,
+        flags: info.flags,
+        store: ring(info.store_mfn, info.store_evtchn),
+        console: ring(info.console_mfn, info.console_evtchn),
+    }
 }
 
 /// The raw command line.
 pub fn command_line() -> &'static str {
     environment().command_line
+}
+
+/// The text up to the first byte that is zero or not ASCII.
+fn ascii(bytes: &[u8]) -> &str {
+    let end = bytes.iter().position(|byte| *byte == 0 || !byte.is_ascii()).unwrap_or(bytes.len());
+    bytes.get(..end).and_then(|text| str::from_utf8(text).ok()).unwrap_or("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ascii;
+
+    #[test]
+    fn text_ends_at_zero_and_at_what_is_not_ascii() {
+        assert_eq!(ascii(b"log=debug\0junk"), "log=debug");
+        assert_eq!(ascii(b"a\xffb"), "a");
+        assert_eq!(ascii(b"full"), "full");
+        assert_eq!(ascii(b""), "");
+    }
 }

@@ -1,31 +1,261 @@
 //! Event channels of the two-level ABI. Floor 2.
+//!
+//! Unsafe because the shared info page is memory that Xen writes, and because a hypercall binds and closes.
+//!
+//! A delivered event masks its channel until `unmask` (or the next `wait`): whoever storms us costs itself one bit. Delivery is a scan
+//! of the bits that are set, nothing else: one word says which words of the pending bits are worth a look.
 
+use crate::hypercall::{self, number};
+use crate::local::Local;
+use crate::memory::{layout, tables};
+use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use core::task::{Context, Poll, Waker};
 use split_driver::hypervisor::{EventChannel, XenError};
-use xen_pv_sys::{DomainId, Port};
+use xen_pv_sys::event_channel::{
+    AllocUnbound, BIND_PIRQ_WILL_SHARE, BindInterdomain, BindPirq, BindVirq, Close, EVTCHNOP_ALLOC_UNBOUND,
+    EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_SEND, Send,
+};
+use xen_pv_sys::physdev::{Eoi, IrqStatus, IrqStatusQuery, PHYSDEVOP_EOI, PHYSDEVOP_IRQ_STATUS_QUERY};
+use xen_pv_sys::xen::SharedInfo;
+use xen_pv_sys::{DomainId, Mfn, Port};
+
+/// `shared_info_t` as memory that Xen writes at any time (`xen.h`): the one vCPU's part, then the channels' bits.
+#[repr(C)]
+pub(crate) struct Shared {
+    upcall_pending: AtomicU8,
+    upcall_mask: AtomicU8,
+    padding: [u8; 6],
+    pending_words: AtomicU64,
+    fault_address: AtomicU64,
+    padding2: u64,
+    pub(crate) time: TimePage,
+    other_vcpus: [u64; 31 * 8],
+    pending: [AtomicU64; 64],
+    mask: [AtomicU64; 64],
+}
+
+/// `struct vcpu_time_info`.
+#[repr(C)]
+pub(crate) struct TimePage {
+    pub(crate) version: AtomicU32,
+    padding: u32,
+    pub(crate) time_stamp: AtomicU64,
+    pub(crate) system_time: AtomicU64,
+    pub(crate) multiplier: AtomicU32,
+    pub(crate) shift: AtomicU8,
+    padding2: [u8; 3],
+}
+
+const _: () = {
+    use core::mem::offset_of;
+    assert!(offset_of!(Shared, time) == offset_of!(xen_pv_sys::xen::VcpuInfo, time));
+    assert!(offset_of!(Shared, pending) == offset_of!(SharedInfo, evtchn_pending));
+    assert!(offset_of!(Shared, mask) == offset_of!(SharedInfo, evtchn_mask));
+};
+
+/// The shared info page.
+pub(crate) fn shared() -> &'static Shared {
+    // SAFETY: a page of the image's own, which `initialize` maps Xen's page over; all that Xen writes is an atomic.
+    unsafe { &*(layout::shared_info() as *const Shared) }
+}
+
+/// The address of the last page fault (`cr2`).
+pub(crate) fn fault_address() -> u64 {
+    shared().fault_address.load(Ordering::Relaxed)
+}
+
+/// Who is told of a channel's events.
+enum Delivery {
+    /// The one that waits on the channel; whether an event came since the last wait.
+    Waiter { fired: bool, waker: Option<Waker> },
+    /// A set.
+    Set(Rc<SetState>),
+}
+
+/// What is known of a bound port.
+struct Binding {
+    delivery: Delivery,
+    /// The physical interrupt that has to be ended before the next one comes.
+    interrupt: Option<u32>,
+}
+
+/// Bindings by port.
+static BINDINGS: Local<RefCell<Vec<Option<Binding>>>> = Local::new(RefCell::new(Vec::new()));
+
+/// A channel's word and bit.
+fn bit(port: Port) -> (usize, u64) {
+    ((port.0 / 64) as usize, 1 << (port.0 % 64))
+}
+
+/// Maps the shared info page, with all channels masked.
+pub(crate) fn initialize(machine_address: u64) {
+    let entry = tables::Entry::data(Mfn(machine_address >> 12));
+    // SAFETY: the page is kept for this; Xen's page takes its place.
+    if let Err(error) = unsafe { tables::set_mapping(layout::shared_info(), entry) } {
+        panic!("cannot map the shared info: {error:?}");
+    }
+    shared().upcall_mask.store(1, Ordering::Relaxed);
+    for word in &shared().mask {
+        word.store(u64::MAX, Ordering::Relaxed);
+    }
+}
+
+/// Delivers the events that have come; whether there were any.
+pub(crate) fn deliver() -> bool {
+    let shared = shared();
+    if shared.upcall_pending.load(Ordering::Relaxed) == 0 {
+        return false;
+    }
+    shared.upcall_pending.store(0, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    let mut words = shared.pending_words.swap(0, Ordering::SeqCst);
+    let mut bindings = BINDINGS.borrow_mut();
+    while words != 0 {
+        let index = words.trailing_zeros();
+        words &= words - 1;
+        let (Some(pending), Some(mask)) = (shared.pending.get(index as usize), shared.mask.get(index as usize)) else {
+            continue;
+        };
+        let mut bits = pending.load(Ordering::SeqCst) & !mask.load(Ordering::Relaxed);
+        // Masked first: an event from now on stays pending, and unmask() finds it.
+        mask.fetch_or(bits, Ordering::SeqCst);
+        pending.fetch_and(!bits, Ordering::SeqCst);
+        while bits != 0 {
+            let port = Port(index * 64 + bits.trailing_zeros());
+            bits &= bits - 1;
+            if let Some(Some(binding)) = bindings.get_mut(port.0 as usize) {
+                match &mut binding.delivery {
+                    Delivery::Waiter { fired, waker } => {
+                        *fired = true;
+                        if let Some(waker) = waker.take() {
+                            waker.wake();
+                        }
+                    }
+                    Delivery::Set(set) => set.deliver(port),
+                }
+            }
+        }
+    }
+    true
+}
+
+/// Lets events of a port through, and raises one that came while it was masked, as Xen would have: no hypercall, as there is one vCPU,
+/// and it is the one that runs this.
+fn open(port: Port) {
+    let shared = shared();
+    let (index, bit) = bit(port);
+    let (Some(pending), Some(mask)) = (shared.pending.get(index), shared.mask.get(index)) else {
+        return;
+    };
+    mask.fetch_and(!bit, Ordering::SeqCst);
+    if pending.load(Ordering::SeqCst) & bit != 0 {
+        shared.pending_words.fetch_or(1 << index, Ordering::SeqCst);
+        shared.upcall_pending.store(1, Ordering::SeqCst);
+    }
+}
+
+/// Sends an event through a port (`EVTCHNOP_send`).
+pub(crate) fn notify(port: Port) {
+    // SAFETY: the operation's struct; it changes no memory of ours but event bits. It fails only where the other end is gone.
+    let _ = unsafe { hypercall::operation::<{ number::EVENT_CHANNEL_OP }, _>(EVTCHNOP_SEND, &mut Send { port }) };
+}
 
 /// A bound event channel; closed by `Drop`. It starts unmasked, and is masked from the moment an event is delivered until the next
 /// [`Channel::wait`] or [`Channel::unmask`].
 #[derive(Debug)]
-pub struct Channel(Port);
+pub struct Channel {
+    port: Port,
+}
 
 impl Channel {
+    /// A channel whose events go to whoever waits.
+    fn new(port: Port, interrupt: Option<u32>) -> Self {
+        let mut bindings = BINDINGS.borrow_mut();
+        let index = port.0 as usize;
+        if bindings.len() <= index {
+            bindings.resize_with(index + 1, || None);
+        }
+        if let Some(binding) = bindings.get_mut(index) {
+            *binding = Some(Binding { delivery: Delivery::Waiter { fired: false, waker: None }, interrupt });
+        }
+        open(port);
+        Self { port }
+    }
+
     /// The local port.
     pub fn port(&self) -> Port {
-        self.0
+        self.port
     }
+
     /// Sends an event to the other end.
     pub fn notify(&self) {
-        todo!()
+        notify(self.port);
     }
+
     /// Lets the next event through; one that came meanwhile is delivered. Ends the interrupt where the channel is a physical one
     /// that needs it.
     pub fn unmask(&self) {
-        todo!()
+        let interrupt = self.with_binding(|binding| binding.interrupt).flatten();
+        open(self.port);
+        if let Some(irq) = interrupt {
+            // SAFETY: the operation's struct; the interrupt is ours.
+            let _ = unsafe { hypercall::operation::<{ number::PHYSDEV_OP }, _>(PHYSDEVOP_EOI, &mut Eoi { irq }) };
+        }
     }
-    /// Waits for the next event; returns at once where one came since the last wait. One task at a time.
+
+    /// Waits for the next event; returns at once where one came since the last wait. One task at a time, and not for a channel of an
+    /// [`EventSet`], whose events go there.
     pub async fn wait(&self) {
-        todo!()
+        let mut unmasked = false;
+        poll_fn(|context| {
+            if self.take_fired(context) {
+                return Poll::Ready(());
+            }
+            if !unmasked {
+                unmasked = true;
+                self.unmask();
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn take_fired(&self, context: &Context<'_>) -> bool {
+        self.with_binding(|binding| match &mut binding.delivery {
+            Delivery::Waiter { fired, waker } => {
+                *waker = Some(context.waker().clone());
+                core::mem::take(fired)
+            }
+            Delivery::Set(_) => false,
+        })
+        .unwrap_or(false)
+    }
+
+    fn with_binding<T>(&self, action: impl FnOnce(&mut Binding) -> T) -> Option<T> {
+        BINDINGS.borrow_mut().get_mut(self.port.0 as usize).and_then(Option::as_mut).map(action)
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        let (index, bit) = bit(self.port);
+        if let Some(mask) = shared().mask.get(index) {
+            mask.fetch_or(bit, Ordering::SeqCst);
+        }
+        let mut close = Close { port: self.port };
+        // SAFETY: the operation's struct; nobody uses the port any more.
+        let _ = unsafe { hypercall::operation::<{ number::EVENT_CHANNEL_OP }, _>(EVTCHNOP_CLOSE, &mut close) };
+        if let Some(pending) = shared().pending.get(index) {
+            pending.fetch_and(!bit, Ordering::SeqCst);
+        }
+        let binding = BINDINGS.borrow_mut().get_mut(self.port.0 as usize).and_then(Option::take);
+        if let Some(Binding { delivery: Delivery::Set(set), .. }) = binding {
+            set.forget(self.port);
+        }
     }
 }
 
@@ -41,13 +271,24 @@ impl EventChannel for Channel {
     }
 }
 
+/// An event channel operation that binds.
+///
+/// # Safety
+/// `T` is the struct of this operation.
+unsafe fn bind<T>(operation: u64, argument: &mut T) -> Result<(), XenError> {
+    // SAFETY: by the caller.
+    unsafe { hypercall::operation::<{ number::EVENT_CHANNEL_OP }, T>(operation, argument) }.map(|_| ())
+}
+
 /// A channel for `remote` to bind to (`EVTCHNOP_alloc_unbound`).
 ///
 /// # Errors
 /// The errno of the hypercall.
 pub fn alloc_unbound(remote: DomainId) -> Result<Channel, XenError> {
-    let _ = remote;
-    todo!()
+    let mut argument = AllocUnbound { dom: DomainId::SELF, remote_dom: remote, port: Port(0) };
+    // SAFETY: the operation's struct.
+    unsafe { bind(EVTCHNOP_ALLOC_UNBOUND, &mut argument)? };
+    Ok(Channel::new(argument.port, None))
 }
 
 /// Binds to the unbound channel `port` of `domain` (`EVTCHNOP_bind_interdomain`).
@@ -55,13 +296,15 @@ pub fn alloc_unbound(remote: DomainId) -> Result<Channel, XenError> {
 /// # Errors
 /// The errno of the hypercall.
 pub fn bind_interdomain(domain: DomainId, port: Port) -> Result<Channel, XenError> {
-    let _ = (domain, port);
-    todo!()
+    let mut argument = BindInterdomain { remote_dom: domain, padding: 0, remote_port: port, local_port: Port(0) };
+    // SAFETY: the operation's struct.
+    unsafe { bind(EVTCHNOP_BIND_INTERDOMAIN, &mut argument)? };
+    Ok(Channel::new(argument.local_port, None))
 }
 
-/// Takes over a port that the toolstack bound (console, xenstore).
+/// Takes over a port that the toolstack bound (console, xenstore). It is closed when dropped, like any other.
 pub fn adopt(port: Port) -> Channel {
-    Channel(port)
+    Channel::new(port, None)
 }
 
 /// Binds a virtual interrupt to the one vCPU (`EVTCHNOP_bind_virq`).
@@ -69,8 +312,10 @@ pub fn adopt(port: Port) -> Channel {
 /// # Errors
 /// The errno of the hypercall.
 pub fn bind_virq(virq: u32) -> Result<Channel, XenError> {
-    let _ = virq;
-    todo!()
+    let mut argument = BindVirq { virq, vcpu: 0, port: Port(0) };
+    // SAFETY: the operation's struct.
+    unsafe { bind(EVTCHNOP_BIND_VIRQ, &mut argument)? };
+    Ok(Channel::new(argument.port, None))
 }
 
 /// Binds a physical interrupt (`EVTCHNOP_bind_pirq`). [`Channel::unmask`] ends the interrupt where Xen asks for it.
@@ -78,32 +323,87 @@ pub fn bind_virq(virq: u32) -> Result<Channel, XenError> {
 /// # Errors
 /// The errno of the hypercall.
 pub fn bind_pirq(pirq: u32, shareable: bool) -> Result<Channel, XenError> {
-    let _ = (pirq, shareable);
-    todo!()
+    let mut argument = BindPirq { pirq, flags: if shareable { BIND_PIRQ_WILL_SHARE } else { 0 }, port: Port(0) };
+    let mut status = IrqStatusQuery { irq: pirq, flags: 0 };
+    // SAFETY: the operations' structs.
+    let needs_end = unsafe {
+        bind(EVTCHNOP_BIND_PIRQ, &mut argument)?;
+        hypercall::operation::<{ number::PHYSDEV_OP }, _>(PHYSDEVOP_IRQ_STATUS_QUERY, &mut status).is_ok()
+            && IrqStatus::from_bits_retain(status.flags).contains(IrqStatus::NEEDS_EOI)
+    };
+    let channel = Channel::new(argument.port, needs_end.then_some(pirq));
+    // One that came before the binding is ended too, or none would follow.
+    channel.unmask();
+    Ok(channel)
+}
+
+/// A set's events.
+#[derive(Debug, Default)]
+struct SetState {
+    /// Ports delivered and not taken. It has room for all members, so delivery takes no memory.
+    ports: RefCell<Vec<Port>>,
+    members: Cell<usize>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl SetState {
+    fn deliver(&self, port: Port) {
+        self.ports.borrow_mut().push(port);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    fn forget(&self, port: Port) {
+        self.members.set(self.members.get() - 1);
+        self.ports.borrow_mut().retain(|other| *other != port);
+    }
 }
 
 /// Channels whose events are delivered to one task, as a list of ports. A clone is another handle to the same set.
 #[derive(Clone, Debug, Default)]
-pub struct EventSet;
+pub struct EventSet {
+    state: Rc<SetState>,
+}
 
 impl EventSet {
     /// An empty set.
     pub fn new() -> Self {
-        Self
+        Self::default()
     }
+
     /// Delivers the channel's events to this set from now on, until the channel is dropped.
     pub fn add(&self, channel: &Channel) {
-        let _ = channel;
-        todo!()
+        let members = self.state.members.get() + 1;
+        self.state.members.set(members);
+        let waiting = self.state.ports.borrow().len();
+        self.state.ports.borrow_mut().reserve(members - usize::min(waiting, members));
+        let previous = channel
+            .with_binding(|binding| core::mem::replace(&mut binding.delivery, Delivery::Set(Rc::clone(&self.state))));
+        match previous {
+            Some(Delivery::Waiter { fired: true, .. }) => self.state.deliver(channel.port()),
+            Some(Delivery::Set(set)) => set.forget(channel.port()),
+            _ => {}
+        }
     }
+
     /// Waits for events, and appends their ports to `into`. Each port comes once, and again only after its `unmask`.
     pub async fn next(&self, into: &mut Vec<Port>) {
-        let _ = into;
-        todo!()
+        poll_fn(|context| {
+            if self.state.ports.borrow().is_empty() {
+                *self.state.waker.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            } else {
+                into.append(&mut self.state.ports.borrow_mut());
+                Poll::Ready(())
+            }
+        })
+        .await;
     }
+
     /// Appends the ports of the events that are there, also those that came since the executor last looked. Never waits.
     pub fn take(&self, into: &mut Vec<Port>) {
-        let _ = into;
-        todo!()
+        deliver();
+        into.append(&mut self.state.ports.borrow_mut());
     }
 }

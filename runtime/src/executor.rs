@@ -1,35 +1,121 @@
-//! A cooperative single-threaded executor: runs what is ready, then blocks the vCPU until an event or a timer. Floor 2.
+//! The domain's one executor: runs what is ready, delivers events, fires timers, and blocks the vCPU when all wait. Floor 2.
+//!
+//! Unsafe because blocking is assembly (boot.rs).
 
-use core::future::Future;
+use crate::local::Local;
+use crate::{console, events, time};
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use core::cell::RefCell;
+use core::future::{Future, poll_fn};
+use core::task::{Poll, Waker};
+use split_driver::time::Instant;
+
+mod tasks;
+mod timers;
+
+pub use tasks::Task;
+use tasks::Tasks;
+use timers::{TimerId, Timers};
+
+static TASKS: Local<Tasks> = Local::new(Tasks::new());
+static TIMERS: Local<RefCell<Timers>> = Local::new(RefCell::new(Timers::new()));
+
+unsafe extern "C" {
+    /// Blocks until an event comes (boot.rs).
+    fn oxidom_block();
+}
 
 /// Adds a task. It runs when the current one next waits. Dropping the handle leaves the task running.
 pub fn spawn(future: impl Future<Output = ()> + 'static) -> Task {
-    drop(future);
-    todo!()
+    TASKS.spawn(Box::pin(future))
 }
 
-/// A spawned task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Task(u64);
-
 impl Task {
-    /// Drops the task's future at once (at its next wait where it is the caller).
+    /// Drops the task's future: at once, or at its next wait where it is the caller.
     pub fn cancel(self) {
-        todo!()
+        TASKS.cancel(self);
     }
     /// Whether the task has returned or was cancelled.
     pub fn is_finished(self) -> bool {
-        todo!()
+        !TASKS.is_alive(self)
     }
 }
 
 /// Runs `future` with all spawned tasks until it returns. Called once, by [`crate::entry!`].
-pub fn block_on<F: Future>(future: F) -> F::Output {
-    drop(future);
-    todo!()
+pub fn block_on<F>(future: F) -> F::Output
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let output = Rc::new(RefCell::new(None));
+    let result = Rc::clone(&output);
+    spawn(console::run());
+    spawn(async move {
+        let value = future.await;
+        *result.borrow_mut() = Some(value);
+    });
+    loop {
+        round();
+        if let Some(value) = output.borrow_mut().take() {
+            return value;
+        }
+    }
+}
+
+/// Events, then timers, then every task that is ready by now, once each: whatever a task does, the next round sees to the others.
+fn round() {
+    events::deliver();
+    let now = time::now();
+    TIMERS.borrow_mut().fire(now);
+    time::expired(now);
+    if TASKS.run_ready() > 0 || TASKS.has_ready() {
+        return;
+    }
+    time::arm(TIMERS.borrow().earliest());
+    // SAFETY: called with upcalls masked, as all of Rust is. An event that came since `deliver` makes Xen return at once.
+    unsafe { oxidom_block() };
 }
 
 /// Lets every other ready task, and events that have come, go first.
 pub async fn yield_now() {
-    todo!()
+    let mut yielded = false;
+    poll_fn(|context| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A deadline of a task; withdrawn by `Drop`.
+pub(crate) struct Timer {
+    deadline: Instant,
+    id: Option<TimerId>,
+}
+
+impl Timer {
+    pub(crate) const fn new(deadline: Instant) -> Self {
+        Self { deadline, id: None }
+    }
+
+    /// Wakes `waker` at the deadline; instead of the one before.
+    pub(crate) fn set(&mut self, waker: &Waker) {
+        let mut timers = TIMERS.borrow_mut();
+        match self.id {
+            Some(id) if timers.replace(id, waker) => {}
+            _ => self.id = Some(timers.add(self.deadline, waker)),
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            TIMERS.borrow_mut().remove(id);
+        }
+    }
 }

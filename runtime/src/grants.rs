@@ -1,33 +1,64 @@
 //! The grant table, version 1: granting, mapping, copying. Floor 2.
+//!
+//! Unsafe because a grant lets a peer write to a page, a mapping brings in a peer's page, and a copy writes wherever it is told to.
 
-use crate::memory::Page;
+use crate::hypercall::{self, number};
+use crate::memory::{self, Area, Page};
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 use split_driver::hypervisor::XenError;
 use split_driver::memory::SharedMemory;
-use xen_pv_sys::grant_table::GrantCopy;
-use xen_pv_sys::{DomainId, GrantRef};
+use xen_pv_sys::grant_table::{
+    CopyEnd, GNTST_BAD_PAGE, GNTST_EAGAIN, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF,
+    GNTTABOP_UNMAP_GRANT_REF, GrantCopy, MapFlags, MapGrantRef, UnmapGrantRef,
+};
+use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE};
+
+mod table;
+
+/// How often an operation is tried again whose status asks for it (the peer's page is being paged in or shared).
+const TRIES: usize = 256;
 
 /// A page of ours that another domain may map or copy. Ended by `Drop`; where the peer still has it mapped, the page is kept aside
 /// until the peer lets go.
 #[derive(Debug)]
-pub struct Grant(GrantRef, Rc<Page>);
+pub struct Grant {
+    reference: GrantRef,
+    page: Rc<Page>,
+    ended: bool,
+}
 
 impl Grant {
     /// What to tell the peer.
     pub fn reference(&self) -> GrantRef {
-        self.0
+        self.reference
     }
+
     /// The granted page.
     pub fn page(&self) -> &Rc<Page> {
-        &self.1
+        &self.page
     }
-    /// Ends the grant.
+
+    /// Ends the grant, and gives the page back.
     ///
     /// # Errors
     /// The grant itself, still valid, where the peer has the page in use.
-    pub fn end(self) -> Result<Rc<Page>, Self> {
-        todo!()
+    pub fn end(mut self) -> Result<Rc<Page>, Self> {
+        if table::end(self.reference) {
+            self.ended = true;
+            Ok(Rc::clone(&self.page))
+        } else {
+            Err(self)
+        }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        if !self.ended && !table::end(self.reference) {
+            table::linger(self.reference, Rc::clone(&self.page));
+        }
     }
 }
 
@@ -36,17 +67,86 @@ impl Grant {
 /// # Errors
 /// [`XenError::Exhausted`] where the grant table is at its limit.
 pub fn grant_access(domain: DomainId, page: Rc<Page>, read_only: bool) -> Result<Grant, XenError> {
-    let _ = (domain, page, read_only);
-    todo!()
+    let reference = table::grant(domain, page.mfn(), read_only)?;
+    Ok(Grant { reference, page, ended: false })
+}
+
+/// Grants whose peer still used them when they were dropped.
+pub fn lingering() -> usize {
+    table::lingering()
+}
+
+/// Grants in the table now, lingering ones included.
+pub fn in_use() -> usize {
+    table::in_use()
 }
 
 /// Pages of a peer, mapped one after the other; unmapped by `Drop`.
 #[derive(Debug)]
-pub struct GrantMapping;
+pub struct GrantMapping {
+    /// `None` once it is given up.
+    area: Option<Area>,
+    handles: Vec<u32>,
+}
+
+impl GrantMapping {
+    fn address(&self) -> usize {
+        self.area.as_ref().map_or(0, Area::address)
+    }
+}
 
 impl SharedMemory for GrantMapping {
     fn words(&self) -> &[AtomicU32] {
-        todo!()
+        let bytes = self.handles.len() * PAGE_SIZE;
+        match &self.area {
+            // SAFETY: mapped as long as `self` lives; whoever else writes it, each word is an atomic.
+            Some(area) => unsafe {
+                core::slice::from_raw_parts(area.address() as *const AtomicU32, bytes / size_of::<AtomicU32>())
+            },
+            None => &[],
+        }
+    }
+}
+
+impl Drop for GrantMapping {
+    fn drop(&mut self) {
+        let address = self.address();
+        if !unmap(address, &self.handles) {
+            // Something is mapped there still: the addresses are never used again.
+            core::mem::forget(self.area.take());
+        }
+    }
+}
+
+/// Unmaps the pages from `address` on, in one hypercall; whether all of them are gone.
+fn unmap(address: usize, handles: &[u32]) -> bool {
+    const AT_ONCE: usize = 16;
+    let mut all = true;
+    for (group, handles) in handles.chunks(AT_ONCE).enumerate() {
+        let first = address + group * AT_ONCE * PAGE_SIZE;
+        let mut operations =
+            [UnmapGrantRef { host_addr: 0, dev_bus_addr: 0, handle: 0, status: GNTST_GENERAL_ERROR, padding: 0 };
+                AT_ONCE];
+        for (index, (operation, handle)) in operations.iter_mut().zip(handles).enumerate() {
+            operation.host_addr = (first + index * PAGE_SIZE) as u64;
+            operation.handle = *handle;
+        }
+        let operations = operations.get_mut(..handles.len()).unwrap_or(&mut []);
+        // SAFETY: an array of the operation's struct; the mappings end with their owner.
+        unsafe { operate(GNTTABOP_UNMAP_GRANT_REF, operations) };
+        all &= operations.iter().all(|operation| operation.status == GNTST_OKAY);
+    }
+    all
+}
+
+/// A grant table operation on an array. Where the hypercall itself fails, the statuses stay as they were.
+///
+/// # Safety
+/// `T` is the operation's struct, and what it asks for breaks no rule of Rust.
+unsafe fn operate<T>(operation: u64, array: &mut [T]) {
+    // SAFETY: by the caller.
+    unsafe {
+        hypercall::call4::<{ number::GRANT_TABLE_OP }>(operation, array.as_mut_ptr() as u64, array.len() as u64, 0);
     }
 }
 
@@ -55,13 +155,79 @@ impl SharedMemory for GrantMapping {
 /// # Errors
 /// The first grant status that is not success (none stays mapped), or [`XenError::Exhausted`].
 pub fn map(domain: DomainId, references: &[GrantRef]) -> Result<GrantMapping, XenError> {
-    let _ = (domain, references);
-    todo!()
+    let area = Area::new(references.len())?;
+    let mut operations = Vec::new();
+    let mut handles = Vec::new();
+    operations
+        .try_reserve_exact(references.len())
+        .and_then(|()| handles.try_reserve_exact(references.len()))
+        .map_err(|_| XenError::Exhausted)?;
+    for (index, reference) in references.iter().enumerate() {
+        operations.push(MapGrantRef {
+            host_addr: (area.address() + index * PAGE_SIZE) as u64,
+            flags: MapFlags::HOST_MAP.bits(),
+            reference: *reference,
+            domain,
+            status: GNTST_GENERAL_ERROR,
+            handle: 0,
+            dev_bus_addr: 0,
+        });
+    }
+    // SAFETY: an array of the operation's struct; the addresses are ours alone.
+    unsafe { operate(GNTTABOP_MAP_GRANT_REF, &mut operations) };
+    for operation in &mut operations {
+        for _ in 0..TRIES {
+            if operation.status != GNTST_EAGAIN {
+                break;
+            }
+            hypercall::yield_cpu();
+            // SAFETY: as above.
+            unsafe { operate(GNTTABOP_MAP_GRANT_REF, core::slice::from_mut(operation)) };
+        }
+    }
+    if let Some(failed) = operations.iter().find(|each| each.status != GNTST_OKAY) {
+        let mut clean = true;
+        for done in operations.iter().filter(|each| each.status == GNTST_OKAY) {
+            clean &= unmap(done.host_addr as usize, &[done.handle]);
+        }
+        if !clean {
+            core::mem::forget(area);
+        }
+        return Err(XenError::Grant(failed.status));
+    }
+    handles.extend(operations.iter().map(|operation| operation.handle));
+    Ok(GrantMapping { area: Some(area), handles })
 }
 
 /// `GNTTABOP_copy` of the batch in one hypercall; elements whose status asks for it are tried again. A local end must be a frame of a
 /// [`Page`] or of [`crate::memory::Pages`], else its status is `GNTST_bad_page` and nothing is copied.
 pub fn copy(batch: &mut [GrantCopy]) {
-    let _ = batch;
-    todo!()
+    for element in batch.iter_mut() {
+        element.status = if is_ours(element) { GNTST_GENERAL_ERROR } else { GNTST_BAD_PAGE };
+    }
+    for run in batch.chunk_by_mut(|one, other| one.status == other.status) {
+        if run.first().is_some_and(|first| first.status == GNTST_BAD_PAGE) {
+            continue;
+        }
+        // SAFETY: an array of the operation's struct; local ends are memory that anyone may write at any time.
+        unsafe { operate(GNTTABOP_COPY, run) };
+        for element in run.iter_mut() {
+            for _ in 0..TRIES {
+                if element.status != GNTST_EAGAIN {
+                    break;
+                }
+                hypercall::yield_cpu();
+                // SAFETY: as above.
+                unsafe { operate(GNTTABOP_COPY, core::slice::from_mut(element)) };
+            }
+        }
+    }
+}
+
+/// Whether both ends are a grant, or memory of ours that is meant to be reached by others.
+fn is_ours(element: &GrantCopy) -> bool {
+    let fine = |end: &CopyEnd, granted: u16| {
+        element.flags & granted != 0 || memory::is_shared(xen_pv_sys::Mfn(end.reference_or_frame))
+    };
+    fine(&element.source, GrantCopy::SOURCE_GRANT) && fine(&element.destination, GrantCopy::DESTINATION_GRANT)
 }

@@ -27,11 +27,7 @@ impl Hypervisor for Xen {
     type Ring = GrantMapping;
     type Channel = Channel;
 
-    fn map_ring(
-        &self,
-        domain: DomainId,
-        references: &[GrantRef],
-    ) -> Result<GrantMapping, XenError> {
+    fn map_ring(&self, domain: DomainId, references: &[GrantRef]) -> Result<GrantMapping, XenError> {
         grants::map(domain, references)
     }
 

@@ -3,16 +3,22 @@
 //! The one crate of the project with unsafe code. One vCPU, no preemption: event upcalls stay masked but while the vCPU blocks,
 //! so nothing here is ever interrupted by other code of the domain.
 #![no_std]
+#![expect(unsafe_code, reason = "each module that has it opens with why")]
 
 extern crate alloc;
 
+#[cfg(not(test))]
+mod boot;
 pub mod console;
 pub mod dma;
 pub mod environment;
 pub mod events;
 pub mod executor;
 pub mod grants;
+mod hypercall;
 pub mod hypervisor;
+mod intrinsics;
+mod local;
 pub mod memory;
 pub mod mmio;
 pub mod pci;
@@ -21,9 +27,11 @@ pub mod shutdown;
 pub mod signal;
 pub mod store;
 pub mod time;
+pub mod trap;
 
-pub use environment::Environment;
+pub use environment::{Environment, command_line, environment};
 pub use executor::{block_on, spawn, yield_now};
+pub use hypercall::{Exit, exit};
 
 /// Makes `async fn main(environment: Environment)` of an image what the domain runs. The domain powers off when it returns.
 ///

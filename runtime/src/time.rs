@@ -1,17 +1,123 @@
 //! The monotonic clock of the PV time page, and timers of the executor. Floor 2.
+//!
+//! Unsafe because it reads the time stamp counter, and sets Xen's timer by hypercall.
 
-use core::future::Future;
+use crate::events::{self, Channel};
+use crate::executor;
+use crate::hypercall::{self, number};
+use crate::local::Local;
+use core::cell::{Cell, OnceCell};
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::sync::atomic::{Ordering, fence};
+use core::task::Poll;
 pub use split_driver::time::{Duration, Instant};
+use xen_pv_sys::vcpu::{
+    SetSingleshotTimer, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VCPUOP_STOP_SINGLESHOT_TIMER,
+};
+use xen_pv_sys::xen::VIRQ_TIMER;
+
+mod scale;
+
+use scale::Snapshot;
+
+/// Xen's system time at the domain's first instruction.
+static START: Local<Cell<u64>> = Local::new(Cell::new(0));
+/// What the timer is set to.
+static ARMED: Local<Cell<Option<Instant>>> = Local::new(Cell::new(None));
+static CHANNEL: Local<OnceCell<Channel>> = Local::new(OnceCell::new());
+
+fn time_stamp() -> u64 {
+    // SAFETY: reads a counter. A lfence keeps it behind the loads before it.
+    unsafe {
+        core::arch::x86_64::_mm_lfence();
+        core::arch::x86_64::_rdtsc()
+    }
+}
+
+/// A consistent copy of the time page: the version is even and the same before and after.
+fn snapshot() -> Snapshot {
+    let page = &events::shared().time;
+    loop {
+        let version = page.version.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        let snapshot = Snapshot {
+            time_stamp: page.time_stamp.load(Ordering::Relaxed),
+            system_time: page.system_time.load(Ordering::Relaxed),
+            multiplier: page.multiplier.load(Ordering::Relaxed),
+            shift: page.shift.load(Ordering::Relaxed).cast_signed(),
+        };
+        fence(Ordering::Acquire);
+        if version & 1 == 0 && page.version.load(Ordering::Relaxed) == version {
+            return snapshot;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// Sets the clock's zero, and takes the timer.
+pub(crate) fn initialize(first_time_stamp: u64) {
+    START.set(snapshot().system_time_at(first_time_stamp));
+    // SAFETY: takes no argument.
+    unsafe {
+        hypercall::call4::<{ number::VCPU_OP }>(VCPUOP_STOP_PERIODIC_TIMER, 0, 0, 0);
+    }
+    match events::bind_virq(VIRQ_TIMER) {
+        Ok(channel) => {
+            let _ = CHANNEL.set(channel);
+        }
+        Err(error) => panic!("cannot bind the timer: {error:?}"),
+    }
+}
 
 /// The time since the domain's first instruction.
 pub fn now() -> Instant {
-    todo!()
+    let time = snapshot().system_time_at(time_stamp());
+    Instant(time.saturating_sub(START.get()))
+}
+
+/// Sets Xen's timer for the executor's earliest deadline. One that has passed fires at once.
+pub(crate) fn arm(deadline: Option<Instant>) {
+    if let Some(channel) = CHANNEL.get() {
+        channel.unmask();
+    }
+    if ARMED.replace(deadline) == deadline {
+        return;
+    }
+    let Some(deadline) = deadline else {
+        // SAFETY: takes no argument.
+        unsafe {
+            hypercall::call4::<{ number::VCPU_OP }>(VCPUOP_STOP_SINGLESHOT_TIMER, 0, 0, 0);
+        }
+        return;
+    };
+    let mut argument =
+        SetSingleshotTimer { timeout_abs_ns: deadline.0.saturating_add(START.get()), flags: 0, padding: 0 };
+    // SAFETY: vCPU 0 and the operation's struct.
+    unsafe {
+        hypercall::call4::<{ number::VCPU_OP }>(VCPUOP_SET_SINGLESHOT_TIMER, 0, (&raw mut argument) as u64, 0);
+    }
+}
+
+/// Forgets what the timer was set to, once that time has passed.
+pub(crate) fn expired(now: Instant) {
+    if ARMED.get().is_some_and(|armed| armed <= now) {
+        ARMED.set(None);
+    }
 }
 
 /// Waits until `deadline`.
 pub async fn sleep_until(deadline: Instant) {
-    let _ = deadline;
-    todo!()
+    let mut timer = executor::Timer::new(deadline);
+    poll_fn(|context| {
+        if now() >= deadline {
+            Poll::Ready(())
+        } else {
+            timer.set(context.waker());
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Waits for `duration`.
@@ -28,9 +134,15 @@ pub struct Elapsed;
 /// # Errors
 /// [`Elapsed`], with the future dropped.
 pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Output, Elapsed> {
-    let _ = (deadline, future);
-    todo!()
+    let mut future = pin!(future);
+    let mut sleep = pin!(sleep_until(deadline));
+    poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => sleep.as_mut().poll(context).map(|()| Err(Elapsed)),
+    })
+    .await
 }
+
 /// Waits for `future`, but no longer than `duration`.
 ///
 /// # Errors

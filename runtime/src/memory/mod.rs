@@ -1,106 +1,46 @@
 //! The domain's memory: page tables, frames, heap, pages shared with peers and devices. Floor 2.
+//!
+//! Unsafe because the boot hands over raw addresses.
 
-use core::sync::atomic::AtomicU32;
-use split_driver::memory::{OutOfMemory, PageArray, SharedMemory};
-use xen_pv_sys::{DomainId, Mfn, Pfn};
+mod area;
+mod boot;
+pub(crate) mod frames;
+mod heap;
+pub(crate) mod layout;
+mod p2m;
+mod page;
+pub(crate) mod tables;
 
-/// One page of ours, zeroed when allocated, that a peer or a device may write; freed by `Drop`.
-#[derive(Debug)]
-pub struct Page;
+use crate::local::Local;
+use core::cell::Cell;
+use xen_pv_sys::start_info::StartInfo;
 
-impl Page {
-    /// A zeroed page.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`].
-    pub fn new() -> Result<Self, OutOfMemory> {
-        todo!()
-    }
-    /// Its machine frame.
-    pub fn mfn(&self) -> Mfn {
-        todo!()
-    }
-    /// Its pseudo-physical frame.
-    pub fn pfn(&self) -> Pfn {
-        todo!()
-    }
-}
+pub(crate) use area::{Area, map_frames};
+pub use area::{Caching, Mapping};
+pub(crate) use p2m::{is_shared, physical_to_machine, set_machine, set_shared_frame};
+pub use page::{Page, Pages};
+use tables::Tables;
 
-impl SharedMemory for Page {
-    fn words(&self) -> &[AtomicU32] {
-        todo!()
-    }
-}
+static TABLES: Local<Cell<Option<Tables>>> = Local::new(Cell::new(None));
 
-/// Pages that hold packets; each has a machine frame of its own, not contiguous. Freed by `Drop`.
-#[derive(Debug)]
-pub struct Pages;
-
-impl Pages {
-    /// `count` zeroed pages.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`].
-    pub fn new(count: usize) -> Result<Self, OutOfMemory> {
-        let _ = count;
-        todo!()
-    }
-}
-
-impl PageArray for Pages {
-    fn len(&self) -> usize {
-        todo!()
-    }
-    fn frame(&self, _index: usize) -> Option<Mfn> {
-        todo!()
-    }
-    fn read(&self, _index: usize, _offset: usize, _destination: &mut [u8]) -> bool {
-        todo!()
-    }
-    fn write(&self, _index: usize, _offset: usize, _source: &[u8]) -> bool {
-        todo!()
-    }
-}
-
-/// How [`map_frames`] maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Caching {
-    /// Ordinary memory.
-    WriteBack,
-    /// Device registers (PCD | PWT: strong uncacheable).
-    Uncached,
-}
-
-/// Foreign or device frames mapped one after the other, readable and writable, never executable; unmapped by `Drop`.
-#[derive(Debug)]
-pub struct Mapping;
-
-impl Mapping {
-    /// The first byte. Access it by volatile reads and writes or atomics only.
-    pub fn address(&self) -> *mut u8 {
-        todo!()
-    }
-    /// Bytes mapped.
-    pub fn len(&self) -> usize {
-        todo!()
-    }
-    /// Whether nothing is mapped.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Maps frames of `owner` ([`DomainId::SELF`], `DOMID_IO` for a device's registers).
+/// Makes the address space, the frame allocator and the heap.
 ///
-/// # Errors
-/// The errno of the hypercall, or `XenError::Exhausted`.
-pub(crate) fn map_frames(
-    owner: DomainId,
-    frames: &[Mfn],
-    caching: Caching,
-) -> Result<Mapping, split_driver::hypervisor::XenError> {
-    let _ = (owner, frames, caching);
-    todo!()
+/// # Safety
+/// Called once, at boot, with what Xen handed over.
+pub(crate) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usize) {
+    // SAFETY: by the caller.
+    match unsafe { boot::initialize(start_info, boot_stack) } {
+        Ok(tables) => TABLES.set(Some(tables)),
+        Err(error) => panic!("cannot make the address space: {error:?}"),
+    }
+}
+
+/// The page tables that the domain runs on.
+pub(crate) fn tables() -> Tables {
+    match TABLES.get() {
+        Some(tables) => tables,
+        None => panic!("memory is used before it is set up"),
+    }
 }
 
 /// What memory is used for.
@@ -110,7 +50,7 @@ pub struct Usage {
     pub total_pages: usize,
     /// Frames in the frame allocator, free.
     pub free_frames: usize,
-    /// Frames that the heap has taken, for good.
+    /// Frames that the heap holds now.
     pub heap_frames: usize,
     /// Bytes of the heap in use.
     pub heap_bytes: usize,
@@ -120,5 +60,11 @@ pub struct Usage {
 
 /// The usage now; for statistics and tests of leaks.
 pub fn usage() -> Usage {
-    todo!()
+    Usage {
+        total_pages: p2m::len(),
+        free_frames: frames::free_count(),
+        heap_frames: heap::frames_held(),
+        heap_bytes: heap::bytes_used(),
+        mapped_pages: area::used(),
+    }
 }

@@ -1,0 +1,174 @@
+//! The mapping area: addresses for pages that are not ours. Floor 2.
+//!
+//! Unsafe because it changes page tables.
+
+use super::tables::{self, Batch, Entry, TableFrames};
+use super::{frames, layout, p2m};
+use crate::local::Local;
+use core::cell::Cell;
+use split_driver::hypervisor::XenError;
+use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE};
+
+/// A bit for each page in use.
+static USED: Local<[Cell<u64>; layout::AREA_PAGES / 64]> =
+    Local::new([const { Cell::new(0) }; layout::AREA_PAGES / 64]);
+static USED_COUNT: Local<Cell<usize>> = Local::new(Cell::new(0));
+/// Where the last search ended.
+static NEXT: Local<Cell<usize>> = Local::new(Cell::new(0));
+
+/// A run of pages of the area, with page tables, and nothing mapped in it yet. Given back by `Drop`; must be unmapped by then.
+#[derive(Debug)]
+pub(crate) struct Area {
+    first: usize,
+    count: usize,
+}
+
+impl Area {
+    /// `count` pages.
+    pub(crate) fn new(count: usize) -> Result<Self, XenError> {
+        let first = find(count).ok_or(XenError::Exhausted)?;
+        mark(first, count, true);
+        NEXT.set(first + count);
+        let area = Self { first, count };
+        let tables = super::tables();
+        for address in tables::pages(area.address(), count) {
+            // SAFETY: the frames are new.
+            unsafe { tables.ensure(address, 1, &mut NewFrames)? };
+        }
+        Ok(area)
+    }
+
+    /// The first byte.
+    pub(crate) fn address(&self) -> usize {
+        layout::AREA_BASE + self.first * PAGE_SIZE
+    }
+
+    /// How many pages.
+    pub(crate) fn pages(&self) -> usize {
+        self.count
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        mark(self.first, self.count, false);
+    }
+}
+
+/// Frames for the area's page tables; they are kept for good.
+struct NewFrames;
+
+impl TableFrames for NewFrames {
+    fn table_frame(&mut self) -> Result<(Mfn, usize), XenError> {
+        let frame = frames::allocate(1).map_err(|_| XenError::Exhausted)?;
+        let address = layout::address_of(frame);
+        // SAFETY: just allocated.
+        unsafe { core::ptr::write_bytes(address as *mut u8, 0, PAGE_SIZE) };
+        Ok((p2m::physical_to_machine(frame), address))
+    }
+}
+
+/// Pages of the area in use.
+pub(super) fn used() -> usize {
+    USED_COUNT.get()
+}
+
+fn is_used(page: usize) -> bool {
+    USED.get(page / 64).is_none_or(|word| word.get() & (1 << (page % 64)) != 0)
+}
+
+fn mark(first: usize, count: usize, used: bool) {
+    for page in first..first + count {
+        if let Some(word) = USED.get(page / 64) {
+            let bit = 1 << (page % 64);
+            word.set(if used { word.get() | bit } else { word.get() & !bit });
+        }
+    }
+    let total = USED_COUNT.get();
+    USED_COUNT.set(if used { total + count } else { total - count });
+}
+
+/// A run of `count` pages: behind the last one given out, else from the beginning.
+fn find(count: usize) -> Option<usize> {
+    if count == 0 || count > layout::AREA_PAGES {
+        return None;
+    }
+    let search = |start: usize| {
+        let mut run = 0;
+        for page in start..layout::AREA_PAGES {
+            run = if is_used(page) { 0 } else { run + 1 };
+            if run == count {
+                return Some(page + 1 - count);
+            }
+        }
+        None
+    };
+    search(NEXT.get()).or_else(|| search(0))
+}
+
+/// How [`super::map_frames`] maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caching {
+    /// Ordinary memory.
+    WriteBack,
+    /// Device registers: strong uncacheable (PCD and PWT).
+    Uncached,
+}
+
+/// Foreign or device frames mapped one after the other, readable and writable, never executable; unmapped by `Drop`.
+#[derive(Debug)]
+pub struct Mapping {
+    area: Area,
+    owner: DomainId,
+}
+
+impl Mapping {
+    /// The first byte. Use volatile or atomic access only.
+    pub fn address(&self) -> *mut u8 {
+        self.area.address() as *mut u8
+    }
+    /// Bytes mapped.
+    pub fn len(&self) -> usize {
+        self.area.pages() * PAGE_SIZE
+    }
+    /// Whether nothing is mapped.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn set(&self, mut entry: impl FnMut(usize) -> Entry) -> Result<(), XenError> {
+        let mut batch = Batch::new(self.owner);
+        for (index, address) in tables::pages(self.area.address(), self.area.pages()).enumerate() {
+            let (machine_address, _) = super::tables().entry(address, 1).map_err(|_| XenError::Exhausted)?;
+            // SAFETY: addresses of an area that is ours alone.
+            unsafe { batch.set(machine_address, entry(index))? };
+        }
+        // SAFETY: as above.
+        unsafe { batch.flush() }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.owner = tables::SELF;
+        let _ = self.set(|_| Entry::NONE);
+        tables::flush_tlb();
+    }
+}
+
+/// Maps frames of `owner`: [`DomainId::SELF`], or [`DomainId::IO`] for a device's registers.
+///
+/// # Safety
+/// Frames of our own are not those of memory that Rust code holds.
+///
+/// # Errors
+/// The errno of the hypercall, or [`XenError::Exhausted`].
+pub(crate) unsafe fn map_frames(owner: DomainId, frames: &[Mfn], caching: Caching) -> Result<Mapping, XenError> {
+    let mapping = Mapping { area: Area::new(frames.len())?, owner };
+    mapping.set(|index| match (frames.get(index), caching) {
+        (Some(frame), Caching::WriteBack) => Entry::data(*frame),
+        (Some(frame), Caching::Uncached) => Entry::registers(*frame),
+        (None, _) => Entry::NONE,
+    })?;
+    Ok(mapping)
+}

@@ -1,0 +1,74 @@
+//! Page frames: a buddy system over all memory that the boot left free. Floor 2.
+//!
+//! Unsafe because giving out a frame twice would break everything. The free lists live in the free frames themselves.
+
+use super::layout;
+use crate::local::Local;
+use buddy_system_allocator::Heap;
+use core::alloc::Layout;
+use core::cell::RefCell;
+use core::ptr::NonNull;
+use split_driver::memory::OutOfMemory;
+use xen_pv_sys::{PAGE_SIZE, Pfn};
+
+/// Blocks of up to 512 GiB.
+static FRAMES: Local<RefCell<Heap<40>>> = Local::new(RefCell::new(Heap::new()));
+
+/// Adds memory.
+///
+/// # Safety
+/// The pages are mapped writable, unused, and never added twice.
+pub(crate) unsafe fn add(first: Pfn, end: Pfn) {
+    if first.0 < end.0 {
+        // SAFETY: by the caller.
+        unsafe {
+            FRAMES.borrow_mut().add_to_heap(layout::address_of(first), layout::address_of(end));
+        }
+    }
+}
+
+/// `count` frames, mapped one after the other (in machine memory they are not); with what they last held.
+pub(crate) fn allocate(count: usize) -> Result<Pfn, OutOfMemory> {
+    let total = FRAMES.borrow().stats_total_bytes() / PAGE_SIZE;
+    if count == 0 || count > total {
+        return Err(OutOfMemory);
+    }
+    let block = count.next_power_of_two();
+    let layout = block_layout(block)?;
+    let address = FRAMES.borrow_mut().alloc(layout).map_err(|()| OutOfMemory)?;
+    let first = layout::frame_at(address.as_ptr() as usize);
+    // SAFETY: the tail of the block that was just allocated, which nobody has seen yet.
+    unsafe { free(Pfn(first.0 + count as u64), block - count) };
+    Ok(first)
+}
+
+/// Gives frames back, in any portions.
+///
+/// # Safety
+/// They came from [`allocate`], nobody uses them, and they are mapped writable.
+pub(crate) unsafe fn free(first: Pfn, count: usize) {
+    let mut address = layout::address_of(first);
+    let end = address + count * PAGE_SIZE;
+    while address < end {
+        // The largest block that is aligned and fits: what the buddy system could have given out here.
+        let aligned = 1 << address.trailing_zeros();
+        let fits = 1 << (usize::BITS - 1 - (end - address).leading_zeros());
+        let bytes = usize::min(aligned, fits);
+        if let (Some(pointer), Ok(layout)) = (NonNull::new(address as *mut u8), block_layout(bytes / PAGE_SIZE)) {
+            // SAFETY: by the caller. The buddy system keeps no record of the blocks it gave out, so a block may come back in parts.
+            unsafe { FRAMES.borrow_mut().dealloc(pointer, layout) };
+        }
+        address += bytes;
+    }
+}
+
+/// Frames that are free.
+pub(crate) fn free_count() -> usize {
+    let frames = FRAMES.borrow();
+    (frames.stats_total_bytes() - frames.stats_alloc_actual()) / PAGE_SIZE
+}
+
+fn block_layout(count: usize) -> Result<Layout, OutOfMemory> {
+    let bytes = count.checked_mul(PAGE_SIZE).ok_or(OutOfMemory)?;
+    Layout::from_size_align(bytes, PAGE_SIZE).map_err(|_| OutOfMemory)
+}

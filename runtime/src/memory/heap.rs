@@ -1,0 +1,104 @@
+//! The heap: `talc`, which takes runs of frames when it is full and gives them back when they are empty. Floor 2.
+//!
+//! Unsafe because it is the global allocator.
+
+use super::{frames, layout};
+use crate::local::Local;
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::Cell;
+use core::ptr::null_mut;
+use talc::base::binning::DefaultBinning;
+use talc::cell::{TalcCell, TalcSyncCell};
+use talc::source::GlobalAllocSource;
+use xen_pv_sys::PAGE_SIZE;
+
+/// What the heap takes at a time at least.
+const BLOCK: usize = 64 * 1024;
+
+/// Frames that the heap holds.
+static FRAMES_HELD: Local<Cell<usize>> = Local::new(Cell::new(0));
+/// Bytes that the heap gave out.
+static BYTES_USED: Local<Cell<usize>> = Local::new(Cell::new(0));
+
+/// Frames as `talc`'s source.
+#[derive(Debug)]
+struct Frames;
+
+// SAFETY: each allocation is a run of frames of its own, page-aligned, at least as long as asked for; it never uses the heap.
+unsafe impl GlobalAlloc for Frames {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let count = layout.size().div_ceil(PAGE_SIZE);
+        if layout.align() > PAGE_SIZE {
+            return null_mut();
+        }
+        match frames::allocate(count) {
+            Ok(first) => {
+                FRAMES_HELD.set(FRAMES_HELD.get() + count);
+                layout::address_of(first) as *mut u8
+            }
+            Err(_) => null_mut(),
+        }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        let count = layout.size().div_ceil(PAGE_SIZE);
+        FRAMES_HELD.set(FRAMES_HELD.get() - count);
+        // SAFETY: by the caller, what `alloc` gave out.
+        unsafe { frames::free(layout::frame_at(pointer as usize), count) };
+    }
+}
+
+type Talc = TalcSyncCell<GlobalAllocSource<Frames>, DefaultBinning>;
+
+/// The heap, counted.
+struct Heap(Talc);
+
+// SAFETY: `talc`'s allocator, with counting beside it.
+unsafe impl GlobalAlloc for Heap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // What no domain can have is refused here, so that no sum in the allocator overflows.
+        if layout.size() > usize::MAX / 4 {
+            return null_mut();
+        }
+        // SAFETY: by the caller.
+        let pointer = unsafe { self.0.alloc(layout) };
+        if !pointer.is_null() {
+            BYTES_USED.set(BYTES_USED.get() + layout.size());
+        }
+        pointer
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES_USED.set(BYTES_USED.get() - layout.size());
+        // SAFETY: by the caller.
+        unsafe { self.0.dealloc(pointer, layout) };
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if size > usize::MAX / 4 {
+            return null_mut();
+        }
+        // SAFETY: by the caller.
+        let moved = unsafe { self.0.realloc(pointer, layout, size) };
+        if !moved.is_null() {
+            BYTES_USED.set(BYTES_USED.get() - layout.size() + size);
+        }
+        moved
+    }
+}
+
+// SAFETY: one thread, and no interrupt handler (local.rs).
+#[cfg_attr(not(test), global_allocator)]
+#[cfg_attr(test, expect(dead_code, reason = "a host test has the host's heap"))]
+static HEAP: Heap =
+    Heap(unsafe { TalcSyncCell::new(TalcCell::new(GlobalAllocSource::with_block_size(Frames, BLOCK))) });
+
+/// Frames that the heap holds.
+pub(super) fn frames_held() -> usize {
+    FRAMES_HELD.get()
+}
+
+/// Bytes that the heap gave out.
+pub(super) fn bytes_used() -> usize {
+    BYTES_USED.get()
+}

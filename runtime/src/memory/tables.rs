@@ -1,0 +1,240 @@
+//! Page tables: walked by reading them, changed by batches of `mmu_update`. Floor 2.
+//!
+//! Unsafe because what a page table says is what every other piece of code relies on.
+
+use super::layout;
+use crate::hypercall::{self, number};
+use split_driver::hypervisor::XenError;
+use xen_pv_sys::xen::{MMUEXT_TLB_FLUSH_LOCAL, MmuExtOp, MmuUpdate, UpdateVaMappingFlags};
+use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE};
+
+/// Entries of a page table.
+pub(crate) const ENTRIES: usize = 512;
+/// `DOMID_SELF`'s meaning in `mmu_update`: our own frames, or with `DOMID_IO` a device's.
+pub(crate) const SELF: DomainId = DomainId::SELF;
+
+/// A page table entry of x86-64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry(pub(crate) u64);
+
+impl Entry {
+    pub(crate) const PRESENT: u64 = 1 << 0;
+    pub(crate) const WRITABLE: u64 = 1 << 1;
+    const USER: u64 = 1 << 2;
+    const WRITE_THROUGH: u64 = 1 << 3;
+    const CACHE_DISABLE: u64 = 1 << 4;
+    const ACCESSED: u64 = 1 << 5;
+    const DIRTY: u64 = 1 << 6;
+    const NO_EXECUTE: u64 = 1 << 63;
+    const FRAME: u64 = 0x000f_ffff_ffff_f000;
+
+    /// Nothing mapped.
+    pub(crate) const NONE: Self = Self(0);
+
+    const fn leaf(frame: Mfn, flags: u64) -> Self {
+        Self((frame.0 << 12) | Self::PRESENT | Self::USER | Self::ACCESSED | flags)
+    }
+    /// Data: RW-.
+    pub(crate) const fn data(frame: Mfn) -> Self {
+        Self::leaf(frame, Self::WRITABLE | Self::DIRTY | Self::NO_EXECUTE)
+    }
+    /// Constants and page tables: R--.
+    pub(crate) const fn constant(frame: Mfn) -> Self {
+        Self::leaf(frame, Self::NO_EXECUTE)
+    }
+    /// Text: R-X.
+    pub(crate) const fn text(frame: Mfn) -> Self {
+        Self::leaf(frame, 0)
+    }
+    /// Device registers: RW-, strong uncacheable.
+    pub(crate) const fn registers(frame: Mfn) -> Self {
+        let uncached = Self::WRITE_THROUGH | Self::CACHE_DISABLE;
+        Self::leaf(frame, Self::WRITABLE | Self::DIRTY | Self::NO_EXECUTE | uncached)
+    }
+    /// A lower table.
+    const fn table(frame: Mfn) -> Self {
+        Self::leaf(frame, Self::WRITABLE | Self::DIRTY)
+    }
+    pub(crate) const fn is_present(self) -> bool {
+        self.0 & Self::PRESENT != 0
+    }
+    pub(crate) const fn is_writable(self) -> bool {
+        self.0 & Self::WRITABLE != 0
+    }
+    pub(crate) const fn frame(self) -> Mfn {
+        Mfn((self.0 & Self::FRAME) >> 12)
+    }
+}
+
+/// Changes to page tables, made together: 64 to a hypercall.
+pub(crate) struct Batch {
+    updates: [MmuUpdate; 64],
+    used: usize,
+    owner: DomainId,
+}
+
+impl Batch {
+    /// For frames of `owner` ([`SELF`], or `DOMID_IO`).
+    pub(crate) const fn new(owner: DomainId) -> Self {
+        let empty = MmuUpdate { ptr: 0, val: 0 };
+        Self { updates: [empty; 64], used: 0, owner }
+    }
+
+    /// Adds a change of the entry at `machine_address`; made at the latest by [`Batch::flush`].
+    ///
+    /// # Safety
+    /// The memory whose mapping changes is not in use, or is used only in ways that the new mapping allows.
+    pub(crate) unsafe fn set(&mut self, machine_address: u64, entry: Entry) -> Result<(), XenError> {
+        if self.used == self.updates.len() {
+            // SAFETY: by the callers of `set`.
+            unsafe { self.flush()? };
+        }
+        if let Some(update) = self.updates.get_mut(self.used) {
+            *update = MmuUpdate { ptr: machine_address, val: entry.0 };
+            self.used += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes the changes. After an error some of them are made.
+    ///
+    /// # Safety
+    /// As [`Batch::set`], for each.
+    pub(crate) unsafe fn flush(&mut self) -> Result<(), XenError> {
+        if self.used == 0 {
+            return Ok(());
+        }
+        // SAFETY: `used` initialised elements of mmu_update_t; no count of those done is asked for.
+        let result = unsafe {
+            hypercall::call4::<{ number::MMU_UPDATE }>(
+                self.updates.as_ptr() as u64,
+                self.used as u64,
+                0,
+                u64::from(self.owner.0),
+            )
+        };
+        self.used = 0;
+        hypercall::check(result).map(|_| ())
+    }
+}
+
+/// Drops what the TLB holds of mappings that are gone or have become narrower (`MMUEXT_TLB_FLUSH_LOCAL`: there is one vCPU).
+pub(crate) fn flush_tlb() {
+    let operation = MmuExtOp { cmd: MMUEXT_TLB_FLUSH_LOCAL, padding: 0, arg1: 0, arg2: 0 };
+    // SAFETY: one mmuext_op; it changes no memory.
+    unsafe { hypercall::call4::<{ number::MMUEXT_OP }>((&raw const operation) as u64, 1, 0, u64::from(SELF.0)) };
+}
+
+/// Maps `entry` at `address` through the table that is there (`update_va_mapping`).
+///
+/// # Safety
+/// As [`Batch::set`].
+pub(crate) unsafe fn set_mapping(address: usize, entry: Entry) -> Result<(), XenError> {
+    // SAFETY: by the caller.
+    let result = unsafe {
+        hypercall::call4::<{ number::UPDATE_VA_MAPPING }>(
+            address as u64,
+            entry.0,
+            UpdateVaMappingFlags::INVLPG.bits(),
+            0,
+        )
+    };
+    hypercall::check(result).map(|_| ())
+}
+
+/// The page tables that the domain runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tables {
+    root: usize,
+}
+
+/// Gives out zeroed mapped frames for tables: the frame and its address.
+pub(crate) trait TableFrames {
+    /// A zeroed frame of ours, mapped writable at the address.
+    fn table_frame(&mut self) -> Result<(Mfn, usize), XenError>;
+}
+
+impl Tables {
+    /// # Safety
+    /// `root` is the address of the top-level table in use, and all tables below it are mapped at [`layout::address_of`].
+    pub(crate) const unsafe fn new(root: usize) -> Self {
+        Self { root }
+    }
+
+    /// The machine address and the value of the entry for `address` at `level` (1 for pages, 4 for the root); the level at which the
+    /// walk ended where a table is missing above.
+    pub(crate) fn entry(self, address: usize, level: u32) -> Result<(u64, Entry), u32> {
+        let mut table = self.root;
+        let mut at = 4;
+        loop {
+            let index = (address >> (12 + 9 * (at - 1))) % ENTRIES;
+            let pointer = (table as *const u64).wrapping_add(index);
+            // SAFETY: `table` is a mapped page table (by `new`); Xen changes its accessed bits, hence volatile.
+            let entry = Entry(unsafe { pointer.read_volatile() });
+            if at == level {
+                // A table is a page of ours, so its machine frame is in the p2m.
+                let frame = super::physical_to_machine(layout::frame_at(table));
+                return Ok(((frame.0 << 12) + index as u64 * 8, entry));
+            }
+            if !entry.is_present() {
+                return Err(at);
+            }
+            // SAFETY: the frame of a table of ours, so of RAM.
+            table = layout::address_of(unsafe { layout::machine_to_physical(entry.frame()) });
+            at -= 1;
+        }
+    }
+
+    /// Makes the tables that are missing above the entries of `level` for `address`.
+    ///
+    /// # Safety
+    /// Nobody else uses what `frames` gives out.
+    pub(crate) unsafe fn ensure(
+        self,
+        address: usize,
+        level: u32,
+        frames: &mut dyn TableFrames,
+    ) -> Result<u64, XenError> {
+        loop {
+            match self.entry(address, level) {
+                Ok((machine_address, _)) => return Ok(machine_address),
+                Err(missing) => {
+                    let (frame, mapped) = frames.table_frame()?;
+                    let mut batch = Batch::new(SELF);
+                    // SAFETY: an unused frame becomes a table, which nothing writes any more.
+                    unsafe {
+                        self.hook(&mut batch, address, missing, frame, mapped)?;
+                        batch.flush()?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the page at `mapped` (of `frame`) read-only, and the table for `address` below the entry of `level`.
+    ///
+    /// # Safety
+    /// The page holds valid entries, and nothing writes to it from now on.
+    pub(crate) unsafe fn hook(
+        self,
+        batch: &mut Batch,
+        address: usize,
+        level: u32,
+        frame: Mfn,
+        mapped: usize,
+    ) -> Result<(), XenError> {
+        let missing = |_| XenError::Exhausted;
+        let (own, _) = self.entry(mapped, 1).map_err(missing)?;
+        let (above, _) = self.entry(address, level).map_err(missing)?;
+        // SAFETY: by the caller.
+        unsafe {
+            batch.set(own, Entry::constant(frame))?;
+            batch.set(above, Entry::table(frame))
+        }
+    }
+}
+
+/// The pages of `address..address + count * PAGE_SIZE`.
+pub(crate) fn pages(address: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |page| address + page * PAGE_SIZE)
+}

@@ -1,0 +1,311 @@
+//! Exceptions: a report on the console, then the domain crashes. And the probes with which tests ask what is mapped how. Floor 2.
+//!
+//! Unsafe because it is assembly, and because the report reads stack frames that may be damaged.
+
+use crate::hypercall::{self, number};
+use crate::memory::layout;
+use core::arch::global_asm;
+use core::fmt::Write;
+use xen_pv_sys::arch_x86::{FLAT_KERNEL_CS, TrapInfo};
+use xen_pv_sys::callback::{CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, Register};
+
+// Xen pushes this, and enters the stub with %rsp at its lower end (an error code only where the exception has one):
+//
+//     ss, rsp, rflags, cs, rip, [error code], r11, rcx
+//
+// The stubs turn it into `Frame`. While a probe runs, any exception only ends the probe: the frame is dropped, as in boot.rs.
+global_asm!(
+    r#"
+    .macro trap vector, has_error
+    oxidom_trap_\vector:
+        pop  %rcx
+        pop  %r11
+        .if \has_error == 0
+        push $0
+        .endif
+        push $\vector
+        jmp  oxidom_trap
+    .endm
+
+    .section .text.oxidom_trap, "ax", @progbits
+    trap 0, 0
+    trap 1, 0
+    trap 3, 0
+    trap 4, 0
+    trap 5, 0
+    trap 6, 0
+    trap 7, 0
+    trap 8, 1
+    trap 10, 1
+    trap 11, 1
+    trap 12, 1
+    trap 13, 1
+    trap 14, 1
+    trap 16, 0
+    trap 17, 1
+    trap 18, 0
+    trap 19, 0
+    .purgem trap
+
+oxidom_trap:
+    cld
+    cmpq $0, oxidom_probe_stack(%rip)
+    jne  oxidom_probe_failed
+    push %rax
+    push %rcx
+    push %rdx
+    push %rbx
+    push %rbp
+    push %rsi
+    push %rdi
+    push %r8
+    push %r9
+    push %r10
+    push %r11
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    mov  %rsp, %rdi
+    and  $-16, %rsp
+    call oxidom_fault
+    ud2
+
+    # bool oxidom_probe(address: %rdi, kind: %esi): 0 reads a byte, 1 writes back what it read, 2 calls.
+    .globl oxidom_probe
+oxidom_probe:
+    push %rbp
+    mov  %rsp, %rbp
+    push %rbx
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    mov  %rsp, oxidom_probe_stack(%rip)
+    cmp  $1, %esi
+    ja   2f
+    movb (%rdi), %al
+    jb   3f
+    movb %al, (%rdi)
+    jmp  3f
+2:  call *%rdi
+3:  mov  $1, %eax
+4:  movq $0, oxidom_probe_stack(%rip)
+    pop  %r15
+    pop  %r14
+    pop  %r13
+    pop  %r12
+    pop  %rbx
+    pop  %rbp
+    ret
+oxidom_probe_failed:
+    mov  oxidom_probe_stack(%rip), %rsp
+    xor  %eax, %eax
+    jmp  4b
+
+    .section .bss.oxidom_probe_stack, "aw", @nobits
+    .balign 8
+oxidom_probe_stack:
+    .skip 8
+    .text
+"#,
+    options(att_syntax)
+);
+
+/// What the stubs leave on the stack.
+#[repr(C)]
+struct Frame {
+    r15: u64,
+    r14: u64,
+    r13: u64,
+    r12: u64,
+    r11: u64,
+    r10: u64,
+    r9: u64,
+    r8: u64,
+    rdi: u64,
+    rsi: u64,
+    rbp: u64,
+    rbx: u64,
+    rdx: u64,
+    rcx: u64,
+    rax: u64,
+    vector: u64,
+    error: u64,
+    rip: u64,
+    cs: u64,
+    rflags: u64,
+    rsp: u64,
+    ss: u64,
+}
+
+macro_rules! traps {
+    ($($vector:literal $stub:ident,)*) => {
+        unsafe extern "C" { $(fn $stub();)* }
+        /// The trap table, in the order of vectors, with the end mark that Xen asks for.
+        fn table() -> [TrapInfo; [$($vector),*].len() + 1] {
+            [$(entry($vector, $stub as *const () as u64),)* entry(0, 0)]
+        }
+    };
+}
+
+traps! {
+    0 oxidom_trap_0, 1 oxidom_trap_1, 3 oxidom_trap_3, 4 oxidom_trap_4, 5 oxidom_trap_5, 6 oxidom_trap_6, 7 oxidom_trap_7,
+    8 oxidom_trap_8, 10 oxidom_trap_10, 11 oxidom_trap_11, 12 oxidom_trap_12, 13 oxidom_trap_13, 14 oxidom_trap_14,
+    16 oxidom_trap_16, 17 oxidom_trap_17, 18 oxidom_trap_18, 19 oxidom_trap_19,
+}
+
+const fn entry(vector: u8, address: u64) -> TrapInfo {
+    TrapInfo { vector, flags: 0, cs: if address == 0 { 0 } else { FLAT_KERNEL_CS }, padding: 0, address }
+}
+
+unsafe extern "C" {
+    fn oxidom_upcall();
+    fn oxidom_failsafe();
+    fn oxidom_probe(address: usize, kind: u32) -> bool;
+}
+
+/// Registers the trap table and the upcall.
+pub(crate) fn install() {
+    let table = table();
+    // SAFETY: a terminated array of trap_info, which Xen copies; the stubs are made for it.
+    unsafe {
+        hypercall::call2::<{ number::SET_TRAP_TABLE }>(table.as_ptr() as u64, 0);
+    }
+    let callbacks = [
+        (CALLBACKTYPE_EVENT, oxidom_upcall as *const () as u64),
+        (CALLBACKTYPE_FAILSAFE, oxidom_failsafe as *const () as u64),
+    ];
+    for (kind, address) in callbacks {
+        let mut argument = Register { kind, flags: 0, padding: 0, address };
+        // SAFETY: the operation's struct; the entry points are made for it.
+        let result = unsafe { hypercall::operation::<{ number::CALLBACK_OP }, _>(CALLBACKOP_REGISTER, &mut argument) };
+        if let Err(error) = result {
+            panic!("cannot register callback {kind}: {error:?}");
+        }
+    }
+}
+
+/// Reports an exception and crashes the domain.
+///
+/// # Safety
+/// Called by the stubs only.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn oxidom_fault(frame: &Frame) -> ! {
+    let mut console = crate::console::Emergency::enter();
+    let _ = writeln!(
+        console,
+        "fault: {} (vector {}, error {:#x}), address {:#018x}",
+        name(frame.vector),
+        frame.vector,
+        frame.error,
+        crate::events::fault_address(),
+    );
+    registers(&mut console, frame);
+    let _ = writeln!(console, "  at {:#018x}", frame.rip);
+    backtrace(&mut console, frame.rbp);
+    hypercall::exit(hypercall::Exit::Crash)
+}
+
+fn name(vector: u64) -> &'static str {
+    match vector {
+        0 => "divide error",
+        1 => "debug",
+        3 => "breakpoint",
+        4 => "overflow",
+        5 => "bound range",
+        6 => "invalid opcode",
+        7 => "device not available",
+        8 => "double fault",
+        10 => "invalid TSS",
+        11 => "segment not present",
+        12 => "stack segment",
+        13 => "general protection",
+        14 => "page fault",
+        16 => "x87 floating point",
+        17 => "alignment check",
+        18 => "machine check",
+        19 => "SIMD floating point",
+        _ => "unknown exception",
+    }
+}
+
+fn registers(out: &mut impl Write, frame: &Frame) {
+    let lines = [
+        [("rip", frame.rip), ("rsp", frame.rsp), ("flg", frame.rflags), ("cs ", frame.cs)],
+        [("rax", frame.rax), ("rbx", frame.rbx), ("rcx", frame.rcx), ("rdx", frame.rdx)],
+        [("rsi", frame.rsi), ("rdi", frame.rdi), ("rbp", frame.rbp), ("ss ", frame.ss)],
+        [("r8 ", frame.r8), ("r9 ", frame.r9), ("r10", frame.r10), ("r11", frame.r11)],
+        [("r12", frame.r12), ("r13", frame.r13), ("r14", frame.r14), ("r15", frame.r15)],
+    ];
+    for line in lines {
+        for (name, value) in line {
+            let _ = write!(out, " {name} {value:016x}");
+        }
+        let _ = writeln!(out);
+    }
+}
+
+/// Prints `  at 0x...`, 16 hexadecimal digits, for each return address on the chain of frame pointers, innermost first, for
+/// `cargo xtask symbolize`. It follows only what lies inside our stack and text, so a damaged chain ends the list, no more.
+pub(crate) fn backtrace(out: &mut impl Write, first: u64) {
+    const FRAMES_MAX: usize = 64;
+    let stack = layout::stack();
+    let mut pointer = first as usize;
+    for _ in 0..FRAMES_MAX {
+        if !pointer.is_multiple_of(8) || !stack.contains(&pointer) || pointer + 16 > stack.end {
+            return;
+        }
+        // SAFETY: two words inside our stack, which is mapped.
+        let (next, address) = unsafe {
+            let words = pointer as *const usize;
+            (words.read_volatile(), words.wrapping_add(1).read_volatile())
+        };
+        if !layout::text().contains(&address) {
+            return;
+        }
+        let _ = writeln!(out, "  at {address:#018x}");
+        if next <= pointer {
+            return;
+        }
+        pointer = next;
+    }
+}
+
+/// What a probe does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reads a byte.
+    Read,
+    /// Writes back the byte that it read.
+    Write,
+}
+
+/// Whether memory can be accessed so: for tests of what is mapped how. A fault on the way is caught.
+pub fn probe(address: usize, access: Access) -> bool {
+    // SAFETY: the byte that is there stays; a fault is caught by the stubs.
+    unsafe { oxidom_probe(address, access as u32) }
+}
+
+/// Whether the first byte of a page can be executed, for the same tests.
+pub fn probe_execution(page: &crate::memory::Page) -> bool {
+    const RETURN: u8 = 0xc3;
+    const CALL: u32 = 2;
+    page.write(0, &[RETURN]);
+    // SAFETY: what is executed, if it can be, is a return.
+    unsafe { oxidom_probe(layout::address_of(page.pfn()), CALL) }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(information: &core::panic::PanicInfo<'_>) -> ! {
+    let first: u64;
+    // SAFETY: reads a register.
+    unsafe {
+        core::arch::asm!("mov {}, rbp", out(reg) first, options(nomem, nostack, preserves_flags));
+    }
+    let mut console = crate::console::Emergency::enter();
+    let _ = writeln!(console, "{information}");
+    backtrace(&mut console, first);
+    hypercall::exit(hypercall::Exit::Crash)
+}

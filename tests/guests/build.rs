@@ -1,0 +1,5 @@
+//! Links the test image.
+
+fn main() {
+    image_link::image();
+}
