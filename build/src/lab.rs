@@ -36,24 +36,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut config = LabConfig::new(arguments.row);
     config.shell = arguments.script.is_none();
     for pair in &arguments.files {
-        let (file, path) = pair
-            .split_once('=')
-            .with_context(|| format!("--put {pair}: write FILE=PATH"))?;
+        let (file, path) = pair.split_once('=').with_context(|| format!("--put {pair}: write FILE=PATH"))?;
         config.put(path, 0o755, file.as_ref())?;
     }
     if arguments.user_network {
-        config
-            .nics
-            .iter_mut()
-            .for_each(|nic| nic.network = Network::User);
+        config.nics.iter_mut().for_each(|nic| nic.network = Network::User);
     }
     eprintln!("lab: booting Xen {} with dom0", arguments.row.xen());
     let lab = Lab::boot(&config)?;
-    eprintln!(
-        "lab: dom0 ready after {:.1} s ({:.1} s of its own time)",
-        lab.boot_time.as_secs_f64(),
-        lab.dom0_uptime
-    );
+    eprintln!("lab: dom0 ready after {:.1} s ({:.1} s of its own time)", lab.boot_time.as_secs_f64(), lab.dom0_uptime);
     lab.machine().mirror_console(arguments.console);
     match &arguments.script {
         Some(script) => run_script(&lab, script, Duration::from_secs(arguments.timeout)),

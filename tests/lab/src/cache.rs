@@ -11,14 +11,9 @@ pub fn directory() -> Result<PathBuf> {
         Some(path) => PathBuf::from(path),
         None => target_directory().join("lab"),
     };
-    fs::create_dir_all(&path).with_context(|| {
-        format!(
-            "creating the cache {}; set OXIDOM_CACHE to a writable place",
-            path.display()
-        )
-    })?;
-    path.canonicalize()
-        .with_context(|| format!("finding {}", path.display()))
+    fs::create_dir_all(&path)
+        .with_context(|| format!("creating the cache {}; set OXIDOM_CACHE to a writable place", path.display()))?;
+    path.canonicalize().with_context(|| format!("finding {}", path.display()))
 }
 
 /// Cargo's target directory for the workspace that this program was built from.
@@ -36,7 +31,6 @@ pub fn workspace() -> PathBuf {
 pub fn lock(name: &str) -> Result<File> {
     let path = directory()?.join(format!("{name}.lock"));
     let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-    file.lock()
-        .with_context(|| format!("locking {}", path.display()))?;
+    file.lock().with_context(|| format!("locking {}", path.display()))?;
     Ok(file)
 }

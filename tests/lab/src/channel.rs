@@ -57,12 +57,7 @@ impl Channel {
             // Hanging up on those who wait tells them.
             lock(&receivers).clear();
         });
-        Ok(Self {
-            output: Mutex::new(stream),
-            waiting,
-            next: AtomicU32::new(1),
-            ready,
-        })
+        Ok(Self { output: Mutex::new(stream), waiting, next: AtomicU32::new(1), ready })
     }
 
     /// Waits a while for the agent to say that the toolstack is up; gives dom0's uptime then, in seconds.
@@ -70,10 +65,7 @@ impl Channel {
         match self.ready.recv_timeout(wait) {
             Ok(frame) => {
                 let text = String::from_utf8_lossy(&frame.payload).into_owned();
-                Ok(text
-                    .split(' ')
-                    .next()
-                    .and_then(|uptime| uptime.parse().ok()))
+                Ok(text.split(' ').next().and_then(|uptime| uptime.parse().ok()))
             }
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => bail!("the channel to dom0 ended"),
@@ -81,19 +73,11 @@ impl Channel {
     }
 
     /// Sends a request and waits for its answer, showing output as it comes to `watch`.
-    pub fn ask(
-        &self,
-        kind: Kind,
-        payload: Vec<u8>,
-        timeout: Duration,
-        mut watch: impl FnMut(&[u8]),
-    ) -> Result<Answer> {
+    pub fn ask(&self, kind: Kind, payload: Vec<u8>, timeout: Duration, mut watch: impl FnMut(&[u8])) -> Result<Answer> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = channel();
         lock(&self.waiting).insert(id, sender);
-        Frame::new(kind, id, payload)
-            .write(&mut *lock(&self.output))
-            .context("the channel to dom0 is gone")?;
+        Frame::new(kind, id, payload).write(&mut *lock(&self.output)).context("the channel to dom0 is gone")?;
         let deadline = Instant::now() + timeout;
         let mut output = Vec::new();
         let result = loop {
@@ -102,31 +86,20 @@ impl Channel {
                     watch(&frame.payload);
                     output.extend_from_slice(&frame.payload);
                 }
-                Ok(Frame {
-                    kind: Kind::Exit,
-                    payload,
-                    ..
-                }) => {
+                Ok(Frame { kind: Kind::Exit, payload, .. }) => {
                     let status = payload.try_into().map_or(-1, i32::from_le_bytes);
                     break Ok(Answer { status, output });
                 }
                 Ok(frame) => {
-                    break Err(anyhow::anyhow!(
-                        "the agent in dom0: {}",
-                        String::from_utf8_lossy(&frame.payload)
-                    ));
+                    break Err(anyhow::anyhow!("the agent in dom0: {}", String::from_utf8_lossy(&frame.payload)));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     break Err(anyhow::anyhow!("dom0 or QEMU ended meanwhile"));
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    Frame::new(Kind::Kill, id, [])
-                        .write(&mut *lock(&self.output))
-                        .ok();
+                    Frame::new(Kind::Kill, id, []).write(&mut *lock(&self.output)).ok();
                     let said = String::from_utf8_lossy(&output);
-                    break Err(anyhow::anyhow!(
-                        "no end within {timeout:?}; it had written:\n{said}"
-                    ));
+                    break Err(anyhow::anyhow!("no end within {timeout:?}; it had written:\n{said}"));
                 }
             }
         };

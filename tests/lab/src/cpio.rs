@@ -28,23 +28,12 @@ impl Archive {
 
     /// Adds a file.
     pub fn file(&mut self, path: &str, mode: u32, content: impl Into<Vec<u8>>) -> &mut Self {
-        self.insert(
-            path,
-            Node::File {
-                mode,
-                content: content.into(),
-            },
-        )
+        self.insert(path, Node::File { mode, content: content.into() })
     }
 
     /// Adds a symbolic link.
     pub fn link(&mut self, path: &str, target: &str) -> &mut Self {
-        self.insert(
-            path,
-            Node::Link {
-                target: target.to_owned(),
-            },
-        )
+        self.insert(path, Node::Link { target: target.to_owned() })
     }
 
     /// Adds a character device.
@@ -61,9 +50,7 @@ impl Archive {
         let path = path.trim_matches('/');
         for (index, _) in path.match_indices('/') {
             if let Some(parent) = path.get(..index) {
-                self.nodes
-                    .entry(parent.to_owned())
-                    .or_insert(Node::Directory);
+                self.nodes.entry(parent.to_owned()).or_insert(Node::Directory);
             }
         }
         self.nodes.insert(path.to_owned(), node);
@@ -76,26 +63,10 @@ impl Archive {
         for (inode, (path, node)) in (1..).zip(&self.nodes) {
             match node {
                 Node::Directory => append(&mut bytes, inode, path, DIRECTORY | 0o755, (0, 0), b""),
-                Node::File { mode, content } => {
-                    append(&mut bytes, inode, path, FILE | mode, (0, 0), content)
-                }
-                Node::Link { target } => append(
-                    &mut bytes,
-                    inode,
-                    path,
-                    LINK | 0o777,
-                    (0, 0),
-                    target.as_bytes(),
-                ),
+                Node::File { mode, content } => append(&mut bytes, inode, path, FILE | mode, (0, 0), content),
+                Node::Link { target } => append(&mut bytes, inode, path, LINK | 0o777, (0, 0), target.as_bytes()),
                 Node::CharacterDevice { major, minor } => {
-                    append(
-                        &mut bytes,
-                        inode,
-                        path,
-                        CHARACTER_DEVICE | 0o600,
-                        (*major, *minor),
-                        b"",
-                    );
+                    append(&mut bytes, inode, path, CHARACTER_DEVICE | 0o600, (*major, *minor), b"");
                 }
             }
         }
@@ -104,31 +75,10 @@ impl Archive {
     }
 }
 
-fn append(
-    bytes: &mut Vec<u8>,
-    inode: u32,
-    path: &str,
-    mode: u32,
-    device: (u32, u32),
-    content: &[u8],
-) {
+fn append(bytes: &mut Vec<u8>, inode: u32, path: &str, mode: u32, device: (u32, u32), content: &[u8]) {
     let pad = |bytes: &mut Vec<u8>| bytes.resize(bytes.len().next_multiple_of(4), 0);
     // Fields: inode, mode, uid, gid, links, mtime, size, device of the file (2), device itself (2), length of name, checksum.
-    let fields = [
-        inode,
-        mode,
-        0,
-        0,
-        1,
-        0,
-        content.len() as u32,
-        0,
-        0,
-        device.0,
-        device.1,
-        path.len() as u32 + 1,
-        0,
-    ];
+    let fields = [inode, mode, 0, 0, 1, 0, content.len() as u32, 0, 0, device.0, device.1, path.len() as u32 + 1, 0];
     bytes.extend_from_slice(b"070701");
     for field in fields {
         bytes.extend_from_slice(format!("{field:08x}").as_bytes());
@@ -147,16 +97,10 @@ mod tests {
     #[test]
     fn parents_come_first_and_everything_is_aligned() {
         let mut archive = Archive::default();
-        archive
-            .file("/etc/lab/x", 0o644, "abc")
-            .link("bin", "usr/bin")
-            .character_device("/dev/console", 5, 1);
+        archive.file("/etc/lab/x", 0o644, "abc").link("bin", "usr/bin").character_device("/dev/console", 5, 1);
         let bytes = archive.finish();
         let text = String::from_utf8(bytes.clone()).expect("this archive is ASCII");
-        let place = |name: &str| {
-            text.find(name)
-                .unwrap_or_else(|| panic!("{name} is missing"))
-        };
+        let place = |name: &str| text.find(name).unwrap_or_else(|| panic!("{name} is missing"));
         assert!(place("etc\0") < place("etc/lab\0") && place("etc/lab\0") < place("etc/lab/x\0"));
         assert_eq!(bytes.len() % 4, 0);
         for (index, _) in text.match_indices("070701") {

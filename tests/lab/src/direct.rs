@@ -27,10 +27,7 @@ pub enum Verdict {
 impl Verdict {
     /// The verdict of the last line that starts with `Test result:`, as XTF prints it.
     pub fn parse(console: &str) -> Self {
-        let line = console
-            .lines()
-            .rev()
-            .find_map(|line| line.split_once("Test result:").map(|(_, rest)| rest.trim()));
+        let line = console.lines().rev().find_map(|line| line.split_once("Test result:").map(|(_, rest)| rest.trim()));
         match line.and_then(|line| line.split([' ', ':']).next()) {
             Some("SUCCESS") => Self::Success,
             Some("SKIP") => Self::Skip,
@@ -65,13 +62,7 @@ pub struct Report {
 }
 
 /// Boots `image` as dom0 with `memory` MiB and waits for its result.
-pub fn run(
-    row: Row,
-    image: &Path,
-    arguments: &str,
-    memory: u32,
-    timeout: Duration,
-) -> Result<Report> {
+pub fn run(row: Row, image: &Path, arguments: &str, memory: u32, timeout: Duration) -> Result<Report> {
     machine::ensure_qemu()?;
     let tree = Tree::prepare(row)?;
     let config = MachineConfig {
@@ -87,11 +78,7 @@ pub fn run(
     // The wait fails when the image dies first; the console then says what there is to say.
     machine.wait_for("Test result:", timeout).ok();
     let console = machine.console();
-    Ok(Report {
-        verdict: Verdict::parse(&console),
-        console,
-        elapsed: start.elapsed(),
-    })
+    Ok(Report { verdict: Verdict::parse(&console), console, elapsed: start.elapsed() })
 }
 
 #[cfg(test)]
@@ -104,10 +91,7 @@ mod tests {
             ("(XEN) x\nTest result: SUCCESS\n", Verdict::Success),
             ("Test result: SKIP: no NIC\n", Verdict::Skip),
             ("Test result: ERROR\n", Verdict::Error),
-            (
-                "[d0] Test result: FAILURE\n(XEN) hardware domain shutdown",
-                Verdict::Failure,
-            ),
+            ("[d0] Test result: FAILURE\n(XEN) hardware domain shutdown", Verdict::Failure),
             ("Test result: \n", Verdict::Crash),
             ("", Verdict::Crash),
         ];

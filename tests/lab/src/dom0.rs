@@ -12,6 +12,7 @@ use crate::channel::{Answer, Channel};
 use crate::machine::{self, Disk, Machine, MachineConfig, Network, Nic};
 use crate::packages::{Row, Tree};
 use crate::root::{self, Extra};
+use wire::Wire;
 
 /// How long a command may take if nothing else is said: generous, as machines differ.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,7 +26,7 @@ pub struct LabConfig {
     pub memory: u32,
     /// Dom0's memory, in MiB.
     pub dom0_memory: u32,
-    /// Emulated NICs; relative paths of their sockets are in the lab's directory.
+    /// Emulated NICs.
     pub nics: Vec<Nic>,
     /// Emulated NVMe disks.
     pub disks: Vec<Disk>,
@@ -42,7 +43,7 @@ pub struct LabConfig {
 }
 
 impl LabConfig {
-    /// A machine of 3 GiB with a dom0 of 768 MiB and one e1000e at `00:03.0`, its wire's sockets `n0.qemu` and `n0.wire`.
+    /// A machine of 3 GiB with a dom0 of 768 MiB and one e1000e at `00:03.0` on a wire.
     pub fn new(row: Row) -> Self {
         Self {
             row,
@@ -61,11 +62,7 @@ impl LabConfig {
     /// Puts a file of the host into dom0's root.
     pub fn put(&mut self, path: &str, mode: u32, file: &Path) -> Result<&mut Self> {
         let content = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-        self.files.push(Extra {
-            path: path.to_owned(),
-            mode,
-            content,
-        });
+        self.files.push(Extra { path: path.to_owned(), mode, content });
         Ok(self)
     }
 }
@@ -77,10 +74,7 @@ impl Nic {
             model: "e1000e".to_owned(),
             slot: 3 + index,
             mac: format!("52:54:00:12:34:{:02x}", 0x56 + index),
-            network: Network::Wire {
-                qemu: format!("n{index}.qemu").into(),
-                wire: format!("n{index}.wire").into(),
-            },
+            network: Network::Wire(Box::new(wire::Config::new("", index))),
         }
     }
 }
@@ -106,10 +100,7 @@ impl Output {
 
 impl From<Answer> for Output {
     fn from(answer: Answer) -> Self {
-        Self {
-            status: answer.status,
-            stdout: String::from_utf8_lossy(&answer.output).into_owned(),
-        }
+        Self { status: answer.status, stdout: String::from_utf8_lossy(&answer.output).into_owned() }
     }
 }
 
@@ -124,6 +115,8 @@ pub struct GuestConfig {
     pub vifs: Vec<String>,
     /// Each a `pci` in `xl`'s words, as `00:04.0`.
     pub pci: Vec<String>,
+    /// The kernel: `/boot/vmlinux`, or `/boot/vmlinuz` as Debian packs it.
+    pub kernel: String,
     /// The root: `/boot/guest.img` or `/boot/driver.img`.
     pub root: String,
     /// `guest` or `driver`.
@@ -140,6 +133,7 @@ impl GuestConfig {
             memory: 96,
             vifs: Vec::new(),
             pci: Vec::new(),
+            kernel: "/boot/vmlinux".to_owned(),
             root: "/boot/guest.img".to_owned(),
             role: "guest".to_owned(),
             more: String::new(),
@@ -156,22 +150,9 @@ impl GuestConfig {
 /// The text of the config, as `xl` reads it.
 impl fmt::Display for GuestConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name,
-            memory,
-            root,
-            role,
-            more,
-            ..
-        } = self;
-        writeln!(
-            f,
-            "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/boot/vmlinuz\"\nramdisk = \"{root}\""
-        )?;
-        writeln!(
-            f,
-            "memory = {memory}\nvcpus = 1\nextra = \"console=hvc0 rdinit=/init lab.role={role}\""
-        )?;
+        let Self { name, memory, kernel, root, role, more, .. } = self;
+        writeln!(f, "name = \"{name}\"\ntype = \"pv\"\nkernel = \"{kernel}\"\nramdisk = \"{root}\"")?;
+        writeln!(f, "memory = {memory}\nvcpus = 1\nextra = \"console=hvc0 rdinit=/init quiet lab.role={role}\"")?;
         writeln!(f, "vif = {:?}\npci = {:?}\n{more}", self.vifs, self.pci)
     }
 }
@@ -182,6 +163,8 @@ pub struct Lab {
     machine: Machine,
     row: Row,
     nics: Vec<Nic>,
+    /// After the machine: QEMU is their peer.
+    wires: Vec<Option<Wire>>,
     /// From QEMU's start to the toolstack's readiness.
     pub boot_time: Duration,
     /// Dom0's own uptime then.
@@ -190,7 +173,26 @@ pub struct Lab {
 
 impl Lab {
     /// Prepares the row's root and boots it; returns when the toolstack answers.
+    ///
+    /// QEMU's software emulation now and then spoils a register of a booting dom0, which then crashes before anything of ours
+    /// has run. Such a boot is tried again, and said.
     pub fn boot(config: &LabConfig) -> Result<Self> {
+        const ATTEMPTS: u32 = 3;
+        let mut attempt = 1;
+        loop {
+            match Self::boot_once(config) {
+                Err(error) if attempt < ATTEMPTS && error.is::<Dom0Died>() => {
+                    attempt += 1;
+                    eprintln!(
+                        "lab: {error}\nlab: dom0 died before its toolstack was up; attempt {attempt} of {ATTEMPTS}"
+                    );
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn boot_once(config: &LabConfig) -> Result<Self> {
         machine::ensure_qemu()?;
         let tree = Tree::prepare(config.row)?;
         let directory = machine::temporary_directory()?;
@@ -198,22 +200,12 @@ impl Lab {
         let mut files = config.files.clone();
         if config.driver_root {
             let content = root::driver(&tree, &[])?;
-            files.push(Extra {
-                path: "boot/driver.img".to_owned(),
-                mode: 0o644,
-                content,
-            });
+            files.push(Extra { path: "boot/driver.img".to_owned(), mode: 0o644, content });
         }
         let initramfs = directory.path().join("dom0.img");
         fs::write(&initramfs, root::dom0(&tree, &guest, &files)?)?;
         let port = directory.path().join("port");
-        let mut nics = config.nics.clone();
-        for nic in &mut nics {
-            if let Network::Wire { qemu, wire } = &mut nic.network {
-                *qemu = directory.path().join(&*qemu);
-                *wire = directory.path().join(&*wire);
-            }
-        }
+        let (nics, wires) = start_wires(&config.nics, directory.path())?;
         let memory = config.dom0_memory;
         let shell = if config.shell { " lab.shell=1" } else { "" };
         let machine_config = MachineConfig {
@@ -232,14 +224,7 @@ impl Lab {
         let machine = Machine::start(&machine_config, directory)?;
         let channel = Channel::connect(&port).map_err(|error| error.context(machine.console()))?;
         let dom0_uptime = wait_ready(&machine, &channel)?;
-        Ok(Self {
-            channel,
-            machine,
-            row: config.row,
-            nics,
-            boot_time: start.elapsed(),
-            dom0_uptime,
-        })
+        Ok(Self { channel, machine, row: config.row, nics, wires, boot_time: start.elapsed(), dom0_uptime })
     }
 
     /// The row that was booted.
@@ -247,9 +232,15 @@ impl Lab {
         self.row
     }
 
-    /// The machine's NICs, with the paths of their sockets.
+    /// The machine's NICs, as QEMU has them.
     pub fn nics(&self) -> &[Nic] {
         &self.nics
+    }
+
+    /// The wire that the machine's `index`th NIC is on.
+    pub fn wire(&self, index: usize) -> Result<&Wire> {
+        let wire = self.wires.get(index).and_then(Option::as_ref);
+        wire.with_context(|| format!("the machine's NIC {index} is not on a wire of the lab"))
     }
 
     /// The machine, for its console.
@@ -270,29 +261,18 @@ impl Lab {
     /// Runs a shell command in dom0 that may take longer, or must not take as long.
     pub fn run_for(&self, command: &str, timeout: Duration) -> Result<Output> {
         let answer = self.channel.ask(Kind::Run, command.into(), timeout, |_| ());
-        answer
-            .map(Output::from)
-            .with_context(|| format!("in dom0: {command}"))
+        answer.map(Output::from).with_context(|| format!("in dom0: {command}"))
     }
 
     /// Runs a shell command in dom0 and passes its output on as it comes.
-    pub fn run_watched(
-        &self,
-        command: &str,
-        timeout: Duration,
-        watch: impl FnMut(&[u8]),
-    ) -> Result<Output> {
+    pub fn run_watched(&self, command: &str, timeout: Duration, watch: impl FnMut(&[u8])) -> Result<Output> {
         let answer = self.channel.ask(Kind::Run, command.into(), timeout, watch);
-        answer
-            .map(Output::from)
-            .with_context(|| format!("in dom0: {command}"))
+        answer.map(Output::from).with_context(|| format!("in dom0: {command}"))
     }
 
     /// Runs a shell command in dom0 that must succeed; gives its output.
     pub fn must(&self, command: &str) -> Result<String> {
-        self.run(command)?
-            .success()
-            .with_context(|| format!("in dom0: {command}"))
+        self.run(command)?.success().with_context(|| format!("in dom0: {command}"))
     }
 
     /// Writes a file in dom0.
@@ -306,9 +286,7 @@ impl Lab {
     /// Reads a file of dom0.
     pub fn get(&self, path: &str) -> Result<Vec<u8>> {
         let answer = self.channel.ask(Kind::Get, path.into(), PATIENCE, |_| ());
-        Ok(answer
-            .with_context(|| format!("reading {path} in dom0"))?
-            .output)
+        Ok(answer.with_context(|| format!("reading {path} in dom0"))?.output)
     }
 
     /// Asks until the command succeeds; gives its output then.
@@ -317,26 +295,18 @@ impl Lab {
         let script = format!(
             "while ! {{ {command}; }} >/tmp/.wait.$$ 2>&1; do usleep 20000; done; cat /tmp/.wait.$$; rm /tmp/.wait.$$"
         );
-        self.run_for(&script, timeout)?
-            .success()
-            .with_context(|| format!("in dom0: {command}"))
+        self.run_for(&script, timeout)?.success().with_context(|| format!("in dom0: {command}"))
     }
 
     /// Waits until a xenstore node has a value.
     pub fn wait_for_node(&self, path: &str, value: &str, timeout: Duration) -> Result<()> {
-        self.wait_until(
-            &format!("test \"$(xenstore-read {path})\" = \"{value}\""),
-            timeout,
-        )
-        .map(drop)
+        self.wait_until(&format!("test \"$(xenstore-read {path})\" = \"{value}\""), timeout).map(drop)
     }
 
     /// The number of a domain.
     pub fn domain_id(&self, name: &str) -> Result<u32> {
         let text = self.must(&format!("xl domid {name}"))?;
-        text.trim()
-            .parse()
-            .with_context(|| format!("xl domid says '{text}'"))
+        text.trim().parse().with_context(|| format!("xl domid says '{text}'"))
     }
 
     /// What a domain has written to its console since its creation.
@@ -346,19 +316,11 @@ impl Lab {
     }
 
     /// Waits until a domain's console has said the text.
-    pub fn wait_for_console(
-        &self,
-        domain: &str,
-        needle: &str,
-        timeout: Duration,
-    ) -> Result<String> {
+    pub fn wait_for_console(&self, domain: &str, needle: &str, timeout: Duration) -> Result<String> {
         let command = format!("grep -m1 -F -- '{needle}' /var/log/xen/console/guest-{domain}.log");
         self.wait_until(&command, timeout).with_context(|| {
             let console = self.console(domain).unwrap_or_default();
-            format!(
-                "{domain} never said '{needle}'; its console's end:\n{}",
-                machine::tail(console.as_bytes(), 40)
-            )
+            format!("{domain} never said '{needle}'; its console's end:\n{}", machine::tail(console.as_bytes(), 40))
         })
     }
 
@@ -370,55 +332,71 @@ impl Lab {
         let guest = self.guest(&config.name)?;
         guest.run("true").with_context(|| {
             let console = self.console(&config.name).unwrap_or_default();
-            format!(
-                "{} did not come up; its console's end:\n{}",
-                config.name,
-                machine::tail(console.as_bytes(), 40)
-            )
+            format!("{} did not come up; its console's end:\n{}", config.name, machine::tail(console.as_bytes(), 40))
         })?;
         Ok(guest)
     }
 
     /// A Linux guest that exists.
     pub fn guest(&self, name: &str) -> Result<Guest<'_>> {
-        Ok(Guest {
-            lab: self,
-            id: self.domain_id(name)?,
-            name: name.to_owned(),
-        })
+        Ok(Guest { lab: self, id: self.domain_id(name)?, name: name.to_owned() })
     }
 
     /// Makes a NIC assignable to a domain; gives its address in `xl`'s words.
     pub fn make_assignable(&self, nic: usize) -> Result<String> {
-        let bdf = self
-            .nics
-            .get(nic)
-            .with_context(|| format!("the machine has no NIC {nic}"))?
-            .bdf();
-        self.must(&format!(
-            "xl pci-assignable-list | grep -q {bdf} || xl pci-assignable-add {bdf}"
-        ))?;
+        let bdf = self.nics.get(nic).with_context(|| format!("the machine has no NIC {nic}"))?.bdf();
+        self.must(&format!("xl pci-assignable-list | grep -q {bdf} || xl pci-assignable-add {bdf}"))?;
         Ok(bdf)
+    }
+}
+
+/// Starts the wires, each on a socket in the directory, and gives the NICs as QEMU is to connect them.
+fn start_wires(nics: &[Nic], directory: &Path) -> Result<(Vec<Nic>, Vec<Option<Wire>>)> {
+    let mut connected = nics.to_vec();
+    let mut wires = Vec::new();
+    for (index, nic) in connected.iter_mut().enumerate() {
+        let mut started = None;
+        if let Network::Wire(config) = &nic.network {
+            let path = directory.join(format!("n{index}"));
+            let config = wire::Config { ports: vec![path.clone()], ..(**config).clone() };
+            started = Some(Wire::start(config).context("starting a wire")?);
+            nic.network = Network::Socket(path);
+        }
+        wires.push(started);
+    }
+    Ok((connected, wires))
+}
+
+/// Dom0 crashed, or never spoke, before its toolstack was up.
+#[derive(Debug)]
+struct Dom0Died {
+    why: String,
+    console: String,
+}
+
+impl std::error::Error for Dom0Died {}
+
+impl fmt::Display for Dom0Died {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dom0 did not come up: {}; the console's end:\n{}", self.why, self.console)
     }
 }
 
 fn wait_ready(machine: &Machine, channel: &Channel) -> Result<f64> {
     let deadline = Instant::now() + PATIENCE;
-    let failed = |why: &str| {
-        anyhow::anyhow!(
-            "dom0 did not come up: {why}; the console's end:\n{}",
-            machine::tail(machine.console().as_bytes(), 60)
-        )
-    };
+    let died = |why: &str| Dom0Died { why: why.to_owned(), console: machine::tail(machine.console().as_bytes(), 60) };
     while Instant::now() < deadline {
         match channel.poll_ready(Duration::from_millis(200)) {
             Ok(Some(uptime)) => return Ok(uptime),
             Ok(None) if machine.is_running() => {}
-            Ok(None) => return Err(failed("QEMU ended")),
-            Err(error) => return Err(failed(&error.to_string())),
+            Ok(None) => return Err(died("QEMU ended").into()),
+            Err(error) => return Err(died(&error.to_string()).into()),
+        }
+        if machine.has_said("Hardware Dom0 crashed") {
+            return Err(died("it crashed").into());
         }
     }
-    Err(failed("no word from its agent"))
+    Err(died("no word from its agent").into())
 }
 
 /// A Linux guest that takes commands.
@@ -446,19 +424,12 @@ impl Guest<'_> {
 
     /// Runs a shell command in the guest with another patience.
     pub fn run_for(&self, command: &str, timeout: Duration) -> Result<Output> {
-        let answer =
-            self.lab
-                .channel
-                .ask(Kind::Guest, encode_guest(self.id, command), timeout, |_| ());
-        answer
-            .map(Output::from)
-            .with_context(|| format!("in {}: {command}", self.name))
+        let answer = self.lab.channel.ask(Kind::Guest, encode_guest(self.id, command), timeout, |_| ());
+        answer.map(Output::from).with_context(|| format!("in {}: {command}", self.name))
     }
 
     /// Runs a shell command in the guest that must succeed; gives its output.
     pub fn must(&self, command: &str) -> Result<String> {
-        self.run(command)?
-            .success()
-            .with_context(|| format!("in {}: {command}", self.name))
+        self.run(command)?.success().with_context(|| format!("in {}: {command}", self.name))
     }
 }

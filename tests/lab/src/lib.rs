@@ -9,6 +9,7 @@ pub mod channel;
 pub mod cpio;
 pub mod direct;
 pub mod dom0;
+mod kernel;
 pub mod machine;
 pub mod modules;
 pub mod packages;

@@ -19,13 +19,10 @@ use tempfile::TempDir;
 pub enum Network {
     /// QEMU's own: DHCP, gateway 10.0.2.2. For trying things.
     User,
-    /// Ethernet frames as datagrams between two unix sockets: QEMU's, and that of the program at the wire's far end.
-    Wire {
-        /// The socket that QEMU binds.
-        qemu: PathBuf,
-        /// The socket that the wire binds.
-        wire: PathBuf,
-    },
+    /// Ethernet frames as a stream on a unix socket, on which somebody listens before QEMU starts.
+    Socket(PathBuf),
+    /// A wire of the lab's own; its `ports` are the lab's to choose.
+    Wire(Box<wire::Config>),
 }
 
 /// An emulated NIC.
@@ -109,10 +106,7 @@ struct Text {
 /// A directory for a machine's sockets and images, removed when it is dropped or when the lab is interrupted.
 pub fn temporary_directory() -> Result<TempDir> {
     clean_up_on_signals();
-    let directory = tempfile::Builder::new()
-        .prefix("oxidom-lab-")
-        .tempdir()
-        .context("making a temporary directory")?;
+    let directory = tempfile::Builder::new().prefix("oxidom-lab-").tempdir().context("making a temporary directory")?;
     lock(&DIRECTORIES).push(directory.path().to_owned());
     Ok(directory)
 }
@@ -154,11 +148,7 @@ impl Machine {
     pub fn start(config: &MachineConfig, directory: TempDir) -> Result<Self> {
         ensure_qemu()?;
         let mut command = dying_with_us("qemu-system-x86_64");
-        command
-            .args(arguments(config))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(arguments(config)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // The kernel's parent-death signal follows the thread, not the process: one thread stays for as long as the machine.
         let (keeper, kept) = std::sync::mpsc::channel::<()>();
         let (started, start) = std::sync::mpsc::channel();
@@ -166,9 +156,7 @@ impl Machine {
             started.send(command.spawn()).ok();
             kept.recv().ok();
         });
-        let mut child = start
-            .recv()?
-            .context("starting qemu-system-x86_64 by setpriv")?;
+        let mut child = start.recv()?.context("starting qemu-system-x86_64 by setpriv")?;
         let input = child.stdin.take().context("QEMU's stdin")?;
         let console = Arc::new(Console::default());
         let log = File::create(directory.path().join("console.log"))?;
@@ -176,13 +164,7 @@ impl Machine {
         let errors = child.stderr.take().context("QEMU's stderr")?;
         let reader = Arc::clone(&console);
         thread::spawn(move || follow(output, errors, log, &reader));
-        Ok(Self {
-            console,
-            input: Mutex::new(input),
-            child: Arc::new(Mutex::new(child)),
-            directory,
-            _keeper: keeper,
-        })
+        Ok(Self { console, input: Mutex::new(input), child: Arc::new(Mutex::new(child)), directory, _keeper: keeper })
     }
 
     /// The machine's directory.
@@ -193,6 +175,11 @@ impl Machine {
     /// All that the serial console said: Xen's lines and dom0's.
     pub fn console(&self) -> String {
         String::from_utf8_lossy(&lock(&self.console.text).bytes).into_owned()
+    }
+
+    /// Whether the console has said the text.
+    pub fn has_said(&self, needle: &str) -> bool {
+        lock(&self.console.text).bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
     }
 
     /// Shows the serial console on our own stdout from now on.
@@ -214,45 +201,24 @@ impl Machine {
         let mut seen = 0;
         loop {
             let fresh = text.bytes.get(seen..).unwrap_or_default();
-            if let Some(place) = fresh
-                .windows(needle.len())
-                .position(|window| window == needle.as_bytes())
-            {
+            if let Some(place) = fresh.windows(needle.len()).position(|window| window == needle.as_bytes()) {
                 // The line may not be whole yet.
-                let line_start = text
-                    .bytes
-                    .get(..seen + place)
-                    .and_then(|head| head.iter().rposition(|byte| *byte == b'\n'));
-                let line = text
-                    .bytes
-                    .get(line_start.map_or(0, |start| start + 1)..)
-                    .unwrap_or_default();
+                let line_start =
+                    text.bytes.get(..seen + place).and_then(|head| head.iter().rposition(|byte| *byte == b'\n'));
+                let line = text.bytes.get(line_start.map_or(0, |start| start + 1)..).unwrap_or_default();
                 if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-                    return Ok(String::from_utf8_lossy(line.get(..end).unwrap_or_default())
-                        .trim_end()
-                        .to_owned());
+                    return Ok(String::from_utf8_lossy(line.get(..end).unwrap_or_default()).trim_end().to_owned());
                 }
             }
             seen = seen.max(text.bytes.len().saturating_sub(needle.len() + 4096));
             let left = deadline.saturating_duration_since(Instant::now());
             if text.ended {
-                bail!(
-                    "QEMU ended before '{needle}' was seen; the console's end:\n{}",
-                    tail(&text.bytes, 40)
-                );
+                bail!("QEMU ended before '{needle}' was seen; the console's end:\n{}", tail(&text.bytes, 40));
             }
             if left.is_zero() {
-                bail!(
-                    "'{needle}' was not seen within {timeout:?}; the console's end:\n{}",
-                    tail(&text.bytes, 40)
-                );
+                bail!("'{needle}' was not seen within {timeout:?}; the console's end:\n{}", tail(&text.bytes, 40));
             }
-            text = self
-                .console
-                .grown
-                .wait_timeout(text, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            text = self.console.grown.wait_timeout(text, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -272,9 +238,7 @@ impl Machine {
 
     /// Whether QEMU runs.
     pub fn is_running(&self) -> bool {
-        lock(&self.child)
-            .try_wait()
-            .is_ok_and(|status| status.is_none())
+        lock(&self.child).try_wait().is_ok_and(|status| status.is_none())
     }
 }
 
@@ -326,25 +290,12 @@ fn follow(mut output: impl Read, mut errors: impl Read, mut log: File, console: 
 fn arguments(config: &MachineConfig) -> Vec<String> {
     // In -initrd a comma separates modules, and two of them stand for one.
     let quote = |text: &str| text.replace(',', ",,");
-    let mut modules = format!(
-        "{} {}",
-        config.kernel.display(),
-        quote(&config.kernel_arguments)
-    );
+    let mut modules = format!("{} {}", config.kernel.display(), quote(&config.kernel_arguments));
     if let Some(initramfs) = &config.initramfs {
         modules += &format!(",{}", initramfs.display());
     }
-    let mut arguments: Vec<String> = [
-        "-nodefaults",
-        "-M",
-        "q35,kernel-irqchip=split",
-        "-smp",
-        "1",
-        "-accel",
-        "tcg",
-    ]
-    .map(str::to_owned)
-    .into();
+    let mut arguments: Vec<String> =
+        ["-nodefaults", "-M", "q35,kernel-irqchip=split", "-smp", "1", "-accel", "tcg"].map(str::to_owned).into();
     let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
     add("-cpu", "max,smap=off,xsave=off".into());
     add("-m", config.memory.to_string());
@@ -353,52 +304,27 @@ fn arguments(config: &MachineConfig) -> Vec<String> {
     add("-chardev", "stdio,id=console,signal=off".into());
     add("-serial", "chardev:console".into());
     add("-kernel", config.hypervisor.display().to_string());
-    add(
-        "-append",
-        format!(
-            "console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all {}",
-            config.xen_arguments
-        ),
-    );
+    add("-append", format!("console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all {}", config.xen_arguments));
     add("-initrd", modules);
     add("-device", "intel-iommu,intremap=on".into());
     for (index, nic) in config.nics.iter().enumerate() {
         let network = match &nic.network {
             Network::User => format!("user,id=n{index}"),
-            Network::Wire { qemu, wire } => {
-                let (qemu, wire) = (qemu.display(), wire.display());
-                format!(
-                    "dgram,id=n{index},local.type=unix,local.path={qemu},remote.type=unix,remote.path={wire}"
-                )
+            Network::Socket(path) => {
+                format!("stream,id=n{index},server=off,addr.type=unix,addr.path={}", path.display())
             }
+            // The lab has replaced it by its socket; without one, a NIC without a cable.
+            Network::Wire(_) => format!("hubport,id=n{index},hubid={index}"),
         };
         add("-netdev", network);
-        add(
-            "-device",
-            format!(
-                "{},netdev=n{index},mac={},addr={},bus=pcie.0",
-                nic.model, nic.mac, nic.slot
-            ),
-        );
+        add("-device", format!("{},netdev=n{index},mac={},addr={},bus=pcie.0", nic.model, nic.mac, nic.slot));
     }
     for (index, disk) in config.disks.iter().enumerate() {
-        add(
-            "-drive",
-            format!(
-                "file={},if=none,id=d{index},format=raw",
-                disk.image.display()
-            ),
-        );
-        add(
-            "-device",
-            format!("nvme,drive=d{index},serial=lab{index},addr={}", disk.slot),
-        );
+        add("-drive", format!("file={},if=none,id=d{index},format=raw", disk.image.display()));
+        add("-device", format!("nvme,drive=d{index},serial=lab{index},addr={}", disk.slot));
     }
     if let Some(port) = &config.port {
-        add(
-            "-chardev",
-            format!("socket,id=port,path={},server=on,wait=off", port.display()),
-        );
+        add("-chardev", format!("socket,id=port,path={},server=on,wait=off", port.display()));
         add("-device", "virtio-serial-pci,addr=1e".into());
         add("-device", "virtserialport,chardev=port,name=lab".into());
     }
@@ -409,20 +335,12 @@ fn arguments(config: &MachineConfig) -> Vec<String> {
 
 /// Installs QEMU where it is missing: the one thing that the lab needs on the host beyond what builds it.
 pub fn ensure_qemu() -> Result<()> {
-    if Command::new("qemu-system-x86_64")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok()
+    if Command::new("qemu-system-x86_64").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
     {
         return Ok(());
     }
     let install = "apt-get install -y --no-install-recommends qemu-system-x86";
-    let is_root = Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
     eprintln!("lab: qemu-system-x86_64 is missing; running {install}");
     let mut words = install.split(' ');
     if !is_root {

@@ -79,40 +79,18 @@ impl Modules {
     /// Reads the modules of a tree.
     pub fn read(tree: &Path) -> Result<Self> {
         let base = tree.join("usr/lib/modules");
-        let directory = fs::read_dir(&base)?
-            .next()
-            .context("a tree without modules")??
-            .path();
-        let release = directory
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let directory = fs::read_dir(&base)?.next().context("a tree without modules")??.path();
+        let release = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut modules = BTreeMap::new();
         for file in files(&directory)? {
             if file.extension().is_some_and(|extension| extension == "ko") {
-                let path = file
-                    .strip_prefix(&directory)?
-                    .to_string_lossy()
-                    .into_owned();
-                let depends = depends(&fs::read(&file)?)
-                    .with_context(|| format!("reading {}", file.display()))?;
-                modules.insert(
-                    name_of(&path),
-                    Module {
-                        path,
-                        file,
-                        depends,
-                    },
-                );
+                let path = file.strip_prefix(&directory)?.to_string_lossy().into_owned();
+                let depends = depends(&fs::read(&file)?).with_context(|| format!("reading {}", file.display()))?;
+                modules.insert(name_of(&path), Module { path, file, depends });
             }
         }
         let builtin = fs::read_to_string(directory.join("modules.builtin")).unwrap_or_default();
-        Ok(Self {
-            release,
-            modules,
-            builtin: builtin.lines().map(name_of).collect(),
-        })
+        Ok(Self { release, modules, builtin: builtin.lines().map(name_of).collect() })
     }
 
     /// The named modules and all that they need, each after what it depends on: path below the root, and file.
@@ -123,23 +101,19 @@ impl Modules {
         }
         let modules = order.iter().filter_map(|name| self.modules.get(name));
         Ok(modules
-            .map(|module| {
-                (
-                    format!("/lib/modules/{}/{}", self.release, module.path),
-                    module.file.clone(),
-                )
-            })
+            .map(|module| (format!("/lib/modules/{}/{}", self.release, module.path), module.file.clone()))
             .collect())
     }
 
     fn visit(&self, name: &str, order: &mut Vec<String>) -> Result<()> {
-        if order.iter().any(|known| known == name)
-            || self.builtin.iter().any(|builtin| builtin == name)
-        {
+        if order.iter().any(|known| known == name) || self.builtin.iter().any(|builtin| builtin == name) {
             return Ok(());
         }
         let module = self.modules.get(name).with_context(|| {
-            format!("the kernel {} has no module {name}, or the lab does not keep it: see `modules::wanted`", self.release)
+            format!(
+                "the kernel {} has no module {name}, or the lab does not keep it: see `modules::wanted`",
+                self.release
+            )
         })?;
         for dependency in &module.depends {
             self.visit(dependency, order)?;
@@ -157,18 +131,11 @@ impl Modules {
         let mut text = String::new();
         for module in order.iter().filter_map(|name| self.modules.get(name)) {
             // modprobe loads the line's dependencies from the last to the first.
-            let needs = module
-                .depends
-                .iter()
-                .map(String::as_str)
-                .collect::<Vec<_>>();
+            let needs = module.depends.iter().map(String::as_str).collect::<Vec<_>>();
             let mut needs = self.closure(&needs)?;
             needs.reverse();
             let prefix = format!("/lib/modules/{}/", self.release);
-            let needs: Vec<_> = needs
-                .iter()
-                .map(|(path, _)| path.trim_start_matches(&prefix))
-                .collect();
+            let needs: Vec<_> = needs.iter().map(|(path, _)| path.trim_start_matches(&prefix)).collect();
             text += &format!("{}: {}\n", module.path, needs.join(" "));
         }
         Ok(text)
@@ -178,9 +145,7 @@ impl Modules {
 /// `kernel/net/xen-netfront.ko` is called `xen_netfront`.
 fn name_of(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
-    file.split_once(".ko")
-        .map_or(file, |(name, _)| name)
-        .replace('-', "_")
+    file.split_once(".ko").map_or(file, |(name, _)| name).replace('-', "_")
 }
 
 /// What a module's `.modinfo` says that it depends on.
@@ -190,28 +155,15 @@ fn depends(module: &[u8]) -> Result<Vec<String>> {
         return Ok(Vec::new());
     };
     let text = String::from_utf8_lossy(section.data()?).into_owned();
-    let depends = text
-        .split('\0')
-        .find_map(|entry| entry.strip_prefix("depends="))
-        .unwrap_or("");
-    Ok(depends
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(|name| name.replace('-', "_"))
-        .collect())
+    let depends = text.split('\0').find_map(|entry| entry.strip_prefix("depends=")).unwrap_or("");
+    Ok(depends.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")).collect())
 }
 
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in
-        fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?
-    {
+    for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
         let path = entry?.path();
-        if path.is_dir() {
-            found.extend(files(&path)?)
-        } else {
-            found.push(path)
-        }
+        if path.is_dir() { found.extend(files(&path)?) } else { found.push(path) }
     }
     Ok(found)
 }

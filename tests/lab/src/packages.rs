@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{cache, modules};
+use crate::{cache, kernel, modules};
 
 /// A row of the matrix: which Debian the hypervisor, the toolstack and the kernel come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,20 +54,8 @@ impl Row {
 
     fn packages(self) -> Vec<String> {
         let xen = self.xen();
-        let mut packages = vec![
-            format!("xen-hypervisor-{xen}-amd64"),
-            format!("xen-utils-{xen}"),
-        ];
-        packages.extend(
-            [
-                "linux-image-amd64",
-                "busybox-static",
-                "libgcc-s1",
-                "iproute2",
-                "bash",
-            ]
-            .map(str::to_owned),
-        );
+        let mut packages = vec![format!("xen-hypervisor-{xen}-amd64"), format!("xen-utils-{xen}")];
+        packages.extend(["linux-image-amd64", "busybox-static", "libgcc-s1", "iproute2", "bash"].map(str::to_owned));
         packages
     }
 }
@@ -88,7 +76,7 @@ impl std::fmt::Display for Row {
 }
 
 /// Changes when what is unpacked, or how, changes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The unpacked packages of a row: what is needed of them, with `/bin`, `/sbin` and `/lib*` merged into `/usr`.
 #[derive(Clone, Debug)]
@@ -121,8 +109,13 @@ impl Tree {
         self.path.join("boot/xen")
     }
 
-    /// The kernel as Debian packs it.
+    /// The kernel, uncompressed: neither Xen nor `xl` has to do that under emulation.
     pub fn kernel(&self) -> PathBuf {
+        self.path.join("boot/vmlinux")
+    }
+
+    /// The kernel as Debian packs it.
+    pub fn packed_kernel(&self) -> PathBuf {
         self.path.join("boot/vmlinuz")
     }
 }
@@ -130,15 +123,8 @@ impl Tree {
 /// The mirror and the key ring for a private apt.
 fn sources(row: Row) -> Result<String> {
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    ensure!(
-        Path::new(keyring).exists(),
-        "{keyring} is missing; install the package debian-archive-keyring"
-    );
-    Ok(format!(
-        "deb [signed-by={keyring}] {} {} main\n",
-        mirror()?,
-        row.suite()
-    ))
+    ensure!(Path::new(keyring).exists(), "{keyring} is missing; install the package debian-archive-keyring");
+    Ok(format!("deb [signed-by={keyring}] {} {} main\n", mirror()?, row.suite()))
 }
 
 /// Where the host's apt finds Debian's main archive, or `$OXIDOM_MIRROR`.
@@ -147,26 +133,19 @@ fn mirror() -> Result<String> {
         return Ok(mirror);
     }
     let format = "$(COMPONENT) $(RELEASE) $(ORIGIN)/$(LABEL) $(REPO_URI)";
-    let output = Command::new("apt-get")
-        .args(["indextargets", "--format", format, "Created-By: Packages"])
-        .output()
-        .context("apt-get does not run: the lab is made of Debian packages and needs a Debian host, or a container of one")?;
+    let output =
+        Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]).output().context(
+            "apt-get does not run: the lab is made of Debian packages and needs a Debian host, or a container of one",
+        )?;
     let codename = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let codename = codename
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-        .unwrap_or("none")
-        .to_owned();
+    let codename =
+        codename.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("none").to_owned();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let found = text.lines().find_map(|line| {
-        let [component, release, origin, uri] =
-            line.splitn(4, ' ').collect::<Vec<_>>().try_into().ok()?;
-        (component == "main" && (origin == "Debian/Debian" || release == codename))
-            .then(|| uri.to_owned())
+        let [component, release, origin, uri] = line.splitn(4, ' ').collect::<Vec<_>>().try_into().ok()?;
+        (component == "main" && (origin == "Debian/Debian" || release == codename)).then(|| uri.to_owned())
     });
-    found.ok_or_else(|| {
-        anyhow!("apt knows no Debian main archive; set OXIDOM_MIRROR to the URI of one")
-    })
+    found.ok_or_else(|| anyhow!("apt knows no Debian main archive; set OXIDOM_MIRROR to the URI of one"))
 }
 
 /// Has apt resolve and download the row's packages; gives their files.
@@ -179,12 +158,7 @@ fn download(row: Row, base: &Path) -> Result<Vec<PathBuf>> {
     let d = base.join("apt");
     let d = d.display();
     // Nothing of the host's apt is read but its proxy, which is a fact of the network.
-    let proxy = String::from_utf8(
-        Command::new("apt-config")
-            .args(["dump", "Acquire::http::Proxy"])
-            .output()?
-            .stdout,
-    )?;
+    let proxy = String::from_utf8(Command::new("apt-config").args(["dump", "Acquire::http::Proxy"]).output()?.stdout)?;
     let config = base.join("apt/apt.conf");
     fs::write(
         &config,
@@ -205,11 +179,8 @@ Acquire::Languages "none"; Acquire::Retries "3"; Debug::NoLocking "true"; quiet 
     arguments.extend(packages.iter().map(String::as_str));
     apt(&config, &arguments, &bar)?;
     bar.finish_and_clear();
-    let mut files: Vec<_> = fs::read_dir(&archives)?
-        .collect::<io::Result<Vec<_>>>()?
-        .iter()
-        .map(fs::DirEntry::path)
-        .collect();
+    let mut files: Vec<_> =
+        fs::read_dir(&archives)?.collect::<io::Result<Vec<_>>>()?.iter().map(fs::DirEntry::path).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
     files.sort();
     Ok(files)
@@ -217,9 +188,7 @@ Acquire::Languages "none"; Acquire::Retries "3"; Debug::NoLocking "true"; quiet 
 
 fn bar(message: &str) -> ProgressBar {
     let bar = ProgressBar::new(100).with_message(message.to_owned());
-    if let Ok(style) =
-        ProgressStyle::with_template("{spinner} {msg} {wide_bar} {percent}% {elapsed}")
-    {
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {percent}% {elapsed}") {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(200));
@@ -244,9 +213,7 @@ fn apt(config: &Path, arguments: &[&str], bar: &ProgressBar) -> Result<()> {
     });
     for line in BufReader::new(child.stdout.take().context("apt-get's stdout")?).lines() {
         let line = line?;
-        let percent = line
-            .strip_prefix("dlstatus:")
-            .and_then(|rest| rest.split(':').nth(1)?.parse::<f64>().ok());
+        let percent = line.strip_prefix("dlstatus:").and_then(|rest| rest.split(':').nth(1)?.parse::<f64>().ok());
         if let Some(percent) = percent {
             bar.set_position(percent as u64);
         }
@@ -272,19 +239,14 @@ fn unpack(archives: &[PathBuf], tree: &Path) -> Result<()> {
     let bar = bar("unpacking packages");
     bar.set_length(archives.len() as u64);
     for archive in archives {
-        unpack_package(archive, &part)
-            .with_context(|| format!("unpacking {}", archive.display()))?;
+        unpack_package(archive, &part).with_context(|| format!("unpacking {}", archive.display()))?;
         bar.inc(1);
     }
     bar.set_message("kernel and modules");
     let boot = part.join("boot");
     for entry in fs::read_dir(&boot).context("no kernel among the packages")? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with("xen-") && name.ends_with(".gz") {
             let mut image = Vec::new();
             flate2::read::GzDecoder::new(fs::File::open(&path)?).read_to_end(&mut image)?;
@@ -293,10 +255,9 @@ fn unpack(archives: &[PathBuf], tree: &Path) -> Result<()> {
             fs::rename(&path, boot.join("vmlinuz"))?;
         }
     }
-    ensure!(
-        boot.join("xen").exists() && boot.join("vmlinuz").exists(),
-        "the packages hold no hypervisor or no kernel"
-    );
+    ensure!(boot.join("xen").exists() && boot.join("vmlinuz").exists(), "the packages hold no hypervisor or no kernel");
+    let kernel = kernel::extract(&fs::read(boot.join("vmlinuz"))?).context("Debian's kernel")?;
+    fs::write(boot.join("vmlinux"), kernel)?;
     modules::decompress(&part)?;
     fs::rename(&part, tree)?;
     bar.finish_and_clear();
@@ -326,10 +287,7 @@ fn unpack_package(archive: &Path, tree: &Path) -> Result<()> {
                 let mut content = Vec::new();
                 entry.read_to_end(&mut content)?;
                 fs::write(&target, content)?;
-                fs::set_permissions(
-                    &target,
-                    fs::Permissions::from_mode(entry.header().mode()? & 0o777 | 0o600),
-                )?;
+                fs::set_permissions(&target, fs::Permissions::from_mode(entry.header().mode()? & 0o777 | 0o600))?;
             }
             tar::EntryType::Symlink => {
                 let link = entry.link_name()?.context("a link to nowhere")?;
@@ -338,8 +296,7 @@ fn unpack_package(archive: &Path, tree: &Path) -> Result<()> {
             }
             tar::EntryType::Link => {
                 let link = entry.link_name()?.context("a link to nowhere")?;
-                let source =
-                    merged(&link).with_context(|| format!("a link to {}", link.display()))?;
+                let source = merged(&link).with_context(|| format!("a link to {}", link.display()))?;
                 fs::copy(tree.join(source), &target)?;
             }
             _ => {}
@@ -354,48 +311,26 @@ fn unpack_package(archive: &Path, tree: &Path) -> Result<()> {
 
 /// The path in a merged `/usr`; none if it would leave the tree.
 fn merged(path: &Path) -> Option<PathBuf> {
-    let parts: Vec<_> = path
-        .components()
-        .filter(|part| *part != Component::CurDir)
-        .collect();
-    if !parts
-        .iter()
-        .all(|part| matches!(part, Component::Normal(_)))
-    {
+    let parts: Vec<_> = path.components().filter(|part| *part != Component::CurDir).collect();
+    if !parts.iter().all(|part| matches!(part, Component::Normal(_))) {
         return None;
     }
     let path: PathBuf = parts.iter().collect();
     let first = parts.first()?.as_os_str().to_str()?;
-    Some(if ["bin", "sbin", "lib", "lib64"].contains(&first) {
-        Path::new("usr").join(path)
-    } else {
-        path
-    })
+    Some(if ["bin", "sbin", "lib", "lib64"].contains(&first) { Path::new("usr").join(path) } else { path })
 }
 
 /// Whether a file of a package can be of use in the lab: documentation, locales and most modules cannot.
 fn wanted(path: &Path) -> bool {
     let text = path.to_string_lossy();
-    if let Some(module) = text
-        .strip_prefix("usr/lib/modules/")
-        .and_then(|rest| rest.split_once('/'))
-    {
+    if let Some(module) = text.strip_prefix("usr/lib/modules/").and_then(|rest| rest.split_once('/')) {
         return modules::wanted(module.1);
     }
-    let prefixes = [
-        "usr/bin/",
-        "usr/sbin/",
-        "usr/lib/x86_64-linux-gnu/lib",
-        "usr/lib/x86_64-linux-gnu/ld-",
-        "usr/lib64/ld-",
-    ];
+    let prefixes =
+        ["usr/bin/", "usr/sbin/", "usr/lib/x86_64-linux-gnu/lib", "usr/lib/x86_64-linux-gnu/ld-", "usr/lib64/ld-"];
     let more = ["usr/lib/xen-", "etc/xen/", "boot/vmlinuz-", "boot/xen-"];
     let never = text.contains("python") || text.contains("xen-shim") || text.ends_with(".efi");
-    !never
-        && prefixes
-            .iter()
-            .chain(&more)
-            .any(|prefix| text.starts_with(prefix))
+    !never && prefixes.iter().chain(&more).any(|prefix| text.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -404,14 +339,8 @@ mod tests {
 
     #[test]
     fn paths_are_merged_and_stay_inside() {
-        assert_eq!(
-            merged(Path::new("./lib/x")),
-            Some(PathBuf::from("usr/lib/x"))
-        );
-        assert_eq!(
-            merged(Path::new("./usr/lib/x")),
-            Some(PathBuf::from("usr/lib/x"))
-        );
+        assert_eq!(merged(Path::new("./lib/x")), Some(PathBuf::from("usr/lib/x")));
+        assert_eq!(merged(Path::new("./usr/lib/x")), Some(PathBuf::from("usr/lib/x")));
         assert_eq!(merged(Path::new("./etc/../../x")), None);
         assert_eq!(merged(Path::new("/etc/x")), None);
     }
@@ -425,11 +354,9 @@ mod tests {
         ] {
             assert!(wanted(Path::new(path)), "{path}");
         }
-        for path in [
-            "usr/share/doc/xen/x",
-            "usr/lib/modules/6.1/kernel/drivers/gpu/drm/i915/i915.ko",
-            "usr/bin/python3",
-        ] {
+        for path in
+            ["usr/share/doc/xen/x", "usr/lib/modules/6.1/kernel/drivers/gpu/drm/i915/i915.ko", "usr/bin/python3"]
+        {
             assert!(!wanted(Path::new(path)), "{path}");
         }
     }

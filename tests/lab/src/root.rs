@@ -31,28 +31,11 @@ const DOM0_MODULES: [&str; 9] = [
 /// Loaded at a guest's start.
 const GUEST_MODULES: [&str; 3] = ["xenfs", "xen-netfront", "xen-blkfront"];
 /// Loaded at a Linux driver domain's start; its NIC driver is left to `modprobe`, as a bridge must be made first.
-const DRIVER_MODULES: [&str; 8] = [
-    "xenfs",
-    "xen-evtchn",
-    "xen-gntdev",
-    "xen-gntalloc",
-    "xen-privcmd",
-    "xen-netback",
-    "xen-pcifront",
-    "bridge",
-];
+const DRIVER_MODULES: [&str; 8] =
+    ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xen-netback", "xen-pcifront", "bridge"];
 /// There for `modprobe` in each domain.
-const EXTRA_MODULES: [&str; 9] = [
-    "e1000e",
-    "igb",
-    "nvme",
-    "bridge",
-    "loop",
-    "xen-pcifront",
-    "xen-netback",
-    "xen-blkback",
-    "xen-blkfront",
-];
+const EXTRA_MODULES: [&str; 9] =
+    ["e1000e", "igb", "nvme", "bridge", "loop", "xen-pcifront", "xen-netback", "xen-blkback", "xen-blkfront"];
 
 /// A file to be put into a root.
 #[derive(Clone, Debug)]
@@ -65,11 +48,12 @@ pub struct Extra {
     pub content: Vec<u8>,
 }
 
-/// A dom0's root: the toolstack, the kernel for guests as `/boot/vmlinuz`, their root as `/boot/guest.img`.
+/// A dom0's root: the toolstack, the kernel for guests as `/boot/vmlinux`, and as Debian packs it, `/boot/vmlinuz`, their root as `/boot/guest.img`.
 pub fn dom0(tree: &Tree, guest: &[u8], extra: &[Extra]) -> Result<Vec<u8>> {
     let mut archive = with_toolstack(tree, "dom0", &DOM0_MODULES)?;
     archive
-        .file("boot/vmlinuz", 0o644, fs::read(tree.kernel())?)
+        .file("boot/vmlinux", 0o644, fs::read(tree.kernel())?)
+        .file("boot/vmlinuz", 0o644, fs::read(tree.packed_kernel())?)
         .file("boot/guest.img", 0o644, guest);
     add(&mut archive, extra);
     Ok(archive.finish())
@@ -98,34 +82,17 @@ fn add(archive: &mut Archive, extra: &[Extra]) {
 /// What every Linux domain has: the agent as `/init`, busybox, modules.
 fn base(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> {
     let mut archive = Archive::default();
-    for directory in [
-        "dev",
-        "proc",
-        "sys",
-        "run",
-        "tmp",
-        "root",
-        "var/log/xen/console",
-        "var/lib/xen",
-        "mnt",
-    ] {
+    for directory in ["dev", "proc", "sys", "run", "tmp", "root", "var/log/xen/console", "var/lib/xen", "mnt"] {
         archive.directory(directory);
     }
     for name in ["bin", "sbin", "lib", "lib64"] {
         archive.link(name, &format!("usr/{name}"));
     }
-    archive
-        .link("var/run", "/run")
-        .link("var/lock", "/run/lock")
-        .character_device("dev/console", 5, 1);
+    archive.link("var/run", "/run").link("var/lock", "/run/lock").character_device("dev/console", 5, 1);
     let path = format!("/usr/lib/xen-{}/bin:/usr/sbin:/usr/bin", tree.row.xen());
     archive
         .file("init", 0o755, agent()?)
-        .file(
-            "etc/profile",
-            0o644,
-            format!("export PATH={path} PS1='\\h# '\n"),
-        )
+        .file("etc/profile", 0o644, format!("export PATH={path} PS1='\\h# '\n"))
         .file("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n")
         .file("etc/group", 0o644, "root:x:0:\n")
         .file("etc/hostname", 0o644, format!("{role}\n"));
@@ -144,32 +111,20 @@ fn add_modules(archive: &mut Archive, tree: &Tree, role: &str, loaded: &[&str]) 
         // `/lib` is a link: write where it leads.
         archive.file(&format!("usr{path}"), 0o644, fs::read(file)?);
     }
-    archive.file(
-        &format!("usr/lib/modules/{}/modules.dep", modules.release),
-        0o644,
-        modules.dep(&all)?,
-    );
+    archive.file(&format!("usr/lib/modules/{}/modules.dep", modules.release), 0o644, modules.dep(&all)?);
     Ok(())
 }
 
 /// Busybox with a link for each of its commands that the archive does not have already.
 fn add_busybox(archive: &mut Archive, tree: &Tree) -> Result<()> {
     let busybox = tree.path.join("usr/bin/busybox");
-    archive.file(
-        "usr/bin/busybox",
-        0o755,
-        fs::read(&busybox).context("no busybox among the packages")?,
-    );
+    archive.file("usr/bin/busybox", 0o755, fs::read(&busybox).context("no busybox among the packages")?);
     let output = Command::new(&busybox)
         .arg("--list-full")
         .output()
         .context("running Debian's static busybox on this machine")?;
     for path in String::from_utf8_lossy(&output.stdout).lines() {
-        let path = if path.starts_with("usr/") {
-            path.to_owned()
-        } else {
-            format!("usr/{path}")
-        };
+        let path = if path.starts_with("usr/") { path.to_owned() } else { format!("usr/{path}") };
         if !archive.contains(&path) {
             archive.link(&path, "/usr/bin/busybox");
         }
@@ -196,12 +151,7 @@ fn with_toolstack(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> 
         ["usr/bin", "usr/sbin"]
             .iter()
             .map(|directory| format!("{directory}/{name}"))
-            .find(|path| {
-                tree.path
-                    .join(path)
-                    .symlink_metadata()
-                    .is_ok_and(|metadata| metadata.is_file())
-            })
+            .find(|path| tree.path.join(path).symlink_metadata().is_ok_and(|metadata| metadata.is_file()))
     }));
     let mut libraries = BTreeMap::new();
     for program in &programs {
@@ -221,33 +171,18 @@ fn with_toolstack(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> 
     for (name, file) in libraries {
         archive.file(&format!("{LIBRARIES}/{name}"), 0o755, fs::read(file)?);
     }
-    archive.link(
-        &format!("usr/lib64/{LOADER}"),
-        &format!("/{LIBRARIES}/{LOADER}"),
-    );
+    archive.link(&format!("usr/lib64/{LOADER}"), &format!("/{LIBRARIES}/{LOADER}"));
     for entry in fs::read_dir(tree.path.join("etc/xen/scripts"))? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         archive.file(&format!("etc/xen/scripts/{name}"), 0o755, fs::read(path)?);
     }
-    archive.file(
-        "etc/xen/xl.conf",
-        0o644,
-        "autoballoon=\"off\"\nclaim_mode=1\n",
-    );
+    archive.file("etc/xen/xl.conf", 0o644, "autoballoon=\"off\"\nclaim_mode=1\n");
     Ok(archive)
 }
 
 /// Adds what the ELF file needs, and what that needs.
-fn collect_libraries(
-    tree: &Path,
-    content: &[u8],
-    found: &mut BTreeMap<String, PathBuf>,
-) -> Result<()> {
+fn collect_libraries(tree: &Path, content: &[u8], found: &mut BTreeMap<String, PathBuf>) -> Result<()> {
     for name in needed(content)? {
         if name != LOADER && !found.contains_key(&name) {
             let file = library(tree, &name)?;
@@ -262,29 +197,18 @@ fn collect_libraries(
 fn needed(content: &[u8]) -> Result<Vec<String>> {
     use object::elf::{DT_NEEDED, DT_NULL};
     let file = object::File::parse(content)?;
-    let data = |name| {
-        file.section_by_name(name)
-            .map(|section| section.data())
-            .transpose()
-    };
+    let data = |name| file.section_by_name(name).map(|section| section.data()).transpose();
     let (Some(dynamic), Some(strings)) = (data(".dynamic")?, data(".dynstr")?) else {
         return Ok(Vec::new());
     };
     let mut names = Vec::new();
     for entry in dynamic.chunks_exact(16) {
         let (tag, value) = entry.split_at(8);
-        let word = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .rev()
-                .fold(0_u64, |word, byte| word << 8 | u64::from(*byte))
-        };
+        let word = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |word, byte| word << 8 | u64::from(*byte));
         match u32::try_from(word(tag)) {
             Ok(DT_NULL) => break,
             Ok(DT_NEEDED) => {
-                let name = strings
-                    .get(word(value) as usize..)
-                    .context("a name outside of .dynstr")?;
+                let name = strings.get(word(value) as usize..).context("a name outside of .dynstr")?;
                 let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
                 names.push(String::from_utf8_lossy(name).into_owned());
             }
@@ -306,29 +230,11 @@ fn agent() -> Result<Vec<u8>> {
     let target = "x86_64-unknown-linux-gnu";
     let status = Command::new(cargo)
         .current_dir(cache::workspace())
-        .args([
-            "rustc",
-            "--quiet",
-            "--package",
-            "lab-agent",
-            "--bin",
-            "lab-agent",
-            "--release",
-            "--target",
-            target,
-        ])
-        .args([
-            "--",
-            "-C",
-            "target-feature=+crt-static",
-            "-C",
-            "strip=symbols",
-        ])
+        .args(["rustc", "--quiet", "--package", "lab-agent", "--bin", "lab-agent", "--release", "--target", target])
+        .args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"])
         .status()
         .context("starting cargo to build the lab's agent")?;
     ensure!(status.success(), "the lab's agent does not build: {status}");
-    let path = cache::target_directory()
-        .join(target)
-        .join("release/lab-agent");
+    let path = cache::target_directory().join(target).join("release/lab-agent");
     fs::read(&path).with_context(|| format!("reading {}", path.display()))
 }
