@@ -25,30 +25,17 @@ pub struct Pool(Rc<Pages>);
 impl Pool {
     /// A pool over all pages of `memory` (at most `u32::MAX`; those without a frame are left out).
     pub fn new(memory: Box<dyn PageArray>) -> Self {
-        let frames: Vec<Mfn> = (0..memory.len())
-            .map_while(|index| memory.frame(index))
-            .collect();
+        let frames: Vec<Mfn> = (0..memory.len()).map_while(|index| memory.frame(index)).collect();
         let references = frames.iter().map(|_| Cell::new(0)).collect();
-        let free = (0..frames.len())
-            .rev()
-            .filter_map(|index| u32::try_from(index).ok())
-            .collect();
-        Self(Rc::new(Pages {
-            memory,
-            frames,
-            references,
-            free: RefCell::new(free),
-        }))
+        let free = (0..frames.len()).rev().filter_map(|index| u32::try_from(index).ok()).collect();
+        Self(Rc::new(Pages { memory, frames, references, free: RefCell::new(free) }))
     }
 
     /// One buffer, its contents left from its last use. `None` where all are in use.
     pub fn take(&self) -> Option<Buffer> {
         let index = self.0.free.borrow_mut().pop()?;
         self.0.references.get(index as usize)?.set(1);
-        Some(Buffer {
-            pages: Rc::clone(&self.0),
-            index,
-        })
+        Some(Buffer { pages: Rc::clone(&self.0), index })
     }
 
     /// Buffers that can be taken now.
@@ -72,11 +59,7 @@ impl Buffer {
     /// The machine frame: the local end of a grant copy, and the device address divided by 4096.
     pub fn frame(&self) -> Mfn {
         // An index is only ever made by `Pool::take`, from the list of frames itself.
-        self.pages
-            .frames
-            .get(self.index as usize)
-            .copied()
-            .unwrap_or(Mfn(0))
+        self.pages.frames.get(self.index as usize).copied().unwrap_or(Mfn(0))
     }
 
     /// Where a device finds the byte at `offset`.
@@ -84,11 +67,14 @@ impl Buffer {
         self.frame().0 * PAGE_SIZE as u64 + u64::from(offset)
     }
 
+    /// Whether no clone of this page is about: who changes bytes changes nobody else's.
+    pub fn is_unique(&self) -> bool {
+        self.pages.references.get(self.index as usize).is_some_and(|count| count.get() == 1)
+    }
+
     /// Copies bytes out at `offset`. False, and nothing read, beyond the page's end.
     pub fn read(&self, offset: usize, destination: &mut [u8]) -> bool {
-        self.pages
-            .memory
-            .read(self.index as usize, offset, destination)
+        self.pages.memory.read(self.index as usize, offset, destination)
     }
 
     /// Copies bytes in at `offset`. False, and nothing written, beyond the page's end.
@@ -103,10 +89,7 @@ impl Clone for Buffer {
             // At most one reference a port and queue: far below u16::MAX, and saturating only ever leaks.
             count.set(count.get().saturating_add(1));
         }
-        Self {
-            pages: Rc::clone(&self.pages),
-            index: self.index,
-        }
+        Self { pages: Rc::clone(&self.pages), index: self.index }
     }
 }
 
@@ -187,10 +170,7 @@ pub struct Packet {
 impl Packet {
     /// Bytes in all.
     pub fn len(&self) -> usize {
-        self.fragments
-            .iter()
-            .map(|fragment| usize::from(fragment.length))
-            .sum()
+        self.fragments.iter().map(|fragment| usize::from(fragment.length)).sum()
     }
 
     /// Whether there are no bytes.

@@ -1,6 +1,8 @@
 //! What the data path asks of a NIC driver. A driver is a file below; it sees registers and DMA memory through
 //! `split_driver::memory` only, so that the same code runs on hardware, on a model and in a fuzzer. Floor 3.
 
+pub mod e1000e;
+
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 
@@ -89,10 +91,7 @@ pub trait Nic {
     /// Queues a packet for sending. `layout` says where its headers lie, `None` where nothing is left to the NIC to do.
     /// Gives the packet back where the ring is full or the packet needs more than the NIC can do; a packet that no NIC
     /// can send (shorter than its addresses, longer than the wire allows) is dropped and counted.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the packet itself is what is given back"
-    )]
+    #[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
     fn transmit(&mut self, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet>;
     /// Descriptors that can be queued now.
     fn transmit_room(&self) -> usize;

@@ -1,0 +1,282 @@
+//! Descriptors and their rings: what is written for the device, and what it wrote, copied once and then taken apart. Pure. Floor 3.
+
+use bitfield_struct::bitfield;
+use core::sync::atomic::Ordering;
+use split_driver::memory::DmaMemory;
+
+/// Bytes of any descriptor used here.
+pub const DESCRIPTOR_BYTES: usize = 16;
+const WORDS: usize = DESCRIPTOR_BYTES / 4;
+
+/// A descriptor, word by word as it lies in memory.
+pub type Words = [u32; WORDS];
+
+/// A ring of descriptors in memory that the device reads and writes.
+pub(super) struct Ring<D> {
+    memory: D,
+    count: u16,
+}
+
+impl<D: DmaMemory> Ring<D> {
+    /// A ring of `count` descriptors. `None` where `memory` is too small.
+    pub(super) fn new(memory: D, count: u16) -> Option<Self> {
+        (memory.words().len() >= usize::from(count) * WORDS).then_some(Self { memory, count })
+    }
+
+    pub(super) fn device_address(&self) -> u64 {
+        self.memory.device_address()
+    }
+
+    pub(super) const fn count(&self) -> u16 {
+        self.count
+    }
+
+    pub(super) const fn bytes(&self) -> u32 {
+        self.count as u32 * DESCRIPTOR_BYTES as u32
+    }
+
+    /// The descriptor after `index`.
+    pub(super) const fn after(&self, index: u16) -> u16 {
+        if index + 1 >= self.count { 0 } else { index + 1 }
+    }
+
+    /// One word of a descriptor as it is now; 0 beyond the ring, which reads as "not done".
+    pub(super) fn word(&self, index: u16, word: usize) -> u32 {
+        self.memory.words().get(usize::from(index) * WORDS + word).map_or(0, |slot| slot.load(Ordering::Acquire))
+    }
+
+    pub(super) fn set_word(&self, index: u16, word: usize, value: u32) {
+        if let Some(slot) = self.memory.words().get(usize::from(index) * WORDS + word) {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn write(&self, index: u16, words: Words) {
+        for (word, value) in words.into_iter().enumerate() {
+            self.set_word(index, word, value);
+        }
+    }
+}
+
+/// The low and high halves of a device address.
+pub(super) const fn halves(address: u64) -> (u32, u32) {
+    (address as u32, (address >> 32) as u32)
+}
+
+/// Word 2 of an extended transmit data descriptor, 82574 datasheet 7.2.9.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct DataCommand {
+    /// Bytes in the buffer.
+    #[bits(20)]
+    pub length: u32,
+    /// DTYP: 1.
+    #[bits(4)]
+    pub kind: u8,
+    /// EOP: the packet ends here.
+    pub end: bool,
+    /// IFCS: append the frame check sequence.
+    pub insert_crc: bool,
+    /// TSE: segment as the context says.
+    pub segment: bool,
+    /// RS: set DD in word 3 when done.
+    pub report: bool,
+    _r28: bool,
+    /// DEXT: not a legacy descriptor.
+    pub extended: bool,
+    /// VLE: insert a tag.
+    pub tag: bool,
+    /// IDE: delay the interrupt.
+    pub delay: bool,
+}
+
+/// Word 3 of an extended transmit data descriptor, 82574 datasheet 7.2.9.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct DataOptions {
+    /// DD: written by the device when done.
+    pub done: bool,
+    #[bits(7)]
+    _r1: u8,
+    /// IXSM: complete the IPv4 header checksum.
+    pub ip_checksum: bool,
+    /// TXSM: complete the TCP or UDP checksum.
+    pub transport_checksum: bool,
+    #[bits(22)]
+    _r10: u32,
+}
+
+/// Word 2 of a context descriptor, 82574 datasheet 7.2.8.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct ContextCommand {
+    /// PAYLEN: bytes of payload to be cut.
+    #[bits(20)]
+    pub payload: u32,
+    /// DTYP: 0.
+    #[bits(4)]
+    pub kind: u8,
+    /// The transport is TCP, not UDP.
+    pub tcp: bool,
+    /// The network is IPv4, not IPv6.
+    pub ipv4: bool,
+    /// TSE: for segmentation.
+    pub segment: bool,
+    pub report: bool,
+    _r28: bool,
+    /// DEXT: not a legacy descriptor.
+    pub extended: bool,
+    #[bits(2)]
+    _r30: u8,
+}
+
+/// What a context descriptor says, 82574 datasheet 7.2.8: where the checksums lie, and how to segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// IPCSS: where the IP header starts.
+    pub ip_start: u8,
+    /// IPCSO: where its checksum lies.
+    pub ip_checksum: u8,
+    /// IPCSE: its last byte.
+    pub ip_end: u16,
+    /// TUCSS: where the TCP or UDP header starts.
+    pub transport_start: u8,
+    /// TUCSO: where its checksum lies.
+    pub transport_checksum: u8,
+    /// Lengths, kind and flags.
+    pub command: ContextCommand,
+    /// HDRLEN: bytes of all headers.
+    pub headers: u8,
+    /// MSS: payload bytes of a segment.
+    pub segment_size: u16,
+}
+
+impl Context {
+    /// As it lies in memory. TUCSE is 0: the checksum covers the rest of the packet.
+    pub fn words(&self) -> Words {
+        [
+            u32::from(self.ip_start) | u32::from(self.ip_checksum) << 8 | u32::from(self.ip_end) << 16,
+            u32::from(self.transport_start) | u32::from(self.transport_checksum) << 8,
+            self.command.with_extended(true).into(),
+            u32::from(self.headers) << 8 | u32::from(self.segment_size) << 16,
+        ]
+    }
+}
+
+/// Word 2 of an extended receive descriptor after write-back, 82574 datasheet 7.1.4.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct ReceiveStatus {
+    /// DD: written by the device.
+    pub done: bool,
+    /// EOP: the frame ends here.
+    pub end: bool,
+    /// IXSM: the checksum bits mean nothing.
+    pub ignore_checksum: bool,
+    _r3: bool,
+    /// UDPCS: the UDP checksum was verified.
+    pub udp_checked: bool,
+    /// TCPCS: the TCP or UDP checksum was verified.
+    pub transport_checked: bool,
+    /// IPCS: the IPv4 header checksum was verified.
+    pub ip_checked: bool,
+    #[bits(17)]
+    _r7: u32,
+    /// CE: the frame check sequence is wrong.
+    pub crc_error: bool,
+    /// SE: a symbol error.
+    pub symbol_error: bool,
+    /// SEQ: a sequence error.
+    pub sequence_error: bool,
+    _r27: bool,
+    /// CXE: a carrier extension error.
+    pub extension_error: bool,
+    /// TCPE: the TCP or UDP checksum is wrong.
+    pub transport_error: bool,
+    /// IPE: the IPv4 header checksum is wrong.
+    pub ip_error: bool,
+    /// RXE: the data are wrong.
+    pub data_error: bool,
+}
+
+impl ReceiveStatus {
+    /// Whether the frame itself arrived damaged (as opposed to a packet in it whose checksum is wrong).
+    pub const fn damaged(self) -> bool {
+        self.crc_error() || self.symbol_error() || self.sequence_error() || self.extension_error() || self.data_error()
+    }
+
+    /// Whether the device vouches for the TCP or UDP checksum.
+    pub const fn verified(self) -> bool {
+        !self.ignore_checksum()
+            && (self.transport_checked() || self.udp_checked())
+            && !self.transport_error()
+            && !self.ip_error()
+    }
+}
+
+/// Words of a receive descriptor.
+pub(super) mod receive_word {
+    /// Status and errors.
+    pub(in super::super) const STATUS: usize = 2;
+    /// Length in the low half, VLAN tag in the high half.
+    pub(in super::super) const LENGTH: usize = 3;
+}
+
+/// Words of a transmit data descriptor.
+pub(super) mod transmit_word {
+    /// [`super::DataCommand`].
+    pub(in super::super) const COMMAND: usize = 2;
+    /// [`super::DataOptions`].
+    pub(in super::super) const OPTIONS: usize = 3;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_lie_where_intel_says() {
+        let table: &[(u32, u32)] = &[
+            (DataCommand::new().with_kind(1).into(), 0x0010_0000),
+            (DataCommand::new().with_end(true).into(), 0x0100_0000),
+            (DataCommand::new().with_insert_crc(true).into(), 0x0200_0000),
+            (DataCommand::new().with_segment(true).into(), 0x0400_0000),
+            (DataCommand::new().with_report(true).into(), 0x0800_0000),
+            (DataCommand::new().with_extended(true).into(), 0x2000_0000),
+            (DataCommand::new().with_delay(true).into(), 0x8000_0000),
+            (DataOptions::new().with_ip_checksum(true).into(), 0x0000_0100),
+            (DataOptions::new().with_transport_checksum(true).into(), 0x0000_0200),
+            (ContextCommand::new().with_tcp(true).into(), 0x0100_0000),
+            (ContextCommand::new().with_ipv4(true).into(), 0x0200_0000),
+            (ContextCommand::new().with_segment(true).into(), 0x0400_0000),
+            (ReceiveStatus::new().with_end(true).into(), 0x0000_0002),
+            (ReceiveStatus::new().with_ignore_checksum(true).into(), 0x0000_0004),
+            (ReceiveStatus::new().with_udp_checked(true).into(), 0x0000_0010),
+            (ReceiveStatus::new().with_transport_checked(true).into(), 0x0000_0020),
+            (ReceiveStatus::new().with_ip_checked(true).into(), 0x0000_0040),
+            (ReceiveStatus::new().with_crc_error(true).into(), 0x0100_0000),
+            (ReceiveStatus::new().with_extension_error(true).into(), 0x1000_0000),
+            (ReceiveStatus::new().with_transport_error(true).into(), 0x2000_0000),
+            (ReceiveStatus::new().with_ip_error(true).into(), 0x4000_0000),
+            (ReceiveStatus::new().with_data_error(true).into(), 0x8000_0000),
+        ];
+        for (row, (ours, theirs)) in table.iter().enumerate() {
+            assert_eq!(ours, theirs, "row {row}");
+        }
+    }
+
+    #[test]
+    fn a_context_lies_in_memory_as_documented() {
+        let context = Context {
+            ip_start: 14,
+            ip_checksum: 24,
+            ip_end: 33,
+            transport_start: 34,
+            transport_checksum: 50,
+            command: ContextCommand::new().with_payload(0x1_2345).with_tcp(true).with_ipv4(true).with_segment(true),
+            headers: 54,
+            segment_size: 1448,
+        };
+        assert_eq!(context.words(), [0x0021_180E, 0x0000_3222, 0x2701_2345, 0x05A8_3600]);
+    }
+}

@@ -1,0 +1,635 @@
+//! A model of the 82574 for tests, fuzzers and measurements: it does what the datasheet says, and worse where told to. Host only.
+//!
+//! It reads descriptors through a [`Bus`] that knows every page it may touch and counts each access elsewhere, as an IOMMU
+//! does: a driver that gives a wrong address or takes a buffer back too early is found out.
+
+use super::descriptors::{ContextCommand, DESCRIPTOR_BYTES, DataCommand, DataOptions, ReceiveStatus};
+use super::registers::{self as reg, Causes, Ctrl, CtrlExt, Reg};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::sync::atomic::{AtomicU32, Ordering};
+use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, OutOfMemory, PageArray, SharedMemory};
+use xen_pv_sys::{Mfn, PAGE_SIZE};
+
+/// Memory as the device sees it.
+#[derive(Clone, Default)]
+pub struct Bus(Rc<BusState>);
+
+#[derive(Default)]
+struct BusState {
+    regions: RefCell<Vec<(u64, Rc<[AtomicU32]>)>>,
+    faults: Cell<usize>,
+}
+
+/// A run of pages on a [`Bus`], there until the last clone is dropped.
+pub struct Region {
+    bus: Bus,
+    base: u64,
+    words: Rc<[AtomicU32]>,
+}
+
+impl Bus {
+    /// Pages of zeroes.
+    pub fn region(&self, bytes: usize) -> Region {
+        let pages = bytes.div_ceil(PAGE_SIZE);
+        let words: Rc<[AtomicU32]> = (0..pages * PAGE_SIZE / 4).map(|_| AtomicU32::new(0)).collect();
+        let mut regions = self.0.regions.borrow_mut();
+        // A hole between any two, so that running over an end is seen; above 4 GiB, so that the high half is.
+        let base = regions.last().map_or(0x1_2345_0000, |(base, words)| base + (words.len() * 4 + PAGE_SIZE) as u64);
+        regions.push((base, Rc::clone(&words)));
+        Region { bus: self.clone(), base, words }
+    }
+
+    /// Accesses that no page stood behind.
+    pub fn faults(&self) -> usize {
+        self.0.faults.get()
+    }
+
+    fn word<R>(&self, address: u64, access: impl FnOnce(&AtomicU32) -> R) -> Option<R> {
+        let regions = self.0.regions.borrow();
+        let after = regions.partition_point(|(base, _)| *base <= address);
+        let found = after
+            .checked_sub(1)
+            .and_then(|index| regions.get(index))
+            .and_then(|(base, words)| words.get(usize::try_from(address - base).ok()? / 4));
+        if found.is_none() {
+            self.0.faults.set(self.0.faults.get() + 1);
+        }
+        found.map(access)
+    }
+
+    /// Reads by DMA. Zeroes where there is nothing.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) {
+        for (at, byte) in (address..).zip(bytes) {
+            let word = self.word(at, |word| word.load(Ordering::Acquire));
+            *byte = (word.unwrap_or(0) >> (at % 4 * 8)) as u8;
+        }
+    }
+
+    /// Writes by DMA.
+    pub fn write(&self, address: u64, bytes: &[u8]) {
+        for (at, byte) in (address..).zip(bytes) {
+            let shift = at % 4 * 8;
+            self.word(at, |word| {
+                let kept = word.load(Ordering::Relaxed) & !(0xFF << shift);
+                word.store(kept | u32::from(*byte) << shift, Ordering::Release);
+            });
+        }
+    }
+
+    fn read_words(&self, address: u64) -> [u32; 4] {
+        [0, 4, 8, 12].map(|offset| self.word(address + offset, |word| word.load(Ordering::Acquire)).unwrap_or(0))
+    }
+
+    /// Writes a descriptor, its status word last.
+    pub fn write_words(&self, address: u64, words: [u32; 4]) {
+        for word in [0, 1, 3, 2] {
+            self.word(address + 4 * word as u64, |slot| {
+                slot.store(words.get(word).copied().unwrap_or(0), Ordering::Release);
+            });
+        }
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.bus.0.regions.borrow_mut().retain(|(base, _)| *base != self.base);
+    }
+}
+
+impl SharedMemory for Region {
+    fn words(&self) -> &[AtomicU32] {
+        &self.words
+    }
+}
+
+impl DmaMemory for Region {
+    fn device_address(&self) -> u64 {
+        self.base
+    }
+}
+
+impl DmaAllocator for Bus {
+    type Memory = Region;
+    fn allocate(&self, bytes: usize) -> Result<Region, OutOfMemory> {
+        Ok(self.region(bytes))
+    }
+}
+
+impl PageArray for Region {
+    fn len(&self) -> usize {
+        self.words.len() * 4 / PAGE_SIZE
+    }
+
+    fn frame(&self, index: usize) -> Option<Mfn> {
+        (index < PageArray::len(self)).then_some(Mfn(self.base / PAGE_SIZE as u64 + index as u64))
+    }
+
+    fn read(&self, index: usize, offset: usize, destination: &mut [u8]) -> bool {
+        let fits =
+            index < PageArray::len(self) && offset.checked_add(destination.len()).is_some_and(|end| end <= PAGE_SIZE);
+        if fits {
+            self.bus.read(self.base + (index * PAGE_SIZE + offset) as u64, destination);
+        }
+        fits
+    }
+
+    fn write(&self, index: usize, offset: usize, source: &[u8]) -> bool {
+        let fits = index < PageArray::len(self) && offset.checked_add(source.len()).is_some_and(|end| end <= PAGE_SIZE);
+        if fits {
+            self.bus.write(self.base + (index * PAGE_SIZE + offset) as u64, source);
+        }
+        fits
+    }
+}
+
+/// What a context descriptor said, as the device took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    words: [u32; 4],
+}
+
+impl Held {
+    const fn transport_start(self) -> usize {
+        self.words[1] as usize & 0xFF
+    }
+    const fn transport_checksum(self) -> usize {
+        self.words[1] as usize >> 8 & 0xFF
+    }
+    const fn ip_start(self) -> usize {
+        self.words[0] as usize & 0xFF
+    }
+    fn command(self) -> ContextCommand {
+        self.words[2].into()
+    }
+    const fn headers(self) -> usize {
+        self.words[3] as usize >> 8 & 0xFF
+    }
+    const fn segment_size(self) -> usize {
+        self.words[3] as usize >> 16
+    }
+}
+
+/// The device. A clone is the same device: one for the driver, one for the test.
+#[derive(Clone)]
+pub struct Device(Rc<State>);
+
+struct State {
+    bus: Bus,
+    registers: RefCell<Box<[u32]>>,
+    context: Cell<Option<Held>>,
+    contexts: Cell<usize>,
+    packet: RefCell<Vec<u8>>,
+    sent: RefCell<VecDeque<Vec<u8>>>,
+    messages: RefCell<Vec<u8>>,
+    accesses: Cell<usize>,
+    misuse: RefCell<Vec<&'static str>>,
+    gone: Cell<bool>,
+    lazy: Cell<bool>,
+    hollow: Cell<bool>,
+    stuck: Cell<bool>,
+    discard: Cell<bool>,
+}
+
+/// The address in the model's non-volatile memory.
+pub const ADDRESS: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
+
+impl Device {
+    /// A device just powered on.
+    pub fn new(bus: &Bus) -> Self {
+        let device = Self(Rc::new(State {
+            bus: bus.clone(),
+            registers: RefCell::new(vec![0; reg::SPACE / 4].into_boxed_slice()),
+            context: Cell::new(None),
+            contexts: Cell::new(0),
+            packet: RefCell::default(),
+            sent: RefCell::default(),
+            messages: RefCell::default(),
+            accesses: Cell::new(0),
+            misuse: RefCell::default(),
+            gone: Cell::new(false),
+            lazy: Cell::new(false),
+            hollow: Cell::new(false),
+            stuck: Cell::new(false),
+            discard: Cell::new(false),
+        }));
+        device.power_on();
+        device
+    }
+
+    fn power_on(&self) {
+        self.0.registers.borrow_mut().fill(0);
+        self.set(reg::STATUS, 0x0008_0083_u32);
+        self.set(reg::EEC, 0x0000_0300_u32);
+        self.set(reg::TARC0, 0x403_u32);
+        let [a, b, c, d, e, f] = ADDRESS;
+        self.set(reg::RAL0, u32::from_le_bytes([a, b, c, d]));
+        self.set(reg::RAH0, u32::from_le_bytes([e, f, 0, 0x80]));
+    }
+
+    fn get<T: From<u32>>(&self, register: Reg<T>) -> T {
+        self.0.registers.borrow().get(register.offset() / 4).copied().unwrap_or(u32::MAX).into()
+    }
+
+    /// Sets what a register reads as.
+    pub fn set<T>(&self, register: Reg<T>, value: impl Into<u32>) {
+        if let Some(slot) = self.0.registers.borrow_mut().get_mut(register.offset() / 4) {
+            *slot = value.into();
+        }
+    }
+
+    /// Pulls it out: all registers read as ones, writes are lost.
+    pub fn pull_out(&self) {
+        self.0.gone.set(true);
+    }
+
+    /// From now on it sends when told by [`Self::transmit`], not at each write to the tail.
+    pub fn be_lazy(&self) {
+        self.0.lazy.set(true);
+    }
+
+    /// From now on a reset changes nothing, as in QEMU before 8.0.
+    pub fn reset_nothing(&self) {
+        self.0.hollow.set(true);
+    }
+
+    /// From now on a reset does not end.
+    pub fn get_stuck(&self) {
+        self.0.stuck.set(true);
+    }
+
+    /// From now on frames are not kept for [`Self::sent`].
+    pub fn discard_sent(&self) {
+        self.0.discard.set(true);
+    }
+
+    /// The next frame that went to the wire.
+    pub fn sent(&self) -> Option<Vec<u8>> {
+        self.0.sent.borrow_mut().pop_front()
+    }
+
+    /// Vectors of the messages since the last call (0 for MSI and INTx).
+    pub fn messages(&self) -> Vec<u8> {
+        core::mem::take(&mut self.0.messages.borrow_mut())
+    }
+
+    /// What the driver did against the datasheet.
+    pub fn misuse(&self) -> Vec<&'static str> {
+        self.0.misuse.borrow().clone()
+    }
+
+    /// Context descriptors seen.
+    pub fn contexts(&self) -> usize {
+        self.0.contexts.get()
+    }
+
+    /// Register accesses since the last call.
+    pub fn accesses(&self) -> usize {
+        self.0.accesses.take()
+    }
+
+    /// What a register holds, without the effects of reading it.
+    pub fn peek(&self, offset: usize) -> u32 {
+        self.0.registers.borrow().get(offset / 4).copied().unwrap_or(0)
+    }
+
+    /// Where receive descriptor `index` lies.
+    pub fn receive_descriptor(&self, index: u32) -> u64 {
+        address(self.get(reg::RDBAL), self.get(reg::RDBAH)) + u64::from(index) * DESCRIPTOR_BYTES as u64
+    }
+
+    /// Where transmit descriptor `index` lies.
+    pub fn transmit_descriptor(&self, index: u32) -> u64 {
+        address(self.get(reg::TDBAL), self.get(reg::TDBAH)) + u64::from(index) * DESCRIPTOR_BYTES as u64
+    }
+
+    fn complain(&self, what: &'static str) {
+        self.0.misuse.borrow_mut().push(what);
+    }
+
+    /// A frame from the wire, without its frame check sequence. False where it was missed.
+    pub fn inject(&self, frame: &[u8], checksum: ReceiveStatus) -> bool {
+        let rctl = self.get(reg::RCTL);
+        let too_long = frame.len() > 1518 && !rctl.long_packets();
+        if !rctl.enable() || too_long {
+            return false;
+        }
+        if !(rctl.size_extension() && rctl.buffer_size() == 3 && rctl.strip_crc()) {
+            self.complain("buffers are not of a page each, or the CRC is left on");
+        }
+        let count = self.get(reg::RDLEN) / DESCRIPTOR_BYTES as u32;
+        let (head, tail) = (self.get(reg::RDH), self.get(reg::RDT));
+        let available = (tail + count - head) % count.max(1);
+        if (available as usize) < frame.len().div_ceil(PAGE_SIZE) {
+            self.set(reg::MPC, self.get(reg::MPC) + 1);
+            self.raise(Causes::new().with_overrun(true));
+            return false;
+        }
+        let mut index = head;
+        let mut chunks = frame.chunks(PAGE_SIZE).peekable();
+        while let Some(chunk) = chunks.next() {
+            let at = self.receive_descriptor(index);
+            let [low, high, status, _] = self.0.bus.read_words(at);
+            if ReceiveStatus::from(status).done() {
+                self.complain("a receive descriptor was posted as done");
+            }
+            self.0.bus.write(address(low, high), chunk);
+            let status = if chunks.peek().is_none() {
+                checksum.with_done(true).with_end(true)
+            } else {
+                ReceiveStatus::new().with_done(true)
+            };
+            let words = [0, 0, status.into(), chunk.len() as u32];
+            self.0.bus.write_words(at, words);
+            index = (index + 1) % count;
+        }
+        self.set(reg::RDH, index);
+        self.raise(self.queue_cause(true));
+        true
+    }
+
+    const fn by_message(ctrl: CtrlExt) -> bool {
+        ctrl.message_auto_mask()
+    }
+
+    fn queue_cause(&self, receive: bool) -> Causes {
+        match (Self::by_message(self.get(reg::CTRL_EXT)), receive) {
+            (true, true) => Causes::new().with_receive_queue0(true),
+            (true, false) => Causes::new().with_transmit_queue0(true),
+            (false, true) => Causes::new().with_received(true),
+            (false, false) => Causes::new().with_transmitted(true),
+        }
+    }
+
+    /// Sets causes, and sends what is enabled.
+    pub fn raise(&self, causes: Causes) {
+        let mut seen = u32::from(self.get(reg::ICR)) | u32::from(causes);
+        let message = Self::by_message(self.get(reg::CTRL_EXT));
+        let behind: u32 = 0x0007_0244;
+        if message && seen & behind != 0 {
+            seen |= u32::from(Causes::new().with_other(true));
+        }
+        let ims = u32::from(self.get(reg::IMS));
+        if !message {
+            let line = seen & ims & 0x7FFF_FFFF != 0;
+            if line && seen >> 31 == 0 {
+                seen |= 1 << 31;
+                self.0.messages.borrow_mut().push(0);
+            }
+            self.set(reg::ICR, seen);
+            return;
+        }
+        let ivar = self.get(reg::IVAR);
+        let routes = [
+            (0x0010_0000, ivar.receive0_valid(), ivar.receive0()),
+            (0x0040_0000, ivar.transmit0_valid(), ivar.transmit0()),
+            (0x0100_0000, ivar.other_valid(), ivar.other()),
+        ];
+        let clear = u32::from(self.get(reg::EIAC));
+        let mut masked = 0;
+        for (bit, valid, vector) in routes {
+            if seen & ims & bit != 0 && valid {
+                self.0.messages.borrow_mut().push(vector);
+                masked |= bit & clear;
+            }
+        }
+        self.set(reg::ICR, seen & !masked);
+        self.set(reg::IMS, ims & !masked);
+    }
+
+    /// Sends what is queued.
+    pub fn transmit(&self) {
+        let count = self.get(reg::TDLEN) / DESCRIPTOR_BYTES as u32;
+        if !self.get(reg::TCTL).enable() || count == 0 {
+            return;
+        }
+        let mut reported = false;
+        while self.get(reg::TDH) != self.get(reg::TDT) {
+            let index = self.get(reg::TDH);
+            if index >= count {
+                self.complain("the head lies beyond the ring");
+                return;
+            }
+            reported |= self.descriptor(self.transmit_descriptor(index));
+            self.set(reg::TDH, (index + 1) % count);
+        }
+        if reported {
+            self.raise(self.queue_cause(false));
+        }
+    }
+
+    /// One transmit descriptor. True where it asked for a report.
+    fn descriptor(&self, at: u64) -> bool {
+        let words @ [low, high, command, options] = self.0.bus.read_words(at);
+        let data = DataCommand::from(command);
+        if !data.extended() {
+            self.complain("a legacy descriptor");
+            return false;
+        }
+        if data.kind() == 0 {
+            self.0.context.set(Some(Held { words }));
+            self.0.contexts.set(self.0.contexts.get() + 1);
+            return false;
+        }
+        if data.length() == 0 {
+            self.complain("an empty descriptor");
+        }
+        let mut bytes = vec![0; data.length() as usize];
+        self.0.bus.read(address(low, high), &mut bytes);
+        self.0.packet.borrow_mut().append(&mut bytes);
+        if data.end() {
+            let packet = core::mem::take(&mut *self.0.packet.borrow_mut());
+            self.finish(packet, data, options.into());
+        }
+        if data.report() {
+            let done = DataOptions::from(options).with_done(true);
+            self.0.bus.write_words(at, [low, high, command, done.into()]);
+        }
+        data.report()
+    }
+
+    fn finish(&self, mut packet: Vec<u8>, command: DataCommand, options: DataOptions) {
+        let context = self.0.context.get();
+        let offload = command.segment() || options.transport_checksum();
+        let Some(context) = context.filter(|_| offload) else {
+            if offload {
+                self.complain("an offload without a context");
+            }
+            self.emit(packet);
+            return;
+        };
+        if command.segment() {
+            self.segment(&packet, context);
+            return;
+        }
+        let start = context.transport_start();
+        let sum = checksum(packet.get(start..).unwrap_or_default(), 0);
+        put(&mut packet, context.transport_checksum(), sum);
+        self.emit(packet);
+    }
+
+    /// TCP segmentation, 82574 datasheet 7.2.6.
+    fn segment(&self, packet: &[u8], context: Held) {
+        let command = context.command();
+        let (headers, size) = (context.headers(), context.segment_size());
+        let Some((template, payload)) = packet.split_at_checked(headers) else {
+            self.complain("headers longer than the packet");
+            return;
+        };
+        if payload.len() != command.payload() as usize || size == 0 || !command.segment() {
+            self.complain("a context that does not fit its packet");
+            return;
+        }
+        let (ip, tcp) = (context.ip_start(), context.transport_start());
+        for (number, chunk) in payload.chunks(size).enumerate() {
+            let mut frame = template.to_vec();
+            frame.extend_from_slice(chunk);
+            let last = (number + 1) * size >= payload.len();
+            if command.ipv4() {
+                let length = (frame.len() - ip) as u16;
+                let id = half(&frame, ip + 4).wrapping_add(number as u16);
+                put(&mut frame, ip + 2, length);
+                put(&mut frame, ip + 4, id);
+                let sum = checksum(frame.get(ip..tcp).unwrap_or_default(), 0);
+                put(&mut frame, ip + 10, sum);
+            } else {
+                let length = (frame.len() - ip - 40) as u16;
+                put(&mut frame, ip + 4, length);
+            }
+            let sequence = u32::from(half(&frame, tcp + 4)) << 16 | u32::from(half(&frame, tcp + 6));
+            let sequence = sequence.wrapping_add((number * size) as u32);
+            put(&mut frame, tcp + 4, (sequence >> 16) as u16);
+            put(&mut frame, tcp + 6, sequence as u16);
+            if !last {
+                // FIN and PSH go with the last segment only.
+                let flags = half(&frame, tcp + 12) & !0x0009;
+                put(&mut frame, tcp + 12, flags);
+            }
+            let length = (frame.len() - tcp) as u32;
+            let sum = checksum(frame.get(tcp..).unwrap_or_default(), length);
+            put(&mut frame, context.transport_checksum(), sum);
+            self.emit(frame);
+        }
+    }
+
+    fn emit(&self, mut frame: Vec<u8>) {
+        if self.0.discard.get() {
+            return;
+        }
+        if frame.len() < 60 {
+            frame.resize(60, 0);
+        }
+        self.0.sent.borrow_mut().push_back(frame);
+    }
+
+    fn control(&self, value: u32) {
+        let ctrl = Ctrl::from(value);
+        if ctrl.reset() && !self.0.hollow.get() {
+            self.power_on();
+            if self.0.stuck.get() {
+                self.set(reg::EEC, 0u32);
+            }
+            return;
+        }
+        self.set(reg::CTRL, ctrl.with_reset(false));
+        let status = self.get(reg::STATUS);
+        self.set(reg::STATUS, status.with_master_enabled(!ctrl.master_disable()));
+    }
+}
+
+impl Mmio for Device {
+    fn len(&self) -> usize {
+        reg::SPACE
+    }
+
+    fn read32(&self, offset: usize) -> u32 {
+        self.0.accesses.set(self.0.accesses.get() + 1);
+        if self.0.gone.get() {
+            return u32::MAX;
+        }
+        let value = self.peek(offset);
+        let counter = (0x4000..0x4200).contains(&offset);
+        if counter {
+            self.set(Reg::<u32>::of(offset), 0u32);
+        }
+        if offset == reg::ICR.offset() && !Self::by_message(self.get(reg::CTRL_EXT)) {
+            let auto = self.get(reg::CTRL_EXT).read_auto_mask() && value >> 31 != 0;
+            if auto {
+                let masked = u32::from(self.get(reg::IMS)) & !u32::from(self.get(reg::IAM));
+                self.set(reg::IMS, masked);
+            }
+            if auto || u32::from(self.get(reg::IMS)) == 0 {
+                self.set(reg::ICR, 0u32);
+            }
+        }
+        value
+    }
+
+    fn write32(&self, offset: usize, value: u32) {
+        self.0.accesses.set(self.0.accesses.get() + 1);
+        if self.0.gone.get() {
+            return;
+        }
+        let ims = u32::from(self.get(reg::IMS));
+        match offset {
+            _ if offset == reg::CTRL.offset() => self.control(value),
+            _ if offset == reg::ICR.offset() => {
+                let left = u32::from(self.get(reg::ICR)) & !value;
+                self.set(reg::ICR, left);
+            }
+            _ if offset == reg::IMS.offset() => {
+                self.set(reg::IMS, ims | value & 0x7FFF_FFFF);
+                self.raise(Causes::new());
+            }
+            _ if offset == reg::IMC.offset() => self.set(reg::IMS, ims & !value),
+            _ if offset == reg::TDT.offset() => {
+                self.set(reg::TDT, value);
+                if !self.0.lazy.get() {
+                    self.transmit();
+                }
+            }
+            _ => self.set(Reg::<u32>::of(offset), value),
+        }
+        let ring = [reg::RDBAL, reg::RDBAH, reg::RDLEN].map(Reg::offset);
+        if ring.contains(&offset) && self.get(reg::RCTL).enable() {
+            self.complain("the receive ring was moved while it ran");
+        }
+        let ring = [reg::TDBAL, reg::TDBAH, reg::TDLEN].map(Reg::offset);
+        if ring.contains(&offset) && self.get(reg::TCTL).enable() {
+            self.complain("the transmit ring was moved while it ran");
+        }
+    }
+}
+
+const fn address(low: u32, high: u32) -> u64 {
+    (high as u64) << 32 | low as u64
+}
+
+fn half(bytes: &[u8], at: usize) -> u16 {
+    match bytes.get(at..at + 2) {
+        Some(&[high, low]) => u16::from_be_bytes([high, low]),
+        _ => 0,
+    }
+}
+
+fn put(bytes: &mut [u8], at: usize, value: u16) {
+    if let Some(two) = bytes.get_mut(at..at + 2) {
+        two.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
+/// The Internet checksum (RFC 1071) of `bytes` and `more`.
+pub fn checksum(bytes: &[u8], more: u32) -> u16 {
+    let mut sum = more;
+    for pair in bytes.chunks(2) {
+        let high = pair.first().copied().unwrap_or(0);
+        let low = pair.get(1).copied().unwrap_or(0);
+        sum += u32::from(u16::from_be_bytes([high, low]));
+        sum = (sum & 0xFFFF) + (sum >> 16);
+    }
+    !((sum & 0xFFFF) + (sum >> 16)) as u16
+}

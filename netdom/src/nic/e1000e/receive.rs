@@ -1,0 +1,163 @@
+//! The receive ring: buffers out, frames in. Every field that the device wrote is checked before it is a length. Pure. Floor 3.
+//!
+//! The device is believed in one thing only: that the descriptor after the last one is done. Which buffer lies behind it is
+//! our own book-keeping, so a device that writes nonsense gets its frames dropped and counted, and nothing else.
+
+use super::descriptors::{ReceiveStatus, Ring, halves, receive_word as word};
+use crate::packet::{Buffer, Checksum, Fragment, Offload, Packet, Pool};
+use alloc::vec::Vec;
+use split_driver::memory::DmaMemory;
+use xen_pv_sys::PAGE_SIZE;
+
+/// Empty places that are worth a write to the tail register.
+const REFILL_AT: u16 = 32;
+/// The shortest thing that is an Ethernet frame: two addresses and a type.
+const HEADER: usize = 14;
+
+pub(super) struct Receive<D> {
+    ring: Ring<D>,
+    slots: Vec<Option<Buffer>>,
+    /// The next descriptor that the device will have filled, the next to get a buffer, and how many lie between.
+    next: u16,
+    fill: u16,
+    posted: u16,
+    /// The frame of which the end has not been seen.
+    frame: Packet,
+    /// The rest of the frame is to be dropped.
+    skipping: bool,
+    max_frame: usize,
+    malformed: u64,
+    errors: u64,
+}
+
+impl<D: DmaMemory> Receive<D> {
+    pub(super) fn new(ring: Ring<D>, max_frame: usize) -> Self {
+        let count = usize::from(ring.count());
+        Self {
+            slots: core::iter::repeat_with(|| None).take(count).collect(),
+            ring,
+            next: 0,
+            fill: 0,
+            posted: 0,
+            frame: Packet::default(),
+            skipping: false,
+            max_frame,
+            malformed: 0,
+            errors: 0,
+        }
+    }
+
+    /// Frames that the device described wrongly.
+    pub(super) const fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
+    /// Frames that the device handed over as damaged.
+    pub(super) const fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    fn status(&self) -> Option<ReceiveStatus> {
+        if self.posted == 0 {
+            return None;
+        }
+        let status = ReceiveStatus::from(self.ring.word(self.next, word::STATUS));
+        status.done().then_some(status)
+    }
+
+    /// Whether the device is done with a descriptor that we have not looked at.
+    pub(super) fn ready(&self) -> bool {
+        self.status().is_some()
+    }
+
+    /// The next frame. Bounded by the buffers posted, however the device behaves.
+    pub(super) fn take(&mut self) -> Option<Packet> {
+        while let Some(status) = self.status() {
+            // The load of the status acquired; the length was written with it or before.
+            let length = (self.ring.word(self.next, word::LENGTH) & 0xFFFF) as u16;
+            let buffer = self.slots.get_mut(usize::from(self.next)).and_then(Option::take);
+            self.next = self.ring.after(self.next);
+            self.posted -= 1;
+            let accepted = buffer.is_some_and(|buffer| self.append(buffer, length, status.end()));
+            if !accepted && !self.skipping {
+                self.malformed += 1;
+                self.skipping = true;
+                self.frame = Packet::default();
+            }
+            if status.end()
+                && let Some(packet) = self.end(status)
+            {
+                return Some(packet);
+            }
+        }
+        None
+    }
+
+    /// Adds a buffer to the frame. False where the device's description of it cannot be right.
+    fn append(&mut self, buffer: Buffer, length: u16, end: bool) -> bool {
+        if self.skipping {
+            return false;
+        }
+        let bytes = usize::from(length);
+        let so_far = self.frame.len();
+        // Only the last buffer may be short; it may be empty where it held the frame check sequence alone.
+        let plausible = if end { bytes <= PAGE_SIZE && (bytes > 0 || so_far > 0) } else { bytes == PAGE_SIZE };
+        if !plausible || so_far + bytes > self.max_frame {
+            return false;
+        }
+        if bytes == 0 {
+            return true;
+        }
+        self.frame.fragments.try_push(Fragment { buffer, offset: 0, length }).is_ok()
+    }
+
+    /// The end of a frame was seen.
+    fn end(&mut self, status: ReceiveStatus) -> Option<Packet> {
+        let mut packet = core::mem::take(&mut self.frame);
+        if core::mem::take(&mut self.skipping) {
+            return None;
+        }
+        if status.damaged() {
+            self.errors += 1;
+            return None;
+        }
+        if packet.len() < HEADER {
+            self.malformed += 1;
+            return None;
+        }
+        packet.offload =
+            Offload { checksum: if status.verified() { Checksum::Verified } else { Checksum::Unverified }, gso: None };
+        Some(packet)
+    }
+
+    /// Posts buffers. Returns what the tail register must be told, if there is anything to tell.
+    pub(super) fn refill(&mut self, pool: &Pool) -> Option<u16> {
+        let mut empty = self.ring.count() - 1 - self.posted;
+        if empty < REFILL_AT.min(self.ring.count() / 2) {
+            return None;
+        }
+        let before = self.fill;
+        while empty > 0
+            && let Some(buffer) = pool.take()
+        {
+            let (low, high) = halves(buffer.device_address(0));
+            self.ring.write(self.fill, [low, high, 0, 0]);
+            if let Some(slot) = self.slots.get_mut(usize::from(self.fill)) {
+                *slot = Some(buffer);
+            }
+            self.fill = self.ring.after(self.fill);
+            self.posted += 1;
+            empty -= 1;
+        }
+        (self.fill != before).then_some(self.fill)
+    }
+
+    /// Gives all buffers back. The device must have been stopped.
+    pub(super) fn clear(&mut self) {
+        self.slots.fill_with(|| None);
+        self.frame = Packet::default();
+        self.skipping = false;
+        self.posted = 0;
+        self.next = self.fill;
+    }
+}

@@ -1,0 +1,643 @@
+//! The driver against the model: frames byte for byte, rings that wrap and fill, offloads, interrupts, and a device that lies.
+
+use super::descriptors::ReceiveStatus;
+use super::model::{ADDRESS, Bus, Device, checksum};
+use super::registers::{self as reg};
+use super::*;
+use crate::nic::Link;
+use crate::offload::headers::{Network, Transport};
+use crate::packet::{Checksum, Fragment, Gso, GsoKind, Offload};
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use xen_pv_sys::PAGE_SIZE;
+
+struct Bench {
+    nic: E1000e<Device, super::model::Region>,
+    device: Device,
+    bus: Bus,
+    pool: Pool,
+}
+
+fn start(device: impl FnOnce(&Device), interrupts: Interrupts, options: Options) -> Result<Bench, Error> {
+    let bus = Bus::default();
+    let pool = Pool::new(Box::new(bus.region(1024 * PAGE_SIZE)));
+    let model = Model::find(0x8086, 0x10D3).expect("the 82574L");
+    let hardware = Device::new(&bus);
+    device(&hardware);
+    let nic = E1000e::new(hardware.clone(), &bus, model, interrupts, &pool, options, &mut |_| ())?;
+    Ok(Bench { nic, device: hardware, bus, pool })
+}
+
+fn bench() -> Bench {
+    start(|_| (), Interrupts::MsiX(2), Options::default()).expect("the model starts")
+}
+
+/// Every test ends so: nothing was done against the datasheet, and all pages are back when the device is stopped.
+fn finish(mut bench: Bench) {
+    bench.nic.quiesce();
+    assert_eq!(bench.device.misuse(), Vec::<&str>::new());
+    assert_eq!(bench.bus.faults(), 0, "accesses beyond what was given");
+    assert_eq!(bench.pool.available(), bench.pool.capacity());
+}
+
+fn bytes(length: usize, seed: usize) -> Vec<u8> {
+    (0..length).map(|index| ((index * 31 + seed * 7) ^ (index >> 8)) as u8).collect()
+}
+
+/// `bytes` in fragments of the given lengths, the last taking the rest, each at an odd place in its page.
+fn packet(pool: &Pool, bytes: &[u8], cuts: &[usize]) -> Packet {
+    let mut packet = Packet::default();
+    let mut rest = bytes;
+    let mut cuts = cuts.iter();
+    while !rest.is_empty() {
+        let length = cuts.next().copied().unwrap_or(PAGE_SIZE).min(rest.len());
+        let offset = (PAGE_SIZE - length).min(66);
+        let (now, later) = rest.split_at(length);
+        let buffer = pool.take().expect("a page");
+        assert!(buffer.write(offset, now));
+        packet.fragments.push(Fragment { buffer, offset: offset as u16, length: length as u16 });
+        rest = later;
+    }
+    packet
+}
+
+fn contents(packet: &Packet) -> Vec<u8> {
+    let mut all = Vec::new();
+    for fragment in &packet.fragments {
+        let mut part = vec![0; usize::from(fragment.length)];
+        assert!(fragment.buffer.read(usize::from(fragment.offset), &mut part));
+        all.append(&mut part);
+    }
+    all
+}
+
+/// A TCP packet with its checksum field as a frontend leaves it: the pseudo-header's sum, length included.
+fn tcp(network: Network, payload: usize) -> (Vec<u8>, Layout) {
+    transport(network, Transport::Tcp, payload)
+}
+
+fn transport(network: Network, transport: Transport, payload: usize) -> (Vec<u8>, Layout) {
+    let mut frame = bytes(12, 1);
+    let (protocol, header, field) = match transport {
+        Transport::Tcp => (6u8, 32, 16),
+        Transport::Udp => (17u8, 8, 6),
+    };
+    let segment = header + payload;
+    match network {
+        Network::V4 => {
+            frame.extend([0x08, 0x00, 0x45, 0]);
+            frame.extend(((20 + segment).min(0xFFFF) as u16).to_be_bytes());
+            frame.extend([0x12, 0x34, 0x40, 0, 64, protocol, 0, 0]);
+            frame.extend([10, 0, 0, 1, 10, 0, 0, 2]);
+            let sum = checksum(&frame[14..34], 0);
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        }
+        Network::V6 => {
+            frame.extend([0x86, 0xDD, 0x60, 0, 0, 0]);
+            frame.extend((segment.min(0xFFFF) as u16).to_be_bytes());
+            frame.extend([protocol, 64]);
+            frame.extend(bytes(32, 9));
+        }
+    }
+    let start = frame.len();
+    let mut head = vec![0; header];
+    if transport == Transport::Tcp {
+        head[..8].copy_from_slice(&[0x13, 0x88, 0, 80, 0xFF, 0xFF, 0xFF, 0x00]);
+        head[12] = 0x80;
+        head[13] = 0x18 | 0x01;
+    } else {
+        head[4..6].copy_from_slice(&((segment) as u16).to_be_bytes());
+    }
+    let pseudo = !checksum(&addresses(&frame, network), u32::from(protocol) + segment as u32);
+    head[field..field + 2].copy_from_slice(&pseudo.to_be_bytes());
+    frame.extend(head);
+    frame.extend(bytes(payload, 3));
+    let layout = Layout {
+        network,
+        transport,
+        network_offset: 14,
+        transport_offset: start as u16,
+        payload_offset: (start + header) as u16,
+    };
+    (frame, layout)
+}
+
+fn addresses(frame: &[u8], network: Network) -> Vec<u8> {
+    match network {
+        Network::V4 => frame[26..34].to_vec(),
+        Network::V6 => frame[22..54].to_vec(),
+    }
+}
+
+/// Checks every checksum and length of a frame as a receiver would.
+fn verify(frame: &[u8], layout: &Layout) {
+    let start = usize::from(layout.transport_offset);
+    let segment = frame.len() - start;
+    let protocol = match layout.transport {
+        Transport::Tcp => 6,
+        Transport::Udp => 17,
+    };
+    match layout.network {
+        Network::V4 => {
+            assert_eq!(checksum(&frame[14..34], 0), 0, "the IPv4 header's checksum");
+            assert_eq!(frame[16..18], ((frame.len() - 14) as u16).to_be_bytes());
+        }
+        Network::V6 => assert_eq!(frame[18..20], (segment as u16).to_be_bytes()),
+    }
+    let mut covered = addresses(frame, layout.network);
+    covered.extend(&frame[start..]);
+    assert_eq!(checksum(&covered, protocol + segment as u32), 0, "the transport checksum");
+}
+
+fn blank(mut packet: Packet, gso: Option<Gso>) -> Packet {
+    packet.offload = Offload { checksum: Checksum::Blank, gso };
+    packet
+}
+
+#[test]
+fn starts_with_the_address_and_the_link() {
+    let mut bench = bench();
+    assert_eq!(bench.nic.mac_address(), ADDRESS);
+    assert_eq!(bench.nic.link(), Link::Up(1000));
+    bench.device.set(reg::STATUS, 0x41u32);
+    assert_eq!(bench.nic.link(), Link::Down);
+    bench.device.set(reg::STATUS, 0x42u32);
+    assert_eq!(bench.nic.link(), Link::Up(100));
+    assert!(bench.nic.capabilities().tso_v6);
+    finish(bench);
+}
+
+#[test]
+fn starting_is_quick() {
+    let bench = bench();
+    let accesses = bench.device.accesses();
+    assert!(accesses < 120, "{accesses} register accesses");
+    finish(bench);
+}
+
+#[test]
+fn says_why_it_cannot_start() {
+    let options = Options::default();
+    let bad_ring = Options { transmit_descriptors: 100, ..options };
+    let too_large = Options { max_frame: 20_000, ..options };
+    let run = |device: fn(&Device), options| start(device, Interrupts::Single, options).err();
+    assert_eq!(run(Device::pull_out, options), Some(Error::Absent { status: u32::MAX }));
+    assert_eq!(run(Device::get_stuck, options), Some(Error::Reset { eec: 0 }));
+    assert_eq!(run(|_| (), bad_ring), Some(Error::Ring { descriptors: 100 }));
+    assert_eq!(run(|_| (), too_large), Some(Error::MaxFrame { asked: 20_000, limit: 9230 }));
+}
+
+#[test]
+fn a_reset_that_resets_nothing_costs_segmentation_alone() {
+    let mut bench = start(Device::reset_nothing, Interrupts::MsiX(2), Options::default()).expect("it starts");
+    let can = bench.nic.capabilities();
+    assert!(!can.tso_v4 && !can.tso_v6 && can.checksum_v4);
+    let frame = bytes(600, 4);
+    assert!(bench.nic.transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+    bench.nic.flush();
+    assert_eq!(bench.device.sent(), Some(frame));
+    finish(bench);
+}
+
+#[test]
+fn sends_byte_for_byte_through_many_wraps() {
+    let mut bench = bench();
+    for round in 0..700 {
+        let frame = bytes(60 + round * 37 % 1458, round);
+        let cuts: &[usize] = match round % 3 {
+            0 => &[],
+            1 => &[14, 20],
+            _ => &[1, 1, 1, 1],
+        };
+        let packet = packet(&bench.pool, &frame, cuts);
+        assert!(bench.nic.transmit(packet, None).is_ok());
+        if round % 5 == 0 {
+            bench.nic.flush();
+            bench.nic.reclaim();
+        }
+        if round % 5 == 0 {
+            while let Some(sent) = bench.device.sent() {
+                // Compared below, by number.
+                assert!(sent.len() >= 60);
+            }
+        }
+    }
+    bench.nic.flush();
+    let frame = bytes(900, 77);
+    while bench.device.sent().is_some() {}
+    assert!(bench.nic.transmit(packet(&bench.pool, &frame, &[14, 20, 300]), None).is_ok());
+    bench.nic.flush();
+    assert_eq!(bench.device.sent(), Some(frame));
+    bench.nic.reclaim();
+    assert_eq!(bench.nic.transmit_room(), 511);
+    assert_eq!(bench.device.contexts(), 0, "no offload, no context");
+    finish(bench);
+}
+
+#[test]
+fn each_frame_arrives_in_order_and_unchanged() {
+    let mut bench = bench();
+    for round in 0..1000 {
+        let frame = bytes(60 + round * 13 % 1458, round);
+        assert!(bench.nic.transmit(packet(&bench.pool, &frame, &[40]), None).is_ok());
+        bench.nic.flush();
+        assert_eq!(bench.device.sent(), Some(frame), "round {round}");
+        assert_eq!(bench.nic.reclaim(), 1);
+    }
+    finish(bench);
+}
+
+#[test]
+fn a_full_ring_gives_the_packet_back_and_drains() {
+    let options = Options { transmit_descriptors: 64, ..Options::default() };
+    let mut bench = start(Device::be_lazy, Interrupts::MsiX(2), options).expect("it starts");
+    let mut queued = 0;
+    let returned = loop {
+        let frame = bytes(100, queued);
+        match bench.nic.transmit(packet(&bench.pool, &frame, &[50]), None) {
+            Ok(()) => queued += 1,
+            Err(packet) => break packet,
+        }
+    };
+    assert_eq!(contents(&returned), bytes(100, queued), "unchanged");
+    assert!(queued >= 29, "{queued}");
+    bench.nic.flush();
+    assert_eq!(bench.nic.reclaim(), 0, "nothing is sent yet");
+    assert!(bench.nic.transmit(returned, None).is_err());
+    bench.device.transmit();
+    assert_eq!(bench.nic.reclaim(), queued);
+    assert_eq!(bench.nic.transmit_room(), 63);
+    finish(bench);
+}
+
+#[test]
+fn long_batches_are_reported_on_in_between() {
+    let mut bench = bench();
+    for round in 0..200 {
+        let packet = packet(&bench.pool, &bytes(60, round), &[]);
+        assert!(bench.nic.transmit(packet, None).is_ok());
+    }
+    bench.nic.flush();
+    let reports = (0..200)
+        .filter(|index| {
+            let at = bench.device.transmit_descriptor(*index);
+            let mut status = [0];
+            bench.bus.read(at + 12, &mut status);
+            status[0] & 1 != 0
+        })
+        .count();
+    assert_eq!(reports, 4);
+    assert_eq!(bench.nic.reclaim(), 200);
+    finish(bench);
+}
+
+#[test]
+fn completes_checksums_with_one_context_for_many() {
+    let mut bench = bench();
+    for network in [Network::V4, Network::V6] {
+        for kind in [Transport::Tcp, Transport::Udp] {
+            for size in [1, 64, 1001] {
+                let (frame, layout) = transport(network, kind, size);
+                let packet = blank(packet(&bench.pool, &frame, &[100]), None);
+                let layout = Some(&layout);
+                assert!(bench.nic.transmit(packet, layout).is_ok());
+            }
+        }
+    }
+    bench.nic.flush();
+    assert_eq!(bench.device.contexts(), 4);
+    for network in [Network::V4, Network::V6] {
+        for kind in [Transport::Tcp, Transport::Udp] {
+            for size in [1, 64, 1001] {
+                let (frame, layout) = transport(network, kind, size);
+                let sent = bench.device.sent().expect("a frame");
+                let sent = &sent[..frame.len()];
+                verify(sent, &layout);
+                let end = usize::from(layout.payload_offset);
+                assert_eq!(sent[end..], frame[end..]);
+            }
+        }
+    }
+    finish(bench);
+}
+
+#[test]
+fn segments_super_frames() {
+    for network in [Network::V4, Network::V6] {
+        let mut bench = bench();
+        let kind = match network {
+            Network::V4 => GsoKind::TcpV4,
+            Network::V6 => GsoKind::TcpV6,
+        };
+        let (frame, layout) = tcp(network, 60_000);
+        let gso = Gso { kind, size: 1400 };
+        let headers = usize::from(layout.payload_offset);
+        // Once with the headers apart, as many a frontend sends them, once with payload behind them.
+        for cut in [headers, headers + 100] {
+            let packet = blank(packet(&bench.pool, &frame, &[cut]), Some(gso));
+            assert!(bench.nic.transmit(packet, Some(&layout)).is_ok());
+            bench.nic.flush();
+            let mut payload: Vec<u8> = Vec::new();
+            let mut count = 0;
+            while let Some(segment) = bench.device.sent() {
+                verify(&segment, &layout);
+                assert_eq!(segment[..12], frame[..12]);
+                let fin = segment[usize::from(layout.transport_offset) + 13] & 1;
+                payload.extend(&segment[headers..]);
+                count += 1;
+                assert_eq!(fin == 1, payload.len() == 60_000);
+            }
+            assert_eq!(count, 43);
+            assert_eq!(payload, frame[headers..]);
+        }
+        assert_eq!(bench.nic.reclaim(), 2);
+        finish(bench);
+    }
+}
+
+#[test]
+fn a_super_frame_that_fits_needs_a_checksum_only() {
+    let mut bench = bench();
+    let (frame, layout) = tcp(Network::V4, 1000);
+    let gso = Gso { kind: GsoKind::TcpV4, size: 1400 };
+    let packet = blank(packet(&bench.pool, &frame, &[]), Some(gso));
+    assert!(bench.nic.transmit(packet, Some(&layout)).is_ok());
+    bench.nic.flush();
+    verify(&bench.device.sent().expect("a frame"), &layout);
+    assert_eq!(bench.device.sent(), None);
+    finish(bench);
+}
+
+#[test]
+fn pages_of_others_are_left_alone() {
+    let mut bench = bench();
+    let (frame, layout) = tcp(Network::V4, 5000);
+    let gso = Gso { kind: GsoKind::TcpV4, size: 1400 };
+    let flooded = blank(packet(&bench.pool, &frame, &[]), Some(gso));
+    assert!(bench.nic.transmit(flooded.clone(), Some(&layout)).is_ok());
+    bench.nic.flush();
+    assert_eq!(contents(&flooded), frame, "another port's copy");
+    let mut count = 0;
+    while let Some(segment) = bench.device.sent() {
+        verify(&segment, &layout);
+        count += 1;
+    }
+    assert_eq!(count, 4);
+    drop(flooded);
+    finish(bench);
+}
+
+#[test]
+fn what_it_cannot_do_comes_back_whole() {
+    let mut bench = bench();
+    let (frame, layout) = tcp(Network::V4, 5000);
+    let gso = |size| Some(Gso { kind: GsoKind::TcpV4, size });
+    let far = Layout { transport_offset: 300, payload_offset: 320, ..layout };
+    let reversed = Layout { payload_offset: 20, ..layout };
+    let cases: [(&str, Option<Gso>, Option<&Layout>, &[usize]); 6] = [
+        ("no layout", gso(1400), None, &[]),
+        ("headers across fragments", gso(1400), Some(&layout), &[40]),
+        ("segments beyond the wire's", gso(1500), Some(&layout), &[]),
+        ("a size of zero", gso(0), Some(&layout), &[]),
+        ("headers beyond a byte", gso(1400), Some(&far), &[]),
+        ("offsets out of order", gso(1400), Some(&reversed), &[]),
+    ];
+    for (what, gso, layout, cuts) in cases {
+        let packet = blank(packet(&bench.pool, &frame, cuts), gso);
+        let returned = bench.nic.transmit(packet, layout);
+        let returned = returned.expect_err(what);
+        assert_eq!(contents(&returned), frame, "{what}");
+    }
+    finish(bench);
+}
+
+#[test]
+fn what_no_nic_can_send_is_counted() {
+    let mut bench = bench();
+    for length in [1, 16, 1519, 4000] {
+        let packet = packet(&bench.pool, &bytes(length, 0), &[]);
+        assert!(bench.nic.transmit(packet, None).is_ok());
+    }
+    bench.nic.flush();
+    assert_eq!(bench.device.sent(), None);
+    assert_eq!(bench.nic.statistics().transmit_errors, 4);
+    finish(bench);
+}
+
+#[test]
+fn receives_byte_for_byte_through_many_wraps() {
+    let mut bench = bench();
+    for round in 0..1500 {
+        let frame = bytes(60 + round * 29 % 1458, round);
+        assert!(bench.device.inject(&frame, ReceiveStatus::new()), "round {round}");
+        let packet = bench.nic.receive().expect("a frame");
+        assert_eq!(contents(&packet), frame);
+        assert_eq!(packet.offload, Offload::default());
+        bench.nic.refill(&bench.pool);
+    }
+    assert!(bench.nic.receive().is_none());
+    finish(bench);
+}
+
+#[test]
+fn believes_the_device_about_checksums_it_looked_at() {
+    let good = ReceiveStatus::new().with_transport_checked(true).with_ip_checked(true);
+    let cases = [
+        (good, Checksum::Verified),
+        (good.with_udp_checked(true), Checksum::Verified),
+        (ReceiveStatus::new().with_ip_checked(true), Checksum::Unverified),
+        (good.with_transport_error(true), Checksum::Unverified),
+        (good.with_ip_error(true), Checksum::Unverified),
+        (good.with_ignore_checksum(true), Checksum::Unverified),
+    ];
+    let mut bench = bench();
+    for (status, expected) in cases {
+        assert!(bench.device.inject(&bytes(64, 1), status));
+        let packet = bench.nic.receive().expect("a frame");
+        assert_eq!(packet.offload.checksum, expected, "{status:?}");
+    }
+    assert!(bench.device.inject(&bytes(64, 1), good.with_crc_error(true)));
+    assert!(bench.nic.receive().is_none());
+    assert_eq!(bench.nic.statistics().receive_errors, 1);
+    finish(bench);
+}
+
+#[test]
+fn jumbo_frames_span_buffers() {
+    let options = Options { max_frame: 9018, ..Options::default() };
+    let mut bench = start(|_| (), Interrupts::MsiX(3), options).expect("it starts");
+    for length in [1519, 4096, 4097, 8192, 9018] {
+        let frame = bytes(length, length);
+        assert!(bench.device.inject(&frame, ReceiveStatus::new()));
+        assert_eq!(contents(&bench.nic.receive().expect("a frame")), frame);
+        assert!(bench.nic.transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+        bench.nic.flush();
+        assert_eq!(bench.device.sent(), Some(frame));
+        bench.nic.reclaim();
+    }
+    assert!(bench.device.inject(&bytes(9019, 0), ReceiveStatus::new()));
+    assert!(bench.nic.receive().is_none(), "longer than asked for");
+    assert_eq!(bench.nic.statistics().receive_malformed, 1);
+    assert!(bench.device.inject(&bytes(100, 0), ReceiveStatus::new()));
+    assert!(bench.nic.receive().is_some(), "and the next one is whole");
+    finish(bench);
+}
+
+#[test]
+fn without_buffers_frames_are_missed_and_with_them_received_again() {
+    let mut bench = bench();
+    let frame = bytes(100, 1);
+    let mut held = Vec::new();
+    while let Some(buffer) = bench.pool.take() {
+        held.push(buffer);
+    }
+    let mut received = 0;
+    while bench.device.inject(&frame, ReceiveStatus::new()) {
+        received += 1;
+        assert!(bench.nic.receive().is_some());
+    }
+    assert_eq!(received, 255, "the ring was full, less one");
+    // The dropped packets' pages are the pool's again, and two of the held.
+    bench.nic.refill(&bench.pool);
+    assert!(bench.device.inject(&frame, ReceiveStatus::new()));
+    assert_eq!(bench.nic.statistics().receive_missed, 1);
+    held.clear();
+    finish(bench);
+}
+
+#[test]
+fn one_interrupt_a_poll_however_wired() {
+    for (interrupts, receive, link) in [
+        (Interrupts::MsiX(1), 0, 0),
+        (Interrupts::MsiX(2), 0, 1),
+        (Interrupts::MsiX(3), 0, 2),
+        (Interrupts::Single, 0, 0),
+    ] {
+        let mut bench = start(|_| (), interrupts, Options::default()).expect("it starts");
+        let frame = bytes(64, 0);
+        bench.device.inject(&frame, ReceiveStatus::new());
+        assert!(bench.device.messages().is_empty(), "disabled at first");
+        assert!(bench.nic.enable_interrupts(false), "a frame is there already");
+        bench.device.messages();
+        for _ in 0..3 {
+            let _causes = bench.nic.handle_interrupt(receive);
+            while bench.nic.receive().is_some() {}
+            // A frame during the poll: no message, and none later, once it was taken.
+            bench.device.inject(&frame, ReceiveStatus::new());
+            assert!(bench.device.messages().is_empty(), "{interrupts:?}");
+            assert!(bench.nic.receive().is_some());
+            assert!(!bench.nic.enable_interrupts(false));
+            assert!(bench.device.messages().is_empty(), "{interrupts:?}: stale");
+            bench.device.inject(&frame, ReceiveStatus::new());
+            bench.device.inject(&frame, ReceiveStatus::new());
+            assert_eq!(bench.device.messages(), [receive as u8], "{interrupts:?}");
+        }
+        assert!(bench.nic.handle_interrupt(receive).receive);
+        while bench.nic.receive().is_some() {}
+        assert!(!bench.nic.enable_interrupts(false));
+        bench.device.raise(super::registers::Causes::new().with_link(true));
+        assert_eq!(bench.device.messages(), [link as u8], "{interrupts:?}");
+        assert!(bench.nic.handle_interrupt(link).link);
+        assert!(!bench.nic.enable_interrupts(false));
+        assert!(bench.device.messages().is_empty(), "{interrupts:?}: acknowledged");
+        finish(bench);
+    }
+}
+
+#[test]
+fn sent_packets_interrupt_only_where_asked() {
+    let mut bench = start(Device::be_lazy, Interrupts::MsiX(2), Options::default()).expect("it starts");
+    let send = |bench: &mut Bench, ask: bool| {
+        let packet = packet(&bench.pool, &bytes(64, 0), &[]);
+        assert!(bench.nic.transmit(packet, None).is_ok());
+        bench.nic.flush();
+        assert!(!bench.nic.enable_interrupts(ask));
+        bench.device.transmit();
+        let messages = bench.device.messages();
+        assert_eq!(bench.nic.reclaim(), 1);
+        messages
+    };
+    assert!(send(&mut bench, false).is_empty());
+    assert_eq!(send(&mut bench, true), [0]);
+    assert!(send(&mut bench, false).is_empty());
+    finish(bench);
+}
+
+#[test]
+fn a_device_pulled_out_hangs_nothing() {
+    let mut bench = bench();
+    let send = packet(&bench.pool, &bytes(64, 0), &[]);
+    bench.device.pull_out();
+    assert_eq!(bench.nic.link(), Link::Down);
+    assert!(bench.nic.handle_interrupt(1).link);
+    assert!(bench.nic.transmit(send, None).is_err());
+    bench.nic.flush();
+    assert_eq!(bench.nic.reclaim(), 0);
+    assert!(bench.nic.receive().is_none());
+    assert!(!bench.nic.enable_interrupts(true));
+    assert_eq!(bench.nic.statistics(), NicStatistics::default());
+    assert_eq!(bench.nic.transmit_room(), 0);
+    finish(bench);
+}
+
+#[test]
+fn a_device_that_lies_costs_itself() {
+    let mut bench = bench();
+    // Status, length: what a device might write, each followed by a good frame that must come through.
+    let done = 0x1u32;
+    let end = 0x3u32;
+    let cases: &[(&str, &[(u32, u32)], u64)] = &[
+        ("longer than its buffer", &[(end, 4097)], 1),
+        ("longest length", &[(end, 0xFFFF)], 1),
+        ("empty", &[(end, 0)], 1),
+        ("shorter than a header", &[(end, 13)], 1),
+        ("longer than a frame", &[(end, 1519)], 1),
+        ("a short middle", &[(done, 100), (end, 100)], 1),
+        ("without end", &[(done, 4096), (done, 4096), (end, 4096)], 1),
+        ("all bits", &[(u32::MAX, u32::MAX)], 1),
+    ];
+    let mut index = 0u32;
+    let mut malformed = 0;
+    for (what, descriptors, count) in cases {
+        for (status, length) in *descriptors {
+            let at = bench.device.receive_descriptor(index);
+            bench.bus.write_words(at, [u32::MAX, u32::MAX, *status, *length]);
+            index += 1;
+        }
+        bench.device.set(reg::RDH, index);
+        assert!(bench.nic.receive().is_none(), "{what}");
+        malformed += count;
+        assert_eq!(bench.nic.statistics().receive_malformed, malformed, "{what}");
+        let good = bytes(70, 5);
+        assert!(bench.device.inject(&good, ReceiveStatus::new()));
+        index += 1;
+        assert_eq!(contents(&bench.nic.receive().expect(what)), good);
+    }
+    bench.nic.refill(&bench.pool);
+    finish(bench);
+}
+
+#[test]
+fn done_bits_where_nothing_is_posted_are_not_looked_at() {
+    let mut bench = bench();
+    // The whole ring as done, at once: as many frames as buffers were posted, not one more.
+    for index in 0..256 {
+        let at = bench.device.receive_descriptor(index);
+        bench.bus.write_words(at, [0, 0, 3, 64]);
+    }
+    let mut frames = Vec::new();
+    while let Some(frame) = bench.nic.receive() {
+        frames.push(frame);
+    }
+    assert_eq!(frames.len(), 255);
+    // Done bits on transmit descriptors that were never given.
+    for index in 0..512 {
+        let at = bench.device.transmit_descriptor(index);
+        bench.bus.write_words(at, [0, 0, 0, 1]);
+    }
+    assert_eq!(bench.nic.reclaim(), 0);
+    assert_eq!(bench.nic.transmit_room(), 511);
+    drop(frames);
+    finish(bench);
+}

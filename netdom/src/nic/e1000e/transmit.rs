@@ -1,0 +1,246 @@
+//! The transmit ring: packets in, descriptors out, buffers back when the device is done. Pure. Floor 3.
+//!
+//! The device reports (RS) on the last descriptor of a batch and on every 64th or so between: a report is a write by the
+//! device, and one covers all descriptors before it. Buffers travel from the packet to the descriptor's slot, and go back to
+//! their pool when the slot is cleared. Nothing is ever read back from a descriptor but the one bit "done".
+
+use super::descriptors::{Context, DataCommand, DataOptions, Ring, halves, transmit_word as word};
+use super::offload::{self, Plan};
+use crate::offload::headers::Layout;
+use crate::packet::{Buffer, Fragment, Packet, Pool};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use split_driver::memory::DmaMemory;
+use xen_pv_sys::PAGE_SIZE;
+
+/// Descriptors after which a report is asked for within a batch.
+const REPORT_EVERY: u16 = 64;
+/// The shortest frame that may be handed to the device, which pads it (82574 datasheet 10.2.6.1, TCTL.PSP: 17 bytes).
+const SHORTEST: usize = 17;
+/// Descriptors that a packet may need beside one a fragment: a context, and one of headers that had to be copied.
+const EXTRA: usize = 2;
+
+#[derive(Default)]
+struct Slot {
+    #[expect(dead_code, reason = "kept until the device is done, then dropped")]
+    buffer: Option<Buffer>,
+    last: bool,
+}
+
+pub(super) struct Transmit<D> {
+    ring: Ring<D>,
+    slots: Vec<Slot>,
+    /// The first descriptor not yet reclaimed, and the next one to be filled.
+    head: u16,
+    tail: u16,
+    used: u16,
+    /// Descriptors that will be reported on, in order.
+    reports: VecDeque<u16>,
+    since_report: u16,
+    /// The last data descriptor and its command, while the device has not been told of it.
+    pending: Option<(u16, DataCommand)>,
+    /// The context that the device holds.
+    context: Option<Context>,
+    max_frame: usize,
+    errors: u64,
+}
+
+impl<D: DmaMemory> Transmit<D> {
+    pub(super) fn new(ring: Ring<D>, max_frame: usize) -> Self {
+        let count = usize::from(ring.count());
+        Self {
+            slots: core::iter::repeat_with(Slot::default).take(count).collect(),
+            reports: VecDeque::with_capacity(count),
+            ring,
+            head: 0,
+            tail: 0,
+            used: 0,
+            since_report: 0,
+            pending: None,
+            context: None,
+            max_frame,
+            errors: 0,
+        }
+    }
+
+    /// One descriptor stays empty, so that a full ring does not look like an empty one.
+    pub(super) fn room(&self) -> usize {
+        usize::from(self.ring.count() - 1 - self.used)
+    }
+
+    /// Packets that were dropped because no NIC could send them.
+    pub(super) const fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    #[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
+    pub(super) fn queue(&mut self, mut packet: Packet, layout: Option<&Layout>, pool: &Pool) -> Result<(), Packet> {
+        let length = packet.len();
+        let segment = packet.offload.gso.is_some();
+        if length < SHORTEST || (length > self.max_frame && !segment) {
+            self.errors += 1;
+            return Ok(());
+        }
+        if packet.fragments.len() + EXTRA > self.room() {
+            return Err(packet);
+        }
+        let Ok(plan) = offload::plan(&packet, layout, length) else {
+            return Err(packet);
+        };
+        let mut private = None;
+        if let (Some(plan), Some(layout)) = (&plan, layout) {
+            let too_long = if plan.segment {
+                usize::from(layout.payload_offset) + usize::from(plan.context.segment_size)
+            } else {
+                length
+            };
+            if too_long > self.max_frame {
+                return Err(packet);
+            }
+            match own_headers(&mut packet, layout, pool) {
+                Ok(copied) => private = copied,
+                Err(Refused) => return Err(packet),
+            }
+            let headers = private.as_ref().or(packet.fragments.first());
+            let prepared =
+                !plan.segment || headers.is_some_and(|headers| offload::prepare_segmentation(headers, layout).is_ok());
+            if !prepared {
+                return Err(packet);
+            }
+        }
+        self.describe(plan, private, packet);
+        Ok(())
+    }
+
+    /// Fills descriptors. Room for them was checked.
+    fn describe(&mut self, plan: Option<Plan>, headers: Option<Fragment>, packet: Packet) {
+        let mut options = DataOptions::new();
+        let mut command = DataCommand::new().with_kind(1).with_extended(true).with_insert_crc(true);
+        if let Some(plan) = plan {
+            if self.context != Some(plan.context) {
+                self.context = Some(plan.context);
+                self.push(plan.context.words(), None);
+            }
+            options = plan.options;
+            command.set_segment(plan.segment);
+        }
+        let mut last = None;
+        for fragment in headers.into_iter().chain(packet.fragments) {
+            if fragment.length == 0 {
+                continue;
+            }
+            let (low, high) = halves(fragment.buffer.device_address(fragment.offset));
+            let command = command.with_length(u32::from(fragment.length));
+            let words = [low, high, command.into(), options.into()];
+            last = Some((self.push(words, Some(fragment.buffer)), command));
+        }
+        let Some((index, command)) = last else {
+            return;
+        };
+        let mut command = command.with_end(true);
+        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+            slot.last = true;
+        }
+        if self.since_report >= REPORT_EVERY {
+            command.set_report(true);
+            self.report(index);
+        } else {
+            self.pending = Some((index, command));
+        }
+        self.ring.set_word(index, word::COMMAND, command.into());
+    }
+
+    fn push(&mut self, words: [u32; 4], buffer: Option<Buffer>) -> u16 {
+        let index = self.tail;
+        self.ring.write(index, words);
+        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+            *slot = Slot { buffer, last: false };
+        }
+        self.tail = self.ring.after(index);
+        self.used += 1;
+        self.since_report += 1;
+        index
+    }
+
+    fn report(&mut self, index: u16) {
+        self.reports.push_back(index);
+        self.since_report = 0;
+        self.pending = None;
+    }
+
+    /// What the tail register must be told, if anything is new.
+    pub(super) fn flush(&mut self, told: u16) -> Option<u16> {
+        if let Some((index, command)) = self.pending {
+            self.ring.set_word(index, word::COMMAND, command.with_report(true).into());
+            self.report(index);
+        }
+        (told != self.tail).then_some(self.tail)
+    }
+
+    /// Whether the next report has come.
+    pub(super) fn reported(&self) -> bool {
+        self.reports.front().is_some_and(|index| DataOptions::from(self.ring.word(*index, word::OPTIONS)).done())
+    }
+
+    /// Clears the slots of all packets that the device reported, and says how many packets they were.
+    pub(super) fn reclaim(&mut self) -> usize {
+        let mut packets = 0;
+        while self.reported() {
+            let Some(end) = self.reports.pop_front() else {
+                break;
+            };
+            while self.used > 0 {
+                let index = self.head;
+                if let Some(slot) = self.slots.get_mut(usize::from(index)) {
+                    packets += usize::from(slot.last);
+                    *slot = Slot::default();
+                }
+                self.head = self.ring.after(index);
+                self.used -= 1;
+                if index == end {
+                    break;
+                }
+            }
+        }
+        packets
+    }
+
+    /// Gives all buffers back. The device must have been stopped.
+    pub(super) fn clear(&mut self) {
+        self.slots.fill_with(Slot::default);
+        self.reports.clear();
+        self.pending = None;
+        self.context = None;
+        self.used = 0;
+        self.head = self.tail;
+    }
+}
+
+/// The packet is not one that this device can be given now.
+#[derive(Debug)]
+struct Refused;
+
+/// Sees to it that the headers lie in a page of this packet alone: they are changed here for segmentation, and QEMU writes
+/// completed checksums into them, while a flooded packet's pages belong to other ports too. Where they do not, they are
+/// copied to a page of `pool` and taken off the packet; that page is what is returned.
+fn own_headers(packet: &mut Packet, layout: &Layout, pool: &Pool) -> Result<Option<Fragment>, Refused> {
+    let first = packet.fragments.first_mut().ok_or(Refused)?;
+    let length = layout.payload_offset;
+    if first.length < length {
+        return Err(Refused);
+    }
+    if first.buffer.is_unique() {
+        return Ok(None);
+    }
+    let mut bytes = [0u8; 256];
+    let bytes = bytes.get_mut(..usize::from(length)).ok_or(Refused)?;
+    let copy = pool.take().ok_or(Refused)?;
+    if !first.buffer.read(usize::from(first.offset), bytes) || !copy.write(0, bytes) {
+        return Err(Refused);
+    }
+    first.offset += length;
+    first.length -= length;
+    Ok(Some(Fragment { buffer: copy, offset: 0, length }))
+}
+
+const _: () = assert!(PAGE_SIZE <= 0xF_FFFF, "a page is one descriptor");
