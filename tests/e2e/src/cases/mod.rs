@@ -1,0 +1,75 @@
+//! What `cargo xtask test` shows on each row of the matrix, case by case. Host.
+//!
+//! A case gets a [`Scene`] that is as every other case finds it, and leaves it so; it returns a line of what it measured.
+//! Times are shown, never asserted: that is for the benchmarks.
+
+mod bad_input;
+mod dom0;
+mod hostile;
+mod lifecycle;
+mod traffic;
+
+use anyhow::{Context, Result};
+use lab::Guest;
+
+use crate::netdom::Netdom;
+use crate::stage::{Stage, lease, vif};
+
+/// One case.
+pub struct Case {
+    /// What must be so, as a name.
+    pub name: &'static str,
+    /// Shows it; gives a line of what was measured.
+    pub run: fn(&Scene<'_>) -> Result<String>,
+}
+
+/// All cases, in their order: the plain ones first, so that a broken data path is seen at once.
+pub const ALL: &[&[Case]] = &[traffic::CASES, dom0::CASES, lifecycle::CASES, bad_input::CASES, hostile::CASES];
+
+/// A netdom with the NIC, and two Linux guests with a lease through it.
+pub struct Scene<'s> {
+    /// The machine.
+    pub stage: &'s Stage,
+    /// The driver domain.
+    pub netdom: Netdom<'s>,
+    /// A guest, its vif's address ending in 1.
+    pub a: Guest<'s>,
+    /// A guest, its vif's address ending in 2.
+    pub b: Guest<'s>,
+    /// The IPv4 address of `a`.
+    pub a_address: String,
+    /// The IPv4 address of `b`.
+    pub b_address: String,
+}
+
+impl<'s> Scene<'s> {
+    /// Sets the scene on a booted stage.
+    ///
+    /// # Errors
+    /// What did not come up.
+    pub fn set(stage: &'s Stage) -> Result<Self> {
+        let netdom = stage.start_netdom()?;
+        let a = stage.client("a", &[vif("netdom", 1)])?;
+        let b = stage.client("b", &[vif("netdom", 2)])?;
+        let a_address = lease(&a, "eth0")?;
+        let b_address = lease(&b, "eth0")?;
+        Ok(Self { stage, netdom, a, b, a_address, b_address })
+    }
+
+    /// The peer on the wire.
+    pub fn peer(&self) -> String {
+        self.stage.peer(0)
+    }
+
+    /// An error with the end of netdom's console, which is where the reason mostly is.
+    ///
+    /// # Errors
+    /// The error given, with that context.
+    pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        result.with_context(|| {
+            let console = self.netdom.console().unwrap_or_default();
+            let lines: Vec<&str> = console.lines().rev().take(30).collect();
+            format!("netdom's console ends:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        })
+    }
+}

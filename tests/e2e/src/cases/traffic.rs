@@ -1,0 +1,126 @@
+//! Traffic of unmodified Linux guests: to the wire, from it, and between guests. Host.
+
+use anyhow::{Result, ensure};
+
+use super::{Case, Scene};
+use crate::traffic::{self, Shell, Transfer};
+
+pub(super) const CASES: &[Case] = &[
+    Case { name: "ready with 16 MiB, the NIC by MSI-X, the image at most 1 MiB", run: ready },
+    Case { name: "1,000 pings to the wire, none lost", run: pings },
+    Case { name: "256 MiB of TCP to the wire, digests equal", run: tcp_to_wire },
+    Case { name: "256 MiB of TCP from the wire, digests equal", run: tcp_from_wire },
+    Case { name: "256 MiB of TCP from guest to guest, digests equal", run: tcp_between_guests },
+    Case { name: "TCP over IPv6 with the wire and between guests", run: ipv6 },
+    Case { name: "jumbo frames in chains between guests with scatter-gather", run: jumbo },
+    Case { name: "a frame never returns to the port it came from", run: no_reflection },
+    Case { name: "statistics of every port, in the store", run: statistics },
+];
+
+const MEBIBYTES: u32 = 256;
+
+fn ready(scene: &Scene<'_>) -> Result<String> {
+    let console = scene.netdom.console()?;
+    ensure!(console.contains("MSI-X"), "the console does not speak of MSI-X:\n{console}");
+    let size = scene.stage.lab.must("stat -c %s /usr/lib/oxidom/netdom")?.trim().parse::<u64>()?;
+    ensure!(size <= 1 << 20, "the image has {size} bytes");
+    Ok(format!(
+        "ready {} ms after its first instruction, {} ms after `xl create` began; image {} KiB",
+        scene.netdom.ready.as_millis(),
+        scene.netdom.created.as_millis(),
+        size / 1024
+    ))
+}
+
+fn pings(scene: &Scene<'_>) -> Result<String> {
+    let ping = traffic::ping(&scene.a, &scene.peer(), 1000, 0, 56)?;
+    ensure!(ping.sent == 1000 && ping.lost == 0 && ping.duplicates == 0, "{ping:?}");
+    Ok(format!("median {:.0} us, 99th percentile {:.0} us", ping.median_us, ping.p99_us))
+}
+
+fn rate(transfer: &Transfer) -> String {
+    format!("{:.0} Mbit/s with digests", transfer.mbit_per_second)
+}
+
+fn tcp_to_wire(scene: &Scene<'_>) -> Result<String> {
+    traffic::tcp(&scene.a, "send", &scene.peer(), MEBIBYTES).map(|transfer| rate(&transfer))
+}
+
+fn tcp_from_wire(scene: &Scene<'_>) -> Result<String> {
+    traffic::tcp(&scene.a, "receive", &scene.peer(), MEBIBYTES).map(|transfer| rate(&transfer))
+}
+
+fn tcp_between_guests(scene: &Scene<'_>) -> Result<String> {
+    traffic::serve(&scene.b)?;
+    let result = traffic::tcp(&scene.a, "send", &scene.b_address, MEBIBYTES);
+    scene.b.stop("serve")?;
+    result.map(|transfer| rate(&transfer))
+}
+
+fn ipv6(scene: &Scene<'_>) -> Result<String> {
+    for (guest, address) in [(&scene.a, "fd09::a"), (&scene.b, "fd09::b")] {
+        guest.sh(&format!("ip -6 addr replace {address}/64 dev eth0 nodad"))?;
+    }
+    let out = traffic::tcp(&scene.a, "send", "fd09::1", 32)?;
+    let back = traffic::tcp(&scene.a, "receive", "fd09::1", 32)?;
+    traffic::serve(&scene.b)?;
+    let across = traffic::tcp(&scene.a, "send", "fd09::b", 32);
+    scene.b.stop("serve")?;
+    Ok(format!("{:.0}, {:.0}, {:.0} Mbit/s", out.mbit_per_second, back.mbit_per_second, across?.mbit_per_second))
+}
+
+fn jumbo(scene: &Scene<'_>) -> Result<String> {
+    let set = |mtu: u32| -> Result<()> {
+        for guest in [&scene.a, &scene.b] {
+            guest.sh(&format!("ip link set eth0 mtu {mtu}"))?;
+        }
+        Ok(())
+    };
+    set(9000)?;
+    // 8,972 bytes and 28 of headers fill 9,000 without a fragment: more than two pages, so a chain of slots both ways.
+    let result = traffic::ping(&scene.a, &scene.b_address, 200, 0, 8972);
+    set(1500)?;
+    let ping = result?;
+    ensure!(ping.lost == 0, "{ping:?}");
+    Ok(format!("200 pings of 9,000 bytes, median {:.0} us", ping.median_us))
+}
+
+/// A station beyond the NIC, unknown to everybody.
+const STRANGER: [u8; 6] = [0x02, 0x6f, 0x78, 0x99, 0x00, 0x01];
+
+fn no_reflection(scene: &Scene<'_>) -> Result<String> {
+    let wire = scene.stage.lab.wire(0)?;
+    let frame = |destination: [u8; 6]| {
+        let mut frame = destination.to_vec();
+        frame.extend(STRANGER);
+        // An experimental ethertype (IEEE 802), and padding to the shortest frame.
+        frame.extend([0x88, 0xb5]);
+        frame.resize(60, 0);
+        frame
+    };
+    wire.set_capture(4000);
+    // A broadcast, a multicast group, and a station that nobody knows: all three are flooded.
+    let destinations = [[0xff; 6], [0x01, 0x00, 0x5e, 0x01, 0x02, 0x03], [0x02, 0x6f, 0x78, 0x99, 0x00, 0x02]];
+    wire.inject(destinations.iter().cycle().take(300).map(|destination| frame(*destination)));
+    // What was to come back has done so once a ping sent after it was answered.
+    traffic::ping(&scene.a, &scene.peer(), 20, 0, 56)?;
+    let captured = wire.captured();
+    wire.set_capture(0);
+    let of_stranger = |frame: &&wire::Captured| frame.frame.get(6..12) == Some(STRANGER.as_slice());
+    let (out, back): (Vec<_>, Vec<_>) =
+        captured.iter().filter(of_stranger).partition(|frame| frame.direction == wire::Direction::Out);
+    ensure!(out.len() == 300, "{} of 300 frames were put on the wire", out.len());
+    ensure!(back.is_empty(), "{} of 300 frames came back to the wire", back.len());
+    Ok("300 flooded frames, none came back".to_owned())
+}
+
+fn statistics(scene: &Scene<'_>) -> Result<String> {
+    let id = scene.netdom.id;
+    let text = scene.stage.lab.wait_until(
+        &format!("xenstore-ls -f /local/domain/{id}/data | grep -E 'received|packets'"),
+        std::time::Duration::from_secs(20),
+    )?;
+    let lines = text.lines().count();
+    ensure!(lines >= 3, "two vifs and a NIC have statistics; the store says:\n{text}");
+    Ok(format!("{lines} counters of packets"))
+}

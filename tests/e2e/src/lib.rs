@@ -1,0 +1,13 @@
+//! End-to-end: netdom on real Xen, with the real toolstack and unmodified Linux guests. Host.
+//!
+//! A [`Stage`] is one boot of the lab with what the cases need; [`cases::ALL`] is what `cargo xtask test` runs on each row of
+//! the matrix. The demo and the benchmarks stand on the same stage.
+#![forbid(unsafe_code)]
+
+pub mod cases;
+pub mod netdom;
+pub mod stage;
+pub mod traffic;
+
+pub use netdom::{Netdom, NetdomConfig, Resources};
+pub use stage::{Images, Stage};

@@ -1,0 +1,159 @@
+//! A netdom under the lab's dom0: its config, its start, what it says of itself. Host.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use lab::Lab;
+
+/// How long a netdom may take to be ready on a slow machine; a fault ends the wait at once.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A config for `xl create`, as `dist/netdom.cfg` has it.
+#[derive(Clone, Debug)]
+pub struct NetdomConfig {
+    /// The domain's name: what frontends write as `backend=`.
+    pub name: String,
+    /// Memory, in MiB.
+    pub memory: u32,
+    /// Devices in `xl`'s words.
+    pub pci: Vec<String>,
+    /// Its command line.
+    pub extra: String,
+}
+
+impl NetdomConfig {
+    /// 16 MiB, no device, an empty command line.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), memory: 16, pci: Vec::new(), extra: String::new() }
+    }
+
+    /// With one more device.
+    pub fn pci(mut self, device: &str) -> Self {
+        self.pci.push(device.to_owned());
+        self
+    }
+
+    /// With this command line.
+    pub fn extra(mut self, extra: &str) -> Self {
+        extra.clone_into(&mut self.extra);
+        self
+    }
+}
+
+impl fmt::Display for NetdomConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, memory, pci, extra } = self;
+        writeln!(
+            f,
+            "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/netdom\"\nmemory = {memory}\nvcpus = 1"
+        )?;
+        writeln!(f, "pci = {pci:?}\nextra = \"{extra}\"\non_crash = \"preserve\"")
+    }
+}
+
+/// A running netdom.
+pub struct Netdom<'lab> {
+    lab: &'lab Lab,
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub id: u32,
+    /// From `xl create`'s start to `data/ready`, as dom0's clock saw it.
+    pub created: Duration,
+    /// From its first instruction to its readiness, as it measured itself.
+    pub ready: Duration,
+}
+
+impl<'lab> Netdom<'lab> {
+    /// Creates it by `xl create` and waits for `data/ready`.
+    ///
+    /// # Errors
+    /// What `xl` said, or the end of the domain's console.
+    pub fn create(lab: &'lab Lab, config: &NetdomConfig) -> Result<Self> {
+        let name = config.name.clone();
+        let path = format!("/etc/xen/{name}.cfg");
+        lab.put(&path, 0o644, config.to_string().as_bytes())?;
+        let started = Instant::now();
+        lab.must(&format!("xl create -q {path}"))?;
+        let id = lab.domain_id(&name)?;
+        let node = format!("/local/domain/{id}/data/ready");
+        let said = lab.wait_until(&format!("xenstore-read {node}"), PATIENCE).with_context(|| {
+            let console = lab.console(&name).unwrap_or_default();
+            format!("{name} did not become ready; its console:\n{console}")
+        })?;
+        let created = started.elapsed();
+        let milliseconds = said.trim().parse().with_context(|| format!("{node} says '{said}'"))?;
+        Ok(Self { lab, name, id, created, ready: Duration::from_millis(milliseconds) })
+    }
+
+    /// The value of a node below its own directory.
+    ///
+    /// # Errors
+    /// Where there is no such node.
+    pub fn node(&self, path: &str) -> Result<String> {
+        Ok(self.lab.must(&format!("xenstore-read /local/domain/{}/{path}", self.id))?.trim_end().to_owned())
+    }
+
+    /// The backend directory of a frontend's vif.
+    pub fn backend(&self, frontend: u32, handle: u32) -> String {
+        format!("/local/domain/{}/backend/vif/{frontend}/{handle}", self.id)
+    }
+
+    /// All that it has on loan now, by name: pages, grants, ports, heap, nodes.
+    ///
+    /// # Errors
+    /// Where it does not answer on its console.
+    pub fn resources(&self) -> Result<Resources> {
+        let text = self.lab.must(&format!("xenstore-ls -f /local/domain/{}/data/resources", self.id))?;
+        let mut named = BTreeMap::new();
+        for line in text.lines() {
+            let Some((path, value)) = line.split_once(" = ") else { continue };
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let value = value.trim_matches('"');
+            named.insert(name.to_owned(), value.parse().with_context(|| format!("{path} says '{value}'"))?);
+        }
+        let nodes = self.lab.must(&format!("xenstore-ls -f /local/domain/{}/backend | wc -l", self.id))?;
+        named.insert("backend-nodes".to_owned(), nodes.trim().parse()?);
+        Ok(Resources(named))
+    }
+
+    /// Seconds of CPU time that Xen has charged it with.
+    ///
+    /// # Errors
+    /// Where `xl list` does not know it.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        cpu_seconds(self.lab, &self.name)
+    }
+
+    /// Its console so far.
+    ///
+    /// # Errors
+    /// Where dom0 does not answer.
+    pub fn console(&self) -> Result<String> {
+        self.lab.console(&self.name)
+    }
+
+    /// Ends it at once.
+    ///
+    /// # Errors
+    /// What `xl` said.
+    pub fn destroy(self) -> Result<()> {
+        self.lab.must(&format!("xl destroy {}", self.name)).map(drop)
+    }
+}
+
+/// Seconds of CPU time that Xen has charged a domain with; `xl list` knows tenths.
+///
+/// # Errors
+/// Where `xl list` does not know it.
+pub fn cpu_seconds(lab: &Lab, domain: &str) -> Result<f64> {
+    let line = lab.must(&format!("xl list {domain} | tail -n 1"))?;
+    let time = line.split_whitespace().last().unwrap_or_default();
+    time.parse().with_context(|| format!("xl list says '{line}'"))
+}
+
+/// What a netdom has on loan, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resources(pub BTreeMap<String, u64>);

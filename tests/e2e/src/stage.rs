@@ -1,0 +1,112 @@
+//! One boot of the lab with the images in dom0, a wire at each NIC, and Linux guests that have the traffic tool. Host.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::root::Extra;
+use lab::{Guest, GuestConfig, Lab, LabConfig, Nic, Row};
+
+use crate::netdom::{Netdom, NetdomConfig};
+
+/// What was built for the stage, as files of the host.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// The image that `dist/` holds.
+    pub netdom: PathBuf,
+    /// The hostile frontend.
+    pub hostile: PathBuf,
+    /// The traffic tool, statically linked.
+    pub traffic: PathBuf,
+}
+
+/// Sets the address of a lease; Debian's busybox has no script of its own.
+const UDHCPC_SCRIPT: &str = "#!/bin/sh
+case $1 in
+deconfig) ip addr flush dev $interface scope global ;;
+bound|renew) ip addr replace $ip/$mask dev $interface ;;
+esac
+";
+
+/// The lab, booted, with a wire at the far end of each NIC: wire `n` is network `10.(9 + n).0.0/16`, its peer `10.(9 + n).0.1`.
+pub struct Stage {
+    /// Dom0, the machine, the wires.
+    pub lab: Lab,
+}
+
+impl Stage {
+    /// Boots the row with these NICs and the images in place.
+    ///
+    /// # Errors
+    /// What of the lab did not come up, with the console's end.
+    pub fn boot(row: Row, images: &Images, nics: Vec<Nic>) -> Result<Self> {
+        Self::boot_with(row, images, nics, |_| ())
+    }
+
+    /// The same, with a machine that differs.
+    ///
+    /// # Errors
+    /// As [`Stage::boot`].
+    pub fn boot_with(row: Row, images: &Images, nics: Vec<Nic>, change: impl FnOnce(&mut LabConfig)) -> Result<Self> {
+        let mut config = LabConfig::new(row);
+        config.nics = nics;
+        let traffic = fs::read(&images.traffic).with_context(|| format!("reading {}", images.traffic.display()))?;
+        let extra =
+            |path: &str, content: &[u8]| Extra { path: path.to_owned(), mode: 0o755, content: content.to_vec() };
+        let tools = [extra("usr/bin/traffic", &traffic), extra("etc/udhcpc.script", UDHCPC_SCRIPT.as_bytes())];
+        config.files.extend_from_slice(&tools);
+        config.guest_files.extend_from_slice(&tools);
+        config.put("usr/lib/oxidom/netdom", 0o755, &images.netdom)?;
+        config.put("usr/lib/oxidom/hostile", 0o755, &images.hostile)?;
+        change(&mut config);
+        Ok(Self { lab: Lab::boot(&config)? })
+    }
+
+    /// The address of the peer on wire `index`.
+    pub fn peer(&self, index: usize) -> String {
+        self.lab.wire(index).map_or_else(|_| String::new(), |wire| wire.config().ipv4.to_string())
+    }
+
+    /// Hands NIC 0 to a netdom of 16 MiB and waits until it is ready.
+    ///
+    /// # Errors
+    /// Its console's end where it does not come up.
+    pub fn start_netdom(&self) -> Result<Netdom<'_>> {
+        let nic = self.lab.make_assignable(0)?;
+        Netdom::create(&self.lab, &NetdomConfig::new("netdom").pci(&nic))
+    }
+
+    /// Creates a Linux guest with these vifs, all up, the addresses leased through them.
+    ///
+    /// # Errors
+    /// The command that failed.
+    pub fn client(&self, name: &str, vifs: &[String]) -> Result<Guest<'_>> {
+        let mut config = GuestConfig::new(name);
+        config.vifs = vifs.to_vec();
+        let guest = self.lab.create(&config)?;
+        for index in 0..vifs.len() {
+            lease(&guest, &format!("eth{index}"))?;
+        }
+        Ok(guest)
+    }
+}
+
+/// A `vif` of netdom in `xl`'s words; the last byte of its address is `number`.
+pub fn vif(backend: &str, number: u8) -> String {
+    format!("backend={backend},mac=00:16:3e:00:00:{number:02x}")
+}
+
+/// Brings an interface up with a lease from the wire; gives the address.
+///
+/// # Errors
+/// What the guest's DHCP client said.
+pub fn lease(guest: &Guest<'_>, interface: &str) -> Result<String> {
+    let script = format!(
+        "ip link set {interface} up && udhcpc -i {interface} -n -q -t 20 -T 1 -s /etc/udhcpc.script >/tmp/udhcpc.log 2>&1 || \
+         {{ cat /tmp/udhcpc.log; exit 1; }}; ip -4 -o addr show dev {interface} | awk '{{print $4}}' | cut -d/ -f1"
+    );
+    let output = guest.run_for(&script, Duration::from_secs(60))?.success();
+    let address = output.with_context(|| format!("{} got no lease on {interface}", guest.name()))?;
+    Ok(address.trim().to_owned())
+}
