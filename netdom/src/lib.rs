@@ -5,6 +5,8 @@
 extern crate alloc;
 
 pub mod datapath;
+#[cfg(any(test, feature = "fakes"))]
+pub mod fakes;
 pub mod netback;
 pub mod nic;
 pub mod offload;

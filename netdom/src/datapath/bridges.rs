@@ -51,18 +51,11 @@ impl Bridges {
         self.table.retain(|_, learnt| *learnt != port);
     }
 
-    pub(crate) fn forward(
-        &mut self,
-        port: u16,
-        destination: MacAddress,
-        source: MacAddress,
-    ) -> Verdict {
+    pub(crate) fn forward(&mut self, port: u16, destination: MacAddress, source: MacAddress) -> Verdict {
         let Some(&bridge) = self.port_bridge.get(&port) else {
             return Verdict::Drop;
         };
-        if source[0] & 1 == 0
-            && (self.table.len() < TABLE || self.table.contains_key(&(bridge, source)))
-        {
+        if source[0] & 1 == 0 && (self.table.len() < TABLE || self.table.contains_key(&(bridge, source))) {
             self.table.insert((bridge, source), port);
         }
         if destination[0] & 1 != 0 {
@@ -76,9 +69,6 @@ impl Bridges {
     }
 
     pub(crate) fn members(&self, port: u16) -> &[u16] {
-        self.port_bridge
-            .get(&port)
-            .and_then(|bridge| self.members.get(*bridge))
-            .map_or(&[], Vec::as_slice)
+        self.port_bridge.get(&port).and_then(|bridge| self.members.get(*bridge)).map_or(&[], Vec::as_slice)
     }
 }

@@ -1,6 +1,6 @@
 //! First step of a round: what the ready vifs have, and the heads of what they send. Floor 3.
 
-use super::round::{Chunks, Extent, HEAD, Round, SMALL, Sent, gather};
+use super::round::{Chunks, Extent, HEAD, PULLED, Round, SMALL, Sent, gather};
 use super::{DataPath, NIC_FRAMES, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS, route};
 use crate::netback::request::{PacketRequest, Wish, parse};
 use crate::netback::vif::Vif;
@@ -14,9 +14,10 @@ use split_driver::time::Instant;
 impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     /// Serves the ready vifs, as many as a round has room for, and fetches heads.
     pub(super) fn collect(&mut self, now: Instant) {
-        let nic_full = self.nic.as_ref().is_some_and(|port| {
-            !port.pending.is_empty() || port.nic.transmit_room() < super::NIC_PENDING
-        });
+        let nic_full = self
+            .nic
+            .as_ref()
+            .is_some_and(|port| !port.pending.is_empty() || port.nic.transmit_room() < super::NIC_ROOM);
         for _ in 0..self.ready.len() {
             if self.round.sent.len() >= ROUND_PACKETS {
                 break;
@@ -39,9 +40,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
                 }
                 take_requests(vif, port, &mut self.round, &self.pool, now)
             });
-            self.queued_pages = self
-                .queued_pages
-                .saturating_sub(pages.saturating_sub(vif.queue.pages()));
+            self.queued_pages = self.queued_pages.saturating_sub(pages.saturating_sub(vif.queue.pages()));
             match served {
                 Ok(stop) => self.round.served.push((port, stop)),
                 Err(violation) => self.fail(port, violation),
@@ -86,9 +85,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             let Some(frame) = port.nic.receive() else {
                 break;
             };
-            port.statistics
-                .from_port
-                .count(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+            port.statistics.from_port.count(u32::try_from(frame.len()).unwrap_or(u32::MAX));
             self.round.frames.push(frame);
         }
         // Also where there were no frames: the pool may have had nothing to give the last time.
@@ -97,12 +94,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
 }
 
 /// Moves what waits for a guest into its receive slots, as far as they go.
-fn drain<H: Hypervisor>(
-    vif: &mut Vif<H>,
-    port: u16,
-    round: &mut Round,
-    now: Instant,
-) -> Result<(), Violation> {
+fn drain<H: Hypervisor>(vif: &mut Vif<H>, port: u16, round: &mut Round, now: Instant) -> Result<(), Violation> {
     while let Some(head) = vif.queue.head() {
         if !vif.await_receive_slots(Vif::<H>::slots_for(head.length, head.offload))? {
             vif.starving.get_or_insert(now);
@@ -125,10 +117,7 @@ fn take_requests<H: Hypervisor>(
     pool: &Pool,
     now: Instant,
 ) -> Result<Stop, Violation> {
-    let mut available = vif
-        .transmit
-        .unconsumed()
-        .map_err(|error| Violation::from((RingName::Transmit, error)))?;
+    let mut available = vif.transmit.unconsumed().map_err(|error| Violation::from((RingName::Transmit, error)))?;
     for _ in 0..VIF_PACKETS {
         if available == 0 {
             return Ok(Stop::Empty);
@@ -173,20 +162,9 @@ fn take_one<H: Hypervisor>(
             sent.offload = offload;
             let start = round.heads.len();
             let slots = sent.slots(&round.slots);
-            let extent = first_look(
-                vif.held_locally,
-                request.length,
-                slots.first().map_or(0, |slot| slot.size),
-            );
+            let extent = first_look(vif.held_locally, request.length, slots.first().map_or(0, |slot| slot.size));
             let domain = vif.config.domain;
-            if !gather(
-                &mut sent.local,
-                slots,
-                domain,
-                extent,
-                pool,
-                &mut round.heads,
-            ) {
+            if !gather(&mut sent.local, slots, domain, extent, pool, &mut round.heads) {
                 round.heads.truncate(start);
                 return Err(Stop::Until(now + RETRY));
             }
@@ -206,14 +184,8 @@ fn take_one<H: Hypervisor>(
 /// going by where the last one went.
 fn first_look(held_locally: bool, length: u32, first_slot: u16) -> Extent {
     if length <= SMALL {
-        return Extent {
-            first: length,
-            length,
-        };
+        return Extent { first: length, length };
     }
-    let first = u32::from(first_slot).max(HEAD).min(length);
-    Extent {
-        first: if held_locally { first } else { HEAD },
-        length: if held_locally { length } else { HEAD },
-    }
+    let first = u32::from(first_slot).max(PULLED).min(length);
+    Extent { first: if held_locally { first } else { HEAD }, length: if held_locally { length } else { HEAD } }
 }

@@ -1,19 +1,20 @@
 //! Last step of a round: answers, what goes on by way of local memory, and one notify a guest. Floor 3.
 
-use super::round::{Received, ReceivedKind, Source};
+use super::prepare::{Ability, prepare};
+use super::round::{Bounce, Received, ReceivedKind, Source};
 use super::{DataPath, NIC_PENDING, NIC_PORT, NicPort, Stop};
-use crate::netback::vif::{Acceptance, Vif};
+use crate::netback::vif::Vif;
 use crate::netback::violation::{RingName, Violation};
 use crate::nic::Nic;
-use crate::packet::GsoKind;
-use crate::packet::Packet;
+use crate::offload::headers::Layout;
+use crate::packet::{GsoKind, Packet};
 use crate::statistics::DropCause;
 use split_driver::hypervisor::{EventChannel, Hypervisor};
 use split_driver::time::Instant;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
 use xen_pv_sys::io::netif::{
-    ExtraInfo, NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, RxResponse, TxResponse,
-    XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_TCPV6,
+    ExtraInfo, NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, RxResponse, TxResponse, XEN_NETIF_GSO_TYPE_TCPV4,
+    XEN_NETIF_GSO_TYPE_TCPV6,
 };
 
 impl<H: Hypervisor, N: Nic> DataPath<H, N> {
@@ -45,10 +46,9 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             if copy.status == 0 {
                 continue;
             }
-            for (flag, end) in [
-                (GrantCopy::SOURCE_GRANT, copy.source),
-                (GrantCopy::DESTINATION_GRANT, copy.destination),
-            ] {
+            for (flag, end) in
+                [(GrantCopy::SOURCE_GRANT, copy.source), (GrantCopy::DESTINATION_GRANT, copy.destination)]
+            {
                 if copy.flags & flag == 0 {
                     continue;
                 }
@@ -75,14 +75,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             GrantCopy::SOURCE_GRANT => (end, local),
             _ => (local, end),
         };
-        let mut probe = [GrantCopy {
-            source,
-            destination,
-            length: 1,
-            flags: flag,
-            status: 0,
-            padding: 0,
-        }];
+        let mut probe = [GrantCopy { source, destination, length: 1, flags: flag, status: 0, padding: 0 }];
         self.hypervisor.grant_copy(&mut probe);
         let [GrantCopy { status, .. }] = probe;
         if status == 0 { Ok(()) } else { Err(status) }
@@ -94,10 +87,8 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             let Some(sent) = self.round.sent.get_mut(index) else {
                 break;
             };
-            let uses = sent
-                .slots(&self.round.slots)
-                .iter()
-                .any(|slot| u64::from(slot.reference.0) == end.reference_or_frame);
+            let uses =
+                sent.slots(&self.round.slots).iter().any(|slot| u64::from(slot.reference.0) == end.reference_or_frame);
             let port = sent.vif;
             if uses && self.domain_of(port) == Some(end.domain) {
                 if let Some(sent) = self.round.sent.get_mut(index) {
@@ -107,11 +98,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             }
         }
         for index in 0..self.round.received.len() {
-            let Some(Received {
-                vif,
-                kind: ReceivedKind::Data { copies, .. },
-                ..
-            }) = self.round.received.get(index)
+            let Some(Received { vif, kind: ReceivedKind::Data { copies, .. }, .. }) = self.round.received.get(index)
             else {
                 continue;
             };
@@ -130,10 +117,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     }
 
     fn domain_of(&self, port: u16) -> Option<xen_pv_sys::DomainId> {
-        self.vifs
-            .get(usize::from(port))?
-            .as_ref()
-            .map(|slot| slot.vif.config.domain)
+        self.vifs.get(usize::from(port))?.as_ref().map(|slot| slot.vif.config.domain)
     }
 
     /// Places the responses of all receive slots filled.
@@ -144,9 +128,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             };
             let ring = &mut slot.vif.receive;
             match received.kind {
-                ReceivedKind::Data {
-                    id, length, flags, ..
-                } => ring.push(&RxResponse {
+                ReceivedKind::Data { id, length, flags, .. } => ring.push(&RxResponse {
                     id,
                     offset: 0,
                     flags,
@@ -180,15 +162,9 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             };
             let mut extras = sent.request.extras;
             for data in sent.slots(&self.round.slots) {
-                vif.transmit.push(&TxResponse {
-                    id: data.id,
-                    status,
-                });
+                vif.transmit.push(&TxResponse { id: data.id, status });
                 for _ in 0..core::mem::take(&mut extras) {
-                    vif.transmit.push(&TxResponse {
-                        id: 0,
-                        status: NETIF_RSP_NULL,
-                    });
+                    vif.transmit.push(&TxResponse { id: 0, status: NETIF_RSP_NULL });
                 }
             }
             if !vif.touched {
@@ -224,30 +200,17 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     /// Hands on what came into local memory.
     fn pass_bounced(&mut self, now: Instant) {
         for index in 0..self.round.bounces.len() {
-            let Some(bounce) = self.round.bounces.get(index) else {
+            let Some(&Bounce { source, port: to, copies }) = self.round.bounces.get(index) else {
                 return;
             };
-            let to = bounce.port;
             if let Some(Some(slot)) = self.vifs.get_mut(usize::from(to)) {
                 slot.vif.bouncing = false;
             }
-            let failed = any_failed(&self.round.copies, bounce.copies);
-            let packet = match bounce.source {
-                Source::Guest(index) => self.round.sent.get(index as usize).map(|sent| {
-                    let mut packet = sent.local.clone();
-                    packet.offload = sent.offload;
-                    (packet, sent.failed)
-                }),
-                Source::Wire(index) => self
-                    .round
-                    .frames
-                    .get(index as usize)
-                    .map(|frame| (frame.clone(), false)),
-            };
-            let Some((packet, source_failed)) = packet else {
+            let last = self.round.bounces.get(index + 1).is_none_or(|next| next.source != source);
+            let Some(packet) = self.take_bounced(source, last) else {
                 continue;
             };
-            if failed || source_failed {
+            if any_failed(&self.round.copies, copies) || packet.is_empty() {
                 self.count_drop(to, DropCause::CopyFailed);
             } else if to == NIC_PORT {
                 self.send_to_nic(packet);
@@ -257,23 +220,50 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         }
     }
 
+    /// The packet of a bounce; empty where it could not be copied. The last bounce gets the pages for its own.
+    fn take_bounced(&mut self, source: Source, last: bool) -> Option<Packet> {
+        let (packet, offload) = match source {
+            Source::Guest(index) => {
+                let sent = self.round.sent.get_mut(index as usize)?;
+                if sent.failed {
+                    return Some(Packet::default());
+                }
+                (&mut sent.local, sent.offload)
+            }
+            Source::Wire(index) => {
+                let frame = self.round.frames.get_mut(index as usize)?;
+                let offload = frame.offload;
+                (frame, offload)
+            }
+        };
+        let mut packet = match last {
+            true => core::mem::take(packet),
+            false => packet.clone(),
+        };
+        packet.offload = offload;
+        Some(packet)
+    }
+
     fn send_to_nic(&mut self, packet: Packet) {
         let Some(port) = &mut self.nic else {
             return;
         };
-        if !port.pending.is_empty() {
-            wait_for_nic(port, packet);
-            return;
-        }
-        if let Err(packet) = hand_to_nic(port, packet) {
-            wait_for_nic(port, packet);
+        let ability = Ability::of_nic(&port.nic.capabilities());
+        let prepared = prepare(packet, &ability, &self.pool, &mut |packet, layout| {
+            if !port.pending.is_empty() {
+                wait_for_nic(port, packet, layout);
+            } else if let Err(packet) = hand_to_nic(port, packet, layout) {
+                wait_for_nic(port, packet, layout);
+            }
+        });
+        if let Err(cause) = prepared {
+            port.statistics.drop(cause);
         }
     }
 
-    /// Queues a packet for a guest.
+    /// Queues a packet for a guest, made fit for it.
     fn enqueue(&mut self, to: u16, packet: Packet, now: Instant) {
         let share = self.pool.capacity() / 2;
-        let room = self.queued_pages + packet.fragments.len() <= share;
         let Some(Some(slot)) = self.vifs.get_mut(usize::from(to)) else {
             return;
         };
@@ -281,22 +271,25 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         if vif.broken {
             return;
         }
-        let ipv6 = Self::addresses(&packet).is_some_and(|(_, _, ipv6)| ipv6);
-        let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-        match vif.accepts(length, packet.offload, ipv6) {
-            Acceptance::AsIs => {}
-            _ => {
-                vif.statistics.drop(DropCause::Unsuitable);
-                return;
+        let (queue, statistics) = (&mut vif.queue, &mut vif.statistics);
+        let before = queue.pages();
+        let others = self.queued_pages.saturating_sub(before);
+        let prepared = prepare(packet, &vif.ability, &self.pool, &mut |packet, _| {
+            // A queue never has more than what is left to all: guests that take nothing leave room for those that do.
+            let free = share.saturating_sub(others + queue.pages());
+            let room = queue.pages() + packet.fragments.len() <= free;
+            if !room || !queue.push(&packet, now) {
+                statistics.drop(DropCause::QueueFull);
             }
+        });
+        if let Err(cause) = prepared {
+            statistics.drop(cause);
         }
-        if !room || !vif.queue.push(&packet, now) {
-            vif.statistics.drop(DropCause::QueueFull);
-            return;
+        self.queued_pages = others + queue.pages();
+        if !queue.is_empty() {
+            self.wake_at(now + super::EXPIRY);
+            self.mark_ready(to);
         }
-        self.queued_pages += packet.fragments.len();
-        self.wake_at(now + super::EXPIRY);
-        self.mark_ready(to);
     }
 
     /// After a vif was served: served again, or asleep until its next event.
@@ -350,22 +343,19 @@ fn unmask<H: Hypervisor>(vif: &mut Vif<H>) {
 }
 
 fn any_failed(copies: &[GrantCopy], range: (u32, u32)) -> bool {
-    copies
-        .get(range.0 as usize..range.1 as usize)
-        .unwrap_or_default()
-        .iter()
-        .any(|copy| copy.status != 0)
+    copies.get(range.0 as usize..range.1 as usize).unwrap_or_default().iter().any(|copy| copy.status != 0)
 }
 
-#[expect(
-    clippy::result_large_err,
-    reason = "the packet itself is what is given back"
-)]
+#[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
 /// Gives a packet to the NIC; back where it has no room now. A packet that it can never send is dropped.
-pub(super) fn hand_to_nic<N: Nic>(port: &mut NicPort<N>, packet: Packet) -> Result<(), Packet> {
+pub(super) fn hand_to_nic<N: Nic>(
+    port: &mut NicPort<N>,
+    packet: Packet,
+    layout: Option<&Layout>,
+) -> Result<(), Packet> {
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
     let room = port.nic.transmit_room();
-    match port.nic.transmit(packet, None) {
+    match port.nic.transmit(packet, layout) {
         Ok(()) => {
             port.statistics.to_port.count(length);
             Ok(())
@@ -378,10 +368,10 @@ pub(super) fn hand_to_nic<N: Nic>(port: &mut NicPort<N>, packet: Packet) -> Resu
     }
 }
 
-fn wait_for_nic<N: Nic>(port: &mut NicPort<N>, packet: Packet) {
+fn wait_for_nic<N: Nic>(port: &mut NicPort<N>, packet: Packet, layout: Option<&Layout>) {
     if port.pending.len() >= NIC_PENDING {
         port.statistics.drop(DropCause::NicFull);
         return;
     }
-    port.pending.push_back(packet);
+    port.pending.push_back((packet, layout.copied()));
 }

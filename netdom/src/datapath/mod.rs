@@ -13,14 +13,18 @@
 mod bridges;
 mod collect;
 mod finish;
+pub(crate) mod prepare;
 pub mod queue;
 mod round;
 mod route;
+#[cfg(test)]
+mod tests;
 pub mod throttle;
 
 use crate::netback::vif::{Vif, VifConfig};
 use crate::netback::violation::{AttachError, Violation};
 use crate::nic::{Link, MacAddress, Nic};
+use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 use crate::statistics::{DropCause, PortStatistics};
 use alloc::boxed::Box;
@@ -40,8 +44,10 @@ const VIF_PACKETS: usize = 64;
 const ROUND_PACKETS: usize = 192;
 /// Frames taken from the NIC in a round.
 const NIC_FRAMES: usize = 64;
-/// Packets kept for a NIC whose ring is full.
-const NIC_PENDING: usize = 128;
+/// Packets kept for a NIC whose ring is full: a super-frame may be cut into some dozens.
+const NIC_PENDING: usize = 512;
+/// Descriptors that must be free for a guest that sends to the wire to be served.
+const NIC_ROOM: usize = 64;
 /// How long a vif waits where the NIC or the pool is exhausted.
 const RETRY: Duration = Duration::from_micros(100);
 /// How often queues are looked through for packets that waited too long.
@@ -88,7 +94,7 @@ struct Slot<H: Hypervisor> {
 /// The NIC as a port.
 struct NicPort<N> {
     nic: N,
-    pending: VecDeque<Packet>,
+    pending: VecDeque<(Packet, Option<Layout>)>,
     statistics: PortStatistics,
 }
 
@@ -147,11 +153,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         let former = self.remove_nic();
         nic.refill(&self.pool);
         self.link = Some(nic.link());
-        self.nic = Some(NicPort {
-            nic,
-            pending: VecDeque::with_capacity(NIC_PENDING),
-            statistics: PortStatistics::default(),
-        });
+        self.nic = Some(NicPort { nic, pending: VecDeque::with_capacity(64), statistics: PortStatistics::default() });
         self.bridges.add(NIC_PORT, bridge);
         former
     }
@@ -190,16 +192,9 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             }
         }
         self.generation = self.generation.wrapping_add(1);
-        let id = VifId {
-            port,
-            generation: self.generation,
-        };
+        let id = VifId { port, generation: self.generation };
         self.bridges.add(port, &vif.config.bridge);
-        let slot = Some(Box::new(Slot {
-            generation: self.generation,
-            vif,
-            wake: None,
-        }));
+        let slot = Some(Box::new(Slot { generation: self.generation, vif, wake: None }));
         match self.vifs.get_mut(index) {
             Some(place) => *place = slot,
             None => self.vifs.push(slot),
@@ -277,10 +272,12 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         self.finish(now);
         let frames_left = self.round.frames.len() >= NIC_FRAMES;
         self.round.clear();
-        Poll {
-            again: frames_left || !self.ready.is_empty(),
-            deadline: self.wake,
+        let mut again = frames_left || !self.ready.is_empty();
+        if !again && let Some(port) = &mut self.nic {
+            // Whoever waits for the NIC is served as soon as there is room, else no interrupt is wanted for sent packets.
+            again = port.nic.enable_interrupts(!port.pending.is_empty());
         }
+        Poll { again, deadline: self.wake }
     }
 
     /// The counters of a vif.
@@ -328,10 +325,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         slot.vif.broken = true;
         self.queued_pages = self.queued_pages.saturating_sub(slot.vif.queue.pages());
         while slot.vif.queue.discard() {}
-        let id = VifId {
-            port,
-            generation: slot.generation,
-        };
+        let id = VifId { port, generation: slot.generation };
         self.bridges.remove(port);
         self.failed.push_back((id, violation));
     }
@@ -352,9 +346,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             }
             let pages = vif.queue.pages();
             expire(vif, now);
-            self.queued_pages = self
-                .queued_pages
-                .saturating_sub(pages.saturating_sub(vif.queue.pages()));
+            self.queued_pages = self.queued_pages.saturating_sub(pages.saturating_sub(vif.queue.pages()));
             let expiry = (!vif.queue.is_empty()).then(|| now + EXPIRY);
             let due = slot.wake.is_some_and(|wake| wake <= now);
             if due {
@@ -379,9 +371,9 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             return;
         };
         port.nic.reclaim();
-        while let Some(packet) = port.pending.pop_front() {
-            if let Err(packet) = finish::hand_to_nic(port, packet) {
-                port.pending.push_front(packet);
+        while let Some((packet, layout)) = port.pending.pop_front() {
+            if let Err(packet) = finish::hand_to_nic(port, packet, layout.as_ref()) {
+                port.pending.push_front((packet, layout));
                 break;
             }
         }

@@ -10,7 +10,7 @@ use split_driver::time::{Duration, Instant};
 /// Bytes one guest's queue holds at most (as much as Linux' netback: half a receive ring of pages).
 pub const QUEUE_BYTES: usize = 512 * 1024;
 /// Pages one guest's queue holds at most.
-pub const QUEUE_PAGES: usize = 384;
+pub const QUEUE_PAGES: usize = 512;
 /// How long a packet is held.
 pub const LIFETIME: Duration = Duration::from_secs(10);
 
@@ -57,33 +57,21 @@ impl Queue {
     /// Adds a packet. False where there is no room.
     pub fn push(&mut self, packet: &Packet, now: Instant) -> bool {
         let length = packet.len();
-        let (Ok(fragments), Ok(length32)) =
-            (u8::try_from(packet.fragments.len()), u32::try_from(length))
-        else {
+        let (Ok(fragments), Ok(length32)) = (u8::try_from(packet.fragments.len()), u32::try_from(length)) else {
             return false;
         };
-        if self.bytes + length > QUEUE_BYTES
-            || self.fragments.len() + packet.fragments.len() > QUEUE_PAGES
-        {
+        if self.bytes + length > QUEUE_BYTES || self.fragments.len() + packet.fragments.len() > QUEUE_PAGES {
             return false;
         }
         self.bytes += length;
         self.fragments.extend(packet.fragments.iter().cloned());
-        self.entries.push_back(Entry {
-            fragments,
-            length: length32,
-            offload: packet.offload,
-            queued: now,
-        });
+        self.entries.push_back(Entry { fragments, length: length32, offload: packet.offload, queued: now });
         true
     }
 
     /// The packet that is next.
     pub fn head(&self) -> Option<Head> {
-        self.entries.front().map(|entry| Head {
-            length: entry.length,
-            offload: entry.offload,
-        })
+        self.entries.front().map(|entry| Head { length: entry.length, offload: entry.offload })
     }
 
     /// When the head was queued.
@@ -92,11 +80,7 @@ impl Queue {
     }
 
     /// Takes the head's bytes for a copy; its pages go to `held`, to be kept until the copy is done.
-    pub(crate) fn take(
-        &mut self,
-        chunks: &mut ArrayVec<Chunk, { super::round::CHUNKS }>,
-        held: &mut Vec<Fragment>,
-    ) {
+    pub(crate) fn take(&mut self, chunks: &mut ArrayVec<Chunk, { super::round::CHUNKS }>, held: &mut Vec<Fragment>) {
         let Some(entry) = self.entries.pop_front() else {
             return;
         };
@@ -115,8 +99,7 @@ impl Queue {
             return false;
         };
         self.bytes = self.bytes.saturating_sub(entry.length as usize);
-        self.fragments
-            .drain(..usize::from(entry.fragments).min(self.fragments.len()));
+        self.fragments.drain(..usize::from(entry.fragments).min(self.fragments.len()));
         true
     }
 }

@@ -12,8 +12,10 @@ use xen_pv_sys::io::netif::RxFlags;
 
 /// Runs of bytes one packet may lie in: a head in local memory, and a slot of the sender each.
 pub(crate) const CHUNKS: usize = MAX_FRAGMENTS + 1;
-/// Bytes fetched before the switch decides: all that it looks at, and the headers a checksum or a segmentation needs.
+/// Bytes fetched before the switch decides: more than it looks at.
 pub(crate) const HEAD: u32 = 128;
+/// Bytes that the first page of a packet in local memory has at least, so that all headers are in it, however the sender cut them.
+pub(crate) const PULLED: u32 = 256;
 /// A packet no longer than this is fetched whole at once: cheaper than a second look.
 pub(crate) const SMALL: u32 = 2048;
 
@@ -27,11 +29,7 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     pub(crate) fn local(fragment: &Fragment) -> Self {
-        Self {
-            end: CopyEnd::local(fragment.buffer.frame(), fragment.offset),
-            granted: false,
-            length: fragment.length,
-        }
+        Self { end: CopyEnd::local(fragment.buffer.frame(), fragment.offset), granted: false, length: fragment.length }
     }
 }
 
@@ -58,9 +56,7 @@ impl Sent {
     /// Its slots.
     pub(crate) fn slots<'a>(&self, slots: &'a [DataSlot]) -> &'a [DataSlot] {
         let first = self.first as usize;
-        slots
-            .get(first..first + usize::from(self.request.slots))
-            .unwrap_or_default()
+        slots.get(first..first + usize::from(self.request.slots)).unwrap_or_default()
     }
 
     /// Whether all of it is in local memory.
@@ -79,18 +75,13 @@ pub(crate) struct Received {
 /// What goes into the response.
 pub(crate) enum ReceivedKind {
     /// Packet bytes, copied by these entries of the batch.
-    Data {
-        id: u16,
-        length: u16,
-        flags: RxFlags,
-        copies: (u32, u32),
-    },
+    Data { id: u16, length: u16, flags: RxFlags, copies: (u32, u32) },
     /// The GSO extra of the packet whose first slot is before it.
     Extra(crate::packet::Gso),
 }
 
 /// Where a packet in local memory is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// In [`Round::sent`].
     Guest(u32),
@@ -173,11 +164,7 @@ pub(crate) fn gather(
                 let Some(buffer) = pool.take() else {
                     return false;
                 };
-                let fragment = Fragment {
-                    buffer,
-                    offset: 0,
-                    length: 0,
-                };
+                let fragment = Fragment { buffer, offset: 0, length: 0 };
                 if local.fragments.try_push(fragment).is_err() {
                     return false;
                 }
@@ -189,11 +176,7 @@ pub(crate) fn gather(
             let length = (upto - have) as u16;
             let within_slot = (have - position) as u16;
             copies.push(GrantCopy {
-                source: CopyEnd::granted(
-                    domain,
-                    slot.reference,
-                    slot.offset.saturating_add(within_slot),
-                ),
+                source: CopyEnd::granted(domain, slot.reference, slot.offset.saturating_add(within_slot)),
                 destination: CopyEnd::local(fragment.buffer.frame(), fragment.length),
                 length,
                 flags: GrantCopy::SOURCE_GRANT,

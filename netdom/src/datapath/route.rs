@@ -1,9 +1,7 @@
 //! Second step of a round: where each packet goes, and all copies that bring it there. Floor 3.
 
 use super::bridges::Verdict;
-use super::round::{
-    Bounce, Chunks, Extent, HEAD, Received, ReceivedKind, Round, Source, chunks_of, gather,
-};
+use super::round::{Bounce, Chunks, Extent, PULLED, Received, ReceivedKind, Round, Source, chunks_of, gather};
 use super::{DataPath, NIC_PORT};
 use crate::netback::request::Wish;
 use crate::netback::vif::{Acceptance, Vif};
@@ -67,14 +65,8 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         {
             slot_hint(&mut self.vifs, port, *only == NIC_PORT);
         }
-        let passing = Passing {
-            source: Source::Guest(index as u32),
-            destination,
-            ipv6,
-            length,
-            offload,
-            chunks: &chunks,
-        };
+        let passing =
+            Passing { source: Source::Guest(index as u32), destination, ipv6, length, offload, chunks: &chunks };
         self.pass_on(&passing);
     }
 
@@ -85,11 +77,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         let Some((destination, source, ipv6)) = Self::addresses(frame) else {
             return;
         };
-        let chunks: Chunks = frame
-            .fragments
-            .iter()
-            .map(super::round::Chunk::local)
-            .collect();
+        let chunks: Chunks = frame.fragments.iter().map(super::round::Chunk::local).collect();
         let passing = Passing {
             source: Source::Wire(index as u32),
             destination,
@@ -108,13 +96,10 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         match self.bridges.forward(port, destination, source) {
             Verdict::Drop => {}
             Verdict::To(to) => self.round.destinations.push(to),
-            Verdict::Flood => self.round.destinations.extend(
-                self.bridges
-                    .members(port)
-                    .iter()
-                    .copied()
-                    .filter(|member| *member != port),
-            ),
+            Verdict::Flood => self
+                .round
+                .destinations
+                .extend(self.bridges.members(port).iter().copied().filter(|member| *member != port)),
         }
     }
 
@@ -145,7 +130,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         }
         match vif.accepts(passing.length, passing.offload, passing.ipv6) {
             Acceptance::AsIs => {}
-            Acceptance::Completed | Acceptance::Segmented => {
+            Acceptance::Prepared => {
                 vif.bouncing = true;
                 return false;
             }
@@ -169,14 +154,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
                 return true;
             }
         }
-        fill_slots(
-            vif,
-            to,
-            &mut self.round,
-            passing.chunks,
-            passing.length,
-            passing.offload,
-        );
+        fill_slots(vif, to, &mut self.round, passing.chunks, passing.length, passing.offload);
         true
     }
 
@@ -184,12 +162,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     fn bounce(&mut self, to: u16, source: Source) {
         let start = self.round.copies.len();
         if let Source::Guest(index) = source {
-            let Round {
-                sent,
-                slots,
-                copies,
-                ..
-            } = &mut self.round;
+            let Round { sent, slots, copies, .. } = &mut self.round;
             let Some(sent) = sent.get_mut(index as usize) else {
                 return;
             };
@@ -202,11 +175,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
                 return;
             }
         }
-        self.round.bounces.push(Bounce {
-            source,
-            port: to,
-            copies: (start as u32, self.round.copies.len() as u32),
-        });
+        self.round.bounces.push(Bounce { source, port: to, copies: (start as u32, self.round.copies.len() as u32) });
     }
 
     /// Counts a packet lost on its way to a port.
@@ -230,23 +199,14 @@ fn gather_rest(
 ) -> bool {
     let length = sent.request.length;
     let first = sent.first as usize;
-    let slots = slots
-        .get(first..first + usize::from(sent.request.slots))
-        .unwrap_or_default();
+    let slots = slots.get(first..first + usize::from(sent.request.slots)).unwrap_or_default();
     let first_slot = slots.first().map_or(0, |slot| u32::from(slot.size));
-    let extent = Extent {
-        first: first_slot.max(HEAD).min(length),
-        length,
-    };
+    let extent = Extent { first: first_slot.max(PULLED).min(length), length };
     gather(&mut sent.local, slots, domain, extent, pool, copies)
 }
 
 /// Remembers where a guest's unicast packets go.
-fn slot_hint<H: Hypervisor>(
-    vifs: &mut [Option<alloc::boxed::Box<super::Slot<H>>>],
-    port: u16,
-    local: bool,
-) {
+fn slot_hint<H: Hypervisor>(vifs: &mut [Option<alloc::boxed::Box<super::Slot<H>>>], port: u16, local: bool) {
     if let Some(Some(slot)) = vifs.get_mut(usize::from(port)) {
         slot.vif.held_locally = local;
     }
@@ -273,11 +233,7 @@ pub(super) fn fill_slots<H: Hypervisor>(
         flags |= RxFlags::DATA_VALIDATED | RxFlags::EXTRA_INFO;
     }
     let mut extra = offload.gso;
-    let mut source = Cursor {
-        chunks,
-        chunk: 0,
-        offset: 0,
-    };
+    let mut source = Cursor { chunks, chunk: 0, offset: 0 };
     let mut left = length;
     loop {
         let request = vif.take_receive_slot();
@@ -303,11 +259,7 @@ pub(super) fn fill_slots<H: Hypervisor>(
         });
         if let Some(gso) = extra.take() {
             let _ = vif.take_receive_slot();
-            round.received.push(Received {
-                vif: port,
-                kind: ReceivedKind::Extra(gso),
-                failed: false,
-            });
+            round.received.push(Received { vif: port, kind: ReceivedKind::Extra(gso), failed: false });
         }
         if left == 0 {
             break;
@@ -330,12 +282,7 @@ struct Cursor<'a> {
 
 impl Cursor<'_> {
     /// Adds the copies of the next `length` bytes into one granted page.
-    fn copy_to(
-        &mut self,
-        mut destination: CopyEnd,
-        length: u16,
-        copies: &mut alloc::vec::Vec<GrantCopy>,
-    ) {
+    fn copy_to(&mut self, mut destination: CopyEnd, length: u16, copies: &mut alloc::vec::Vec<GrantCopy>) {
         let mut left = length;
         while left > 0 {
             let Some(chunk) = self.chunks.get(self.chunk) else {
@@ -349,12 +296,7 @@ impl Cursor<'_> {
                     source,
                     destination,
                     length: piece,
-                    flags: GrantCopy::DESTINATION_GRANT
-                        | if chunk.granted {
-                            GrantCopy::SOURCE_GRANT
-                        } else {
-                            0
-                        },
+                    flags: GrantCopy::DESTINATION_GRANT | if chunk.granted { GrantCopy::SOURCE_GRANT } else { 0 },
                     status: 0,
                     padding: 0,
                 });

@@ -17,10 +17,7 @@ pub struct Throttle {
 impl Throttle {
     /// No event yet.
     pub const fn new() -> Self {
-        Self {
-            idle_events: 0,
-            until: None,
-        }
+        Self { idle_events: 0, until: None }
     }
 
     /// An event was served; `worked` says whether there was anything to do.
@@ -56,18 +53,9 @@ mod tests {
         let mut delays = alloc::vec::Vec::new();
         for _ in 0..16 {
             throttle.handle_served(false, now);
-            delays.push(
-                throttle
-                    .poll_delay(now)
-                    .map_or(0, |until| until.since(now).as_millis()),
-            );
+            delays.push(throttle.poll_delay(now).map_or(0, |until| until.since(now).as_millis()));
         }
-        assert_eq!(
-            delays,
-            [
-                0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 1000
-            ]
-        );
+        assert_eq!(delays, [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 1000]);
         assert_eq!(throttle.poll_delay(now + Duration::from_secs(1)), None);
         throttle.handle_served(true, now);
         throttle.handle_served(false, now);

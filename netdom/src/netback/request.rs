@@ -81,16 +81,8 @@ impl PacketRequest {
 impl From<(RingName, RingError)> for Violation {
     fn from((ring, error): (RingName, RingError)) -> Self {
         match error {
-            RingError::Overrun { producer, consumer } => Self::Overrun {
-                ring,
-                producer,
-                consumer,
-            },
-            RingError::TooSmall { .. } => Self::Overrun {
-                ring,
-                producer: 0,
-                consumer: 0,
-            },
+            RingError::Overrun { producer, consumer } => Self::Overrun { ring, producer, consumer },
+            RingError::TooSmall { .. } => Self::Overrun { ring, producer: 0, consumer: 0 },
         }
     }
 }
@@ -110,19 +102,9 @@ pub fn parse<M: SharedMemory>(
         extras = parse_extras(ring, available)?;
     }
     let length = u32::from(first.size);
-    let mut packet = PacketRequest {
-        wish: Wish::Refuse,
-        length,
-        slots: 1,
-        extras: extras.count,
-    };
+    let mut packet = PacketRequest { wish: Wish::Refuse, length, slots: 1, extras: extras.count };
     let start = slots.len();
-    slots.push(DataSlot {
-        reference: first.gref,
-        offset: first.offset,
-        size: first.size,
-        id: first.id,
-    });
+    slots.push(DataSlot { reference: first.gref, offset: first.offset, size: first.size, id: first.id });
     if let Some(membership) = extras.membership {
         packet.wish = Wish::Group(membership);
         return Ok(packet);
@@ -132,9 +114,7 @@ pub fn parse<M: SharedMemory>(
     while more {
         let place = packet.used();
         if place >= available {
-            return Err(Violation::ChainCut {
-                slots: packet.slots.into(),
-            });
+            return Err(Violation::ChainCut { slots: packet.slots.into() });
         }
         if u32::from(packet.slots) + 1 >= SLOTS_FATAL {
             return Err(Violation::TooManySlots { slots: SLOTS_FATAL });
@@ -143,12 +123,7 @@ pub fn parse<M: SharedMemory>(
         within_page(next.offset, next.size)?;
         // Some frontends let the size of a packet of 64 KiB and more overflow: dropped, not punished.
         rest = rest.and_then(|rest| rest.checked_sub(next.size));
-        slots.push(DataSlot {
-            reference: next.gref,
-            offset: next.offset,
-            size: next.size,
-            id: next.id,
-        });
+        slots.push(DataSlot { reference: next.gref, offset: next.offset, size: next.size, id: next.id });
         packet.slots += 1;
         more = next.flags.contains(TxFlags::MORE_DATA);
     }
@@ -157,15 +132,8 @@ pub fn parse<M: SharedMemory>(
         slot.size = rest;
     }
     let gso_sane = extras.gso.is_none_or(|gso| gso.size >= GSO_SIZE_LEAST);
-    if rest.is_some()
-        && u32::from(packet.slots) <= SLOTS_LEGAL
-        && length >= ETHERNET_HEADER
-        && gso_sane
-    {
-        packet.wish = Wish::Send(Offload {
-            checksum: checksum(first.flags),
-            gso: extras.gso,
-        });
+    if rest.is_some() && u32::from(packet.slots) <= SLOTS_LEGAL && length >= ETHERNET_HEADER && gso_sane {
+        packet.wish = Wish::Send(Offload { checksum: checksum(first.flags), gso: extras.gso });
     }
     Ok(packet)
 }
@@ -195,10 +163,7 @@ struct Extras {
     membership: Option<Membership>,
 }
 
-fn parse_extras<M: SharedMemory>(
-    ring: &TransmitRing<M>,
-    available: u32,
-) -> Result<Extras, Violation> {
+fn parse_extras<M: SharedMemory>(ring: &TransmitRing<M>, available: u32) -> Result<Extras, Violation> {
     let mut extras = Extras::default();
     loop {
         let place = u32::from(extras.count) + 1;
@@ -235,8 +200,5 @@ fn parse_gso(extra: &ExtraInfo) -> Result<Gso, Violation> {
         XEN_NETIF_GSO_TYPE_TCPV6 => GsoKind::TcpV6,
         kind => return Err(Violation::GsoKind { kind }),
     };
-    Ok(Gso {
-        kind,
-        size: gso.size,
-    })
+    Ok(Gso { kind, size: gso.size })
 }

@@ -2,10 +2,11 @@
 
 use super::request::{Membership, ReceiveRing, TransmitRing};
 use super::violation::{AttachError, RingName, Violation};
+use crate::datapath::prepare::Ability;
 use crate::datapath::queue::Queue;
 use crate::datapath::throttle::Throttle;
 use crate::nic::MacAddress;
-use crate::packet::{Checksum, GsoKind, Offload};
+use crate::packet::{Checksum, Offload};
 use crate::statistics::PortStatistics;
 use alloc::string::String;
 use arrayvec::ArrayVec;
@@ -90,10 +91,7 @@ pub(crate) struct Channel<C> {
 
 impl<C: EventChannel> Channel<C> {
     fn new(channel: C) -> Self {
-        Self {
-            channel,
-            masked: false,
-        }
+        Self { channel, masked: false }
     }
 
     /// Acknowledges, late: only now may the next event come.
@@ -108,6 +106,7 @@ impl<C: EventChannel> Channel<C> {
 /// A vif, connected.
 pub struct Vif<H: Hypervisor> {
     pub(crate) config: VifConfig,
+    pub(crate) ability: Ability,
     pub(crate) transmit: TransmitRing<H::Ring>,
     pub(crate) receive: ReceiveRing<H::Ring>,
     /// The channel of both rings, or of the transmit ring where there are two.
@@ -144,16 +143,9 @@ impl<H: Hypervisor> Vif<H> {
     /// What could not be had; all else is given back.
     pub(crate) fn connect(hypervisor: &H, config: VifConfig) -> Result<Self, AttachError> {
         let map = |name, reference| {
-            hypervisor
-                .map_ring(config.domain, &[reference])
-                .map_err(|error| AttachError::Map(name, error))
+            hypervisor.map_ring(config.domain, &[reference]).map_err(|error| AttachError::Map(name, error))
         };
-        let bind = |port| {
-            hypervisor
-                .bind_interdomain(config.domain, port)
-                .map(Channel::new)
-                .map_err(AttachError::Bind)
-        };
+        let bind = |port| hypervisor.bind_interdomain(config.domain, port).map(Channel::new).map_err(AttachError::Bind);
         let transmit = TransmitRing::attach(map(RingName::Transmit, config.transmit_ring)?)
             .map_err(|error| AttachError::Ring(RingName::Transmit, error))?;
         let receive = ReceiveRing::attach(map(RingName::Receive, config.receive_ring)?)
@@ -163,6 +155,7 @@ impl<H: Hypervisor> Vif<H> {
             RemotePorts::Split { transmit, receive } => (bind(transmit)?, Some(bind(receive)?)),
         };
         Ok(Self {
+            ability: Ability::of_guest(&config.features),
             config,
             transmit,
             receive,
@@ -186,11 +179,8 @@ impl<H: Hypervisor> Vif<H> {
 
     /// The local ports of its event channels.
     pub(crate) fn local_ports(&self) -> impl Iterator<Item = Port> {
-        core::iter::once(self.channel.channel.port()).chain(
-            self.receive_channel
-                .as_ref()
-                .map(|channel| channel.channel.port()),
-        )
+        core::iter::once(self.channel.channel.port())
+            .chain(self.receive_channel.as_ref().map(|channel| channel.channel.port()))
     }
 
     /// Whether `count` receive slots are posted; the ring is looked at only where those known do not do.
@@ -198,10 +188,7 @@ impl<H: Hypervisor> Vif<H> {
         if self.posted >= count {
             return Ok(true);
         }
-        let posted = self
-            .receive
-            .unconsumed()
-            .map_err(|error| Violation::from((RingName::Receive, error)))?;
+        let posted = self.receive.unconsumed().map_err(|error| Violation::from((RingName::Receive, error)))?;
         self.progress |= posted > self.posted;
         self.posted = posted;
         Ok(posted >= count)
@@ -229,28 +216,20 @@ impl<H: Hypervisor> Vif<H> {
 
     /// Whether the guest takes the packet with that much left to do.
     pub(crate) fn accepts(&self, length: u32, offload: Offload, ipv6: bool) -> Acceptance {
-        let features = &self.config.features;
+        let blank = offload.checksum == Checksum::Blank;
         if let Some(gso) = offload.gso {
-            let negotiated = match gso.kind {
-                GsoKind::TcpV4 => features.gso_tcpv4 && features.checksum_v4,
-                GsoKind::TcpV6 => features.gso_tcpv6 && features.checksum_v6,
+            return match self.ability.gso(gso.kind) && blank {
+                true => Acceptance::AsIs,
+                false => Acceptance::Prepared,
             };
-            if !negotiated || !features.scatter_gather && length > 4096 {
-                return Acceptance::Segmented;
-            }
-            return Acceptance::AsIs;
         }
-        if length > 4096 && !features.scatter_gather {
+        if length as usize > self.ability.longest() {
             return Acceptance::Never;
         }
-        let blank = match ipv6 {
-            true => features.checksum_v6,
-            false => features.checksum_v4,
-        };
-        if offload.checksum == Checksum::Blank && !blank {
-            return Acceptance::Completed;
+        match blank && !self.ability.checksum(ipv6) {
+            true => Acceptance::Prepared,
+            false => Acceptance::AsIs,
         }
-        Acceptance::AsIs
     }
 
     /// Whether the guest wants frames to this address: unicast and broadcast always, groups as it said.
@@ -262,9 +241,7 @@ impl<H: Hypervisor> Vif<H> {
     /// Changes the list of groups. False where it is full.
     pub(crate) fn change_groups(&mut self, membership: Membership) -> bool {
         match membership {
-            Membership::Join(address) => {
-                self.groups.contains(&address) || self.groups.try_push(address).is_ok()
-            }
+            Membership::Join(address) => self.groups.contains(&address) || self.groups.try_push(address).is_ok(),
             Membership::Leave(address) => {
                 self.groups.retain(|group| *group != address);
                 true
@@ -278,10 +255,8 @@ impl<H: Hypervisor> Vif<H> {
 pub(crate) enum Acceptance {
     /// Nothing.
     AsIs,
-    /// Its checksum must be completed.
-    Completed,
-    /// It must be cut into segments.
-    Segmented,
+    /// Its checksum must be completed, or it must be cut into segments.
+    Prepared,
     /// It is too long for this guest.
     Never,
 }

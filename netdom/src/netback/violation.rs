@@ -79,19 +79,12 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Overrun {
-                ring,
-                producer,
-                consumer,
-            } => {
+            Self::Overrun { ring, producer, consumer } => {
                 let name = match ring {
                     RingName::Transmit => "tx",
                     RingName::Receive => "rx",
                 };
-                write!(
-                    formatter,
-                    "{name} ring overrun: request producer {producer}, consumer {consumer}"
-                )
+                write!(formatter, "{name} ring overrun: request producer {producer}, consumer {consumer}")
             }
             Self::TooManySlots { slots } => {
                 write!(formatter, "packet of {slots} slots or more")

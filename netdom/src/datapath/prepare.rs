@@ -1,0 +1,188 @@
+//! What is done in software to a packet whose receiver cannot. Pure. Floor 3.
+
+use crate::netback::vif::Features;
+use crate::nic::Capabilities;
+use crate::offload::checksum;
+use crate::offload::headers::{self, Layout, MAX_HEADERS, Network, Transport};
+use crate::offload::segment::{self, SegmentError};
+use crate::packet::{Checksum, Gso, GsoKind, Packet, Pool};
+use crate::statistics::DropCause;
+use xen_pv_sys::PAGE_SIZE;
+
+/// What a receiver, a NIC or a guest, takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ability {
+    checksum_v4: bool,
+    checksum_v6: bool,
+    gso_v4: bool,
+    gso_v6: bool,
+    /// Bytes of the longest packet, or of the longest segment.
+    longest: usize,
+}
+
+impl Ability {
+    pub(crate) fn of_nic(capabilities: &Capabilities) -> Self {
+        Self {
+            checksum_v4: capabilities.checksum_v4,
+            checksum_v6: capabilities.checksum_v6,
+            gso_v4: capabilities.tso_v4,
+            gso_v6: capabilities.tso_v6,
+            longest: capabilities.max_frame,
+        }
+    }
+
+    pub(crate) fn of_guest(features: &Features) -> Self {
+        let chains = features.scatter_gather;
+        Self {
+            checksum_v4: features.checksum_v4,
+            checksum_v6: features.checksum_v6,
+            gso_v4: features.gso_tcpv4 && features.checksum_v4 && chains,
+            gso_v6: features.gso_tcpv6 && features.checksum_v6 && chains,
+            longest: if chains { 0xffff } else { PAGE_SIZE },
+        }
+    }
+
+    pub(crate) fn checksum(&self, ipv6: bool) -> bool {
+        if ipv6 { self.checksum_v6 } else { self.checksum_v4 }
+    }
+
+    pub(crate) fn gso(&self, kind: GsoKind) -> bool {
+        match kind {
+            GsoKind::TcpV4 => self.gso_v4,
+            GsoKind::TcpV6 => self.gso_v6,
+        }
+    }
+
+    pub(crate) fn longest(&self) -> usize {
+        self.longest
+    }
+}
+
+/// Does what `ability` does not, and gives the packet, or the segments it was cut into, to `take`; with the headers' places where
+/// something is left to do.
+///
+/// # Errors
+/// Why the packet, or the rest of it, is lost.
+pub(super) fn prepare(
+    mut packet: Packet,
+    ability: &Ability,
+    pool: &Pool,
+    take: &mut dyn FnMut(Packet, Option<&Layout>),
+) -> Result<(), DropCause> {
+    let length = packet.len();
+    let gso = packet.offload.gso;
+    if gso.is_none() && packet.offload.checksum != Checksum::Blank {
+        if length > ability.longest {
+            return Err(DropCause::Unsuitable);
+        }
+        take(packet, None);
+        return Ok(());
+    }
+    let layout = layout_of(&packet).ok_or(DropCause::Unsuitable)?;
+    let payload = length.saturating_sub(usize::from(layout.payload_offset));
+    let Some(gso) = gso.filter(|gso| payload > usize::from(gso.size)) else {
+        // Nothing to be cut.
+        packet.offload.gso = None;
+        if length > ability.longest {
+            return Err(DropCause::Unsuitable);
+        }
+        return pass_blank(packet, &layout, ability, pool, take);
+    };
+    let segment = usize::from(layout.payload_offset) + usize::from(gso.size);
+    if !fits(gso, &layout) || segment > ability.longest {
+        return Err(DropCause::Unsuitable);
+    }
+    if packet.offload.checksum != Checksum::Blank {
+        make_blank(&mut packet, &layout, pool)?;
+    }
+    if ability.gso(gso.kind) {
+        take(packet, Some(&layout));
+        return Ok(());
+    }
+    let mut lost = None;
+    segment::split(&packet, &layout, gso.size, pool, |segment| {
+        if let Err(cause) = pass_blank(segment, &layout, ability, pool, take) {
+            lost = Some(cause);
+        }
+    })
+    .map_err(|error| match error {
+        SegmentError::Page => DropCause::NoBuffer,
+        _ => DropCause::Unsuitable,
+    })?;
+    lost.map_or(Ok(()), Err)
+}
+
+/// Passes on a packet whose checksum may be blank.
+fn pass_blank(
+    mut packet: Packet,
+    layout: &Layout,
+    ability: &Ability,
+    pool: &Pool,
+    take: &mut dyn FnMut(Packet, Option<&Layout>),
+) -> Result<(), DropCause> {
+    if packet.offload.checksum != Checksum::Blank {
+        take(packet, None);
+        return Ok(());
+    }
+    if ability.checksum(layout.network == Network::V6) {
+        take(packet, Some(layout));
+        return Ok(());
+    }
+    own_head(&mut packet, pool)?;
+    checksum::complete(&mut packet, layout).map_err(|_| DropCause::Unsuitable)?;
+    take(packet, None);
+    Ok(())
+}
+
+/// Whether the packet is what its extra info says.
+fn fits(gso: Gso, layout: &Layout) -> bool {
+    layout.transport == Transport::Tcp
+        && match gso.kind {
+            GsoKind::TcpV4 => layout.network == Network::V4,
+            GsoKind::TcpV6 => layout.network == Network::V6,
+        }
+}
+
+/// Some frontends send super-frames with a checksum that is not said to be blank (Linux' `checksum_setup` knows them, too).
+fn make_blank(packet: &mut Packet, layout: &Layout, pool: &Pool) -> Result<(), DropCause> {
+    let transport = packet.len().saturating_sub(usize::from(layout.transport_offset));
+    let length = u16::try_from(transport).map_err(|_| DropCause::Unsuitable)?;
+    own_head(packet, pool)?;
+    let first = packet.fragments.first().ok_or(DropCause::Unsuitable)?;
+    let mut head = [0; MAX_HEADERS];
+    let head = head.get_mut(..usize::from(layout.payload_offset.min(first.length))).ok_or(DropCause::Unsuitable)?;
+    let offset = usize::from(first.offset);
+    if !first.buffer.read(offset, head) || !checksum::blank(head, layout, length) || !first.buffer.write(offset, head) {
+        return Err(DropCause::Unsuitable);
+    }
+    packet.offload.checksum = Checksum::Blank;
+    Ok(())
+}
+
+/// Gives the packet a first page of its own, so that what is written there changes no other copy of it.
+fn own_head(packet: &mut Packet, pool: &Pool) -> Result<(), DropCause> {
+    let first = packet.fragments.first_mut().ok_or(DropCause::Unsuitable)?;
+    if first.buffer.is_unique() {
+        return Ok(());
+    }
+    let buffer = pool.take().ok_or(DropCause::NoBuffer)?;
+    let mut bytes = [0; PAGE_SIZE];
+    let bytes = bytes.get_mut(..usize::from(first.length)).ok_or(DropCause::Unsuitable)?;
+    if !first.buffer.read(usize::from(first.offset), bytes) || !buffer.write(0, bytes) {
+        return Err(DropCause::Unsuitable);
+    }
+    first.buffer = buffer;
+    first.offset = 0;
+    Ok(())
+}
+
+/// Where the headers are, if the first page holds them.
+fn layout_of(packet: &Packet) -> Option<Layout> {
+    let first = packet.fragments.first()?;
+    let mut head = [0; MAX_HEADERS];
+    let head = head.get_mut(..usize::from(first.length).min(MAX_HEADERS))?;
+    if !first.buffer.read(usize::from(first.offset), head) {
+        return None;
+    }
+    headers::parse(head).ok()
+}

@@ -1,0 +1,119 @@
+//! Two guests, a wire and a data path between them.
+
+mod frames;
+mod hostile;
+mod traffic;
+
+use super::{DataPath, Poll, VifId};
+use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
+use crate::netback::vif::Features;
+use crate::nic::Capabilities;
+use crate::packet::Pool;
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use split_driver::fakes::{FakePages, FakeXen, Live};
+use split_driver::time::{Duration, Instant};
+
+pub(super) const PAGES: usize = 1024;
+pub(super) const RING: usize = 64;
+
+pub(super) struct Net {
+    pub(super) xen: FakeXen,
+    pub(super) path: DataPath<FakeXen, FakeNic>,
+    pub(super) guests: Vec<Frontend>,
+    pub(super) ids: Vec<VifId>,
+    pub(super) wire: Rc<RefCell<Wire>>,
+    pub(super) now: Instant,
+}
+
+pub(super) const OFFLOADS: Capabilities =
+    Capabilities { checksum_v4: true, checksum_v6: true, tso_v4: true, tso_v6: true, max_frame: 9018 };
+
+impl Net {
+    pub(super) fn new(features: &[Features]) -> Self {
+        Self::with_nic(features, OFFLOADS)
+    }
+
+    pub(super) fn with_nic(features: &[Features], capabilities: Capabilities) -> Self {
+        let xen = FakeXen::new();
+        let pool = Pool::new(Box::new(FakePages::new(&xen, PAGES)));
+        let mut path = DataPath::new(xen.clone(), pool);
+        let (nic, wire) = FakeNic::new(capabilities, RING);
+        path.set_nic(nic, "xenbr0");
+        let mut net = Self { xen, path, guests: Vec::new(), ids: Vec::new(), wire, now: Instant(0) };
+        for features in features {
+            net.add(*features, "xenbr0");
+        }
+        net
+    }
+
+    pub(super) fn add(&mut self, features: Features, bridge: &str) -> usize {
+        let index = self.guests.len();
+        let mut guest = Frontend::new(&self.xen, index as u16 + 1, index % 2 == 0);
+        guest.post(256);
+        let id = self.path.attach(guest.config(bridge, features)).unwrap();
+        self.guests.push(guest);
+        self.ids.push(id);
+        index
+    }
+
+    /// Delivers events and polls until nothing is left to do now.
+    pub(super) fn run(&mut self) -> Poll {
+        for _ in 0..10_000 {
+            self.now = self.now + Duration::from_micros(10);
+            while let Some(port) = self.xen.next_event() {
+                self.path.handle_event(port, self.now);
+            }
+            let poll = self.path.poll(self.now);
+            if !poll.again {
+                return poll;
+            }
+        }
+        panic!("the data path never rests");
+    }
+
+    /// Lets each guest speak once, so that the switch knows where it is.
+    pub(super) fn introduce(&mut self) {
+        for index in 0..self.guests.len() {
+            let frame = frames::ethernet([0xff; 6], self.guests[index].mac, 50);
+            assert!(self.guests[index].send(&Outgoing { bytes: frame, ..Outgoing::default() }));
+            self.run();
+        }
+        for guest in &mut self.guests {
+            guest.arrived();
+            guest.post(256);
+            guest.collect_answers();
+            guest.answers.clear();
+        }
+        self.run();
+        self.wire.borrow_mut().sent.clear();
+    }
+
+    pub(super) fn send(&mut self, from: usize, packet: &Outgoing) {
+        assert!(self.guests[from].send(packet));
+        self.run();
+    }
+
+    pub(super) fn failures(&mut self) -> Vec<(usize, crate::netback::violation::Violation)> {
+        let mut failures = Vec::new();
+        while let Some((id, violation)) = self.path.poll_failed() {
+            let index = self.ids.iter().position(|known| *known == id).unwrap();
+            failures.push((index, violation));
+        }
+        failures
+    }
+
+    /// Takes all apart and checks that nothing is held any more.
+    pub(super) fn end(mut self) {
+        for id in &self.ids {
+            let _ = self.path.detach(*id);
+        }
+        drop(self.path.remove_nic());
+        assert_eq!(self.path.pool().available(), PAGES, "pages leaked");
+        assert_eq!(self.xen.take_violations(), []);
+        drop(self.path);
+        assert_eq!(self.xen.live(), Live::default());
+    }
+}

@@ -1,0 +1,153 @@
+//! A NIC that is a list of frames each way. Floor 3.
+
+use crate::nic::{Capabilities, Causes, Link, MacAddress, Nic, NicStatistics};
+use crate::offload::headers::Layout;
+use crate::packet::{Buffer, Checksum, Fragment, Offload, Packet, Pool};
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
+/// A frame that was given to the NIC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentFrame {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// What was left to the NIC.
+    pub offload: Offload,
+    /// Where the headers were said to be.
+    pub layout: Option<Layout>,
+}
+
+/// The far side of the NIC.
+#[derive(Default)]
+pub struct Wire {
+    /// Frames sent, oldest first.
+    pub sent: Vec<SentFrame>,
+    /// Frames to be received, with the device's word on their checksum.
+    pub incoming: VecDeque<(Vec<u8>, Checksum)>,
+    /// Buffers of frames "on the wire", which a reclaim gives back.
+    in_flight: Vec<Packet>,
+    /// Frames taken before the ring is full; a reclaim empties it.
+    pub room: usize,
+    /// Whether sent frames stay in the ring until this is cleared.
+    pub hold: bool,
+    /// Times `flush` was called.
+    pub flushes: usize,
+    /// Whether it was stopped.
+    pub quiesced: bool,
+}
+
+/// The NIC.
+pub struct FakeNic {
+    wire: Rc<RefCell<Wire>>,
+    capabilities: Capabilities,
+    buffers: Vec<Buffer>,
+    ring: usize,
+}
+
+impl FakeNic {
+    /// A NIC with a ring of `ring` buffers, and its wire.
+    pub fn new(capabilities: Capabilities, ring: usize) -> (Self, Rc<RefCell<Wire>>) {
+        let wire = Rc::new(RefCell::new(Wire { room: 512, ..Wire::default() }));
+        let nic = Self { wire: Rc::clone(&wire), capabilities, buffers: Vec::new(), ring };
+        (nic, wire)
+    }
+}
+
+/// A packet's bytes in one piece.
+pub(crate) fn bytes_of(packet: &Packet) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for fragment in &packet.fragments {
+        let mut piece = alloc::vec![0; usize::from(fragment.length)];
+        assert!(fragment.buffer.read(usize::from(fragment.offset), &mut piece), "a fragment leaves its page");
+        bytes.append(&mut piece);
+    }
+    bytes
+}
+
+impl Nic for FakeNic {
+    fn mac_address(&self) -> MacAddress {
+        [0, 0x16, 0x3e, 0xff, 0xff, 0xff]
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn link(&mut self) -> Link {
+        Link::Up(1000)
+    }
+
+    fn handle_interrupt(&mut self, _vector: usize) -> Causes {
+        Causes { receive: true, ..Causes::default() }
+    }
+
+    fn enable_interrupts(&mut self, transmit: bool) -> bool {
+        let wire = self.wire.borrow();
+        let receive = !wire.incoming.is_empty() && !self.buffers.is_empty();
+        receive || transmit && !wire.hold && !wire.in_flight.is_empty()
+    }
+
+    fn transmit(&mut self, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {
+        let mut wire = self.wire.borrow_mut();
+        if wire.in_flight.len() >= wire.room {
+            return Err(packet);
+        }
+        wire.sent.push(SentFrame { bytes: bytes_of(&packet), offload: packet.offload, layout: layout.copied() });
+        wire.in_flight.push(packet);
+        Ok(())
+    }
+
+    fn transmit_room(&self) -> usize {
+        let wire = self.wire.borrow();
+        wire.room.saturating_sub(wire.in_flight.len())
+    }
+
+    fn flush(&mut self) {
+        self.wire.borrow_mut().flushes += 1;
+    }
+
+    fn reclaim(&mut self) -> usize {
+        let mut wire = self.wire.borrow_mut();
+        if wire.hold {
+            return 0;
+        }
+        let count = wire.in_flight.len();
+        wire.in_flight.clear();
+        count
+    }
+
+    fn receive(&mut self) -> Option<Packet> {
+        let mut wire = self.wire.borrow_mut();
+        let buffer = self.buffers.pop()?;
+        let Some((bytes, checksum)) = wire.incoming.pop_front() else {
+            self.buffers.push(buffer);
+            return None;
+        };
+        assert!(buffer.write(0, &bytes), "a frame longer than a buffer");
+        let mut packet = Packet::default();
+        packet.offload.checksum = checksum;
+        packet.fragments.push(Fragment { buffer, offset: 0, length: bytes.len() as u16 });
+        Some(packet)
+    }
+
+    fn refill(&mut self, pool: &Pool) {
+        while self.buffers.len() < self.ring
+            && let Some(buffer) = pool.take()
+        {
+            self.buffers.push(buffer);
+        }
+    }
+
+    fn statistics(&mut self) -> NicStatistics {
+        NicStatistics::default()
+    }
+
+    fn quiesce(&mut self) {
+        self.buffers.clear();
+        let mut wire = self.wire.borrow_mut();
+        wire.in_flight.clear();
+        wire.quiesced = true;
+    }
+}
