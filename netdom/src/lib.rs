@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod command_line;
 pub mod datapath;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fakes;
