@@ -47,11 +47,7 @@ impl DmaBuffer {
         for page in 0..pages as u64 {
             memory::set_shared_frame(Pfn(first.0 + page), true);
         }
-        Ok(Self {
-            first,
-            pages,
-            machine: memory::physical_to_machine(first),
-        })
+        Ok(Self { first, pages, machine: memory::physical_to_machine(first) })
     }
 }
 
@@ -109,8 +105,7 @@ fn contiguous(pages: usize) -> Result<Pfn, OutOfMemory> {
 
 fn is_contiguous(first: Pfn, pages: usize) -> bool {
     let machine = memory::physical_to_machine(first);
-    (0..pages as u64)
-        .all(|page| memory::physical_to_machine(Pfn(first.0 + page)).0 == machine.0 + page)
+    (0..pages as u64).all(|page| memory::physical_to_machine(Pfn(first.0 + page)).0 == machine.0 + page)
 }
 
 /// What became of the frames of an exchange that failed.
@@ -125,11 +120,8 @@ enum AfterFailure {
 /// Gives the machine frames behind `count` frames (a power of two) to Xen, and takes contiguous ones instead.
 fn exchange(first: Pfn, count: usize) -> Result<(), (XenError, AfterFailure)> {
     let mut machines = Vec::new();
-    machines
-        .try_reserve_exact(count)
-        .map_err(|_| (XenError::Exhausted, AfterFailure::Usable))?;
-    machines
-        .extend((0..count as u64).map(|page| memory::physical_to_machine(Pfn(first.0 + page)).0));
+    machines.try_reserve_exact(count).map_err(|_| (XenError::Exhausted, AfterFailure::Usable))?;
+    machines.extend((0..count as u64).map(|page| memory::physical_to_machine(Pfn(first.0 + page)).0));
     // SAFETY: frames that nobody uses, just allocated by the only caller. Xen takes no frame that is still mapped.
     unsafe { map(first, count, |_| Entry::NONE) }.map_err(|error| (error, AfterFailure::Lost))?;
     let exchanged = exchange_unmapped(first, &machines);
@@ -139,15 +131,9 @@ fn exchange(first: Pfn, count: usize) -> Result<(), (XenError, AfterFailure)> {
         }
     }
     // SAFETY: the frames that the list of frames says are ours now: the new ones, or the old ones where Xen gave none.
-    unsafe {
-        map(first, count, |frame| {
-            Entry::data(memory::physical_to_machine(frame))
-        })
-    }
-    .map_err(|error| (error, AfterFailure::Lost))?;
-    exchanged
-        .map(|_| ())
-        .map_err(|error| (error, AfterFailure::Usable))
+    unsafe { map(first, count, |frame| Entry::data(memory::physical_to_machine(frame))) }
+        .map_err(|error| (error, AfterFailure::Lost))?;
+    exchanged.map(|_| ()).map_err(|error| (error, AfterFailure::Usable))
 }
 
 /// `XENMEM_exchange` of single frames for one extent: its first machine frame.
@@ -168,9 +154,7 @@ fn exchange_unmapped(first: Pfn, machines: &[u64]) -> Result<Mfn, XenError> {
         nr_exchanged: 0,
     };
     // SAFETY: the struct of this operation; its two arrays live until the call returns, and the frames given away are unmapped.
-    let result = unsafe {
-        hypercall::operation::<{ number::MEMORY_OP }, _>(XENMEM_EXCHANGE as usize, &mut argument)
-    };
+    let result = unsafe { hypercall::operation::<{ number::MEMORY_OP }, _>(XENMEM_EXCHANGE, &mut argument) };
     // SAFETY: Xen wrote there through the address, which the compiler does not see.
     let extent = unsafe { ptr::read_volatile(&raw const extent) };
     match result {
@@ -189,9 +173,8 @@ unsafe fn map(first: Pfn, count: usize, entry: impl Fn(Pfn) -> Entry) -> Result<
     let mut batch = Batch::new(tables::SELF);
     for page in 0..count as u64 {
         let frame = Pfn(first.0 + page);
-        let (machine_address, _) = memory::tables()
-            .entry(layout::address_of(frame), 1)
-            .map_err(|_| XenError::Exhausted)?;
+        let (machine_address, _) =
+            memory::tables().entry(layout::address_of(frame), 1).map_err(|_| XenError::Exhausted)?;
         // SAFETY: by the caller.
         unsafe { batch.set(machine_address, entry(frame))? };
     }

@@ -32,11 +32,7 @@ impl MmioRegion {
     ///
     /// # Errors
     /// What Xen answers where the domain may not reach those frames, or [`XenError::Exhausted`].
-    pub(crate) fn map(
-        address: u64,
-        length: usize,
-        holes: &[Range<usize>],
-    ) -> Result<Self, XenError> {
+    pub(crate) fn map(address: u64, length: usize, holes: &[Range<usize>]) -> Result<Self, XenError> {
         let page = PAGE_SIZE as u64;
         let skip = usize::try_from(address % page).unwrap_or(0);
         let pages = length.saturating_add(skip).div_ceil(PAGE_SIZE);
@@ -49,9 +45,8 @@ impl MmioRegion {
                 continue;
             }
             let end = (next..pages).find(|&index| in_hole(index)).unwrap_or(pages);
-            let frames: Vec<Mfn> = (next..end)
-                .map(|index| Mfn((address / page).saturating_add(index as u64)))
-                .collect();
+            let frames: Vec<Mfn> =
+                (next..end).map(|index| Mfn((address / page).saturating_add(index as u64))).collect();
             // SAFETY: with DOMID_IO, Xen maps frames of devices only, never memory of ours.
             let mapping = unsafe { memory::map_frames(DomainId::IO, &frames, Caching::Uncached)? };
             segments.push(Segment {
@@ -71,10 +66,7 @@ impl MmioRegion {
             return None;
         }
         let end = offset.checked_add(4)?;
-        let segment = self
-            .segments
-            .iter()
-            .find(|segment| segment.start <= offset && end <= segment.end)?;
+        let segment = self.segments.iter().find(|segment| segment.start <= offset && end <= segment.end)?;
         let within = offset - segment.start + segment.skip;
         if within.checked_add(4)? > segment.mapping.len() {
             return None;

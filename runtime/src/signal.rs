@@ -14,10 +14,7 @@ pub struct Signal {
 impl Signal {
     /// Not set.
     pub const fn new() -> Self {
-        Self {
-            set: Cell::new(false),
-            waker: RefCell::new(None),
-        }
+        Self { set: Cell::new(false), waker: RefCell::new(None) }
     }
 
     /// Sets it.

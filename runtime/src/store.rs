@@ -61,15 +61,13 @@ impl Transport {
         }
         let requests = &mut self.requests;
         let mut failure = None;
-        let sent = self
-            .client
-            .transmit(|outgoing| match requests.write(words, outgoing) {
-                Ok(count) => count,
-                Err(error) => {
-                    failure = Some(error);
-                    0
-                }
-            });
+        let sent = self.client.transmit(|outgoing| match requests.write(words, outgoing) {
+            Ok(count) => count,
+            Err(error) => {
+                failure = Some(error);
+                0
+            }
+        });
         if let Some(error) = failure {
             return Err(error);
         }
@@ -105,8 +103,8 @@ impl Transport {
 pub fn connect() -> Result<Client, ConnectError> {
     let (frame, port) = environment().store.ok_or(ConnectError::Absent)?;
     // SAFETY: the store's page is left out of the memory that Rust code uses.
-    let mapping = unsafe { memory::map_frames(DomainId::SELF, &[frame], Caching::WriteBack) }
-        .map_err(ConnectError::Xen)?;
+    let mapping =
+        unsafe { memory::map_frames(DomainId::SELF, &[frame], Caching::WriteBack) }.map_err(ConnectError::Xen)?;
     let page = StorePage(mapping);
     let kick = Rc::new(Signal::new());
     let client = {

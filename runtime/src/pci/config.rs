@@ -80,10 +80,7 @@ pub struct Capability {
 }
 
 /// Finds a capability by its id.
-pub(super) async fn find_capability(
-    config: &impl ConfigSpace,
-    id: u8,
-) -> Result<Option<Capability>, PciError> {
+pub(super) async fn find_capability(config: &impl ConfigSpace, id: u8) -> Result<Option<Capability>, PciError> {
     if config.read(COMMAND, Width::Double).await? & STATUS_CAPABILITIES == 0 {
         return Ok(None);
     }
@@ -114,16 +111,9 @@ async fn probe_register(config: &impl ConfigSpace, offset: u16) -> Result<(u32, 
 }
 
 /// What BAR `index` describes (PCI Local Bus 3.0, section 6.2.5.1).
-pub(super) async fn read_bar(
-    config: &impl ConfigSpace,
-    index: u8,
-) -> Result<Option<Bar>, PciError> {
+pub(super) async fn read_bar(config: &impl ConfigSpace, index: u8) -> Result<Option<Bar>, PciError> {
     let offset = BAR0 + 4 * u16::from(index);
-    let unusable = |address, size| PciError::UnusableBar {
-        index,
-        address,
-        size,
-    };
+    let unusable = |address, size| PciError::UnusableBar { index, address, size };
     if index > 5 {
         return Err(unusable(0, 0));
     }
@@ -134,10 +124,7 @@ pub(super) async fn read_bar(
     if pattern & 1 != 0 {
         // The upper half of the pattern may be hard-wired to zero: ports have 16 bits.
         let size = (!(pattern | 0xffff_0000 | 3)).wrapping_add(4);
-        return Ok(Some(Bar::Ports {
-            first: value & !3,
-            size,
-        }));
+        return Ok(Some(Bar::Ports { first: value & !3, size }));
     }
     let mut address = u64::from(value & !0xf);
     let mut mask = u64::from(pattern & !0xf) | 0xffff_ffff_0000_0000;
@@ -157,11 +144,7 @@ pub(super) async fn read_bar(
     if !size.is_power_of_two() || address == 0 || !address.is_multiple_of(size) || !fits {
         return Err(unusable(address, size));
     }
-    Ok(Some(Bar::Memory {
-        address,
-        size,
-        prefetchable: pattern & 8 != 0,
-    }))
+    Ok(Some(Bar::Memory { address, size, prefetchable: pattern & 8 != 0 }))
 }
 
 /// What the MSI-X capability says (PCI Local Bus 3.0, section 6.8.2).
@@ -177,16 +160,13 @@ impl Msix {
     /// The pages of BAR `index` that hold the table or the pending bits.
     pub(super) fn pages_in(self, index: u8, page: usize) -> impl Iterator<Item = Range<usize>> {
         let entries = usize::from(self.entries);
-        [
-            (self.table, entries * 16),
-            (self.pending, entries.div_ceil(64) * 8),
-        ]
-        .into_iter()
-        .filter(move |(place, _)| place & 7 == u32::from(index))
-        .map(move |(place, length)| {
-            let start = (place & !7) as usize;
-            start / page..(start + length).div_ceil(page)
-        })
+        [(self.table, entries * 16), (self.pending, entries.div_ceil(64) * 8)]
+            .into_iter()
+            .filter(move |(place, _)| place & 7 == u32::from(index))
+            .map(move |(place, length)| {
+                let start = (place & !7) as usize;
+                start / page..(start + length).div_ceil(page)
+            })
     }
 }
 
@@ -202,11 +182,7 @@ pub(super) async fn read_msix(config: &impl ConfigSpace) -> Result<Option<Msix>,
     let table = config.read(capability.offset + 4, Width::Double).await?;
     let pending = config.read(capability.offset + 8, Width::Double).await?;
     let [_, _, low, high] = capability.header.to_le_bytes();
-    Ok(Some(Msix {
-        entries: (u16::from_le_bytes([low, high]) & 0x7ff) + 1,
-        table,
-        pending,
-    }))
+    Ok(Some(Msix { entries: (u16::from_le_bytes([low, high]) & 0x7ff) + 1, table, pending }))
 }
 
 #[cfg(test)]
@@ -235,11 +211,7 @@ mod tests {
             for (offset, value) in more {
                 words[usize::from(*offset) / 4] = *value;
             }
-            Self {
-                words: RefCell::new(words),
-                patterns: bars.map(|(_, pattern)| pattern),
-                sizing: RefCell::default(),
-            }
+            Self { words: RefCell::new(words), patterns: bars.map(|(_, pattern)| pattern), sizing: RefCell::default() }
         }
     }
 
@@ -256,10 +228,7 @@ mod tests {
         async fn write(&self, offset: u16, _: Width, value: u32) -> Result<(), PciError> {
             let index = usize::from(offset) / 4;
             assert!((4..10).contains(&index), "only BARs are written");
-            assert!(
-                value == u32::MAX || value == self.words.borrow()[index],
-                "a BAR is restored to what it was"
-            );
+            assert!(value == u32::MAX || value == self.words.borrow()[index], "a BAR is restored to what it was");
             self.sizing.borrow_mut()[index - 4] = value == u32::MAX;
             Ok(())
         }
@@ -287,28 +256,10 @@ mod tests {
             ],
             &[],
         );
-        let memory = |address, size, prefetchable| {
-            Ok(Some(Bar::Memory {
-                address,
-                size,
-                prefetchable,
-            }))
-        };
-        assert_eq!(
-            now(read_bar(&fake, 0)),
-            memory(0xfebc_0000, 0x2_0000, false)
-        );
-        assert_eq!(
-            now(read_bar(&fake, 1)),
-            Ok(Some(Bar::Ports {
-                first: 0xc000,
-                size: 32
-            }))
-        );
-        assert_eq!(
-            now(read_bar(&fake, 2)),
-            memory(0x1_e000_0000, 0x100_0000, true)
-        );
+        let memory = |address, size, prefetchable| Ok(Some(Bar::Memory { address, size, prefetchable }));
+        assert_eq!(now(read_bar(&fake, 0)), memory(0xfebc_0000, 0x2_0000, false));
+        assert_eq!(now(read_bar(&fake, 1)), Ok(Some(Bar::Ports { first: 0xc000, size: 32 })));
+        assert_eq!(now(read_bar(&fake, 2)), memory(0x1_e000_0000, 0x100_0000, true));
         assert_eq!(now(read_bar(&fake, 4)), memory(0xfebd_4000, 0x4000, false));
         assert_eq!(now(read_bar(&fake, 5)), Ok(None));
         assert!(now(read_bar(&fake, 6)).is_err());
@@ -333,13 +284,7 @@ mod tests {
             &[],
         );
         for index in [0, 1, 2, 5] {
-            assert!(
-                matches!(
-                    now(read_bar(&fake, index)),
-                    Err(PciError::UnusableBar { .. })
-                ),
-                "BAR {index}"
-            );
+            assert!(matches!(now(read_bar(&fake, index)), Err(PciError::UnusableBar { .. })), "BAR {index}");
         }
     }
 
@@ -356,10 +301,7 @@ mod tests {
             (0xa8, 0x0000_2003),
         ];
         let fake = Fake::new([NONE; 6], &list);
-        assert_eq!(
-            now(find_capability(&fake, CAPABILITY_MSI)).map(|found| found.map(|c| c.offset)),
-            Ok(Some(0xd0))
-        );
+        assert_eq!(now(find_capability(&fake, CAPABILITY_MSI)).map(|found| found.map(|c| c.offset)), Ok(Some(0xd0)));
         assert_eq!(now(find_capability(&fake, 0x42)), Ok(None));
         let msix = now(read_msix(&fake)).ok().flatten().expect("MSI-X");
         assert_eq!(msix.entries, 5);

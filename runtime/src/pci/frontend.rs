@@ -73,9 +73,7 @@ pub struct Frontend<S: Store> {
 /// The text of a node, `None` where it is not there (or no longer ours to read).
 async fn read_text(store: &impl Store, path: &str) -> Result<Option<String>, StoreError> {
     match store.read(Transaction::NONE, path).await {
-        Ok(bytes) => String::from_utf8(bytes)
-            .map(Some)
-            .map_err(|_| StoreError::Malformed),
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| StoreError::Malformed),
         Err(StoreError::NotFound | StoreError::Denied) => Ok(None),
         Err(error) => Err(error),
     }
@@ -84,11 +82,7 @@ async fn read_text(store: &impl Store, path: &str) -> Result<Option<String>, Sto
 /// The decimal number in a node.
 async fn read_number(store: &impl Store, path: &str) -> Result<Option<u32>, StoreError> {
     match read_text(store, path).await? {
-        Some(text) => text
-            .trim()
-            .parse()
-            .map(Some)
-            .map_err(|_| StoreError::Malformed),
+        Some(text) => text.trim().parse().map(Some).map_err(|_| StoreError::Malformed),
         None => Ok(None),
     }
 }
@@ -100,12 +94,7 @@ fn parse_address(text: &str) -> Option<PciAddress> {
     let (slot, function) = rest.split_once('.')?;
     let slot = u8::from_str_radix(slot, 16).ok().filter(|&s| s < 32)?;
     let function = u8::from_str_radix(function, 16).ok().filter(|&f| f < 8)?;
-    Some(PciAddress::new(
-        u16::from_str_radix(segment, 16).ok()?,
-        u8::from_str_radix(bus, 16).ok()?,
-        slot,
-        function,
-    ))
+    Some(PciAddress::new(u16::from_str_radix(segment, 16).ok()?, u8::from_str_radix(bus, 16).ok()?, slot, function))
 }
 
 impl<S: Store> Frontend<S> {
@@ -115,12 +104,7 @@ impl<S: Store> Frontend<S> {
     /// What the store answers.
     pub async fn new(store: S) -> Result<Self, PciError> {
         let watch = store.watch("device/pci").await?;
-        Ok(Self {
-            store,
-            watch,
-            link: None,
-            queue: VecDeque::new(),
-        })
+        Ok(Self { store, watch, link: None, queue: VecDeque::new() })
     }
 
     /// How many devices the toolstack lists for this domain now; 0 where it passed none.
@@ -131,9 +115,7 @@ impl<S: Store> Frontend<S> {
         let Some(backend) = read_text(&self.store, &format!("{FRONTEND}/backend")).await? else {
             return Ok(0);
         };
-        Ok(read_number(&self.store, &format!("{backend}/num_devs"))
-            .await?
-            .unwrap_or(0))
+        Ok(read_number(&self.store, &format!("{backend}/num_devs")).await?.unwrap_or(0))
     }
 
     /// The next thing that happens. Dropping the future loses nothing.
@@ -186,8 +168,7 @@ impl<S: Store> Frontend<S> {
         }
         let theirs = theirs.unwrap_or(0);
         match (theirs, link.state) {
-            (state::CONNECTED, state::INITIALISED)
-            | (state::RECONFIGURED, state::RECONFIGURING) => {
+            (state::CONNECTED, state::INITIALISED) | (state::RECONFIGURED, state::RECONFIGURING) => {
                 self.scan().await?;
                 self.set_state(state::CONNECTED).await?;
                 Ok(true)
@@ -240,26 +221,16 @@ impl<S: Store> Frontend<S> {
             ("magic", XEN_PCI_MAGIC.to_string()),
         ] {
             let path = format!("{FRONTEND}/{node}");
-            self.store
-                .write(Transaction::NONE, &path, value.as_bytes())
-                .await?;
+            self.store.write(Transaction::NONE, &path, value.as_bytes()).await?;
         }
-        self.link = Some(Link {
-            backend,
-            watch,
-            bus: Rc::new(bus),
-            state: state::INITIALISING,
-            devices: Vec::new(),
-        });
+        self.link = Some(Link { backend, watch, bus: Rc::new(bus), state: state::INITIALISING, devices: Vec::new() });
         self.set_state(state::INITIALISED).await?;
         Ok(true)
     }
 
     async fn set_state(&mut self, state: u32) -> Result<(), PciError> {
         let path = format!("{FRONTEND}/state");
-        self.store
-            .write(Transaction::NONE, &path, state.to_string().as_bytes())
-            .await?;
+        self.store.write(Transaction::NONE, &path, state.to_string().as_bytes()).await?;
         if let Some(link) = &mut self.link {
             link.state = state;
         }
@@ -272,10 +243,7 @@ impl<S: Store> Frontend<S> {
             return Ok(Vec::new());
         };
         let backend = &link.backend;
-        let count = read_number(&self.store, &format!("{backend}/num_devs"))
-            .await?
-            .unwrap_or(0)
-            .min(MAX_DEVICES);
+        let count = read_number(&self.store, &format!("{backend}/num_devs")).await?.unwrap_or(0).min(MAX_DEVICES);
         let mut listed = Vec::new();
         for index in 0..count {
             // Without a `vdev-N`, pciback has not taken the device up.
@@ -287,9 +255,7 @@ impl<S: Store> Frontend<S> {
                 log::warn!("pcifront: {path} is not an address: {text:?}");
                 continue;
             };
-            let state = read_number(&self.store, &format!("{backend}/state-{index}"))
-                .await?
-                .unwrap_or(0);
+            let state = read_number(&self.store, &format!("{backend}/state-{index}")).await?.unwrap_or(0);
             listed.push((address, state));
         }
         Ok(listed)
@@ -301,8 +267,7 @@ impl<S: Store> Frontend<S> {
         let Some(link) = &mut self.link else {
             return Ok(());
         };
-        link.devices
-            .retain(|known| listed.iter().any(|(address, _)| address == known));
+        link.devices.retain(|known| listed.iter().any(|(address, _)| address == known));
         for (address, device_state) in listed {
             if device_state == state::CLOSING || link.devices.contains(&address) {
                 continue;
@@ -346,8 +311,7 @@ impl<S: Store> Frontend<S> {
             return false;
         };
         let any = !link.devices.is_empty();
-        self.queue
-            .extend(link.devices.drain(..).map(Event::Removed));
+        self.queue.extend(link.devices.drain(..).map(Event::Removed));
         any
     }
 
@@ -367,14 +331,8 @@ mod tests {
 
     #[test]
     fn addresses_as_pciback_writes_them() {
-        assert_eq!(
-            parse_address("0000:00:1f.02"),
-            Some(PciAddress::new(0, 0, 31, 2))
-        );
-        assert_eq!(
-            parse_address("0001:03:00.0\n"),
-            Some(PciAddress::new(1, 3, 0, 0))
-        );
+        assert_eq!(parse_address("0000:00:1f.02"), Some(PciAddress::new(0, 0, 31, 2)));
+        assert_eq!(parse_address("0001:03:00.0\n"), Some(PciAddress::new(1, 3, 0, 0)));
         for bad in ["", "0000:00:20.0", "0000:00:00.8", "00:00.0", "x:0:0.0"] {
             assert_eq!(parse_address(bad), None, "{bad:?}");
         }

@@ -5,9 +5,7 @@ use super::operation::{Bus, Operation};
 use super::{PciAddress, PciError};
 use crate::events::{self, Channel};
 use alloc::vec::Vec;
-use xen_pv_sys::io::pciif::{
-    SH_INFO_MAX_VEC, XEN_PCI_OP_DISABLE_MSI, XEN_PCI_OP_DISABLE_MSIX, XEN_PCI_OP_ENABLE_MSI,
-};
+use xen_pv_sys::io::pciif::{SH_INFO_MAX_VEC, XEN_PCI_OP_DISABLE_MSI, XEN_PCI_OP_DISABLE_MSIX, XEN_PCI_OP_ENABLE_MSI};
 
 /// How a device interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +92,7 @@ pub(super) async fn enable(
             }
         }
     }
-    if config::find_capability(config, CAPABILITY_MSI)
-        .await?
-        .is_some()
-    {
+    if config::find_capability(config, CAPABILITY_MSI).await?.is_some() {
         match enable_msi(bus, address).await {
             Ok(interrupts) => return Ok(interrupts),
             Err(error) => log::warn!("pci {address}: MSI: {error:?}"),
@@ -113,17 +108,11 @@ pub(super) async fn enable(
 }
 
 /// Turns off what [`enable`] turned on.
-pub(super) async fn disable(
-    bus: &Bus,
-    address: PciAddress,
-    kind: InterruptKind,
-) -> Result<(), PciError> {
+pub(super) async fn disable(bus: &Bus, address: PciAddress, kind: InterruptKind) -> Result<(), PciError> {
     let command = match kind {
         InterruptKind::MsiX => XEN_PCI_OP_DISABLE_MSIX,
         InterruptKind::Msi => XEN_PCI_OP_DISABLE_MSI,
         InterruptKind::IntX => return Ok(()),
     };
-    bus.call(&Operation::of(address, command, 0))
-        .await
-        .map(|_| ())
+    bus.call(&Operation::of(address, command, 0)).await.map(|_| ())
 }

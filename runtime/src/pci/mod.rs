@@ -124,11 +124,7 @@ impl DeviceId {
 
 impl fmt::Display for DeviceId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{:04x}:{:04x} class {:02x}{:02x}",
-            self.vendor, self.device, self.class, self.subclass
-        )
+        write!(formatter, "{:04x}:{:04x} class {:02x}{:02x}", self.vendor, self.device, self.class, self.subclass)
     }
 }
 
@@ -149,16 +145,11 @@ struct Inner {
 
 impl ConfigSpace for Inner {
     async fn read(&self, offset: u16, width: Width) -> Result<u32, PciError> {
-        self.bus
-            .call(&Operation::read(self.address, offset, width))
-            .await
+        self.bus.call(&Operation::read(self.address, offset, width)).await
     }
 
     async fn write(&self, offset: u16, width: Width, value: u32) -> Result<(), PciError> {
-        self.bus
-            .call(&Operation::write(self.address, offset, width, value))
-            .await
-            .map(|_| ())
+        self.bus.call(&Operation::write(self.address, offset, width, value)).await.map(|_| ())
     }
 }
 
@@ -181,13 +172,8 @@ impl Inner {
 impl Device {
     /// Asks the device at `address` who it is.
     async fn probe(bus: Rc<Bus>, address: PciAddress) -> Result<Self, PciError> {
-        let mut inner = Inner {
-            address,
-            id: DeviceId::new(0, 0),
-            bus,
-            interrupts: Rc::default(),
-            enabled: Rc::default(),
-        };
+        let mut inner =
+            Inner { address, id: DeviceId::new(0, 0), bus, interrupts: Rc::default(), enabled: Rc::default() };
         let identity = inner.read(config::IDENTITY, Width::Double).await?;
         // What answers for a device that is not there: no vendor has either number.
         if matches!(identity & 0xffff, 0 | 0xffff) {
@@ -204,16 +190,12 @@ impl Device {
 
     /// Where this domain finds it: pciback's numbering, not the host's.
     pub fn address(&self) -> PciAddress {
-        self.inner
-            .as_ref()
-            .map_or(PciAddress::new(0, 0, 0, 0), |inner| inner.address)
+        self.inner.as_ref().map_or(PciAddress::new(0, 0, 0, 0), |inner| inner.address)
     }
 
     /// What it is.
     pub fn id(&self) -> DeviceId {
-        self.inner
-            .as_ref()
-            .map_or(DeviceId::new(0, 0), |inner| inner.id)
+        self.inner.as_ref().map_or(DeviceId::new(0, 0), |inner| inner.id)
     }
 
     /// Reads 32 bits of config space at `offset`, a multiple of four.
@@ -249,13 +231,7 @@ impl Device {
         let command = inner.read(config::COMMAND, Width::Word).await?;
         let wanted = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
         inner.enabled.set(true);
-        inner
-            .write(
-                config::COMMAND,
-                Width::Word,
-                command | u32::from(wanted.bits()),
-            )
-            .await
+        inner.write(config::COMMAND, Width::Word, command | u32::from(wanted.bits())).await
     }
 
     /// Maps the registers of memory BAR `index`, without the pages of the MSI-X table.
@@ -264,11 +240,7 @@ impl Device {
     /// What pciback or Xen answers; [`PciError::UnusableBar`] where there is no memory.
     pub async fn map_bar(&self, index: u8) -> Result<MmioRegion, PciError> {
         let inner = self.inner()?;
-        let unusable = |address, size| PciError::UnusableBar {
-            index,
-            address,
-            size,
-        };
+        let unusable = |address, size| PciError::UnusableBar { index, address, size };
         let (address, size) = match config::read_bar(inner, index).await? {
             Some(Bar::Memory { address, size, .. }) => (address, size),
             Some(Bar::Ports { first, size }) => return Err(unusable(first.into(), size.into())),

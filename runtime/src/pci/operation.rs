@@ -12,8 +12,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::{Poll, Waker};
 use split_driver::memory::SharedMemory;
 use xen_pv_sys::io::pciif::{
-    PciFlags, SH_INFO_MAX_VEC, XEN_PCI_ERR_DEV_NOT_FOUND, XEN_PCI_OP_CONF_READ,
-    XEN_PCI_OP_CONF_WRITE, XEN_PCI_OP_ENABLE_MSIX,
+    PciFlags, SH_INFO_MAX_VEC, XEN_PCI_ERR_DEV_NOT_FOUND, XEN_PCI_OP_CONF_READ, XEN_PCI_OP_CONF_WRITE,
+    XEN_PCI_OP_ENABLE_MSIX,
 };
 
 /// Set by us, cleared by pciback when it is done.
@@ -52,30 +52,16 @@ pub(super) struct Operation {
 
 impl Operation {
     pub(super) fn read(address: PciAddress, offset: u16, width: Width) -> Self {
-        Self {
-            offset,
-            size: width.bytes(),
-            ..Self::of(address, XEN_PCI_OP_CONF_READ, 0)
-        }
+        Self { offset, size: width.bytes(), ..Self::of(address, XEN_PCI_OP_CONF_READ, 0) }
     }
 
     pub(super) fn write(address: PciAddress, offset: u16, width: Width, value: u32) -> Self {
-        Self {
-            offset,
-            size: width.bytes(),
-            ..Self::of(address, XEN_PCI_OP_CONF_WRITE, value)
-        }
+        Self { offset, size: width.bytes(), ..Self::of(address, XEN_PCI_OP_CONF_WRITE, value) }
     }
 
     /// One that is about the device as a whole.
     pub(super) fn of(address: PciAddress, command: u32, value: u32) -> Self {
-        Self {
-            command,
-            address,
-            offset: 0,
-            size: 0,
-            value,
-        }
+        Self { command, address, offset: 0, size: 0, value }
     }
 }
 
@@ -102,12 +88,7 @@ impl Drop for Turn<'_> {
 impl Bus {
     /// Over a zeroed page, granted to the backend, and a channel for it to bind to.
     pub(super) fn new(grant: Grant, channel: Channel) -> Self {
-        Self {
-            grant,
-            channel,
-            busy: Cell::new(false),
-            waiting: RefCell::default(),
-        }
+        Self { grant, channel, busy: Cell::new(false), waiting: RefCell::default() }
     }
 
     /// The page's reference and the channel's port, for the store.
@@ -138,13 +119,11 @@ impl Bus {
     }
 
     fn get(&self, index: usize) -> u32 {
-        self.word(index)
-            .map_or(0, |word| word.load(Ordering::Relaxed))
+        self.word(index).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     fn active(&self) -> bool {
-        self.word(word::FLAGS)
-            .is_some_and(|flags| flags.load(Ordering::Acquire) & ACTIVE.bits() != 0)
+        self.word(word::FLAGS).is_some_and(|flags| flags.load(Ordering::Acquire) & ACTIVE.bits() != 0)
     }
 
     /// Waits until pciback is done with what it was asked.
@@ -159,16 +138,9 @@ impl Bus {
     }
 
     /// Puts the operation and `entries` into the page and waits for the answer, which stays in the page as long as `turn` is held.
-    async fn perform(
-        &self,
-        _turn: &Turn<'_>,
-        operation: &Operation,
-        entries: &[u16],
-    ) -> Result<u32, PciError> {
+    async fn perform(&self, _turn: &Turn<'_>, operation: &Operation, entries: &[u16]) -> Result<u32, PciError> {
         let deadline = time::now() + TIMEOUT;
-        let timeout = |Elapsed| PciError::Timeout {
-            command: operation.command,
-        };
+        let timeout = |Elapsed| PciError::Timeout { command: operation.command };
         // An operation that was given up may still be under way: writing over it would mix two answers.
         self.idle(deadline).await.map_err(timeout)?;
         let address = operation.address;
@@ -176,10 +148,7 @@ impl Bus {
         self.put(word::ERROR, 0);
         self.put(word::DOMAIN, u32::from(address.segment()));
         self.put(word::BUS, u32::from(address.bus()));
-        self.put(
-            word::DEVFN,
-            u32::from(address.device()) << 3 | u32::from(address.function()),
-        );
+        self.put(word::DEVFN, u32::from(address.device()) << 3 | u32::from(address.function()));
         self.put(word::OFFSET, u32::from(operation.offset));
         self.put(word::SIZE, operation.size);
         self.put(word::VALUE, operation.value);
@@ -195,10 +164,7 @@ impl Bus {
         match self.get(word::ERROR).cast_signed() {
             0 => Ok(self.get(word::VALUE)),
             XEN_PCI_ERR_DEV_NOT_FOUND => Err(PciError::NotFound),
-            error => Err(PciError::Refused {
-                command: operation.command,
-                error,
-            }),
+            error => Err(PciError::Refused { command: operation.command, error }),
         }
     }
 
@@ -209,11 +175,7 @@ impl Bus {
     }
 
     /// Turns on MSI-X for table entries 0 up to `vectors`, and returns the pirq of each.
-    pub(super) async fn enable_msix(
-        &self,
-        address: PciAddress,
-        vectors: u16,
-    ) -> Result<Vec<u32>, PciError> {
+    pub(super) async fn enable_msix(&self, address: PciAddress, vectors: u16) -> Result<Vec<u32>, PciError> {
         let entries: Vec<u16> = (0..vectors).collect();
         let operation = Operation::of(address, XEN_PCI_OP_ENABLE_MSIX, u32::from(vectors));
         let turn = self.turn().await;
@@ -222,10 +184,7 @@ impl Bus {
             0 => Ok((0..entries.len().min(SH_INFO_MAX_VEC))
                 .map(|index| self.get(word::ENTRIES + index) & 0xffff)
                 .collect()),
-            available => Err(PciError::Refused {
-                command: XEN_PCI_OP_ENABLE_MSIX,
-                error: available.cast_signed(),
-            }),
+            available => Err(PciError::Refused { command: XEN_PCI_OP_ENABLE_MSIX, error: available.cast_signed() }),
         }
     }
 }
