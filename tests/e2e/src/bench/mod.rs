@@ -1,0 +1,6 @@
+//! Benchmarks: ours and Linux's side by side in one boot, alternating; rows for people and for programs. Host.
+
+pub mod net;
+mod table;
+
+pub use table::{Better, Report, Row};
