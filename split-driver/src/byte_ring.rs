@@ -31,12 +31,7 @@ impl ByteLayout {
 
     const fn new(data: usize, size: u32, consumer: usize, producer: usize) -> Self {
         assert!(data.is_multiple_of(4) && size.is_power_of_two());
-        Self {
-            data,
-            size,
-            consumer: consumer / 4,
-            producer: producer / 4,
-        }
+        Self { data, size, consumer: consumer / 4, producer: producer / 4 }
     }
 
     /// Bytes that fit.
@@ -50,9 +45,7 @@ impl ByteLayout {
 }
 
 fn load(words: &[AtomicU32], word: usize) -> u32 {
-    words
-        .get(word)
-        .map_or(0, |word| word.load(Ordering::Relaxed))
+    words.get(word).map_or(0, |word| word.load(Ordering::Relaxed))
 }
 
 fn store(words: &[AtomicU32], word: usize, value: u32) {
@@ -71,10 +64,7 @@ pub struct ByteProducer {
 impl ByteProducer {
     /// Goes on where the page says that the stream ends.
     pub fn attach(layout: ByteLayout, words: &[AtomicU32]) -> Self {
-        Self {
-            layout,
-            produced: load(words, layout.producer),
-        }
+        Self { layout, produced: load(words, layout.producer) }
     }
 
     /// Bytes that may be written now.
@@ -85,10 +75,7 @@ impl ByteProducer {
         let consumer = load(words, self.layout.consumer);
         let used = self.produced.wrapping_sub(consumer);
         if used > self.layout.size {
-            return Err(RingError::Overrun {
-                producer: self.produced,
-                consumer,
-            });
+            return Err(RingError::Overrun { producer: self.produced, consumer });
         }
         // Bytes are overwritten only after the consumer has said it read them.
         fence(Ordering::SeqCst);
@@ -127,10 +114,7 @@ pub struct ByteConsumer {
 impl ByteConsumer {
     /// Goes on where the page says that was read to.
     pub fn attach(layout: ByteLayout, words: &[AtomicU32]) -> Self {
-        Self {
-            layout,
-            consumed: load(words, layout.consumer),
-        }
+        Self { layout, consumed: load(words, layout.consumer) }
     }
 
     /// Bytes that wait.
@@ -141,10 +125,7 @@ impl ByteConsumer {
         let producer = load(words, self.layout.producer);
         let waiting = producer.wrapping_sub(self.consumed);
         if waiting > self.layout.size {
-            return Err(RingError::Overrun {
-                producer,
-                consumer: self.consumed,
-            });
+            return Err(RingError::Overrun { producer, consumer: self.consumed });
         }
         fence(Ordering::Acquire);
         Ok(waiting as usize)
@@ -155,11 +136,7 @@ impl ByteConsumer {
     ///
     /// # Errors
     /// As of [`waiting`](Self::waiting).
-    pub fn read(
-        &mut self,
-        words: &[AtomicU32],
-        destination: &mut [u8],
-    ) -> Result<usize, RingError> {
+    pub fn read(&mut self, words: &[AtomicU32], destination: &mut [u8]) -> Result<usize, RingError> {
         let count = self.waiting(words)?.min(destination.len());
         for byte in destination.iter_mut().take(count) {
             let word = load(words, self.layout.word(self.consumed));

@@ -15,5 +15,6 @@ pub mod memory;
 pub mod ring;
 pub mod store;
 pub mod time;
+pub mod xenbus;
 pub mod xenstore_client;
 pub mod xs_wire;

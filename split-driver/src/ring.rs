@@ -55,10 +55,7 @@ impl core::fmt::Display for RingError {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Overrun { producer, consumer } => {
-                write!(
-                    formatter,
-                    "ring overrun: producer {producer}, consumer {consumer}"
-                )
+                write!(formatter, "ring overrun: producer {producer}, consumer {consumer}")
             }
             Self::TooSmall { words } => write!(formatter, "no ring fits into {words} words"),
         }
@@ -100,15 +97,8 @@ pub const fn slots_in(bytes: usize, slot_bytes: usize) -> u32 {
 /// Bytes of a slot: the larger of request and response.
 const fn slot_bytes<Request, Response>() -> usize {
     let (request, response) = (size_of::<Request>(), size_of::<Response>());
-    let larger = if request > response {
-        request
-    } else {
-        response
-    };
-    assert!(
-        request.is_multiple_of(4) && response.is_multiple_of(4) && larger > 0,
-        "slots are made of words"
-    );
+    let larger = if request > response { request } else { response };
+    assert!(request.is_multiple_of(4) && response.is_multiple_of(4) && larger > 0, "slots are made of words");
     larger
 }
 
@@ -127,11 +117,7 @@ impl<M: SharedMemory> Slots<M> {
         let words = memory.words().len();
         match slots_in(words.saturating_mul(4), slot_bytes) {
             0 => Err(RingError::TooSmall { words }),
-            slots => Ok(Self {
-                memory,
-                mask: slots - 1,
-                stride: slot_bytes / 4,
-            }),
+            slots => Ok(Self { memory, mask: slots - 1, stride: slot_bytes / 4 }),
         }
     }
 
@@ -142,10 +128,7 @@ impl<M: SharedMemory> Slots<M> {
 
     #[inline]
     fn load_index(&self, word: usize) -> u32 {
-        self.memory
-            .words()
-            .get(word)
-            .map_or(0, |word| word.load(Ordering::Relaxed))
+        self.memory.words().get(word).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     #[inline]
@@ -159,21 +142,14 @@ impl<M: SharedMemory> Slots<M> {
     #[inline]
     fn slot(&self, index: u32) -> &[AtomicU32] {
         let start = HEADER_WORDS + (index & self.mask) as usize * self.stride;
-        self.memory
-            .words()
-            .get(start..start + self.stride)
-            .unwrap_or_default()
+        self.memory.words().get(start..start + self.stride).unwrap_or_default()
     }
 
     #[inline]
     fn read<T: Slot>(&self, index: u32) -> T {
         const { assert!(size_of::<T>().is_multiple_of(4)) };
         let mut value = T::new_zeroed();
-        for (bytes, word) in value
-            .as_mut_bytes()
-            .chunks_exact_mut(4)
-            .zip(self.slot(index))
-        {
+        for (bytes, word) in value.as_mut_bytes().chunks_exact_mut(4).zip(self.slot(index)) {
             bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
         value
@@ -196,10 +172,7 @@ impl<M: SharedMemory> Slots<M> {
         let producer = self.load_index(word);
         let ahead = producer.wrapping_sub(consumed);
         if ahead > self.count() || producer.wrapping_sub(answered) > self.count() {
-            return Err(RingError::Overrun {
-                producer,
-                consumer: consumed,
-            });
+            return Err(RingError::Overrun { producer, consumer: consumed });
         }
         // The slots below the index must not be read before it.
         fence(Ordering::Acquire);
@@ -237,16 +210,8 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> BackRing<M, Request, Respon
     pub fn attach(memory: M) -> Result<Self, RingError> {
         let slots = Slots::new(memory, Self::SLOT_BYTES)?;
         let start = slots.load_index(RESPONSE_PRODUCER);
-        let state = BackState {
-            consumed: start,
-            produced: start,
-            published: start,
-        };
-        let ring = Self {
-            slots,
-            state,
-            types: PhantomData,
-        };
+        let state = BackState { consumed: start, produced: start, published: start };
+        let ring = Self { slots, state, types: PhantomData };
         ring.unconsumed()?;
         Ok(ring)
     }
@@ -257,11 +222,7 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> BackRing<M, Request, Respon
     /// [`RingError::TooSmall`] where the memory has no room for a slot.
     pub fn resume(memory: M, state: BackState) -> Result<Self, RingError> {
         let slots = Slots::new(memory, Self::SLOT_BYTES)?;
-        Ok(Self {
-            slots,
-            state,
-            types: PhantomData,
-        })
+        Ok(Self { slots, state, types: PhantomData })
     }
 
     /// The state to [`resume`](Self::resume) from.
@@ -293,9 +254,7 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> BackRing<M, Request, Respon
     /// [`RingError::Overrun`] where the frontend claims more than fit: it breaks the protocol.
     #[inline]
     pub fn unconsumed(&self) -> Result<u32, RingError> {
-        let BackState {
-            consumed, produced, ..
-        } = self.state;
+        let BackState { consumed, produced, .. } = self.state;
         self.slots.ahead(REQUEST_PRODUCER, consumed, produced)
     }
 
@@ -352,21 +311,15 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> BackRing<M, Request, Respon
     #[inline]
     #[must_use = "the frontend may sleep"]
     pub fn push_and_check_notify(&mut self) -> bool {
-        let BackState {
-            produced,
-            published,
-            ..
-        } = self.state;
+        let BackState { produced, published, .. } = self.state;
         self.state.published = produced;
-        self.slots
-            .publish(RESPONSE_PRODUCER, RESPONSE_EVENT, published, produced)
+        self.slots.publish(RESPONSE_PRODUCER, RESPONSE_EVENT, published, produced)
     }
 
     /// Asks for an event when the `ahead`th request from here is published (1: the next one).
     #[inline]
     pub fn request_event(&self, ahead: u32) {
-        self.slots
-            .store_index(REQUEST_EVENT, self.state.consumed.wrapping_add(ahead));
+        self.slots.store_index(REQUEST_EVENT, self.state.consumed.wrapping_add(ahead));
         // The event index before the next look at the producer.
         fence(Ordering::SeqCst);
     }
@@ -408,11 +361,7 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> FrontRing<M, Request, Respo
         slots.store_index(RESPONSE_PRODUCER, 0);
         slots.store_index(REQUEST_EVENT, 1);
         slots.store_index(RESPONSE_EVENT, 1);
-        Ok(Self {
-            slots,
-            state: FrontState::default(),
-            types: PhantomData,
-        })
+        Ok(Self { slots, state: FrontState::default(), types: PhantomData })
     }
 
     /// Goes on with a ring that was driven before.
@@ -421,11 +370,7 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> FrontRing<M, Request, Respo
     /// [`RingError::TooSmall`] where the memory has no room for a slot.
     pub fn resume(memory: M, state: FrontState) -> Result<Self, RingError> {
         let slots = Slots::new(memory, Self::SLOT_BYTES)?;
-        Ok(Self {
-            slots,
-            state,
-            types: PhantomData,
-        })
+        Ok(Self { slots, state, types: PhantomData })
     }
 
     /// The state to [`resume`](Self::resume) from.
@@ -476,14 +421,9 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> FrontRing<M, Request, Respo
     #[inline]
     #[must_use = "the backend may sleep"]
     pub fn push_and_check_notify(&mut self) -> bool {
-        let FrontState {
-            produced,
-            published,
-            ..
-        } = self.state;
+        let FrontState { produced, published, .. } = self.state;
         self.state.published = produced;
-        self.slots
-            .publish(REQUEST_PRODUCER, REQUEST_EVENT, published, produced)
+        self.slots.publish(REQUEST_PRODUCER, REQUEST_EVENT, published, produced)
     }
 
     /// Responses that wait, so many that may be [taken](Self::take).
@@ -492,17 +432,10 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> FrontRing<M, Request, Respo
     /// [`RingError::Overrun`] where the backend answers what was not asked.
     #[inline]
     pub fn unconsumed(&self) -> Result<u32, RingError> {
-        let FrontState {
-            consumed,
-            published,
-            ..
-        } = self.state;
+        let FrontState { consumed, published, .. } = self.state;
         let waiting = self.slots.ahead(RESPONSE_PRODUCER, consumed, consumed)?;
         if waiting > published.wrapping_sub(consumed) {
-            return Err(RingError::Overrun {
-                producer: consumed.wrapping_add(waiting),
-                consumer: consumed,
-            });
+            return Err(RingError::Overrun { producer: consumed.wrapping_add(waiting), consumer: consumed });
         }
         Ok(waiting)
     }
@@ -525,8 +458,7 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> FrontRing<M, Request, Respo
     /// Asks for an event when the `ahead`th response from here is published (1: the next one).
     #[inline]
     pub fn response_event(&self, ahead: u32) {
-        self.slots
-            .store_index(RESPONSE_EVENT, self.state.consumed.wrapping_add(ahead));
+        self.slots.store_index(RESPONSE_EVENT, self.state.consumed.wrapping_add(ahead));
         // The event index before the next look at the producer.
         fence(Ordering::SeqCst);
     }

@@ -52,33 +52,15 @@ pub trait Store {
     /// The value of a node.
     async fn read(&self, transaction: Transaction, path: &str) -> Result<Vec<u8>, StoreError>;
     /// Writes a node, making it and its parents where missing.
-    async fn write(
-        &self,
-        transaction: Transaction,
-        path: &str,
-        value: &[u8],
-    ) -> Result<(), StoreError>;
+    async fn write(&self, transaction: Transaction, path: &str, value: &[u8]) -> Result<(), StoreError>;
     /// The names below a node, however many (larger than one payload too).
-    async fn directory(
-        &self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError>;
+    async fn directory(&self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError>;
     /// Removes a node with all below it. [`StoreError::NotFound`] where its parent is missing too.
     async fn remove(&self, transaction: Transaction, path: &str) -> Result<(), StoreError>;
     /// The node's permission entries as on the wire (`n0`, `r5`), the owner's first.
-    async fn permissions(
-        &self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError>;
+    async fn permissions(&self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError>;
     /// Sets the node's permission entries.
-    async fn set_permissions(
-        &self,
-        transaction: Transaction,
-        path: &str,
-        entries: &[&str],
-    ) -> Result<(), StoreError>;
+    async fn set_permissions(&self, transaction: Transaction, path: &str, entries: &[&str]) -> Result<(), StoreError>;
     /// Opens a transaction.
     async fn start(&self) -> Result<Transaction, StoreError>;
     /// Ends it. [`StoreError::Conflict`] where the commit must be tried again from the start.
@@ -87,11 +69,7 @@ pub trait Store {
     async fn watch(&self, path: &str) -> Result<Self::Watch, StoreError>;
 
     /// The value of a node, none where there is no such node.
-    async fn read_optional(
-        &self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn read_optional(&self, transaction: Transaction, path: &str) -> Result<Option<Vec<u8>>, StoreError> {
         match self.read(transaction, path).await {
             Ok(value) => Ok(Some(value)),
             Err(StoreError::NotFound) => Ok(None),
@@ -100,23 +78,13 @@ pub trait Store {
     }
 
     /// The value of a node as what it says. [`StoreError::Malformed`] where it says something else.
-    async fn read_parsed<T: FromStr>(
-        &self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<T, StoreError> {
+    async fn read_parsed<T: FromStr>(&self, transaction: Transaction, path: &str) -> Result<T, StoreError> {
         parse(&self.read(transaction, path).await?).ok_or(StoreError::Malformed)
     }
 
     /// Writes a node as the text of `value`.
-    async fn write_text(
-        &self,
-        transaction: Transaction,
-        path: &str,
-        value: &dyn Display,
-    ) -> Result<(), StoreError> {
-        self.write(transaction, path, value.to_string().as_bytes())
-            .await
+    async fn write_text(&self, transaction: Transaction, path: &str, value: &dyn Display) -> Result<(), StoreError> {
+        self.write(transaction, path, value.to_string().as_bytes()).await
     }
 }
 
@@ -138,10 +106,7 @@ pub async fn transaction<S: Store, T>(
     mut body: impl AsyncFnMut(Transaction) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     for _ in 0..ATTEMPTS_MAX {
-        let mut open = Open {
-            store,
-            transaction: Some(store.start().await?),
-        };
+        let mut open = Open { store, transaction: Some(store.start().await?) };
         let id = open.transaction.unwrap_or(Transaction::NONE);
         let result = body(id).await;
         open.transaction = None;
@@ -173,8 +138,7 @@ impl<S: Store> Drop for Open<'_, S> {
     fn drop(&mut self) {
         if let Some(transaction) = self.transaction {
             // One poll hands the request to the store; nobody is left to hear the reply.
-            let _ = pin!(self.store.end(transaction, false))
-                .poll(&mut Context::from_waker(Waker::noop()));
+            let _ = pin!(self.store.end(transaction, false)).poll(&mut Context::from_waker(Waker::noop()));
         }
     }
 }

@@ -79,10 +79,7 @@ pub const E2BIG: u16 = 7;
 /// The number of an `ERROR` message's name.
 pub fn errno(payload: &[u8]) -> u16 {
     let name = payload.strip_suffix(&[0]).unwrap_or(payload);
-    ERRORS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map_or(EINVAL, |(_, number)| *number)
+    ERRORS.iter().find(|(known, _)| *known == name).map_or(EINVAL, |(_, number)| *number)
 }
 
 /// What a refusal by number means to a caller.
@@ -183,14 +180,8 @@ impl Parser {
 /// A payload's strings: each ends with a zero byte, which the last may lack.
 pub fn strings(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
     let payload = payload.strip_suffix(&[0]).unwrap_or(payload);
-    let whole = if payload.is_empty() {
-        None
-    } else {
-        Some(payload)
-    };
-    whole
-        .into_iter()
-        .flat_map(|payload| payload.split(|byte| *byte == 0))
+    let whole = if payload.is_empty() { None } else { Some(payload) };
+    whole.into_iter().flat_map(|payload| payload.split(|byte| *byte == 0))
 }
 
 #[cfg(all(test, not(loom)))]

@@ -5,12 +5,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
-const ALL: [ByteLayout; 4] = [
-    ByteLayout::STORE_REQUESTS,
-    ByteLayout::STORE_RESPONSES,
-    ByteLayout::CONSOLE_IN,
-    ByteLayout::CONSOLE_OUT,
-];
+const ALL: [ByteLayout; 4] =
+    [ByteLayout::STORE_REQUESTS, ByteLayout::STORE_RESPONSES, ByteLayout::CONSOLE_IN, ByteLayout::CONSOLE_OUT];
 
 fn page() -> Vec<AtomicU32> {
     (0..1024).map(|_| AtomicU32::new(0)).collect()
@@ -21,10 +17,7 @@ fn bytes_lie_where_the_header_says() {
     let page = page();
     let mut producer = ByteProducer::attach(ByteLayout::CONSOLE_OUT, &page);
     assert_eq!(producer.write(&page, b"hello"), Ok(5));
-    assert_eq!(
-        page[256].load(Ordering::Relaxed),
-        u32::from_le_bytes(*b"hell")
-    );
+    assert_eq!(page[256].load(Ordering::Relaxed), u32::from_le_bytes(*b"hell"));
     assert_eq!(page[257].load(Ordering::Relaxed), u32::from(b'o'));
     assert_eq!(page[3084 / 4].load(Ordering::Relaxed), 5);
 }

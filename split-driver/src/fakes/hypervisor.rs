@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use xen_pv_sys::grant_table::{
-    CopyEnd, GNTST_BAD_COPY_ARG, GNTST_BAD_DOMAIN, GNTST_BAD_GNTREF, GNTST_BAD_PAGE,
-    GNTST_GENERAL_ERROR, GNTST_PERMISSION_DENIED, GrantCopy,
+    CopyEnd, GNTST_BAD_COPY_ARG, GNTST_BAD_DOMAIN, GNTST_BAD_GNTREF, GNTST_BAD_PAGE, GNTST_GENERAL_ERROR,
+    GNTST_PERMISSION_DENIED, GrantCopy,
 };
 use xen_pv_sys::{DomainId, GrantRef, Mfn, PAGE_SIZE, Port};
 
@@ -106,10 +106,7 @@ impl FakeXen {
     /// Makes a domain, or takes a handle to it where it is there already.
     pub fn domain(&self, id: DomainId) -> FakeDomain {
         self.0.domains.borrow_mut().entry(id).or_default();
-        FakeDomain {
-            xen: self.clone(),
-            id,
-        }
+        FakeDomain { xen: self.clone(), id }
     }
 
     /// The next port whose event was delivered to us. The port stays masked until its channel is unmasked.
@@ -169,9 +166,7 @@ impl FakeXen {
 
     /// The device reads memory at a device address: local pages or DMA memory. False, and noted, where it is neither.
     pub fn device_read(&self, address: u64, destination: &mut [u8]) -> bool {
-        self.device_access(address, |words, offset| {
-            read_bytes(words, offset, destination)
-        })
+        self.device_access(address, |words, offset| read_bytes(words, offset, destination))
     }
 
     /// The device writes memory at a device address. False, and noted, where there is no memory of ours.
@@ -179,17 +174,11 @@ impl FakeXen {
         self.device_access(address, |words, offset| write_bytes(words, offset, source))
     }
 
-    fn device_access(
-        &self,
-        address: u64,
-        access: impl FnOnce(&[AtomicU32], usize) -> bool,
-    ) -> bool {
-        let done = self
-            .local_words(address / PAGE_SIZE as u64)
-            .is_some_and(|(region, page)| {
-                let offset = page * PAGE_SIZE + (address % PAGE_SIZE as u64) as usize;
-                access(&region, offset)
-            });
+    fn device_access(&self, address: u64, access: impl FnOnce(&[AtomicU32], usize) -> bool) -> bool {
+        let done = self.local_words(address / PAGE_SIZE as u64).is_some_and(|(region, page)| {
+            let offset = page * PAGE_SIZE + (address % PAGE_SIZE as u64) as usize;
+            access(&region, offset)
+        });
         if !done {
             self.note(Violation::DeviceAddress(address));
         }
@@ -248,9 +237,7 @@ impl FakeXen {
     fn copy_one(&self, copy: &GrantCopy) -> Result<(), i16> {
         self.0.copies.set(self.0.copies.get() + 1);
         if let Some((skip, status)) = self.0.fail_copy.get() {
-            self.0
-                .fail_copy
-                .set(skip.checked_sub(1).map(|skip| (skip, status)));
+            self.0.fail_copy.set(skip.checked_sub(1).map(|skip| (skip, status)));
             if skip == 0 {
                 return Err(status);
             }
@@ -258,8 +245,7 @@ impl FakeXen {
         let source_grant = copy.flags & GrantCopy::SOURCE_GRANT != 0;
         let destination_grant = copy.flags & GrantCopy::DESTINATION_GRANT != 0;
         let (source, source_page) = self.copy_end(&copy.source, source_grant, false)?;
-        let (destination, destination_page) =
-            self.copy_end(&copy.destination, destination_grant, true)?;
+        let (destination, destination_page) = self.copy_end(&copy.destination, destination_grant, true)?;
         let length = usize::from(copy.length);
         let from = usize::from(copy.source.offset);
         let to = usize::from(copy.destination.offset);
@@ -294,19 +280,11 @@ impl Hypervisor for FakeXen {
             return Err(error);
         }
         let mut domains = self.0.domains.borrow_mut();
-        let state = domains
-            .get_mut(&domain)
-            .ok_or(XenError::Grant(GNTST_BAD_DOMAIN))?;
+        let state = domains.get_mut(&domain).ok_or(XenError::Grant(GNTST_BAD_DOMAIN))?;
         let mut found: Option<(Region, usize)> = None;
         for (index, reference) in references.iter().enumerate() {
-            let grant = state
-                .grants
-                .get(reference.0 as usize)
-                .ok_or(XenError::Grant(GNTST_BAD_GNTREF))?;
-            let grant = grant
-                .as_ref()
-                .filter(|grant| grant.writable)
-                .ok_or(XenError::Grant(GNTST_GENERAL_ERROR))?;
+            let grant = state.grants.get(reference.0 as usize).ok_or(XenError::Grant(GNTST_BAD_GNTREF))?;
+            let grant = grant.as_ref().filter(|grant| grant.writable).ok_or(XenError::Grant(GNTST_GENERAL_ERROR))?;
             let (region, first) = found.get_or_insert_with(|| (grant.region.clone(), grant.page));
             // The fake's one limit: pages of a ring must lie in one run of the guest's memory, in order.
             if !Rc::ptr_eq(region, &grant.region) || *first + index != grant.page {
@@ -321,13 +299,7 @@ impl Hypervisor for FakeXen {
         }
         let pages = references.len();
         self.0.mapped_pages.set(self.0.mapped_pages.get() + pages);
-        Ok(FakeRing {
-            xen: self.clone(),
-            domain,
-            references: references.into(),
-            region,
-            first,
-        })
+        Ok(FakeRing { xen: self.clone(), domain, references: references.into(), region, first })
     }
 
     fn bind_interdomain(&self, domain: DomainId, remote: Port) -> Result<FakeChannel, XenError> {
@@ -343,16 +315,9 @@ impl Hypervisor for FakeXen {
         let port = Port(self.0.next_port.get());
         self.0.next_port.set(port.0 + 1);
         *bound = Some(port);
-        let channel = ChannelState {
-            remote: (domain, remote),
-            masked: false,
-            pending: false,
-        };
+        let channel = ChannelState { remote: (domain, remote), masked: false, pending: false };
         self.0.channels.borrow_mut().insert(port.0, channel);
-        Ok(FakeChannel {
-            xen: self.clone(),
-            port,
-        })
+        Ok(FakeChannel { xen: self.clone(), port })
     }
 
     fn grant_copy(&self, batch: &mut [GrantCopy]) {
@@ -380,9 +345,7 @@ impl SharedMemory for FakeRing {
     #[inline]
     fn words(&self) -> &[AtomicU32] {
         let start = self.first * PAGE_WORDS;
-        self.region
-            .get(start..start + self.references.len() * PAGE_WORDS)
-            .unwrap_or_default()
+        self.region.get(start..start + self.references.len() * PAGE_WORDS).unwrap_or_default()
     }
 }
 
@@ -498,23 +461,13 @@ impl FakeDomain {
 
     /// Zeroed pages, contiguous.
     pub fn pages(&self, count: usize) -> GuestMemory {
-        GuestMemory {
-            region: region(count),
-        }
+        GuestMemory { region: region(count) }
     }
 
     /// Grants page `page` of `memory` to us. References are given out from 0 and not reused.
     pub fn grant(&self, memory: &GuestMemory, page: usize, writable: bool) -> GrantRef {
-        assert!(
-            page < memory.region.len() / PAGE_WORDS,
-            "the test grants a page that it has not"
-        );
-        let grant = Grant {
-            region: memory.region.clone(),
-            page,
-            writable,
-            maps: 0,
-        };
+        assert!(page < memory.region.len() / PAGE_WORDS, "the test grants a page that it has not");
+        let grant = Grant { region: memory.region.clone(), page, writable, maps: 0 };
         self.with(|state| {
             state.grants.push(Some(grant));
             GrantRef(u32::try_from(state.grants.len() - 1).unwrap_or(u32::MAX))

@@ -17,17 +17,12 @@ pub(super) const PAGE_WORDS: usize = PAGE_SIZE / 4;
 pub(super) type Region = Rc<Box<[AtomicU32]>>;
 
 pub(super) fn region(pages: usize) -> Region {
-    Rc::new(
-        <[AtomicU32]>::new_box_zeroed_with_elems(pages * PAGE_WORDS)
-            .unwrap_or_else(|_| Box::new([])),
-    )
+    Rc::new(<[AtomicU32]>::new_box_zeroed_with_elems(pages * PAGE_WORDS).unwrap_or_else(|_| Box::new([])))
 }
 
 /// The byte at `offset`.
 fn byte(words: &[AtomicU32], offset: usize) -> u8 {
-    let word = words
-        .get(offset / 4)
-        .map_or(0, |word| word.load(Ordering::Relaxed));
+    let word = words.get(offset / 4).map_or(0, |word| word.load(Ordering::Relaxed));
     word.to_ne_bytes()[offset % 4]
 }
 
@@ -53,10 +48,7 @@ pub(super) fn read_bytes(words: &[AtomicU32], offset: usize, destination: &mut [
     let offset = offset + head;
     let mut chunks = rest.chunks_exact_mut(4);
     let mut at = offset;
-    for (to, word) in chunks
-        .by_ref()
-        .zip(words.get(offset / 4..).unwrap_or_default())
-    {
+    for (to, word) in chunks.by_ref().zip(words.get(offset / 4..).unwrap_or_default()) {
         to.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         at += 4;
     }
@@ -79,10 +71,7 @@ pub(super) fn write_bytes(words: &[AtomicU32], offset: usize, source: &[u8]) -> 
     }
     let offset = offset + head;
     let (chunks, tail) = rest.as_chunks::<4>();
-    for (from, word) in chunks
-        .iter()
-        .zip(words.get(offset / 4..).unwrap_or_default())
-    {
+    for (from, word) in chunks.iter().zip(words.get(offset / 4..).unwrap_or_default()) {
         word.store(u32::from_ne_bytes(*from), Ordering::Relaxed);
     }
     let at = offset + chunks.len() * 4;
@@ -102,8 +91,7 @@ pub(super) fn copy_bytes(
 ) {
     let mut buffer = [0_u8; PAGE_SIZE];
     if let Some(buffer) = buffer.get_mut(..length) {
-        let _ = read_bytes(source, source_offset, buffer)
-            && write_bytes(destination, destination_offset, buffer);
+        let _ = read_bytes(source, source_offset, buffer) && write_bytes(destination, destination_offset, buffer);
     }
 }
 
@@ -120,11 +108,7 @@ impl FakePages {
     pub fn new(xen: &FakeXen, count: usize) -> Self {
         let region = region(count);
         let first = xen.add_local(&region);
-        Self {
-            xen: xen.clone(),
-            region,
-            first,
-        }
+        Self { xen: xen.clone(), region, first }
     }
 
     fn page(&self, index: usize) -> Option<&[AtomicU32]> {
@@ -148,13 +132,11 @@ impl PageArray for FakePages {
     }
 
     fn read(&self, index: usize, offset: usize, destination: &mut [u8]) -> bool {
-        self.page(index)
-            .is_some_and(|page| read_bytes(page, offset, destination))
+        self.page(index).is_some_and(|page| read_bytes(page, offset, destination))
     }
 
     fn write(&self, index: usize, offset: usize, source: &[u8]) -> bool {
-        self.page(index)
-            .is_some_and(|page| write_bytes(page, offset, source))
+        self.page(index).is_some_and(|page| write_bytes(page, offset, source))
     }
 }
 
@@ -193,10 +175,6 @@ impl DmaAllocator for FakeXen {
         }
         let region = region(bytes.div_ceil(PAGE_SIZE));
         let first = self.add_local(&region);
-        Ok(FakeDmaMemory {
-            xen: self.clone(),
-            region,
-            first,
-        })
+        Ok(FakeDmaMemory { xen: self.clone(), region, first })
     }
 }

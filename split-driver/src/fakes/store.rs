@@ -97,10 +97,7 @@ fn parent(path: &str) -> Option<&str> {
 }
 
 fn is_below(path: &str, top: &str) -> bool {
-    top == "/"
-        || path
-            .strip_prefix(top)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    top == "/" || path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn valid(path: &str) -> bool {
@@ -141,12 +138,7 @@ fn nearest<'a>(tree: &'a Tree, path: &str) -> Option<&'a Node> {
     None
 }
 
-fn apply(
-    tree: &mut Tree,
-    change: &Change,
-    domain: DomainId,
-    generation: u64,
-) -> Result<(), StoreError> {
+fn apply(tree: &mut Tree, change: &Change, domain: DomainId, generation: u64) -> Result<(), StoreError> {
     match change {
         Change::Write(path, value) => {
             let model = nearest(tree, path).ok_or(StoreError::NotFound)?;
@@ -171,11 +163,7 @@ fn apply(
                 node.generation = generation;
             }
             for here in missing {
-                let node = Node {
-                    value: Vec::new(),
-                    permissions: permissions.clone(),
-                    generation,
-                };
+                let node = Node { value: Vec::new(), permissions: permissions.clone(), generation };
                 tree.insert(here.into(), node);
             }
             if let Some(node) = tree.get_mut(path) {
@@ -217,20 +205,14 @@ impl State {
         for watcher in self.watches.values_mut() {
             let covered = is_below(path, &watcher.path);
             // A removal reaches watches below what was removed, where something was there.
-            let below =
-                removal && is_below(&watcher.path, path) && before.contains_key(&watcher.path);
+            let below = removal && is_below(&watcher.path, path) && before.contains_key(&watcher.path);
             if !covered && !below {
                 continue;
             }
-            let told = if covered {
-                path.to_string()
-            } else {
-                watcher.path.clone()
-            };
-            let readable = [before, &self.tree].into_iter().any(|tree| {
-                tree.get(&told)
-                    .is_some_and(|node| may(node, watcher.domain, 'r'))
-            });
+            let told = if covered { path.to_string() } else { watcher.path.clone() };
+            let readable = [before, &self.tree]
+                .into_iter()
+                .any(|tree| tree.get(&told).is_some_and(|node| may(node, watcher.domain, 'r')));
             if readable {
                 push_event(watcher, &told);
             }
@@ -262,11 +244,7 @@ impl FakeStore {
     pub fn new() -> Self {
         let store = Self::default();
         for path in ["/", "/local", "/local/domain"] {
-            let node = Node {
-                value: Vec::new(),
-                permissions: ["n0".into()].into(),
-                generation: 0,
-            };
+            let node = Node { value: Vec::new(), permissions: ["n0".into()].into(), generation: 0 };
             store.0.borrow_mut().tree.insert(path.into(), node);
         }
         store
@@ -274,10 +252,7 @@ impl FakeStore {
 
     /// The connection of `domain`.
     pub fn connection(&self, domain: DomainId) -> FakeConnection {
-        FakeConnection {
-            store: self.clone(),
-            domain,
-        }
+        FakeConnection { store: self.clone(), domain }
     }
 
     /// A domain's home as a toolstack makes it: dom0's, readable by the domain, with `data` and `error` for it to write.
@@ -351,16 +326,8 @@ impl FakeConnection {
     }
 
     fn absolute(&self, path: &str) -> Result<String, StoreError> {
-        let path = if path.starts_with('/') {
-            path.into()
-        } else {
-            self.home() + path
-        };
-        if valid(&path) {
-            Ok(path)
-        } else {
-            Err(StoreError::Errno(22))
-        }
+        let path = if path.starts_with('/') { path.into() } else { self.home() + path };
+        if valid(&path) { Ok(path) } else { Err(StoreError::Errno(22)) }
     }
 
     /// One request's way to the store and back.
@@ -433,28 +400,17 @@ impl Store for FakeConnection {
         self.look(transaction, path, |_, _, node| node.value.clone())
     }
 
-    async fn write(
-        &self,
-        transaction: Transaction,
-        path: &str,
-        value: &[u8],
-    ) -> Result<(), StoreError> {
+    async fn write(&self, transaction: Transaction, path: &str, value: &[u8]) -> Result<(), StoreError> {
         self.travel().await;
         let path = self.absolute(path)?;
         self.change(transaction, Change::Write(path, value.into()))
     }
 
-    async fn directory(
-        &self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError> {
+    async fn directory(&self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError> {
         self.travel().await;
         self.look(transaction, path, |tree, path, _| {
             let below = tree.keys().filter(|other| parent(other) == Some(path));
-            below
-                .filter_map(|other| Some(other.rsplit_once('/')?.1.into()))
-                .collect()
+            below.filter_map(|other| Some(other.rsplit_once('/')?.1.into())).collect()
         })
     }
 
@@ -464,21 +420,12 @@ impl Store for FakeConnection {
         self.change(transaction, Change::Remove(path))
     }
 
-    async fn permissions(
-        &self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError> {
+    async fn permissions(&self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError> {
         self.travel().await;
         self.look(transaction, path, |_, _, node| node.permissions.clone())
     }
 
-    async fn set_permissions(
-        &self,
-        transaction: Transaction,
-        path: &str,
-        entries: &[&str],
-    ) -> Result<(), StoreError> {
+    async fn set_permissions(&self, transaction: Transaction, path: &str, entries: &[&str]) -> Result<(), StoreError> {
         self.travel().await;
         let path = self.absolute(path)?;
         let entries = entries.iter().map(|entry| (*entry).into()).collect();
@@ -490,12 +437,7 @@ impl Store for FakeConnection {
         let mut state = self.store.0.borrow_mut();
         state.next += 1;
         let id = u32::try_from(state.next).map_err(|_| StoreError::Quota)?;
-        let open = Open {
-            domain: self.domain,
-            tree: state.tree.clone(),
-            base: BTreeMap::new(),
-            changes: Vec::new(),
-        };
+        let open = Open { domain: self.domain, tree: state.tree.clone(), base: BTreeMap::new(), changes: Vec::new() };
         state.transactions.insert(id, open);
         Ok(Transaction(id))
     }
@@ -504,10 +446,7 @@ impl Store for FakeConnection {
         // No way back and forth: who drops this future after one poll has ended the transaction.
         let mut state = self.store.0.borrow_mut();
         state.requests += 1;
-        let open = state
-            .transactions
-            .remove(&transaction.0)
-            .ok_or(StoreError::NotFound)?;
+        let open = state.transactions.remove(&transaction.0).ok_or(StoreError::NotFound)?;
         if !commit {
             return Ok(());
         }
@@ -547,10 +486,7 @@ impl Store for FakeConnection {
         };
         push_event(&mut watcher, &absolute);
         state.watches.insert(id, watcher);
-        Ok(FakeWatch {
-            store: self.store.clone(),
-            id,
-        })
+        Ok(FakeWatch { store: self.store.clone(), id })
     }
 }
 

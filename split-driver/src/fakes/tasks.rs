@@ -116,9 +116,7 @@ impl<'a> Tasks<'a> {
                 }
                 polls += 1;
                 let waker = Waker::from(flag.clone());
-                task.as_mut()
-                    .poll(&mut Context::from_waker(&waker))
-                    .is_pending()
+                task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
             });
             if polls == before {
                 return polls;
@@ -147,10 +145,7 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let waker = Waker::from(flag.clone());
     let mut future = pin!(future);
     loop {
-        assert!(
-            flag.0.swap(false, Ordering::Relaxed),
-            "the future waits for somebody"
-        );
+        assert!(flag.0.swap(false, Ordering::Relaxed), "the future waits for somebody");
         if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return value;
         }

@@ -8,14 +8,7 @@ use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
 use xen_pv_sys::{DomainId, GrantRef, Mfn, Port};
 
 fn copy(source: CopyEnd, destination: CopyEnd, length: u16, flags: u16) -> GrantCopy {
-    GrantCopy {
-        source,
-        destination,
-        length,
-        flags,
-        status: 77,
-        padding: 0,
-    }
+    GrantCopy { source, destination, length, flags, status: 77, padding: 0 }
 }
 
 #[test]
@@ -31,78 +24,14 @@ fn copies_are_checked() {
     let (src, dst) = (GrantCopy::SOURCE_GRANT, GrantCopy::DESTINATION_GRANT);
     let granted = CopyEnd::granted;
     let cases = [
-        (
-            copy(
-                granted(DomainId(1), readable, 5),
-                granted(DomainId(2), writable, 6),
-                5,
-                src | dst,
-            ),
-            0,
-        ),
-        (
-            copy(
-                granted(DomainId(1), readable, 5),
-                CopyEnd::local(frame, 1),
-                5,
-                src,
-            ),
-            0,
-        ),
-        (
-            copy(
-                granted(DomainId(1), readable, 4000),
-                CopyEnd::local(frame, 0),
-                97,
-                src,
-            ),
-            -10,
-        ),
-        (
-            copy(
-                CopyEnd::local(frame, 0),
-                granted(DomainId(1), readable, 0),
-                1,
-                dst,
-            ),
-            -1,
-        ),
-        (
-            copy(
-                granted(DomainId(1), GrantRef(9), 0),
-                CopyEnd::local(frame, 0),
-                1,
-                src,
-            ),
-            -3,
-        ),
-        (
-            copy(
-                granted(DomainId(9), readable, 0),
-                CopyEnd::local(frame, 0),
-                1,
-                src,
-            ),
-            -2,
-        ),
-        (
-            copy(
-                granted(DomainId(1), readable, 0),
-                CopyEnd::local(Mfn(5), 0),
-                1,
-                src,
-            ),
-            -9,
-        ),
-        (
-            copy(
-                granted(DomainId(1), readable, 0),
-                CopyEnd::local(frame, 0),
-                1,
-                0,
-            ),
-            -8,
-        ),
+        (copy(granted(DomainId(1), readable, 5), granted(DomainId(2), writable, 6), 5, src | dst), 0),
+        (copy(granted(DomainId(1), readable, 5), CopyEnd::local(frame, 1), 5, src), 0),
+        (copy(granted(DomainId(1), readable, 4000), CopyEnd::local(frame, 0), 97, src), -10),
+        (copy(CopyEnd::local(frame, 0), granted(DomainId(1), readable, 0), 1, dst), -1),
+        (copy(granted(DomainId(1), GrantRef(9), 0), CopyEnd::local(frame, 0), 1, src), -3),
+        (copy(granted(DomainId(9), readable, 0), CopyEnd::local(frame, 0), 1, src), -2),
+        (copy(granted(DomainId(1), readable, 0), CopyEnd::local(Mfn(5), 0), 1, src), -9),
+        (copy(granted(DomainId(1), readable, 0), CopyEnd::local(frame, 0), 1, 0), -8),
     ];
     let mut batch = cases.map(|(copy, _)| copy);
     xen.grant_copy(&mut batch);
@@ -114,13 +43,7 @@ fn copies_are_checked() {
     assert_eq!(&bytes, b"hello");
     assert!(pages.read(1, 1, &mut bytes));
     assert_eq!(&bytes, b"hello");
-    assert_eq!(
-        xen.take_violations(),
-        [
-            Violation::CopyToForeignFrame(5),
-            Violation::CopyWithoutGrant(DomainId(1))
-        ]
-    );
+    assert_eq!(xen.take_violations(), [Violation::CopyToForeignFrame(5), Violation::CopyWithoutGrant(DomainId(1))]);
 }
 
 #[test]
@@ -128,24 +51,16 @@ fn mappings_are_counted() {
     let xen = FakeXen::new();
     let guest = xen.domain(DomainId(1));
     let memory = guest.pages(3);
-    let references: Vec<_> = (0..3)
-        .map(|page| guest.grant(&memory, page, true))
-        .collect();
+    let references: Vec<_> = (0..3).map(|page| guest.grant(&memory, page, true)).collect();
     let ring = xen.map_ring(DomainId(1), &references[1..]).unwrap();
     memory.words()[1024].store(5, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(ring.words().len(), 2048);
-    assert_eq!(
-        ring.words()[0].load(std::sync::atomic::Ordering::Relaxed),
-        5
-    );
+    assert_eq!(ring.words()[0].load(std::sync::atomic::Ordering::Relaxed), 5);
     assert!(!guest.end_grant(references[1]), "mapped");
     assert_eq!((guest.mapped(), xen.live().mapped_pages), (2, 2));
     drop(ring);
     assert!(guest.end_grant(references[1]));
-    assert_eq!(
-        xen.map_ring(DomainId(1), &references[1..2]).unwrap_err(),
-        XenError::Grant(-1)
-    );
+    assert_eq!(xen.map_ring(DomainId(1), &references[1..2]).unwrap_err(), XenError::Grant(-1));
     assert_eq!(xen.live(), Live::default());
 }
 
@@ -186,11 +101,5 @@ fn a_device_sees_its_memory_only() {
     assert!(!xen.device_write(address + 8190, b"abcd"));
     drop(ring);
     assert!(!xen.device_read(address, &mut bytes));
-    assert_eq!(
-        xen.take_violations(),
-        [
-            Violation::DeviceAddress(address + 8190),
-            Violation::DeviceAddress(address)
-        ]
-    );
+    assert_eq!(xen.take_violations(), [Violation::DeviceAddress(address + 8190), Violation::DeviceAddress(address)]);
 }

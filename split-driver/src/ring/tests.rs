@@ -67,11 +67,7 @@ fn producer_is_believed_within_the_ring_only() {
         for open in [0_u32, 1, 200] {
             for delta in -600_i64..600 {
                 let memory = page(1024);
-                let state = BackState {
-                    consumed: start.wrapping_add(open),
-                    produced: start,
-                    published: start,
-                };
+                let state = BackState { consumed: start.wrapping_add(open), produced: start, published: start };
                 let ring = BackRing::<_, Request, Response>::resume(&memory, state).unwrap();
                 let producer = start.wrapping_add_signed(i32::try_from(delta).unwrap());
                 set(&memory, REQUEST_PRODUCER, producer);
@@ -79,10 +75,7 @@ fn producer_is_believed_within_the_ring_only() {
                 let expected = if legal {
                     Ok(u32::try_from(delta).unwrap() - open)
                 } else {
-                    Err(RingError::Overrun {
-                        producer,
-                        consumer: state.consumed,
-                    })
+                    Err(RingError::Overrun { producer, consumer: state.consumed })
                 };
                 assert_eq!(ring.unconsumed(), expected, "{start} {open} {delta}");
                 assert_eq!(ring.final_check_for_requests(), expected);
@@ -114,13 +107,7 @@ fn frontend_refuses_answers_to_nothing() {
     assert!(front.push(&[1, 2, 3]));
     let _ = front.push_and_check_notify();
     set(&memory, RESPONSE_PRODUCER, 2);
-    assert_eq!(
-        front.unconsumed(),
-        Err(RingError::Overrun {
-            producer: 2,
-            consumer: 0
-        })
-    );
+    assert_eq!(front.unconsumed(), Err(RingError::Overrun { producer: 2, consumer: 0 }));
 }
 
 #[test]

@@ -31,10 +31,7 @@ impl core::fmt::Debug for Client {
 impl Client {
     /// A client whose transport is told by `kick` that bytes are waiting. `kick` may call [`transmit`](Self::transmit) at once.
     pub fn new(kick: impl Fn() + 'static) -> Self {
-        Self(Rc::new(Shared {
-            machine: RefCell::default(),
-            kick: Box::new(kick),
-        }))
+        Self(Rc::new(Shared { machine: RefCell::default(), kick: Box::new(kick) }))
     }
 
     /// Bytes that the store sent.
@@ -76,56 +73,29 @@ impl Client {
     /// # Errors
     /// Of the store.
     pub async fn reset(&self) -> Result<(), StoreError> {
-        self.request(Kind::RESET_WATCHES, Transaction::NONE, &[b"\0"])
-            .await?;
+        self.request(Kind::RESET_WATCHES, Transaction::NONE, &[b"\0"]).await?;
         Ok(())
     }
 
-    async fn request(
-        &self,
-        kind: Kind,
-        transaction: Transaction,
-        parts: &[&[u8]],
-    ) -> Result<Vec<u8>, StoreError> {
+    async fn request(&self, kind: Kind, transaction: Transaction, parts: &[&[u8]]) -> Result<Vec<u8>, StoreError> {
         Ok(self.raw_request(kind, transaction, parts)?.await?)
     }
 
-    fn raw_request(
-        &self,
-        kind: Kind,
-        transaction: Transaction,
-        parts: &[&[u8]],
-    ) -> Result<Reply<'_>, StoreError> {
-        let id = self
-            .0
-            .machine
-            .borrow_mut()
-            .submit(kind, transaction.0, parts)?;
+    fn raw_request(&self, kind: Kind, transaction: Transaction, parts: &[&[u8]]) -> Result<Reply<'_>, StoreError> {
+        let id = self.0.machine.borrow_mut().submit(kind, transaction.0, parts)?;
         (self.0.kick)();
-        Ok(Reply {
-            client: self,
-            id: Some(id),
-        })
+        Ok(Reply { client: self, id: Some(id) })
     }
 
     /// The names below `path`, piece by piece, from the start again where the node changed between two pieces.
-    async fn directory_in_parts(
-        &self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<u8>, StoreError> {
+    async fn directory_in_parts(&self, transaction: Transaction, path: &str) -> Result<Vec<u8>, StoreError> {
         let mut names = Vec::new();
         let mut generation = Vec::new();
         loop {
             let offset = names.len().to_string();
             let parts: [&[u8]; 4] = [path.as_bytes(), b"\0", offset.as_bytes(), b"\0"];
-            let reply = self
-                .request(Kind::DIRECTORY_PART, transaction, &parts)
-                .await?;
-            let end = reply
-                .iter()
-                .position(|byte| *byte == 0)
-                .ok_or(StoreError::Malformed)?;
+            let reply = self.request(Kind::DIRECTORY_PART, transaction, &parts).await?;
+            let end = reply.iter().position(|byte| *byte == 0).ok_or(StoreError::Malformed)?;
             let (seen, rest) = reply.split_at_checked(end).ok_or(StoreError::Malformed)?;
             let piece = rest.get(1..).unwrap_or_default();
             if names.is_empty() {
@@ -189,14 +159,7 @@ pub struct ClientWatch {
 
 impl Watch for ClientWatch {
     async fn next(&mut self) -> String {
-        poll_fn(|context| {
-            self.client
-                .0
-                .machine
-                .borrow_mut()
-                .poll_event(self.token, context.waker())
-        })
-        .await
+        poll_fn(|context| self.client.0.machine.borrow_mut().poll_event(self.token, context.waker())).await
     }
 }
 
@@ -223,60 +186,35 @@ impl Store for Client {
     type Watch = ClientWatch;
 
     async fn read(&self, transaction: Transaction, path: &str) -> Result<Vec<u8>, StoreError> {
-        self.request(Kind::READ, transaction, &[path.as_bytes(), b"\0"])
-            .await
+        self.request(Kind::READ, transaction, &[path.as_bytes(), b"\0"]).await
     }
 
-    async fn write(
-        &self,
-        transaction: Transaction,
-        path: &str,
-        value: &[u8],
-    ) -> Result<(), StoreError> {
+    async fn write(&self, transaction: Transaction, path: &str, value: &[u8]) -> Result<(), StoreError> {
         let parts: [&[u8]; 3] = [path.as_bytes(), b"\0", value];
         self.request(Kind::WRITE, transaction, &parts).await?;
         Ok(())
     }
 
-    async fn directory(
-        &self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError> {
+    async fn directory(&self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError> {
         let parts: [&[u8]; 2] = [path.as_bytes(), b"\0"];
-        let names = match self
-            .raw_request(Kind::DIRECTORY, transaction, &parts)?
-            .await
-        {
-            Err(Failure::Errno(xs_wire::E2BIG)) => {
-                self.directory_in_parts(transaction, path).await?
-            }
+        let names = match self.raw_request(Kind::DIRECTORY, transaction, &parts)?.await {
+            Err(Failure::Errno(xs_wire::E2BIG)) => self.directory_in_parts(transaction, path).await?,
             other => other?,
         };
         text_strings(&names)
     }
 
     async fn remove(&self, transaction: Transaction, path: &str) -> Result<(), StoreError> {
-        self.request(Kind::RM, transaction, &[path.as_bytes(), b"\0"])
-            .await?;
+        self.request(Kind::RM, transaction, &[path.as_bytes(), b"\0"]).await?;
         Ok(())
     }
 
-    async fn permissions(
-        &self,
-        transaction: Transaction,
-        path: &str,
-    ) -> Result<Vec<String>, StoreError> {
+    async fn permissions(&self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError> {
         let parts: [&[u8]; 2] = [path.as_bytes(), b"\0"];
         text_strings(&self.request(Kind::GET_PERMS, transaction, &parts).await?)
     }
 
-    async fn set_permissions(
-        &self,
-        transaction: Transaction,
-        path: &str,
-        entries: &[&str],
-    ) -> Result<(), StoreError> {
+    async fn set_permissions(&self, transaction: Transaction, path: &str, entries: &[&str]) -> Result<(), StoreError> {
         let mut parts: Vec<&[u8]> = [path.as_bytes(), b"\0"].into();
         for entry in entries {
             parts.extend([entry.as_bytes(), b"\0".as_slice()]);
@@ -286,9 +224,7 @@ impl Store for Client {
     }
 
     async fn start(&self) -> Result<Transaction, StoreError> {
-        let reply = self
-            .request(Kind::TRANSACTION_START, Transaction::NONE, &[b"\0"])
-            .await?;
+        let reply = self.request(Kind::TRANSACTION_START, Transaction::NONE, &[b"\0"]).await?;
         let reply = reply.strip_suffix(&[0]).unwrap_or(&reply);
         let id = str::from_utf8(reply).map_err(|_| StoreError::Malformed)?;
         Ok(Transaction(id.parse().map_err(|_| StoreError::Malformed)?))
@@ -296,8 +232,7 @@ impl Store for Client {
 
     async fn end(&self, transaction: Transaction, commit: bool) -> Result<(), StoreError> {
         let verdict: &[u8] = if commit { b"T\0" } else { b"F\0" };
-        self.request(Kind::TRANSACTION_END, transaction, &[verdict])
-            .await?;
+        self.request(Kind::TRANSACTION_END, transaction, &[verdict]).await?;
         Ok(())
     }
 
@@ -305,15 +240,8 @@ impl Store for Client {
         let (token, id) = self.0.machine.borrow_mut().open_watch(path)?;
         (self.0.kick)();
         // Dropped midway or refused, the watch ends itself; UNWATCH follows WATCH in the stream, so the order is right.
-        let mut watch = ClientWatch {
-            client: self.clone(),
-            token,
-            registered: true,
-        };
-        let reply = Reply {
-            client: self,
-            id: Some(id),
-        };
+        let mut watch = ClientWatch { client: self.clone(), token, registered: true };
+        let reply = Reply { client: self, id: Some(id) };
         if let Err(failure) = reply.await {
             watch.registered = false;
             return Err(failure.into());

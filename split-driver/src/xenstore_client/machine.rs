@@ -66,12 +66,7 @@ impl Machine {
     ///
     /// # Errors
     /// [`StoreError::Quota`] where it is longer than the protocol allows, [`StoreError::Closed`] without a connection.
-    pub fn submit(
-        &mut self,
-        kind: Kind,
-        transaction: u32,
-        parts: &[&[u8]],
-    ) -> Result<u32, StoreError> {
+    pub fn submit(&mut self, kind: Kind, transaction: u32, parts: &[&[u8]]) -> Result<u32, StoreError> {
         if self.closed {
             return Err(StoreError::Closed);
         }
@@ -80,8 +75,7 @@ impl Machine {
             self.next_id = self.next_id.wrapping_add(1);
         }
         let id = self.next_id;
-        xs_wire::encode(&mut self.outgoing, kind, id, transaction, parts)
-            .map_err(|_| StoreError::Quota)?;
+        xs_wire::encode(&mut self.outgoing, kind, id, transaction, parts).map_err(|_| StoreError::Quota)?;
         self.next_id = id.wrapping_add(1);
         self.pending.insert(id, Pending::Waiting(kind, None));
         Ok(id)
@@ -116,9 +110,7 @@ impl Machine {
             Some(Pending::Waiting(kind, _)) => {
                 self.pending.insert(id, Pending::Abandoned(kind));
             }
-            Some(Pending::Done(Kind::TRANSACTION_START, Ok(payload))) => {
-                self.end_transaction(&payload)
-            }
+            Some(Pending::Done(Kind::TRANSACTION_START, Ok(payload))) => self.end_transaction(&payload),
             Some(other @ Pending::Abandoned(_)) => {
                 self.pending.insert(id, other);
             }
@@ -146,12 +138,7 @@ impl Machine {
         let parts: [&[u8]; 4] = [path.as_bytes(), b"\0", text.as_bytes(), b"\0"];
         let id = self.submit(Kind::WATCH, 0, &parts)?;
         self.next_token = token.wrapping_add(1);
-        let state = WatchState {
-            path: path.into(),
-            events: VecDeque::new(),
-            event_bytes: 0,
-            waker: None,
-        };
+        let state = WatchState { path: path.into(), events: VecDeque::new(), event_bytes: 0, waker: None };
         self.watches.insert(token, state);
         Ok((token, id))
     }
@@ -188,10 +175,7 @@ impl Machine {
                 Ok(Some(message)) => self.handle_message(message),
                 Ok(None) => return,
                 Err(error) => {
-                    log::error!(
-                        "xenstore: a payload of {} bytes, connection lost",
-                        error.length
-                    );
+                    log::error!("xenstore: a payload of {} bytes, connection lost", error.length);
                     self.close();
                 }
             }
@@ -293,8 +277,7 @@ impl Machine {
                 }
             }
         }
-        self.pending
-            .retain(|_, entry| matches!(entry, Pending::Done(..)));
+        self.pending.retain(|_, entry| matches!(entry, Pending::Done(..)));
     }
 
     /// Requests without a reply, and watches: what a leak would show in.

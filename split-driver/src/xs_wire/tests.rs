@@ -15,10 +15,7 @@ fn a_read_in_bytes() {
 fn too_long_is_not_sent() {
     let mut queue = VecDeque::new();
     let long = [0; PAYLOAD_MAX];
-    assert_eq!(
-        encode(&mut queue, Kind::WRITE, 1, 0, &[b"a\0", &long]),
-        Err(PayloadTooLong { length: 4098 })
-    );
+    assert_eq!(encode(&mut queue, Kind::WRITE, 1, 0, &[b"a\0", &long]), Err(PayloadTooLong { length: 4098 }));
     assert!(queue.is_empty());
 }
 

@@ -1,0 +1,205 @@
+//! What a kind of device says to the bus, and its data path's way back. Pure. Floor 1.
+
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::fmt::{self, Display};
+use core::task::{Context, Poll, Waker};
+
+use xen_pv_sys::io::xenbus::XenbusState;
+
+use super::{DeviceId, Nodes};
+use crate::time::Duration;
+
+/// A kind of device. All methods are synchronous: the bus reads the nodes that they need before, and writes what they return after.
+pub trait Backend {
+    /// A connected device. The bus holds it while its frontend is connected; [`disconnect`](Self::disconnect) gets it back.
+    type Device;
+    /// Why a device is refused; becomes the text of its `error` node.
+    type Error: Display;
+
+    /// The directory's name below `backend/`: `vif`, `vbd`.
+    fn kind(&self) -> &'static str;
+
+    /// The nodes of the backend directory that the methods below need. A change of one calls [`changed`](Self::changed).
+    fn backend_nodes(&self) -> &[&str];
+
+    /// The nodes of the frontend directory that [`connect`](Self::connect) and [`changed`](Self::changed) need; with a `/` for
+    /// those in sub-directories (`queue-0/tx-ring-ref`).
+    fn frontend_nodes(&self) -> &[&str];
+
+    /// Those of the frontend's nodes that may change while it is connected; a change calls [`changed`](Self::changed).
+    fn watched_frontend_nodes(&self) -> &[&str] {
+        &[]
+    }
+
+    /// Whether the frontend has said all in this state of its own. (blkfront stops at `Initialised`, netfront goes on to
+    /// `Connected`.)
+    fn connects(&self, frontend: XenbusState) -> bool {
+        matches!(frontend, XenbusState::Initialised | XenbusState::Connected)
+    }
+
+    /// What a device offers: nodes for its backend directory. `nodes.frontend` is empty still.
+    ///
+    /// # Errors
+    /// Why this device cannot be.
+    fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, Self::Error>;
+
+    /// Takes the frontend's rings up.
+    ///
+    /// # Errors
+    /// What is wrong with what the frontend says.
+    fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<Self::Device, Self::Error>;
+
+    /// A node changed while connected, or the frontend asks for reconfiguration.
+    ///
+    /// # Errors
+    /// What is wrong; the device is closed.
+    fn changed(&self, device: &mut Self::Device, nodes: &Nodes) -> Result<(), Self::Error> {
+        let _ = (device, nodes);
+        Ok(())
+    }
+
+    /// Gives rings and channels back; nothing of the frontend's may be in use afterwards.
+    fn disconnect(&self, device: Self::Device) {
+        drop(device);
+    }
+}
+
+/// How long the bus waits for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// For a connected frontend to close when its device is removed. libxl gives up on us after 10 s.
+    pub patience: Duration,
+    /// Between `Closed` and the deletion of our directory. libxl calls it an error when the `state` node is gone before it has read
+    /// `Closed` (`devstate_callback` in libxl_event.c).
+    pub linger: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { patience: Duration::from_secs(2), linger: Duration::from_millis(500) }
+    }
+}
+
+/// What reaches a device's task from outside.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    /// Something may have changed.
+    poked: Cell<bool>,
+    /// A node that the kind reads may have changed.
+    nodes_changed: Cell<bool>,
+    /// How often the device was connected: what belongs to an earlier connection is dropped.
+    connection: Cell<u64>,
+    fault: RefCell<Option<String>>,
+    writes: RefCell<BTreeMap<String, String>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Mailbox {
+    pub(super) fn poke(&self) {
+        self.poked.set(true);
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn nodes_changed(&self) {
+        self.nodes_changed.set(true);
+        self.poke();
+    }
+
+    pub(super) fn take_poke(&self) -> bool {
+        self.poked.take()
+    }
+
+    pub(super) fn take_nodes_changed(&self) -> bool {
+        self.nodes_changed.take()
+    }
+
+    pub(super) fn take_fault(&self) -> Option<String> {
+        self.fault.borrow_mut().take()
+    }
+
+    pub(super) fn take_writes(&self) -> BTreeMap<String, String> {
+        self.writes.take()
+    }
+
+    pub(super) fn poll_poke(&self, context: &Context<'_>) -> Poll<()> {
+        if self.take_poke() {
+            return Poll::Ready(());
+        }
+        *self.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// What the data path said of the last connection is of no interest any more.
+    pub(super) fn end_connection(&self) {
+        self.connection.set(self.connection.get() + 1);
+        self.fault.take();
+        self.writes.take();
+    }
+}
+
+/// The data path's way to the bus, of one connection of a device. What comes after that connection ended is dropped.
+#[derive(Clone)]
+pub struct DeviceHandle {
+    id: DeviceId,
+    connection: u64,
+    mailbox: Rc<Mailbox>,
+}
+
+impl fmt::Debug for DeviceHandle {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "DeviceHandle({})", self.id)
+    }
+}
+
+impl DeviceHandle {
+    pub(super) fn new(id: DeviceId, mailbox: &Rc<Mailbox>) -> Self {
+        Self { id, connection: mailbox.connection.get(), mailbox: mailbox.clone() }
+    }
+
+    /// A handle that no bus listens to, for tests of a data path: [`take_fault`](Self::take_fault) tells what it said.
+    pub fn unheard(id: DeviceId) -> Self {
+        Self::new(id, &Rc::default())
+    }
+
+    /// Which device.
+    pub fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    fn is_current(&self) -> bool {
+        self.connection == self.mailbox.connection.get()
+    }
+
+    /// The frontend broke the protocol. The data path stops serving it at once; the bus takes the device back soon, with `reason` in
+    /// the device's `error` node, and it stays closed until the frontend begins anew. The first reason counts.
+    pub fn fail(&self, reason: impl Display) {
+        if self.is_current() {
+            let mut fault = self.mailbox.fault.borrow_mut();
+            fault.get_or_insert_with(|| reason.to_string());
+            drop(fault);
+            self.mailbox.poke();
+        }
+    }
+
+    /// Writes a node of the backend directory, soon (`carrier`). Of values that follow fast, the last one counts.
+    pub fn write_node(&self, name: &str, value: impl Display) {
+        if self.is_current() {
+            let mut writes = self.mailbox.writes.borrow_mut();
+            writes.insert(name.into(), value.to_string());
+            drop(writes);
+            self.mailbox.poke();
+        }
+    }
+
+    /// The reason of the first [`fail`](Self::fail), once.
+    pub fn take_fault(&self) -> Option<String> {
+        self.mailbox.take_fault()
+    }
+}

@@ -1,0 +1,230 @@
+//! Finds the devices of a kind and runs a task for each. Pure over the store's trait. Floor 1.
+
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::convert::Infallible;
+use core::future::poll_fn;
+use core::pin::{Pin, pin};
+use core::task::{Context, Poll};
+
+use futures_util::future::{Either, select};
+use futures_util::stream::{FuturesUnordered, Stream};
+use xen_pv_sys::DomainId;
+
+use super::backend::{Backend, Mailbox, Timing};
+use super::device::Session;
+use super::{DeviceId, canonical, domain};
+use crate::store::{Store, StoreError, Transaction, Watch};
+use crate::time::Timer;
+
+/// The backend side of xenbus for one kind of device: [`run`](Self::run) it as a task.
+pub struct Bus<S, T, B> {
+    pub(super) store: S,
+    pub(super) timer: T,
+    pub(super) backend: B,
+    pub(super) timing: Timing,
+    /// Devices with a task.
+    devices: RefCell<BTreeMap<DeviceId, Rc<Mailbox>>>,
+    /// Devices that shall have one.
+    births: RefCell<Vec<DeviceId>>,
+}
+
+/// What an event below `backend/<kind>` is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subject<'a> {
+    /// Anything.
+    All,
+    /// The devices of a frontend domain.
+    Frontend(DomainId),
+    /// A device as a whole, or a node of it.
+    Device(DeviceId, Option<&'a str>),
+    /// Nothing of ours.
+    Nothing,
+}
+
+/// What the changed `path` is about, where `top` is `backend/<kind>`.
+pub(super) fn subject<'a>(top: &str, path: &'a str) -> Subject<'a> {
+    let Some(rest) = path.strip_prefix(top) else {
+        return Subject::Nothing;
+    };
+    if rest.is_empty() {
+        return Subject::All;
+    }
+    let mut parts = rest.splitn(4, '/');
+    if parts.next() != Some("") {
+        return Subject::Nothing;
+    }
+    let Some(frontend) = parts.next().and_then(domain) else {
+        return Subject::Nothing;
+    };
+    match parts.next() {
+        None => Subject::Frontend(frontend),
+        Some(handle) => match canonical(handle) {
+            Some(handle) => Subject::Device(DeviceId { frontend, handle }, parts.next()),
+            None => Subject::Nothing,
+        },
+    }
+}
+
+impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
+    /// A bus that has not begun.
+    pub fn new(store: S, timer: T, backend: B) -> Self {
+        Self::with_timing(store, timer, backend, Timing::default())
+    }
+
+    /// As [`new`](Self::new), with other patience.
+    pub fn with_timing(store: S, timer: T, backend: B, timing: Timing) -> Self {
+        Self { store, timer, backend, timing, devices: RefCell::default(), births: RefCell::default() }
+    }
+
+    /// The kind of device that this bus serves.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// Devices that have a task: those in the store.
+    pub fn device_count(&self) -> usize {
+        self.devices.borrow().len()
+    }
+
+    /// `backend/<kind>`, relative to our home.
+    pub(super) fn top(&self) -> String {
+        format!("backend/{}", self.backend.kind())
+    }
+
+    /// Serves devices until the store is gone. Dropping the future disconnects all.
+    ///
+    /// # Errors
+    /// Never ends otherwise: why the store does not serve us.
+    pub async fn run(&self) -> Result<(), StoreError> {
+        let top = self.top();
+        let mut watch = self.store.watch(&top).await?;
+        let dispatch = pin!(async {
+            loop {
+                let path = watch.next().await;
+                match self.handle_event(&top, &path).await {
+                    Err(StoreError::Closed) => return Err::<(), _>(StoreError::Closed),
+                    Err(error) => log::warn!("{top}: {error:?} on {path}"),
+                    Ok(()) => {}
+                }
+            }
+        });
+        let mut tasks = FuturesUnordered::new();
+        let devices = pin!(poll_fn(|context| {
+            self.poll_devices(&mut tasks, |id, mailbox| self.serve(id, mailbox), context);
+            Poll::<Infallible>::Pending
+        }));
+        match select(dispatch, devices).await {
+            Either::Left((end, _)) => end,
+            Either::Right((never, _)) => match never {},
+        }
+    }
+
+    /// One device, from its directory's appearance to its disappearance.
+    async fn serve(&self, id: DeviceId, mailbox: Rc<Mailbox>) -> DeviceId {
+        Session::new(self, id, mailbox).run().await;
+        id
+    }
+
+    /// Begins tasks for new devices and polls those that were woken. Dispatch is polled before, in the same task, so that a birth
+    /// needs no wake.
+    fn poll_devices<F: Future<Output = DeviceId>>(
+        &self,
+        tasks: &mut FuturesUnordered<F>,
+        begin: impl Fn(DeviceId, Rc<Mailbox>) -> F,
+        context: &mut Context<'_>,
+    ) {
+        loop {
+            for id in self.births.take() {
+                let mut devices = self.devices.borrow_mut();
+                if let Entry::Vacant(entry) = devices.entry(id) {
+                    let mailbox = Rc::<Mailbox>::default();
+                    entry.insert(mailbox.clone());
+                    tasks.push(begin(id, mailbox));
+                }
+            }
+            match Pin::new(&mut *tasks).poll_next(context) {
+                Poll::Ready(Some(id)) => {
+                    let mailbox = self.devices.borrow_mut().remove(&id);
+                    // Its directory is gone; where something was said of it since, it may be back.
+                    if mailbox.is_some_and(|mailbox| mailbox.take_poke()) {
+                        self.births.borrow_mut().push(id);
+                    }
+                }
+                Poll::Ready(None) | Poll::Pending if self.births.borrow().is_empty() => return,
+                Poll::Ready(None) | Poll::Pending => {}
+            }
+        }
+    }
+
+    /// An event of the watch on `backend/<kind>`.
+    async fn handle_event(&self, top: &str, path: &str) -> Result<(), StoreError> {
+        match subject(top, path) {
+            Subject::All => {
+                self.poke(|_| true);
+                for name in self.names(top).await? {
+                    match domain(&name) {
+                        Some(frontend) => self.scan(top, frontend).await?,
+                        None => log::warn!("{top}/{name}: not a domain"),
+                    }
+                }
+            }
+            Subject::Frontend(frontend) => {
+                self.poke(|id| id.frontend == frontend);
+                self.scan(top, frontend).await?;
+            }
+            Subject::Device(id, node) => {
+                let mailbox = self.devices.borrow().get(&id).cloned();
+                match (mailbox, node) {
+                    (None, _) => self.births.borrow_mut().push(id),
+                    (Some(mailbox), None | Some("state" | "online" | "frontend" | "frontend-id")) => {
+                        mailbox.poke();
+                    }
+                    (Some(mailbox), Some(node)) if self.backend.backend_nodes().contains(&node) => {
+                        mailbox.nodes_changed();
+                    }
+                    // Mostly what we wrote ourselves.
+                    (Some(_), Some(_)) => {}
+                }
+            }
+            Subject::Nothing => log::warn!("{path}: not a device"),
+        }
+        Ok(())
+    }
+
+    fn poke(&self, which: impl Fn(&DeviceId) -> bool) {
+        for (_, mailbox) in self.devices.borrow().iter().filter(|(id, _)| which(id)) {
+            mailbox.poke();
+        }
+    }
+
+    /// The names below a directory; none where it is not there.
+    async fn names(&self, path: &str) -> Result<Vec<String>, StoreError> {
+        match self.store.directory(Transaction::NONE, path).await {
+            Err(StoreError::NotFound) => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// Looks for devices of a frontend domain.
+    async fn scan(&self, top: &str, frontend: DomainId) -> Result<(), StoreError> {
+        let path = format!("{top}/{}", frontend.0);
+        for name in self.names(&path).await? {
+            match canonical(&name) {
+                Some(handle) => {
+                    let id = DeviceId { frontend, handle };
+                    if !self.devices.borrow().contains_key(&id) {
+                        self.births.borrow_mut().push(id);
+                    }
+                }
+                None => log::warn!("{path}/{name}: not a device"),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,543 @@
+//! One device's life on the bus, from its directory's appearance to its disappearance. Pure over the store's trait. Floor 1.
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Display;
+use core::future::poll_fn;
+use core::pin::pin;
+
+use futures_util::future::{Either, join, join_all, join3, select};
+use xen_pv_sys::io::xenbus::XenbusState;
+
+use super::backend::{Backend, DeviceHandle, Mailbox};
+use super::bus::Bus;
+use super::states::{Phase, Seen, Step, next};
+use super::{DeviceId, Directory, Nodes, domain};
+use crate::store::{Store, StoreError, Transaction, Watch, parse, transaction};
+use crate::time::Timer;
+
+/// Why a device's task ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Its directory is gone.
+    Gone,
+    /// The store serves us no more.
+    Store(StoreError),
+}
+
+impl From<StoreError> for End {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The other end's directory, watched as a whole: it is one watch, and it fires too when all of it goes.
+struct Frontend<W> {
+    path: String,
+    watch: W,
+}
+
+/// A protocol violation, till the frontend begins anew: is `Initialising` after having been something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refusal {
+    was_elsewhere: bool,
+}
+
+pub(super) struct Session<'a, S: Store, T, B: Backend> {
+    bus: &'a Bus<S, T, B>,
+    id: DeviceId,
+    /// `backend/<kind>/<frontend>/<handle>`.
+    path: String,
+    mailbox: Rc<Mailbox>,
+    phase: Phase,
+    device: Option<B::Device>,
+    frontend: Option<Frontend<S::Watch>>,
+    refusal: Option<Refusal>,
+    /// There are `error` nodes of ours.
+    error_written: bool,
+    /// What our `state` node said when last read or written.
+    state: XenbusState,
+    reconfigured: bool,
+    patience_over: bool,
+}
+
+/// The outcome of writing into our directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Done,
+    /// Somebody else wrote `state`: look again. Nothing was written.
+    Overtaken,
+}
+
+/// A `state` node's value.
+fn state(value: Option<&[u8]>) -> XenbusState {
+    value.and_then(parse).map_or(XenbusState::Unknown, XenbusState::from_number)
+}
+
+impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
+    pub(super) fn new(bus: &'a Bus<S, T, B>, id: DeviceId, mailbox: Rc<Mailbox>) -> Self {
+        Self {
+            bus,
+            id,
+            path: format!("{}/{}/{}", bus.top(), id.frontend.0, id.handle),
+            mailbox,
+            phase: Phase::New,
+            device: None,
+            frontend: None,
+            refusal: None,
+            error_written: false,
+            state: XenbusState::Unknown,
+            reconfigured: false,
+            patience_over: false,
+        }
+    }
+
+    /// Serves the device till its directory is gone.
+    pub(super) async fn run(mut self) {
+        let end = self.live().await;
+        self.disconnect();
+        self.frontend = None;
+        if end == End::Gone {
+            self.forget_error().await;
+        } else {
+            log::error!("{self}: {end:?}");
+        }
+    }
+
+    async fn live(&mut self) -> End {
+        loop {
+            match self.turn().await {
+                Ok(()) => {}
+                // Our directory refuses us, or is full: this device is lost, the others are not.
+                Err(End::Store(error @ (StoreError::Denied | StoreError::Quota | StoreError::Errno(_))))
+                    if self.refusal.is_none() =>
+                {
+                    self.refuse(&format_args!("store: {error:?}")).await;
+                }
+                Err(End::Store(StoreError::NotFound)) => {}
+                Err(End::Store(StoreError::Conflict | StoreError::Malformed)) => {}
+                Err(end @ End::Store(StoreError::Closed)) | Err(end @ End::Gone) => return end,
+                Err(End::Store(error)) => {
+                    log::warn!("{self}: {error:?}");
+                    self.wait().await;
+                }
+            }
+        }
+    }
+
+    /// Looks, and takes one step.
+    async fn turn(&mut self) -> Result<(), End> {
+        self.mailbox.take_poke();
+        if let Some(reason) = self.mailbox.take_fault() {
+            self.refuse(&reason).await;
+        }
+        let seen = self.look().await?;
+        let step = next(self.phase, seen, |state| self.bus.backend.connects(state));
+        match step {
+            Step::Wait => self.idle(seen).await,
+            Step::WaitBriefly => self.wait_for_frontend().await,
+            Step::Announce => self.announce().await,
+            Step::Connect => self.connect().await,
+            Step::Reconfigure => self.reconfigure().await,
+            Step::Reconfigured => {
+                self.reconfigured = false;
+                self.publish(XenbusState::Connected, &[]).await?;
+                Ok(())
+            }
+            Step::Close => {
+                self.disconnect();
+                self.enter(Phase::Closing).await
+            }
+            Step::Finish => {
+                self.disconnect();
+                self.enter(Phase::Closed).await
+            }
+            Step::Remove if self.state != XenbusState::Closed => self.enter(Phase::Closed).await,
+            Step::Remove => self.remove().await,
+        }
+    }
+
+    /// Nothing to be done for the states: tends to what the data path and the nodes ask for, else waits.
+    async fn idle(&mut self, seen: Seen) -> Result<(), End> {
+        let expected = if self.reconfigured { XenbusState::Reconfigured } else { self.phase.state() };
+        if self.state != expected && !seen.removing {
+            self.publish(expected, &[]).await?;
+            return Ok(());
+        }
+        if self.mailbox.take_nodes_changed() && self.device.is_some() {
+            return self.tell_changed().await;
+        }
+        let writes = self.mailbox.take_writes();
+        if !writes.is_empty() {
+            let writes: Vec<_> = writes.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
+            // Overtaken, they are lost with the connection they belong to, or its end is near.
+            self.publish(expected, &writes).await?;
+            return Ok(());
+        }
+        self.wait().await;
+        Ok(())
+    }
+
+    /// Waits for a word of the bus, of the data path, or of the frontend's directory.
+    async fn wait(&mut self) {
+        let mailbox = &self.mailbox;
+        let mut poked = pin!(poll_fn(|context| mailbox.poll_poke(context)));
+        let Some(Frontend { path, watch }) = &mut self.frontend else {
+            return poked.await;
+        };
+        loop {
+            let event = match select(poked.as_mut(), pin!(watch.next())).await {
+                Either::Left(_) => return,
+                Either::Right((event, _)) => event,
+            };
+            let watched = self.bus.backend.watched_frontend_nodes();
+            match event.strip_prefix(path.as_str()) {
+                // The directory itself: made, gone, or too many events to tell apart.
+                Some("") => mailbox.nodes_changed(),
+                Some("/state") => return,
+                Some(node) if watched.contains(&node.trim_start_matches('/')) => {
+                    mailbox.nodes_changed();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A device is being removed under a connected frontend: gives it time to close.
+    async fn wait_for_frontend(&mut self) -> Result<(), End> {
+        let timer = &self.bus.timer;
+        let patience = timer.sleep(self.bus.timing.patience);
+        let closes = async {
+            loop {
+                let seen = self.look().await?;
+                let open = matches!(seen.frontend, XenbusState::Connected | XenbusState::Closing);
+                if !open || !seen.removing {
+                    return Ok(());
+                }
+                self.wait().await;
+            }
+        };
+        let outcome = match select(pin!(closes), pin!(patience)).await {
+            Either::Left((closed, _)) => return closed,
+            Either::Right(((), _)) => Ok(()),
+        };
+        self.patience_over = true;
+        outcome
+    }
+
+    /// Reads where everybody is.
+    async fn look(&mut self) -> Result<Seen, End> {
+        if self.frontend.is_none() && self.refusal.is_none() {
+            self.open().await?;
+        }
+        let store = &self.bus.store;
+        let none = Transaction::NONE;
+        let state_path = format!("{}/state", self.path);
+        let online_path = format!("{}/online", self.path);
+        let frontend_path = match &self.frontend {
+            Some(frontend) => format!("{}/state", frontend.path),
+            None => String::new(),
+        };
+        let frontend_state = async {
+            if frontend_path.is_empty() {
+                return Err(StoreError::NotFound);
+            }
+            store.read(none, &frontend_path).await
+        };
+        let (own, online, frontend) =
+            join3(store.read(none, &state_path), store.read(none, &online_path), frontend_state).await;
+        let own = match own {
+            Err(StoreError::NotFound) => return Err(End::Gone),
+            other => state(Some(&other?)),
+        };
+        if own == XenbusState::Initialising && self.phase != Phase::New {
+            // Removed and made again behind our back.
+            self.begin_anew();
+            return Err(End::Store(StoreError::Conflict));
+        }
+        self.state = own;
+        let frontend = match frontend {
+            Err(StoreError::Closed) => return Err(End::Store(StoreError::Closed)),
+            other => state(other.ok().as_deref()),
+        };
+        self.note_frontend(frontend);
+        let removing = online.is_ok_and(|online| parse::<u32>(&online) == Some(0));
+        self.patience_over &= removing;
+        Ok(Seen {
+            frontend,
+            removing,
+            refused: self.refusal.is_some(),
+            reconfigured: self.reconfigured,
+            patience_over: self.patience_over,
+        })
+    }
+
+    /// A refusal ends when the frontend begins anew.
+    fn note_frontend(&mut self, frontend: XenbusState) {
+        if let Some(refusal) = &mut self.refusal {
+            if frontend != XenbusState::Initialising {
+                refusal.was_elsewhere = true;
+            } else if refusal.was_elsewhere && self.phase == Phase::Closed {
+                self.refusal = None;
+            }
+        }
+    }
+
+    /// Reads who the frontend is, and watches it. The toolstack wrote this, so nonsense is worth a refusal but no suspicion.
+    async fn open(&mut self) -> Result<(), End> {
+        let store = &self.bus.store;
+        let frontend_path = format!("{}/frontend", self.path);
+        let id_path = format!("{}/frontend-id", self.path);
+        let none = Transaction::NONE;
+        let (path, id) = join(store.read_optional(none, &frontend_path), store.read_optional(none, &id_path)).await;
+        let (path, id) = (path?, id?);
+        let path = path.and_then(|path| String::from_utf8(path).ok());
+        let home = format!("/local/domain/{}/", self.id.frontend.0);
+        let legal = |c: char| c.is_ascii_alphanumeric() || "-/_@".contains(c);
+        let id = id.as_deref().and_then(|id| str::from_utf8(id).ok());
+        let path = path.filter(|path| {
+            path.starts_with(&home)
+                && path.chars().all(legal)
+                && !path.ends_with('/')
+                && !path.contains("//")
+                && id.and_then(domain) == Some(self.id.frontend)
+        });
+        match path {
+            Some(path) => {
+                let watch = store.watch(&path).await?;
+                self.frontend = Some(Frontend { path, watch });
+            }
+            // Where the directory is gone altogether, whoever looks on will see it.
+            None => {
+                let state_path = format!("{}/state", self.path);
+                let there = store.read_optional(none, &state_path).await?.is_some();
+                if !there {
+                    return Err(End::Gone);
+                }
+                self.refuse(&"frontend or frontend-id is missing or malformed").await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the nodes that the kind asked for.
+    async fn nodes(&self, with_frontend: bool) -> Result<Nodes, End> {
+        let backend = self.directory(&self.path, self.bus.backend.backend_nodes());
+        let frontend = async {
+            match (&self.frontend, with_frontend) {
+                (Some(frontend), true) => {
+                    let names = self.bus.backend.frontend_nodes();
+                    self.directory(&frontend.path, names).await
+                }
+                _ => Ok(Directory::default()),
+            }
+        };
+        let (backend, frontend) = join(backend, frontend).await;
+        Ok(Nodes { frontend: frontend?, backend: backend? })
+    }
+
+    async fn directory(&self, path: &str, names: &[&str]) -> Result<Directory, StoreError> {
+        let store = &self.bus.store;
+        let reads = names.iter().map(|name| async move {
+            let value = store.read_optional(Transaction::NONE, &format!("{path}/{name}")).await?;
+            Ok(value.map(|value| (*name, value)))
+        });
+        let values: Result<Vec<_>, StoreError> = join_all(reads).await.into_iter().collect();
+        Ok(values?.into_iter().flatten().collect())
+    }
+
+    async fn announce(&mut self) -> Result<(), End> {
+        let nodes = self.nodes(false).await?;
+        let offer = match self.bus.backend.probe(self.id, &nodes) {
+            Ok(offer) => offer,
+            Err(error) => {
+                self.refuse(&error).await;
+                return Ok(());
+            }
+        };
+        let mut entries: Vec<(&str, Option<&str>)> =
+            offer.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
+        // What hotplug scripts do elsewhere. xapi waits for it.
+        entries.push(("hotplug-status", Some("connected")));
+        if self.error_written {
+            entries.push(("error", None));
+        }
+        if self.publish(XenbusState::InitWait, &entries).await? == Written::Done {
+            self.phase = Phase::InitWait;
+            self.forget_error().await;
+        }
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<(), End> {
+        let nodes = self.nodes(true).await?;
+        let handle = DeviceHandle::new(self.id, &self.mailbox);
+        match self.bus.backend.connect(&handle, &nodes) {
+            Ok(device) => self.device = Some(device),
+            Err(error) => {
+                self.refuse(&error).await;
+                return Ok(());
+            }
+        }
+        self.mailbox.take_nodes_changed();
+        self.phase = Phase::Connected;
+        self.publish(XenbusState::Connected, &[]).await?;
+        log::info!("{self}: connected");
+        Ok(())
+    }
+
+    async fn reconfigure(&mut self) -> Result<(), End> {
+        self.tell_changed().await?;
+        if self.refusal.is_none() {
+            self.reconfigured = true;
+            self.publish(XenbusState::Reconfigured, &[]).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_changed(&mut self) -> Result<(), End> {
+        let nodes = self.nodes(true).await?;
+        if let Some(device) = &mut self.device
+            && let Err(error) = self.bus.backend.changed(device, &nodes)
+        {
+            self.refuse(&error).await;
+        }
+        Ok(())
+    }
+
+    /// The rings go back.
+    fn disconnect(&mut self) {
+        self.mailbox.end_connection();
+        self.reconfigured = false;
+        if let Some(device) = self.device.take() {
+            self.bus.backend.disconnect(device);
+            log::info!("{self}: disconnected");
+        }
+    }
+
+    async fn enter(&mut self, phase: Phase) -> Result<(), End> {
+        if self.publish(phase.state(), &[]).await? == Written::Done {
+            self.phase = phase;
+        }
+        Ok(())
+    }
+
+    /// This device is over until its frontend begins anew; says why.
+    async fn refuse(&mut self, reason: &dyn Display) {
+        log::warn!("{self}: {reason}");
+        self.disconnect();
+        self.refusal = Some(Refusal { was_elsewhere: false });
+        self.error_written = true;
+        let reason = reason.to_string();
+        let entries = [("error", Some(reason.as_str()))];
+        let written = self.write_entries(None, &entries).await;
+        let elsewhere = format!("error/{}/error", self.path);
+        let elsewhere = self.bus.store.write(Transaction::NONE, &elsewhere, reason.as_bytes()).await;
+        if let (Err(error), _) | (_, Err(error)) = (written, elsewhere) {
+            log::warn!("{self}: the reason could not be written: {error:?}");
+        }
+    }
+
+    /// Removes the `error` nodes outside the device's own directory.
+    async fn forget_error(&mut self) {
+        if !core::mem::take(&mut self.error_written) {
+            return;
+        }
+        let store = &self.bus.store;
+        let none = Transaction::NONE;
+        let mut path = format!("error/{}", self.path);
+        let _ = store.remove(none, &path).await;
+        // And what was made above it, as far as it is empty.
+        while let Some((above, _)) = path.rsplit_once('/')
+            && above != "error"
+            && store.directory(none, above).await.is_ok_and(|names| names.is_empty())
+        {
+            let _ = store.remove(none, above).await;
+            path = above.into();
+        }
+    }
+
+    /// Writes our state and other nodes at once.
+    async fn publish(&mut self, state: XenbusState, entries: &[(&str, Option<&str>)]) -> Result<Written, End> {
+        let written = self.write_entries(Some(state), entries).await;
+        match written {
+            Ok(Written::Done) => {
+                self.state = state;
+                Ok(Written::Done)
+            }
+            Err(StoreError::NotFound) => Err(End::Gone),
+            other => Ok(other?),
+        }
+    }
+
+    /// In one transaction, and only while our `state` node says what we last knew of it: a directory that is gone must not come back to
+    /// life, and what the toolstack wrote must not be lost.
+    async fn write_entries(
+        &self,
+        state: Option<XenbusState>,
+        entries: &[(&str, Option<&str>)],
+    ) -> Result<Written, StoreError> {
+        let store = &self.bus.store;
+        let state_path = format!("{}/state", self.path);
+        transaction(store, async |transaction| {
+            let now = store.read(transaction, &state_path).await?;
+            if state.is_some() && self::state(Some(&now)) != self.state {
+                return Ok(Written::Overtaken);
+            }
+            for (name, value) in entries {
+                let path = format!("{}/{name}", self.path);
+                match value {
+                    Some(value) => store.write(transaction, &path, value.as_bytes()).await?,
+                    None => match store.remove(transaction, &path).await {
+                        Err(StoreError::NotFound) => {}
+                        other => other?,
+                    },
+                }
+            }
+            if let Some(state) = state {
+                store.write_text(transaction, &state_path, &(state as u8)).await?;
+            }
+            Ok(Written::Done)
+        })
+        .await
+    }
+
+    /// Closed, and not wanted any more: deletes our directory, when the toolstack has had time to see the `Closed`.
+    async fn remove(&mut self) -> Result<(), End> {
+        self.bus.timer.sleep(self.bus.timing.linger).await;
+        let store = &self.bus.store;
+        let state_path = format!("{}/state", self.path);
+        let online_path = format!("{}/online", self.path);
+        transaction(store, async |transaction| {
+            let now = store.read(transaction, &state_path).await?;
+            let online = store.read(transaction, &online_path).await?;
+            if state(Some(&now)) == XenbusState::Closed && parse::<u32>(&online) == Some(0) {
+                store.remove(transaction, &self.path).await?;
+            }
+            Ok(())
+        })
+        .await
+        .or_else(|error| match error {
+            StoreError::NotFound => Ok(()),
+            other => Err(other),
+        })?;
+        Ok(())
+    }
+
+    /// Back to the state of a device just found.
+    fn begin_anew(&mut self) {
+        self.disconnect();
+        self.phase = Phase::New;
+        self.frontend = None;
+        self.refusal = None;
+        self.patience_over = false;
+    }
+}
+
+impl<S: Store, T, B: Backend> Display for Session<'_, S, T, B> {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "{}{}", self.bus.backend.kind(), self.id)
+    }
+}

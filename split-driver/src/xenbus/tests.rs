@@ -1,0 +1,605 @@
+//! The bus against a fake store: who writes what, and what we answer. Floor 1.
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+
+use proptest::prelude::*;
+use xen_pv_sys::io::xenbus::XenbusState;
+
+use super::bus::{Subject, subject};
+use super::*;
+use crate::fakes::{FakeClock, FakeConnection, FakeStore, Tasks};
+use crate::time::Duration;
+
+const US: DomainId = DomainId(5);
+
+/// A kind that connects where the frontend says `ring-ref`, and counts.
+#[derive(Default)]
+struct Kind {
+    live: Cell<usize>,
+    connected: Cell<usize>,
+    changes: RefCell<Vec<String>>,
+    handles: RefCell<BTreeMap<DeviceId, DeviceHandle>>,
+}
+
+impl Backend for Rc<Kind> {
+    type Device = ();
+    type Error = BadNode;
+
+    fn kind(&self) -> &'static str {
+        "vif"
+    }
+
+    fn backend_nodes(&self) -> &[&str] {
+        &["mac", "rate"]
+    }
+
+    fn frontend_nodes(&self) -> &[&str] {
+        &["ring-ref", "request-multicast-control"]
+    }
+
+    fn watched_frontend_nodes(&self) -> &[&str] {
+        &["request-multicast-control"]
+    }
+
+    fn connects(&self, frontend: XenbusState) -> bool {
+        frontend == XenbusState::Connected
+    }
+
+    fn probe(&self, _: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, BadNode> {
+        nodes.backend.required::<String>("mac")?;
+        Ok([("feature-sg".to_string(), "1".to_string())].into())
+    }
+
+    fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<(), BadNode> {
+        nodes.frontend.required::<u32>("ring-ref")?;
+        self.live.set(self.live.get() + 1);
+        self.connected.set(self.connected.get() + 1);
+        self.handles.borrow_mut().insert(handle.id(), handle.clone());
+        Ok(())
+    }
+
+    fn changed(&self, (): &mut (), nodes: &Nodes) -> Result<(), BadNode> {
+        let rate = nodes.backend.optional::<u32>("rate")?;
+        let multicast = nodes.frontend.flag("request-multicast-control")?;
+        self.changes.borrow_mut().push(format!("{rate:?} {multicast}"));
+        Ok(())
+    }
+
+    fn disconnect(&self, (): ()) {
+        self.live.set(self.live.get() - 1);
+    }
+}
+
+struct Host {
+    store: FakeStore,
+    clock: FakeClock,
+    kind: Rc<Kind>,
+    bus: Rc<Bus<FakeConnection, FakeClock, Rc<Kind>>>,
+    tasks: Tasks<'static>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let store = FakeStore::new();
+        for domain in [0, 3, 4, US.0] {
+            store.add_domain(DomainId(domain));
+        }
+        Self::with_store(store)
+    }
+
+    fn with_store(store: FakeStore) -> Self {
+        let (clock, kind) = (FakeClock::default(), Rc::new(Kind::default()));
+        let bus = Bus::new(store.connection(US), clock.clone(), kind.clone());
+        let bus = Rc::new(bus);
+        let mut tasks = Tasks::new();
+        let running = bus.clone();
+        tasks.spawn(async move {
+            let _ = running.run().await;
+        });
+        Self { store, clock, kind, bus, tasks }
+    }
+
+    fn settle(&mut self) {
+        self.tasks.run_until_stalled();
+    }
+
+    fn advance(&mut self, milliseconds: u64) {
+        self.clock.advance(Duration::from_millis(milliseconds));
+        self.settle();
+    }
+
+    /// What libxl does for a new vif.
+    fn attach(&mut self, frontend: u16, handle: u32) {
+        let (fe, be) = (fe_path(frontend, handle), be_path(frontend, handle));
+        let (guest, us) = (format!("n{frontend}"), format!("r{}", US.0));
+        for (name, value) in [("", ""), ("/backend", &*be), ("/state", "1")] {
+            self.store.put(&format!("{fe}{name}"), value, &[&guest, &us]);
+        }
+        let (owner, reader) = (format!("n{}", US.0), format!("r{frontend}"));
+        let top = format!("/local/domain/{}/backend", US.0);
+        for path in [top.clone(), format!("{top}/vif"), format!("{top}/vif/{frontend}")] {
+            self.store.put(&path, "", &["n0", &us]);
+        }
+        // The store tells of a transaction's nodes together: state last here, so that a half-made device is not taken up.
+        for (name, value) in [
+            ("", ""),
+            ("/frontend", &*fe),
+            ("/frontend-id", &frontend.to_string()),
+            ("/mac", "00:16:3e:00:00:01"),
+            ("/online", "1"),
+            ("/hotplug-status", ""),
+            ("/state", "1"),
+        ] {
+            self.store.put(&format!("{be}{name}"), value, &[&owner, &reader]);
+        }
+        self.settle();
+    }
+
+    /// What libxl does to remove one; `force` where the guest is being destroyed.
+    fn detach(&mut self, frontend: u16, handle: u32, force: bool) {
+        let be = be_path(frontend, handle);
+        if force {
+            self.store.delete(&fe_path(frontend, handle));
+        }
+        self.store.put(&format!("{be}/online"), "0", &[]);
+        if self.state(frontend, handle) != Some(6) {
+            self.store.put(&format!("{be}/state"), "5", &[]);
+        }
+        self.settle();
+    }
+
+    fn frontend(&mut self, frontend: u16, handle: u32, name: &str, value: &str) {
+        let path = format!("{}/{name}", fe_path(frontend, handle));
+        self.store.put(&path, value, &[]);
+        self.settle();
+    }
+
+    fn connect(&mut self, frontend: u16, handle: u32) {
+        self.frontend(frontend, handle, "ring-ref", "8");
+        self.frontend(frontend, handle, "state", "4");
+    }
+
+    fn backend(&self, frontend: u16, handle: u32, name: &str) -> Option<String> {
+        let path = be_path(frontend, handle);
+        self.store.get(&format!("{path}/{name}"))
+    }
+
+    fn state(&self, frontend: u16, handle: u32) -> Option<u32> {
+        let state = self.backend(frontend, handle, "state")?;
+        state.parse().ok()
+    }
+
+    fn fail(&mut self, frontend: u16, handle: u32, reason: &str) {
+        let id = DeviceId { frontend: DomainId(frontend), handle };
+        let handle = self.kind.handles.borrow().get(&id).cloned();
+        handle.expect("connected once").fail(reason);
+        self.settle();
+    }
+
+    /// Nothing of a device is left.
+    fn assert_clean(&self) {
+        assert_eq!(self.kind.live.get(), 0);
+        assert_eq!(self.bus.device_count(), 0);
+        assert_eq!(self.store.watches(US), 1, "the bus' own");
+        assert_eq!(self.store.transactions(), 0);
+        assert_eq!(self.clock.sleepers(), 0);
+        let error = format!("/local/domain/{}/error", US.0);
+        assert_eq!(self.store.paths(&error), [error]);
+    }
+}
+
+fn fe_path(frontend: u16, handle: u32) -> String {
+    format!("/local/domain/{frontend}/device/vif/{handle}")
+}
+
+fn be_path(frontend: u16, handle: u32) -> String {
+    format!("/local/domain/{}/backend/vif/{frontend}/{handle}", US.0)
+}
+
+#[test]
+fn paths() {
+    let id = |frontend, handle| DeviceId { frontend: DomainId(frontend), handle };
+    for (path, expected) in [
+        ("backend/vif", Subject::All),
+        ("backend/vif/3", Subject::Frontend(DomainId(3))),
+        ("backend/vif/3/0", Subject::Device(id(3, 0), None)),
+        ("backend/vif/3/0/state", Subject::Device(id(3, 0), Some("state"))),
+        ("backend/vif/3/0/a/b", Subject::Device(id(3, 0), Some("a/b"))),
+        ("backend/vif/3/4294967296", Subject::Nothing),
+        ("backend/vif/03/0", Subject::Nothing),
+        ("backend/vif/+3/0", Subject::Nothing),
+        ("backend/vif/3/-1", Subject::Nothing),
+        ("backend/vif/32752/0", Subject::Nothing),
+        ("backend/vif/65536/0", Subject::Nothing),
+        ("backend/vif//0", Subject::Nothing),
+        ("backend/vif/3/", Subject::Nothing),
+        ("backend/vif/../0", Subject::Nothing),
+        ("backend/vifs/3/0", Subject::Nothing),
+        ("elsewhere", Subject::Nothing),
+        ("", Subject::Nothing),
+    ] {
+        assert_eq!(subject("backend/vif", path), expected, "{path}");
+    }
+}
+
+#[derive(Debug)]
+enum Do {
+    /// The frontend writes its state.
+    Fe(u32),
+    /// The frontend writes a node.
+    FeNode(&'static str, &'static str),
+    /// The frontend's directory goes.
+    FeGone,
+    /// The toolstack writes a node of ours.
+    Be(&'static str, &'static str),
+    /// libxl removes it.
+    Detach,
+    /// The data path gives up on it.
+    Fail(&'static str),
+    /// Milliseconds pass.
+    Pass(u64),
+}
+use Do::{Be, Detach, Fail, Fe, FeGone, FeNode, Pass};
+
+/// A life: steps with the state we show after each (none: our directory is gone), and whether rings are in use.
+type Life = (&'static str, &'static [(Do, Option<u32>, usize)]);
+
+const LIVES: &[Life] = &[
+    (
+        "connects, closes, connects again, is removed",
+        &[
+            (FeNode("ring-ref", "8"), Some(2), 0),
+            (Fe(4), Some(4), 1),
+            (Fe(5), Some(5), 0),
+            (Fe(6), Some(6), 0),
+            (Pass(20_000), Some(6), 0),
+            (Fe(1), Some(2), 0),
+            (Fe(4), Some(4), 1),
+            (Detach, Some(5), 0),
+            (Fe(6), Some(6), 0),
+            (Pass(499), Some(6), 0),
+            (Pass(1), None, 0),
+        ],
+    ),
+    (
+        "Windows closes before it connects",
+        &[
+            (FeNode("ring-ref", "8"), Some(2), 0),
+            (Fe(5), Some(5), 0),
+            (Fe(6), Some(6), 0),
+            (Fe(1), Some(2), 0),
+            (Fe(4), Some(4), 1),
+        ],
+    ),
+    (
+        "begins anew without closing",
+        &[(FeNode("ring-ref", "8"), Some(2), 0), (Fe(4), Some(4), 1), (Fe(1), Some(2), 0), (Fe(4), Some(4), 1)],
+    ),
+    (
+        "reconfigures",
+        &[
+            (FeNode("ring-ref", "8"), Some(2), 0),
+            (Fe(4), Some(4), 1),
+            (Fe(7), Some(8), 1),
+            (Fe(4), Some(4), 1),
+            (Fe(6), Some(6), 0),
+        ],
+    ),
+    ("never connects, is removed", &[(Detach, Some(6), 0), (Pass(500), None, 0)]),
+    (
+        "does not answer a removal",
+        &[
+            (FeNode("ring-ref", "8"), Some(2), 0),
+            (Fe(4), Some(4), 1),
+            (Detach, Some(5), 0),
+            (Pass(1999), Some(5), 0),
+            (Pass(1), Some(6), 0),
+            (Pass(500), None, 0),
+        ],
+    ),
+    (
+        "its directory goes first",
+        &[
+            (FeNode("ring-ref", "8"), Some(2), 0),
+            (Fe(4), Some(4), 1),
+            (FeGone, Some(6), 0),
+            (Be("online", "0"), Some(6), 0),
+            (Pass(500), None, 0),
+        ],
+    ),
+    ("is removed when closed already", &[(Fe(6), Some(6), 0), (Detach, Some(6), 0), (Pass(500), None, 0)]),
+    (
+        "breaks the protocol, stays closed, begins anew",
+        &[
+            (FeNode("ring-ref", "8"), Some(2), 0),
+            (Fe(4), Some(4), 1),
+            (Fail("ring overrun"), Some(5), 0),
+            (Fe(3), Some(5), 0),
+            (Fe(4), Some(5), 0),
+            (Fail("an echo"), Some(5), 0),
+            (Fe(6), Some(6), 0),
+            (Fe(4), Some(6), 0),
+            (Fe(6), Some(6), 0),
+            (Fe(1), Some(2), 0),
+            (Fe(4), Some(4), 1),
+        ],
+    ),
+    (
+        "breaks the protocol and is removed, not waited for",
+        &[
+            (FeNode("ring-ref", "8"), Some(2), 0),
+            (Fe(4), Some(4), 1),
+            (Fail("ring overrun"), Some(5), 0),
+            (Detach, Some(6), 0),
+            (Pass(500), None, 0),
+        ],
+    ),
+    (
+        "nonsense where a number belongs",
+        &[
+            (FeNode("ring-ref", "eight"), Some(2), 0),
+            (Fe(4), Some(5), 0),
+            (FeNode("ring-ref", "8"), Some(5), 0),
+            (Fe(6), Some(6), 0),
+            (Fe(1), Some(2), 0),
+            (Fe(4), Some(4), 1),
+        ],
+    ),
+    (
+        "no ring at all, and states that are none",
+        &[
+            (Fe(9), Some(6), 0),
+            (Fe(4_294_967_295), Some(6), 0),
+            (FeNode("state", "four"), Some(6), 0),
+            (Fe(1), Some(2), 0),
+            (Fe(4), Some(5), 0),
+        ],
+    ),
+    (
+        "nonsense while it is connected",
+        &[
+            (FeNode("ring-ref", "8"), Some(2), 0),
+            (Fe(4), Some(4), 1),
+            (FeNode("request-multicast-control", "yes"), Some(5), 0),
+        ],
+    ),
+    (
+        "somebody overwrites our state",
+        &[
+            (FeNode("ring-ref", "8"), Some(2), 0),
+            (Fe(4), Some(4), 1),
+            (Be("state", "6"), Some(4), 1),
+            (Be("state", "nonsense"), Some(4), 1),
+        ],
+    ),
+];
+
+#[test]
+fn lives() {
+    for (name, steps) in LIVES {
+        let mut host = Host::new();
+        // A neighbour of the same guest and one of another, who shall see nothing of it.
+        for (frontend, handle) in [(3, 1), (4, 0)] {
+            host.attach(frontend, handle);
+            host.connect(frontend, handle);
+        }
+        host.attach(3, 0);
+        assert_eq!(host.state(3, 0), Some(2), "{name}");
+        for (index, (step, state, live)) in steps.iter().enumerate() {
+            match step {
+                Fe(state) => host.frontend(3, 0, "state", &state.to_string()),
+                FeNode(name, value) => host.frontend(3, 0, name, value),
+                FeGone => host.store.delete(&fe_path(3, 0)),
+                Be(name, value) => host.store.put(&format!("{}/{name}", be_path(3, 0)), value, &[]),
+                Detach => host.detach(3, 0, false),
+                Fail(reason) => host.fail(3, 0, reason),
+                Pass(milliseconds) => host.advance(*milliseconds),
+            }
+            host.settle();
+            assert_eq!(host.state(3, 0), *state, "{name}, step {index} {step:?}");
+            assert_eq!(host.kind.live.get() - 2, *live, "{name}, step {index} {step:?}");
+        }
+        for (frontend, handle) in [(3, 1), (4, 0)] {
+            assert_eq!(host.state(frontend, handle), Some(4), "{name}: a neighbour");
+            host.detach(frontend, handle, true);
+        }
+        assert_eq!(
+            host.kind.connected.get() - 2,
+            steps.iter().filter(|(step, state, live)| matches!(step, Fe(4)) && *state == Some(4) && *live == 1).count()
+                - usize::from(*name == "reconfigures"),
+            "{name}: connected as often as it should"
+        );
+        if host.state(3, 0).is_some() {
+            host.detach(3, 0, true);
+        }
+        host.advance(5000);
+        assert_eq!(host.state(3, 0), None, "{name}");
+        host.assert_clean();
+    }
+}
+
+#[test]
+fn what_is_written() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    assert_eq!(host.backend(3, 0, "feature-sg").as_deref(), Some("1"));
+    let hotplug = host.backend(3, 0, "hotplug-status");
+    assert_eq!(hotplug.as_deref(), Some("connected"));
+    host.connect(3, 0);
+    let id = DeviceId { frontend: DomainId(3), handle: 0 };
+    let handle = host.kind.handles.borrow()[&id].clone();
+    handle.write_node("carrier", 1);
+    handle.write_node("carrier", 0);
+    host.settle();
+    assert_eq!(host.backend(3, 0, "carrier").as_deref(), Some("0"));
+    host.fail(3, 0, "request 7 leaves its page");
+    let error = host.backend(3, 0, "error");
+    assert_eq!(error.as_deref(), Some("request 7 leaves its page"));
+    let elsewhere = "/local/domain/5/error/backend/vif/3/0/error";
+    assert_eq!(host.store.get(elsewhere), error);
+    // A handle of a connection that is over says nothing.
+    handle.write_node("carrier", 1);
+    host.frontend(3, 0, "state", "6");
+    assert_eq!(host.backend(3, 0, "carrier").as_deref(), Some("0"));
+    host.frontend(3, 0, "state", "1");
+    assert_eq!(host.backend(3, 0, "error"), None);
+    assert_eq!(host.store.get(elsewhere), None);
+}
+
+#[test]
+fn changes_while_connected() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.connect(3, 0);
+    host.store.put(&format!("{}/rate", be_path(3, 0)), "12", &[]);
+    host.settle();
+    host.frontend(3, 0, "request-multicast-control", "1");
+    host.frontend(3, 0, "of-no-interest", "1");
+    assert_eq!(*host.kind.changes.borrow(), ["Some(12) false", "Some(12) true"]);
+}
+
+#[test]
+fn what_was_there_before_us_is_found() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.attach(4, 7);
+    // A second bus on the same store begins later, as a restarted domain does.
+    let Host { store, .. } = host;
+    let mut host = Host::with_store(store);
+    host.settle();
+    assert_eq!(host.bus.device_count(), 2);
+    host.connect(3, 0);
+    host.connect(4, 7);
+    assert_eq!(host.kind.live.get(), 2);
+}
+
+#[test]
+fn malformed_toolstack_nodes() {
+    for (name, value) in [
+        ("frontend", "/local/domain/4/device/vif/0"),
+        ("frontend", "/local/domain/3/../4/device/vif/0"),
+        ("frontend", "relative"),
+        ("frontend", ""),
+        ("frontend-id", "4"),
+        ("frontend-id", "03"),
+        ("frontend-id", "three"),
+    ] {
+        let mut host = Host::new();
+        host.attach(3, 1);
+        let be = be_path(3, 0);
+        host.attach(3, 0);
+        // Made again with nonsense in it.
+        host.store.put(&format!("{be}/{name}"), value, &[]);
+        host.store.put(&format!("{be}/state"), "1", &[]);
+        host.settle();
+        assert_eq!(host.state(3, 0), Some(6), "{name} {value}");
+        assert!(host.backend(3, 0, "error").is_some(), "{name} {value}");
+        host.connect(3, 1);
+        assert_eq!(host.state(3, 1), Some(4));
+        for handle in [0, 1] {
+            host.detach(3, handle, true);
+        }
+        host.advance(2500);
+        host.assert_clean();
+    }
+}
+
+#[test]
+fn the_kind_refuses_what_it_is_to_serve() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    let be = be_path(3, 0);
+    host.store.delete(&format!("{be}/mac"));
+    host.store.put(&format!("{be}/state"), "1", &[]);
+    host.settle();
+    assert_eq!(host.state(3, 0), Some(6));
+    let error = host.backend(3, 0, "error");
+    assert_eq!(error.as_deref(), Some("node mac is missing"));
+}
+
+#[test]
+fn fifty_cycles_leave_nothing() {
+    let mut host = Host::new();
+    host.settle();
+    for cycle in 0_u32..50 {
+        host.attach(3, cycle % 3);
+        if cycle % 2 == 0 {
+            host.connect(3, cycle % 3);
+        }
+        host.detach(3, cycle % 3, cycle % 5 == 0);
+        if cycle % 5 != 0 {
+            host.frontend(3, cycle % 3, "state", "6");
+        }
+        host.advance(500);
+        assert_eq!(host.state(3, cycle % 3), None, "cycle {cycle}");
+        host.store.delete(&fe_path(3, cycle % 3));
+        host.store.delete("/local/domain/5/backend/vif/3");
+        host.settle();
+        host.assert_clean();
+    }
+    assert_eq!(host.kind.connected.get(), 25);
+}
+
+#[test]
+fn removed_and_made_again_behind_our_back() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.connect(3, 0);
+    // Both before we get to look.
+    host.store.delete(&be_path(3, 0));
+    host.store.delete(&fe_path(3, 0));
+    host.attach(3, 0);
+    assert_eq!((host.state(3, 0), host.kind.live.get()), (Some(2), 0));
+    host.connect(3, 0);
+    assert_eq!((host.state(3, 0), host.kind.live.get()), (Some(4), 1));
+    // The whole of the guest's devices at once.
+    host.store.delete("/local/domain/5/backend/vif/3");
+    host.settle();
+    host.assert_clean();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Anybody writes anything, in any order, while we run step by step: nothing leaks, nothing spins, and a device of a well-behaved
+    /// neighbour is never touched.
+    #[test]
+    fn anything(steps in proptest::collection::vec((0_u8..10, 0_u32..10, 0_usize..30), 1..80)) {
+        let mut host = Host::new();
+        host.attach(4, 0);
+        host.connect(4, 0);
+        for (what, number, polls) in steps {
+            let (fe, be) = (fe_path(3, 0), be_path(3, 0));
+            let present = host.state(3, 0).is_some();
+            match what {
+                0..4 => if host.store.get(&fe).is_some() {
+                    host.store.put(&format!("{fe}/state"), &number.to_string(), &[]);
+                },
+                4 => if host.store.get(&fe).is_some() {
+                    host.store.put(&format!("{fe}/ring-ref"), if number > 2 { "8" } else { "x" }, &[]);
+                },
+                5 => if !present { host.attach(3, 0) },
+                6 => if present { host.detach(3, 0, number > 4) },
+                7 => host.store.delete(&fe),
+                8 => { host.store.delete(&be); }
+                _ => host.advance(u64::from(number) * 200),
+            }
+            if polls > 15 { host.settle(); }
+        }
+        host.settle();
+        prop_assert_eq!(host.state(4, 0), Some(4));
+        prop_assert!(host.kind.live.get() <= 2);
+        for frontend in [3, 4] {
+            if host.state(frontend, 0).is_some() {
+                host.detach(frontend, 0, true);
+            }
+        }
+        for _ in 0..4 { host.advance(2500); }
+        prop_assert_eq!(host.state(3, 0), None);
+        host.assert_clean();
+    }
+}
