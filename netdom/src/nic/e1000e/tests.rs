@@ -395,7 +395,8 @@ fn what_it_cannot_do_comes_back_whole() {
     let gso = |size| Some(Gso { kind: GsoKind::TcpV4, size });
     let far = Layout { transport_offset: 300, payload_offset: 320, ..layout };
     let reversed = Layout { payload_offset: 20, ..layout };
-    let cases: [(&str, Option<Gso>, Option<&Layout>, &[usize]); 6] = [
+    type Case<'a> = (&'a str, Option<Gso>, Option<&'a Layout>, &'a [usize]);
+    let cases: [Case<'_>; 6] = [
         ("no layout", gso(1400), None, &[]),
         ("headers across fragments", gso(1400), Some(&layout), &[40]),
         ("segments beyond the wire's", gso(1500), Some(&layout), &[]),
@@ -587,7 +588,8 @@ fn a_device_that_lies_costs_itself() {
     // Status, length: what a device might write, each followed by a good frame that must come through.
     let done = 0x1u32;
     let end = 0x3u32;
-    let cases: &[(&str, &[(u32, u32)], u64)] = &[
+    type Case = (&'static str, &'static [(u32, u32)], u64);
+    let cases: &[Case] = &[
         ("longer than its buffer", &[(end, 4097)], 1),
         ("longest length", &[(end, 0xFFFF)], 1),
         ("empty", &[(end, 0)], 1),

@@ -1,7 +1,8 @@
 //! A model of the 82574 for tests, fuzzers and measurements: it does what the datasheet says, and worse where told to. Host only.
-//!
-//! It reads descriptors through a [`Bus`] that knows every page it may touch and counts each access elsewhere, as an IOMMU
-//! does: a driver that gives a wrong address or takes a buffer back too early is found out.
+
+mod bus;
+
+pub use bus::{Bus, Region};
 
 use super::descriptors::{ContextCommand, DESCRIPTOR_BYTES, DataCommand, DataOptions, ReceiveStatus};
 use super::registers::{self as reg, Causes, Ctrl, CtrlExt, Reg};
@@ -11,141 +12,8 @@ use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use core::sync::atomic::{AtomicU32, Ordering};
-use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, OutOfMemory, PageArray, SharedMemory};
-use xen_pv_sys::{Mfn, PAGE_SIZE};
-
-/// Memory as the device sees it.
-#[derive(Clone, Default)]
-pub struct Bus(Rc<BusState>);
-
-#[derive(Default)]
-struct BusState {
-    regions: RefCell<Vec<(u64, Rc<[AtomicU32]>)>>,
-    faults: Cell<usize>,
-}
-
-/// A run of pages on a [`Bus`], there until the last clone is dropped.
-pub struct Region {
-    bus: Bus,
-    base: u64,
-    words: Rc<[AtomicU32]>,
-}
-
-impl Bus {
-    /// Pages of zeroes.
-    pub fn region(&self, bytes: usize) -> Region {
-        let pages = bytes.div_ceil(PAGE_SIZE);
-        let words: Rc<[AtomicU32]> = (0..pages * PAGE_SIZE / 4).map(|_| AtomicU32::new(0)).collect();
-        let mut regions = self.0.regions.borrow_mut();
-        // A hole between any two, so that running over an end is seen; above 4 GiB, so that the high half is.
-        let base = regions.last().map_or(0x1_2345_0000, |(base, words)| base + (words.len() * 4 + PAGE_SIZE) as u64);
-        regions.push((base, Rc::clone(&words)));
-        Region { bus: self.clone(), base, words }
-    }
-
-    /// Accesses that no page stood behind.
-    pub fn faults(&self) -> usize {
-        self.0.faults.get()
-    }
-
-    fn word<R>(&self, address: u64, access: impl FnOnce(&AtomicU32) -> R) -> Option<R> {
-        let regions = self.0.regions.borrow();
-        let after = regions.partition_point(|(base, _)| *base <= address);
-        let found = after
-            .checked_sub(1)
-            .and_then(|index| regions.get(index))
-            .and_then(|(base, words)| words.get(usize::try_from(address - base).ok()? / 4));
-        if found.is_none() {
-            self.0.faults.set(self.0.faults.get() + 1);
-        }
-        found.map(access)
-    }
-
-    /// Reads by DMA. Zeroes where there is nothing.
-    pub fn read(&self, address: u64, bytes: &mut [u8]) {
-        for (at, byte) in (address..).zip(bytes) {
-            let word = self.word(at, |word| word.load(Ordering::Acquire));
-            *byte = (word.unwrap_or(0) >> (at % 4 * 8)) as u8;
-        }
-    }
-
-    /// Writes by DMA.
-    pub fn write(&self, address: u64, bytes: &[u8]) {
-        for (at, byte) in (address..).zip(bytes) {
-            let shift = at % 4 * 8;
-            self.word(at, |word| {
-                let kept = word.load(Ordering::Relaxed) & !(0xFF << shift);
-                word.store(kept | u32::from(*byte) << shift, Ordering::Release);
-            });
-        }
-    }
-
-    fn read_words(&self, address: u64) -> [u32; 4] {
-        [0, 4, 8, 12].map(|offset| self.word(address + offset, |word| word.load(Ordering::Acquire)).unwrap_or(0))
-    }
-
-    /// Writes a descriptor, its status word last.
-    pub fn write_words(&self, address: u64, words: [u32; 4]) {
-        for word in [0, 1, 3, 2] {
-            self.word(address + 4 * word as u64, |slot| {
-                slot.store(words.get(word).copied().unwrap_or(0), Ordering::Release);
-            });
-        }
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        self.bus.0.regions.borrow_mut().retain(|(base, _)| *base != self.base);
-    }
-}
-
-impl SharedMemory for Region {
-    fn words(&self) -> &[AtomicU32] {
-        &self.words
-    }
-}
-
-impl DmaMemory for Region {
-    fn device_address(&self) -> u64 {
-        self.base
-    }
-}
-
-impl DmaAllocator for Bus {
-    type Memory = Region;
-    fn allocate(&self, bytes: usize) -> Result<Region, OutOfMemory> {
-        Ok(self.region(bytes))
-    }
-}
-
-impl PageArray for Region {
-    fn len(&self) -> usize {
-        self.words.len() * 4 / PAGE_SIZE
-    }
-
-    fn frame(&self, index: usize) -> Option<Mfn> {
-        (index < PageArray::len(self)).then_some(Mfn(self.base / PAGE_SIZE as u64 + index as u64))
-    }
-
-    fn read(&self, index: usize, offset: usize, destination: &mut [u8]) -> bool {
-        let fits =
-            index < PageArray::len(self) && offset.checked_add(destination.len()).is_some_and(|end| end <= PAGE_SIZE);
-        if fits {
-            self.bus.read(self.base + (index * PAGE_SIZE + offset) as u64, destination);
-        }
-        fits
-    }
-
-    fn write(&self, index: usize, offset: usize, source: &[u8]) -> bool {
-        let fits = index < PageArray::len(self) && offset.checked_add(source.len()).is_some_and(|end| end <= PAGE_SIZE);
-        if fits {
-            self.bus.write(self.base + (index * PAGE_SIZE + offset) as u64, source);
-        }
-        fits
-    }
-}
+use split_driver::memory::Mmio;
+use xen_pv_sys::PAGE_SIZE;
 
 /// What a context descriptor said, as the device took it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
