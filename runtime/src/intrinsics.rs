@@ -181,3 +181,74 @@ bcmp:
 "#,
     options(att_syntax)
 );
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use core::hint::black_box;
+    use std::vec::Vec;
+
+    unsafe extern "C" {
+        fn oxidom_copy_shared(destination: *mut u8, source: *const u8, count: usize);
+        fn memset(destination: *mut u8, byte: i32, count: usize) -> *mut u8;
+        fn memcmp(one: *const u8, other: *const u8, count: usize) -> i32;
+    }
+
+    /// 400 bytes, each different from its neighbours.
+    fn pattern() -> Vec<u8> {
+        (0..400_u32).map(|index| (index * 7 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn a_move_is_right_for_every_length_and_overlap() {
+        for count in 0..200 {
+            for (from, to) in
+                [(0, 200), (200, 0), (100, 100), (100, 101), (101, 100), (100, 115), (115, 100), (100, 133), (170, 100)]
+            {
+                let mut expected = pattern();
+                let moved: Vec<u8> = expected.iter().skip(from).take(count).copied().collect();
+                for (slot, byte) in expected.iter_mut().skip(to).zip(moved) {
+                    *slot = byte;
+                }
+                let mut memory = pattern();
+                let start = memory.as_mut_ptr();
+                // SAFETY: 400 bytes; no place is beyond 200 + 199.
+                unsafe { oxidom_copy_shared(start.add(to), start.add(from), count) };
+                assert!(memory == expected, "{count} bytes from {from} to {to}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fill_stays_within_its_bounds() {
+        for count in 0..200 {
+            let mut memory = pattern();
+            let start = memory.as_mut_ptr();
+            // SAFETY: within the 400 bytes.
+            let result = unsafe { memset(start.add(50), black_box(0x1a5), black_box(count)) };
+            assert_eq!(result.addr(), start.addr() + 50);
+            for (index, (byte, before)) in memory.iter().zip(pattern()).enumerate() {
+                let inside = (50..50 + count).contains(&index);
+                assert_eq!(*byte, if inside { 0xa5 } else { before }, "{count} bytes, byte {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_difference_decides() {
+        for count in 1..80 {
+            for at in 0..count {
+                let one = pattern();
+                let mut other = pattern();
+                other[at] = other[at].wrapping_add(100);
+                other[count] ^= 1;
+                let expected = one[at].cmp(&other[at]);
+                // SAFETY: both have 400 bytes.
+                let result = unsafe { memcmp(one.as_ptr(), other.as_ptr(), black_box(count)) };
+                assert_eq!(result.cmp(&0), expected, "{count} bytes, byte {at}");
+                // SAFETY: as above.
+                assert_eq!(unsafe { memcmp(one.as_ptr(), other.as_ptr(), black_box(at)) }, 0);
+            }
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! so nothing here is ever interrupted by other code of the domain.
 #![no_std]
 #![expect(unsafe_code, reason = "each module that has it opens with why")]
+#![cfg_attr(test, expect(dead_code, reason = "a host test has no boot, which uses the rest"))]
 
 extern crate alloc;
 

@@ -296,6 +296,12 @@ pub fn probe_execution(page: &crate::memory::Page) -> bool {
     unsafe { oxidom_probe(layout::address_of(page.pfn()), CALL) }
 }
 
+/// Raises an exception on purpose, for a test of its report.
+pub fn raise() -> ! {
+    // SAFETY: an undefined instruction; the report does not return.
+    unsafe { core::arch::asm!("ud2", options(noreturn, nomem)) }
+}
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(information: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,13 +1,7 @@
 //! How an image is linked: one line in the build script of each image's package. Runs on the host.
 #![forbid(unsafe_code)]
 
-/// Makes the binaries of the calling package Xen PV images. For a build script:
-///
-/// ```no_run
-/// fn main() {
-///     image_link::image();
-/// }
-/// ```
+/// Makes the binaries of the calling package Xen PV images: the one line in the `main` of its build script.
 ///
 /// Only the binaries are touched: the package's library and its tests are built for the host as usual.
 pub fn image() {

@@ -23,11 +23,12 @@ impl Buffer {
     pub(super) fn write_line(&mut self, text: fmt::Arguments<'_>, terminal: bool) {
         let end = if terminal { "\r\n" } else { "\n" };
         let missed = self.dropped - self.reported;
-        let fits = (missed == 0 || self.add(format_args!("... {missed} lines dropped{end}"))) && {
+        let used = self.used;
+        let told = missed == 0 || self.add(format_args!("... {missed} lines dropped{end}"));
+        if told && self.add(format_args!("{text}{end}")) {
             self.reported = self.dropped;
-            self.add(format_args!("{text}{end}"))
-        };
-        if !fits {
+        } else {
+            self.used = used;
             self.dropped += 1;
         }
     }

@@ -68,3 +68,8 @@ pub fn usage() -> Usage {
         mapped_pages: area::used(),
     }
 }
+
+/// Where the stack is; the page below it is not mapped.
+pub fn stack() -> core::ops::Range<usize> {
+    layout::stack()
+}

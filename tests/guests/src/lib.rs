@@ -1,1 +1,70 @@
-//! Guests that test the runtime under Xen.
+//! The tests that run directly under Xen, as data: for the image that holds them, and for the host that runs it.
+#![no_std]
+#![forbid(unsafe_code)]
+
+/// How a test ends, as in Xen's XTF. The last line on the console is `Test result: ` and the outcome in capitals; none for a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What was tested works.
+    Success,
+    /// It cannot be tested here.
+    Skip,
+    /// The test itself is broken.
+    Error,
+    /// What was tested does not work.
+    Failure,
+    /// The domain crashed: there is no result line.
+    Crash,
+}
+
+impl Outcome {
+    /// Behind `Test result: `.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Success => "SUCCESS",
+            Self::Skip => "SKIP",
+            Self::Error => "ERROR",
+            Self::Failure => "FAILURE",
+            Self::Crash => "CRASH",
+        }
+    }
+}
+
+/// One boot of the image `guest` as Xen's dom0: command line `test=NAME`, and `dom0_mem=MEMORY,max:MEMORY` for Xen.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    /// Behind `test=` on the command line.
+    pub name: &'static str,
+    /// Memory of the domain.
+    pub memory: &'static str,
+    /// How it must end.
+    pub expected: Outcome,
+    /// What must be on the console, in this order.
+    pub console: &'static [&'static str],
+}
+
+const fn passes(name: &'static str, memory: &'static str) -> Test {
+    Test { name, memory, expected: Outcome::Success, console: &[] }
+}
+
+const fn crashes(name: &'static str, console: &'static [&'static str]) -> Test {
+    Test { name, memory: "16M", expected: Outcome::Crash, console }
+}
+
+/// All of them.
+pub const TESTS: &[Test] = &[
+    passes("protection", "16M"),
+    passes("memory", "8M"),
+    passes("memory", "64M"),
+    passes("memory", "1G"),
+    passes("heap", "16M"),
+    passes("time", "16M"),
+    passes("executor", "16M"),
+    passes("events", "16M"),
+    passes("grants", "16M"),
+    passes("console", "16M"),
+    crashes("panic", &["panicked at", "as the test asks", "  at 0x", "Dom0 crashed"]),
+    crashes("fault", &["fault: invalid opcode", " rip ", "  at 0x", "Dom0 crashed"]),
+    crashes("out-of-memory", &["memory allocation of", "  at 0x", "Dom0 crashed"]),
+    crashes("stack-overflow", &["Dom0 crashed"]),
+];

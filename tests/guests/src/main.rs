@@ -3,13 +3,84 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
-use runtime::Environment;
+extern crate alloc;
+
+mod crash;
+mod events;
+mod executor;
+mod grants;
+mod memory;
+mod time;
+
+use guests::Outcome;
+use runtime::{Environment, Exit};
+
+/// A check that did not hold.
+struct Failure {
+    line: u32,
+    file: &'static str,
+    check: &'static str,
+}
+
+/// What a test returns.
+type Result = core::result::Result<(), Failure>;
+
+/// Ends the test as failed where the condition does not hold.
+#[macro_export]
+macro_rules! check {
+    ($condition:expr) => {
+        if !$condition {
+            return Err($crate::Failure { line: line!(), file: file!(), check: stringify!($condition) });
+        }
+    };
+}
+
+/// The value of a `Result`, or the test ends as failed.
+#[macro_export]
+macro_rules! value {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => {
+                log::error!("{error:?}");
+                return Err($crate::Failure { line: line!(), file: file!(), check: stringify!($result) });
+            }
+        }
+    };
+}
 
 runtime::entry!(main);
 
 async fn main(environment: Environment) {
-    log::info!("hello {:?} {:?}", environment, runtime::memory::usage());
-    runtime::time::sleep(core::time::Duration::from_millis(100)).await;
-    log::info!("end");
-    runtime::exit(runtime::Exit::Reboot);
+    let name =
+        environment.command_line.split_ascii_whitespace().find_map(|word| word.strip_prefix("test=")).unwrap_or("");
+    log::info!("test {name}, {} pages, {:?}", environment.pages, runtime::memory::usage());
+    let result = match name {
+        "protection" => memory::protection(),
+        "memory" => memory::all(),
+        "heap" => memory::heap(),
+        "time" => time::time().await,
+        "executor" => executor::executor().await,
+        "events" => events::events().await,
+        "grants" => grants::grants().await,
+        "console" => crash::console(),
+        "panic" => crash::panic(),
+        "fault" => crash::fault(),
+        "out-of-memory" => crash::out_of_memory(),
+        "stack-overflow" => crash::stack_overflow(),
+        _ => return finish(Outcome::Error),
+    };
+    finish(match result {
+        Ok(()) => Outcome::Success,
+        Err(failure) => {
+            log::error!("{}:{}: {}", failure.file, failure.line, failure.check);
+            Outcome::Failure
+        }
+    });
+}
+
+/// Prints the result, and ends QEMU (started with `-no-reboot`).
+fn finish(outcome: Outcome) {
+    runtime::console::write_line(format_args!("Test result: {}", outcome.name()));
+    runtime::exit(Exit::Reboot);
 }
