@@ -21,7 +21,7 @@ mod route;
 mod tests;
 pub mod throttle;
 
-use crate::netback::vif::{Vif, VifConfig};
+use crate::netback::vif::{Rate, Vif, VifConfig};
 use crate::netback::violation::{AttachError, Violation};
 use crate::nic::{Link, MacAddress, Nic};
 use crate::offload::headers::Layout;
@@ -29,6 +29,7 @@ use crate::packet::{Packet, Pool};
 use crate::statistics::{DropCause, PortStatistics};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 use bridges::Bridges;
 use round::Round;
@@ -58,7 +59,7 @@ const STALL: Duration = Duration::from_secs(60);
 const DRAIN_WITHOUT_NOTIFY: Duration = Duration::from_millis(30);
 
 /// Names a vif from [`DataPath::attach`] on; never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VifId {
     port: u16,
     generation: u32,
@@ -94,6 +95,7 @@ struct Slot<H: Hypervisor> {
 /// The NIC as a port.
 struct NicPort<N> {
     nic: N,
+    bridge: String,
     pending: VecDeque<(Packet, Option<Layout>)>,
     statistics: PortStatistics,
 }
@@ -153,7 +155,12 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         let former = self.remove_nic();
         nic.refill(&self.pool);
         self.link = Some(nic.link());
-        self.nic = Some(NicPort { nic, pending: VecDeque::with_capacity(64), statistics: PortStatistics::default() });
+        self.nic = Some(NicPort {
+            nic,
+            bridge: bridge.into(),
+            pending: VecDeque::with_capacity(64),
+            statistics: PortStatistics::default(),
+        });
         self.bridges.add(NIC_PORT, bridge);
         former
     }
@@ -169,6 +176,11 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     /// The NIC, for what is not on the path of packets.
     pub fn nic(&mut self) -> Option<&mut N> {
         self.nic.as_mut().map(|port| &mut port.nic)
+    }
+
+    /// The bridge that the NIC is on.
+    pub fn nic_bridge(&self) -> Option<&str> {
+        self.nic.as_ref().map(|port| port.bridge.as_str())
     }
 
     /// Connects a vif to its frontend and to its bridge.
@@ -297,6 +309,15 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             && slot.generation == id.generation
         {
             slot.vif.config.features.multicast_control = wanted;
+        }
+    }
+
+    /// Sets how much a guest may send, which the toolstack may change at any time.
+    pub fn set_rate(&mut self, id: VifId, rate: Option<Rate>) {
+        if let Some(Some(slot)) = self.vifs.get_mut(usize::from(id.port))
+            && slot.generation == id.generation
+        {
+            slot.vif.config.rate = rate;
         }
     }
 

@@ -1,8 +1,11 @@
 //! netback: the backend half of `io/netif.h`. Pure but for the traits of `split_driver`. Floor 3.
 //!
-//! [`request`] reads what a guest sends, [`vif`] is all that is known of one guest's interface, [`violation`] is why one is closed.
+//! [`request`] reads what a guest sends, [`vif`] is all that is known of one guest's interface, [`violation`] is why one is closed; [`config`] is what
+//! the store says, and [`driver`] joins all that to xenbus.
 //! The packets' way from ring to ring is in [`crate::datapath`].
 
+pub mod config;
+pub mod driver;
 pub mod request;
 pub mod vif;
 pub mod violation;

@@ -55,9 +55,9 @@ pub enum RemotePorts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Bytes a period.
-    pub bytes: u32,
+    pub bytes: u64,
     /// Microseconds of a period.
-    pub microseconds: u32,
+    pub microseconds: u64,
 }
 
 /// What a vif is made from, read from the store and checked.

@@ -51,7 +51,7 @@ impl Net {
 
     pub(super) fn add(&mut self, features: Features, bridge: &str) -> usize {
         let index = self.guests.len();
-        let mut guest = Frontend::new(&self.xen, index as u16 + 1, index % 2 == 0);
+        let mut guest = Frontend::new(&self.xen, index as u16 + 1, index.is_multiple_of(2));
         guest.post(256);
         let id = self.path.attach(guest.config(bridge, features)).unwrap();
         self.guests.push(guest);

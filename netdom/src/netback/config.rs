@@ -1,0 +1,276 @@
+//! What a vif's nodes in the store say (`io/netif.h`; libxl's `libxl_nic.c`), checked. Pure. Floor 3.
+
+use super::vif::{Features, Rate, RemotePorts, VifConfig};
+use crate::nic::MacAddress;
+use alloc::string::String;
+use core::fmt;
+use split_driver::xenbus::{BadNode, DeviceId, Directory, Nodes};
+use xen_pv_sys::{GrantRef, Port};
+
+/// The bridge of a vif that names none, as `xl` writes it.
+pub const DEFAULT_BRIDGE: &str = "xenbr0";
+/// Bytes of a bridge's name, at most.
+const BRIDGE_BYTES: usize = 64;
+
+/// Nodes of the backend directory that are read.
+pub const BACKEND_NODES: &[&str] = &["mac", "bridge", "handle", "rate"];
+/// Nodes of the frontend directory that are read.
+pub const FRONTEND_NODES: &[&str] = &[
+    "request-rx-copy",
+    "multi-queue-num-queues",
+    "tx-ring-ref",
+    "rx-ring-ref",
+    "event-channel",
+    "event-channel-tx",
+    "event-channel-rx",
+    "feature-sg",
+    "feature-gso-tcpv4",
+    "feature-gso-tcpv6",
+    "feature-no-csum-offload",
+    "feature-ipv6-csum-offload",
+    "feature-rx-notify",
+    "request-multicast-control",
+];
+/// Those that may change while the vif is connected.
+pub const WATCHED_FRONTEND_NODES: &[&str] = &["request-multicast-control"];
+
+/// Why a vif's nodes make no vif.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A node is missing, or not what it must be.
+    Node(BadNode),
+    /// `mac` is no unicast address.
+    Mac,
+    /// `bridge` is no name.
+    Bridge,
+    /// `rate` is not "bytes,microseconds".
+    Rate,
+    /// `handle` is not the one of the directory.
+    Handle(u32),
+    /// The frontend wants its pages flipped (`request-rx-copy` is not 1): nobody does that any more.
+    NoCopy,
+    /// More queues than were offered.
+    Queues(u32),
+}
+
+impl From<BadNode> for ConfigError {
+    fn from(error: BadNode) -> Self {
+        Self::Node(error)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(error) => error.fmt(formatter),
+            Self::Mac => write!(formatter, "mac is no unicast address"),
+            Self::Bridge => write!(formatter, "bridge is no name"),
+            Self::Rate => write!(formatter, "rate is not bytes,microseconds"),
+            Self::Handle(handle) => write!(formatter, "handle is {handle}, not the directory's"),
+            Self::NoCopy => write!(formatter, "request-rx-copy is not 1"),
+            Self::Queues(queues) => write!(formatter, "{queues} queues, of 1 offered"),
+        }
+    }
+}
+
+/// What the toolstack says of a vif.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The guest's address.
+    pub mac: MacAddress,
+    /// Its bridge.
+    pub bridge: String,
+    /// How much it may send.
+    pub rate: Option<Rate>,
+}
+
+/// Reads the backend's own nodes.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn identity(id: DeviceId, nodes: &Directory) -> Result<Identity, ConfigError> {
+    if let Some(handle) = nodes.optional::<u32>("handle")?
+        && handle != id.handle
+    {
+        return Err(ConfigError::Handle(handle));
+    }
+    let mac = nodes.get("mac").ok_or_else(|| BadNode::Missing("mac".into()))?;
+    Ok(Identity {
+        mac: parse_mac(mac).ok_or(ConfigError::Mac)?,
+        bridge: bridge(nodes.get("bridge").unwrap_or_default()).ok_or(ConfigError::Bridge)?,
+        rate: rate(nodes)?,
+    })
+}
+
+/// Reads `rate`.
+///
+/// # Errors
+/// [`ConfigError::Rate`].
+pub fn rate(nodes: &Directory) -> Result<Option<Rate>, ConfigError> {
+    match nodes.get("rate") {
+        None | Some(b"") => Ok(None),
+        Some(rate) => parse_rate(rate).map(Some).ok_or(ConfigError::Rate),
+    }
+}
+
+/// Reads what the frontend says, too.
+///
+/// # Errors
+/// What is wrong with either.
+pub fn config(id: DeviceId, nodes: &Nodes) -> Result<VifConfig, ConfigError> {
+    let Identity { mac, bridge, rate } = identity(id, &nodes.backend)?;
+    let frontend = &nodes.frontend;
+    if !frontend.flag("request-rx-copy")? {
+        return Err(ConfigError::NoCopy);
+    }
+    match frontend.optional::<u32>("multi-queue-num-queues")? {
+        None | Some(1) => {}
+        Some(queues) => return Err(ConfigError::Queues(queues)),
+    }
+    let transmit = frontend.optional("event-channel-tx")?;
+    let receive = frontend.optional("event-channel-rx")?;
+    let ports = match (transmit, receive) {
+        (Some(transmit), Some(receive)) => RemotePorts::Split { transmit: Port(transmit), receive: Port(receive) },
+        _ => RemotePorts::Single(Port(frontend.required("event-channel")?)),
+    };
+    Ok(VifConfig {
+        domain: id.frontend,
+        handle: id.handle,
+        mac,
+        bridge,
+        features: features(frontend)?,
+        transmit_ring: GrantRef(frontend.required("tx-ring-ref")?),
+        receive_ring: GrantRef(frontend.required("rx-ring-ref")?),
+        ports,
+        rate,
+    })
+}
+
+fn features(frontend: &Directory) -> Result<Features, BadNode> {
+    Ok(Features {
+        scatter_gather: frontend.flag("feature-sg")?,
+        gso_tcpv4: frontend.flag("feature-gso-tcpv4")?,
+        gso_tcpv6: frontend.flag("feature-gso-tcpv6")?,
+        checksum_v4: !frontend.flag("feature-no-csum-offload")?,
+        checksum_v6: frontend.flag("feature-ipv6-csum-offload")?,
+        receive_notify: frontend.flag("feature-rx-notify")?,
+        multicast_control: frontend.flag("request-multicast-control")?,
+    })
+}
+
+/// Six pairs of hexadecimal digits; a group's address is no guest's.
+fn parse_mac(text: &[u8]) -> Option<MacAddress> {
+    let mut mac = [0; 6];
+    let mut parts = core::str::from_utf8(text).ok()?.split(':');
+    for byte in &mut mac {
+        let part = parts.next()?;
+        if part.len() != 2 || !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        *byte = u8::from_str_radix(part, 16).ok()?;
+    }
+    let unicast = mac[0] & 1 == 0 && mac != [0; 6];
+    (parts.next().is_none() && unicast).then_some(mac)
+}
+
+fn bridge(name: &[u8]) -> Option<String> {
+    if name.is_empty() {
+        return Some(DEFAULT_BRIDGE.into());
+    }
+    let printable = name.iter().all(u8::is_ascii_graphic);
+    (printable && name.len() <= BRIDGE_BYTES).then(|| String::from_utf8(name.into()).ok()).flatten()
+}
+
+/// `bytes,microseconds`. A period of 0 is no limit, as in Linux; so are the numbers that `xl` writes for none.
+fn parse_rate(text: &[u8]) -> Option<Rate> {
+    let (bytes, microseconds) = core::str::from_utf8(text).ok()?.split_once(',')?;
+    let number =
+        |text: &str| text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    Some(Rate { bytes: number(bytes)?, microseconds: number(microseconds)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xen_pv_sys::DomainId;
+
+    const ID: DeviceId = DeviceId { frontend: DomainId(3), handle: 0 };
+
+    fn nodes(changes: &[(&str, &str)]) -> Nodes {
+        let backend = [("mac", "00:16:3e:01:02:03"), ("handle", "0")];
+        let frontend = [("request-rx-copy", "1"), ("tx-ring-ref", "8"), ("rx-ring-ref", "9"), ("event-channel", "5")];
+        let pick = |base: &[(&str, &str)]| {
+            base.iter()
+                .chain(changes)
+                .filter(|(_, value)| *value != "-")
+                .filter(|(name, value)| !changes.iter().any(|(changed, to)| changed == name && to != value))
+                .copied()
+                .collect::<Directory>()
+        };
+        Nodes { backend: pick(&backend), frontend: pick(&frontend) }
+    }
+
+    #[test]
+    fn defaults() {
+        let config = config(ID, &nodes(&[])).unwrap();
+        assert_eq!(config.mac, [0, 0x16, 0x3e, 1, 2, 3]);
+        assert_eq!(config.bridge, "xenbr0");
+        assert_eq!(config.ports, RemotePorts::Single(Port(5)));
+        assert_eq!(config.features, Features { checksum_v4: true, ..Features::default() });
+        assert_eq!(config.rate, None);
+    }
+
+    #[test]
+    fn split_channels_and_features() {
+        let nodes = nodes(&[
+            ("event-channel-tx", "6"),
+            ("event-channel-rx", "7"),
+            ("feature-sg", "1"),
+            ("feature-no-csum-offload", "1"),
+            ("feature-gso-tcpv4", "0"),
+            ("bridge", "br1"),
+            ("rate", "1250000,50000"),
+        ]);
+        let config = config(ID, &nodes).unwrap();
+        assert_eq!(config.ports, RemotePorts::Split { transmit: Port(6), receive: Port(7) });
+        assert!(config.features.scatter_gather && !config.features.checksum_v4);
+        assert!(!config.features.gso_tcpv4);
+        assert_eq!(config.bridge, "br1");
+        assert_eq!(config.rate, Some(Rate { bytes: 1_250_000, microseconds: 50_000 }));
+    }
+
+    /// Nonsense of either end is an error, and says which.
+    #[test]
+    fn nonsense() {
+        let missing = |name: &str| ConfigError::Node(BadNode::Missing(name.into()));
+        let malformed = |name: &str| ConfigError::Node(BadNode::Malformed(name.into()));
+        let long = "b".repeat(65);
+        let cases = [
+            (("mac", "-"), missing("mac")),
+            (("mac", "00:16:3e:01:02"), ConfigError::Mac),
+            (("mac", "00:16:3e:01:02:03:04"), ConfigError::Mac),
+            (("mac", "01:16:3e:01:02:03"), ConfigError::Mac),
+            (("mac", "00:16:3e:01:02:+3"), ConfigError::Mac),
+            (("mac", "00:00:00:00:00:00"), ConfigError::Mac),
+            (("bridge", "a b"), ConfigError::Bridge),
+            (("bridge", long.as_str()), ConfigError::Bridge),
+            (("rate", "5"), ConfigError::Rate),
+            (("rate", "5,x"), ConfigError::Rate),
+            (("rate", "-5,5"), ConfigError::Rate),
+            (("handle", "7"), ConfigError::Handle(7)),
+            (("request-rx-copy", "-"), ConfigError::NoCopy),
+            (("request-rx-copy", "0"), ConfigError::NoCopy),
+            (("request-rx-copy", "x"), malformed("request-rx-copy")),
+            (("multi-queue-num-queues", "2"), ConfigError::Queues(2)),
+            (("multi-queue-num-queues", "0"), ConfigError::Queues(0)),
+            (("tx-ring-ref", "-"), missing("tx-ring-ref")),
+            (("rx-ring-ref", "99999999999"), malformed("rx-ring-ref")),
+            (("event-channel", "-"), missing("event-channel")),
+            (("event-channel", "-1"), malformed("event-channel")),
+            (("feature-sg", "\u{1}"), malformed("feature-sg")),
+        ];
+        for (change, error) in cases {
+            assert_eq!(config(ID, &nodes(&[change])), Err(error), "{change:?}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! netback as xenbus sees it: what a vif offers, and its way to and from the data path. Floor 3.
+
+use super::config::{BACKEND_NODES, ConfigError, FRONTEND_NODES, WATCHED_FRONTEND_NODES, config, identity, rate};
+use super::violation::AttachError;
+use crate::datapath::{DataPath, VifId};
+use crate::nic::{Link, Nic};
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt;
+use split_driver::hypervisor::Hypervisor;
+use split_driver::xenbus::{Backend, DeviceHandle, DeviceId, Nodes, XenbusState};
+
+/// What every vif is offered (`io/netif.h`). Multiple queues and the control ring are not.
+const OFFERS: [(&str, &str); 10] = [
+    ("feature-sg", "1"),
+    ("feature-gso-tcpv4", "1"),
+    ("feature-gso-tcpv6", "1"),
+    ("feature-ipv6-csum-offload", "1"),
+    ("feature-rx-copy", "1"),
+    ("feature-rx-flip", "0"),
+    ("feature-multicast-control", "1"),
+    ("feature-dynamic-multicast-control", "1"),
+    ("feature-split-event-channels", "1"),
+    ("multi-queue-max-queues", "1"),
+];
+
+/// Why a vif is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VifError {
+    /// Its nodes make no vif.
+    Config(ConfigError),
+    /// Its rings or channels could not be had.
+    Attach(AttachError),
+}
+
+impl From<ConfigError> for VifError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<AttachError> for VifError {
+    fn from(error: AttachError) -> Self {
+        Self::Attach(error)
+    }
+}
+
+impl fmt::Display for VifError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(formatter),
+            Self::Attach(error) => error.fmt(formatter),
+        }
+    }
+}
+
+/// The control plane's half of a connected vif.
+struct Connected {
+    handle: DeviceHandle,
+    bridge: String,
+}
+
+/// The vifs of one data path. Hand a clone to `xenbus::Bus::new`, keep one to [`report`](Self::report) after each round.
+pub struct Netback<H: Hypervisor, N: Nic> {
+    path: Rc<RefCell<DataPath<H, N>>>,
+    connected: Rc<RefCell<BTreeMap<VifId, Connected>>>,
+    /// The link of the NIC, and the bridge it is on.
+    carrier: Rc<RefCell<Option<(String, bool)>>>,
+    /// Called where the data path has something new to do.
+    wake: Rc<dyn Fn()>,
+}
+
+impl<H: Hypervisor, N: Nic> Clone for Netback<H, N> {
+    fn clone(&self) -> Self {
+        Self {
+            path: Rc::clone(&self.path),
+            connected: Rc::clone(&self.connected),
+            carrier: Rc::clone(&self.carrier),
+            wake: Rc::clone(&self.wake),
+        }
+    }
+}
+
+impl<H: Hypervisor, N: Nic> Netback<H, N> {
+    /// The vifs of `path`; `wake` has it polled soon.
+    pub fn new(path: Rc<RefCell<DataPath<H, N>>>, wake: Rc<dyn Fn()>) -> Self {
+        Self { path, connected: Rc::default(), carrier: Rc::default(), wake }
+    }
+
+    /// Tells the bus what the last rounds brought: vifs that broke the protocol, and the NIC's link. Costs next to nothing where there
+    /// is nothing to tell.
+    pub fn report(&self) {
+        loop {
+            // The borrow must not outlive this line: `fail` wakes the bus.
+            let failure = self.path.borrow_mut().poll_failed();
+            let Some((id, violation)) = failure else {
+                break;
+            };
+            if let Some(vif) = self.connected.borrow().get(&id) {
+                log::warn!("vif {}: {violation}", vif.handle.id());
+                vif.handle.fail(violation);
+            }
+        }
+        let link = {
+            let mut path = self.path.borrow_mut();
+            path.poll_link().map(|link| (path.nic_bridge().map(ToString::to_string), link))
+        };
+        if let Some((Some(bridge), link)) = link {
+            let up = link != Link::Down;
+            log::info!("link of {bridge}: {link:?}");
+            for vif in self.connected.borrow().values() {
+                if vif.bridge == bridge {
+                    vif.handle.write_node("carrier", u8::from(up));
+                }
+            }
+            *self.carrier.borrow_mut() = Some((bridge, up));
+        }
+    }
+
+    /// Vifs that are connected.
+    pub fn connected(&self) -> usize {
+        self.connected.borrow().len()
+    }
+
+    /// `carrier` of a vif on this bridge: up, unless the bridge's NIC has no link.
+    fn has_carrier(&self, bridge: &str) -> bool {
+        match &*self.carrier.borrow() {
+            Some((nic_bridge, up)) => *up || nic_bridge != bridge,
+            None => true,
+        }
+    }
+}
+
+impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
+    type Device = VifId;
+    type Error = VifError;
+
+    fn kind(&self) -> &'static str {
+        "vif"
+    }
+
+    fn backend_nodes(&self) -> &[&str] {
+        BACKEND_NODES
+    }
+
+    fn frontend_nodes(&self) -> &[&str] {
+        FRONTEND_NODES
+    }
+
+    fn watched_frontend_nodes(&self) -> &[&str] {
+        WATCHED_FRONTEND_NODES
+    }
+
+    fn connects(&self, frontend: XenbusState) -> bool {
+        frontend == XenbusState::Connected
+    }
+
+    fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, VifError> {
+        let identity = identity(id, &nodes.backend)?;
+        let carrier = u8::from(self.has_carrier(&identity.bridge)).to_string();
+        Ok(OFFERS
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .chain([(String::from("carrier"), carrier)])
+            .collect())
+    }
+
+    fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<VifId, VifError> {
+        let config = config(handle.id(), nodes)?;
+        let bridge = config.bridge.clone();
+        log::info!("vif {}: connected to {bridge}", handle.id());
+        // The link may have changed between probe and now.
+        handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));
+        let id = self.path.borrow_mut().attach(config)?;
+        let vif = Connected { handle: handle.clone(), bridge };
+        self.connected.borrow_mut().insert(id, vif);
+        (self.wake)();
+        Ok(id)
+    }
+
+    fn changed(&self, device: &mut VifId, nodes: &Nodes) -> Result<(), VifError> {
+        let wanted = nodes.frontend.flag("request-multicast-control").map_err(ConfigError::Node)?;
+        let rate = rate(&nodes.backend)?;
+        let mut path = self.path.borrow_mut();
+        path.set_multicast_control(*device, wanted);
+        path.set_rate(*device, rate);
+        Ok(())
+    }
+
+    fn disconnect(&self, device: VifId) {
+        if let Some(vif) = self.connected.borrow_mut().remove(&device) {
+            log::info!("vif {}: disconnected", vif.handle.id());
+        }
+        self.path.borrow_mut().detach(device);
+    }
+}
