@@ -1,4 +1,30 @@
 //! Where the headers of a packet lie. Pure. Floor 3.
+//!
+//! Nothing here trusts a length that a packet states: every field is read from the bytes at hand, or is an error.
+
+use crate::nic::MacAddress;
+
+/// Bytes of an Ethernet header without a tag (IEEE 802.3).
+pub const ETHERNET_HEADER: usize = 14;
+/// The longest run of headers that this project works on: Ethernet with two tags, IPv4 or IPv6 with options, TCP with options.
+pub const MAX_HEADERS: usize = 256;
+/// `EtherType` of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// `EtherType` of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// `EtherType` of an 802.1Q tag.
+pub const ETHERTYPE_VLAN: u16 = 0x8100;
+/// `EtherType` of an 802.1ad tag.
+pub const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+/// IP protocol number of TCP.
+pub const PROTOCOL_TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const PROTOCOL_UDP: u8 = 17;
+
+/// 802.1Q tags looked behind.
+const MAX_TAGS: usize = 2;
+/// IPv6 extension headers looked behind.
+const MAX_EXTENSIONS: usize = 8;
 
 /// The network protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +44,25 @@ pub enum Transport {
     Udp,
 }
 
-/// Offsets into a packet that carries TCP or UDP and is not a later fragment.
+impl Transport {
+    /// Its number in an IP header.
+    pub const fn protocol(self) -> u8 {
+        match self {
+            Self::Tcp => PROTOCOL_TCP,
+            Self::Udp => PROTOCOL_UDP,
+        }
+    }
+
+    /// Where in its header the checksum is.
+    pub const fn checksum_offset(self) -> u16 {
+        match self {
+            Self::Tcp => 16,
+            Self::Udp => 6,
+        }
+    }
+}
+
+/// Offsets into a packet that carries TCP or UDP and is not a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// IPv4 or IPv6.
@@ -31,4 +75,300 @@ pub struct Layout {
     pub transport_offset: u16,
     /// Bytes before the TCP or UDP payload: the length of all headers.
     pub payload_offset: u16,
+}
+
+impl Layout {
+    /// Bytes before the transport checksum.
+    pub const fn checksum_offset(&self) -> u16 {
+        self.transport_offset.saturating_add(self.transport.checksum_offset())
+    }
+}
+
+/// Why a packet has no [`Layout`]. Most of these are ordinary packets that are no TCP or UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderError {
+    /// The bytes given end before the header does.
+    Short {
+        /// Bytes that the headers take, as far as is known.
+        needed: usize,
+        /// Bytes given.
+        have: usize,
+    },
+    /// No IP packet.
+    EtherType(u16),
+    /// More tags than are looked behind.
+    Tags,
+    /// The IP header says that it is of this version, its `EtherType` otherwise.
+    Version(u8),
+    /// An IP or TCP header that says it is shorter than it can be: this many bytes.
+    HeaderLength(u8),
+    /// A part of a larger IP packet: the transport checksum is not over it alone.
+    Fragment,
+    /// Neither TCP nor UDP, but this protocol.
+    Protocol(u8),
+    /// More IPv6 extension headers than are looked behind.
+    Extensions,
+}
+
+/// The bytes at `offset`, or how many were missing.
+fn bytes<const N: usize>(head: &[u8], offset: usize) -> Result<[u8; N], HeaderError> {
+    head.get(offset..)
+        .and_then(<[u8]>::first_chunk::<N>)
+        .copied()
+        .ok_or(HeaderError::Short { needed: offset + N, have: head.len() })
+}
+
+/// The big-endian number at `offset`; `None` beyond the end.
+pub(crate) fn read_u16(head: &[u8], offset: usize) -> Option<u16> {
+    head.get(offset..)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+}
+
+/// The big-endian number at `offset`; `None` beyond the end.
+pub(crate) fn read_u32(head: &[u8], offset: usize) -> Option<u32> {
+    head.get(offset..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+/// Writes `source` at `offset`. False, and nothing written, beyond the end.
+pub(crate) fn put(head: &mut [u8], offset: usize, source: &[u8]) -> bool {
+    match head.get_mut(offset..offset + source.len()) {
+        Some(place) => {
+            place.copy_from_slice(source);
+            true
+        }
+        None => false,
+    }
+}
+
+/// Destination and source of a frame; `None` where it is shorter than them.
+pub fn addresses(head: &[u8]) -> Option<(MacAddress, MacAddress)> {
+    Some((*head.first_chunk()?, *head.get(6..)?.first_chunk()?))
+}
+
+/// Finds the headers in the first bytes of a packet.
+///
+/// # Errors
+/// What is there instead; [`HeaderError::Short`] says how many bytes to come back with.
+pub fn parse(head: &[u8]) -> Result<Layout, HeaderError> {
+    let mut ether_type = u16::from_be_bytes(bytes(head, 12)?);
+    let mut network_offset = ETHERNET_HEADER;
+    let mut tags = 0;
+    while matches!(ether_type, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN) {
+        if tags == MAX_TAGS {
+            return Err(HeaderError::Tags);
+        }
+        tags += 1;
+        ether_type = u16::from_be_bytes(bytes(head, network_offset + 2)?);
+        network_offset += 4;
+    }
+    let (network, protocol, transport_offset) = match ether_type {
+        ETHERTYPE_IPV4 => {
+            let (protocol, length) = parse_v4(head, network_offset)?;
+            (Network::V4, protocol, network_offset + length)
+        }
+        ETHERTYPE_IPV6 => {
+            let (protocol, length) = parse_v6(head, network_offset)?;
+            (Network::V6, protocol, network_offset + length)
+        }
+        other => return Err(HeaderError::EtherType(other)),
+    };
+    let (transport, length) = parse_transport(head, protocol, transport_offset)?;
+    // Nothing above goes far beyond `head`, and a head beyond 64 KiB is not one.
+    let offset =
+        |offset: usize| u16::try_from(offset).map_err(|_| HeaderError::Short { needed: offset, have: head.len() });
+    Ok(Layout {
+        network,
+        transport,
+        network_offset: offset(network_offset)?,
+        transport_offset: offset(transport_offset)?,
+        payload_offset: offset(transport_offset + length)?,
+    })
+}
+
+/// Protocol and length of an IPv4 header (RFC 791, 3.1).
+fn parse_v4(head: &[u8], offset: usize) -> Result<(u8, usize), HeaderError> {
+    let header: [u8; 20] = bytes(head, offset)?;
+    if header[0] >> 4 != 4 {
+        return Err(HeaderError::Version(header[0] >> 4));
+    }
+    let length = (header[0] & 0x0f) * 4;
+    if length < 20 {
+        return Err(HeaderError::HeaderLength(length));
+    }
+    // More fragments, or an offset.
+    if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
+        return Err(HeaderError::Fragment);
+    }
+    Ok((header[9], usize::from(length)))
+}
+
+/// Last protocol, and length with extension headers, of an IPv6 header (RFC 8200, 3 and 4).
+fn parse_v6(head: &[u8], offset: usize) -> Result<(u8, usize), HeaderError> {
+    let header: [u8; 40] = bytes(head, offset)?;
+    if header[0] >> 4 != 6 {
+        return Err(HeaderError::Version(header[0] >> 4));
+    }
+    let mut next = header[6];
+    let mut length = 40;
+    for _ in 0..=MAX_EXTENSIONS {
+        match next {
+            // Hop-by-hop options, routing, destination options: a length in units of 8 bytes without the first.
+            0 | 43 | 60 => {
+                let [following, units] = bytes(head, offset + length)?;
+                next = following;
+                length += 8 + usize::from(units) * 8;
+            }
+            // Fragment.
+            44 => {
+                let extension: [u8; 8] = bytes(head, offset + length)?;
+                if u16::from_be_bytes([extension[2], extension[3]]) & 0xfff9 != 0 {
+                    return Err(HeaderError::Fragment);
+                }
+                next = extension[0];
+                length += 8;
+            }
+            _ => return Ok((next, length)),
+        }
+    }
+    Err(HeaderError::Extensions)
+}
+
+/// Kind and length of the transport header.
+fn parse_transport(head: &[u8], protocol: u8, offset: usize) -> Result<(Transport, usize), HeaderError> {
+    match protocol {
+        PROTOCOL_TCP => {
+            let header: [u8; 20] = bytes(head, offset)?;
+            let length = (header[12] >> 4) * 4;
+            if length < 20 {
+                return Err(HeaderError::HeaderLength(length));
+            }
+            let needed = offset + usize::from(length);
+            if head.len() < needed {
+                return Err(HeaderError::Short { needed, have: head.len() });
+            }
+            Ok((Transport::Tcp, usize::from(length)))
+        }
+        PROTOCOL_UDP => {
+            let _: [u8; 8] = bytes(head, offset)?;
+            Ok((Transport::Udp, 8))
+        }
+        other => Err(HeaderError::Protocol(other)),
+    }
+}
+
+/// Bytes from the transport header to the end of the IP packet, as the IP header states them. Less than the frame has where it was
+/// padded to Ethernet's 60 bytes. `None` where the statement cannot be true, or is not made (a length of zero).
+pub fn transport_length(head: &[u8], layout: &Layout) -> Option<u16> {
+    let network = usize::from(layout.network_offset);
+    let before = layout.transport_offset.checked_sub(layout.network_offset)?;
+    let headers = layout.payload_offset.checked_sub(layout.transport_offset)?;
+    let length = match layout.network {
+        Network::V4 => read_u16(head, network + 2)?.checked_sub(before)?,
+        Network::V6 => read_u16(head, network + 4)?.checked_sub(before.checked_sub(40)?)?,
+    };
+    (length >= headers).then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use alloc::vec::Vec;
+
+    fn ethernet(tags: &[u16], ether_type: u16) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        for tag in tags {
+            frame.extend(tag.to_be_bytes());
+            frame.extend([0, 5]);
+        }
+        frame.extend(ether_type.to_be_bytes());
+        frame
+    }
+
+    fn v4(options: usize, flags: u16, protocol: u8) -> Vec<u8> {
+        let mut header = vec![0x45 + (options / 4) as u8, 0, 0, 0, 0, 1];
+        header.extend(flags.to_be_bytes());
+        header.extend([64, protocol, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        header.extend(vec![1; options]);
+        header
+    }
+
+    fn v6(next: u8) -> Vec<u8> {
+        let mut header = vec![0x60, 0, 0, 0, 0, 0, next, 64];
+        header.extend([0xfd; 32]);
+        header
+    }
+
+    fn tcp(options: usize) -> Vec<u8> {
+        let mut header = vec![0; 20 + options];
+        header[12] = ((5 + options / 4) << 4) as u8;
+        header
+    }
+
+    fn layout(network: Network, transport: Transport, offsets: [u16; 3]) -> Layout {
+        Layout {
+            network,
+            transport,
+            network_offset: offsets[0],
+            transport_offset: offsets[1],
+            payload_offset: offsets[2],
+        }
+    }
+
+    #[test]
+    fn finds_headers() {
+        use Network::{V4, V6};
+        use Transport::{Tcp, Udp};
+        let hop_by_hop = |next| vec![next, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let table = [
+            ([ethernet(&[], 0x0800), v4(0, 0x4000, 6), tcp(0)].concat(), Ok(layout(V4, Tcp, [14, 34, 54]))),
+            ([ethernet(&[], 0x0800), v4(8, 0, 6), tcp(12)].concat(), Ok(layout(V4, Tcp, [14, 42, 74]))),
+            ([ethernet(&[0x8100], 0x0800), v4(0, 0, 17), vec![0; 8]].concat(), Ok(layout(V4, Udp, [18, 38, 46]))),
+            ([ethernet(&[0x88a8, 0x8100], 0x86dd), v6(6), tcp(0)].concat(), Ok(layout(V6, Tcp, [22, 62, 82]))),
+            ([ethernet(&[], 0x86dd), v6(0), hop_by_hop(17), vec![0; 8]].concat(), Ok(layout(V6, Udp, [14, 70, 78]))),
+            // An atomic fragment (RFC 6946) is whole.
+            (
+                [ethernet(&[], 0x86dd), v6(44), vec![17, 0, 0, 0, 0, 0, 0, 1], vec![0; 8]].concat(),
+                Ok(layout(V6, Udp, [14, 62, 70])),
+            ),
+            (
+                [ethernet(&[], 0x86dd), v6(44), vec![17, 0, 0, 1, 0, 0, 0, 1], vec![0; 8]].concat(),
+                Err(HeaderError::Fragment),
+            ),
+            ([ethernet(&[], 0x0800), v4(0, 0x2000, 17), vec![0; 8]].concat(), Err(HeaderError::Fragment)),
+            ([ethernet(&[], 0x0800), v4(0, 0x00b9, 17), vec![0; 8]].concat(), Err(HeaderError::Fragment)),
+            ([ethernet(&[], 0x0800), v4(0, 0, 1), vec![0; 8]].concat(), Err(HeaderError::Protocol(1))),
+            ([ethernet(&[], 0x0800), v6(6), tcp(0)].concat(), Err(HeaderError::Version(6))),
+            ([ethernet(&[], 0x86dd), v4(0, 0, 6), tcp(0)].concat(), Err(HeaderError::Version(4))),
+            (ethernet(&[], 0x0806), Err(HeaderError::EtherType(0x0806))),
+            (ethernet(&[0x8100, 0x8100, 0x8100], 0x0800), Err(HeaderError::Tags)),
+            (vec![0; 13], Err(HeaderError::Short { needed: 14, have: 13 })),
+            ([ethernet(&[], 0x0800), v4(0, 0, 6), vec![0; 20]].concat(), Err(HeaderError::HeaderLength(0))),
+            (
+                [ethernet(&[], 0x0800), v4(0, 0, 6), tcp(40)[..59].to_vec()].concat(),
+                Err(HeaderError::Short { needed: 94, have: 93 }),
+            ),
+        ];
+        for (frame, expected) in table {
+            assert_eq!(parse(&frame), expected, "{frame:02x?}");
+        }
+    }
+
+    #[test]
+    fn extensions_are_bounded() {
+        let mut frame = [ethernet(&[], 0x86dd), v6(60)].concat();
+        for _ in 0..100 {
+            frame.extend([60, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        assert_eq!(parse(&frame), Err(HeaderError::Extensions));
+    }
+
+    #[test]
+    fn length_is_what_ip_says() {
+        let mut frame = [ethernet(&[], 0x0800), v4(4, 0, 17), vec![0; 8 + 14]].concat();
+        let layout = parse(&frame).unwrap();
+        for (stated, length) in [(24 + 8 + 3, Some(11)), (0, None), (24 + 7, None), (24 + 8, Some(8))] {
+            put(&mut frame, 16, &u16::to_be_bytes(stated));
+            assert_eq!(transport_length(&frame, &layout), length);
+        }
+    }
 }

@@ -1,3 +1,6 @@
 //! What is done to packets in software where the hardware or a receiver does not. Pure. Floor 3.
 
+pub mod checksum;
+pub mod coalesce;
 pub mod headers;
+pub mod segment;
