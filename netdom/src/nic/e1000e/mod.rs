@@ -14,8 +14,8 @@
 //! as its strapping and the firmware set it. A device that is pulled out reads as all ones: nothing here waits for it.
 //!
 //! # What QEMU does that hardware does not
-//! - Before 8.0, `CTRL.RST` resets nothing, and segmentation comes out as *IP fragments* of one TCP segment (for IPv6, as
-//!   garbage). The first is how the second is told: see [`Segmentation`].
+//! - Before 8.0, `CTRL.RST` resets nothing, and segmentation comes out as *IP fragments* of one TCP segment, for IPv6 as
+//!   pieces that no receiver understands. The first is how the second is told: see [`Segmentation`].
 //! - It sends within the write to the tail register: what was flushed can be reclaimed at once.
 //! - It writes completed checksums into the pages of the packet: pages that others hold too are not handed to it.
 //! - It starts a throttling timer with each interrupt and delays the next by 128 us at least; so interrupts are asked for
@@ -34,6 +34,8 @@ mod transmit;
 
 #[cfg(any(test, feature = "fakes"))]
 pub mod model;
+#[cfg(test)]
+mod nonsense;
 #[cfg(test)]
 mod tests;
 
@@ -59,12 +61,12 @@ pub const STANDARD_FRAME: usize = 1518;
 /// Whether segmentation is left to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Segmentation {
-    /// Where the device is known to do it right.
+    /// Where what comes out is something that any receiver takes. With QEMU before 8.0 that is IPv4.
     #[default]
     Auto,
     /// Never.
     Off,
-    /// Even by QEMU before 8.0, for IPv4 and receivers that put fragments together again.
+    /// Wherever the device says that it can.
     On,
 }
 
@@ -150,7 +152,9 @@ pub struct E1000e<M: Mmio, D: DmaMemory> {
     told: u16,
     /// Frames were taken since interrupts were enabled: their cause is stale.
     stale: bool,
-    transmit_interrupt: bool,
+    /// Interrupts were enabled, for sent packets too where so, and none was handled since.
+    armed: bool,
+    transmit_armed: bool,
     /// Stopped, or pulled out.
     halted: bool,
 }
@@ -187,12 +191,9 @@ impl<M: Mmio, D: DmaMemory> E1000e<M, D> {
         start::receive(&registers, &receive, model, options.max_frame);
         let wiring = Wiring::new(interrupts);
         wiring.set_up(&registers, model);
-        let segments = match options.segmentation {
-            Segmentation::Auto => model.segments() && !reset.hollow,
-            Segmentation::Off => false,
-            Segmentation::On => model.segments(),
-        };
-        log::info!("e1000e: {}, segmentation {segments}", model.name);
+        let segments = model.segments() && options.segmentation != Segmentation::Off;
+        let tso_v6 = segments && (!reset.hollow || options.segmentation == Segmentation::On);
+        log::info!("e1000e: {}, segmentation of IPv4 {segments}, of IPv6 {tso_v6}", model.name);
         let mut nic = Self {
             transmit: Transmit::new(transmit, options.max_frame),
             receive: Receive::new(receive, options.max_frame),
@@ -202,13 +203,14 @@ impl<M: Mmio, D: DmaMemory> E1000e<M, D> {
                 checksum_v4: true,
                 checksum_v6: true,
                 tso_v4: segments,
-                tso_v6: segments && !reset.hollow,
+                tso_v6,
                 max_frame: options.max_frame,
             },
             counted: NicStatistics::default(),
             told: 0,
             stale: false,
-            transmit_interrupt: false,
+            armed: false,
+            transmit_armed: false,
             halted: false,
             registers,
             model,
@@ -275,6 +277,7 @@ impl<M: Mmio, D: DmaMemory> Nic for E1000e<M, D> {
         if self.halted {
             return Causes::default();
         }
+        self.armed = false;
         self.wiring.handle(&self.registers, vector).unwrap_or_else(|| {
             log::warn!("e1000e: the device is gone");
             self.halted = true;
@@ -286,15 +289,19 @@ impl<M: Mmio, D: DmaMemory> Nic for E1000e<M, D> {
         if self.halted {
             return false;
         }
-        if let Some(interval) = self.moderation.poll_ended() {
-            self.wiring.moderate(&self.registers, interval);
+        // What is enabled costs no register access: a poll for the guests' sake alone must not touch the device.
+        if !self.armed || transmit != self.transmit_armed {
+            if let Some(interval) = self.moderation.poll_ended() {
+                self.wiring.moderate(&self.registers, interval);
+            }
+            if self.transmit_armed && !transmit {
+                self.wiring.disable_transmit(&self.registers);
+            }
+            let stale = core::mem::take(&mut self.stale);
+            self.wiring.enable(&self.registers, stale, transmit);
+            self.armed = true;
+            self.transmit_armed = transmit;
         }
-        if self.transmit_interrupt && !transmit {
-            self.wiring.disable_transmit(&self.registers);
-        }
-        self.transmit_interrupt = transmit;
-        let stale = core::mem::take(&mut self.stale);
-        self.wiring.enable(&self.registers, stale, transmit);
         self.receive.ready() || (transmit && self.transmit.reported())
     }
 

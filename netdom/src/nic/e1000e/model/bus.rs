@@ -55,23 +55,55 @@ impl Bus {
         found.map(access)
     }
 
+    /// Every byte from `address` on, with the word that it lies in and its place therein; `None` where no page is.
+    fn bytes(&self, address: u64, length: usize, mut access: impl FnMut(usize, Option<(&AtomicU32, u32)>)) {
+        let regions = self.0.regions.borrow();
+        let mut done = 0;
+        while done < length {
+            let at = address.wrapping_add(done as u64);
+            let after = regions.partition_point(|(base, _)| *base <= at);
+            let found = after.checked_sub(1).and_then(|index| regions.get(index));
+            let start = found.and_then(|(base, _)| usize::try_from(at - base).ok()).unwrap_or(0);
+            let words = found.and_then(|(_, words)| words.get(start / 4..)).unwrap_or_default();
+            if words.is_empty() {
+                self.0.faults.set(self.0.faults.get() + 1);
+                access(done, None);
+                done += 1;
+                continue;
+            }
+            let mut place = start % 4;
+            for word in words {
+                while place < 4 && done < length {
+                    access(done, Some((word, place as u32 * 8)));
+                    place += 1;
+                    done += 1;
+                }
+                place = 0;
+                if done == length {
+                    break;
+                }
+            }
+        }
+    }
+
     /// Reads by DMA. Zeroes where there is nothing.
     pub fn read(&self, address: u64, bytes: &mut [u8]) {
-        for (at, byte) in (address..).zip(bytes) {
-            let word = self.word(at, |word| word.load(Ordering::Acquire));
-            *byte = (word.unwrap_or(0) >> (at % 4 * 8)) as u8;
-        }
+        self.bytes(address, bytes.len(), |index, place| {
+            let value = place.map_or(0, |(word, shift)| word.load(Ordering::Acquire) >> shift);
+            if let Some(byte) = bytes.get_mut(index) {
+                *byte = value as u8;
+            }
+        });
     }
 
     /// Writes by DMA.
     pub fn write(&self, address: u64, bytes: &[u8]) {
-        for (at, byte) in (address..).zip(bytes) {
-            let shift = at % 4 * 8;
-            self.word(at, |word| {
+        self.bytes(address, bytes.len(), |index, place| {
+            if let (Some((word, shift)), Some(byte)) = (place, bytes.get(index)) {
                 let kept = word.load(Ordering::Relaxed) & !(0xFF << shift);
                 word.store(kept | u32::from(*byte) << shift, Ordering::Release);
-            });
-        }
+            }
+        });
     }
 
     pub(super) fn read_words(&self, address: u64) -> [u32; 4] {

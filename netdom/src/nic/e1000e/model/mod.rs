@@ -191,7 +191,7 @@ impl Device {
         }
         let count = self.get(reg::RDLEN) / DESCRIPTOR_BYTES as u32;
         let (head, tail) = (self.get(reg::RDH), self.get(reg::RDT));
-        let available = (tail + count - head) % count.max(1);
+        let available = tail.wrapping_add(count).wrapping_sub(head) % count.max(1);
         if (available as usize) < frame.len().div_ceil(PAGE_SIZE) {
             self.set(reg::MPC, self.get(reg::MPC) + 1);
             self.raise(Causes::new().with_overrun(true));
@@ -213,7 +213,7 @@ impl Device {
             };
             let words = [0, 0, status.into(), chunk.len() as u32];
             self.0.bus.write_words(at, words);
-            index = (index + 1) % count;
+            index = index.wrapping_add(1) % count;
         }
         self.set(reg::RDH, index);
         self.raise(self.queue_cause(true));
@@ -276,7 +276,11 @@ impl Device {
             return;
         }
         let mut reported = false;
-        while self.get(reg::TDH) != self.get(reg::TDT) {
+        // No more than the ring holds, whatever the registers say.
+        for _ in 0..count {
+            if self.get(reg::TDH) == self.get(reg::TDT) {
+                break;
+            }
             let index = self.get(reg::TDH);
             if index >= count {
                 self.complain("the head lies beyond the ring");
@@ -306,7 +310,7 @@ impl Device {
         if data.length() == 0 {
             self.complain("an empty descriptor");
         }
-        let mut bytes = vec![0; data.length() as usize];
+        let mut bytes = vec![0; (data.length() as usize).min(1 << 14)];
         self.0.bus.read(address(low, high), &mut bytes);
         self.0.packet.borrow_mut().append(&mut bytes);
         if data.end() {
