@@ -286,8 +286,12 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         self.round.clear();
         let mut again = frames_left || !self.ready.is_empty();
         if !again && let Some(port) = &mut self.nic {
-            // Whoever waits for the NIC is served as soon as there is room, else no interrupt is wanted for sent packets.
-            again = port.nic.enable_interrupts(!port.pending.is_empty());
+            // Sent packets need an interrupt only where somebody waits for room; the timer is for NICs that are late with it.
+            let waiting = !port.pending.is_empty();
+            again = port.nic.enable_interrupts(waiting);
+            if waiting {
+                self.wake_at(now + RETRY);
+            }
         }
         Poll { again, deadline: self.wake }
     }
