@@ -125,6 +125,16 @@ pub async fn sleep(duration: Duration) {
     sleep_until(now() + duration).await;
 }
 
+/// The clock as libraries sleep on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock;
+
+impl split_driver::time::Timer for Clock {
+    async fn sleep(&self, duration: Duration) {
+        sleep(duration).await;
+    }
+}
+
 /// The time was up before the future was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;

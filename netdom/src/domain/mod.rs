@@ -4,13 +4,13 @@ mod nic;
 mod polling;
 mod report;
 mod terminal;
-mod vifs;
 
 use alloc::format;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 use netdom::command_line::Options;
 use netdom::datapath::DataPath;
+use netdom::netback::driver::Netback;
 use netdom::nic::e1000e::E1000e;
 use netdom::packet::Pool;
 use nic::ActiveNic;
@@ -18,7 +18,8 @@ use runtime::dma::DmaBuffer;
 use runtime::hypervisor::Xen;
 use runtime::mmio::MmioRegion;
 use runtime::signal::Signal;
-use runtime::time;
+use runtime::time::{self, Clock};
+use split_driver::xenbus::Bus;
 use split_driver::xenstore_client::Client;
 
 /// The driver of the one family there is so far.
@@ -28,9 +29,10 @@ type Driver = E1000e<MmioRegion, DmaBuffer>;
 pub(crate) struct Domain {
     store: Client,
     options: Options,
-    path: RefCell<DataPath<Xen, Driver>>,
+    path: Rc<RefCell<DataPath<Xen, Driver>>>,
+    netback: Netback<Xen, Driver>,
     /// Set by whoever gave the data path something to do.
-    work: Signal,
+    work: Rc<Signal>,
     nic: RefCell<Option<ActiveNic>>,
     /// Set when what the toolstack passed to the domain at its creation was looked at.
     devices_seen: Signal,
@@ -39,11 +41,15 @@ pub(crate) struct Domain {
 
 impl Domain {
     pub(crate) fn new(store: Client, pool: Pool, options: Options) -> Self {
+        let path = Rc::new(RefCell::new(DataPath::new(Xen::new(), pool)));
+        let work = Rc::new(Signal::new());
+        let wake = Rc::clone(&work);
         Self {
             store,
             options,
-            path: RefCell::new(DataPath::new(Xen::new(), pool)),
-            work: Signal::new(),
+            netback: Netback::new(Rc::clone(&path), Rc::new(move || wake.set())),
+            path,
+            work,
             nic: RefCell::default(),
             devices_seen: Signal::new(),
             stopping: Cell::new(false),
@@ -53,8 +59,8 @@ impl Domain {
     /// Starts all tasks; returns when the domain is ready: backends served, and the NIC up where there is one.
     pub(crate) async fn start(self: &Rc<Self>) {
         runtime::spawn(polling::run(Rc::clone(self)));
-        vifs::start(self).await;
         runtime::spawn(nic::run(Rc::clone(self)));
+        runtime::spawn(serve_vifs(Rc::clone(self)));
         runtime::spawn(terminal::run(Rc::clone(self)));
         self.devices_seen.wait().await;
         let nic = match &*self.nic.borrow() {
@@ -72,5 +78,13 @@ impl Domain {
     pub(crate) async fn stop(&self) {
         self.stopping.set(true);
         nic::stop(self).await;
+    }
+}
+
+/// netback's control plane, on this domain's store, for good.
+async fn serve_vifs(domain: Rc<Domain>) {
+    let bus = Bus::new(domain.store.clone(), Clock, domain.netback.clone());
+    if let Err(error) = bus.run().await {
+        log::error!("vifs are served no more: {error:?}");
     }
 }

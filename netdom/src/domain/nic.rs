@@ -158,8 +158,11 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Driver, Interrupts, 
     let id = device.id();
     let model = Model::find(id.vendor, id.device).ok_or(Unusable::NoDriver)?;
     device.enable().await?;
+    log::debug!("pci {}: enabled", device.address());
     let registers = device.map_bar(0).await?;
+    log::debug!("pci {}: registers mapped", device.address());
     let interrupts = device.enable_interrupts(VECTORS).await?;
+    log::debug!("pci {}: interrupts bound", device.address());
     let wiring = match interrupts.kind() {
         InterruptKind::MsiX => DriverInterrupts::MsiX(interrupts.channels().len()),
         InterruptKind::Msi | InterruptKind::IntX => DriverInterrupts::Single,
@@ -195,7 +198,6 @@ pub(super) async fn stop(domain: &Domain) {
     let ActiveNic { interrupts, device, .. } = nic;
     drop(interrupts);
     device.close().await;
-    super::vifs::set_carrier(domain, true);
 }
 
 fn mac_text(address: [u8; 6]) -> String {

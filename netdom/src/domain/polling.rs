@@ -3,7 +3,6 @@
 use super::Domain;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use netdom::nic::{Link, Nic};
 use runtime::select::select;
 use runtime::time;
 use xen_pv_sys::Port;
@@ -54,21 +53,9 @@ fn round(domain: &Domain, ports: &mut Vec<Port>) -> netdom::datapath::Poll {
             None => path.handle_event(port, now),
         }
     }
-    let mut poll = path.poll(now);
-    if !poll.again
-        && let Some(nic) = path.nic()
-    {
-        poll.again = nic.enable_interrupts(false);
-    }
-    if let Some(link) = path.poll_link() {
-        match link {
-            Link::Up(speed) => log::info!("link up, {speed} Mbit/s"),
-            Link::Down => log::info!("link down"),
-        }
-        super::vifs::set_carrier(domain, link != Link::Down);
-    }
-    while let Some((vif, violation)) = path.poll_failed() {
-        super::vifs::fail(domain, vif, violation);
-    }
+    let poll = path.poll(now);
+    drop(path);
+    drop(nic);
+    domain.netback.report();
     poll
 }

@@ -2,7 +2,7 @@
 //!
 //! A port is one node whatever it counts, so that many vifs do not come near the store's quota of nodes.
 
-use super::{Domain, vifs};
+use super::Domain;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::rc::Rc;
@@ -53,9 +53,9 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
         }
         ports.push(("nic".into(), text));
     }
-    for (name, vif) in vifs::list(domain) {
+    for (device, vif) in domain.netback.vifs() {
         if let Some(statistics) = path.vif_statistics(vif) {
-            ports.push((name, line(&statistics)));
+            ports.push((format!("vif{device}"), line(&statistics)));
         }
     }
     ports

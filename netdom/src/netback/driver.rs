@@ -120,6 +120,11 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
         }
     }
 
+    /// The connected vifs, with their names on the data path.
+    pub fn vifs(&self) -> Vec<(DeviceId, VifId)> {
+        self.connected.borrow().iter().map(|(id, vif)| (vif.handle.id(), *id)).collect()
+    }
+
     /// Vifs that are connected.
     pub fn connected(&self) -> usize {
         self.connected.borrow().len()

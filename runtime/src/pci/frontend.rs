@@ -167,6 +167,7 @@ impl<S: Store> Frontend<S> {
             return Ok(true);
         }
         let theirs = theirs.unwrap_or(0);
+        log::debug!("pcifront: pciback is in state {theirs}, we in {}", link.state);
         match (theirs, link.state) {
             (state::CONNECTED, state::INITIALISED) | (state::RECONFIGURED, state::RECONFIGURING) => {
                 self.scan().await?;
