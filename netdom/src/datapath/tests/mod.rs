@@ -2,6 +2,7 @@
 
 mod frames;
 mod hostile;
+mod offloads;
 mod traffic;
 
 use super::{DataPath, Poll, VifId};
