@@ -1,6 +1,7 @@
 //! Memory that a peer or a device can write while we look at it, as words of atomics. Pure. Floor 1.
 
 use alloc::rc::Rc;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::atomic::AtomicU32;
@@ -34,6 +35,13 @@ impl<M: SharedMemory + ?Sized> SharedMemory for &M {
 }
 
 impl<M: SharedMemory + ?Sized> SharedMemory for Rc<M> {
+    #[inline]
+    fn words(&self) -> &[AtomicU32] {
+        (**self).words()
+    }
+}
+
+impl<M: SharedMemory + ?Sized> SharedMemory for Arc<M> {
     #[inline]
     fn words(&self) -> &[AtomicU32] {
         (**self).words()

@@ -10,5 +10,5 @@ mod machine;
 pub use client::{Client, ClientWatch};
 pub use machine::{Failure, Machine};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, feature = "fakes", not(loom)))]
 mod tests;
