@@ -1,7 +1,11 @@
 //! `cargo xtask`: builds, shows, tests and measures. Host.
 #![forbid(unsafe_code)]
 
+mod images;
 mod lab;
+mod symbolize;
+mod test;
+mod xen_tests;
 
 use std::process::ExitCode;
 
@@ -20,11 +24,20 @@ struct Arguments {
 enum Command {
     /// Boot real Xen with a Linux dom0 in QEMU: a shell, or a script
     Lab(lab::Arguments),
+    /// Build the images into dist/, with sample configs
+    Images,
+    /// Run every test; the last line counts
+    Test(test::Arguments),
+    /// Turn the addresses in a console's log (stdin) into functions and lines
+    Symbolize(symbolize::Arguments),
 }
 
 fn main() -> ExitCode {
     let result: Result<ExitCode> = match Arguments::parse().command {
         Command::Lab(arguments) => lab::run(&arguments),
+        Command::Images => images::build().map(|()| ExitCode::SUCCESS),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Symbolize(arguments) => symbolize::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

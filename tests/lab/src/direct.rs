@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::machine::{self, Machine, MachineConfig};
 use crate::packages::{Row, Tree};
+use crate::scratch::Scratch;
 
 /// XTF's five results.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,22 +62,29 @@ pub struct Report {
     pub elapsed: Duration,
 }
 
-/// Boots `image` as dom0 with `memory` MiB and waits for its result.
-pub fn run(row: Row, image: &Path, arguments: &str, memory: u32, timeout: Duration) -> Result<Report> {
+impl Report {
+    /// The console's last lines.
+    pub fn tail(&self, lines: usize) -> String {
+        machine::tail(self.console.as_bytes(), lines)
+    }
+}
+
+/// Boots `image` as dom0 with `memory` in Xen's words, `16M`, and waits for its result or its crash.
+pub fn run(row: Row, image: &Path, arguments: &str, memory: &str, timeout: Duration) -> Result<Report> {
     machine::ensure_qemu()?;
     let tree = Tree::prepare(row)?;
     let config = MachineConfig {
         hypervisor: tree.hypervisor(),
-        xen_arguments: format!("dom0_mem={memory}M,max:{memory}M noreboot=0"),
+        xen_arguments: format!("dom0_mem={memory},max:{memory}"),
         kernel: image.to_owned(),
         kernel_arguments: arguments.to_owned(),
-        memory: memory + 256,
+        memory: 1536,
         ..MachineConfig::default()
     };
     let start = Instant::now();
-    let machine = Machine::start(&config, machine::temporary_directory()?)?;
+    let machine = Machine::start(&config, Scratch::new()?)?;
     // The wait fails when the image dies first; the console then says what there is to say.
-    machine.wait_for("Test result:", timeout).ok();
+    machine.wait_for_any(&["Test result:", "Dom0 crashed", "Domain 0 crashed"], timeout).ok();
     let console = machine.console();
     Ok(Report { verdict: Verdict::parse(&console), console, elapsed: start.elapsed() })
 }

@@ -12,6 +12,7 @@ use crate::channel::{Answer, Channel};
 use crate::machine::{self, Disk, Machine, MachineConfig, Network, Nic};
 use crate::packages::{Row, Tree};
 use crate::root::{self, Extra};
+use crate::scratch::Scratch;
 use wire::Wire;
 
 /// How long a command may take if nothing else is said: generous, as machines differ.
@@ -195,7 +196,7 @@ impl Lab {
     fn boot_once(config: &LabConfig) -> Result<Self> {
         machine::ensure_qemu()?;
         let tree = Tree::prepare(config.row)?;
-        let directory = machine::temporary_directory()?;
+        let directory = Scratch::new()?;
         let guest = root::guest(&tree, &config.guest_files)?;
         let mut files = config.files.clone();
         if config.driver_root {

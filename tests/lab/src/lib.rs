@@ -14,6 +14,7 @@ pub mod machine;
 pub mod modules;
 pub mod packages;
 pub mod root;
+pub mod scratch;
 
 pub use dom0::{Guest, GuestConfig, Lab, LabConfig, Output};
 pub use machine::{Disk, Network, Nic};

@@ -7,12 +7,13 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use tempfile::TempDir;
+
+use crate::scratch::Scratch;
 
 /// The far end of an emulated NIC.
 #[derive(Clone, Debug)]
@@ -84,7 +85,7 @@ pub struct Machine {
     console: Arc<Console>,
     input: Mutex<ChildStdin>,
     child: Arc<Mutex<Child>>,
-    directory: TempDir,
+    directory: Scratch,
     /// Ends the thread that started QEMU, with which QEMU would die.
     _keeper: std::sync::mpsc::Sender<()>,
 }
@@ -103,35 +104,6 @@ struct Text {
     mirror: bool,
 }
 
-/// A directory for a machine's sockets and images, removed when it is dropped or when the lab is interrupted.
-pub fn temporary_directory() -> Result<TempDir> {
-    clean_up_on_signals();
-    let directory = tempfile::Builder::new().prefix("oxidom-lab-").tempdir().context("making a temporary directory")?;
-    lock(&DIRECTORIES).push(directory.path().to_owned());
-    Ok(directory)
-}
-
-static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-
-/// On Ctrl-C and the like: children die with us (they asked the kernel to), and the directories are removed here.
-fn clean_up_on_signals() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]) else {
-            return;
-        };
-        thread::spawn(move || {
-            if let Some(signal) = signals.forever().next() {
-                for directory in lock(&DIRECTORIES).drain(..) {
-                    fs::remove_dir_all(directory).ok();
-                }
-                std::process::exit(128 + signal);
-            }
-        });
-    });
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -145,7 +117,7 @@ pub fn dying_with_us(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 impl Machine {
     /// Starts QEMU in a directory of its own.
-    pub fn start(config: &MachineConfig, directory: TempDir) -> Result<Self> {
+    pub fn start(config: &MachineConfig, directory: Scratch) -> Result<Self> {
         ensure_qemu()?;
         let mut command = dying_with_us("qemu-system-x86_64");
         command.args(arguments(config)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -196,27 +168,27 @@ impl Machine {
 
     /// Waits until the console has said the text; gives its line. The end of QEMU ends the wait.
     pub fn wait_for(&self, needle: &str, timeout: Duration) -> Result<String> {
+        self.wait_for_any(&[needle], timeout)
+    }
+
+    /// Waits until the console has said one of the texts; gives its line. The end of QEMU ends the wait.
+    pub fn wait_for_any(&self, needles: &[&str], timeout: Duration) -> Result<String> {
         let deadline = Instant::now() + timeout;
         let mut text = lock(&self.console.text);
+        // Up to here no whole line has it.
         let mut seen = 0;
         loop {
-            let fresh = text.bytes.get(seen..).unwrap_or_default();
-            if let Some(place) = fresh.windows(needle.len()).position(|window| window == needle.as_bytes()) {
-                // The line may not be whole yet.
-                let line_start =
-                    text.bytes.get(..seen + place).and_then(|head| head.iter().rposition(|byte| *byte == b'\n'));
-                let line = text.bytes.get(line_start.map_or(0, |start| start + 1)..).unwrap_or_default();
-                if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-                    return Ok(String::from_utf8_lossy(line.get(..end).unwrap_or_default()).trim_end().to_owned());
+            while let Some(length) = line_length(text.bytes.get(seen..).unwrap_or_default()) {
+                let line = String::from_utf8_lossy(text.bytes.get(seen..seen + length).unwrap_or_default());
+                if needles.iter().any(|needle| line.contains(needle)) {
+                    return Ok(line.trim_end().to_owned());
                 }
+                seen += length;
             }
-            seen = seen.max(text.bytes.len().saturating_sub(needle.len() + 4096));
             let left = deadline.saturating_duration_since(Instant::now());
-            if text.ended {
-                bail!("QEMU ended before '{needle}' was seen; the console's end:\n{}", tail(&text.bytes, 40));
-            }
-            if left.is_zero() {
-                bail!("'{needle}' was not seen within {timeout:?}; the console's end:\n{}", tail(&text.bytes, 40));
+            if text.ended || left.is_zero() {
+                let why = if text.ended { "QEMU ended before" } else { "in vain was waited for" };
+                bail!("{why} {needles:?}; the console's end:\n{}", tail(&text.bytes, 40));
             }
             text = self.console.grown.wait_timeout(text, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -250,8 +222,12 @@ impl Drop for Machine {
         let mut child = lock(&self.child);
         child.kill().ok();
         child.wait().ok();
-        lock(&DIRECTORIES).retain(|directory| directory != self.directory.path());
     }
+}
+
+/// The length of the first line with its end, if its end is there.
+fn line_length(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1)
 }
 
 /// The last lines of a console.

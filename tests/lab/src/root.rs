@@ -91,7 +91,8 @@ fn base(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> {
     archive.link("var/run", "/run").link("var/lock", "/run/lock").character_device("dev/console", 5, 1);
     let path = format!("/usr/lib/xen-{}/bin:/usr/sbin:/usr/bin", tree.row.xen());
     archive
-        .file("init", 0o755, agent()?)
+        .file("init", 0o755, program("lab-agent", "lab-agent")?)
+        .file("usr/bin/traffic", 0o755, program("wire", "traffic")?)
         .file("etc/profile", 0o644, format!("export PATH={path} PS1='\\h# '\n"))
         .file("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n")
         .file("etc/group", 0o644, "root:x:0:\n")
@@ -224,17 +225,17 @@ fn library(tree: &Path, name: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// The agent, built for any Linux: statically, so that a guest's root needs no libraries.
-fn agent() -> Result<Vec<u8>> {
+/// A program of this workspace, built for any Linux: statically, so that a guest's root needs no libraries.
+fn program(package: &str, name: &str) -> Result<Vec<u8>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let target = "x86_64-unknown-linux-gnu";
     let status = Command::new(cargo)
         .current_dir(cache::workspace())
-        .args(["rustc", "--quiet", "--package", "lab-agent", "--bin", "lab-agent", "--release", "--target", target])
+        .args(["rustc", "--quiet", "--package", package, "--bin", name, "--release", "--target", target])
         .args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"])
         .status()
-        .context("starting cargo to build the lab's agent")?;
-    ensure!(status.success(), "the lab's agent does not build: {status}");
-    let path = cache::target_directory().join(target).join("release/lab-agent");
+        .with_context(|| format!("starting cargo to build {name}"))?;
+    ensure!(status.success(), "{name} of {package} does not build: {status}");
+    let path = cache::target_directory().join(target).join("release").join(name);
     fs::read(&path).with_context(|| format!("reading {}", path.display()))
 }

@@ -12,7 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use lab_agent::frame::{Frame, Kind, decode_guest, decode_put};
-use rustix::process::{Pid, Signal, kill_process_group};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::guest;
 
@@ -24,12 +25,7 @@ pub(crate) fn start_toolstack() -> io::Result<()> {
     fs::create_dir_all("/var/log/xen/console")?;
     run(&["xenstored", "--pid-file", "/run/xenstored.pid"])?;
     run(&["xen-init-dom0"])?;
-    run(&[
-        "xenconsoled",
-        "--log=guest",
-        "--log-dir=/var/log/xen/console",
-        "--pid-file=/run/xenconsoled.pid",
-    ])
+    run(&["xenconsoled", "--log=guest", "--log-dir=/var/log/xen/console", "--pid-file=/run/xenconsoled.pid"])
 }
 
 fn run(command: &[&str]) -> io::Result<()> {
@@ -38,11 +34,7 @@ fn run(command: &[&str]) -> io::Result<()> {
     };
     let status = Command::new(program).args(arguments).status();
     let status = status.map_err(|error| io::Error::other(format!("{program}: {error}")))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("{program} failed: {status}")))
-    }
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("{program} failed: {status}"))) }
 }
 
 type Output = Arc<Mutex<File>>;
@@ -64,7 +56,7 @@ pub(crate) fn serve() -> io::Result<()> {
         let (output, running) = (output.clone(), running.clone());
         if frame.kind == Kind::Kill {
             if let Some(group) = lock(&running).get(&frame.id) {
-                kill_process_group(*group, Signal::KILL).ok();
+                killpg(*group, Signal::SIGKILL).ok();
             }
             continue;
         }
@@ -114,7 +106,7 @@ fn run_shell(command: &[u8], id: u32, output: &Output, running: &Running) -> io:
         .stdout(Stdio::piped())
         .process_group(0)
         .spawn()?;
-    lock(running).insert(id, Pid::from_child(&child));
+    lock(running).insert(id, Pid::from_raw(child.id().cast_signed()));
     // The shell's end ends the command, even if a daemon that it left keeps the pipe open: the reader is not waited for
     // longer than it takes to drain what is there.
     let pipe = child.stdout.take();
@@ -124,12 +116,7 @@ fn run_shell(command: &[u8], id: u32, output: &Output, running: &Running) -> io:
             let Some(mut pipe) = pipe else { return };
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-                send(
-                    &output,
-                    Kind::Output,
-                    id,
-                    buffer.get(..count).unwrap_or_default(),
-                );
+                send(&output, Kind::Output, id, buffer.get(..count).unwrap_or_default());
             }
         }
     });
@@ -150,7 +137,5 @@ fn send(output: &Output, kind: Kind, id: u32, payload: impl Into<Vec<u8>>) {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -63,11 +63,7 @@ pub struct Frame {
 impl Frame {
     /// Makes a frame.
     pub fn new(kind: Kind, id: u32, payload: impl Into<Vec<u8>>) -> Self {
-        Self {
-            kind,
-            id,
-            payload: payload.into(),
-        }
+        Self { kind, id, payload: payload.into() }
     }
 
     /// Reads one frame; blocks until it is there.
@@ -81,11 +77,7 @@ impl Frame {
         }
         let mut payload = vec![0; length];
         input.read_exact(&mut payload)?;
-        Ok(Self {
-            kind: Kind::from_byte(kind)?,
-            id: u32::from_le_bytes([i0, i1, i2, i3]),
-            payload,
-        })
+        Ok(Self { kind: Kind::from_byte(kind)?, id: u32::from_le_bytes([i0, i1, i2, i3]), payload })
     }
 
     /// Writes the frame.
@@ -115,14 +107,8 @@ pub fn encode_put(path: &str, mode: u32, content: &[u8]) -> Vec<u8> {
 pub fn decode_put(payload: &[u8]) -> io::Result<(&str, u32, &[u8])> {
     let (mode, rest) = split_u32(payload)?;
     let (length, rest) = split_u32(rest)?;
-    let (path, content) = rest
-        .split_at_checked(length as usize)
-        .ok_or_else(|| invalid("a put cut short"))?;
-    Ok((
-        std::str::from_utf8(path).map_err(|_| invalid("a path that is not text"))?,
-        mode,
-        content,
-    ))
+    let (path, content) = rest.split_at_checked(length as usize).ok_or_else(|| invalid("a put cut short"))?;
+    Ok((std::str::from_utf8(path).map_err(|_| invalid("a path that is not text"))?, mode, content))
 }
 
 /// The payload of a [`Kind::Guest`]: domain, command.
@@ -138,9 +124,7 @@ pub fn decode_guest(payload: &[u8]) -> io::Result<(u32, &[u8])> {
 }
 
 fn split_u32(bytes: &[u8]) -> io::Result<(u32, &[u8])> {
-    let (number, rest) = bytes
-        .split_first_chunk::<4>()
-        .ok_or_else(|| invalid("a number cut short"))?;
+    let (number, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| invalid("a number cut short"))?;
     Ok((u32::from_le_bytes(*number), rest))
 }
 
@@ -158,10 +142,7 @@ mod tests {
         let mut bytes = Vec::new();
         frame.write(&mut bytes).expect("a vector takes all");
         assert_eq!(Frame::read(&mut bytes.as_slice()).expect("whole"), frame);
-        assert_eq!(
-            decode_put(&frame.payload).expect("whole"),
-            ("/tmp/x", 0o755, b"content".as_slice())
-        );
+        assert_eq!(decode_put(&frame.payload).expect("whole"), ("/tmp/x", 0o755, b"content".as_slice()));
         bytes.pop();
         assert!(Frame::read(&mut bytes.as_slice()).is_err());
     }

@@ -37,10 +37,7 @@ pub(crate) fn serve() -> io::Result<()> {
 fn answer(id: &str, command: &str) -> io::Result<()> {
     // One file for both streams keeps their order.
     let script = format!("exec 2>&1; {command}");
-    let output = Command::new("/bin/sh")
-        .args(["-c", &script])
-        .stdin(Stdio::null())
-        .output();
+    let output = Command::new("/bin/sh").args(["-c", &script]).stdin(Stdio::null()).output();
     let (status, mut text) = match output {
         Ok(output) => (crate::status_code(output.status), output.stdout),
         Err(error) => (127, error.to_string().into_bytes()),
@@ -53,10 +50,7 @@ fn answer(id: &str, command: &str) -> io::Result<()> {
     for (index, chunk) in text.chunks(CHUNK).enumerate() {
         store.write(&format!("data/lab/out/{id}/{index}"), chunk)?;
     }
-    store.write(
-        &format!("data/lab/exit/{id}"),
-        format!("{status} {}", text.len().div_ceil(CHUNK)).as_bytes(),
-    )
+    store.write(&format!("data/lab/exit/{id}"), format!("{status} {}", text.len().div_ceil(CHUNK)).as_bytes())
 }
 
 /// Dom0's side: has one command run by a guest.

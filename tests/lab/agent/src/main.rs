@@ -13,17 +13,16 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
-use rustix::mount::{MountFlags, mount};
-use rustix::system::{RebootCommand, finit_module, reboot};
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let result = match arguments.next().as_deref() {
         Some("serve") => serve(&arguments.next().unwrap_or_default()),
         _ if std::process::id() == 1 => boot(),
-        _ => Err(io::Error::other(
-            "this program is the init of a lab domain; start it as process 1",
-        )),
+        _ => Err(io::Error::other("this program is the init of a lab domain; start it as process 1")),
     };
     if let Err(error) = result {
         eprintln!("lab-agent: {error}");
@@ -46,39 +45,32 @@ fn boot() -> io::Result<()> {
     mount_all();
     let cmdline = fs::read_to_string("/proc/cmdline")?;
     let parameter = |name: &str| {
-        let value = cmdline
-            .split_whitespace()
-            .filter_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-            .next_back();
+        let value =
+            cmdline.split_whitespace().filter_map(|word| word.strip_prefix(name)?.strip_prefix('=')).next_back();
         value.map(str::to_owned)
     };
     let role = parameter("lab.role").unwrap_or_else(|| "guest".to_owned());
     load_modules(&role);
     // xenfs has no file system type before its module is in.
-    mount("xenfs", "/proc/xen", "xenfs", MountFlags::empty(), None).ok();
-    Command::new("/bin/busybox")
-        .args(["ip", "link", "set", "lo", "up"])
-        .status()
-        .ok();
-    let mut child = Command::new("/proc/self/exe")
-        .args(["serve", &role])
-        .env("PATH", path())
-        .spawn()?;
+    mount_one("xenfs", "/proc/xen", "xenfs").ok();
+    Command::new("/bin/busybox").args(["ip", "link", "set", "lo", "up"]).status().ok();
+    let mut child = Command::new("/proc/self/exe").args(["serve", &role]).env("PATH", path()).spawn()?;
     if parameter("lab.shell").is_some() {
         start_shell();
     }
     let child_id = child.id() as i32;
     loop {
         // Orphans come here too; only the end of our own child matters.
-        match rustix::process::wait(rustix::process::WaitOptions::empty()) {
-            Ok(Some((pid, _))) if pid.as_raw_nonzero().get() != child_id => {}
+        match nix::sys::wait::wait() {
+            Ok(status) if status.pid().is_some_and(|pid| pid.as_raw() != child_id) => {}
             _ => break,
         }
     }
     child.try_wait().ok();
     eprintln!("lab-agent: the lab's channel is gone; powering off");
-    rustix::fs::sync();
-    reboot(RebootCommand::PowerOff).map_err(Into::into)
+    match reboot(RebootMode::RB_POWER_OFF) {
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Where programs are: Debian keeps Xen's in a directory named by its version.
@@ -105,13 +97,17 @@ fn mount_all() {
     ];
     for (source, target, kind) in table {
         fs::create_dir_all(target).ok();
-        if let Err(error) = mount(source, target, kind, MountFlags::empty(), None) {
+        if let Err(error) = mount_one(source, target, kind) {
             eprintln!("lab-agent: mounting {target}: {error}");
         }
     }
     for directory in ["/run/xen", "/run/lock", "/run/xenstored"] {
         fs::create_dir_all(directory).ok();
     }
+}
+
+fn mount_one(source: &str, target: &str, kind: &str) -> io::Result<()> {
+    mount(Some(source), target, Some(kind), MsFlags::empty(), None::<&str>).map_err(Into::into)
 }
 
 /// Loads the modules that the root's builder listed for this role, in the order of their dependencies.
@@ -121,7 +117,7 @@ fn load_modules(role: &str) {
         let result = OpenOptions::new()
             .read(true)
             .open(path)
-            .and_then(|file| Ok(finit_module(&file, c"", 0)?));
+            .and_then(|file| Ok(finit_module(&file, c"", ModuleInitFlags::empty())?));
         if let Err(error) = result {
             eprintln!("lab-agent: loading {path}: {error}");
         }
@@ -148,7 +144,5 @@ fn start_shell() {
 }
 
 fn status_code(status: ExitStatus) -> i32 {
-    status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }

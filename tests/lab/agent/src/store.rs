@@ -21,10 +21,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn open() -> io::Result<Self> {
-        let device = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/xen/xenbus")?;
+        let device = OpenOptions::new().read(true).write(true).open("/dev/xen/xenbus")?;
         Ok(Self { device, pending: 0 })
     }
 
@@ -33,8 +30,7 @@ impl Store {
     }
 
     pub(crate) fn write(&mut self, path: &str, value: &[u8]) -> io::Result<()> {
-        self.request(WRITE, &[path.as_bytes(), b"\0", value])
-            .map(drop)
+        self.request(WRITE, &[path.as_bytes(), b"\0", value]).map(drop)
     }
 
     pub(crate) fn remove(&mut self, path: &str) -> io::Result<()> {
@@ -51,8 +47,7 @@ impl Store {
     }
 
     pub(crate) fn watch(&mut self, path: &str) -> io::Result<()> {
-        self.request(WATCH, &[path.as_bytes(), b"\0lab\0"])
-            .map(drop)
+        self.request(WATCH, &[path.as_bytes(), b"\0lab\0"]).map(drop)
     }
 
     /// Blocks until a watch fires.
@@ -71,17 +66,13 @@ impl Store {
         for word in [kind, 0, 0, length as u32] {
             message.extend_from_slice(&word.to_le_bytes());
         }
-        parts
-            .iter()
-            .for_each(|part| message.extend_from_slice(part));
+        parts.iter().for_each(|part| message.extend_from_slice(part));
         self.device.write_all(&message)?;
         loop {
             match self.receive()? {
                 (WATCH_EVENT, _) => self.pending += 1,
                 (ERROR, name) => {
-                    let name = String::from_utf8_lossy(&name)
-                        .trim_end_matches('\0')
-                        .to_owned();
+                    let name = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
                     return Err(io::Error::other(format!("xenstore says {name}")));
                 }
                 (_, payload) => return Ok(payload),

@@ -1,0 +1,72 @@
+//! `cargo xtask images`: the images as an administrator installs them. Host.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use lab::cache;
+
+/// An image of the workspace.
+struct Image {
+    name: &'static str,
+    sample: &'static str,
+    /// What DESIGN.md allows it, stripped.
+    budget: u64,
+}
+
+const IMAGES: [Image; 1] = [Image { name: "netdom", sample: include_str!("../netdom.cfg"), budget: 1 << 20 }];
+
+/// Where built images are.
+pub(crate) fn directory() -> PathBuf {
+    cache::workspace().join("dist")
+}
+
+/// An image built by [`build`], stripped.
+pub(crate) fn path(name: &str) -> PathBuf {
+    directory().join(name)
+}
+
+/// Builds every image: `dist/NAME`, its sample config, and `dist/NAME.debug` for `cargo xtask symbolize`.
+pub(crate) fn build() -> Result<()> {
+    for image in &IMAGES {
+        let built = cargo_build(image.name, image.name)?;
+        let stripped = path(image.name);
+        fs::create_dir_all(directory())?;
+        fs::copy(&built, stripped.with_extension("debug"))?;
+        strip(&built, &stripped)?;
+        fs::write(stripped.with_extension("cfg"), image.sample)?;
+        let size = fs::metadata(&stripped)?.len();
+        ensure!(
+            size <= image.budget,
+            "{} is {} KiB, more than its {} KiB; `cargo bloat` or the linker's map say what grew",
+            image.name,
+            size >> 10,
+            image.budget >> 10
+        );
+        println!("dist/{}: {} KiB", image.name, size.div_ceil(1024));
+    }
+    Ok(())
+}
+
+/// Builds a program of the workspace by the release profile; gives its file, with debug information.
+pub(crate) fn cargo_build(package: &str, name: &str) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .current_dir(cache::workspace())
+        .args(["build", "--quiet", "--release", "--package", package, "--bin", name])
+        .status()
+        .context("starting cargo")?;
+    if !status.success() {
+        bail!("{name} does not build; `cargo build --release -p {package}` shows it alone");
+    }
+    Ok(cache::target_directory().join("release").join(name))
+}
+
+/// Copies without symbols and debug information.
+pub(crate) fn strip(from: &PathBuf, to: &PathBuf) -> Result<()> {
+    let status = Command::new("strip").arg("--strip-all").arg("-o").arg(to).arg(from).status();
+    let status = status.context("strip does not run; install the package binutils")?;
+    ensure!(status.success(), "strip {} failed: {status}", from.display());
+    Ok(())
+}

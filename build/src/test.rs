@@ -1,0 +1,146 @@
+//! `cargo xtask test`: everything, ending in one line that counts. Host.
+
+use std::fmt::Display;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use lab::cache;
+
+/// What `cargo xtask test` takes.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only what needs no Xen: formatting, clippy, host tests
+    #[arg(long)]
+    host: bool,
+    /// Only tests on Xen whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+    /// Only this row of the matrix
+    #[arg(long)]
+    row: Option<lab::Row>,
+}
+
+/// What has passed and failed so far.
+#[derive(Default)]
+pub(crate) struct Tally {
+    passed: u32,
+    failed: Vec<String>,
+}
+
+impl Tally {
+    /// Counts one test, and says how it went.
+    pub(crate) fn record(&mut self, name: impl Display, start: Instant, result: Result<()>) {
+        let seconds = start.elapsed().as_secs_f64();
+        match result {
+            Ok(()) => {
+                self.passed += 1;
+                println!("ok      {name} ({seconds:.1} s)");
+            }
+            Err(error) => {
+                println!("FAILED  {name} ({seconds:.1} s)\n{error:#}");
+                self.failed.push(name.to_string());
+            }
+        }
+    }
+
+    fn finish(self) -> ExitCode {
+        for name in &self.failed {
+            println!("failed: {name}");
+        }
+        println!("{} passed, {} failed", self.passed, self.failed.len());
+        if self.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut tally = Tally::default();
+    if arguments.only.is_none() {
+        host(&mut tally)?;
+    }
+    if !arguments.host {
+        let rows = arguments.row.map_or(lab::Row::ALL.to_vec(), |row| vec![row]);
+        crate::xen_tests::run(&mut tally, &rows, arguments.only.as_deref());
+    }
+    Ok(tally.finish())
+}
+
+/// Formatting, clippy, and all that `cargo test` runs.
+fn host(tally: &mut Tally) -> Result<()> {
+    step(tally, "formatting", &["fmt", "--all", "--check"])?;
+    step(tally, "clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo_test(tally)
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(cache::workspace()).args(arguments);
+    command
+}
+
+fn step(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<()> {
+    let start = Instant::now();
+    println!("cargo {}", arguments.join(" "));
+    let output = cargo(arguments).output().context("starting cargo")?;
+    let result = if output.status.success() {
+        Ok(())
+    } else {
+        let text = [output.stdout, output.stderr].concat();
+        Err(anyhow::anyhow!("{}\n`cargo {}` shows it again", String::from_utf8_lossy(&text), arguments.join(" ")))
+    };
+    tally.record(name, start, result);
+    Ok(())
+}
+
+/// Runs the host tests and counts each of them from libtest's lines.
+fn cargo_test(tally: &mut Tally) -> Result<()> {
+    let arguments = ["test", "--workspace", "--no-fail-fast"];
+    println!("cargo {}", arguments.join(" "));
+    let start = Instant::now();
+    let mut child = cargo(&arguments).stdout(Stdio::piped()).spawn().context("starting cargo")?;
+    let (mut passed, mut failed) = (0, Vec::new());
+    for line in BufReader::new(child.stdout.take().context("cargo's stdout")?).lines() {
+        let line = line?;
+        match outcome(&line) {
+            Some((_, true)) => passed += 1,
+            Some((name, false)) => failed.push(name.to_owned()),
+            // Of the rest, only what explains a failure.
+            None if !failed.is_empty() => println!("{line}"),
+            None => {}
+        }
+    }
+    let status = child.wait()?;
+    tally.passed += passed;
+    println!("ok      {passed} host tests ({:.1} s)", start.elapsed().as_secs_f64());
+    let explained = !failed.is_empty();
+    tally.failed.extend(failed);
+    if !status.success() && !explained {
+        tally.failed.push("cargo test: something did not build or died".to_owned());
+    }
+    Ok(())
+}
+
+/// The name in a line of libtest's, and whether it passed; ignored tests have neither.
+fn outcome(line: &str) -> Option<(&str, bool)> {
+    let (name, verdict) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+    match verdict {
+        "ok" => Some((name, true)),
+        verdict if verdict.starts_with("FAILED") => Some((name, false)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_libtest_are_counted() {
+        assert_eq!(outcome("test a::b ... ok"), Some(("a::b", true)));
+        assert_eq!(outcome("test a::b - should panic ... ok"), Some(("a::b - should panic", true)));
+        assert_eq!(outcome("test a::b ... FAILED"), Some(("a::b", false)));
+        assert_eq!(outcome("test a::b ... ignored, boots Xen"), None);
+        assert_eq!(outcome("test result: ok. 2 passed; 0 failed"), None);
+    }
+}
