@@ -486,15 +486,19 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             if state.is_some() && self::state(Some(&now)) != self.state {
                 return Ok(Written::Overtaken);
             }
-            for (name, value) in entries {
+            // All on their way at once: a device's offer is a dozen nodes.
+            let changes = entries.iter().map(|(name, value)| async move {
                 let path = format!("{}/{name}", self.path);
                 match value {
-                    Some(value) => store.write(transaction, &path, value.as_bytes()).await?,
+                    Some(value) => store.write(transaction, &path, value.as_bytes()).await,
                     None => match store.remove(transaction, &path).await {
-                        Err(StoreError::NotFound) => {}
-                        other => other?,
+                        Err(StoreError::NotFound) => Ok(()),
+                        other => other,
                     },
                 }
+            });
+            for change in join_all(changes).await {
+                change?;
             }
             if let Some(state) = state {
                 store.write_text(transaction, &state_path, &(state as u8)).await?;
@@ -533,6 +537,15 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         self.frontend = None;
         self.refusal = None;
         self.patience_over = false;
+    }
+}
+
+impl<S: Store, T, B: Backend> Drop for Session<'_, S, T, B> {
+    /// Also where the bus itself is dropped.
+    fn drop(&mut self) {
+        if let Some(device) = self.device.take() {
+            self.bus.backend.disconnect(device);
+        }
     }
 }
 

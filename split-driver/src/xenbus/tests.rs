@@ -562,6 +562,17 @@ fn removed_and_made_again_behind_our_back() {
     host.assert_clean();
 }
 
+#[test]
+fn a_bus_that_is_dropped_gives_all_back() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.connect(3, 0);
+    assert_eq!(host.kind.live.get(), 1);
+    host.tasks = Tasks::new();
+    assert_eq!(host.kind.live.get(), 0);
+    assert_eq!(host.store.watches(US), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
