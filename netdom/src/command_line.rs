@@ -21,10 +21,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            bridge: DEFAULT_BRIDGE.into(),
-            level: LevelFilter::Info,
-        }
+        Self { bridge: DEFAULT_BRIDGE.into(), level: LevelFilter::Info }
     }
 }
 
@@ -57,16 +54,10 @@ impl fmt::Display for BadWord<'_> {
                 "\"{}\": a bridge's name is 1 to {BRIDGE_BYTES} printable characters",
                 word.escape_debug()
             ),
-            Self::Level(word) => write!(
-                formatter,
-                "\"{}\": the level is off, error, warn, info, debug or trace",
-                word.escape_debug()
-            ),
-            Self::Repeated(word) => write!(
-                formatter,
-                "\"{}\" contradicts an earlier word",
-                word.escape_debug()
-            ),
+            Self::Level(word) => {
+                write!(formatter, "\"{}\": the level is off, error, warn, info, debug or trace", word.escape_debug())
+            }
+            Self::Repeated(word) => write!(formatter, "\"{}\" contradicts an earlier word", word.escape_debug()),
         }
     }
 }
@@ -79,9 +70,7 @@ pub fn parse(line: &str) -> (Options, Vec<BadWord<'_>>) {
     let mut bad = Vec::new();
     for word in line.split_ascii_whitespace() {
         let result = match word.split_once('=') {
-            Some(("bridge", name)) => {
-                bridge_name(word, name).and_then(|n| set(word, &mut bridge, n))
-            }
+            Some(("bridge", name)) => bridge_name(word, name).and_then(|n| set(word, &mut bridge, n)),
             Some(("log", name)) => name
                 .parse::<LevelFilter>()
                 .map_err(|_| BadWord::Level(word))
@@ -91,10 +80,8 @@ pub fn parse(line: &str) -> (Options, Vec<BadWord<'_>>) {
         bad.extend(result.err());
     }
     let defaults = Options::default();
-    let options = Options {
-        bridge: bridge.map_or(defaults.bridge, String::from),
-        level: level.unwrap_or(defaults.level),
-    };
+    let options =
+        Options { bridge: bridge.map_or(defaults.bridge, String::from), level: level.unwrap_or(defaults.level) };
     (options, bad)
 }
 
@@ -106,11 +93,7 @@ fn bridge_name<'a>(word: &'a str, name: &'a str) -> Result<&'a str, BadWord<'a>>
 }
 
 /// Takes a value once; the same one again does no harm.
-fn set<'a, T: PartialEq>(
-    word: &'a str,
-    place: &mut Option<T>,
-    value: T,
-) -> Result<(), BadWord<'a>> {
+fn set<'a, T: PartialEq>(word: &'a str, place: &mut Option<T>, value: T) -> Result<(), BadWord<'a>> {
     if place.as_ref().is_some_and(|known| *known != value) {
         return Err(BadWord::Repeated(word));
     }
@@ -126,28 +109,17 @@ mod tests {
 
     #[test]
     fn lines() {
-        let options = |bridge: &str, level| Options {
-            bridge: bridge.to_string(),
-            level,
-        };
+        let options = |bridge: &str, level| Options { bridge: bridge.to_string(), level };
         let info = LevelFilter::Info;
         let long = "x".repeat(65);
         let too_long = alloc::format!("bridge={long}");
         let table = [
             ("", options("xenbr0", info), vec![]),
             ("  \t ", options("xenbr0", info), vec![]),
-            (
-                "bridge=lan log=DEBUG",
-                options("lan", LevelFilter::Debug),
-                vec![],
-            ),
+            ("bridge=lan log=DEBUG", options("lan", LevelFilter::Debug), vec![]),
             ("bridge=a=b", options("a=b", info), vec![]),
             ("bridge=lan bridge=lan", options("lan", info), vec![]),
-            (
-                "bridge=lan bridge=dmz",
-                options("lan", info),
-                vec![BadWord::Repeated("bridge=dmz")],
-            ),
+            ("bridge=lan bridge=dmz", options("lan", info), vec![BadWord::Repeated("bridge=dmz")]),
             (
                 "bridge= log=loud quiet root=/dev/xvda",
                 options("xenbr0", info),
@@ -158,16 +130,8 @@ mod tests {
                     BadWord::Unknown("root=/dev/xvda"),
                 ],
             ),
-            (
-                "bridge=é",
-                options("xenbr0", info),
-                vec![BadWord::Bridge("bridge=é")],
-            ),
-            (
-                &too_long,
-                options("xenbr0", info),
-                vec![BadWord::Bridge(&too_long)],
-            ),
+            ("bridge=é", options("xenbr0", info), vec![BadWord::Bridge("bridge=é")]),
+            (&too_long, options("xenbr0", info), vec![BadWord::Bridge(&too_long)]),
         ];
         for (line, expected, bad) in table {
             assert_eq!(parse(line), (expected, bad), "{line:?}");
@@ -177,11 +141,7 @@ mod tests {
     #[test]
     fn only_an_unknown_word_is_passed_over() {
         assert!(!BadWord::Unknown("x").is_fatal());
-        for bad in [
-            BadWord::Bridge("x"),
-            BadWord::Level("x"),
-            BadWord::Repeated("x"),
-        ] {
+        for bad in [BadWord::Bridge("x"), BadWord::Level("x"), BadWord::Repeated("x")] {
             assert!(bad.is_fatal());
         }
     }

@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use core::future::pending;
 use domain::Domain;
 use netdom::command_line;
 use netdom::packet::Pool;
@@ -39,19 +40,13 @@ async fn main(environment: Environment) {
             return;
         }
     };
-    let kind = match Requests::new(store.clone()).await {
-        Ok(requests) => serve(environment, store, requests).await,
-        Err(error) => {
-            log::error!("control/shutdown cannot be watched: {error:?}");
-            return;
-        }
-    };
+    let kind = serve(environment, store).await;
     log::info!("{kind:?} as asked");
     shutdown::finish(kind);
 }
 
 /// Serves until the toolstack asks for an end.
-async fn serve(environment: Environment, store: Client, mut requests: Requests<Client>) -> Kind {
+async fn serve(environment: Environment, store: Client) -> Kind {
     let (options, bad) = command_line::parse(environment.command_line);
     log::set_max_level(options.level);
     for word in &bad {
@@ -62,21 +57,32 @@ async fn serve(environment: Environment, store: Client, mut requests: Requests<C
         let text: String = bad.iter().map(|word| format!("{word}; ")).collect();
         complain(&store, text.trim_end_matches("; ")).await;
         log::error!("not started; correct the command line and create the domain anew");
-        return requests.requested().await;
+        return asked_to_end(&store).await;
     }
     let pages = POOL_PAGES.min(memory::usage().free_frames / 2);
     let pool = match Pages::new(pages) {
         Ok(pages) => Pool::new(Box::new(pages)),
         Err(_) => {
             complain(&store, "no memory for packets: give the domain more").await;
-            return requests.requested().await;
+            return asked_to_end(&store).await;
         }
     };
     let domain = Rc::new(Domain::new(store, pool, options));
-    domain.start().await;
-    let kind = requests.requested().await;
+    runtime::spawn(Rc::clone(&domain).start());
+    let kind = asked_to_end(domain.store()).await;
     domain.stop().await;
     kind
+}
+
+/// Waits until the toolstack asks for an end.
+async fn asked_to_end(store: &Client) -> Kind {
+    match Requests::new(store.clone()).await {
+        Ok(mut requests) => requests.requested().await,
+        Err(error) => {
+            log::error!("control/shutdown cannot be watched: {error:?}; only xl destroy ends this domain");
+            pending().await
+        }
+    }
 }
 
 /// Puts what is wrong where the administrator looks: `data/error`.

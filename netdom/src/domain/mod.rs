@@ -56,12 +56,16 @@ impl Domain {
         }
     }
 
+    pub(crate) fn store(&self) -> &Client {
+        &self.store
+    }
+
     /// Starts all tasks; returns when the domain is ready: backends served, and the NIC up where there is one.
-    pub(crate) async fn start(self: &Rc<Self>) {
-        runtime::spawn(polling::run(Rc::clone(self)));
-        runtime::spawn(nic::run(Rc::clone(self)));
-        runtime::spawn(serve_vifs(Rc::clone(self)));
-        runtime::spawn(terminal::run(Rc::clone(self)));
+    pub(crate) async fn start(self: Rc<Self>) {
+        runtime::spawn(polling::run(Rc::clone(&self)));
+        runtime::spawn(nic::run(Rc::clone(&self)));
+        runtime::spawn(serve_vifs(Rc::clone(&self)));
+        runtime::spawn(terminal::run(Rc::clone(&self)));
         self.devices_seen.wait().await;
         let nic = match &*self.nic.borrow() {
             Some(nic) => format!("{} on bridge {}", nic.name(), self.options.bridge),
@@ -71,7 +75,7 @@ impl Domain {
         log::info!("ready in {milliseconds} ms: {nic}, backends served");
         let ready = format!("{milliseconds} ms: {nic}");
         crate::write_node(&self.store, "data/ready", &ready).await;
-        runtime::spawn(report::run(Rc::clone(self)));
+        runtime::spawn(report::run(self));
     }
 
     /// Quiets the hardware, for the domain's end.

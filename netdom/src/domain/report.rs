@@ -55,7 +55,9 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
     }
     for (device, vif) in domain.netback.vifs() {
         if let Some(statistics) = path.vif_statistics(vif) {
-            ports.push((format!("vif{device}"), line(&statistics)));
+            // As Linux names it, but for the dot, which no node's name may have.
+            let name = format!("vif{}-{}", device.frontend.0, device.handle);
+            ports.push((name, line(&statistics)));
         }
     }
     ports

@@ -15,6 +15,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use futures_util::future::{join, join4};
 use split_driver::store::{Store, StoreError, Transaction, Watch};
 use xen_pv_sys::DomainId;
 use xen_pv_sys::io::pciif::XEN_PCI_MAGIC;
@@ -23,6 +24,8 @@ use xen_pv_sys::io::pciif::XEN_PCI_MAGIC;
 const FRONTEND: &str = "device/pci/0";
 /// pciback has 32 slots of 8 functions on its virtual bus.
 const MAX_DEVICES: u32 = 256;
+/// [`state::INITIALISED`] as it stands in the store.
+const INITIALISED_TEXT: &str = "3";
 /// How long to wait before a store that refused is asked again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -98,13 +101,20 @@ fn parse_address(text: &str) -> Option<PciAddress> {
 }
 
 impl<S: Store> Frontend<S> {
-    /// Watches for what the toolstack passes to this domain. Returns at once, whether there is anything or not.
+    /// Watches for what the toolstack passes to this domain, and begins the handshake where it passed something at the domain's
+    /// creation. Does not wait for pciback.
     ///
     /// # Errors
     /// What the store answers.
     pub async fn new(store: S) -> Result<Self, PciError> {
-        let watch = store.watch("device/pci").await?;
-        Ok(Self { store, watch, link: None, queue: VecDeque::new() })
+        let path = format!("{FRONTEND}/backend");
+        // Requests that do not depend on each other go out together: each costs a turn of the store's domain.
+        let (watch, backend) = join(store.watch("device/pci"), read_text(&store, &path)).await;
+        let mut frontend = Self { store, watch: watch?, link: None, queue: VecDeque::new() };
+        if let Some(backend) = backend? {
+            frontend.open(backend).await?;
+        }
+        Ok(frontend)
     }
 
     /// How many devices the toolstack lists for this domain now; 0 where it passed none.
@@ -150,14 +160,16 @@ impl<S: Store> Frontend<S> {
 
     /// Takes one step. True where something was done, false where there is nothing to do until the store changes.
     async fn advance(&mut self) -> Result<bool, PciError> {
-        let backend = read_text(&self.store, &format!("{FRONTEND}/backend")).await?;
+        let path = format!("{FRONTEND}/backend");
         let Some(link) = &self.link else {
-            return match backend {
-                Some(backend) => self.open(backend).await,
+            return match read_text(&self.store, &path).await? {
+                Some(backend) => self.open(backend).await.map(|()| true),
                 None => Ok(false),
             };
         };
-        let theirs = read_number(&self.store, &format!("{}/state", link.backend)).await?;
+        let state_path = format!("{}/state", link.backend);
+        let (backend, theirs) = join(read_text(&self.store, &path), read_number(&self.store, &state_path)).await;
+        let (backend, theirs) = (backend?, theirs?);
         let gone = backend.as_deref() != Some(link.backend.as_str()) || theirs.is_none();
         if gone {
             // First the devices, whose events go out before this is called again; then the link itself.
@@ -205,33 +217,39 @@ impl<S: Store> Frontend<S> {
     }
 
     /// Publishes a page and a channel.
-    async fn open(&mut self, backend: String) -> Result<bool, PciError> {
-        let watch = self.store.watch(&format!("{backend}/state")).await?;
-        let domain = read_number(&self.store, &format!("{FRONTEND}/backend-id"))
-            .await?
-            .and_then(|id| u16::try_from(id).ok())
-            .map(DomainId)
-            .ok_or(StoreError::Malformed)?;
+    async fn open(&mut self, backend: String) -> Result<(), PciError> {
+        let (path, id_path) = (format!("{backend}/state"), format!("{FRONTEND}/backend-id"));
+        let (watch, domain) = join(self.store.watch(&path), read_number(&self.store, &id_path)).await;
+        let domain = domain?.and_then(|id| u16::try_from(id).ok()).map(DomainId).ok_or(StoreError::Malformed)?;
         let page = Rc::new(Page::new()?);
         let grant = grants::grant_access(domain, page, false)?;
-        let bus = Bus::new(grant, events::alloc_unbound(domain)?);
+        let bus = Rc::new(Bus::new(grant, events::alloc_unbound(domain)?));
         let (reference, port) = bus.published();
-        for (node, value) in [
-            ("pci-op-ref", reference.to_string()),
-            ("event-channel", port.to_string()),
-            ("magic", XEN_PCI_MAGIC.to_string()),
-        ] {
-            let path = format!("{FRONTEND}/{node}");
-            self.store.write(Transaction::NONE, &path, value.as_bytes()).await?;
+        self.link = Some(Link { backend, watch: watch?, bus, state: state::INITIALISED, devices: Vec::new() });
+        // The store takes a connection's requests in their order, so the state is written last.
+        let (reference, port) = (reference.to_string(), port.to_string());
+        let (reference, port, magic, state) = join4(
+            self.write("pci-op-ref", &reference),
+            self.write("event-channel", &port),
+            self.write("magic", XEN_PCI_MAGIC),
+            self.write("state", INITIALISED_TEXT),
+        )
+        .await;
+        if let Err(error) = reference.and(port).and(magic).and(state) {
+            self.link = None;
+            return Err(error.into());
         }
-        self.link = Some(Link { backend, watch, bus: Rc::new(bus), state: state::INITIALISING, devices: Vec::new() });
-        self.set_state(state::INITIALISED).await?;
-        Ok(true)
+        Ok(())
+    }
+
+    /// Writes a node of our directory.
+    async fn write(&self, node: &str, value: &str) -> Result<(), StoreError> {
+        let path = format!("{FRONTEND}/{node}");
+        self.store.write(Transaction::NONE, &path, value.as_bytes()).await
     }
 
     async fn set_state(&mut self, state: u32) -> Result<(), PciError> {
-        let path = format!("{FRONTEND}/state");
-        self.store.write(Transaction::NONE, &path, state.to_string().as_bytes()).await?;
+        self.write("state", &state.to_string()).await?;
         if let Some(link) = &mut self.link {
             link.state = state;
         }
@@ -247,16 +265,17 @@ impl<S: Store> Frontend<S> {
         let count = read_number(&self.store, &format!("{backend}/num_devs")).await?.unwrap_or(0).min(MAX_DEVICES);
         let mut listed = Vec::new();
         for index in 0..count {
+            let (path, state_path) = (format!("{backend}/vdev-{index}"), format!("{backend}/state-{index}"));
+            let (text, state) = join(read_text(&self.store, &path), read_number(&self.store, &state_path)).await;
             // Without a `vdev-N`, pciback has not taken the device up.
-            let path = format!("{backend}/vdev-{index}");
-            let Some(text) = read_text(&self.store, &path).await? else {
+            let Some(text) = text? else {
                 continue;
             };
             let Some(address) = parse_address(&text) else {
                 log::warn!("pcifront: {path} is not an address: {text:?}");
                 continue;
             };
-            let state = read_number(&self.store, &format!("{backend}/state-{index}")).await?.unwrap_or(0);
+            let state = state?.unwrap_or(0);
             listed.push((address, state));
         }
         Ok(listed)

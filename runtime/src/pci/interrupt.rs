@@ -1,6 +1,6 @@
 //! A passed-through device's interrupts, as event channels: MSI-X, MSI, INTx. Safe code. Floor 2.
 
-use super::config::{self, CAPABILITY_MSI, ConfigSpace, INTERRUPT_LINE, Width};
+use super::config::{self, CAPABILITY_MSI, ConfigSpace, INTERRUPT_LINE, Msix, Width};
 use super::operation::{Bus, Operation};
 use super::{PciAddress, PciError};
 use crate::events::{self, Channel};
@@ -77,9 +77,10 @@ pub(super) async fn enable(
     config: &impl ConfigSpace,
     bus: &Bus,
     address: PciAddress,
+    msix: Option<Msix>,
     wanted: usize,
 ) -> Result<Interrupts, PciError> {
-    if let Some(msix) = config::read_msix(config).await? {
+    if let Some(msix) = msix {
         let most = usize::from(msix.entries).min(SH_INFO_MAX_VEC);
         let vectors = u16::try_from(wanted.clamp(1, most)).unwrap_or(1);
         for count in [vectors, 1] {

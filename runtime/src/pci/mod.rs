@@ -17,7 +17,7 @@ pub use pci_types::device_type::DeviceType;
 use crate::mmio::MmioRegion;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use config::{ConfigSpace, Width};
+use config::{ConfigSpace, Msix, Width};
 use core::cell::Cell;
 use core::fmt;
 use core::ops::Range;
@@ -141,6 +141,8 @@ struct Inner {
     bus: Rc<Bus>,
     interrupts: Rc<Cell<Option<InterruptKind>>>,
     enabled: Rc<Cell<bool>>,
+    /// The MSI-X capability, once it was looked for.
+    msix: Rc<Cell<Option<Option<Msix>>>>,
 }
 
 impl ConfigSpace for Inner {
@@ -154,6 +156,16 @@ impl ConfigSpace for Inner {
 }
 
 impl Inner {
+    /// The MSI-X capability, where the device has one. Looked for once: a walk through the list costs pciback a turn for each entry.
+    async fn msix(&self) -> Result<Option<Msix>, PciError> {
+        if let Some(known) = self.msix.get() {
+            return Ok(known);
+        }
+        let found = config::read_msix(self).await?;
+        self.msix.set(Some(found));
+        Ok(found)
+    }
+
     /// Takes interrupts and DMA from the device. Errors are of no use to anyone: the device may be gone already.
     async fn disable(&self) {
         if let Some(kind) = self.interrupts.take()
@@ -172,8 +184,14 @@ impl Inner {
 impl Device {
     /// Asks the device at `address` who it is.
     async fn probe(bus: Rc<Bus>, address: PciAddress) -> Result<Self, PciError> {
-        let mut inner =
-            Inner { address, id: DeviceId::new(0, 0), bus, interrupts: Rc::default(), enabled: Rc::default() };
+        let mut inner = Inner {
+            address,
+            id: DeviceId::new(0, 0),
+            bus,
+            interrupts: Rc::default(),
+            enabled: Rc::default(),
+            msix: Rc::default(),
+        };
         let identity = inner.read(config::IDENTITY, Width::Double).await?;
         // What answers for a device that is not there: no vendor has either number.
         if matches!(identity & 0xffff, 0 | 0xffff) {
@@ -247,7 +265,7 @@ impl Device {
             None => return Err(unusable(0, 0)),
         };
         let length = usize::try_from(size).map_err(|_| unusable(address, size))?;
-        let holes: Vec<Range<usize>> = match config::read_msix(inner).await? {
+        let holes: Vec<Range<usize>> = match inner.msix().await? {
             Some(msix) => msix.pages_in(index, PAGE_SIZE).collect(),
             None => Vec::new(),
         };
@@ -261,7 +279,7 @@ impl Device {
     /// What the last of the three ways met.
     pub async fn enable_interrupts(&self, wanted: usize) -> Result<Interrupts, PciError> {
         let inner = self.inner()?;
-        let interrupts = interrupt::enable(inner, &inner.bus, inner.address, wanted).await?;
+        let interrupts = interrupt::enable(inner, &inner.bus, inner.address, inner.msix().await?, wanted).await?;
         inner.interrupts.set(Some(interrupts.kind()));
         Ok(interrupts)
     }
