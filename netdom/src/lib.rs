@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod command_line;
+pub mod credit;
 pub mod datapath;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fakes;
@@ -13,3 +14,4 @@ pub mod nic;
 pub mod offload;
 pub mod packet;
 pub mod statistics;
+pub mod switch;

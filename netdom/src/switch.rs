@@ -1,0 +1,412 @@
+//! A learning switch: any number of ports on any number of bridges, one table. Pure. Floor 3.
+//!
+//! Each frame costs two look-ups, however many ports there are. The table is bounded as a whole and for each port: a guest that sends
+//! from ever new addresses pushes out its own entries and nobody else's. Nothing is allocated after [`Switch::new`] but for ports.
+
+use crate::nic::MacAddress;
+use alloc::string::String;
+use alloc::vec::Vec;
+use hashbrown::HashTable;
+use split_driver::time::{Duration, Instant};
+
+/// How long an address is remembered that is not heard of (IEEE 802.1D-2004, table 7-5).
+pub const AGEING: Duration = Duration::from_secs(300);
+/// Entries of the whole table, by default.
+pub const TABLE_ENTRIES: usize = 4096;
+/// Entries of a port towards one guest, which may be a bridge itself.
+pub const GUEST_ENTRIES: usize = 256;
+/// Entries of a port towards the wire.
+pub const WIRE_ENTRIES: usize = 2048;
+
+/// An entry heard of again so soon is not touched: most frames change nothing.
+const FRESH: Duration = Duration::from_secs(1);
+/// No entry: the end of a list.
+const NONE: u32 = u32::MAX;
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// It goes to one port, never the one it came from.
+    Port(u16),
+    /// It goes to all ports of the bridge but the one it came from: [`Switch::flood`].
+    Flood,
+    /// It goes nowhere.
+    Drop(Reason),
+}
+
+/// Why a frame goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The port it came from is on no bridge.
+    NoBridge,
+    /// Its source is a group or zero: no station sends such.
+    Source,
+    /// Its destination is reserved for the two ends of a link (IEEE 802.1D-2004, table 7-10).
+    LinkLocal,
+    /// Its destination is where it came from.
+    SamePort,
+}
+
+/// Why a port cannot be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddError {
+    /// It is on a bridge already.
+    Exists(u16),
+    /// There are 65,536 bridges.
+    Bridges,
+}
+
+/// Whether an address is a group's, broadcast among them.
+pub const fn is_group(address: MacAddress) -> bool {
+    address[0] & 1 != 0
+}
+
+/// Whether an address is one of 01-80-C2-00-00-00 to -0F, which no bridge passes on.
+pub const fn is_link_local(address: MacAddress) -> bool {
+    matches!(address, [0x01, 0x80, 0xc2, 0x00, 0x00, last] if last < 0x10)
+}
+
+struct Entry {
+    address: MacAddress,
+    bridge: u16,
+    port: u16,
+    heard: Instant,
+    /// The neighbours in the port's list, by age.
+    older: u32,
+    newer: u32,
+}
+
+struct Port {
+    bridge: u16,
+    limit: usize,
+    count: usize,
+    oldest: u32,
+    newest: u32,
+}
+
+#[derive(Default)]
+struct Bridge {
+    name: String,
+    members: Vec<u16>,
+}
+
+/// The switch.
+pub struct Switch {
+    key: [u64; 2],
+    ageing: Duration,
+    capacity: usize,
+    bridges: Vec<Bridge>,
+    /// By number.
+    ports: Vec<Option<Port>>,
+    entries: Vec<Entry>,
+    /// Entries not in use.
+    free: Vec<u32>,
+    index: HashTable<u32>,
+    /// Where to look next for an entry to give up when the table is full.
+    hand: u32,
+}
+
+impl Switch {
+    /// A switch without ports. `seed` is a number that guests do not know, so that none can choose addresses that collide.
+    /// Of `capacity`, at most 2^24 addresses are known at a time.
+    pub fn new(capacity: usize, ageing: Duration, seed: u64) -> Self {
+        let capacity = capacity.clamp(1, 1 << 24);
+        Self {
+            key: [seed ^ 0x9e37_79b9_7f4a_7c15, seed.rotate_left(32).wrapping_mul(0xd6e8_feb8_6659_fd93) | 1],
+            ageing,
+            capacity,
+            bridges: Vec::new(),
+            ports: Vec::new(),
+            entries: Vec::with_capacity(capacity),
+            free: Vec::with_capacity(capacity),
+            // Half empty, so that it never grows: what removals leave behind is then cleared in place.
+            index: HashTable::with_capacity(2 * capacity),
+            hand: 0,
+        }
+    }
+
+    /// Puts a port on the bridge of that name, which is made where there is none. It may have `limit` entries of the table.
+    ///
+    /// # Errors
+    /// [`AddError`].
+    pub fn add(&mut self, port: u16, bridge: &str, limit: usize) -> Result<(), AddError> {
+        if self.port(port).is_some() {
+            return Err(AddError::Exists(port));
+        }
+        let number = self
+            .bridges
+            .iter()
+            .position(|known| !known.members.is_empty() && known.name == bridge)
+            .or_else(|| self.bridges.iter().position(|known| known.members.is_empty()))
+            .unwrap_or(self.bridges.len());
+        let bridge_number = u16::try_from(number).map_err(|_| AddError::Bridges)?;
+        if number == self.bridges.len() {
+            self.bridges.push(Bridge::default());
+        }
+        if let Some(place) = self.bridges.get_mut(number) {
+            if place.members.is_empty() {
+                place.name = bridge.into();
+            }
+            place.members.push(port);
+        }
+        if self.ports.len() <= usize::from(port) {
+            self.ports.resize_with(usize::from(port) + 1, || None);
+        }
+        if let Some(place) = self.ports.get_mut(usize::from(port)) {
+            *place = Some(Port { bridge: bridge_number, limit: limit.max(1), count: 0, oldest: NONE, newest: NONE });
+        }
+        Ok(())
+    }
+
+    /// Takes a port off its bridge and forgets what was learnt there: no more work than the port's limit. False where there was none.
+    pub fn remove(&mut self, port: u16) -> bool {
+        if self.port(port).is_none() {
+            return false;
+        }
+        while let Some(oldest) = self.port(port).map(|state| state.oldest)
+            && oldest != NONE
+        {
+            self.forget(oldest);
+        }
+        if let Some(state) = self.ports.get_mut(usize::from(port)).and_then(Option::take)
+            && let Some(bridge) = self.bridges.get_mut(usize::from(state.bridge))
+        {
+            bridge.members.retain(|member| *member != port);
+        }
+        true
+    }
+
+    /// Learns where `source` is, and says where `destination` is. 802.1Q tags make no difference: a bridge is one network.
+    pub fn forward(&mut self, port: u16, destination: MacAddress, source: MacAddress, now: Instant) -> Forward {
+        let Some(bridge) = self.port(port).map(|state| state.bridge) else {
+            return Forward::Drop(Reason::NoBridge);
+        };
+        if is_group(source) || source == [0; 6] {
+            return Forward::Drop(Reason::Source);
+        }
+        if is_link_local(destination) {
+            return Forward::Drop(Reason::LinkLocal);
+        }
+        self.learn(port, bridge, source, now);
+        if is_group(destination) {
+            return Forward::Flood;
+        }
+        match self.find(bridge, destination) {
+            Some((number, entry)) if now.since(entry.heard) > self.ageing => {
+                self.forget(number);
+                Forward::Flood
+            }
+            Some((_, entry)) if entry.port == port => Forward::Drop(Reason::SamePort),
+            Some((_, entry)) => Forward::Port(entry.port),
+            None => Forward::Flood,
+        }
+    }
+
+    /// All ports on the bridge of `port`, itself among them.
+    pub fn members(&self, port: u16) -> &[u16] {
+        self.port(port)
+            .and_then(|state| self.bridges.get(usize::from(state.bridge)))
+            .map_or(&[], |bridge| &bridge.members)
+    }
+
+    /// The ports that a frame from `port` goes to when it goes to all.
+    pub fn flood(&self, port: u16) -> impl Iterator<Item = u16> + '_ {
+        self.members(port).iter().copied().filter(move |member| *member != port)
+    }
+
+    /// The name of the bridge that `port` is on.
+    pub fn bridge(&self, port: u16) -> Option<&str> {
+        let state = self.port(port)?;
+        let bridge = self.bridges.get(usize::from(state.bridge))?;
+        Some(&bridge.name)
+    }
+
+    /// Addresses known, those too old among them that nobody asked for since.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether no address is known.
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Addresses known on one port.
+    pub fn learnt(&self, port: u16) -> usize {
+        self.port(port).map_or(0, |state| state.count)
+    }
+
+    fn port(&self, port: u16) -> Option<&Port> {
+        self.ports.get(usize::from(port))?.as_ref()
+    }
+
+    fn port_mut(&mut self, port: u16) -> Option<&mut Port> {
+        self.ports.get_mut(usize::from(port))?.as_mut()
+    }
+
+    fn entry_mut(&mut self, number: u32) -> Option<&mut Entry> {
+        self.entries.get_mut(number as usize)
+    }
+
+    fn find(&self, bridge: u16, address: MacAddress) -> Option<(u32, &Entry)> {
+        let entries = &self.entries;
+        let number =
+            *self.index.find(hash(self.key, bridge, address), |number| is_of(entries, *number, bridge, address))?;
+        Some((number, entries.get(number as usize)?))
+    }
+
+    fn learn(&mut self, port: u16, bridge: u16, source: MacAddress, now: Instant) {
+        let Some((number, entry)) = self.find(bridge, source) else {
+            self.insert(port, bridge, source, now);
+            return;
+        };
+        if entry.port == port {
+            if now.since(entry.heard) < FRESH {
+                return;
+            }
+            self.unlink(number);
+        } else {
+            // The station has moved; a full port gives up its oldest for it.
+            if self.is_full(port) {
+                self.forget_oldest(port);
+            }
+            self.unlink(number);
+            if let Some(entry) = self.entry_mut(number) {
+                entry.port = port;
+            }
+        }
+        self.link(number, now);
+    }
+
+    fn is_full(&self, port: u16) -> bool {
+        self.port(port).is_some_and(|state| state.count >= state.limit)
+    }
+
+    fn forget_oldest(&mut self, port: u16) {
+        if let Some(oldest) = self.port(port).map(|state| state.oldest)
+            && oldest != NONE
+        {
+            self.forget(oldest);
+        }
+    }
+
+    fn insert(&mut self, port: u16, bridge: u16, address: MacAddress, now: Instant) {
+        if self.is_full(port) || (self.index.len() >= self.capacity && self.learnt(port) > 0) {
+            self.forget_oldest(port);
+        } else if self.index.len() >= self.capacity {
+            self.forget_any();
+        }
+        let entry = Entry { address, bridge, port, heard: now, older: NONE, newer: NONE };
+        let number = match self.free.pop() {
+            Some(number) => {
+                if let Some(place) = self.entry_mut(number) {
+                    *place = entry;
+                }
+                number
+            }
+            None => {
+                // Below the capacity, which is below `NONE`.
+                let number = self.entries.len() as u32;
+                self.entries.push(entry);
+                number
+            }
+        };
+        let (key, entries) = (self.key, &self.entries);
+        let rehash = |number: &u32| match entries.get(*number as usize) {
+            Some(entry) => hash(key, entry.bridge, entry.address),
+            None => 0,
+        };
+        self.index.insert_unique(hash(key, bridge, address), number, rehash);
+        self.link(number, now);
+    }
+
+    /// Gives up the oldest entry of some port, in turn, for a port that has none while the table is full.
+    fn forget_any(&mut self) {
+        let count = u32::try_from(self.entries.len()).unwrap_or(NONE);
+        self.hand = if self.hand + 1 < count { self.hand + 1 } else { 0 };
+        if let Some(port) = self.entries.get(self.hand as usize).map(|entry| entry.port) {
+            self.forget_oldest(port);
+        }
+    }
+
+    fn forget(&mut self, number: u32) {
+        self.unlink(number);
+        let Some(entry) = self.entries.get(number as usize) else {
+            return;
+        };
+        let (bridge, address) = (entry.bridge, entry.address);
+        let (key, entries) = (self.key, &self.entries);
+        let place =
+            self.index.find_entry(hash(key, bridge, address), |number| is_of(entries, *number, bridge, address));
+        if let Ok(place) = place {
+            place.remove();
+            self.free.push(number);
+        }
+    }
+
+    /// Puts an entry at the new end of its port's list.
+    fn link(&mut self, number: u32, now: Instant) {
+        let Some(port) = self.entries.get(number as usize).map(|entry| entry.port) else {
+            return;
+        };
+        let Some(state) = self.port_mut(port) else {
+            return;
+        };
+        let newest = core::mem::replace(&mut state.newest, number);
+        if newest == NONE {
+            state.oldest = number;
+        }
+        state.count += 1;
+        if let Some(entry) = self.entry_mut(newest) {
+            entry.newer = number;
+        }
+        if let Some(entry) = self.entry_mut(number) {
+            entry.heard = now;
+            entry.older = newest;
+            entry.newer = NONE;
+        }
+    }
+
+    /// Takes an entry out of its port's list.
+    fn unlink(&mut self, number: u32) {
+        let Some(entry) = self.entries.get(number as usize) else {
+            return;
+        };
+        let (port, older, newer) = (entry.port, entry.older, entry.newer);
+        if let Some(entry) = self.entry_mut(older) {
+            entry.newer = newer;
+        }
+        if let Some(entry) = self.entry_mut(newer) {
+            entry.older = older;
+        }
+        if let Some(state) = self.port_mut(port) {
+            state.count = state.count.saturating_sub(1);
+            if state.oldest == number {
+                state.oldest = newer;
+            }
+            if state.newest == number {
+                state.newest = older;
+            }
+        }
+    }
+}
+
+fn is_of(entries: &[Entry], number: u32, bridge: u16, address: MacAddress) -> bool {
+    entries.get(number as usize).is_some_and(|entry| entry.address == address && entry.bridge == bridge)
+}
+
+/// Two folded multiplications by a secret: two multiplications are cheaper than SipHash, and a guest sees no hash and no collision.
+fn hash(key: [u64; 2], bridge: u16, address: MacAddress) -> u64 {
+    let [a, b, c, d, e, f] = address;
+    let [g, h] = bridge.to_le_bytes();
+    let word = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let fold = |left: u64, right: u64| {
+        let product = u128::from(left) * u128::from(right);
+        (product >> 64) as u64 ^ product as u64
+    };
+    let once = fold(word ^ key[0], key[1]);
+    fold(once ^ key[1], key[0] | 1)
+}
+
+#[cfg(test)]
+mod tests;
