@@ -102,6 +102,20 @@ impl<'a> Tasks<'a> {
         self.tasks.push((flag, Box::pin(task)));
     }
 
+    /// Polls once each who was woken. How many those were.
+    pub fn step(&mut self) -> usize {
+        let mut polls = 0;
+        self.tasks.retain_mut(|(flag, task)| {
+            if !flag.0.swap(false, Ordering::Relaxed) {
+                return true;
+            }
+            polls += 1;
+            let waker = Waker::from(flag.clone());
+            task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
+        });
+        polls
+    }
+
     /// Polls who was woken until nobody is. How many polls that took.
     ///
     /// # Panics
@@ -109,17 +123,9 @@ impl<'a> Tasks<'a> {
     pub fn run_until_stalled(&mut self) -> usize {
         let mut polls = 0;
         loop {
-            let before = polls;
-            self.tasks.retain_mut(|(flag, task)| {
-                if !flag.0.swap(false, Ordering::Relaxed) {
-                    return true;
-                }
-                polls += 1;
-                let waker = Waker::from(flag.clone());
-                task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
-            });
-            if polls == before {
-                return polls;
+            match self.step() {
+                0 => return polls,
+                more => polls += more,
             }
             assert!(polls < 1_000_000, "a task wakes itself for ever");
         }
