@@ -280,6 +280,11 @@ unsafe fn bind<T>(operation: u64, argument: &mut T) -> Result<(), XenError> {
     unsafe { hypercall::operation::<{ number::EVENT_CHANNEL_OP }, T>(operation, argument) }.map(|_| ())
 }
 
+/// Channels bound now, those that the runtime itself holds included.
+pub fn bound() -> usize {
+    BINDINGS.borrow().iter().flatten().count()
+}
+
 /// A channel for `remote` to bind to (`EVTCHNOP_alloc_unbound`).
 ///
 /// # Errors

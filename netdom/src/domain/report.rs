@@ -12,10 +12,19 @@ use core::fmt::Write;
 use netdom::nic::Nic;
 use netdom::statistics::{DropCause, PortStatistics};
 use runtime::time::{self, Duration};
+use runtime::{events, grants, memory};
 use split_driver::store::{Store, Transaction};
 
 /// How often nodes are written at most.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The name under which what the domain has on loan is kept beside the ports.
+const RESOURCES: &str = "resources";
+
+/// Where a port's line is, or that of the resources.
+fn node(name: &str) -> String {
+    if name == RESOURCES { format!("data/{name}") } else { format!("data/statistics/{name}") }
+}
 
 /// One port's counters as text: those of drops only where there were any.
 pub(super) fn line(statistics: &PortStatistics) -> String {
@@ -63,24 +72,42 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
     ports
 }
 
+/// What the domain has on loan now, as `name value` pairs: the same before a frontend came and after it went.
+pub(super) fn resources(domain: &Domain) -> String {
+    let usage = memory::usage();
+    let (requests, watches) = domain.store.live();
+    format!(
+        "free-pages {}, heap-pages {}, heap-bytes {}, mapped-pages {}, grants {}, ports {}, packet-pages-free {}, \
+         store-requests {requests}, watches {watches}",
+        usage.free_frames,
+        usage.heap_frames,
+        usage.heap_bytes,
+        usage.mapped_pages,
+        grants::in_use(),
+        events::bound(),
+        domain.path.borrow().pool().available(),
+    )
+}
+
 /// Writes what changed, once a second, and removes what is gone.
 pub(super) async fn run(domain: Rc<Domain>) {
     let mut written: BTreeMap<String, String> = BTreeMap::new();
     loop {
         time::sleep(INTERVAL).await;
-        let ports = ports(&domain);
+        let mut ports = ports(&domain);
+        ports.push((RESOURCES.into(), resources(&domain)));
         let gone: Vec<String> =
             written.keys().filter(|known| !ports.iter().any(|(name, _)| name == *known)).cloned().collect();
         for name in gone {
             written.remove(&name);
-            let path = format!("data/statistics/{name}");
+            let path = node(&name);
             if let Err(error) = domain.store.remove(Transaction::NONE, &path).await {
                 log::debug!("{path} not removed: {error:?}");
             }
         }
         for (name, text) in ports {
             if written.get(&name) != Some(&text) {
-                crate::write_node(&domain.store, &format!("data/statistics/{name}"), &text).await;
+                crate::write_node(&domain.store, &node(&name), &text).await;
                 written.insert(name, text);
             }
         }

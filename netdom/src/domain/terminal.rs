@@ -4,10 +4,10 @@ use super::{Domain, report};
 use alloc::format;
 use alloc::rc::Rc;
 use log::LevelFilter;
-use runtime::{console, memory, time};
+use runtime::{console, time};
 
 const HELP: &str = "stats        what each port counted
-memory       pages and heap
+memory       pages, heap, grants, ports, watches
 log LEVEL    what is logged: off, error, warn, info, debug, trace
 uptime       since the first instruction
 help         this
@@ -21,7 +21,7 @@ pub(super) async fn run(domain: Rc<Domain>) {
         match (words.next(), words.next()) {
             (None, _) => {}
             (Some("stats"), None) => statistics(&domain),
-            (Some("memory"), None) => memory_use(&domain),
+            (Some("memory"), None) => console::write(&format!("{}\n", report::resources(&domain))),
             (Some("uptime"), None) => {
                 console::write(&format!("{} ms\n", time::now().0 / 1_000_000));
             }
@@ -45,14 +45,5 @@ fn statistics(domain: &Domain) {
         pool.available(),
         pool.capacity(),
         console::dropped_lines()
-    ));
-}
-
-fn memory_use(domain: &Domain) {
-    let usage = memory::usage();
-    let (requests, watches) = domain.store.live();
-    console::write(&format!(
-        "{} pages, {} free; heap {} pages, {} bytes in use; {} pages mapped; store: {requests} requests, {watches} watches\n",
-        usage.total_pages, usage.free_frames, usage.heap_frames, usage.heap_bytes, usage.mapped_pages,
     ));
 }

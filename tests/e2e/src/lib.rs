@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod cases;
+pub mod demo;
 pub mod netdom;
 pub mod stage;
 pub mod traffic;

@@ -84,7 +84,8 @@ impl<'lab> Netdom<'lab> {
             format!("{name} did not become ready; its console:\n{console}")
         })?;
         let created = started.elapsed();
-        let milliseconds = said.trim().parse().with_context(|| format!("{node} says '{said}'"))?;
+        let milliseconds =
+            said.split(' ').next().unwrap_or_default().parse().with_context(|| format!("{node} says '{said}'"))?;
         Ok(Self { lab, name, id, created, ready: Duration::from_millis(milliseconds) })
     }
 
@@ -104,15 +105,13 @@ impl<'lab> Netdom<'lab> {
     /// All that it has on loan now, by name: pages, grants, ports, heap, nodes.
     ///
     /// # Errors
-    /// Where it does not answer on its console.
+    /// Where it has not said so, or in other words.
     pub fn resources(&self) -> Result<Resources> {
-        let text = self.lab.must(&format!("xenstore-ls -f /local/domain/{}/data/resources", self.id))?;
+        let text = self.node("data/resources")?;
         let mut named = BTreeMap::new();
-        for line in text.lines() {
-            let Some((path, value)) = line.split_once(" = ") else { continue };
-            let name = path.rsplit('/').next().unwrap_or_default();
-            let value = value.trim_matches('"');
-            named.insert(name.to_owned(), value.parse().with_context(|| format!("{path} says '{value}'"))?);
+        for pair in text.split(", ") {
+            let (name, value) = pair.split_once(' ').with_context(|| format!("data/resources says '{text}'"))?;
+            named.insert(name.to_owned(), value.parse().with_context(|| format!("data/resources says '{text}'"))?);
         }
         let nodes = self.lab.must(&format!("xenstore-ls -f /local/domain/{}/backend | wc -l", self.id))?;
         named.insert("backend-nodes".to_owned(), nodes.trim().parse()?);

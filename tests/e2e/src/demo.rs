@@ -1,0 +1,107 @@
+//! The main job, shown: two Linux guests get their network from netdom. Host.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lab::{Nic, Row};
+
+use crate::cases::Scene;
+use crate::stage::{Images, Stage, lease, vif};
+use crate::traffic::{self, Shell};
+
+/// How much each transfer carries.
+const MEBIBYTES: u32 = 64;
+
+/// What is told while the demo runs, and its end.
+pub trait Audience {
+    /// What happens now.
+    fn step(&self, what: &str);
+    /// What it came to.
+    fn done(&self, outcome: &str);
+}
+
+/// One line of the table at the end.
+pub struct Line {
+    /// What.
+    pub name: &'static str,
+    /// How much, with its unit.
+    pub value: String,
+}
+
+/// Runs the demo; gives the table.
+///
+/// # Errors
+/// The first thing that was not right.
+pub fn run(row: Row, images: &Images, audience: &dyn Audience) -> Result<Vec<Line>> {
+    let mut table = Vec::new();
+    let mut line = |name, value| table.push(Line { name, value });
+    audience.step(&format!("booting Xen {} and a Linux dom0 under QEMU", row.xen()));
+    let stage = Stage::boot(row, images, vec![Nic::wired(0)])?;
+    audience.done(&format!("dom0 answers after {:.1} s", stage.lab.boot_time.as_secs_f64()));
+
+    audience.step("xl create netdom, which owns the NIC; two Linux guests with backend=netdom");
+    let scene = Scene::set(&stage)?;
+    let created = format!("{} ms", scene.netdom.created.as_millis());
+    audience.done(&format!("leases by DHCP: {} and {}", scene.a_address, scene.b_address));
+    line("`xl create` to ready", created);
+    line("its first instruction to ready", format!("{} ms", scene.netdom.ready.as_millis()));
+
+    audience.step("1,000 pings to the wire");
+    let ping = traffic::ping(&scene.a, &scene.peer(), 1000, 0, 56)?;
+    audience.done(&format!("none lost, median {:.2} ms", ping.median_us / 1e3));
+    line(
+        "round trip to the wire",
+        format!("median {:.2} ms, 99th percentile {:.2} ms", ping.median_us / 1e3, ping.p99_us / 1e3),
+    );
+
+    transfers(&scene, audience, &mut line)?;
+    unplug_and_plug(&scene, audience)?;
+
+    let memory = stage.lab.must("xl list netdom | awk 'END { print $3 }'")?;
+    line("memory", format!("{} MiB", memory.trim()));
+    line("image", format!("{} KiB", std::fs::metadata(&images.netdom)?.len() / 1024));
+    line("dropped packets", drops(&scene)?);
+    Ok(table)
+}
+
+fn transfers(scene: &Scene<'_>, audience: &dyn Audience, line: &mut impl FnMut(&'static str, String)) -> Result<()> {
+    let mut transfer = |name, direction, host: &str| -> Result<()> {
+        audience.step(&format!("{MEBIBYTES} MiB of {name}"));
+        let transfer = traffic::tcp(&scene.a, direction, host, MEBIBYTES)?;
+        audience.done(&format!("checksums equal, {:.0} Mbit/s", transfer.mbit_per_second));
+        line(name, format!("{:.0} Mbit/s", transfer.mbit_per_second));
+        Ok(())
+    };
+    transfer("TCP to the wire", "send", &scene.peer())?;
+    transfer("TCP from the wire", "receive", &scene.peer())?;
+    traffic::serve(&scene.b)?;
+    transfer("TCP from guest to guest", "send", &scene.b_address)?;
+    transfer("TCP back", "receive", &scene.b_address)?;
+    scene.b.stop("serve")
+}
+
+fn unplug_and_plug(scene: &Scene<'_>, audience: &dyn Audience) -> Result<()> {
+    let lab = &scene.stage.lab;
+    audience.step("unplugging a guest's vif and plugging it again");
+    let started = Instant::now();
+    lab.must("xl network-detach a 0")?;
+    let gone = format!("! xenstore-exists {}", scene.netdom.backend(scene.a.id(), 0));
+    lab.wait_until(&gone, Duration::from_secs(30)).context("netdom kept the device's directory")?;
+    lab.must(&format!("xl network-attach a {}", vif("netdom", 1).replace(',', " ")))?;
+    scene.a.sh("for i in $(seq 500); do test -e /sys/class/net/eth0 && exit 0; usleep 20000; done; exit 1")?;
+    let address = lease(&scene.a, "eth0")?;
+    ensure!(address == scene.a_address, "{address} was leased in place of {}", scene.a_address);
+    traffic::ping(&scene.a, &scene.peer(), 20, 0, 56)?;
+    audience.done(&format!("back after {:.1} s, with the same address", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// What netdom says it dropped, all ports together.
+fn drops(scene: &Scene<'_>) -> Result<String> {
+    let id = scene.netdom.id;
+    // Statistics are written at most once a second.
+    scene.stage.lab.must("sleep 2")?;
+    let text = scene.stage.lab.must(&format!("xenstore-ls -f /local/domain/{id}/data/statistics"))?;
+    let dropped: Vec<&str> = text.lines().filter(|line| line.contains("drop")).collect();
+    Ok(if dropped.is_empty() { "none".to_owned() } else { dropped.join("; ") })
+}
