@@ -54,10 +54,7 @@ impl Config {
             ipv4: Ipv4Addr::new(10, second, 0, 1),
             prefix: 16,
             ipv6: vec![
-                (
-                    Ipv6Addr::new(0xfd09, u16::from(subnet), 0, 0, 0, 0, 0, 1),
-                    64,
-                ),
+                (Ipv6Addr::new(0xfd09, u16::from(subnet), 0, 0, 0, 0, 0, 1), 64),
                 (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 64),
             ],
             mtu: 1500,

@@ -53,12 +53,7 @@ pub(crate) struct MemoryDevice {
 
 impl MemoryDevice {
     pub(crate) fn new(mtu: usize) -> Self {
-        Self {
-            inbox: Frames::default(),
-            outbox: Frames::default(),
-            credit: 0,
-            mtu,
-        }
+        Self { inbox: Frames::default(), outbox: Frames::default(), credit: 0, mtu }
     }
 }
 
@@ -68,16 +63,8 @@ impl Device for MemoryDevice {
 
     fn receive(&mut self, _now: Instant) -> Option<(Received<'_>, Transmit<'_>)> {
         let range = self.inbox.pop()?;
-        let Self {
-            inbox,
-            outbox,
-            credit,
-            ..
-        } = self;
-        Some((
-            Received(inbox.bytes.get(range).unwrap_or_default()),
-            Transmit { outbox, credit },
-        ))
+        let Self { inbox, outbox, credit, .. } = self;
+        Some((Received(inbox.bytes.get(range).unwrap_or_default()), Transmit { outbox, credit }))
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Transmit<'_>> {

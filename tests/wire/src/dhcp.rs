@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use smoltcp::wire::{
-    DHCP_SERVER_PORT, DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress, IpCidr,
-    Ipv4Cidr,
+    DHCP_SERVER_PORT, DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress, IpCidr, Ipv4Cidr,
 };
 
 /// UDP port of the server.
@@ -62,10 +61,7 @@ impl DhcpServer {
         let packet = DhcpPacket::new_checked(message).ok()?;
         let request = DhcpRepr::parse(&packet).ok()?;
         let mac = request.client_hardware_address.0;
-        if request
-            .server_identifier
-            .is_some_and(|server| server != self.address)
-        {
+        if request.server_identifier.is_some_and(|server| server != self.address) {
             return None;
         }
         let kind = match request.message_type {
@@ -79,9 +75,7 @@ impl DhcpServer {
         };
         let lease = self.lease(mac)?;
         let wanted = request.requested_ip.unwrap_or(request.client_ip);
-        let refused = request.message_type == DhcpMessageType::Request
-            && wanted != lease
-            && !wanted.is_unspecified();
+        let refused = request.message_type == DhcpMessageType::Request && wanted != lease && !wanted.is_unspecified();
         let kind = if refused { DhcpMessageType::Nak } else { kind };
         self.encode(&request, kind, lease)
     }
@@ -93,11 +87,7 @@ impl DhcpServer {
         let lease = match self.config.fixed.get(&mac) {
             Some(fixed) => *fixed,
             None => (0..self.config.count)
-                .filter_map(|index| {
-                    u32::from(self.config.first)
-                        .checked_add(index)
-                        .map(Ipv4Addr::from)
-                })
+                .filter_map(|index| u32::from(self.config.first).checked_add(index).map(Ipv4Addr::from))
                 .find(|candidate| !self.is_taken(*candidate))?,
         };
         self.leases.insert(mac, lease);
@@ -107,25 +97,13 @@ impl DhcpServer {
     fn is_taken(&self, address: Ipv4Addr) -> bool {
         address == self.address
             || self.declined.contains(&address)
-            || self
-                .leases
-                .values()
-                .chain(self.config.fixed.values())
-                .any(|taken| *taken == address)
+            || self.leases.values().chain(self.config.fixed.values()).any(|taken| *taken == address)
     }
 
-    fn encode(
-        &self,
-        request: &DhcpRepr<'_>,
-        kind: DhcpMessageType,
-        lease: Ipv4Addr,
-    ) -> Option<Vec<u8>> {
+    fn encode(&self, request: &DhcpRepr<'_>, kind: DhcpMessageType, lease: Ipv4Addr) -> Option<Vec<u8>> {
         let positive = kind != DhcpMessageType::Nak;
         let leases = positive && request.message_type != DhcpMessageType::Inform;
-        let mtu = [DhcpOption {
-            kind: OPTION_MTU,
-            data: &self.mtu,
-        }];
+        let mtu = [DhcpOption { kind: OPTION_MTU, data: &self.mtu }];
         let reply = DhcpRepr {
             message_type: kind,
             transaction_id: request.transaction_id,
@@ -147,17 +125,11 @@ impl DhcpServer {
             lease_duration: leases.then_some(self.config.lease_seconds),
             renew_duration: None,
             rebind_duration: None,
-            additional_options: if positive && self.config.announce_mtu {
-                &mtu
-            } else {
-                &[]
-            },
+            additional_options: if positive && self.config.announce_mtu { &mtu } else { &[] },
         };
         // BOOTP relays and some clients want at least the 300 bytes of the old messages.
         let mut bytes = vec![0; reply.buffer_len().max(300)];
-        reply
-            .emit(&mut DhcpPacket::new_unchecked(bytes.as_mut_slice()))
-            .ok()?;
+        reply.emit(&mut DhcpPacket::new_unchecked(bytes.as_mut_slice())).ok()?;
         Some(bytes)
     }
 }

@@ -8,6 +8,7 @@
 mod config;
 mod device;
 mod dhcp;
+mod gather;
 mod port;
 pub mod protocol;
 mod segment;
@@ -40,20 +41,11 @@ pub struct Wire {
 impl Wire {
     /// Listens on the sockets of `config` and serves them from a thread of its own.
     pub fn start(config: Config) -> io::Result<Self> {
-        let wake = Arc::new(EventFd::from_flags(
-            EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC,
-        )?);
+        let wake = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let (commands, receiver) = channel();
         let mut stack = Stack::new(&config, receiver, Arc::clone(&wake))?;
-        let thread = std::thread::Builder::new()
-            .name("wire".into())
-            .spawn(move || stack.run())?;
-        Ok(Self {
-            commands,
-            wake,
-            thread: Some(thread),
-            config,
-        })
+        let thread = std::thread::Builder::new().name("wire".into()).spawn(move || stack.run())?;
+        Ok(Self { commands, wake, thread: Some(thread), config })
     }
 
     /// What the wire was started with.

@@ -102,9 +102,7 @@ impl Port {
         match stream.read(space) {
             Ok(0) => return self.disconnect(),
             Ok(length) => self.filled += length,
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 return;
             }
             Err(_) => return self.disconnect(),
@@ -135,8 +133,7 @@ impl Port {
             self.dropped += 1;
             return;
         }
-        self.output
-            .extend_from_slice(&(frame.len() as u32).to_be_bytes());
+        self.output.extend_from_slice(&(frame.len() as u32).to_be_bytes());
         self.output.extend_from_slice(frame);
     }
 

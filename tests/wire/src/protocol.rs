@@ -162,13 +162,7 @@ impl Trailer {
     pub fn encode(&self) -> [u8; Self::LENGTH] {
         let mut bytes = Writer::<{ Self::LENGTH }>::new();
         bytes.put(&TRAILER_MAGIC);
-        for value in [
-            self.sent,
-            self.sent_digest,
-            self.received,
-            self.received_digest,
-            self.nanoseconds,
-        ] {
+        for value in [self.sent, self.sent_digest, self.received, self.received_digest, self.nanoseconds] {
             bytes.put(&value.to_le_bytes());
         }
         bytes.bytes
@@ -213,11 +207,7 @@ impl Pattern {
         };
         let skip = (start % 8) as usize;
         let mut word = start / 8;
-        let (head, rest) = buffer.split_at_mut(if skip == 0 {
-            0
-        } else {
-            buffer.len().min(8 - skip)
-        });
+        let (head, rest) = buffer.split_at_mut(if skip == 0 { 0 } else { buffer.len().min(8 - skip) });
         if !head.is_empty() {
             for (to, from) in head.iter_mut().zip(mix(seed, word).iter().skip(skip)) {
                 *to = *from;
@@ -281,6 +271,8 @@ pub enum DatagramKind {
     Finished,
     /// Asks the generator to stop.
     Stop,
+    /// Tells the generator that all below `value` have come or are lost, so that it may go on.
+    Progress,
 }
 
 /// The first bytes of each datagram of a flow. It fits the shortest Ethernet frame.
@@ -310,6 +302,7 @@ impl Datagram {
                 DatagramKind::Generate => 3,
                 DatagramKind::Finished => 4,
                 DatagramKind::Stop => 5,
+                DatagramKind::Progress => 6,
             },
             0,
         ]);
@@ -332,13 +325,11 @@ impl Datagram {
             3 => DatagramKind::Generate,
             4 => DatagramKind::Finished,
             5 => DatagramKind::Stop,
+            6 => DatagramKind::Progress,
             other => return Err(ProtocolError::Kind(other)),
         };
-        let datagram = Self {
-            kind,
-            flow: u32::from_le_bytes(reader.take()?),
-            value: u64::from_le_bytes(reader.take()?),
-        };
+        let datagram =
+            Self { kind, flow: u32::from_le_bytes(reader.take()?), value: u64::from_le_bytes(reader.take()?) };
         Ok((datagram, reader.bytes))
     }
 }
@@ -352,11 +343,14 @@ pub struct FlowRequest {
     pub per_second: u32,
     /// For how long.
     pub milliseconds: u32,
+    /// Without a pace: how many datagrams may be under way beyond the last [`DatagramKind::Progress`]. QEMU's flow
+    /// control leaks (it queues without end what the NIC has no room for), so the receiver has to hold the sender.
+    pub window: u32,
 }
 
 impl FlowRequest {
     /// Length of an encoded request.
-    pub const LENGTH: usize = 10;
+    pub const LENGTH: usize = 14;
 
     /// The request as bytes.
     pub fn encode(&self) -> [u8; Self::LENGTH] {
@@ -364,6 +358,7 @@ impl FlowRequest {
         bytes.put(&self.size.to_le_bytes());
         bytes.put(&self.per_second.to_le_bytes());
         bytes.put(&self.milliseconds.to_le_bytes());
+        bytes.put(&self.window.to_le_bytes());
         bytes.bytes
     }
 
@@ -374,6 +369,7 @@ impl FlowRequest {
             size: u16::from_le_bytes(reader.take()?),
             per_second: u32::from_le_bytes(reader.take()?),
             milliseconds: u32::from_le_bytes(reader.take()?),
+            window: u32::from_le_bytes(reader.take()?),
         })
     }
 }
@@ -402,14 +398,9 @@ impl FlowReport {
     /// The report as bytes.
     pub fn encode(&self) -> [u8; Self::LENGTH] {
         let mut bytes = Writer::<{ Self::LENGTH }>::new();
-        for value in [
-            self.received,
-            self.missing,
-            self.reordered,
-            self.bytes,
-            self.longest_gap_nanoseconds,
-            self.nanoseconds,
-        ] {
+        for value in
+            [self.received, self.missing, self.reordered, self.bytes, self.longest_gap_nanoseconds, self.nanoseconds]
+        {
             bytes.put(&value.to_le_bytes());
         }
         bytes.bytes
@@ -459,9 +450,9 @@ impl FlowCounter {
         }
     }
 
-    /// When the last datagram came.
-    pub fn last(&self) -> u64 {
-        self.last
+    /// The sequence number that is due next.
+    pub fn next(&self) -> u64 {
+        self.next
     }
 
     /// What was seen so far.
@@ -472,9 +463,7 @@ impl FlowCounter {
             reordered: self.reordered,
             bytes: self.bytes,
             longest_gap_nanoseconds: self.gap,
-            nanoseconds: self
-                .first
-                .map_or(0, |first| self.last.saturating_sub(first)),
+            nanoseconds: self.first.map_or(0, |first| self.last.saturating_sub(first)),
         }
     }
 }
@@ -485,12 +474,8 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
-        let (head, rest) = self
-            .bytes
-            .split_first_chunk::<N>()
-            .ok_or(ProtocolError::Short {
-                length: self.bytes.len(),
-            })?;
+        let (head, rest) =
+            self.bytes.split_first_chunk::<N>().ok_or(ProtocolError::Short { length: self.bytes.len() })?;
         self.bytes = rest;
         Ok(*head)
     }
@@ -503,10 +488,7 @@ struct Writer<const N: usize> {
 
 impl<const N: usize> Writer<N> {
     fn new() -> Self {
-        Self {
-            bytes: [0; N],
-            at: 0,
-        }
+        Self { bytes: [0; N], at: 0 }
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -523,41 +505,15 @@ mod tests {
 
     #[test]
     fn messages_survive_encoding() {
-        let header = Header {
-            operation: Operation::Both,
-            random: true,
-            check: false,
-            bytes: 1 << 40,
-            seed: 7,
-        };
+        let header = Header { operation: Operation::Both, random: true, check: false, bytes: 1 << 40, seed: 7 };
         assert_eq!(Header::decode(&header.encode()), Ok(header));
-        let trailer = Trailer {
-            sent: 1,
-            sent_digest: 2,
-            received: 3,
-            received_digest: 4,
-            nanoseconds: 5,
-        };
+        let trailer = Trailer { sent: 1, sent_digest: 2, received: 3, received_digest: 4, nanoseconds: 5 };
         assert_eq!(Trailer::decode(&trailer.encode()), Ok(trailer));
-        let datagram = Datagram {
-            kind: DatagramKind::Finished,
-            flow: 9,
-            value: u64::MAX - 1,
-        };
-        assert_eq!(
-            Datagram::decode(&datagram.encode()),
-            Ok((datagram, &[][..]))
-        );
-        let request = FlowRequest {
-            size: 18,
-            per_second: 1000,
-            milliseconds: 5,
-        };
+        let datagram = Datagram { kind: DatagramKind::Finished, flow: 9, value: u64::MAX - 1 };
+        assert_eq!(Datagram::decode(&datagram.encode()), Ok((datagram, &[][..])));
+        let request = FlowRequest { size: 18, per_second: 1000, milliseconds: 5, window: 6 };
         assert_eq!(FlowRequest::decode(&request.encode()), Ok(request));
-        assert_eq!(
-            Header::decode(&[0; 3]),
-            Err(ProtocolError::Short { length: 3 })
-        );
+        assert_eq!(Header::decode(&[0; 3]), Err(ProtocolError::Short { length: 3 }));
         assert_eq!(Header::decode(&[0; 24]), Err(ProtocolError::Magic));
     }
 
@@ -585,13 +541,7 @@ mod tests {
             flow.handle_datagram(sequence, 18, now);
         }
         let report = flow.report();
-        assert_eq!(
-            (report.received, report.missing, report.reordered),
-            (4, 1, 1)
-        );
-        assert_eq!(
-            (report.longest_gap_nanoseconds, report.nanoseconds),
-            (50, 65)
-        );
+        assert_eq!((report.received, report.missing, report.reordered), (4, 1, 1));
+        assert_eq!((report.longest_gap_nanoseconds, report.nanoseconds), (50, 65));
     }
 }

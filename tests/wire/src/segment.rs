@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::device::{ETHERNET_HEADER, Frames};
 use crate::dhcp::Mac;
+use crate::gather::Gather;
 use crate::port::Port;
 use crate::stats::Stats;
 
@@ -57,11 +58,7 @@ impl Capture {
         if self.frames.len() >= self.limit {
             self.frames.pop_front();
         }
-        self.frames.push_back(Captured {
-            time,
-            direction,
-            frame: frame.to_vec(),
-        });
+        self.frames.push_back(Captured { time, direction, frame: frame.to_vec() });
     }
 }
 
@@ -70,16 +67,12 @@ pub(crate) struct Segment {
     mac: Mac,
     learned: HashMap<Mac, usize>,
     between: Frames,
+    gather: Gather,
 }
 
 impl Segment {
     pub(crate) fn new(ports: Vec<Port>, mac: Mac) -> Self {
-        Self {
-            ports,
-            mac,
-            learned: HashMap::new(),
-            between: Frames::default(),
-        }
+        Self { ports, mac, learned: HashMap::new(), between: Frames::default(), gather: Gather::default() }
     }
 
     /// Reads once from port `number`; frames for the peer go to `inbox`, those for other ports to these.
@@ -92,12 +85,7 @@ impl Segment {
         now: Duration,
     ) {
         let joined = self.ports.len() > 1;
-        let Self {
-            ports,
-            mac,
-            learned,
-            between,
-        } = self;
+        let Self { ports, mac, learned, between, gather } = self;
         let Some(port) = ports.get_mut(number) else {
             return;
         };
@@ -114,7 +102,7 @@ impl Segment {
             let group = is_group(to);
             stats.multicast_in += u64::from(group);
             if group || to == *mac {
-                inbox.push(frame);
+                gather.handle_frame(frame, |whole| inbox.push(whole));
             }
             if joined && to != *mac {
                 if !is_group(from) {
@@ -129,24 +117,12 @@ impl Segment {
     }
 
     /// Puts frames of the peer on the wire.
-    pub(crate) fn send_all(
-        &mut self,
-        frames: &mut Frames,
-        stats: &mut Stats,
-        capture: &mut Capture,
-        now: Duration,
-    ) {
+    pub(crate) fn send_all(&mut self, frames: &mut Frames, stats: &mut Stats, capture: &mut Capture, now: Duration) {
         frames.drain(|frame| self.send_own(frame, stats, capture, now));
     }
 
     /// Puts one frame of ours on the wire.
-    pub(crate) fn send_own(
-        &mut self,
-        frame: &[u8],
-        stats: &mut Stats,
-        capture: &mut Capture,
-        now: Duration,
-    ) {
+    pub(crate) fn send_own(&mut self, frame: &[u8], stats: &mut Stats, capture: &mut Capture, now: Duration) {
         if capture.is_on() {
             capture.handle_frame(now, Direction::Out, frame);
         }

@@ -54,41 +54,23 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    pub(crate) fn new(
-        config: &Config,
-        commands: Receiver<Command>,
-        wake: Arc<EventFd>,
-    ) -> io::Result<Self> {
-        let ports = config
-            .ports
-            .iter()
-            .map(|path| Port::listen(path.clone()))
-            .collect::<io::Result<Vec<_>>>()?;
+    pub(crate) fn new(config: &Config, commands: Receiver<Command>, wake: Arc<EventFd>) -> io::Result<Self> {
+        let ports = config.ports.iter().map(|path| Port::listen(path.clone())).collect::<io::Result<Vec<_>>>()?;
         let mut device = MemoryDevice::new(config.mtu);
         let mut settings = InterfaceConfig::new(EthernetAddress(config.mac).into());
         settings.random_seed = u64::from_le_bytes([0x6f, 0x78, 1, 2, 3, 4, 5, config.mac[4]]);
         let mut interface = Interface::new(settings, &mut device, StackInstant::ZERO);
         let mut addresses = vec![cidr(config.ipv4.into(), config.prefix)];
-        addresses.extend(
-            config
-                .ipv6
-                .iter()
-                .map(|(address, prefix)| cidr((*address).into(), *prefix)),
-        );
+        addresses.extend(config.ipv6.iter().map(|(address, prefix)| cidr((*address).into(), *prefix)));
         let mut full = false;
         interface.update_ip_addrs(|list| {
-            full = addresses
-                .into_iter()
-                .any(|address| list.push(address).is_err());
+            full = addresses.into_iter().any(|address| list.push(address).is_err());
         });
         if full || config.mtu < 576 {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
         let mut sockets = SocketSet::new(Vec::new());
-        let dhcp = config
-            .dhcp
-            .clone()
-            .map(|dhcp| DhcpServer::new(dhcp, config.ipv4, config.prefix, config.mtu));
+        let dhcp = config.dhcp.clone().map(|dhcp| DhcpServer::new(dhcp, config.ipv4, config.prefix, config.mtu));
         let udp = UdpServices::new(&mut sockets, dhcp);
         Ok(Self {
             commands,
@@ -101,10 +83,7 @@ impl Stack {
             tcp: TcpServices::new(config.tcp_buffer, config.congestion),
             udp,
             stats: Stats::default(),
-            capture: Capture {
-                limit: config.capture,
-                ..Capture::default()
-            },
+            capture: Capture { limit: config.capture, ..Capture::default() },
             choked: false,
         })
     }
@@ -124,13 +103,7 @@ impl Stack {
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 if ready.connection {
-                    self.segment.poll_read(
-                        number,
-                        &mut self.device.inbox,
-                        &mut self.stats,
-                        &mut self.capture,
-                        now,
-                    );
+                    self.segment.poll_read(number, &mut self.device.inbox, &mut self.stats, &mut self.capture, now);
                 }
             }
             self.poll_stack();
@@ -139,8 +112,7 @@ impl Stack {
 
     fn poll_stack(&mut self) {
         let now = self.start.elapsed();
-        let stack_now =
-            StackInstant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
+        let stack_now = StackInstant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
         self.device.credit = WINDOW.saturating_sub(self.segment.pending());
         self.interface.poll_maintenance(stack_now);
         while self.poll_ingress(stack_now) {}
@@ -149,19 +121,12 @@ impl Stack {
             self.udp.poll(&mut self.sockets, &mut self.stats, now);
             let mut progress = false;
             while self.device.credit > 0
-                && self
-                    .interface
-                    .poll_egress(stack_now, &mut self.device, &mut self.sockets)
+                && self.interface.poll_egress(stack_now, &mut self.device, &mut self.sockets)
                     == PollResult::SocketStateChanged
             {
                 progress = true;
             }
-            self.segment.send_all(
-                &mut self.device.outbox,
-                &mut self.stats,
-                &mut self.capture,
-                now,
-            );
+            self.segment.send_all(&mut self.device.outbox, &mut self.stats, &mut self.capture, now);
             self.segment.poll_write();
             self.choked = self.device.credit == 0;
             if self.choked || !progress {
@@ -172,9 +137,7 @@ impl Stack {
 
     fn poll_ingress(&mut self, now: StackInstant) -> bool {
         use smoltcp::iface::PollIngressSingleResult::None;
-        self.interface
-            .poll_ingress_single(now, &mut self.device, &mut self.sockets)
-            != None
+        self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets) != None
     }
 
     /// False when it is time to stop.
@@ -191,8 +154,7 @@ impl Stack {
                 Ok(Command::Inject(frames)) => {
                     for frame in &frames {
                         self.stats.injected += 1;
-                        self.segment
-                            .send_own(frame, &mut self.stats, &mut self.capture, now);
+                        self.segment.send_own(frame, &mut self.stats, &mut self.capture, now);
                     }
                     self.segment.poll_write();
                 }
@@ -219,8 +181,7 @@ impl Stack {
         let now = self.start.elapsed();
         let mut sleep = LONGEST_SLEEP;
         if pending < WINDOW {
-            let stack_now =
-                StackInstant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
+            let stack_now = StackInstant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
             if let Some(delay) = self.interface.poll_delay(stack_now, &self.sockets) {
                 sleep = sleep.min(delay.into());
             }
@@ -256,10 +217,7 @@ impl Stack {
         self.segment
             .ports
             .iter()
-            .map(|port| Ready {
-                listener: is_ready(),
-                connection: port.connection_fd().is_some() && is_ready(),
-            })
+            .map(|port| Ready { listener: is_ready(), connection: port.connection_fd().is_some() && is_ready() })
             .collect()
     }
 }

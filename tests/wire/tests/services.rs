@@ -9,18 +9,15 @@ use common::{Cable, Host, path};
 use smoltcp::socket::{tcp, udp};
 use smoltcp::wire::{IpAddress, IpCidr};
 use wire::protocol::{
-    Datagram, DatagramKind, Digest, FLOW_PORT, FlowReport, FlowRequest, Header, Operation, Pattern,
-    TRANSFER_PORT, Trailer,
+    Datagram, DatagramKind, Digest, FLOW_PORT, FlowReport, FlowRequest, Header, Operation, Pattern, TRANSFER_PORT,
+    Trailer,
 };
 use wire::{Config, Direction, Wire};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 
 fn v4() -> [IpCidr; 2] {
-    [
-        IpCidr::new(IpAddress::v4(10, 9, 2, 2), 16),
-        IpCidr::new(IpAddress::v6(0xfd09, 0, 0, 0, 0, 0, 0, 9), 64),
-    ]
+    [IpCidr::new(IpAddress::v4(10, 9, 2, 2), 16), IpCidr::new(IpAddress::v6(0xfd09, 0, 0, 0, 0, 0, 0, 9), 64)]
 }
 
 fn start(name: &str) -> (Wire, Host) {
@@ -31,29 +28,15 @@ fn start(name: &str) -> (Wire, Host) {
 }
 
 /// Runs one transfer as a client; the trailer, and the digests of what the client sent and received.
-fn transfer(
-    host: &mut Host,
-    to: IpAddress,
-    local: u16,
-    header: Header,
-    buffer: usize,
-) -> (Trailer, u64, u64) {
+fn transfer(host: &mut Host, to: IpAddress, local: u16, header: Header, buffer: usize) -> (Trailer, u64, u64) {
     let handle = host.connect(to, TRANSFER_PORT, local, buffer);
-    host.tcp(handle)
-        .send_slice(&header.encode())
-        .expect("connected");
-    let mut send_left = if header.operation.server_receives() {
-        header.bytes
-    } else {
-        0
-    };
-    let mut receive_left = if header.operation.server_sends() {
-        header.bytes
-    } else {
-        0
-    };
+    host.tcp(handle).send_slice(&header.encode()).expect("connected");
+    let mut send_left = if header.operation.server_receives() { header.bytes } else { 0 };
+    let mut receive_left = if header.operation.server_sends() { header.bytes } else { 0 };
     let mut pattern = Pattern::new(header.random.then_some(header.seed));
-    let (mut sent, mut received) = (Digest::new(header.check), Digest::new(header.check));
+    let digest = |flows: bool| Digest::new(header.check && flows);
+    let (mut sent, mut received) =
+        (digest(header.operation.server_receives()), digest(header.operation.server_sends()));
     let mut trailer = Vec::new();
     host.poll_until(|sockets| {
         let socket = sockets.get_mut::<tcp::Socket<'_>>(handle);
@@ -89,34 +72,17 @@ fn transfer(
 #[test]
 fn transfers_arrive_whole_both_ways_over_both_protocols() {
     let (wire, mut host) = start("transfers");
-    let peers = [
-        IpAddress::v4(10, 9, 0, 1),
-        IpAddress::v6(0xfd09, 0, 0, 0, 0, 0, 0, 1),
-    ];
+    let peers = [IpAddress::v4(10, 9, 0, 1), IpAddress::v6(0xfd09, 0, 0, 0, 0, 0, 0, 1)];
     let mut local = 40_000;
     for to in peers {
         for operation in [Operation::Send, Operation::Receive, Operation::Both] {
             for bytes in [0, 1, 3_000_001] {
                 local += 1;
-                let header = Header {
-                    operation,
-                    random: true,
-                    check: true,
-                    bytes,
-                    seed: u64::from(local),
-                };
+                let header = Header { operation, random: true, check: true, bytes, seed: u64::from(local) };
                 let (trailer, sent, received) = transfer(&mut host, to, local, header, 1 << 20);
                 let expected = |flows: bool| if flows { bytes } else { 0 };
-                assert_eq!(
-                    trailer.received,
-                    expected(operation.server_receives()),
-                    "{header:?}"
-                );
-                assert_eq!(
-                    trailer.sent,
-                    expected(operation.server_sends()),
-                    "{header:?}"
-                );
+                assert_eq!(trailer.received, expected(operation.server_receives()), "{header:?}");
+                assert_eq!(trailer.sent, expected(operation.server_sends()), "{header:?}");
                 assert_eq!(trailer.received_digest, sent, "{header:?}");
                 assert_eq!(trailer.sent_digest, received, "{header:?}");
             }
@@ -138,21 +104,9 @@ fn throughput_is_printed() {
         (3, Operation::Send, true),
         (4, Operation::Receive, true),
     ] {
-        let header = Header {
-            operation,
-            random: check,
-            check,
-            bytes: megabytes << 20,
-            seed: 1,
-        };
+        let header = Header { operation, random: check, check, bytes: megabytes << 20, seed: 1 };
         let before = Instant::now();
-        transfer(
-            &mut host,
-            IpAddress::v4(10, 9, 0, 1),
-            41_000 + local,
-            header,
-            2 << 20,
-        );
+        transfer(&mut host, IpAddress::v4(10, 9, 0, 1), 41_000 + local, header, 2 << 20);
         let rate = (header.bytes * 8) as f64 / before.elapsed().as_secs_f64() / 1e6;
         println!("{operation:?}, check {check}: {rate:.0} Mbit/s");
     }
@@ -161,30 +115,18 @@ fn throughput_is_printed() {
 #[test]
 fn flows_are_counted_and_generated() {
     let (wire, mut host) = start("flows");
-    let buffer =
-        || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 4096], vec![0; 1 << 20]);
+    let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 4096], vec![0; 1 << 20]);
     let mut socket = udp::Socket::new(buffer(), buffer());
     socket.bind(5000).expect("a fresh socket binds");
     let handle = host.sockets.add(socket);
     let to = (IpAddress::v4(10, 9, 0, 1), FLOW_PORT);
-    let head = |kind, value| {
-        Datagram {
-            kind,
-            flow: 3,
-            value,
-        }
-        .encode()
-    };
+    let head = |kind, value| Datagram { kind, flow: 3, value }.encode();
     for sequence in (0..100).filter(|sequence| *sequence != 50) {
         let socket = host.sockets.get_mut::<udp::Socket<'_>>(handle);
-        socket
-            .send_slice(&head(DatagramKind::Data, sequence), to)
-            .expect("room");
+        socket.send_slice(&head(DatagramKind::Data, sequence), to).expect("room");
     }
     let socket = host.sockets.get_mut::<udp::Socket<'_>>(handle);
-    socket
-        .send_slice(&head(DatagramKind::Query, 0), to)
-        .expect("room");
+    socket.send_slice(&head(DatagramKind::Query, 0), to).expect("room");
     let mut report = None;
     host.poll_until(|sockets| {
         if let Ok((data, _)) = sockets.get_mut::<udp::Socket<'_>>(handle).recv() {
@@ -195,22 +137,11 @@ fn flows_are_counted_and_generated() {
         report.is_some()
     });
     let report = report.expect("there is one");
-    assert_eq!(
-        (report.received, report.missing, report.reordered),
-        (99, 1, 0)
-    );
+    assert_eq!((report.received, report.missing, report.reordered), (99, 1, 0));
 
     for (per_second, least) in [(1000, 150), (0, 1000)] {
-        let request = FlowRequest {
-            size: 18,
-            per_second,
-            milliseconds: 200,
-        };
-        let message = [
-            head(DatagramKind::Generate, 0).as_slice(),
-            &request.encode(),
-        ]
-        .concat();
+        let request = FlowRequest { size: 18, per_second, milliseconds: 200, window: 4096 };
+        let message = [head(DatagramKind::Generate, 0).as_slice(), &request.encode()].concat();
         let socket = host.sockets.get_mut::<udp::Socket<'_>>(handle);
         socket.send_slice(&message, to).expect("room");
         let (mut seen, mut farewells, mut total) = (0, 0, 0);
@@ -236,12 +167,7 @@ fn flows_are_counted_and_generated() {
 #[test]
 fn echo_comes_back_by_tcp() {
     let (_wire, mut host) = start("echo");
-    let handle = host.connect(
-        IpAddress::v4(10, 9, 0, 1),
-        wire::protocol::ECHO_PORT,
-        42_000,
-        65536,
-    );
+    let handle = host.connect(IpAddress::v4(10, 9, 0, 1), wire::protocol::ECHO_PORT, 42_000, 65536);
     host.tcp(handle).send_slice(b"hello").expect("connected");
     let mut back = Vec::new();
     host.poll_until(|sockets| {
@@ -266,11 +192,7 @@ fn a_nic_that_goes_and_comes_back_is_served_again() {
 #[test]
 fn injected_frames_arrive_and_all_frames_are_seen() {
     let name = path("inject");
-    let wire = Wire::start(Config {
-        capture: 10,
-        ..Config::new(&name, 0)
-    })
-    .expect("the wire starts");
+    let wire = Wire::start(Config { capture: 10, ..Config::new(&name, 0) }).expect("the wire starts");
     let mut cable = Cable::connect(&name);
     let garbage = vec![0xff; 61];
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -285,16 +207,8 @@ fn injected_frames_arrive_and_all_frames_are_seen() {
     while wire.stats().frames_in < 2 {
         assert!(Instant::now() < deadline, "not seen");
     }
-    let seen: Vec<_> = wire
-        .captured()
-        .into_iter()
-        .map(|captured| (captured.direction, captured.frame.len()))
-        .collect();
-    let expected = [
-        (Direction::Out, 61),
-        (Direction::In(0), 5),
-        (Direction::In(0), 20),
-    ];
+    let seen: Vec<_> = wire.captured().into_iter().map(|captured| (captured.direction, captured.frame.len())).collect();
+    let expected = [(Direction::Out, 61), (Direction::In(0), 5), (Direction::In(0), 20)];
     assert_eq!(seen, expected);
     assert_eq!(wire.stats().runts_in, 1);
     assert!(wire.captured().is_empty());
@@ -303,19 +217,11 @@ fn injected_frames_arrive_and_all_frames_are_seen() {
 #[test]
 fn two_nics_on_one_segment_reach_each_other_and_the_peer() {
     let names = [path("joined-a"), path("joined-b")];
-    let wire = Wire::start(Config {
-        ports: names.to_vec(),
-        ..Config::new(&names[0], 0)
-    })
-    .expect("the wire starts");
+    let wire = Wire::start(Config { ports: names.to_vec(), ..Config::new(&names[0], 0) }).expect("the wire starts");
     let [mut first, mut second] = names.each_ref().map(|name| Cable::connect(name));
     while wire.stats().connects < 2 {}
-    let frame = |to: u8, from: u8| {
-        [[2, 0, 0, 0, 0, to], [2, 0, 0, 0, 0, from]]
-            .concat()
-            .into_iter()
-            .chain([0x88, 0xb5])
-    };
+    let frame =
+        |to: u8, from: u8| [[2, 0, 0, 0, 0, to], [2, 0, 0, 0, 0, from]].concat().into_iter().chain([0x88, 0xb5]);
     let unknown: Vec<u8> = frame(2, 1).collect();
     first.send(&unknown);
     first.poll();
@@ -363,29 +269,16 @@ fn a_lease_is_offered_acknowledged_and_kept() {
             additional_options: &[],
         };
         let mut bytes = vec![0; request.buffer_len()];
-        request
-            .emit(&mut DhcpPacket::new_unchecked(bytes.as_mut_slice()))
-            .expect("it fits");
+        request.emit(&mut DhcpPacket::new_unchecked(bytes.as_mut_slice())).expect("it fits");
         let to = (IpAddress::Ipv4(Ipv4Addr::BROADCAST), 67);
-        host.sockets
-            .get_mut::<udp::Socket<'_>>(handle)
-            .send_slice(&bytes, to)
-            .expect("room");
+        host.sockets.get_mut::<udp::Socket<'_>>(handle).send_slice(&bytes, to).expect("room");
         let mut answer = None;
         host.poll_until(|sockets| {
             if let Ok((data, _)) = sockets.get_mut::<udp::Socket<'_>>(handle).recv() {
                 let packet = DhcpPacket::new_checked(data).expect("DHCP");
                 let reply = DhcpRepr::parse(&packet).expect("DHCP");
-                assert_eq!(
-                    (reply.transaction_id, reply.server_identifier),
-                    (77, Some(Ipv4Addr::new(10, 9, 0, 1)))
-                );
-                answer = Some((
-                    reply.message_type,
-                    reply.your_ip,
-                    reply.router,
-                    reply.subnet_mask,
-                ));
+                assert_eq!((reply.transaction_id, reply.server_identifier), (77, Some(Ipv4Addr::new(10, 9, 0, 1))));
+                answer = Some((reply.message_type, reply.your_ip, reply.router, reply.subnet_mask));
             }
             answer.is_some()
         });
@@ -396,36 +289,11 @@ fn a_lease_is_offered_acknowledged_and_kept() {
     let first = Ipv4Addr::new(10, 9, 1, 1);
     let second = Ipv4Addr::new(10, 9, 1, 2);
     for (kind, wanted, mac, expected) in [
-        (
-            DhcpMessageType::Discover,
-            None,
-            1,
-            (DhcpMessageType::Offer, first, router, mask),
-        ),
-        (
-            DhcpMessageType::Request,
-            Some(first),
-            1,
-            (DhcpMessageType::Ack, first, router, mask),
-        ),
-        (
-            DhcpMessageType::Discover,
-            None,
-            2,
-            (DhcpMessageType::Offer, second, router, mask),
-        ),
-        (
-            DhcpMessageType::Discover,
-            None,
-            1,
-            (DhcpMessageType::Offer, first, router, mask),
-        ),
-        (
-            DhcpMessageType::Request,
-            Some(first),
-            2,
-            (DhcpMessageType::Nak, Ipv4Addr::UNSPECIFIED, None, None),
-        ),
+        (DhcpMessageType::Discover, None, 1, (DhcpMessageType::Offer, first, router, mask)),
+        (DhcpMessageType::Request, Some(first), 1, (DhcpMessageType::Ack, first, router, mask)),
+        (DhcpMessageType::Discover, None, 2, (DhcpMessageType::Offer, second, router, mask)),
+        (DhcpMessageType::Discover, None, 1, (DhcpMessageType::Offer, first, router, mask)),
+        (DhcpMessageType::Request, Some(first), 2, (DhcpMessageType::Nak, Ipv4Addr::UNSPECIFIED, None, None)),
     ] {
         assert_eq!(ask(kind, wanted, mac), expected, "{kind:?} of {mac}");
     }

@@ -110,8 +110,7 @@ fn talk(wires: &[Wire], stream: UnixStream) -> Result<(), Box<dyn Error>> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut answers = stream.try_clone()?;
     for line in BufReader::new(stream).lines() {
-        let answer =
-            answer(wires, &line?).unwrap_or_else(|| r#"{"error":"not understood"}"#.into());
+        let answer = answer(wires, &line?).unwrap_or_else(|| r#"{"error":"not understood"}"#.into());
         writeln!(answers, "{answer}")?;
     }
     Ok(())
@@ -133,11 +132,7 @@ fn answer(wires: &[Wire], line: &str) -> Option<String> {
                 .captured()
                 .iter()
                 .map(|captured| {
-                    (
-                        captured.time.as_secs_f64(),
-                        format!("{:?}", captured.direction),
-                        hex(&captured.frame),
-                    )
+                    (captured.time.as_secs_f64(), format!("{:?}", captured.direction), hex(&captured.frame))
                 })
                 .collect();
             return serde_json::to_string(&frames).ok();

@@ -9,8 +9,7 @@ use smoltcp::time::Duration;
 use super::socket_address;
 use crate::config::Congestion;
 use crate::protocol::{
-    CHARGEN_PORT, DISCARD_PORT, Digest, ECHO_PORT, Header, Pattern, TRANSFER_PORT, Trailer,
-    UNBOUNDED,
+    CHARGEN_PORT, DISCARD_PORT, Digest, ECHO_PORT, Header, Pattern, TRANSFER_PORT, Trailer, UNBOUNDED,
 };
 use crate::stats::{Stats, Transfer};
 
@@ -84,9 +83,7 @@ impl TcpServices {
             let idle = self
                 .connections
                 .iter()
-                .filter(|connection| {
-                    connection.port == port && matches!(connection.session, Session::Listening)
-                })
+                .filter(|connection| connection.port == port && matches!(connection.session, Session::Listening))
                 .count();
             for _ in idle..IDLE {
                 self.listen(port, sockets);
@@ -102,11 +99,7 @@ impl TcpServices {
         socket.set_timeout(Some(TIMEOUT));
         socket.set_keep_alive(Some(KEEP_ALIVE));
         if socket.listen(port).is_ok() {
-            self.connections.push(Connection {
-                handle: sockets.add(socket),
-                port,
-                session: Session::Listening,
-            });
+            self.connections.push(Connection { handle: sockets.add(socket), port, session: Session::Listening });
         }
     }
 }
@@ -132,20 +125,16 @@ impl Connection {
                 stats.push_transfer(running.transfer(socket, false));
             }
             // What TimeWait still has to acknowledge goes out before the next poll.
-            return socket.state() == State::TimeWait
-                && !matches!(self.session, Session::Over)
-                && {
-                    self.session = Session::Over;
-                    true
-                };
+            return socket.state() == State::TimeWait && !matches!(self.session, Session::Over) && {
+                self.session = Session::Over;
+                true
+            };
         }
         match &mut self.session {
             Session::Echo => poll_echo(socket, stats),
             Session::Discard => poll_discard(socket, stats),
             Session::Chargen => poll_chargen(socket, stats),
-            Session::Header(_) | Session::Transfer(_) | Session::Trailer(_) => {
-                self.poll_transfer(socket, stats)
-            }
+            Session::Header(_) | Session::Transfer(_) | Session::Trailer(_) => self.poll_transfer(socket, stats),
             Session::Listening | Session::Over => {}
         }
         true
@@ -209,10 +198,10 @@ impl Running {
             since: Clock::now(),
             receive_left: has(header.operation.server_receives()),
             received: 0,
-            received_digest: Digest::new(header.check),
+            received_digest: Digest::new(header.check && header.operation.server_receives()),
             send_left: has(header.operation.server_sends()),
             sent: 0,
-            sent_digest: Digest::new(header.check),
+            sent_digest: Digest::new(header.check && header.operation.server_sends()),
             pattern: Pattern::new(header.random.then_some(header.server_seed())),
             header,
         }
@@ -262,9 +251,7 @@ impl Running {
 
     fn transfer(&self, socket: &Socket<'_>, complete: bool) -> Transfer {
         Transfer {
-            peer: socket
-                .remote_endpoint()
-                .map_or_else(|| ([0, 0, 0, 0], 0).into(), socket_address),
+            peer: socket.remote_endpoint().map_or_else(|| ([0, 0, 0, 0], 0).into(), socket_address),
             received: self.received,
             received_digest: self.received_digest.value(),
             sent: self.sent,

@@ -10,8 +10,7 @@ use smoltcp::wire::{DHCP_CLIENT_PORT, IpAddress, IpEndpoint};
 
 use crate::dhcp::{self, DhcpServer};
 use crate::protocol::{
-    DISCARD_PORT, Datagram, DatagramKind, ECHO_PORT, FLOW_PORT, FlowCounter, FlowReport,
-    FlowRequest,
+    DISCARD_PORT, Datagram, DatagramKind, ECHO_PORT, FLOW_PORT, FlowCounter, FlowReport, FlowRequest,
 };
 use crate::stats::{Stats, mac_text};
 
@@ -27,6 +26,9 @@ const GENERATORS: usize = 64;
 /// The end of a generated flow is told several times, since datagrams get lost.
 const FAREWELLS: u32 = 3;
 const FAREWELL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A receiver that has not told of progress for so long has lost what is under way, or the message was lost.
+const STALL: Duration = Duration::from_millis(100);
 
 type FlowKey = (IpEndpoint, u32);
 
@@ -47,6 +49,9 @@ struct Generator {
     request: FlowRequest,
     start: Duration,
     sent: u64,
+    /// Up to here the receiver has come, and when it last said so.
+    progress: u64,
+    progress_at: Duration,
     farewells: u32,
     farewell_at: Option<Duration>,
 }
@@ -99,18 +104,11 @@ impl UdpServices {
                 DatagramKind::Data => {
                     stats.udp_sunk += 1;
                     let length = data.len();
-                    self.flow(key)
-                        .handle_datagram(datagram.value, length, nanoseconds(now));
+                    self.flow(key).handle_datagram(datagram.value, length, nanoseconds(now));
                 }
                 DatagramKind::Query => {
-                    let report = self
-                        .flows
-                        .get(&key)
-                        .map_or(FlowReport::default(), FlowCounter::report);
-                    let head = Datagram {
-                        kind: DatagramKind::Report,
-                        ..datagram
-                    };
+                    let report = self.flows.get(&key).map_or(FlowReport::default(), FlowCounter::report);
+                    let head = Datagram { kind: DatagramKind::Report, ..datagram };
                     let reply = [head.encode().as_slice(), report.encode().as_slice()].concat();
                     let _ = socket.send_slice(&reply, answer(from));
                 }
@@ -126,11 +124,18 @@ impl UdpServices {
                         }
                     }
                 }
+                DatagramKind::Progress => {
+                    for generator in &mut self.generators {
+                        if generator.is(from.endpoint, datagram.flow) {
+                            generator.progress = generator.progress.max(datagram.value.min(generator.sent));
+                            generator.progress_at = now;
+                        }
+                    }
+                }
                 DatagramKind::Report | DatagramKind::Finished => {}
             }
         }
-        self.generators
-            .retain_mut(|generator| generator.poll(socket, stats, now));
+        self.generators.retain_mut(|generator| generator.poll(socket, stats, now));
     }
 
     fn flow(&mut self, key: FlowKey) -> &mut FlowCounter {
@@ -146,10 +151,7 @@ impl UdpServices {
     }
 
     fn generate(&mut self, from: UdpMetadata, flow: u32, request: FlowRequest, now: Duration) {
-        let known = self
-            .generators
-            .iter()
-            .any(|generator| generator.is(from.endpoint, flow));
+        let known = self.generators.iter().any(|generator| generator.is(from.endpoint, flow));
         if known || self.generators.len() >= GENERATORS {
             return;
         }
@@ -159,6 +161,8 @@ impl UdpServices {
             request,
             start: now,
             sent: 0,
+            progress: 0,
+            progress_at: now,
             farewells: 0,
             farewell_at: None,
         });
@@ -179,10 +183,10 @@ impl Generator {
             return self.farewell_at;
         }
         let pace = u64::from(self.request.per_second);
-        // Without a pace, room in the socket's buffer is what it waits for; the end still has to be seen.
+        // Without a pace it waits for the receiver's progress.
         let next = match self.sent.saturating_mul(1_000_000_000).checked_div(pace) {
             Some(due) => self.start + Duration::from_nanos(due),
-            None => return Some(self.end()),
+            None => return Some(self.end().min(self.progress_at + STALL)),
         };
         Some(next.min(self.end()))
     }
@@ -190,7 +194,7 @@ impl Generator {
     /// How many datagrams may be sent by now, in all.
     fn due(&self, now: Duration) -> u64 {
         match u64::from(self.request.per_second) {
-            0 => u64::MAX,
+            0 => self.progress.saturating_add(u64::from(self.request.window.max(1))),
             pace => {
                 let elapsed = nanoseconds(now.saturating_sub(self.start));
                 (u128::from(elapsed) * u128::from(pace) / 1_000_000_000) as u64 + 1
@@ -201,6 +205,9 @@ impl Generator {
     /// False when the flow is over.
     fn poll(&mut self, socket: &mut Socket<'_>, stats: &mut Stats, now: Duration) -> bool {
         if now < self.end() && self.farewell_at.is_none() {
+            if now >= self.progress_at + STALL {
+                (self.progress, self.progress_at) = (self.sent, now);
+            }
             let due = self.due(now);
             while self.sent < due && socket.can_send() && self.send(socket, DatagramKind::Data) {
                 self.sent += 1;
@@ -220,12 +227,7 @@ impl Generator {
     }
 
     fn send(&self, socket: &mut Socket<'_>, kind: DatagramKind) -> bool {
-        let head = Datagram {
-            kind,
-            flow: self.flow,
-            value: self.sent,
-        }
-        .encode();
+        let head = Datagram { kind, flow: self.flow, value: self.sent }.encode();
         let size = match kind {
             DatagramKind::Data => usize::from(self.request.size).max(head.len()),
             _ => head.len(),
@@ -248,21 +250,13 @@ fn poll_dhcp(socket: &mut Socket<'_>, server: &mut DhcpServer, stats: &mut Stats
         };
         let to = IpEndpoint::new(IpAddress::Ipv4(Ipv4Addr::BROADCAST), DHCP_CLIENT_PORT);
         let _ = socket.send_slice(&reply, to);
-        stats.leases = server
-            .leases()
-            .iter()
-            .map(|(mac, address)| (mac_text(*mac), address.to_string()))
-            .collect();
+        stats.leases = server.leases().iter().map(|(mac, address)| (mac_text(*mac), address.to_string())).collect();
     }
 }
 
 fn bind(sockets: &mut SocketSet<'_>, port: u16) -> SocketHandle {
-    let buffer =
-        |packets, bytes| PacketBuffer::new(vec![PacketMetadata::EMPTY; packets], vec![0; bytes]);
-    let mut socket = Socket::new(
-        buffer(RECEIVE_PACKETS, RECEIVE_BYTES),
-        buffer(SEND_PACKETS, SEND_BYTES),
-    );
+    let buffer = |packets, bytes| PacketBuffer::new(vec![PacketMetadata::EMPTY; packets], vec![0; bytes]);
+    let mut socket = Socket::new(buffer(RECEIVE_PACKETS, RECEIVE_BYTES), buffer(SEND_PACKETS, SEND_BYTES));
     // It fails only for port 0 and for a socket that is open already.
     let _ = socket.bind(port);
     sockets.add(socket)
@@ -270,11 +264,7 @@ fn bind(sockets: &mut SocketSet<'_>, port: u16) -> SocketHandle {
 
 /// The way back to where a datagram came from.
 fn answer(from: UdpMetadata) -> UdpMetadata {
-    UdpMetadata {
-        endpoint: from.endpoint,
-        local_address: from.local_address,
-        meta: from.meta,
-    }
+    UdpMetadata { endpoint: from.endpoint, local_address: from.local_address, meta: from.meta }
 }
 
 fn nanoseconds(time: Duration) -> u64 {

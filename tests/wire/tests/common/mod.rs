@@ -28,20 +28,12 @@ pub(crate) struct Cable {
 impl Cable {
     pub(crate) fn connect(path: &Path) -> Self {
         let stream = UnixStream::connect(path).expect("the wire listens");
-        stream
-            .set_nonblocking(true)
-            .expect("a socket can be non-blocking");
-        Self {
-            stream,
-            input: Vec::new(),
-            frames: VecDeque::new(),
-            output: Vec::new(),
-        }
+        stream.set_nonblocking(true).expect("a socket can be non-blocking");
+        Self { stream, input: Vec::new(), frames: VecDeque::new(), output: Vec::new() }
     }
 
     pub(crate) fn send(&mut self, frame: &[u8]) {
-        self.output
-            .extend_from_slice(&(frame.len() as u32).to_be_bytes());
+        self.output.extend_from_slice(&(frame.len() as u32).to_be_bytes());
         self.output.extend_from_slice(frame);
     }
 
@@ -147,26 +139,17 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn new(path: &Path, mac: [u8; 6], addresses: &[IpCidr], mtu: usize) -> Self {
-        let mut device = CableDevice {
-            cable: Cable::connect(path),
-            mtu,
-        };
+        let mut device = CableDevice { cable: Cable::connect(path), mtu };
         let config = Config::new(EthernetAddress(mac).into());
         let mut interface = Interface::new(config, &mut device, StackInstant::ZERO);
         interface.update_ip_addrs(|list| list.extend(addresses.iter().copied()));
-        Self {
-            device,
-            interface,
-            sockets: SocketSet::new(Vec::new()),
-            start: Instant::now(),
-        }
+        Self { device, interface, sockets: SocketSet::new(Vec::new()), start: Instant::now() }
     }
 
     pub(crate) fn poll(&mut self) {
         self.device.cable.poll();
         let now = StackInstant::from_micros(self.start.elapsed().as_micros() as i64);
-        self.interface
-            .poll(now, &mut self.device, &mut self.sockets);
+        self.interface.poll(now, &mut self.device, &mut self.sockets);
         self.device.cable.poll();
     }
 
@@ -179,18 +162,10 @@ impl Host {
         }
     }
 
-    pub(crate) fn connect(
-        &mut self,
-        to: impl Into<IpAddress>,
-        port: u16,
-        local: u16,
-        buffer: usize,
-    ) -> SocketHandle {
+    pub(crate) fn connect(&mut self, to: impl Into<IpAddress>, port: u16, local: u16, buffer: usize) -> SocketHandle {
         let buffer = || tcp::SocketBuffer::new(vec![0; buffer]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
-        socket
-            .connect(self.interface.context(), (to.into(), port), local)
-            .expect("a fresh socket connects");
+        socket.connect(self.interface.context(), (to.into(), port), local).expect("a fresh socket connects");
         let handle = self.sockets.add(socket);
         self.poll_until(|sockets| sockets.get::<tcp::Socket<'_>>(handle).may_send());
         handle

@@ -14,6 +14,7 @@ pub(crate) struct Arguments {
     pub(crate) seconds: Option<Duration>,
     pub(crate) size: Option<u16>,
     pub(crate) pace: Option<u32>,
+    pub(crate) window: u32,
     pub(crate) seed: u64,
     pub(crate) timeout: Duration,
 }
@@ -29,6 +30,7 @@ impl Arguments {
             seconds: None,
             size: None,
             pace: None,
+            window: 1024,
             seed: 1,
             timeout: Duration::from_secs(30),
         };
@@ -40,6 +42,7 @@ impl Arguments {
                 "--seconds" => arguments.seconds = Some(seconds(&value()?)?),
                 "--size" => arguments.size = Some(value()?.parse()?),
                 "--pace" => arguments.pace = Some(value()?.parse()?),
+                "--window" => arguments.window = value()?.parse()?,
                 "--seed" => arguments.seed = value()?.parse()?,
                 "--timeout" => arguments.timeout = seconds(&value()?)?,
                 option if option.starts_with('-') => return Err(USAGE.into()),
@@ -64,9 +67,7 @@ impl Arguments {
         let text = self.required(0)?;
         match text.split_once('%') {
             // A link-local address and the number of the interface.
-            Some((address, scope)) => {
-                Ok(SocketAddrV6::new(address.parse()?, port, 0, scope.parse()?).into())
-            }
+            Some((address, scope)) => Ok(SocketAddrV6::new(address.parse()?, port, 0, scope.parse()?).into()),
             None => Ok(SocketAddr::new(text.parse::<IpAddr>()?, port)),
         }
     }
@@ -81,9 +82,7 @@ impl Arguments {
             _ => (text, 0),
         };
         let number = digits.parse::<u64>()?;
-        number
-            .checked_mul(1 << shift)
-            .ok_or_else(|| "too large".into())
+        number.checked_mul(1 << shift).ok_or_else(|| "too large".into())
     }
 
     /// Operand `index` as seconds, fractions allowed.

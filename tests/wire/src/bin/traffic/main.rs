@@ -31,7 +31,8 @@ UDP (SIZE is the payload; 18 makes the shortest frame):
 ICMP (needs root):
   ping HOST COUNT INTERVAL_MS     round trips; interval 0 sends on each reply
 
-options: --port N, --plain, --seconds S (ends a TCP transfer early), --size N, --pace PPS, --seed N, --timeout S";
+options: --port N, --plain, --seconds S (ends a TCP transfer early), --size N, --pace PPS, --window N (datagrams under
+  way to udp-receive; 1024), --seed N, --timeout S";
 
 fn main() -> ExitCode {
     let result = Arguments::parse(std::env::args().skip(1)).and_then(run);
@@ -43,11 +44,7 @@ fn main() -> ExitCode {
         Err(error) => (json!({ "error": error.to_string(), "ok": false }), false),
     };
     print_line(&value);
-    if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Prints `value` at once: what reads it may be a serial console that ends any moment.

@@ -5,9 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, socket};
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -30,24 +28,20 @@ struct Pinger {
 pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
     let to = arguments.host(0)?;
     let count = usize::try_from(arguments.number(1)?)?;
-    let interval =
-        Duration::from_secs_f64(arguments.operand(2).unwrap_or("1000").parse::<f64>()? / 1000.0);
+    let interval = Duration::from_secs_f64(arguments.operand(2).unwrap_or("1000").parse::<f64>()? / 1000.0);
     let mut pinger = Pinger::new(to, usize::from(arguments.size.unwrap_or(56)))?;
     let mut next = Instant::now();
     while pinger.sent.len() < count {
         pinger.send()?;
         next += interval;
         if interval.is_zero() {
-            pinger.receive_until(Instant::now() + LAST_WAIT, |pinger| {
-                pinger.trips.last().is_some_and(Option::is_some)
-            })?;
+            pinger
+                .receive_until(Instant::now() + LAST_WAIT, |pinger| pinger.trips.last().is_some_and(Option::is_some))?;
         } else {
             pinger.receive_until(next, |_| false)?;
         }
     }
-    pinger.receive_until(Instant::now() + LAST_WAIT, |pinger| {
-        pinger.trips.iter().all(Option::is_some)
-    })?;
+    pinger.receive_until(Instant::now() + LAST_WAIT, |pinger| pinger.trips.iter().all(Option::is_some))?;
     Ok(pinger.result())
 }
 
@@ -94,19 +88,14 @@ impl Pinger {
         }
     }
 
-    fn receive_until(
-        &mut self,
-        until: Instant,
-        mut done: impl FnMut(&Self) -> bool,
-    ) -> Result<(), Failure> {
+    fn receive_until(&mut self, until: Instant, mut done: impl FnMut(&Self) -> bool) -> Result<(), Failure> {
         let mut buffer = [0; 65536];
         while !done(self) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            self.socket
-                .set_read_timeout(Some(left.max(Duration::from_micros(10))))?;
+            self.socket.set_read_timeout(Some(left.max(Duration::from_micros(10))))?;
             if let Ok(length) = self.socket.recv(&mut buffer) {
                 self.handle_packet(buffer.get(..length).unwrap_or_default(), Instant::now());
             }
@@ -116,13 +105,8 @@ impl Pinger {
 
     fn handle_packet(&mut self, packet: &[u8], now: Instant) -> Option<()> {
         // A raw IPv4 socket gives the IP header too.
-        let skip = if self.v6 {
-            0
-        } else {
-            usize::from(packet.first()? & 0xf) * 4
-        };
-        let [kind, _, _, _, id_high, id_low, high, low] =
-            *packet.get(skip..)?.first_chunk::<HEADER>()?;
+        let skip = if self.v6 { 0 } else { usize::from(packet.first()? & 0xf) * 4 };
+        let [kind, _, _, _, id_high, id_low, high, low] = *packet.get(skip..)?.first_chunk::<HEADER>()?;
         let reply = if self.v6 { 129 } else { 0 };
         if kind != reply || u16::from_be_bytes([id_high, id_low]) != self.identifier {
             return None;
@@ -140,12 +124,8 @@ impl Pinger {
     }
 
     fn result(&self) -> Value {
-        let mut trips: Vec<f64> = self
-            .trips
-            .iter()
-            .flatten()
-            .map(|trip| (trip.as_secs_f64() * 1e9).round() / 1e3)
-            .collect();
+        let mut trips: Vec<f64> =
+            self.trips.iter().flatten().map(|trip| (trip.as_secs_f64() * 1e9).round() / 1e3).collect();
         trips.sort_by(f64::total_cmp);
         let at = |share: f64| {
             let index = (share * trips.len().saturating_sub(1) as f64).round() as usize;
@@ -173,10 +153,7 @@ fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0u32;
     for pair in bytes.chunks(2) {
         let low = pair.get(1).copied().unwrap_or(0);
-        sum += u32::from(u16::from_be_bytes([
-            pair.first().copied().unwrap_or(0),
-            low,
-        ]));
+        sum += u32::from(u16::from_be_bytes([pair.first().copied().unwrap_or(0), low]));
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)

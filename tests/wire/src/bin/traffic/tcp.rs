@@ -28,11 +28,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
             operation,
             random: check,
             check,
-            bytes: if arguments.seconds.is_some() {
-                UNBOUNDED
-            } else {
-                arguments.number(1)?
-            },
+            bytes: if arguments.seconds.is_some() { UNBOUNDED } else { arguments.number(1)? },
             seed: arguments.seed,
         })
     };
@@ -70,10 +66,7 @@ fn transfer(arguments: &Arguments, to: SocketAddr, header: Header) -> Result<Val
     let (sent, received) = exchange(
         &stream,
         header.operation.server_receives().then_some(header.seed),
-        header
-            .operation
-            .server_sends()
-            .then_some(header.server_seed()),
+        header.operation.server_sends().then_some(header.server_seed()),
         &header,
         deadline,
     )?;
@@ -90,12 +83,7 @@ fn transfer(arguments: &Arguments, to: SocketAddr, header: Header) -> Result<Val
     }
     let elapsed = start.elapsed();
     let ok = trailer.is_none_or(|trailer| {
-        let there = (
-            trailer.received,
-            trailer.received_digest,
-            trailer.sent,
-            trailer.sent_digest,
-        );
+        let there = (trailer.received, trailer.received_digest, trailer.sent, trailer.sent_digest);
         there == (sent.bytes, sent.digest, received.bytes, received.digest)
     });
     Ok(json!({
@@ -125,15 +113,9 @@ fn exchange(
 ) -> Result<(Flow, Flow), Failure> {
     std::thread::scope(|scope| {
         let sender = send.map(|seed| {
-            let job = move || {
-                send_data(stream, seed, header, deadline).map_err(|error| error.to_string())
-            };
+            let job = move || send_data(stream, seed, header, deadline).map_err(|error| error.to_string());
             // A thread only where both directions need one.
-            if receive.is_some() {
-                Ok(scope.spawn(job))
-            } else {
-                Err(job())
-            }
+            if receive.is_some() { Ok(scope.spawn(job)) } else { Err(job()) }
         });
         let received = match receive {
             Some(_) => receive_data(stream, header, deadline)?,
@@ -148,21 +130,14 @@ fn exchange(
     })
 }
 
-fn send_data(
-    stream: &TcpStream,
-    seed: u64,
-    header: &Header,
-    deadline: Option<Instant>,
-) -> std::io::Result<Flow> {
+fn send_data(stream: &TcpStream, seed: u64, header: &Header, deadline: Option<Instant>) -> std::io::Result<Flow> {
     let mut stream = stream;
     let mut pattern = Pattern::new(header.random.then_some(seed));
     let mut digest = Digest::new(header.check);
     let mut buffer = vec![0; PIECE];
     let mut bytes = 0;
     while bytes < header.bytes && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-        let length = usize::try_from(header.bytes - bytes)
-            .unwrap_or(PIECE)
-            .min(PIECE);
+        let length = usize::try_from(header.bytes - bytes).unwrap_or(PIECE).min(PIECE);
         let piece = buffer.get_mut(..length).unwrap_or_default();
         if header.random {
             pattern.fill(piece);
@@ -171,26 +146,17 @@ fn send_data(
         stream.write_all(piece)?;
         bytes += length as u64;
     }
-    Ok(Flow {
-        bytes,
-        digest: digest.value(),
-    })
+    Ok(Flow { bytes, digest: digest.value() })
 }
 
 /// Receives what `header` says, or until `deadline` or the end of the stream.
-fn receive_data(
-    stream: &TcpStream,
-    header: &Header,
-    deadline: Option<Instant>,
-) -> std::io::Result<Flow> {
+fn receive_data(stream: &TcpStream, header: &Header, deadline: Option<Instant>) -> std::io::Result<Flow> {
     let mut stream = stream;
     let mut digest = Digest::new(header.check);
     let mut buffer = vec![0; PIECE];
     let mut bytes = 0;
     while bytes < header.bytes && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-        let most = usize::try_from(header.bytes - bytes)
-            .unwrap_or(PIECE)
-            .min(PIECE);
+        let most = usize::try_from(header.bytes - bytes).unwrap_or(PIECE).min(PIECE);
         match stream.read(buffer.get_mut(..most).unwrap_or_default()) {
             Ok(0) => break,
             Ok(length) => {
@@ -201,10 +167,7 @@ fn receive_data(
             Err(error) => return Err(error),
         }
     }
-    Ok(Flow {
-        bytes,
-        digest: digest.value(),
-    })
+    Ok(Flow { bytes, digest: digest.value() })
 }
 
 /// Serves transfers until killed, each in a thread of its own.
@@ -219,12 +182,7 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<Value, Failure> {
     loop {
         let (stream, peer) = match listener.accept() {
             Ok(accepted) => accepted,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {
                 continue;
             }
             Err(error) => return Err(error.into()),
@@ -234,9 +192,7 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<Value, Failure> {
                 "peer": peer.to_string(), "received": trailer.received, "sent": trailer.sent,
                 "seconds": trailer.nanoseconds as f64 / 1e9, "ok": true,
             })),
-            Err(error) => print_line(
-                &json!({ "peer": peer.to_string(), "error": error.to_string(), "ok": false }),
-            ),
+            Err(error) => print_line(&json!({ "peer": peer.to_string(), "error": error.to_string(), "ok": false })),
         });
     }
 }
@@ -256,10 +212,7 @@ fn serve_one(stream: &TcpStream, timeout: Duration) -> Result<Trailer, Failure> 
     let header = Header::decode(&bytes)?;
     let (sent, received) = exchange(
         stream,
-        header
-            .operation
-            .server_sends()
-            .then_some(header.server_seed()),
+        header.operation.server_sends().then_some(header.server_seed()),
         header.operation.server_receives().then_some(header.seed),
         &header,
         None,

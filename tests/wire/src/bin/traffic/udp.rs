@@ -7,9 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt,
-};
+use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt, sockopt};
 use serde_json::{Value, json};
 use wire::protocol::{Datagram, DatagramKind, FLOW_PORT, FlowCounter, FlowReport, FlowRequest};
 
@@ -79,29 +77,16 @@ fn flow_number() -> u32 {
 }
 
 fn per_second(count: u64, elapsed: Duration) -> f64 {
-    if elapsed.is_zero() {
-        0.0
-    } else {
-        count as f64 / elapsed.as_secs_f64()
-    }
+    if elapsed.is_zero() { 0.0 } else { count as f64 / elapsed.as_secs_f64() }
 }
 
 fn data(flow: u32, sequence: u64) -> [u8; Datagram::LENGTH] {
-    let datagram = Datagram {
-        kind: DatagramKind::Data,
-        flow,
-        value: sequence,
-    };
+    let datagram = Datagram { kind: DatagramKind::Data, flow, value: sequence };
     datagram.encode()
 }
 
 /// Sends as fast as the kernel takes them; how many were sent, and how often the kernel had no room.
-fn send_flood(
-    socket: &UdpSocket,
-    flow: u32,
-    size: usize,
-    length: Duration,
-) -> Result<(u64, u64), Failure> {
+fn send_flood(socket: &UdpSocket, flow: u32, size: usize, length: Duration) -> Result<(u64, u64), Failure> {
     let padding = vec![0; size.saturating_sub(Datagram::LENGTH)];
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let nowhere = [None::<SockaddrStorage>; BATCH];
@@ -109,35 +94,18 @@ fn send_flood(
     let end = Instant::now() + length;
     while Instant::now() < end {
         let heads: [_; BATCH] = std::array::from_fn(|index| data(flow, sent + index as u64));
-        let slices = heads
-            .each_ref()
-            .map(|head| [IoSlice::new(head), IoSlice::new(&padding)]);
+        let slices = heads.each_ref().map(|head| [IoSlice::new(head), IoSlice::new(&padding)]);
         let flags = MsgFlags::empty();
-        match sendmmsg(
-            socket.as_raw_fd(),
-            &mut headers,
-            &slices,
-            nowhere,
-            [],
-            flags,
-        ) {
+        match sendmmsg(socket.as_raw_fd(), &mut headers, &slices, nowhere, [], flags) {
             Ok(results) => sent += results.count() as u64,
-            Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => {
-                refused += 1
-            }
+            Err(Errno::ENOBUFS | Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => refused += 1,
             Err(error) => return Err(error.into()),
         }
     }
     Ok((sent, refused))
 }
 
-fn send_paced(
-    socket: &UdpSocket,
-    flow: u32,
-    size: usize,
-    pace: f64,
-    length: Duration,
-) -> Result<(u64, u64), Failure> {
+fn send_paced(socket: &UdpSocket, flow: u32, size: usize, pace: f64, length: Duration) -> Result<(u64, u64), Failure> {
     let mut packet = vec![0; size.max(Datagram::LENGTH)];
     let (mut sent, mut refused) = (0u64, 0);
     let start = Instant::now();
@@ -162,11 +130,7 @@ fn send_paced(
 /// Asks the sink for its report on `flow`, until it stands still.
 fn query(socket: &UdpSocket, flow: u32) -> Result<FlowReport, Failure> {
     socket.set_read_timeout(Some(TRY))?;
-    let question = Datagram {
-        kind: DatagramKind::Query,
-        flow,
-        value: 0,
-    };
+    let question = Datagram { kind: DatagramKind::Query, flow, value: 0 };
     let mut last = None;
     let mut buffer = [0; ROOM];
     for _ in 0..TRIES {
@@ -174,8 +138,7 @@ fn query(socket: &UdpSocket, flow: u32) -> Result<FlowReport, Failure> {
         let Ok(length) = socket.recv(&mut buffer) else {
             continue;
         };
-        let Ok((datagram, body)) = Datagram::decode(buffer.get(..length).unwrap_or_default())
-        else {
+        let Ok((datagram, body)) = Datagram::decode(buffer.get(..length).unwrap_or_default()) else {
             continue;
         };
         if datagram.kind != DatagramKind::Report || datagram.flow != flow {
@@ -200,18 +163,15 @@ pub(crate) fn receive(arguments: &Arguments) -> Result<Value, Failure> {
         size: u16::try_from(arguments.number(1)?)?,
         per_second: arguments.pace.unwrap_or(0),
         milliseconds: u32::try_from(length.as_millis())?,
+        window: arguments.window,
     };
     let socket = connect(to)?;
     let flow = flow_number();
-    let ask = Datagram {
-        kind: DatagramKind::Generate,
-        flow,
-        value: 0,
-    };
+    let ask = Datagram { kind: DatagramKind::Generate, flow, value: 0 };
     let message = [ask.encode().as_slice(), request.encode().as_slice()].concat();
     let mut receiver = Receiver::new(socket, TRY)?;
     let mut counter = FlowCounter::default();
-    let mut sent = None;
+    let (mut sent, mut told) = (None, 0);
     let start = Instant::now();
     let end = start + length + arguments.timeout.min(Duration::from_secs(5));
     while sent.is_none() && Instant::now() < end {
@@ -230,6 +190,12 @@ pub(crate) fn receive(arguments: &Arguments) -> Result<Value, Failure> {
                 _ => {}
             }
         })?;
+        // Told four times a window, so that the generator never waits for it.
+        if arguments.pace.is_none() && counter.next() >= told + u64::from(arguments.window.div_ceil(4)) {
+            told = counter.next();
+            let progress = Datagram { kind: DatagramKind::Progress, flow, value: told };
+            let _ = receiver.socket.send(&progress.encode());
+        }
     }
     let report = counter.report();
     Ok(json!({
@@ -251,9 +217,7 @@ pub(crate) fn sink(arguments: &Arguments) -> Result<Value, Failure> {
         Some(port) => port.parse()?,
         None => arguments.port.unwrap_or(FLOW_PORT),
     };
-    let length = arguments
-        .operand(1)
-        .map_or(Ok(Duration::ZERO), |_| arguments.duration(1))?;
+    let length = arguments.operand(1).map_or(Ok(Duration::ZERO), |_| arguments.duration(1))?;
     let socket = UdpSocket::bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))
         .or_else(|_| UdpSocket::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)))?;
     let _ = setsockopt(&socket, sockopt::RcvBuf, &BUFFER);
@@ -277,13 +241,8 @@ pub(crate) fn sink(arguments: &Arguments) -> Result<Value, Failure> {
                     nanoseconds(start.elapsed()).max(now),
                 ),
                 DatagramKind::Query => {
-                    let report = flows
-                        .get(&key)
-                        .map_or(FlowReport::default(), FlowCounter::report);
-                    let head = Datagram {
-                        kind: DatagramKind::Report,
-                        ..datagram
-                    };
+                    let report = flows.get(&key).map_or(FlowReport::default(), FlowCounter::report);
+                    let head = Datagram { kind: DatagramKind::Report, ..datagram };
                     let answer = [head.encode().as_slice(), report.encode().as_slice()].concat();
                     let _ = answers.send_to(&answer, from);
                 }
@@ -291,10 +250,7 @@ pub(crate) fn sink(arguments: &Arguments) -> Result<Value, Failure> {
             }
         })?;
     }
-    let seen: Vec<Value> = flows
-        .iter()
-        .map(|((from, _), counter)| describe(*from, counter))
-        .collect();
+    let seen: Vec<Value> = flows.iter().map(|((from, _), counter)| describe(*from, counter)).collect();
     Ok(json!({ "command": "udp-sink", "flows": seen, "ok": true }))
 }
 
@@ -325,34 +281,15 @@ struct Receiver {
 impl Receiver {
     fn new(socket: UdpSocket, wait: Duration) -> std::io::Result<Self> {
         socket.set_read_timeout(Some(wait))?;
-        Ok(Self {
-            socket,
-            buffer: vec![0; BATCH * ROOM],
-            headers: MultiHeaders::preallocate(BATCH, None),
-        })
+        Ok(Self { socket, buffer: vec![0; BATCH * ROOM], headers: MultiHeaders::preallocate(BATCH, None) })
     }
 
     /// Waits for datagrams and calls `handle` with the sender, the first bytes and the length of each.
-    fn receive(
-        &mut self,
-        mut handle: impl FnMut(Option<SocketAddr>, &[u8], usize),
-    ) -> Result<(), Failure> {
-        let mut slices: Vec<_> = self
-            .buffer
-            .chunks_mut(ROOM)
-            .map(|room| [IoSliceMut::new(room)])
-            .collect();
+    fn receive(&mut self, mut handle: impl FnMut(Option<SocketAddr>, &[u8], usize)) -> Result<(), Failure> {
+        let mut slices: Vec<_> = self.buffer.chunks_mut(ROOM).map(|room| [IoSliceMut::new(room)]).collect();
         let flags = MsgFlags::MSG_WAITFORONE;
-        let results = match recvmmsg(
-            self.socket.as_raw_fd(),
-            &mut self.headers,
-            &mut slices,
-            flags,
-            None,
-        ) {
-            Ok(results) => results
-                .map(|result| (result.bytes, result.address))
-                .collect::<Vec<_>>(),
+        let results = match recvmmsg(self.socket.as_raw_fd(), &mut self.headers, &mut slices, flags, None) {
+            Ok(results) => results.map(|result| (result.bytes, result.address)).collect::<Vec<_>>(),
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNREFUSED) => return Ok(()),
             Err(error) if std::io::Error::from(error).kind() == ErrorKind::HostUnreachable => {
                 return Ok(());
@@ -360,11 +297,7 @@ impl Receiver {
             Err(error) => return Err(error.into()),
         };
         for ((length, from), room) in results.into_iter().zip(self.buffer.chunks(ROOM)) {
-            handle(
-                from.and_then(address),
-                room.get(..length).unwrap_or(room),
-                length,
-            );
+            handle(from.and_then(address), room.get(..length).unwrap_or(room), length);
         }
         Ok(())
     }
@@ -374,7 +307,5 @@ fn address(storage: SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = storage.as_sockaddr_in() {
         return Some(SocketAddr::V4((*v4).into()));
     }
-    storage
-        .as_sockaddr_in6()
-        .map(|v6| SocketAddr::V6((*v6).into()))
+    storage.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()))
 }
