@@ -105,7 +105,9 @@ impl Segmenter {
     fn headers(&self, payload: &Range<usize>) -> Option<ArrayVec<u8, MAX_HEADERS>> {
         let layout = &self.layout;
         let (network, transport) = (usize::from(layout.network_offset), usize::from(layout.transport_offset));
-        let mut headers = self.template.clone();
+        // A clone would go byte by byte.
+        let mut headers: ArrayVec<u8, MAX_HEADERS> = ArrayVec::new();
+        headers.try_extend_from_slice(&self.template).ok()?;
         let first = usize::from(layout.payload_offset);
         let sequence = read_u32(&headers, transport + 4)?.wrapping_add(u32::try_from(payload.start - first).ok()?);
         put(&mut headers, transport + 4, &sequence.to_be_bytes());
