@@ -8,7 +8,7 @@ use super::{Device, PciAddress, PciError};
 use crate::events;
 use crate::grants;
 use crate::memory::Page;
-use crate::select::select;
+use crate::select::{Either, select};
 use crate::time::{self, Duration};
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -90,6 +90,16 @@ async fn read_number(store: &impl Store, path: &str) -> Result<Option<u32>, Stor
     }
 }
 
+/// Whether an event of the watch on `device/pci` is about more than a node that we wrote. Our `state` is also the toolstack's once we
+/// are closed: it begins anew with it.
+fn concerns_us(path: &str, closed: bool) -> bool {
+    match path.strip_prefix(FRONTEND).and_then(|rest| rest.strip_prefix('/')) {
+        None | Some("backend") => true,
+        Some("state") => closed,
+        Some(_) => false,
+    }
+}
+
 /// Parses `dddd:bb:ss.ff`, hexadecimal, as pciback writes it.
 fn parse_address(text: &str) -> Option<PciAddress> {
     let (segment, rest) = text.trim().split_once(':')?;
@@ -146,14 +156,17 @@ impl<S: Store> Frontend<S> {
         }
     }
 
-    /// Waits for a change of our directory or of the backend's state.
+    /// Waits for a change of the backend's state, or of our directory other than by ourselves.
     async fn changed(&mut self) {
-        match &mut self.link {
-            Some(link) => {
-                select(self.watch.next(), link.watch.next()).await;
-            }
-            None => {
-                self.watch.next().await;
+        loop {
+            let event = match &mut self.link {
+                Some(link) => select(self.watch.next(), link.watch.next()).await,
+                None => Either::First(self.watch.next().await),
+            };
+            let closed = self.link.as_ref().is_some_and(|link| link.state == state::CLOSED);
+            match event {
+                Either::First(path) if !concerns_us(&path, closed) => {}
+                _ => return,
             }
         }
     }
@@ -348,6 +361,20 @@ impl<S: Store> Frontend<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_own_writes_are_no_news() {
+        for (path, closed, news) in [
+            ("device/pci", false, true),
+            ("device/pci/0", false, true),
+            ("device/pci/0/backend", false, true),
+            ("device/pci/0/magic", false, false),
+            ("device/pci/0/state", false, false),
+            ("device/pci/0/state", true, true),
+        ] {
+            assert_eq!(concerns_us(path, closed), news, "{path} {closed}");
+        }
+    }
 
     #[test]
     fn addresses_as_pciback_writes_them() {
