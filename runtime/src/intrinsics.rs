@@ -6,8 +6,8 @@
 use core::arch::global_asm;
 
 // memcpy is memmove: one compare tells whether the ends overlap the wrong way. Up to 32 bytes everything is loaded before anything is
-// stored; beyond, 16-byte moves, with the last (or first) 16 bytes loaded before the loop and stored after it. Measured against
-// `rep movsb` on a packet's sizes: ahead below 4 KiB on hardware, and many times faster under emulation, which takes `rep` byte by byte.
+// stored; beyond, 16-byte moves, with the last (or first) 16 bytes loaded before the loop and stored after it. No `rep movsb`: it is slow
+// to start on hardware at the sizes of packets and headers, and emulators run it a byte at a time.
 global_asm!(
     r#"
     .section .text.memmove, "ax", @progbits

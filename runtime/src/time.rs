@@ -19,10 +19,9 @@ use xen_pv_sys::xen::VIRQ_TIMER;
 
 mod scale;
 
-use scale::Snapshot;
+use scale::{Reckoning, Snapshot};
 
-/// Xen's system time at the domain's first instruction.
-static START: Local<Cell<u64>> = Local::new(Cell::new(0));
+static RECKONING: Local<Cell<Reckoning>> = Local::new(Cell::new(Reckoning::starting_at(0)));
 /// What the timer is set to.
 static ARMED: Local<Cell<Option<Instant>>> = Local::new(Cell::new(None));
 static CHANNEL: Local<OnceCell<Channel>> = Local::new(OnceCell::new());
@@ -57,7 +56,7 @@ fn snapshot() -> Snapshot {
 
 /// Sets the clock's zero, and takes the timer.
 pub(crate) fn initialize(first_time_stamp: u64) {
-    START.set(snapshot().system_time_at(first_time_stamp));
+    RECKONING.set(Reckoning::starting_at(snapshot().system_time_at(first_time_stamp)));
     // SAFETY: takes no argument.
     unsafe {
         hypercall::call4::<{ number::VCPU_OP }>(VCPUOP_STOP_PERIODIC_TIMER, 0, 0, 0);
@@ -72,8 +71,14 @@ pub(crate) fn initialize(first_time_stamp: u64) {
 
 /// The time since the domain's first instruction.
 pub fn now() -> Instant {
-    let time = snapshot().system_time_at(time_stamp());
-    Instant(time.saturating_sub(START.get()))
+    let mut reckoning = RECKONING.get();
+    let (time, stepped) = reckoning.read(snapshot().system_time_at(time_stamp()));
+    RECKONING.set(reckoning);
+    if stepped {
+        // The timer was set by the other reckoning.
+        ARMED.set(None);
+    }
+    Instant(time)
 }
 
 /// Sets Xen's timer for the executor's earliest deadline. One that has passed fires at once.
@@ -92,7 +97,7 @@ pub(crate) fn arm(deadline: Option<Instant>) {
         return;
     };
     let mut argument =
-        SetSingleshotTimer { timeout_abs_ns: deadline.0.saturating_add(START.get()), flags: 0, padding: 0 };
+        SetSingleshotTimer { timeout_abs_ns: RECKONING.get().system_time(deadline.0), flags: 0, padding: 0 };
     // SAFETY: vCPU 0 and the operation's struct.
     unsafe {
         hypercall::call4::<{ number::VCPU_OP }>(VCPUOP_SET_SINGLESHOT_TIMER, 0, (&raw mut argument) as u64, 0);

@@ -31,9 +31,59 @@ impl Snapshot {
     }
 }
 
+/// Xen's system time made into ours: from the first instruction, and never backward.
+///
+/// Xen corrects its time once a second. Where the machine below stalls it, the correction can be a step back of milliseconds; ours then
+/// goes on from where it was, instead of standing still until Xen's has caught up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reckoning {
+    /// System time at our zero; wrapping.
+    zero: u64,
+    last: u64,
+}
+
+impl Reckoning {
+    pub(super) const fn starting_at(system_time: u64) -> Self {
+        Self { zero: system_time, last: 0 }
+    }
+
+    /// Our time at a system time, and whether Xen's made a step back.
+    pub(super) fn read(&mut self, system_time: u64) -> (u64, bool) {
+        let time = system_time.wrapping_sub(self.zero);
+        let back = time.wrapping_sub(self.last).cast_signed() < 0;
+        if back {
+            self.zero = system_time.wrapping_sub(self.last);
+        } else {
+            self.last = time;
+        }
+        (self.last, back)
+    }
+
+    /// The system time at a time of ours. Xen's is signed: what is beyond would lie in the past.
+    pub(super) fn system_time(&self, time: u64) -> u64 {
+        let limit = i64::MAX as u64;
+        time.min(limit / 2).wrapping_add(self.zero).min(limit)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Snapshot;
+    use super::{Reckoning, Snapshot};
+
+    #[test]
+    fn a_step_back_is_no_step_and_no_pause() {
+        let mut clock = Reckoning::starting_at(1000);
+        assert_eq!(clock.read(1000), (0, false));
+        assert_eq!(clock.read(1500), (500, false));
+        assert_eq!(clock.read(1200), (500, true));
+        assert_eq!(clock.read(1201), (501, false));
+        assert_eq!(clock.system_time(601), 1301);
+        // Before our zero.
+        let mut clock = Reckoning::starting_at(1000);
+        assert_eq!(clock.read(10), (0, true));
+        assert_eq!(clock.read(15), (5, false));
+        assert_eq!(clock.system_time(u64::MAX), i64::MAX as u64 / 2 + 10);
+    }
 
     /// 2 GHz: a tick is half a nanosecond.
     const TWO_GHZ: Snapshot = Snapshot { time_stamp: 1_000_000, system_time: 5_000_000, multiplier: 1 << 31, shift: 0 };

@@ -1,24 +1,8 @@
-//! Tests that end in a crash on purpose, and the console's flood.
+//! Tests that end in a crash on purpose.
 
 use crate::{Result, check};
 use alloc::vec::Vec;
 use core::hint::black_box;
-
-/// A line of log costs little, however many there are.
-pub(crate) fn console() -> Result {
-    let before = runtime::time::now();
-    for line in 0..200 {
-        log::info!("flood {line}");
-        log::trace!("not shown");
-    }
-    let each = runtime::time::now().since(before) / 200;
-    check!(each.as_millis() < 10);
-    let long = "x".repeat(20_000);
-    let dropped = runtime::console::dropped_lines();
-    runtime::console::write(&long);
-    check!(runtime::console::dropped_lines() == dropped + 1);
-    Ok(())
-}
 
 #[inline(never)]
 pub(crate) fn panic() -> Result {

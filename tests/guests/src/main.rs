@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+mod console;
 mod crash;
 mod events;
 mod executor;
@@ -63,7 +64,9 @@ async fn main(environment: Environment) {
         "executor" => executor::executor().await,
         "events" => events::events().await,
         "grants" => grants::grants().await,
-        "console" => crash::console(),
+        "console" => console::console(),
+        "flood" => console::flood().await,
+        "typed" => console::typed().await,
         "panic" => crash::panic(),
         "fault" => crash::fault(),
         "out-of-memory" => crash::out_of_memory(),

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::future::pending;
 use core::time::Duration;
-use runtime::time::{Elapsed, now, sleep, sleep_until, timeout};
+use runtime::time::{Elapsed, Instant, now, sleep, sleep_until, timeout};
 
 /// What a timer may be late under emulation.
 const SLACK: Duration = Duration::from_millis(100);
@@ -31,6 +31,11 @@ pub(crate) async fn time() -> Result {
     sleep_until(last).await;
     check!(timeout(Duration::from_millis(5), pending::<()>()).await == Err(Elapsed));
     check!(timeout(Duration::from_millis(5), async { 3 }).await == Ok(3));
+    // A deadline that never comes keeps the vCPU blocked, not busy.
+    let forever = runtime::spawn(sleep_until(Instant(u64::MAX)));
+    sleep(Duration::from_millis(20)).await;
+    check!(!forever.is_finished());
+    forever.cancel();
     order().await
 }
 
