@@ -10,7 +10,7 @@ pub(crate) fn console() -> Result {
         log::trace!("not shown");
     }
     let each = runtime::time::now().since(before) / 200;
-    check!(each.as_millis() < 10);
+    check!(each.as_millis() < 50);
     let long = "x".repeat(20_000);
     let dropped = runtime::console::dropped_lines();
     runtime::console::write(&long);

@@ -58,6 +58,7 @@ pub const TESTS: &[Test] = &[
     passes("memory", "64M"),
     passes("memory", "1G"),
     passes("heap", "16M"),
+    passes("dma", "64M"),
     passes("time", "16M"),
     passes("executor", "16M"),
     passes("events", "16M"),

@@ -7,6 +7,7 @@ extern crate alloc;
 
 mod console;
 mod crash;
+mod dma;
 mod events;
 mod executor;
 mod grants;
@@ -64,6 +65,7 @@ async fn main(environment: Environment) {
         "executor" => executor::executor().await,
         "events" => events::events().await,
         "grants" => grants::grants().await,
+        "dma" => dma::dma(),
         "console" => console::console(),
         "flood" => console::flood().await,
         "typed" => console::typed().await,

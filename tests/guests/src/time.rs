@@ -9,11 +9,11 @@ use core::time::Duration;
 use runtime::time::{Elapsed, Instant, now, sleep, sleep_until, timeout};
 
 /// What a timer may be late under emulation.
-const SLACK: Duration = Duration::from_millis(100);
+const SLACK: Duration = Duration::from_millis(500);
 
 pub(crate) async fn time() -> Result {
     check!(now().0 > 0);
-    check!(now().0 < 1_000_000_000);
+    check!(now().0 < 10_000_000_000);
     let mut last = now();
     for _ in 0..50_000 {
         let next = now();
