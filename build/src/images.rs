@@ -49,6 +49,20 @@ pub(crate) fn build() -> Result<()> {
     Ok(())
 }
 
+/// Builds what the demo and the benchmarks have in dom0.
+pub(crate) fn for_demo() -> Result<e2e::Images> {
+    build()?;
+    Ok(e2e::Images { netdom: path("netdom"), hostile: None })
+}
+
+/// Builds what the tests have in dom0.
+pub(crate) fn for_tests() -> Result<e2e::Images> {
+    let built = cargo_build("guests", "hostile")?;
+    let hostile = built.with_extension("stripped");
+    strip(&built, &hostile)?;
+    Ok(e2e::Images { hostile: Some(hostile), ..for_demo()? })
+}
+
 /// Builds a program of the workspace by the release profile; gives its file, with debug information.
 pub(crate) fn cargo_build(package: &str, name: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

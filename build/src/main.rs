@@ -1,6 +1,9 @@
 //! `cargo xtask`: builds, shows, tests and measures. Host.
 #![forbid(unsafe_code)]
 
+mod bench;
+mod demo;
+mod fuzz;
 mod images;
 mod lab;
 mod symbolize;
@@ -24,6 +27,12 @@ struct Arguments {
 enum Command {
     /// Boot real Xen with a Linux dom0 in QEMU: a shell, or a script
     Lab(lab::Arguments),
+    /// Show the main job: two Linux guests get their network from netdom on real Xen
+    Demo(demo::Arguments),
+    /// Measure netdom against a Linux driver domain, in one boot and alternating
+    Bench(bench::Arguments),
+    /// Run a fuzz target on the host
+    Fuzz(fuzz::Arguments),
     /// Build the images into dist/, with sample configs
     Images,
     /// Run every test; the last line counts
@@ -35,7 +44,10 @@ enum Command {
 fn main() -> ExitCode {
     let result: Result<ExitCode> = match Arguments::parse().command {
         Command::Lab(arguments) => lab::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Images => images::build().map(|()| ExitCode::SUCCESS),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
         Command::Symbolize(arguments) => symbolize::run(&arguments).map(|()| ExitCode::SUCCESS),
     };

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
+use e2e::cases::{self, Case, Scene};
+use e2e::{Images, Stage};
 use lab::{Row, direct};
 
 use crate::test::Tally;
@@ -14,12 +16,43 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
     let wanted = |name: &str| only.is_none_or(|part| name.contains(part));
     let start = Instant::now();
     match images::cargo_build("guests", "guest") {
-        Ok(image) => {
-            for row in rows {
-                run_guests(tally, *row, &image, &wanted);
+        Ok(image) => rows.iter().for_each(|row| run_guests(tally, *row, &image, &wanted)),
+        Err(error) => tally.record("the test image builds", start, Err(error)),
+    }
+    let start = Instant::now();
+    match images::for_tests() {
+        Ok(images) => rows.iter().for_each(|row| run_cases(tally, *row, &images, &wanted)),
+        Err(error) => tally.record("the images build", start, Err(error)),
+    }
+}
+
+/// The end-to-end cases of a row. They share a boot; a case that fails may have spoilt it, so the next gets a new one.
+fn run_cases(tally: &mut Tally, row: Row, images: &Images, wanted: &impl Fn(&str) -> bool) {
+    let name = |case: &Case| format!("{row} {}", case.name);
+    let mut cases = cases::ALL.iter().copied().flatten().filter(|case| wanted(&name(case))).peekable();
+    while cases.peek().is_some() {
+        let start = Instant::now();
+        let stage = Stage::boot(row, images, cases::nics());
+        let scene = stage.as_ref().map_err(|error| anyhow!("{error:#}")).and_then(Scene::set);
+        let scene = match scene {
+            Ok(scene) => scene,
+            Err(error) => {
+                let rest: Vec<_> = cases.map(|case| case.name).collect();
+                let error = error.context(format!("not tried: {}", rest.join("; ")));
+                return tally.record(format!("{row} netdom and two guests come up"), start, Err(error));
+            }
+        };
+        tally.record(format!("{row} netdom and two guests come up"), start, Ok(()));
+        for case in cases.by_ref() {
+            let start = Instant::now();
+            let result = scene.explain((case.run)(&scene));
+            let failed = result.is_err();
+            let measured = result.as_ref().map_or("", String::as_str).to_owned();
+            tally.record(format!("{} {measured}", name(case)), start, result.map(drop));
+            if failed {
+                break;
             }
         }
-        Err(error) => tally.record("the test image builds", start, Err(error)),
     }
 }
 

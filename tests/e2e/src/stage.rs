@@ -1,11 +1,9 @@
 //! One boot of the lab with the images in dom0, a wire at each NIC, and Linux guests that have the traffic tool. Host.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lab::root::Extra;
 use lab::{Guest, GuestConfig, Lab, LabConfig, Nic, Row};
 
 use crate::netdom::{Netdom, NetdomConfig};
@@ -15,19 +13,9 @@ use crate::netdom::{Netdom, NetdomConfig};
 pub struct Images {
     /// The image that `dist/` holds.
     pub netdom: PathBuf,
-    /// The hostile frontend.
-    pub hostile: PathBuf,
-    /// The traffic tool, statically linked.
-    pub traffic: PathBuf,
+    /// The hostile frontend; what needs it says so where it is missing.
+    pub hostile: Option<PathBuf>,
 }
-
-/// Sets the address of a lease; Debian's busybox has no script of its own.
-const UDHCPC_SCRIPT: &str = "#!/bin/sh
-case $1 in
-deconfig) ip addr flush dev $interface scope global ;;
-bound|renew) ip addr replace $ip/$mask dev $interface ;;
-esac
-";
 
 /// The lab, booted, with a wire at the far end of each NIC: wire `n` is network `10.(9 + n).0.0/16`, its peer `10.(9 + n).0.1`.
 pub struct Stage {
@@ -51,14 +39,10 @@ impl Stage {
     pub fn boot_with(row: Row, images: &Images, nics: Vec<Nic>, change: impl FnOnce(&mut LabConfig)) -> Result<Self> {
         let mut config = LabConfig::new(row);
         config.nics = nics;
-        let traffic = fs::read(&images.traffic).with_context(|| format!("reading {}", images.traffic.display()))?;
-        let extra =
-            |path: &str, content: &[u8]| Extra { path: path.to_owned(), mode: 0o755, content: content.to_vec() };
-        let tools = [extra("usr/bin/traffic", &traffic), extra("etc/udhcpc.script", UDHCPC_SCRIPT.as_bytes())];
-        config.files.extend_from_slice(&tools);
-        config.guest_files.extend_from_slice(&tools);
         config.put("usr/lib/oxidom/netdom", 0o755, &images.netdom)?;
-        config.put("usr/lib/oxidom/hostile", 0o755, &images.hostile)?;
+        if let Some(hostile) = &images.hostile {
+            config.put("usr/lib/oxidom/hostile", 0o755, hostile)?;
+        }
         change(&mut config);
         Ok(Self { lab: Lab::boot(&config)? })
     }
@@ -103,7 +87,7 @@ pub fn vif(backend: &str, number: u8) -> String {
 /// What the guest's DHCP client said.
 pub fn lease(guest: &Guest<'_>, interface: &str) -> Result<String> {
     let script = format!(
-        "ip link set {interface} up && udhcpc -i {interface} -n -q -t 20 -T 1 -s /etc/udhcpc.script >/tmp/udhcpc.log 2>&1 || \
+        "ip link set {interface} up && udhcpc -i {interface} -n -q -t 20 -T 1 >/tmp/udhcpc.log 2>&1 || \
          {{ cat /tmp/udhcpc.log; exit 1; }}; ip -4 -o addr show dev {interface} | awk '{{print $4}}' | cut -d/ -f1"
     );
     let output = guest.run_for(&script, Duration::from_secs(60))?.success();

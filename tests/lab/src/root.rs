@@ -37,6 +37,18 @@ const DRIVER_MODULES: [&str; 8] =
 const EXTRA_MODULES: [&str; 9] =
     ["e1000e", "igb", "nvme", "bridge", "loop", "xen-pcifront", "xen-netback", "xen-blkback", "xen-blkfront"];
 
+/// Sets what a lease says, for busybox's DHCP client, which has no script of its own.
+const UDHCPC_SCRIPT: &str = "#!/bin/sh
+case $1 in
+deconfig) ip link set $interface up; ip addr flush dev $interface scope global ;;
+bound|renew)
+    [ -n \"$mtu\" ] && ip link set $interface mtu $mtu
+    ip addr replace $ip/$mask dev $interface
+    [ -n \"$router\" ] && ip route replace default via ${router%% *} dev $interface ;;
+esac
+exit 0
+";
+
 /// A file to be put into a root.
 #[derive(Clone, Debug)]
 pub struct Extra {
@@ -91,8 +103,9 @@ fn base(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> {
     archive.link("var/run", "/run").link("var/lock", "/run/lock").character_device("dev/console", 5, 1);
     let path = format!("/usr/lib/xen-{}/bin:/usr/sbin:/usr/bin", tree.row.xen());
     archive
-        .file("init", 0o755, program("lab-agent", "lab-agent")?)
-        .file("usr/bin/traffic", 0o755, program("wire", "traffic")?)
+        .file("init", 0o755, fs::read(program("lab-agent", "lab-agent")?)?)
+        .file("usr/bin/traffic", 0o755, fs::read(program("wire", "traffic")?)?)
+        .file("etc/udhcpc/default.script", 0o755, UDHCPC_SCRIPT)
         .file("etc/profile", 0o644, format!("export PATH={path} PS1='\\h# '\n"))
         .file("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n")
         .file("etc/group", 0o644, "root:x:0:\n")
@@ -226,7 +239,7 @@ fn library(tree: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// A program of this workspace, built for any Linux: statically, so that a guest's root needs no libraries.
-fn program(package: &str, name: &str) -> Result<Vec<u8>> {
+pub fn program(package: &str, name: &str) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let target = "x86_64-unknown-linux-gnu";
     let status = Command::new(cargo)
@@ -236,6 +249,5 @@ fn program(package: &str, name: &str) -> Result<Vec<u8>> {
         .status()
         .with_context(|| format!("starting cargo to build {name}"))?;
     ensure!(status.success(), "{name} of {package} does not build: {status}");
-    let path = cache::target_directory().join(target).join("release").join(name);
-    fs::read(&path).with_context(|| format!("reading {}", path.display()))
+    Ok(cache::target_directory().join(target).join("release").join(name))
 }

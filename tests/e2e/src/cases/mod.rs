@@ -10,7 +10,7 @@ mod lifecycle;
 mod traffic;
 
 use anyhow::{Context, Result};
-use lab::Guest;
+use lab::{Guest, Nic};
 
 use crate::netdom::Netdom;
 use crate::stage::{Stage, lease, vif};
@@ -40,6 +40,11 @@ pub struct Scene<'s> {
     pub a_address: String,
     /// The IPv4 address of `b`.
     pub b_address: String,
+}
+
+/// The NICs of a machine for the cases: one for netdom, and one of another programming model that it must refuse.
+pub fn nics() -> Vec<Nic> {
+    vec![Nic::wired(0), Nic { model: "e1000".to_owned(), ..Nic::wired(1) }]
 }
 
 impl<'s> Scene<'s> {
