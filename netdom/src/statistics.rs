@@ -22,11 +22,13 @@ pub enum DropCause {
     Filtered,
     /// The receiver posted no slots for so long that nothing is held for it.
     Stalled,
+    /// It was where it goes already, or has addresses that no bridge passes on.
+    NotForwarded,
 }
 
 impl DropCause {
     /// How many there are.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
     /// All, with the names they have under `data/` and on the console.
     pub const ALL: [(Self, &'static str); Self::COUNT] = [
         (Self::Malformed, "malformed"),
@@ -38,6 +40,7 @@ impl DropCause {
         (Self::NicFull, "nic-full"),
         (Self::Filtered, "filtered"),
         (Self::Stalled, "stalled"),
+        (Self::NotForwarded, "not-forwarded"),
     ];
 }
 

@@ -169,6 +169,12 @@ fn take_one<H: Hypervisor>(
                 return Err(Stop::Until(now + RETRY));
             }
             sent.copies = (start as u32, round.heads.len() as u32);
+            if let Some(credit) = &mut vif.credit
+                && let Err(at) = credit.take(request.length as usize, now)
+            {
+                round.heads.truncate(start);
+                return Err(Stop::Until(at));
+            }
         }
         Wish::Group(membership) => sent.failed = !vif.change_groups(membership),
         Wish::Refuse => {

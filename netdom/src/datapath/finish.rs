@@ -3,7 +3,7 @@
 use super::prepare::{Ability, prepare};
 use super::round::{Bounce, Received, ReceivedKind, Source};
 use super::{DataPath, NIC_PENDING, NIC_PORT, NicPort, Stop};
-use crate::netback::vif::Vif;
+use crate::netback::vif::{Acceptance, Vif};
 use crate::netback::violation::{RingName, Violation};
 use crate::nic::Nic;
 use crate::offload::headers::Layout;
@@ -271,17 +271,28 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         if vif.broken {
             return;
         }
+        let ipv6 = Self::addresses(&packet).is_some_and(|(_, _, ipv6)| ipv6);
+        let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+        let acceptance = vif.accepts(length, packet.offload, ipv6);
         let (queue, statistics) = (&mut vif.queue, &mut vif.statistics);
         let before = queue.pages();
         let others = self.queued_pages.saturating_sub(before);
-        let prepared = prepare(packet, &vif.ability, &self.pool, &mut |packet, _| {
+        let mut push = |packet: Packet, _: Option<&Layout>| {
             // A queue never has more than what is left to all: guests that take nothing leave room for those that do.
             let free = share.saturating_sub(others + queue.pages());
             let room = queue.pages() + packet.fragments.len() <= free;
             if !room || !queue.push(&packet, now) {
                 statistics.drop(DropCause::QueueFull);
             }
-        });
+        };
+        let prepared = match acceptance {
+            Acceptance::AsIs => {
+                push(packet, None);
+                Ok(())
+            }
+            Acceptance::Prepared => prepare(packet, &vif.ability, &self.pool, &mut push),
+            Acceptance::Never => Err(DropCause::Unsuitable),
+        };
         if let Err(cause) = prepared {
             statistics.drop(cause);
         }

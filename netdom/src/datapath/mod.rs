@@ -10,7 +10,6 @@
 //!
 //! An event channel stays masked until its ring was served to the end, so that a busy guest costs no events.
 
-mod bridges;
 mod collect;
 mod finish;
 pub(crate) mod prepare;
@@ -21,17 +20,18 @@ mod route;
 mod tests;
 pub mod throttle;
 
-use crate::netback::vif::{Rate, Vif, VifConfig};
+use crate::credit::{Credit, Rate};
+use crate::netback::vif::{Vif, VifConfig};
 use crate::netback::violation::{AttachError, Violation};
 use crate::nic::{Link, MacAddress, Nic};
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 use crate::statistics::{DropCause, PortStatistics};
+use crate::switch::{AGEING, GUEST_ENTRIES, Switch, TABLE_ENTRIES, WIRE_ENTRIES};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
-use bridges::Bridges;
 use round::Round;
 use split_driver::hypervisor::{EventChannel, Hypervisor};
 use split_driver::time::{Duration, Instant};
@@ -111,18 +111,20 @@ pub struct DataPath<H: Hypervisor, N: Nic> {
     /// By local event channel.
     ports: Vec<u16>,
     ready: VecDeque<u16>,
-    bridges: Bridges,
+    switch: Switch,
     round: Round,
     /// Pages in all queues.
     queued_pages: usize,
     failed: VecDeque<(VifId, Violation)>,
     link: Option<Link>,
     wake: Option<Instant>,
+    /// When the last round was.
+    now: Instant,
 }
 
 impl<H: Hypervisor, N: Nic> DataPath<H, N> {
-    /// No vif, no NIC.
-    pub fn new(hypervisor: H, pool: Pool) -> Self {
+    /// No vif, no NIC. `seed` is a number that guests do not know: it keys the switch's table.
+    pub fn new(hypervisor: H, pool: Pool, seed: u64) -> Self {
         Self {
             hypervisor,
             pool,
@@ -131,12 +133,13 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             generation: 0,
             ports: Vec::new(),
             ready: VecDeque::new(),
-            bridges: Bridges::default(),
+            switch: Switch::new(TABLE_ENTRIES, AGEING, seed),
             round: Round::default(),
             queued_pages: 0,
             failed: VecDeque::new(),
             link: None,
             wake: None,
+            now: Instant::default(),
         }
     }
 
@@ -161,14 +164,15 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             pending: VecDeque::with_capacity(64),
             statistics: PortStatistics::default(),
         });
-        self.bridges.add(NIC_PORT, bridge);
+        // The port was free: `remove_nic` made it so.
+        let _ = self.switch.add(NIC_PORT, bridge, WIRE_ENTRIES);
         former
     }
 
     /// Takes the NIC off its bridge, stopped.
     pub fn remove_nic(&mut self) -> Option<N> {
         let mut port = self.nic.take()?;
-        self.bridges.remove(NIC_PORT);
+        self.switch.remove(NIC_PORT);
         port.nic.quiesce();
         Some(port.nic)
     }
@@ -193,7 +197,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             None => self.vifs.len(),
         };
         let port = u16::try_from(index).map_err(|_| AttachError::NoPort)?;
-        let vif = Vif::connect(&self.hypervisor, config)?;
+        let vif = Vif::connect(&self.hypervisor, config, self.now)?;
         for local in vif.local_ports() {
             let place = local.0 as usize;
             if self.ports.len() <= place {
@@ -205,7 +209,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         }
         self.generation = self.generation.wrapping_add(1);
         let id = VifId { port, generation: self.generation };
-        self.bridges.add(port, &vif.config.bridge);
+        self.switch.add(port, &vif.config.bridge, GUEST_ENTRIES).map_err(|_| AttachError::NoPort)?;
         let slot = Some(Box::new(Slot { generation: self.generation, vif, wake: None }));
         match self.vifs.get_mut(index) {
             Some(place) => *place = slot,
@@ -223,7 +227,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             return None;
         }
         let slot = place.take()?;
-        self.bridges.remove(id.port);
+        self.switch.remove(id.port);
         for local in slot.vif.local_ports() {
             if let Some(entry) = self.ports.get_mut(local.0 as usize) {
                 *entry = NIC_PORT;
@@ -276,6 +280,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
 
     /// One round.
     pub fn poll(&mut self, now: Instant) -> Poll {
+        self.now = now;
         self.look_at_timers(now);
         self.reclaim();
         self.collect(now);
@@ -321,7 +326,11 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         if let Some(Some(slot)) = self.vifs.get_mut(usize::from(id.port))
             && slot.generation == id.generation
         {
-            slot.vif.config.rate = rate;
+            let vif = &mut slot.vif;
+            match (&mut vif.credit, rate) {
+                (Some(credit), Some(rate)) => credit.set_rate(rate),
+                (credit, rate) => *credit = rate.map(|rate| Credit::new(rate, self.now)),
+            }
         }
     }
 
@@ -351,7 +360,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         self.queued_pages = self.queued_pages.saturating_sub(slot.vif.queue.pages());
         while slot.vif.queue.discard() {}
         let id = VifId { port, generation: slot.generation };
-        self.bridges.remove(port);
+        self.switch.remove(port);
         self.failed.push_back((id, violation));
     }
 

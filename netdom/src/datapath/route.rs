@@ -1,6 +1,5 @@
 //! Second step of a round: where each packet goes, and all copies that bring it there. Floor 3.
 
-use super::bridges::Verdict;
 use super::round::{Bounce, Chunks, Extent, PULLED, Received, ReceivedKind, Round, Source, chunks_of, gather};
 use super::{DataPath, NIC_PORT};
 use crate::netback::request::Wish;
@@ -8,6 +7,7 @@ use crate::netback::vif::{Acceptance, Vif};
 use crate::nic::{MacAddress, Nic};
 use crate::packet::{Checksum, Offload};
 use crate::statistics::DropCause;
+use crate::switch::Forward;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
@@ -28,7 +28,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     /// Decides on all packets of the round and makes all copies.
     pub(super) fn route(&mut self, now: Instant) {
         for index in 0..self.round.sent.len() {
-            self.route_sent(index);
+            self.route_sent(index, now);
         }
         for index in 0..self.round.frames.len() {
             self.route_frame(index, now);
@@ -38,7 +38,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         }
     }
 
-    fn route_sent(&mut self, index: usize) {
+    fn route_sent(&mut self, index: usize, now: Instant) {
         let Some(sent) = self.round.sent.get(index) else {
             return;
         };
@@ -59,7 +59,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         };
         let chunks = chunks_of(&sent.local, sent.slots(&self.round.slots), domain);
         let (length, offload) = (sent.request.length, sent.offload);
-        self.choose(port, destination, source);
+        self.choose(port, destination, source, now);
         if let [only] = self.round.destinations.as_slice()
             && destination[0] & 1 == 0
         {
@@ -70,7 +70,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         self.pass_on(&passing);
     }
 
-    fn route_frame(&mut self, index: usize, _now: Instant) {
+    fn route_frame(&mut self, index: usize, now: Instant) {
         let Some(frame) = self.round.frames.get(index) else {
             return;
         };
@@ -86,20 +86,17 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             offload: frame.offload,
             chunks: &chunks,
         };
-        self.choose(NIC_PORT, destination, source);
+        self.choose(NIC_PORT, destination, source, now);
         self.pass_on(&passing);
     }
 
     /// Lists the ports a frame goes to.
-    fn choose(&mut self, port: u16, destination: MacAddress, source: MacAddress) {
+    fn choose(&mut self, port: u16, destination: MacAddress, source: MacAddress, now: Instant) {
         self.round.destinations.clear();
-        match self.bridges.forward(port, destination, source) {
-            Verdict::Drop => {}
-            Verdict::To(to) => self.round.destinations.push(to),
-            Verdict::Flood => self
-                .round
-                .destinations
-                .extend(self.bridges.members(port).iter().copied().filter(|member| *member != port)),
+        match self.switch.forward(port, destination, source, now) {
+            Forward::Drop(_) => self.count_drop(port, DropCause::NotForwarded),
+            Forward::Port(to) => self.round.destinations.push(to),
+            Forward::Flood => self.round.destinations.extend(self.switch.flood(port)),
         }
     }
 

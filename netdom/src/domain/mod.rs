@@ -41,7 +41,7 @@ pub(crate) struct Domain {
 
 impl Domain {
     pub(crate) fn new(store: Client, pool: Pool, options: Options) -> Self {
-        let path = Rc::new(RefCell::new(DataPath::new(Xen::new(), pool)));
+        let path = Rc::new(RefCell::new(DataPath::new(Xen::new(), pool, time::now().0)));
         let work = Rc::new(Signal::new());
         let wake = Rc::clone(&work);
         Self {

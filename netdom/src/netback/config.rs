@@ -1,6 +1,7 @@
 //! What a vif's nodes in the store say (`io/netif.h`; libxl's `libxl_nic.c`), checked. Pure. Floor 3.
 
-use super::vif::{Features, Rate, RemotePorts, VifConfig};
+use super::vif::{Features, RemotePorts, VifConfig};
+use crate::credit::Rate;
 use crate::nic::MacAddress;
 use alloc::string::String;
 use core::fmt;
@@ -181,17 +182,14 @@ fn bridge(name: &[u8]) -> Option<String> {
     (printable && name.len() <= BRIDGE_BYTES).then(|| String::from_utf8(name.into()).ok()).flatten()
 }
 
-/// `bytes,microseconds`. A period of 0 is no limit, as in Linux; so are the numbers that `xl` writes for none.
 fn parse_rate(text: &[u8]) -> Option<Rate> {
-    let (bytes, microseconds) = core::str::from_utf8(text).ok()?.split_once(',')?;
-    let number =
-        |text: &str| text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
-    Some(Rate { bytes: number(bytes)?, microseconds: number(microseconds)? })
+    Rate::parse(core::str::from_utf8(text).ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use split_driver::time::Duration;
     use xen_pv_sys::DomainId;
 
     const ID: DeviceId = DeviceId { frontend: DomainId(3), handle: 0 };
@@ -236,7 +234,7 @@ mod tests {
         assert!(config.features.scatter_gather && !config.features.checksum_v4);
         assert!(!config.features.gso_tcpv4);
         assert_eq!(config.bridge, "br1");
-        assert_eq!(config.rate, Some(Rate { bytes: 1_250_000, microseconds: 50_000 }));
+        assert_eq!(config.rate, Some(Rate { bytes: 1_250_000, interval: Duration::from_millis(50) }));
     }
 
     /// Nonsense of either end is an error, and says which.

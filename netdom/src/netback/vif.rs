@@ -2,6 +2,7 @@
 
 use super::request::{Membership, ReceiveRing, TransmitRing};
 use super::violation::{AttachError, RingName, Violation};
+use crate::credit::{Credit, Rate};
 use crate::datapath::prepare::Ability;
 use crate::datapath::queue::Queue;
 use crate::datapath::throttle::Throttle;
@@ -51,15 +52,6 @@ pub enum RemotePorts {
     },
 }
 
-/// How much a guest may send (`rate=`): `bytes` in each `period`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// Bytes a period.
-    pub bytes: u64,
-    /// Microseconds of a period.
-    pub microseconds: u64,
-}
-
 /// What a vif is made from, read from the store and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VifConfig {
@@ -107,6 +99,8 @@ impl<C: EventChannel> Channel<C> {
 pub struct Vif<H: Hypervisor> {
     pub(crate) config: VifConfig,
     pub(crate) ability: Ability,
+    /// What it may still send, where that is limited.
+    pub(crate) credit: Option<Credit>,
     pub(crate) transmit: TransmitRing<H::Ring>,
     pub(crate) receive: ReceiveRing<H::Ring>,
     /// The channel of both rings, or of the transmit ring where there are two.
@@ -141,7 +135,7 @@ impl<H: Hypervisor> Vif<H> {
     ///
     /// # Errors
     /// What could not be had; all else is given back.
-    pub(crate) fn connect(hypervisor: &H, config: VifConfig) -> Result<Self, AttachError> {
+    pub(crate) fn connect(hypervisor: &H, config: VifConfig, now: Instant) -> Result<Self, AttachError> {
         let map = |name, reference| {
             hypervisor.map_ring(config.domain, &[reference]).map_err(|error| AttachError::Map(name, error))
         };
@@ -156,6 +150,7 @@ impl<H: Hypervisor> Vif<H> {
         };
         Ok(Self {
             ability: Ability::of_guest(&config.features),
+            credit: config.rate.map(|rate| Credit::new(rate, now)),
             config,
             transmit,
             receive,

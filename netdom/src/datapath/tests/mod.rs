@@ -40,7 +40,7 @@ impl Net {
     pub(super) fn with_nic(features: &[Features], capabilities: Capabilities) -> Self {
         let xen = FakeXen::new();
         let pool = Pool::new(Box::new(FakePages::new(&xen, PAGES)));
-        let mut path = DataPath::new(xen.clone(), pool);
+        let mut path = DataPath::new(xen.clone(), pool, 1);
         let (nic, wire) = FakeNic::new(capabilities, RING);
         path.set_nic(nic, "xenbr0");
         let mut net = Self { xen, path, guests: Vec::new(), ids: Vec::new(), wire, now: Instant(0) };
