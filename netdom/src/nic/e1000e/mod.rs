@@ -289,6 +289,8 @@ impl<M: Mmio, D: DmaMemory> Nic for E1000e<M, D> {
         if self.halted {
             return false;
         }
+        // Before a wait that may be long, pages go home.
+        let sent = self.reclaim();
         // What is enabled costs no register access: a poll for the guests' sake alone must not touch the device.
         if !self.armed || transmit != self.transmit_armed {
             if let Some(interval) = self.moderation.poll_ended() {
@@ -302,7 +304,7 @@ impl<M: Mmio, D: DmaMemory> Nic for E1000e<M, D> {
             self.armed = true;
             self.transmit_armed = transmit;
         }
-        self.receive.ready() || (transmit && self.transmit.reported())
+        self.receive.ready() || (transmit && sent + self.reclaim() > 0)
     }
 
     fn transmit(&mut self, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {

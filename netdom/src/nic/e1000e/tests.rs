@@ -566,6 +566,19 @@ fn sent_packets_interrupt_only_where_asked() {
 }
 
 #[test]
+fn room_found_while_enabling_is_not_kept_secret() {
+    let mut bench = bench();
+    for ask in [true, false] {
+        let packet = packet(&bench.pool, &bytes(64, 0), &[]);
+        assert!(bench.nic.transmit(packet, None).is_ok());
+        bench.nic.flush();
+        assert_eq!(bench.nic.enable_interrupts(ask), ask);
+        assert_eq!(bench.nic.transmit_room(), 511, "taken back before the wait");
+    }
+    finish(bench);
+}
+
+#[test]
 fn a_poll_that_finds_nothing_touches_no_register() {
     let mut bench = bench();
     assert!(!bench.nic.enable_interrupts(false));
