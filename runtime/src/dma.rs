@@ -11,7 +11,7 @@ use core::slice;
 use core::sync::atomic::AtomicU32;
 use split_driver::hypervisor::XenError;
 use split_driver::memory::{DmaAllocator, DmaMemory, OutOfMemory, SharedMemory};
-use xen_pv_sys::memory::{MemoryExchange, MemoryReservation, XENMEM_EXCHANGE};
+use xen_pv_sys::memory::{MemoryExchange, MemoryReservation, XENMEM_EXCHANGE, xenmemf_address_bits};
 use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE, Pfn};
 
 /// Pages that a device may read and write, contiguous for it; freed by `Drop`, at which the device must have been stopped.
@@ -24,30 +24,39 @@ pub struct DmaBuffer {
 
 /// Gives out [`DmaBuffer`]s.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct DmaFrames;
+pub struct DmaFrames {
+    /// Bits of address that the device reaches; 0 for all.
+    address_bits: u8,
+}
+
+impl DmaFrames {
+    /// For a device that reaches all memory.
+    pub const ANY: Self = Self { address_bits: 0 };
+
+    /// For a device that reaches addresses of no more than `address_bits` bits.
+    pub const fn within(address_bits: u8) -> Self {
+        Self { address_bits }
+    }
+
+    /// Whether a run of frames lies within reach.
+    fn reaches(self, first: Mfn, pages: usize) -> bool {
+        let last = ((first.0 + pages as u64) << 12) - 1;
+        self.address_bits == 0 || last.checked_shr(self.address_bits.into()).is_none_or(|over| over == 0)
+    }
+}
 
 impl DmaAllocator for DmaFrames {
     type Memory = DmaBuffer;
 
     fn allocate(&self, bytes: usize) -> Result<DmaBuffer, OutOfMemory> {
-        DmaBuffer::new(bytes)
-    }
-}
-
-impl DmaBuffer {
-    /// Zeroed memory of `bytes`, rounded up to pages.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`] where Xen has no contiguous run of that length either.
-    pub fn new(bytes: usize) -> Result<Self, OutOfMemory> {
         let pages = bytes.div_ceil(PAGE_SIZE).max(1);
-        let first = contiguous(pages)?;
+        let first = contiguous(pages, *self)?;
         // SAFETY: just allocated, and mapped writable.
         unsafe { ptr::write_bytes(layout::address_of(first) as *mut u8, 0, pages * PAGE_SIZE) };
         for page in 0..pages as u64 {
             memory::set_shared_frame(Pfn(first.0 + page), true);
         }
-        Ok(Self { first, pages, machine: memory::physical_to_machine(first) })
+        Ok(DmaBuffer { first, pages, machine: memory::physical_to_machine(first) })
     }
 }
 
@@ -76,24 +85,24 @@ impl Drop for DmaBuffer {
 }
 
 /// Allocates frames that follow each other in machine memory as well.
-fn contiguous(pages: usize) -> Result<Pfn, OutOfMemory> {
+fn contiguous(pages: usize, reach: DmaFrames) -> Result<Pfn, OutOfMemory> {
     // Domain builders fill a domain by 2 MiB where they can, so the first try mostly succeeds.
     let first = frames::allocate(pages)?;
-    if is_contiguous(first, pages) {
+    if is_contiguous(first, pages) && reach.reaches(memory::physical_to_machine(first), pages) {
         return Ok(first);
     }
     // SAFETY: just allocated, used by nobody.
     unsafe { frames::free(first, pages) };
     let block = pages.checked_next_power_of_two().ok_or(OutOfMemory)?;
     let first = frames::allocate(block)?;
-    match exchange(first, block) {
+    match exchange(first, block, reach) {
         Ok(()) => {
             // SAFETY: the tail of what was just allocated, mapped again by `exchange`.
             unsafe { frames::free(Pfn(first.0 + pages as u64), block - pages) };
             Ok(first)
         }
         Err((error, state)) => {
-            log::warn!("no {block} contiguous pages: {error:?}");
+            log::warn!("no {block} contiguous pages within reach of {} bits: {error:?}", reach.address_bits);
             if state == AfterFailure::Usable {
                 // SAFETY: as above; `exchange` left them as they were.
                 unsafe { frames::free(first, block) };
@@ -118,13 +127,13 @@ enum AfterFailure {
 }
 
 /// Gives the machine frames behind `count` frames (a power of two) to Xen, and takes contiguous ones instead.
-fn exchange(first: Pfn, count: usize) -> Result<(), (XenError, AfterFailure)> {
+fn exchange(first: Pfn, count: usize, reach: DmaFrames) -> Result<(), (XenError, AfterFailure)> {
     let mut machines = Vec::new();
     machines.try_reserve_exact(count).map_err(|_| (XenError::Exhausted, AfterFailure::Usable))?;
     machines.extend((0..count as u64).map(|page| memory::physical_to_machine(Pfn(first.0 + page)).0));
     // SAFETY: frames that nobody uses, just allocated by the only caller. Xen takes no frame that is still mapped.
     unsafe { map(first, count, |_| Entry::NONE) }.map_err(|error| (error, AfterFailure::Lost))?;
-    let exchanged = exchange_unmapped(first, &machines);
+    let exchanged = exchange_unmapped(first, &machines, reach);
     if let Ok(machine) = exchanged {
         for page in 0..count as u64 {
             memory::set_machine(Pfn(first.0 + page), Mfn(machine.0 + page));
@@ -137,7 +146,7 @@ fn exchange(first: Pfn, count: usize) -> Result<(), (XenError, AfterFailure)> {
 }
 
 /// `XENMEM_exchange` of single frames for one extent: its first machine frame.
-fn exchange_unmapped(first: Pfn, machines: &[u64]) -> Result<Mfn, XenError> {
+fn exchange_unmapped(first: Pfn, machines: &[u64], reach: DmaFrames) -> Result<Mfn, XenError> {
     let reservation = |extents: usize, address: usize, order: u32| MemoryReservation {
         extent_start: address as u64,
         nr_extents: extents as u64,
@@ -150,7 +159,10 @@ fn exchange_unmapped(first: Pfn, machines: &[u64]) -> Result<Mfn, XenError> {
     let mut extent = first.0;
     let mut argument = MemoryExchange {
         input: reservation(machines.len(), machines.as_ptr() as usize, 0),
-        output: reservation(1, (&raw mut extent) as usize, machines.len().ilog2()),
+        output: MemoryReservation {
+            mem_flags: xenmemf_address_bits(reach.address_bits),
+            ..reservation(1, (&raw mut extent) as usize, machines.len().ilog2())
+        },
         nr_exchanged: 0,
     };
     // SAFETY: the struct of this operation; its two arrays live until the call returns, and the frames given away are unmapped.

@@ -168,8 +168,9 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Driver, Interrupts, 
         InterruptKind::Msi | InterruptKind::IntX => DriverInterrupts::Single,
     };
     let pool = domain.path.borrow().pool().clone();
-    let driver = e1000e::E1000e::new(registers, &DmaFrames, model, wiring, &pool, Options::default(), &mut busy_wait)
-        .map_err(Unusable::Driver)?;
+    let driver =
+        e1000e::E1000e::new(registers, &DmaFrames::ANY, model, wiring, &pool, Options::default(), &mut busy_wait)
+            .map_err(Unusable::Driver)?;
     Ok((driver, interrupts, format!("Intel {}", model.name)))
 }
 

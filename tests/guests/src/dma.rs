@@ -1,0 +1,76 @@
+//! DMA memory: contiguous, within a device's reach, and none of it lost.
+
+use crate::{Result, check, value};
+use core::sync::atomic::Ordering;
+use runtime::dma::DmaFrames;
+use runtime::memory::usage;
+use split_driver::memory::{DmaAllocator, DmaMemory, OutOfMemory, SharedMemory};
+
+pub(crate) fn dma() -> Result {
+    plain()?;
+    exchanged()?;
+    refused()
+}
+
+/// Memory as it comes: zeroed, page-aligned, all of it ours to write, given back.
+fn plain() -> Result {
+    let before = usage();
+    let small = value!(DmaFrames::ANY.allocate(1));
+    let large = value!(DmaFrames::ANY.allocate(5 * 4096 + 1));
+    check!(small.words().len() == 1024 && large.words().len() == 6 * 1024);
+    check!(large.words().iter().all(|word| word.load(Ordering::Relaxed) == 0));
+    check!(small.device_address().is_multiple_of(4096) && large.device_address() != small.device_address());
+    for word in large.words() {
+        word.store(u32::MAX, Ordering::Relaxed);
+    }
+    drop((small, large));
+    check!(usage() == before);
+    let again = value!(DmaFrames::ANY.allocate(6 * 4096));
+    check!(again.words().iter().all(|word| word.load(Ordering::Relaxed) == 0));
+    Ok(())
+}
+
+/// Memory that only an exchange with Xen gives: our frames lie high, and it is asked for ever lower. The frames that come in their
+/// place work like any other, before and after they are given back.
+fn exchanged() -> Result {
+    // What holds the old address is freed at the end only, so that the next buffer cannot be the same one.
+    let first = value!(DmaFrames::ANY.allocate(16 * 4096));
+    let high = first.device_address();
+    let mut held = 0;
+    for bits in [40_u8, 32, 31, 30, 29, 28] {
+        if high >> bits == 0 {
+            continue;
+        }
+        for pages in [1, 3, 16] {
+            let before = usage();
+            let Ok(low) = DmaFrames::within(bits).allocate(pages * 4096) else {
+                log::info!("none of {pages} pages within {bits} bits");
+                continue;
+            };
+            held += 1;
+            log::info!("{pages} pages within {bits} bits: {:#x}", low.device_address());
+            check!((low.device_address() + pages as u64 * 4096 - 1) >> bits == 0);
+            for (index, word) in low.words().iter().enumerate() {
+                check!(word.load(Ordering::Relaxed) == 0);
+                word.store(index as u32, Ordering::Relaxed);
+            }
+            for (index, word) in low.words().iter().enumerate() {
+                check!(word.load(Ordering::Relaxed) == index as u32);
+            }
+            drop(low);
+            check!(usage() == before);
+        }
+    }
+    check!(held > 0);
+    Ok(())
+}
+
+/// What Xen cannot give is refused, and costs nothing.
+fn refused() -> Result {
+    let before = usage();
+    for (bits, pages) in [(13_u8, 16_usize), (0, 1 << 24)] {
+        check!(matches!(DmaFrames::within(bits).allocate(pages * 4096), Err(OutOfMemory)));
+    }
+    check!(usage() == before);
+    Ok(())
+}
