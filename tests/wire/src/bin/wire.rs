@@ -107,7 +107,7 @@ fn serve(wires: &[Wire], control: Option<String>) -> Result<(), Box<dyn Error>> 
 
 fn talk(wires: &[Wire], stream: UnixStream) -> Result<(), Box<dyn Error>> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut answers = stream.try_clone()?;
     for line in BufReader::new(stream).lines() {
         let answer = answer(wires, &line?).unwrap_or_else(|| r#"{"error":"not understood"}"#.into());
