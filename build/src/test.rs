@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use lab::cache;
+use lab::{cache, host};
 
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
@@ -56,6 +56,7 @@ impl Tally {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut tally = Tally::default();
+    host::provide(host::TESTS)?;
     if arguments.only.is_none() {
         host(&mut tally)?;
     }

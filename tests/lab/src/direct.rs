@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::host;
 use crate::machine::{self, Machine, MachineConfig};
 use crate::packages::{Row, Tree};
 use crate::scratch::Scratch;
@@ -71,7 +72,7 @@ impl Report {
 
 /// Boots `image` as dom0 with `memory` in Xen's words, `16M`, and waits for its result or its crash.
 pub fn run(row: Row, image: &Path, arguments: &str, memory: &str, timeout: Duration) -> Result<Report> {
-    machine::ensure_qemu()?;
+    host::provide(host::BOOT)?;
     let tree = Tree::prepare(row)?;
     let config = MachineConfig {
         hypervisor: tree.hypervisor(),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use lab_agent::frame::{Kind, encode_guest, encode_put};
 
 use crate::channel::{Answer, Channel};
+use crate::host;
 use crate::machine::{self, Disk, Machine, MachineConfig, Network, Nic};
 use crate::packages::{Row, Tree};
 use crate::root::{self, Extra};
@@ -194,7 +195,7 @@ impl Lab {
     }
 
     fn boot_once(config: &LabConfig) -> Result<Self> {
-        machine::ensure_qemu()?;
+        host::provide(host::BOOT)?;
         let tree = Tree::prepare(config.row)?;
         let directory = Scratch::new()?;
         let guest = root::guest(&tree, &config.guest_files)?;

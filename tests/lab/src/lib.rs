@@ -9,6 +9,7 @@ pub mod channel;
 pub mod cpio;
 pub mod direct;
 pub mod dom0;
+pub mod host;
 mod kernel;
 pub mod machine;
 pub mod modules;

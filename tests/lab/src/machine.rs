@@ -118,7 +118,6 @@ pub fn dying_with_us(program: impl AsRef<std::ffi::OsStr>) -> Command {
 impl Machine {
     /// Starts QEMU in a directory of its own.
     pub fn start(config: &MachineConfig, directory: Scratch) -> Result<Self> {
-        ensure_qemu()?;
         let mut command = dying_with_us("qemu-system-x86_64");
         command.args(arguments(config)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // The kernel's parent-death signal follows the thread, not the process: one thread stays for as long as the machine.
@@ -307,31 +306,4 @@ fn arguments(config: &MachineConfig) -> Vec<String> {
     arguments.push("-no-reboot".into());
     arguments.extend(config.qemu_arguments.iter().cloned());
     arguments
-}
-
-/// Installs QEMU where it is missing: the one thing that the lab needs on the host beyond what builds it.
-pub fn ensure_qemu() -> Result<()> {
-    if Command::new("qemu-system-x86_64").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-    {
-        return Ok(());
-    }
-    let install = "apt-get install -y --no-install-recommends qemu-system-x86";
-    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
-    eprintln!("lab: qemu-system-x86_64 is missing; running {install}");
-    let mut words = install.split(' ');
-    if !is_root {
-        words = "sudo apt-get install -y --no-install-recommends qemu-system-x86".split(' ');
-    }
-    let program = words.next().unwrap_or_default();
-    let done = Command::new(program)
-        .args(words)
-        .args(["-o", "DPkg::Lock::Timeout=300"])
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .status();
-    match done {
-        Ok(status) if status.success() => Ok(()),
-        _ => bail!(
-            "qemu-system-x86_64 (QEMU 7.2 or later) is missing and could not be installed by '{install}'; install it by hand"
-        ),
-    }
 }
