@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use wire::{Config, Wire};
+use wire::{Config, Congestion, Wire};
 
 const USAGE: &str = "\
 usage: wire [options] SOCKET...
@@ -21,6 +21,7 @@ Wire number N (from 0) has the peer 10.(9+N).0.1/16, fd09:N::1/64, fe80::1/64. O
   --joined        join all sockets in one segment with one peer
   --mtu N         largest IP packet of the peer (1500)
   --announce-mtu  tell it to DHCP clients
+  --congestion C  none, reno or cubic (cubic)
   --control PATH  unix socket for commands, a line each, each answered by a line:
                   `stats`, `inject N HEX`, `capture N FRAMES`, `captured N`";
 
@@ -37,12 +38,14 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     let mut sockets: Vec<String> = Vec::new();
     let (mut joined, mut announce, mut mtu, mut control) = (false, false, 1500, None);
+    let mut congestion = Congestion::default();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--joined" => joined = true,
             "--announce-mtu" => announce = true,
             "--mtu" => mtu = arguments.next().ok_or(USAGE)?.parse()?,
+            "--congestion" => congestion = arguments.next().as_deref().and_then(congestion_named).ok_or(USAGE)?,
             "--control" => control = Some(arguments.next().ok_or(USAGE)?),
             option if option.starts_with('-') => return Err(USAGE.into()),
             socket => sockets.push(socket.into()),
@@ -61,6 +64,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let mut wires = Vec::new();
     for mut config in configs {
         config.mtu = mtu;
+        config.congestion = congestion;
         if let Some(dhcp) = &mut config.dhcp {
             dhcp.announce_mtu = announce;
         }
@@ -71,6 +75,15 @@ fn run() -> Result<(), Box<dyn Error>> {
         println!("{}", serde_json::to_string(&wire.stats())?);
     }
     Ok(())
+}
+
+fn congestion_named(name: &str) -> Option<Congestion> {
+    match name {
+        "none" => Some(Congestion::None),
+        "reno" => Some(Congestion::Reno),
+        "cubic" => Some(Congestion::Cubic),
+        _ => None,
+    }
 }
 
 fn serve(wires: &[Wire], control: Option<String>) -> Result<(), Box<dyn Error>> {

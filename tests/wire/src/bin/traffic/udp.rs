@@ -21,7 +21,7 @@ const ROOM: usize = 2048;
 /// How often a question is asked again when no answer comes.
 const TRIES: u32 = 20;
 const TRY: Duration = Duration::from_millis(250);
-/// What the kernel may hold for us; the kernel's own limit applies.
+/// What the kernel may hold for us.
 const BUFFER: usize = 4 << 20;
 
 /// Sends a flow (`udp-flood`, `udp-pace`), then asks the sink what came of it.
@@ -67,8 +67,15 @@ fn connect(to: SocketAddr) -> Result<UdpSocket, Failure> {
     };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(to)?;
-    let _ = setsockopt(&socket, sockopt::RcvBuf, &BUFFER);
+    enlarge(&socket);
     Ok(socket)
+}
+
+/// Root may go beyond the kernel's limit, which holds only some 270 short datagrams by default.
+fn enlarge(socket: &UdpSocket) {
+    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+        let _ = setsockopt(socket, sockopt::RcvBuf, &BUFFER);
+    }
 }
 
 fn flow_number() -> u32 {
@@ -220,7 +227,7 @@ pub(crate) fn sink(arguments: &Arguments) -> Result<Value, Failure> {
     let length = arguments.operand(1).map_or(Ok(Duration::ZERO), |_| arguments.duration(1))?;
     let socket = UdpSocket::bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), port))
         .or_else(|_| UdpSocket::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)))?;
-    let _ = setsockopt(&socket, sockopt::RcvBuf, &BUFFER);
+    enlarge(&socket);
     let answers = socket.try_clone()?;
     let mut receiver = Receiver::new(socket, TRY)?;
     print_line(&json!({ "command": "udp-sink", "port": port, "ready": true }));
