@@ -201,7 +201,7 @@ mod tests {
         frame.extend_from_slice(&[8, 0, 0x45, 0]);
         frame.extend_from_slice(&(payload.len() as u16 + 20).to_be_bytes());
         frame.extend_from_slice(&[0, id]);
-        frame.extend_from_slice(&(offset as u16 / 8 | if more { 0x2000 } else { 0 }).to_be_bytes());
+        frame.extend_from_slice(&((offset as u16 / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
         frame.extend_from_slice(&[64, TCP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
         frame.extend_from_slice(payload);
         frame
