@@ -7,7 +7,10 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lab::{Lab, LabConfig, Network, Row};
+use lab::root::Extra;
+use lab::{GuestConfig, Lab, LabConfig, Network, Row};
+
+use crate::images;
 
 /// What `cargo xtask lab` takes.
 #[derive(clap::Args)]
@@ -21,6 +24,9 @@ pub(crate) struct Arguments {
     /// Put a file into dom0: PATH-HERE=PATH-IN-DOM0
     #[arg(long = "put", value_name = "FILE=PATH")]
     files: Vec<String>,
+    /// Boot without building the images and putting them and their sample configs into dom0
+    #[arg(long)]
+    no_images: bool,
     /// Connect the NIC to QEMU's own network (DHCP, gateway 10.0.2.2), not to a wire
     #[arg(long)]
     user_network: bool,
@@ -35,6 +41,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut config = LabConfig::new(arguments.row);
     config.shell = arguments.script.is_none();
+    if !arguments.no_images {
+        images::build()?;
+        put_samples(&mut config)?;
+    }
     for pair in &arguments.files {
         let (file, path) = pair.split_once('=').with_context(|| format!("--put {pair}: write FILE=PATH"))?;
         config.put(path, 0o755, file.as_ref())?;
@@ -52,6 +62,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
+/// The images where an administrator has them, a config for each, and two Linux guests' configs.
+fn put_samples(config: &mut LabConfig) -> Result<()> {
+    config.put("usr/lib/oxidom/netdom", 0o755, &images::path("netdom"))?;
+    config.put("etc/xen/netdom.cfg", 0o644, &images::path("netdom.cfg"))?;
+    for (name, number) in [("a", 1), ("b", 2)] {
+        let mut guest = GuestConfig::new(name).vif(&format!("backend=netdom,mac=00:16:3e:00:00:0{number}"));
+        guest.arguments = "lab.shell=1".to_owned();
+        let path = format!("etc/xen/{name}.cfg");
+        config.files.push(Extra { path, mode: 0o644, content: guest.to_string().into_bytes() });
+    }
+    let motd = include_str!("../lab.motd");
+    config.files.push(Extra { path: "etc/motd".to_owned(), mode: 0o644, content: motd.into() });
+    Ok(())
+}
+
 fn run_script(lab: &Lab, script: &PathBuf, timeout: Duration) -> Result<ExitCode> {
     let content = fs::read(script).with_context(|| format!("reading {}", script.display()))?;
     lab.put("/root/script", 0o755, &content)?;
@@ -63,10 +88,11 @@ fn run_script(lab: &Lab, script: &PathBuf, timeout: Duration) -> Result<ExitCode
     Ok(ExitCode::from(u8::try_from(output.status).unwrap_or(1)))
 }
 
-/// Joins our terminal to dom0's console until Ctrl-].
+/// Joins our terminal to dom0's console until Ctrl-\.
 fn interact(lab: &Lab) -> Result<ExitCode> {
-    const LEAVE: u8 = 0x1d;
-    eprintln!("lab: this is dom0's console; its shell's PATH has xl. Leave with Ctrl-]\r");
+    // Ctrl-\; Ctrl-] is `xl console`'s own.
+    const LEAVE: u8 = 0x1c;
+    eprintln!("lab: this is dom0's console. Leave with Ctrl-\\\r");
     let raw = |mode: &[&str]| Command::new("stty").args(mode).status();
     raw(&["raw", "-echo"]).ok();
     lab.machine().mirror_console(true);
@@ -80,7 +106,7 @@ fn interact(lab: &Lab) -> Result<ExitCode> {
             }
         }
     });
-    lab.machine().type_on_console(b"\n")?;
+    lab.machine().type_on_console(b"cat /etc/motd\n")?;
     while lab.machine().is_running() {
         match receiver.recv_timeout(Duration::from_millis(200)) {
             Ok(bytes) => lab.machine().type_on_console(&bytes)?,

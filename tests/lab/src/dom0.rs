@@ -123,6 +123,8 @@ pub struct GuestConfig {
     pub root: String,
     /// `guest` or `driver`.
     pub role: String,
+    /// More for the kernel's command line.
+    pub arguments: String,
     /// More lines of the config.
     pub more: String,
 }
@@ -138,6 +140,7 @@ impl GuestConfig {
             kernel: "/boot/vmlinux".to_owned(),
             root: "/boot/guest.img".to_owned(),
             role: "guest".to_owned(),
+            arguments: String::new(),
             more: String::new(),
         }
     }
@@ -152,9 +155,12 @@ impl GuestConfig {
 /// The text of the config, as `xl` reads it.
 impl fmt::Display for GuestConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, memory, kernel, root, role, more, .. } = self;
+        let Self { name, memory, kernel, root, role, arguments, more, .. } = self;
         writeln!(f, "name = \"{name}\"\ntype = \"pv\"\nkernel = \"{kernel}\"\nramdisk = \"{root}\"")?;
-        writeln!(f, "memory = {memory}\nvcpus = 1\nextra = \"console=hvc0 rdinit=/init quiet lab.role={role}\"")?;
+        writeln!(
+            f,
+            "memory = {memory}\nvcpus = 1\nextra = \"console=hvc0 rdinit=/init quiet lab.role={role} {arguments}\""
+        )?;
         writeln!(f, "vif = {:?}\npci = {:?}\n{more}", self.vifs, self.pci)
     }
 }
