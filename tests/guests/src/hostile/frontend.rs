@@ -1,0 +1,266 @@
+//! A netfront: first a proper one, whose rings, grants and channels are then open to any misuse.
+
+use crate::error::{Error, Result};
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::str::FromStr;
+use runtime::events::{self, Channel};
+use runtime::grants::{Grant, grant_access};
+use runtime::memory::Page;
+use runtime::time::{self, Duration, timeout};
+use split_driver::memory::SharedMemory;
+use split_driver::ring::FrontRing;
+use split_driver::store::{Store, Transaction, Watch, parse, transaction};
+use split_driver::xenstore_client::Client;
+use xen_pv_sys::io::netif::{ExtraInfo, NETIF_RSP_OKAY, RxRequest, RxResponse, TxFlags, TxRequest, TxResponse};
+use xen_pv_sys::io::xenbus::XenbusState;
+use xen_pv_sys::{DomainId, GrantRef};
+
+/// How long anything may take on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Receive slots of a proper frontend: it lends so many pages and never takes them back, which is enough for an attack.
+const RECEIVE_SLOTS: u16 = 64;
+
+/// What a frontend says of itself before it connects.
+#[derive(Clone, Copy)]
+pub(crate) struct Manners {
+    /// Posts receive slots before it connects.
+    pub(crate) posts: bool,
+    /// Written as `tx-ring-ref` in place of the ring's own.
+    pub(crate) ring: Option<u32>,
+    /// Written as `event-channel-rx` in place of the channel's own.
+    pub(crate) port: Option<u32>,
+}
+
+impl Manners {
+    /// All as it should be.
+    pub(crate) const GOOD: Self = Self { posts: true, ring: None, port: None };
+}
+
+/// Both of a vif's directories.
+#[derive(Clone)]
+pub(crate) struct Vif {
+    pub(crate) store: Client,
+    pub(crate) path: String,
+    pub(crate) backend: String,
+    pub(crate) domain: DomainId,
+    pub(crate) mac: [u8; 6],
+}
+
+impl Vif {
+    /// Reads what the toolstack wrote.
+    pub(crate) async fn find(store: &Client, handle: u32) -> Result<Self> {
+        let path = format!("device/vif/{handle}");
+        let text = async |node: &str| -> Result<String> {
+            let value = store.read(Transaction::NONE, &format!("{path}/{node}")).await?;
+            String::from_utf8(value).map_err(|_| Error::Text)
+        };
+        let domain = text("backend-id").await?.parse().map_err(|_| Error::Text)?;
+        let mac = parse_mac(&text("mac").await?).ok_or(Error::Text)?;
+        let backend = text("backend").await?;
+        Ok(Self { store: store.clone(), path, backend, domain: DomainId(domain), mac })
+    }
+
+    /// Writes a node of ours.
+    pub(crate) async fn write(&self, node: &str, value: &str) -> Result<()> {
+        Ok(self.store.write(Transaction::NONE, &format!("{}/{node}", self.path), value.as_bytes()).await?)
+    }
+
+    pub(crate) async fn set_state(&self, state: XenbusState) -> Result<()> {
+        self.write("state", &format!("{}", state as u8)).await
+    }
+
+    /// A number in the backend's directory; 0 where there is none.
+    async fn backend_number<T: FromStr + Default>(&self, node: &str) -> Result<T> {
+        let value = self.store.read_optional(Transaction::NONE, &format!("{}/{node}", self.backend)).await?;
+        Ok(value.and_then(|value| parse(&value)).unwrap_or_default())
+    }
+
+    pub(crate) async fn backend_state(&self) -> Result<XenbusState> {
+        Ok(XenbusState::from_number(self.backend_number("state").await?))
+    }
+
+    /// Waits until the backend is in one of these states.
+    pub(crate) async fn wait_for(&self, states: &[XenbusState]) -> Result<()> {
+        let mut watch = self.store.watch(&format!("{}/state", self.backend)).await?;
+        let reached = async {
+            while !states.contains(&self.backend_state().await?) {
+                watch.next().await;
+            }
+            Ok(())
+        };
+        timeout(PATIENCE, reached).await?
+    }
+
+    /// The way back to where a frontend begins, from wherever both ends are.
+    pub(crate) async fn begin_anew(&self) -> Result<()> {
+        self.set_state(XenbusState::Closed).await?;
+        self.wait_for(&[XenbusState::Closed]).await?;
+        self.set_state(XenbusState::Initialising).await?;
+        self.wait_for(&[XenbusState::InitWait]).await
+    }
+}
+
+fn parse_mac(text: &str) -> Option<[u8; 6]> {
+    let mut mac = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut mac {
+        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
+    }
+    Some(mac)
+}
+
+/// A connected frontend.
+pub(crate) struct Frontend {
+    pub(crate) vif: Vif,
+    pub(crate) transmit: FrontRing<Rc<Page>, TxRequest, TxResponse>,
+    pub(crate) receive: FrontRing<Rc<Page>, RxRequest, RxResponse>,
+    pub(crate) transmit_page: Rc<Page>,
+    pub(crate) receive_page: Rc<Page>,
+    pub(crate) transmit_channel: Channel,
+    pub(crate) receive_channel: Channel,
+    /// What is granted: the rings, and the pages of receive slots.
+    grants: Vec<Grant>,
+    identifier: u16,
+}
+
+impl Frontend {
+    /// The whole handshake with that vif's backend, as Linux' netfront does it.
+    pub(crate) async fn connect(vif: Vif, manners: Manners) -> Result<Self> {
+        let frontend = Self::offer(vif, manners).await?;
+        frontend.vif.wait_for(&[XenbusState::Connected]).await?;
+        frontend.transmit_channel.notify();
+        frontend.receive_channel.notify();
+        Ok(frontend)
+    }
+
+    /// Makes rings, and tells the backend of them.
+    pub(crate) async fn offer(vif: Vif, manners: Manners) -> Result<Self> {
+        vif.wait_for(&[XenbusState::InitWait, XenbusState::Connected]).await?;
+        let (transmit_page, receive_page) = (Rc::new(Page::new()?), Rc::new(Page::new()?));
+        let mut frontend = Self {
+            transmit: FrontRing::init(Rc::clone(&transmit_page))?,
+            receive: FrontRing::init(Rc::clone(&receive_page))?,
+            transmit_channel: events::alloc_unbound(vif.domain)?,
+            receive_channel: events::alloc_unbound(vif.domain)?,
+            transmit_page,
+            receive_page,
+            grants: Vec::new(),
+            identifier: 0,
+            vif,
+        };
+        let transmit_ring = frontend.lend(Rc::clone(&frontend.transmit_page), false)?;
+        let receive_ring = frontend.lend(Rc::clone(&frontend.receive_page), false)?;
+        if manners.posts {
+            for _ in 0..RECEIVE_SLOTS {
+                let slot = frontend.lend(Rc::new(Page::new()?), false)?;
+                frontend.post(slot);
+            }
+            let _ = frontend.receive.push_and_check_notify();
+        }
+        let number = |value: u32| format!("{value}");
+        let nodes = [
+            ("tx-ring-ref", number(manners.ring.unwrap_or(transmit_ring.0))),
+            ("rx-ring-ref", number(receive_ring.0)),
+            ("event-channel-tx", number(frontend.transmit_channel.port().0)),
+            ("event-channel-rx", number(manners.port.unwrap_or(frontend.receive_channel.port().0))),
+            ("request-rx-copy", number(1)),
+            ("feature-rx-notify", number(1)),
+            ("feature-sg", number(1)),
+            ("feature-gso-tcpv4", number(1)),
+            ("feature-gso-tcpv6", number(1)),
+            ("feature-ipv6-csum-offload", number(1)),
+            ("request-multicast-control", number(1)),
+        ];
+        let (store, path) = (&frontend.vif.store, &frontend.vif.path);
+        transaction(store, async |transaction| {
+            for (node, value) in &nodes {
+                store.write(transaction, &format!("{path}/{node}"), value.as_bytes()).await?;
+            }
+            store.write_text(transaction, &format!("{path}/state"), &(XenbusState::Connected as u8)).await
+        })
+        .await?;
+        Ok(frontend)
+    }
+
+    /// Grants a page to the backend for as long as this frontend lives.
+    pub(crate) fn lend(&mut self, page: Rc<Page>, read_only: bool) -> Result<GrantRef> {
+        let grant = grant_access(self.vif.domain, page, read_only)?;
+        let reference = grant.reference();
+        self.grants.push(grant);
+        Ok(reference)
+    }
+
+    /// A page with these bytes at its start, granted.
+    pub(crate) fn lend_bytes(&mut self, bytes: &[u8]) -> Result<GrantRef> {
+        let page = Rc::new(Page::new()?);
+        page.write(0, bytes);
+        self.lend(page, true)
+    }
+
+    /// Places a receive slot.
+    pub(crate) fn post(&mut self, gref: GrantRef) {
+        self.identifier = self.identifier.wrapping_add(1);
+        let _ = self.receive.push(&RxRequest { id: self.identifier, pad: 0, gref });
+    }
+
+    /// Places a transmit slot; false where the ring is full.
+    pub(crate) fn slot(&mut self, gref: GrantRef, offset: u16, size: u16, flags: TxFlags) -> bool {
+        self.identifier = self.identifier.wrapping_add(1);
+        self.transmit.push(&TxRequest { gref, offset, flags, id: self.identifier, size })
+    }
+
+    /// Places an extra info; false where the ring is full.
+    pub(crate) fn extra(&mut self, kind: u8, flags: u8, value: [u8; 6]) -> bool {
+        self.transmit.push_as(&ExtraInfo { kind, flags, value })
+    }
+
+    /// Publishes what was placed on both rings, and says so.
+    pub(crate) fn publish(&mut self) {
+        let _ = self.transmit.push_and_check_notify();
+        let _ = self.receive.push_and_check_notify();
+        self.transmit_channel.notify();
+        self.receive_channel.notify();
+    }
+
+    /// Takes `count` responses of the transmit ring.
+    pub(crate) async fn responses(&mut self, count: usize) -> Result<Vec<i16>> {
+        let mut statuses = Vec::new();
+        let deadline = time::now() + PATIENCE;
+        while statuses.len() < count {
+            for _ in 0..self.transmit.unconsumed()? {
+                statuses.push(self.transmit.take().status);
+            }
+            if statuses.len() < count && self.transmit.final_check_for_responses()? == 0 {
+                time::timeout_at(deadline, self.transmit_channel.wait()).await?;
+            }
+        }
+        Ok(statuses)
+    }
+
+    /// Sends one whole frame and waits until it is taken.
+    pub(crate) async fn send(&mut self, frame: &[u8]) -> Result<()> {
+        let reference = self.lend_bytes(frame)?;
+        let size = u16::try_from(frame.len()).map_err(|_| Error::Text)?;
+        self.slot(reference, 0, size, TxFlags::empty());
+        self.publish();
+        match self.responses(1).await?.as_slice() {
+            [NETIF_RSP_OKAY] => Ok(()),
+            other => Err(Error::Answer(other.first().copied().unwrap_or(0))),
+        }
+    }
+
+    /// Responses that wait on the receive ring.
+    pub(crate) fn received(&self) -> Result<u32> {
+        Ok(self.receive.unconsumed()?)
+    }
+
+    /// Overwrites a word of the transmit ring, index or slot.
+    pub(crate) fn scribble(page: &Page, word: usize, value: u32) {
+        if let Some(word) = page.words().get(word) {
+            word.store(value, core::sync::atomic::Ordering::SeqCst);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A hostile frontend: connects as a proper one, then does what its command line names, `attack=NAME`, and stays.
+//!
+//! With the word `wait` it says `ready` in its node `data/hostile` first and waits for `data/go`, so that neighbours can be measured
+//! meanwhile; in the end it says `done` there, or `failed`, and why on the console. With a second vif it sends itself packets.
+#![no_std]
+#![no_main]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod chains;
+mod error;
+mod frames;
+mod frontend;
+mod grants;
+mod noise;
+mod offloads;
+mod rings;
+
+use error::{Error, Result};
+use frontend::{Frontend, Manners, Vif};
+use runtime::Environment;
+use runtime::shutdown::{self, Requests};
+use split_driver::store::{Store, Transaction, Watch};
+use split_driver::xenstore_client::Client;
+
+runtime::entry!(main);
+
+async fn main(environment: Environment) {
+    let mut words = environment.command_line.split_ascii_whitespace();
+    let name = words.find_map(|word| word.strip_prefix("attack=")).unwrap_or("none");
+    let waits = environment.command_line.split_ascii_whitespace().any(|word| word == "wait");
+    let store = match runtime::store::connect() {
+        Ok(store) => store,
+        Err(error) => {
+            log::error!("no store: {error:?}");
+            return;
+        }
+    };
+    runtime::spawn(obey(store.clone()));
+    let word = match run(&store, name, waits).await {
+        Ok(frontends) => {
+            log::info!("attack {name} done");
+            // What is granted and bound stays so, or the backend would see the end of that in place of the attack's.
+            core::mem::forget(frontends);
+            "done"
+        }
+        Err(error) => {
+            log::error!("attack {name} failed: {error:?}");
+            "failed"
+        }
+    };
+    say(&store, word).await;
+    core::future::pending().await
+}
+
+/// Ends the domain when the toolstack says so.
+async fn obey(store: Client) {
+    if let Ok(mut requests) = Requests::new(store).await {
+        shutdown::finish(requests.requested().await);
+    }
+}
+
+async fn say(store: &Client, word: &str) {
+    if let Err(error) = store.write(Transaction::NONE, "data/hostile", word.as_bytes()).await {
+        log::error!("data/hostile: {error:?}");
+    }
+}
+
+/// Waits for dom0's word.
+async fn go(store: &Client) -> Result<()> {
+    say(store, "ready").await;
+    let mut watch = store.watch("data/go").await?;
+    while store.read_optional(Transaction::NONE, "data/go").await?.is_none() {
+        watch.next().await;
+    }
+    Ok(())
+}
+
+/// A vif of ours, and another that sends it packets where there is one.
+pub(crate) struct Pair {
+    pub(crate) attacker: Frontend,
+    pub(crate) helper: Option<Frontend>,
+}
+
+impl Pair {
+    /// Has the helper send packets to the attacker.
+    pub(crate) async fn flood(&mut self, packets: u32) -> Result<()> {
+        let mac = self.attacker.vif.mac;
+        let helper = self.helper.as_mut().ok_or(Error::Wrong("this attack needs a second vif"))?;
+        let frame = frames::datagram(mac, helper.vif.mac, 1000);
+        let reference = helper.lend_bytes(&frame)?;
+        let size = u16::try_from(frame.len()).map_err(|_| Error::Text)?;
+        let mut left = packets;
+        while left > 0 {
+            let batch = left.min(128);
+            for _ in 0..batch {
+                helper.slot(reference, 0, size, xen_pv_sys::io::netif::TxFlags::empty());
+            }
+            helper.publish();
+            helper.responses(batch as usize).await?;
+            left -= batch;
+        }
+        Ok(())
+    }
+}
+
+async fn run(store: &Client, name: &str, waits: bool) -> Result<Pair> {
+    let vif = Vif::find(store, 0).await?;
+    let helper = match Vif::find(store, 1).await {
+        Ok(vif) => Some(Frontend::connect(vif, Manners::GOOD).await?),
+        Err(_) => None,
+    };
+    let posts = !rings::posts_nothing(name);
+    if rings::is_handshake(name) {
+        if waits {
+            go(store).await?;
+        }
+        let attacker = rings::handshake(vif, name).await?;
+        return Ok(Pair { attacker, helper });
+    }
+    let attacker = Frontend::connect(vif, Manners { posts, ..Manners::GOOD }).await?;
+    let mut pair = Pair { attacker, helper };
+    let hello = frames::hello(pair.attacker.vif.mac);
+    pair.attacker.send(&hello).await?;
+    log::info!("attack {name}: the vif works");
+    if waits {
+        go(store).await?;
+    }
+    attack(&mut pair, name).await?;
+    Ok(pair)
+}
+
+/// Each family of attacks says whether the name is one of its own.
+async fn attack(pair: &mut Pair, name: &str) -> Result<()> {
+    if name == "none"
+        || grants::attack(pair, name).await?
+        || chains::attack(&mut pair.attacker, name).await?
+        || offloads::attack(&mut pair.attacker, name).await?
+        || rings::attack(pair, name).await?
+        || noise::attack(pair, name).await?
+    {
+        return Ok(());
+    }
+    Err(Error::Unknown)
+}
