@@ -46,13 +46,12 @@ pub(super) fn read_bytes(words: &[AtomicU32], offset: usize, destination: &mut [
         *to = byte(words, offset + index);
     }
     let offset = offset + head;
-    let mut chunks = rest.chunks_exact_mut(4);
-    let mut at = offset;
-    for (to, word) in chunks.by_ref().zip(words.get(offset / 4..).unwrap_or_default()) {
-        to.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
-        at += 4;
+    let (chunks, tail) = rest.as_chunks_mut::<4>();
+    for (to, word) in chunks.iter_mut().zip(words.get(offset / 4..).unwrap_or_default()) {
+        *to = word.load(Ordering::Relaxed).to_ne_bytes();
     }
-    for (index, to) in chunks.into_remainder().iter_mut().enumerate() {
+    let at = offset + chunks.len() * 4;
+    for (index, to) in tail.iter_mut().enumerate() {
         *to = byte(words, at + index);
     }
     true
@@ -89,6 +88,14 @@ pub(super) fn copy_bytes(
     destination_offset: usize,
     length: usize,
 ) {
+    if source_offset.is_multiple_of(4) && destination_offset.is_multiple_of(4) && length.is_multiple_of(4) {
+        let from = source.get(source_offset / 4..).unwrap_or_default();
+        let to = destination.get(destination_offset / 4..).unwrap_or_default();
+        for (from, to) in from.iter().zip(to).take(length / 4) {
+            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        return;
+    }
     let mut buffer = [0_u8; PAGE_SIZE];
     if let Some(buffer) = buffer.get_mut(..length) {
         let _ = read_bytes(source, source_offset, buffer) && write_bytes(destination, destination_offset, buffer);

@@ -1,0 +1,270 @@
+//! The hostile frontend: rings, pages and grants that last, and what it may do with them. Host.
+
+use arbitrary::Arbitrary;
+use netdom::netback::vif::{Features, RemotePorts, VifConfig};
+use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
+use split_driver::memory::SharedMemory;
+use std::sync::atomic::Ordering;
+use xen_pv_sys::{DomainId, GrantRef, Port};
+
+/// Its address.
+pub(super) const ADDRESS: [u8; 6] = [0, 0x16, 0x3e, 0, 0, 66];
+const DOMAIN: DomainId = DomainId(66);
+/// Pages with packets, and pages for them.
+const PAGES: u8 = 24;
+
+/// A slot of a packet.
+#[derive(Arbitrary, Clone, Debug)]
+pub(super) struct Piece {
+    size: u16,
+    offset: u8,
+    page: u8,
+}
+
+impl Piece {
+    /// At most a page; mostly less, for the bytes take the time.
+    fn size(&self) -> u16 {
+        if self.page & 3 == 0 { self.size % 4097 } else { self.size % 160 }
+    }
+}
+
+/// What is wrong with a chain that is otherwise in order.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(super) enum Fault {
+    None,
+    None1,
+    None2,
+    Total(u16),
+    Grant,
+    Offset(u16),
+    Cut,
+    Flags(u16),
+}
+
+/// Where a packet goes.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+pub(super) enum To {
+    Neighbour(bool),
+    Wire,
+    All,
+    Group(u8),
+    Itself,
+}
+
+/// What is done: by the hostile guest mostly, by others where it says so.
+#[derive(Arbitrary, Clone, Debug)]
+pub(super) enum Action {
+    /// A packet, with a fault or without.
+    Send { to: To, kind: u8, extra: Option<(u8, u16, u8)>, flags: u8, pieces: Vec<Piece>, fault: Fault },
+    /// Any slot.
+    Slot { words: [u32; 3] },
+    /// Receive slots: how many, and which grants.
+    Post { count: u8, first: u8, writable: bool },
+    /// A word of a ring page, anywhere.
+    Word { receive: bool, place: u16, value: u32 },
+    /// An index of a ring, by some steps.
+    Index { receive: bool, which: u8, steps: i16 },
+    /// Events.
+    Notify { receive: bool },
+    /// A round of the data path.
+    Poll,
+    /// Time, in milliseconds.
+    Wait(u16),
+    /// An honest packet.
+    Honest { from: u8, length: u16, super_frame: bool },
+    /// A frame from the wire.
+    Wire { to_mallory: bool, length: u16 },
+    /// The NIC sends nothing for now.
+    NicFull(bool),
+}
+
+pub(super) struct Mallory {
+    domain: FakeDomain,
+    rings: [GuestMemory; 2],
+    ring_grants: [GrantRef; 2],
+    ports: [Port; 2],
+    pages: GuestMemory,
+    /// First of the grants of `pages` for packets from it; as many follow for packets to it.
+    first_grant: u32,
+    producers: [u32; 2],
+    published: [u32; 2],
+    split: bool,
+}
+
+impl Mallory {
+    pub(super) fn new(xen: &FakeXen) -> Self {
+        let domain = xen.domain(DOMAIN);
+        let rings = [domain.pages(1), domain.pages(1)];
+        let ended = domain.grant(&rings[0], 0, true);
+        domain.end_grant(ended);
+        let ring_grants = [domain.grant(&rings[0], 0, true), domain.grant(&rings[1], 0, true)];
+        let pages = domain.pages(usize::from(PAGES) * 2);
+        let grants: Vec<_> = (0..PAGES * 2).map(|page| domain.grant(&pages, page.into(), page >= PAGES)).collect();
+        let ports = [domain.allocate_port(), domain.allocate_port()];
+        Self {
+            domain,
+            rings,
+            ring_grants,
+            ports,
+            pages,
+            first_grant: grants[0].0,
+            producers: [0; 2],
+            published: [0; 2],
+            split: false,
+        }
+    }
+
+    /// A new life.
+    pub(super) fn reset(&mut self, features: &Features) -> VifConfig {
+        for ring in &self.rings {
+            for (word, value) in ring.words().iter().zip([0, 1, 0, 1]) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+        self.producers = [0; 2];
+        self.published = [0; 2];
+        self.split = features.scatter_gather ^ features.receive_notify;
+        let [transmit, receive] = self.ports;
+        VifConfig {
+            domain: DOMAIN,
+            handle: 0,
+            mac: ADDRESS,
+            bridge: "xenbr0".into(),
+            features: *features,
+            transmit_ring: self.ring_grants[0],
+            receive_ring: self.ring_grants[1],
+            ports: if self.split { RemotePorts::Split { transmit, receive } } else { RemotePorts::Single(transmit) },
+            rate: None,
+        }
+    }
+
+    /// Responses on its transmit ring.
+    pub(super) fn answers(&self) -> u64 {
+        u64::from(self.rings[0].words()[2].load(Ordering::Relaxed))
+    }
+
+    fn put(&mut self, ring: usize, words: &[u32]) {
+        let width = [3, 2][ring];
+        let start = 16 + (self.producers[ring] as usize & 255) * width;
+        for (word, value) in self.rings[ring].words()[start..start + width].iter().zip(words) {
+            word.store(*value, Ordering::Relaxed);
+        }
+        self.producers[ring] = self.producers[ring].wrapping_add(1);
+    }
+
+    fn publish(&mut self, ring: usize) {
+        self.published[ring] = self.producers[ring];
+        self.rings[ring].words()[0].store(self.published[ring], Ordering::Relaxed);
+        self.notify(ring == 1);
+    }
+
+    fn notify(&self, receive: bool) {
+        self.domain.notify(self.ports[usize::from(receive && self.split)]);
+    }
+
+    pub(super) fn act(&mut self, action: &Action) {
+        match action {
+            Action::Send { to, kind, extra, flags, pieces, fault } => {
+                self.send(*to, *kind, *extra, *flags, pieces, *fault);
+            }
+            Action::Slot { words } => {
+                self.put(0, words);
+                self.publish(0);
+            }
+            Action::Post { count, first, writable } => {
+                for place in 0..u32::from(*count) {
+                    let page = (u32::from(*first) + place) % u32::from(PAGES);
+                    let reference = self.first_grant + page + if *writable { u32::from(PAGES) } else { 0 };
+                    self.put(1, &[place, reference]);
+                }
+                self.publish(1);
+            }
+            Action::Word { receive, place, value } => {
+                // Most of a ring is slots; the indices have an action of their own.
+                let place = usize::from(*place) % 1024;
+                self.rings[usize::from(*receive)].words()[place].store(*value, Ordering::Relaxed);
+                self.notify(*receive);
+            }
+            Action::Index { receive, which, steps } => {
+                let word = &self.rings[usize::from(*receive)].words()[usize::from(which & 3)];
+                let value = word.load(Ordering::Relaxed).wrapping_add_signed((*steps).into());
+                word.store(value, Ordering::Relaxed);
+                self.notify(*receive);
+            }
+            Action::Notify { receive } => self.notify(*receive),
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, to: To, kind: u8, extra: Option<(u8, u16, u8)>, flags: u8, pieces: &[Piece], fault: Fault) {
+        let pieces = &pieces[..pieces.len().min(24)];
+        let total: u32 = pieces.iter().map(|piece| u32::from(piece.size())).sum();
+        for (index, piece) in pieces.iter().enumerate() {
+            let size = piece.size();
+            let mut offset = u16::from(piece.offset).min(4096 - size);
+            let mut reference = self.first_grant + u32::from(piece.page / 4 % PAGES);
+            if index == 0 {
+                self.write_headers(usize::from(piece.page / 4 % PAGES) * 4096 + usize::from(offset), to, kind, total);
+            }
+            let mut slot_flags = u16::from(flags & 3);
+            if index + 1 < pieces.len() {
+                slot_flags |= 4;
+            }
+            if index == 0 && extra.is_some() {
+                slot_flags |= 8;
+            }
+            let mut whole = if index == 0 { total as u16 } else { size };
+            match fault {
+                Fault::Total(delta) if index == 0 => whole = whole.wrapping_add(delta),
+                Fault::Grant if index + 1 == pieces.len() => reference = 0,
+                Fault::Offset(value) if index + 1 == pieces.len() => offset = value,
+                Fault::Flags(value) if index == 0 => slot_flags = value,
+                Fault::Cut if index + 1 == pieces.len() => slot_flags |= 4,
+                _ => {}
+            }
+            let id = u32::from(piece.page);
+            self.put(0, &[reference, u32::from(offset) | u32::from(slot_flags) << 16, id | u32::from(whole) << 16]);
+            if let (0, Some((kind, size, gso))) = (index, extra) {
+                let kind = if kind & 0xc0 == 0 { 1 } else { kind & 7 };
+                let more = if kind & 0x20 == 0 { 0 } else { 1 };
+                self.put(0, &[u32::from(kind) | more << 8 | u32::from(size) << 16, 1 + u32::from(gso & 1), 0]);
+            }
+        }
+        self.publish(0);
+    }
+
+    /// Headers of Ethernet, IP and TCP that are nearly right.
+    fn write_headers(&self, at: usize, to: To, kind: u8, total: u32) {
+        let destination = match to {
+            To::Neighbour(which) => super::public_address(which.into()),
+            To::Wire => [2, 0, 0, 0, 0, 9],
+            To::All => [0xff; 6],
+            To::Group(last) => [1, 0, 0x5e, 0, 0, last],
+            To::Itself => ADDRESS,
+        };
+        let mut head = Vec::from(destination);
+        head.extend(ADDRESS);
+        if kind & 4 != 0 {
+            head.extend([0x81, 0, 0, 5]);
+        }
+        let rest = total.saturating_sub(head.len() as u32 + 2) as u16;
+        match kind & 3 {
+            0 => {
+                head.extend([0x08, 0, 0x45 | kind >> 6, 0]);
+                head.extend(rest.to_be_bytes());
+                head.extend([0, 1, 0x40, 0, 64, if kind & 8 == 0 { 6 } else { 17 }, 0, 0, 10, 0, 0, 66, 10, 0, 0, 1]);
+            }
+            1 => {
+                head.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+                head.extend(rest.saturating_sub(40).to_be_bytes());
+                head.extend([if kind & 8 == 0 { 6 } else { 17 }, 64]);
+                head.extend([0xfd; 32]);
+            }
+            _ => head.extend([0x08, 0x06]),
+        }
+        head.extend([0, 80, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50 | kind >> 4, 0x18, 1, 0, 0, 0, 0, 0]);
+        let room = (self.pages.words().len() * 4).saturating_sub(at);
+        head.truncate(room.min(4096));
+        assert!(self.pages.write(at, &head));
+    }
+}
