@@ -106,7 +106,7 @@ fn interact(lab: &Lab) -> Result<ExitCode> {
             }
         }
     });
-    lab.machine().type_on_console(b"cat /etc/motd\n")?;
+    lab.machine().type_on_console(b"cat /etc/motd 2>/dev/null\n")?;
     while lab.machine().is_running() {
         match receiver.recv_timeout(Duration::from_millis(200)) {
             Ok(bytes) => lab.machine().type_on_console(&bytes)?,

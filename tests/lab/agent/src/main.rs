@@ -10,7 +10,7 @@ mod store;
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
 use nix::kmod::{ModuleInitFlags, finit_module};
@@ -53,7 +53,9 @@ fn boot() -> io::Result<()> {
     load_modules(&role);
     // xenfs has no file system type before its module is in.
     mount_one("xenfs", "/proc/xen", "xenfs").ok();
-    Command::new("/bin/busybox").args(["ip", "link", "set", "lo", "up"]).status().ok();
+    for command in [["ip", "link", "set", "lo", "up"].as_slice(), &["hostname", "-F", "/etc/hostname"]] {
+        Command::new("/bin/busybox").args(command).status().ok();
+    }
     let mut child = Command::new("/proc/self/exe").args(["serve", &role]).env("PATH", path()).spawn()?;
     if parameter("lab.shell").is_some() {
         start_shell();
@@ -131,7 +133,7 @@ fn start_shell() {
             let shell = Command::new("/bin/busybox")
                 .args(["setsid", "cttyhack", "sh", "-l"])
                 .current_dir("/root")
-                .process_group(0)
+                .env("PATH", path())
                 .spawn();
             // Process 1 reaps; a shell that is gone has no /proc entry.
             let Ok(shell) = shell else { return };
