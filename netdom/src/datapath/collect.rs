@@ -1,7 +1,7 @@
 //! First step of a round: what the ready vifs have, and the heads of what they send. Floor 3.
 
 use super::round::{Chunks, Extent, HEAD, PULLED, Round, SMALL, Sent, gather};
-use super::{DataPath, NIC_FRAMES, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS, route};
+use super::{DataPath, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS, route};
 use crate::netback::request::{PacketRequest, Wish, parse};
 use crate::netback::vif::Vif;
 use crate::netback::violation::{RingName, Violation};
@@ -75,22 +75,6 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             self.fail(port, violation);
         }
     }
-
-    /// Takes frames from the NIC, and gives it new buffers.
-    pub(super) fn receive_frames(&mut self, _now: Instant) {
-        let Some(port) = &mut self.nic else {
-            return;
-        };
-        while self.round.frames.len() < NIC_FRAMES {
-            let Some(frame) = port.nic.receive() else {
-                break;
-            };
-            port.statistics.from_port.count(u32::try_from(frame.len()).unwrap_or(u32::MAX));
-            self.round.frames.push(frame);
-        }
-        // Also where there were no frames: the pool may have had nothing to give the last time.
-        port.nic.refill(&self.pool);
-    }
 }
 
 /// Moves what waits for a guest into its receive slots, as far as they go.
@@ -155,6 +139,7 @@ fn take_one<H: Hypervisor>(
         offload: Offload::default(),
         local: Packet::default(),
         copies: (0, 0),
+        gathered: (0, 0),
         failed: false,
     };
     match request.wish {

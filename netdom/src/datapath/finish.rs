@@ -200,7 +200,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     /// Hands on what came into local memory.
     fn pass_bounced(&mut self, now: Instant) {
         for index in 0..self.round.bounces.len() {
-            let Some(&Bounce { source, port: to, copies }) = self.round.bounces.get(index) else {
+            let Some(&Bounce { source, port: to }) = self.round.bounces.get(index) else {
                 return;
             };
             if let Some(Some(slot)) = self.vifs.get_mut(usize::from(to)) {
@@ -210,7 +210,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             let Some(packet) = self.take_bounced(source, last) else {
                 continue;
             };
-            if any_failed(&self.round.copies, copies) || packet.is_empty() {
+            if packet.is_empty() {
                 self.count_drop(to, DropCause::CopyFailed);
             } else if to == NIC_PORT {
                 self.send_to_nic(packet);
@@ -225,7 +225,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         let (packet, offload) = match source {
             Source::Guest(index) => {
                 let sent = self.round.sent.get_mut(index as usize)?;
-                if sent.failed {
+                if sent.failed || any_failed(&self.round.copies, sent.gathered) {
                     return Some(Packet::default());
                 }
                 (&mut sent.local, sent.offload)

@@ -19,11 +19,13 @@ mod route;
 #[cfg(test)]
 mod tests;
 pub mod throttle;
+mod wire;
 
 use crate::credit::{Credit, Rate};
 use crate::netback::vif::{Vif, VifConfig};
 use crate::netback::violation::{AttachError, Violation};
 use crate::nic::{Link, MacAddress, Nic};
+use crate::offload::coalesce::Coalescer;
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 use crate::statistics::{DropCause, PortStatistics};
@@ -113,6 +115,7 @@ pub struct DataPath<H: Hypervisor, N: Nic> {
     ready: VecDeque<u16>,
     switch: Switch,
     round: Round,
+    coalescer: Coalescer<u16>,
     /// Pages in all queues.
     queued_pages: usize,
     failed: VecDeque<(VifId, Violation)>,
@@ -135,6 +138,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             ready: VecDeque::new(),
             switch: Switch::new(TABLE_ENTRIES, AGEING, seed),
             round: Round::default(),
+            coalescer: Coalescer::new(),
             queued_pages: 0,
             failed: VecDeque::new(),
             link: None,
@@ -284,10 +288,9 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         self.look_at_timers(now);
         self.reclaim();
         self.collect(now);
-        self.receive_frames(now);
         self.route(now);
         self.finish(now);
-        let frames_left = self.round.frames.len() >= NIC_FRAMES;
+        let frames_left = self.round.frames_left;
         self.round.clear();
         let mut again = frames_left || !self.ready.is_empty();
         if !again && let Some(port) = &mut self.nic {

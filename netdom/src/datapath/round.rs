@@ -48,6 +48,8 @@ pub(crate) struct Sent {
     pub(crate) local: Packet,
     /// The entries of the batch of heads that fill it.
     pub(crate) copies: (u32, u32),
+    /// The entries of the batch of copies that fill what was not fetched with the head.
+    pub(crate) gathered: (u32, u32),
     /// To be answered with an error.
     pub(crate) failed: bool,
 }
@@ -94,8 +96,6 @@ pub(crate) struct Bounce {
     pub(crate) source: Source,
     /// The port it goes to.
     pub(crate) port: u16,
-    /// The entries of the batch that bring it into local memory.
-    pub(crate) copies: (u32, u32),
 }
 
 /// All that a round needs to remember.
@@ -106,11 +106,15 @@ pub(crate) struct Round {
     pub(crate) slots: Vec<DataSlot>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) frames: Vec<Packet>,
+    /// Frames of the NIC that are joined as far as they can be, with the port they go to.
+    pub(crate) joined: Vec<(u16, Packet)>,
     /// Pages to be kept until the copies are done.
     pub(crate) held: Vec<Fragment>,
     pub(crate) received: Vec<Received>,
     pub(crate) bounces: Vec<Bounce>,
     pub(crate) destinations: Vec<u16>,
+    /// The NIC had more frames than a round takes.
+    pub(crate) frames_left: bool,
     /// Vifs with responses placed and not published.
     pub(crate) touched: Vec<u16>,
     /// Vifs that were looked at, and why the look ended.
@@ -124,10 +128,12 @@ impl Round {
         self.slots.clear();
         self.sent.clear();
         self.frames.clear();
+        self.joined.clear();
         self.held.clear();
         self.received.clear();
         self.bounces.clear();
         self.destinations.clear();
+        self.frames_left = false;
         self.touched.clear();
         self.served.clear();
     }

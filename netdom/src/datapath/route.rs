@@ -15,13 +15,13 @@ use xen_pv_sys::io::netif::RxFlags;
 use xen_pv_sys::{DomainId, PAGE_SIZE};
 
 /// A packet on its way through the switch.
-struct Passing<'a> {
-    source: Source,
-    destination: MacAddress,
-    ipv6: bool,
-    length: u32,
-    offload: Offload,
-    chunks: &'a Chunks,
+pub(super) struct Passing<'a> {
+    pub(super) source: Source,
+    pub(super) destination: MacAddress,
+    pub(super) ipv6: bool,
+    pub(super) length: u32,
+    pub(super) offload: Offload,
+    pub(super) chunks: &'a Chunks,
 }
 
 impl<H: Hypervisor, N: Nic> DataPath<H, N> {
@@ -30,9 +30,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         for index in 0..self.round.sent.len() {
             self.route_sent(index, now);
         }
-        for index in 0..self.round.frames.len() {
-            self.route_frame(index, now);
-        }
+        self.receive_frames(now);
         if !self.round.copies.is_empty() {
             self.hypervisor.grant_copy(&mut self.round.copies);
         }
@@ -70,28 +68,8 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         self.pass_on(&passing);
     }
 
-    fn route_frame(&mut self, index: usize, now: Instant) {
-        let Some(frame) = self.round.frames.get(index) else {
-            return;
-        };
-        let Some((destination, source, ipv6)) = Self::addresses(frame) else {
-            return;
-        };
-        let chunks: Chunks = frame.fragments.iter().map(super::round::Chunk::local).collect();
-        let passing = Passing {
-            source: Source::Wire(index as u32),
-            destination,
-            ipv6,
-            length: u32::try_from(frame.len()).unwrap_or(u32::MAX),
-            offload: frame.offload,
-            chunks: &chunks,
-        };
-        self.choose(NIC_PORT, destination, source, now);
-        self.pass_on(&passing);
-    }
-
     /// Lists the ports a frame goes to.
-    fn choose(&mut self, port: u16, destination: MacAddress, source: MacAddress, now: Instant) {
+    pub(super) fn choose(&mut self, port: u16, destination: MacAddress, source: MacAddress, now: Instant) {
         self.round.destinations.clear();
         match self.switch.forward(port, destination, source, now) {
             Forward::Drop(_) => self.count_drop(port, DropCause::NotForwarded),
@@ -101,7 +79,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     }
 
     /// Plans the copies to each of the ports chosen.
-    fn pass_on(&mut self, passing: &Passing<'_>) {
+    pub(super) fn pass_on(&mut self, passing: &Passing<'_>) {
         for place in 0..self.round.destinations.len() {
             let Some(&to) = self.round.destinations.get(place) else {
                 return;
@@ -157,7 +135,6 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
 
     /// Has a packet brought into local memory with the batch, to be passed on after it.
     fn bounce(&mut self, to: u16, source: Source) {
-        let start = self.round.copies.len();
         if let Source::Guest(index) = source {
             let Round { sent, slots, copies, .. } = &mut self.round;
             let Some(sent) = sent.get_mut(index as usize) else {
@@ -167,12 +144,17 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
                 return;
             };
             let domain = slot.vif.config.domain;
-            if !sent.whole() && !gather_rest(sent, slots, domain, &self.pool, copies) {
-                self.count_drop(to, DropCause::NoBuffer);
-                return;
+            if !sent.whole() {
+                let start = copies.len() as u32;
+                let gathered = gather_rest(sent, slots, domain, &self.pool, copies);
+                sent.gathered = (start, copies.len() as u32);
+                if !gathered {
+                    self.count_drop(to, DropCause::NoBuffer);
+                    return;
+                }
             }
         }
-        self.round.bounces.push(Bounce { source, port: to, copies: (start as u32, self.round.copies.len() as u32) });
+        self.round.bounces.push(Bounce { source, port: to });
     }
 
     /// Counts a packet lost on its way to a port.

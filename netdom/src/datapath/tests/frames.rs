@@ -70,3 +70,12 @@ fn fold(mut sum: u32) -> u16 {
     }
     sum as u16
 }
+
+/// Completes the checksum of a frame of [`tcp`].
+pub(crate) fn complete(frame: &mut [u8]) {
+    let start = transport_offset(frame);
+    frame[start + 16..start + 18].fill(0);
+    let length = frame.len() - start;
+    let sum = fold(u32::from(ones(&frame[start..])) + u32::from(pseudo(frame, length)));
+    frame[start + 16..start + 18].copy_from_slice(&(!sum).to_be_bytes());
+}

@@ -1,6 +1,6 @@
 //! What a receiver did not negotiate, or the NIC cannot do, is done in software; what they can is left to them.
 
-use super::frames::{ethernet, is_complete, tcp, transport_offset};
+use super::frames::{complete, ethernet, is_complete, tcp, transport_offset};
 use super::{Net, OFFLOADS};
 use crate::fakes::{Frontend, Outgoing};
 use crate::netback::vif::Features;
@@ -148,4 +148,41 @@ fn super_frames_are_made_blank() {
     assert_eq!(arrived[0].bytes, expected);
     assert_eq!(arrived[0].flags, RxFlags::CSUM_BLANK | RxFlags::DATA_VALIDATED);
     net.end();
+}
+
+/// Segments of one flow from the wire: one super-frame for a guest that takes such, segments for one that does not.
+#[test]
+fn segments_from_the_wire_are_joined() {
+    for ipv6 in [false, true] {
+        for (features, packets) in [(Frontend::linux_features(), 1), (PLAIN, 7)] {
+            let mut net = Net::new(&[features, Frontend::linux_features()]);
+            net.introduce();
+            let whole = tcp(net.guests[0].mac, WIRE, ipv6, 7 * 1428);
+            let start = transport_offset(&whole);
+            let mut frames = Vec::new();
+            for index in 0..7 {
+                let mut frame = tcp(net.guests[0].mac, WIRE, ipv6, 1428);
+                frame[start + 32..].copy_from_slice(&whole[start + 32 + index * 1428..][..1428]);
+                frame[start + 4..start + 8].copy_from_slice(&(1 + index as u32 * 1428).to_be_bytes());
+                // PSH in the last one only.
+                frame[start + 13] = if index == 6 { 0x18 } else { 0x10 };
+                complete(&mut frame);
+                frames.push(frame.clone());
+                net.wire.borrow_mut().incoming.push_back((frame, Checksum::Verified));
+            }
+            net.run();
+            let arrived = net.guests[0].arrived();
+            assert_eq!(arrived.len(), packets);
+            if packets == 1 {
+                assert_eq!(arrived[0].bytes[start + 32..], whole[start + 32..]);
+                assert_eq!(arrived[0].gso, gso(ipv6));
+                assert_eq!(arrived[0].flags, RxFlags::CSUM_BLANK | RxFlags::DATA_VALIDATED);
+            } else {
+                let bytes: Vec<_> = arrived.into_iter().map(|packet| packet.bytes).collect();
+                assert_eq!(bytes, frames);
+            }
+            assert_eq!(net.guests[1].arrived(), []);
+            net.end();
+        }
+    }
 }

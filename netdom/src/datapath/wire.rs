@@ -1,0 +1,105 @@
+//! Frames from the NIC: where each goes, and those of one flow joined for guests that take super-frames. Floor 3.
+
+use super::round::{Chunk, Chunks, Source};
+use super::route::Passing;
+use super::{DataPath, NIC_FRAMES, NIC_PORT};
+use crate::nic::{MacAddress, Nic};
+use crate::offload::headers::{self, Layout, Network, Transport};
+use crate::packet::{Checksum, GsoKind, Packet};
+use split_driver::hypervisor::Hypervisor;
+use split_driver::time::Instant;
+
+/// Bytes of a frame that are looked at: the longest headers that are joined.
+const HEAD: usize = 128;
+
+impl<H: Hypervisor, N: Nic> DataPath<H, N> {
+    /// Takes frames from the NIC, plans their copies, and gives the NIC new buffers.
+    pub(super) fn receive_frames(&mut self, now: Instant) {
+        for taken in 0..NIC_FRAMES {
+            let Some(port) = &mut self.nic else {
+                return;
+            };
+            let Some(frame) = port.nic.receive() else {
+                break;
+            };
+            port.statistics.from_port.count(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+            self.receive_frame(frame, now);
+            self.round.frames_left = taken + 1 == NIC_FRAMES;
+        }
+        let Self { coalescer, round, .. } = self;
+        coalescer.flush(&mut |to, packet| round.joined.push((to, packet)));
+        self.pass_joined();
+        if let Some(port) = &mut self.nic {
+            // Also where there were no frames: the pool may have had nothing to give the last time.
+            port.nic.refill(&self.pool);
+        }
+    }
+
+    fn receive_frame(&mut self, frame: Packet, now: Instant) {
+        let Some((destination, source, ipv6)) = Self::addresses(&frame) else {
+            return;
+        };
+        self.choose(NIC_PORT, destination, source, now);
+        let mut bytes = [0; HEAD];
+        if let [to] = *self.round.destinations.as_slice()
+            && destination[0] & 1 == 0
+            && let Some((head, layout)) = self.joinable(to, &frame, &mut bytes)
+        {
+            let Self { coalescer, round, .. } = self;
+            coalescer.push(to, frame, head, Some(&layout), &mut |to, packet| round.joined.push((to, packet)));
+            self.pass_joined();
+        } else {
+            self.pass_frame(frame, destination, ipv6);
+        }
+    }
+
+    /// The headers of a frame that may be joined with others for this port.
+    fn joinable<'a>(&self, to: u16, frame: &Packet, bytes: &'a mut [u8; HEAD]) -> Option<(&'a [u8], Layout)> {
+        if frame.offload.checksum != Checksum::Verified {
+            return None;
+        }
+        let vif = &self.vifs.get(usize::from(to))?.as_ref()?.vif;
+        if !vif.ability.gso(GsoKind::TcpV4) && !vif.ability.gso(GsoKind::TcpV6) {
+            return None;
+        }
+        let first = frame.fragments.first()?;
+        let head = bytes.get_mut(..usize::from(first.length).min(HEAD))?;
+        if !first.buffer.read(first.offset.into(), head) {
+            return None;
+        }
+        let layout = headers::parse(head).ok().filter(|layout| layout.transport == Transport::Tcp)?;
+        let kind = match layout.network {
+            Network::V4 => GsoKind::TcpV4,
+            Network::V6 => GsoKind::TcpV6,
+        };
+        vif.ability.gso(kind).then_some((head, layout))
+    }
+
+    /// Passes on what cannot be joined any further.
+    fn pass_joined(&mut self) {
+        for index in 0..self.round.joined.len() {
+            let Some((to, packet)) = self.round.joined.get_mut(index) else {
+                break;
+            };
+            let (to, packet) = (*to, core::mem::take(packet));
+            let Some((destination, _, ipv6)) = Self::addresses(&packet) else {
+                continue;
+            };
+            self.round.destinations.clear();
+            self.round.destinations.push(to);
+            self.pass_frame(packet, destination, ipv6);
+        }
+        self.round.joined.clear();
+    }
+
+    /// Plans the copies of a frame to the ports chosen.
+    fn pass_frame(&mut self, frame: Packet, destination: MacAddress, ipv6: bool) {
+        let index = self.round.frames.len();
+        let chunks: Chunks = frame.fragments.iter().map(Chunk::local).collect();
+        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        let offload = frame.offload;
+        self.round.frames.push(frame);
+        let source = Source::Wire(index as u32);
+        self.pass_on(&Passing { source, destination, ipv6, length, offload, chunks: &chunks });
+    }
+}
