@@ -132,11 +132,13 @@ impl Wiring {
         Some(causes)
     }
 
-    /// Forgets what the poll that ends has dealt with, then enables. What came in between is for the caller to look for.
+    /// Enables; before that forgets what the poll that ends has dealt with, frames where `stale`. What came in between is
+    /// for the caller to look for.
     pub(super) fn enable<M: Mmio>(self, registers: &Registers<M>, stale: bool, transmit: bool) {
-        let packets = Causes::from(u32::from(self.received()) | u32::from(self.sent()));
-        if stale {
-            registers.write(reg::ICR, packets);
+        let received = if stale { self.received().into() } else { 0 };
+        let sent = if transmit { self.sent().into() } else { 0 };
+        if received | sent != 0u32 {
+            registers.write(reg::ICR, Causes::from(received | sent));
         }
         let mut wanted = u32::from(self.received()) | u32::from(self.link());
         if transmit {

@@ -19,7 +19,8 @@
 //! - It sends within the write to the tail register: what was flushed can be reclaimed at once.
 //! - It writes completed checksums into the pages of the packet: pages that others hold too are not handed to it.
 //! - It starts a throttling timer with each interrupt and delays the next by 128 us at least; so interrupts are asked for
-//!   sparingly, and for sent packets only where somebody waits.
+//!   sparingly, and for sent packets only where somebody waits. Once it has delayed one, 7.2 sends a second message 128 us
+//!   after each (its `eitr_intr_pending` stays set): they find nothing and cost a wake-up.
 //! - `ICR.OTHER` stands for every cause without a vector, enabled or not.
 
 pub mod descriptors;
@@ -150,8 +151,6 @@ pub struct E1000e<M: Mmio, D: DmaMemory> {
     counted: NicStatistics,
     /// What TDT was last told.
     told: u16,
-    /// Frames were taken since interrupts were enabled: their cause is stale.
-    stale: bool,
     /// Interrupts were enabled, for sent packets too where so, and none was handled since.
     armed: bool,
     transmit_armed: bool,
@@ -208,7 +207,6 @@ impl<M: Mmio, D: DmaMemory> E1000e<M, D> {
             },
             counted: NicStatistics::default(),
             told: 0,
-            stale: false,
             armed: false,
             transmit_armed: false,
             halted: false,
@@ -293,13 +291,14 @@ impl<M: Mmio, D: DmaMemory> Nic for E1000e<M, D> {
         let sent = self.reclaim();
         // What is enabled costs no register access: a poll for the guests' sake alone must not touch the device.
         if !self.armed || transmit != self.transmit_armed {
+            // The message of the first frame took its cause away; a later one set it again, for nothing once taken.
+            let stale = self.moderation.packets() > 1;
             if let Some(interval) = self.moderation.poll_ended() {
                 self.wiring.moderate(&self.registers, interval);
             }
             if self.transmit_armed && !transmit {
                 self.wiring.disable_transmit(&self.registers);
             }
-            let stale = core::mem::take(&mut self.stale);
             self.wiring.enable(&self.registers, stale, transmit);
             self.armed = true;
             self.transmit_armed = transmit;
@@ -329,14 +328,11 @@ impl<M: Mmio, D: DmaMemory> Nic for E1000e<M, D> {
     }
 
     fn reclaim(&mut self) -> usize {
-        let packets = self.transmit.reclaim();
-        self.stale |= packets > 0;
-        packets
+        self.transmit.reclaim()
     }
 
     fn receive(&mut self) -> Option<Packet> {
         let packet = self.receive.take()?;
-        self.stale = true;
         self.moderation.count();
         Some(packet)
     }

@@ -39,6 +39,11 @@ impl Moderation {
         self.packets = self.packets.saturating_add(1);
     }
 
+    /// Packets since the last poll ended.
+    pub(super) const fn packets(&self) -> u32 {
+        self.packets
+    }
+
     /// A poll ended. The new interval, where it changes: one step at a time, and down later than up, so that it settles.
     pub(super) fn poll_ended(&mut self) -> Option<u32> {
         let packets = core::mem::take(&mut self.packets);
