@@ -85,6 +85,7 @@ fn drain<H: Hypervisor>(vif: &mut Vif<H>, port: u16, round: &mut Round, now: Ins
             return Ok(());
         }
         vif.starving = None;
+        vif.progress = true;
         let mut chunks = Chunks::new();
         vif.queue.take(&mut chunks, &mut round.held);
         route::fill_slots(vif, port, round, &chunks, head.length, head.offload);

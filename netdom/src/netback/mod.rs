@@ -7,6 +7,8 @@
 pub mod config;
 pub mod driver;
 pub mod request;
+#[cfg(test)]
+mod tests;
 pub mod vif;
 pub mod violation;
 

@@ -1,0 +1,283 @@
+//! netback on a store and a bus: from the nodes that the toolstack and the frontend write to packets, and back.
+
+use super::driver::Netback;
+use crate::datapath::DataPath;
+use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
+use crate::nic::Capabilities;
+use crate::packet::Pool;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use split_driver::fakes::{FakeClock, FakePages, FakeStore, FakeXen, Live, Tasks};
+use split_driver::time::{Duration, Instant};
+use split_driver::xenbus::Bus;
+use xen_pv_sys::DomainId;
+use xen_pv_sys::io::netif::{ExtraInfo, TxFlags, TxRequest};
+
+const US: DomainId = DomainId(7);
+const PAGES: usize = 512;
+
+type Path = DataPath<FakeXen, FakeNic>;
+
+struct Host {
+    xen: FakeXen,
+    store: FakeStore,
+    clock: FakeClock,
+    tasks: Tasks<'static>,
+    path: Rc<RefCell<Path>>,
+    netback: Netback<FakeXen, FakeNic>,
+    wire: Rc<RefCell<Wire>>,
+    wakes: Rc<Cell<usize>>,
+    now: Instant,
+}
+
+impl Host {
+    fn new() -> Self {
+        let xen = FakeXen::new();
+        let pool = Pool::new(Box::new(FakePages::new(&xen, PAGES)));
+        let path = Rc::new(RefCell::new(DataPath::new(xen.clone(), pool, 1)));
+        let (nic, wire) = FakeNic::new(Capabilities { max_frame: 1518, ..Capabilities::default() }, 16);
+        assert!(path.borrow_mut().set_nic(nic, "xenbr0").is_none());
+        let wakes = Rc::new(Cell::new(0));
+        let count = Rc::clone(&wakes);
+        let netback = Netback::new(Rc::clone(&path), Rc::new(move || count.set(count.get() + 1)));
+        let (store, clock) = (FakeStore::new(), FakeClock::default());
+        let home = format!("/local/domain/{}", US.0);
+        for path in [home.clone(), format!("{home}/backend"), format!("{home}/error")] {
+            store.put(&path, "", &[&format!("n{}", US.0)]);
+        }
+        let mut tasks = Tasks::new();
+        let bus = Bus::new(store.connection(US), clock.clone(), netback.clone());
+        tasks.spawn(async move {
+            let _ = bus.run().await;
+        });
+        let mut host = Self { xen, store, clock, tasks, path, netback, wire, wakes, now: Instant(0) };
+        host.settle();
+        host
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            self.tasks.run_until_stalled();
+            self.now = self.now + Duration::from_micros(10);
+            let mut path = self.path.borrow_mut();
+            while let Some(port) = self.xen.next_event() {
+                path.handle_event(port, self.now);
+            }
+            path.poll(self.now);
+            drop(path);
+            self.netback.report();
+        }
+        self.tasks.run_until_stalled();
+    }
+
+    fn backend(&self, guest: u16, name: &str) -> Option<String> {
+        self.store.get(&format!("/local/domain/{}/backend/vif/{guest}/0/{name}", US.0))
+    }
+
+    fn put_backend(&self, guest: u16, name: &str, value: &str) {
+        let permissions = [&*format!("n{}", US.0), &*format!("r{guest}")];
+        self.store.put(&format!("/local/domain/{}/backend/vif/{guest}/0{name}", US.0), value, &permissions);
+    }
+
+    fn put_frontend(&mut self, guest: u16, name: &str, value: &str) {
+        let permissions = [&*format!("n{guest}"), &*format!("r{}", US.0)];
+        self.store.put(&format!("/local/domain/{guest}/device/vif/0{name}"), value, &permissions);
+    }
+
+    /// The toolstack makes a vif.
+    fn create(&mut self, guest: u16, extra: &[(&str, &str)]) {
+        for (name, value) in [("", ""), ("/state", "1")] {
+            self.put_frontend(guest, name, value);
+        }
+        let frontend = format!("/local/domain/{guest}/device/vif/0");
+        let id = guest.to_string();
+        let mac = format!("00:16:3e:00:00:{guest:02x}");
+        for (name, value) in [("", ""), ("/frontend", &*frontend), ("/frontend-id", &*id), ("/mac", &*mac)] {
+            self.put_backend(guest, name, value);
+        }
+        for (name, value) in extra {
+            self.put_backend(guest, name, value);
+        }
+        for (name, value) in [("/handle", "0"), ("/online", "1"), ("/hotplug-status", ""), ("/state", "1")] {
+            self.put_backend(guest, name, value);
+        }
+        self.settle();
+    }
+
+    /// The frontend does its part.
+    fn connect(&mut self, guest: u16) -> Frontend {
+        let mut frontend = Frontend::new(&self.xen, guest, false);
+        frontend.post(256);
+        let config = frontend.config("", Frontend::linux_features());
+        let [port, _] = frontend.ports;
+        for (name, value) in [
+            ("/request-rx-copy", 1),
+            ("/feature-sg", 1),
+            ("/feature-rx-notify", 1),
+            ("/feature-gso-tcpv4", 1),
+            ("/tx-ring-ref", config.transmit_ring.0),
+            ("/rx-ring-ref", config.receive_ring.0),
+            ("/event-channel", port.0),
+            ("/state", 4),
+        ] {
+            self.put_frontend(guest, name, &value.to_string());
+        }
+        self.settle();
+        frontend
+    }
+
+    fn end(mut self) {
+        self.tasks = Tasks::new();
+        drop(self.path.borrow_mut().remove_nic());
+        assert_eq!(self.path.borrow().pool().available(), PAGES);
+        assert_eq!(self.netback.connected(), 0, "dropping the bus disconnects all");
+        drop((self.path, self.netback));
+        assert_eq!(self.xen.live(), Live::default());
+        assert_eq!(self.xen.take_violations(), []);
+    }
+}
+
+fn frame(destination: [u8; 6], source: [u8; 6]) -> Outgoing {
+    let mut bytes = Vec::from(destination);
+    bytes.extend(source);
+    bytes.resize(60, 0x55);
+    Outgoing { bytes, ..Outgoing::default() }
+}
+
+#[test]
+fn two_guests_meet() {
+    let mut host = Host::new();
+    host.create(3, &[("/bridge", "xenbr0")]);
+    assert_eq!(host.backend(3, "state").as_deref(), Some("2"));
+    for (name, value) in [
+        ("feature-sg", "1"),
+        ("feature-gso-tcpv4", "1"),
+        ("feature-gso-tcpv6", "1"),
+        ("feature-ipv6-csum-offload", "1"),
+        ("feature-rx-copy", "1"),
+        ("feature-rx-flip", "0"),
+        ("feature-multicast-control", "1"),
+        ("feature-dynamic-multicast-control", "1"),
+        ("feature-split-event-channels", "1"),
+        ("multi-queue-max-queues", "1"),
+        ("hotplug-status", "connected"),
+        ("carrier", "1"),
+    ] {
+        assert_eq!(host.backend(3, name).as_deref(), Some(value), "{name}");
+    }
+    let mut a = host.connect(3);
+    assert_eq!(host.backend(3, "state").as_deref(), Some("4"));
+    assert_eq!(host.wakes.get(), 1);
+    // No bridge named: the same one. dom0 is a guest like any other.
+    host.create(0, &[]);
+    let mut b = host.connect(0);
+    a.send(&frame([0xff; 6], a.mac));
+    host.settle();
+    assert_eq!(b.arrived().len(), 1);
+    assert_eq!(host.wire.borrow().sent.len(), 1);
+    assert_eq!(a.arrived().len(), 0);
+
+    // Gone and back again.
+    host.put_frontend(3, "/state", "5");
+    host.settle();
+    assert_eq!((host.backend(3, "state").as_deref(), host.netback.connected()), (Some("5"), 1));
+    host.end();
+}
+
+#[test]
+fn nonsense_is_refused_with_its_reason() {
+    let mut host = Host::new();
+    for (guest, node, reason) in [
+        (3, ("/mac", "nonsense"), "mac is no unicast address"),
+        (4, ("/bridge", "not a name"), "bridge is no name"),
+        (5, ("/rate", "much"), "rate is not bytes,microseconds"),
+    ] {
+        host.create(guest, &[node]);
+        let error = host.store.get(&format!("/local/domain/{}/error/backend/vif/{guest}/0/error", US.0));
+        assert!(error.is_some_and(|error| error.contains(reason)), "{reason}");
+    }
+    host.create(6, &[]);
+    host.put_frontend(6, "/request-rx-copy", "0");
+    host.put_frontend(6, "/state", "4");
+    host.settle();
+    let error = host.store.get(&format!("/local/domain/{}/error/backend/vif/6/0/error", US.0)).unwrap();
+    assert!(error.contains("request-rx-copy is not 1"), "{error}");
+    host.create(8, &[]);
+    host.connect(8);
+    assert_eq!(host.backend(8, "state").as_deref(), Some("4"), "the others are well");
+    host.end();
+}
+
+#[test]
+fn a_broken_rule_is_told() {
+    let mut host = Host::new();
+    host.create(3, &[]);
+    let mut mallory = host.connect(3);
+    host.create(4, &[]);
+    let mut alice = host.connect(4);
+    let request =
+        TxRequest { gref: mallory.transmit_grant(0), offset: 4000, flags: TxFlags::empty(), id: 0, size: 200 };
+    assert!(mallory.transmit.push(&request));
+    mallory.publish();
+    host.settle();
+    let error = host.store.get(&format!("/local/domain/{}/error/backend/vif/3/0/error", US.0)).unwrap();
+    assert!(error.contains("offset 4000 with size 200 crosses a page"), "{error}");
+    assert_eq!(host.netback.connected(), 1);
+    alice.send(&frame([0xff; 6], alice.mac));
+    host.settle();
+    assert_eq!(host.wire.borrow().sent.len(), 1);
+    host.end();
+}
+
+#[test]
+fn groups_and_rate_change_while_connected() {
+    let mut host = Host::new();
+    host.create(3, &[]);
+    let mut a = host.connect(3);
+    host.create(4, &[]);
+    let mut b = host.connect(4);
+    host.put_frontend(4, "/request-multicast-control", "1");
+    host.settle();
+    let group = [1, 0, 0x5e, 0, 0, 1];
+    a.send(&frame(group, a.mac));
+    host.settle();
+    assert_eq!(b.arrived().len(), 0);
+    for (kind, expected) in [(2, 1), (3, 0)] {
+        let request = TxRequest { gref: b.transmit_grant(0), offset: 0, flags: TxFlags::EXTRA_INFO, id: 99, size: 0 };
+        assert!(b.transmit.push(&request));
+        assert!(b.transmit.push_as(&ExtraInfo { kind, flags: 0, value: group }));
+        b.publish();
+        host.settle();
+        b.collect_answers();
+        assert_eq!(b.answers.pop(), Some((99, 0)));
+        a.send(&frame(group, a.mac));
+        host.settle();
+        assert_eq!(b.arrived().len(), expected);
+    }
+    // 60,000 bytes a second, and a first burst of as much: 1,000 frames of 60 bytes.
+    host.put_backend(3, "/rate", "60000,1000000");
+    host.settle();
+    host.wire.borrow_mut().sent.clear();
+    let mut placed = 0;
+    for _ in 0..8 {
+        while placed < 1500 && a.place(&frame([0xff; 6], a.mac)) {
+            placed += 1;
+        }
+        a.publish();
+        host.settle();
+        a.collect_answers();
+        b.arrived();
+        b.post(256);
+    }
+    assert_eq!(placed, 1000 + 256);
+    assert_eq!(host.wire.borrow().sent.len(), 1000);
+    host.now = host.now + Duration::from_secs(2);
+    host.settle();
+    assert_eq!(host.wire.borrow().sent.len(), placed);
+    let _ = host.clock.now();
+    host.end();
+}
