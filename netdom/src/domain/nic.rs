@@ -132,7 +132,7 @@ async fn added(domain: &Domain, device: Device) {
     match start(domain, &device).await {
         Ok((driver, interrupts, name)) => {
             log::info!(
-                "pci {address}: {name}, {:?}, {} vectors, address {}",
+                "pci {address}: {name}, {}, {} vectors, address {}",
                 interrupts.kind(),
                 interrupts.channels().len(),
                 mac_text(driver.mac_address())

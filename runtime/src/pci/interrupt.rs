@@ -5,6 +5,7 @@ use super::operation::{Bus, Operation};
 use super::{PciAddress, PciError};
 use crate::events::{self, Channel};
 use alloc::vec::Vec;
+use core::fmt;
 use xen_pv_sys::io::pciif::{SH_INFO_MAX_VEC, XEN_PCI_OP_DISABLE_MSI, XEN_PCI_OP_DISABLE_MSIX, XEN_PCI_OP_ENABLE_MSI};
 
 /// How a device interrupts.
@@ -16,6 +17,16 @@ pub enum InterruptKind {
     Msi,
     /// The INTx line, by level, perhaps shared.
     IntX,
+}
+
+impl fmt::Display for InterruptKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::MsiX => "MSI-X",
+            Self::Msi => "MSI",
+            Self::IntX => "INTx",
+        })
+    }
 }
 
 /// The channels of a device's interrupts, in the order of its vectors; unbound by `Drop`.
