@@ -68,9 +68,7 @@ bitflags! {
 }
 
 /// One gate of the virtual interrupt table (`struct trap_info`). The list that `set_trap_table` takes ends with an address of 0.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TrapInfo {
     /// The exception's vector.
@@ -93,9 +91,7 @@ impl TrapInfo {
 }
 
 /// The frame that the `iret` hypercall pops (`struct iret_context`).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 #[expect(missing_docs, reason = "the registers' own names")]
 pub struct IretContext {
@@ -114,9 +110,7 @@ pub struct IretContext {
 const _: () = assert!(size_of::<IretContext>() == 72);
 
 /// A vCPU's registers (`struct cpu_user_regs`).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 #[expect(missing_docs, reason = "the registers' own names")]
 pub struct CpuUserRegs {
@@ -159,9 +153,7 @@ pub struct CpuUserRegs {
 const _: () = assert!(size_of::<CpuUserRegs>() == 200);
 
 /// `struct arch_vcpu_info`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ArchVcpuInfo {
     /// The address of the last page fault: a PV guest reads it here, not from the register.
@@ -173,9 +165,7 @@ pub struct ArchVcpuInfo {
 const _: () = assert!(size_of::<ArchVcpuInfo>() == 16);
 
 /// `struct arch_shared_info`: where the tools find the guest's p2m.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ArchSharedInfo {
     /// The last valid pfn.

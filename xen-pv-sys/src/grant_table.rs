@@ -116,22 +116,12 @@ pub struct CopyEnd {
 impl CopyEnd {
     /// A page of the local domain.
     pub const fn local(frame: Mfn, offset: u16) -> Self {
-        Self {
-            reference_or_frame: frame.0,
-            domain: DomainId::SELF,
-            offset,
-            padding: 0,
-        }
+        Self { reference_or_frame: frame.0, domain: DomainId::SELF, offset, padding: 0 }
     }
 
     /// A page that `domain` granted.
     pub const fn granted(domain: DomainId, reference: GrantRef, offset: u16) -> Self {
-        Self {
-            reference_or_frame: reference.0 as u64,
-            domain,
-            offset,
-            padding: 0,
-        }
+        Self { reference_or_frame: reference.0 as u64, domain, offset, padding: 0 }
     }
 }
 
@@ -163,9 +153,7 @@ impl GrantCopy {
 }
 
 /// An entry of the grant table, version 1 (`struct grant_entry_v1`). Xen writes `flags` too: change it by compare-and-swap.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct GrantEntryV1 {
     /// [`GrantEntryFlags`]; 0 for free.

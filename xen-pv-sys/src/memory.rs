@@ -79,9 +79,7 @@ pub struct MemoryExchange {
 const _: () = assert!(size_of::<MemoryExchange>() == 72);
 
 /// `XENMEM_machphys_mapping`'s answer (`struct xen_machphys_mapping`).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct MachphysMapping {
     /// First address of the table.

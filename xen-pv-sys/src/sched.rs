@@ -40,9 +40,7 @@ pub struct Shutdown {
 }
 
 /// `struct sched_poll`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Poll {
     /// The address of an array of ports.
@@ -72,9 +70,7 @@ pub struct RemoteShutdown {
 const _: () = assert!(size_of::<RemoteShutdown>() == 8);
 
 /// `struct sched_watchdog`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Watchdog {
     /// 0 for a new one, whose id the call returns.

@@ -40,9 +40,7 @@ pub const RUNSTATE_BLOCKED: u32 = 2;
 pub const RUNSTATE_OFFLINE: u32 = 3;
 
 /// `struct vcpu_runstate_info`: how long the vCPU ran and did not.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RunstateInfo {
     /// `RUNSTATE_*`.
@@ -73,9 +71,7 @@ pub struct RegisterMemoryArea {
 const _: () = assert!(size_of::<RegisterMemoryArea>() == 8);
 
 /// `struct vcpu_set_singleshot_timer`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct SetSingleshotTimer {
     /// System time at which [`crate::xen::VIRQ_TIMER`] is due.

@@ -29,9 +29,7 @@ pub type ExtraVersion = [u8; 16];
 pub type CapabilitiesInfo = [u8; 1024];
 
 /// `struct xen_feature_info`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FeatureInfo {
     /// In: which 32 features.

@@ -163,9 +163,7 @@ pub const VMASST_TYPE_RUNSTATE_UPDATE_FLAG: u64 = 5;
 pub const VMASST_TYPE_M2P_STRICT: u64 = 32;
 
 /// An element of `mmuext_op` (`struct mmuext_op`).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct MmuExtOp {
     /// `MMUEXT_*`.
@@ -181,9 +179,7 @@ pub struct MmuExtOp {
 const _: () = assert!(size_of::<MmuExtOp>() == 24);
 
 /// An element of `mmu_update` (`struct mmu_update`).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct MmuUpdate {
     /// The machine address of the entry, with `MMU_*` in the low two bits.
@@ -195,9 +191,7 @@ pub struct MmuUpdate {
 const _: () = assert!(size_of::<MmuUpdate>() == 16);
 
 /// One call of a `multicall` (`struct multicall_entry`).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct MulticallEntry {
     /// A number of [`hypercall`].
@@ -211,9 +205,7 @@ pub struct MulticallEntry {
 const _: () = assert!(size_of::<MulticallEntry>() == 64);
 
 /// The clock of a vCPU, which Xen updates (`struct vcpu_time_info`). Read it again while `version` is odd or changed meanwhile.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct VcpuTimeInfo {
     /// Odd while Xen writes.
@@ -248,9 +240,7 @@ bitflags! {
 }
 
 /// What Xen and a vCPU share (`struct vcpu_info`). Both write it: access by atomics at these offsets.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct VcpuInfo {
     /// Not 0: an event waits.

@@ -994,12 +994,7 @@ int main(void)
 "#,
     );
     for line in lines {
-        writeln!(
-            program,
-            "    printf(\"%llu\\n\", (unsigned long long)({}));",
-            line.c
-        )
-        .expect("a String takes all");
+        writeln!(program, "    printf(\"%llu\\n\", (unsigned long long)({}));", line.c).expect("a String takes all");
     }
     program.push_str("    return 0;\n}\n");
     program
@@ -1031,47 +1026,30 @@ fn agrees_with_the_c_headers() {
         .arg("-o")
         .args([&program, &source])
         .output()
-        .unwrap_or_else(|error| panic!("cc cannot be started ({error}): install a C compiler (apt-get install gcc libc6-dev)"));
+        .unwrap_or_else(|error| {
+            panic!("cc cannot be started ({error}): install a C compiler (apt-get install gcc libc6-dev)")
+        });
     assert!(
         compiled.status.success(),
         "cc refused {}:\n{}",
         source.display(),
         String::from_utf8_lossy(&compiled.stderr)
     );
-    let printed = Command::new(&program)
-        .output()
-        .expect("what cc made can be started");
+    let printed = Command::new(&program).output().expect("what cc made can be started");
     let printed = String::from_utf8(printed.stdout).expect("digits");
-    let printed: Vec<u64> = printed
-        .lines()
-        .map(|line| line.parse().expect("a number"))
-        .collect();
+    let printed: Vec<u64> = printed.lines().map(|line| line.parse().expect("a number")).collect();
     assert_eq!(printed.len(), lines.len(), "one number a line");
     let differences: Vec<String> = lines
         .iter()
         .zip(&printed)
         .filter(|(line, c)| line.number != **c)
-        .map(|(line, c)| {
-            format!(
-                "{}: {} here, {} by {}",
-                line.rust, line.number as i64, *c as i64, line.c
-            )
-        })
+        .map(|(line, c)| format!("{}: {} here, {} by {}", line.rust, line.number as i64, *c as i64, line.c))
         .collect();
-    assert!(
-        differences.is_empty(),
-        "{} of {} differ:\n{}",
-        differences.len(),
-        lines.len(),
-        differences.join("\n")
-    );
+    assert!(differences.is_empty(), "{} of {} differ:\n{}", differences.len(), lines.len(), differences.join("\n"));
 }
 
 /// What has no counterpart in the headers.
-const OURS: &[(&str, &str)] = &[(
-    "memory::E820Entry",
-    "the firmware's form, not in the public headers",
-)];
+const OURS: &[(&str, &str)] = &[("memory::E820Entry", "the firmware's form, not in the public headers")];
 
 /// Public constants, flags, variants and fields as `rustfmt` writes them, by their paths. Fields named `padding...` are left out.
 fn public_items(module: &str, source: &str) -> Vec<String> {
@@ -1080,31 +1058,17 @@ fn public_items(module: &str, source: &str) -> Vec<String> {
     for line in source.lines() {
         let text = line.trim_start();
         let depth = line.len() - text.len();
-        let word = |text: &str| {
-            text.split(|c: char| !c.is_alphanumeric() && c != '_')
-                .next()
-                .unwrap_or("")
-                .to_owned()
-        };
+        let word = |text: &str| text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("").to_owned();
         if line == "}" {
             (inner_module, context, structure) = (String::new(), String::new(), None);
-        } else if let Some(rest) = text
-            .strip_prefix("pub mod ")
-            .filter(|rest| rest.ends_with('{'))
-        {
+        } else if let Some(rest) = text.strip_prefix("pub mod ").filter(|rest| rest.ends_with('{')) {
             inner_module = format!("{}::", word(rest));
-        } else if let Some(rest) = text
-            .strip_prefix("impl ")
-            .or(text.strip_prefix("pub enum "))
-        {
+        } else if let Some(rest) = text.strip_prefix("impl ").or(text.strip_prefix("pub enum ")) {
             context = format!("{}::", word(rest));
         } else if let Some(rest) = text.strip_prefix("pub struct ") {
             context = format!("{}::", word(rest));
             structure = (depth == 0).then(|| word(rest));
-        } else if let Some(rest) = text
-            .strip_prefix("pub const ")
-            .or(text.strip_prefix("const "))
-        {
+        } else if let Some(rest) = text.strip_prefix("pub const ").or(text.strip_prefix("const ")) {
             if !rest.starts_with("fn ") && !rest.starts_with('_') {
                 let scope = if depth == 0 { "" } else { context.as_str() };
                 items.push(format!("{module}{inner_module}{scope}{}", word(rest)));
@@ -1114,9 +1078,7 @@ fn public_items(module: &str, source: &str) -> Vec<String> {
             if !field.starts_with("padding") && rest[field.len()..].starts_with(':') {
                 items.push(format!("{module}{structure}.{field}"));
             }
-        } else if text.contains(" = ")
-            && text.starts_with(|c: char| c.is_ascii_uppercase())
-            && module == "io::xenbus::"
+        } else if text.contains(" = ") && text.starts_with(|c: char| c.is_ascii_uppercase()) && module == "io::xenbus::"
         {
             items.push(format!("{module}{context}{}", word(text)));
         }
@@ -1127,23 +1089,13 @@ fn public_items(module: &str, source: &str) -> Vec<String> {
 fn sources(directory: &Path, module: &str, items: &mut Vec<String>) {
     for entry in std::fs::read_dir(directory).expect("the sources are there") {
         let path = entry.expect("a directory entry").path();
-        let stem = path
-            .file_stem()
-            .and_then(|stem| stem.to_str())
-            .expect("an ASCII name")
-            .to_owned();
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).expect("an ASCII name").to_owned();
         if path.is_dir() {
             sources(&path, &format!("{module}{stem}::"), items);
         } else {
-            let module = if matches!(stem.as_str(), "lib" | "mod") {
-                module.to_owned()
-            } else {
-                format!("{module}{stem}::")
-            };
-            items.extend(public_items(
-                &module,
-                &std::fs::read_to_string(&path).expect("a readable source"),
-            ));
+            let module =
+                if matches!(stem.as_str(), "lib" | "mod") { module.to_owned() } else { format!("{module}{stem}::") };
+            items.extend(public_items(&module, &std::fs::read_to_string(&path).expect("a readable source")));
         }
     }
 }
@@ -1151,29 +1103,13 @@ fn sources(directory: &Path, module: &str, items: &mut Vec<String>) {
 #[test]
 fn every_public_item_is_compared() {
     let mut items = Vec::new();
-    sources(
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
-        "",
-        &mut items,
-    );
-    assert!(
-        items.len() > 500,
-        "the sources were not understood: {} items",
-        items.len()
-    );
-    let compared: std::collections::HashSet<String> = constants()
-        .into_iter()
-        .chain(layouts())
-        .map(|line| line.rust)
-        .collect();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "", &mut items);
+    assert!(items.len() > 500, "the sources were not understood: {} items", items.len());
+    let compared: std::collections::HashSet<String> =
+        constants().into_iter().chain(layouts()).map(|line| line.rust).collect();
     let missing: Vec<&String> = items
         .iter()
-        .filter(|item| {
-            !compared.contains(*item) && !OURS.iter().any(|(ours, _)| item.starts_with(ours))
-        })
+        .filter(|item| !compared.contains(*item) && !OURS.iter().any(|(ours, _)| item.starts_with(ours)))
         .collect();
-    assert!(
-        missing.is_empty(),
-        "no line in the tables of tests/headers.rs for:\n{missing:#?}"
-    );
+    assert!(missing.is_empty(), "no line in the tables of tests/headers.rs for:\n{missing:#?}");
 }

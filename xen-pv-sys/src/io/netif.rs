@@ -42,9 +42,7 @@ pub const NETIF_RSP_OKAY: i16 = 0;
 pub const NETIF_RSP_NULL: i16 = 1;
 
 /// [`TxRequest::flags`] (`NETTXF_*`).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct TxFlags(u16);
 
@@ -62,9 +60,7 @@ bitflags! {
 }
 
 /// [`RxResponse::flags`] (`NETRXF_*`).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct RxFlags(u16);
 
@@ -161,22 +157,13 @@ impl ExtraInfo {
     /// An extra of segmentation, the last of its packet.
     pub const fn new_gso(size: u16, kind: u8) -> Self {
         let [low, high] = size.to_le_bytes();
-        Self {
-            kind: XEN_NETIF_EXTRA_TYPE_GSO,
-            flags: 0,
-            value: [low, high, kind, 0, 0, 0],
-        }
+        Self { kind: XEN_NETIF_EXTRA_TYPE_GSO, flags: 0, value: [low, high, kind, 0, 0, 0] }
     }
 
     /// The value as `u.gso`.
     pub const fn gso(&self) -> ExtraGso {
         let [s0, s1, kind, pad, f0, f1] = self.value;
-        ExtraGso {
-            size: u16::from_le_bytes([s0, s1]),
-            kind,
-            pad,
-            features: u16::from_le_bytes([f0, f1]),
-        }
+        ExtraGso { size: u16::from_le_bytes([s0, s1]), kind, pad, features: u16::from_le_bytes([f0, f1]) }
     }
 
     /// The value as `u.mcast.addr`.

@@ -59,9 +59,7 @@ bitflags! {
 }
 
 /// `struct xen_msix_entry`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct MsixEntry {
     /// Out: the pirq.
@@ -101,9 +99,7 @@ pub struct PciOp {
 const _: () = assert!(size_of::<PciOp>() == 548);
 
 /// `struct xen_pcie_aer_op`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PcieAerOp {
     /// `XEN_PCI_OP_aer_*`.

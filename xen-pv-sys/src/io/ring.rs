@@ -29,5 +29,4 @@ pub const fn ring_size(bytes: usize, entry: usize) -> u32 {
     1 << slots.ilog2()
 }
 
-const _: () =
-    assert!(ring_size(4096, 12) == 256 && ring_size(4096, 8) == 256 && ring_size(4096, 16) == 128);
+const _: () = assert!(ring_size(4096, 12) == 256 && ring_size(4096, 8) == 256 && ring_size(4096, 16) == 128);

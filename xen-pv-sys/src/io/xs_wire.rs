@@ -85,9 +85,7 @@ bitflags! {
 }
 
 /// The head of a message (`struct xsd_sockmsg`).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct MessageHeader {
     /// `XS_*` (`type`).
