@@ -384,7 +384,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         self.mailbox.take_nodes_changed();
         self.phase = Phase::Connected;
         self.publish(XenbusState::Connected, &[]).await?;
-        log::info!("{self}: connected");
+        log::debug!("{self}: connected");
         Ok(())
     }
 
@@ -413,7 +413,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         self.reconfigured = false;
         if let Some(device) = self.device.take() {
             self.bus.backend.disconnect(device);
-            log::info!("{self}: disconnected");
+            log::debug!("{self}: disconnected");
         }
     }
 
