@@ -21,6 +21,7 @@ impl Scratch {
     pub fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         clean_up_on_signals();
+        sweep();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("oxidom-lab-{}-{number}", std::process::id()));
         // One of the same name is of a process that was killed.
@@ -40,6 +41,17 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.path).ok();
         directories().retain(|path| *path != self.path);
+    }
+}
+
+/// Removes what processes have left that were killed before they could.
+fn sweep() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix("oxidom-lab-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            fs::remove_dir_all(entry.path()).ok();
+        }
     }
 }
 
@@ -67,6 +79,15 @@ fn clean_up_on_signals() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_dead_left_is_swept() {
+        // No process has a number this large: the kernel's limit is 2^22.
+        let left = std::env::temp_dir().join("oxidom-lab-99999999-0");
+        fs::create_dir_all(&left).expect("the system has a place for it");
+        let _scratch = Scratch::new().expect("another");
+        assert!(!left.exists());
+    }
 
     #[test]
     fn it_is_there_and_then_it_is_not() {
