@@ -286,6 +286,12 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> BackRing<M, Request, Respon
         self.state.consumed = self.state.consumed.wrapping_add(count);
     }
 
+    /// Gives back the `count` requests that were consumed last, none of them answered: they will be read anew.
+    #[inline]
+    pub fn unconsume(&mut self, count: u32) {
+        self.state.consumed = self.state.consumed.wrapping_sub(count.min(self.unanswered()));
+    }
+
     /// Places a response, not yet seen by the frontend. There is room for one per request consumed.
     #[inline]
     pub fn push(&mut self, response: &Response) {

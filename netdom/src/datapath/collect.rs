@@ -1,13 +1,13 @@
 //! First step of a round: what the ready vifs have, and the heads of what they send. Floor 3.
 
 use super::round::{Chunks, Extent, HEAD, PULLED, Round, SMALL, Sent, gather};
-use super::{DataPath, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS, route};
+use super::{DataPath, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS, WAITED_PACKETS, route};
 use crate::netback::request::{PacketRequest, Wish, parse};
 use crate::netback::vif::Vif;
 use crate::netback::violation::{RingName, Violation};
 use crate::nic::Nic;
 use crate::packet::{Offload, Packet, Pool};
-use crate::statistics::DropCause;
+use alloc::vec::Vec;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 
@@ -33,6 +33,14 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             if vif.broken {
                 continue;
             }
+            let mut woken = core::mem::take(&mut vif.waiters);
+            if !woken.is_empty() {
+                match vif.await_receive_slots(vif.awaited) {
+                    Ok(true) => vif.patience.handle_slots(now),
+                    // An overrun shows when there is something for it.
+                    _ => core::mem::swap(&mut woken, &mut vif.waiters),
+                }
+            }
             let pages = vif.queue.pages();
             let served = drain(vif, port, &mut self.round, now).and_then(|()| {
                 if nic_full && vif.held_locally {
@@ -45,10 +53,26 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
                 Ok(stop) => self.round.served.push((port, stop)),
                 Err(violation) => self.fail(port, violation),
             }
+            self.wake_waiters(port, woken);
         }
         if !self.round.heads.is_empty() {
             self.hypervisor.grant_copy(&mut self.round.heads);
             self.check_heads();
+        }
+    }
+
+    /// Has the vifs served that waited for receive slots of `port`. The list goes back, so that none is allocated the next time.
+    fn wake_waiters(&mut self, port: u16, mut woken: Vec<u16>) {
+        if woken.capacity() == 0 {
+            return;
+        }
+        for waiter in woken.drain(..) {
+            self.mark_ready(waiter);
+        }
+        if let Some(Some(slot)) = self.vifs.get_mut(usize::from(port))
+            && slot.vif.waiters.is_empty()
+        {
+            slot.vif.waiters = woken;
         }
     }
 
@@ -103,7 +127,8 @@ fn take_requests<H: Hypervisor>(
     now: Instant,
 ) -> Result<Stop, Violation> {
     let mut available = vif.transmit.unconsumed().map_err(|error| Violation::from((RingName::Transmit, error)))?;
-    for _ in 0..VIF_PACKETS {
+    let limit = if core::mem::take(&mut vif.waited) { WAITED_PACKETS } else { VIF_PACKETS };
+    for _ in 0..limit {
         if available == 0 {
             return Ok(Stop::Empty);
         }
@@ -142,6 +167,7 @@ fn take_one<H: Hypervisor>(
         copies: (0, 0),
         gathered: (0, 0),
         failed: false,
+        undone: false,
     };
     match request.wish {
         Wish::Send(offload) => {
@@ -163,10 +189,7 @@ fn take_one<H: Hypervisor>(
             }
         }
         Wish::Group(membership) => sent.failed = !vif.change_groups(membership),
-        Wish::Refuse => {
-            vif.statistics.drop(DropCause::Malformed);
-            sent.failed = true;
-        }
+        Wish::Refuse => sent.failed = true,
     }
     round.sent.push(sent);
     Ok(())

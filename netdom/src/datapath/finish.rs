@@ -3,6 +3,7 @@
 use super::prepare::{Ability, prepare};
 use super::round::{Bounce, Received, ReceivedKind, Source};
 use super::{DataPath, NIC_PENDING, NIC_PORT, NicPort, Stop};
+use crate::netback::request::Wish;
 use crate::netback::vif::{Acceptance, Vif};
 use crate::netback::violation::{RingName, Violation};
 use crate::nic::Nic;
@@ -156,6 +157,12 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
                 continue;
             };
             let vif = &mut slot.vif;
+            if sent.undone {
+                continue;
+            }
+            if sent.request.wish == Wish::Refuse {
+                vif.statistics.drop(DropCause::Malformed);
+            }
             let status = match sent.failed {
                 true => NETIF_RSP_ERROR,
                 false => NETIF_RSP_OKAY,

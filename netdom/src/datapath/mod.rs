@@ -12,6 +12,7 @@
 
 mod collect;
 mod finish;
+pub mod patience;
 pub(crate) mod prepare;
 pub mod queue;
 mod round;
@@ -43,6 +44,8 @@ use xen_pv_sys::Port;
 pub const NIC_PORT: u16 = 0;
 /// Packets taken from one vif in a round.
 const VIF_PACKETS: usize = 64;
+/// The same where the last packets had to be given back to its ring.
+const WAITED_PACKETS: usize = 8;
 /// Packets taken from all vifs in a round: each takes a page of the pool.
 const ROUND_PACKETS: usize = 192;
 /// Frames taken from the NIC in a round.

@@ -52,6 +52,8 @@ pub(crate) struct Sent {
     pub(crate) gathered: (u32, u32),
     /// To be answered with an error.
     pub(crate) failed: bool,
+    /// Given back to the sender's ring: as if it had not been taken.
+    pub(crate) undone: bool,
 }
 
 impl Sent {

@@ -1,7 +1,7 @@
 //! Second step of a round: where each packet goes, and all copies that bring it there. Floor 3.
 
 use super::round::{Bounce, Chunks, Extent, PULLED, Received, ReceivedKind, Round, Source, chunks_of, gather};
-use super::{DataPath, NIC_PORT};
+use super::{DataPath, NIC_PORT, Stop};
 use crate::netback::request::Wish;
 use crate::netback::vif::{Acceptance, Vif};
 use crate::nic::{MacAddress, Nic};
@@ -41,7 +41,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             return;
         };
         let port = sent.vif;
-        if sent.failed || !matches!(sent.request.wish, Wish::Send(_)) {
+        if sent.failed || sent.undone || !matches!(sent.request.wish, Wish::Send(_)) {
             return;
         }
         let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) else {
@@ -50,7 +50,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         if slot.vif.broken {
             return;
         }
-        slot.vif.statistics.from_port.count(sent.request.length);
+        let may_wait = slot.vif.credit.is_none();
         let domain = slot.vif.config.domain;
         let Some((destination, source, ipv6)) = Self::addresses(&sent.local) else {
             return;
@@ -58,14 +58,71 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         let chunks = chunks_of(&sent.local, sent.slots(&self.round.slots), domain);
         let (length, offload) = (sent.request.length, sent.offload);
         self.choose(port, destination, source, now);
-        if let [only] = self.round.destinations.as_slice()
+        if let [only] = *self.round.destinations.as_slice()
             && destination[0] & 1 == 0
         {
-            slot_hint(&mut self.vifs, port, *only == NIC_PORT);
+            if may_wait && let Some(until) = self.must_wait(port, only, length, offload, ipv6, now) {
+                self.give_back(index, until);
+                return;
+            }
+            slot_hint(&mut self.vifs, port, only == NIC_PORT);
+        }
+        if let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) {
+            slot.vif.statistics.from_port.count(length);
         }
         let passing =
             Passing { source: Source::Guest(index as u32), destination, ipv6, length, offload, chunks: &chunks };
         self.pass_on(&passing);
+    }
+
+    /// Whether a packet from one vif to another waits for receive slots of that, and until when.
+    fn must_wait(
+        &mut self,
+        from: u16,
+        to: u16,
+        length: u32,
+        offload: Offload,
+        ipv6: bool,
+        now: Instant,
+    ) -> Option<Instant> {
+        let vif = &mut self.vifs.get_mut(usize::from(to))?.as_mut()?.vif;
+        let queued = vif.bouncing || !vif.queue.is_empty();
+        if vif.broken || queued || vif.accepts(length, offload, ipv6) != Acceptance::AsIs {
+            return None;
+        }
+        let needed = Vif::<H>::slots_for(length, offload);
+        // What is wrong with the ring shows when the packet is to go there.
+        if vif.await_receive_slots(needed) != Ok(false) {
+            vif.patience.handle_slots(now);
+            return None;
+        }
+        let until = vif.patience.poll_until(now)?;
+        if vif.waiters.is_empty() {
+            vif.awaited = needed;
+        }
+        if !vif.waiters.contains(&from) {
+            vif.waiters.push(from);
+        }
+        Some(until)
+    }
+
+    /// Gives a packet and all after it back to their sender's ring, to be read anew then.
+    fn give_back(&mut self, index: usize, until: Instant) {
+        let Some(port) = self.round.sent.get(index).map(|sent| sent.vif) else {
+            return;
+        };
+        let mut used = 0;
+        for sent in self.round.sent.iter_mut().skip(index).take_while(|sent| sent.vif == port) {
+            sent.undone = true;
+            used += sent.request.used();
+        }
+        if let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) {
+            slot.vif.transmit.unconsume(used);
+            slot.vif.waited = true;
+        }
+        if let Some((_, stop)) = self.round.served.iter_mut().find(|(served, _)| *served == port) {
+            *stop = Stop::Until(until);
+        }
     }
 
     /// Lists the ports a frame goes to.

@@ -3,6 +3,7 @@
 use super::request::{Membership, ReceiveRing, TransmitRing};
 use super::violation::{AttachError, RingName, Violation};
 use crate::credit::{Credit, Rate};
+use crate::datapath::patience::Patience;
 use crate::datapath::prepare::Ability;
 use crate::datapath::queue::Queue;
 use crate::datapath::throttle::Throttle;
@@ -10,6 +11,7 @@ use crate::nic::MacAddress;
 use crate::packet::{Checksum, Offload};
 use crate::statistics::PortStatistics;
 use alloc::string::String;
+use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use split_driver::hypervisor::{EventChannel, Hypervisor};
 use split_driver::time::Instant;
@@ -113,6 +115,13 @@ pub struct Vif<H: Hypervisor> {
     pub(crate) queue: Queue,
     pub(crate) groups: ArrayVec<MacAddress, GROUPS>,
     pub(crate) throttle: Throttle,
+    /// How long others wait for its receive slots, and who does.
+    pub(crate) patience: Patience,
+    pub(crate) waiters: Vec<u16>,
+    /// Slots that the first of them needs.
+    pub(crate) awaited: u32,
+    /// It waited for another's receive slots, so that it is likely to do so again.
+    pub(crate) waited: bool,
     pub(crate) statistics: PortStatistics,
     /// In the list of those to be served.
     pub(crate) ready: bool,
@@ -161,6 +170,10 @@ impl<H: Hypervisor> Vif<H> {
             queue: Queue::new(),
             groups: ArrayVec::new(),
             throttle: Throttle::new(),
+            patience: Patience::new(),
+            waiters: Vec::new(),
+            awaited: 0,
+            waited: false,
             statistics: PortStatistics::default(),
             ready: false,
             event: false,
@@ -201,6 +214,7 @@ impl<H: Hypervisor> Vif<H> {
     /// The next receive slot; only after [`Self::has_receive_slots`] said yes.
     pub(crate) fn take_receive_slot(&mut self) -> RxRequest {
         self.posted = self.posted.saturating_sub(1);
+        self.patience.earn();
         self.receive.take()
     }
 

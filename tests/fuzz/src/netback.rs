@@ -137,13 +137,13 @@ impl Netback {
     /// Rounds until nothing is left to do now.
     fn settle(&mut self) -> u64 {
         for rounds in 0..2000 {
-            if !self.round() && self.honest.iter().all(|honest| honest.expected.is_empty()) {
+            if !self.round() && self.honest.iter().all(Honest::is_done) {
                 return rounds;
             }
         }
         for honest in &self.honest {
             let statistics = self.path.vif_statistics(honest.id);
-            assert!(honest.expected.is_empty(), "{} honest packets are lost: {statistics:?}", honest.expected.len());
+            assert!(honest.is_done(), "{} honest packets are lost or late: {statistics:?}", honest.expected.len());
         }
         panic!("the data path never rests");
     }
@@ -155,6 +155,13 @@ impl Netback {
                 let limit = if *super_frame { 20_000 } else { 5_000 };
                 let length = if length & 3 == 0 { usize::from(*length) % limit } else { usize::from(*length) % 200 };
                 self.send(usize::from(*from & 1), length, *super_frame);
+            }
+            Action::ToMallory { from, length } => {
+                let which = u8::from(*from);
+                let mut bytes = mallory::ADDRESS.to_vec();
+                bytes.extend(public_address(which));
+                bytes.resize(20 + usize::from(*length % 5000), which);
+                self.honest[usize::from(which)].guest.send(&Outgoing { bytes, ..Outgoing::default() });
             }
             Action::Wire { to_mallory, length } => {
                 let mut frame = if *to_mallory { mallory::ADDRESS.to_vec() } else { vec![0xff; 6] };
@@ -191,6 +198,11 @@ impl Netback {
 }
 
 impl Honest {
+    /// Whether all that was sent to it has arrived, and all that it sent is answered.
+    fn is_done(&self) -> bool {
+        self.expected.is_empty() && self.guest.transmit.free() == self.guest.transmit.slots()
+    }
+
     /// Takes what has arrived, and makes room for more.
     fn look(&mut self) {
         for packet in self.guest.arrived() {

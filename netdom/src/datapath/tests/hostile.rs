@@ -259,6 +259,9 @@ fn a_ring_never_filled_starves_itself() {
         }
         net.guests[ALICE].publish();
         net.run();
+        // Longer than a sender waits.
+        net.now = net.now + Duration::from_millis(6);
+        net.run();
         net.guests[ALICE].collect_answers();
     }
     assert!(net.path.pool().available() > super::PAGES / 2 - super::RING);

@@ -215,6 +215,9 @@ fn queue_is_bounded_and_expires() {
         }
         net.guests[0].publish();
         net.run();
+        // Longer than a sender waits.
+        net.now = net.now + Duration::from_millis(6);
+        net.run();
         net.guests[0].collect_answers();
     }
     let drops = net.path.vif_statistics(net.ids[1]).unwrap().drops;
@@ -281,5 +284,60 @@ fn a_full_nic_holds_the_senders_back() {
         net.run();
     }
     assert_eq!(net.wire.borrow().sent.len(), placed);
+    net.end();
+}
+
+/// A guest that is a little slow: senders wait, nothing is lost, copied twice or out of order.
+#[test]
+fn senders_wait_for_a_slow_guest() {
+    let mut net = Net::new(&[linux(), linux()]);
+    net.introduce();
+    let (a, b) = (net.guests[0].mac, net.guests[1].mac);
+    let (mut placed, mut got) = (0_u32, 0_u32);
+    for _ in 0..200 {
+        for _ in 0..60 {
+            let mut frame = ethernet(b, a, 100);
+            frame[20..24].copy_from_slice(&placed.to_ne_bytes());
+            placed += u32::from(net.guests[0].place(&plain(frame)));
+        }
+        net.guests[0].publish();
+        net.run();
+        net.guests[0].collect_answers();
+        // It takes some forty packets each time.
+        net.guests[1].post(40);
+        for packet in net.guests[1].arrived() {
+            assert_eq!(packet.bytes[20..24], got.to_ne_bytes());
+            got += 1;
+        }
+        assert!(net.path.pool().available() >= super::PAGES - RING, "nothing is queued");
+    }
+    assert!(got > 5000 && placed - got <= 256 + 60, "{got} of {placed}");
+    assert_eq!(net.path.vif_statistics(net.ids[1]).unwrap().drops, [0; DropCause::COUNT]);
+    net.end();
+}
+
+/// A guest that takes nothing: its peer waits for some milliseconds, once, and then reaches others.
+#[test]
+fn senders_do_not_wait_for_ever() {
+    let mut net = Net::new(&[linux(), linux(), linux()]);
+    net.introduce();
+    let [a, b, c] = [0, 1, 2].map(|guest| net.guests[guest].mac);
+    for round in 0..40 {
+        for _ in 0..20 {
+            assert!(net.guests[0].place(&plain(ethernet(b, a, 100))));
+        }
+        net.guests[0].publish();
+        net.run();
+        if round == 20 {
+            // 256 were taken; the rest waits.
+            net.now = net.now + Duration::from_millis(6);
+            net.run();
+        }
+        net.guests[0].collect_answers();
+        if round >= 20 {
+            net.send(0, &plain(ethernet(c, a, 100)));
+            assert_eq!(net.guests[2].arrived().len(), 1, "round {round}");
+        }
+    }
     net.end();
 }

@@ -72,6 +72,8 @@ pub(super) enum Action {
     Wait(u16),
     /// An honest packet.
     Honest { from: u8, length: u16, super_frame: bool },
+    /// An honest packet to it.
+    ToMallory { from: bool, length: u16 },
     /// A frame from the wire.
     Wire { to_mallory: bool, length: u16 },
     /// The NIC sends nothing for now.

@@ -1,0 +1,75 @@
+//! How long senders wait for a guest that has no receive slots, before their packets go into its queue. Pure. Floor 3.
+//!
+//! A sender that waits keeps its packets in its own pages and on its own ring: nothing is copied twice and nothing is lost, and its
+//! TCP slows down by itself. But all its packets wait, those to others too. So the time that others wait for a guest is paid for by the
+//! slots it posts: one that posts none costs its peers a few milliseconds, once.
+
+use split_driver::time::{Duration, Instant};
+
+/// What a slot taken earns.
+const EARNED: Duration = Duration::from_micros(50);
+/// What can be saved.
+const MOST: Duration = Duration::from_millis(5);
+
+/// A guest's account of time that others wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    saved: Duration,
+    since: Option<Instant>,
+}
+
+impl Patience {
+    /// Nothing earned.
+    pub const fn new() -> Self {
+        Self { saved: Duration::ZERO, since: None }
+    }
+
+    /// A receive slot was filled.
+    pub fn earn(&mut self) {
+        self.saved = (self.saved + EARNED).min(MOST);
+    }
+
+    /// Until when a sender may wait; `None` where it must not.
+    pub fn poll_until(&mut self, now: Instant) -> Option<Instant> {
+        let since = *self.since.get_or_insert(now);
+        let until = since + self.saved;
+        if until > now {
+            return Some(until);
+        }
+        // It is spent; slots that are filled earn it anew.
+        *self = Self::new();
+        None
+    }
+
+    /// There are receive slots again.
+    pub fn handle_slots(&mut self, now: Instant) {
+        if let Some(since) = self.since.take() {
+            self.saved = self.saved.saturating_sub(now.since(since));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_is_paid_for_by_slots() {
+        let at = |microseconds: u64| Instant(microseconds * 1000);
+        let mut patience = Patience::new();
+        assert_eq!(patience.poll_until(at(0)), None, "nothing earned");
+        for _ in 0..10 {
+            patience.earn();
+        }
+        assert_eq!(patience.poll_until(at(100)), Some(at(600)));
+        assert_eq!(patience.poll_until(at(500)), Some(at(600)));
+        patience.handle_slots(at(500));
+        assert_eq!(patience.poll_until(at(1000)), Some(at(1100)));
+        assert_eq!(patience.poll_until(at(1100)), None);
+        assert_eq!(patience.poll_until(at(1101)), None, "spent");
+        for _ in 0..1000 {
+            patience.earn();
+        }
+        assert_eq!(patience.poll_until(at(2000)), Some(at(7000)), "not more than so much");
+    }
+}
