@@ -173,7 +173,10 @@ fn beside_pings(scene: &Scene<'_>, attack: &Attack, id: u32) -> Result<(Option<S
     done?;
     let line = pings.lines().last().unwrap_or_default();
     let ping: traffic::Ping = serde_json::from_str(line).with_context(|| format!("the neighbour's ping: '{pings}'"))?;
-    ensure!(ping.sent == u64::from(count) && ping.lost == 0, "the neighbour lost {} of {}", ping.lost, ping.sent);
+    if ping.sent != u64::from(count) || ping.lost > 0 {
+        let ports = lab.must(&format!("sleep 1; xenstore-ls -f /local/domain/{}/data/statistics", scene.netdom.id))?;
+        bail!("the neighbour lost pings: {ping:?}; the ports:\n{ports}");
+    }
     let backend = scene.netdom.backend(id, 0);
     let reason = match attack.end {
         Closed(words) => Some(closed(scene, &backend, words)?),

@@ -4,6 +4,7 @@
 //! Times are shown, never asserted: that is for the benchmarks.
 
 mod bad_input;
+mod control;
 mod dom0;
 mod hostile;
 mod lifecycle;
@@ -24,7 +25,8 @@ pub struct Case {
 }
 
 /// All cases, in their order: the plain ones first, so that a broken data path is seen at once.
-pub const ALL: &[&[Case]] = &[traffic::CASES, dom0::CASES, lifecycle::CASES, bad_input::CASES, hostile::CASES];
+pub const ALL: &[&[Case]] =
+    &[traffic::CASES, dom0::CASES, control::CASES, lifecycle::CASES, bad_input::CASES, hostile::CASES];
 
 /// A netdom with the NIC, and two Linux guests with a lease through it.
 pub struct Scene<'s> {

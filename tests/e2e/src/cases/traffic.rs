@@ -59,7 +59,11 @@ fn tcp_between_guests(scene: &Scene<'_>) -> Result<String> {
 
 fn ipv6(scene: &Scene<'_>) -> Result<String> {
     for (guest, address) in [(&scene.a, "fd09::a"), (&scene.b, "fd09::b")] {
-        guest.sh(&format!("ip -6 addr replace {address}/64 dev eth0 nodad"))?;
+        // Without duplicate address detection, which takes a second before the address is used.
+        guest.sh(&format!(
+            "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad; \
+             ip -6 addr show dev eth0 | grep -q {address}/64 || ip -6 addr add {address}/64 dev eth0"
+        ))?;
     }
     let out = traffic::tcp(&scene.a, "send", "fd09::1", 32)?;
     let back = traffic::tcp(&scene.a, "receive", "fd09::1", 32)?;

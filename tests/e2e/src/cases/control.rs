@@ -1,0 +1,86 @@
+//! What an administrator does to the driver domain itself: the NIC taken and given, shutdown and reboot, commands on its console. Host.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, Scene};
+use crate::netdom::{Netdom, NetdomConfig};
+use crate::stage::vif;
+use crate::traffic::{self, Shell};
+
+pub(super) const CASES: &[Case] = &[
+    Case { name: "the NIC taken by xl pci-detach and given back by xl pci-attach", run: detach_and_attach_the_nic },
+    Case { name: "xl reboot and xl shutdown are obeyed", run: reboot_and_shutdown },
+    Case { name: "commands typed on the console are answered", run: console },
+    Case { name: "rate= holds a guest back", run: rate },
+];
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn detach_and_attach_the_nic(scene: &Scene<'_>) -> Result<String> {
+    let (lab, netdom) = (&scene.stage.lab, &scene.netdom);
+    let nic = lab.make_assignable(0)?;
+    lab.must(&format!("xl pci-detach netdom {nic}"))?;
+    let result = traffic::ping(&scene.a, &scene.b_address, 20, 0, 56).context("guests are cut off from each other");
+    // Xen's tools make a device of dom0's again assignable by themselves only where it was bound to pciback all the time.
+    lab.must(&format!("xl pci-attach netdom {nic}"))?;
+    lab.wait_until(
+        &format!("test $(grep -c 'Intel 82574L, MSI-X' /var/log/xen/console/guest-{}.log) -ge 2", netdom.name),
+        PATIENCE,
+    )
+    .context("the NIC was not taken into use again")?;
+    result?;
+    scene.a.sh("ip neigh flush dev eth0")?;
+    scene
+        .a
+        .sh(&format!("for i in $(seq 100); do ping -c 1 -W 1 {} >/dev/null && exit 0; done; exit 1", scene.peer()))?;
+    let ping = traffic::ping(&scene.a, &scene.peer(), 50, 0, 56)?;
+    Ok(format!("guests went on meanwhile; then {} pings to the wire", ping.sent))
+}
+
+fn reboot_and_shutdown(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let netdom = Netdom::create(lab, &NetdomConfig::new("short-lived"))?;
+    lab.must("xl reboot short-lived")?;
+    let id = lab.wait_until(
+        &format!(
+            "id=$(xl domid short-lived) && test $id != {} && xenstore-read /local/domain/$id/data/ready >/dev/null && echo $id",
+            netdom.id
+        ),
+        PATIENCE,
+    )?;
+    lab.must("xl shutdown -w short-lived")?;
+    lab.wait_until("! xl domid short-lived", PATIENCE)?;
+    Ok(format!("domain {} came back as {}, and was shut down", netdom.id, id.trim()))
+}
+
+fn console(scene: &Scene<'_>) -> Result<String> {
+    // `xl console` ends with its input; the answer is in the console's log as well.
+    scene.stage.lab.must("(sleep 1; echo stats; sleep 2) | timeout 10 xl console netdom >/dev/null 2>&1; true")?;
+    let line = scene.stage.lab.wait_for_console("netdom", "packet pages:", PATIENCE)?;
+    let console = scene.netdom.console()?;
+    ensure!(console.contains("vif"), "no vif in the statistics:\n{console}");
+    Ok(line.trim().to_owned())
+}
+
+/// What the vif of the case may send, in megabits a second.
+const LIMIT: f64 = 8.0;
+
+fn rate(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    lab.must(&format!("xl network-attach b {} rate={LIMIT}Mb/s", vif("netdom", 0x41).replace(',', " ")))?;
+    let result = (|| -> Result<String> {
+        scene.b.sh("for i in $(seq 500); do test -e /sys/class/net/eth1 && exit 0; usleep 20000; done; exit 1")?;
+        scene.b.sh("ip link set eth1 up && ip addr add 10.9.88.1/32 dev eth1 && ip route add 10.9.0.1/32 dev eth1 src 10.9.88.1")?;
+        let transfer = traffic::tcp_rate(&scene.b, "send", &scene.peer(), 8)?;
+        // The burst of 128 KiB that Linux allows too comes on top.
+        let most = LIMIT * 1.25 + 0.2;
+        ensure!(transfer.mbit_per_second < most, "{:.1} Mbit/s passed", transfer.mbit_per_second);
+        Ok(format!("{:.1} Mbit/s of {LIMIT} passed", transfer.mbit_per_second))
+    })();
+    scene.b.sh("ip link set eth1 down 2>/dev/null; true")?;
+    let device = lab.must("xl network-list b | awk '/00:16:3e:00:00:41/ {print $1}'")?;
+    lab.must(&format!("xl network-detach b {}", device.trim()))?;
+    result
+}
