@@ -90,6 +90,17 @@ async fn read_number(store: &impl Store, path: &str) -> Result<Option<u32>, Stor
     }
 }
 
+/// Where pciback has its side for us, and in which domain it runs; `None` where nothing is passed to this domain.
+async fn read_backend(store: &impl Store) -> Result<Option<(String, DomainId)>, StoreError> {
+    let (path, id_path) = (format!("{FRONTEND}/backend"), format!("{FRONTEND}/backend-id"));
+    let (backend, domain) = join(read_text(store, &path), read_number(store, &id_path)).await;
+    let Some(backend) = backend? else {
+        return Ok(None);
+    };
+    let domain = domain?.and_then(|id| u16::try_from(id).ok()).map(DomainId).ok_or(StoreError::Malformed)?;
+    Ok(Some((backend, domain)))
+}
+
 /// Whether an event of the watch on `device/pci` is about more than a node that we wrote. Our `state` is also the toolstack's once we
 /// are closed: it begins anew with it.
 fn concerns_us(path: &str, closed: bool) -> bool {
@@ -117,12 +128,11 @@ impl<S: Store> Frontend<S> {
     /// # Errors
     /// What the store answers.
     pub async fn new(store: S) -> Result<Self, PciError> {
-        let path = format!("{FRONTEND}/backend");
         // Requests that do not depend on each other go out together: each costs a turn of the store's domain.
-        let (watch, backend) = join(store.watch("device/pci"), read_text(&store, &path)).await;
+        let (watch, backend) = join(store.watch("device/pci"), read_backend(&store)).await;
         let mut frontend = Self { store, watch: watch?, link: None, queue: VecDeque::new() };
-        if let Some(backend) = backend? {
-            frontend.open(backend).await?;
+        if let Some((backend, domain)) = backend? {
+            frontend.open(backend, domain).await?;
         }
         Ok(frontend)
     }
@@ -132,10 +142,10 @@ impl<S: Store> Frontend<S> {
     /// # Errors
     /// What the store answers.
     pub async fn expected(&self) -> Result<u32, PciError> {
-        let Some(backend) = read_text(&self.store, &format!("{FRONTEND}/backend")).await? else {
-            return Ok(0);
-        };
-        Ok(read_number(&self.store, &format!("{backend}/num_devs")).await?.unwrap_or(0))
+        match &self.link {
+            Some(link) => Ok(read_number(&self.store, &format!("{}/num_devs", link.backend)).await?.unwrap_or(0)),
+            None => Ok(0),
+        }
     }
 
     /// The next thing that happens. Dropping the future loses nothing.
@@ -175,8 +185,8 @@ impl<S: Store> Frontend<S> {
     async fn advance(&mut self) -> Result<bool, PciError> {
         let path = format!("{FRONTEND}/backend");
         let Some(link) = &self.link else {
-            return match read_text(&self.store, &path).await? {
-                Some(backend) => self.open(backend).await.map(|()| true),
+            return match read_backend(&self.store).await? {
+                Some((backend, domain)) => self.open(backend, domain).await.map(|()| true),
                 None => Ok(false),
             };
         };
@@ -230,28 +240,23 @@ impl<S: Store> Frontend<S> {
     }
 
     /// Publishes a page and a channel.
-    async fn open(&mut self, backend: String) -> Result<(), PciError> {
-        let (path, id_path) = (format!("{backend}/state"), format!("{FRONTEND}/backend-id"));
-        let (watch, domain) = join(self.store.watch(&path), read_number(&self.store, &id_path)).await;
-        let domain = domain?.and_then(|id| u16::try_from(id).ok()).map(DomainId).ok_or(StoreError::Malformed)?;
+    async fn open(&mut self, backend: String, domain: DomainId) -> Result<(), PciError> {
+        let path = format!("{backend}/state");
         let page = Rc::new(Page::new()?);
         let grant = grants::grant_access(domain, page, false)?;
         let bus = Rc::new(Bus::new(grant, events::alloc_unbound(domain)?));
         let (reference, port) = bus.published();
-        self.link = Some(Link { backend, watch: watch?, bus, state: state::INITIALISED, devices: Vec::new() });
         // The store takes a connection's requests in their order, so the state is written last.
         let (reference, port) = (reference.to_string(), port.to_string());
-        let (reference, port, magic, state) = join4(
+        let published = join4(
             self.write("pci-op-ref", &reference),
             self.write("event-channel", &port),
             self.write("magic", XEN_PCI_MAGIC),
             self.write("state", INITIALISED_TEXT),
-        )
-        .await;
-        if let Err(error) = reference.and(port).and(magic).and(state) {
-            self.link = None;
-            return Err(error.into());
-        }
+        );
+        let (watch, (reference, port, magic, state)) = join(self.store.watch(&path), published).await;
+        reference.and(port).and(magic).and(state)?;
+        self.link = Some(Link { backend, watch: watch?, bus, state: state::INITIALISED, devices: Vec::new() });
         Ok(())
     }
 
