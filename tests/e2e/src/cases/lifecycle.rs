@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{Case, Scene};
 use crate::netdom::Resources;
@@ -57,7 +57,17 @@ fn detach_and_attach(scene: &Scene<'_>) -> Result<String> {
     let connected = format!("test \"$(xenstore-read {}/state)\" = 4", scene.netdom.backend(a.id(), 0));
     let again = || -> Result<()> {
         lab.must(&cycle)?;
-        lab.wait_until(&connected, Duration::from_secs(30)).map(drop)
+        lab.wait_until(&connected, Duration::from_secs(60)).map(drop).with_context(|| {
+            let nodes = lab.run(&format!(
+                "xenstore-ls -fp /local/domain/{}/backend/vif; xenstore-ls -fp /local/domain/{}/device/vif",
+                scene.netdom.id,
+                a.id()
+            ));
+            format!(
+                "the vif did not connect again; both ends:\n{}",
+                nodes.map_or_else(|_| String::new(), |output| output.stdout)
+            )
+        })
     };
     again()?;
     let before = settled(scene)?;
