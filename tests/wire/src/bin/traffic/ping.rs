@@ -53,6 +53,8 @@ impl Pinger {
         };
         let raw = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         connect(raw.as_raw_fd(), &SockaddrStorage::from(to))?;
+        // Replies to requests that had to wait come all at once.
+        crate::udp::enlarge(&raw);
         Ok(Self {
             // The standard library has no raw sockets, but send, receive and timeouts are the same for all.
             socket: UdpSocket::from(raw),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -72,7 +72,7 @@ fn connect(to: SocketAddr) -> Result<UdpSocket, Failure> {
 }
 
 /// Root may go beyond the kernel's limit, which holds only some 270 short datagrams by default.
-fn enlarge(socket: &UdpSocket) {
+pub(crate) fn enlarge(socket: &impl AsFd) {
     if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
         let _ = setsockopt(socket, sockopt::RcvBuf, &BUFFER);
     }
