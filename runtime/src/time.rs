@@ -56,6 +56,10 @@ fn snapshot() -> Snapshot {
 
 /// Sets the clock's zero, and takes the timer.
 pub(crate) fn initialize(first_time_stamp: u64) {
+    // Xen fills the page when it gives the vCPU a CPU, or at its next correction, within a second: what is there before is no time.
+    while snapshot().multiplier == 0 {
+        hypercall::yield_cpu();
+    }
     RECKONING.set(Reckoning::starting_at(snapshot().system_time_at(first_time_stamp)));
     // SAFETY: takes no argument.
     unsafe {
