@@ -108,7 +108,8 @@ const RINGS: &[Attack] = &[
 const NOISE: &[Attack] = &[
     alone("event-storm", Borne),
     alone("state-flapping", Borne),
-    alone("ring-scribble", Closed("ring overrun")),
+    // For whichever of all reasons comes first.
+    alone("ring-scribble", Closed("")),
     alone("random-slots", Either),
 ];
 
@@ -121,15 +122,20 @@ const HEAP_GROWTH: u64 = 128 << 10;
 
 fn family(scene: &Scene<'_>, attacks: &[Attack]) -> Result<String> {
     let before = scene.netdom.resources()?;
-    let (mut closed, mut slowest) = (0, 0.0_f64);
+    let (mut closed, mut slowest) = (0, (0.0, ""));
     for attack in attacks {
         let (reason, longest) = one(scene, attack).with_context(|| format!("attack {}", attack.name))?;
         closed += u32::from(reason.is_some());
-        slowest = slowest.max(longest);
+        if longest > slowest.0 {
+            slowest = (longest, attack.name);
+        }
     }
     given_back(scene, &before)?;
     let borne = attacks.len() as u32 - closed;
-    Ok(format!("{closed} closed, {borne} borne, none lost beside them, the slowest round trip {slowest:.1} ms"))
+    let (longest, name) = slowest;
+    Ok(format!(
+        "{closed} closed, {borne} borne; the neighbour lost nothing, its slowest round trip {longest:.1} ms ({name})"
+    ))
 }
 
 /// Makes one attack; gives the reason where the vif was closed for it, and the neighbour's longest round trip in milliseconds.
