@@ -55,6 +55,12 @@ impl<S: Store> Requests<S> {
 
     /// Reads the request and empties the node, in one transaction.
     async fn take(&self) -> Result<Option<Kind>, StoreError> {
+        // Mostly there is none: an event of the watch's own, or of our acknowledgement.
+        match self.store.read(Transaction::NONE, NODE).await {
+            Err(StoreError::NotFound) => return Ok(None),
+            Ok(value) if value.is_empty() => return Ok(None),
+            _ => {}
+        }
         loop {
             let transaction = self.store.start().await?;
             let taken = self.take_within(transaction).await;

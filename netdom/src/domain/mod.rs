@@ -34,6 +34,8 @@ pub(crate) struct Domain {
     /// Set by whoever gave the data path something to do.
     work: Rc<Signal>,
     nic: RefCell<Option<ActiveNic>>,
+    /// Set when pciback was told of us. It has much to do then, and all else that is asked of the store waits until it can begin.
+    devices_asked_for: Signal,
     /// Set when what the toolstack passed to the domain at its creation was looked at.
     devices_seen: Signal,
     stopping: Cell<bool>,
@@ -51,6 +53,7 @@ impl Domain {
             path,
             work,
             nic: RefCell::default(),
+            devices_asked_for: Signal::new(),
             devices_seen: Signal::new(),
             stopping: Cell::new(false),
         }
@@ -64,6 +67,7 @@ impl Domain {
     pub(crate) async fn start(self: Rc<Self>) {
         runtime::spawn(polling::run(Rc::clone(&self)));
         runtime::spawn(nic::run(Rc::clone(&self)));
+        self.devices_asked_for.wait().await;
         runtime::spawn(serve_vifs(Rc::clone(&self)));
         runtime::spawn(terminal::run(Rc::clone(&self)));
         self.devices_seen.wait().await;

@@ -68,7 +68,9 @@ impl From<PciError> for Unusable {
 
 /// Follows pcifront for good.
 pub(super) async fn run(domain: Rc<Domain>) {
-    let mut frontend = match Frontend::new(domain.store.clone()).await {
+    let frontend = Frontend::new(domain.store.clone()).await;
+    domain.devices_asked_for.set();
+    let mut frontend = match frontend {
         Ok(frontend) => frontend,
         Err(error) => {
             log::error!("pcifront: {error:?}; guests are switched without a NIC");

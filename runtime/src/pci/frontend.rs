@@ -59,8 +59,10 @@ struct Link<W> {
     backend: String,
     watch: W,
     bus: Rc<Bus>,
-    /// What we wrote into our `state`.
+    /// What our `state` is; written, unless `unsaid`.
     state: u32,
+    /// Our `state` is still to be written: the devices that were found go out first, so that nobody waits for a turn of the store.
+    unsaid: bool,
     devices: Vec<PciAddress>,
 }
 
@@ -133,6 +135,8 @@ impl<S: Store> Frontend<S> {
         let mut frontend = Self { store, watch: watch?, link: None, queue: VecDeque::new() };
         if let Some((backend, domain)) = backend? {
             frontend.open(backend, domain).await?;
+            // Its first event told of what is open now.
+            frontend.watch.next().await;
         }
         Ok(frontend)
     }
@@ -190,6 +194,11 @@ impl<S: Store> Frontend<S> {
                 None => Ok(false),
             };
         };
+        if link.unsaid {
+            let state = link.state;
+            self.set_state(state).await?;
+            return Ok(true);
+        }
         let state_path = format!("{}/state", link.backend);
         let (backend, theirs) = join(read_text(&self.store, &path), read_number(&self.store, &state_path)).await;
         let (backend, theirs) = (backend?, theirs?);
@@ -206,7 +215,9 @@ impl<S: Store> Frontend<S> {
         match (theirs, link.state) {
             (state::CONNECTED, state::INITIALISED) | (state::RECONFIGURED, state::RECONFIGURING) => {
                 self.scan().await?;
-                self.set_state(state::CONNECTED).await?;
+                if let Some(link) = &mut self.link {
+                    (link.state, link.unsaid) = (state::CONNECTED, true);
+                }
                 Ok(true)
             }
             (state::RECONFIGURING, state::CONNECTED) => {
@@ -256,8 +267,18 @@ impl<S: Store> Frontend<S> {
         );
         let (watch, (reference, port, magic, state)) = join(self.store.watch(&path), published).await;
         reference.and(port).and(magic).and(state)?;
-        self.link = Some(Link { backend, watch: watch?, bus, state: state::INITIALISED, devices: Vec::new() });
+        self.link =
+            Some(Link { backend, watch: watch?, bus, state: state::INITIALISED, unsaid: false, devices: Vec::new() });
+        self.skip_first_event().await;
         Ok(())
+    }
+
+    /// The watch on pciback's state fires once when it is set. [`Self::advance`] comes next and reads the state anyway; a second look
+    /// would cost pciback's domain time while it has the handshake to do.
+    async fn skip_first_event(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.watch.next().await;
+        }
     }
 
     /// Writes a node of our directory.
@@ -269,7 +290,7 @@ impl<S: Store> Frontend<S> {
     async fn set_state(&mut self, state: u32) -> Result<(), PciError> {
         self.write("state", &state.to_string()).await?;
         if let Some(link) = &mut self.link {
-            link.state = state;
+            (link.state, link.unsaid) = (state, false);
         }
         Ok(())
     }
@@ -280,23 +301,32 @@ impl<S: Store> Frontend<S> {
             return Ok(Vec::new());
         };
         let backend = &link.backend;
-        let count = read_number(&self.store, &format!("{backend}/num_devs")).await?.unwrap_or(0).min(MAX_DEVICES);
+        let number_path = format!("{backend}/num_devs");
+        // Most domains have one device: it is asked for together with their number.
+        let (count, first) = join(read_number(&self.store, &number_path), self.listed_at(backend, 0)).await;
+        let count = count?.unwrap_or(0).min(MAX_DEVICES);
         let mut listed = Vec::new();
-        for index in 0..count {
-            let (path, state_path) = (format!("{backend}/vdev-{index}"), format!("{backend}/state-{index}"));
-            let (text, state) = join(read_text(&self.store, &path), read_number(&self.store, &state_path)).await;
-            // Without a `vdev-N`, pciback has not taken the device up.
-            let Some(text) = text? else {
-                continue;
-            };
-            let Some(address) = parse_address(&text) else {
-                log::warn!("pcifront: {path} is not an address: {text:?}");
-                continue;
-            };
-            let state = state?.unwrap_or(0);
-            listed.push((address, state));
+        if count > 0 {
+            listed.extend(first?);
+        }
+        for index in 1..count {
+            listed.extend(self.listed_at(backend, index).await?);
         }
         Ok(listed)
+    }
+
+    /// The device that pciback lists under a number; `None` where it has not taken one up there.
+    async fn listed_at(&self, backend: &str, index: u32) -> Result<Option<(PciAddress, u32)>, PciError> {
+        let (path, state_path) = (format!("{backend}/vdev-{index}"), format!("{backend}/state-{index}"));
+        let (text, state) = join(read_text(&self.store, &path), read_number(&self.store, &state_path)).await;
+        let Some(text) = text? else {
+            return Ok(None);
+        };
+        let Some(address) = parse_address(&text) else {
+            log::warn!("pcifront: {path} is not an address: {text:?}");
+            return Ok(None);
+        };
+        Ok(Some((address, state?.unwrap_or(0))))
     }
 
     /// Queues an event for each device that is new, and forgets those that are no longer listed.
