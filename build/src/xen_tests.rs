@@ -1,6 +1,9 @@
 //! The tests that need Xen: small guests booted directly, and scenarios with a dom0. Host.
 
+use std::fmt::Display;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
@@ -11,23 +14,32 @@ use lab::{Row, direct};
 use crate::test::Tally;
 use crate::{images, symbolize};
 
-/// Runs them on the rows, or those whose name contains `only`.
+/// Runs them on the rows, or those whose name contains `only`. The rows run side by side: QEMU's emulation takes one core.
 pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
+    let start = Instant::now();
+    let images = images::cargo_build("guests", "guest").and_then(|guest| Ok((guest, images::for_tests()?)));
+    let (guest, images) = match images {
+        Ok(built) => built,
+        Err(error) => return tally.record("the images build", start, Err(error)),
+    };
     let wanted = |name: &str| only.is_none_or(|part| name.contains(part));
-    let start = Instant::now();
-    match images::cargo_build("guests", "guest") {
-        Ok(image) => rows.iter().for_each(|row| run_guests(tally, *row, &image, &wanted)),
-        Err(error) => tally.record("the test image builds", start, Err(error)),
-    }
-    let start = Instant::now();
-    match images::for_tests() {
-        Ok(images) => rows.iter().for_each(|row| run_cases(tally, *row, &images, &wanted)),
-        Err(error) => tally.record("the images build", start, Err(error)),
-    }
+    let shared = Mutex::new(tally);
+    thread::scope(|scope| {
+        for row in rows {
+            scope.spawn(|| {
+                run_guests(&shared, *row, &guest, &wanted);
+                run_cases(&shared, *row, &images, &wanted);
+            });
+        }
+    });
+}
+
+fn record(tally: &Mutex<&mut Tally>, name: impl Display, start: Instant, result: Result<()>) {
+    tally.lock().unwrap_or_else(PoisonError::into_inner).record(name, start, result);
 }
 
 /// The end-to-end cases of a row. They share a boot; a case that fails may have spoilt it, so the next gets a new one.
-fn run_cases(tally: &mut Tally, row: Row, images: &Images, wanted: &impl Fn(&str) -> bool) {
+fn run_cases(tally: &Mutex<&mut Tally>, row: Row, images: &Images, wanted: &impl Fn(&str) -> bool) {
     let name = |case: &Case| format!("{row} {}", case.name);
     let mut cases = cases::ALL.iter().copied().flatten().filter(|case| wanted(&name(case))).peekable();
     while cases.peek().is_some() {
@@ -39,16 +51,16 @@ fn run_cases(tally: &mut Tally, row: Row, images: &Images, wanted: &impl Fn(&str
             Err(error) => {
                 let rest: Vec<_> = cases.map(|case| case.name).collect();
                 let error = error.context(format!("not tried: {}", rest.join("; ")));
-                return tally.record(format!("{row} netdom and two guests come up"), start, Err(error));
+                return record(tally, format!("{row} netdom and two guests come up"), start, Err(error));
             }
         };
-        tally.record(format!("{row} netdom and two guests come up"), start, Ok(()));
+        record(tally, format!("{row} netdom and two guests come up"), start, Ok(()));
         for case in cases.by_ref() {
             let start = Instant::now();
             let result = scene.explain((case.run)(&scene));
             let failed = result.is_err();
             let measured = result.as_ref().map_or("", String::as_str).to_owned();
-            tally.record(format!("{} {measured}", name(case)), start, result.map(drop));
+            record(tally, format!("{} {measured}", name(case)), start, result.map(drop));
             if failed {
                 break;
             }
@@ -56,13 +68,13 @@ fn run_cases(tally: &mut Tally, row: Row, images: &Images, wanted: &impl Fn(&str
     }
 }
 
-fn run_guests(tally: &mut Tally, row: Row, image: &Path, wanted: &impl Fn(&str) -> bool) {
+fn run_guests(tally: &Mutex<&mut Tally>, row: Row, image: &Path, wanted: &impl Fn(&str) -> bool) {
     for test in guests::TESTS {
         let name = format!("{row} guest {} {}", test.name, test.memory);
         if wanted(&name) {
             let start = Instant::now();
             let result = run_guest(row, image, test);
-            tally.record(name, start, result);
+            record(tally, name, start, result);
         }
     }
 }
