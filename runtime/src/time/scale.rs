@@ -11,11 +11,16 @@ pub(super) struct Snapshot {
 
 impl Snapshot {
     /// The system time in nanoseconds at a time stamp, which may lie before the snapshot's.
+    ///
+    /// Time stamps wrap: where Xen emulates the counter, it begins at zero with the domain, and a snapshot from before that has a
+    /// time stamp just below 2^64.
     pub(super) fn system_time_at(&self, time_stamp: u64) -> u64 {
-        if time_stamp >= self.time_stamp {
-            self.system_time.wrapping_add(self.nanoseconds(time_stamp - self.time_stamp))
+        let ticks = time_stamp.wrapping_sub(self.time_stamp).cast_signed();
+        let nanoseconds = self.nanoseconds(ticks.unsigned_abs());
+        if ticks >= 0 {
+            self.system_time.wrapping_add(nanoseconds)
         } else {
-            self.system_time.saturating_sub(self.nanoseconds(self.time_stamp - time_stamp))
+            self.system_time.saturating_sub(nanoseconds)
         }
     }
 
@@ -93,6 +98,13 @@ mod tests {
         assert_eq!(TWO_GHZ.system_time_at(1_000_000), 5_000_000);
         assert_eq!(TWO_GHZ.system_time_at(1_002_000), 5_001_000);
         assert_eq!(TWO_GHZ.system_time_at(998_000), 4_999_000);
+    }
+
+    #[test]
+    fn a_snapshot_from_before_the_domain_is_no_great_future() {
+        let early = Snapshot { time_stamp: 2_000_u64.wrapping_neg(), ..TWO_GHZ };
+        assert_eq!(early.system_time_at(4_000), 5_003_000);
+        assert_eq!(early.system_time_at(3_000_u64.wrapping_neg()), 4_999_500);
     }
 
     #[test]
