@@ -68,8 +68,16 @@ impl Stage {
     pub fn client(&self, name: &str, vifs: &[String]) -> Result<Guest<'_>> {
         let mut config = GuestConfig::new(name);
         config.vifs = vifs.to_vec();
-        let guest = self.lab.create(&config)?;
-        for index in 0..vifs.len() {
+        self.client_of(&config)
+    }
+
+    /// The same, with a config that differs in more than that.
+    ///
+    /// # Errors
+    /// As [`Stage::client`].
+    pub fn client_of(&self, config: &GuestConfig) -> Result<Guest<'_>> {
+        let guest = self.lab.create(config)?;
+        for index in 0..config.vifs.len() {
             lease(&guest, &format!("eth{index}"))?;
         }
         Ok(guest)
