@@ -76,6 +76,12 @@ fn state(value: Option<&[u8]>) -> XenbusState {
     value.and_then(parse).map_or(XenbusState::Unknown, XenbusState::from_number)
 }
 
+/// Whether a `state` node's value is one that the header knows.
+fn is_state(value: &[u8]) -> bool {
+    let known = |number| number == 0 || XenbusState::from_number(number) != XenbusState::Unknown;
+    parse(value).is_some_and(known)
+}
+
 impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     pub(super) fn new(bus: &'a Bus<S, T, B>, id: DeviceId, mailbox: Rc<Mailbox>) -> Self {
         Self {
@@ -258,11 +264,19 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             return Err(End::Store(StoreError::Conflict));
         }
         self.state = own;
-        let frontend = match frontend {
+        let value = match frontend {
             Err(StoreError::Closed) => return Err(End::Store(StoreError::Closed)),
-            other => state(other.ok().as_deref()),
+            other => other.ok(),
         };
+        let frontend = state(value.as_deref());
         self.note_frontend(frontend);
+        if self.refusal.is_none()
+            && let Some(value) = value
+            && !is_state(&value)
+        {
+            let text = String::from_utf8_lossy(&value);
+            self.refuse(&format_args!("the frontend's state is \"{}\", which is none", text.escape_debug())).await;
+        }
         let removing = online.is_ok_and(|online| parse::<u32>(&online) == Some(0));
         self.patience_over &= removing;
         Ok(Seen {

@@ -58,7 +58,7 @@ fn command_line(scene: &Scene<'_>) -> Result<String> {
     let config = NetdomConfig::new("misconfigured").extra("colour=green");
     lab.put("/etc/xen/misconfigured.cfg", 0o644, config.to_string().as_bytes())?;
     lab.must("xl create -q /etc/xen/misconfigured.cfg")?;
-    let line = lab.wait_for_console("misconfigured", "colour", PATIENCE);
+    let line = lab.wait_for_console("misconfigured", "unknown word \"colour", PATIENCE);
     lab.must("xl destroy misconfigured 2>/dev/null || true")?;
     line
 }

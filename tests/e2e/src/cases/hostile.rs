@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{Case, Scene};
-use crate::netdom::Resources;
 use crate::stage::vif;
 use crate::traffic::{self, Shell};
 
@@ -117,11 +116,9 @@ const NOISE: &[Attack] = &[
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Pings of the neighbour beside each attack, and the milliseconds between two.
 const PINGS: (u32, u32) = (120, 10);
-/// The heap may grow by so much in a family: buffers that were never as full before.
-const HEAP_GROWTH: u64 = 128 << 10;
 
 fn family(scene: &Scene<'_>, attacks: &[Attack]) -> Result<String> {
-    let before = scene.netdom.resources()?;
+    let before = scene.at_rest()?;
     let (mut closed, mut slowest) = (0, (0.0, ""));
     for attack in attacks {
         let (reason, longest) = one(scene, attack).with_context(|| format!("attack {}", attack.name))?;
@@ -130,7 +127,7 @@ fn family(scene: &Scene<'_>, attacks: &[Attack]) -> Result<String> {
             slowest = (longest, attack.name);
         }
     }
-    given_back(scene, &before)?;
+    scene.given_back(&before)?;
     let borne = attacks.len() as u32 - closed;
     let (longest, name) = slowest;
     Ok(format!(
@@ -225,35 +222,4 @@ fn closed(scene: &Scene<'_>, backend: &str, words: &str) -> Result<String> {
     lab.wait_until(&state, PATIENCE).context("the vif is not closed")?;
     lab.wait_for_console(&scene.netdom.name, &reason, PATIENCE).context("the reason is not in the log")?;
     Ok(reason)
-}
-
-/// What netdom had on loan for the attackers must be back.
-fn given_back(scene: &Scene<'_>, before: &Resources) -> Result<()> {
-    let mut after = scene.netdom.resources()?;
-    // It says so once a second.
-    for _ in 0..10 {
-        match differences(before, &after) {
-            differences if differences.is_empty() => return Ok(()),
-            _ => scene.stage.lab.must("sleep 1")?,
-        };
-        after = scene.netdom.resources()?;
-    }
-    bail!("not all came back: {}", differences(before, &after).join(", "))
-}
-
-fn differences(before: &Resources, after: &Resources) -> Vec<String> {
-    let differs = |name: &str, old: u64, new: u64| match name {
-        // The allocators keep what they have; what of it is in use is in the heap's bytes.
-        "free-pages" | "heap-pages" => false,
-        "heap-bytes" => new > old + HEAP_GROWTH,
-        // Packets of the neighbours are on their way at any time.
-        "packet-pages-free" => new + 64 < old,
-        "store-requests" => new > old + 8,
-        _ => new != old,
-    };
-    let pairs = before.0.iter().map(|(name, old)| (name, *old, after.0.get(name).copied().unwrap_or_default()));
-    pairs
-        .filter(|(name, old, new)| differs(name, *old, *new))
-        .map(|(name, old, new)| format!("{name} {old}, now {new}"))
-        .collect()
 }

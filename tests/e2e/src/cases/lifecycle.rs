@@ -1,11 +1,10 @@
 //! Frontends come and go; the neighbours do not notice, and nothing is left behind. Host.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Scene};
-use crate::netdom::Resources;
 use crate::stage::vif;
 use crate::traffic::{self, Shell};
 
@@ -16,26 +15,6 @@ pub(super) const CASES: &[Case] = &[
 
 /// Datagrams a second of the flow that must not be disturbed.
 const PACE: u32 = 100;
-
-/// What netdom has on loan, once it has come to rest.
-fn settled(scene: &Scene<'_>) -> Result<Resources> {
-    // The statistics are written at most once a second: wait until two in a row agree.
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let mut last = scene.netdom.resources()?;
-    loop {
-        scene.stage.lab.must("sleep 3")?;
-        let now = scene.netdom.resources()?;
-        if now == last || Instant::now() > deadline {
-            return Ok(now);
-        }
-        last = now;
-    }
-}
-
-fn returned(before: &Resources, after: &Resources) -> Result<()> {
-    ensure!(before == after, "not all came back:\nbefore {before:?}\nafter  {after:?}");
-    Ok(())
-}
 
 /// Runs `disturb` beside a paced flow from `b` to the wire; gives the flow's longest gap in milliseconds and how many were lost.
 fn beside_a_flow(scene: &Scene<'_>, seconds: u32, disturb: impl FnOnce() -> Result<()>) -> Result<(f64, u64)> {
@@ -70,10 +49,9 @@ fn detach_and_attach(scene: &Scene<'_>) -> Result<String> {
         })
     };
     again()?;
-    let before = settled(scene)?;
+    let before = scene.at_rest()?;
     let (gap, lost) = beside_a_flow(scene, 60, || (0..50).try_for_each(|_| again()))?;
-    let after = settled(scene)?;
-    returned(&before, &after)?;
+    scene.given_back(&before)?;
     let address = crate::stage::lease(a, "eth0")?;
     ensure!(address == scene.a_address, "{address} was leased in place of {}", scene.a_address);
     traffic::ping(a, &scene.peer(), 20, 0, 56)?;
@@ -82,7 +60,7 @@ fn detach_and_attach(scene: &Scene<'_>) -> Result<String> {
 
 fn destroy_in_traffic(scene: &Scene<'_>) -> Result<String> {
     let stage = scene.stage;
-    let before = settled(scene)?;
+    let before = scene.at_rest()?;
     let mut worst: f64 = 0.0;
     let mut lost_in_all = 0;
     for _ in 0..20 {
@@ -96,7 +74,6 @@ fn destroy_in_traffic(scene: &Scene<'_>) -> Result<String> {
         worst = worst.max(gap);
         lost_in_all += lost;
     }
-    let after = settled(scene)?;
-    returned(&before, &after)?;
+    scene.given_back(&before)?;
     Ok(format!("the neighbour's longest gap {worst:.0} ms, {lost_in_all} datagrams lost"))
 }

@@ -10,10 +10,10 @@ mod hostile;
 mod lifecycle;
 mod traffic;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lab::{Guest, GuestConfig, Nic};
 
-use crate::netdom::Netdom;
+use crate::netdom::{Netdom, Resources};
 use crate::stage::{Stage, lease, vif};
 
 /// One case.
@@ -81,4 +81,50 @@ impl<'s> Scene<'s> {
             format!("netdom's console ends:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
         })
     }
+
+    /// What netdom has on loan, after what came before: it says so once a second.
+    ///
+    /// # Errors
+    /// Where it does not say so.
+    pub fn at_rest(&self) -> Result<Resources> {
+        self.stage.lab.must("sleep 3")?;
+        self.netdom.resources()
+    }
+
+    /// What netdom had on loan before must be back.
+    ///
+    /// # Errors
+    /// What is not.
+    pub fn given_back(&self, before: &Resources) -> Result<()> {
+        let mut after = self.netdom.resources()?;
+        for _ in 0..20 {
+            match differences(before, &after) {
+                differences if differences.is_empty() => return Ok(()),
+                _ => self.stage.lab.must("sleep 1")?,
+            };
+            after = self.netdom.resources()?;
+        }
+        bail!("not all came back: {}", differences(before, &after).join(", "))
+    }
+}
+
+/// The heap may grow by so much in a case: buffers that were never as full before.
+const HEAP_GROWTH: u64 = 128 << 10;
+
+/// What is on loan now and was not before, beyond what may differ.
+fn differences(before: &Resources, after: &Resources) -> Vec<String> {
+    let differs = |name: &str, old: u64, new: u64| match name {
+        // The allocators keep what they have; what of it is in use is in the heap's bytes.
+        "free-pages" | "heap-pages" => false,
+        "heap-bytes" => new > old + HEAP_GROWTH,
+        // Packets of the neighbours are on their way at any time.
+        "packet-pages-free" => new + 64 < old,
+        "store-requests" => new > old + 8,
+        _ => new != old,
+    };
+    let pairs = before.0.iter().map(|(name, old)| (name, *old, after.0.get(name).copied().unwrap_or_default()));
+    pairs
+        .filter(|(name, old, new)| differs(name, *old, *new))
+        .map(|(name, old, new)| format!("{name} {old}, now {new}"))
+        .collect()
 }
