@@ -100,7 +100,7 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
                 break;
             };
             if let Some(vif) = self.connected.borrow().get(&id) {
-                log::warn!("vif {}: {violation}", vif.handle.id());
+                // The bus says why, in the log and in the device's nodes.
                 vif.handle.fail(violation);
             }
         }
@@ -110,7 +110,10 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
         };
         if let Some((Some(bridge), link)) = link {
             let up = link != Link::Down;
-            log::info!("link of {bridge}: {link:?}");
+            match link {
+                Link::Down => log::info!("link of {bridge}: down"),
+                Link::Up(speed) => log::info!("link of {bridge}: up, {speed} Mbit/s"),
+            }
             for vif in self.connected.borrow().values() {
                 if vif.bridge == bridge {
                     vif.handle.write_node("carrier", u8::from(up));
