@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lab::Lab;
 
 /// How long a netdom may take to be ready on a slow machine; a fault ends the wait at once.
@@ -76,16 +76,22 @@ impl<'lab> Netdom<'lab> {
         let path = format!("/etc/xen/{name}.cfg");
         lab.put(&path, 0o644, config.to_string().as_bytes())?;
         let started = Instant::now();
-        lab.must(&format!("xl create -q {path}"))?;
-        let id = lab.domain_id(&name)?;
-        let node = format!("/local/domain/{id}/data/ready");
-        let said = lab.wait_until(&format!("xenstore-read {node}"), PATIENCE).with_context(|| {
+        // Waits by a watch: dom0 has the store and pciback to run meanwhile, and no CPU to spare for asking again and again.
+        let script = format!(
+            "xl create -q {path} && id=$(xenstore-list /local/domain | sort -n | tail -n 1) && ready=/local/domain/$id/data/ready && \
+             while ! xenstore-exists $ready; do timeout 1 xenstore-watch -n 2 $ready >/dev/null; done; \
+             echo $id $(xenstore-read $ready)"
+        );
+        let said = lab.run_for(&script, PATIENCE)?.success().with_context(|| {
             let console = lab.console(&name).unwrap_or_default();
             format!("{name} did not become ready; its console:\n{console}")
         })?;
         let created = started.elapsed();
-        let milliseconds =
-            said.split(' ').next().unwrap_or_default().parse().with_context(|| format!("{node} says '{said}'"))?;
+        let mut numbers = said.split_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(id)), Some(Ok(milliseconds))) = (numbers.next(), numbers.next()) else {
+            bail!("the number of {name} and its data/ready are '{said}'");
+        };
+        let milliseconds = u64::from(milliseconds);
         Ok(Self { lab, name, id, created, ready: Duration::from_millis(milliseconds) })
     }
 
