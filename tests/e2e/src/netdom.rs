@@ -87,7 +87,8 @@ impl<'lab> Netdom<'lab> {
             format!("{name} did not become ready; its console:\n{console}")
         })?;
         let created = started.elapsed();
-        let mut numbers = said.split_whitespace().map(str::parse::<u32>);
+        // The shell may have had a word of its own before, on a watch that took too long.
+        let mut numbers = said.lines().last().unwrap_or_default().split_whitespace().map(str::parse::<u32>);
         let (Some(Ok(id)), Some(Ok(milliseconds))) = (numbers.next(), numbers.next()) else {
             bail!("the number of {name} and its data/ready are '{said}'");
         };
