@@ -1,6 +1,5 @@
 //! The tests that need Xen: small guests booted directly, and scenarios with a dom0. Host.
 
-use std::collections::VecDeque;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -39,44 +38,26 @@ fn record(tally: &Mutex<&mut Tally>, name: impl Display, start: Instant, result:
     tally.lock().unwrap_or_else(PoisonError::into_inner).record(name, start, result);
 }
 
-/// The end-to-end cases of a row. They share a boot; a case that fails may have spoilt it, so what follows gets a new one.
-///
-/// A case that fails is tried once more in the new boot, and says so: QEMU's emulation spoils a register of the machine now and then,
-/// and a fault of ours comes back.
+/// The end-to-end cases of a row. They share a boot; a case that fails may have spoilt it, so the next gets a new one.
 fn run_cases(tally: &Mutex<&mut Tally>, row: Row, images: &Images, wanted: &impl Fn(&str) -> bool) {
     let name = |case: &Case| format!("{row} {}", case.name);
-    let mut cases: VecDeque<&Case> = cases::ALL.iter().copied().flatten().filter(|case| wanted(&name(case))).collect();
-    let mut second_try = false;
-    while !cases.is_empty() {
+    let mut cases = cases::ALL.iter().copied().flatten().filter(|case| wanted(&name(case))).peekable();
+    while cases.peek().is_some() {
         let start = Instant::now();
         let stage = Stage::boot(row, images, cases::nics());
         let scene = stage.as_ref().map_err(|error| anyhow!("{error:#}")).and_then(Scene::set);
         let scene = match scene {
             Ok(scene) => scene,
-            Err(error) if !second_try => {
-                println!("again   {row} netdom and two guests come up: {error:#}");
-                second_try = true;
-                continue;
-            }
             Err(error) => {
-                let rest: Vec<_> = cases.iter().map(|case| case.name).collect();
+                let rest: Vec<_> = cases.map(|case| case.name).collect();
                 let error = error.context(format!("not tried: {}", rest.join("; ")));
                 return record(tally, format!("{row} netdom and two guests come up"), start, Err(error));
             }
         };
         record(tally, format!("{row} netdom and two guests come up"), start, Ok(()));
-        while let Some(case) = cases.front().copied() {
+        for case in cases.by_ref() {
             let start = Instant::now();
             let result = scene.explain((case.run)(&scene));
-            if let Err(error) = &result
-                && !second_try
-            {
-                println!("again   {} ({:.1} s): {error:#}", name(case), start.elapsed().as_secs_f64());
-                second_try = true;
-                break;
-            }
-            cases.pop_front();
-            second_try = false;
             let failed = result.is_err();
             let measured = result.as_ref().map_or("", String::as_str).to_owned();
             record(tally, format!("{} {measured}", name(case)), start, result.map(drop));
