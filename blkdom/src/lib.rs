@@ -1,0 +1,9 @@
+//! A block driver domain: blkback, volumes, NVMe and AHCI drivers, on floors 0 and 1 alone. Floor 3.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod blkback;
+pub mod disk;
+pub mod volume;
