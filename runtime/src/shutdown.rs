@@ -2,6 +2,7 @@
 
 use crate::hypercall::{self, Exit};
 use alloc::string::String;
+use futures_util::future::join3;
 use split_driver::store::{Store, StoreError, Transaction, Watch};
 
 /// Where the toolstack writes what it wants.
@@ -24,20 +25,24 @@ pub struct Requests<S: Store> {
     watch: S::Watch,
 }
 
+/// Says that this domain obeys a request.
+async fn obey(store: &impl Store, feature: &str) {
+    // Older toolstacks do not let a domain write these; what they are for is not asked there either.
+    if let Err(error) = store.write(Transaction::NONE, feature, b"1").await {
+        log::debug!("{feature}: {error:?}");
+    }
+}
+
 impl<S: Store> Requests<S> {
     /// Says what this domain obeys, and watches for it.
     ///
     /// # Errors
     /// What the store answers.
     pub async fn new(store: S) -> Result<Self, StoreError> {
-        let watch = store.watch(NODE).await?;
-        for feature in ["control/feature-poweroff", "control/feature-reboot"] {
-            // Older toolstacks do not let a domain write these; what they are for is not asked there either.
-            if let Err(error) = store.write(Transaction::NONE, feature, b"1").await {
-                log::debug!("{feature}: {error:?}");
-            }
-        }
-        Ok(Self { store, watch })
+        let (watch, (), ()) =
+            join3(store.watch(NODE), obey(&store, "control/feature-poweroff"), obey(&store, "control/feature-reboot"))
+                .await;
+        Ok(Self { watch: watch?, store })
     }
 
     /// Waits for a request that is obeyed, and acknowledges it by emptying the node. A suspension is not supported: it is not
