@@ -10,6 +10,18 @@ pub const DEFAULT_BRIDGE: &str = "xenbr0";
 /// Bytes of a bridge's name at most.
 const BRIDGE_BYTES: usize = 64;
 
+/// The best kind of interrupt that the NIC may be given; where the device has none of that kind, it is the next one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BestInterrupt {
+    /// `msix`: MSI-X, MSI, INTx.
+    #[default]
+    MsiX,
+    /// `msi`: MSI, INTx.
+    Msi,
+    /// `intx`: INTx alone.
+    IntX,
+}
+
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -17,11 +29,13 @@ pub struct Options {
     pub bridge: String,
     /// `log=LEVEL`: what is logged.
     pub level: LevelFilter,
+    /// `interrupts=KIND`: how the NIC interrupts at best, for hosts and devices where a better kind does not work.
+    pub interrupts: BestInterrupt,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { bridge: DEFAULT_BRIDGE.into(), level: LevelFilter::Info }
+        Self { bridge: DEFAULT_BRIDGE.into(), level: LevelFilter::Info, interrupts: BestInterrupt::default() }
     }
 }
 
@@ -34,6 +48,8 @@ pub enum BadWord<'a> {
     Bridge(&'a str),
     /// `log=` with something else than off, error, warn, info, debug or trace.
     Level(&'a str),
+    /// `interrupts=` with something else than msix, msi or intx.
+    Interrupts(&'a str),
     /// The option was there before, with another value.
     Repeated(&'a str),
 }
@@ -57,6 +73,9 @@ impl fmt::Display for BadWord<'_> {
             Self::Level(word) => {
                 write!(formatter, "\"{}\": the level is off, error, warn, info, debug or trace", word.escape_debug())
             }
+            Self::Interrupts(word) => {
+                write!(formatter, "\"{}\": interrupts are msix, msi or intx", word.escape_debug())
+            }
             Self::Repeated(word) => write!(formatter, "\"{}\" contradicts an earlier word", word.escape_debug()),
         }
     }
@@ -67,6 +86,7 @@ impl fmt::Display for BadWord<'_> {
 pub fn parse(line: &str) -> (Options, Vec<BadWord<'_>>) {
     let mut bridge = None;
     let mut level = None;
+    let mut interrupts = None;
     let mut bad = Vec::new();
     for word in line.split_ascii_whitespace() {
         let result = match word.split_once('=') {
@@ -75,13 +95,17 @@ pub fn parse(line: &str) -> (Options, Vec<BadWord<'_>>) {
                 .parse::<LevelFilter>()
                 .map_err(|_| BadWord::Level(word))
                 .and_then(|parsed| set(word, &mut level, parsed)),
+            Some(("interrupts", name)) => best_interrupt(word, name).and_then(|best| set(word, &mut interrupts, best)),
             _ => Err(BadWord::Unknown(word)),
         };
         bad.extend(result.err());
     }
     let defaults = Options::default();
-    let options =
-        Options { bridge: bridge.map_or(defaults.bridge, String::from), level: level.unwrap_or(defaults.level) };
+    let options = Options {
+        bridge: bridge.map_or(defaults.bridge, String::from),
+        level: level.unwrap_or(defaults.level),
+        interrupts: interrupts.unwrap_or(defaults.interrupts),
+    };
     (options, bad)
 }
 
@@ -90,6 +114,15 @@ fn bridge_name<'a>(word: &'a str, name: &'a str) -> Result<&'a str, BadWord<'a>>
         return Err(BadWord::Bridge(word));
     }
     Ok(name)
+}
+
+fn best_interrupt<'a>(word: &'a str, name: &str) -> Result<BestInterrupt, BadWord<'a>> {
+    match name {
+        "msix" => Ok(BestInterrupt::MsiX),
+        "msi" => Ok(BestInterrupt::Msi),
+        "intx" => Ok(BestInterrupt::IntX),
+        _ => Err(BadWord::Interrupts(word)),
+    }
 }
 
 /// Takes a value once; the same one again does no harm.
@@ -109,7 +142,7 @@ mod tests {
 
     #[test]
     fn lines() {
-        let options = |bridge: &str, level| Options { bridge: bridge.to_string(), level };
+        let options = |bridge: &str, level| Options { bridge: bridge.to_string(), level, ..Options::default() };
         let info = LevelFilter::Info;
         let long = "x".repeat(65);
         let too_long = alloc::format!("bridge={long}");
@@ -139,9 +172,26 @@ mod tests {
     }
 
     #[test]
+    fn kinds_of_interrupts() {
+        let table = [
+            ("", BestInterrupt::MsiX, vec![]),
+            ("interrupts=msix", BestInterrupt::MsiX, vec![]),
+            ("interrupts=msi interrupts=msi", BestInterrupt::Msi, vec![]),
+            ("interrupts=intx log=info", BestInterrupt::IntX, vec![]),
+            ("interrupts=intx interrupts=msi", BestInterrupt::IntX, vec![BadWord::Repeated("interrupts=msi")]),
+            ("interrupts=", BestInterrupt::MsiX, vec![BadWord::Interrupts("interrupts=")]),
+            ("interrupts=MSI", BestInterrupt::MsiX, vec![BadWord::Interrupts("interrupts=MSI")]),
+            ("interrupts", BestInterrupt::MsiX, vec![BadWord::Unknown("interrupts")]),
+        ];
+        for (line, interrupts, bad) in table {
+            assert_eq!(parse(line), (Options { interrupts, ..Options::default() }, bad), "{line:?}");
+        }
+    }
+
+    #[test]
     fn only_an_unknown_word_is_passed_over() {
         assert!(!BadWord::Unknown("x").is_fatal());
-        for bad in [BadWord::Bridge("x"), BadWord::Level("x"), BadWord::Repeated("x")] {
+        for bad in [BadWord::Bridge("x"), BadWord::Level("x"), BadWord::Interrupts("x"), BadWord::Repeated("x")] {
             assert!(bad.is_fatal());
         }
     }

@@ -6,6 +6,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
+use netdom::command_line::BestInterrupt;
 use netdom::nic::e1000e::models::Model;
 use netdom::nic::e1000e::{Error as DriverError, Interrupts as DriverInterrupts, Options};
 use netdom::nic::{Nic, e1000e};
@@ -163,7 +164,12 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Driver, Interrupts, 
     log::debug!("pci {}: enabled", device.address());
     let registers = device.map_bar(0).await?;
     log::debug!("pci {}: registers mapped", device.address());
-    let interrupts = device.enable_interrupts(VECTORS).await?;
+    let best = match domain.options.interrupts {
+        BestInterrupt::MsiX => InterruptKind::MsiX,
+        BestInterrupt::Msi => InterruptKind::Msi,
+        BestInterrupt::IntX => InterruptKind::IntX,
+    };
+    let interrupts = device.enable_interrupts(best, VECTORS).await?;
     log::debug!("pci {}: interrupts bound", device.address());
     let wiring = match interrupts.kind() {
         InterruptKind::MsiX => DriverInterrupts::MsiX(interrupts.channels().len()),

@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use xen_pv_sys::io::pciif::{SH_INFO_MAX_VEC, XEN_PCI_OP_DISABLE_MSI, XEN_PCI_OP_DISABLE_MSIX, XEN_PCI_OP_ENABLE_MSI};
 
-/// How a device interrupts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a device interrupts, the best kind first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum InterruptKind {
     /// MSI-X: a vector each for several causes.
     MsiX,
@@ -83,15 +83,18 @@ async fn enable_msi(bus: &Bus, address: PciAddress) -> Result<Interrupts, PciErr
     bound
 }
 
-/// Turns on the best kind that works: MSI-X with up to `wanted` vectors, with one, MSI, INTx.
+/// Turns on the best kind that works, none better than `best`: MSI-X with up to `wanted` vectors, with one, MSI, INTx.
 pub(super) async fn enable(
     config: &impl ConfigSpace,
     bus: &Bus,
     address: PciAddress,
     msix: Option<Msix>,
+    best: InterruptKind,
     wanted: usize,
 ) -> Result<Interrupts, PciError> {
-    if let Some(msix) = msix {
+    if best == InterruptKind::MsiX
+        && let Some(msix) = msix
+    {
         let most = usize::from(msix.entries).min(SH_INFO_MAX_VEC);
         let vectors = u16::try_from(wanted.clamp(1, most)).unwrap_or(1);
         for count in [vectors, 1] {
@@ -104,7 +107,7 @@ pub(super) async fn enable(
             }
         }
     }
-    if config::find_capability(config, CAPABILITY_MSI).await?.is_some() {
+    if best <= InterruptKind::Msi && config::find_capability(config, CAPABILITY_MSI).await?.is_some() {
         match enable_msi(bus, address).await {
             Ok(interrupts) => return Ok(interrupts),
             Err(error) => log::warn!("pci {address}: MSI: {error:?}"),

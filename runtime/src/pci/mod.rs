@@ -272,14 +272,15 @@ impl Device {
         Ok(MmioRegion::map(address, length, &holes)?)
     }
 
-    /// Turns on interrupts: MSI-X with up to `wanted` vectors, else MSI, else the INTx line. The device must be enabled.
-    /// Drop what this returns before closing the device.
+    /// Turns on interrupts: MSI-X with up to `wanted` vectors, else MSI, else the INTx line, beginning with `best`. The device must be
+    /// enabled. Drop what this returns before closing the device.
     ///
     /// # Errors
-    /// What the last of the three ways met.
-    pub async fn enable_interrupts(&self, wanted: usize) -> Result<Interrupts, PciError> {
+    /// What the last of the ways met.
+    pub async fn enable_interrupts(&self, best: InterruptKind, wanted: usize) -> Result<Interrupts, PciError> {
         let inner = self.inner()?;
-        let interrupts = interrupt::enable(inner, &inner.bus, inner.address, inner.msix().await?, wanted).await?;
+        let msix = inner.msix().await?;
+        let interrupts = interrupt::enable(inner, &inner.bus, inner.address, msix, best, wanted).await?;
         inner.interrupts.set(Some(interrupts.kind()));
         Ok(interrupts)
     }
