@@ -24,11 +24,13 @@ pub enum DropCause {
     Stalled,
     /// It was where it goes already, or has addresses that no bridge passes on.
     NotForwarded,
+    /// The NIC has no link.
+    NoLink,
 }
 
 impl DropCause {
     /// How many there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
     /// All, with the names they have under `data/` and on the console.
     pub const ALL: [(Self, &'static str); Self::COUNT] = [
         (Self::Malformed, "malformed"),
@@ -41,6 +43,7 @@ impl DropCause {
         (Self::Filtered, "filtered"),
         (Self::Stalled, "stalled"),
         (Self::NotForwarded, "not-forwarded"),
+        (Self::NoLink, "no-link"),
     ];
 }
 

@@ -14,10 +14,11 @@ use split_driver::time::Instant;
 impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     /// Serves the ready vifs, as many as a round has room for, and fetches heads.
     pub(super) fn collect(&mut self, now: Instant) {
+        // Without a link it takes nothing, and nobody waits for it.
         let nic_full = self
             .nic
             .as_ref()
-            .is_some_and(|port| !port.pending.is_empty() || port.nic.transmit_room() < super::NIC_ROOM);
+            .is_some_and(|port| port.up && (!port.pending.is_empty() || port.nic.transmit_room() < super::NIC_ROOM));
         for _ in 0..self.ready.len() {
             if self.round.sent.len() >= ROUND_PACKETS {
                 break;

@@ -255,6 +255,10 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         let Some(port) = &mut self.nic else {
             return;
         };
+        if !port.up {
+            port.statistics.drop(DropCause::NoLink);
+            return;
+        }
         let ability = Ability::of_nic(&port.nic.capabilities());
         let prepared = prepare(packet, &ability, &self.pool, &mut |packet, layout| {
             if !port.pending.is_empty() {

@@ -101,8 +101,22 @@ struct Slot<H: Hypervisor> {
 struct NicPort<N> {
     nic: N,
     bridge: String,
+    /// Whether it has a link. Without one, nothing is given to it: on hardware it would stay in its ring.
+    up: bool,
     pending: VecDeque<(Packet, Option<Layout>)>,
     statistics: PortStatistics,
+}
+
+impl<N> NicPort<N> {
+    /// The link came or went. With it goes what waited for room.
+    fn set_up(&mut self, up: bool) {
+        self.up = up;
+        if !up {
+            for _ in self.pending.drain(..) {
+                self.statistics.drop(DropCause::NoLink);
+            }
+        }
+    }
 }
 
 /// The data path of one domain: its guests, its NIC, the switch between them.
@@ -122,7 +136,8 @@ pub struct DataPath<H: Hypervisor, N: Nic> {
     /// Pages in all queues.
     queued_pages: usize,
     failed: VecDeque<(VifId, Violation)>,
-    link: Option<Link>,
+    /// The NIC's bridge and its link there, where it changed.
+    link: Option<(String, Link)>,
     wake: Option<Instant>,
     /// When the last round was.
     now: Instant,
@@ -164,10 +179,12 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     pub fn set_nic(&mut self, mut nic: N, bridge: &str) -> Option<N> {
         let former = self.remove_nic();
         nic.refill(&self.pool);
-        self.link = Some(nic.link());
+        let link = nic.link();
+        self.link = Some((bridge.into(), link));
         self.nic = Some(NicPort {
             nic,
             bridge: bridge.into(),
+            up: link != Link::Down,
             pending: VecDeque::with_capacity(64),
             statistics: PortStatistics::default(),
         });
@@ -176,22 +193,18 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         former
     }
 
-    /// Takes the NIC off its bridge, stopped.
+    /// Takes the NIC off its bridge, stopped. The bridge has lost its link to the wire by that.
     pub fn remove_nic(&mut self) -> Option<N> {
         let mut port = self.nic.take()?;
         self.switch.remove(NIC_PORT);
         port.nic.quiesce();
+        self.link = Some((port.bridge, Link::Down));
         Some(port.nic)
     }
 
     /// The NIC, for what is not on the path of packets.
     pub fn nic(&mut self) -> Option<&mut N> {
         self.nic.as_mut().map(|port| &mut port.nic)
-    }
-
-    /// The bridge that the NIC is on.
-    pub fn nic_bridge(&self) -> Option<&str> {
-        self.nic.as_ref().map(|port| port.bridge.as_str())
     }
 
     /// Connects a vif to its frontend and to its bridge.
@@ -270,13 +283,16 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         if let Some(port) = &mut self.nic {
             let causes = port.nic.handle_interrupt(vector);
             if causes.link {
-                self.link = Some(port.nic.link());
+                let link = port.nic.link();
+                port.set_up(link != Link::Down);
+                self.link = Some((port.bridge.clone(), link));
             }
         }
     }
 
-    /// The NIC's link where it changed since the last call, for the `carrier` nodes.
-    pub fn poll_link(&mut self) -> Option<Link> {
+    /// The NIC's bridge and its link there, where that changed since the last call: for the `carrier` nodes. A NIC that was taken away
+    /// has no link.
+    pub fn poll_link(&mut self) -> Option<(String, Link)> {
         self.link.take()
     }
 

@@ -32,6 +32,8 @@ pub struct Wire {
     pub room: usize,
     /// Whether sent frames stay in the ring until this is cleared.
     pub hold: bool,
+    /// Whether there is no link; an interrupt tells of a change.
+    pub down: bool,
     /// Times `flush` was called.
     pub flushes: usize,
     /// Whether it was stopped.
@@ -44,13 +46,15 @@ pub struct FakeNic {
     capabilities: Capabilities,
     buffers: Vec<Buffer>,
     ring: usize,
+    /// What the last one who asked was told of the link.
+    told_down: bool,
 }
 
 impl FakeNic {
     /// A NIC with a ring of `ring` buffers, and its wire.
     pub fn new(capabilities: Capabilities, ring: usize) -> (Self, Rc<RefCell<Wire>>) {
         let wire = Rc::new(RefCell::new(Wire { room: 512, ..Wire::default() }));
-        let nic = Self { wire: Rc::clone(&wire), capabilities, buffers: Vec::new(), ring };
+        let nic = Self { wire: Rc::clone(&wire), capabilities, buffers: Vec::new(), ring, told_down: false };
         (nic, wire)
     }
 }
@@ -76,11 +80,12 @@ impl Nic for FakeNic {
     }
 
     fn link(&mut self) -> Link {
-        Link::Up(1000)
+        self.told_down = self.wire.borrow().down;
+        if self.told_down { Link::Down } else { Link::Up(1000) }
     }
 
     fn handle_interrupt(&mut self, _vector: usize) -> Causes {
-        Causes { receive: true, ..Causes::default() }
+        Causes { receive: true, link: self.wire.borrow().down != self.told_down, ..Causes::default() }
     }
 
     fn enable_interrupts(&mut self, transmit: bool) -> bool {

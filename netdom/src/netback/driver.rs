@@ -67,7 +67,7 @@ struct Connected {
 pub struct Netback<H: Hypervisor, N: Nic> {
     path: Rc<RefCell<DataPath<H, N>>>,
     connected: Rc<RefCell<BTreeMap<VifId, Connected>>>,
-    /// The link of the NIC, and the bridge it is on.
+    /// The bridge that the NIC is on, or was on before it was taken away, and whether it has a link there.
     carrier: Rc<RefCell<Option<(String, bool)>>>,
     /// Called where the data path has something new to do.
     wake: Rc<dyn Fn()>,
@@ -104,11 +104,8 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
                 vif.handle.fail(violation);
             }
         }
-        let link = {
-            let mut path = self.path.borrow_mut();
-            path.poll_link().map(|link| (path.nic_bridge().map(ToString::to_string), link))
-        };
-        if let Some((Some(bridge), link)) = link {
+        let link = self.path.borrow_mut().poll_link();
+        if let Some((bridge, link)) = link {
             let up = link != Link::Down;
             match link {
                 Link::Down => log::info!("link of {bridge}: down"),
@@ -133,7 +130,8 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
         self.connected.borrow().len()
     }
 
-    /// `carrier` of a vif on this bridge: up, unless the bridge's NIC has no link.
+    /// `carrier` of a vif on this bridge: up, unless the bridge has a NIC without a link, or lost the one it had. A bridge that never had
+    /// one is there for guests among themselves.
     fn has_carrier(&self, bridge: &str) -> bool {
         match &*self.carrier.borrow() {
             Some((nic_bridge, up)) => *up || nic_bridge != bridge,

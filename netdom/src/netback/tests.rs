@@ -36,11 +36,18 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        let mut host = Self::without_nic();
+        let (nic, wire) = FakeNic::new(Capabilities { max_frame: 1518, ..Capabilities::default() }, 16);
+        assert!(host.path.borrow_mut().set_nic(nic, "xenbr0").is_none());
+        host.wire = wire;
+        host.settle();
+        host
+    }
+
+    fn without_nic() -> Self {
         let xen = FakeXen::new();
         let pool = Pool::new(Box::new(FakePages::new(&xen, PAGES)));
         let path = Rc::new(RefCell::new(DataPath::new(xen.clone(), pool, 1)));
-        let (nic, wire) = FakeNic::new(Capabilities { max_frame: 1518, ..Capabilities::default() }, 16);
-        assert!(path.borrow_mut().set_nic(nic, "xenbr0").is_none());
         let wakes = Rc::new(Cell::new(0));
         let count = Rc::clone(&wakes);
         let netback = Netback::new(Rc::clone(&path), Rc::new(move || count.set(count.get() + 1)));
@@ -54,7 +61,7 @@ impl Host {
         tasks.spawn(async move {
             let _ = bus.run().await;
         });
-        let mut host = Self { xen, store, clock, tasks, path, netback, wire, wakes, now: Instant(0) };
+        let mut host = Self { xen, store, clock, tasks, path, netback, wire: Rc::default(), wakes, now: Instant(0) };
         host.settle();
         host
     }
@@ -72,6 +79,13 @@ impl Host {
             self.netback.report();
         }
         self.tasks.run_until_stalled();
+    }
+
+    /// The NIC's cable is pulled out or put in.
+    fn set_link(&mut self, up: bool) {
+        self.wire.borrow_mut().down = !up;
+        self.path.borrow_mut().handle_interrupt(0, self.now);
+        self.settle();
     }
 
     fn backend(&self, guest: u16, name: &str) -> Option<String> {
@@ -185,6 +199,55 @@ fn two_guests_meet() {
     host.put_frontend(3, "/state", "5");
     host.settle();
     assert_eq!((host.backend(3, "state").as_deref(), host.netback.connected()), (Some("5"), 1));
+    host.end();
+}
+
+/// `carrier` of the vifs of guests 3, on the NIC's bridge, and 4, on another.
+fn carriers(host: &Host) -> [Option<String>; 2] {
+    [3, 4].map(|guest| host.backend(guest, "carrier"))
+}
+
+#[test]
+fn carrier_is_the_link_of_the_bridges_nic() {
+    let mut host = Host::new();
+    let told = |three: &str, four: &str| [Some(three.to_string()), Some(four.to_string())];
+    host.create(3, &[]);
+    host.create(4, &[("/bridge", "inside")]);
+    host.connect(3);
+    host.connect(4);
+    assert_eq!(carriers(&host), told("1", "1"));
+    host.set_link(false);
+    assert_eq!(carriers(&host), told("0", "1"));
+    // Those that come meanwhile are told the same.
+    host.create(5, &[]);
+    host.create(6, &[("/bridge", "inside")]);
+    assert_eq!([5, 6].map(|guest| host.backend(guest, "carrier").unwrap()), ["0", "1"]);
+    host.set_link(true);
+    assert_eq!(carriers(&host), told("1", "1"));
+
+    // The NIC is taken away and given back.
+    let nic = host.path.borrow_mut().remove_nic();
+    host.settle();
+    assert_eq!(carriers(&host), told("0", "1"));
+    host.connect(5);
+    assert_eq!(host.backend(5, "carrier").as_deref(), Some("0"));
+    drop(nic);
+    let (nic, wire) = FakeNic::new(Capabilities { max_frame: 1518, ..Capabilities::default() }, 16);
+    host.wire = wire;
+    assert!(host.path.borrow_mut().set_nic(nic, "xenbr0").is_none());
+    host.settle();
+    assert_eq!(carriers(&host), told("1", "1"));
+    assert_eq!(host.backend(5, "carrier").as_deref(), Some("1"));
+    host.end();
+}
+
+/// Guests among themselves have a bridge that is up.
+#[test]
+fn a_bridge_that_never_had_a_nic_has_a_carrier() {
+    let mut host = Host::without_nic();
+    host.create(3, &[]);
+    host.connect(3);
+    assert_eq!(host.backend(3, "carrier").as_deref(), Some("1"));
     host.end();
 }
 

@@ -4,6 +4,7 @@ use super::frames::ethernet;
 use super::{Net, RING};
 use crate::fakes::{Frontend, Outgoing};
 use crate::netback::vif::Features;
+use crate::nic::Link;
 use crate::packet::{Checksum, Gso, GsoKind};
 use crate::statistics::DropCause;
 use alloc::vec;
@@ -284,6 +285,56 @@ fn a_full_nic_holds_the_senders_back() {
         net.run();
     }
     assert_eq!(net.wire.borrow().sent.len(), placed);
+    net.end();
+}
+
+/// A NIC without a link takes nothing and holds nobody back, though its ring is full; what is sent then is lost, and counted.
+#[test]
+fn a_nic_without_a_link_holds_nobody_back() {
+    let mut net = Net::new(&[linux(), linux()]);
+    net.introduce();
+    let (a, b) = (net.guests[0].mac, net.guests[1].mac);
+    let outwards = ethernet([2, 0, 0, 0, 0, 9], a, 100);
+    {
+        let mut wire = net.wire.borrow_mut();
+        wire.hold = true;
+        wire.room = 100;
+    }
+    for guest in &mut net.guests {
+        for _ in 0..64 {
+            let frame = ethernet([2, 0, 0, 0, 0, 9], guest.mac, 100);
+            assert!(guest.place(&plain(frame)));
+        }
+        guest.publish();
+    }
+    net.run();
+    for guest in &mut net.guests {
+        guest.arrived();
+    }
+    net.wire.borrow_mut().down = true;
+    net.path.handle_interrupt(0, net.now);
+    let (bridge, link) = net.path.poll_link().unwrap();
+    assert_eq!((bridge.as_str(), link), ("xenbr0", Link::Down));
+    let lost = net.path.nic_statistics().unwrap().drops[DropCause::NoLink as usize];
+    assert_eq!(lost, 128 - 100, "what waited for room is dropped");
+    for _ in 0..10 {
+        net.guests[0].post(64);
+        net.guests[1].post(64);
+        net.send(0, &plain(outwards.clone()));
+        net.send(0, &plain(ethernet(b, a, 100)));
+        net.guests[0].collect_answers();
+        assert!(net.guests[1].arrived().iter().any(|packet| packet.bytes[..6] == b), "guests reach each other");
+    }
+    assert_eq!(net.path.nic_statistics().unwrap().drops[DropCause::NoLink as usize], lost + 10);
+    {
+        let mut wire = net.wire.borrow_mut();
+        (wire.hold, wire.down) = (false, false);
+        wire.sent.clear();
+    }
+    net.path.handle_interrupt(0, net.now);
+    assert_eq!(net.path.poll_link().map(|(_, link)| link), Some(Link::Up(1000)));
+    net.send(0, &plain(outwards));
+    assert_eq!(net.wire.borrow().sent.len(), 1);
     net.end();
 }
 
