@@ -251,6 +251,14 @@ impl Lab {
         wire.with_context(|| format!("the machine's NIC {index} is not on a wire of the lab"))
     }
 
+    /// Pulls the cable of the machine's `index`th NIC out, or puts it in.
+    ///
+    /// # Errors
+    /// What QEMU says.
+    pub fn set_link(&self, index: usize, up: bool) -> Result<()> {
+        self.machine.set_link(index, up)
+    }
+
     /// The machine, for its console.
     pub fn machine(&self) -> &Machine {
         &self.machine

@@ -14,6 +14,7 @@ mod kernel;
 pub mod machine;
 pub mod modules;
 pub mod packages;
+pub mod qmp;
 pub mod root;
 pub mod scratch;
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::qmp::Monitor;
 use crate::scratch::Scratch;
 
 /// The far end of an emulated NIC.
@@ -104,6 +105,9 @@ struct Text {
     mirror: bool,
 }
 
+/// QEMU's monitor, a socket in the machine's directory.
+const MONITOR: &str = "monitor";
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -119,7 +123,13 @@ impl Machine {
     /// Starts QEMU in a directory of its own.
     pub fn start(config: &MachineConfig, directory: Scratch) -> Result<Self> {
         let mut command = dying_with_us("qemu-system-x86_64");
-        command.args(arguments(config)).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let monitor = format!("unix:{},server=on,wait=off", directory.path().join(MONITOR).display());
+        command
+            .args(arguments(config))
+            .args(["-qmp", &monitor])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         // The kernel's parent-death signal follows the thread, not the process: one thread stays for as long as the machine.
         let (keeper, kept) = std::sync::mpsc::channel::<()>();
         let (started, start) = std::sync::mpsc::channel();
@@ -141,6 +151,14 @@ impl Machine {
     /// The machine's directory.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Pulls the cable of the `index`th NIC out, or puts it in.
+    ///
+    /// # Errors
+    /// What QEMU says.
+    pub fn set_link(&self, index: usize, up: bool) -> Result<()> {
+        Monitor::connect(&self.directory().join(MONITOR))?.set_link(&format!("n{index}"), up)
     }
 
     /// All that the serial console said: Xen's lines and dom0's.
