@@ -7,22 +7,27 @@ use anyhow::{Context, Result, ensure};
 use super::{Case, Scene};
 use crate::netdom::{Netdom, NetdomConfig};
 use crate::stage::vif;
-use crate::traffic::{self, Shell};
+use crate::traffic::{self, Ping, Shell};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "the NIC taken by xl pci-detach and given back by xl pci-attach", run: detach_and_attach_the_nic },
+    Case { name: "the NIC's cable pulled out and put in: the vifs' carrier follows", run: cable },
     Case { name: "xl reboot and xl shutdown are obeyed", run: reboot_and_shutdown },
     Case { name: "commands typed on the console are answered", run: console },
     Case { name: "rate= holds a guest back", run: rate },
 ];
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where dom0 keeps netdom's console.
+const LOG: &str = "/var/log/xen/console/guest-netdom.log";
 
 fn detach_and_attach_the_nic(scene: &Scene<'_>) -> Result<String> {
     let (lab, netdom) = (&scene.stage.lab, &scene.netdom);
     let nic = lab.nics().first().context("the machine has no NIC")?.bdf();
     lab.must(&format!("xl pci-detach netdom {nic}"))?;
-    let result = traffic::ping(&scene.a, &scene.b_address, 20, 0, 56).context("guests are cut off from each other");
+    let result = wait_for_carrier(scene, 0).and_then(|()| {
+        traffic::ping(&scene.a, &scene.b_address, 20, 0, 56).context("guests are cut off from each other")
+    });
     lab.must(&format!("xl pci-attach netdom {nic}"))?;
     lab.wait_until(
         &format!("test $(grep -c 'Intel 82574L, MSI-X' /var/log/xen/console/guest-{}.log) -ge 2", netdom.name),
@@ -30,12 +35,48 @@ fn detach_and_attach_the_nic(scene: &Scene<'_>) -> Result<String> {
     )
     .context("the NIC was not taken into use again")?;
     result?;
+    wait_for_carrier(scene, 1)?;
+    let ping = wire_again(scene)?;
+    Ok(format!("guests went on meanwhile; then {} pings to the wire", ping.sent))
+}
+
+/// Waits until the vifs of both guests say that they have a carrier, or that they have none.
+fn wait_for_carrier(scene: &Scene<'_>, carrier: u8) -> Result<()> {
+    [&scene.a, &scene.b].iter().try_for_each(|guest| {
+        let node = format!("{}/carrier", scene.netdom.backend(guest.id(), 0));
+        let lab = &scene.stage.lab;
+        lab.wait_for_node(&node, &carrier.to_string(), PATIENCE)
+            .with_context(|| format!("the carrier of the vif of {} is not {carrier}", guest.name()))
+    })
+}
+
+/// Waits until the wire is reached again, and then counts on it.
+fn wire_again(scene: &Scene<'_>) -> Result<Ping> {
     scene.a.sh("ip neigh flush dev eth0")?;
     scene
         .a
         .sh(&format!("for i in $(seq 100); do ping -c 1 -W 1 {} >/dev/null && exit 0; done; exit 1", scene.peer()))?;
-    let ping = traffic::ping(&scene.a, &scene.peer(), 50, 0, 56)?;
-    Ok(format!("guests went on meanwhile; then {} pings to the wire", ping.sent))
+    traffic::ping(&scene.a, &scene.peer(), 50, 0, 56)
+}
+
+fn cable(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    wait_for_carrier(scene, 1)?;
+    let said = lab.must(&format!("grep -c 'link of xenbr0: down' {LOG} || true"))?;
+    lab.set_link(0, false)?;
+    let result = (|| {
+        wait_for_carrier(scene, 0)?;
+        lab.wait_until(&format!("test $(grep -c 'link of xenbr0: down' {LOG}) -gt {}", said.trim()), PATIENCE)
+            .context("the log does not speak of the link")?;
+        let alone = scene.a.run(&format!("ping -c 1 -W 1 {}", scene.peer()))?;
+        ensure!(alone.status != 0, "the wire was reached without a cable");
+        traffic::ping(&scene.a, &scene.b_address, 50, 0, 56).context("guests are cut off from each other")
+    })();
+    lab.set_link(0, true)?;
+    let between = result?;
+    wait_for_carrier(scene, 1)?;
+    let ping = wire_again(scene)?;
+    Ok(format!("{} pings between guests without it, then {} to the wire", between.sent, ping.sent))
 }
 
 fn reboot_and_shutdown(scene: &Scene<'_>) -> Result<String> {

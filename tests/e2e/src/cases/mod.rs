@@ -7,6 +7,7 @@ mod bad_input;
 mod control;
 mod dom0;
 mod hostile;
+mod interrupts;
 mod lifecycle;
 mod traffic;
 
@@ -25,8 +26,15 @@ pub struct Case {
 }
 
 /// All cases, in their order: the plain ones first, so that a broken data path is seen at once.
-pub const ALL: &[&[Case]] =
-    &[traffic::CASES, dom0::CASES, control::CASES, lifecycle::CASES, bad_input::CASES, hostile::CASES];
+pub const ALL: &[&[Case]] = &[
+    traffic::CASES,
+    dom0::CASES,
+    control::CASES,
+    interrupts::CASES,
+    lifecycle::CASES,
+    bad_input::CASES,
+    hostile::CASES,
+];
 
 /// A netdom with the NIC, and two Linux guests with a lease through it.
 pub struct Scene<'s> {
@@ -44,10 +52,14 @@ pub struct Scene<'s> {
     pub b_address: String,
 }
 
-/// The NICs of a machine for the cases: one for netdom, and one of another programming model that it must refuse.
+/// The NICs of a machine for the cases: one for netdom, one of another programming model that it must refuse, and one for a second
+/// netdom.
 pub fn nics() -> Vec<Nic> {
-    vec![Nic::wired(0), Nic { model: "e1000".to_owned(), ..Nic::wired(1) }]
+    vec![Nic::wired(0), Nic { model: "e1000".to_owned(), ..Nic::wired(1) }, Nic::wired(SPARE_NIC)]
 }
+
+/// The NIC for a second netdom.
+const SPARE_NIC: u8 = 2;
 
 impl<'s> Scene<'s> {
     /// Sets the scene on a booted stage.
