@@ -64,7 +64,7 @@ macro_rules! layouts {
                     });
                     lines.push(Line {
                         rust,
-                        number: size_of_field(|value: &$type| &value.$field),
+                        number: size_of_field(|value: &$type| &raw const value.$field),
                         c: concat!("sizeof(((", $c, " *)0)->", $c_field, ")").into(),
                     });
                 )*
@@ -74,7 +74,8 @@ macro_rules! layouts {
     };
 }
 
-fn size_of_field<Type, Field>(_: fn(&Type) -> &Field) -> u64 {
+/// By a pointer, not a reference: fields of packed structs have none.
+fn size_of_field<Type, Field>(_: fn(&Type) -> *const Field) -> u64 {
     size_of::<Field>() as u64
 }
 
@@ -249,6 +250,22 @@ constants! {
     grant_table::MapFlags::CONTAINS_PTE => "GNTMAP_contains_pte",
     grant_table::GrantCopy::SOURCE_GRANT => "GNTCOPY_source_gref",
     grant_table::GrantCopy::DESTINATION_GRANT => "GNTCOPY_dest_gref",
+    io::blkif::BLKIF_OP_READ => "BLKIF_OP_READ",
+    io::blkif::BLKIF_OP_WRITE => "BLKIF_OP_WRITE",
+    io::blkif::BLKIF_OP_WRITE_BARRIER => "BLKIF_OP_WRITE_BARRIER",
+    io::blkif::BLKIF_OP_FLUSH_DISKCACHE => "BLKIF_OP_FLUSH_DISKCACHE",
+    io::blkif::BLKIF_OP_RESERVED_1 => "BLKIF_OP_RESERVED_1",
+    io::blkif::BLKIF_OP_DISCARD => "BLKIF_OP_DISCARD",
+    io::blkif::BLKIF_OP_INDIRECT => "BLKIF_OP_INDIRECT",
+    io::blkif::BLKIF_MAX_SEGMENTS_PER_REQUEST => "BLKIF_MAX_SEGMENTS_PER_REQUEST",
+    io::blkif::BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST => "BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST",
+    io::blkif::BLKIF_DISCARD_SECURE => "BLKIF_DISCARD_SECURE",
+    io::blkif::BLKIF_RSP_EOPNOTSUPP => "BLKIF_RSP_EOPNOTSUPP",
+    io::blkif::BLKIF_RSP_ERROR => "BLKIF_RSP_ERROR",
+    io::blkif::BLKIF_RSP_OKAY => "BLKIF_RSP_OKAY",
+    io::blkif::VDISK_CDROM => "VDISK_CDROM",
+    io::blkif::VDISK_REMOVABLE => "VDISK_REMOVABLE",
+    io::blkif::VDISK_READONLY => "VDISK_READONLY",
     io::netif::XEN_NETIF_NR_SLOTS_MIN => "XEN_NETIF_NR_SLOTS_MIN",
     io::netif::XEN_NETIF_MAX_TX_SIZE => "XEN_NETIF_MAX_TX_SIZE",
     io::netif::XEN_NETIF_EXTRA_TYPE_NONE => "XEN_NETIF_EXTRA_TYPE_NONE",
@@ -516,6 +533,10 @@ constants! {
     io::ring::ring_size(4096, 12) => "__CONST_RING_SIZE(netif_tx, 4096)",
     io::ring::ring_size(4096, 8) => "__CONST_RING_SIZE(netif_rx, 4096)",
     io::ring::ring_size(4096, 16) => "__CONST_RING_SIZE(xen_netif_ctrl, 4096)",
+    io::ring::ring_size(4096, 112) => "__CONST_RING_SIZE(blkif, 4096)",
+    io::ring::ring_size(65536, 112) => "__CONST_RING_SIZE(blkif, 65536)",
+    io::ring::ring_size(4096, 108) => "__CONST_RING_SIZE(x86_32_blkif, 4096)",
+    io::ring::ring_size(65536, 108) => "__CONST_RING_SIZE(x86_32_blkif, 65536)",
 }
 
 layouts! {
@@ -689,6 +710,71 @@ layouts! {
         in_prod => "in_prod",
         out_cons => "out_cons",
         out_prod => "out_prod",
+    },
+    whole io::blkif::RequestSegment => "struct blkif_request_segment" {
+        gref => "gref",
+        first_sect => "first_sect",
+        last_sect => "last_sect",
+    },
+    whole io::blkif::Request => "struct blkif_request" {
+        operation => "operation",
+        nr_segments => "nr_segments",
+        handle => "handle",
+        id => "id",
+        sector_number => "sector_number",
+        seg => "seg",
+    },
+    whole io::blkif::RequestDiscard => "struct blkif_request_discard" {
+        operation => "operation",
+        flag => "flag",
+        handle => "handle",
+        id => "id",
+        sector_number => "sector_number",
+        nr_sectors => "nr_sectors",
+    },
+    whole io::blkif::RequestIndirect => "struct blkif_request_indirect" {
+        operation => "operation",
+        indirect_op => "indirect_op",
+        nr_segments => "nr_segments",
+        id => "id",
+        sector_number => "sector_number",
+        handle => "handle",
+        indirect_grefs => "indirect_grefs",
+    },
+    whole io::blkif::Response => "struct blkif_response" {
+        id => "id",
+        operation => "operation",
+        status => "status",
+    },
+    whole io::blkif::x86_32::Request => "struct x86_32_blkif_request" {
+        operation => "operation",
+        nr_segments => "nr_segments",
+        handle => "handle",
+        id => "id",
+        sector_number => "sector_number",
+        seg => "seg",
+    },
+    whole io::blkif::x86_32::RequestDiscard => "struct x86_32_blkif_request_discard" {
+        operation => "operation",
+        flag => "flag",
+        handle => "handle",
+        id => "id",
+        sector_number => "sector_number",
+        nr_sectors => "nr_sectors",
+    },
+    whole io::blkif::x86_32::RequestIndirect => "struct x86_32_blkif_request_indirect" {
+        operation => "operation",
+        indirect_op => "indirect_op",
+        nr_segments => "nr_segments",
+        id => "id",
+        sector_number => "sector_number",
+        handle => "handle",
+        indirect_grefs => "indirect_grefs",
+    },
+    whole io::blkif::x86_32::Response => "struct x86_32_blkif_response" {
+        id => "id",
+        operation => "operation",
+        status => "status",
     },
     whole io::netif::TxRequest => "struct netif_tx_request" {
         gref => "gref",
@@ -973,6 +1059,34 @@ fn c_program(lines: &[Line]) -> String {
 #include <xen/elfnote.h>
 #include <xen/errno.h>
 #include <xen/io/ring.h>
+#include <xen/io/blkif.h>
+/* The same header once more as i386 has it: other names, and 64-bit numbers aligned to 4 bytes. */
+typedef uint64_t unaligned_uint64_t __attribute__((aligned(4)));
+#undef __XEN_PUBLIC_IO_BLKIF_H__
+#define __i386__ 1
+#define uint64_t unaligned_uint64_t
+#define blkif_request_segment x86_32_blkif_request_segment
+#define blkif_request x86_32_blkif_request
+#define blkif_request_t x86_32_blkif_request_t
+#define blkif_request_discard x86_32_blkif_request_discard
+#define blkif_request_discard_t x86_32_blkif_request_discard_t
+#define blkif_request_indirect x86_32_blkif_request_indirect
+#define blkif_request_indirect_t x86_32_blkif_request_indirect_t
+#define blkif_response x86_32_blkif_response
+#define blkif_response_t x86_32_blkif_response_t
+#pragma push_macro("DEFINE_RING_TYPES")
+#undef DEFINE_RING_TYPES
+#define DEFINE_RING_TYPES(name, request, response) struct x86_32_##name##_later
+#include <xen/io/blkif.h>
+#pragma pop_macro("DEFINE_RING_TYPES")
+#undef __i386__
+#undef uint64_t
+#undef blkif_request_segment
+#undef blkif_request
+#undef blkif_request_discard
+#undef blkif_request_indirect
+#undef blkif_response
+DEFINE_RING_TYPES(x86_32_blkif, struct x86_32_blkif_request, struct x86_32_blkif_response);
 #include <xen/io/netif.h>
 #include <xen/io/xenbus.h>
 #include <xen/io/xs_wire.h>
