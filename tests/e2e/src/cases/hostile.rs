@@ -199,7 +199,7 @@ fn beside_pings(scene: &Scene<'_>, attack: &Attack, id: u32) -> Result<(Option<S
 }
 
 /// Waits for the image's word; `failed` ends the wait.
-fn wait_for_word(scene: &Scene<'_>, node: &str, word: &str) -> Result<()> {
+pub(super) fn wait_for_word(scene: &Scene<'_>, node: &str, word: &str) -> Result<()> {
     let either = format!("xenstore-read {node} | grep -x -e {word} -e failed");
     let said = scene.stage.lab.wait_until(&either, PATIENCE).with_context(|| format!("it never was {word}"))?;
     if said.trim() != word {

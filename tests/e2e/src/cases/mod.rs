@@ -6,6 +6,7 @@
 mod bad_input;
 mod control;
 mod dom0;
+mod frontends;
 mod hostile;
 mod interrupts;
 mod lifecycle;
@@ -29,6 +30,7 @@ pub struct Case {
 pub const ALL: &[&[Case]] = &[
     traffic::CASES,
     dom0::CASES,
+    frontends::CASES,
     control::CASES,
     interrupts::CASES,
     lifecycle::CASES,

@@ -7,7 +7,7 @@ pub(crate) const BROADCAST: [u8; 6] = [0xff; 6];
 /// A group nobody listens to.
 pub(crate) const NOBODY: [u8; 6] = [0x02, 0xde, 0xad, 0xbe, 0xef, 0x00];
 /// EtherType for local experiments (IEEE Std 802).
-const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
+pub(crate) const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 

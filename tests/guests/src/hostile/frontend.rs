@@ -1,9 +1,10 @@
-//! A netfront: first a proper one, whose rings, grants and channels are then open to any misuse.
+//! A netfront: a proper one first, whose rings, grants and channels are then open to any misuse.
 
 use crate::error::{Error, Result};
 use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::String;
+use alloc::string::{String, ToString};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::str::FromStr;
 use runtime::events::{self, Channel};
@@ -14,13 +15,15 @@ use split_driver::memory::SharedMemory;
 use split_driver::ring::FrontRing;
 use split_driver::store::{Store, Transaction, Watch, parse, transaction};
 use split_driver::xenstore_client::Client;
-use xen_pv_sys::io::netif::{ExtraInfo, NETIF_RSP_OKAY, RxRequest, RxResponse, TxFlags, TxRequest, TxResponse};
+use xen_pv_sys::io::netif::{
+    ExtraInfo, NETIF_RSP_OKAY, RxFlags, RxRequest, RxResponse, TxFlags, TxRequest, TxResponse,
+};
 use xen_pv_sys::io::xenbus::XenbusState;
 use xen_pv_sys::{DomainId, GrantRef};
 
 /// How long anything may take on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Receive slots of a proper frontend: it lends so many pages and never takes them back, which is enough for an attack.
+/// Receive slots of a proper frontend.
 const RECEIVE_SLOTS: u16 = 64;
 
 /// What a frontend says of itself before it connects.
@@ -32,11 +35,22 @@ pub(crate) struct Manners {
     pub(crate) ring: Option<u32>,
     /// Written as `event-channel-rx` in place of the channel's own.
     pub(crate) port: Option<u32>,
+    /// Nodes that say what it can take, and what it wishes.
+    pub(crate) features: &'static [(&'static str, &'static str)],
 }
+
+/// All that the protocol knows, as an attacker wants it.
+const ALL: &[(&str, &str)] = &[
+    ("feature-sg", "1"),
+    ("feature-gso-tcpv4", "1"),
+    ("feature-gso-tcpv6", "1"),
+    ("feature-ipv6-csum-offload", "1"),
+    ("request-multicast-control", "1"),
+];
 
 impl Manners {
     /// All as it should be.
-    pub(crate) const GOOD: Self = Self { posts: true, ring: None, port: None };
+    pub(crate) const GOOD: Self = Self { posts: true, ring: None, port: None, features: ALL };
 }
 
 /// Both of a vif's directories.
@@ -123,6 +137,8 @@ pub(crate) struct Frontend {
     pub(crate) receive_channel: Channel,
     /// What is granted: the rings, and the pages of receive slots.
     grants: Vec<Grant>,
+    /// The pages of the receive slots posted first; the `n`th has the identifier `n + 1`.
+    buffers: Vec<(GrantRef, Rc<Page>)>,
     identifier: u16,
 }
 
@@ -148,6 +164,7 @@ impl Frontend {
             transmit_page,
             receive_page,
             grants: Vec::new(),
+            buffers: Vec::new(),
             identifier: 0,
             vif,
         };
@@ -155,25 +172,23 @@ impl Frontend {
         let receive_ring = frontend.lend(Rc::clone(&frontend.receive_page), false)?;
         if manners.posts {
             for _ in 0..RECEIVE_SLOTS {
-                let slot = frontend.lend(Rc::new(Page::new()?), false)?;
+                let page = Rc::new(Page::new()?);
+                let slot = frontend.lend(Rc::clone(&page), false)?;
+                frontend.buffers.push((slot, page));
                 frontend.post(slot);
             }
             let _ = frontend.receive.push_and_check_notify();
         }
-        let number = |value: u32| format!("{value}");
-        let nodes = [
+        let number = |value: u32| value.to_string();
+        let mut nodes = vec![
             ("tx-ring-ref", number(manners.ring.unwrap_or(transmit_ring.0))),
             ("rx-ring-ref", number(receive_ring.0)),
             ("event-channel-tx", number(frontend.transmit_channel.port().0)),
             ("event-channel-rx", number(manners.port.unwrap_or(frontend.receive_channel.port().0))),
             ("request-rx-copy", number(1)),
             ("feature-rx-notify", number(1)),
-            ("feature-sg", number(1)),
-            ("feature-gso-tcpv4", number(1)),
-            ("feature-gso-tcpv6", number(1)),
-            ("feature-ipv6-csum-offload", number(1)),
-            ("request-multicast-control", number(1)),
         ];
+        nodes.extend(manners.features.iter().map(|(node, value)| (*node, (*value).to_string())));
         let (store, path) = (&frontend.vif.store, &frontend.vif.path);
         transaction(store, async |transaction| {
             for (node, value) in &nodes {
@@ -243,7 +258,12 @@ impl Frontend {
     /// Sends one whole frame and waits until it is taken.
     pub(crate) async fn send(&mut self, frame: &[u8]) -> Result<()> {
         let reference = self.lend_bytes(frame)?;
-        let size = u16::try_from(frame.len()).map_err(|_| Error::Text)?;
+        self.send_lent(reference, frame.len()).await
+    }
+
+    /// Sends the frame at the start of a page that is granted, and waits until it is taken.
+    pub(crate) async fn send_lent(&mut self, reference: GrantRef, length: usize) -> Result<()> {
+        let size = u16::try_from(length).map_err(|_| Error::Text)?;
         self.slot(reference, 0, size, TxFlags::empty());
         self.publish();
         match self.responses(1).await?.as_slice() {
@@ -255,6 +275,27 @@ impl Frontend {
     /// Responses that wait on the receive ring.
     pub(crate) fn received(&self) -> Result<u32> {
         Ok(self.receive.unconsumed()?)
+    }
+
+    /// The next frame that came, of one slot, which is placed anew; to be published by the caller.
+    pub(crate) fn take_frame(&mut self) -> Result<Option<(RxFlags, Vec<u8>)>> {
+        if self.receive.unconsumed()? == 0 {
+            return Ok(None);
+        }
+        let RxResponse { id, offset, flags, status } = self.receive.take();
+        let Ok(length) = usize::try_from(status) else {
+            return Err(Error::Answer(status));
+        };
+        let buffer = usize::from(id).checked_sub(1).and_then(|index| self.buffers.get(index));
+        let (gref, page) = buffer.ok_or(Error::Wrong("a slot was answered that was not posted"))?;
+        let mut frame = vec![0; length];
+        if !page.read(offset.into(), &mut frame) {
+            return Err(Error::Wrong("a frame is said to leave its page"));
+        }
+        if !self.receive.push(&RxRequest { id, pad: 0, gref: *gref }) {
+            return Err(Error::Wrong("more slots were answered than posted"));
+        }
+        Ok(Some((flags, frame)))
     }
 
     /// Overwrites a word of the transmit ring, index or slot.

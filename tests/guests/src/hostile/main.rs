@@ -2,6 +2,8 @@
 //!
 //! With the word `wait` it says `ready` in its node `data/hostile` first and waits for `data/go`, so that neighbours can be measured
 //! meanwhile; in the end it says `done` there, or `failed`, and why on the console. With a second vif it sends itself packets.
+//!
+//! `attack=member` and `attack=station` are none: they are proper frontends of kinds that Linux has not, with the same code.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -13,9 +15,13 @@ mod error;
 mod frames;
 mod frontend;
 mod grants;
+mod member;
+mod neighbour;
 mod noise;
 mod offloads;
 mod rings;
+mod segment;
+mod station;
 
 use error::{Error, Result};
 use frontend::{Frontend, Manners, Vif};
@@ -61,7 +67,8 @@ async fn obey(store: Client) {
     }
 }
 
-async fn say(store: &Client, word: &str) {
+/// Says in `data/hostile` how far it is.
+pub(crate) async fn say(store: &Client, word: &str) {
     if let Err(error) = store.write(Transaction::NONE, "data/hostile", word.as_bytes()).await {
         log::error!("data/hostile: {error:?}");
     }
@@ -107,6 +114,11 @@ impl Pair {
 
 async fn run(store: &Client, name: &str, waits: bool) -> Result<Pair> {
     let vif = Vif::find(store, 0).await?;
+    match name {
+        "member" => match member::run(vif).await? {},
+        "station" => match station::run(vif).await? {},
+        _ => {}
+    }
     let helper = match Vif::find(store, 1).await {
         Ok(vif) => Some(Frontend::connect(vif, Manners::GOOD).await?),
         Err(_) => None,

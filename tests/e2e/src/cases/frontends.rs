@@ -1,0 +1,109 @@
+//! Proper frontends of kinds that Linux has not: with multicast control, and without any offload. Host.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::hostile::wait_for_word;
+use super::{Case, Scene};
+use crate::stage::vif;
+use crate::traffic::Shell;
+
+pub(super) const CASES: &[Case] = &[
+    Case { name: "a proper frontend with multicast control gets its groups, and all without", run: groups },
+    Case { name: "a proper frontend without offloads gets super-frames as segments with checksums", run: segments },
+];
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs the image `hostile` as one of its proper frontends; `show` gets its domain's directory in the store.
+fn beside(scene: &Scene<'_>, role: &str, show: impl FnOnce(&str) -> Result<String>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let config = format!(
+        "name = \"{role}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/hostile\"\nmemory = 16\nvcpus = 1\n\
+         vif = {:?}\nextra = \"attack={role}\"\non_crash = \"preserve\"\n",
+        [vif("netdom", 0x51)]
+    );
+    lab.put(&format!("/etc/xen/{role}.cfg"), 0o644, config.as_bytes())?;
+    lab.must(&format!("xl create -q /etc/xen/{role}.cfg"))?;
+    let directory = format!("/local/domain/{}", lab.domain_id(role)?);
+    let result = wait_for_word(scene, &format!("{directory}/data/hostile"), "ready").and_then(|()| show(&directory));
+    let result = result.with_context(|| format!("its console:\n{}", lab.console(role).unwrap_or_default()));
+    lab.must(&format!("xl destroy {role}"))?;
+    result
+}
+
+/// The address of the `number`th group that the frontend knows.
+fn group(number: u8) -> [u8; 6] {
+    [0x01, 0x00, 0x5e, 0x07, 0x07, number]
+}
+
+/// Frames to each group between two marks.
+const FRAMES: usize = 20;
+
+fn groups(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let wire = lab.wire(0)?;
+    let frame = |destination: [u8; 6], payload: &str| {
+        let source = [0x02, 0x6f, 0x78, 0x99, 0x00, 0x03];
+        let mut frame = [&destination[..], &source, &[0x88, 0xb5], payload.as_bytes()].concat();
+        frame.resize(60, b' ');
+        frame
+    };
+    beside(scene, "member", |directory| {
+        // Frames to the groups and a mark behind them; gives how many of each the frontend got between two marks.
+        let round = |mark: u32| -> Result<String> {
+            wire.inject((1..=3).flat_map(|number| std::iter::repeat_n(frame(group(number), "to a group"), FRAMES)));
+            wire.inject([frame([0xff; 6], &mark.to_string())]);
+            let said = lab.wait_until(&format!("xenstore-read {directory}/data/groups | grep '^{mark} '"), PATIENCE)?;
+            Ok(said.trim().split_once(' ').map_or_else(String::new, |(_, counts)| counts.to_owned()))
+        };
+        let all = format!("{FRAMES} {FRAMES} {FRAMES}");
+        let counts = round(1)?;
+        ensure!(counts == format!("{FRAMES} 0 0"), "of {all} frames to its group, one it left and another: {counts}");
+        lab.must(&format!("xenstore-write {directory}/device/vif/0/request-multicast-control 0"))?;
+        // netdom hears of it by a watch, at some time.
+        for mark in 2..100 {
+            if round(mark)? == all {
+                return Ok(format!("{counts} of {all} frames; without the wish, all"));
+            }
+        }
+        bail!("without the wish for control, not all groups came")
+    })
+}
+
+/// What is sent by each protocol.
+const BYTES: u64 = 2 << 20;
+/// What fits a segment of the standard MTU, without options.
+const SEGMENT: u64 = 1460;
+/// The frontend's addresses.
+const STATIONS: [&str; 2] = ["10.9.66.1", "fd09::66"];
+
+fn segments(scene: &Scene<'_>) -> Result<String> {
+    // Without duplicate address detection, which takes a second before the address is used.
+    scene.a.sh("echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad")?;
+    scene.a.sh("ip -6 addr show dev eth0 | grep -q fd09::a/64 || ip -6 addr add fd09::a/64 dev eth0")?;
+    let lab = &scene.stage.lab;
+    let sent = || -> Result<u64> { Ok(scene.a.sh("cat /sys/class/net/eth0/statistics/tx_packets")?.trim().parse()?) };
+    beside(scene, "station", |directory| {
+        let mut figures = Vec::new();
+        for (connection, address) in STATIONS.into_iter().enumerate() {
+            let before = sent()?;
+            scene.a.sh(&format!("yes oxidom | head -c {BYTES} | timeout 120 nc {address} 9"))?;
+            let super_frames = sent()? - before;
+            let node = format!("{directory}/data/station");
+            let said = lab.wait_until(&format!("xenstore-read {node} | grep '^{} '", connection + 1), PATIENCE)?;
+            let numbers = said.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+            let [_, bytes, segments, longest] = numbers[..] else {
+                bail!("{node} says '{said}'");
+            };
+            ensure!(bytes == BYTES, "{bytes} of {BYTES} bytes came to {address}");
+            ensure!(segments >= BYTES / SEGMENT && longest <= 1514, "to {address}: '{said}'");
+            ensure!(super_frames * 10 < segments * 9, "no super-frames: {super_frames} were sent, {segments} came");
+            let word = lab.must(&format!("xenstore-read {directory}/data/hostile"))?;
+            ensure!(word.trim() == "ready", "it {}", word.trim());
+            figures.push(format!("{super_frames} packets sent came as {segments} segments"));
+        }
+        Ok(figures.join("; by IPv6 "))
+    })
+}
