@@ -8,6 +8,7 @@
 mod cache;
 mod faults;
 mod nbd;
+pub mod torture;
 
 use std::fs::File;
 use std::io;
