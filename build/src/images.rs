@@ -52,7 +52,7 @@ pub(crate) fn build() -> Result<()> {
 /// Builds what the demo and the benchmarks have in dom0.
 pub(crate) fn for_demo() -> Result<e2e::Images> {
     build()?;
-    Ok(e2e::Images { netdom: path("netdom"), hostile: None })
+    Ok(e2e::Images { netdom: path("netdom"), hostile: None, guest: None })
 }
 
 /// Builds what the tests have in dom0.
@@ -60,7 +60,8 @@ pub(crate) fn for_tests() -> Result<e2e::Images> {
     let built = cargo_build("guests", "hostile")?;
     let hostile = built.with_extension("stripped");
     strip(&built, &hostile)?;
-    Ok(e2e::Images { hostile: Some(hostile), ..for_demo()? })
+    let guest = cargo_build("guests", "guest")?;
+    Ok(e2e::Images { hostile: Some(hostile), guest: Some(guest), ..for_demo()? })
 }
 
 /// Builds a program of the workspace by the release profile; gives its file, with debug information.

@@ -17,6 +17,7 @@ use netdom::command_line;
 use netdom::packet::Pool;
 use runtime::memory::{self, Pages};
 use runtime::shutdown::{self, Kind, Requests};
+use runtime::time::{self, Duration};
 use runtime::{Environment, store};
 use split_driver::store::{Store, StoreError, Transaction};
 use split_driver::xenstore_client::Client;
@@ -25,6 +26,9 @@ runtime::entry!(main);
 
 /// Pages for packets: enough for a NIC's receive ring and some queues, but never so many that rings and heap go short.
 const POOL_PAGES: usize = 8192;
+
+/// How long the start has the store to itself: whatever else is asked of it delays the domain's readiness.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 async fn main(environment: Environment) {
     log::info!(
@@ -69,6 +73,8 @@ async fn serve(environment: Environment, store: Client) -> Kind {
     };
     let domain = Rc::new(Domain::new(store, pool, options));
     runtime::spawn(Rc::clone(&domain).start());
+    // A request from before the watch is not lost.
+    let _late = time::timeout(HEAD_START, domain.ready()).await;
     let kind = asked_to_end(domain.store()).await;
     domain.stop().await;
     kind

@@ -202,7 +202,8 @@ unsafe extern "C" fn oxidom_fault(frame: &Frame) -> ! {
         crate::events::fault_address(),
     );
     registers(&mut console, frame);
-    let _ = writeln!(console, "  at {:#018x}", frame.rip);
+    // Not `at`: that is where a call returns to, and the symbolizer looks before it.
+    let _ = writeln!(console, "  in {:#018x}", frame.rip);
     backtrace(&mut console, frame.rbp);
     hypercall::exit(hypercall::Exit::Crash)
 }

@@ -38,6 +38,7 @@ pub(crate) struct Domain {
     devices_asked_for: Signal,
     /// Set when what the toolstack passed to the domain at its creation was looked at.
     devices_seen: Signal,
+    ready: Signal,
     stopping: Cell<bool>,
 }
 
@@ -55,6 +56,7 @@ impl Domain {
             nic: RefCell::default(),
             devices_asked_for: Signal::new(),
             devices_seen: Signal::new(),
+            ready: Signal::new(),
             stopping: Cell::new(false),
         }
     }
@@ -79,7 +81,13 @@ impl Domain {
         log::info!("ready in {milliseconds} ms: {nic}, backends served");
         let ready = format!("{milliseconds} ms: {nic}");
         crate::write_node(&self.store, "data/ready", &ready).await;
+        self.ready.set();
         runtime::spawn(report::run(self));
+    }
+
+    /// Waits until [`Self::start`] is through. For one task.
+    pub(crate) async fn ready(&self) {
+        self.ready.wait().await;
     }
 
     /// Quiets the hardware, for the domain's end.

@@ -8,6 +8,7 @@ use core::fmt;
 use core::time::Duration;
 use netdom::command_line::BestInterrupt;
 use netdom::nic::e1000e::models::Model;
+use netdom::nic::e1000e::registers;
 use netdom::nic::e1000e::{Error as DriverError, Interrupts as DriverInterrupts, Options};
 use netdom::nic::{Nic, e1000e};
 use runtime::dma::DmaFrames;
@@ -89,26 +90,18 @@ pub(super) async fn run(domain: Rc<Domain>) {
 
 /// Waits for what the toolstack passed to the domain at its creation.
 async fn first_devices(domain: &Domain, frontend: &mut Frontend<Client>) {
-    let expected = match frontend.expected().await {
-        Ok(expected) => expected,
-        Err(error) => {
-            log::error!("pcifront: {error:?}");
-            0
-        }
-    };
-    if expected == 0 {
+    if !frontend.is_linked() {
         log::warn!("no PCI device was passed to this domain (pci=[...]): guests are switched without a NIC");
         return;
     }
-    let deadline = time::now() + PATIENCE;
-    for _ in 0..expected {
-        match time::timeout_at(deadline, frontend.next_event()).await {
-            Ok(event) => handle(domain, event).await,
-            Err(time::Elapsed) => {
-                log::error!("pciback said nothing for {PATIENCE:?}: going on without a NIC");
-                return;
-            }
-        }
+    let Ok(first) = time::timeout(PATIENCE, frontend.next_event()).await else {
+        log::error!("pciback said nothing for {PATIENCE:?}: going on without a NIC");
+        return;
+    };
+    let mut next = Some(first);
+    while let Some(event) = next {
+        handle(domain, event).await;
+        next = frontend.found();
     }
     if domain.nic.borrow().is_none() {
         crate::complain(&domain.store, "no supported NIC among the PCI devices: guests are switched without one").await;
@@ -149,7 +142,7 @@ async fn added(domain: &Domain, device: Device) {
             domain.work.set();
         }
         Err(error) => {
-            let kind = id.device_type();
+            let kind = device.device_type().await;
             log::error!("pci {address}: {id} ({kind:?}) left alone: {error}");
             device.close().await;
         }
@@ -162,11 +155,11 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Driver, Interrupts, 
     let model = Model::find(id.vendor, id.device).ok_or(Unusable::NoDriver)?;
     device.enable().await?;
     log::debug!("pci {}: enabled", device.address());
-    let registers = device.map_bar(0).await?;
+    let registers = device.map_bar(0, registers::SPACE).await?;
     log::debug!("pci {}: registers mapped", device.address());
     let best = match domain.options.interrupts {
-        BestInterrupt::MsiX => InterruptKind::MsiX,
-        BestInterrupt::Msi => InterruptKind::Msi,
+        BestInterrupt::MsiX if model.vectors() > 0 => InterruptKind::MsiX,
+        BestInterrupt::MsiX | BestInterrupt::Msi => InterruptKind::Msi,
         BestInterrupt::IntX => InterruptKind::IntX,
     };
     let interrupts = device.enable_interrupts(best, VECTORS).await?;

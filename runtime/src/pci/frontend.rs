@@ -8,20 +8,23 @@ use super::{Device, PciAddress, PciError};
 use crate::events;
 use crate::grants;
 use crate::memory::Page;
-use crate::select::{Either, select};
+use crate::select::select;
 use crate::time::{self, Duration};
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use futures_util::future::{join, join4};
+use core::cell::Cell;
+use futures_util::future::{join, join3, join4};
 use split_driver::store::{Store, StoreError, Transaction, Watch};
 use xen_pv_sys::DomainId;
 use xen_pv_sys::io::pciif::XEN_PCI_MAGIC;
 
 /// Our side.
 const FRONTEND: &str = "device/pci/0";
+/// Where pciback has its side. The toolstack writes it whenever it makes our directory.
+const BACKEND: &str = "device/pci/0/backend";
 /// pciback has 32 slots of 8 functions on its virtual bus.
 const MAX_DEVICES: u32 = 256;
 /// [`state::INITIALISED`] as it stands in the store.
@@ -63,13 +66,15 @@ struct Link<W> {
     state: u32,
     /// Our `state` is still to be written: the devices that were found go out first, so that nobody waits for a turn of the store.
     unsaid: bool,
+    /// pciback had not answered our state when the watch was set: there is nothing to look at until it fires.
+    waits: Cell<bool>,
     devices: Vec<PciAddress>,
 }
 
 /// Finds devices, and follows the toolstack adding and taking them.
 pub struct Frontend<S: Store> {
     store: S,
-    /// Of `device/pci`: fires when the toolstack makes or removes our directory.
+    /// Of [`BACKEND`]: fires when the toolstack makes or removes our directory, and not with each node that we write there.
     watch: S::Watch,
     link: Option<Link<S::Watch>>,
     queue: VecDeque<Event>,
@@ -94,23 +99,13 @@ async fn read_number(store: &impl Store, path: &str) -> Result<Option<u32>, Stor
 
 /// Where pciback has its side for us, and in which domain it runs; `None` where nothing is passed to this domain.
 async fn read_backend(store: &impl Store) -> Result<Option<(String, DomainId)>, StoreError> {
-    let (path, id_path) = (format!("{FRONTEND}/backend"), format!("{FRONTEND}/backend-id"));
-    let (backend, domain) = join(read_text(store, &path), read_number(store, &id_path)).await;
+    let id_path = format!("{FRONTEND}/backend-id");
+    let (backend, domain) = join(read_text(store, BACKEND), read_number(store, &id_path)).await;
     let Some(backend) = backend? else {
         return Ok(None);
     };
     let domain = domain?.and_then(|id| u16::try_from(id).ok()).map(DomainId).ok_or(StoreError::Malformed)?;
     Ok(Some((backend, domain)))
-}
-
-/// Whether an event of the watch on `device/pci` is about more than a node that we wrote. Our `state` is also the toolstack's once we
-/// are closed: it begins anew with it.
-fn concerns_us(path: &str, closed: bool) -> bool {
-    match path.strip_prefix(FRONTEND).and_then(|rest| rest.strip_prefix('/')) {
-        None | Some("backend") => true,
-        Some("state") => closed,
-        Some(_) => false,
-    }
 }
 
 /// Parses `dddd:bb:ss.ff`, hexadecimal, as pciback writes it.
@@ -131,7 +126,7 @@ impl<S: Store> Frontend<S> {
     /// What the store answers.
     pub async fn new(store: S) -> Result<Self, PciError> {
         // Requests that do not depend on each other go out together: each costs a turn of the store's domain.
-        let (watch, backend) = join(store.watch("device/pci"), read_backend(&store)).await;
+        let (watch, backend) = join(store.watch(BACKEND), read_backend(&store)).await;
         let mut frontend = Self { store, watch: watch?, link: None, queue: VecDeque::new() };
         if let Some((backend, domain)) = backend? {
             frontend.open(backend, domain).await?;
@@ -141,15 +136,14 @@ impl<S: Store> Frontend<S> {
         Ok(frontend)
     }
 
-    /// How many devices the toolstack lists for this domain now; 0 where it passed none.
-    ///
-    /// # Errors
-    /// What the store answers.
-    pub async fn expected(&self) -> Result<u32, PciError> {
-        match &self.link {
-            Some(link) => Ok(read_number(&self.store, &format!("{}/num_devs", link.backend)).await?.unwrap_or(0)),
-            None => Ok(0),
-        }
+    /// Whether the toolstack passed anything to this domain by now.
+    pub fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// What [`Self::next_event`] would return at once: the other devices, where several were found together.
+    pub fn found(&mut self) -> Option<Event> {
+        self.queue.pop_front()
     }
 
     /// The next thing that happens. Dropping the future loses nothing.
@@ -172,22 +166,14 @@ impl<S: Store> Frontend<S> {
 
     /// Waits for a change of the backend's state, or of our directory other than by ourselves.
     async fn changed(&mut self) {
-        loop {
-            let event = match &mut self.link {
-                Some(link) => select(self.watch.next(), link.watch.next()).await,
-                None => Either::First(self.watch.next().await),
-            };
-            let closed = self.link.as_ref().is_some_and(|link| link.state == state::CLOSED);
-            match event {
-                Either::First(path) if !concerns_us(&path, closed) => {}
-                _ => return,
-            }
+        match &mut self.link {
+            Some(link) => drop(select(self.watch.next(), link.watch.next()).await),
+            None => drop(self.watch.next().await),
         }
     }
 
     /// Takes one step. True where something was done, false where there is nothing to do until the store changes.
     async fn advance(&mut self) -> Result<bool, PciError> {
-        let path = format!("{FRONTEND}/backend");
         let Some(link) = &self.link else {
             return match read_backend(&self.store).await? {
                 Some((backend, domain)) => self.open(backend, domain).await.map(|()| true),
@@ -199,8 +185,13 @@ impl<S: Store> Frontend<S> {
             self.set_state(state).await?;
             return Ok(true);
         }
+        if link.waits.take() {
+            return Ok(false);
+        }
         let state_path = format!("{}/state", link.backend);
-        let (backend, theirs) = join(read_text(&self.store, &path), read_number(&self.store, &state_path)).await;
+        // What the state most often leads to is asked for with it.
+        let (backend, theirs, listed) =
+            join3(read_text(&self.store, BACKEND), read_number(&self.store, &state_path), self.listed(link)).await;
         let (backend, theirs) = (backend?, theirs?);
         let gone = backend.as_deref() != Some(link.backend.as_str()) || theirs.is_none();
         if gone {
@@ -210,18 +201,23 @@ impl<S: Store> Frontend<S> {
             }
             return Ok(true);
         }
-        let theirs = theirs.unwrap_or(0);
-        log::debug!("pcifront: pciback is in state {theirs}, we in {}", link.state);
-        match (theirs, link.state) {
+        let (theirs, ours) = (theirs.unwrap_or(0), link.state);
+        log::debug!("pcifront: pciback is in state {theirs}, we in {ours}");
+        self.answer(theirs, ours, listed?).await
+    }
+
+    /// Takes the step that pciback's state asks for. True where there was one.
+    async fn answer(&mut self, theirs: u32, ours: u32, listed: Vec<(PciAddress, u32)>) -> Result<bool, PciError> {
+        match (theirs, ours) {
             (state::CONNECTED, state::INITIALISED) | (state::RECONFIGURED, state::RECONFIGURING) => {
-                self.scan().await?;
+                self.scan(listed).await;
                 if let Some(link) = &mut self.link {
                     (link.state, link.unsaid) = (state::CONNECTED, true);
                 }
                 Ok(true)
             }
             (state::RECONFIGURING, state::CONNECTED) => {
-                if !self.announce_closing().await? {
+                if !self.announce_closing(listed) {
                     self.set_state(state::RECONFIGURING).await?;
                 }
                 Ok(true)
@@ -257,7 +253,8 @@ impl<S: Store> Frontend<S> {
         let grant = grants::grant_access(domain, page, false)?;
         let bus = Rc::new(Bus::new(grant, events::alloc_unbound(domain)?));
         let (reference, port) = bus.published();
-        // The store takes a connection's requests in their order, so the state is written last.
+        // The store takes a connection's requests in their order, so the state is the last of ours. What follows can wait: pciback
+        // has begun by then.
         let (reference, port) = (reference.to_string(), port.to_string());
         let published = join4(
             self.write("pci-op-ref", &reference),
@@ -265,10 +262,20 @@ impl<S: Store> Frontend<S> {
             self.write("magic", XEN_PCI_MAGIC),
             self.write("state", INITIALISED_TEXT),
         );
-        let (watch, (reference, port, magic, state)) = join(self.store.watch(&path), published).await;
+        let ((reference, port, magic, state), watch, theirs) =
+            join3(published, self.store.watch(&path), read_number(&self.store, &path)).await;
         reference.and(port).and(magic).and(state)?;
-        self.link =
-            Some(Link { backend, watch: watch?, bus, state: state::INITIALISED, unsaid: false, devices: Vec::new() });
+        // Read behind the watch: what comes later fires it.
+        let waits = theirs?.is_some_and(|theirs| theirs <= state::INITIALISED);
+        self.link = Some(Link {
+            backend,
+            watch: watch?,
+            bus,
+            state: state::INITIALISED,
+            unsaid: false,
+            waits: Cell::new(waits),
+            devices: Vec::new(),
+        });
         self.skip_first_event().await;
         Ok(())
     }
@@ -296,10 +303,7 @@ impl<S: Store> Frontend<S> {
     }
 
     /// The devices that pciback lists, each with its `state-N`.
-    async fn listed(&self) -> Result<Vec<(PciAddress, u32)>, PciError> {
-        let Some(link) = &self.link else {
-            return Ok(Vec::new());
-        };
+    async fn listed(&self, link: &Link<S::Watch>) -> Result<Vec<(PciAddress, u32)>, PciError> {
         let backend = &link.backend;
         let number_path = format!("{backend}/num_devs");
         // Most domains have one device: it is asked for together with their number.
@@ -330,10 +334,9 @@ impl<S: Store> Frontend<S> {
     }
 
     /// Queues an event for each device that is new, and forgets those that are no longer listed.
-    async fn scan(&mut self) -> Result<(), PciError> {
-        let listed = self.listed().await?;
+    async fn scan(&mut self, listed: Vec<(PciAddress, u32)>) {
         let Some(link) = &mut self.link else {
-            return Ok(());
+            return;
         };
         link.devices.retain(|known| listed.iter().any(|(address, _)| address == known));
         for (address, device_state) in listed {
@@ -351,14 +354,12 @@ impl<S: Store> Frontend<S> {
                 }
             }
         }
-        Ok(())
     }
 
     /// Queues an event for each device that the toolstack takes away. False where there is none (left).
-    async fn announce_closing(&mut self) -> Result<bool, PciError> {
-        let listed = self.listed().await?;
+    fn announce_closing(&mut self, listed: Vec<(PciAddress, u32)>) -> bool {
         let Some(link) = &mut self.link else {
-            return Ok(false);
+            return false;
         };
         let before = self.queue.len();
         for (address, device_state) in listed {
@@ -370,7 +371,7 @@ impl<S: Store> Frontend<S> {
                 self.queue.push_back(Event::Removed(address));
             }
         }
-        Ok(self.queue.len() > before)
+        self.queue.len() > before
     }
 
     /// Queues an event for every device. False where there is none (left).
@@ -396,20 +397,6 @@ impl<S: Store> Frontend<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn our_own_writes_are_no_news() {
-        for (path, closed, news) in [
-            ("device/pci", false, true),
-            ("device/pci/0", false, true),
-            ("device/pci/0/backend", false, true),
-            ("device/pci/0/magic", false, false),
-            ("device/pci/0/state", false, false),
-            ("device/pci/0/state", true, true),
-        ] {
-            assert_eq!(concerns_us(path, closed), news, "{path} {closed}");
-        }
-    }
 
     #[test]
     fn addresses_as_pciback_writes_them() {

@@ -1,6 +1,6 @@
 //! A passed-through device's interrupts, as event channels: MSI-X, MSI, INTx. Safe code. Floor 2.
 
-use super::config::{self, CAPABILITY_MSI, ConfigSpace, INTERRUPT_LINE, Msix, Width};
+use super::config::{ConfigSpace, INTERRUPT_LINE, Width};
 use super::operation::{Bus, Operation};
 use super::{PciAddress, PciError};
 use crate::events::{self, Channel};
@@ -83,20 +83,17 @@ async fn enable_msi(bus: &Bus, address: PciAddress) -> Result<Interrupts, PciErr
     bound
 }
 
-/// Turns on the best kind that works, none better than `best`: MSI-X with up to `wanted` vectors, with one, MSI, INTx.
+/// Turns on the best kind that works, none better than `best`: MSI-X with `wanted` vectors, with one, MSI, INTx. Whether the device has
+/// a kind shows in pciback's answer.
 pub(super) async fn enable(
     config: &impl ConfigSpace,
     bus: &Bus,
     address: PciAddress,
-    msix: Option<Msix>,
     best: InterruptKind,
     wanted: usize,
 ) -> Result<Interrupts, PciError> {
-    if best == InterruptKind::MsiX
-        && let Some(msix) = msix
-    {
-        let most = usize::from(msix.entries).min(SH_INFO_MAX_VEC);
-        let vectors = u16::try_from(wanted.clamp(1, most)).unwrap_or(1);
+    if best <= InterruptKind::MsiX {
+        let vectors = u16::try_from(wanted.clamp(1, SH_INFO_MAX_VEC)).unwrap_or(1);
         for count in [vectors, 1] {
             match enable_msix(bus, address, count).await {
                 Ok(interrupts) => return Ok(interrupts),
@@ -107,7 +104,7 @@ pub(super) async fn enable(
             }
         }
     }
-    if best <= InterruptKind::Msi && config::find_capability(config, CAPABILITY_MSI).await?.is_some() {
+    if best <= InterruptKind::Msi {
         match enable_msi(bus, address).await {
             Ok(interrupts) => return Ok(interrupts),
             Err(error) => log::warn!("pci {address}: MSI: {error:?}"),

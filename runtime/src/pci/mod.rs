@@ -1,14 +1,14 @@
 //! PCI devices by way of pcifront: what a driver sees of a device that `xl` passed to this domain. Floor 2.
 //!
-//! Everything works against a pciback that is *not* permissive: nothing is written into config space but COMMAND and the BARs' sizing
-//! pattern, which pciback emulates, and interrupts are set up by its operations alone.
+//! Everything works against a pciback that is *not* permissive: nothing is written into config space but COMMAND, which pciback
+//! emulates, and interrupts are set up by its operations alone. From a device's discovery to its interrupts, pciback is asked four times
+//! (five for a BAR of 64 bits).
 
 mod config;
 mod frontend;
 mod interrupt;
 mod operation;
 
-pub use config::{Bar, Capability};
 pub use frontend::{Event, Frontend};
 pub use interrupt::{InterruptKind, Interrupts};
 pub use pci_types::PciAddress;
@@ -16,17 +16,14 @@ pub use pci_types::device_type::DeviceType;
 
 use crate::mmio::MmioRegion;
 use alloc::rc::Rc;
-use alloc::vec::Vec;
-use config::{ConfigSpace, Msix, Width};
+use config::{ConfigSpace, Width};
 use core::cell::Cell;
 use core::fmt;
-use core::ops::Range;
 use operation::{Bus, Operation};
 use pci_types::CommandRegister;
 use split_driver::hypervisor::XenError;
 use split_driver::memory::OutOfMemory;
 use split_driver::store::StoreError;
-use xen_pv_sys::PAGE_SIZE;
 
 /// Why something with a PCI device failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +48,6 @@ pub enum PciError {
         index: u8,
         /// What it says of the address.
         address: u64,
-        /// What it says of the size.
-        size: u64,
     },
     /// pciback gave an interrupt number that cannot be.
     BadPirq(u32),
@@ -91,40 +86,19 @@ pub struct DeviceId {
     pub vendor: u16,
     /// The vendor's number of the device.
     pub device: u16,
-    /// Its revision.
-    pub revision: u8,
-    /// Base class, for example 2 for a network controller.
-    pub class: u8,
-    /// Sub-class.
-    pub subclass: u8,
-    /// Programming interface.
-    pub interface: u8,
 }
 
 impl DeviceId {
-    /// From the first and the third doubleword of config space.
-    const fn new(identity: u32, class: u32) -> Self {
+    /// From the first doubleword of config space.
+    const fn new(identity: u32) -> Self {
         let [v0, v1, d0, d1] = identity.to_le_bytes();
-        let [revision, interface, subclass, base] = class.to_le_bytes();
-        Self {
-            vendor: u16::from_le_bytes([v0, v1]),
-            device: u16::from_le_bytes([d0, d1]),
-            revision,
-            class: base,
-            subclass,
-            interface,
-        }
-    }
-
-    /// The class as a name.
-    pub fn device_type(&self) -> DeviceType {
-        DeviceType::from((self.class, self.subclass))
+        Self { vendor: u16::from_le_bytes([v0, v1]), device: u16::from_le_bytes([d0, d1]) }
     }
 }
 
 impl fmt::Display for DeviceId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:04x}:{:04x} class {:02x}{:02x}", self.vendor, self.device, self.class, self.subclass)
+        write!(formatter, "{:04x}:{:04x}", self.vendor, self.device)
     }
 }
 
@@ -141,8 +115,6 @@ struct Inner {
     bus: Rc<Bus>,
     interrupts: Rc<Cell<Option<InterruptKind>>>,
     enabled: Rc<Cell<bool>>,
-    /// The MSI-X capability, once it was looked for.
-    msix: Rc<Cell<Option<Option<Msix>>>>,
 }
 
 impl ConfigSpace for Inner {
@@ -156,16 +128,6 @@ impl ConfigSpace for Inner {
 }
 
 impl Inner {
-    /// The MSI-X capability, where the device has one. Looked for once: a walk through the list costs pciback a turn for each entry.
-    async fn msix(&self) -> Result<Option<Msix>, PciError> {
-        if let Some(known) = self.msix.get() {
-            return Ok(known);
-        }
-        let found = config::read_msix(self).await?;
-        self.msix.set(Some(found));
-        Ok(found)
-    }
-
     /// Takes interrupts and DMA from the device. Errors are of no use to anyone: the device may be gone already.
     async fn disable(&self) {
         if let Some(kind) = self.interrupts.take()
@@ -184,21 +146,13 @@ impl Inner {
 impl Device {
     /// Asks the device at `address` who it is.
     async fn probe(bus: Rc<Bus>, address: PciAddress) -> Result<Self, PciError> {
-        let mut inner = Inner {
-            address,
-            id: DeviceId::new(0, 0),
-            bus,
-            interrupts: Rc::default(),
-            enabled: Rc::default(),
-            msix: Rc::default(),
-        };
+        let mut inner = Inner { address, id: DeviceId::new(0), bus, interrupts: Rc::default(), enabled: Rc::default() };
         let identity = inner.read(config::IDENTITY, Width::Double).await?;
         // What answers for a device that is not there: no vendor has either number.
         if matches!(identity & 0xffff, 0 | 0xffff) {
             return Err(PciError::NotFound);
         }
-        let class = inner.read(config::CLASS, Width::Double).await?;
-        inner.id = DeviceId::new(identity, class);
+        inner.id = DeviceId::new(identity);
         Ok(Self { inner: Some(inner) })
     }
 
@@ -213,7 +167,7 @@ impl Device {
 
     /// What it is.
     pub fn id(&self) -> DeviceId {
-        self.inner.as_ref().map_or(DeviceId::new(0, 0), |inner| inner.id)
+        self.inner.as_ref().map_or(DeviceId::new(0), |inner| inner.id)
     }
 
     /// Reads 32 bits of config space at `offset`, a multiple of four.
@@ -224,20 +178,13 @@ impl Device {
         self.inner()?.read(offset, Width::Double).await
     }
 
-    /// The capability `id` (PCI Local Bus 3.0, appendix H), where the device has it.
+    /// What kind of device it says it is; asked of the device with each call.
     ///
     /// # Errors
     /// What pciback answers.
-    pub async fn capability(&self, id: u8) -> Result<Option<Capability>, PciError> {
-        config::find_capability(self.inner()?, id).await
-    }
-
-    /// What BAR `index` describes; `None` where it is not implemented. Not for the upper half of a 64-bit BAR.
-    ///
-    /// # Errors
-    /// What pciback answers, or [`PciError::UnusableBar`] where the figures contradict each other.
-    pub async fn bar(&self, index: u8) -> Result<Option<Bar>, PciError> {
-        config::read_bar(self.inner()?, index).await
+    pub async fn device_type(&self) -> Result<DeviceType, PciError> {
+        let [_, _, subclass, class] = self.read_config(config::CLASS).await?.to_le_bytes();
+        Ok(DeviceType::from((class, subclass)))
     }
 
     /// Turns on memory decoding and bus mastering.
@@ -246,30 +193,21 @@ impl Device {
     /// What pciback answers.
     pub async fn enable(&self) -> Result<(), PciError> {
         let inner = self.inner()?;
-        let command = inner.read(config::COMMAND, Width::Word).await?;
-        let wanted = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
+        // The other bits need not be kept: they are clear in a device that was reset, and pciback lets none of them through.
+        let command = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
         inner.enabled.set(true);
-        inner.write(config::COMMAND, Width::Word, command | u32::from(wanted.bits())).await
+        inner.write(config::COMMAND, Width::Word, command.bits().into()).await
     }
 
-    /// Maps the registers of memory BAR `index`, without the pages of the MSI-X table.
+    /// Maps the first `length` bytes of memory BAR `index`: as many as the driver uses. Xen maps nothing beyond the device's own BARs.
+    /// The pages of an MSI-X table or its pending bits are not for a driver, and must not be among them: Xen makes them read-only, so
+    /// that a write faults.
     ///
     /// # Errors
-    /// What pciback or Xen answers; [`PciError::UnusableBar`] where there is no memory.
-    pub async fn map_bar(&self, index: u8) -> Result<MmioRegion, PciError> {
-        let inner = self.inner()?;
-        let unusable = |address, size| PciError::UnusableBar { index, address, size };
-        let (address, size) = match config::read_bar(inner, index).await? {
-            Some(Bar::Memory { address, size, .. }) => (address, size),
-            Some(Bar::Ports { first, size }) => return Err(unusable(first.into(), size.into())),
-            None => return Err(unusable(0, 0)),
-        };
-        let length = usize::try_from(size).map_err(|_| unusable(address, size))?;
-        let holes: Vec<Range<usize>> = match inner.msix().await? {
-            Some(msix) => msix.pages_in(index, PAGE_SIZE).collect(),
-            None => Vec::new(),
-        };
-        Ok(MmioRegion::map(address, length, &holes)?)
+    /// What pciback or Xen answers, as where the BAR is shorter; [`PciError::UnusableBar`] where there is no memory.
+    pub async fn map_bar(&self, index: u8, length: usize) -> Result<MmioRegion, PciError> {
+        let address = config::memory_bar(self.inner()?, index).await?;
+        Ok(MmioRegion::map(address, length)?)
     }
 
     /// Turns on interrupts: MSI-X with up to `wanted` vectors, else MSI, else the INTx line, beginning with `best`. The device must be
@@ -279,8 +217,7 @@ impl Device {
     /// What the last of the ways met.
     pub async fn enable_interrupts(&self, best: InterruptKind, wanted: usize) -> Result<Interrupts, PciError> {
         let inner = self.inner()?;
-        let msix = inner.msix().await?;
-        let interrupts = interrupt::enable(inner, &inner.bus, inner.address, msix, best, wanted).await?;
+        let interrupts = interrupt::enable(inner, &inner.bus, inner.address, best, wanted).await?;
         inner.interrupts.set(Some(interrupts.kind()));
         Ok(interrupts)
     }

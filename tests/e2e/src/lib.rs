@@ -9,6 +9,7 @@ pub mod cases;
 pub mod demo;
 pub mod netdom;
 pub mod stage;
+pub mod symbolize;
 pub mod traffic;
 
 pub use netdom::{Netdom, NetdomConfig, Resources};

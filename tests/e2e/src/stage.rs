@@ -15,12 +15,16 @@ pub struct Images {
     pub netdom: PathBuf,
     /// The hostile frontend; what needs it says so where it is missing.
     pub hostile: Option<PathBuf>,
+    /// The image of the runtime's own tests, with debug information; the same.
+    pub guest: Option<PathBuf>,
 }
 
 /// The lab, booted, with a wire at the far end of each NIC: wire `n` is network `10.(9 + n).0.0/16`, its peer `10.(9 + n).0.1`.
 pub struct Stage {
     /// Dom0, the machine, the wires.
     pub lab: Lab,
+    /// What is in dom0.
+    pub images: Images,
 }
 
 impl Stage {
@@ -43,8 +47,11 @@ impl Stage {
         if let Some(hostile) = &images.hostile {
             config.put("usr/lib/oxidom/hostile", 0o755, hostile)?;
         }
+        if let Some(guest) = &images.guest {
+            config.put("usr/lib/oxidom/guest", 0o755, guest)?;
+        }
         change(&mut config);
-        Ok(Self { lab: Lab::boot(&config)? })
+        Ok(Self { lab: Lab::boot(&config)?, images: images.clone() })
     }
 
     /// The address of the peer on wire `index`.

@@ -10,7 +10,7 @@ use lab_agent::frame::{Kind, encode_guest, encode_put};
 
 use crate::channel::{Answer, Channel};
 use crate::host;
-use crate::machine::{self, Disk, Machine, MachineConfig, Network, Nic};
+use crate::machine::{self, DiskController, Machine, MachineConfig, Network, Nic};
 use crate::packages::{Row, Tree};
 use crate::root::{self, Extra};
 use crate::scratch::Scratch;
@@ -30,8 +30,8 @@ pub struct LabConfig {
     pub dom0_memory: u32,
     /// Emulated NICs.
     pub nics: Vec<Nic>,
-    /// Emulated NVMe disks.
-    pub disks: Vec<Disk>,
+    /// Emulated disk controllers.
+    pub controllers: Vec<DiskController>,
     /// Files for dom0's root.
     pub files: Vec<Extra>,
     /// Files for the guests' root.
@@ -52,7 +52,7 @@ impl LabConfig {
             memory: 3072,
             dom0_memory: 768,
             nics: vec![Nic::wired(0)],
-            disks: Vec::new(),
+            controllers: Vec::new(),
             files: Vec::new(),
             guest_files: Vec::new(),
             driver_root: false,
@@ -117,6 +117,8 @@ pub struct GuestConfig {
     pub vifs: Vec<String>,
     /// Each a `pci` in `xl`'s words, as `00:04.0`.
     pub pci: Vec<String>,
+    /// Each a `disk` in `xl`'s words, as `format=raw,vdev=xvda,access=rw,backend=blkdom,backendtype=phy,target=nvme0n1`.
+    pub disks: Vec<String>,
     /// The kernel: `/boot/vmlinux`, or `/boot/vmlinuz` as Debian packs it.
     pub kernel: String,
     /// The root: `/boot/guest.img` or `/boot/driver.img`.
@@ -137,12 +139,19 @@ impl GuestConfig {
             memory: 96,
             vifs: Vec::new(),
             pci: Vec::new(),
+            disks: Vec::new(),
             kernel: "/boot/vmlinux".to_owned(),
             root: "/boot/guest.img".to_owned(),
             role: "guest".to_owned(),
             arguments: String::new(),
             more: String::new(),
         }
+    }
+
+    /// With one more disk.
+    pub fn disk(mut self, disk: &str) -> Self {
+        self.disks.push(disk.to_owned());
+        self
     }
 
     /// With one more vif.
@@ -161,7 +170,7 @@ impl fmt::Display for GuestConfig {
             f,
             "memory = {memory}\nvcpus = 1\nextra = \"console=hvc0 rdinit=/init quiet lab.role={role} {arguments}\""
         )?;
-        writeln!(f, "vif = {:?}\npci = {:?}\n{more}", self.vifs, self.pci)
+        writeln!(f, "vif = {:?}\npci = {:?}\ndisk = {:?}\n{more}", self.vifs, self.pci, self.disks)
     }
 }
 
@@ -171,6 +180,7 @@ pub struct Lab {
     machine: Machine,
     row: Row,
     nics: Vec<Nic>,
+    controllers: Vec<DiskController>,
     /// After the machine: QEMU is their peer.
     wires: Vec<Option<Wire>>,
     /// From QEMU's start to the toolstack's readiness.
@@ -224,7 +234,7 @@ impl Lab {
             initramfs: Some(initramfs),
             memory: config.memory,
             nics: nics.clone(),
-            disks: config.disks.clone(),
+            controllers: config.controllers.clone(),
             port: Some(port.clone()),
             qemu_arguments: Vec::new(),
         };
@@ -232,7 +242,8 @@ impl Lab {
         let machine = Machine::start(&machine_config, directory)?;
         let channel = Channel::connect(&port).map_err(|error| error.context(machine.console()))?;
         let dom0_uptime = wait_ready(&machine, &channel)?;
-        Ok(Self { channel, machine, row: config.row, nics, wires, boot_time: start.elapsed(), dom0_uptime })
+        let (row, controllers, boot_time) = (config.row, config.controllers.clone(), start.elapsed());
+        Ok(Self { channel, machine, row, nics, controllers, wires, boot_time, dom0_uptime })
     }
 
     /// The row that was booted.
@@ -243,6 +254,11 @@ impl Lab {
     /// The machine's NICs, as QEMU has them.
     pub fn nics(&self) -> &[Nic] {
         &self.nics
+    }
+
+    /// The machine's disk controllers.
+    pub fn controllers(&self) -> &[DiskController] {
+        &self.controllers
     }
 
     /// The wire that the machine's `index`th NIC is on.
@@ -361,8 +377,13 @@ impl Lab {
     /// Makes a NIC assignable to a domain; gives its address in `xl`'s words.
     pub fn make_assignable(&self, nic: usize) -> Result<String> {
         let bdf = self.nics.get(nic).with_context(|| format!("the machine has no NIC {nic}"))?.bdf();
+        self.hide(&bdf)
+    }
+
+    /// Hands a device to pciback, for `pci=` of a driver domain's config; gives its slot.
+    pub fn hide(&self, bdf: &str) -> Result<String> {
         self.must(&format!("xl pci-assignable-list | grep -q {bdf} || xl pci-assignable-add {bdf}"))?;
-        Ok(bdf)
+        Ok(bdf.to_owned())
     }
 }
 

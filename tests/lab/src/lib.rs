@@ -19,5 +19,5 @@ pub mod root;
 pub mod scratch;
 
 pub use dom0::{Guest, GuestConfig, Lab, LabConfig, Output};
-pub use machine::{Disk, Network, Nic};
+pub use machine::{ControllerKind, Disk, DiskController, DiskMedium, Network, Nic};
 pub use packages::{Row, Tree};

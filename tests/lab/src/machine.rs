@@ -47,13 +47,61 @@ impl Nic {
     }
 }
 
-/// An emulated NVMe disk.
+/// What an emulated disk controller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControllerKind {
+    /// An NVMe controller; its disks are namespaces, numbered from 1.
+    Nvme,
+    /// An AHCI controller (of the ICH9); its disks are on ports, numbered from 0.
+    Ahci,
+}
+
+/// An emulated disk controller with its disks.
 #[derive(Clone, Debug)]
-pub struct Disk {
+pub struct DiskController {
+    /// What it is.
+    pub kind: ControllerKind,
     /// Its slot on bus 0.
     pub slot: u8,
-    /// The raw image behind it.
-    pub image: PathBuf,
+    /// What it holds.
+    pub disks: Vec<Disk>,
+}
+
+impl DiskController {
+    /// The slot in `xl`'s notation.
+    pub fn bdf(&self) -> String {
+        format!("00:{:02x}.0", self.slot)
+    }
+}
+
+/// An emulated disk.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// What is behind it.
+    pub medium: DiskMedium,
+    /// Bytes of a logical block; an AHCI disk knows 512 alone.
+    pub logical_block: u32,
+}
+
+/// What is behind an emulated disk.
+#[derive(Clone, Debug)]
+pub enum DiskMedium {
+    /// A raw image. What was written to it survives QEMU's death.
+    Image(PathBuf),
+    /// A block server (`medium::Medium`) that listens on this socket before QEMU starts.
+    Server(PathBuf),
+}
+
+impl Disk {
+    /// An image with blocks of 512 bytes.
+    pub fn image(path: impl Into<PathBuf>) -> Self {
+        Self { medium: DiskMedium::Image(path.into()), logical_block: 512 }
+    }
+
+    /// What a block server serves, in blocks of 512 bytes.
+    pub fn served(socket: impl Into<PathBuf>) -> Self {
+        Self { medium: DiskMedium::Server(socket.into()), logical_block: 512 }
+    }
 }
 
 /// What QEMU is to boot.
@@ -73,8 +121,8 @@ pub struct MachineConfig {
     pub memory: u32,
     /// NICs.
     pub nics: Vec<Nic>,
-    /// NVMe disks.
-    pub disks: Vec<Disk>,
+    /// Disk controllers.
+    pub controllers: Vec<DiskController>,
     /// A virtio-serial port on this unix socket.
     pub port: Option<PathBuf>,
     /// More of QEMU's arguments.
@@ -279,6 +327,36 @@ fn follow(mut output: impl Read, mut errors: impl Read, mut log: File, console: 
     console.grown.notify_all();
 }
 
+/// A controller with its disks, for QEMU's command line.
+fn add_controller(add: &mut impl FnMut(&str, String), index: usize, controller: &DiskController) {
+    let slot = controller.slot;
+    match controller.kind {
+        ControllerKind::Nvme => add("-device", format!("nvme,id=c{index},serial=lab{index},addr={slot}")),
+        ControllerKind::Ahci => add("-device", format!("ich9-ahci,id=c{index},addr={slot}")),
+    }
+    for (place, disk) in controller.disks.iter().enumerate() {
+        let drive = format!("c{index}d{place}");
+        let medium = match &disk.medium {
+            DiskMedium::Image(path) => format!("file={}", path.display()),
+            DiskMedium::Server(path) => {
+                format!("file.driver=nbd,file.server.type=unix,file.server.path={}", path.display())
+            }
+        };
+        add("-drive", format!("{medium},if=none,id={drive},format=raw,discard=unmap,cache=writeback"));
+        let block = disk.logical_block;
+        match controller.kind {
+            ControllerKind::Nvme => {
+                let sizes = format!("logical_block_size={block},physical_block_size={block}");
+                add("-device", format!("nvme-ns,drive={drive},bus=c{index},nsid={},{sizes}", place + 1));
+            }
+            ControllerKind::Ahci => {
+                let identity = format!("serial=lab{index}-{place},discard_granularity=512");
+                add("-device", format!("ide-hd,drive={drive},bus=c{index}.{place},{identity}"));
+            }
+        }
+    }
+}
+
 /// QEMU's command line.
 fn arguments(config: &MachineConfig) -> Vec<String> {
     // In -initrd a comma separates modules, and two of them stand for one.
@@ -312,9 +390,8 @@ fn arguments(config: &MachineConfig) -> Vec<String> {
         add("-netdev", network);
         add("-device", format!("{},netdev=n{index},mac={},addr={},bus=pcie.0", nic.model, nic.mac, nic.slot));
     }
-    for (index, disk) in config.disks.iter().enumerate() {
-        add("-drive", format!("file={},if=none,id=d{index},format=raw", disk.image.display()));
-        add("-device", format!("nvme,drive=d{index},serial=lab{index},addr={}", disk.slot));
+    for (index, controller) in config.controllers.iter().enumerate() {
+        add_controller(&mut add, index, controller);
     }
     if let Some(port) = &config.port {
         add("-chardev", format!("socket,id=port,path={},server=on,wait=off", port.display()));

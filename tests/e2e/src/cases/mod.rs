@@ -10,6 +10,7 @@ mod frontends;
 mod hostile;
 mod interrupts;
 mod lifecycle;
+mod runtime;
 mod traffic;
 
 use anyhow::{Context, Result, bail};
@@ -31,6 +32,7 @@ pub const ALL: &[&[Case]] = &[
     traffic::CASES,
     dom0::CASES,
     frontends::CASES,
+    runtime::CASES,
     control::CASES,
     interrupts::CASES,
     lifecycle::CASES,
