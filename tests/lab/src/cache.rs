@@ -27,10 +27,21 @@ pub fn workspace() -> PathBuf {
     manifest.ancestors().nth(2).unwrap_or(&manifest).to_owned()
 }
 
-/// Holds a lock file until dropped, so that two labs do not fill one cache at a time.
+/// Holds a lock file alone until dropped, so that two labs do not fill one cache at a time.
 pub fn lock(name: &str) -> Result<File> {
-    let path = directory()?.join(format!("{name}.lock"));
-    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    let (file, path) = lock_file(name)?;
     file.lock().with_context(|| format!("locking {}", path.display()))?;
     Ok(file)
+}
+
+/// Holds a lock file with others until dropped: for those who read what is in the cache.
+pub fn lock_shared(name: &str) -> Result<File> {
+    let (file, path) = lock_file(name)?;
+    file.lock_shared().with_context(|| format!("locking {}", path.display()))?;
+    Ok(file)
+}
+
+fn lock_file(name: &str) -> Result<(File, PathBuf)> {
+    let path = directory()?.join(format!("{name}.lock"));
+    Ok((File::create(&path).with_context(|| format!("creating {}", path.display()))?, path))
 }

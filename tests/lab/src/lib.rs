@@ -4,6 +4,7 @@
 //! Debian packages that are downloaded and unpacked, never installed.
 #![forbid(unsafe_code)]
 
+mod apt;
 pub mod cache;
 pub mod channel;
 pub mod cpio;

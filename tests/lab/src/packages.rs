@@ -1,20 +1,22 @@
 //! Debian packages of a row of the matrix, downloaded by a private apt and unpacked into the cache. Host.
 //!
 //! apt resolves, verifies and downloads, as it would for the host, but with state, cache and sources of our own. The mirror is
-//! the one that the host's own apt uses.
+//! the one that the host's own apt uses. Once a week apt is asked anew; while it cannot be reached, the tree there is serves.
 
-use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use crate::{cache, kernel, modules};
+use crate::{apt, cache, kernel, modules};
 
 /// A row of the matrix: which Debian the hypervisor, the toolstack and the kernel come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +80,11 @@ impl std::fmt::Display for Row {
 /// Changes when what is unpacked, or how, changes.
 const FORMAT: u32 = 2;
 
+/// How long a tree serves until apt is asked whether its packages are still those of the suite.
+const FRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long it serves on when apt could not be asked.
+const RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The unpacked packages of a row: what is needed of them, with `/bin`, `/sbin` and `/lib*` merged into `/usr`.
 #[derive(Clone, Debug)]
 pub struct Tree {
@@ -85,23 +92,71 @@ pub struct Tree {
     pub row: Row,
     /// The directory.
     pub path: PathBuf,
+    /// Held by all that read the tree, so that nobody replaces it meanwhile.
+    _lock: Arc<File>,
+}
+
+/// What the stamp beside a tree says of it.
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// It serves.
+    Fresh,
+    /// It serves, if apt cannot be asked for newer packages.
+    Old,
+    /// There is none, or one of another make.
+    Missing,
+}
+
+/// Judges a tree by its stamp's text and age: the first line is the key, the others are the files of the packages.
+fn state(stamp: Option<(&str, Duration)>, key: &str) -> State {
+    match stamp {
+        Some((text, age)) if text.lines().next() == Some(key) => {
+            if age < FRESH {
+                State::Fresh
+            } else {
+                State::Old
+            }
+        }
+        _ => State::Missing,
+    }
 }
 
 impl Tree {
-    /// Finds the row's tree in the cache, or makes it. Says on the terminal what takes time.
+    /// Finds the row's tree in the cache, makes it, or makes it anew when Debian has other packages. Says on the terminal what
+    /// takes time.
+    ///
+    /// # Errors
+    /// What could not be downloaded or unpacked, where there is no tree that would do.
     pub fn prepare(row: Row) -> Result<Self> {
         let base = cache::directory()?.join(row.name());
         let path = base.join("tree");
         let stamp = base.join("stamp");
-        let key = format!("{FORMAT} {} {}\n", row.suite(), row.packages().join(" "));
-        let _lock = cache::lock(row.name())?;
-        if fs::read_to_string(&stamp).is_ok_and(|found| found == key) {
-            return Ok(Self { row, path });
+        let key = format!("{FORMAT} {} {}", row.suite(), row.packages().join(" "));
+        let current = || {
+            state(read_stamp(&stamp).filter(|_| path.exists()).as_ref().map(|(text, age)| (text.as_str(), *age)), &key)
+        };
+        let lock = cache::lock_shared(row.name())?;
+        if current() == State::Fresh {
+            return Ok(Self { row, path, _lock: Arc::new(lock) });
         }
-        let archives = download(row, &base)?;
-        unpack(&archives, &path)?;
-        fs::write(&stamp, key)?;
-        Ok(Self { row, path })
+        drop(lock);
+        // Another lab may have been quicker.
+        let lock = cache::lock(row.name())?;
+        match current() {
+            State::Fresh => {}
+            State::Missing => renew(row, &base, &key)?,
+            State::Old => {
+                if let Err(error) = renew(row, &base, &key) {
+                    eprintln!(
+                        "lab: {row}: going on with the packages in the cache; whether there are newer ones cannot be told: {error:#}"
+                    );
+                    let next = SystemTime::now() - (FRESH - RETRY);
+                    File::options().append(true).open(&stamp)?.set_modified(next)?;
+                }
+            }
+        }
+        drop(lock);
+        Ok(Self { row, path, _lock: Arc::new(cache::lock_shared(row.name())?) })
     }
 
     /// The hypervisor, uncompressed, as QEMU wants it.
@@ -118,6 +173,25 @@ impl Tree {
     pub fn packed_kernel(&self) -> PathBuf {
         self.path.join("boot/vmlinuz")
     }
+}
+
+/// The stamp's text and age; a stamp from the future is new.
+fn read_stamp(stamp: &Path) -> Option<(String, Duration)> {
+    let text = fs::read_to_string(stamp).ok()?;
+    Some((text, fs::metadata(stamp).ok()?.modified().ok()?.elapsed().unwrap_or_default()))
+}
+
+/// Asks apt for the row's packages, and makes the tree of them unless it is made of just these.
+fn renew(row: Row, base: &Path, key: &str) -> Result<()> {
+    let archives = download(row, base)?;
+    let names = archives.iter().filter_map(|path| path.file_name()?.to_str());
+    let made = std::iter::once(key).chain(names).fold(String::new(), |text, line| text + line + "\n");
+    let (stamp, tree) = (base.join("stamp"), base.join("tree"));
+    if !(tree.exists() && fs::read_to_string(&stamp).is_ok_and(|found| found == made)) {
+        unpack(&archives, &tree)?;
+    }
+    fs::write(stamp, made)?;
+    Ok(())
 }
 
 /// The mirror and the key ring for a private apt.
@@ -167,82 +241,64 @@ fn download(row: Row, base: &Path) -> Result<Vec<PathBuf>> {
 Dir::Etc::SourceList "{d}/sources.list"; Dir::Etc::SourceParts "/dev/null"; Dir::Etc::Parts "/dev/null"; Dir::Etc::Main "/dev/null";
 Dir::Etc::Preferences "/dev/null"; Dir::Etc::PreferencesParts "/dev/null";
 APT::Architecture "amd64"; APT::Architectures "amd64"; APT::Install-Recommends "false"; APT::Sandbox::User ""; APT::Status-Fd "1";
-Acquire::Languages "none"; Acquire::Retries "3"; Debug::NoLocking "true"; quiet "2";
+APT::Update::Error-Mode "any"; Acquire::Languages "none"; Acquire::Retries "3"; Debug::NoLocking "true"; quiet "2";
 {proxy}"#
         ),
     )?;
-    let bar = bar(&format!("{row}: package lists"));
-    apt(&config, &["update"], &bar)?;
-    bar.set_message(format!("{row}: downloading packages"));
+    let bar = apt::bar(&format!("{row}: package lists"));
+    apt::tick(&bar);
+    private_apt(&config, &["update"], &bar)?;
     let packages = row.packages();
-    let mut arguments = vec!["install", "--yes", "--download-only"];
-    arguments.extend(packages.iter().map(String::as_str));
-    apt(&config, &arguments, &bar)?;
+    let with_packages = |arguments: &[&'static str]| -> Vec<&str> {
+        arguments.iter().copied().chain(packages.iter().map(String::as_str)).collect()
+    };
+    let lines = private_apt(&config, &with_packages(&["install", "--simulate"]), &bar)?;
+    let wanted: BTreeSet<String> = lines.iter().filter_map(|line| archive_name(line)).collect();
+    apt::say(&bar, &format!("{row}: downloading packages of Debian"));
+    private_apt(&config, &with_packages(&["install", "--yes", "--download-only"]), &bar)?;
     bar.finish_and_clear();
-    let mut files: Vec<_> =
-        fs::read_dir(&archives)?.collect::<io::Result<Vec<_>>>()?.iter().map(fs::DirEntry::path).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
-    files.sort();
+    // What the suite had before must not end in the same tree.
+    for entry in fs::read_dir(&archives)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.ends_with(".deb") && !wanted.contains(name.as_ref()) {
+            fs::remove_file(&path)?;
+        }
+    }
+    let files: Vec<_> = wanted.iter().map(|name| archives.join(name)).collect();
+    let lost = files.iter().find(|file| !file.exists());
+    ensure!(!wanted.is_empty() && lost.is_none(), "apt-get did not download what it said: {lost:?}");
     Ok(files)
 }
 
-fn bar(message: &str) -> ProgressBar {
-    let bar = ProgressBar::new(100).with_message(message.to_owned());
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {percent}% {elapsed}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+/// The file that apt keeps a package in, from a line of its simulation: `Inst NAME (VERSION ORIGIN [ARCHITECTURE])`.
+fn archive_name(line: &str) -> Option<String> {
+    let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
+    let version = rest.split(' ').next()?.replace(':', "%3a");
+    let architecture = rest.split_once('[')?.1.split(']').next()?;
+    Some(format!("{}_{version}_{architecture}.deb", name.split(':').next()?))
 }
 
-/// Runs apt-get and turns its status lines, `dlstatus:item:percent:text`, into progress.
-fn apt(config: &Path, arguments: &[&str], bar: &ProgressBar) -> Result<()> {
-    let mut child = Command::new("apt-get")
-        .env("APT_CONFIG", config)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("starting apt-get")?;
-    let errors = child.stderr.take().context("apt-get's stderr")?;
-    let errors = std::thread::spawn(move || {
-        let mut text = String::new();
-        BufReader::new(errors).read_to_string(&mut text).ok();
-        text
-    });
-    for line in BufReader::new(child.stdout.take().context("apt-get's stdout")?).lines() {
-        let line = line?;
-        let percent = line.strip_prefix("dlstatus:").and_then(|rest| rest.split(':').nth(1)?.parse::<f64>().ok());
-        if let Some(percent) = percent {
-            bar.set_position(percent as u64);
-        }
-    }
-    let status = child.wait()?;
-    let errors = errors.join().unwrap_or_default();
-    ensure!(
-        status.success(),
-        "apt-get {} failed, {status}: {errors}\nIf the mirror lacks this suite, set OXIDOM_MIRROR to one that has it.",
-        arguments.first().unwrap_or(&"")
-    );
-    Ok(())
+/// apt-get by the configuration of ours alone.
+fn private_apt(config: &Path, arguments: &[&str], bar: &ProgressBar) -> Result<Vec<String>> {
+    apt::run(Command::new("apt-get").env("APT_CONFIG", config).args(arguments), bar).with_context(|| {
+        let what = arguments.first().unwrap_or(&"");
+        format!("apt-get {what}; if the mirror lacks this suite, set OXIDOM_MIRROR to one that has it")
+    })
 }
 
 /// Unpacks what is needed, then the hypervisor and the modules; the tree appears whole or not at all.
 fn unpack(archives: &[PathBuf], tree: &Path) -> Result<()> {
     let part = tree.with_extension("part");
-    for old in [&part, &tree.to_owned()] {
-        if old.exists() {
-            fs::remove_dir_all(old)?;
-        }
-    }
-    let bar = bar("unpacking packages");
+    remove(&part)?;
+    let bar = apt::bar("unpacking packages");
+    apt::tick(&bar);
     bar.set_length(archives.len() as u64);
     for archive in archives {
         unpack_package(archive, &part).with_context(|| format!("unpacking {}", archive.display()))?;
         bar.inc(1);
     }
-    bar.set_message("kernel and modules");
+    apt::say(&bar, "kernel and modules");
     let boot = part.join("boot");
     for entry in fs::read_dir(&boot).context("no kernel among the packages")? {
         let path = entry?.path();
@@ -259,8 +315,17 @@ fn unpack(archives: &[PathBuf], tree: &Path) -> Result<()> {
     let kernel = kernel::extract(&fs::read(boot.join("vmlinuz"))?).context("Debian's kernel")?;
     fs::write(boot.join("vmlinux"), kernel)?;
     modules::decompress(&part)?;
+    // The old tree stays until the new one is whole.
+    remove(tree)?;
     fs::rename(&part, tree)?;
     bar.finish_and_clear();
+    Ok(())
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(|| format!("removing {}", directory.display()))?;
+    }
     Ok(())
 }
 
@@ -343,6 +408,40 @@ mod tests {
         assert_eq!(merged(Path::new("./usr/lib/x")), Some(PathBuf::from("usr/lib/x")));
         assert_eq!(merged(Path::new("./etc/../../x")), None);
         assert_eq!(merged(Path::new("/etc/x")), None);
+    }
+
+    #[test]
+    fn a_tree_serves_a_week_and_then_until_apt_answers() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        let text = "2 bookworm xen\nxen_1_amd64.deb\n";
+        let key = "2 bookworm xen";
+        assert_eq!(state(None, key), State::Missing);
+        assert_eq!(state(Some((text, Duration::ZERO)), key), State::Fresh);
+        assert_eq!(state(Some((text, 6 * day)), key), State::Fresh);
+        assert_eq!(state(Some((text, 7 * day)), key), State::Old);
+        // Of another make, it does not serve at any age.
+        assert_eq!(state(Some((text, Duration::ZERO)), "3 bookworm xen"), State::Missing);
+        assert_eq!(state(Some(("", Duration::ZERO)), key), State::Missing);
+    }
+
+    #[test]
+    fn archives_are_named_as_apt_names_them() {
+        let table = [
+            ("Inst bash (5.2.15-2+b8 Debian:12.11/stable [amd64])", Some("bash_5.2.15-2+b8_amd64.deb")),
+            (
+                "Inst busybox-static (1:1.35.0-4+b4 Debian:12/stable [amd64]) []",
+                Some("busybox-static_1%3a1.35.0-4+b4_amd64.deb"),
+            ),
+            ("Inst gcc-12-base (12.2.0-14 Debian:12/stable [amd64])", Some("gcc-12-base_12.2.0-14_amd64.deb")),
+            (
+                "Inst xen-utils-common (4.17 Debian:12/stable, Debian:12/proposed [all])",
+                Some("xen-utils-common_4.17_all.deb"),
+            ),
+            ("Conf bash (5.2.15-2+b8 Debian:12.11/stable [amd64])", None),
+        ];
+        for (line, name) in table {
+            assert_eq!(archive_name(line).as_deref(), name, "{line}");
+        }
     }
 
     #[test]
