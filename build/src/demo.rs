@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use e2e::demo::{self, Audience};
 use indicatif::{ProgressBar, ProgressStyle};
-use lab::Row;
+use lab::{Row, Tree, host, root};
 
 use crate::images;
 
@@ -43,8 +43,11 @@ impl Audience for Terminal {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
-    println!("Building the image");
+    host::provide(&[host::IMAGES, host::BOOT].concat())?;
+    println!("Building the image and the guests' tools, which takes minutes the first time");
     let images = images::for_demo()?;
+    root::build_tools()?;
+    Tree::prepare(arguments.row)?;
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")?;
     let bar = ProgressBar::new_spinner().with_style(style);
     bar.enable_steady_tick(Duration::from_millis(120));

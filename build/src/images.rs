@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::cache;
+use lab::{cache, host};
 
 /// An image of the workspace.
 struct Image {
@@ -29,6 +29,7 @@ pub(crate) fn path(name: &str) -> PathBuf {
 
 /// Builds every image: `dist/NAME`, its sample config, and `dist/NAME.debug` for `cargo xtask symbolize`.
 pub(crate) fn build() -> Result<()> {
+    host::provide(host::IMAGES)?;
     for image in &IMAGES {
         let built = cargo_build(image.name, image.name)?;
         let stripped = path(image.name);

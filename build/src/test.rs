@@ -56,7 +56,9 @@ impl Tally {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut tally = Tally::default();
-    host::provide(host::TESTS)?;
+    // All that is asked of the administrator is asked at the start.
+    let needs = if arguments.host { host::TESTS.to_vec() } else { [host::TESTS, host::IMAGES, host::BOOT].concat() };
+    host::provide(&needs)?;
     if arguments.only.is_none() {
         host(&mut tally)?;
     }
@@ -69,6 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 /// Formatting, clippy, and all that `cargo test` runs.
 fn host(tally: &mut Tally) -> Result<()> {
+    host::provide_components()?;
     step(tally, "formatting", &["fmt", "--all", "--check"])?;
     step(tally, "clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     cargo_test(tally)

@@ -5,69 +5,192 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::{apt, cache};
+
 /// Something that the host needs beyond a Rust toolchain.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
-    /// A program by its name, or a file by its path: there when the package is.
-    sign: &'static str,
+    /// Programs by their names, or files by their paths: where one of them is, the package is.
+    signs: &'static [&'static str],
     /// Debian's package.
     package: &'static str,
     /// What for.
     purpose: &'static str,
 }
 
+/// What making images needs.
+pub const IMAGES: &[Need] =
+    &[Need { signs: &["strip"], package: "binutils", purpose: "stripping images of their symbols" }];
+
 /// What booting Xen needs.
 pub const BOOT: &[Need] = &[
-    Need { sign: "qemu-system-x86_64", package: "qemu-system-x86", purpose: "the emulated machine, QEMU 7.2 or later" },
-    Need { sign: "dpkg-deb", package: "dpkg", purpose: "unpacking Debian's packages" },
     Need {
-        sign: "/usr/share/keyrings/debian-archive-keyring.gpg",
-        package: "debian-archive-keyring",
-        purpose: "verifying Debian's packages",
+        signs: &["qemu-system-x86_64"],
+        package: "qemu-system-x86",
+        purpose: "the emulated machine, of QEMU 7.2 or later",
     },
-    Need { sign: "setpriv", package: "util-linux", purpose: "ending the machine with the command that started it" },
+    Need { signs: &["apt-get"], package: "apt", purpose: "downloading Debian's packages of Xen and Linux" },
+    Need { signs: &["dpkg-deb"], package: "dpkg", purpose: "unpacking them" },
+    Need {
+        signs: &["/usr/share/keyrings/debian-archive-keyring.gpg"],
+        package: "debian-archive-keyring",
+        purpose: "verifying them",
+    },
+    Need { signs: &["setpriv"], package: "util-linux", purpose: "ending the machine with the command that started it" },
     LIBC,
-    STRIP,
 ];
 
 /// What the host tests need.
 pub const TESTS: &[Need] = &[
-    Need { sign: "/usr/include/xen/xen.h", package: "libxen-dev", purpose: "comparing the Xen ABI with the C headers" },
-    Need { sign: "cc", package: "gcc", purpose: "compiling the comparison with the C headers" },
+    Need {
+        signs: &["/usr/include/xen/xen.h"],
+        package: "libxen-dev",
+        purpose: "comparing the Xen ABI with the C headers",
+    },
+    Need { signs: &["cc"], package: "gcc", purpose: "compiling that comparison" },
     LIBC,
 ];
 
 const LIBC: Need = Need {
-    sign: "/usr/lib/x86_64-linux-gnu/libc.a",
+    signs: &["/usr/lib/x86_64-linux-gnu/libc.a", "/usr/lib64/libc.a", "/usr/lib/libc.a"],
     package: "libc6-dev",
     purpose: "linking the guests' programs statically",
 };
-const STRIP: Need = Need { sign: "strip", package: "binutils", purpose: "stripping images" };
+
+/// How software comes to this host.
+#[derive(Clone, Copy, Debug)]
+struct Means {
+    has_apt: bool,
+    is_root: bool,
+    has_sudo: bool,
+}
+
+impl Means {
+    fn find() -> Self {
+        let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+        Self { has_apt: is_there("apt-get"), is_root, has_sudo: is_there("sudo") }
+    }
+}
+
+/// What to do about what is missing.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    /// Have apt install it.
+    Install { by_sudo: bool },
+    /// Say why not, and what to do.
+    GiveUp(String),
+}
+
+/// Decides, from what is missing and what the host has.
+fn plan(missing: &[Need], means: Means) -> Plan {
+    if !means.has_apt {
+        let why = "There is no apt-get here to install it; the packages are named as in Debian.";
+        return Plan::GiveUp(format!("this host lacks:\n{}{why}", list(missing)));
+    }
+    if !means.is_root && !means.has_sudo {
+        let why = "Installing it takes root, and there is no sudo here. As root, run:";
+        return Plan::GiveUp(format!("this host lacks:\n{}{why}\n{}", list(missing), by_hand(missing)));
+    }
+    Plan::Install { by_sudo: !means.is_root }
+}
+
+/// What is missing, a line each.
+fn list(missing: &[Need]) -> String {
+    let line = |need: &Need| format!("  {}: {} (package {})\n", need.signs.join(" or "), need.purpose, need.package);
+    missing.iter().map(line).collect()
+}
+
+/// The commands that an administrator types.
+fn by_hand(missing: &[Need]) -> String {
+    let packages: Vec<_> = missing.iter().map(|need| need.package).collect();
+    format!("  apt-get update && apt-get install --no-install-recommends {}", packages.join(" "))
+}
+
+/// Those of the needs that the host lacks, each package once.
+fn lacking(needs: &[Need], is_there: impl Fn(&str) -> bool) -> Vec<Need> {
+    let mut missing: Vec<Need> = Vec::new();
+    for need in needs {
+        let known = missing.iter().any(|other| other.package == need.package);
+        if !known && !need.signs.iter().any(|sign| is_there(sign)) {
+            missing.push(*need);
+        }
+    }
+    missing
+}
 
 /// Finds what is needed, and installs what is missing by apt: by sudo where not root.
+///
+/// # Errors
+/// What is missing, where it could not be installed, and the command that would.
 pub fn provide(needs: &[Need]) -> Result<()> {
-    let missing: Vec<_> = needs.iter().filter(|need| !is_there(need.sign)).collect();
+    let missing = lacking(needs, is_there);
     if missing.is_empty() {
         return Ok(());
     }
-    let list: String = missing.iter().map(|need| format!("  {} ({})\n", need.package, need.purpose)).collect();
-    ensure!(
-        is_there("apt-get"),
-        "this host lacks the following, by Debian's names, and has no apt to install it:\n{list}"
-    );
-    let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
-    let packages = missing.iter().map(|need| need.package);
-    eprintln!("installing, as this host lacks it:\n{list}");
-    let apt = |arguments: &[&str], packages: Vec<&str>| {
-        let mut command = if is_root { Command::new("env") } else { Command::new("sudo") };
-        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]);
-        command.args(arguments).args(packages).stdin(Stdio::null()).status().is_ok_and(|status| status.success())
+    let by_sudo = match plan(&missing, Means::find()) {
+        Plan::Install { by_sudo } => by_sudo,
+        Plan::GiveUp(why) => bail!(why),
     };
+    let how = if by_sudo { "sudo apt-get" } else { "apt-get" };
+    eprintln!("installing by {how} what this host lacks:\n{}", list(&missing).trim_end());
+    let bar = apt::bar("package lists");
     // Lists may be missing or old; whether the installation works is what counts.
-    apt(&["update"], Vec::new());
-    if !apt(&["install", "-y", "--no-install-recommends"], packages.collect()) {
-        bail!("apt-get could not install what is missing; install it by hand:\n{list}");
+    let updated = apt::run(apt_get(by_sudo).arg("update"), &bar);
+    apt::say(&bar, "installing packages");
+    let mut install = apt_get(by_sudo);
+    install.args(["install", "--yes", "--no-install-recommends"]).args(missing.iter().map(|need| need.package));
+    let installed = apt::run(&mut install, &bar);
+    bar.finish_and_clear();
+    if let Err(error) = installed {
+        let updated = updated.err().map(|error| format!("{error:#}\n")).unwrap_or_default();
+        bail!(
+            "{updated}{error:#}\nwhat is missing could not be installed; by hand, as root, it is:\n{}",
+            by_hand(&missing)
+        );
     }
+    let missing = lacking(&missing, is_there);
+    ensure!(
+        missing.is_empty(),
+        "apt-get installed what it was asked to, and this host still lacks:\n{}",
+        list(&missing)
+    );
+    Ok(())
+}
+
+/// An apt-get that asks nothing, waits for another one, and says on stdout how far it is, and nothing else.
+fn apt_get(by_sudo: bool) -> Command {
+    // apt closes its status descriptor for dpkg, and packages' scripts fail without a stdout: so it is a third one.
+    const SCRIPT: &str = "exec apt-get -qq -o APT::Status-Fd=3 -o DPkg::Lock::Timeout=300 \"$@\" 3>&1 >/dev/null";
+    let mut command = Command::new(if by_sudo { "sudo" } else { "env" });
+    command.args(["DEBIAN_FRONTEND=noninteractive", "sh", "-c", SCRIPT, "apt-get"]);
+    command
+}
+
+/// Finds cargo's own commands for formatting and lints, and has rustup add them where they are missing.
+///
+/// # Errors
+/// Those that are missing, where there is no rustup.
+pub fn provide_components() -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let answers = |subcommand: &str| {
+        let mut command = Command::new(&cargo);
+        command.args([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let components = [("fmt", "rustfmt"), ("clippy", "clippy")];
+    let missing: Vec<_> = components.iter().filter(|(command, _)| !answers(command)).map(|pair| pair.1).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    ensure!(
+        is_there("rustup"),
+        "the Rust toolchain lacks {names}, and there is no rustup here to add it; install it as the toolchain was"
+    );
+    eprintln!("adding to the Rust toolchain: {names}");
+    let status =
+        Command::new("rustup").current_dir(cache::workspace()).args(["component", "add"]).args(missing).status();
+    ensure!(status.is_ok_and(|status| status.success()), "`rustup component add {names}` failed");
     Ok(())
 }
 
@@ -84,9 +207,51 @@ fn is_there(sign: &str) -> bool {
 mod tests {
     use super::*;
 
+    const ROOT: Means = Means { has_apt: true, is_root: true, has_sudo: false };
+
     #[test]
     fn programs_and_files_are_found() {
         assert!(is_there("sh") && is_there("/proc/self/exe"));
         assert!(!is_there("oxidom-no-such-program") && !is_there("/oxidom/no/such/file"));
+    }
+
+    #[test]
+    fn what_is_there_is_not_asked_for_and_nothing_is_asked_for_twice() {
+        let needs = [BOOT, TESTS].concat();
+        assert!(lacking(&needs, |_| true).is_empty());
+        let bare = |sign: &str| ["cc", "setpriv", "apt-get", "dpkg-deb"].contains(&sign);
+        let packages: Vec<_> = lacking(&needs, bare).iter().map(|need| need.package).collect();
+        assert_eq!(packages, ["qemu-system-x86", "debian-archive-keyring", "libc6-dev", "libxen-dev"]);
+        // Elsewhere than in Debian, the C library is elsewhere.
+        assert!(lacking(&[LIBC], |sign| sign == "/usr/lib64/libc.a").is_empty());
+    }
+
+    #[test]
+    fn root_installs_and_others_do_by_sudo() {
+        assert_eq!(plan(BOOT, ROOT), Plan::Install { by_sudo: false });
+        assert_eq!(plan(BOOT, Means { has_sudo: true, ..ROOT }), Plan::Install { by_sudo: false });
+        let user = Means { is_root: false, has_sudo: true, ..ROOT };
+        assert_eq!(plan(BOOT, user), Plan::Install { by_sudo: true });
+    }
+
+    #[test]
+    fn without_sudo_the_line_for_root_is_said() {
+        let needs = lacking(BOOT, |sign| sign.starts_with('/') || !sign.starts_with("qemu"));
+        let Plan::GiveUp(text) = plan(&needs, Means { is_root: false, ..ROOT }) else {
+            panic!("nobody could install it");
+        };
+        assert!(text.contains("qemu-system-x86_64: the emulated machine"), "{text}");
+        assert!(text.ends_with("apt-get install --no-install-recommends qemu-system-x86"), "{text}");
+    }
+
+    #[test]
+    fn without_apt_everything_that_is_missing_is_said() {
+        let Plan::GiveUp(text) = plan(&lacking(BOOT, |_| false), Means { has_apt: false, ..ROOT }) else {
+            panic!("there is no apt");
+        };
+        for need in BOOT {
+            assert!(text.contains(need.package) && text.contains(need.purpose), "{text}");
+            assert!(need.signs.iter().all(|sign| text.contains(sign)), "{text}");
+        }
     }
 }

@@ -103,8 +103,8 @@ fn base(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> {
     archive.link("var/run", "/run").link("var/lock", "/run/lock").character_device("dev/console", 5, 1);
     let path = format!("/usr/lib/xen-{}/bin:/usr/sbin:/usr/bin", tree.row.xen());
     archive
-        .file("init", 0o755, fs::read(program("lab-agent", "lab-agent")?)?)
-        .file("usr/bin/traffic", 0o755, fs::read(program("wire", "traffic")?)?)
+        .file("init", 0o755, fs::read(agent()?)?)
+        .file("usr/bin/traffic", 0o755, fs::read(traffic()?)?)
         .file("etc/udhcpc/default.script", 0o755, UDHCPC_SCRIPT)
         .file("etc/profile", 0o644, format!("export PATH={path} PS1='\\h# '\n"))
         .file("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n")
@@ -236,6 +236,20 @@ fn library(tree: &Path, name: &str) -> Result<PathBuf> {
     let file = tree.join(LIBRARIES).join(name);
     ensure!(file.exists(), "the packages hold no {name}");
     Ok(file)
+}
+
+/// Builds what goes into each root, so that a boot need not.
+pub fn build_tools() -> Result<()> {
+    agent()?;
+    traffic().map(drop)
+}
+
+fn agent() -> Result<PathBuf> {
+    program("lab-agent", "lab-agent")
+}
+
+fn traffic() -> Result<PathBuf> {
+    program("wire", "traffic")
 }
 
 /// A program of this workspace, built for any Linux: statically, so that a guest's root needs no libraries.
