@@ -42,12 +42,12 @@ impl Audience for Terminal {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let start = Instant::now();
     host::provide(&[host::IMAGES, host::BOOT].concat())?;
     println!("Building the image and the guests' tools, which takes minutes the first time");
     let images = images::for_demo()?;
     root::build_tools()?;
     Tree::prepare(arguments.row)?;
+    let start = Instant::now();
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")?;
     let bar = ProgressBar::new_spinner().with_style(style);
     bar.enable_steady_tick(Duration::from_millis(120));
