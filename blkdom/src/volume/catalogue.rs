@@ -1,0 +1,358 @@
+//! What exists, by all its names, and what a `target=` means by that. Pure. Floor 3.
+
+use super::scan::Source;
+use super::target::{Printable, Target, TargetError};
+use super::{UnitRef, Volume};
+use crate::disk::{Discard, Geometry, SECTOR_BYTES};
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use hashbrown::HashMap;
+
+/// Bytes of a list of names in an error: with all around it, it must fit into a node of the store (2,048 bytes).
+const LIST_BYTES: usize = 1_300;
+/// Names that are put first for being like the one that was asked for.
+const NEAR: usize = 3;
+
+/// Why something that exists is not handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It has no sectors.
+    Empty,
+    /// Its table puts it outside what is usable, or its end before its beginning.
+    Outside {
+        /// Its first block.
+        first: u64,
+        /// Its last one.
+        last: u64,
+    },
+    /// It reaches beyond the end of its unit.
+    BeyondUnit,
+    /// It has sectors in common with the partition of this number.
+    Overlaps(u32),
+    /// The partition table, or a part of it, lies in it.
+    HoldsTable,
+    /// It does not begin and end at logical blocks of so many bytes.
+    Misaligned(u32),
+    /// It is of a kind that is not supported: `thin`, `raid1`.
+    Kind(String),
+    /// It is a part of another logical volume.
+    PartOf(String),
+    /// It is none that is meant to be used by itself.
+    Hidden,
+    /// Some of it is on a physical volume that is not there.
+    Lacks(String),
+    /// It has extents in common with another logical volume.
+    SharesExtents(String),
+    /// Its metadata makes no sense.
+    Metadata(&'static str),
+    /// Its volume group is not to be used.
+    Group(String),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => formatter.write_str("it has no sectors"),
+            Self::Outside { first, last } => write!(formatter, "its blocks {first} to {last} are not usable ones"),
+            Self::BeyondUnit => formatter.write_str("it reaches beyond the end of its disk"),
+            Self::Overlaps(number) => write!(formatter, "it overlaps with partition {number}"),
+            Self::HoldsTable => formatter.write_str("a part of the partition table lies in it"),
+            Self::Misaligned(bytes) => write!(formatter, "it is not made of whole blocks of {bytes} bytes"),
+            Self::Kind(kind) => {
+                write!(
+                    formatter,
+                    "its segments are of type {}; only linear and striped ones are supported",
+                    Printable(kind)
+                )
+            }
+            Self::PartOf(name) => write!(formatter, "it is a part of {}", Printable(name)),
+            Self::Hidden => formatter.write_str("it is an internal volume of LVM"),
+            Self::Lacks(name) => write!(formatter, "a part of it is on {}, which is not there", Printable(name)),
+            Self::SharesExtents(name) => write!(formatter, "it has extents in common with {}", Printable(name)),
+            Self::Metadata(what) => write!(formatter, "its metadata makes no sense: {what}"),
+            Self::Group(why) => write!(formatter, "its volume group is not used: {why}"),
+        }
+    }
+}
+
+/// Why a target means nothing that can be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameError {
+    /// It is no name at all.
+    Target(TargetError),
+    /// There is nothing of that name.
+    Unknown {
+        /// The name.
+        name: String,
+        /// What there is: what is most like it, then the rest in order.
+        existing: Vec<String>,
+        /// What was not looked into, because guests may write it.
+        left_out: Vec<String>,
+    },
+    /// Several have that name.
+    Ambiguous {
+        /// The name.
+        name: String,
+        /// Whose it is.
+        owners: Vec<String>,
+    },
+    /// It is there, but not to be had.
+    Unusable {
+        /// The name.
+        name: String,
+        /// Why.
+        reason: Unusable,
+    },
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target(error) => write!(formatter, "{error}"),
+            Self::Unknown { name, existing, left_out } => {
+                write!(formatter, "there is no {}; ", Printable(name))?;
+                if existing.is_empty() {
+                    formatter.write_str("there is nothing at all yet")?;
+                } else {
+                    formatter.write_str("there are: ")?;
+                    write_list(formatter, existing, LIST_BYTES)?;
+                }
+                if !left_out.is_empty() {
+                    formatter.write_str("; not looked into, because a guest may write it: ")?;
+                    write_list(formatter, left_out, 200)?;
+                }
+                Ok(())
+            }
+            Self::Ambiguous { name, owners } => {
+                write!(formatter, "{} is the name of several: ", Printable(name))?;
+                write_list(formatter, owners, LIST_BYTES)?;
+                formatter.write_str("; write one of these")
+            }
+            Self::Unusable { name, reason } => write!(formatter, "{} cannot be used: {reason}", Printable(name)),
+        }
+    }
+}
+
+/// Writes so many of the names as fit, and how many more there are.
+fn write_list(formatter: &mut fmt::Formatter<'_>, names: &[String], bytes: usize) -> fmt::Result {
+    let mut room = bytes;
+    for (place, name) in names.iter().enumerate() {
+        let text = Printable(name).to_string();
+        let Some(left) = room.checked_sub(text.len().saturating_add(2)) else {
+            return write!(formatter, " and {} more", names.len().saturating_sub(place));
+        };
+        room = left;
+        write!(formatter, "{}{text}", if place == 0 { "" } else { ", " })?;
+    }
+    Ok(())
+}
+
+/// Something that a target may name.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// Its names, the one that it is known by first.
+    pub(super) names: Vec<String>,
+    /// Where it lies and whether it may be read only, or why it cannot be had.
+    pub(super) what: Result<(Volume, bool), Unusable>,
+    /// Whether it is shown where names are listed.
+    pub(super) listed: bool,
+}
+
+/// What a target means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The name that it is known by.
+    pub name: String,
+    /// Where it lies.
+    pub volume: Volume,
+    /// Its size, and what its units together can do.
+    pub geometry: Geometry,
+    /// The target says that it is shared: [`super::Access::from_mode`].
+    pub shared: bool,
+}
+
+/// What exists.
+#[derive(Clone, Debug, Default)]
+pub struct Catalogue {
+    units: HashMap<UnitRef, Geometry>,
+    entries: Vec<Entry>,
+    notes: Vec<String>,
+    left_out: Vec<String>,
+}
+
+impl Catalogue {
+    pub(super) fn new(units: &[Source]) -> Self {
+        let units = units.iter().map(|source| (source.unit, source.geometry)).collect();
+        Self { units, ..Self::default() }
+    }
+
+    pub(super) fn add(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    pub(super) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    pub(super) fn leave_out(&mut self, name: &str) {
+        self.left_out.push(name.to_owned());
+    }
+
+    /// Takes out what cannot be handed out after all, and sorts.
+    pub(super) fn finish(&mut self) {
+        for entry in &mut self.entries {
+            if let Ok((volume, _)) = &entry.what {
+                let fault = fault(&self.units, volume);
+                entry.what = fault.map_or_else(|| entry.what.clone(), Err);
+            }
+        }
+        self.entries.sort_by(|a, b| a.names.cmp(&b.names));
+    }
+
+    /// What the administrator should know: tables that are damaged, metadata that does not agree.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The names that things are known by, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter(|entry| entry.listed).filter_map(|entry| entry.names.first()).map(String::as_str)
+    }
+
+    /// All that can be handed out, in order.
+    pub fn volumes(&self) -> impl Iterator<Item = (&str, &Volume)> {
+        self.entries.iter().filter_map(|entry| Some((entry.names.first()?.as_str(), &entry.what.as_ref().ok()?.0)))
+    }
+
+    /// What `target` means, as it stands in `params`.
+    ///
+    /// # Errors
+    /// Why nothing, with what there is.
+    pub fn resolve(&self, target: &str) -> Result<Resolved, NameError> {
+        let Target { name, shared } = Target::parse(target).map_err(NameError::Target)?;
+        let mut found = self.entries.iter().filter(|entry| entry.names.contains(&name));
+        let Some(entry) = found.next() else {
+            return Err(self.unknown(name));
+        };
+        let more: Vec<_> = found.collect();
+        if !more.is_empty() {
+            let all = core::iter::once(entry).chain(more);
+            let owners = all.filter_map(|entry| entry.names.first().cloned()).collect();
+            return Err(NameError::Ambiguous { name, owners });
+        }
+        let (volume, read_only) = match &entry.what {
+            Ok((volume, read_only)) => (volume.clone(), *read_only),
+            Err(reason) => return Err(NameError::Unusable { name, reason: reason.clone() }),
+        };
+        let mut geometry = combine(&self.units, &volume);
+        geometry.read_only |= read_only;
+        let name = entry.names.first().cloned().unwrap_or(name);
+        Ok(Resolved { name, volume, geometry, shared })
+    }
+
+    fn unknown(&self, name: String) -> NameError {
+        let shown = |entry: &Entry| match entry.names.as_slice() {
+            [first, second, ..] if second.starts_with("PARTLABEL=") => format!("{first} ({second})"),
+            [first, ..] => first.clone(),
+            [] => String::new(),
+        };
+        let listed = self.entries.iter().filter(|entry| entry.listed);
+        let mut ranked: Vec<(usize, String)> = listed.map(|entry| (likeness(entry, &name), shown(entry))).collect();
+        ranked.sort();
+        let rest = ranked.split_off(ranked.iter().take(NEAR).take_while(|(far, _)| *far < usize::MAX).count());
+        let mut others: Vec<String> = rest.into_iter().map(|(_, name)| name).collect();
+        others.sort();
+        let existing = ranked.into_iter().map(|(_, name)| name).chain(others).collect();
+        NameError::Unknown { name, existing, left_out: self.left_out.clone() }
+    }
+}
+
+/// How far a name of `entry` is from `name`; `usize::MAX` where they are not alike at all.
+fn likeness(entry: &Entry, name: &str) -> usize {
+    let limit = name.len().div_ceil(3).min(6);
+    let best = entry.names.iter().map(|known| {
+        let bare = known.rsplit_once(['/', '=']).map_or(known.as_str(), |(_, bare)| bare);
+        if bare.eq_ignore_ascii_case(name) { 1 } else { distance(known, name) }
+    });
+    best.min().filter(|distance| *distance <= limit).unwrap_or(usize::MAX)
+}
+
+/// Bytes to put in, take out or change (Levenshtein). Long names are not compared.
+fn distance(a: &str, b: &str) -> usize {
+    if a.len() > 96 || b.len() > 96 || a.len().abs_diff(b.len()) > 6 {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, left) in a.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut before = i.saturating_add(1);
+        let mut next = Vec::with_capacity(row.len());
+        next.push(before);
+        for (right, above) in b.bytes().zip(row.iter().skip(1)) {
+            let changed = diagonal.saturating_add(usize::from(left != right));
+            diagonal = *above;
+            before = changed.min(before.saturating_add(1)).min(above.saturating_add(1));
+            next.push(before);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(usize::MAX)
+}
+
+/// Why a volume cannot be handed out, if so: it must lie on its units, in whole logical blocks of each of them.
+fn fault(units: &HashMap<UnitRef, Geometry>, volume: &Volume) -> Option<Unusable> {
+    let mut block = SECTOR_BYTES;
+    for extent in volume.extents() {
+        let Some(geometry) = units.get(&extent.unit) else {
+            return Some(Unusable::BeyondUnit);
+        };
+        if extent.sector.checked_add(extent.sectors).is_none_or(|end| end > geometry.sectors) {
+            return Some(Unusable::BeyondUnit);
+        }
+        block = block.max(geometry.logical_block);
+    }
+    let sectors = u64::from(block / SECTOR_BYTES);
+    (!volume.is_aligned(sectors)).then_some(Unusable::Misaligned(block))
+}
+
+/// What the units of a volume can do together.
+fn combine(units: &HashMap<UnitRef, Geometry>, volume: &Volume) -> Geometry {
+    let mut all = volume.units().into_iter().filter_map(|unit| units.get(&unit).copied());
+    let first = all.next().unwrap_or_default();
+    let mut combined = all.fold(first, |a, b| Geometry {
+        sectors: 0,
+        logical_block: a.logical_block.max(b.logical_block),
+        physical_block: a.physical_block.max(b.physical_block),
+        volatile_cache: a.volatile_cache || b.volatile_cache,
+        read_only: a.read_only || b.read_only,
+        discard: a.discard.zip(b.discard).map(|(a, b)| Discard {
+            granularity: a.granularity.max(b.granularity),
+            alignment: 0,
+            secure: a.secure && b.secure,
+        }),
+        write_zeroes: a.write_zeroes && b.write_zeroes,
+    });
+    combined.sectors = volume.sectors();
+    combined.physical_block = combined.physical_block.max(combined.logical_block);
+    if let Some(discard) = &mut combined.discard {
+        discard.granularity = discard.granularity.max(combined.logical_block);
+        discard.alignment = alignment(units, volume, discard.granularity);
+    }
+    combined
+}
+
+/// Bytes from the volume's beginning to the first range that is discarded as a whole; 0 where its parts do not agree.
+fn alignment(units: &HashMap<UnitRef, Geometry>, volume: &Volume, granularity: u32) -> u32 {
+    let mut offsets = volume.extents().map(|extent| {
+        let own = units.get(&extent.unit).and_then(|unit| unit.discard).map_or(0, |discard| discard.alignment);
+        let granularity = u128::from(granularity.max(1));
+        let begin = u128::from(extent.sector).saturating_mul(SECTOR_BYTES.into()) % granularity;
+        let offset = (u128::from(own) % granularity).saturating_add(granularity).saturating_sub(begin) % granularity;
+        u32::try_from(offset).unwrap_or(0)
+    });
+    let first = offsets.next().unwrap_or(0);
+    if offsets.all(|offset| offset == first) { first } else { 0 }
+}

@@ -1,0 +1,214 @@
+//! Looks at units for what they hold: partition tables, then physical volumes of LVM. Pure: asynchronous over [`Sectors`]. Floor 3.
+//!
+//! What a guest may write is not looked at: it would tell us where other guests' sectors lie. So sectors claimed for writing are not
+//! read at all ([`Region::read`]), and a logical volume's or a foreign partition's contents are never searched for LVM. A unit or a
+//! partition of LVM's type that a guest had as a whole and no longer has *is* looked at: it is the administrator's to wipe it first.
+
+use super::catalogue::{Catalogue, Entry, Unusable};
+use super::lvm;
+use super::mbr::{self, Mbr};
+use super::partition::{self, Partition, Table};
+use super::{Piece, UnitRef, Volume, gpt};
+use crate::disk::{Geometry, IoError, SECTOR_BYTES};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Sectors of one read, at most.
+const READ_SECTORS: u64 = 256;
+
+/// Reads units, for the control plane.
+#[expect(async_fn_in_trait, reason = "one thread: no future needs to be Send")]
+pub trait Sectors {
+    /// The bytes of whole logical blocks. At most 128 KiB are asked for at once.
+    async fn read(&self, unit: UnitRef, sector: u64, sectors: u32) -> Result<Vec<u8>, IoError>;
+}
+
+/// A unit to look at.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Which.
+    pub unit: UnitRef,
+    /// Its name: `nvme0n1`, `sda`.
+    pub name: String,
+    /// Its size and abilities.
+    pub geometry: Geometry,
+}
+
+/// Why bytes were not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadError {
+    /// The device.
+    Io(IoError),
+    /// They are not in the region.
+    Outside,
+    /// A guest may write them.
+    Claimed,
+    /// The reader gave so many bytes.
+    Short(usize),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(formatter, "{error}"),
+            Self::Outside => formatter.write_str("it points outside"),
+            Self::Claimed => formatter.write_str("a guest may write there"),
+            Self::Short(bytes) => write!(formatter, "a read gave {bytes} bytes"),
+        }
+    }
+}
+
+/// A run of sectors of a unit, to read bytes from: nothing outside it, and nothing that a guest may write.
+pub(super) struct Region<'a, S> {
+    reader: &'a S,
+    source: &'a Source,
+    written: &'a [Piece],
+    pub(super) start: u64,
+    pub(super) sectors: u64,
+}
+
+impl<'a, S: Sectors> Region<'a, S> {
+    pub(super) fn logical_block(&self) -> u32 {
+        self.source.geometry.logical_block
+    }
+
+    pub(super) fn bytes_long(&self) -> u64 {
+        self.sectors.saturating_mul(SECTOR_BYTES.into())
+    }
+
+    pub(super) fn unit(&self) -> UnitRef {
+        self.source.unit
+    }
+
+    /// The `length` bytes at `offset`.
+    pub(super) async fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        let sector_bytes = u64::from(SECTOR_BYTES);
+        let long = u64::try_from(length).map_err(|_| ReadError::Outside)?;
+        let end = offset.checked_add(long).filter(|end| *end <= self.bytes_long()).ok_or(ReadError::Outside)?;
+        let begin = self.start.checked_add(offset / sector_bytes).ok_or(ReadError::Outside)?;
+        let end = self.start.checked_add(end.div_ceil(sector_bytes)).ok_or(ReadError::Outside)?;
+        // Whole logical blocks, which may reach beyond the region where that is not made of them.
+        let block = u64::from(self.logical_block() / SECTOR_BYTES).max(1);
+        let first = begin - begin % block;
+        let end = end.checked_next_multiple_of(block).ok_or(ReadError::Outside)?;
+        if end > self.source.geometry.sectors {
+            return Err(ReadError::Outside);
+        }
+        let asked = Piece { unit: self.unit(), sector: first, sectors: end.saturating_sub(first) };
+        if self.written.iter().any(|written| written.overlaps(&asked)) {
+            return Err(ReadError::Claimed);
+        }
+        let skip = (begin - first) * sector_bytes + offset % sector_bytes;
+        let skip = usize::try_from(skip).map_err(|_| ReadError::Outside)?;
+        let mut bytes = Vec::with_capacity(length.saturating_add(skip));
+        let mut sector = first;
+        while sector < end {
+            let sectors = READ_SECTORS.min(end - sector);
+            let count = u32::try_from(sectors).map_err(|_| ReadError::Outside)?;
+            let read = self.reader.read(self.unit(), sector, count).await.map_err(ReadError::Io)?;
+            if u64::try_from(read.len()) != Ok(sectors * sector_bytes) {
+                return Err(ReadError::Short(read.len()));
+            }
+            bytes.extend_from_slice(&read);
+            sector += sectors;
+        }
+        bytes.drain(..skip.min(bytes.len()));
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+}
+
+/// What a scan has found so far.
+struct Scan<'a, S> {
+    reader: &'a S,
+    written: &'a [Piece],
+    catalogue: Catalogue,
+    volumes: lvm::Found,
+}
+
+impl Catalogue {
+    /// Looks at `units` for all that a target may name. What guests may write ([`super::Claims::written`]) is left out.
+    pub async fn scan<S: Sectors>(reader: &S, units: &[Source], written: &[Piece]) -> Self {
+        let mut scan = Scan { reader, written, catalogue: Self::new(units), volumes: lvm::Found::default() };
+        for source in units {
+            scan.unit(source).await;
+        }
+        let Scan { mut catalogue, volumes, .. } = scan;
+        for group in volumes.assemble() {
+            for note in group.notes {
+                catalogue.note(note);
+            }
+            for entry in group.volumes {
+                catalogue.add(entry);
+            }
+        }
+        catalogue.finish();
+        catalogue
+    }
+}
+
+impl<'a, S: Sectors> Scan<'a, S> {
+    async fn unit(&mut self, source: &'a Source) {
+        let sectors = source.geometry.sectors;
+        let whole = Volume::linear(source.unit, 0, sectors);
+        let what = if whole.sectors() == 0 { Err(Unusable::Empty) } else { Ok((whole, false)) };
+        self.catalogue.add(Entry { names: vec![source.name.clone()], what, listed: true });
+        let region = Region { reader: self.reader, source, written: self.written, start: 0, sectors };
+        let table = match region.read(0, mbr::BYTES).await {
+            Ok(bytes) => mbr::parse(&bytes),
+            Err(error) => return self.unreadable(&source.name, &error),
+        };
+        let table = match table {
+            None => return self.physical_volume(&source.name, &region).await,
+            Some(Mbr::Protective) => gpt::read(&region).await.map_err(|errors| {
+                let [primary, backup] = &errors;
+                format!("no GPT is to be believed: the primary: {primary}; the backup: {backup}")
+            }),
+            Some(Mbr::Table(table)) => Ok(mbr::read_logical(&region, table).await),
+        };
+        match table {
+            Ok(table) => self.partitions(source, table).await,
+            Err(error) => self.catalogue.note(format!("{}: {error}", source.name)),
+        }
+    }
+
+    /// Notes why something is not looked at.
+    fn unreadable(&mut self, name: &str, error: &ReadError) {
+        if *error == ReadError::Claimed {
+            self.catalogue.leave_out(name);
+        } else if *error != ReadError::Outside {
+            self.catalogue.note(format!("{name}: not looked into: {error}"));
+        }
+    }
+
+    async fn partitions(&mut self, source: &'a Source, table: Table) {
+        for note in table.notes {
+            self.catalogue.note(format!("{}: {note}", source.name));
+        }
+        for partition in table.partitions {
+            let Partition { number, start, sectors, label, uuid, is_lvm, fault } = partition;
+            let name = partition::name(&source.name, number);
+            let inside = start.checked_add(sectors).is_some_and(|end| end <= source.geometry.sectors);
+            let fault = fault.or((!inside || sectors == 0).then_some(Unusable::BeyondUnit));
+            let mut names = vec![name.clone()];
+            names.extend(label.map(|label| format!("PARTLABEL={label}")));
+            names.extend(uuid.map(|uuid| format!("PARTUUID={uuid}")));
+            let sound = fault.is_none();
+            let what = fault.map_or_else(|| Ok((Volume::linear(source.unit, start, sectors), false)), Err);
+            self.catalogue.add(Entry { names, what, listed: true });
+            if is_lvm && sound {
+                let region = Region { reader: self.reader, source, written: self.written, start, sectors };
+                self.physical_volume(&name, &region).await;
+            }
+        }
+    }
+
+    async fn physical_volume(&mut self, name: &str, region: &Region<'a, S>) {
+        if let Err(error) = self.volumes.look(name, region).await {
+            self.unreadable(name, &error);
+        }
+    }
+}

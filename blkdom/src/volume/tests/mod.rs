@@ -1,0 +1,6 @@
+//! Tests of volumes. Host.
+
+mod arithmetic;
+mod images;
+mod names;
+mod tables;

@@ -1,0 +1,231 @@
+//! Partition tables, sound and not. Host.
+
+use super::images::{Gpt, LINUX, Units, names, unit};
+use crate::volume::gpt::guid;
+use crate::volume::{NameError, Piece, Unusable};
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+
+fn simple(block: usize) -> Gpt {
+    Gpt::new(block, 4096).with(LINUX, 64, 127, "vm1-root").with(LINUX, 128, 255, "with blank").with(LINUX, 512, 512, "")
+}
+
+#[test]
+fn a_gpt_is_read_with_blocks_of_512_and_4096_bytes() {
+    for block in [512, 4096] {
+        let catalogue = Units::one(simple(block).image(), block as u32).catalogue();
+        assert_eq!(names(&catalogue), ["nvme0n1", "nvme0n1p1", "nvme0n1p2", "nvme0n1p3"], "{block}");
+        assert_eq!(catalogue.notes(), [""; 0]);
+        let sectors = block as u64 / 512;
+        for target in [
+            "nvme0n1p1",
+            "PARTLABEL=vm1-root",
+            "/dev/disk/by-partlabel/vm1-root",
+            "phy:/dev/nvme0n1p1",
+            "PARTUUID=01010101-0101-0101-0101-010101010101",
+            "/dev/disk/by-partuuid/01010101-0101-0101-0101-010101010101",
+        ] {
+            let found = catalogue.resolve(target).unwrap();
+            assert_eq!(found.name, "nvme0n1p1");
+            assert_eq!(found.geometry.sectors, 64 * sectors);
+            assert_eq!(found.geometry.logical_block, block as u32);
+            let pieces: Vec<_> = found.volume.pieces(1, 2).collect();
+            assert_eq!(pieces, [Piece { unit: unit(0), sector: 64 * sectors + 1, sectors: 2 }]);
+        }
+        assert_eq!(catalogue.resolve("/dev/disk/by-partlabel/with\\x20blank").unwrap().name, "nvme0n1p2");
+        assert_eq!(catalogue.resolve("/dev/nvme0n1").unwrap().volume.sectors(), 4096 * sectors);
+    }
+}
+
+#[test]
+fn a_guid_is_written_with_its_first_fields_turned_round() {
+    assert_eq!(guid(&LINUX), "0fc63daf-8483-4772-8e79-3d69d8477de4");
+}
+
+#[test]
+fn the_backup_serves_where_any_byte_of_the_primary_is_wrong() {
+    let sound = simple(512).image();
+    let lengths = (512..512 + 92).step_by(7).chain((1024..1024 + 3 * 128).step_by(29)).chain([1024 + 16383]);
+    for place in lengths {
+        let mut image = sound.clone();
+        image[place] ^= 0x10;
+        let catalogue = Units::one(image, 512).catalogue();
+        assert_eq!(names(&catalogue).len(), 4, "byte {place}");
+        assert_eq!(catalogue.resolve("PARTLABEL=vm1-root").unwrap().volume.sectors(), 64);
+        let [note] = catalogue.notes() else { panic!("{:?}", catalogue.notes()) };
+        assert!(note.starts_with("nvme0n1: the partition table's backup is used"), "{note}");
+    }
+    let mut units = Units::one(sound, 512);
+    units.bad.push((unit(0), 1));
+    let catalogue = units.catalogue();
+    assert_eq!(names(&catalogue).len(), 4);
+    assert!(catalogue.notes()[0].contains("the device reports error 0x281"), "{:?}", catalogue.notes());
+}
+
+#[test]
+fn with_neither_copy_sound_the_whole_unit_is_there_still() {
+    let mut image = simple(512).image();
+    image[512] = 0;
+    let end = image.len();
+    image[end - 512] = 0;
+    let catalogue = Units::one(image, 512).catalogue();
+    assert_eq!(names(&catalogue), ["nvme0n1"]);
+    assert_eq!(
+        catalogue.notes(),
+        ["nvme0n1: no GPT is to be believed: the primary: no signature; the backup: no signature"]
+    );
+}
+
+#[test]
+fn hostile_headers_are_refused() {
+    type Change = fn(&mut Gpt);
+    let cases: [(&str, Change); 11] = [
+        ("unknown revision 0x20000", |gpt| gpt.revision = 0x20000),
+        ("a header of 91 bytes", |gpt| gpt.header_size = 91),
+        ("a header of 513 bytes", |gpt| gpt.header_size = 513),
+        ("a header of 4294967295 bytes", |gpt| gpt.header_size = u32::MAX),
+        ("usable blocks 33 to 4062", |gpt| gpt.first_usable = 33),
+        ("usable blocks 34 to 4063", |gpt| gpt.last_usable = 4063),
+        ("usable blocks 34 to 33", |gpt| gpt.last_usable = 33),
+        ("usable blocks 34 to 18446744073709551615", |gpt| gpt.last_usable = u64::MAX),
+        ("usable blocks 0 to 4062", |gpt| gpt.first_usable = 0),
+        ("0 entries of 128 bytes", |gpt| (gpt.count, gpt.entries) = (0, vec![])),
+        ("43 entries of 384 bytes", |gpt| (gpt.count, gpt.size) = (43, 384)),
+    ];
+    for (expected, change) in cases {
+        let mut gpt = simple(512);
+        change(&mut gpt);
+        let catalogue = Units::one(gpt.image(), 512).catalogue();
+        assert_eq!(names(&catalogue), ["nvme0n1"], "{expected}");
+        let note = &catalogue.notes()[0];
+        // One copy may be sound where the fault is about the other one's place: then the note says so of the primary alone.
+        assert!(note.contains(expected), "{note} for {expected}");
+    }
+}
+
+#[test]
+fn counts_beyond_all_measure_cost_nothing() {
+    for (count, size) in [(u32::MAX, u32::MAX), (u32::MAX, 128), (1 << 25, 128), (1025, 128), (1, 1 << 31), (16, 8192)]
+    {
+        let mut image = simple(512).image();
+        for header in [512, image.len() - 512] {
+            image[header + 80..header + 84].copy_from_slice(&count.to_le_bytes());
+            image[header + 84..header + 88].copy_from_slice(&size.to_le_bytes());
+            image[header + 16..header + 20].fill(0);
+            let crc = crate::volume::gpt::CRC.checksum(&image[header..header + 92]);
+            image[header + 16..header + 20].copy_from_slice(&crc.to_le_bytes());
+        }
+        let units = Units::one(image, 512);
+        let catalogue = units.catalogue();
+        assert!(catalogue.notes()[0].contains("entries of"), "{:?}", catalogue.notes());
+        assert_eq!(units.reads.borrow().len(), 3);
+    }
+}
+
+#[test]
+fn bad_partitions_are_refused_each_for_itself() {
+    let gpt = simple(512)
+        .with(LINUX, 200, 300, "over")
+        .with(LINUX, 33, 40, "low")
+        .with(LINUX, 4000, 4063, "high")
+        .with(LINUX, 700, 699, "back")
+        .with(LINUX, 800, u64::MAX, "far");
+    let catalogue = Units::one(gpt.image(), 512).catalogue();
+    let reason = |target: &str| match catalogue.resolve(target) {
+        Err(NameError::Unusable { reason, .. }) => reason,
+        other => panic!("{target}: {other:?}"),
+    };
+    assert_eq!(reason("PARTLABEL=over"), Unusable::Overlaps(2));
+    assert_eq!(reason("nvme0n1p2"), Unusable::Overlaps(4));
+    assert_eq!(reason("PARTLABEL=low"), Unusable::Outside { first: 33, last: 40 });
+    assert_eq!(reason("PARTLABEL=high"), Unusable::Outside { first: 4000, last: 4063 });
+    assert_eq!(reason("PARTLABEL=back"), Unusable::Outside { first: 700, last: 699 });
+    assert_eq!(reason("PARTLABEL=far"), Unusable::Outside { first: 800, last: u64::MAX });
+    assert!(catalogue.resolve("PARTLABEL=vm1-root").is_ok());
+    let text = catalogue.resolve("nvme0n1p4").unwrap_err().to_string();
+    assert_eq!(text, "nvme0n1p4 cannot be used: it overlaps with partition 2");
+}
+
+/// An entry of an MBR.
+fn mbr_entry(image: &mut [u8], block: usize, slot: usize, kind: u8, start: u32, blocks: u32) {
+    let entry = &mut image[block * 512 + 446 + slot * 16..][..16];
+    entry[4] = kind;
+    entry[8..12].copy_from_slice(&start.to_le_bytes());
+    entry[12..16].copy_from_slice(&blocks.to_le_bytes());
+    image[block * 512 + 510..block * 512 + 512].copy_from_slice(&[0x55, 0xaa]);
+}
+
+/// Two primary partitions, and an extended one from 1000 to 2000 with two logical ones.
+fn mbr() -> Vec<u8> {
+    let mut image = vec![0; 4096 * 512];
+    image[440..444].copy_from_slice(&0x1234_abcd_u32.to_le_bytes());
+    mbr_entry(&mut image, 0, 0, 0x83, 64, 100);
+    mbr_entry(&mut image, 0, 2, 0x83, 200, 300);
+    mbr_entry(&mut image, 0, 3, 0x05, 1000, 1000);
+    mbr_entry(&mut image, 1000, 0, 0x83, 8, 92);
+    mbr_entry(&mut image, 1000, 1, 0x05, 100, 200);
+    mbr_entry(&mut image, 1100, 0, 0x83, 8, 92);
+    image
+}
+
+#[test]
+fn an_mbr_is_read_with_its_logical_partitions() {
+    let mut units = Units::one(mbr(), 512);
+    units.sources[0].name = "sda".into();
+    let catalogue = units.catalogue();
+    assert_eq!(names(&catalogue), ["sda", "sda1", "sda3", "sda5", "sda6"]);
+    let first = |target: &str| catalogue.resolve(target).unwrap().volume.pieces(0, 1).next().unwrap().sector;
+    assert_eq!(first("sda3"), 200);
+    assert_eq!(first("/dev/sda5"), 1008);
+    assert_eq!(first("PARTUUID=1234ABCD-06"), 1108);
+    assert_eq!(catalogue.resolve("sda6").unwrap().volume.sectors(), 92);
+}
+
+#[test]
+fn chains_of_boot_records_end() {
+    // In a circle; upon itself; out of the extended partition; to nothing.
+    for (next, note) in [(0, "circle"), (100, "circle"), (2000, "outside"), (u32::MAX, "outside"), (500, "no extended")]
+    {
+        let mut image = mbr();
+        mbr_entry(&mut image, 1100, 1, 0x05, next, 10);
+        let units = Units::one(image, 512);
+        let catalogue = units.catalogue();
+        assert!(catalogue.notes()[0].contains(note), "{:?}", catalogue.notes());
+        assert!(catalogue.resolve("nvme0n1p6").is_ok());
+        assert!(units.reads.borrow().len() < 6);
+    }
+    let mut image = mbr();
+    for record in 1000..1900_usize {
+        image[record * 512..][..512].fill(0);
+        mbr_entry(&mut image, record, 1, 0x05, record as u32 - 999, 1);
+    }
+    let catalogue = Units::one(image, 512).catalogue();
+    assert!(catalogue.notes()[0].contains("only the first 64"), "{:?}", catalogue.notes());
+}
+
+#[test]
+fn who_could_write_a_boot_record_is_refused() {
+    let mut image = mbr();
+    // A logical partition over the second record, a primary one over the first, one over the table.
+    mbr_entry(&mut image, 1000, 0, 0x83, 8, 93);
+    mbr_entry(&mut image, 0, 1, 0x83, 999, 2);
+    mbr_entry(&mut image, 0, 0, 0x83, 0, 2);
+    let catalogue = Units::one(image, 512).catalogue();
+    for name in ["nvme0n1p1", "nvme0n1p2", "nvme0n1p5"] {
+        let Err(NameError::Unusable { reason, .. }) = catalogue.resolve(name) else { panic!("{name}") };
+        assert_eq!(reason, Unusable::HoldsTable, "{name}");
+    }
+    assert!(catalogue.resolve("nvme0n1p6").is_ok());
+}
+
+#[test]
+fn what_is_no_table_is_a_whole_unit() {
+    for image in [vec![0; 1 << 16], vec![0xff; 1 << 16], vec![0; 512], vec![]] {
+        assert_eq!(names(&Units::one(image, 512).catalogue()), ["nvme0n1"]);
+    }
+    assert!(matches!(
+        Units::one(vec![], 512).catalogue().resolve("nvme0n1"),
+        Err(NameError::Unusable { reason: Unusable::Empty, .. })
+    ));
+}
