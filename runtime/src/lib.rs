@@ -24,6 +24,7 @@ pub mod memory;
 pub mod mmio;
 pub mod pci;
 pub mod select;
+pub mod service;
 pub mod shutdown;
 pub mod signal;
 pub mod store;

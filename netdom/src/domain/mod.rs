@@ -1,106 +1,150 @@
-//! The running domain: what its tasks share. Floor 3.
+//! The running domain: the data path, netback and the NIC as a service of the runtime. Floor 3.
 
 mod nic;
-mod polling;
-mod report;
-mod terminal;
+mod statistics;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use netdom::command_line::Options;
-use netdom::datapath::DataPath;
+use netdom::command_line;
+use netdom::datapath::{DataPath, Poll};
 use netdom::netback::driver::Netback;
 use netdom::nic::e1000e::E1000e;
 use netdom::packet::Pool;
 use nic::ActiveNic;
 use runtime::dma::DmaBuffer;
+use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
+use runtime::memory::{self, Pages};
 use runtime::mmio::MmioRegion;
+use runtime::pci::{Device, PciAddress};
+use runtime::service::{self, Options, Service, Wait};
 use runtime::signal::Signal;
 use runtime::time::{self, Clock};
 use split_driver::xenbus::Bus;
 use split_driver::xenstore_client::Client;
+use xen_pv_sys::Port;
 
 /// The driver of the one family there is so far.
 type Driver = E1000e<MmioRegion, DmaBuffer>;
 
-/// What the tasks share. They take turns on one vCPU: nobody keeps a borrow across an `await`.
+/// Pages for packets: enough for a NIC's receive ring and some queues, but never so many that rings and heap go short.
+const POOL_PAGES: usize = 8192;
+
+/// What the tasks share.
 pub(crate) struct Domain {
     store: Client,
     options: Options,
+    words: command_line::Options,
+    events: EventSet,
     path: Rc<RefCell<DataPath<Xen, Driver>>>,
     netback: Netback<Xen, Driver>,
-    /// Set by whoever gave the data path something to do.
     work: Rc<Signal>,
     nic: RefCell<Option<ActiveNic>>,
-    /// Set when pciback was told of us. It has much to do then, and all else that is asked of the store waits until it can begin.
-    devices_asked_for: Signal,
-    /// Set when what the toolstack passed to the domain at its creation was looked at.
-    devices_seen: Signal,
-    ready: Signal,
     stopping: Cell<bool>,
 }
 
-impl Domain {
-    pub(crate) fn new(store: Client, pool: Pool, options: Options) -> Self {
-        let path = Rc::new(RefCell::new(DataPath::new(Xen::new(), pool, time::now().0)));
-        let work = Rc::new(Signal::new());
-        let wake = Rc::clone(&work);
-        Self {
-            store,
-            options,
-            netback: Netback::new(Rc::clone(&path), Rc::new(move || wake.set())),
-            path,
-            work,
-            nic: RefCell::default(),
-            devices_asked_for: Signal::new(),
-            devices_seen: Signal::new(),
-            ready: Signal::new(),
-            stopping: Cell::new(false),
-        }
+impl Service for Domain {
+    const HELP: &'static str = "";
+
+    type Words = command_line::Options;
+
+    fn word(words: &mut Self::Words, name: &str, value: &str) -> Result<bool, String> {
+        words.set(name, value)
     }
 
-    pub(crate) fn store(&self) -> &Client {
+    fn new(store: Client, options: Options, words: Self::Words) -> Result<Self, String> {
+        let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 2));
+        let pages = pages.map_err(|_| "no memory for packets: give the domain more")?;
+        let xen = Xen::new();
+        let events = xen.events().clone();
+        let path = DataPath::new(xen, Pool::new(Box::new(pages)), time::now().0);
+        let path = Rc::new(RefCell::new(path));
+        let work = Rc::new(Signal::new());
+        let wake = Rc::clone(&work);
+        let netback = Netback::new(Rc::clone(&path), Rc::new(move || wake.set()));
+        let (nic, stopping) = (RefCell::default(), Cell::new(false));
+        Ok(Self { store, options, words, events, path, netback, work, nic, stopping })
+    }
+
+    fn store(&self) -> &Client {
         &self.store
     }
 
-    /// Starts all tasks; returns when the domain is ready: backends served, and the NIC up where there is one.
-    pub(crate) async fn start(self: Rc<Self>) {
-        runtime::spawn(polling::run(Rc::clone(&self)));
-        runtime::spawn(nic::run(Rc::clone(&self)));
-        self.devices_asked_for.wait().await;
-        runtime::spawn(serve_vifs(Rc::clone(&self)));
-        runtime::spawn(terminal::run(Rc::clone(&self)));
-        self.devices_seen.wait().await;
-        let nic = match &*self.nic.borrow() {
-            Some(nic) => format!("{} on bridge {}", nic.name(), self.options.bridge),
-            None => "no NIC".into(),
-        };
-        let milliseconds = time::now().0 / 1_000_000;
-        log::info!("ready in {milliseconds} ms: {nic}, backends served");
-        let ready = format!("{milliseconds} ms: {nic}");
-        crate::write_node(&self.store, "data/ready", &ready).await;
-        self.ready.set();
-        runtime::spawn(report::run(self));
+    fn events(&self) -> EventSet {
+        self.events.clone()
     }
 
-    /// Waits until [`Self::start`] is through. For one task.
-    pub(crate) async fn ready(&self) {
-        self.ready.wait().await;
+    fn work(&self) -> &Signal {
+        &self.work
     }
 
-    /// Quiets the hardware, for the domain's end.
-    pub(crate) async fn stop(&self) {
+    fn round(&self, ports: &mut Vec<Port>) -> Wait {
+        let now = time::now();
+        let mut path = self.path.borrow_mut();
+        let nic = self.nic.borrow();
+        for port in ports.drain(..) {
+            let interrupt = nic.as_ref().and_then(|nic| nic.interrupt(port));
+            match interrupt {
+                Some((vector, channel)) => {
+                    path.handle_interrupt(vector, now);
+                    // The device keeps the interrupt disabled until the data path has nothing left to do.
+                    channel.unmask();
+                }
+                None => path.handle_event(port, now),
+            }
+        }
+        let Poll { again, deadline } = path.poll(now);
+        drop(path);
+        drop(nic);
+        self.netback.report();
+        if again { Wait::No } else { Wait::Until(deadline) }
+    }
+
+    async fn serve(self: Rc<Self>) {
+        let bus = Bus::new(self.store.clone(), Clock, self.netback.clone());
+        if let Err(error) = bus.run().await {
+            log::error!("vifs are served no more: {error:?}");
+        }
+    }
+
+    async fn device_added(&self, device: Device) {
+        nic::added(self, device).await;
+    }
+
+    async fn device_removed(&self, address: PciAddress) {
+        nic::removed(self, address).await;
+    }
+
+    async fn ready(&self) -> String {
+        let nic = self.nic.borrow().as_ref().map(|nic| format!("{} on bridge {}", nic.name(), self.words.bridge()));
+        match nic {
+            Some(nic) => nic,
+            None => {
+                service::complain(&self.store, "no supported NIC: guests are switched without one").await;
+                "no NIC".into()
+            }
+        }
+    }
+
+    fn statistics(&self) -> Vec<(String, String)> {
+        statistics::ports(self)
+    }
+
+    fn resources(&self) -> String {
+        let path = self.path.borrow();
+        format!("packet-pages {}, packet-pages-free {}", path.pool().capacity(), path.pool().available())
+    }
+
+    fn command(self: &Rc<Self>, _words: &[&str]) -> bool {
+        false
+    }
+
+    async fn stop(&self) {
         self.stopping.set(true);
         nic::stop(self).await;
-    }
-}
-
-/// netback's control plane, on this domain's store, for good.
-async fn serve_vifs(domain: Rc<Domain>) {
-    let bus = Bus::new(domain.store.clone(), Clock, domain.netback.clone());
-    if let Err(error) = bus.run().await {
-        log::error!("vifs are served no more: {error:?}");
     }
 }

@@ -2,26 +2,21 @@
 
 use super::{Domain, Driver};
 use alloc::format;
-use alloc::rc::Rc;
 use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
-use netdom::command_line::BestInterrupt;
 use netdom::nic::e1000e::models::Model;
 use netdom::nic::e1000e::registers;
 use netdom::nic::e1000e::{Error as DriverError, Interrupts as DriverInterrupts, Options};
 use netdom::nic::{Nic, e1000e};
 use runtime::dma::DmaFrames;
 use runtime::events::Channel;
-use runtime::pci::{Device, Event, Frontend, InterruptKind, Interrupts, PciAddress, PciError};
+use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError};
 use runtime::time;
-use split_driver::xenstore_client::Client;
 use xen_pv_sys::Port;
 
 /// Vectors the driver makes use of: receive, transmit, link.
 const VECTORS: usize = 3;
-/// How long the domain's readiness waits for devices that the toolstack announced.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A NIC in use: what is left of it beside the driver, which the data path has.
 pub(super) struct ActiveNic {
@@ -68,55 +63,8 @@ impl From<PciError> for Unusable {
     }
 }
 
-/// Follows pcifront for good.
-pub(super) async fn run(domain: Rc<Domain>) {
-    let frontend = Frontend::new(domain.store.clone()).await;
-    domain.devices_asked_for.set();
-    let mut frontend = match frontend {
-        Ok(frontend) => frontend,
-        Err(error) => {
-            log::error!("pcifront: {error:?}; guests are switched without a NIC");
-            domain.devices_seen.set();
-            return;
-        }
-    };
-    first_devices(&domain, &mut frontend).await;
-    domain.devices_seen.set();
-    loop {
-        let event = frontend.next_event().await;
-        handle(&domain, event).await;
-    }
-}
-
-/// Waits for what the toolstack passed to the domain at its creation.
-async fn first_devices(domain: &Domain, frontend: &mut Frontend<Client>) {
-    if !frontend.is_linked() {
-        log::warn!("no PCI device was passed to this domain (pci=[...]): guests are switched without a NIC");
-        return;
-    }
-    let Ok(first) = time::timeout(PATIENCE, frontend.next_event()).await else {
-        log::error!("pciback said nothing for {PATIENCE:?}: going on without a NIC");
-        return;
-    };
-    let mut next = Some(first);
-    while let Some(event) = next {
-        handle(domain, event).await;
-        next = frontend.found();
-    }
-    if domain.nic.borrow().is_none() {
-        crate::complain(&domain.store, "no supported NIC among the PCI devices: guests are switched without one").await;
-    }
-}
-
-async fn handle(domain: &Domain, event: Event) {
-    match event {
-        Event::Added(device) => added(domain, device).await,
-        Event::Removed(address) => removed(domain, address).await,
-        Event::Failed(error) => log::error!("pcifront: {error:?}"),
-    }
-}
-
-async fn added(domain: &Domain, device: Device) {
+/// Takes a device into use, if it is a NIC and the first one.
+pub(super) async fn added(domain: &Domain, device: Device) {
     let (address, id) = (device.address(), device.id());
     if domain.stopping.get() {
         return;
@@ -137,7 +85,7 @@ async fn added(domain: &Domain, device: Device) {
             for channel in interrupts.channels() {
                 path.hypervisor().events().add(channel);
             }
-            path.set_nic(driver, &domain.options.bridge);
+            path.set_nic(driver, domain.words.bridge());
             domain.nic.replace(Some(ActiveNic { interrupts, device, name }));
             domain.work.set();
         }
@@ -158,9 +106,8 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Driver, Interrupts, 
     let registers = device.map_bar(0, registers::SPACE).await?;
     log::debug!("pci {}: registers mapped", device.address());
     let best = match domain.options.interrupts {
-        BestInterrupt::MsiX if model.vectors() > 0 => InterruptKind::MsiX,
-        BestInterrupt::MsiX | BestInterrupt::Msi => InterruptKind::Msi,
-        BestInterrupt::IntX => InterruptKind::IntX,
+        InterruptKind::MsiX if model.vectors() == 0 => InterruptKind::Msi,
+        best => best,
     };
     let interrupts = device.enable_interrupts(best, VECTORS).await?;
     log::debug!("pci {}: interrupts bound", device.address());
@@ -183,7 +130,8 @@ fn busy_wait(duration: Duration) {
     }
 }
 
-async fn removed(domain: &Domain, address: PciAddress) {
+/// Lets go of the NIC, if it is the one that is taken away.
+pub(super) async fn removed(domain: &Domain, address: PciAddress) {
     let ours = domain.nic.borrow().as_ref().is_some_and(|nic| nic.device.address() == address);
     if ours {
         log::info!("pci {address}: taken away");

@@ -1,0 +1,55 @@
+//! What each port of the switch counted, as text. Floor 3.
+
+use super::Domain;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use netdom::nic::Nic;
+use netdom::statistics::{DropCause, PortStatistics};
+
+/// One port's counters as text: those of drops only where there were any.
+fn line(statistics: &PortStatistics) -> String {
+    let (from, to) = (statistics.from_port, statistics.to_port);
+    let mut text =
+        format!("from: {} packets {} bytes, to: {} packets {} bytes", from.packets, from.bytes, to.packets, to.bytes);
+    for (cause, name) in DropCause::ALL {
+        if let Some(count) = statistics.drops.get(cause as usize)
+            && *count > 0
+        {
+            // Writing to a string does not fail.
+            let _ = write!(text, ", {name} {count}");
+        }
+    }
+    text
+}
+
+/// Every port by name, the NIC first.
+pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
+    let mut path = domain.path.borrow_mut();
+    let mut ports = Vec::new();
+    if let Some(statistics) = path.nic_statistics() {
+        let mut text = line(&statistics);
+        if let Some(device) = path.nic().map(Nic::statistics) {
+            for (name, count) in [
+                ("receive-errors", device.receive_errors),
+                ("receive-missed", device.receive_missed),
+                ("receive-malformed", device.receive_malformed),
+                ("transmit-errors", device.transmit_errors),
+            ] {
+                if count > 0 {
+                    let _ = write!(text, ", {name} {count}");
+                }
+            }
+        }
+        ports.push(("nic".into(), text));
+    }
+    for (device, vif) in domain.netback.vifs() {
+        if let Some(statistics) = path.vif_statistics(vif) {
+            // As Linux names it, but for the dot, which no node's name may have.
+            let name = format!("vif{}-{}", device.frontend.0, device.handle);
+            ports.push((name, line(&statistics)));
+        }
+    }
+    ports
+}

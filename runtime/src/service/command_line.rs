@@ -1,0 +1,119 @@
+//! The words of the command line (`extra=` of a domain's config) that every driver domain knows. Pure. Floor 2.
+
+use crate::pci::InterruptKind;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use log::LevelFilter;
+
+/// What the command line asks of every driver domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `log=LEVEL`: what is logged.
+    pub level: LevelFilter,
+    /// `interrupts=KIND`: how devices interrupt at best (`msix`, `msi` or `intx`), for hosts and devices where a better kind does not
+    /// work. Where a device has none of that kind, it is the next one.
+    pub interrupts: InterruptKind,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { level: LevelFilter::Info, interrupts: InterruptKind::MsiX }
+    }
+}
+
+/// What is wrong with a command line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wrong {
+    /// Going on without these words would do something else than was meant.
+    pub(super) fatal: Vec<String>,
+    /// Words that nobody knows.
+    pub(super) unknown: Vec<String>,
+}
+
+/// Takes a value once; the same one again does no harm.
+fn set<T: PartialEq>(place: &mut Option<T>, name: &str, value: T) -> Result<bool, String> {
+    if place.as_ref().is_some_and(|known| *known != value) {
+        return Err(format!("\"{name}=\" contradicts an earlier word"));
+    }
+    *place = Some(value);
+    Ok(true)
+}
+
+/// Reads a command line; `other` is asked of each word `name=value` that is not every domain's, and says whether it is its own.
+pub(super) fn parse(line: &str, mut other: impl FnMut(&str, &str) -> Result<bool, String>) -> (Options, Wrong) {
+    let (mut level, mut interrupts) = (None, None);
+    let mut wrong = Wrong::default();
+    for word in line.split_ascii_whitespace() {
+        let result = match word.split_once('=') {
+            Some((name @ "log", value)) => log_level(value).and_then(|value| set(&mut level, name, value)),
+            Some((name @ "interrupts", value)) => {
+                interrupt_kind(value).and_then(|value| set(&mut interrupts, name, value))
+            }
+            Some((name, value)) => other(name, value),
+            None => Ok(false),
+        };
+        match result {
+            Ok(true) => {}
+            Ok(false) => wrong.unknown.push(format!("unknown word \"{}\"", word.escape_debug())),
+            Err(error) => wrong.fatal.push(error),
+        }
+    }
+    let defaults = Options::default();
+    let options =
+        Options { level: level.unwrap_or(defaults.level), interrupts: interrupts.unwrap_or(defaults.interrupts) };
+    (options, wrong)
+}
+
+fn log_level(value: &str) -> Result<LevelFilter, String> {
+    let wrong = |_| format!("\"log={}\": the level is off, error, warn, info, debug or trace", value.escape_debug());
+    value.parse().map_err(wrong)
+}
+
+fn interrupt_kind(value: &str) -> Result<InterruptKind, String> {
+    match value {
+        "msix" => Ok(InterruptKind::MsiX),
+        "msi" => Ok(InterruptKind::Msi),
+        "intx" => Ok(InterruptKind::IntX),
+        _ => Err(format!("\"interrupts={}\": the kind is msix, msi or intx", value.escape_debug())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is taken, how many words nobody knows, and how many are wrong.
+    #[test]
+    fn lines() {
+        let options = |level, interrupts| Options { level, interrupts };
+        let (info, msix) = (LevelFilter::Info, InterruptKind::MsiX);
+        let table = [
+            ("", options(info, msix), 0, 0),
+            (" \t log=DEBUG", options(LevelFilter::Debug, msix), 0, 0),
+            ("log=warn log=warn", options(LevelFilter::Warn, msix), 0, 0),
+            ("log=warn log=error", options(LevelFilter::Warn, msix), 0, 1),
+            ("log=loud interrupts=MSI", options(info, msix), 0, 2),
+            ("interrupts=intx bridge=lan quiet", options(info, InterruptKind::IntX), 1, 0),
+            ("interrupts=msi interrupts= interrupts", options(info, InterruptKind::Msi), 1, 1),
+            ("bridge=no root=/dev/xvda", options(info, msix), 1, 1),
+        ];
+        for (line, expected, unknown, fatal) in table {
+            let bridge = |name: &str, value: &str| match (name, value) {
+                ("bridge", "no") => Err("no".into()),
+                ("bridge", _) => Ok(true),
+                _ => Ok(false),
+            };
+            let (options, wrong) = parse(line, bridge);
+            assert_eq!((options, wrong.unknown.len(), wrong.fatal.len()), (expected, unknown, fatal), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_never_carries_control_characters() {
+        let (_, wrong) = parse("\u{1b}[2J log=\u{7}", |_, _| Ok(false));
+        for text in wrong.fatal.iter().chain(&wrong.unknown) {
+            assert!(!text.contains(char::is_control), "{text:?}");
+        }
+    }
+}

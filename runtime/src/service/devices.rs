@@ -1,0 +1,66 @@
+//! The domain's PCI devices, from pcifront to the service. Safe code only. Floor 2.
+
+use super::Service;
+use crate::pci::{Event, Frontend};
+use crate::signal::Signal;
+use crate::time;
+use alloc::rc::Rc;
+use core::time::Duration;
+use split_driver::xenstore_client::Client;
+
+/// How long the domain's readiness waits for devices that the toolstack announced.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How far it has come.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Set when pciback was told of us. It has much to do then, and all else that is asked of the store waits until it can begin.
+    pub(super) asked_for: Signal,
+    /// Set when what the toolstack passed to the domain at its creation was looked at.
+    pub(super) seen: Signal,
+}
+
+/// Follows pcifront for good.
+pub(super) async fn run<S: Service>(service: Rc<S>, progress: Rc<Progress>) {
+    let frontend = Frontend::new(service.store().clone()).await;
+    progress.asked_for.set();
+    let mut frontend = match frontend {
+        Ok(frontend) => frontend,
+        Err(error) => {
+            log::error!("pcifront: {error:?}; going on without devices");
+            progress.seen.set();
+            return;
+        }
+    };
+    first(&*service, &mut frontend).await;
+    progress.seen.set();
+    loop {
+        let event = frontend.next_event().await;
+        handle(&*service, event).await;
+    }
+}
+
+/// Waits for what the toolstack passed to the domain at its creation.
+async fn first<S: Service>(service: &S, frontend: &mut Frontend<Client>) {
+    if !frontend.is_linked() {
+        log::warn!("no PCI device was passed to this domain (pci=[...])");
+        return;
+    }
+    let Ok(first) = time::timeout(PATIENCE, frontend.next_event()).await else {
+        log::error!("pciback said nothing for {PATIENCE:?}: going on without devices");
+        return;
+    };
+    let mut next = Some(first);
+    while let Some(event) = next {
+        handle(service, event).await;
+        next = frontend.found();
+    }
+}
+
+async fn handle<S: Service>(service: &S, event: Event) {
+    match event {
+        Event::Added(device) => service.device_added(device).await,
+        Event::Removed(address) => service.device_removed(address).await,
+        Event::Failed(error) => log::error!("pcifront: {error:?}"),
+    }
+}

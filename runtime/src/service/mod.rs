@@ -1,0 +1,192 @@
+//! What every driver domain does alike: it connects to the store, follows its PCI devices and its events, answers on the console, says
+//! in the store what it counts, and ends when asked. Safe code only. Floor 2.
+
+pub mod command_line;
+mod devices;
+mod events;
+mod report;
+mod terminal;
+
+pub use command_line::Options;
+pub use events::Wait;
+
+use crate::events::EventSet;
+use crate::memory;
+use crate::pci::{Device, PciAddress};
+use crate::shutdown::{self, Kind, Requests};
+use crate::signal::Signal;
+use crate::{Environment, store, time};
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::future::{Future, pending};
+use core::time::Duration;
+use split_driver::store::{Store, StoreError, Transaction};
+use split_driver::xenstore_client::Client;
+use xen_pv_sys::Port;
+
+/// How long the start has the store to itself: whatever else is asked of it delays the domain's readiness.
+const HEAD_START: Duration = Duration::from_secs(1);
+
+/// A driver domain. Its methods take turns on one vCPU: none keeps a borrow across an `await`.
+pub trait Service: Sized + 'static {
+    /// Its commands on the console, for `help`: a line each.
+    const HELP: &'static str;
+
+    /// What the words of the command line ask for that only this domain knows.
+    type Words: Default;
+
+    /// Obeys a word `name=value`; false where it is none of this domain's.
+    ///
+    /// # Errors
+    /// What is wrong with the value: the domain does not start.
+    fn word(words: &mut Self::Words, name: &str, value: &str) -> Result<bool, String>;
+
+    /// Begins.
+    ///
+    /// # Errors
+    /// Why nothing can be served. The administrator reads it in the log and in `data/error`; the domain waits for its end.
+    fn new(store: Client, options: Options, words: Self::Words) -> Result<Self, String>;
+
+    /// Its store.
+    fn store(&self) -> &Client;
+
+    /// Where the events of its frontends and devices arrive.
+    fn events(&self) -> EventSet;
+
+    /// Set by whoever gave [`round`](Self::round) something to do.
+    fn work(&self) -> &Signal;
+
+    /// A round of the data path: takes the ports whose events arrived, and says what to wait for.
+    fn round(&self, ports: &mut Vec<Port>) -> Wait;
+
+    /// Serves frontends for good. Begins when pciback knows of the domain, which then has much to do.
+    fn serve(self: Rc<Self>) -> impl Future<Output = ()>;
+
+    /// `xl` passed a device to the domain, at its creation or later.
+    fn device_added(&self, device: Device) -> impl Future<Output = ()>;
+
+    /// `xl` takes a device away.
+    fn device_removed(&self, address: PciAddress) -> impl Future<Output = ()>;
+
+    /// All devices of the domain's creation were added: waits until they can be used, and says what it is ready with.
+    fn ready(&self) -> impl Future<Output = String>;
+
+    /// A line for each thing that counts, by a name that may be a node's.
+    fn statistics(&self) -> Vec<(String, String)>;
+
+    /// What it has on loan beside what every domain has, as `name value` pairs with commas.
+    fn resources(&self) -> String;
+
+    /// A command on the console; false where there is no such command.
+    fn command(self: &Rc<Self>, words: &[&str]) -> bool;
+
+    /// Quiets the hardware, for the domain's end.
+    fn stop(&self) -> impl Future<Output = ()>;
+}
+
+/// Runs the service from the first instruction to the end that the toolstack asks for.
+pub async fn run<S: Service>(name: &str, version: &str, environment: Environment) {
+    log::info!(
+        "{name} {version}: {} pages, command line \"{}\"",
+        environment.pages,
+        environment.command_line.escape_debug()
+    );
+    let store = match store::connect() {
+        Ok(store) => store,
+        Err(error) => {
+            log::error!("no xenstore: {error:?}; nothing can be done without it");
+            return;
+        }
+    };
+    let mut words = S::Words::default();
+    let (options, wrong) =
+        command_line::parse(environment.command_line, |name, value| S::word(&mut words, name, value));
+    log::set_max_level(options.level);
+    for word in &wrong.unknown {
+        log::error!("command line: {word}");
+    }
+    let service = if wrong.fatal.is_empty() {
+        S::new(store.clone(), options, words)
+    } else {
+        Err(format!("command line: {}", wrong.fatal.join("; ")))
+    };
+    let kind = match service {
+        Ok(service) => {
+            let service = Rc::new(service);
+            let ready = Rc::new(Signal::new());
+            crate::spawn(start(Rc::clone(&service), Rc::clone(&ready)));
+            // A request from before the watch is not lost.
+            let _late = time::timeout(HEAD_START, ready.wait()).await;
+            let kind = asked_to_end(&store).await;
+            service.stop().await;
+            kind
+        }
+        Err(reason) => {
+            complain(&store, &reason).await;
+            log::error!("not started; correct that and create the domain anew");
+            asked_to_end(&store).await
+        }
+    };
+    log::info!("{kind:?} as asked");
+    shutdown::finish(kind);
+}
+
+/// Starts all tasks, and says when the domain is ready.
+async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>) {
+    let devices = Rc::new(devices::Progress::default());
+    crate::spawn(events::run(Rc::clone(&service)));
+    crate::spawn(devices::run(Rc::clone(&service), Rc::clone(&devices)));
+    devices.asked_for.wait().await;
+    crate::spawn(Rc::clone(&service).serve());
+    crate::spawn(terminal::run(Rc::clone(&service)));
+    devices.seen.wait().await;
+    let what = service.ready().await;
+    let milliseconds = time::now().0 / 1_000_000;
+    log::info!("ready in {milliseconds} ms: {what}");
+    write_node(service.store(), "data/ready", &format!("{milliseconds} ms: {what}")).await;
+    ready.set();
+    crate::spawn(report::run(service));
+}
+
+/// Waits until the toolstack asks for an end.
+async fn asked_to_end(store: &Client) -> Kind {
+    match Requests::new(store.clone()).await {
+        Ok(mut requests) => requests.requested().await,
+        Err(error) => {
+            log::error!("control/shutdown cannot be watched: {error:?}; only xl destroy ends this domain");
+            pending().await
+        }
+    }
+}
+
+/// Puts what is wrong where the administrator looks: the log and `data/error`.
+pub async fn complain(store: &Client, text: &str) {
+    log::error!("{text}");
+    write_node(store, "data/error", text).await;
+}
+
+/// Writes a node of the domain's own; a failure is logged.
+pub async fn write_node(store: &Client, path: &str, value: &str) {
+    match store.write(Transaction::NONE, path, value.as_bytes()).await {
+        Ok(()) | Err(StoreError::Closed) => {}
+        Err(error) => log::warn!("{path} not written: {error:?}"),
+    }
+}
+
+/// What the domain has on loan now, as `name value` pairs: the same before a frontend came and after it went.
+fn resources<S: Service>(service: &S) -> String {
+    let usage = memory::usage();
+    let (requests, watches) = service.store().live();
+    format!(
+        "free-pages {}, heap-pages {}, heap-bytes {}, mapped-pages {}, grants {}, ports {}, {}, store-requests {requests}, watches {watches}",
+        usage.free_frames,
+        usage.heap_frames,
+        usage.heap_bytes,
+        usage.mapped_pages,
+        crate::grants::in_use(),
+        crate::events::bound(),
+        service.resources(),
+    )
+}
