@@ -1,6 +1,7 @@
 //! What a backend asks of the hypervisor. Traits only. Floor 1.
 
 use crate::memory::SharedMemory;
+use alloc::vec::Vec;
 use xen_pv_sys::grant_table::GrantCopy;
 use xen_pv_sys::{DomainId, GrantRef, Port};
 
@@ -48,4 +49,44 @@ pub trait Hypervisor {
     /// `GNTTABOP_copy` of the whole batch in one hypercall (several where Xen asks for it, or a status says "again");
     /// every element's `status` is set on return, also where the hypercall itself failed.
     fn grant_copy(&self, batch: &mut [GrantCopy]);
+}
+
+/// A page of a peer that a device of ours reads, or writes, by DMA. Given back by [`DeviceMapping::unmap_for_device`].
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "it stays mapped until it is given back"]
+pub struct DevicePage {
+    /// Xen's name of the mapping.
+    pub handle: u32,
+    /// Where the device finds its first byte.
+    pub address: u64,
+    /// The device may only read it.
+    pub read_only: bool,
+}
+
+/// An element of a batch of [`DeviceMapping::map_for_device`].
+#[derive(Debug)]
+pub struct DeviceMap {
+    /// What the peer granted.
+    pub reference: GrantRef,
+    /// Whether the device is to read it only.
+    pub read_only: bool,
+    /// Out.
+    pub result: Result<DevicePage, XenError>,
+}
+
+impl DeviceMap {
+    /// An element still to be mapped.
+    pub const fn new(reference: GrantRef, read_only: bool) -> Self {
+        Self { reference, read_only, result: Err(XenError::Exhausted) }
+    }
+}
+
+/// Grants as memory of a device: what the CPU never touches needs no address here. Only where the domain has a device behind an
+/// IOMMU (or there is none) does the device reach such pages.
+pub trait DeviceMapping {
+    /// Maps what `domain` granted (`GNTMAP_device_map` alone), the whole batch in one hypercall; each element's `result` is set on return.
+    fn map_for_device(&self, domain: DomainId, batch: &mut [DeviceMap]);
+
+    /// Unmaps the pages, all in one hypercall. No device may be using one of them.
+    fn unmap_for_device(&self, pages: &mut Vec<DevicePage>);
 }

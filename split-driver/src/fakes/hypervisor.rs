@@ -13,7 +13,7 @@ use xen_pv_sys::{DomainId, GrantRef, Mfn, PAGE_SIZE, Port};
 
 use super::memory::{PAGE_WORDS, Region, copy_bytes, read_bytes, region, write_bytes};
 use crate::atomic::AtomicU32;
-use crate::hypervisor::{EventChannel, Hypervisor, XenError};
+use crate::hypervisor::{DeviceMap, DeviceMapping, DevicePage, EventChannel, Hypervisor, XenError};
 use crate::memory::SharedMemory;
 
 /// `EINVAL`.
@@ -26,6 +26,10 @@ pub enum Violation {
     CopyToForeignFrame(u64),
     /// The device reached for an address that is not memory given to it (any more).
     DeviceAddress(u64),
+    /// The device wrote a page that was mapped for reading.
+    DeviceWrite(u64),
+    /// A page was unmapped that was not mapped.
+    Unmap(u32),
     /// A grant copy had an end that is neither a grant nor local.
     CopyWithoutGrant(DomainId),
 }
@@ -60,6 +64,15 @@ struct DomainState {
 }
 
 #[derive(Debug)]
+struct DeviceGrant {
+    domain: DomainId,
+    reference: GrantRef,
+    region: Region,
+    page: usize,
+    read_only: bool,
+}
+
+#[derive(Debug)]
 struct ChannelState {
     remote: (DomainId, Port),
     masked: bool,
@@ -77,6 +90,9 @@ struct World {
     violations: RefCell<Vec<Violation>>,
     copies: Cell<u64>,
     copy_calls: Cell<u64>,
+    /// Pages mapped for a device, by the frame that the device reaches them at.
+    device_pages: RefCell<BTreeMap<u64, DeviceGrant>>,
+    map_calls: Cell<u64>,
     mapped_pages: Cell<usize>,
     fail_map: Cell<Option<XenError>>,
     fail_bind: Cell<Option<XenError>>,
@@ -133,7 +149,12 @@ impl FakeXen {
         (self.0.copies.get(), self.0.copy_calls.get())
     }
 
-    /// The next mapping fails.
+    /// Calls that mapped or unmapped pages for a device.
+    pub fn device_map_calls(&self) -> u64 {
+        self.0.map_calls.get()
+    }
+
+    /// The next mapping, of a ring or for a device, fails.
     pub fn fail_next_map(&self, error: XenError) {
         self.0.fail_map.set(Some(error));
     }
@@ -164,18 +185,28 @@ impl FakeXen {
         }
     }
 
-    /// The device reads memory at a device address: local pages or DMA memory. False, and noted, where it is neither.
+    /// The device reads memory at a device address: local pages, DMA memory, or pages mapped for it. False, and noted, where it is
+    /// neither.
     pub fn device_read(&self, address: u64, destination: &mut [u8]) -> bool {
-        self.device_access(address, |words, offset| read_bytes(words, offset, destination))
+        self.device_access(address, false, |words, offset| read_bytes(words, offset, destination))
     }
 
-    /// The device writes memory at a device address. False, and noted, where there is no memory of ours.
+    /// The device writes memory at a device address. False, and noted, where there is no memory that it may write.
     pub fn device_write(&self, address: u64, source: &[u8]) -> bool {
-        self.device_access(address, |words, offset| write_bytes(words, offset, source))
+        self.device_access(address, true, |words, offset| write_bytes(words, offset, source))
     }
 
-    fn device_access(&self, address: u64, access: impl FnOnce(&[AtomicU32], usize) -> bool) -> bool {
-        let done = self.local_words(address / PAGE_SIZE as u64).is_some_and(|(region, page)| {
+    fn device_access(&self, address: u64, write: bool, access: impl FnOnce(&[AtomicU32], usize) -> bool) -> bool {
+        let frame = address / PAGE_SIZE as u64;
+        let found = self.local_words(frame).or_else(|| {
+            let pages = self.0.device_pages.borrow();
+            let grant = pages.get(&frame)?;
+            if write && grant.read_only {
+                self.note(Violation::DeviceWrite(address));
+            }
+            (!write || !grant.read_only).then(|| (grant.region.clone(), grant.page))
+        });
+        let done = found.is_some_and(|(region, page)| {
             let offset = page * PAGE_SIZE + (address % PAGE_SIZE as u64) as usize;
             access(&region, offset)
         });
@@ -327,6 +358,56 @@ impl Hypervisor for FakeXen {
                 Ok(()) => 0,
                 Err(status) => status,
             };
+        }
+    }
+}
+
+impl FakeXen {
+    fn map_one(&self, domain: DomainId, element: &DeviceMap) -> Result<DevicePage, XenError> {
+        if let Some(error) = self.0.fail_map.take() {
+            return Err(error);
+        }
+        let mut domains = self.0.domains.borrow_mut();
+        let state = domains.get_mut(&domain).ok_or(XenError::Grant(GNTST_BAD_DOMAIN))?;
+        let grant = state.grants.get_mut(element.reference.0 as usize).ok_or(XenError::Grant(GNTST_BAD_GNTREF))?;
+        let grant = grant.as_mut().filter(|grant| grant.writable || element.read_only);
+        let grant = grant.ok_or(XenError::Grant(GNTST_GENERAL_ERROR))?;
+        grant.maps += 1;
+        // Frames of grants lie in a world of their own, with a hole after each.
+        let frame = self.0.next_frame.get();
+        self.0.next_frame.set(frame + 2);
+        let (reference, read_only) = (element.reference, element.read_only);
+        let mapped = DeviceGrant { domain, reference, region: grant.region.clone(), page: grant.page, read_only };
+        self.0.device_pages.borrow_mut().insert(frame, mapped);
+        self.0.mapped_pages.set(self.0.mapped_pages.get() + 1);
+        Ok(DevicePage { handle: frame as u32, address: frame * PAGE_SIZE as u64, read_only })
+    }
+
+    fn unmap_one(&self, page: &DevicePage) {
+        let Some(mapped) = self.0.device_pages.borrow_mut().remove(&(page.address / PAGE_SIZE as u64)) else {
+            return self.note(Violation::Unmap(page.handle));
+        };
+        self.0.mapped_pages.set(self.0.mapped_pages.get() - 1);
+        if let Some(state) = self.0.domains.borrow_mut().get_mut(&mapped.domain)
+            && let Some(Some(grant)) = state.grants.get_mut(mapped.reference.0 as usize)
+        {
+            grant.maps -= 1;
+        }
+    }
+}
+
+impl DeviceMapping for FakeXen {
+    fn map_for_device(&self, domain: DomainId, batch: &mut [DeviceMap]) {
+        self.0.map_calls.set(self.0.map_calls.get() + 1);
+        for element in batch {
+            element.result = self.map_one(domain, element);
+        }
+    }
+
+    fn unmap_for_device(&self, pages: &mut Vec<DevicePage>) {
+        self.0.map_calls.set(self.0.map_calls.get() + 1);
+        for page in pages.drain(..) {
+            self.unmap_one(&page);
         }
     }
 }

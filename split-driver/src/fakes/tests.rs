@@ -1,8 +1,9 @@
 //! The fakes check what Xen checks. Floor 1.
 
 use super::*;
-use crate::hypervisor::{EventChannel, Hypervisor, XenError};
+use crate::hypervisor::{DeviceMap, DeviceMapping, DevicePage, EventChannel, Hypervisor, XenError};
 use crate::memory::{DmaAllocator, DmaMemory, PageArray, SharedMemory};
+use std::vec;
 use std::vec::Vec;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
 use xen_pv_sys::{DomainId, GrantRef, Mfn, Port};
@@ -102,4 +103,56 @@ fn a_device_sees_its_memory_only() {
     drop(ring);
     assert!(!xen.device_read(address, &mut bytes));
     assert_eq!(xen.take_violations(), [Violation::DeviceAddress(address + 8190), Violation::DeviceAddress(address)]);
+}
+
+#[test]
+fn a_device_sees_pages_mapped_for_it_and_writes_those_it_may() {
+    let xen = FakeXen::new();
+    let guest = xen.domain(DomainId(1));
+    let memory = guest.pages(3);
+    let [writable, readable, ended] =
+        [(0, true), (1, false), (2, true)].map(|(page, writable)| guest.grant(&memory, page, writable));
+    assert!(guest.end_grant(ended));
+    let map = |domain, grants: &[(GrantRef, bool)]| {
+        let mut batch: Vec<_> = grants.iter().map(|(grant, read_only)| DeviceMap::new(*grant, *read_only)).collect();
+        xen.map_for_device(DomainId(domain), &mut batch);
+        batch.into_iter().map(|element| element.result).collect::<Vec<_>>()
+    };
+    let results = map(
+        1,
+        &[(writable, false), (writable, true), (readable, true), (readable, false), (ended, true), (GrantRef(9), true)],
+    );
+    let (mapped, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    let refused: Vec<_> = refused.into_iter().map(Result::unwrap_err).collect();
+    assert_eq!(refused, [-1, -1, -3].map(XenError::Grant));
+    assert_eq!(map(2, &[(writable, true)]), [Err(XenError::Grant(-2))]);
+    xen.fail_next_map(XenError::Grant(-10));
+    assert_eq!(map(1, &[(writable, true)]), [Err(XenError::Grant(-10))]);
+    let mut mapped: Vec<_> = mapped.into_iter().map(Result::unwrap).collect();
+    assert_eq!((guest.mapped(), xen.live().mapped_pages, xen.device_map_calls()), (3, 3, 3));
+    assert!(!guest.end_grant(writable), "mapped");
+
+    let [first, second, third] = [mapped[0].address, mapped[1].address, mapped[2].address];
+    assert!(xen.device_write(first + 5, b"hello"));
+    let mut bytes = [0; 5];
+    assert!(memory.read(5, &mut bytes) && &bytes == b"hello");
+    assert!(xen.device_read(second + 5, &mut bytes) && &bytes == b"hello");
+    assert!(memory.write(4096, b"world") && xen.device_read(third, &mut bytes));
+    assert_eq!(&bytes, b"world");
+    assert_eq!(xen.take_violations(), []);
+    assert!(!xen.device_write(third, b"x"));
+    assert!(!xen.device_read(third + 4096, &mut bytes), "the next page is nobody's");
+    let denied =
+        [Violation::DeviceWrite(third), Violation::DeviceAddress(third), Violation::DeviceAddress(third + 4096)];
+    assert_eq!(xen.take_violations(), denied);
+
+    let again = DeviceMap::new(writable, false).result;
+    assert_eq!(again, Err(XenError::Exhausted), "nothing before it is mapped");
+    let handle = mapped[0].handle;
+    xen.unmap_for_device(&mut mapped);
+    assert!(mapped.is_empty());
+    assert_eq!((guest.mapped(), xen.live()), (0, Live::default()));
+    assert!(!xen.device_read(first, &mut bytes));
+    xen.unmap_for_device(&mut vec![DevicePage { handle, address: first, read_only: false }]);
+    assert_eq!(xen.take_violations(), [Violation::DeviceAddress(first), Violation::Unmap(handle)]);
 }

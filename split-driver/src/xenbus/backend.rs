@@ -6,11 +6,12 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::fmt::{self, Display};
+use core::future::{Future, ready};
 use core::task::{Context, Poll, Waker};
 
 use xen_pv_sys::io::xenbus::XenbusState;
 
-use super::{DeviceId, Nodes};
+use super::{DeviceId, Directory, Nodes};
 use crate::time::Duration;
 
 /// A kind of device. All methods are synchronous: the bus reads the nodes that they need before, and writes what they return after.
@@ -30,6 +31,12 @@ pub trait Backend {
     /// those in sub-directories (`queue-0/tx-ring-ref`).
     fn frontend_nodes(&self) -> &[&str];
 
+    /// Further nodes of the frontend directory, which those read already lead to (one of each ring page, where it says how many).
+    fn further_frontend_nodes(&self, frontend: &Directory) -> Vec<String> {
+        let _ = frontend;
+        Vec::new()
+    }
+
     /// Those of the frontend's nodes that may change while it is connected; a change calls [`changed`](Self::changed).
     fn watched_frontend_nodes(&self) -> &[&str] {
         &[]
@@ -41,13 +48,20 @@ pub trait Backend {
         matches!(frontend, XenbusState::Initialised | XenbusState::Connected)
     }
 
+    /// Makes ready what [`probe`](Self::probe) looks at, and may take its time (a device that is still starting, volumes to be looked
+    /// for). Other devices are served meanwhile. Dropped half-way where the device is removed.
+    fn prepare(&self, id: DeviceId, nodes: &Nodes) -> impl Future<Output = ()> {
+        let _ = (id, nodes);
+        ready(())
+    }
+
     /// What a device offers: nodes for its backend directory. `nodes.frontend` is empty still.
     ///
     /// # Errors
     /// Why this device cannot be.
     fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, Self::Error>;
 
-    /// Takes the frontend's rings up.
+    /// Takes the frontend's rings up. What it [writes](DeviceHandle::write_node) goes into the store together with `Connected`.
     ///
     /// # Errors
     /// What is wrong with what the frontend says.
@@ -62,9 +76,17 @@ pub trait Backend {
         Ok(())
     }
 
-    /// Gives rings and channels back; nothing of the frontend's may be in use afterwards.
+    /// Gives rings and channels back; nothing of the frontend's may be in use afterwards, or, where a device of ours still works on its
+    /// memory, once [`settled`](Self::settled) says so.
     fn disconnect(&self, device: Self::Device) {
         drop(device);
+    }
+
+    /// Waits until nothing of a disconnected frontend's is in use any more. The frontend is told `Closed`, and the device found anew, only
+    /// then; also called for one that was probed and never connected.
+    fn settled(&self, id: DeviceId) -> impl Future<Output = ()> {
+        let _ = id;
+        ready(())
     }
 }
 

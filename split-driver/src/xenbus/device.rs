@@ -1,5 +1,6 @@
 //! One device's life on the bus, from its directory's appearance to its disappearance. Pure over the store's trait. Floor 1.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
@@ -76,6 +77,11 @@ fn state(value: Option<&[u8]>) -> XenbusState {
     value.and_then(parse).map_or(XenbusState::Unknown, XenbusState::from_number)
 }
 
+/// Nodes to be written, as [`Session::publish`] takes them.
+fn entries(writes: &BTreeMap<String, String>) -> Vec<(&str, Option<&str>)> {
+    writes.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect()
+}
+
 /// Whether a `state` node's value is one that the header knows.
 fn is_state(value: &[u8]) -> bool {
     let known = |number| number == 0 || XenbusState::from_number(number) != XenbusState::Unknown;
@@ -104,6 +110,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     pub(super) async fn run(mut self) {
         let end = self.live().await;
         self.disconnect();
+        self.bus.backend.settled(self.id).await;
         self.frontend = None;
         if end == End::Gone {
             self.forget_error().await;
@@ -158,9 +165,13 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             }
             Step::Finish => {
                 self.disconnect();
+                self.bus.backend.settled(self.id).await;
                 self.enter(Phase::Closed).await
             }
-            Step::Remove if self.state != XenbusState::Closed => self.enter(Phase::Closed).await,
+            Step::Remove if self.state != XenbusState::Closed => {
+                self.bus.backend.settled(self.id).await;
+                self.enter(Phase::Closed).await
+            }
             Step::Remove => self.remove().await,
         }
     }
@@ -177,9 +188,8 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         }
         let writes = self.mailbox.take_writes();
         if !writes.is_empty() {
-            let writes: Vec<_> = writes.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect();
             // Overtaken, they are lost with the connection they belong to, or its end is near.
-            self.publish(expected, &writes).await?;
+            self.publish(expected, &entries(&writes)).await?;
             return Ok(());
         }
         self.wait().await;
@@ -342,8 +352,11 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         let frontend = async {
             match (&self.frontend, with_frontend) {
                 (Some(frontend), true) => {
-                    let names = self.bus.backend.frontend_nodes();
-                    self.directory(&frontend.path, names).await
+                    let backend = &self.bus.backend;
+                    let mut nodes = self.directory(&frontend.path, backend.frontend_nodes()).await?;
+                    let further = backend.further_frontend_nodes(&nodes);
+                    nodes.0.extend(self.directory(&frontend.path, &further).await?.0);
+                    Ok::<_, StoreError>(nodes)
                 }
                 _ => Ok(Directory::default()),
             }
@@ -352,18 +365,39 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         Ok(Nodes { frontend: frontend?, backend: backend? })
     }
 
-    async fn directory(&self, path: &str, names: &[&str]) -> Result<Directory, StoreError> {
+    async fn directory<N: AsRef<str>>(&self, path: &str, names: &[N]) -> Result<Directory, StoreError> {
         let store = &self.bus.store;
         let reads = names.iter().map(|name| async move {
+            let name = name.as_ref();
             let value = store.read_optional(Transaction::NONE, &format!("{path}/{name}")).await?;
-            Ok(value.map(|value| (*name, value)))
+            Ok(value.map(|value| (name, value)))
         });
         let values: Result<Vec<_>, StoreError> = join_all(reads).await.into_iter().collect();
         Ok(values?.into_iter().flatten().collect())
     }
 
+    /// Has the kind make itself ready. False where the device shall not be after all, which is not to wait for that.
+    async fn prepare(&mut self, nodes: &Nodes) -> Result<bool, End> {
+        let bus = self.bus;
+        let mut ready = pin!(bus.backend.prepare(self.id, nodes));
+        loop {
+            if let Either::Left(((), _)) = select(ready.as_mut(), pin!(self.wait())).await {
+                return Ok(true);
+            }
+            let seen = self.look().await?;
+            if seen.removing || seen.refused {
+                return Ok(false);
+            }
+        }
+    }
+
     async fn announce(&mut self) -> Result<(), End> {
+        // Where the device was removed and made again behind our back, its last connection may not be over.
+        self.bus.backend.settled(self.id).await;
         let nodes = self.nodes(false).await?;
+        if !self.prepare(&nodes).await? {
+            return Ok(());
+        }
         let offer = match self.bus.backend.probe(self.id, &nodes) {
             Ok(offer) => offer,
             Err(error) => {
@@ -397,7 +431,8 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         }
         self.mailbox.take_nodes_changed();
         self.phase = Phase::Connected;
-        self.publish(XenbusState::Connected, &[]).await?;
+        let writes = self.mailbox.take_writes();
+        self.publish(XenbusState::Connected, &entries(&writes)).await?;
         log::debug!("{self}: connected");
         Ok(())
     }

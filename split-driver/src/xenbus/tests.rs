@@ -5,6 +5,8 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::future::poll_fn;
+use core::task::{Poll, Waker};
 
 use proptest::prelude::*;
 use xen_pv_sys::io::xenbus::XenbusState;
@@ -12,6 +14,7 @@ use xen_pv_sys::io::xenbus::XenbusState;
 use super::bus::{Subject, subject};
 use super::*;
 use crate::fakes::{FakeClock, FakeConnection, FakeStore, Tasks};
+use crate::store::{Store, Watch};
 use crate::time::Duration;
 
 const US: DomainId = DomainId(5);
@@ -23,6 +26,52 @@ struct Kind {
     connected: Cell<usize>,
     changes: RefCell<Vec<String>>,
     handles: RefCell<BTreeMap<DeviceId, DeviceHandle>>,
+    /// Devices are not made ready while this is set; who waits.
+    unready: Cell<bool>,
+    preparing: Cell<usize>,
+    /// How often one was made ready.
+    prepared: Cell<usize>,
+    /// A disconnected frontend's memory is in use still while this is set.
+    unsettled: Cell<bool>,
+    wakers: RefCell<Vec<Waker>>,
+    /// The further nodes that the last connection read.
+    further: RefCell<Vec<Option<String>>>,
+}
+
+impl Kind {
+    /// Waits while `flag` is set.
+    async fn wait_while(&self, flag: &Cell<bool>) {
+        poll_fn(|context| {
+            if !flag.get() {
+                return Poll::Ready(());
+            }
+            self.wakers.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn wake(&self) {
+        for waker in self.wakers.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Counts those who are within.
+struct Within<'a>(&'a Cell<usize>);
+
+impl<'a> Within<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Within<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Backend for Rc<Kind> {
@@ -41,8 +90,24 @@ impl Backend for Rc<Kind> {
         &["ring-ref", "request-multicast-control"]
     }
 
+    fn further_frontend_nodes(&self, frontend: &Directory) -> Vec<String> {
+        let count = frontend.optional::<u32>("ring-ref").ok().flatten().filter(|count| *count > 100);
+        (100..count.unwrap_or(0)).map(|page| format!("queue-0/ring-ref{page}")).collect()
+    }
+
     fn watched_frontend_nodes(&self) -> &[&str] {
         &["request-multicast-control"]
+    }
+
+    async fn prepare(&self, _: DeviceId, nodes: &Nodes) {
+        assert!(nodes.backend.get("frontend").is_none(), "what was not asked for");
+        let _within = Within::new(&self.preparing);
+        self.wait_while(&self.unready).await;
+        self.prepared.set(self.prepared.get() + 1);
+    }
+
+    async fn settled(&self, _: DeviceId) {
+        self.wait_while(&self.unsettled).await;
     }
 
     fn connects(&self, frontend: XenbusState) -> bool {
@@ -59,6 +124,10 @@ impl Backend for Rc<Kind> {
         self.live.set(self.live.get() + 1);
         self.connected.set(self.connected.get() + 1);
         self.handles.borrow_mut().insert(handle.id(), handle.clone());
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into();
+        *self.further.borrow_mut() =
+            ["queue-0/ring-ref100", "queue-0/ring-ref101"].map(|name| nodes.frontend.get(name).map(text)).into();
+        handle.write_node("sectors", self.connected.get());
         Ok(())
     }
 
@@ -580,6 +649,147 @@ fn a_bus_that_is_dropped_gives_all_back() {
     host.tasks = Tasks::new();
     assert_eq!(host.kind.live.get(), 0);
     assert_eq!(host.store.watches(US), 0);
+}
+
+/// A device waits for what it needs; its neighbours do not, and who takes it back need not wait either.
+#[test]
+fn a_device_that_is_not_ready_yet() {
+    let mut host = Host::new();
+    host.attach(4, 0);
+    host.kind.unready.set(true);
+    host.attach(3, 0);
+    host.attach(3, 1);
+    assert_eq!((host.state(3, 0), host.state(3, 1), host.kind.preparing.get()), (Some(1), Some(1), 2));
+    host.connect(4, 0);
+    assert_eq!(host.state(4, 0), Some(4));
+    // A frontend that does not wait for us is of no use, and does no harm.
+    host.frontend(3, 0, "state", "3");
+    assert_eq!((host.state(3, 0), host.kind.preparing.get()), (Some(1), 2));
+    host.detach(3, 1, true);
+    assert_eq!((host.state(3, 1), host.kind.preparing.get()), (Some(6), 1));
+    host.advance(500);
+    assert_eq!(host.state(3, 1), None);
+    host.kind.unready.set(false);
+    host.kind.wake();
+    host.settle();
+    assert_eq!((host.state(3, 0), host.kind.prepared.get()), (Some(2), 2));
+    host.connect(3, 0);
+    assert_eq!(host.state(3, 0), Some(4));
+
+    // Also one whose directory goes meanwhile.
+    host.kind.unready.set(true);
+    host.attach(3, 1);
+    host.store.delete(&be_path(3, 1));
+    host.settle();
+    assert_eq!((host.kind.preparing.get(), host.bus.device_count()), (0, 2));
+    for frontend in [3, 4] {
+        host.detach(frontend, 0, true);
+    }
+    host.advance(2500);
+    host.assert_clean();
+}
+
+/// No way leads past it: not to `Closed`, not to a new connection, not to the directory's end.
+#[test]
+fn a_connection_is_over_when_its_memory_is_free() {
+    let unsettled = |host: &Host, unsettled| {
+        host.kind.unsettled.set(unsettled);
+        host.kind.wake();
+    };
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.connect(3, 0);
+    unsettled(&host, true);
+    host.frontend(3, 0, "state", "5");
+    assert_eq!((host.state(3, 0), host.kind.live.get()), (Some(5), 0));
+    host.frontend(3, 0, "state", "6");
+    assert_eq!(host.state(3, 0), Some(5));
+    unsettled(&host, false);
+    host.settle();
+    assert_eq!(host.state(3, 0), Some(6));
+
+    // It begins anew without a word.
+    host.frontend(3, 0, "state", "1");
+    host.connect(3, 0);
+    assert_eq!((host.state(3, 0), host.kind.connected.get()), (Some(4), 2));
+    unsettled(&host, true);
+    host.frontend(3, 0, "state", "1");
+    assert_eq!(host.state(3, 0), Some(5));
+    unsettled(&host, false);
+    host.settle();
+    assert_eq!(host.state(3, 0), Some(2));
+
+    // Its directory is made anew.
+    host.connect(3, 0);
+    unsettled(&host, true);
+    host.store.delete(&be_path(3, 0));
+    host.store.delete(&fe_path(3, 0));
+    host.attach(3, 0);
+    assert_eq!((host.state(3, 0), host.kind.live.get()), (Some(1), 0));
+    unsettled(&host, false);
+    host.settle();
+    assert_eq!(host.state(3, 0), Some(2));
+
+    // The guest is destroyed.
+    host.connect(3, 0);
+    unsettled(&host, true);
+    host.detach(3, 0, true);
+    assert_eq!((host.state(3, 0), host.kind.live.get()), (Some(5), 0));
+    unsettled(&host, false);
+    host.settle();
+    assert_eq!(host.state(3, 0), Some(6));
+    host.advance(2500);
+    host.assert_clean();
+
+    // All is gone at once.
+    host.attach(3, 0);
+    host.connect(3, 0);
+    unsettled(&host, true);
+    host.store.delete(&be_path(3, 0));
+    host.settle();
+    assert_eq!((host.kind.live.get(), host.bus.device_count()), (0, 1));
+    unsettled(&host, false);
+    host.settle();
+    host.assert_clean();
+}
+
+/// Whoever sees `Connected` sees what was written by the connection, and later writes are told by another `Connected`.
+#[test]
+fn what_a_connection_writes_comes_with_connected() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.frontend(3, 0, "ring-ref", "102");
+    host.frontend(3, 0, "queue-0/ring-ref100", "a");
+    host.frontend(3, 0, "queue-0/ring-ref101", "b");
+    host.frontend(3, 0, "queue-0/ring-ref102", "c");
+    host.store.put(&format!("{}/state", fe_path(3, 0)), "4", &[]);
+    while host.state(3, 0) == Some(2) {
+        assert_eq!(host.backend(3, 0, "sectors"), None);
+        assert!(host.tasks.step() > 0, "it connects");
+    }
+    assert_eq!(host.state(3, 0), Some(4));
+    assert_eq!(host.backend(3, 0, "sectors").as_deref(), Some("1"));
+    assert_eq!(*host.kind.further.borrow(), [Some("a".to_string()), Some("b".to_string())]);
+
+    host.settle();
+    let id = DeviceId { frontend: DomainId(3), handle: 0 };
+    let handle = host.kind.handles.borrow()[&id].clone();
+    let guest = host.store.connection(DomainId(3));
+    let seen = Rc::new(Cell::new(0));
+    let count = seen.clone();
+    host.tasks.spawn(async move {
+        let mut watch = guest.watch(&format!("{}/state", be_path(3, 0))).await.expect("readable");
+        loop {
+            watch.next().await;
+            count.set(count.get() + 1);
+        }
+    });
+    host.settle();
+    assert_eq!(seen.get(), 1, "a new watch's own event");
+    handle.write_node("sectors", 77);
+    host.settle();
+    assert_eq!((seen.get(), host.backend(3, 0, "sectors").as_deref()), (2, Some("77")));
+    assert_eq!(host.state(3, 0), Some(4));
 }
 
 proptest! {
