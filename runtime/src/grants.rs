@@ -7,7 +7,7 @@ use crate::memory::{self, Area, Page};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
-use split_driver::hypervisor::XenError;
+use split_driver::hypervisor::{DeviceMap, DevicePage, XenError};
 use split_driver::memory::SharedMemory;
 use xen_pv_sys::grant_table::{
     CopyEnd, GNTST_BAD_PAGE, GNTST_EAGAIN, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF,
@@ -197,6 +197,67 @@ pub fn map(domain: DomainId, references: &[GrantRef]) -> Result<GrantMapping, Xe
     }
     handles.extend(operations.iter().map(|operation| operation.handle));
     Ok(GrantMapping { area: Some(area), handles })
+}
+
+/// Elements of one hypercall that maps or unmaps for a device: what fits on the stack.
+const DEVICE_BATCH: usize = 64;
+
+/// Maps pages that `domain` granted for a device alone: they get no address here. One hypercall for [`DEVICE_BATCH`] of them.
+pub fn map_for_device(domain: DomainId, batch: &mut [DeviceMap]) {
+    let empty = MapGrantRef {
+        host_addr: 0,
+        flags: 0,
+        reference: GrantRef(0),
+        domain,
+        status: GNTST_GENERAL_ERROR,
+        handle: 0,
+        dev_bus_addr: 0,
+    };
+    for batch in batch.chunks_mut(DEVICE_BATCH) {
+        let mut operations = [empty; DEVICE_BATCH];
+        for (operation, element) in operations.iter_mut().zip(&*batch) {
+            let read_only = if element.read_only { MapFlags::READONLY } else { MapFlags::empty() };
+            operation.flags = (MapFlags::DEVICE_MAP | read_only).bits();
+            operation.reference = element.reference;
+        }
+        let operations = operations.get_mut(..batch.len()).unwrap_or(&mut []);
+        // SAFETY: an array of the operation's struct; nothing is mapped where the CPU could see it.
+        unsafe { operate(GNTTABOP_MAP_GRANT_REF, operations) };
+        for (operation, element) in operations.iter_mut().zip(batch) {
+            for _ in 0..TRIES {
+                if operation.status != GNTST_EAGAIN {
+                    break;
+                }
+                hypercall::yield_cpu();
+                // SAFETY: as above.
+                unsafe { operate(GNTTABOP_MAP_GRANT_REF, core::slice::from_mut(operation)) };
+            }
+            let &mut MapGrantRef { handle, dev_bus_addr: address, status, .. } = operation;
+            element.result = match status {
+                GNTST_OKAY => Ok(DevicePage { handle, address, read_only: element.read_only }),
+                status => Err(XenError::Grant(status)),
+            };
+        }
+    }
+}
+
+/// Unmaps what [`map_for_device`] mapped.
+pub fn unmap_for_device(pages: &mut Vec<DevicePage>) {
+    let empty = UnmapGrantRef { host_addr: 0, dev_bus_addr: 0, handle: 0, status: GNTST_GENERAL_ERROR, padding: 0 };
+    for batch in pages.chunks(DEVICE_BATCH) {
+        let mut operations = [empty; DEVICE_BATCH];
+        for (operation, page) in operations.iter_mut().zip(batch) {
+            operation.dev_bus_addr = page.address;
+            operation.handle = page.handle;
+        }
+        let operations = operations.get_mut(..batch.len()).unwrap_or(&mut []);
+        // SAFETY: an array of the operation's struct; by the caller no device uses the pages, and the CPU never did.
+        unsafe { operate(GNTTABOP_UNMAP_GRANT_REF, operations) };
+        for failed in operations.iter().filter(|operation| operation.status != GNTST_OKAY) {
+            log::error!("a grant stays mapped for a device: status {}", failed.status);
+        }
+    }
+    pages.clear();
 }
 
 /// `GNTTABOP_copy` of the batch in one hypercall; elements whose status asks for it are tried again. A local end must be a frame of a

@@ -2,7 +2,8 @@
 
 use crate::events::{self, Channel, EventSet};
 use crate::grants::{self, GrantMapping};
-use split_driver::hypervisor::{Hypervisor, XenError};
+use alloc::vec::Vec;
+use split_driver::hypervisor::{DeviceMap, DeviceMapping, DevicePage, Hypervisor, XenError};
 use xen_pv_sys::grant_table::GrantCopy;
 use xen_pv_sys::{DomainId, GrantRef, Port};
 
@@ -39,5 +40,15 @@ impl Hypervisor for Xen {
 
     fn grant_copy(&self, batch: &mut [GrantCopy]) {
         grants::copy(batch);
+    }
+}
+
+impl DeviceMapping for Xen {
+    fn map_for_device(&self, domain: DomainId, batch: &mut [DeviceMap]) {
+        grants::map_for_device(domain, batch);
+    }
+
+    fn unmap_for_device(&self, pages: &mut Vec<DevicePage>) {
+        grants::unmap_for_device(pages);
     }
 }
