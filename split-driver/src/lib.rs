@@ -14,6 +14,7 @@ pub mod hypervisor;
 pub mod memory;
 pub mod ring;
 pub mod store;
+pub mod throttle;
 pub mod time;
 pub mod xenbus;
 pub mod xenstore_client;

@@ -19,7 +19,6 @@ mod round;
 mod route;
 #[cfg(test)]
 mod tests;
-pub mod throttle;
 mod wire;
 
 use crate::credit::{Credit, Rate};

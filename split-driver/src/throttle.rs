@@ -1,6 +1,6 @@
-//! When an event channel whose events bring no work is let through again. Pure. Floor 3.
+//! When an event channel whose events bring no work is let through again. Pure. Floor 1.
 
-use split_driver::time::{Duration, Instant};
+use crate::time::{Duration, Instant};
 
 /// Events without work that are taken as chance: the work may have been found before its event was.
 const PARDONED: u32 = 4;
