@@ -5,5 +5,8 @@
 extern crate alloc;
 
 pub mod blkback;
+pub mod datapath;
 pub mod disk;
+#[cfg(any(test, feature = "fakes"))]
+pub mod fakes;
 pub mod volume;
