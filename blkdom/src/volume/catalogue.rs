@@ -40,6 +40,8 @@ pub enum Unusable {
     Kind(String),
     /// It is a part of another logical volume.
     PartOf(String),
+    /// Snapshots are kept of it, which writing to it must feed.
+    HasSnapshots,
     /// It is none that is meant to be used by itself.
     Hidden,
     /// Some of it is on a physical volume that is not there.
@@ -69,6 +71,7 @@ impl fmt::Display for Unusable {
                 )
             }
             Self::PartOf(name) => write!(formatter, "it is a part of {}", Printable(name)),
+            Self::HasSnapshots => formatter.write_str("it has snapshots, which are not supported"),
             Self::Hidden => formatter.write_str("it is an internal volume of LVM"),
             Self::Lacks(name) => write!(formatter, "a part of it is on {}, which is not there", Printable(name)),
             Self::SharesExtents(name) => write!(formatter, "it has extents in common with {}", Printable(name)),

@@ -2,5 +2,7 @@
 
 mod arithmetic;
 mod images;
+mod lvm;
+mod lvm_builder;
 mod names;
 mod tables;
