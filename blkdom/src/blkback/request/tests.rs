@@ -90,13 +90,15 @@ fn indirect_requests_answer_with_the_operation_within() {
     }
 }
 
-/// What is refused, with what it is answered with.
+/// The slot's first bytes and segments; the operation, the reason and the status of what is answered.
+type Refused<'a> = ([u8; 4], &'a [blkif::RequestSegment], u8, Refusal, i16);
+
 #[test]
 fn refusals() {
     let count = |segments| Refusal::SegmentCount { segments };
     let bounds = |first, last| Refusal::SegmentBounds { first, last };
     let good = segment(1, 0, 7);
-    let cases: &[([u8; 4], &[blkif::RequestSegment], u8, Refusal, i16)] = &[
+    let cases: &[Refused<'_>] = &[
         ([0, 0, 0, 0], &[good], 0, count(0), -1),
         ([1, 0, 0, 0], &[good], 1, count(0), -1),
         ([0, 12, 0, 0], &[good; 11], 0, count(12), -1),

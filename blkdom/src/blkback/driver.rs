@@ -1,0 +1,335 @@
+//! blkback as xenbus sees it: what a vbd offers, who may have which volume, and the way to and from the data path. Floor 3.
+//!
+//! ```text
+//! prepare: disks are up, volumes looked for   probe: name -> volume, claim   connect: rings -> data path
+//!                                               │                              disconnect: no more requests
+//!                                               └── until ─────────────────── settled: no command in flight, claim given back
+//! ```
+
+use super::config::{
+    BACKEND_NODES, ConfigError, FRONTEND_NODES, Frontend, Identity, VbdConfig, frontend, further_nodes, identity,
+    offers, properties,
+};
+use super::violation::AttachError;
+use crate::datapath::{DataPath, VbdId};
+use crate::disk::Geometry;
+use crate::volume::{Claim, ClaimError, Claims, NameError, Resolved};
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt;
+use core::future::poll_fn;
+use core::task::{Poll, Waker};
+use split_driver::hypervisor::{DeviceMapping, Hypervisor};
+use split_driver::xenbus::{Backend, DeviceHandle, DeviceId, Directory, Nodes};
+
+/// What there is to be served.
+#[expect(async_fn_in_trait, reason = "one thread: no future needs to be Send")]
+pub trait Inventory {
+    /// Waits until the disks that the domain began with are up, or given up, and were looked at.
+    async fn ready(&self);
+    /// Looks at the disks for volumes again.
+    async fn rescan(&self);
+    /// What a target means now.
+    ///
+    /// # Errors
+    /// Why nothing, with what there is.
+    fn resolve(&self, target: &str) -> Result<Resolved, NameError>;
+    /// Who has what.
+    fn claims(&self) -> &Claims;
+}
+
+/// Why a vbd is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VbdError {
+    /// Its nodes make no vbd.
+    Config(ConfigError),
+    /// Its target names nothing that can be had.
+    Name(NameError),
+    /// Somebody else has its volume.
+    Claim(ClaimError),
+    /// It shall be written, and cannot be.
+    ReadOnly(String),
+    /// It is to be connected and was not probed: a fault of ours.
+    Unprobed,
+    /// Its rings or channels could not be had.
+    Attach(AttachError),
+}
+
+impl From<ConfigError> for VbdError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<NameError> for VbdError {
+    fn from(error: NameError) -> Self {
+        Self::Name(error)
+    }
+}
+
+impl From<ClaimError> for VbdError {
+    fn from(error: ClaimError) -> Self {
+        Self::Claim(error)
+    }
+}
+
+impl From<AttachError> for VbdError {
+    fn from(error: AttachError) -> Self {
+        Self::Attach(error)
+    }
+}
+
+impl fmt::Display for VbdError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(formatter),
+            Self::Name(error) => error.fmt(formatter),
+            Self::Claim(error) => error.fmt(formatter),
+            Self::ReadOnly(name) => write!(formatter, "{name} cannot be written; say access=ro"),
+            Self::Unprobed => write!(formatter, "no volume was claimed"),
+            Self::Attach(error) => error.fmt(formatter),
+        }
+    }
+}
+
+/// A vbd from probe on until it is settled.
+struct Served {
+    identity: Identity,
+    volume: Resolved,
+    claim: Claim,
+    /// While its frontend is connected.
+    connected: Option<(VbdId, DeviceHandle)>,
+}
+
+impl Served {
+    fn read_only(&self) -> bool {
+        !self.claim.access().writes()
+    }
+
+    /// What the frontend is offered of what the volume can do.
+    fn geometry(&self) -> Geometry {
+        let geometry = self.volume.geometry;
+        let discards = self.identity.discard && !self.read_only();
+        Geometry { discard: geometry.discard.filter(|_| discards), sectors: self.volume.volume.sectors(), ..geometry }
+    }
+}
+
+/// The vbds of one data path. Hand a clone to `xenbus::Bus::new`, keep one to [`report`](Self::report) after each round and to tell of
+/// other [volumes](Self::handle_rescan).
+pub struct Blkback<H: Hypervisor + DeviceMapping, I> {
+    path: Rc<RefCell<DataPath<H>>>,
+    inventory: Rc<I>,
+    served: Rc<RefCell<BTreeMap<DeviceId, Served>>>,
+    /// Those who wait for a vbd to be settled.
+    unsettled: Rc<RefCell<Vec<(DeviceId, Waker)>>>,
+    /// Called where the data path has something new to do.
+    wake: Rc<dyn Fn()>,
+}
+
+impl<H: Hypervisor + DeviceMapping, I> Clone for Blkback<H, I> {
+    fn clone(&self) -> Self {
+        Self {
+            path: Rc::clone(&self.path),
+            inventory: Rc::clone(&self.inventory),
+            served: Rc::clone(&self.served),
+            unsettled: Rc::clone(&self.unsettled),
+            wake: Rc::clone(&self.wake),
+        }
+    }
+}
+
+impl<H: Hypervisor + DeviceMapping, I: Inventory> Blkback<H, I> {
+    /// The vbds of `path`; `wake` has it polled soon.
+    pub fn new(path: Rc<RefCell<DataPath<H>>>, inventory: Rc<I>, wake: Rc<dyn Fn()>) -> Self {
+        Self { path, inventory, served: Rc::default(), unsettled: Rc::default(), wake }
+    }
+
+    /// Tells the bus what the last rounds brought: vbds that broke the protocol, and those that nothing works on any more. Costs next to
+    /// nothing where there is nothing to tell.
+    pub fn report(&self) {
+        loop {
+            // The borrow must not outlive this line: `fail` wakes the bus.
+            let failure = self.path.borrow_mut().poll_failed();
+            let Some((id, violation)) = failure else {
+                break;
+            };
+            for served in self.served.borrow().values() {
+                if let Some((connected, handle)) = &served.connected
+                    && *connected == id
+                {
+                    // The bus says why, in the log and in the device's nodes.
+                    handle.fail(violation);
+                }
+            }
+        }
+        if !self.unsettled.borrow().is_empty() {
+            let path = self.path.borrow();
+            self.unsettled.borrow_mut().retain(|(id, waker)| {
+                let settled = path.is_settled(*id);
+                if settled {
+                    waker.wake_by_ref();
+                }
+                !settled
+            });
+        }
+    }
+
+    /// The volumes were looked for again: those that have another size now are told so, while their guests go on.
+    pub fn handle_rescan(&self) {
+        for (id, served) in self.served.borrow_mut().iter_mut() {
+            let Ok(found) = self.inventory.resolve(&served.identity.target) else {
+                // Its disk is gone. Requests fail, and the volume is there again if the disk is.
+                continue;
+            };
+            if found.volume == served.volume.volume {
+                continue;
+            }
+            if let Err(error) = served.claim.update(&found) {
+                log::warn!("vbd {id}: keeps its old size: {error}");
+                continue;
+            }
+            let (old, new) = (served.volume.volume.sectors(), found.volume.sectors());
+            log::info!("vbd {id}: {} has {new} sectors now, {old} before", found.name);
+            if let Some((connected, handle)) = &served.connected {
+                self.path.borrow_mut().resize(*connected, found.volume.clone());
+                handle.write_node("sectors", new);
+            }
+            served.volume = found;
+        }
+    }
+
+    /// The vbds that are connected, with their names on the data path.
+    pub fn vbds(&self) -> Vec<(DeviceId, VbdId)> {
+        let served = self.served.borrow();
+        served.iter().filter_map(|(id, served)| Some((*id, served.connected.as_ref()?.0))).collect()
+    }
+
+    /// Vbds that are connected.
+    pub fn connected(&self) -> usize {
+        self.served.borrow().values().filter(|served| served.connected.is_some()).count()
+    }
+
+    /// Vbds that have a volume, and its name: connected or not.
+    pub fn volumes(&self) -> Vec<(DeviceId, String)> {
+        self.served.borrow().iter().map(|(id, served)| (*id, served.volume.name.clone())).collect()
+    }
+}
+
+impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
+    type Device = DeviceId;
+    type Error = VbdError;
+
+    fn kind(&self) -> &'static str {
+        "vbd"
+    }
+
+    fn backend_nodes(&self) -> &[&str] {
+        BACKEND_NODES
+    }
+
+    fn frontend_nodes(&self) -> &[&str] {
+        FRONTEND_NODES
+    }
+
+    fn further_frontend_nodes(&self, frontend: &Directory) -> Vec<String> {
+        further_nodes(frontend)
+    }
+
+    async fn prepare(&self, id: DeviceId, nodes: &Nodes) {
+        self.inventory.ready().await;
+        let Ok(identity) = identity(id, &nodes.backend) else {
+            return;
+        };
+        // What is there and cannot be had may be mended by now, as well.
+        let found = self.inventory.resolve(&identity.target);
+        if found.is_err_and(|error| !matches!(error, NameError::Target(_))) {
+            self.inventory.rescan().await;
+        }
+    }
+
+    /// Here, not when it connects: whoever attaches a disk shall see at once that it cannot be.
+    fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, VbdError> {
+        let mut vbds = self.served.borrow_mut();
+        // Its own old claim does not stand in its way.
+        drop(vbds.remove(&id));
+        let identity = identity(id, &nodes.backend)?;
+        let volume = self.inventory.resolve(&identity.target)?;
+        let access = identity.access(volume.shared);
+        if access.writes() && volume.geometry.read_only {
+            return Err(VbdError::ReadOnly(volume.name));
+        }
+        let claim = self.inventory.claims().claim(identity.holder(id), &volume, access)?;
+        vbds.insert(id, Served { identity, volume, claim, connected: None });
+        Ok(offers())
+    }
+
+    fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<DeviceId, VbdError> {
+        let id = handle.id();
+        let Frontend { abi, persistent, queues } = frontend(&nodes.frontend)?;
+        let mut vbds = self.served.borrow_mut();
+        let served = vbds.get_mut(&id).ok_or(VbdError::Unprobed)?;
+        let (geometry, read_only) = (served.geometry(), served.read_only());
+        log::info!(
+            "vbd {id}: connected to {}{}, {abi:?}, {} queue(s) of {} page(s){}",
+            served.volume.name,
+            if read_only { " for reading" } else { "" },
+            queues.len(),
+            queues.first().map_or(0, |queue| queue.ring.len()),
+            if persistent { ", persistent grants" } else { "" },
+        );
+        let config = VbdConfig {
+            domain: id.frontend,
+            handle: id.handle,
+            abi,
+            persistent,
+            queues,
+            volume: served.volume.volume.clone(),
+            geometry,
+            read_only,
+        };
+        let connected = self.path.borrow_mut().attach(config)?;
+        for (name, value) in properties(&served.identity, &geometry, read_only) {
+            handle.write_node(name, value);
+        }
+        served.connected = Some((connected, handle.clone()));
+        (self.wake)();
+        Ok(id)
+    }
+
+    fn changed(&self, device: &mut DeviceId, nodes: &Nodes) -> Result<(), VbdError> {
+        if let Some(served) = self.served.borrow().get(device)
+            && identity(*device, &nodes.backend).as_ref() != Ok(&served.identity)
+        {
+            log::warn!("vbd {device}: its nodes were changed; that counts when it is attached anew");
+        }
+        Ok(())
+    }
+
+    fn disconnect(&self, device: DeviceId) {
+        if let Some(served) = self.served.borrow_mut().get_mut(&device)
+            && let Some((connected, _)) = served.connected.take()
+        {
+            log::info!("vbd {device}: disconnected from {}", served.volume.name);
+            self.path.borrow_mut().detach(connected);
+            (self.wake)();
+        }
+    }
+
+    async fn settled(&self, id: DeviceId) {
+        poll_fn(|context| {
+            let mut unsettled = self.unsettled.borrow_mut();
+            unsettled.retain(|(waiting, _)| *waiting != id);
+            if self.path.borrow().is_settled(id) {
+                return Poll::Ready(());
+            }
+            unsettled.push((id, context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+        // Whoever gets the volume next writes after all that was in flight.
+        drop(self.served.borrow_mut().remove(&id));
+    }
+}
