@@ -4,6 +4,8 @@
 //! A [`Disk`] is a controller; what it holds are its *units*: the namespaces of an NVMe controller, the drives of an AHCI one. All
 //! sectors are of 512 bytes, whatever a unit's logical block is, as in `io/blkif.h`.
 
+pub mod nvme;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -173,7 +175,7 @@ pub struct Completion {
 /// Something about a controller that its users must know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It is ready: [`Disk::units`] says with what.
+    /// It is ready: [`Disk::units`] says with what. Comes again when it has recovered.
     Ready,
     /// A unit came.
     Added(UnitId),
