@@ -169,6 +169,9 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
     /// # Errors
     /// What could not be had; nothing is left behind.
     pub fn attach(&mut self, config: VbdConfig) -> Result<VbdId, AttachError> {
+        if self.pages.capacity() < MAX_SEGMENTS + round::INDIRECT_PAGES + reader::PAGES {
+            return Err(AttachError::NoPlace);
+        }
         let free = self.vbds.iter().position(Option::is_none).unwrap_or(self.vbds.len());
         let index = u16::try_from(free).ok().filter(|index| *index != READER).ok_or(AttachError::NoPlace)?;
         let generation = self.generation.wrapping_add(1);
@@ -325,11 +328,9 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
                 continue;
             }
             for (queue, number) in vbd.queues.iter_mut().zip(0..) {
-                if queue.persistent.mapped() > 0 {
-                    // Where all are in use, one may be unused later.
-                    let due = queue.persistent.age(now, &mut self.round.unmap);
-                    sooner(due.or(Some(now + UNUSED)));
-                }
+                let due = queue.persistent.age(now, &mut self.round.unmap);
+                // Where all are in use, one may be unused later.
+                sooner(due.or((queue.persistent.mapped() > 0).then(|| now + UNUSED)));
                 if queue.wake.is_some_and(|wake| wake <= now) {
                     queue.wake = None;
                     if !queue.ready {

@@ -18,7 +18,7 @@ use split_driver::hypervisor::{DeviceMapping, Hypervisor};
 use xen_pv_sys::PAGE_SIZE;
 
 /// Pages of a read; longer ones are made of several.
-const PAGES: usize = 8;
+pub(super) const PAGES: usize = 8;
 
 /// A read at work.
 struct Read {

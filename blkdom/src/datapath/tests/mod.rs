@@ -1,5 +1,9 @@
 //! The data path between fake frontends and a fake controller.
 
+mod faults;
+mod hostile;
+mod memory;
+mod property;
 mod requests;
 
 use super::{DataPath, Poll, VbdId};
