@@ -178,12 +178,21 @@ impl Device {
         self.inner()?.read(offset, Width::Double).await
     }
 
-    /// What kind of device it says it is; asked of the device with each call.
+    /// Its base class, subclass and programming interface (PCI Code and ID Assignment); asked of the device with each call.
+    ///
+    /// # Errors
+    /// What pciback answers.
+    pub async fn class(&self) -> Result<(u8, u8, u8), PciError> {
+        let [_, interface, subclass, class] = self.read_config(config::CLASS).await?.to_le_bytes();
+        Ok((class, subclass, interface))
+    }
+
+    /// What kind of device it says it is, for people.
     ///
     /// # Errors
     /// What pciback answers.
     pub async fn device_type(&self) -> Result<DeviceType, PciError> {
-        let [_, _, subclass, class] = self.read_config(config::CLASS).await?.to_le_bytes();
+        let (class, subclass, _) = self.class().await?;
         Ok(DeviceType::from((class, subclass)))
     }
 

@@ -1,0 +1,233 @@
+//! Disk controllers: from pcifront to a driver on the data path, and back when the toolstack takes one away. Floor 3.
+
+use super::Domain;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use blkdom::disk::nvme::{self, Nvme};
+use blkdom::disk::{Disk, Event, UnitId, UnitKind};
+use blkdom::volume::UnitRef;
+use blkdom::volume::scan::Source;
+use core::fmt;
+use hashbrown::HashMap;
+use runtime::dma::DmaFrames;
+use runtime::events::Channel;
+use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError};
+use xen_pv_sys::Port;
+
+/// Mass storage (base class 1): NVM Express (subclass 8, interface 2).
+const NVME: (u8, u8, u8) = (1, 8, 2);
+/// Bytes of an NVMe controller's registers that are mapped: the properties, and the doorbells of the first queues (NVMe over PCIe
+/// Transport 3.1). The MSI-X table, which must not be mapped, lies beyond.
+const NVME_REGISTERS: usize = 0x2000;
+/// Vectors that a driver makes use of: one for administration, one for the I/O queue.
+const VECTORS: usize = 2;
+
+/// A controller in use: what is left of it beside the driver, which the data path has.
+struct Controller {
+    // Dropped before the device is closed: the channels of its interrupts.
+    interrupts: Interrupts,
+    device: Device,
+    /// `nvme0`; drives are named by themselves.
+    name: String,
+    /// It will bring no more units by itself.
+    settled: bool,
+    /// The names of drives, by unit.
+    drives: HashMap<UnitId, String>,
+}
+
+/// All controllers of the domain, by their number on the data path.
+#[derive(Default)]
+pub(super) struct Controllers {
+    known: HashMap<u16, Controller>,
+    /// How many NVMe controllers there were.
+    nvme: u32,
+    /// How many drives there were.
+    drives: u32,
+}
+
+/// Why a device was not taken into use.
+enum Unusable {
+    NoDriver,
+    Pci(PciError),
+    Nvme(nvme::Error),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDriver => formatter.write_str("no driver for it"),
+            Self::Pci(error) => write!(formatter, "{error:?}"),
+            Self::Nvme(error) => error.fmt(formatter),
+        }
+    }
+}
+
+impl From<PciError> for Unusable {
+    fn from(error: PciError) -> Self {
+        Self::Pci(error)
+    }
+}
+
+impl Controllers {
+    /// The controller and the vector whose channel `port` is.
+    pub(super) fn interrupt(&self, port: Port) -> Option<(u16, usize, &Channel)> {
+        self.known.iter().find_map(|(number, controller)| {
+            let channels = controller.interrupts.channels().iter().enumerate();
+            let (vector, channel) = channels.into_iter().find(|(_, channel)| channel.port() == port)?;
+            Some((*number, vector, channel))
+        })
+    }
+
+    /// The number of the controller at an address.
+    fn number(&self, address: PciAddress) -> Option<u16> {
+        let mut known = self.known.iter();
+        known.find(|(_, controller)| controller.device.address() == address).map(|(number, _)| *number)
+    }
+
+    /// Whether each controller either is ready or failed.
+    pub(super) fn settled(&self) -> bool {
+        self.known.values().all(|controller| controller.settled)
+    }
+
+    /// Notes what a controller says of itself (its `disk` is named so); whether what it holds may be another now.
+    pub(super) fn note(&mut self, number: u16, disk: &str, event: &Event) -> bool {
+        let Some(controller) = self.known.get_mut(&number) else {
+            return false;
+        };
+        let name = &controller.name;
+        match event {
+            Event::Ready => {
+                log::info!("{name}: {disk}");
+                controller.settled = true;
+            }
+            Event::Recovering(reason) => log::warn!("{name}: {reason}: resetting it"),
+            Event::Failed(reason) => {
+                log::error!("{name}: of no use any more: {reason}");
+                controller.settled = true;
+            }
+            Event::Added(_) | Event::Changed(_) | Event::Removed(_) => {}
+        }
+        !matches!(event, Event::Recovering(_))
+    }
+
+    /// The units of a controller, with the names that they keep.
+    pub(super) fn sources(&mut self, number: u16, disk: &dyn Disk) -> Vec<Source> {
+        let Some(controller) = self.known.get_mut(&number) else {
+            return Vec::new();
+        };
+        let units = disk.units().iter().map(|unit| {
+            let name = match unit.kind {
+                UnitKind::Namespace(namespace) => format!("{}n{namespace}", controller.name),
+                UnitKind::Drive => {
+                    let drives = &mut self.drives;
+                    let name = controller.drives.entry(unit.id).or_insert_with(|| {
+                        *drives += 1;
+                        drive_name(*drives - 1)
+                    });
+                    name.clone()
+                }
+            };
+            Source { unit: UnitRef { controller: number, unit: unit.id }, name, geometry: unit.geometry }
+        });
+        units.collect()
+    }
+}
+
+/// `sda` to `sdz`, then `sdaa`, as Linux counts.
+fn drive_name(mut number: u32) -> String {
+    let mut letters = Vec::new();
+    loop {
+        letters.push(char::from(b'a' + (number % 26) as u8));
+        match (number / 26).checked_sub(1) {
+            Some(more) => number = more,
+            None => break,
+        }
+    }
+    letters.push('d');
+    letters.push('s');
+    letters.into_iter().rev().collect()
+}
+
+/// Takes a device into use.
+pub(super) async fn added(domain: &Domain, device: Device) {
+    let (address, id) = (device.address(), device.id());
+    match start(domain, &device).await {
+        Ok((disk, interrupts)) => {
+            let kind = interrupts.kind();
+            let mut path = domain.path.borrow_mut();
+            for channel in interrupts.channels() {
+                path.hypervisor().events().add(channel);
+            }
+            let number = path.add_disk(disk);
+            drop(path);
+            let mut controllers = domain.controllers.borrow_mut();
+            let name = format!("nvme{}", controllers.nvme);
+            log::info!("pci {address}: {name}, {kind}, {} vectors", interrupts.channels().len());
+            controllers.nvme += 1;
+            let controller = Controller { interrupts, device, name, settled: false, drives: HashMap::new() };
+            controllers.known.insert(number, controller);
+            domain.work.set();
+        }
+        Err(error) => {
+            log::error!("pci {address}: {id} ({:?}) left alone: {error}", device.device_type().await);
+            device.close().await;
+        }
+    }
+}
+
+/// From a device to a driver that starts.
+async fn start(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, Interrupts), Unusable> {
+    let class = device.class().await?;
+    if class != NVME {
+        return Err(Unusable::NoDriver);
+    }
+    device.enable().await?;
+    let registers = device.map_bar(0, NVME_REGISTERS).await?;
+    let interrupts = device.enable_interrupts(domain.options.interrupts, VECTORS).await?;
+    let wiring = match interrupts.kind() {
+        InterruptKind::MsiX => nvme::Interrupts::MsiX(interrupts.channels().len()),
+        InterruptKind::Msi | InterruptKind::IntX => nvme::Interrupts::Single,
+    };
+    let disk = Nvme::new(registers, &DmaFrames::ANY, wiring, nvme::Options::default()).map_err(Unusable::Nvme)?;
+    Ok((Box::new(disk), interrupts))
+}
+
+/// The toolstack takes a device away: its requests fail, and it is given back.
+pub(super) async fn removed(domain: &Domain, address: PciAddress) {
+    let Some(number) = domain.controllers.borrow().number(address) else {
+        return;
+    };
+    log::info!("pci {address}: taken away");
+    take_off(domain, number);
+    give_back(domain, number).await;
+    domain.volumes.look_again();
+}
+
+/// Stops a controller; what it was to do fails.
+fn take_off(domain: &Domain, number: u16) {
+    let mut path = domain.path.borrow_mut();
+    if let Some(disk) = path.disk(number) {
+        disk.quiesce();
+    }
+    path.remove_disk(number);
+    domain.work.set();
+}
+
+async fn give_back(domain: &Domain, number: u16) {
+    let controller = domain.controllers.borrow_mut().known.remove(&number);
+    if let Some(Controller { interrupts, device, .. }) = controller {
+        drop(interrupts);
+        device.close().await;
+    }
+}
+
+/// Quiets all controllers and gives them back.
+pub(super) async fn stop(domain: &Domain) {
+    let numbers: Vec<u16> = domain.controllers.borrow().known.keys().copied().collect();
+    for number in numbers {
+        take_off(domain, number);
+        give_back(domain, number).await;
+    }
+}

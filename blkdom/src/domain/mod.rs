@@ -1,0 +1,168 @@
+//! The running domain: the data path, blkback and the disk controllers as a service of the runtime. Floor 3.
+
+mod controllers;
+mod statistics;
+mod volumes;
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use blkdom::blkback::driver::Blkback;
+use blkdom::datapath::{DataPath, Poll};
+use controllers::Controllers;
+use core::cell::{Cell, RefCell};
+use runtime::events::EventSet;
+use runtime::hypervisor::Xen;
+use runtime::memory::{self, Pages};
+use runtime::pci::{Device, PciAddress};
+use runtime::service::{self, Options, Service, Wait};
+use runtime::signal::Signal;
+use runtime::time::{self, Clock};
+use split_driver::xenbus::Bus;
+use split_driver::xenstore_client::Client;
+use volumes::Volumes;
+use xen_pv_sys::Port;
+
+/// Pages for what cannot be read or written in place: enough for some requests of each guest, but never so many that rings and heap go
+/// short.
+const POOL_PAGES: usize = 4096;
+
+/// What the tasks share.
+pub(crate) struct Domain {
+    store: Client,
+    options: Options,
+    events: EventSet,
+    path: Rc<RefCell<DataPath<Xen>>>,
+    blkback: Blkback<Xen, Volumes>,
+    work: Rc<Signal>,
+    controllers: Rc<RefCell<Controllers>>,
+    volumes: Rc<Volumes>,
+    stopping: Cell<bool>,
+}
+
+impl Service for Domain {
+    const HELP: &'static str = "volumes      what a target= may name\nrescan       looks at the disks again\n";
+
+    type Words = ();
+
+    fn word((): &mut (), _name: &str, _value: &str) -> Result<bool, String> {
+        Ok(false)
+    }
+
+    fn new(store: Client, options: Options, (): ()) -> Result<Self, String> {
+        let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 4));
+        let pages = pages.map_err(|_| "no memory for data: give the domain more")?;
+        let xen = Xen::new();
+        let events = xen.events().clone();
+        let path = Rc::new(RefCell::new(DataPath::new(xen, Box::new(pages))));
+        let work = Rc::new(Signal::new());
+        let controllers = Rc::new(RefCell::new(Controllers::default()));
+        let volumes = Rc::new(Volumes::new(Rc::clone(&path), Rc::clone(&controllers), Rc::clone(&work)));
+        let wake = Rc::clone(&work);
+        let blkback = Blkback::new(Rc::clone(&path), Rc::clone(&volumes), Rc::new(move || wake.set()));
+        let stopping = Cell::new(false);
+        Ok(Self { store, options, events, path, blkback, work, controllers, volumes, stopping })
+    }
+
+    fn store(&self) -> &Client {
+        &self.store
+    }
+
+    fn events(&self) -> EventSet {
+        self.events.clone()
+    }
+
+    fn work(&self) -> &Signal {
+        &self.work
+    }
+
+    fn round(&self, ports: &mut Vec<Port>) -> Wait {
+        let now = time::now();
+        let mut path = self.path.borrow_mut();
+        let mut controllers = self.controllers.borrow_mut();
+        for port in ports.drain(..) {
+            match controllers.interrupt(port) {
+                Some((controller, vector, channel)) => {
+                    path.handle_interrupt(controller, vector);
+                    // The device keeps the interrupt disabled until the data path has nothing left to do.
+                    channel.unmask();
+                }
+                None => path.handle_event(port, now),
+            }
+        }
+        let Poll { again, deadline } = path.poll(now);
+        let mut changed = false;
+        while let Some((controller, event)) = path.poll_disk_event() {
+            let disk = path.disk(controller).map(|disk| disk.name()).unwrap_or_default();
+            changed |= controllers.note(controller, &disk, &event);
+        }
+        drop(controllers);
+        drop(path);
+        if changed {
+            self.volumes.look_again();
+        }
+        self.blkback.report();
+        if again { Wait::No } else { Wait::Until(deadline) }
+    }
+
+    async fn serve(self: Rc<Self>) {
+        runtime::spawn(follow_volumes(Rc::clone(&self)));
+        let bus = Bus::new(self.store.clone(), Clock, self.blkback.clone());
+        if let Err(error) = bus.run().await {
+            log::error!("disks are served no more: {error:?}");
+        }
+    }
+
+    async fn device_added(&self, device: Device) {
+        if !self.stopping.get() {
+            controllers::added(self, device).await;
+        }
+    }
+
+    async fn device_removed(&self, address: PciAddress) {
+        controllers::removed(self, address).await;
+    }
+
+    async fn ready(&self) -> String {
+        self.volumes.look_again();
+        self.volumes.looked().await;
+        let names = self.volumes.units();
+        if names.is_empty() {
+            service::complain(&self.store, "no disk: nothing can be served").await;
+        }
+        format!("{} disks ({})", names.len(), names.join(", "))
+    }
+
+    fn statistics(&self) -> Vec<(String, String)> {
+        statistics::lines(self)
+    }
+
+    fn resources(&self) -> String {
+        let path = self.path.borrow();
+        format!("data-pages {}, data-pages-free {}", path.pages().capacity(), path.pages().available())
+    }
+
+    fn command(self: &Rc<Self>, words: &[&str]) -> bool {
+        match words {
+            ["volumes"] => self.volumes.print(),
+            ["rescan"] => self.volumes.look_again(),
+            _ => return false,
+        }
+        true
+    }
+
+    async fn stop(&self) {
+        self.stopping.set(true);
+        controllers::stop(self).await;
+    }
+}
+
+/// Looks at the disks whenever that is asked for, for good.
+async fn follow_volumes(domain: Rc<Domain>) {
+    loop {
+        domain.volumes.next_look().await;
+        domain.blkback.handle_rescan();
+    }
+}

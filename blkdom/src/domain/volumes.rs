@@ -1,0 +1,155 @@
+//! What the disks hold, by name: looked at when a disk comes, when a name is asked for that is not known, and on command. Floor 3.
+
+use super::controllers::Controllers;
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use blkdom::blkback::driver::Inventory;
+use blkdom::datapath::{DataPath, Reader};
+use blkdom::volume::scan::Source;
+use blkdom::volume::{Catalogue, Claims, NameError, Resolved};
+use core::cell::{Cell, RefCell};
+use core::future::poll_fn;
+use core::task::{Poll, Waker};
+use runtime::console;
+use runtime::hypervisor::Xen;
+use runtime::signal::Signal;
+
+/// What the disks hold, and who has what of it.
+pub(super) struct Volumes {
+    path: Rc<RefCell<DataPath<Xen>>>,
+    controllers: Rc<RefCell<Controllers>>,
+    reader: Reader<Xen>,
+    catalogue: RefCell<Catalogue>,
+    claims: Claims,
+    sources: RefCell<Vec<Source>>,
+    /// Set where the disks are to be looked at.
+    wanted: Signal,
+    /// Looks asked for, and those that are through: equal where the catalogue is as the disks are.
+    asked: Cell<u64>,
+    through: Cell<u64>,
+    waiters: RefCell<Vec<Waker>>,
+}
+
+impl Volumes {
+    pub(super) fn new(
+        path: Rc<RefCell<DataPath<Xen>>>,
+        controllers: Rc<RefCell<Controllers>>,
+        work: Rc<Signal>,
+    ) -> Self {
+        let reader = Reader::new(Rc::clone(&path), move || work.set());
+        Self {
+            path,
+            controllers,
+            reader,
+            catalogue: RefCell::default(),
+            claims: Claims::new(),
+            sources: RefCell::default(),
+            wanted: Signal::new(),
+            // The first look comes when the domain's devices were seen.
+            asked: Cell::new(1),
+            through: Cell::new(0),
+            waiters: RefCell::default(),
+        }
+    }
+
+    /// The disks may hold something else now.
+    pub(super) fn look_again(&self) {
+        self.asked.set(self.asked.get() + 1);
+        self.wanted.set();
+    }
+
+    /// Waits until the catalogue is as the disks were when this was called.
+    pub(super) async fn looked(&self) {
+        let asked = self.asked.get();
+        poll_fn(|context| {
+            if self.through.get() >= asked {
+                return Poll::Ready(());
+            }
+            self.waiters.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// The next look: begins when it is asked for and no controller is starting any more.
+    pub(super) async fn next_look(&self) {
+        loop {
+            self.wanted.wait().await;
+            // Whoever starts asks again when it is ready.
+            if self.controllers.borrow().settled() {
+                break;
+            }
+        }
+        let asked = self.asked.get();
+        self.look().await;
+        self.through.set(asked);
+        for waiter in self.waiters.take() {
+            waiter.wake();
+        }
+    }
+
+    async fn look(&self) {
+        let sources = self.gather();
+        self.sources.replace(sources.clone());
+        let catalogue = Catalogue::scan(&self.reader, &sources, &self.claims.written()).await;
+        for note in catalogue.notes() {
+            log::warn!("{note}");
+        }
+        let names: Vec<&str> = catalogue.names().collect();
+        log::info!("volumes: {}", names.join(", "));
+        drop(names);
+        self.catalogue.replace(catalogue);
+    }
+
+    /// The units of all controllers.
+    fn gather(&self) -> Vec<Source> {
+        let mut path = self.path.borrow_mut();
+        let mut controllers = self.controllers.borrow_mut();
+        let numbers: Vec<u16> = path.controllers().collect();
+        let mut sources = Vec::new();
+        for number in numbers {
+            if let Some(disk) = path.disk(number) {
+                sources.extend(controllers.sources(number, disk));
+            }
+        }
+        sources
+    }
+
+    /// The units as they were looked at last.
+    pub(super) fn sources(&self) -> Vec<Source> {
+        self.sources.borrow().clone()
+    }
+
+    /// Their names.
+    pub(super) fn units(&self) -> Vec<String> {
+        self.sources.borrow().iter().map(|source| source.name.clone()).collect()
+    }
+
+    /// Lists on the console what a `target=` may name.
+    pub(super) fn print(&self) {
+        for (name, volume) in self.catalogue.borrow().volumes() {
+            console::write(&format!("{name}: {} MiB\n", volume.sectors() >> 11));
+        }
+    }
+}
+
+impl Inventory for Volumes {
+    async fn ready(&self) {
+        self.looked().await;
+    }
+
+    async fn rescan(&self) {
+        self.look_again();
+        self.looked().await;
+    }
+
+    fn resolve(&self, target: &str) -> Result<Resolved, NameError> {
+        self.catalogue.borrow().resolve(target)
+    }
+
+    fn claims(&self) -> &Claims {
+        &self.claims
+    }
+}
