@@ -10,7 +10,7 @@ use xen_pv_sys::io::netif::{
 
 /// A frame's page; what it holds does not matter to these.
 fn page(frontend: &mut Frontend) -> Result<GrantRef> {
-    let frame = frames::datagram(frames::BROADCAST, frontend.vif.mac, 4000);
+    let frame = frames::datagram(frames::BROADCAST, frontend.mac, 4000);
     frontend.lend_bytes(&frame)
 }
 

@@ -1,28 +1,23 @@
 //! A netfront: a proper one first, whose rings, grants and channels are then open to any misuse.
 
+use crate::device::{Device, PATIENCE};
 use crate::error::{Error, Result};
-use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::str::FromStr;
 use runtime::events::{self, Channel};
 use runtime::grants::{Grant, grant_access};
 use runtime::memory::Page;
-use runtime::time::{self, Duration, timeout};
+use runtime::time;
 use split_driver::memory::SharedMemory;
 use split_driver::ring::FrontRing;
-use split_driver::store::{Store, Transaction, Watch, parse, transaction};
-use split_driver::xenstore_client::Client;
+use xen_pv_sys::GrantRef;
 use xen_pv_sys::io::netif::{
     ExtraInfo, NETIF_RSP_OKAY, RxFlags, RxRequest, RxResponse, TxFlags, TxRequest, TxResponse,
 };
 use xen_pv_sys::io::xenbus::XenbusState;
-use xen_pv_sys::{DomainId, GrantRef};
 
-/// How long anything may take on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Receive slots of a proper frontend.
 const RECEIVE_SLOTS: u16 = 64;
 
@@ -53,70 +48,6 @@ impl Manners {
     pub(crate) const GOOD: Self = Self { posts: true, ring: None, port: None, features: ALL };
 }
 
-/// Both of a vif's directories.
-#[derive(Clone)]
-pub(crate) struct Vif {
-    pub(crate) store: Client,
-    pub(crate) path: String,
-    pub(crate) backend: String,
-    pub(crate) domain: DomainId,
-    pub(crate) mac: [u8; 6],
-}
-
-impl Vif {
-    /// Reads what the toolstack wrote.
-    pub(crate) async fn find(store: &Client, handle: u32) -> Result<Self> {
-        let path = format!("device/vif/{handle}");
-        let text = async |node: &str| -> Result<String> {
-            let value = store.read(Transaction::NONE, &format!("{path}/{node}")).await?;
-            String::from_utf8(value).map_err(|_| Error::Text)
-        };
-        let domain = text("backend-id").await?.parse().map_err(|_| Error::Text)?;
-        let mac = parse_mac(&text("mac").await?).ok_or(Error::Text)?;
-        let backend = text("backend").await?;
-        Ok(Self { store: store.clone(), path, backend, domain: DomainId(domain), mac })
-    }
-
-    /// Writes a node of ours.
-    pub(crate) async fn write(&self, node: &str, value: &str) -> Result<()> {
-        Ok(self.store.write(Transaction::NONE, &format!("{}/{node}", self.path), value.as_bytes()).await?)
-    }
-
-    pub(crate) async fn set_state(&self, state: XenbusState) -> Result<()> {
-        self.write("state", &format!("{}", state as u8)).await
-    }
-
-    /// A number in the backend's directory; 0 where there is none.
-    async fn backend_number<T: FromStr + Default>(&self, node: &str) -> Result<T> {
-        let value = self.store.read_optional(Transaction::NONE, &format!("{}/{node}", self.backend)).await?;
-        Ok(value.and_then(|value| parse(&value)).unwrap_or_default())
-    }
-
-    pub(crate) async fn backend_state(&self) -> Result<XenbusState> {
-        Ok(XenbusState::from_number(self.backend_number("state").await?))
-    }
-
-    /// Waits until the backend is in one of these states.
-    pub(crate) async fn wait_for(&self, states: &[XenbusState]) -> Result<()> {
-        let mut watch = self.store.watch(&format!("{}/state", self.backend)).await?;
-        let reached = async {
-            while !states.contains(&self.backend_state().await?) {
-                watch.next().await;
-            }
-            Ok(())
-        };
-        timeout(PATIENCE, reached).await?
-    }
-
-    /// The way back to where a frontend begins, from wherever both ends are.
-    pub(crate) async fn begin_anew(&self) -> Result<()> {
-        self.set_state(XenbusState::Closed).await?;
-        self.wait_for(&[XenbusState::Closed]).await?;
-        self.set_state(XenbusState::Initialising).await?;
-        self.wait_for(&[XenbusState::InitWait]).await
-    }
-}
-
 fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split(':');
@@ -128,7 +59,8 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
 
 /// A connected frontend.
 pub(crate) struct Frontend {
-    pub(crate) vif: Vif,
+    pub(crate) vif: Device,
+    pub(crate) mac: [u8; 6],
     pub(crate) transmit: FrontRing<Rc<Page>, TxRequest, TxResponse>,
     pub(crate) receive: FrontRing<Rc<Page>, RxRequest, RxResponse>,
     pub(crate) transmit_page: Rc<Page>,
@@ -144,7 +76,7 @@ pub(crate) struct Frontend {
 
 impl Frontend {
     /// The whole handshake with that vif's backend, as Linux' netfront does it.
-    pub(crate) async fn connect(vif: Vif, manners: Manners) -> Result<Self> {
+    pub(crate) async fn connect(vif: Device, manners: Manners) -> Result<Self> {
         let frontend = Self::offer(vif, manners).await?;
         frontend.vif.wait_for(&[XenbusState::Connected]).await?;
         frontend.transmit_channel.notify();
@@ -153,8 +85,9 @@ impl Frontend {
     }
 
     /// Makes rings, and tells the backend of them.
-    pub(crate) async fn offer(vif: Vif, manners: Manners) -> Result<Self> {
+    pub(crate) async fn offer(vif: Device, manners: Manners) -> Result<Self> {
         vif.wait_for(&[XenbusState::InitWait, XenbusState::Connected]).await?;
+        let mac = parse_mac(&vif.read("mac").await?).ok_or(Error::Text)?;
         let (transmit_page, receive_page) = (Rc::new(Page::new()?), Rc::new(Page::new()?));
         let mut frontend = Self {
             transmit: FrontRing::init(Rc::clone(&transmit_page))?,
@@ -167,6 +100,7 @@ impl Frontend {
             buffers: Vec::new(),
             identifier: 0,
             vif,
+            mac,
         };
         let transmit_ring = frontend.lend(Rc::clone(&frontend.transmit_page), false)?;
         let receive_ring = frontend.lend(Rc::clone(&frontend.receive_page), false)?;
@@ -180,7 +114,7 @@ impl Frontend {
             let _ = frontend.receive.push_and_check_notify();
         }
         let number = |value: u32| value.to_string();
-        let mut nodes = vec![
+        let nodes = [
             ("tx-ring-ref", number(manners.ring.unwrap_or(transmit_ring.0))),
             ("rx-ring-ref", number(receive_ring.0)),
             ("event-channel-tx", number(frontend.transmit_channel.port().0)),
@@ -188,15 +122,9 @@ impl Frontend {
             ("request-rx-copy", number(1)),
             ("feature-rx-notify", number(1)),
         ];
-        nodes.extend(manners.features.iter().map(|(node, value)| (*node, (*value).to_string())));
-        let (store, path) = (&frontend.vif.store, &frontend.vif.path);
-        transaction(store, async |transaction| {
-            for (node, value) in &nodes {
-                store.write(transaction, &format!("{path}/{node}"), value.as_bytes()).await?;
-            }
-            store.write_text(transaction, &format!("{path}/state"), &(XenbusState::Connected as u8)).await
-        })
-        .await?;
+        let features = manners.features.iter().map(|(node, value)| (*node, (*value).to_string()));
+        let nodes: Vec<_> = nodes.into_iter().chain(features).map(|(node, value)| (node.to_string(), value)).collect();
+        frontend.vif.write_with_state(&nodes, XenbusState::Connected).await?;
         Ok(frontend)
     }
 

@@ -23,14 +23,14 @@ pub(crate) async fn attack(pair: &mut Pair, name: &str) -> Result<bool> {
     match name {
         "bad-grant" => drop(frontend.slot(NEVER_GRANTED, 0, 100, none)),
         "bad-grant-later" => {
-            let page = frontend.lend_bytes(&frames::hello(frontend.vif.mac))?;
+            let page = frontend.lend_bytes(&frames::hello(frontend.mac))?;
             frontend.slot(page, 0, 3000, TxFlags::MORE_DATA);
             frontend.slot(NEVER_GRANTED, 0, 2000, none);
         }
         "bad-grants" => while frontend.slot(NEVER_GRANTED, 0, 4096, none) {},
         "foreign-grant" => {
             let page = Rc::new(Page::new()?);
-            page.write(0, &frames::hello(frontend.vif.mac));
+            page.write(0, &frames::hello(frontend.mac));
             let grant = grant_access(DomainId(0), page, false)?;
             frontend.slot(grant.reference(), 0, 100, none);
             core::mem::forget(grant);
@@ -72,7 +72,7 @@ pub(crate) async fn attack(pair: &mut Pair, name: &str) -> Result<bool> {
 fn revoked(frontend: &mut Frontend, before: bool) -> Result<()> {
     let mut grants = Vec::new();
     let page = Rc::new(Page::new()?);
-    page.write(0, &frames::datagram(frames::NOBODY, frontend.vif.mac, usize::from(SIZE)));
+    page.write(0, &frames::datagram(frames::NOBODY, frontend.mac, usize::from(SIZE)));
     for _ in 0..frontend.transmit.free() {
         grants.push(grant_access(frontend.vif.domain, Rc::clone(&page), true)?);
     }

@@ -3,6 +3,8 @@
 //! With the word `wait` it says `ready` in its node `data/hostile` first and waits for `data/go`, so that neighbours can be measured
 //! meanwhile; in the end it says `done` there, or `failed`, and why on the console. With a second vif it sends itself packets.
 //!
+//! `attack=blk-NAME` is against a block backend, with the first vbd; else it is against a network backend.
+//!
 //! `attack=member` and `attack=station` are none: they are proper frontends of kinds that Linux has not, with the same code.
 #![no_std]
 #![no_main]
@@ -10,7 +12,9 @@
 
 extern crate alloc;
 
+mod block;
 mod chains;
+mod device;
 mod error;
 mod frames;
 mod frontend;
@@ -19,12 +23,15 @@ mod member;
 mod neighbour;
 mod noise;
 mod offloads;
+mod random;
 mod rings;
 mod segment;
 mod station;
 
+use alloc::boxed::Box;
+use device::Device;
 use error::{Error, Result};
-use frontend::{Frontend, Manners, Vif};
+use frontend::{Frontend, Manners};
 use runtime::Environment;
 use runtime::shutdown::{self, Requests};
 use split_driver::store::{Store, Transaction, Watch};
@@ -35,7 +42,6 @@ runtime::entry!(main);
 async fn main(environment: Environment) {
     let mut words = environment.command_line.split_ascii_whitespace();
     let name = words.find_map(|word| word.strip_prefix("attack=")).unwrap_or("none");
-    let waits = environment.command_line.split_ascii_whitespace().any(|word| word == "wait");
     let store = match runtime::store::connect() {
         Ok(store) => store,
         Err(error) => {
@@ -44,7 +50,12 @@ async fn main(environment: Environment) {
         }
     };
     runtime::spawn(obey(store.clone()));
-    let word = match run(&store, name, waits).await {
+    let words = &environment.command_line;
+    let result = match name.strip_prefix("blk-") {
+        Some(name) => block::run(&store, name, words).await,
+        None => run(&store, name, words).await.map(|pair| Box::new(pair) as _),
+    };
+    let word = match result {
         Ok(frontends) => {
             log::info!("attack {name} done");
             // What is granted and bound stays so, or the backend would see the end of that in place of the attack's.
@@ -74,8 +85,11 @@ pub(crate) async fn say(store: &Client, word: &str) {
     }
 }
 
-/// Waits for dom0's word.
-async fn go(store: &Client) -> Result<()> {
+/// Waits for dom0's word, where the command line says so.
+pub(crate) async fn go(store: &Client, words: &str) -> Result<()> {
+    if !words.split_ascii_whitespace().any(|word| word == "wait") {
+        return Ok(());
+    }
     say(store, "ready").await;
     let mut watch = store.watch("data/go").await?;
     while store.read_optional(Transaction::NONE, "data/go").await?.is_none() {
@@ -93,9 +107,9 @@ pub(crate) struct Pair {
 impl Pair {
     /// Has the helper send packets to the attacker.
     pub(crate) async fn flood(&mut self, packets: u32) -> Result<()> {
-        let mac = self.attacker.vif.mac;
+        let mac = self.attacker.mac;
         let helper = self.helper.as_mut().ok_or(Error::Wrong("this attack needs a second vif"))?;
-        let frame = frames::datagram(mac, helper.vif.mac, 1000);
+        let frame = frames::datagram(mac, helper.mac, 1000);
         let reference = helper.lend_bytes(&frame)?;
         let size = u16::try_from(frame.len()).map_err(|_| Error::Text)?;
         let mut left = packets;
@@ -112,33 +126,29 @@ impl Pair {
     }
 }
 
-async fn run(store: &Client, name: &str, waits: bool) -> Result<Pair> {
-    let vif = Vif::find(store, 0).await?;
+async fn run(store: &Client, name: &str, words: &str) -> Result<Pair> {
+    let vif = Device::find(store, "device/vif/0".into()).await?;
     match name {
         "member" => match member::run(vif).await? {},
         "station" => match station::run(vif).await? {},
         _ => {}
     }
-    let helper = match Vif::find(store, 1).await {
+    let helper = match Device::find(store, "device/vif/1".into()).await {
         Ok(vif) => Some(Frontend::connect(vif, Manners::GOOD).await?),
         Err(_) => None,
     };
     let posts = !rings::posts_nothing(name);
     if rings::is_handshake(name) {
-        if waits {
-            go(store).await?;
-        }
+        go(store, words).await?;
         let attacker = rings::handshake(vif, name).await?;
         return Ok(Pair { attacker, helper });
     }
     let attacker = Frontend::connect(vif, Manners { posts, ..Manners::GOOD }).await?;
     let mut pair = Pair { attacker, helper };
-    let hello = frames::hello(pair.attacker.vif.mac);
+    let hello = frames::hello(pair.attacker.mac);
     pair.attacker.send(&hello).await?;
     log::info!("attack {name}: the vif works");
-    if waits {
-        go(store).await?;
-    }
+    go(store, words).await?;
     attack(&mut pair, name).await?;
     Ok(pair)
 }

@@ -3,9 +3,10 @@
 //! A mark is a broadcast whose payload begins with a number, as text up to a space; the node `data/groups` then has that number, and how
 //! many frames came for each of three groups since the mark before. The first group is listed; the second was, and is no more.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::frames::{BROADCAST, EXPERIMENT};
-use crate::frontend::{Frontend, Manners, Vif};
+use crate::frontend::{Frontend, Manners};
 use alloc::format;
 use alloc::string::String;
 use core::convert::Infallible;
@@ -22,7 +23,7 @@ const fn group(number: u8) -> [u8; 6] {
 const MANNERS: Manners =
     Manners { features: &[("feature-no-csum-offload", "1"), ("request-multicast-control", "1")], ..Manners::GOOD };
 
-pub(crate) async fn run(vif: Vif) -> Result<Infallible> {
+pub(crate) async fn run(vif: Device) -> Result<Infallible> {
     let mut frontend = Frontend::connect(vif, MANNERS).await?;
     change(&mut frontend, XEN_NETIF_EXTRA_TYPE_MCAST_ADD, GROUPS[0]).await?;
     change(&mut frontend, XEN_NETIF_EXTRA_TYPE_MCAST_ADD, GROUPS[1]).await?;

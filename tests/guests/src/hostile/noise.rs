@@ -1,42 +1,23 @@
 //! Too much of anything: events, states, and bytes at random.
 
 use crate::Pair;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::frames;
 use crate::frontend::{Frontend, Manners};
+use crate::random::Random;
+use runtime::events::Channel;
 use runtime::time::{self, Duration};
 use xen_pv_sys::GrantRef;
 use xen_pv_sys::io::netif::TxFlags;
 
 /// How long a storm goes on.
-const STORM: Duration = Duration::from_secs(3);
-
-/// Numbers without a pattern (xorshift64, Marsaglia 2003).
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let seed = time::now().0 | 1;
-        log::info!("seed {seed}");
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as u32
-    }
-
-    fn below(&mut self, limit: u32) -> u32 {
-        self.next() % limit.max(1)
-    }
-}
+pub(crate) const STORM: Duration = Duration::from_secs(3);
 
 pub(crate) async fn attack(pair: &mut Pair, name: &str) -> Result<bool> {
     match name {
-        "event-storm" => events(&pair.attacker),
-        "state-flapping" => flap(pair).await?,
+        "event-storm" => storm([&pair.attacker.transmit_channel, &pair.attacker.receive_channel].into_iter()),
+        "state-flapping" => states(pair).await?,
         "ring-scribble" => scribble(pair),
         "random-slots" => slots(pair).await?,
         _ => return Ok(false),
@@ -44,37 +25,42 @@ pub(crate) async fn attack(pair: &mut Pair, name: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// Notifies as fast as Xen takes it, with nothing to do on either ring.
-fn events(frontend: &Frontend) {
+/// Notifies as fast as Xen takes it, with nothing to do.
+pub(crate) fn storm<'a>(channels: impl Iterator<Item = &'a Channel> + Clone) {
     let end = time::now() + STORM;
     let mut count = 0_u64;
     while time::now() < end {
-        for _ in 0..100 {
-            frontend.transmit_channel.notify();
-            frontend.receive_channel.notify();
+        for channel in core::iter::repeat_n(channels.clone(), 100).flatten() {
+            channel.notify();
+            count += 1;
         }
-        count += 200;
     }
     log::info!("{count} events");
 }
 
 /// Any state after any other, and nonsense in the nodes beside; then must be able to begin anew.
-async fn flap(pair: &mut Pair) -> Result<()> {
+async fn states(pair: &mut Pair) -> Result<()> {
     const NODES: [&str; 5] =
         ["tx-ring-ref", "event-channel-tx", "request-rx-copy", "request-multicast-control", "feature-sg"];
+    let vif = pair.attacker.vif.clone();
+    flap(&vif, &NODES).await?;
+    vif.begin_anew().await?;
+    pair.attacker = Frontend::connect(vif, Manners::GOOD).await?;
+    let hello = frames::hello(pair.attacker.mac);
+    pair.attacker.send(&hello).await
+}
+
+/// Any state after any other, and nonsense in these nodes beside.
+pub(crate) async fn flap(device: &Device, nodes: &[&str]) -> Result<()> {
+    const STATES: [&str; 12] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "x", ""];
     const VALUES: [&str; 8] = ["0", "1", "9", "-1", "4294967296", "", "\u{7f}", "moo"];
     let mut random = Random::new();
-    let pick = |random: &mut Random, from: &[&'static str]| {
-        from.get(random.below(from.len() as u32) as usize).copied().unwrap_or("")
-    };
-    let vif = pair.attacker.vif.clone();
     let end = time::now() + STORM;
     let mut count = 0;
     while time::now() < end {
-        vif.write("state", pick(&mut random, &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "x", ""])).await?;
-        let (node, value) = (pick(&mut random, &NODES), pick(&mut random, &VALUES));
+        device.write("state", random.pick(&STATES)).await?;
         if random.below(4) == 0 {
-            vif.write(node, value).await?;
+            device.write(random.pick(nodes), random.pick(&VALUES)).await?;
         }
         if random.below(16) == 0 {
             time::sleep(Duration::from_millis(random.below(20).into())).await;
@@ -82,10 +68,7 @@ async fn flap(pair: &mut Pair) -> Result<()> {
         count += 1;
     }
     log::info!("{count} states");
-    vif.begin_anew().await?;
-    pair.attacker = Frontend::connect(vif, Manners::GOOD).await?;
-    let hello = frames::hello(pair.attacker.vif.mac);
-    pair.attacker.send(&hello).await
+    Ok(())
 }
 
 /// Writes anything anywhere on both rings, indices included, while the backend looks.
@@ -109,7 +92,7 @@ fn scribble(pair: &mut Pair) {
 async fn slots(pair: &mut Pair) -> Result<()> {
     let mut random = Random::new();
     let frontend = &mut pair.attacker;
-    let frame = frames::tcp(frontend.vif.mac, 3000);
+    let frame = frames::tcp(frontend.mac, 3000);
     let good = frontend.lend_bytes(&frame)?;
     let end = time::now() + STORM;
     let mut count = 0;

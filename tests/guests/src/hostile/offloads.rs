@@ -31,7 +31,7 @@ pub(crate) async fn attack(frontend: &mut Frontend, name: &str) -> Result<bool> 
 
 /// A TCP packet with a GSO extra of that size and type.
 fn super_frame(frontend: &mut Frontend, size: u16, kind: u8) -> Result<()> {
-    let frame = frames::tcp(frontend.vif.mac, 3900);
+    let frame = frames::tcp(frontend.mac, 3900);
     let reference = frontend.lend_bytes(&frame)?;
     let [low, high] = size.to_le_bytes();
     let flags = TxFlags::EXTRA_INFO | TxFlags::CSUM_BLANK | TxFlags::DATA_VALIDATED;
@@ -68,7 +68,7 @@ fn lies(mac: [u8; 6]) -> Vec<Vec<u8>> {
 }
 
 async fn garbage(frontend: &mut Frontend, gso: bool) -> Result<()> {
-    for frame in lies(frontend.vif.mac) {
+    for frame in lies(frontend.mac) {
         let reference = frontend.lend_bytes(&frame)?;
         let size = u16::try_from(frame.len()).map_err(|_| Error::Text)?;
         let flags = TxFlags::CSUM_BLANK | TxFlags::DATA_VALIDATED;

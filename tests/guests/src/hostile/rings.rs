@@ -1,11 +1,11 @@
 //! Rings whose indices lie, that are never filled, or never were rings; and the handshake that names them.
 
 use crate::Pair;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::frames;
-use crate::frontend::{Frontend, Manners, Vif};
+use crate::frontend::{Frontend, Manners};
 use runtime::time::{self, Duration};
-use xen_pv_sys::io::xenbus::XenbusState;
 
 /// Where `req_prod` is (`io/ring.h`).
 const REQUEST_PRODUCER: usize = 0;
@@ -21,13 +21,13 @@ pub(crate) fn is_handshake(name: &str) -> bool {
 }
 
 /// Connects with what is not there.
-pub(crate) async fn handshake(vif: Vif, name: &str) -> Result<Frontend> {
+pub(crate) async fn handshake(vif: Device, name: &str) -> Result<Frontend> {
     let manners = match name {
         "ring-never-granted" => Manners { ring: Some(0x00ff_ffff), ..Manners::GOOD },
         _ => Manners { port: Some(3000), ..Manners::GOOD },
     };
     let frontend = Frontend::offer(vif, manners).await?;
-    frontend.vif.wait_for(&[XenbusState::Closing, XenbusState::Closed]).await?;
+    frontend.vif.wait_for_end().await?;
     Ok(frontend)
 }
 
@@ -86,10 +86,10 @@ async fn begin_anew(pair: &mut Pair) -> Result<()> {
         Frontend::scribble(&frontend.transmit_page, REQUEST_PRODUCER, u32::MAX);
         frontend.transmit_channel.notify();
         let vif = frontend.vif.clone();
-        vif.wait_for(&[XenbusState::Closing, XenbusState::Closed]).await?;
+        vif.wait_for_end().await?;
         vif.begin_anew().await?;
         pair.attacker = Frontend::connect(vif, Manners::GOOD).await?;
-        let hello = frames::hello(pair.attacker.vif.mac);
+        let hello = frames::hello(pair.attacker.mac);
         pair.attacker.send(&hello).await?;
     }
     Ok(())

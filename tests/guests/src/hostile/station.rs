@@ -4,9 +4,10 @@
 //! there were, the bytes of this one, in how many segments, and the longest frame. It answers nothing else but who asks for
 //! its hardware address.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::frames;
-use crate::frontend::{Frontend, Manners, Vif};
+use crate::frontend::{Frontend, Manners};
 use crate::neighbour;
 use crate::segment::{ACK, FIN, SYN, Segment};
 use alloc::format;
@@ -28,9 +29,9 @@ const SEQUENCE: u32 = 0x1000;
 
 const MANNERS: Manners = Manners { features: &[("feature-no-csum-offload", "1")], ..Manners::GOOD };
 
-pub(crate) async fn run(vif: Vif) -> Result<Infallible> {
+pub(crate) async fn run(vif: Device) -> Result<Infallible> {
     let mut frontend = Frontend::connect(vif, MANNERS).await?;
-    let hello = frames::hello(frontend.vif.mac);
+    let hello = frames::hello(frontend.mac);
     frontend.send(&hello).await?;
     let page = Rc::new(Page::new()?);
     let reference = frontend.lend(Rc::clone(&page), true)?;
@@ -43,7 +44,7 @@ pub(crate) async fn run(vif: Vif) -> Result<Infallible> {
             if let Some(segment) = check(flags, &frame)? {
                 connection.longest = connection.longest.max(frame.len());
                 answer = connection.handle_segment(&segment)?.or(answer);
-            } else if let Some(told) = neighbour::answer(&frame, frontend.vif.mac) {
+            } else if let Some(told) = neighbour::answer(&frame, frontend.mac) {
                 page.write(0, &told);
                 frontend.send_lent(reference, told.len()).await?;
             }
