@@ -39,6 +39,10 @@ mod start;
 #[cfg(any(test, feature = "fakes"))]
 pub mod model;
 #[cfg(test)]
+mod nonsense;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
 
 use crate::disk::{Command, Completion, Disk, Event, Refusal, Unit};
@@ -52,7 +56,7 @@ use identify::{Controller, Limits};
 use namespaces::Namespaces;
 use queue::Queue;
 use recovery::Abort;
-use registers::{self as reg, Csts, Registers, Version};
+use registers::{self as reg, Registers, Version};
 use slots::{MAX_SLOTS, Slots};
 use split_driver::memory::{DmaAllocator, Mmio};
 use split_driver::time::Instant;
@@ -365,9 +369,4 @@ impl<M: Mmio, D: DmaAllocator> Drop for Nvme<M, D> {
             self.quiesce();
         }
     }
-}
-
-/// CSTS that says that the device is gone.
-const fn is_absent(status: Csts) -> bool {
-    status.absent()
 }

@@ -123,7 +123,9 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
             return self.disable();
         }
         let status: Csts = self.registers.read(reg::CSTS);
-        if super::is_absent(status) {
+        if status.absent() {
+            // Lost where there is none; one that only says so must not go on.
+            self.registers.write(reg::CC, Cc::new());
             self.halted = true;
             return self.give_up(String::from("its registers are gone"));
         }
@@ -376,7 +378,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
     fn spin(&self, done: impl Fn(Csts) -> bool) {
         for _ in 0..SHUTDOWN_READS {
             let status: Csts = self.registers.read(reg::CSTS);
-            if super::is_absent(status) || status.fatal() || done(status) {
+            if status.absent() || status.fatal() || done(status) {
                 return;
             }
         }
@@ -392,7 +394,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
                 }
             }
             let status: Csts = self.registers.read(reg::CSTS);
-            if super::is_absent(status) || status.fatal() {
+            if status.absent() || status.fatal() {
                 return;
             }
         }

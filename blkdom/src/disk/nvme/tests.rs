@@ -260,10 +260,13 @@ fn what_a_device_cannot_do_is_not_promised() {
     bench.finish();
 }
 
-/// Segments as (page, offset, bytes), and how many bytes of them one command can name.
+/// A segment: page, offset, bytes.
+type Piece = (usize, u32, u32);
+
+/// Segments, and how many bytes of them one command can name.
 #[test]
 fn pages_are_named_as_far_as_entries_can_say() {
-    let table: &[(&[(usize, u32, u32)], u32)] = &[
+    let table: &[(&[Piece], u32)] = &[
         (&[(0, 0, 512)], 512),
         (&[(0, 3584, 512)], 512),
         (&[(0, 0, 4096), (5, 0, 4096)], 8192),

@@ -1,7 +1,7 @@
 //! The model's admin commands and events. Host only.
 
 use super::super::command::{self, Answer, Status, admin, cns, feature};
-use super::super::identify::IDENTIFY_BYTES;
+use super::super::identify::{Controller, Format, IDENTIFY_BYTES};
 use super::{Device, Fetched, Finished, Medium, State, Submission};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -149,7 +149,11 @@ impl State {
 
     fn create_completion_queue(&mut self, ten: u32, eleven: u32, address: u64) -> Status {
         let (queue, size) = (ten & 0xFFFF, ten >> 16);
-        if queue != 1 || size == 0 || size > u32::from(self.capabilities.max_queue_entries()) || address % 4096 != 0 {
+        if queue != 1
+            || size == 0
+            || size > u32::from(self.capabilities.max_queue_entries())
+            || !address.is_multiple_of(4096)
+        {
             self.complain("a completion queue that cannot be");
             return refusal(Status::INVALID_FIELD);
         }
@@ -189,6 +193,12 @@ impl State {
             for (slot, byte) in bytes.iter_mut().skip(*at).zip(patch) {
                 *slot = *byte;
             }
+        }
+        if what == cns::NAMESPACE
+            && let Ok(format) = Format::parse(&bytes, &Controller::default())
+        {
+            let told = self.told_shifts.entry(namespace).or_insert(format.shift);
+            *told = format.shift.min(*told);
         }
         self.xen.device_write(address, &bytes);
         Status::new()

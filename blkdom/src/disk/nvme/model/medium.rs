@@ -173,6 +173,10 @@ impl State {
         let Some(range) = medium.range(first, blocks) else {
             return refusal(OUT_OF_RANGE);
         };
+        // Against a device that moves more than it says there is nothing but an IOMMU.
+        if self.told_shifts.get(&entry[1]).is_none_or(|told| *told < medium.shift) {
+            return refusal(Status::INVALID_FIELD);
+        }
         let read_only = medium.read_only;
         let limit = if self.transfer_shift == 0 { u64::MAX } else { PAGE << self.transfer_shift };
         if range.len() as u64 > limit {

@@ -6,10 +6,12 @@
 //! | here | registers, doorbells, queues |
 //! | `admin` | admin commands and events |
 //! | `medium` | namespaces, I/O commands, their data |
+//! | `hostile` | a device that does anything at all, for the fuzzer |
 //!
 //! It reads and writes memory through [`FakeXen`], which notes each access to what is not the driver's.
 
 mod admin;
+pub mod hostile;
 mod medium;
 
 pub use admin::answer_words;
@@ -91,8 +93,11 @@ struct State {
     /// Commands that will not be answered, except that they are aborted.
     silent: Vec<Fetched>,
     media: BTreeMap<u32, Medium>,
+    /// The smallest blocks that were ever told of a namespace.
+    told_shifts: BTreeMap<u32, u8>,
     patches: Vec<(u8, usize, Vec<u8>)>,
-    overrides: BTreeMap<usize, u32>,
+    /// What registers read as, and how often still.
+    overrides: BTreeMap<usize, (u32, u32)>,
     faults: Vec<Fault>,
     events: admin::Events,
     messages: Vec<u16>,
@@ -142,6 +147,7 @@ impl Device {
             inbox: VecDeque::new(),
             silent: Vec::new(),
             media: BTreeMap::new(),
+            told_shifts: BTreeMap::new(),
             patches: Vec::new(),
             overrides: BTreeMap::new(),
             faults: Vec::new(),
@@ -252,22 +258,30 @@ impl Device {
         self.0.borrow_mut().faults.push(Fault { namespace, block, status, times });
     }
 
-    /// What a register reads as from now on, whatever it is; `None` as before.
-    pub fn set_register(&self, offset: usize, value: Option<u32>) {
-        let mut state = self.0.borrow_mut();
-        match value {
-            Some(value) => state.overrides.insert(offset, value),
-            None => state.overrides.remove(&offset),
-        };
+    /// No command is to fail any more.
+    pub fn forgive(&self) {
+        self.0.borrow_mut().faults.clear();
+    }
+
+    /// What a register reads as the next `times`, whatever it is.
+    pub fn set_register(&self, offset: usize, value: u32, times: u32) {
+        self.0.borrow_mut().overrides.insert(offset, (value, times));
     }
 
     /// Writes an answer as if the device had one. The command that it names, where there is one, is taken for answered.
     pub fn forge(&self, queue: u16, words: [u32; 4]) {
         let mut state = self.0.borrow_mut();
-        let id = Answer::parse(words).id;
-        state.inbox.retain(|fetched| fetched.queue != queue || fetched.id() != id);
-        state.silent.retain(|fetched| fetched.queue != queue || fetched.id() != id);
+        state.drop_command(queue, Answer::parse(words).id);
         state.write_answer(queue, words);
+    }
+
+    /// Writes anything to any place of a completion queue, without regard to phases.
+    pub fn scribble(&self, queue: u16, place: u16, words: [u32; 4]) {
+        let mut state = self.0.borrow_mut();
+        state.drop_command(queue, Answer::parse(words).id);
+        if let Some(Some(finished)) = state.finished.get(usize::from(queue)).copied() {
+            state.write_words(finished.address + u64::from(place % finished.depth) * 16, words);
+        }
     }
 
     /// The identifier of a command that was read and not answered.
@@ -350,7 +364,7 @@ impl State {
         }
         let [sq_low, sq_high, cq_low, cq_high] = self.admin_bases.map(u64::from);
         let (submission, finished) = (sq_high << 32 | sq_low, cq_high << 32 | cq_low);
-        if (submission | finished) % 4096 != 0 {
+        if !(submission | finished).is_multiple_of(4096) {
             self.complain("admin queues off a page's start");
         }
         let depth = self.attributes.submission() + 1;
@@ -430,14 +444,24 @@ impl State {
             finished.phase = !finished.phase;
         }
         let (full, vector) = (finished.tail == finished.head, finished.vector);
-        let bytes: Vec<u8> = [result, reserved, head, status].iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.xen.device_write(at, &bytes);
+        self.write_words(at, [result, reserved, head, status]);
         if full {
             self.complain("the completion queue overflows");
         }
         if self.message_signalled || !self.masked {
             self.messages.push(vector);
         }
+    }
+
+    fn write_words(&self, address: u64, words: [u32; 4]) {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.xen.device_write(address, &bytes);
+    }
+
+    /// A command is taken for answered.
+    fn drop_command(&mut self, queue: u16, id: u16) {
+        self.inbox.retain(|fetched| fetched.queue != queue || fetched.id() != id);
+        self.silent.retain(|fetched| fetched.queue != queue || fetched.id() != id);
     }
 
     fn register(&self, offset: usize) -> u32 {
@@ -476,7 +500,13 @@ impl Mmio for Device {
         if state.gone {
             return u32::MAX;
         }
-        state.overrides.get(&offset).copied().unwrap_or_else(|| state.register(offset))
+        match state.overrides.get_mut(&offset) {
+            Some((value, times)) if *times > 0 => {
+                *times -= 1;
+                *value
+            }
+            _ => state.register(offset),
+        }
     }
 
     fn write32(&self, offset: usize, value: u32) {
@@ -498,7 +528,7 @@ impl Mmio for Device {
             reg::DOORBELLS.. => {
                 let (queue, completion) =
                     ((offset - reg::DOORBELLS) / stride / 2, (offset - reg::DOORBELLS) / stride % 2);
-                if (offset - reg::DOORBELLS) % stride != 0 || queue >= QUEUES {
+                if !(offset - reg::DOORBELLS).is_multiple_of(stride) || queue >= QUEUES {
                     return state.complain("a doorbell that is none");
                 }
                 if completion == 1 {
