@@ -149,32 +149,30 @@ fn nobody_starves_of_pages() {
     let greedy = Setup { ring_pages: 16, ..Setup::default() };
     let mut world = World::new(&[greedy, greedy, greedy]);
     world.drive.borrow_mut().hold = true;
+    world.drive.borrow_mut().depth = 1;
     for guest in 0..2 {
+        let before = world.path.pages().available();
         for id in 0..200 {
             assert!(world.guests[guest].transfer(0, id, 0, 0, (0, 88)));
         }
         assert_eq!(world.ask(guest), []);
+        assert!(before - world.path.pages().available() <= PAGES / 2, "half is left");
     }
-    // Half for the first, and nearly as much for the second. Nothing is left for a large one.
+    // The second has nearly as much as the first. Nothing is left for a large one.
     assert!(world.path.pages().available() < 22);
     assert!(world.guests[2].transfer(0, 1, 0, 0, (0, 2048)) && world.guests[2].transfer(0, 2, 0, 0, (300, 8)));
     assert_eq!(world.ask(2), []);
     world.drive.borrow_mut().hold = false;
-    world.drive.borrow_mut().depth = 1;
-    let mut rounds = 0;
-    let mut answered = 0;
-    let mut others = 0;
+    let (mut rounds, mut answered, mut others) = (0, 0, 0);
     while answered < 2 {
         world.round();
         rounds += 1;
         answered += world.guests[2].responses(0).len();
-        if answered < 2 {
-            others += world.guests[0].responses(0).len() + world.guests[1].responses(0).len();
-        }
+        others += world.guests[0].responses(0).len() + world.guests[1].responses(0).len();
         assert!(rounds < 1000);
     }
-    // What had pages before it goes before it: some 50 requests, and little more.
-    assert!(others < 70, "{others} requests of others were answered first");
+    // Those that had the pages that it needs go before it, and little more.
+    assert!(others < 40, "{others} requests of others were answered first");
     world.run();
     world.end();
 }

@@ -4,6 +4,7 @@ mod faults;
 mod hostile;
 mod memory;
 mod property;
+mod reader;
 mod requests;
 
 use super::{DataPath, Poll, VbdId};

@@ -59,7 +59,8 @@ fn requests_that_cannot_be_are_answered() {
     let no_discard = |config: &mut VbdConfig| config.geometry.discard = None;
     type Change = fn(&mut VbdConfig);
     type Place = fn(&mut Frontend) -> bool;
-    let cases: [(&str, u32, Change, Place, (u8, i16)); 20] = [
+    type Case = (&'static str, u32, Change, Place, (u8, i16));
+    let cases: [Case; 20] = [
         ("last sector", 512, plain, |guest| guest.transfer(0, 1, 0, SECTORS - 1, (0, 1)), (0, 0)),
         ("beyond the end", 512, plain, |guest| guest.transfer(0, 1, 0, SECTORS - 1, (0, 2)), (0, -1)),
         ("at the end", 512, plain, |guest| guest.transfer(0, 1, 1, SECTORS, (0, 1)), (1, -1)),
