@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
+use proptest::prelude::*;
 use split_driver::fakes::{FakeClock, FakePages, FakeStore, FakeXen, Live, Tasks};
 use split_driver::time::{Duration, Instant};
 use split_driver::xenbus::Bus;
@@ -583,4 +584,69 @@ fn fifty_cycles_leave_nothing() {
         host.store.delete(&format!("/local/domain/{guest}/device/vbd/{XVDA}"));
     }
     host.end();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    /// Toolstack, two guests and the disk do anything in any order: never do both guests have the volume's sectors, and when all are
+    /// gone nothing is left of them.
+    #[test]
+    fn anything(steps in proptest::collection::vec((0_u8..8, 0_u32..9, any::<bool>()), 1..60)) {
+        let mut host = Host::new();
+        let mut guests: BTreeMap<u16, Frontend> = BTreeMap::new();
+        for (what, number, second) in steps {
+            let guest = if second { 4 } else { 3 };
+            let present = host.state(guest).is_some();
+            match what {
+                0 if !present => {
+                    let target = ["vg0/a", "disk", "w!:vg0/a", "vg0/none"][number as usize % 4];
+                    host.create(guest, target, &[("/mode", if number > 6 { "r" } else { "w" })]);
+                }
+                1 if present => {
+                    let setup = Setup { persistent: number > 4, queues: 1 + number as usize % 2, pages: 16, ..Setup::default() };
+                    let frontend = Frontend::new(&host.xen, guest, setup);
+                    host.say(guest, &frontend);
+                    guests.insert(guest, frontend);
+                }
+                2 if present => {
+                    host.put_frontend(guest, "/state", &number.to_string());
+                    host.settle();
+                }
+                3 => if let Some(frontend) = guests.get_mut(&guest) {
+                    // What is in the way of the ring is not asked for.
+                    let _ = frontend.transfer(0, 5, number.min(1) as u8, u64::from(number) * 8, (0, 8));
+                    frontend.publish(0);
+                    host.settle();
+                },
+                4 if present => host.detach(guest, second),
+                5 => host.drive.borrow_mut().hold = number > 5,
+                6 => host.advance(u64::from(number) * 300),
+                _ => {
+                    let sectors = 1024 + u64::from(number) * 512;
+                    host.names.put(resolved("vg0/a", 1024, sectors));
+                    host.blkback.handle_rescan();
+                }
+            }
+            host.settle();
+            let writers = host.blkback.volumes().len();
+            let shared = [3, 4].map(|guest| host.backend(guest, "params").is_some_and(|params| params.starts_with("w!")));
+            let readers = [3, 4].map(|guest| host.backend(guest, "mode").is_some_and(|mode| mode == "r"));
+            let agree = (0..2).all(|guest| shared[guest] || readers[guest]);
+            prop_assert!(writers < 2 || agree, "{:?}", host.blkback.volumes());
+        }
+        host.drive.borrow_mut().hold = false;
+        host.settle();
+        for guest in [3, 4] {
+            if host.state(guest).is_some() {
+                host.detach(guest, true);
+            }
+        }
+        for _ in 0..3 {
+            host.advance(2500);
+        }
+        prop_assert_eq!((host.state(3), host.state(4), host.blkback.volumes()), (None, None, Vec::new()));
+        prop_assert!(guests.values().all(|guest| guest.domain.mapped() == 0));
+        host.end();
+    }
 }
