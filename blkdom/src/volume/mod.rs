@@ -11,6 +11,8 @@
 
 pub mod catalogue;
 pub mod claims;
+#[cfg(any(test, feature = "fakes"))]
+pub mod fakes;
 pub mod gpt;
 pub mod lvm;
 pub mod mbr;

@@ -1,6 +1,6 @@
 //! Volume arithmetic against a model that goes sector by sector. Host.
 
-use super::images::unit;
+use crate::volume::fakes::unit;
 use crate::volume::{Piece, UnitRef, Volume};
 use alloc::vec;
 use alloc::vec::Vec;

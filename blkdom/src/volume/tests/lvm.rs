@@ -1,7 +1,8 @@
 //! LVM: what the real tools wrote, and what nobody should have. Host.
 
-use super::images::{Gpt, LINUX, LVM, Units, names, unit};
-use super::lvm_builder::{Disk, Text, VG_ID, pv_id};
+use crate::volume::fakes::gpt::{Gpt, LINUX, LVM};
+use crate::volume::fakes::lvm::{Disk, Text, VG_ID, pv_id};
+use crate::volume::fakes::{Units, names, unit};
 use crate::volume::{Access, Claims, NameError, Piece, Unusable};
 use alloc::format;
 use alloc::string::{String, ToString};

@@ -1,7 +1,8 @@
 //! Targets, what they resolve to, and who has it. Host.
 
-use super::images::{Gpt, LINUX, Units, names, unit};
 use crate::disk::{Discard, Geometry};
+use crate::volume::fakes::gpt::{Gpt, LINUX};
+use crate::volume::fakes::{Units, names, unit};
 use crate::volume::target::Target;
 use crate::volume::{Access, Claims, NameError, Piece};
 use alloc::format;

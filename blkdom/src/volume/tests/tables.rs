@@ -1,6 +1,7 @@
 //! Partition tables, sound and not. Host.
 
-use super::images::{Gpt, LINUX, Units, names, unit};
+use crate::volume::fakes::gpt::{Gpt, LINUX};
+use crate::volume::fakes::{Units, names, unit};
 use crate::volume::gpt::guid;
 use crate::volume::{NameError, Piece, Unusable};
 use alloc::string::ToString;

@@ -7,21 +7,23 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-pub(crate) const VG_ID: &str = "gggggg-gggg-gggg-gggg-gggg-gggg-gggggg";
+/// The volume group's id.
+pub const VG_ID: &str = "gggggg-gggg-gggg-gggg-gggg-gggg-gggggg";
 
 /// The id of physical volume `number`.
-pub(crate) fn pv_id(number: u32) -> String {
+pub fn pv_id(number: u32) -> String {
     format!("pppppp-pppp-pppp-pppp-pppp-pppp-{number:06}")
 }
 
 /// A metadata text: a group `vg0` of extents of 64 sectors, with a linear volume `a` of four extents on `pv0`, whose id is `pv_id(1)`.
 #[derive(Clone)]
-pub(crate) struct Text {
-    pub(crate) sequence: u32,
+pub struct Text {
+    /// Its `seqno`.
+    pub sequence: u32,
     /// Physical volumes.
-    pub(crate) physical: u32,
+    pub physical: u32,
     /// More logical volumes.
-    pub(crate) more: String,
+    pub more: String,
 }
 
 impl Default for Text {
@@ -32,7 +34,7 @@ impl Default for Text {
 
 impl Text {
     /// A logical volume of one segment.
-    pub(crate) fn volume(name: &str, stripes: &str, count: u32, extents: u32) -> String {
+    pub fn volume(name: &str, stripes: &str, count: u32, extents: u32) -> String {
         let size = if count > 1 { "stripe_size = 16\n" } else { "" };
         format!(
             "{name} {{\nid = \"{}\"\nstatus = [\"READ\", \"WRITE\", \"VISIBLE\"]\nflags = []\nsegment_count = 1\n\nsegment1 {{\n\
@@ -68,18 +70,26 @@ impl fmt::Display for Text {
 
 /// A physical volume to be written; the fields are what a test may want wrong.
 #[derive(Clone)]
-pub(crate) struct Disk {
-    pub(crate) id: String,
-    pub(crate) sectors: usize,
-    pub(crate) text: String,
-    pub(crate) area_offset: u64,
-    pub(crate) area_bytes: u64,
-    pub(crate) text_offset: Option<u64>,
-    pub(crate) text_size: Option<u64>,
+pub struct Disk {
+    /// The physical volume's id, without hyphens.
+    pub id: String,
+    /// Sectors of the unit.
+    pub sectors: usize,
+    /// The metadata.
+    pub text: String,
+    /// Where the metadata area begins, in bytes.
+    pub area_offset: u64,
+    /// Bytes of it.
+    pub area_bytes: u64,
+    /// Where in the area the text begins, as its header says.
+    pub text_offset: Option<u64>,
+    /// Bytes of the text, as the header says.
+    pub text_size: Option<u64>,
 }
 
 impl Disk {
-    pub(crate) fn new(number: u32, sectors: usize, text: &str) -> Self {
+    /// With a metadata area of almost 1 MiB from 4 KiB on, as LVM makes it.
+    pub fn new(number: u32, sectors: usize, text: &str) -> Self {
         Self {
             id: pv_id(number).replace('-', ""),
             sectors,
@@ -92,7 +102,7 @@ impl Disk {
     }
 
     /// The whole of it.
-    pub(crate) fn image(&self) -> Vec<u8> {
+    pub fn image(&self) -> Vec<u8> {
         let mut image = vec![0; self.sectors * 512];
         let mut label = b"LABELONE".to_vec();
         label.extend(1_u64.to_le_bytes());
@@ -130,4 +140,22 @@ impl Disk {
         }
         image
     }
+}
+
+/// Puts right the CRCs of the label in sector 1 and of the metadata area at 4 KiB, as far as they are there: of what was changed in
+/// them, all but that is believed.
+pub fn mend(image: &mut [u8]) {
+    let crc = CRC.checksum(&image[512 + 20..1024]);
+    image[512 + 16..512 + 20].copy_from_slice(&crc.to_le_bytes());
+    let area = &mut image[4096..];
+    let number = |place: usize| u64::from_le_bytes(area[place..place + 8].try_into().unwrap_or_default());
+    let text = || {
+        let begin = usize::try_from(number(40)).ok()?;
+        area.get(begin..begin.checked_add(usize::try_from(number(48)).ok()?)?)
+    };
+    if let Some(crc) = text().map(|text| CRC.checksum(text)) {
+        area[56..60].copy_from_slice(&crc.to_le_bytes());
+    }
+    let crc = CRC.checksum(&area[4..512]);
+    area[..4].copy_from_slice(&crc.to_le_bytes());
 }
