@@ -190,7 +190,9 @@ impl<Tag> Flow<Tag> {
 
     /// Whether a segment of this flow is the next, and can be told from the others when all is cut again.
     fn takes(&self, segment: &Segment<'_>, fragments: usize) -> bool {
-        segment.sequence == self.next_sequence
+        // FIN ends the stream: joined, it would move behind bytes that came after it.
+        self.flags & TCP_FIN == 0
+            && segment.sequence == self.next_sequence
             && segment.payload <= self.size
             && segment.flags & TCP_CWR == 0
             && self.length + usize::from(segment.payload) <= MAX_LENGTH
