@@ -15,7 +15,10 @@ struct Image {
     budget: u64,
 }
 
-const IMAGES: [Image; 1] = [Image { name: "netdom", sample: include_str!("../netdom.cfg"), budget: 1 << 20 }];
+const IMAGES: [Image; 2] = [
+    Image { name: "netdom", sample: include_str!("../netdom.cfg"), budget: 1 << 20 },
+    Image { name: "blkdom", sample: include_str!("../blkdom.cfg"), budget: 1 << 20 },
+];
 
 /// Where built images are.
 pub(crate) fn directory() -> PathBuf {
@@ -53,7 +56,7 @@ pub(crate) fn build() -> Result<()> {
 /// Builds what the demo and the benchmarks have in dom0.
 pub(crate) fn for_demo() -> Result<e2e::Images> {
     build()?;
-    Ok(e2e::Images { netdom: path("netdom"), hostile: None, guest: None })
+    Ok(e2e::Images { netdom: path("netdom"), blkdom: path("blkdom"), hostile: None, guest: None })
 }
 
 /// Builds what the tests have in dom0.

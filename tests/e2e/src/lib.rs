@@ -1,4 +1,4 @@
-//! End-to-end: netdom on real Xen, with the real toolstack and unmodified Linux guests. Host.
+//! End-to-end: driver domains on real Xen, with the real toolstack and unmodified Linux guests. Host.
 //!
 //! A [`Stage`] is one boot of the lab with what the cases need; [`cases::ALL`] is what `cargo xtask test` runs on each row of
 //! the matrix. The demo and the benchmarks stand on the same stage.
@@ -7,10 +7,10 @@
 pub mod bench;
 pub mod cases;
 pub mod demo;
-pub mod netdom;
+pub mod driver_domain;
 pub mod stage;
 pub mod symbolize;
 pub mod traffic;
 
-pub use netdom::{Netdom, NetdomConfig, Resources};
+pub use driver_domain::{DriverDomain, DriverDomainConfig, Resources};
 pub use stage::{Images, Stage};

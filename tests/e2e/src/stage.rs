@@ -6,13 +6,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lab::{Guest, GuestConfig, Lab, LabConfig, Nic, Row};
 
-use crate::netdom::{Netdom, NetdomConfig};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 
 /// What was built for the stage, as files of the host.
 #[derive(Clone, Debug)]
 pub struct Images {
     /// The image that `dist/` holds.
     pub netdom: PathBuf,
+    /// Likewise.
+    pub blkdom: PathBuf,
     /// The hostile frontend; what needs it says so where it is missing.
     pub hostile: Option<PathBuf>,
     /// The image of the runtime's own tests, with debug information; the same.
@@ -44,6 +46,7 @@ impl Stage {
         let mut config = LabConfig::new(row);
         config.nics = nics;
         config.put("usr/lib/oxidom/netdom", 0o755, &images.netdom)?;
+        config.put("usr/lib/oxidom/blkdom", 0o755, &images.blkdom)?;
         if let Some(hostile) = &images.hostile {
             config.put("usr/lib/oxidom/hostile", 0o755, hostile)?;
         }
@@ -63,9 +66,9 @@ impl Stage {
     ///
     /// # Errors
     /// Its console's end where it does not come up.
-    pub fn start_netdom(&self) -> Result<Netdom<'_>> {
+    pub fn start_netdom(&self) -> Result<DriverDomain<'_>> {
         let nic = self.lab.make_assignable(0)?;
-        Netdom::create(&self.lab, &NetdomConfig::new("netdom").pci(&nic))
+        DriverDomain::create(&self.lab, &DriverDomainConfig::netdom("netdom").pci(&nic))
     }
 
     /// Creates a Linux guest with these vifs, all up, the addresses leased through them.

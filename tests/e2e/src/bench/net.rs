@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use lab::{Guest, GuestConfig, Lab, Nic, Row as Matrix};
 
 use super::{Better, Report, Row};
-use crate::netdom::{Netdom, NetdomConfig, cpu_seconds};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig, cpu_seconds};
 use crate::stage::{Images, Stage, lease, vif};
 use crate::traffic::{self, Shell};
 
@@ -73,7 +73,8 @@ pub fn run(row: Matrix, images: &Images, effort: Effort, progress: &dyn Fn(&str)
     let mut ready = Samples::default();
     create_to_ready(&stage, effort, &mut ready, progress)?;
     progress("starting the guests");
-    let _netdom = Netdom::create(&stage.lab, &NetdomConfig::new("netdom").pci(&stage.lab.make_assignable(0)?))?;
+    let _netdom =
+        DriverDomain::create(&stage.lab, &DriverDomainConfig::netdom("netdom").pci(&stage.lab.make_assignable(0)?))?;
     let _linux = linux_driver_domain(&stage.lab)?;
     let vifs = |number: u8| [vif("netdom", number), vif("linuxdd", number + 0x80)];
     let a = stage.client("a", &vifs(1))?;
@@ -202,7 +203,7 @@ fn create_to_ready(stage: &Stage, effort: Effort, ready: &mut Samples, progress:
     let [ours, linux] = &mut ready.sides;
     for run in 0..effort.runs {
         progress(&format!("create to ready ({} of {})", run + 1, effort.runs));
-        let netdom = Netdom::create(&stage.lab, &NetdomConfig::new("netdom").pci(&nic))?;
+        let netdom = DriverDomain::create(&stage.lab, &DriverDomainConfig::netdom("netdom").pci(&nic))?;
         ours.push(netdom.created.as_secs_f64() * 1e3);
         netdom.destroy()?;
         let (guest, took) = linux_driver_domain(&stage.lab)?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::GuestConfig;
 
 use super::{Case, Scene};
-use crate::netdom::{Netdom, NetdomConfig};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::vif;
 use crate::traffic;
 
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn no_device(scene: &Scene<'_>) -> Result<String> {
     let lab = &scene.stage.lab;
-    let other = Netdom::create(lab, &NetdomConfig::new("nonic"))?;
+    let other = DriverDomain::create(lab, &DriverDomainConfig::netdom("nonic"))?;
     let result = (|| {
         let line = lab.wait_for_console("nonic", "no PCI device", PATIENCE)?;
         for (guest, number) in [("a", 0x11), ("b", 0x12)] {
@@ -46,7 +46,7 @@ fn no_device(scene: &Scene<'_>) -> Result<String> {
 fn other_device(scene: &Scene<'_>) -> Result<String> {
     let lab = &scene.stage.lab;
     let device = lab.make_assignable(1)?;
-    let other = Netdom::create(lab, &NetdomConfig::new("othernic").pci(&device))?;
+    let other = DriverDomain::create(lab, &DriverDomainConfig::netdom("othernic").pci(&device))?;
     // An 82540EM: the vendor's, of another programming model.
     let line = lab.wait_for_console("othernic", "8086:100e", PATIENCE);
     other.destroy()?;
@@ -55,7 +55,7 @@ fn other_device(scene: &Scene<'_>) -> Result<String> {
 
 fn command_line(scene: &Scene<'_>) -> Result<String> {
     let lab = &scene.stage.lab;
-    let config = NetdomConfig::new("misconfigured").extra("colour=green");
+    let config = DriverDomainConfig::netdom("misconfigured").extra("colour=green");
     lab.put("/etc/xen/misconfigured.cfg", 0o644, config.to_string().as_bytes())?;
     lab.must("xl create -q /etc/xen/misconfigured.cfg")?;
     let line = lab.wait_for_console("misconfigured", "unknown word \"colour", PATIENCE);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Scene};
-use crate::netdom::{Netdom, NetdomConfig};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::vif;
 use crate::traffic::{self, Ping, Shell};
 
@@ -81,7 +81,7 @@ fn cable(scene: &Scene<'_>) -> Result<String> {
 
 fn reboot_and_shutdown(scene: &Scene<'_>) -> Result<String> {
     let lab = &scene.stage.lab;
-    let netdom = Netdom::create(lab, &NetdomConfig::new("short-lived"))?;
+    let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom("short-lived"))?;
     lab.must("xl reboot short-lived")?;
     let id = lab.wait_until(
         &format!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, SPARE_NIC, Scene};
-use crate::netdom::{Netdom, NetdomConfig};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::vif;
 use crate::traffic::{self, Ping};
 
@@ -30,7 +30,8 @@ fn pings(scene: &Scene<'_>, word: &str, kind: &str) -> Result<String> {
     let nic = lab.make_assignable(SPARE_NIC.into())?;
     // A name of its own for each: dom0 keeps consoles by name.
     let name = format!("by-{word}");
-    let netdom = Netdom::create(lab, &NetdomConfig::new(&name).pci(&nic).extra(&format!("interrupts={word}")))?;
+    let netdom =
+        DriverDomain::create(lab, &DriverDomainConfig::netdom(&name).pci(&nic).extra(&format!("interrupts={word}")))?;
     let result = through(scene, &netdom, kind);
     lab.run("xl network-detach a 1")?;
     let console = netdom.console().unwrap_or_default();
@@ -39,7 +40,7 @@ fn pings(scene: &Scene<'_>, word: &str, kind: &str) -> Result<String> {
     Ok(format!("median {:.0} us, 99th percentile {:.0} us", ping.median_us, ping.p99_us))
 }
 
-fn through(scene: &Scene<'_>, netdom: &Netdom<'_>, kind: &str) -> Result<Ping> {
+fn through(scene: &Scene<'_>, netdom: &DriverDomain<'_>, kind: &str) -> Result<Ping> {
     let (lab, a) = (&scene.stage.lab, &scene.a);
     lab.wait_for_console(&netdom.name, &format!("Intel 82574L, {kind}, 1 vectors"), PATIENCE)?;
     lab.must(&format!("xl network-attach a {}", vif(&netdom.name, 0x51).replace(',', " ")))?;

@@ -16,7 +16,7 @@ mod traffic;
 use anyhow::{Context, Result, bail};
 use lab::{Guest, GuestConfig, Nic};
 
-use crate::netdom::{Netdom, Resources};
+use crate::driver_domain::{DriverDomain, Resources};
 use crate::stage::{Stage, lease, vif};
 
 /// One case.
@@ -45,7 +45,7 @@ pub struct Scene<'s> {
     /// The machine.
     pub stage: &'s Stage,
     /// The driver domain.
-    pub netdom: Netdom<'s>,
+    pub netdom: DriverDomain<'s>,
     /// A guest, its vif's address ending in 1.
     pub a: Guest<'s>,
     /// A guest, its vif's address ending in 2.

@@ -1,4 +1,4 @@
-//! A netdom under the lab's dom0: its config, its start, what it says of itself. Host.
+//! A driver domain under the lab's dom0: its config, its start, what it says of itself. Host.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use lab::Lab;
 
-/// How long a netdom may take to be ready on a slow machine; a fault ends the wait at once.
+/// How long a driver domain may take to be ready on a slow machine; a fault ends the wait at once.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A config for `xl create`, as `dist/netdom.cfg` has it.
+/// A config for `xl create`, as those of `dist/` have it.
 #[derive(Clone, Debug)]
-pub struct NetdomConfig {
+pub struct DriverDomainConfig {
+    /// The image below `/usr/lib/oxidom/`.
+    pub image: &'static str,
+    /// What its backends are called in the store: `vif`, `vbd`.
+    pub kind: &'static str,
     /// The domain's name: what frontends write as `backend=`.
     pub name: String,
     /// Memory, in MiB.
@@ -23,10 +27,19 @@ pub struct NetdomConfig {
     pub extra: String,
 }
 
-impl NetdomConfig {
-    /// 16 MiB, no device, an empty command line.
-    pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), memory: 16, pci: Vec::new(), extra: String::new() }
+impl DriverDomainConfig {
+    /// A netdom of 16 MiB, no device, an empty command line.
+    pub fn netdom(name: &str) -> Self {
+        Self::new("netdom", "vif", name)
+    }
+
+    /// A blkdom, likewise.
+    pub fn blkdom(name: &str) -> Self {
+        Self::new("blkdom", "vbd", name)
+    }
+
+    fn new(image: &'static str, kind: &'static str, name: &str) -> Self {
+        Self { image, kind, name: name.to_owned(), memory: 16, pci: Vec::new(), extra: String::new() }
     }
 
     /// With one more device.
@@ -42,20 +55,21 @@ impl NetdomConfig {
     }
 }
 
-impl fmt::Display for NetdomConfig {
+impl fmt::Display for DriverDomainConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, memory, pci, extra } = self;
+        let Self { image, name, memory, pci, extra, .. } = self;
         writeln!(
             f,
-            "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/netdom\"\nmemory = {memory}\nvcpus = 1"
+            "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/{image}\"\nmemory = {memory}\nvcpus = 1"
         )?;
         writeln!(f, "pci = {pci:?}\nextra = \"{extra}\"\non_crash = \"preserve\"")
     }
 }
 
-/// A running netdom.
-pub struct Netdom<'lab> {
+/// A running driver domain.
+pub struct DriverDomain<'lab> {
     lab: &'lab Lab,
+    kind: &'static str,
     /// Its name.
     pub name: String,
     /// Its number.
@@ -66,12 +80,12 @@ pub struct Netdom<'lab> {
     pub ready: Duration,
 }
 
-impl<'lab> Netdom<'lab> {
+impl<'lab> DriverDomain<'lab> {
     /// Creates it by `xl create` and waits for `data/ready`.
     ///
     /// # Errors
     /// What `xl` said, or the end of the domain's console.
-    pub fn create(lab: &'lab Lab, config: &NetdomConfig) -> Result<Self> {
+    pub fn create(lab: &'lab Lab, config: &DriverDomainConfig) -> Result<Self> {
         let name = config.name.clone();
         let path = format!("/etc/xen/{name}.cfg");
         lab.put(&path, 0o644, config.to_string().as_bytes())?;
@@ -93,7 +107,7 @@ impl<'lab> Netdom<'lab> {
             bail!("the number of {name} and its data/ready are '{said}'");
         };
         let milliseconds = u64::from(milliseconds);
-        Ok(Self { lab, name, id, created, ready: Duration::from_millis(milliseconds) })
+        Ok(Self { lab, kind: config.kind, name, id, created, ready: Duration::from_millis(milliseconds) })
     }
 
     /// The value of a node below its own directory.
@@ -104,9 +118,9 @@ impl<'lab> Netdom<'lab> {
         Ok(self.lab.must(&format!("xenstore-read /local/domain/{}/{path}", self.id))?.trim_end().to_owned())
     }
 
-    /// The backend directory of a frontend's vif.
+    /// The backend directory of a frontend's device.
     pub fn backend(&self, frontend: u32, handle: u32) -> String {
-        format!("/local/domain/{}/backend/vif/{frontend}/{handle}", self.id)
+        format!("/local/domain/{}/backend/{}/{frontend}/{handle}", self.id, self.kind)
     }
 
     /// All that it has on loan now, by name: pages, grants, ports, heap, nodes.
@@ -160,6 +174,6 @@ pub fn cpu_seconds(lab: &Lab, domain: &str) -> Result<f64> {
     time.parse().with_context(|| format!("xl list says '{line}'"))
 }
 
-/// What a netdom has on loan, by name.
+/// What a driver domain has on loan, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resources(pub BTreeMap<String, u64>);
