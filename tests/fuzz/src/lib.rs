@@ -4,8 +4,10 @@
 //! coverage, a target tells what was to be seen from outside (answers, drops, reasons for closing, rounds), coarsely; an input that
 //! shows something new is kept, and mutated further.
 
+pub mod blkback;
 pub mod mutate;
 pub mod netback;
+pub mod volumes;
 
 use mutate::Random;
 use std::cell::RefCell;
@@ -17,6 +19,30 @@ use std::time::{Duration, Instant};
 pub trait Target {
     /// Runs one input; panics where something does not hold. What was to be seen goes into `seen`, as numbers of any meaning.
     fn run(&mut self, input: &[u8], seen: &mut Vec<u64>);
+}
+
+/// The targets by their names; a corpus goes by the same.
+pub const TARGETS: [&str; 4] = ["netback", "blkback", "lvm", "gpt"];
+
+/// The target of that name.
+pub fn target(name: &str) -> Option<Box<dyn Target>> {
+    match name {
+        "netback" => Some(Box::new(netback::Netback::new())),
+        "blkback" => Some(Box::new(blkback::Blkback::new())),
+        "lvm" => Some(Box::new(volumes::VolumeGroups)),
+        "gpt" => Some(Box::new(volumes::PartitionTables)),
+        _ => None,
+    }
+}
+
+/// An input of that target as it is read, for a look at it.
+pub fn describe(name: &str, input: &[u8]) -> String {
+    match name {
+        "netback" => netback::describe(input),
+        "blkback" => blkback::describe(input),
+        "lvm" | "gpt" => volumes::describe(input),
+        _ => String::new(),
+    }
 }
 
 /// What came out of a run.
@@ -130,6 +156,16 @@ pub fn minimise(target: &mut dyn Target, mut corpus: Vec<Vec<u8>>) -> Vec<Vec<u8
         known.len() > before
     });
     corpus
+}
+
+/// Notes numbers by their magnitude, each alone and with its neighbour.
+fn see(seen: &mut Vec<u64>, closed: bool, counts: impl Iterator<Item = u64>) {
+    let mut before = u64::from(closed);
+    for (place, count) in counts.enumerate() {
+        let magnitude = u64::from(u64::BITS - count.leading_zeros());
+        seen.push((place as u64) << 32 | magnitude << 8 | before);
+        before = magnitude;
+    }
 }
 
 /// FNV-1a: to name things by their bytes.

@@ -1,10 +1,9 @@
-//! `fuzz netback --seconds N [--seed S] [--keep]`: feeds a fuzz target. Host.
+//! `fuzz TARGET --seconds N [--seed S] [--keep]`: feeds a fuzz target. Host.
 
-use fuzz::netback::Netback;
 use std::process::ExitCode;
 use std::time::Duration;
 
-const USAGE: &str = "usage: fuzz netback [--seconds N] [--seed S] [--keep] [--one FILE]
+const USAGE: &str = "usage: fuzz TARGET [--seconds N] [--seed S] [--keep] [--one FILE]
 
   --seconds N   how long (default 10)
   --seed S      where the random numbers begin (default 1)
@@ -12,6 +11,7 @@ const USAGE: &str = "usage: fuzz netback [--seconds N] [--seed S] [--keep] [--on
   --one FILE    run one input";
 
 struct Options {
+    target: String,
     seconds: u64,
     seed: u64,
     keep: bool,
@@ -19,10 +19,8 @@ struct Options {
 }
 
 fn options(mut words: impl Iterator<Item = String>) -> Option<Options> {
-    if words.next()? != "netback" {
-        return None;
-    }
-    let mut options = Options { seconds: 10, seed: 1, keep: false, one: None };
+    let target = words.next().filter(|word| fuzz::TARGETS.contains(&word.as_str()))?;
+    let mut options = Options { target, seconds: 10, seed: 1, keep: false, one: None };
     while let Some(word) = words.next() {
         match word.as_str() {
             "--seconds" => options.seconds = words.next()?.parse().ok()?,
@@ -36,29 +34,31 @@ fn options(mut words: impl Iterator<Item = String>) -> Option<Options> {
 }
 
 fn run(options: &Options) -> std::io::Result<()> {
-    let directory = fuzz::corpus_directory("netback");
-    fuzz::save_on_panic(std::env::temp_dir().join("oxidom-fuzz-netback"));
-    let mut target = Netback::new();
+    let name = options.target.as_str();
+    let directory = fuzz::corpus_directory(name);
+    fuzz::save_on_panic(std::env::temp_dir().join(format!("oxidom-fuzz-{name}")));
+    let mut target = fuzz::target(name).ok_or_else(|| std::io::Error::other(format!("no target {name}")))?;
+    let target = target.as_mut();
     if let Some(file) = &options.one {
         let input = std::fs::read(file)?;
-        print!("{}", fuzz::netback::describe(&input));
-        fuzz::run_one(&mut target, &input, &mut Vec::new());
+        print!("{}", fuzz::describe(name, &input));
+        fuzz::run_one(target, &input, &mut Vec::new());
         return Ok(());
     }
     let mut corpus: Vec<_> = fuzz::read_corpus(&directory)?.into_iter().map(|(_, input)| input).collect();
     let known = corpus.len();
-    let report = fuzz::run(&mut target, &mut corpus, Duration::from_secs(options.seconds), options.seed);
+    let report = fuzz::run(target, &mut corpus, Duration::from_secs(options.seconds), options.seed);
     let kept = report.kept;
     if options.keep {
         for (path, _) in fuzz::read_corpus(&directory)? {
             std::fs::remove_file(path)?;
         }
-        for input in fuzz::minimise(&mut target, corpus) {
+        for input in fuzz::minimise(target, corpus) {
             std::fs::write(directory.join(format!("{:016x}", fuzz::hash(&input))), input)?;
         }
     }
     println!(
-        "fuzz netback: {} executions in {:.1} s, {} a second, {} inputs ({} new), nothing found",
+        "fuzz {name}: {} executions in {:.1} s, {} a second, {} inputs ({} new), nothing found",
         report.executions,
         report.elapsed.as_secs_f64(),
         report.rate(),
@@ -70,7 +70,7 @@ fn run(options: &Options) -> std::io::Result<()> {
 
 fn main() -> ExitCode {
     let Some(options) = options(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
+        eprintln!("{USAGE}\n\ntargets: {}", fuzz::TARGETS.join(", "));
         return ExitCode::from(2);
     };
     match run(&options) {

@@ -272,17 +272,7 @@ impl Target for Netback {
             statistics.to_port.bytes,
             self.mallory.answers(),
         ];
-        see(seen, closed, counts.into_iter().chain(statistics.drops));
-    }
-}
-
-/// Notes numbers by their magnitude, each alone and with its neighbour.
-fn see(seen: &mut Vec<u64>, closed: bool, counts: impl Iterator<Item = u64>) {
-    let mut before = u64::from(closed);
-    for (place, count) in counts.enumerate() {
-        let magnitude = u64::from(u64::BITS - count.leading_zeros());
-        seen.push((place as u64) << 32 | magnitude << 8 | before);
-        before = magnitude;
+        crate::see(seen, closed, counts.into_iter().chain(statistics.drops));
     }
 }
 

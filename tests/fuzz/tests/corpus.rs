@@ -1,14 +1,11 @@
 //! The corpora as plain tests, and a short run from a fixed seed.
 
-use fuzz::Target;
-use fuzz::netback::Netback;
 use std::time::Duration;
 
-#[test]
-fn netback_corpus() {
-    let inputs = fuzz::read_corpus(&fuzz::corpus_directory("netback")).unwrap();
+fn run_corpus(name: &str) {
+    let inputs = fuzz::read_corpus(&fuzz::corpus_directory(name)).unwrap();
     assert!(inputs.len() >= 20, "{} inputs", inputs.len());
-    let mut target = Netback::new();
+    let mut target = fuzz::target(name).unwrap();
     let mut seen = Vec::new();
     for (path, input) in inputs {
         println!("{}", path.display());
@@ -18,9 +15,48 @@ fn netback_corpus() {
     }
 }
 
+fn run_for_a_second(name: &str) {
+    let mut corpus = Vec::new();
+    let report = fuzz::run(fuzz::target(name).unwrap().as_mut(), &mut corpus, Duration::from_secs(1), 7);
+    assert!(report.executions > 100 && report.seen > 20, "{report:?}");
+}
+
+#[test]
+fn netback_corpus() {
+    run_corpus("netback");
+}
+
 #[test]
 fn netback_for_a_second() {
-    let mut corpus = Vec::new();
-    let report = fuzz::run(&mut Netback::new(), &mut corpus, Duration::from_secs(1), 7);
-    assert!(report.executions > 100 && report.seen > 20, "{report:?}");
+    run_for_a_second("netback");
+}
+
+#[test]
+fn blkback_corpus() {
+    run_corpus("blkback");
+}
+
+#[test]
+fn blkback_for_a_second() {
+    run_for_a_second("blkback");
+}
+
+#[test]
+fn lvm_corpus() {
+    run_corpus("lvm");
+}
+
+#[test]
+fn lvm_for_a_second() {
+    run_for_a_second("lvm");
+}
+
+#[test]
+fn gpt_corpus() {
+    run_corpus("gpt");
+}
+
+#[test]
+fn gpt_for_a_second() {
+    run_for_a_second("gpt");
 }
