@@ -4,6 +4,7 @@
 //! A [`Disk`] is a controller; what it holds are its *units*: the namespaces of an NVMe controller, the drives of an AHCI one. All
 //! sectors are of 512 bytes, whatever a unit's logical block is, as in `io/blkif.h`.
 
+pub mod ahci;
 pub mod nvme;
 
 use alloc::string::String;

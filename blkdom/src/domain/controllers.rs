@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use blkdom::disk::ahci::{self, Ahci};
 use blkdom::disk::nvme::{self, Nvme};
 use blkdom::disk::{Disk, Event, UnitId, UnitKind};
 use blkdom::volume::UnitRef;
@@ -16,8 +17,14 @@ use runtime::events::Channel;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError};
 use xen_pv_sys::Port;
 
+/// Base class, subclass, interface.
+type Class = (u8, u8, u8);
+
 /// Mass storage (base class 1): NVM Express (subclass 8, interface 2).
-const NVME: (u8, u8, u8) = (1, 8, 2);
+const NVME: Class = (1, 8, 2);
+/// Mass storage: Serial ATA (subclass 6), AHCI (interface 1); its registers are those of BAR 5 (Serial ATA AHCI 1.3.1: 2.1.11).
+const AHCI: Class = (1, 6, 1);
+const AHCI_BAR: u8 = 5;
 /// Bytes of an NVMe controller's registers that are mapped: the properties, and the doorbells of the first queues (NVMe over PCIe
 /// Transport 3.1). The MSI-X table, which must not be mapped, lies beyond.
 const NVME_REGISTERS: usize = 0x2000;
@@ -29,7 +36,7 @@ struct Controller {
     // Dropped before the device is closed: the channels of its interrupts.
     interrupts: Interrupts,
     device: Device,
-    /// `nvme0`; drives are named by themselves.
+    /// `nvme0` or `ahci0`; drives are named by themselves.
     name: String,
     /// It will bring no more units by itself.
     settled: bool,
@@ -43,6 +50,8 @@ pub(super) struct Controllers {
     known: HashMap<u16, Controller>,
     /// How many NVMe controllers there were.
     nvme: u32,
+    /// How many AHCI ones.
+    ahci: u32,
     /// How many drives there were.
     drives: u32,
 }
@@ -52,6 +61,7 @@ enum Unusable {
     NoDriver,
     Pci(PciError),
     Nvme(nvme::Error),
+    Ahci(ahci::Error),
 }
 
 impl fmt::Display for Unusable {
@@ -60,6 +70,7 @@ impl fmt::Display for Unusable {
             Self::NoDriver => formatter.write_str("no driver for it"),
             Self::Pci(error) => write!(formatter, "{error:?}"),
             Self::Nvme(error) => error.fmt(formatter),
+            Self::Ahci(error) => error.fmt(formatter),
         }
     }
 }
@@ -71,6 +82,13 @@ impl From<PciError> for Unusable {
 }
 
 impl Controllers {
+    /// The name of the next controller of a class.
+    fn next_name(&mut self, class: Class) -> String {
+        let (family, count) = if class == AHCI { ("ahci", &mut self.ahci) } else { ("nvme", &mut self.nvme) };
+        *count += 1;
+        format!("{family}{}", *count - 1)
+    }
+
     /// The controller and the vector whose channel `port` is.
     pub(super) fn interrupt(&self, port: Port) -> Option<(u16, usize, &Channel)> {
         self.known.iter().find_map(|(number, controller)| {
@@ -154,7 +172,7 @@ fn drive_name(mut number: u32) -> String {
 pub(super) async fn added(domain: &Domain, device: Device) {
     let (address, id) = (device.address(), device.id());
     match start(domain, &device).await {
-        Ok((disk, interrupts)) => {
+        Ok((class, disk, interrupts)) => {
             let kind = interrupts.kind();
             let mut path = domain.path.borrow_mut();
             for channel in interrupts.channels() {
@@ -163,9 +181,8 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             let number = path.add_disk(disk);
             drop(path);
             let mut controllers = domain.controllers.borrow_mut();
-            let name = format!("nvme{}", controllers.nvme);
+            let name = controllers.next_name(class);
             log::info!("pci {address}: {name}, {kind}, {} vectors", interrupts.channels().len());
-            controllers.nvme += 1;
             let controller = Controller { interrupts, device, name, settled: false, drives: HashMap::new() };
             controllers.known.insert(number, controller);
             domain.work.set();
@@ -178,11 +195,17 @@ pub(super) async fn added(domain: &Domain, device: Device) {
 }
 
 /// From a device to a driver that starts.
-async fn start(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, Interrupts), Unusable> {
+async fn start(domain: &Domain, device: &Device) -> Result<(Class, Box<dyn Disk>, Interrupts), Unusable> {
     let class = device.class().await?;
-    if class != NVME {
-        return Err(Unusable::NoDriver);
-    }
+    let (disk, interrupts) = match class {
+        NVME => start_nvme(domain, device).await?,
+        AHCI => start_ahci(domain, device).await?,
+        _ => return Err(Unusable::NoDriver),
+    };
+    Ok((class, disk, interrupts))
+}
+
+async fn start_nvme(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, Interrupts), Unusable> {
     device.enable().await?;
     let registers = device.map_bar(0, NVME_REGISTERS).await?;
     let interrupts = device.enable_interrupts(domain.options.interrupts, VECTORS).await?;
@@ -191,6 +214,15 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, Inter
         InterruptKind::Msi | InterruptKind::IntX => nvme::Interrupts::Single,
     };
     let disk = Nvme::new(registers, &DmaFrames::ANY, wiring, nvme::Options::default()).map_err(Unusable::Nvme)?;
+    Ok((Box::new(disk), interrupts))
+}
+
+async fn start_ahci(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, Interrupts), Unusable> {
+    device.enable().await?;
+    let registers = device.map_bar(AHCI_BAR, ahci::REGISTER_BYTES).await?;
+    // Its registers disable all interrupts at once: one vector is all that there is use for.
+    let interrupts = device.enable_interrupts(domain.options.interrupts, 1).await?;
+    let disk = Ahci::new(registers, DmaFrames::ANY, ahci::Options::default()).map_err(Unusable::Ahci)?;
     Ok((Box::new(disk), interrupts))
 }
 

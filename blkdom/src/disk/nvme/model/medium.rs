@@ -18,9 +18,9 @@ const PAGE: u64 = 4096;
 pub struct Medium {
     shift: u8,
     /// What is read.
-    pub(super) data: Vec<u8>,
+    pub(in crate::disk) data: Vec<u8>,
     /// What a loss of power leaves.
-    pub(super) durable: Vec<u8>,
+    pub(in crate::disk) durable: Vec<u8>,
     /// The cache is not followed: what is written is not copied once more by a flush.
     write_through: bool,
     identity: u8,
@@ -67,7 +67,7 @@ impl Medium {
         }
     }
 
-    pub(super) fn flush(&mut self) {
+    pub(in crate::disk) fn flush(&mut self) {
         if !self.write_through {
             self.durable.copy_from_slice(&self.data);
         }
@@ -88,7 +88,7 @@ impl Medium {
         put(130, &[self.shift]);
     }
 
-    fn range(&self, first: u64, blocks: u64) -> Option<core::ops::Range<usize>> {
+    pub(in crate::disk) fn range(&self, first: u64, blocks: u64) -> Option<core::ops::Range<usize>> {
         let end = first.checked_add(blocks)?;
         let to = usize::try_from(end.checked_mul(1 << self.shift)?).ok()?;
         (to <= self.data.len()).then(|| (first << self.shift) as usize..to)
@@ -231,7 +231,7 @@ impl State {
 }
 
 impl Medium {
-    fn read(&self, xen: &FakeXen, range: core::ops::Range<usize>, pieces: &[(u64, usize)]) {
+    pub(in crate::disk) fn read(&self, xen: &FakeXen, range: core::ops::Range<usize>, pieces: &[(u64, usize)]) {
         let mut at = range.start;
         for (address, bytes) in pieces {
             xen.device_write(*address, self.data.get(at..at + bytes).unwrap_or_default());
@@ -239,7 +239,13 @@ impl Medium {
         }
     }
 
-    fn write(&mut self, xen: &FakeXen, range: core::ops::Range<usize>, pieces: &[(u64, usize)], durable: bool) {
+    pub(in crate::disk) fn write(
+        &mut self,
+        xen: &FakeXen,
+        range: core::ops::Range<usize>,
+        pieces: &[(u64, usize)],
+        durable: bool,
+    ) {
         let mut at = range.start;
         for (address, bytes) in pieces {
             xen.device_read(*address, self.data.get_mut(at..at + bytes).unwrap_or_default());

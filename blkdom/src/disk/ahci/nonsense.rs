@@ -1,0 +1,1 @@
+//! A device that does anything at all.
