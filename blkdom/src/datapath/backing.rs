@@ -1,6 +1,7 @@
 //! Third step of a round: memory that the device reaches, for requests that move data. Floor 3.
 //!
-//! A frontend that keeps its grants has them mapped for the device: nothing is copied. Else, and where that cannot be, bounce pages are
+//! A frontend that keeps its grants has them mapped for the device: nothing is copied. So has any other one, request by request, where
+//! that is wanted. Else, and where that cannot be, bounce pages are
 //! taken from the pool, each vbd's requests in their order and the vbds by turns. Where the pool is empty, pages that come back go to
 //! the vbd that waits longest, and nobody has more than half while others are there: so no guest starves, whatever its neighbours do.
 
@@ -16,7 +17,7 @@ use super::{DataPath, MAX_SEGMENTS, UNUSED};
 use crate::blkback::request::SECTORS_PER_PAGE;
 use crate::disk::SECTOR_BYTES;
 use alloc::vec::Vec;
-use split_driver::hypervisor::{DeviceMap, DeviceMapping, Hypervisor};
+use split_driver::hypervisor::{DeviceMap, DeviceMapping, DevicePage, Hypervisor};
 use split_driver::time::Instant;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE};
@@ -145,9 +146,9 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
             maps.clear();
             maps.extend(vbd.to_map.iter().map(|&(queue, place)| {
                 let queue = vbd.queues.get(usize::from(queue));
-                let grant = queue.and_then(|queue| queue.persistent.grant(place)).unwrap_or(GrantRef(u32::MAX));
-                // For reading and writing, whichever comes first: a frontend that keeps its grants uses them for both.
-                DeviceMap::new(grant, false)
+                let entry = queue.and_then(|queue| queue.persistent.grant(place));
+                let (grant, writable) = entry.unwrap_or((GrantRef(u32::MAX), false));
+                DeviceMap::new(grant, !writable)
             }));
             self.hypervisor.map_for_device(vbd.config.domain, maps);
             for ((queue, place), map) in vbd.to_map.drain(..).zip(maps.drain(..)) {
@@ -156,7 +157,9 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
                     queue.persistent.handle_mapped(place, map.result.ok());
                 }
             }
-            self.wake_at(self.now + UNUSED);
+            if vbd.config.persistent {
+                self.wake_at(self.now + UNUSED);
+            }
         }
         self.round.mapping = mapping;
         self.round.mapping.clear();
@@ -185,7 +188,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         operation.copy_only = true;
         operation.movement = Movement::None;
         let (segments, queue) = (operation.segments, operation.queue);
-        vbd.release_memory(segments, queue, &mut self.pages);
+        vbd.release_memory(segments, queue, &mut self.pages, &mut self.round.unmap);
         vbd.waiting.push_back(number);
         self.mark_hungry(index);
         true
@@ -252,7 +255,7 @@ impl<H: Hypervisor> Vbd<H> {
         let Some(queue) = self.queues.get_mut(usize::from(operation.queue)) else {
             return false;
         };
-        if !self.config.persistent || operation.copy_only || !queue.persistent.is_useful() || operation.sectors == 0 {
+        if !self.maps || operation.copy_only || !queue.persistent.is_useful() || operation.sectors == 0 {
             return false;
         }
         // A command's memory is whole blocks, run by run.
@@ -266,17 +269,18 @@ impl<H: Hypervisor> Vbd<H> {
         if !whole(&self.segments) {
             return false;
         }
+        let written = operation.kind == Kind::Read;
         let (list, queue_number, new_grants) = (operation.segments, operation.queue, self.to_map.len());
         let mut position = list.start();
         while let Some(element) = self.segments.get_mut(position) {
-            let place = match queue.persistent.acquire(element.guest.grant, now, &mut round.unmap) {
+            let place = match queue.persistent.acquire(element.guest.grant, written, now, &mut round.unmap) {
                 Found::Known(place) => place,
                 Found::New(place) => {
                     self.to_map.push((queue_number, place));
                     place
                 }
                 Found::Full => {
-                    self.unmap_segments(number, new_grants);
+                    self.unmap_segments(number, new_grants, &mut round.unmap);
                     return false;
                 }
             };
@@ -288,7 +292,7 @@ impl<H: Hypervisor> Vbd<H> {
     }
 
     /// Takes back what [`Self::map_segments`] began.
-    fn unmap_segments(&mut self, number: u16, new_grants: usize) {
+    fn unmap_segments(&mut self, number: u16, new_grants: usize, unmap: &mut Vec<DevicePage>) {
         self.to_map.truncate(new_grants);
         let Some(operation) = self.operations.get(number) else {
             return;
@@ -299,7 +303,7 @@ impl<H: Hypervisor> Vbd<H> {
             if let Backing::Mapped(place) = core::mem::replace(&mut element.backing, Backing::None)
                 && let Some(queue) = self.queues.get_mut(usize::from(queue))
             {
-                queue.persistent.release(place);
+                queue.persistent.release(place, unmap);
             }
             position = self.segments.next(position);
         }

@@ -108,6 +108,7 @@ pub struct DataPath<H: Hypervisor + DeviceMapping> {
     disks: Vec<Option<DiskSlot>>,
     vbds: Vec<Option<Box<Vbd<H>>>>,
     generation: u32,
+    maps: bool,
     /// Vbd and queue by local event channel.
     ports: Vec<Option<(u16, u16)>>,
     /// Queues to be served.
@@ -141,6 +142,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
             disks: Vec::new(),
             vbds: Vec::new(),
             generation: 0,
+            maps: false,
             ports: Vec::new(),
             ready: VecDeque::new(),
             hungry: VecDeque::new(),
@@ -152,6 +154,12 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
             wake: None,
             now: Instant::default(),
         }
+    }
+
+    /// Whether the data of frontends that do not keep their grants are reached by the device in their own pages, mapped for each
+    /// request, in place of being copied. For those that are attached from now on.
+    pub fn map_requests(&mut self, maps: bool) {
+        self.maps = maps;
     }
 
     /// The hypervisor it was given.
@@ -175,7 +183,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         let free = self.vbds.iter().position(Option::is_none).unwrap_or(self.vbds.len());
         let index = u16::try_from(free).ok().filter(|index| *index != READER).ok_or(AttachError::NoPlace)?;
         let generation = self.generation.wrapping_add(1);
-        let vbd = Vbd::connect(&self.hypervisor, config, generation)?;
+        let vbd = Vbd::connect(&self.hypervisor, config, self.maps, generation)?;
         self.generation = generation;
         for (queue, local) in vbd.local_ports() {
             let place = local.0 as usize;

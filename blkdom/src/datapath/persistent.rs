@@ -1,4 +1,5 @@
-//! Grants of a frontend that keeps them (`feature-persistent`, `io/blkif.h`), mapped for the device, of one ring. Pure. Floor 3.
+//! Grants of one ring that are mapped for the device: of a frontend that keeps them (`feature-persistent`, `io/blkif.h`), or, of another
+//! one, those of the requests at work. Pure. Floor 3.
 //!
 //! Bounded: where all are in use, a request's data are copied instead. The longest unused goes first; those unused for a minute go
 //! anyway. A grant that a command in flight uses stays.
@@ -21,6 +22,8 @@ struct Entry {
     grant: GrantRef,
     /// Missing until it is mapped.
     page: Option<DevicePage>,
+    /// The device may write it.
+    writable: bool,
     /// Segments at work that use it.
     uses: u16,
     last_use: Instant,
@@ -36,7 +39,7 @@ pub(crate) enum Found {
     Known(u16),
     /// It must be mapped.
     New(u16),
-    /// All places are in use.
+    /// All places are in use; or this one, for reading only.
     Full,
 }
 
@@ -49,11 +52,22 @@ pub(crate) struct Persistent {
     oldest: u16,
     newest: u16,
     failures: u32,
+    /// What is not in use stays.
+    keeps: bool,
 }
 
 impl Persistent {
-    pub(crate) const fn new() -> Self {
-        Self { entries: Vec::new(), places: Vec::new(), free: Vec::new(), oldest: NONE, newest: NONE, failures: 0 }
+    /// An empty table; `keeps` where the frontend keeps its grants, so that they stay mapped.
+    pub(crate) fn new(keeps: bool) -> Self {
+        Self {
+            entries: Vec::new(),
+            places: Vec::new(),
+            free: Vec::new(),
+            oldest: NONE,
+            newest: NONE,
+            failures: 0,
+            keeps,
+        }
     }
 
     /// Whether it is of any use to map this frontend's grants.
@@ -61,14 +75,26 @@ impl Persistent {
         self.failures < FAILURES
     }
 
-    /// Takes a grant into use. What must leave for it goes to `unmap`.
-    pub(crate) fn acquire(&mut self, grant: GrantRef, now: Instant, unmap: &mut Vec<DevicePage>) -> Found {
+    /// Takes a grant into use, to be written by the device or not. What must leave for it goes to `unmap`.
+    ///
+    /// A frontend that keeps its grants uses them for both, and grants them so.
+    pub(crate) fn acquire(
+        &mut self,
+        grant: GrantRef,
+        written: bool,
+        now: Instant,
+        unmap: &mut Vec<DevicePage>,
+    ) -> Found {
+        let writable = written || self.keeps;
         let position = match self.places.binary_search_by_key(&grant, |(grant, _)| *grant) {
             Ok(position) => {
                 let place = self.places.get(position).map_or(NONE, |(_, place)| *place);
                 let Some(entry) = self.entries.get_mut(usize::from(place)).filter(|entry| entry.uses < u16::MAX) else {
                     return Found::Full;
                 };
+                if writable && !entry.writable {
+                    return Found::Full;
+                }
                 entry.uses += 1;
                 entry.last_use = now;
                 self.unlink(place);
@@ -77,7 +103,7 @@ impl Persistent {
             }
             Err(position) => position,
         };
-        let entry = Entry { grant, page: None, uses: 1, last_use: now, older: NONE, newer: NONE };
+        let entry = Entry { grant, page: None, writable, uses: 1, last_use: now, older: NONE, newer: NONE };
         let (place, position) = match self.vacate(unmap) {
             Some((place, former)) => (place, position - usize::from(former.is_some_and(|former| former < grant))),
             None => return Found::Full,
@@ -117,20 +143,21 @@ impl Persistent {
     }
 
     /// A segment does not use it any more.
-    pub(crate) fn release(&mut self, place: u16) {
+    pub(crate) fn release(&mut self, place: u16, unmap: &mut Vec<DevicePage>) {
         if let Some(entry) = self.entries.get_mut(usize::from(place)) {
             debug_assert!(entry.uses > 0, "released more often than acquired");
             entry.uses = entry.uses.saturating_sub(1);
-            if entry.uses == 0 && entry.page.is_none() {
-                // It could not be mapped.
-                self.remove(place, &mut Vec::new());
+            // Else it could not be mapped.
+            let stays = self.keeps && entry.page.is_some();
+            if entry.uses == 0 && !stays {
+                self.remove(place, unmap);
             }
         }
     }
 
-    /// The grant at a place, to be mapped.
-    pub(crate) fn grant(&self, place: u16) -> Option<GrantRef> {
-        self.entries.get(usize::from(place)).map(|entry| entry.grant)
+    /// The grant at a place, to be mapped, and whether the device writes it.
+    pub(crate) fn grant(&self, place: u16) -> Option<(GrantRef, bool)> {
+        self.entries.get(usize::from(place)).map(|entry| (entry.grant, entry.writable))
     }
 
     /// It was mapped, or could not be.
@@ -165,7 +192,7 @@ impl Persistent {
             debug_assert_eq!(entry.uses, 0, "unmapped in use");
             unmap.extend(entry.page);
         }
-        *self = Self::new();
+        *self = Self::new(self.keeps);
     }
 
     /// How many are mapped.
@@ -223,12 +250,14 @@ mod tests {
 
     /// A table with these grants mapped and unused, used at one second each.
     fn table(grants: impl Iterator<Item = u32>) -> (Persistent, Vec<DevicePage>) {
-        let (mut table, mut unmap) = (Persistent::new(), Vec::new());
+        let (mut table, mut unmap) = (Persistent::new(true), Vec::new());
         for (second, grant) in grants.enumerate() {
             let now = Instant(second as u64 * 1_000_000_000);
-            let Found::New(place) = table.acquire(GrantRef(grant), now, &mut unmap) else { panic!("{grant} is known") };
+            let Found::New(place) = table.acquire(GrantRef(grant), false, now, &mut unmap) else {
+                panic!("{grant} is known")
+            };
             table.handle_mapped(place, Some(page(grant)));
-            table.release(place);
+            table.release(place, &mut unmap);
         }
         (table, unmap)
     }
@@ -241,20 +270,23 @@ mod tests {
         assert_eq!((table.mapped(), unmap.len()), (PERSISTENT_GRANTS, 0));
         let now = Instant(2_000_000_000_000);
         // The oldest is in use, the next one was used again since.
-        let Found::Known(_) = table.acquire(GrantRef(number(0)), now, &mut unmap) else { panic!() };
-        let Found::Known(again) = table.acquire(GrantRef(number(1)), now, &mut unmap) else { panic!() };
-        table.release(again);
+        let Found::Known(_) = table.acquire(GrantRef(number(0)), false, now, &mut unmap) else { panic!() };
+        let Found::Known(again) = table.acquire(GrantRef(number(1)), false, now, &mut unmap) else { panic!() };
+        table.release(again, &mut unmap);
         for fresh in [0, 5000, 6000] {
-            assert!(matches!(table.acquire(GrantRef(fresh), now, &mut unmap), Found::New(_)));
+            assert!(matches!(table.acquire(GrantRef(fresh), false, now, &mut unmap), Found::New(_)));
         }
         let unmapped: Vec<_> = unmap.iter().map(|page| page.handle).collect();
         assert_eq!(unmapped, [number(2), number(3), number(4)]);
         assert_eq!(table.mapped(), PERSISTENT_GRANTS);
         for index in 5..1056 {
-            assert!(matches!(table.acquire(GrantRef(number(index)), now, &mut unmap), Found::Known(_)), "{index}");
+            assert!(
+                matches!(table.acquire(GrantRef(number(index)), false, now, &mut unmap), Found::Known(_)),
+                "{index}"
+            );
         }
-        assert!(matches!(table.acquire(GrantRef(number(1)), now, &mut unmap), Found::Known(_)));
-        assert_eq!(table.acquire(GrantRef(9999), now, &mut unmap), Found::Full);
+        assert!(matches!(table.acquire(GrantRef(number(1)), false, now, &mut unmap), Found::Known(_)));
+        assert_eq!(table.acquire(GrantRef(9999), false, now, &mut unmap), Found::Full);
         assert_eq!(unmap.len(), 3);
     }
 
@@ -265,27 +297,45 @@ mod tests {
         assert_eq!(table.age(at(59), &mut unmap), Some(at(60)));
         assert_eq!(table.age(at(61), &mut unmap), Some(at(62)));
         assert_eq!(unmap.iter().map(|page| page.handle).collect::<Vec<_>>(), [30, 20]);
-        let Found::Known(place) = table.acquire(GrantRef(10), at(61), &mut unmap) else { panic!() };
+        let Found::Known(place) = table.acquire(GrantRef(10), false, at(61), &mut unmap) else { panic!() };
         assert_eq!(table.age(at(200), &mut unmap), None, "in use");
         assert_eq!(table.address(place), Some(10 << 12));
-        table.release(place);
+        table.release(place, &mut unmap);
         table.clear(&mut unmap);
         assert_eq!((unmap.len(), table.mapped()), (3, 0));
     }
 
     #[test]
     fn what_cannot_be_mapped_is_forgotten_and_given_up_after_some_tries() {
-        let (mut table, mut unmap) = (Persistent::new(), Vec::new());
+        let (mut table, mut unmap) = (Persistent::new(true), Vec::new());
         for try_number in 0..FAILURES {
             assert!(table.is_useful(), "{try_number}");
-            let Found::New(place) = table.acquire(GrantRef(9), Instant(0), &mut unmap) else { panic!() };
-            assert_eq!(table.acquire(GrantRef(9), Instant(0), &mut unmap), Found::Known(place));
+            let Found::New(place) = table.acquire(GrantRef(9), false, Instant(0), &mut unmap) else { panic!() };
+            assert_eq!(table.acquire(GrantRef(9), false, Instant(0), &mut unmap), Found::Known(place));
             table.handle_mapped(place, None);
             assert_eq!(table.address(place), None);
-            table.release(place);
-            table.release(place);
+            table.release(place, &mut unmap);
+            table.release(place, &mut unmap);
             assert_eq!(table.mapped(), 0);
         }
         assert!(!table.is_useful());
+    }
+
+    /// Of a frontend that does not keep its grants, nothing stays; and what is mapped for reading is not written.
+    #[test]
+    fn what_is_mapped_for_a_request_goes_with_it() {
+        let (mut table, mut unmap) = (Persistent::new(false), Vec::new());
+        let Found::New(place) = table.acquire(GrantRef(9), false, Instant(0), &mut unmap) else { panic!() };
+        assert_eq!(table.grant(place), Some((GrantRef(9), false)));
+        table.handle_mapped(place, Some(page(9)));
+        assert_eq!(table.acquire(GrantRef(9), true, Instant(0), &mut unmap), Found::Full);
+        assert_eq!(table.acquire(GrantRef(9), false, Instant(0), &mut unmap), Found::Known(place));
+        table.release(place, &mut unmap);
+        assert_eq!(unmap.len(), 0);
+        table.release(place, &mut unmap);
+        assert_eq!((unmap.len(), table.mapped()), (1, 0));
+        let Found::New(place) = table.acquire(GrantRef(9), true, Instant(0), &mut unmap) else { panic!() };
+        assert_eq!(table.grant(place), Some((GrantRef(9), true)));
+        table.release(place, &mut unmap);
     }
 }

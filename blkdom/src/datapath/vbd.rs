@@ -12,7 +12,7 @@ use crate::blkback::violation::AttachError;
 use crate::volume::UnitRef;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use split_driver::hypervisor::{EventChannel, Hypervisor};
+use split_driver::hypervisor::{DevicePage, EventChannel, Hypervisor};
 use split_driver::throttle::Throttle;
 use split_driver::time::Instant;
 use xen_pv_sys::Port;
@@ -70,6 +70,8 @@ pub(crate) enum Standing {
 pub(crate) struct Vbd<H: Hypervisor> {
     pub(crate) generation: u32,
     pub(crate) config: VbdConfig,
+    /// The device reaches its pages by itself.
+    pub(crate) maps: bool,
     /// The units under its volume.
     pub(crate) units: Vec<UnitRef>,
     pub(crate) queues: Vec<Queue<H>>,
@@ -110,7 +112,7 @@ impl<H: Hypervisor> Vbd<H> {
     ///
     /// # Errors
     /// What could not be had; all else is given back.
-    pub(crate) fn connect(hypervisor: &H, config: VbdConfig, generation: u32) -> Result<Self, AttachError> {
+    pub(crate) fn connect(hypervisor: &H, config: VbdConfig, maps: bool, generation: u32) -> Result<Self, AttachError> {
         let mut queues = Vec::with_capacity(config.queues.len());
         let mut slots = 0;
         for (number, queue) in config.queues.iter().enumerate() {
@@ -125,7 +127,7 @@ impl<H: Hypervisor> Vbd<H> {
             slots += ring.slots() as usize;
             queues.push(Queue {
                 connection: Some(Connection { ring, channel }),
-                persistent: Persistent::new(),
+                persistent: Persistent::new(config.persistent),
                 masked: false,
                 event: false,
                 progress: false,
@@ -139,6 +141,7 @@ impl<H: Hypervisor> Vbd<H> {
         Ok(Self {
             generation,
             units: config.volume.units(),
+            maps: maps || config.persistent,
             config,
             queues,
             operations: Operations::new(slots),
@@ -220,7 +223,7 @@ impl<H: Hypervisor> Vbd<H> {
         round: &mut Round,
     ) -> Option<Operation> {
         let operation = self.operations.remove(number)?;
-        self.release_memory(operation.segments, operation.queue, pages);
+        self.release_memory(operation.segments, operation.queue, pages, &mut round.unmap);
         self.segments.release(operation.segments);
         if self.barrier == Some(number) {
             self.barrier = None;
@@ -239,7 +242,7 @@ impl<H: Hypervisor> Vbd<H> {
     }
 
     /// Gives back what backs a request.
-    pub(crate) fn release_memory(&mut self, list: List, queue: u16, pages: &mut Pages) {
+    pub(crate) fn release_memory(&mut self, list: List, queue: u16, pages: &mut Pages, unmap: &mut Vec<DevicePage>) {
         let mut persistent = self.queues.get_mut(usize::from(queue)).map(|queue| &mut queue.persistent);
         let mut position = list.start();
         while let Some(element) = self.segments.get_mut(position) {
@@ -251,7 +254,7 @@ impl<H: Hypervisor> Vbd<H> {
                 }
                 Backing::Mapped(place) => {
                     if let Some(persistent) = &mut persistent {
-                        persistent.release(place);
+                        persistent.release(place, unmap);
                     }
                 }
             }

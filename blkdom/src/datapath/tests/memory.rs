@@ -202,3 +202,29 @@ fn bad_grants_fail_their_request_alone() {
         world.end();
     }
 }
+
+/// Mapped for each request: no copy, one call to map and one to unmap a round, and nothing stays.
+#[test]
+fn pages_mapped_for_a_request_go_with_it() {
+    let setup = Setup { persistent: false, ..KEEPS };
+    let mut world = World::build(&[setup], geometry(super::SECTORS, 512), true, |_| {});
+    let bytes = pattern(5, 32 * 4096);
+    world.guests[0].write(0, &bytes);
+    for (operation, page) in [(1, 0), (0, 100)] {
+        let calls = world.xen.device_map_calls();
+        for id in 0..4 {
+            assert!(world.guests[0].transfer(0, id as u64, operation, id as u64 * 64, (page + id * 8, 64)));
+        }
+        world.drive.borrow_mut().hold = true;
+        assert_eq!(done(&mut world, 0), 0);
+        assert_eq!(world.guests[0].domain.mapped(), 16 + 32);
+        world.drive.borrow_mut().hold = false;
+        assert_eq!(done(&mut world, 0), 4);
+        assert_eq!(world.guests[0].domain.mapped(), 16, "before the answer");
+        assert_eq!(world.xen.device_map_calls() - calls, 2);
+    }
+    assert_eq!(world.guests[0].read(100, bytes.len()), bytes);
+    assert_eq!(world.xen.copy_count(), (0, 0));
+    assert_eq!(world.run().deadline, None);
+    world.end();
+}

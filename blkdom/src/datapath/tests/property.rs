@@ -403,11 +403,11 @@ proptest! {
         seed in any::<u64>(),
         wide_blocks in any::<bool>(),
         (depth, latency, most) in (1..40_usize, 0..3_u32, 8..200_u32),
-        (ordered, faults, cut) in (any::<bool>(), any::<bool>(), any::<bool>()),
+        (ordered, faults, cut, maps) in (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
     ) {
         let block = if wide_blocks { 8 } else { 1 };
         let disk = geometry(SECTORS * setups.len() as u64, block as u32 * 512);
-        let world = World::with(&setups, disk, |_| {});
+        let world = World::build(&setups, disk, maps, |_| {});
         {
             let mut drive = world.drive.borrow_mut();
             drive.depth = depth;

@@ -270,3 +270,24 @@ fn full_rings_are_served_to_the_end() {
         world.end();
     }
 }
+
+/// More segments asked for at once than a vbd may have at work: some requests wait, none fails.
+#[test]
+fn the_largest_requests_wait_for_each_other() {
+    for persistent in [false, true] {
+        let setup = Setup { queues: 2, persistent, ..Setup::default() };
+        let mut world = World::new(&[setup]);
+        for queue in 0..2 {
+            for id in 0..8 {
+                assert!(world.guests[0].transfer(queue, id, 0, id * 8, (0, 2048)));
+            }
+            world.guests[0].publish(queue);
+        }
+        world.run();
+        for queue in 0..2 {
+            let answers = statuses(&world.guests[0].responses(queue));
+            assert!(answers.len() == 8 && answers.iter().all(|(_, _, status)| *status == 0), "{answers:?}");
+        }
+        world.end();
+    }
+}
