@@ -303,8 +303,6 @@ impl<M: Mmio, D: DmaAllocator> Disk for Nvme<M, D> {
     fn poll(&mut self, now: Instant, completions: &mut Vec<Completion>) {
         self.now = now;
         if self.step != Step::Dead {
-            // Whatever is answered was told before: what the device names must have been sent.
-            self.io.ring(&self.registers);
             self.collect(completions);
             self.collect_admin(completions);
             if now >= self.look_at {

@@ -265,7 +265,7 @@ fn drop_front(segments: &mut Vec<Segment>, mut bytes: u32) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_medium_holds_what_was_written(

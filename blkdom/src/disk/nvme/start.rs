@@ -119,8 +119,10 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
 
     /// Looks at what takes its time. Called once a [`LOOK_PAUSE`] or, while a register is waited for, once a [`REGISTER_PAUSE`].
     pub(super) fn look_after(&mut self, completions: &mut Vec<Completion>) {
-        if self.step == Step::New {
-            return self.disable();
+        match self.step {
+            Step::New => return self.disable(),
+            Step::Dead => return,
+            _ => {}
         }
         let status: Csts = self.registers.read(reg::CSTS);
         if status.absent() {
@@ -359,7 +361,9 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
 
     /// Deletes the queues, shuts down, disables. Each read of CSTS takes a device's time, so no clock is needed to bound the waits.
     pub(super) fn shut_down(&mut self) {
-        if self.live {
+        let status: Csts = self.registers.read(reg::CSTS);
+        let well = self.live && status.ready() && !status.fatal();
+        if well {
             for opcode in [command::admin::DELETE_SUBMISSION_QUEUE, command::admin::DELETE_COMPLETION_QUEUE] {
                 let id = self.send_admin(command::plain(opcode, 0, [u32::from(IO_QUEUE), 0]));
                 self.admin.ring(&self.registers);
@@ -367,7 +371,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
             }
         }
         let configuration: Cc = self.registers.read(reg::CC);
-        if self.live {
+        if well {
             self.registers.write(reg::CC, configuration.with_shutdown(SHUTDOWN_NORMAL));
             self.spin(|status| status.shutdown() == SHUTDOWN_COMPLETE);
         }

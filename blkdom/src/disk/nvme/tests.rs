@@ -845,3 +845,40 @@ fn commands_are_refused_while_the_controller_recovers() {
     assert_eq!(bench.execute(Operation::Read, 8, 1), Ok(()));
     bench.finish();
 }
+
+#[test]
+fn a_device_that_only_says_that_it_is_gone_is_disabled() {
+    let mut bench = bench();
+    let data = bench.data(0, 512);
+    bench.device.be_deaf(true);
+    bench.submit(Operation::Read, 0, 1, &data).expect("taken");
+    bench.disk.ring();
+    bench.device.set_register(registers::CSTS.offset(), u32::MAX, 1);
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.done.pop().map(|completion| completion.result), Some(Err(IoError::Gone)));
+    bench.finish();
+}
+
+#[test]
+fn a_controller_that_was_given_up_is_not_reset() {
+    let prepare = |device: &Device| device.patch(command::cns::CONTROLLER, 111, &[3]);
+    let mut bench = raw(prepare, Interrupts::MsiX(2), Options::default()).expect("taken");
+    while bench.device.accesses().tails[0] == 0 {
+        bench.wait(Duration::from_millis(1));
+    }
+    // The answer that ends it is there, and a fatal status as well.
+    bench.device.set_register(registers::CSTS.offset(), 3, 1);
+    bench.now = bench.now + Duration::from_secs(2);
+    bench.run();
+    assert!(matches!(bench.events.as_slice(), [Event::Failed(_)]), "{:?}", bench.events);
+    assert_eq!(bench.disk.statistics().resets, 0);
+    bench.finish();
+}
+
+#[test]
+fn a_controller_that_has_failed_is_stopped_all_the_same() {
+    let mut bench = bench();
+    bench.device.fail_fatally();
+    bench.disk.quiesce();
+    bench.finish();
+}

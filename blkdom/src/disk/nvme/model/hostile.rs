@@ -107,7 +107,7 @@ impl World {
             assert!(self.outstanding.remove(&completion.tag.0), "completed twice, or never taken: {completion:?}");
             seen.push(match completion.result {
                 Ok(()) => 1,
-                Err(IoError::Device { code }) => 0x1_0000 | u64::from(code),
+                Err(IoError::Device { code }) => 0x1_0000 | u64::from(code >> 8),
                 Err(IoError::TimedOut) => 2,
                 Err(IoError::Unsupported) => 3,
                 Err(IoError::Gone) => 4,
@@ -129,7 +129,6 @@ impl World {
 
     fn act(&mut self, input: &mut Input<'_>, seen: &mut Vec<u64>) {
         let action = input.byte() % 20;
-        seen.push(0x100 | u64::from(action));
         match action {
             0..=3 => self.submit(input, seen),
             4 => self.disk.ring(),

@@ -92,6 +92,8 @@ struct State {
     inbox: VecDeque<Fetched>,
     /// Commands that will not be answered, except that they are aborted.
     silent: Vec<Fetched>,
+    /// Commands that were answered before they were read, by queue and identifier.
+    forestalled: Vec<(u16, u16)>,
     media: BTreeMap<u32, Medium>,
     /// The smallest blocks that were ever told of a namespace.
     told_shifts: BTreeMap<u32, u8>,
@@ -146,6 +148,7 @@ impl Device {
             finished: [None; QUEUES],
             inbox: VecDeque::new(),
             silent: Vec::new(),
+            forestalled: Vec::new(),
             media: BTreeMap::new(),
             told_shifts: BTreeMap::new(),
             patches: Vec::new(),
@@ -332,6 +335,7 @@ impl State {
         self.finished = [None; QUEUES];
         self.inbox.clear();
         self.silent.clear();
+        self.forestalled.clear();
         self.events = admin::Events::default();
     }
 
@@ -390,7 +394,11 @@ impl State {
                 *word = u32::from_le_bytes(*bytes);
             }
             queue_now.head = (queue_now.head + 1) % queue_now.depth;
-            self.inbox.push_back(Fetched { queue: queue as u16, entry });
+            let fetched = Fetched { queue: queue as u16, entry };
+            match self.forestalled.iter().position(|known| *known == (fetched.queue, fetched.id())) {
+                Some(place) => drop(self.forestalled.swap_remove(place)),
+                None => self.inbox.push_back(fetched),
+            }
         }
         if let Some(Some(submission)) = self.submissions.get_mut(queue) {
             submission.head = queue_now.head;
@@ -460,8 +468,12 @@ impl State {
 
     /// A command is taken for answered.
     fn drop_command(&mut self, queue: u16, id: u16) {
+        let before = self.inbox.len() + self.silent.len();
         self.inbox.retain(|fetched| fetched.queue != queue || fetched.id() != id);
         self.silent.retain(|fetched| fetched.queue != queue || fetched.id() != id);
+        if self.inbox.len() + self.silent.len() == before {
+            self.forestalled.push((queue, id));
+        }
     }
 
     fn register(&self, offset: usize) -> u32 {
