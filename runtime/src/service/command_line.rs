@@ -32,9 +32,9 @@ pub(super) struct Wrong {
 }
 
 /// Takes a value once; the same one again does no harm.
-fn set<T: PartialEq>(place: &mut Option<T>, name: &str, value: T) -> Result<bool, String> {
+fn set<T: PartialEq>(place: &mut Option<T>, word: &str, value: T) -> Result<bool, String> {
     if place.as_ref().is_some_and(|known| *known != value) {
-        return Err(format!("\"{name}=\" contradicts an earlier word"));
+        return Err(format!("\"{}\" contradicts an earlier word", word.escape_debug()));
     }
     *place = Some(value);
     Ok(true)
@@ -46,10 +46,8 @@ pub(super) fn parse(line: &str, mut other: impl FnMut(&str, &str) -> Result<bool
     let mut wrong = Wrong::default();
     for word in line.split_ascii_whitespace() {
         let result = match word.split_once('=') {
-            Some((name @ "log", value)) => log_level(value).and_then(|value| set(&mut level, name, value)),
-            Some((name @ "interrupts", value)) => {
-                interrupt_kind(value).and_then(|value| set(&mut interrupts, name, value))
-            }
+            Some(("log", value)) => log_level(value).and_then(|value| set(&mut level, word, value)),
+            Some(("interrupts", value)) => interrupt_kind(value).and_then(|value| set(&mut interrupts, word, value)),
             Some((name, value)) => other(name, value),
             None => Ok(false),
         };
@@ -107,6 +105,12 @@ mod tests {
             let (options, wrong) = parse(line, bridge);
             assert_eq!((options, wrong.unknown.len(), wrong.fatal.len()), (expected, unknown, fatal), "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_contradiction_is_named() {
+        let (_, wrong) = parse("log=warn log=error", |_, _| Ok(false));
+        assert_eq!(wrong.fatal, ["\"log=error\" contradicts an earlier word"]);
     }
 
     #[test]
