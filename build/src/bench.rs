@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use e2e::bench::net::{self, Effort};
-use lab::Row;
+use e2e::bench::{Report, blk, net};
+use lab::{Row, host};
 
 use crate::images;
 
@@ -22,34 +22,83 @@ pub(crate) struct Arguments {
 enum What {
     /// netdom: throughput, packet rates, round trips, CPU time, create-to-ready, memory
     Net(Net),
+    /// blkdom: operations and bytes a second, latencies, CPU time, create-to-ready, memory
+    Blk(Blk),
 }
 
+/// What every benchmark takes.
 #[derive(clap::Args)]
-struct Net {
+struct Common {
     /// Also write the rows to this file: {"rows": [{"name", "unit", "ours", "linux", "ratio"}]}
     #[arg(long)]
     json: Option<PathBuf>,
     /// The row of the matrix: debian12 or debian13
     #[arg(long, default_value = "debian12")]
     row: Row,
+}
+
+#[derive(clap::Args)]
+struct Net {
+    #[command(flatten)]
+    common: Common,
     /// Runs of each thing on each side; the median counts
-    #[arg(long, default_value_t = Effort::default().runs)]
+    #[arg(long, default_value_t = net::Effort::default().runs)]
     runs: u32,
     /// Seconds of each throughput run
-    #[arg(long, default_value_t = Effort::default().seconds)]
+    #[arg(long, default_value_t = net::Effort::default().seconds)]
     seconds: u32,
 }
 
+#[derive(clap::Args)]
+struct Blk {
+    #[command(flatten)]
+    common: Common,
+    /// Runs of each thing on each side; the median counts
+    #[arg(long, default_value_t = blk::Effort::default().runs)]
+    runs: u32,
+    /// Seconds of each run
+    #[arg(long, default_value_t = blk::Effort::default().seconds)]
+    seconds: u32,
+    /// Only loads whose names have this in them, such as "depth 1"
+    #[arg(long, default_value = "")]
+    only: String,
+    /// More for the guest's kernel, such as xen_blkfront.feature_persistent=N
+    #[arg(long, default_value = "")]
+    guest_arguments: String,
+    /// blkdom's command line
+    #[arg(long, default_value = "")]
+    blkdom_arguments: String,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let What::Net(arguments) = &arguments.what;
+    host::provide(&[host::IMAGES, host::BOOT].concat())?;
     let images = images::for_demo()?;
     let start = Instant::now();
     let progress = |what: &str| eprintln!("bench: {:4.0} s  {what}", start.elapsed().as_secs_f64());
-    let effort = Effort { runs: arguments.runs, seconds: arguments.seconds, ..Effort::default() };
-    let report = net::run(arguments.row, &images, effort, &progress)?;
+    let (common, report) = match &arguments.what {
+        What::Net(Net { common, runs, seconds }) => {
+            let effort = net::Effort { runs: *runs, seconds: *seconds, ..net::Effort::default() };
+            (common, net::run(common.row, &images, effort, &progress)?)
+        }
+        What::Blk(Blk { common, runs, seconds, only, guest_arguments, blkdom_arguments }) => {
+            let effort = blk::Effort {
+                runs: *runs,
+                seconds: *seconds,
+                only: only.clone(),
+                guest_arguments: guest_arguments.clone(),
+                blkdom_arguments: blkdom_arguments.clone(),
+            };
+            (common, blk::run(common.row, &images, &effort, &progress)?)
+        }
+    };
+    show(common, &report)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(common: &Common, report: &Report) -> Result<()> {
     println!("{}", report.markdown());
-    if let Some(path) = &arguments.json {
-        let json = serde_json::to_string_pretty(&report)?;
+    if let Some(path) = &common.json {
+        let json = serde_json::to_string_pretty(report)?;
         fs::write(path, json + "\n").with_context(|| format!("writing {}", path.display()))?;
         println!("written to {}", path.display());
     }
@@ -58,5 +107,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         [] => println!("ahead in all of {} rows", report.rows.len()),
         rows => println!("behind in {} of {} rows: {}", rows.len(), report.rows.len(), rows.join("; ")),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::root::Extra;
-use lab::{GuestConfig, Lab, LabConfig, Network, Row};
+use lab::{GuestConfig, Lab, LabConfig, Network, Row, host};
 
 use crate::images;
 
@@ -39,6 +39,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    host::provide(&if arguments.no_images { host::BOOT.to_vec() } else { [host::IMAGES, host::BOOT].concat() })?;
     let mut config = LabConfig::new(arguments.row);
     config.shell = arguments.script.is_none();
     if !arguments.no_images {
