@@ -98,8 +98,11 @@ fn reboot_and_shutdown(scene: &Scene<'_>) -> Result<String> {
 fn console(scene: &Scene<'_>) -> Result<String> {
     // What `xl console` joins a terminal to; without a terminal it passes no input on. The answer is in the console's log as well.
     let id = scene.netdom.id;
-    scene.stage.lab.must(&format!("echo stats > $(xenstore-read /local/domain/{id}/console/tty)"))?;
-    let line = scene.stage.lab.wait_for_console("netdom", "packet pages:", PATIENCE)?;
+    let terminal = format!("$(xenstore-read /local/domain/{id}/console/tty)");
+    scene.stage.lab.must(&format!("echo stats > {terminal}"))?;
+    scene.stage.lab.wait_for_console("netdom", "log lines dropped:", PATIENCE)?;
+    scene.stage.lab.must(&format!("echo memory > {terminal}"))?;
+    let line = scene.stage.lab.wait_for_console("netdom", "packet-pages-free", PATIENCE)?;
     let console = scene.netdom.console()?;
     ensure!(console.contains("vif"), "no vif in the statistics:\n{console}");
     Ok(line.trim().to_owned())
