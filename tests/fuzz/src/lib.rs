@@ -7,6 +7,7 @@
 pub mod blkback;
 pub mod mutate;
 pub mod netback;
+pub mod nvme;
 pub mod volumes;
 
 use mutate::Random;
@@ -22,7 +23,7 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 4] = ["netback", "blkback", "lvm", "gpt"];
+pub const TARGETS: [&str; 5] = ["netback", "blkback", "lvm", "gpt", "nvme"];
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<Box<dyn Target>> {
@@ -30,6 +31,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "netback" => Some(Box::new(netback::Netback::new())),
         "blkback" => Some(Box::new(blkback::Blkback::new())),
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
+        "nvme" => Some(Box::new(nvme::Nvme)),
         "gpt" => Some(Box::new(volumes::PartitionTables)),
         _ => None,
     }

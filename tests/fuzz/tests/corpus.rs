@@ -60,3 +60,13 @@ fn gpt_corpus() {
 fn gpt_for_a_second() {
     run_for_a_second("gpt");
 }
+
+#[test]
+fn nvme_corpus() {
+    run_corpus("nvme");
+}
+
+#[test]
+fn nvme_for_a_second() {
+    run_for_a_second("nvme");
+}
