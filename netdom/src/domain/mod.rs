@@ -44,6 +44,8 @@ pub(crate) struct Domain {
     netback: Netback<Xen, Driver>,
     work: Rc<Signal>,
     nic: RefCell<Option<ActiveNic>>,
+    /// A device was passed that is of no use.
+    refused: Cell<bool>,
     stopping: Cell<bool>,
 }
 
@@ -66,8 +68,9 @@ impl Service for Domain {
         let work = Rc::new(Signal::new());
         let wake = Rc::clone(&work);
         let netback = Netback::new(Rc::clone(&path), Rc::new(move || wake.set()));
-        let (nic, stopping) = (RefCell::default(), Cell::new(false));
-        Ok(Self { store, options, words, events, path, netback, work, nic, stopping })
+        let nic = RefCell::default();
+        let (refused, stopping) = (Cell::new(false), Cell::new(false));
+        Ok(Self { store, options, words, events, path, netback, work, nic, refused, stopping })
     }
 
     fn store(&self) -> &Client {
@@ -124,7 +127,10 @@ impl Service for Domain {
         match nic {
             Some(nic) => nic,
             None => {
-                service::complain(&self.store, "no supported NIC: guests are switched without one").await;
+                if self.refused.get() {
+                    let text = "no supported NIC among the PCI devices: guests are switched without one";
+                    service::complain(&self.store, text).await;
+                }
                 "no NIC".into()
             }
         }

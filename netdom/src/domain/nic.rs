@@ -12,7 +12,7 @@ use netdom::nic::{Nic, e1000e};
 use runtime::dma::DmaFrames;
 use runtime::events::Channel;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError};
-use runtime::time;
+use runtime::{service, time};
 use xen_pv_sys::Port;
 
 /// Vectors the driver makes use of: receive, transmit, link.
@@ -81,17 +81,23 @@ pub(super) async fn added(domain: &Domain, device: Device) {
                 interrupts.channels().len(),
                 mac_text(driver.mac_address())
             );
-            let mut path = domain.path.borrow_mut();
-            for channel in interrupts.channels() {
-                path.hypervisor().events().add(channel);
+            {
+                let mut path = domain.path.borrow_mut();
+                for channel in interrupts.channels() {
+                    path.hypervisor().events().add(channel);
+                }
+                path.set_nic(driver, domain.words.bridge());
             }
-            path.set_nic(driver, domain.words.bridge());
             domain.nic.replace(Some(ActiveNic { interrupts, device, name }));
             domain.work.set();
+            if domain.refused.take() {
+                service::retract(&domain.store).await;
+            }
         }
         Err(error) => {
             let kind = device.device_type().await;
             log::error!("pci {address}: {id} ({kind:?}) left alone: {error}");
+            domain.refused.set(true);
             device.close().await;
         }
     }

@@ -167,6 +167,14 @@ pub async fn complain(store: &Client, text: &str) {
     write_node(store, "data/error", text).await;
 }
 
+/// What was wrong is not any more.
+pub async fn retract(store: &Client) {
+    match store.remove(Transaction::NONE, "data/error").await {
+        Ok(()) | Err(StoreError::Closed | StoreError::NotFound) => {}
+        Err(error) => log::warn!("data/error not removed: {error:?}"),
+    }
+}
+
 /// Writes a node of the domain's own; a failure is logged.
 pub async fn write_node(store: &Client, path: &str, value: &str) {
     match store.write(Transaction::NONE, path, value.as_bytes()).await {
