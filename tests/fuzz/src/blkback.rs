@@ -25,7 +25,7 @@ const PAGES: usize = 24 + 256 + 32;
 /// Actions of an input, at most.
 const ACTIONS: usize = 40;
 /// Sectors of an honest guest's disk, and of each of its parts: it has a request at once on each.
-const HONEST_SECTORS: u64 = 128;
+const HONEST_SECTORS: u64 = 64;
 const PARTS: u64 = 4;
 const PART_SECTORS: u64 = HONEST_SECTORS / PARTS;
 /// Where the hostile guest's sectors lie: between the others'.
@@ -247,6 +247,7 @@ impl Target for Blkback {
             drive.contents(UnitId(0))[MALLORY_START as usize * 512..][..MALLORY_SECTORS as usize * 512].to_vec()
         });
         let (maps, copies) = (self.xen.device_map_calls(), self.xen.copy_count());
+        self.path.map_requests(features.maps);
         let Ok(id) = self.path.attach(config) else {
             panic!("the hostile vbd could not be attached");
         };
@@ -302,6 +303,7 @@ fn decode(input: &[u8]) -> (Features, Vec<Action>) {
         ring_pages: if bit(3) { 2 } else { 1 },
         read_only: bit(4) && bit(5),
         detach_early: bit(6) && bit(7),
+        maps: bit(5) ^ bit(6),
     };
     let mut actions = Vec::new();
     while actions.len() < ACTIONS && !bytes.is_empty() {

@@ -291,3 +291,32 @@ fn the_largest_requests_wait_for_each_other() {
         world.end();
     }
 }
+
+/// What is done in one round is one event a ring; none where the frontend looks by itself.
+#[test]
+fn a_round_is_one_event_a_ring() {
+    let mut world = World::new(&[Setup { queues: 2, ..Setup::default() }]);
+    for round in 0..3 {
+        for queue in 0..2 {
+            for id in 0..10 {
+                assert!(world.guests[0].transfer(queue, id, 0, id * 8, (id as usize, 8)));
+            }
+            world.guests[0].publish(queue);
+        }
+        world.run();
+        for queue in 0..2 {
+            let port = world.guests[0].queues[queue].port;
+            assert_eq!(world.guests[0].domain.take_notifications(port), 1, "round {round}");
+            assert_eq!(world.guests[0].responses(queue).len(), 10);
+        }
+    }
+    // Answers that were not looked at: no event is asked for.
+    for expected in [1, 0] {
+        assert!(world.guests[0].queues[0].flush(1));
+        world.guests[0].publish(0);
+        world.run();
+        let port = world.guests[0].queues[0].port;
+        assert_eq!(world.guests[0].domain.take_notifications(port), expected);
+    }
+    world.end();
+}

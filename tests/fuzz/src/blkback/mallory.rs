@@ -28,6 +28,8 @@ pub(super) struct Features {
     pub(super) read_only: bool,
     /// It is detached with its work in flight.
     pub(super) detach_early: bool,
+    /// Its pages are mapped for each request, if it does not keep them mapped.
+    pub(super) maps: bool,
 }
 
 /// A part of a page.
@@ -125,6 +127,7 @@ impl Mallory {
             ring_pages: 1,
             read_only: false,
             detach_early: false,
+            maps: false,
         };
         Self {
             first_grant: grants[0].0,
