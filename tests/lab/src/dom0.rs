@@ -12,7 +12,7 @@ use crate::channel::{Answer, Channel};
 use crate::host;
 use crate::machine::{self, DiskController, Machine, MachineConfig, Network, Nic};
 use crate::packages::{Row, Tree};
-use crate::root::{self, Extra};
+use crate::root::{self, Equipment, Extra};
 use crate::scratch::Scratch;
 use wire::Wire;
 
@@ -36,6 +36,8 @@ pub struct LabConfig {
     pub files: Vec<Extra>,
     /// Files for the guests' root.
     pub guest_files: Vec<Extra>,
+    /// What dom0 and guests are equipped for.
+    pub equipment: Equipment,
     /// Also make a Linux driver domain's root, `/boot/driver.img` in dom0.
     pub driver_root: bool,
     /// A shell on dom0's console, for people.
@@ -55,6 +57,7 @@ impl LabConfig {
             controllers: Vec::new(),
             files: Vec::new(),
             guest_files: Vec::new(),
+            equipment: Equipment::Network,
             driver_root: false,
             shell: false,
             xen_arguments: String::new(),
@@ -214,14 +217,14 @@ impl Lab {
         host::provide(host::BOOT)?;
         let tree = Tree::prepare(config.row)?;
         let directory = Scratch::new()?;
-        let guest = root::guest(&tree, &config.guest_files)?;
+        let guest = root::guest(&tree, config.equipment, &config.guest_files)?;
         let mut files = config.files.clone();
         if config.driver_root {
             let content = root::driver(&tree, &[])?;
             files.push(Extra { path: "boot/driver.img".to_owned(), mode: 0o644, content });
         }
         let initramfs = directory.path().join("dom0.img");
-        fs::write(&initramfs, root::dom0(&tree, &guest, &files)?)?;
+        fs::write(&initramfs, root::dom0(&tree, config.equipment, &guest, &files)?)?;
         let port = directory.path().join("port");
         let (nics, wires) = start_wires(&config.nics, directory.path())?;
         let memory = config.dom0_memory;

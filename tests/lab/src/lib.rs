@@ -22,3 +22,4 @@ pub mod scratch;
 pub use dom0::{Guest, GuestConfig, Lab, LabConfig, Output};
 pub use machine::{ControllerKind, Disk, DiskController, DiskMedium, Network, Nic};
 pub use packages::{Row, Tree};
+pub use root::Equipment;

@@ -13,16 +13,21 @@ use object::{Object, ObjectSection};
 
 /// Whether a file below `/lib/modules/VERSION/` is kept when the kernel's package is unpacked.
 pub(crate) fn wanted(path: &str) -> bool {
-    const KEPT: [&str; 26] = [
+    const KEPT: [&str; 36] = [
         "modules.builtin",
         "kernel/arch/x86/crypto/",
         "kernel/block/",
         "kernel/crypto/",
+        "kernel/drivers/ata/ahci",
+        "kernel/drivers/ata/libahci",
+        "kernel/drivers/ata/libata",
         "kernel/drivers/block/loop",
         "kernel/drivers/block/xen-",
         "kernel/drivers/char/virtio_console",
+        "kernel/drivers/dax/",
         "kernel/drivers/dca/",
         "kernel/drivers/i2c/algos/",
+        "kernel/drivers/md/dm-mod",
         "kernel/drivers/net/dummy",
         "kernel/drivers/net/ethernet/intel/e1000",
         "kernel/drivers/net/ethernet/intel/igb",
@@ -33,8 +38,13 @@ pub(crate) fn wanted(path: &str) -> bool {
         "kernel/drivers/pci/xen-",
         "kernel/drivers/pps/",
         "kernel/drivers/ptp/",
+        "kernel/drivers/scsi/scsi_",
+        "kernel/drivers/scsi/sd_mod",
         "kernel/drivers/virtio/",
         "kernel/drivers/xen/",
+        "kernel/fs/ext4/",
+        "kernel/fs/jbd2/",
+        "kernel/fs/mbcache",
         "kernel/lib/",
         "kernel/net/802/",
         "kernel/net/8021q/",

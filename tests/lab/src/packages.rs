@@ -58,6 +58,7 @@ impl Row {
         let xen = self.xen();
         let mut packages = vec![format!("xen-hypervisor-{xen}-amd64"), format!("xen-utils-{xen}")];
         packages.extend(["linux-image-amd64", "busybox-static", "libgcc-s1", "iproute2", "bash"].map(str::to_owned));
+        packages.extend(["e2fsprogs", "fdisk", "lvm2", "util-linux"].map(str::to_owned));
         packages
     }
 }
@@ -78,7 +79,7 @@ impl std::fmt::Display for Row {
 }
 
 /// Changes when what is unpacked, or how, changes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// How long a tree serves until apt is asked whether its packages are still those of the suite.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);

@@ -1,5 +1,7 @@
 //! Roots of the lab's Linux domains, as initramfs images: dom0, and a small one for guests. Host.
 
+mod disks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,9 +62,22 @@ pub struct Extra {
     pub content: Vec<u8>,
 }
 
+/// What a root is equipped for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Equipment {
+    /// Networks.
+    #[default]
+    Network,
+    /// Disks too: file systems, and in dom0 what makes partitions and volume groups on the machine's own disks.
+    Disks,
+}
+
 /// A dom0's root: the toolstack, the kernel for guests as `/boot/vmlinux`, and as Debian packs it, `/boot/vmlinuz`, their root as `/boot/guest.img`.
-pub fn dom0(tree: &Tree, guest: &[u8], extra: &[Extra]) -> Result<Vec<u8>> {
-    let mut archive = with_toolstack(tree, "dom0", &DOM0_MODULES)?;
+pub fn dom0(tree: &Tree, equipment: Equipment, guest: &[u8], extra: &[Extra]) -> Result<Vec<u8>> {
+    let mut archive = with_toolstack(tree, "dom0", equipment, &DOM0_MODULES)?;
+    if equipment == Equipment::Disks {
+        disks::equip_dom0(&mut archive, tree)?;
+    }
     archive
         .file("boot/vmlinux", 0o644, fs::read(tree.kernel())?)
         .file("boot/vmlinuz", 0o644, fs::read(tree.packed_kernel())?)
@@ -72,15 +87,21 @@ pub fn dom0(tree: &Tree, guest: &[u8], extra: &[Extra]) -> Result<Vec<u8>> {
 }
 
 /// A guest's root: busybox, the network and disk frontends, and the agent.
-pub fn guest(tree: &Tree, extra: &[Extra]) -> Result<Vec<u8>> {
-    let mut archive = base(tree, "guest", &GUEST_MODULES)?;
+pub fn guest(tree: &Tree, equipment: Equipment, extra: &[Extra]) -> Result<Vec<u8>> {
+    let mut archive = match equipment {
+        Equipment::Network => base(tree, "guest", equipment, &GUEST_MODULES)?,
+        Equipment::Disks => base(tree, "guest", equipment, &[&GUEST_MODULES[..], &disks::GUEST_MODULES].concat())?,
+    };
+    if equipment == Equipment::Disks {
+        disks::equip_guest(&mut archive, tree)?;
+    }
     add(&mut archive, extra);
     Ok(archive.finish())
 }
 
 /// A Linux driver domain's root: a guest's, with the toolstack's `xl devd`, hotplug scripts, netback and the bridge.
 pub fn driver(tree: &Tree, extra: &[Extra]) -> Result<Vec<u8>> {
-    let mut archive = with_toolstack(tree, "driver", &DRIVER_MODULES)?;
+    let mut archive = with_toolstack(tree, "driver", Equipment::Network, &DRIVER_MODULES)?;
     add(&mut archive, extra);
     Ok(archive.finish())
 }
@@ -92,7 +113,7 @@ fn add(archive: &mut Archive, extra: &[Extra]) {
 }
 
 /// What every Linux domain has: the agent as `/init`, busybox, modules.
-fn base(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> {
+fn base(tree: &Tree, role: &str, equipment: Equipment, modules: &[&str]) -> Result<Archive> {
     let mut archive = Archive::default();
     for directory in ["dev", "proc", "sys", "run", "tmp", "root", "var/log/xen/console", "var/lib/xen", "mnt"] {
         archive.directory(directory);
@@ -110,17 +131,18 @@ fn base(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> {
         .file("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n")
         .file("etc/group", 0o644, "root:x:0:\n")
         .file("etc/hostname", 0o644, format!("{role}\n"));
-    add_modules(&mut archive, tree, role, modules)?;
+    add_modules(&mut archive, tree, role, equipment, modules)?;
     add_busybox(&mut archive, tree)?;
     Ok(archive)
 }
 
-fn add_modules(archive: &mut Archive, tree: &Tree, role: &str, loaded: &[&str]) -> Result<()> {
+fn add_modules(archive: &mut Archive, tree: &Tree, role: &str, equipment: Equipment, loaded: &[&str]) -> Result<()> {
     let modules = Modules::read(&tree.path)?;
     let order = modules.closure(loaded)?;
     let list: String = order.iter().map(|(path, _)| format!("{path}\n")).collect();
     archive.file(&format!("etc/lab/modules.{role}"), 0o644, list);
-    let all: Vec<_> = loaded.iter().chain(&EXTRA_MODULES).copied().collect();
+    let more = if equipment == Equipment::Disks { &disks::EXTRA_MODULES[..] } else { &[] };
+    let all: Vec<_> = loaded.iter().chain(&EXTRA_MODULES).chain(more).copied().collect();
     for (path, file) in modules.closure(&all)? {
         // `/lib` is a link: write where it leads.
         archive.file(&format!("usr{path}"), 0o644, fs::read(file)?);
@@ -147,8 +169,8 @@ fn add_busybox(archive: &mut Archive, tree: &Tree) -> Result<()> {
 }
 
 /// The base, and `xl` with all that it starts.
-fn with_toolstack(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> {
-    let mut archive = base(tree, role, modules)?;
+fn with_toolstack(tree: &Tree, role: &str, equipment: Equipment, modules: &[&str]) -> Result<Archive> {
+    let mut archive = base(tree, role, equipment, modules)?;
     let mut programs = BTreeSet::new();
     let xen = format!("usr/lib/xen-{}/bin", tree.row.xen());
     for directory in [xen.as_str(), "usr/bin", "usr/sbin"] {
@@ -156,7 +178,8 @@ fn with_toolstack(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> 
         for entry in fs::read_dir(tree.path.join(directory))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             // oxenstored is as large as all the others together and not used.
-            if (all && name != "oxenstored") || name.starts_with("xenstore") || name == "bash" {
+            let needed = name.starts_with("xenstore") || ["bash", "flock"].contains(&name.as_str());
+            if (all && name != "oxenstored") || needed {
                 programs.insert(format!("{directory}/{name}"));
             }
         }
@@ -167,8 +190,20 @@ fn with_toolstack(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> 
             .map(|directory| format!("{directory}/{name}"))
             .find(|path| tree.path.join(path).symlink_metadata().is_ok_and(|metadata| metadata.is_file()))
     }));
+    add_programs(&mut archive, tree, &programs)?;
+    for entry in fs::read_dir(tree.path.join("etc/xen/scripts"))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        archive.file(&format!("etc/xen/scripts/{name}"), 0o755, fs::read(path)?);
+    }
+    archive.file("etc/xen/xl.conf", 0o644, "autoballoon=\"off\"\nclaim_mode=1\n");
+    Ok(archive)
+}
+
+/// Adds programs of the packages, by their paths, and the libraries that they need.
+fn add_programs(archive: &mut Archive, tree: &Tree, programs: &BTreeSet<String>) -> Result<()> {
     let mut libraries = BTreeMap::new();
-    for program in &programs {
+    for program in programs {
         let Ok(content) = fs::read(tree.path.join(program)) else {
             continue;
         };
@@ -186,13 +221,7 @@ fn with_toolstack(tree: &Tree, role: &str, modules: &[&str]) -> Result<Archive> 
         archive.file(&format!("{LIBRARIES}/{name}"), 0o755, fs::read(file)?);
     }
     archive.link(&format!("usr/lib64/{LOADER}"), &format!("/{LIBRARIES}/{LOADER}"));
-    for entry in fs::read_dir(tree.path.join("etc/xen/scripts"))? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        archive.file(&format!("etc/xen/scripts/{name}"), 0o755, fs::read(path)?);
-    }
-    archive.file("etc/xen/xl.conf", 0o644, "autoballoon=\"off\"\nclaim_mode=1\n");
-    Ok(archive)
+    Ok(())
 }
 
 /// Adds what the ELF file needs, and what that needs.
@@ -241,7 +270,8 @@ fn library(tree: &Path, name: &str) -> Result<PathBuf> {
 /// Builds what goes into each root, so that a boot need not.
 pub fn build_tools() -> Result<()> {
     agent()?;
-    traffic().map(drop)
+    traffic()?;
+    disks::tool().map(drop)
 }
 
 fn agent() -> Result<PathBuf> {

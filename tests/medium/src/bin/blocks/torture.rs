@@ -71,7 +71,7 @@ fn write_ledger(ledger: &File, load: &Load, lane: u64, number: u64, entry: &mut 
 pub(crate) fn discard(device: &Path, sector: u64, sectors: u64) -> Result<(), Failure> {
     let bytes = |sectors: u64| (sectors * SECTOR as u64).to_string();
     let status = Command::new("blkdiscard")
-        .args(["--offset", &bytes(sector), "--length", &bytes(sectors)])
+        .args(["-o", &bytes(sector), "-l", &bytes(sectors)])
         .arg(device)
         .stdout(Stdio::null())
         .status()?;
