@@ -45,7 +45,8 @@ impl<D: DmaMemory> Port<D> {
                 retries += u64::from(judge(self.number, slot, state.code()));
             }
             turn.statistics.retries += retries;
-            After::Resume
+            // A queued one has the drive refuse all others until its log is read or its link is reset.
+            if self.slots.queued { After::Reset } else { After::Resume }
         } else {
             After::ReadLog
         };
@@ -176,7 +177,7 @@ impl<D: DmaMemory> Port<D> {
 }
 
 /// The drive refused a command: it failed, or it is worth another try. Gives whether it is.
-fn judge(port: u8, slot: &mut Slot, code: u32) -> bool {
+pub(super) fn judge(port: u8, slot: &mut Slot, code: u32) -> bool {
     if code & GARBLED != 0 && slot.strikes + 1 < STRIKES {
         log::warn!("ahci: port {port}: {}: the link garbled it", slot.task.describe());
         slot.strikes += 1;

@@ -2,11 +2,12 @@
 
 use super::super::command::{LOG_QUEUED_ERROR, Task, opcode};
 use super::super::identify::IDENTIFY_WORDS;
-use super::super::registers::signature;
+use super::super::registers::{PortStatus, signature};
 use super::Fetched;
 use crate::disk::nvme::model::Medium;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::fmt;
 use split_driver::fakes::FakeXen;
 
 /// Status of a drive that is ready, and of one that refuses.
@@ -24,8 +25,17 @@ struct Fault {
     times: u32,
 }
 
+/// What becomes of commands upon a block, other than that the drive refuses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trap {
+    /// They are never answered.
+    Silence,
+    /// The port stops.
+    Break(PortStatus),
+}
+
 /// A drive, as it is built; plugged into a port by [`super::Device::plug_in`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Drive {
     pub(super) medium: Medium,
     shift: u8,
@@ -35,6 +45,7 @@ pub struct Drive {
     pub(super) signature: u32,
     patches: Vec<(usize, u16)>,
     faults: Vec<Fault>,
+    traps: Vec<(u64, Trap)>,
     has_log: bool,
     /// Reads of PxTFD that it is busy for after a reset.
     pub(super) busy: u32,
@@ -56,6 +67,7 @@ impl Drive {
             signature: signature::DISK,
             patches: Vec::new(),
             faults: Vec::new(),
+            traps: Vec::new(),
             has_log: true,
             busy: 0,
             failed: None,
@@ -110,8 +122,23 @@ impl Drive {
         self.faults.push(Fault { block, error, times });
     }
 
+    pub(super) fn set_trap(&mut self, block: u64, trap: Trap) {
+        self.traps.push((block, trap));
+    }
+
+    /// What a command runs into.
+    pub(super) fn trap(&self, task: &Task) -> Option<Trap> {
+        let (opcode::READ_QUEUED | opcode::WRITE_QUEUED | opcode::READ_DMA | opcode::WRITE_DMA) = task.opcode else {
+            return None;
+        };
+        let count = if task.is_queued() { task.features } else { task.count };
+        let blocks = task.address..task.address + u64::from(count.wrapping_sub(1)) + 1;
+        self.traps.iter().find(|(block, _)| blocks.contains(block)).map(|(_, trap)| *trap)
+    }
+
     pub(super) fn forgive(&mut self) {
         self.faults.clear();
+        self.traps.clear();
     }
 
     pub(super) fn resize(&mut self, blocks: u64) {
@@ -286,5 +313,15 @@ fn take(xen: &FakeXen, fetched: &Fetched, bytes: &mut [u8]) {
     for (address, length) in &fetched.pieces {
         xen.device_read(*address, bytes.get_mut(at..at + length).unwrap_or_default());
         at += length;
+    }
+}
+
+impl fmt::Debug for Drive {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shift, queue, signature, patches, has_log, .. } = self;
+        write!(
+            formatter,
+            "drive: shift {shift}, queue {queue}, log {has_log}, signature {signature:#x}, words {patches:?}"
+        )
     }
 }

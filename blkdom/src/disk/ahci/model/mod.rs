@@ -12,7 +12,7 @@
 mod drive;
 mod port;
 
-pub use drive::Drive;
+pub use drive::{Drive, Trap};
 pub use port::Quirks;
 
 use super::command::Task;
@@ -192,12 +192,17 @@ impl Device {
         self.with_drive(port, |drive| drive.fail(block, error, times));
     }
 
+    /// What becomes of commands upon a block from now on.
+    pub fn set_trap(&self, port: usize, block: u64, trap: Trap) {
+        self.with_drive(port, |drive| drive.set_trap(block, trap));
+    }
+
     /// No command fails any more.
     pub fn forgive(&self, port: usize) {
         self.with_drive(port, Drive::forgive);
     }
 
-    /// From now on commands are read and not answered, or no longer so. Those that were not stay so until the drive answers again.
+    /// From now on commands are read and not answered, or no longer so: then those that wait are, too.
     pub fn be_deaf(&self, port: usize, deaf: bool) {
         self.with_drive(port, |drive| drive.deaf = deaf);
     }

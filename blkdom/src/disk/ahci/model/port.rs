@@ -3,7 +3,7 @@
 use super::super::command::{FIS_WORDS, Task, opcode};
 use super::super::registers::{self as reg, LinkControl, LinkStatus, PortCommand, PortReg, PortStatus, detection};
 use super::Fetched;
-use super::drive::{Drive, READY, REFUSED};
+use super::drive::{Drive, READY, REFUSED, Trap};
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -295,6 +295,14 @@ impl Port {
             return false;
         };
         let (task, bit) = (fetched.task, 1 << fetched.slot);
+        match drive.trap(&task) {
+            Some(Trap::Silence) => return true,
+            Some(Trap::Break(status)) => {
+                self.fail(status);
+                return true;
+            }
+            None => {}
+        }
         match drive.execute(xen, &fetched, misuse) {
             Ok(()) if task.is_queued() => {
                 self.active &= !bit;
