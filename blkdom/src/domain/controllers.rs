@@ -40,6 +40,8 @@ struct Controller {
     name: String,
     /// It will bring no more units by itself.
     settled: bool,
+    /// It is of no use any more; and may still do what it was told before, until its access to memory is taken away.
+    failed: bool,
     /// The names of drives, by unit.
     drives: HashMap<UnitId, String>,
 }
@@ -124,6 +126,7 @@ impl Controllers {
             Event::Failed(reason) => {
                 log::error!("{name}: of no use any more: {reason}");
                 controller.settled = true;
+                controller.failed = true;
             }
             Event::Added(_) | Event::Changed(_) | Event::Removed(_) => {}
         }
@@ -183,7 +186,8 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             let mut controllers = domain.controllers.borrow_mut();
             let name = controllers.next_name(class);
             log::info!("pci {address}: {name}, {kind}, {} vectors", interrupts.channels().len());
-            let controller = Controller { interrupts, device, name, settled: false, drives: HashMap::new() };
+            let controller =
+                Controller { interrupts, device, name, settled: false, failed: false, drives: HashMap::new() };
             controllers.known.insert(number, controller);
             domain.work.set();
         }
@@ -245,6 +249,21 @@ fn take_off(domain: &Domain, number: u16) {
     }
     path.remove_disk(number);
     domain.work.set();
+}
+
+/// Takes interrupts and access to memory from the controllers that failed.
+pub(super) async fn bury(domain: &Domain) {
+    let failed = |controllers: &Controllers| {
+        let mut known = controllers.known.iter();
+        known.find(|(_, controller)| controller.failed).map(|(number, _)| *number)
+    };
+    loop {
+        let number = failed(&domain.controllers.borrow());
+        let Some(number) = number else {
+            return;
+        };
+        give_back(domain, number).await;
+    }
 }
 
 async fn give_back(domain: &Domain, number: u16) {

@@ -164,5 +164,6 @@ async fn follow_volumes(domain: Rc<Domain>) {
     loop {
         domain.volumes.next_look().await;
         domain.blkback.handle_rescan();
+        controllers::bury(&domain).await;
     }
 }
