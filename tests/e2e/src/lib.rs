@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+pub mod blocks;
 pub mod cases;
 pub mod demo;
 pub mod driver_domain;

@@ -124,13 +124,13 @@ pub struct Flow {
     pub longest_gap_ms: f64,
 }
 
-/// Runs the tool; its answer must be good.
-fn call<T: DeserializeOwned>(shell: &dyn Shell, arguments: &str) -> Result<T> {
-    let output = shell.shell(&format!("traffic {arguments}"), PATIENCE)?;
+/// Runs a tool of ours, which answers with a line of JSON; its answer must be good.
+pub(crate) fn call<T: DeserializeOwned>(shell: &dyn Shell, tool: &str, arguments: &str) -> Result<T> {
+    let output = shell.shell(&format!("{tool} {arguments}"), PATIENCE)?;
     let said = output.stdout.trim_end();
-    ensure!(output.status == 0, "in {}: traffic {arguments}: {said}", shell.label());
+    ensure!(output.status == 0, "in {}: {tool} {arguments}: {said}", shell.label());
     let line = said.lines().last().unwrap_or_default();
-    serde_json::from_str(line).with_context(|| format!("in {}: traffic {arguments} said '{said}'", shell.label()))
+    serde_json::from_str(line).with_context(|| format!("in {}: {tool} {arguments} said '{said}'", shell.label()))
 }
 
 /// One TCP transfer: `direction` is `send`, `receive` or `both`; data are pseudo-random, digests compared.
@@ -138,7 +138,7 @@ fn call<T: DeserializeOwned>(shell: &dyn Shell, arguments: &str) -> Result<T> {
 /// # Errors
 /// Where a digest differs or the connection breaks.
 pub fn tcp(from: &dyn Shell, direction: &str, host: &str, mebibytes: u32) -> Result<Transfer> {
-    let transfer: Transfer = call(from, &format!("tcp-{direction} {host} {mebibytes}M"))?;
+    let transfer: Transfer = call(from, "traffic", &format!("tcp-{direction} {host} {mebibytes}M"))?;
     ensure!(transfer.checked, "{}: the digests were not compared", from.label());
     Ok(transfer)
 }
@@ -148,7 +148,7 @@ pub fn tcp(from: &dyn Shell, direction: &str, host: &str, mebibytes: u32) -> Res
 /// # Errors
 /// Where the connection breaks.
 pub fn tcp_rate(from: &dyn Shell, direction: &str, host: &str, seconds: u32) -> Result<Transfer> {
-    call(from, &format!("tcp-{direction} {host} 0 --plain --seconds {seconds}"))
+    call(from, "traffic", &format!("tcp-{direction} {host} 0 --plain --seconds {seconds}"))
 }
 
 /// Pings; `interval_ms` 0 sends each upon the last one's reply.
@@ -156,7 +156,7 @@ pub fn tcp_rate(from: &dyn Shell, direction: &str, host: &str, seconds: u32) -> 
 /// # Errors
 /// Where one is lost.
 pub fn ping(from: &dyn Shell, host: &str, count: u32, interval_ms: u32, size: u32) -> Result<Ping> {
-    call(from, &format!("ping {host} {count} {interval_ms} --size {size}"))
+    call(from, "traffic", &format!("ping {host} {count} {interval_ms} --size {size}"))
 }
 
 /// A flood of datagrams to a sink.
@@ -164,7 +164,7 @@ pub fn ping(from: &dyn Shell, host: &str, count: u32, interval_ms: u32, size: u3
 /// # Errors
 /// Where the sink does not answer.
 pub fn udp_flood(from: &dyn Shell, host: &str, size: u32, seconds: u32) -> Result<Flow> {
-    call(from, &format!("udp-flood {host} {size} {seconds}"))
+    call(from, "traffic", &format!("udp-flood {host} {size} {seconds}"))
 }
 
 /// A flood of datagrams from the wire's generator.
@@ -172,7 +172,7 @@ pub fn udp_flood(from: &dyn Shell, host: &str, size: u32, seconds: u32) -> Resul
 /// # Errors
 /// Where nothing comes.
 pub fn udp_receive(to: &dyn Shell, host: &str, size: u32, seconds: u32) -> Result<Flow> {
-    call(to, &format!("udp-receive {host} {size} {seconds}"))
+    call(to, "traffic", &format!("udp-receive {host} {size} {seconds}"))
 }
 
 /// Serves TCP transfers in the background.

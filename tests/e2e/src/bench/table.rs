@@ -54,13 +54,21 @@ fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// What a benchmark found.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
+    /// What of ours was measured: the head of its column.
+    #[serde(skip)]
+    pub ours: &'static str,
     /// In the order of the table.
     pub rows: Vec<Row>,
 }
 
 impl Report {
+    /// A report without rows.
+    pub fn new(ours: &'static str) -> Self {
+        Self { ours, rows: Vec::new() }
+    }
+
     /// Adds a row where both sides were measured.
     pub fn push(&mut self, row: Option<Row>) {
         self.rows.extend(row);
@@ -69,7 +77,7 @@ impl Report {
     /// The table in Markdown, which is also fit to be read as it is.
     pub fn markdown(&self) -> String {
         let header =
-            ["what", "unit", "netdom", "Linux driver domain", "ratio", "device passed through"].map(str::to_owned);
+            ["what", "unit", self.ours, "Linux driver domain", "ratio", "device passed through"].map(str::to_owned);
         let rows = self.rows.iter().map(|row| {
             let limit = row.limit.map_or_else(String::new, number);
             [
@@ -131,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_json_has_the_agreed_form() {
-        let mut report = Report::default();
+        let mut report = Report::new("netdom");
         report.push(Row::new("a", "s", Better::Less, &[1.0], &[2.0], &[]));
         let json = serde_json::to_string(&report).expect("plain data");
         assert_eq!(json, r#"{"rows":[{"name":"a","unit":"s","ours":1.0,"linux":2.0,"ratio":2.0}]}"#);
@@ -139,7 +147,7 @@ mod tests {
 
     #[test]
     fn the_table_is_even() {
-        let mut report = Report::default();
+        let mut report = Report::new("netdom");
         report.push(Row::new("throughput", "Mbit/s", Better::More, &[412.3], &[180.0], &[800.0]));
         let lengths: Vec<usize> = report.markdown().lines().map(str::len).collect();
         assert!(lengths.iter().all(|length| Some(length) == lengths.first()), "{}", report.markdown());
