@@ -26,10 +26,10 @@ pub(super) fn tool() -> Result<PathBuf> {
     program("medium", "blocks")
 }
 
-/// The block tool, and what makes and checks an ext4.
+/// The block tool with the program that it discards by, and what makes and checks an ext4.
 pub(super) fn equip_guest(archive: &mut Archive, tree: &Tree) -> Result<()> {
     archive.file("usr/bin/blocks", 0o755, std::fs::read(tool()?)?);
-    let programs = ["mke2fs", "e2fsck", "resize2fs"].map(|name| format!("usr/sbin/{name}"));
+    let programs = ["blkdiscard", "mke2fs", "e2fsck", "resize2fs"].map(|name| format!("usr/sbin/{name}"));
     add_programs(archive, tree, &BTreeSet::from(programs))?;
     archive.link("usr/sbin/mkfs.ext4", "mke2fs").link("usr/sbin/fsck.ext4", "e2fsck");
     Ok(())

@@ -67,11 +67,12 @@ fn write_ledger(ledger: &File, load: &Load, lane: u64, number: u64, entry: &mut 
     Ok(())
 }
 
-/// There is no call for it in safe Rust.
+/// There is no call for it in safe Rust. It is forced, as util-linux' tool would have the device for itself otherwise, and busybox's
+/// always.
 pub(crate) fn discard(device: &Path, sector: u64, sectors: u64) -> Result<(), Failure> {
     let bytes = |sectors: u64| (sectors * SECTOR as u64).to_string();
     let status = Command::new("blkdiscard")
-        .args(["-o", &bytes(sector), "-l", &bytes(sectors)])
+        .args(["--force", "--offset", &bytes(sector), "--length", &bytes(sectors)])
         .arg(device)
         .stdout(Stdio::null())
         .status()?;
