@@ -4,6 +4,7 @@ use super::frontend::{Frontend, PAGE_SECTORS, is_filled, segment, span, transfer
 use crate::error::{Error, Result};
 use alloc::format;
 use alloc::vec::Vec;
+use xen_pv_sys::PAGE_SIZE;
 use xen_pv_sys::io::blkif::{
     BLKIF_DISCARD_SECURE, BLKIF_OP_DISCARD, BLKIF_OP_FLUSH_DISKCACHE, BLKIF_OP_READ, BLKIF_OP_WRITE,
     BLKIF_OP_WRITE_BARRIER, BLKIF_RSP_OKAY, RequestDiscard,
@@ -52,9 +53,11 @@ async fn sectors(frontend: &mut Frontend) -> Result<()> {
 
 /// Each way a request can lie across the disk's end, or from before its start: what is wholly inside is done, all else is not.
 async fn borders(frontend: &mut Frontend) -> Result<()> {
-    let (_page, reference) = frontend.lend_filled(0x5a)?;
+    let (page, reference) = frontend.lend_filled(0x5a)?;
     let (end, block) = (frontend.sectors, frontend.block);
     for operation in [BLKIF_OP_WRITE, BLKIF_OP_READ] {
+        // What is read is what was written, whatever the page held before.
+        let fill = if operation == BLKIF_OP_READ && frontend.writable { 0 } else { 0x5a };
         for blocks in [1, 2, 7, 8, 9, 10, 11] {
             let sectors = blocks * block;
             let segments = span(reference, sectors);
@@ -64,6 +67,7 @@ async fn borders(frontend: &mut Frontend) -> Result<()> {
                 let place = format!("{operation}: {sectors} at {before} before the end");
                 let request = transfer(operation, end - before, &segments);
                 if inside {
+                    page.write(0, &[fill; PAGE_SIZE]);
                     match frontend.ask(request.as_bytes()).await? {
                         BLKIF_RSP_OKAY => {}
                         status => {
@@ -71,12 +75,15 @@ async fn borders(frontend: &mut Frontend) -> Result<()> {
                             return Err(Error::Answer(status));
                         }
                     }
+                    if sectors >= PAGE_SECTORS && !is_filled(&page, 0x5a) && frontend.writable {
+                        return Err(Error::Wrong("what was read is not what was written"));
+                    }
                 } else {
                     frontend.refused(&place, request.as_bytes()).await?;
                 }
-                if let Some(before) = before.checked_sub(1) {
+                if before > 0 {
                     // From before the first sector, over it if the sum is not looked at.
-                    let request = transfer(operation, u64::MAX - before, &segments);
+                    let request = transfer(operation, before.wrapping_neg(), &segments);
                     frontend.refused(&format!("{operation}: {sectors} at -{before}"), request.as_bytes()).await?;
                 }
             }

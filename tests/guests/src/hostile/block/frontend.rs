@@ -99,12 +99,9 @@ impl Frontend {
         let Manners { queues, pages, read_only, .. } = self.manners;
         let mut nodes = Vec::new();
         let mut node = |name: String, value: u32| nodes.push((name, value.to_string()));
-        if queues > 1 {
-            node("multi-queue-num-queues".into(), queues);
-        }
-        if pages > 1 {
-            node("ring-page-order".into(), pages.ilog2());
-        }
+        // Also where Linux says nothing: something else may be there from an attack.
+        node("multi-queue-num-queues".into(), queues);
+        node("ring-page-order".into(), pages.ilog2());
         for index in 0..queues {
             let directory = if queues > 1 { format!("queue-{index}/") } else { String::new() };
             let (ring, channel) = (Ring::new(pages as usize)?, events::alloc_unbound(self.device.domain)?);

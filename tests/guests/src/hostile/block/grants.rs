@@ -7,7 +7,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use runtime::grants::{Grant, grant_access};
 use runtime::memory::Page;
-use xen_pv_sys::io::blkif::{BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_OP_WRITE_BARRIER};
+use xen_pv_sys::io::blkif::{BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_OP_WRITE_BARRIER, BLKIF_RSP_OKAY};
 use xen_pv_sys::{DomainId, GrantRef};
 use zerocopy::IntoBytes;
 
@@ -24,8 +24,9 @@ pub(crate) async fn attack(frontend: &mut Frontend, name: &str) -> Result<bool> 
     match name {
         "grants" => bad(frontend).await?,
         "read-only-page" => read_only(frontend).await?,
-        "revoked" => revoked(frontend, true).await?,
-        "revoke-race" => revoked(frontend, false).await?,
+        "revoked" => revoked(frontend, When::Before).await?,
+        "revoke-race" => revoked(frontend, When::After).await?,
+        "revoke-in-flight" => revoked(frontend, When::Amid).await?,
         _ => return Ok(false),
     }
     frontend.works().await?;
@@ -66,7 +67,7 @@ async fn read_only(frontend: &mut Frontend) -> Result<()> {
     }
     let status = frontend.ask(transfer(BLKIF_OP_WRITE, 0, &[whole(reference)]).as_bytes()).await?;
     // Linux, too, maps what is persistent for writing, whichever way the data go.
-    if status != 0 && !frontend.manners.persistent {
+    if status != BLKIF_RSP_OKAY && !frontend.manners.persistent {
         return Err(Error::Answer(status));
     }
     let mut bytes = [0; 9];
@@ -74,8 +75,19 @@ async fn read_only(frontend: &mut Frontend) -> Result<()> {
     if &bytes == b"as it was" { Ok(()) } else { Err(Error::Wrong("such a page was written")) }
 }
 
-/// Rings full of requests whose grants end before the backend is told of them, or right after.
-async fn revoked(frontend: &mut Frontend, before: bool) -> Result<()> {
+/// When grants end that are in requests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Before the backend is told of them.
+    Before,
+    /// Right after.
+    After,
+    /// When it has answered one.
+    Amid,
+}
+
+/// Rings full of requests whose grants end too soon.
+async fn revoked(frontend: &mut Frontend, when: When) -> Result<()> {
     let page = Rc::new(Page::new()?);
     let domain = frontend.device.domain;
     let (mut refused, mut asked) = (0, 0);
@@ -83,21 +95,22 @@ async fn revoked(frontend: &mut Frontend, before: bool) -> Result<()> {
         let operation = if round % 2 == 0 { BLKIF_OP_READ } else { BLKIF_OP_WRITE };
         for queue in &mut frontend.queues {
             asked += queue.ring.free();
-            let grants = fill(queue, domain, &page, operation)?;
-            if before {
-                drop(grants);
-                queue.publish();
-            } else {
-                queue.publish();
-                drop(grants);
+            let mut grants = fill(queue, domain, &page, operation)?;
+            if when == When::Before {
+                grants.clear();
             }
+            queue.publish();
+            if when == When::Amid {
+                refused += u32::from(queue.answer().await?.status != BLKIF_RSP_OKAY);
+            }
+            drop(grants);
         }
         for queue in &mut frontend.queues {
             refused += queue.drain().await?;
         }
     }
     log::info!("{refused} of {asked} refused");
-    if before && refused != asked {
+    if when == When::Before && refused != asked {
         return Err(Error::Wrong("a grant was used that had ended"));
     }
     Ok(())
