@@ -1,11 +1,11 @@
 //! Data in pages that were never granted, are granted to others or for reading alone, or are no more.
 
-use super::frontend::{Frontend, Queue, segment, transfer, whole};
+use super::frontend::{Frontend, PAGE_SECTORS, segment, transfer, whole};
 use crate::error::{Error, Result};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use runtime::grants::{Grant, grant_access};
+use runtime::grants::grant_access;
 use runtime::memory::Page;
 use xen_pv_sys::io::blkif::{BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_OP_WRITE_BARRIER, BLKIF_RSP_OKAY};
 use xen_pv_sys::{DomainId, GrantRef};
@@ -17,8 +17,8 @@ pub(crate) const NEVER_GRANTED: GrantRef = GrantRef(0x00ff_ffff);
 pub(crate) const BEYOND_ANY: GrantRef = GrantRef(u32::MAX);
 /// The toolstack's, for dom0: the console's ring.
 const CONSOLE: GrantRef = GrantRef(0);
-/// Rings full of requests whose grants end too soon.
-const ROUNDS: u32 = 100;
+/// Requests whose grants end too soon.
+const REQUESTS: u32 = 3200;
 
 pub(crate) async fn attack(frontend: &mut Frontend, name: &str) -> Result<bool> {
     match name {
@@ -91,11 +91,18 @@ async fn revoked(frontend: &mut Frontend, when: When) -> Result<()> {
     let page = Rc::new(Page::new()?);
     let domain = frontend.device.domain;
     let (mut refused, mut asked) = (0, 0);
-    for round in 0..ROUNDS {
-        let operation = if round % 2 == 0 { BLKIF_OP_READ } else { BLKIF_OP_WRITE };
+    let sectors = frontend.sectors;
+    for operation in [BLKIF_OP_READ, BLKIF_OP_WRITE].into_iter().cycle() {
+        // One queue after the other: what ended in one may begin anew in the next.
         for queue in &mut frontend.queues {
             asked += queue.ring.free();
-            let mut grants = fill(queue, domain, &page, operation)?;
+            let mut grants = Vec::new();
+            while queue.ring.free() > 0 {
+                let grant = grant_access(domain, Rc::clone(&page), false)?;
+                let sector = u64::from(asked + queue.ring.free()) * PAGE_SECTORS % sectors;
+                queue.ring.push(transfer(operation, sector, &[whole(grant.reference())]).as_bytes())?;
+                grants.push(grant);
+            }
             if when == When::Before {
                 grants.clear();
             }
@@ -104,9 +111,10 @@ async fn revoked(frontend: &mut Frontend, when: When) -> Result<()> {
                 refused += u32::from(queue.answer().await?.status != BLKIF_RSP_OKAY);
             }
             drop(grants);
-        }
-        for queue in &mut frontend.queues {
             refused += queue.drain().await?;
+        }
+        if asked >= REQUESTS {
+            break;
         }
     }
     log::info!("{refused} of {asked} refused");
@@ -114,15 +122,4 @@ async fn revoked(frontend: &mut Frontend, when: When) -> Result<()> {
         return Err(Error::Wrong("a grant was used that had ended"));
     }
     Ok(())
-}
-
-/// Fills a ring with requests that have a grant each, all of one page.
-fn fill(queue: &mut Queue, domain: DomainId, page: &Rc<Page>, operation: u8) -> Result<Vec<Grant>> {
-    let mut grants = Vec::new();
-    for sector in 0..queue.ring.free() {
-        let grant = grant_access(domain, Rc::clone(page), false)?;
-        queue.ring.push(transfer(operation, u64::from(sector) * 8, &[whole(grant.reference())]).as_bytes())?;
-        grants.push(grant);
-    }
-    Ok(grants)
 }
