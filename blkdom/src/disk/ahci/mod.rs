@@ -37,6 +37,8 @@ pub mod model;
 #[cfg(test)]
 mod nonsense;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
 
 use crate::disk::{Command, Completion, Disk, Event, Refusal, Unit, UnitId};

@@ -23,8 +23,9 @@ use split_driver::time::Instant;
 pub(super) const ENGINE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long COMRESET is sent (AHCI 10.4.2: a millisecond at least).
 const RESET_TIME: Duration = Duration::from_millis(2);
-/// How long a drive may take to show itself (Serial ATA 3.1: 8.4.1 has 10 ms) and then to have a link.
-const PRESENCE_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a drive may take to show itself (Serial ATA 3.1: 8.4.1 has 10 ms; one that takes longer comes as if plugged in then), and
+/// then to have a link. The readiness of all waits for ports without a drive that long.
+const PRESENCE_PATIENCE: Duration = Duration::from_millis(30);
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a drive may take to spin up, and to answer the driver's own commands.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(30);

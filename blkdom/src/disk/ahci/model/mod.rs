@@ -6,10 +6,12 @@
 //! | here | the adapter's registers, and what tests tell it |
 //! | `port` | ports: registers, command lists, links |
 //! | `drive` | drives: commands and their data |
+//! | `hostile` | an adapter that does anything |
 //!
 //! It reads and writes memory through [`FakeXen`], which notes each access to what is not the driver's.
 
 mod drive;
+pub mod hostile;
 mod port;
 
 pub use drive::{Drive, Trap};

@@ -197,7 +197,7 @@ impl Port {
             if !before.receive() || self.link.detection() != detection::LINK || self.task_file & 0x88 != 0 {
                 misuse.push("a list started without a drive that is ready, or without receiving");
             }
-            if self.list % 1024 != 0 || self.received % 256 != 0 {
+            if !self.list.is_multiple_of(1024) || !self.received.is_multiple_of(256) {
                 misuse.push("a command list or received FISes off their alignment");
             }
         }
