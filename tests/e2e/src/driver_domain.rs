@@ -120,7 +120,12 @@ impl<'lab> DriverDomain<'lab> {
 
     /// The backend directory of a frontend's device.
     pub fn backend(&self, frontend: u32, handle: u32) -> String {
-        format!("/local/domain/{}/backend/{}/{frontend}/{handle}", self.id, self.kind)
+        format!("{}/{handle}", self.backends(frontend))
+    }
+
+    /// The directory of all of a domain's backends.
+    pub fn backends(&self, frontend: u32) -> String {
+        format!("/local/domain/{}/backend/{}/{frontend}", self.id, self.kind)
     }
 
     /// All that it has on loan now, by name: pages, grants, ports, heap, nodes.

@@ -27,7 +27,7 @@ fn beside(scene: &Scene<'_>, role: &str, show: impl FnOnce(&str) -> Result<Strin
     lab.put(&format!("/etc/xen/{role}.cfg"), 0o644, config.as_bytes())?;
     lab.must(&format!("xl create -q /etc/xen/{role}.cfg"))?;
     let directory = format!("/local/domain/{}", lab.domain_id(role)?);
-    let result = wait_for_word(scene, &format!("{directory}/data/hostile"), "ready").and_then(|()| show(&directory));
+    let result = wait_for_word(lab, &format!("{directory}/data/hostile"), "ready").and_then(|()| show(&directory));
     let result = result.with_context(|| format!("its console:\n{}", lab.console(role).unwrap_or_default()));
     lab.must(&format!("xl destroy {role}"))?;
     result

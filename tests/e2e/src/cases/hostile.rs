@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use lab::Lab;
 
 use super::{Case, Scene};
+use crate::driver_domain::DriverDomain;
 use crate::stage::vif;
 use crate::traffic::{self, Shell};
 
@@ -25,8 +27,8 @@ pub(super) const CASES: &[Case] = &[
 
 /// How an attack must end.
 #[derive(Clone, Copy)]
-enum End {
-    /// The vif is closed; its `error` node says why, in words that have these among them.
+pub(super) enum End {
+    /// The device is closed; its `error` node says why, in words that have these among them.
     Closed(&'static str),
     /// The frontend may go on: what it does harms nobody.
     Borne,
@@ -112,8 +114,8 @@ const NOISE: &[Attack] = &[
     alone("random-slots", Either),
 ];
 
-/// How long an attack, and what netdom does about it, may take on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long an attack, and what the driver domain does about it, may take on a slow machine.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Pings of the neighbour beside each attack, and the milliseconds between two.
 const PINGS: (u32, u32) = (120, 10);
 
@@ -137,20 +139,30 @@ fn family(scene: &Scene<'_>, attacks: &[Attack]) -> Result<String> {
 
 /// Makes one attack; gives the reason where the vif was closed for it, and the neighbour's longest round trip in milliseconds.
 fn one(scene: &Scene<'_>, attack: &Attack) -> Result<(Option<String>, f64)> {
-    let lab = &scene.stage.lab;
     let mut vifs = vec![vif("netdom", 0x31)];
     if attack.helped {
         vifs.push(vif("netdom", 0x32));
     }
+    let devices = format!("vif = {vifs:?}");
+    with_attacker(&scene.stage.lab, &scene.netdom, &devices, attack.name, |id| beside_pings(scene, attack, id))
+}
+
+/// Runs something with the image that makes an attack, which waits for its word to begin; returns when the driver domain has forgotten it.
+pub(super) fn with_attacker<T>(
+    lab: &Lab,
+    domain: &DriverDomain<'_>,
+    devices: &str,
+    attack: &str,
+    run: impl FnOnce(u32) -> Result<T>,
+) -> Result<T> {
     let config = format!(
         "name = \"hostile\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/hostile\"\nmemory = 16\nvcpus = 1\n\
-         vif = {vifs:?}\nextra = \"attack={} wait\"\non_crash = \"preserve\"\n",
-        attack.name
+         {devices}\nextra = \"attack={attack} wait\"\non_crash = \"preserve\"\n"
     );
     lab.put("/etc/xen/hostile.cfg", 0o644, config.as_bytes())?;
     lab.must("xl create -q /etc/xen/hostile.cfg")?;
     let id = lab.domain_id("hostile")?;
-    let result = beside_pings(scene, attack, id);
+    let result = wait_for_word(lab, &word(id), "ready").and_then(|()| run(id));
     if result.is_err() {
         let console = lab.console("hostile").unwrap_or_default();
         let end: Vec<&str> = console.lines().rev().take(8).collect();
@@ -159,19 +171,27 @@ fn one(scene: &Scene<'_>, attack: &Attack) -> Result<(Option<String>, f64)> {
     lab.must("xl destroy hostile")?;
     let result = result?;
     // The next one begins when this one is forgotten.
-    let gone = format!("! xenstore-exists /local/domain/{}/backend/vif/{id}", scene.netdom.id);
-    lab.wait_until(&gone, PATIENCE).context("netdom or the toolstack kept its directory")?;
+    let gone = format!("! xenstore-exists {}", domain.backends(id));
+    lab.wait_until(&gone, PATIENCE).context("the driver domain or the toolstack kept its directory")?;
     Ok(result)
+}
+
+/// Where the image says how far it is.
+fn word(id: u32) -> String {
+    format!("/local/domain/{id}/data/hostile")
+}
+
+/// Lets the attack begin, and waits until it is made.
+pub(super) fn let_go(lab: &Lab, id: u32) -> Result<()> {
+    lab.must(&format!("xenstore-write /local/domain/{id}/data/go 1"))?;
+    wait_for_word(lab, &word(id), "done")
 }
 
 fn beside_pings(scene: &Scene<'_>, attack: &Attack, id: u32) -> Result<(Option<String>, f64)> {
     let lab = &scene.stage.lab;
-    let said = format!("/local/domain/{id}/data/hostile");
-    wait_for_word(scene, &said, "ready")?;
     let (count, interval) = PINGS;
     scene.a.start("ping", &format!("traffic ping {} {count} {interval}", scene.peer()))?;
-    lab.must(&format!("xenstore-write /local/domain/{id}/data/go 1"))?;
-    let done = wait_for_word(scene, &said, "done");
+    let done = let_go(lab, id);
     let pings = scene.a.finish("ping")?;
     done?;
     let line = pings.lines().last().unwrap_or_default();
@@ -180,16 +200,7 @@ fn beside_pings(scene: &Scene<'_>, attack: &Attack, id: u32) -> Result<(Option<S
         let ports = lab.must(&format!("sleep 1; xenstore-ls -f /local/domain/{}/data/statistics", scene.netdom.id))?;
         bail!("the neighbour lost pings: {ping:?}; the ports:\n{ports}");
     }
-    let backend = scene.netdom.backend(id, 0);
-    let reason = match attack.end {
-        Closed(words) => Some(closed(scene, &backend, words)?),
-        Borne => {
-            ensure!(lab.run(&format!("xenstore-exists {backend}/error"))?.status != 0, "{}", error(scene, &backend)?);
-            lab.wait_for_node(&format!("{backend}/state"), "4", PATIENCE).context("the vif is not connected")?;
-            None
-        }
-        Either => error(scene, &backend).ok(),
-    };
+    let reason = judge(lab, &scene.netdom, &scene.netdom.backend(id, 0), attack.end)?;
     if attack.helped {
         let helper = format!("{}/state", scene.netdom.backend(id, 1));
         ensure!(lab.must(&format!("xenstore-read {helper}"))?.trim() == "4", "the vif beside it was closed too");
@@ -198,28 +209,40 @@ fn beside_pings(scene: &Scene<'_>, attack: &Attack, id: u32) -> Result<(Option<S
     Ok((reason, ping.max_us / 1e3))
 }
 
+/// Whether the attack ended as it must; gives the reason where its device was closed.
+pub(super) fn judge(lab: &Lab, domain: &DriverDomain<'_>, backend: &str, end: End) -> Result<Option<String>> {
+    match end {
+        Closed(words) => Ok(Some(closed(lab, domain, backend, words)?)),
+        Borne => {
+            ensure!(lab.run(&format!("xenstore-exists {backend}/error"))?.status != 0, "{}", error(lab, backend)?);
+            lab.wait_for_node(&format!("{backend}/state"), "4", PATIENCE).context("the device is not connected")?;
+            Ok(None)
+        }
+        Either => Ok(error(lab, backend).ok()),
+    }
+}
+
 /// Waits for the image's word; `failed` ends the wait.
-pub(super) fn wait_for_word(scene: &Scene<'_>, node: &str, word: &str) -> Result<()> {
+pub(super) fn wait_for_word(lab: &Lab, node: &str, word: &str) -> Result<()> {
     let either = format!("xenstore-read {node} | grep -x -e {word} -e failed");
-    let said = scene.stage.lab.wait_until(&either, PATIENCE).with_context(|| format!("it never was {word}"))?;
+    let said = lab.wait_until(&either, PATIENCE).with_context(|| format!("it never was {word}"))?;
     if said.trim() != word {
         bail!("it {} before it was {word}", said.trim());
     }
     Ok(())
 }
 
-fn error(scene: &Scene<'_>, backend: &str) -> Result<String> {
-    Ok(scene.stage.lab.must(&format!("xenstore-read {backend}/error"))?.trim().to_owned())
+fn error(lab: &Lab, backend: &str) -> Result<String> {
+    Ok(lab.must(&format!("xenstore-read {backend}/error"))?.trim().to_owned())
 }
 
-/// The vif must be closed, for this reason, and the log must say so.
-fn closed(scene: &Scene<'_>, backend: &str, words: &str) -> Result<String> {
-    let lab = &scene.stage.lab;
+/// The device must be closed, for this reason, and the log must say so.
+fn closed(lab: &Lab, domain: &DriverDomain<'_>, backend: &str, words: &str) -> Result<String> {
     lab.wait_until(&format!("xenstore-exists {backend}/error"), PATIENCE).context("no error node")?;
-    let reason = error(scene, backend)?;
+    let reason = error(lab, backend)?;
     ensure!(reason.contains(words), "closed for '{reason}', not for '{words}'");
     let state = format!("xenstore-read {backend}/state | grep -x -e 5 -e 6");
-    lab.wait_until(&state, PATIENCE).context("the vif is not closed")?;
-    lab.wait_for_console(&scene.netdom.name, &reason, PATIENCE).context("the reason is not in the log")?;
+    lab.wait_until(&state, PATIENCE).context("the device is not closed")?;
+    lab.wait_for_console(&domain.name, &reason, PATIENCE).context("the reason is not in the log")?;
     Ok(reason)
 }
