@@ -265,7 +265,8 @@ mod tests {
 
     #[test]
     fn abilities_are_those_told() {
-        let table: &[(&[(usize, u16)], u8, bool, bool)] = &[
+        type Words = &'static [(usize, u16)];
+        let table: &[(Words, u8, bool, bool)] = &[
             (&[(75, 31), (76, 1 << 8)], 32, false, false),
             (&[(75, 31)], 0, false, false),
             (&[(75, 31), (76, 0xFFFF)], 0, false, false),

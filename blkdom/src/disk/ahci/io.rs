@@ -5,7 +5,7 @@ use super::command::{self, Task, opcode};
 use super::identify::Identity;
 use super::memory::List;
 use super::port::{LOOK_PAUSE, Port, Step, Turn};
-use super::registers::{self as reg, LinkStatus, PortRegisters, PortStatus, detection};
+use super::registers::{self as reg, LinkStatus, PortRegisters, PortStatus, TaskFile, detection};
 use super::slots::Slot;
 use crate::disk::{Command, Completion, Operation, Refusal, SECTOR_BYTES};
 use core::sync::atomic::{Ordering, fence};
@@ -137,7 +137,8 @@ impl<D: DmaMemory> Port<D> {
             turn.io.write(reg::PX_IS, more);
             status = PortStatus::from(u32::from(status) | u32::from(more));
         }
-        let failed = status.is_refusal() || status.is_fatal();
+        let unsaid = self.slots.queued && status.device_bits() && done == 0 && sent != 0 && self.reports_error(turn);
+        let failed = status.is_refusal() || status.is_fatal() || unsaid;
         if failed && self.slots.solitary {
             // Some adapters take a command that failed off the list, too.
             done = 0;
@@ -154,6 +155,12 @@ impl<D: DmaMemory> Port<D> {
         } else if failed {
             self.handle_error(turn, status);
         }
+    }
+
+    /// Whether the drive reports an error: QEMU before 8.1 does not say so of queued commands in PxIS.
+    pub(super) fn reports_error<M: Mmio, A>(&self, turn: &Turn<'_, M, A>) -> bool {
+        let state: TaskFile = turn.io.read(reg::PX_TFD);
+        state.error() && state.is_idle()
     }
 
     /// Looks for the end of a command of the driver's own.

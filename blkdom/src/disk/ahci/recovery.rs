@@ -153,9 +153,7 @@ impl<D: DmaMemory> Port<D> {
             return;
         }
         self.look_at = Some(turn.now + LOOK_PAUSE);
-        let state: TaskFile = turn.io.read(reg::PX_TFD);
-        if self.slots.queued && state.error() && state.is_idle() {
-            // QEMU before 8.1 does not say so in PxIS.
+        if self.slots.queued && self.reports_error(turn) {
             return self.handle_error(turn, PortStatus::new().with_task_file(true));
         }
         let (now, patience) = (turn.now, turn.patience);

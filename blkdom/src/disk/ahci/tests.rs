@@ -338,7 +338,8 @@ fn without_a_cache_each_write_is_durable() {
 /// Segments as (page, offset, bytes); the entries that name them, and how many bytes one command takes.
 #[test]
 fn memory_is_named_as_it_lies() {
-    let table: &[(&[(usize, u32, u32)], u32)] = &[
+    type Pieces = &'static [(usize, u32, u32)];
+    let table: &[(Pieces, u32)] = &[
         (&[(0, 0, 512)], 512),
         (&[(0, 3584, 512)], 512),
         (&[(0, 0, 4096), (5, 0, 4096)], 8192),
