@@ -9,6 +9,7 @@ use crate::blkback::request::{GuestSegment, Refusal, Request, TransferKind, pars
 use crate::blkback::violation::Violation;
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
+use xen_pv_sys::io::blkif::BLKIF_OP_READ;
 use xen_pv_sys::{GrantRef, Mfn};
 
 /// Bytes of a segment in an indirect page (`struct blkif_request_segment`).
@@ -166,6 +167,10 @@ impl<H: Hypervisor> Vbd<H> {
     /// Takes one request up, or answers it at once.
     fn take_request(&mut self, place: Place, request: Request, round: &mut Round, indirect: &[(u32, Mfn)]) {
         let operation = |kind, sector, sectors| Operation::new(place.queue, &request, kind, sector, sectors);
+        if self.undurable && request.operation() != BLKIF_OP_READ {
+            // Of no kind: a failure counts as such.
+            return self.refuse(place, &operation(Kind::Flush, 0, 0), Failure::Undurable, round);
+        }
         match &request {
             Request::Transfer { kind, sector, segments, .. } => {
                 let kind = match kind {

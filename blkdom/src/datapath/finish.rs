@@ -27,6 +27,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
                 _ => None,
             };
             if let Some(stage) = next {
+                operation.patience = None;
                 operation.enter(stage);
                 return self.queue(index, number);
             }
@@ -36,6 +37,9 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
                 let end = round.outward.len() as u32;
                 return round.reads.push(Copied { vbd: index, operation: number, first, end });
             }
+        }
+        if serving && self.handle_failed_flush(index, number) {
+            return;
         }
         self.finish(index, number);
     }
@@ -58,7 +62,8 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
 
     /// Drops what a vbd whose frontend is gone has not given to a disk.
     pub(super) fn drop_idle(&mut self, index: u16) {
-        let Self { vbds, pages, round, .. } = self;
+        let Self { vbds, pages, round, retries, .. } = self;
+        retries.forget(index);
         let Some(Some(vbd)) = vbds.get_mut(usize::from(index)) else {
             return;
         };

@@ -9,6 +9,8 @@
 //! 4. [`submit`]: commands go to the disks, by turns between guests.
 //! 5. [`finish`]: responses are published; each frontend is notified at most once a ring.
 //!
+//! Flushes that a device fails are tried again, by and by: [`flush`].
+//!
 //! A request is at work from when it is taken from its ring until its response is placed:
 //!
 //! ```text
@@ -22,6 +24,7 @@ mod backing;
 mod collect;
 mod disks;
 mod finish;
+mod flush;
 mod operation;
 pub mod pages;
 mod persistent;
@@ -42,6 +45,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use disks::DiskSlot;
+use flush::Retries;
 use pages::Pages;
 pub use persistent::{PERSISTENT_GRANTS, UNUSED};
 pub use reader::Reader;
@@ -119,6 +123,8 @@ pub struct DataPath<H: Hypervisor + DeviceMapping> {
     submitting: VecDeque<u16>,
     /// Those of a list at hand that cannot go on.
     stuck: VecDeque<u16>,
+    /// Requests whose flush failed and is tried again.
+    retries: Retries,
     round: Round,
     reader: ReaderState,
     failed: VecDeque<(VbdId, Violation)>,
@@ -148,6 +154,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
             hungry: VecDeque::new(),
             submitting: VecDeque::new(),
             stuck: VecDeque::new(),
+            retries: Retries::default(),
             round: Round::default(),
             reader,
             failed: VecDeque::new(),
@@ -258,6 +265,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
     pub fn poll(&mut self, now: Instant) -> Poll {
         self.now = now;
         self.look_at_timers();
+        self.retry_flushes();
         self.poll_disks();
         self.relieve();
         self.collect();
@@ -274,7 +282,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         if !again {
             again = self.enable_interrupts();
         }
-        let deadline = [self.wake, self.disk_deadline()].into_iter().flatten().min();
+        let deadline = [self.wake, self.disk_deadline(), self.retries.deadline()].into_iter().flatten().min();
         Poll { again, deadline }
     }
 

@@ -5,6 +5,7 @@ use super::statistics::{Counted, Failure};
 use crate::blkback::request::Request;
 use crate::disk::Tag;
 use alloc::vec::Vec;
+use split_driver::time::Instant;
 
 /// Requests of one vbd at work, at most; more wait in its rings.
 pub(crate) const OPERATIONS: usize = 256;
@@ -79,6 +80,8 @@ pub(crate) struct Operation {
     pub(crate) queued: bool,
     /// A disk refused a durable write.
     pub(crate) no_durable_write: bool,
+    /// A flush of it failed and is tried again until then.
+    pub(crate) patience: Option<Instant>,
     /// What went wrong first.
     pub(crate) failure: Option<Failure>,
 }
@@ -109,6 +112,7 @@ impl Operation {
             parts: 0,
             queued: false,
             no_durable_write: false,
+            patience: None,
             failure: None,
         }
     }

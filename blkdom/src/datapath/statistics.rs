@@ -18,11 +18,13 @@ pub enum Failure {
     Refused,
     /// A grant could not be used.
     Grant,
+    /// A flush failed for good, or had failed so before: what was written may be lost, and nothing more is written.
+    Undurable,
 }
 
 impl Failure {
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// All, with the names they have under `data/` and on the console.
     pub const ALL: [(Self, &'static str); Self::COUNT] = [
         (Self::Device, "device"),
@@ -31,7 +33,13 @@ impl Failure {
         (Self::Gone, "gone"),
         (Self::Refused, "refused"),
         (Self::Grant, "grant"),
+        (Self::Undurable, "undurable"),
     ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.get(self as usize).map_or("", |(_, name)| name)
+    }
 }
 
 impl From<IoError> for Failure {
@@ -106,7 +114,7 @@ mod tests {
         let mut statistics = Statistics::default();
         for (place, (failure, name)) in Failure::ALL.into_iter().enumerate() {
             assert_eq!(failure as usize, place);
-            assert!(!name.is_empty());
+            assert!(!name.is_empty() && failure.name() == name);
             statistics.fail(failure);
         }
         assert_eq!(statistics.failures, [1; Failure::COUNT]);

@@ -103,6 +103,8 @@ pub(crate) struct Vbd<H: Hypervisor> {
     pub(crate) to_map: Vec<(u16, u16)>,
     /// In the list of those with room again.
     pub(crate) relieved: bool,
+    /// A flush failed for good: nothing is written any more.
+    pub(crate) undurable: bool,
     pub(crate) standing: Standing,
     pub(crate) statistics: Statistics,
 }
@@ -159,6 +161,7 @@ impl<H: Hypervisor> Vbd<H> {
             pages: 0,
             to_map: Vec::new(),
             relieved: false,
+            undurable: false,
             standing: Standing::Served,
             statistics: Statistics::default(),
         })

@@ -119,6 +119,8 @@ pub struct Drive {
     pub no_durable_write: bool,
     /// What goes wrong; each once.
     pub faults: Vec<FaultyRange>,
+    /// What goes wrong with flushes, with so many of them; not with other commands.
+    pub flush_fault: Option<(u32, Fault)>,
     /// What was taken, oldest first, where that is wanted.
     pub seen: Option<Vec<Seen>>,
     /// What a driver would not have been asked for by a data path in order.
@@ -164,6 +166,7 @@ impl FakeDisk {
             recovering: 0,
             no_durable_write: false,
             faults: Vec::new(),
+            flush_fault: None,
             seen: None,
             misuse: Vec::new(),
         };
@@ -367,6 +370,12 @@ impl Drive {
     }
 
     fn fault(&mut self, unit: UnitId, operation: Operation, sectors: Range<u64>) -> Option<Fault> {
+        if operation == Operation::Flush
+            && let Some((times @ 1.., fault)) = &mut self.flush_fault
+        {
+            *times -= 1;
+            return Some(*fault);
+        }
         let reads = operation == Operation::Read;
         let found = self.faults.iter().position(|fault| {
             let touched =

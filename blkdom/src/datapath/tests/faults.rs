@@ -2,13 +2,14 @@
 
 use super::{SECTORS, World, pattern};
 use crate::datapath::statistics::Failure;
-use crate::disk::{Event, IoError, UnitId};
+use crate::disk::{Event, IoError, Operation, UnitId};
 use crate::fakes::frontend::Response;
-use crate::fakes::{FakeDisk, Fault, FaultyRange, Setup, geometry};
+use crate::fakes::{FakeDisk, Fault, FaultyRange, Frontend, Setup, geometry};
 use crate::volume::{UnitRef, Volume};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use split_driver::time::{Duration, Instant};
 use split_driver::xenbus::DeviceId;
 
 fn fault(sectors: core::ops::Range<u64>, reads: bool, fault: Fault) -> FaultyRange {
@@ -48,26 +49,190 @@ fn errors_are_seen_by_their_request_alone() {
             let failures = world.path.vbd_statistics(world.ids[0]).unwrap().failures;
             assert_eq!(failures[kind as usize], 1);
             assert_eq!(world.path.unit_statistics(super::UNIT).unwrap().failures[kind as usize], 1);
-            assert_eq!(world.path.vbd_statistics(world.ids[1]).unwrap().failures, [0; 6]);
+            assert_eq!(world.path.vbd_statistics(world.ids[1]).unwrap().failures, [0; Failure::COUNT]);
             world.end();
         }
     }
 }
 
-#[test]
-fn a_flush_that_fails_is_no_success() {
-    let mut world = World::new(&[Setup::default()]);
-    for (id, operation) in [(1, 3), (2, 2)] {
-        world.drive.borrow_mut().faults.push(fault(0..0, false, Fault::Error(IoError::Device { code: 1 })));
-        let segments = if operation == 2 { world.guests[0].segments(0, 8, false) } else { vec![] };
-        assert!(world.guests[0].place(0, id, operation, 0, &segments));
-        assert_eq!(statuses(&world.ask(0)), [(id, -1)]);
+const DEVICE: IoError = IoError::Device { code: 1 };
+
+/// Rounds, an instant apart or as long as the data path may sleep, until it has nothing to wait for or `end` came.
+fn sleep_until(world: &mut World, end: Instant) {
+    while let Some(deadline) = world.run().deadline.filter(|deadline| *deadline <= end) {
+        world.now = world.now.max(deadline);
     }
-    assert!(
-        world.contents(0, 0, 4096).iter().all(|byte| *byte == 0),
-        "the barrier's write does not overtake its flush"
-    );
+    world.now = end;
+    world.run();
+}
+
+fn flushes_seen(world: &World) -> usize {
+    let drive = world.drive.borrow();
+    drive.seen.iter().flatten().filter(|seen| seen.operation == Operation::Flush).count()
+}
+
+/// Flushes and barriers, before and after the data, are tried again: the guest waits, and sees one success. Its other requests, and its
+/// neighbour's, go on meanwhile.
+#[test]
+fn a_flush_that_fails_is_tried_again() {
+    for (operation, fault) in [
+        (3, Fault::Error(DEVICE)),
+        (3, Fault::NoAnswer(50)),
+        (2, Fault::Error(DEVICE)),
+        (2, Fault::Error(IoError::TimedOut)),
+    ] {
+        let mut world = World::new(&[Setup::default(), Setup::default()]);
+        world.drive.borrow_mut().no_durable_write = true;
+        world.drive.borrow_mut().flush_fault = Some((3, fault));
+        world.drive.borrow_mut().seen = Some(Vec::new());
+        let start = world.now;
+        world.guests[0].write(0, &[0xab; 4096]);
+        let segments = if operation == 2 { world.guests[0].segments(0, 8, false) } else { vec![] };
+        assert!(world.guests[0].place(0, 1, operation, 0, &segments));
+        assert_eq!(world.ask(0), []);
+        assert_eq!(flushes_seen(&world), 1, "not at once");
+        assert!(world.contents(0, 0, 4096).iter().all(|byte| *byte == 0), "no write overtakes its barrier's flush");
+        assert!(world.guests[1].transfer(0, 5, 1, 0, (0, 8)));
+        assert_eq!(statuses(&world.ask(1)), [(5, 0)]);
+        let others: &[_] = if operation == 3 { &[(2, 0), (3, 0)] } else { &[] };
+        for &(id, _) in others {
+            assert!(world.guests[0].transfer(0, id, (id % 2) as u8, 8 * id, (1, 8)));
+        }
+        assert_eq!(statuses(&world.ask(0)), others);
+        sleep_until(&mut world, start + Duration::from_millis(2900));
+        assert_eq!((flushes_seen(&world), world.guests[0].responses(0).len()), (3, 0));
+        sleep_until(&mut world, start + Duration::from_millis(3100));
+        assert_eq!(statuses(&world.guests[0].responses(0)), [(1, 0)]);
+        assert_eq!(flushes_seen(&world), if operation == 2 { 5 } else { 4 });
+        let statistics = world.path.vbd_statistics(world.ids[0]).unwrap();
+        assert_eq!(statistics.failures, [0; Failure::COUNT]);
+        let failures = world.path.unit_statistics(super::UNIT).unwrap().failures;
+        assert_eq!(failures[Failure::Device as usize] + failures[Failure::TimedOut as usize], 3, "the unit's tell");
+        assert_eq!(world.run().deadline, None, "nothing to wait for any more");
+        world.end();
+    }
+}
+
+/// Each stage of a barrier has all the time that a flush has.
+#[test]
+fn a_barriers_second_flush_is_tried_as_long_as_its_first() {
+    let mut world = World::new(&[Setup::default()]);
+    world.drive.borrow_mut().no_durable_write = true;
+    let segments = world.guests[0].segments(0, 8, false);
+    for (before, after, status) in [(25, 25, 0), (0, 25, 0), (25, 40, -1)] {
+        world.drive.borrow_mut().flush_fault = Some((before, Fault::Error(DEVICE)));
+        world.drive.borrow_mut().seen = Some(Vec::new());
+        assert!(world.guests[0].place(0, 1, 2, 0, &segments));
+        world.guests[0].publish(0);
+        // The data are written when the first flush succeeded.
+        let written = (0..500).any(|_| {
+            world.now = world.now + Duration::from_millis(100);
+            world.round();
+            world.drive.borrow().seen.iter().flatten().any(|seen| seen.operation != Operation::Flush)
+        });
+        assert!(written);
+        world.drive.borrow_mut().flush_fault = Some((after, Fault::Error(DEVICE)));
+        let middle = world.now;
+        sleep_until(&mut world, middle + Duration::from_secs(24));
+        assert_eq!(world.guests[0].responses(0), []);
+        sleep_until(&mut world, middle + Duration::from_secs(32));
+        assert_eq!(statuses(&world.guests[0].responses(0)), [(1, status)]);
+    }
     world.end();
+}
+
+/// One that fails for good, or that there is no sense in trying again: an error for it and for all that writes from then on, what is at
+/// work included. Reads go on, and so does the neighbour; whoever connects anew begins afresh.
+#[test]
+fn a_flush_that_fails_for_good_ends_all_writing() {
+    for (operation, fault, waits) in [
+        (3, Fault::Error(DEVICE), true),
+        (2, Fault::Error(DEVICE), true),
+        (3, Fault::Error(IoError::Unsupported), false),
+        (3, Fault::Error(IoError::Gone), false),
+    ] {
+        let mut world = World::new(&[Setup::default(), Setup::default()]);
+        let start = world.now;
+        assert!(world.guests[0].transfer(0, 1, 1, 0, (0, 8)));
+        assert_eq!(statuses(&world.ask(0)), [(1, 0)]);
+        world.drive.borrow_mut().flush_fault = Some((u32::MAX, fault));
+        assert!(world.guests[0].place(0, 2, operation, 0, &[]));
+        let mut expected = vec![(2, -1)];
+        if waits {
+            assert_eq!(world.ask(0), []);
+            sleep_until(&mut world, start + Duration::from_millis(29_500));
+            assert_eq!(world.guests[0].responses(0), []);
+            // The neighbour's begins later, and finds a device that is well again.
+            assert!(world.guests[1].queues[0].flush(1));
+            assert_eq!(world.ask(1), []);
+            // The last try is in flight, and so is all of this; behind a barrier it waits in the ring.
+            world.drive.borrow_mut().latency = 1000;
+            world.now = start + Duration::from_millis(30_100);
+            world.round();
+            assert!(world.guests[0].transfer(0, 3, 1, 8, (8, 8)) && world.guests[0].queues[0].flush(4));
+            assert!(world.guests[0].transfer(0, 5, 0, 8, (16, 8)));
+            world.guests[0].publish(0);
+            expected = vec![(2, -1), (3, -1), (4, -1), (5, 0)];
+        }
+        assert_eq!(statuses(&world.ask(0)), expected);
+        world.drive.borrow_mut().flush_fault = None;
+        world.drive.borrow_mut().latency = 0;
+        let segments = world.guests[0].segments(0, 8, false);
+        let writes = world.path.unit_statistics(super::UNIT).unwrap().writes;
+        assert!(world.guests[0].transfer(0, 10, 1, 0, (0, 8)) && world.guests[0].transfer(0, 11, 1, 0, (0, 160)));
+        assert!(world.guests[0].queues[0].flush(12) && world.guests[0].queues[0].discard(13, 0, 8, 0));
+        assert!(world.guests[0].place(0, 14, 2, 0, &segments) && world.guests[0].place(0, 15, 2, 0, &[]));
+        assert!(world.guests[0].transfer(0, 16, 0, 0, (0, 8)) && world.guests[0].transfer(0, 17, 0, 0, (0, 160)));
+        let refused = (10..16).map(|id| (id, -1));
+        assert_eq!(statuses(&world.ask(0)), refused.chain([(16, 0), (17, 0)]).collect::<Vec<_>>());
+        assert_eq!(world.path.unit_statistics(super::UNIT).unwrap().writes, writes, "nothing reaches the disk");
+        let failures = world.path.vbd_statistics(world.ids[0]).unwrap().failures;
+        assert_eq!(failures[Failure::Undurable as usize], 6 + if waits { 3 } else { 1 });
+        sleep_until(&mut world, start + Duration::from_secs(40));
+        assert!(world.guests[1].transfer(0, 2, 1, 0, (0, 8)) && world.guests[1].queues[0].flush(3));
+        let answers = statuses(&world.ask(1));
+        assert_eq!(answers, if waits { vec![(1, 0), (2, 0), (3, 0)] } else { vec![(2, 0), (3, 0)] });
+        assert!(world.path.detach(world.ids[0]).is_some());
+        let again = Frontend::new(&world.xen, 9, Setup::default());
+        world.ids[0] = world.path.attach(again.config(super::volume(0), geometry(2 * SECTORS, 512))).unwrap();
+        world.guests[0] = again;
+        assert!(world.guests[0].transfer(0, 1, 1, 0, (0, 8)) && world.guests[0].queues[0].flush(2));
+        assert_eq!(statuses(&world.ask(0)), [(1, 0), (2, 0)]);
+        world.end();
+    }
+}
+
+/// A vbd that goes does not wait for a flush that nobody waits for, and a later one in its place has none of it.
+#[test]
+fn a_flush_that_waits_holds_no_vbd() {
+    for operation in [3, 2] {
+        let mut world = World::new(&[Setup::default()]);
+        let device = DeviceId { frontend: world.guests[0].domain.id(), handle: 51712 };
+        world.drive.borrow_mut().flush_fault = Some((u32::MAX, Fault::Error(DEVICE)));
+        world.drive.borrow_mut().seen = Some(Vec::new());
+        assert!(world.guests[0].place(0, 1, operation, 0, &[]) && world.guests[0].transfer(0, 2, 0, 0, (0, 8)));
+        let answers = if operation == 3 { vec![(2, 0)] } else { vec![] };
+        assert_eq!(statuses(&world.ask(0)), answers);
+        assert!(!world.path.is_settled(device));
+        assert!(world.path.detach(world.ids[0]).is_some());
+        assert!(world.path.is_settled(device), "at once");
+        assert_eq!(world.run().deadline, None);
+        let again = Frontend::new(&world.xen, 9, Setup::default());
+        world.ids[0] = world.path.attach(again.config(super::volume(0), geometry(SECTORS, 512))).unwrap();
+        world.guests[0] = again;
+        // One that is in flight when its vbd goes is over when it comes back.
+        world.drive.borrow_mut().latency = 3;
+        assert!(world.guests[0].queues[0].flush(1));
+        world.guests[0].publish(0);
+        world.round();
+        let device = DeviceId { frontend: world.guests[0].domain.id(), handle: 51712 };
+        assert!(world.path.detach(world.ids[0]).is_some() && !world.path.is_settled(device));
+        assert_eq!(world.run().deadline, None);
+        assert!(world.path.is_settled(device));
+        assert_eq!(flushes_seen(&world), 2);
+        world.ids.clear();
+        world.end();
+    }
 }
 
 /// Two controllers: one goes, unit by unit or as a whole, and guests of the other notice nothing.
@@ -101,7 +266,8 @@ fn what_is_gone_fails_and_the_rest_goes_on() {
         world.run();
         let answers = statuses(&world.guests[0].responses(0));
         assert_eq!(answers, (0..22).map(|id| (id, -1)).collect::<Vec<_>>());
-        assert_eq!(world.path.vbd_statistics(world.ids[0]).unwrap().failures[Failure::Gone as usize], 22);
+        let failures = world.path.vbd_statistics(world.ids[0]).unwrap().failures;
+        assert_eq!(failures[Failure::Gone as usize] + failures[Failure::Undurable as usize], 22);
         assert!(world.guests[0].transfer(0, 30, 0, 0, (0, 8)) && world.guests[0].queues[0].flush(31));
         assert_eq!(statuses(&world.ask(0)), [(30, -1), (31, -1)]);
         assert_eq!(world.path.poll_disk_event(), Some((0, Event::Ready)));

@@ -66,6 +66,8 @@ struct Asked {
     stamp: u32,
     /// For a flush: what was acknowledged of each sector when it was asked for.
     floor: Vec<usize>,
+    /// It was asked for after a flush had failed.
+    undurable: bool,
 }
 
 struct Model {
@@ -73,6 +75,8 @@ struct Model {
     asked: BTreeMap<u64, Asked>,
     free: Vec<u64>,
     indirect: Vec<usize>,
+    /// A flush failed: no write succeeds that is asked for from now on.
+    undurable: bool,
 }
 
 impl Model {
@@ -83,6 +87,7 @@ impl Model {
             asked: BTreeMap::new(),
             free: (0..REQUESTS as u64).collect(),
             indirect: vec![0; queues],
+            undurable: false,
         }
     }
 
@@ -95,6 +100,8 @@ impl Model {
         assert_eq!(response.operation, asked.operation);
         let good = response.status == 0;
         assert!(good || response.status == -1);
+        assert!(!good || !asked.undurable || asked.operation == 0, "nothing is written after a flush that failed");
+        self.undurable |= asked.operation == 3 && !good;
         self.free.push(response.id);
         self.indirect[asked.queue] -= usize::from(asked.indirect);
         match asked.operation {
@@ -155,6 +162,7 @@ impl Model {
         }
         self.free = (0..REQUESTS as u64).collect();
         self.indirect.fill(0);
+        self.undurable = false;
     }
 }
 
@@ -230,7 +238,8 @@ impl Run {
         let stamp = self.stamp;
         let indirect = segments.len() > 11;
         let model = &mut self.models[index];
-        let mut asked = Asked { operation, sector, sectors, segments, indirect, queue, stamp, floor: Vec::new() };
+        let mut asked =
+            Asked { operation, sector, sectors, segments, indirect, queue, stamp, floor: Vec::new(), undurable: false };
         let free = self.world.guests[index].queues[queue].free() > 0;
         let nothing = sectors == 0 && !matches!(operation, 2 | 3);
         let busy = model.range(&asked).iter().any(|sector| sector.busy);
@@ -240,6 +249,7 @@ impl Run {
             return;
         }
         self.stamp += sectors as u32;
+        asked.undurable = model.undurable;
         asked.floor = model.sectors.iter().map(|sector| sector.acknowledged).collect();
         model.indirect[queue] += usize::from(indirect);
         for (sector, number) in model.range(&asked).iter_mut().zip(stamp..) {
@@ -327,6 +337,13 @@ impl Run {
     }
 
     fn fault(&mut self) {
+        if self.random.chance(50) {
+            let fault = [Fault::Error(IoError::Device { code: 3 }), Fault::NoAnswer(20)][self.random.below(2) as usize];
+            // For good, now and then.
+            let times = self.random.below(100) as u32;
+            self.world.drive.borrow_mut().flush_fault = Some((times, fault));
+            return;
+        }
         let start = self.random.below(SECTORS * self.models.len() as u64);
         let error = IoError::Device { code: 2 };
         let fault = [Fault::Error(error), Fault::Torn(error), Fault::NoAnswer(20)][self.random.below(3) as usize];
@@ -337,7 +354,8 @@ impl Run {
     }
 
     fn finish(mut self) {
-        for _ in 0..100 {
+        // Flushes that fail wait, each for itself, some 30 times.
+        for _ in 0..5000 {
             self.world.drive.borrow_mut().hold = false;
             for index in 0..self.models.len() {
                 self.publish(index);

@@ -3,6 +3,7 @@
 use super::{SECTORS, UNIT, World, pattern};
 use crate::blkback::config::VbdConfig;
 use crate::blkback::request::Abi;
+use crate::datapath::statistics::Failure;
 use crate::disk::{Geometry, Operation, UnitId};
 use crate::fakes::frontend::Response;
 use crate::fakes::{FakeDisk, Frontend, Setup, geometry};
@@ -40,7 +41,7 @@ fn what_is_written_is_read() {
         let sectors: Vec<u64> = alloc::vec![1, 8, 9, 88, 89, 256, 2048];
         assert_eq!((statistics.reads, statistics.sectors_read), (7, sectors.iter().sum()));
         assert_eq!((statistics.writes, statistics.sectors_written), (7, sectors.iter().sum()));
-        assert_eq!((statistics.flushes, statistics.failures), (1, [0; 6]));
+        assert_eq!((statistics.flushes, statistics.failures), (1, [0; Failure::COUNT]));
         assert_eq!(world.xen.device_map_calls() > 0, setup.persistent);
         world.end();
     }
