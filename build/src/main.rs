@@ -8,6 +8,7 @@ mod images;
 mod lab;
 mod symbolize;
 mod test;
+mod torture;
 mod xen_tests;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Command {
     Images,
     /// Run every test; the last line counts
     Test(test::Arguments),
+    /// Kill the machine under load, with a drive that forgets what was not flushed, and check that nothing else is lost
+    Torture(torture::Arguments),
     /// Turn the addresses in a console's log (stdin) into functions and lines
     Symbolize(symbolize::Arguments),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Torture(arguments) => torture::run(&arguments),
         Command::Symbolize(arguments) => symbolize::run(&arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -8,11 +8,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use e2e::cases::{self, Case, Scene};
+use e2e::torture::{self, Setting, Victim};
 use e2e::{Images, Stage, symbolize};
 use lab::{Row, direct};
 
 use crate::images;
 use crate::test::Tally;
+use crate::torture::seed_by_the_clock;
+
+/// Power cuts on each row.
+const KILLS: u64 = 3;
 
 /// Runs them on the rows, or those whose name contains `only`. The rows run side by side: QEMU's emulation takes one core.
 pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
@@ -30,6 +35,7 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
                     run_guests(&shared, *row, guest, &wanted);
                 }
                 run_cases(&shared, *row, &images, &wanted);
+                run_torture(&shared, *row, &images, &wanted);
             });
         }
     });
@@ -65,6 +71,20 @@ fn run_cases(tally: &Mutex<&mut Tally>, row: Row, images: &Images, wanted: &impl
             if failed {
                 break;
             }
+        }
+    }
+}
+
+/// Some kills of what `cargo xtask torture blk` does many of; each boots for itself.
+fn run_torture(tally: &Mutex<&mut Tally>, row: Row, images: &Images, wanted: &impl Fn(&str) -> bool) {
+    for kill in 0..KILLS {
+        let setting = Setting::of_round(kill);
+        let name = format!("{row} torture: a power cut under load loses nothing that was flushed: {setting}");
+        if wanted(&name) {
+            let start = Instant::now();
+            let result = torture::round(row, images, setting, Victim::Machine, seed_by_the_clock());
+            let measured = result.as_ref().map_or_else(|_| String::new(), |round| format!(": {round}"));
+            record(tally, format!("{name}{measured}"), start, result.map(drop));
         }
     }
 }

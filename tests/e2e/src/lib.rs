@@ -11,6 +11,7 @@ pub mod demo;
 pub mod driver_domain;
 pub mod stage;
 pub mod symbolize;
+pub mod torture;
 pub mod traffic;
 
 pub use driver_domain::{DriverDomain, DriverDomainConfig, Resources};

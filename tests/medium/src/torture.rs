@@ -126,6 +126,14 @@ impl Load {
         }
     }
 
+    /// How many operations of all lanes are durable.
+    ///
+    /// # Errors
+    /// Where the ledger is of another load, or an entry is torn.
+    pub fn all_durable(&self, ledger: &[u8]) -> Result<u64, String> {
+        (0..self.lanes).map(|lane| self.durable(lane, ledger)).sum()
+    }
+
     /// Holds the medium against the ledger.
     ///
     /// # Errors
@@ -277,6 +285,7 @@ mod tests {
         load.check(&medium, &ledger(&load, &[45, 30])).unwrap();
         // More was said to be durable than is there.
         assert!(load.check(&medium, &ledger(&load, &[90, 40])).is_err());
+        assert_eq!(load.all_durable(&ledger(&load, &[90, 40])), Ok(130));
         // One sector of what is durable went back, is torn, or is another's.
         let stamped = (0..4096).find(|sector| medium[sector * SECTOR] != 0).unwrap() * SECTOR;
         for damage in 0..3 {

@@ -1,0 +1,238 @@
+//! Power cuts under a verifying load: nothing that a guest's disk acknowledged and flushed may be lost, nothing torn may pass for whole. Host.
+//!
+//! A round boots the lab with a drive whose cache is volatile (a [`Medium`], which outlives QEMU) and a second one, the ledger's, which
+//! loses nothing: an image file, where what QEMU wrote stays. blkdom serves both to a Linux guest, which writes stamped sectors to the one
+//! and notes after each flush on the other what must be there from then on. At a moment that the seed decides, QEMU is killed and the
+//! medium's power is cut; then each sector is held against the ledger.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::Path;
+use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use lab::scratch::Scratch;
+use lab::{ControllerKind, Disk, DiskController, Equipment, Guest, GuestConfig, Row};
+use medium::torture::{Checked, Load, SECTOR};
+use medium::{Counters, Loss, Medium};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::stage::{Images, Stage};
+use crate::traffic::Shell;
+
+/// Bytes of the drive: few, so that the load comes back to the same sectors, and the check is quick.
+const DRIVE: u64 = 32 << 20;
+/// Lanes of the load: requests that are under way at a time.
+const LANES: u64 = 4;
+/// The kill comes after so many operations at most that the ledger knows to be durable.
+const OPERATIONS: u64 = 1500;
+/// And so much later at most: anywhere between two flushes.
+const LATER: Duration = Duration::from_millis(100);
+/// How long the ledger may stand still before the load counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The slots of the two controllers.
+const SLOTS: [u8; 2] = [4, 5];
+
+/// What is killed at the end of a round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Victim {
+    /// The machine: QEMU.
+    #[default]
+    Machine,
+    /// blkdom by `xl destroy`, and then the machine.
+    Domain,
+}
+
+impl FromStr for Victim {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "machine" => Ok(Self::Machine),
+            "domain" => Ok(Self::Domain),
+            _ => Err(format!("'{text}' is neither 'machine' nor 'domain'")),
+        }
+    }
+}
+
+/// What a round has under the load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    kind: ControllerKind,
+    logical_block: u32,
+    persistent: bool,
+}
+
+/// Rounds take them in turn.
+const SETTINGS: [Setting; 4] = [
+    Setting { kind: ControllerKind::Nvme, logical_block: 512, persistent: true },
+    Setting { kind: ControllerKind::Nvme, logical_block: 4096, persistent: false },
+    Setting { kind: ControllerKind::Ahci, logical_block: 512, persistent: true },
+    Setting { kind: ControllerKind::Nvme, logical_block: 512, persistent: false },
+];
+
+impl Setting {
+    /// That of the `index`th round.
+    pub fn of_round(index: u64) -> Self {
+        let [first, ..] = SETTINGS;
+        SETTINGS.get((index % SETTINGS.len() as u64) as usize).copied().unwrap_or(first)
+    }
+
+    /// What blkdom calls the drive and the ledger's.
+    fn targets(self) -> [&'static str; 2] {
+        match self.kind {
+            ControllerKind::Nvme => ["nvme0n1", "nvme1n1"],
+            ControllerKind::Ahci => ["sda", "nvme0n1"],
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ControllerKind::Nvme => "NVMe",
+            ControllerKind::Ahci => "AHCI",
+        };
+        let grants = if self.persistent { "persistent" } else { "passing" };
+        write!(f, "{kind}, blocks of {}, {grants} grants", self.logical_block)
+    }
+}
+
+/// How a round went that found nothing wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// What the check went through.
+    pub checked: Checked,
+    /// What the power cut did.
+    pub loss: Loss,
+    /// What reached the drive before.
+    pub counters: Counters,
+    /// From the first to the last of it.
+    pub took: Duration,
+}
+
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { checked: Checked { operations, sectors }, loss: Loss { lost, kept }, counters, took } = self;
+        let Counters { writes, flushes, discards, .. } = counters;
+        write!(
+            f,
+            "{operations} operations durable, {sectors} stamped sectors right; the cut lost {lost} unflushed sectors and kept {kept}; \
+             the drive saw {writes} writes, {flushes} flushes, {discards} discards ({:.0} s)",
+            took.as_secs_f64()
+        )
+    }
+}
+
+/// One boot, one load, one kill, one check.
+///
+/// # Errors
+/// What was lost or torn, with what `seed` was; or what did not come up.
+pub fn round(row: Row, images: &Images, setting: Setting, victim: Victim, seed: u64) -> Result<Round> {
+    let start = Instant::now();
+    let directory = Scratch::new()?;
+    let [drive, ledger] = ["drive.img", "ledger.img"].map(|name| directory.path().join(name));
+    // Both begin as zeroes.
+    File::create(&drive)?.set_len(DRIVE)?;
+    File::create(&ledger)?.set_len(1 << 20)?;
+    let medium = Medium::start(&drive, &directory.path().join("drive"))?;
+    let mut random = StdRng::seed_from_u64(seed);
+    let load = Load::new(seed, LANES, DRIVE / SECTOR as u64);
+    let run = Run { row, images, setting, victim, load, medium: &medium, ledger: &ledger };
+    run.until_killed(random.random_range(1..=OPERATIONS), LATER.mul_f64(random.random()))?;
+    let counters = medium.counters();
+    let loss = medium.cut_power(random.random())?;
+    let checked = load.check(&fs::read(&drive)?, &fs::read(&ledger)?).map_err(|violation| {
+        anyhow!("{violation}; {setting}, seed {seed}; the cut lost {} sectors and kept {}", loss.lost, loss.kept)
+    })?;
+    Ok(Round { checked, loss, counters, took: start.elapsed() })
+}
+
+/// A round's parts until the kill.
+struct Run<'a> {
+    row: Row,
+    images: &'a Images,
+    setting: Setting,
+    victim: Victim,
+    load: Load,
+    medium: &'a Medium,
+    ledger: &'a Path,
+}
+
+impl Run<'_> {
+    /// Starts everything, and kills it when the ledger has come to so many operations, and a little later.
+    fn until_killed(&self, operations: u64, later: Duration) -> Result<()> {
+        let stage = self.boot()?;
+        let lab = &stage.lab;
+        let mut config = DriverDomainConfig::blkdom("blkdom");
+        for controller in lab.controllers() {
+            config = config.pci(&lab.hide(&controller.bdf())?);
+        }
+        let blkdom = DriverDomain::create(lab, &config)?;
+        let explain = || format!("blkdom's console:\n{}", blkdom.console().unwrap_or_default());
+        let guest = self.guest(&stage).with_context(explain)?;
+        self.wait_for(operations, &guest).with_context(explain)?;
+        thread::sleep(later);
+        if self.victim == Victim::Domain {
+            lab.must("xl destroy blkdom")?;
+        }
+        // The end of the stage is QEMU's, by SIGKILL.
+        Ok(())
+    }
+
+    fn boot(&self) -> Result<Stage> {
+        let drive = Disk { logical_block: self.setting.logical_block, ..Disk::served(self.medium.socket()) };
+        let controller = |kind, slot, disk| DiskController { kind, slot, disks: vec![disk] };
+        let [first, second] = SLOTS;
+        Stage::boot_with(self.row, self.images, Vec::new(), |config| {
+            config.memory = 1024;
+            config.dom0_memory = 576;
+            config.equipment = Equipment::Disks;
+            config.controllers = vec![
+                controller(self.setting.kind, first, drive),
+                controller(ControllerKind::Nvme, second, Disk::image(self.ledger)),
+            ];
+        })
+    }
+
+    /// The guest, with the load begun.
+    fn guest<'s>(&self, stage: &'s Stage) -> Result<Guest<'s>> {
+        let mut config = GuestConfig { memory: 192, ..GuestConfig::new("guest") };
+        for (vdev, target) in ["xvda", "xvdb"].iter().zip(self.setting.targets()) {
+            config = config
+                .disk(&format!("format=raw,vdev={vdev},access=rw,backend=blkdom,backendtype=phy,target={target}"));
+        }
+        if !self.setting.persistent {
+            config.arguments = "xen_blkfront.feature_persistent=N".to_owned();
+        }
+        let guest = stage.lab.create(&config)?;
+        guest.sh("for disk in /dev/xvda /dev/xvdb; do while ! test -b $disk; do usleep 10000; done; done")?;
+        let Load { seed, lanes, .. } = self.load;
+        guest.start("torture", &format!("blocks torture /dev/xvda /dev/xvdb --seed {seed} --lanes {lanes}"))?;
+        Ok(guest)
+    }
+
+    /// Waits until so many operations are durable by the ledger.
+    fn wait_for(&self, operations: u64, guest: &Guest<'_>) -> Result<()> {
+        let (mut before, mut since) = (0, Instant::now());
+        loop {
+            // A lane may be writing its entry just now; then it is read again.
+            let durable = self.load.all_durable(&fs::read(self.ledger)?).unwrap_or(before);
+            if durable >= operations {
+                return Ok(());
+            }
+            if durable > before {
+                (before, since) = (durable, Instant::now());
+            }
+            if since.elapsed() > PATIENCE {
+                let said = guest.sh("cat /tmp/torture.out").unwrap_or_else(|error| format!("{error:#}"));
+                bail!("the load stopped after {durable} durable operations: {said}");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
