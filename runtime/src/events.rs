@@ -196,6 +196,12 @@ impl Channel {
         notify(self.port);
     }
 
+    /// Whether an event was delivered since the channel was last unmasked.
+    pub(crate) fn is_masked(&self) -> bool {
+        let (index, bit) = bit(self.port);
+        shared().mask.get(index).is_some_and(|mask| mask.load(Ordering::Relaxed) & bit != 0)
+    }
+
     /// Lets the next event through; one that came meanwhile is delivered. Ends the interrupt where the channel is a physical one
     /// that needs it.
     pub fn unmask(&self) {

@@ -12,9 +12,7 @@ use core::pin::pin;
 use core::sync::atomic::{Ordering, fence};
 use core::task::Poll;
 pub use split_driver::time::{Duration, Instant};
-use xen_pv_sys::vcpu::{
-    SetSingleshotTimer, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER, VCPUOP_STOP_SINGLESHOT_TIMER,
-};
+use xen_pv_sys::vcpu::{SetSingleshotTimer, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER};
 use xen_pv_sys::xen::VIRQ_TIMER;
 
 mod scale;
@@ -86,20 +84,24 @@ pub fn now() -> Instant {
 }
 
 /// Sets Xen's timer for the executor's earliest deadline. One that has passed fires at once.
+///
+/// A timer that is set to an earlier time stays so: it fires once for nothing, which costs less than to set it anew for each deadline that
+/// comes and goes, as one does with each command of a disk.
 pub(crate) fn arm(deadline: Option<Instant>) {
-    if let Some(channel) = CHANNEL.get() {
+    if let Some(channel) = CHANNEL.get()
+        && channel.is_masked()
+    {
+        // It fired.
+        ARMED.set(None);
         channel.unmask();
     }
-    if ARMED.replace(deadline) == deadline {
-        return;
-    }
     let Some(deadline) = deadline else {
-        // SAFETY: takes no argument.
-        unsafe {
-            hypercall::call4::<{ number::VCPU_OP }>(VCPUOP_STOP_SINGLESHOT_TIMER, 0, 0, 0);
-        }
         return;
     };
+    if ARMED.get().is_some_and(|armed| armed <= deadline) {
+        return;
+    }
+    ARMED.set(Some(deadline));
     let mut argument =
         SetSingleshotTimer { timeout_abs_ns: RECKONING.get().system_time(deadline.0), flags: 0, padding: 0 };
     // SAFETY: vCPU 0 and the operation's struct.
