@@ -29,6 +29,14 @@ use xen_pv_sys::Port;
 /// short.
 const POOL_PAGES: usize = 4096;
 
+/// Words of the command line.
+#[derive(Default)]
+pub(crate) struct Words {
+    /// `data=map`: data of frontends that do not keep their grants are not copied, but their pages mapped for the device with each
+    /// request. The default is `data=copy`.
+    map_requests: bool,
+}
+
 /// What the tasks share.
 pub(crate) struct Domain {
     store: Client,
@@ -45,18 +53,26 @@ pub(crate) struct Domain {
 impl Service for Domain {
     const HELP: &'static str = "volumes      what a target= may name\nrescan       looks at the disks again\n";
 
-    type Words = ();
+    type Words = Words;
 
-    fn word((): &mut (), _name: &str, _value: &str) -> Result<bool, String> {
-        Ok(false)
+    fn word(words: &mut Words, name: &str, value: &str) -> Result<bool, String> {
+        match (name, value) {
+            ("data", "copy") => words.map_requests = false,
+            ("data", "map") => words.map_requests = true,
+            ("data", _) => return Err(format!("\"data={}\" is neither copy nor map", value.escape_debug())),
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
-    fn new(store: Client, options: Options, (): ()) -> Result<Self, String> {
+    fn new(store: Client, options: Options, words: Words) -> Result<Self, String> {
         let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 4));
         let pages = pages.map_err(|_| "no memory for data: give the domain more")?;
         let xen = Xen::new();
         let events = xen.events().clone();
-        let path = Rc::new(RefCell::new(DataPath::new(xen, Box::new(pages))));
+        let mut path = DataPath::new(xen, Box::new(pages));
+        path.map_requests(words.map_requests);
+        let path = Rc::new(RefCell::new(path));
         let work = Rc::new(Signal::new());
         let controllers = Rc::new(RefCell::new(Controllers::default()));
         let volumes = Rc::new(Volumes::new(Rc::clone(&path), Rc::clone(&controllers), Rc::clone(&work)));
