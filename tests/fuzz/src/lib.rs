@@ -4,6 +4,7 @@
 //! coverage, a target tells what was to be seen from outside (answers, drops, reasons for closing, rounds), coarsely; an input that
 //! shows something new is kept, and mutated further.
 
+pub mod ahci;
 pub mod blkback;
 pub mod mutate;
 pub mod netback;
@@ -23,7 +24,7 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 5] = ["netback", "blkback", "lvm", "gpt", "nvme"];
+pub const TARGETS: [&str; 6] = ["netback", "blkback", "lvm", "gpt", "nvme", "ahci"];
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<Box<dyn Target>> {
@@ -32,6 +33,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "blkback" => Some(Box::new(blkback::Blkback::new())),
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
         "nvme" => Some(Box::new(nvme::Nvme)),
+        "ahci" => Some(Box::new(ahci::Ahci)),
         "gpt" => Some(Box::new(volumes::PartitionTables)),
         _ => None,
     }

@@ -70,3 +70,13 @@ fn nvme_corpus() {
 fn nvme_for_a_second() {
     run_for_a_second("nvme");
 }
+
+#[test]
+fn ahci_corpus() {
+    run_corpus("ahci");
+}
+
+#[test]
+fn ahci_for_a_second() {
+    run_for_a_second("ahci");
+}

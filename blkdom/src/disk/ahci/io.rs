@@ -137,6 +137,7 @@ impl<D: DmaMemory> Port<D> {
             turn.io.write(reg::PX_IS, more);
             status = PortStatus::from(u32::from(status) | u32::from(more));
         }
+        self.stale &= done == 0;
         let unsaid = self.slots.queued && status.device_bits() && done == 0 && sent != 0 && self.reports_error(turn);
         let failed = status.is_refusal() || status.is_fatal() || unsaid;
         if failed && self.slots.solitary {
@@ -160,7 +161,7 @@ impl<D: DmaMemory> Port<D> {
     /// Whether the drive reports an error: QEMU before 8.1 does not say so of queued commands in PxIS.
     pub(super) fn reports_error<M: Mmio, A>(&self, turn: &Turn<'_, M, A>) -> bool {
         let state: TaskFile = turn.io.read(reg::PX_TFD);
-        state.error() && state.is_idle()
+        state.error() && state.is_idle() && !self.stale
     }
 
     /// Looks for the end of a command of the driver's own.

@@ -132,6 +132,8 @@ pub(super) struct Port<D> {
     pub(super) queues: bool,
     /// Queued commands one of which failed.
     pub(super) suspects: u32,
+    /// The task file still has the error of a command that was done with.
+    pub(super) stale: bool,
     /// Until when a lost link may come back.
     lost_until: Option<Instant>,
     /// Failed starts in a row.
@@ -154,6 +156,7 @@ impl<D: DmaMemory> Port<D> {
             unit: None,
             queues: false,
             suspects: 0,
+            stale: false,
             lost_until: None,
             failures: 0,
             news: VecDeque::new(),
@@ -264,6 +267,7 @@ impl<D: DmaMemory> Port<D> {
         turn.io.write(reg::PX_CMD, command.with_receive(true));
         let control = LinkControl::new().with_power(LINK_AWAKE).with_detection(detection::RESET);
         turn.io.write(reg::PX_SCTL, control);
+        self.stale = false;
         self.enter(Step::Resetting, turn.now, RESET_TIME, RESET_TIME);
     }
 

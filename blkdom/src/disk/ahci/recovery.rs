@@ -76,6 +76,7 @@ impl<D: DmaMemory> Port<D> {
         if after == After::Reset || !state.is_idle() {
             return self.begin(turn);
         }
+        self.stale = state.error();
         self.clear_status(turn);
         self.start(turn);
         match after {

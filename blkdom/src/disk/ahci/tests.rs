@@ -631,6 +631,25 @@ fn a_command_that_fails_fails_alone() {
 }
 
 #[test]
+fn an_error_that_is_past_is_not_found_again() {
+    let mut bench = bench();
+    // A trim beyond the end of a drive that shrank: the task file keeps its error.
+    bench.device.resize(1, 64);
+    assert_eq!(bench.execute(DISCARD, 1000, 8), Err(IoError::Device { code: 0x5110 }));
+    bench.device.be_lazy(true);
+    let data = bench.data(0, 512);
+    bench.submit(Operation::Read, 0, 1, &data).expect("taken");
+    bench.disk.ring();
+    bench.device.raise(1, PortStatus::new().with_device_bits(true));
+    bench.wait(Duration::from_secs(5));
+    bench.device.be_lazy(false);
+    bench.run();
+    assert_eq!(bench.results(), [(0, Ok(()))]);
+    assert_eq!((bench.disk.statistics().errors, bench.disk.statistics().resets), (1, 0));
+    bench.finish();
+}
+
+#[test]
 fn the_log_spares_a_reset_of_the_link() {
     let mut bench = bench();
     eight(&mut bench, &[3], UNCORRECTABLE, 100);
