@@ -76,7 +76,8 @@ impl<D: DmaMemory> Port<D> {
         if after == After::Reset || !state.is_idle() {
             return self.begin(turn);
         }
-        self.stale = state.error();
+        // Reading the log leaves no error behind.
+        self.stale = after == After::Resume && state.error();
         self.clear_status(turn);
         self.start(turn);
         match after {
