@@ -7,9 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
-use e2e::cases::{self, Case, Scene};
+use e2e::cases::block::Block;
+use e2e::cases::{self, Case, Network, Play};
 use e2e::torture::{self, Setting, Victim};
-use e2e::{Images, Stage, symbolize};
+use e2e::{Images, symbolize};
 use lab::{Row, direct};
 
 use crate::images;
@@ -34,7 +35,8 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
                 if let Some(guest) = &images.guest {
                     run_guests(&shared, *row, guest, &wanted);
                 }
-                run_cases(&shared, *row, &images, &wanted);
+                run_cases::<Network>(&shared, *row, &images, &wanted);
+                run_cases::<Block>(&shared, *row, &images, &wanted);
                 run_torture(&shared, *row, &images, &wanted);
             });
         }
@@ -45,26 +47,26 @@ fn record(tally: &Mutex<&mut Tally>, name: impl Display, start: Instant, result:
     tally.lock().unwrap_or_else(PoisonError::into_inner).record(name, start, result);
 }
 
-/// The end-to-end cases of a row. They share a boot; a case that fails may have spoilt it, so the next gets a new one.
-fn run_cases(tally: &Mutex<&mut Tally>, row: Row, images: &Images, wanted: &impl Fn(&str) -> bool) {
-    let name = |case: &Case| format!("{row} {}", case.name);
-    let mut cases = cases::ALL.iter().copied().flatten().filter(|case| wanted(&name(case))).peekable();
+/// The end-to-end cases of a play on a row. They share a boot; a case that fails may have spoilt it, so the next gets a new one.
+fn run_cases<P: Play>(tally: &Mutex<&mut Tally>, row: Row, images: &Images, wanted: &impl Fn(&str) -> bool) {
+    let name = |case: &Case<P>| format!("{row} {}", case.name);
+    let mut cases = P::CASES.iter().copied().flatten().filter(|case| wanted(&name(case))).peekable();
     while cases.peek().is_some() {
         let start = Instant::now();
-        let stage = Stage::boot(row, images, cases::nics());
-        let scene = stage.as_ref().map_err(|error| anyhow!("{error:#}")).and_then(Scene::set);
+        let stage = P::boot(row, images);
+        let scene = stage.as_ref().map_err(|error| anyhow!("{error:#}")).and_then(P::set);
         let scene = match scene {
             Ok(scene) => scene,
             Err(error) => {
                 let rest: Vec<_> = cases.map(|case| case.name).collect();
                 let error = error.context(format!("not tried: {}", rest.join("; ")));
-                return record(tally, format!("{row} netdom and two guests come up"), start, Err(error));
+                return record(tally, format!("{row} {}", P::UP), start, Err(error));
             }
         };
-        record(tally, format!("{row} netdom and two guests come up"), start, Ok(()));
+        record(tally, format!("{row} {}", P::UP), start, Ok(()));
         for case in cases.by_ref() {
             let start = Instant::now();
-            let result = scene.explain((case.run)(&scene));
+            let result = cases::explain(P::driver_domain(&scene), (case.run)(&scene));
             let failed = result.is_err();
             let measured = result.as_ref().map_or("", String::as_str).to_owned();
             record(tally, format!("{} {measured}", name(case)), start, result.map(drop));

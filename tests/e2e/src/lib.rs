@@ -9,6 +9,7 @@ pub mod blocks;
 pub mod cases;
 pub mod demo;
 pub mod driver_domain;
+pub mod media;
 pub mod stage;
 pub mod symbolize;
 pub mod torture;

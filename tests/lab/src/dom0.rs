@@ -116,6 +116,8 @@ pub struct GuestConfig {
     pub name: String,
     /// Memory, in MiB.
     pub memory: u32,
+    /// Virtual CPUs.
+    pub vcpus: u32,
     /// Each a `vif` in `xl`'s words, as `backend=netdom,mac=...`.
     pub vifs: Vec<String>,
     /// Each a `pci` in `xl`'s words, as `00:04.0`.
@@ -140,6 +142,7 @@ impl GuestConfig {
         Self {
             name: name.to_owned(),
             memory: 96,
+            vcpus: 1,
             vifs: Vec::new(),
             pci: Vec::new(),
             disks: Vec::new(),
@@ -167,11 +170,11 @@ impl GuestConfig {
 /// The text of the config, as `xl` reads it.
 impl fmt::Display for GuestConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, memory, kernel, root, role, arguments, more, .. } = self;
+        let Self { name, memory, vcpus, kernel, root, role, arguments, more, .. } = self;
         writeln!(f, "name = \"{name}\"\ntype = \"pv\"\nkernel = \"{kernel}\"\nramdisk = \"{root}\"")?;
         writeln!(
             f,
-            "memory = {memory}\nvcpus = 1\nextra = \"console=hvc0 rdinit=/init quiet lab.role={role} {arguments}\""
+            "memory = {memory}\nvcpus = {vcpus}\nextra = \"console=hvc0 rdinit=/init quiet lab.role={role} {arguments}\""
         )?;
         writeln!(f, "vif = {:?}\npci = {:?}\ndisk = {:?}\n{more}", self.vifs, self.pci, self.disks)
     }

@@ -4,6 +4,7 @@
 //! Times are shown, never asserted: that is for the benchmarks.
 
 mod bad_input;
+pub mod block;
 mod control;
 mod dom0;
 mod frontends;
@@ -14,21 +15,69 @@ mod runtime;
 mod traffic;
 
 use anyhow::{Context, Result, bail};
-use lab::{Guest, GuestConfig, Nic};
+use lab::{Guest, GuestConfig, Lab, Nic, Row};
 
 use crate::driver_domain::{DriverDomain, Resources};
-use crate::stage::{Stage, lease, vif};
+use crate::stage::{Images, Stage, lease, vif};
+
+/// What cases share: a machine, and a scene on it.
+pub trait Play: 'static {
+    /// What has come up when the scene is set.
+    const UP: &'static str;
+    /// The cases, in their order: the plain ones first, so that a broken data path is seen at once.
+    const CASES: &'static [&'static [Case<Self>]];
+    /// A machine, booted.
+    type Stage;
+    /// What stands on it.
+    type Scene<'s>;
+
+    /// Boots the machine.
+    ///
+    /// # Errors
+    /// What of the lab did not come up.
+    fn boot(row: Row, images: &Images) -> Result<Self::Stage>;
+
+    /// Sets the scene.
+    ///
+    /// # Errors
+    /// What did not come up.
+    fn set(stage: &Self::Stage) -> Result<Self::Scene<'_>>;
+
+    /// The driver domain, whose console mostly has the reason of what went wrong.
+    fn driver_domain<'a>(scene: &'a Self::Scene<'_>) -> &'a DriverDomain<'a>;
+}
 
 /// One case.
-pub struct Case {
+pub struct Case<P: Play + ?Sized = Network> {
     /// What must be so, as a name.
     pub name: &'static str,
     /// Shows it; gives a line of what was measured.
-    pub run: fn(&Scene<'_>) -> Result<String>,
+    pub run: for<'a, 's> fn(&'a P::Scene<'s>) -> Result<String>,
 }
 
-/// All cases, in their order: the plain ones first, so that a broken data path is seen at once.
-pub const ALL: &[&[Case]] = &[
+/// The cases of netdom.
+pub struct Network;
+
+impl Play for Network {
+    const UP: &'static str = "netdom and two guests come up";
+    const CASES: &'static [&'static [Case]] = ALL;
+    type Stage = Stage;
+    type Scene<'s> = Scene<'s>;
+
+    fn boot(row: Row, images: &Images) -> Result<Stage> {
+        Stage::boot(row, images, nics())
+    }
+
+    fn set(stage: &Stage) -> Result<Scene<'_>> {
+        Scene::set(stage)
+    }
+
+    fn driver_domain<'a>(scene: &'a Scene<'_>) -> &'a DriverDomain<'a> {
+        &scene.netdom
+    }
+}
+
+const ALL: &[&[Case]] = &[
     traffic::CASES,
     dom0::CASES,
     frontends::CASES,
@@ -58,7 +107,7 @@ pub struct Scene<'s> {
 
 /// The NICs of a machine for the cases: one for netdom, one of another programming model that it must refuse, and one for a second
 /// netdom.
-pub fn nics() -> Vec<Nic> {
+fn nics() -> Vec<Nic> {
     vec![Nic::wired(0), Nic { model: "e1000".to_owned(), ..Nic::wired(1) }, Nic::wired(SPARE_NIC)]
 }
 
@@ -86,25 +135,12 @@ impl<'s> Scene<'s> {
         self.stage.peer(0)
     }
 
-    /// An error with the end of netdom's console, which is where the reason mostly is.
-    ///
-    /// # Errors
-    /// The error given, with that context.
-    pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
-        result.with_context(|| {
-            let console = self.netdom.console().unwrap_or_default();
-            let lines: Vec<&str> = console.lines().rev().take(30).collect();
-            format!("netdom's console ends:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
-        })
-    }
-
     /// What netdom has on loan, after what came before: it says so once a second.
     ///
     /// # Errors
     /// Where it does not say so.
     pub fn at_rest(&self) -> Result<Resources> {
-        self.stage.lab.must("sleep 3")?;
-        self.netdom.resources()
+        at_rest(&self.stage.lab, &self.netdom)
     }
 
     /// What netdom had on loan before must be back.
@@ -112,16 +148,37 @@ impl<'s> Scene<'s> {
     /// # Errors
     /// What is not.
     pub fn given_back(&self, before: &Resources) -> Result<()> {
-        let mut after = self.netdom.resources()?;
-        for _ in 0..20 {
-            match differences(before, &after) {
-                differences if differences.is_empty() => return Ok(()),
-                _ => self.stage.lab.must("sleep 1")?,
-            };
-            after = self.netdom.resources()?;
-        }
-        bail!("not all came back: {}", differences(before, &after).join(", "))
+        given_back(&self.stage.lab, &self.netdom, before)
     }
+}
+
+fn at_rest(lab: &Lab, domain: &DriverDomain<'_>) -> Result<Resources> {
+    lab.must("sleep 3")?;
+    domain.resources()
+}
+
+fn given_back(lab: &Lab, domain: &DriverDomain<'_>, before: &Resources) -> Result<()> {
+    let mut after = domain.resources()?;
+    for _ in 0..20 {
+        match differences(before, &after) {
+            differences if differences.is_empty() => return Ok(()),
+            _ => lab.must("sleep 1")?,
+        };
+        after = domain.resources()?;
+    }
+    bail!("not all came back: {}", differences(before, &after).join(", "))
+}
+
+/// An error with the end of a driver domain's console.
+///
+/// # Errors
+/// The error given, with that context.
+pub fn explain<T>(domain: &DriverDomain<'_>, result: Result<T>) -> Result<T> {
+    result.with_context(|| {
+        let console = domain.console().unwrap_or_default();
+        let lines: Vec<&str> = console.lines().rev().take(30).collect();
+        format!("the console of {} ends:\n{}", domain.name, lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+    })
 }
 
 /// The heap may grow by so much in a case: buffers that were never as full before.
@@ -133,8 +190,8 @@ fn differences(before: &Resources, after: &Resources) -> Vec<String> {
         // The allocators keep what they have; what of it is in use is in the heap's bytes.
         "free-pages" | "heap-pages" => false,
         "heap-bytes" => new > old + HEAP_GROWTH,
-        // Packets of the neighbours are on their way at any time.
-        "packet-pages-free" => new + 64 < old,
+        // Packets and blocks of the neighbours are on their way at any time.
+        "packet-pages-free" | "data-pages-free" => new + 64 < old,
         "store-requests" => new > old + 8,
         _ => new != old,
     };

@@ -42,6 +42,9 @@ pub(crate) struct Arguments {
     seconds: f64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Ends sooner, when this file exists
+    #[arg(long)]
+    until: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
@@ -68,6 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
         "megabytes_per_second": operations * arguments.size as f64 / seconds / 1e6,
         "median_us": at(0.5),
         "p99_us": at(0.99),
+        "max_us": latencies.last(),
     }))
 }
 
@@ -81,7 +85,7 @@ fn one(arguments: &Arguments, lane: u64, blocks: u64, end: Instant) -> Result<Ve
     let part = blocks / arguments.depth;
     let mut latencies = Vec::new();
     let mut next = 0;
-    while Instant::now() < end {
+    while Instant::now() < end && !arguments.until.as_ref().is_some_and(|path| path.exists()) {
         let block = match arguments.pattern {
             Pattern::Sequential => lane * part + next % part,
             _ => random.random_range(0..blocks),

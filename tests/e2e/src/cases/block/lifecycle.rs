@@ -1,0 +1,76 @@
+//! Disks come and go; the neighbour does not notice, and nothing is left behind. Host.
+
+use anyhow::{Context, Result, ensure};
+use lab::GuestConfig;
+
+use super::{Block, BlockScene, PATIENCE, PLAIN, appear, disk};
+use crate::blocks;
+use crate::cases::Case;
+use crate::traffic::Shell;
+
+pub(super) const CASES: &[Case<Block>] = &[
+    Case { name: "50 cycles of block-detach and block-attach, nothing left behind", run: detach_and_attach },
+    Case { name: "20 times xl destroy of a guest under full load, nothing left behind", run: destroy_under_load },
+    Case { name: "a guest reboots and has its disk again", run: reboot },
+];
+
+/// Runs `disturb` while `b` keeps its disk busy; gives its slowest operation in milliseconds.
+fn beside_a_load(scene: &BlockScene<'_>, disturb: impl FnOnce() -> Result<()>) -> Result<f64> {
+    blocks::keep_busy(&scene.b, "/dev/xvda")?;
+    let result = disturb();
+    let load = blocks::stop_busy(&scene.b);
+    result?;
+    Ok(load?.max_us / 1e3)
+}
+
+fn detach_and_attach(scene: &BlockScene<'_>) -> Result<String> {
+    let again = || {
+        scene.with_disk("xvdb", PLAIN.target, || scene.a.sh("dd if=/dev/xvdb of=/dev/null bs=64k count=16 2>/dev/null"))
+    };
+    // The first cycle may grow tables that stay.
+    again()?;
+    let before = scene.at_rest()?;
+    let slowest = beside_a_load(scene, || (0..50).try_for_each(|_| again().map(drop)))?;
+    scene.given_back(&before)?;
+    Ok(format!("the neighbour's slowest operation {slowest:.0} ms"))
+}
+
+fn destroy_under_load(scene: &BlockScene<'_>) -> Result<String> {
+    let before = scene.at_rest()?;
+    let mut worst: f64 = 0.0;
+    for _ in 0..20 {
+        let victim = GuestConfig { memory: 160, ..GuestConfig::new("victim").disk(&disk("xvda", PLAIN.target, "rw")) };
+        let victim = scene.lab.create(&victim)?;
+        appear(&victim, "xvda")?;
+        victim.start("load", "blocks bench /dev/xvda --reads 50 --depth 32 --seconds 600")?;
+        victim.start(
+            "more",
+            "blocks bench /dev/xvda --pattern sequential --size 131072 --reads 0 --depth 4 --seconds 600",
+        )?;
+        let slowest = beside_a_load(scene, || scene.lab.must("sleep 2; xl destroy victim; sleep 1").map(drop))?;
+        worst = worst.max(slowest);
+        let gone = format!("! xenstore-exists /local/domain/{}/backend/vbd/{}", scene.blkdom.id, victim.id());
+        scene.lab.wait_until(&gone, PATIENCE).context("blkdom or the toolstack kept its directory")?;
+    }
+    scene.given_back(&before)?;
+    Ok(format!("the neighbour's slowest operation {worst:.0} ms"))
+}
+
+fn reboot(scene: &BlockScene<'_>) -> Result<String> {
+    let guest = GuestConfig { memory: 160, ..GuestConfig::new("again").disk(&disk("xvda", PLAIN.target, "rw")) };
+    let guest = scene.lab.create(&guest)?;
+    appear(&guest, "xvda")?;
+    let digest = guest
+        .sh("dd if=/dev/urandom of=/dev/xvda bs=1M count=4 conv=notrunc,fsync 2>/dev/null; sha256sum /dev/xvda")?;
+    let old = guest.id();
+    guest.sh("(sleep 1; reboot -f) >/dev/null 2>&1 &")?;
+    let other =
+        format!("id=$(xl domid again) && test $id != {old} && xenstore-exists /local/domain/$id/data/lab/ready");
+    scene.lab.wait_until(&other, PATIENCE).context("it did not come back")?;
+    let guest = scene.lab.guest("again")?;
+    appear(&guest, "xvda")?;
+    let found = guest.sh("sha256sum /dev/xvda");
+    scene.lab.must("xl destroy again")?;
+    ensure!(found? == digest, "it found something else on its disk");
+    Ok(String::new())
+}

@@ -1,0 +1,149 @@
+//! What a `target=` names, and to whom it is given: partitions, logical volumes, refusals, disks that are only read. Host.
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Block, BlockScene, PATIENCE, disk, handle};
+use crate::blocks;
+use crate::cases::Case;
+use crate::traffic::Shell;
+
+pub(super) const CASES: &[Case<Block>] = &[
+    Case { name: "what dom0 wrote to partitions and logical volumes is read from them", run: taken_over },
+    Case { name: "partitions and logical volumes of one drive are written side by side", run: side_by_side },
+    Case { name: "a name that is unknown, and a volume that another has, are refused with the reason", run: refused },
+    Case { name: "a disk for reading is not written, a CD-ROM is one", run: for_reading },
+    Case { name: "a volume that grows is a disk that grows", run: grows },
+];
+
+fn taken_over(scene: &BlockScene<'_>) -> Result<String> {
+    for (target, digest) in &scene.block.filled {
+        let read = scene.with_disk("xvdb", target, || scene.a.sh("sha256sum /dev/xvdb"))?;
+        ensure!(read.starts_with(digest.as_str()), "{target} holds {digest}, and {read} was read");
+    }
+    let names: Vec<&str> = scene.block.filled.iter().map(|(target, _)| *target).collect();
+    Ok(names.join(", "))
+}
+
+fn side_by_side(scene: &BlockScene<'_>) -> Result<String> {
+    let disks = [
+        ("xvdb", "vm1-root", "PARTLABEL=vm1-root"),
+        ("xvdc", "striped", "vg0/striped"),
+        ("xvdd", "growing", "vg0/growing"),
+    ];
+    let mut attached = Vec::new();
+    let result = (|| {
+        for (device, _, target) in disks {
+            scene.attach(&scene.a, device, target)?;
+            attached.push(device);
+        }
+        for (device, name, _) in disks {
+            scene.a.start(name, &format!("blocks verify /dev/{device} --seconds 5 --discard"))?;
+        }
+        let mut operations = blocks::verify(&scene.b, "/dev/xvda", "--seconds 5 --discard")?;
+        for (_, name, target) in disks {
+            let said = scene.a.finish(name)?;
+            let value: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default())
+                .with_context(|| format!("of {target} it says '{said}'"))?;
+            operations += value["operations"].as_u64().with_context(|| format!("of {target} it says '{said}'"))?;
+        }
+        Ok(format!("{operations} operations on {} volumes", disks.len() + 1))
+    })();
+    for device in attached {
+        scene.detach(&scene.a, device)?;
+    }
+    result
+}
+
+/// Attaches what must be refused; gives the reason.
+fn refusal(scene: &BlockScene<'_>, target: &str, access: &str) -> Result<String> {
+    let backend = scene.blkdom.backend(scene.a.id(), handle("xvde"));
+    // xl waits for the backend until it gives up, and takes its nodes away then.
+    scene.lab.start("attach", &format!("xl block-attach a '{}'", disk("xvde", target, access)))?;
+    let reason = scene.lab.wait_until(&format!("xenstore-read {backend}/error"), PATIENCE);
+    scene.lab.finish("attach")?;
+    scene.lab.run("xl block-detach a xvde")?;
+    let gone = scene.lab.wait_until(&format!("! xenstore-exists {backend}"), PATIENCE);
+    let reason = reason.with_context(|| format!("{target} for {access} was not refused"))?;
+    gone?;
+    Ok(reason.trim().to_owned())
+}
+
+fn refused(scene: &BlockScene<'_>) -> Result<String> {
+    let unknown = refusal(scene, "vg0/nothing", "rw")?;
+    for name in ["vg0/nothing", "vg0/neighbour", "vg0/striped", "nvme0n1p1", "nvme0n2", "sdb"] {
+        ensure!(unknown.contains(name), "'{unknown}' says nothing of {name}");
+    }
+    // By its own name, by that of the disk that it is part of, and even for reading.
+    for (target, access) in [("vg0/neighbour", "rw"), ("nvme0n1", "rw"), ("vg0/neighbour", "ro")] {
+        let taken = refusal(scene, target, access)?;
+        ensure!(
+            taken.contains(&format!("{}", scene.b.id())) || taken.contains("\"b\""),
+            "'{taken}' does not say who has it"
+        );
+    }
+    blocks::verify(&scene.b, "/dev/xvda", "--seconds 1")?;
+    Ok(unknown)
+}
+
+fn for_reading(scene: &BlockScene<'_>) -> Result<String> {
+    let (target, digest) = scene.block.filled.first().context("no volume is filled")?;
+    for (device, more) in [("xvdb", ""), ("xvdc", "devtype=cdrom,")] {
+        let disk = disk(device, target, "ro").replace("access", &format!("{more}access"));
+        scene.attach_as(&scene.a, &disk, device)?;
+        let result = (|| {
+            ensure!(scene.a.sh(&format!("cat /sys/block/{device}/ro"))?.trim() == "1", "it can be written");
+            let written =
+                scene.a.run(&format!("dd if=/dev/zero of=/dev/{device} bs=4096 count=1 conv=notrunc,fsync"))?;
+            ensure!(written.status != 0, "it was written");
+            let after = scene.a.sh(&format!("echo 3 >/proc/sys/vm/drop_caches; sha256sum /dev/{device}"))?;
+            ensure!(after.starts_with(digest.as_str()), "it changed");
+            if !more.is_empty() {
+                let kind = scene.frontend_node(&scene.a, device, "device-type")?;
+                ensure!(kind == "cdrom", "it is a {kind}");
+                let capability = scene.a.sh(&format!(
+                    "cat /sys/block/{device}/capability 2>/dev/null; cat /sys/block/{device}/removable"
+                ))?;
+                return Ok(capability.split_whitespace().collect::<Vec<_>>().join(" "));
+            }
+            Ok(String::new())
+        })();
+        scene.detach(&scene.a, device)?;
+        result.with_context(|| disk)?;
+    }
+    Ok(String::new())
+}
+
+fn grows(scene: &BlockScene<'_>) -> Result<String> {
+    const SMALL: u64 = 8 << 11;
+    scene.with_disk("xvdb", "vg0/growing", || {
+        let size = || -> Result<u64> { Ok(scene.a.sh("cat /sys/block/xvdb/size")?.trim().parse()?) };
+        let sectors = size()?;
+        ensure!(sectors == SMALL, "{sectors} sectors before");
+        scene.a.sh("mkfs.ext4 -q /dev/xvdb && mount -t ext4 /dev/xvdb /mnt")?;
+        let result = (|| {
+            let mut before = Vec::new();
+            for (start, metadata) in &scene.block.grown {
+                before.push((*start, scene.block.media.read(0, *start, metadata.len())?));
+                scene.block.media.write(0, *start, metadata)?;
+            }
+            // As an administrator who has told another host's LVM to extend it.
+            let id = scene.blkdom.id;
+            scene.lab.must(&format!("echo rescan > $(xenstore-read /local/domain/{id}/console/tty)"))?;
+            let grown = scene.a.sh(&format!(
+                "for i in $(seq 3000); do test $(cat /sys/block/xvdb/size) = {} && exit; usleep 20000; done; exit 1",
+                2 * SMALL
+            ));
+            let filled = grown.and_then(|_| {
+                scene.a.sh("set -e; resize2fs /dev/xvdb; dd if=/dev/urandom of=/mnt/rest bs=1M count=12; sync")
+            });
+            // The one before: other cases, and this one on the next day, find it as it was.
+            for (start, metadata) in &before {
+                scene.block.media.write(0, *start, metadata)?;
+            }
+            filled
+        })();
+        let unmounted = scene.a.sh("umount /mnt && fsck.ext4 -fn /dev/xvdb");
+        result.context("it does not grow")?;
+        unmounted.map(|_| format!("from {SMALL} to {} sectors, with a mounted file system on it", 2 * SMALL))
+    })
+}
