@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use e2e::Images;
 use e2e::torture::{self, Setting, Victim};
 use lab::{Row, host};
 
@@ -51,10 +52,11 @@ pub(crate) fn seed_by_the_clock() -> u64 {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let What::Blk(Blk { row, kills, seed, what, image }) = &arguments.what;
     host::provide(&[host::IMAGES, host::BOOT].concat())?;
-    let mut built = images::for_demo()?;
-    if let Some(image) = image {
-        built.blkdom.clone_from(image);
-    }
+    let built = match image {
+        // netdom has no part in this.
+        Some(image) => Images { netdom: image.clone(), blkdom: image.clone(), hostile: None, guest: None },
+        None => images::for_demo()?,
+    };
     let first = seed.unwrap_or_else(seed_by_the_clock);
     println!("{kills} kills on {row}, seeds from {first} on");
     let start = Instant::now();

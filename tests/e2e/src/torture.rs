@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::str::FromStr;
 use std::thread;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use lab::scratch::Scratch;
 use lab::{ControllerKind, Disk, DiskController, Equipment, Guest, GuestConfig, Row};
-use medium::torture::{Checked, Load, SECTOR};
+use medium::torture::{Checked, ENTRY, Load, SECTOR};
 use medium::{Counters, Loss, Medium};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -31,7 +32,7 @@ const LANES: u64 = 4;
 /// The kill comes after so many operations at most that the ledger knows to be durable.
 const OPERATIONS: u64 = 1500;
 /// And so much later at most: anywhere between two flushes.
-const LATER: Duration = Duration::from_millis(100);
+const LATER: Duration = Duration::from_millis(500);
 /// How long the ledger may stand still before the load counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The slots of the two controllers.
@@ -218,10 +219,13 @@ impl Run<'_> {
 
     /// Waits until so many operations are durable by the ledger.
     fn wait_for(&self, operations: u64, guest: &Guest<'_>) -> Result<()> {
+        let ledger = File::open(self.ledger)?;
+        let mut entries = vec![0; LANES as usize * ENTRY];
         let (mut before, mut since) = (0, Instant::now());
         loop {
             // A lane may be writing its entry just now; then it is read again.
-            let durable = self.load.all_durable(&fs::read(self.ledger)?).unwrap_or(before);
+            ledger.read_exact_at(&mut entries, 0)?;
+            let durable = self.load.all_durable(&entries).unwrap_or(before);
             if durable >= operations {
                 return Ok(());
             }
