@@ -71,11 +71,14 @@ const STARTS: u8 = 3;
 pub struct Options {
     /// How long a command may take until its drive is reset.
     pub patience: Duration,
+    /// Reads of a register that a port which is stopped for good may take, where no clock is at hand: half a second (AHCI 10.3.2) on
+    /// hardware, where each takes about half a microsecond.
+    pub stop_reads: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { patience: Duration::from_secs(30) }
+        Self { patience: Duration::from_secs(30), stop_reads: 1_000_000 }
     }
 }
 
@@ -342,6 +345,7 @@ impl<M: Mmio, D: DmaAllocator> Ahci<M, D> {
                 dma: &self.dma,
                 now: self.now,
                 patience: self.options.patience,
+                stop_reads: self.options.stop_reads,
                 slots: self.capabilities.slots() + 1,
                 queuing: self.capabilities.queuing(),
                 completions,

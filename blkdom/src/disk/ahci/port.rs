@@ -43,8 +43,6 @@ const STARTS: u8 = 3;
 /// PxCMD.ICC: active; PxSCTL.IPM: no sleep.
 const LINK_ACTIVE: u8 = 1;
 const LINK_AWAKE: u8 = 3;
-/// Reads of a register while a port is stopped for good.
-const STOP_READS: u32 = 1_000_000;
 
 /// What a port is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +106,7 @@ pub(super) struct Turn<'a, M, D> {
     pub(super) dma: &'a D,
     pub(super) now: Instant,
     pub(super) patience: Duration,
+    pub(super) stop_reads: u32,
     /// Slots that the adapter has; whether it queues.
     pub(super) slots: u8,
     pub(super) queuing: bool,
@@ -472,21 +471,21 @@ impl<D: DmaMemory> Port<D> {
         let cached = self.identity.as_ref().is_some_and(|identity| identity.geometry.volatile_cache);
         if cached && self.step == Step::Idle {
             let done = |_: &Self| turn.io.read::<u32>(reg::PX_CI) == 0 && turn.io.read::<u32>(reg::PX_SACT) == 0;
-            if self.spin(done) {
+            if self.spin(turn, done) {
                 self.send_own(turn, &Task::plain(opcode::FLUSH));
-                self.spin(done);
+                self.spin(turn, done);
             }
         }
         let command: PortCommand = turn.io.read(reg::PX_CMD);
         turn.io.write(reg::PX_CMD, command.with_start(false));
-        let stopped = self.spin(|_| !turn.io.read::<PortCommand>(reg::PX_CMD).running());
+        let stopped = self.spin(turn, |_| !turn.io.read::<PortCommand>(reg::PX_CMD).running());
         turn.io.write(reg::PX_CMD, command.with_start(false).with_receive(false));
-        if !stopped || !self.spin(|_| !turn.io.read::<PortCommand>(reg::PX_CMD).receiving()) {
+        if !stopped || !self.spin(turn, |_| !turn.io.read::<PortCommand>(reg::PX_CMD).receiving()) {
             log::warn!("ahci: port {} did not stop", self.number);
         }
     }
 
-    fn spin(&self, done: impl Fn(&Self) -> bool) -> bool {
-        (0..STOP_READS).any(|_| done(self))
+    fn spin<M, A>(&self, turn: &Turn<'_, M, A>, done: impl Fn(&Self) -> bool) -> bool {
+        (0..turn.stop_reads).any(|_| done(self))
     }
 }

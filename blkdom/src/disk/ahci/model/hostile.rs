@@ -89,7 +89,7 @@ impl World {
             device.set_capabilities(|capabilities| capabilities.with_slots(2));
         }
         let pages = FakePages::new(&xen, PAGES);
-        let disk = Ahci::new(device.clone(), xen.clone(), Options::default()).ok()?;
+        let disk = Ahci::new(device.clone(), xen.clone(), Options { stop_reads: 100, ..Options::default() }).ok()?;
         let mut world = Self { xen, device, disk, pages, now: Instant(0), next: 0, outstanding: BTreeSet::new() };
         // Without this bit the start itself is the device's to spoil.
         if flags & 32 == 0 {
