@@ -148,6 +148,8 @@ pub(super) async fn removed(domain: &Domain, address: PciAddress) {
 /// Stops the NIC and gives it back.
 pub(super) async fn stop(domain: &Domain) {
     drop(domain.path.borrow_mut().remove_nic());
+    // The vifs' carrier is told of by the next round, which nothing else might bring about.
+    domain.work.set();
     let Some(nic) = domain.nic.take() else {
         return;
     };
