@@ -143,8 +143,13 @@ impl Drive {
 
     pub(super) fn resize(&mut self, blocks: u64) {
         let bytes = usize::try_from(blocks << self.shift).unwrap_or(0);
-        self.medium.data.resize(bytes, 0);
-        self.medium.durable.resize(bytes, 0);
+        for contents in [&mut self.medium.data, &mut self.medium.durable] {
+            // Vec::resize takes its time where nothing is optimised.
+            let mut resized = vec![0; bytes];
+            let kept = contents.len().min(bytes);
+            resized.get_mut(..kept).unwrap_or_default().copy_from_slice(contents.get(..kept).unwrap_or_default());
+            *contents = resized;
+        }
     }
 
     /// A reset by the link: it forgets its commands, and not its cache.
