@@ -181,10 +181,16 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Blkback<H, I> {
     pub fn handle_rescan(&self) {
         for (id, served) in self.served.borrow_mut().iter_mut() {
             let Ok(found) = self.inventory.resolve(&served.identity.target) else {
-                // Its disk is gone. Requests fail, and the volume is there again if the disk is.
+                // Its disk is gone: requests fail.
                 continue;
             };
             if found.volume == served.volume.volume {
+                continue;
+            }
+            let units = found.volume.units();
+            if served.volume.volume.units().iter().any(|unit| !units.contains(unit)) {
+                // What the old one's cache held may be lost, and no flush of the new one would say so.
+                log::warn!("vbd {id}: {} is on a disk that was taken away and came back: attach it anew", found.name);
                 continue;
             }
             if let Err(error) = served.claim.update(&found) {
