@@ -19,6 +19,7 @@ use std::time::Duration;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{SigSet, Signal};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -92,6 +93,7 @@ fn switch_root(device: &str) -> io::Result<()> {
 
 /// What process 1 does for good. Returns only with an error.
 fn run() -> io::Result<()> {
+    obey_signals();
     for command in [["ip", "link", "set", "lo", "up"].as_slice(), &["hostname", "-F", "/etc/hostname"]] {
         Command::new("/bin/busybox").args(command).status().ok();
     }
@@ -111,6 +113,23 @@ fn run() -> io::Result<()> {
     eprintln!("lab-agent: the lab's channel is gone; powering off");
     match reboot(RebootMode::RB_POWER_OFF) {
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Ends the domain where busybox' `reboot` or `poweroff` says so, by these signals. The kernel starts them where the toolstack asks.
+fn obey_signals() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGUSR2);
+    // Blocked before any other thread is there, they wait for this one; programs begin with none blocked.
+    if signals.thread_block().is_ok() {
+        std::thread::spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                let mode = if signal == Signal::SIGTERM { RebootMode::RB_AUTOBOOT } else { RebootMode::RB_POWER_OFF };
+                let Err(error) = reboot(mode);
+                eprintln!("lab-agent: {error}");
+            }
+        });
     }
 }
 
