@@ -1,9 +1,13 @@
-//! The main job, shown: two Linux guests get their network from netdom. Host.
+//! The main job, shown: Linux guests get their network from netdom, and their disk from blkdom. Host.
 
+mod disks;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Nic, Row};
+use lab::scratch::Scratch;
+use lab::{Equipment, Lab, Nic, Row};
 
 use crate::cases::Scene;
 use crate::stage::{Images, Stage, lease, vif};
@@ -36,47 +40,57 @@ pub fn run(row: Row, images: &Images, audience: &dyn Audience) -> Result<Vec<Lin
     let mut table = Vec::new();
     let mut line = |name, value| table.push(Line { name, value });
     audience.step(&format!("booting Xen {} and a Linux dom0 under QEMU", row.xen()));
-    let stage = Stage::boot(row, images, vec![Nic::wired(0)])?;
+    let drives = Scratch::new()?;
+    let controller = disks::controller(drives.path())?;
+    let stage = Stage::boot_with(row, images, vec![Nic::wired(0)], |config| {
+        config.controllers = vec![controller];
+        config.equipment = Equipment::Disks;
+    })?;
     audience.done(&format!("dom0 answers after {:.1} s", stage.lab.boot_time.as_secs_f64()));
 
     audience.step("xl create netdom, which owns the NIC; two Linux guests with backend=netdom");
     let scene = Scene::set(&stage)?;
     let created = format!("{} ms", scene.netdom.created.as_millis());
     audience.done(&format!("leases by DHCP: {} and {}", scene.a_address, scene.b_address));
-    line("`xl create` to ready", created);
-    line("its first instruction to ready", format!("{} ms", scene.netdom.ready.as_millis()));
+    line("netdom: `xl create` to ready", created);
+    line("netdom: its first instruction to ready", format!("{} ms", scene.netdom.ready.as_millis()));
 
     audience.step("1,000 pings to the wire");
     let ping = traffic::ping(&scene.a, &scene.peer(), 1000, 0, 56)?;
     audience.done(&format!("none lost, median {:.2} ms", ping.median_us / 1e3));
     line(
-        "round trip to the wire",
+        "netdom: round trip to the wire",
         format!("median {:.2} ms, 99th percentile {:.2} ms", ping.median_us / 1e3, ping.p99_us / 1e3),
     );
 
     transfers(&scene, audience, &mut line)?;
     unplug_and_plug(&scene, audience)?;
 
-    let memory = stage.lab.must("xl list netdom | awk 'END { print $3 }'")?;
-    line("memory", format!("{} MiB", memory.trim()));
-    line("image", format!("{} KiB", std::fs::metadata(&images.netdom)?.len() / 1024));
-    line("dropped packets", drops(&scene)?);
+    line("netdom: memory, image", footprint(&stage.lab, "netdom", &images.netdom)?);
+    line("netdom: dropped packets", drops(&scene)?);
+    disks::show(&stage, audience, &mut line)?;
     Ok(table)
 }
 
+/// A driver domain's memory and the size of its image.
+fn footprint(lab: &Lab, name: &str, image: &Path) -> Result<String> {
+    let memory = lab.must(&format!("xl list {name} | awk 'END {{ print $3 }}'"))?;
+    Ok(format!("{} MiB, {} KiB", memory.trim(), std::fs::metadata(image)?.len() / 1024))
+}
+
 fn transfers(scene: &Scene<'_>, audience: &dyn Audience, line: &mut impl FnMut(&'static str, String)) -> Result<()> {
-    let mut transfer = |name, direction, host: &str| -> Result<()> {
-        audience.step(&format!("{MEBIBYTES} MiB of {name}"));
+    let mut transfer = |name: &'static str, direction, host: &str| -> Result<()> {
+        audience.step(&format!("{MEBIBYTES} MiB of {}", name.trim_start_matches("netdom: ")));
         let transfer = traffic::tcp(&scene.a, direction, host, MEBIBYTES)?;
         audience.done(&format!("checksums equal, {:.0} Mbit/s", transfer.mbit_per_second));
         line(name, format!("{:.0} Mbit/s", transfer.mbit_per_second));
         Ok(())
     };
-    transfer("TCP to the wire", "send", &scene.peer())?;
-    transfer("TCP from the wire", "receive", &scene.peer())?;
+    transfer("netdom: TCP to the wire", "send", &scene.peer())?;
+    transfer("netdom: TCP from the wire", "receive", &scene.peer())?;
     traffic::serve(&scene.b)?;
-    transfer("TCP from guest to guest", "send", &scene.b_address)?;
-    transfer("TCP back", "receive", &scene.b_address)?;
+    transfer("netdom: TCP from guest to guest", "send", &scene.b_address)?;
+    transfer("netdom: TCP back", "receive", &scene.b_address)?;
     scene.b.stop("serve")
 }
 

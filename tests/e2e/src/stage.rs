@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lab::{Guest, GuestConfig, Lab, LabConfig, Nic, Row};
+use lab::{Equipment, Guest, GuestConfig, Lab, LabConfig, Nic, Row};
 
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 
@@ -27,6 +27,8 @@ pub struct Stage {
     pub lab: Lab,
     /// What is in dom0.
     pub images: Images,
+    /// What a guest's root needs at least, in MiB.
+    least_memory: u32,
 }
 
 impl Stage {
@@ -54,7 +56,11 @@ impl Stage {
             config.put("usr/lib/oxidom/guest", 0o755, guest)?;
         }
         change(&mut config);
-        Ok(Self { lab: Lab::boot(&config)?, images: images.clone() })
+        let least_memory = match config.equipment {
+            Equipment::Network => 96,
+            Equipment::Disks => 160,
+        };
+        Ok(Self { lab: Lab::boot(&config)?, images: images.clone(), least_memory })
     }
 
     /// The address of the peer on wire `index`.
@@ -86,7 +92,8 @@ impl Stage {
     /// # Errors
     /// As [`Stage::client`].
     pub fn client_of(&self, config: &GuestConfig) -> Result<Guest<'_>> {
-        let guest = self.lab.create(config)?;
+        let config = GuestConfig { memory: config.memory.max(self.least_memory), ..config.clone() };
+        let guest = self.lab.create(&config)?;
         for index in 0..config.vifs.len() {
             lease(&guest, &format!("eth{index}"))?;
         }
