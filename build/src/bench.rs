@@ -59,7 +59,7 @@ struct Blk {
     /// Seconds of each run
     #[arg(long, default_value_t = blk::Effort::default().seconds)]
     seconds: u32,
-    /// Only loads whose names have this in them, such as "depth 1"
+    /// Only loads whose names have one of these in them, such as "depth 32,128 KiB"
     #[arg(long, default_value = "")]
     only: String,
     /// More for the guest's kernel, such as xen_blkfront.feature_persistent=N

@@ -25,7 +25,7 @@ pub struct Effort {
     pub runs: u32,
     /// Seconds of a run.
     pub seconds: u32,
-    /// Only loads whose names have this in them.
+    /// Only loads whose names have one of these in them, with commas between.
     pub only: String,
     /// More for the guest's kernel, such as `xen_blkfront.feature_persistent=N`.
     pub guest_arguments: String,
@@ -127,7 +127,8 @@ pub fn run(row: Matrix, images: &Images, effort: &Effort, progress: &dyn Fn(&str
     let bench = Bench { turns: Alternation { lab, sides, runs: effort.runs, progress }, guest, limit, effort };
     bench.warm_up()?;
     let mut report = Report::new("blkdom");
-    for work in WORKS.iter().filter(|work| work.name.contains(&effort.only)) {
+    let wanted = |work: &&Work| effort.only.split(',').any(|part| work.name.contains(part));
+    for work in WORKS.iter().filter(wanted) {
         bench.work(work, &mut report).with_context(|| format!("blkdom's console:\n{}", console(&blkdom)))?;
     }
     if let Some(ready) = ready {
