@@ -303,9 +303,8 @@ impl Mallory {
                 words[..32].iter().for_each(|word| word.store(*value, Ordering::Relaxed));
             }
             Action::Revoke => {
-                if self.domain.end_grant(self.fickle) {
-                    self.fickle = self.domain.grant(&self.pages, 0, true);
-                }
+                let ended = self.domain.end_grant(self.fickle);
+                self.fickle = if ended { self.domain.grant(&self.pages, 0, true) } else { self.fickle };
             }
             _ => {}
         }
