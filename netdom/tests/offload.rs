@@ -578,7 +578,10 @@ fn joined_or_not() {
     }
 }
 
-/// What leaves of four segments in sequence, by their flags: the payload and the flags of each packet.
+/// What it is about, the flags of four segments, and what leaves: the payload and the flags of each packet.
+type Flags = (&'static str, [u8; 4], &'static [(usize, u8)]);
+
+/// What leaves of four segments in sequence, by their flags.
 #[test]
 fn what_flags_end() {
     let whole = Super {
@@ -592,20 +595,22 @@ fn what_flags_end() {
         size: 1000,
     };
     let layout = headers::parse(&whole.frame()).unwrap();
-    let (ack, fin, psh) = (0x10, 0x11, 0x18);
-    let table: [(&str, [u8; 4], &[(usize, u8)]); 12] = [
-        ("nothing", [ack; 4], &[(4000, ack)]),
-        ("FIN of the last stays", [ack, ack, ack, fin], &[(4000, fin)]),
-        ("PSH of the last stays", [ack, ack, ack, psh], &[(4000, psh)]),
-        ("both of the last stay", [ack, ack, ack, 0x19], &[(4000, 0x19)]),
-        ("FIN ends a packet", [ack, fin, ack, ack], &[(2000, fin), (2000, ack)]),
-        ("PSH ends a packet", [ack, psh, ack, ack], &[(2000, psh), (2000, ack)]),
-        ("nothing after a first FIN", [fin, ack, ack, ack], &[(1000, fin), (3000, ack)]),
-        ("nothing after a first FIN with PSH", [0x19, ack, ack, ack], &[(1000, 0x19), (3000, ack)]),
-        ("FIN after FIN", [fin, fin, fin, fin], &[(1000, fin), (1000, fin), (1000, fin), (1000, fin)]),
-        ("RST is alone", [ack, 0x14, ack, ack], &[(1000, ack), (1000, 0x14), (2000, ack)]),
-        ("SYN is alone", [0x12, ack, ack, ack], &[(1000, 0x12), (3000, ack)]),
-        ("URG is alone", [0x30, ack, 0x30, ack], &[(1000, 0x30), (1000, ack), (1000, 0x30), (1000, ack)]),
+    const ACK: u8 = 0x10;
+    const FIN: u8 = 0x11;
+    const PSH: u8 = 0x18;
+    let table: [Flags; 12] = [
+        ("nothing", [ACK; 4], &[(4000, ACK)]),
+        ("FIN of the last stays", [ACK, ACK, ACK, FIN], &[(4000, FIN)]),
+        ("PSH of the last stays", [ACK, ACK, ACK, PSH], &[(4000, PSH)]),
+        ("both of the last stay", [ACK, ACK, ACK, 0x19], &[(4000, 0x19)]),
+        ("FIN ends a packet", [ACK, FIN, ACK, ACK], &[(2000, FIN), (2000, ACK)]),
+        ("PSH ends a packet", [ACK, PSH, ACK, ACK], &[(2000, PSH), (2000, ACK)]),
+        ("nothing after a first FIN", [FIN, ACK, ACK, ACK], &[(1000, FIN), (3000, ACK)]),
+        ("nothing after a first FIN with PSH", [0x19, ACK, ACK, ACK], &[(1000, 0x19), (3000, ACK)]),
+        ("FIN after FIN", [FIN, FIN, FIN, FIN], &[(1000, FIN), (1000, FIN), (1000, FIN), (1000, FIN)]),
+        ("RST is alone", [ACK, 0x14, ACK, ACK], &[(1000, ACK), (1000, 0x14), (2000, ACK)]),
+        ("SYN is alone", [0x12, ACK, ACK, ACK], &[(1000, 0x12), (3000, ACK)]),
+        ("URG is alone", [0x30, ACK, 0x30, ACK], &[(1000, 0x30), (1000, ACK), (1000, 0x30), (1000, ACK)]),
     ];
     for (what, flags, expected) in table {
         let pool = pool(4);
