@@ -55,6 +55,8 @@ pub(super) struct Session<'a, S: Store, T, B: Backend> {
     phase: Phase,
     device: Option<B::Device>,
     frontend: Option<Frontend<S::Watch>>,
+    /// What the frontend's `state` node said at the last look.
+    frontend_state: XenbusState,
     refusal: Option<Refusal>,
     /// There are `error` nodes of ours.
     error_written: bool,
@@ -98,6 +100,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             phase: Phase::New,
             device: None,
             frontend: None,
+            frontend_state: XenbusState::Initialising,
             refusal: None,
             error_written: false,
             state: XenbusState::Unknown,
@@ -300,6 +303,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
 
     /// A refusal ends when the frontend begins anew.
     fn note_frontend(&mut self, frontend: XenbusState) {
+        self.frontend_state = frontend;
         if let Some(refusal) = &mut self.refusal {
             if frontend != XenbusState::Initialising {
                 refusal.was_elsewhere = true;
@@ -477,7 +481,9 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     async fn refuse(&mut self, reason: &dyn Display) {
         log::warn!("{self}: {reason}");
         self.disconnect();
-        self.refusal = Some(Refusal { was_elsewhere: false });
+        // By the next look it may have begun anew already.
+        let was_elsewhere = self.frontend_state != XenbusState::Initialising;
+        self.refusal = Some(Refusal { was_elsewhere });
         self.error_written = true;
         let reason = reason.to_string();
         let entries = [("error", Some(reason.as_str()))];

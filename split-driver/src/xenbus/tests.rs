@@ -599,6 +599,28 @@ fn the_kind_refuses_what_it_is_to_serve() {
     assert_eq!(error.as_deref(), Some("node mac is missing"));
 }
 
+/// Also where all that lies between what it is refused for and a new beginning is over before anybody looked.
+#[test]
+fn a_frontend_begins_anew_after_nonsense_however_quickly() {
+    for (node, value, state) in [("state", "x", "x"), ("ring-ref", "moo", "4")] {
+        for steps in 0..60 {
+            let mut host = Host::new();
+            host.attach(3, 0);
+            let fe = fe_path(3, 0);
+            host.store.put(&format!("{fe}/{node}"), value, &[]);
+            host.store.put(&format!("{fe}/state"), state, &[]);
+            for _ in 0..steps {
+                host.tasks.step();
+            }
+            host.store.put(&format!("{fe}/state"), "1", &[]);
+            host.settle();
+            assert_eq!(host.state(3, 0), Some(2), "{value} after {steps} steps");
+            host.connect(3, 0);
+            assert_eq!(host.state(3, 0), Some(4), "{value} after {steps} steps");
+        }
+    }
+}
+
 #[test]
 fn fifty_cycles_leave_nothing() {
     let mut host = Host::new();
