@@ -24,7 +24,8 @@
 //! A command that is not answered within [`Options::patience`] is aborted, and if that is of no avail the controller is reset and all
 //! that was in flight is sent again: reads, writes of the same data and flushes bear that. A command that was not answered twice ends
 //! with [`IoError::TimedOut`](crate::disk::IoError::TimedOut); one that met four resets of others' making, too. A controller that fails
-//! to come up three times in a row is given up: take the device's bus mastering away before its memory is used for something else.
+//! to come up five times in a row, with longer and longer rests between, is given up: take the device's bus mastering away before its
+//! memory is used for something else.
 
 pub mod command;
 pub mod identify;

@@ -18,8 +18,15 @@ use split_driver::time::Instant;
 
 /// How long the device may take to abort a command and to answer it.
 const ABORT_PATIENCE: Duration = Duration::from_secs(5);
-/// Starts in a row that may fail.
-const STARTS: u8 = 3;
+/// How long the controller rests before each of the starts in a row that may fail: whatever made it fail (firmware that begins anew, a
+/// link that is being retrained) may take its time.
+const RESTS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+];
 /// Points for a command that was not answered in time.
 const OWN_STRIKES: u8 = 2;
 
@@ -113,10 +120,10 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
     /// The controller is of no use as it is: resets it, unless that has failed too often.
     pub(super) fn recover(&mut self, reason: String) {
         log::warn!("nvme: {reason}");
+        let Some(rest) = RESTS.get(usize::from(self.failures)) else {
+            return self.give_up(format!("{reason}; {} resets did not help", RESTS.len()));
+        };
         self.failures += 1;
-        if self.failures > STARTS {
-            return self.give_up(format!("{reason}; {STARTS} resets did not help"));
-        }
         self.statistics.resets += 1;
         self.events.push_back(Event::Recovering(reason));
         let (now, patience) = (self.now, self.options.patience);
@@ -128,6 +135,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
             slot.progress = Progress::Held;
         }
         self.disable();
+        self.rest(*rest);
     }
 
     /// The controller works again, or for the first time: sends what is held.

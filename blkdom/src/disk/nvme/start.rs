@@ -97,6 +97,14 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         self.look_at = self.now + REGISTER_PAUSE;
     }
 
+    /// Leaves a controller that was disabled alone for some time.
+    pub(super) fn rest(&mut self, time: Duration) {
+        self.look_at = self.look_at + time;
+        if let Some(control) = &mut self.control {
+            control.deadline = control.deadline + time;
+        }
+    }
+
     /// Gives it empty admin queues and enables it (2.0: 3.5.1).
     fn enable(&mut self) {
         self.admin.reset();
