@@ -607,7 +607,7 @@ fn a_controller_that_does_not_come_up_is_given_up() {
     bench.run();
     let [.., Event::Failed(why)] = bench.events.as_slice() else { panic!("{:?}", bench.events) };
     assert_eq!(why, "it did not start in time; 5 resets did not help");
-    assert_eq!(bench.events.len(), 4);
+    assert_eq!(bench.events.len(), 6);
     assert_eq!(bench.disk.units(), []);
     bench.finish();
 
