@@ -101,9 +101,10 @@ fn writes(scene: &BlockScene<'_>) -> Result<String> {
 
 /// Makes each attack by each vbd: its ground, its `access=`, and how it connects.
 fn attacks(scene: &BlockScene<'_>, attacks: &[(&str, End)], vbds: &[(Ground, &str, &str)]) -> Result<String> {
-    // The largest rings first: tables and heap grow once.
-    one(scene, "blk-full-rings", Borne, &(striped(), "rw", "persistent queues=4 pages=16"))
-        .context("a proper frontend")?;
+    // Tables and heap grow once with the most that is ever under way: here the last vbd's.
+    if let (Some((names, end)), Some(largest)) = (attacks.first(), vbds.last()) {
+        one(scene, names, *end, largest).with_context(|| format!("attack {names} for the first time"))?;
+    }
     let before = scene.at_rest()?;
     let (mut closed, mut verified) = (0, 0);
     for vbd in vbds {
