@@ -20,7 +20,7 @@ pub enum Request {
 pub enum Kind {
     /// The request fails (`EIO`).
     Error,
-    /// The request is never answered.
+    /// The request is not answered until [`crate::Medium::fail_unanswered`].
     Silence,
 }
 

@@ -44,6 +44,8 @@ struct Shared {
     cache: Mutex<Cache>,
     faults: Mutex<Faults>,
     counters: Mutex<Counters>,
+    /// What [`Kind::Silence`] struck.
+    unanswered: Mutex<Vec<nbd::Unanswered>>,
     /// The power is off: nothing is answered any more.
     off: AtomicBool,
     connections: Mutex<Vec<UnixStream>>,
@@ -73,6 +75,7 @@ impl Medium {
             cache: Mutex::new(cache),
             faults: Mutex::default(),
             counters: Mutex::default(),
+            unanswered: Mutex::default(),
             off: AtomicBool::new(false),
             connections: Mutex::default(),
         });
@@ -101,9 +104,15 @@ impl Medium {
         lock(&self.shared.faults).add(fault);
     }
 
-    /// Takes all faults back. Requests that were not answered stay so.
+    /// Takes all faults back, and fails what was not answered.
     pub fn heal(&self) {
         lock(&self.shared.faults).clear();
+        self.fail_unanswered();
+    }
+
+    /// Fails what was not answered: QEMU does not reset its drive before.
+    pub fn fail_unanswered(&self) {
+        lock(&self.shared.unanswered).drain(..).for_each(|request| request.fail());
     }
 
     /// The power fails: no request is answered any more, and of what was not flushed a random part is lost, decided by `seed`.

@@ -5,6 +5,7 @@
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use crate::cache::SECTOR;
 use crate::faults::{Kind, Request};
@@ -79,11 +80,31 @@ fn bytes_from(from: &mut impl Read, length: u32, limit: u32) -> io::Result<Vec<u
 
 /// Serves one client until it goes.
 pub(crate) fn talk(connection: UnixStream, shared: &Shared) -> io::Result<()> {
-    let mut to = connection.try_clone()?;
+    let to = Arc::new(Mutex::new(connection.try_clone()?));
     let mut from = BufReader::new(connection);
-    negotiate(&mut from, &mut to, lock(&shared.cache).bytes())?;
-    while request(&mut from, &mut to, shared)? {}
+    negotiate(&mut from, &mut *lock(&to), lock(&shared.cache).bytes())?;
+    while request(&mut from, &to, shared)? {}
     Ok(())
+}
+
+/// A request that got no answer.
+pub(crate) struct Unanswered {
+    to: Arc<Mutex<UnixStream>>,
+    handle: u64,
+}
+
+impl Unanswered {
+    /// Answers it with an error after all. Nobody minds if the client has gone.
+    pub(crate) fn fail(&self) {
+        answer(&self.to, self.handle, EIO, &[]).ok();
+    }
+}
+
+fn answer(to: &Mutex<UnixStream>, handle: u64, error: u32, data: &[u8]) -> io::Result<()> {
+    let head = [&SIMPLE_REPLY_MAGIC.to_be_bytes()[..], &error.to_be_bytes(), &handle.to_be_bytes()].concat();
+    let mut to = lock(to);
+    to.write_all(&head)?;
+    to.write_all(data)
 }
 
 /// From the greeting to the transmission phase.
@@ -127,7 +148,7 @@ fn negotiate(from: &mut impl Read, to: &mut impl Write, bytes: u64) -> io::Resul
 }
 
 /// One request; false where the client says goodbye.
-fn request(from: &mut impl Read, to: &mut impl Write, shared: &Shared) -> io::Result<bool> {
+fn request(from: &mut impl Read, to: &Arc<Mutex<UnixStream>>, shared: &Shared) -> io::Result<bool> {
     if u32_from(from)? != REQUEST_MAGIC {
         return Err(bad("no request"));
     }
@@ -139,15 +160,14 @@ fn request(from: &mut impl Read, to: &mut impl Write, shared: &Shared) -> io::Re
         CMD_READ if length > MAX_REQUEST => return Err(bad("too long")),
         _ => Vec::new(),
     };
-    let Some((error, answer)) = obey(shared, flags, command, offset, length, &data) else {
+    let Some((error, data)) = obey(shared, flags, command, offset, length, &data) else {
+        lock(&shared.unanswered).push(Unanswered { to: Arc::clone(to), handle });
         return Ok(true);
     };
     if shared.off.load(Ordering::SeqCst) {
         return Ok(false);
     }
-    let head = [&SIMPLE_REPLY_MAGIC.to_be_bytes()[..], &error.to_be_bytes(), &handle.to_be_bytes()].concat();
-    to.write_all(&head)?;
-    to.write_all(&answer)?;
+    answer(to, handle, error, &data)?;
     Ok(true)
 }
 

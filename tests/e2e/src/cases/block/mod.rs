@@ -1,5 +1,6 @@
 //! The cases of blkdom: guests with disks on NVMe and AHCI, whose media are ours to damage. Host.
 
+mod faults;
 mod hostile;
 mod lifecycle;
 mod matrix;
@@ -16,7 +17,8 @@ use crate::media::Media;
 use crate::stage::{Images, Stage};
 use crate::traffic::Shell;
 
-const CASES: &[&[Case<Block>]] = &[matrix::CASES, names::CASES, lifecycle::CASES, hostile::CASES];
+const CASES: &[&[Case<Block>]] =
+    &[matrix::CASES, names::CASES, faults::CASES, lifecycle::CASES, hostile::CASES, faults::LAST];
 
 /// How long something may take on a slow machine that mostly takes a second.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -51,29 +53,32 @@ appear /dev/nvme0n1; appear /dev/nvme0n2; appear /dev/sda; appear /dev/sdb
 sfdisk -q /dev/nvme0n1 <<END
 label: gpt
 start=1MiB, size=16MiB, name=vm1-root
-start=17MiB, size=16MiB, name=vm2-root, uuid=0f0e0d0c-0b0a-4908-8706-050403020100
+start=17MiB, size=8MiB, name=vm2-root, uuid=0f0e0d0c-0b0a-4908-8706-050403020100
 start=33MiB, size=64MiB, name=pv1, type=E6D6D379-F507-44C2-A23C-238F2A3DF928
 start=97MiB, size=40MiB, name=pv2, type=E6D6D379-F507-44C2-A23C-238F2A3DF928
 END
 sfdisk -q /dev/sda <<END
 label: dos
-start=1MiB, size=16MiB, type=83
+start=1MiB, size=8MiB, type=83
 END
 appear /dev/nvme0n1p4; appear /dev/sda1
-pvcreate -q -q /dev/nvme0n1p3 /dev/nvme0n1p4
-vgcreate -q -q vg0 /dev/nvme0n1p3 /dev/nvme0n1p4
-lvcreate -q -q -y -Wn -n neighbour -L 16M vg0 /dev/nvme0n1p3
-lvcreate -q -q -y -Wn -n striped -i 2 -I 64k -L 16M vg0
-lvcreate -q -q -y -Wn -n filled -i 2 -I 64k -L 16M vg0
-lvcreate -q -q -y -Wn -n growing -L 8M vg0 /dev/nvme0n1p3
-fill() { dd if=/dev/urandom of=$1 bs=1M 2>/dev/null || true; sync; sha256sum $1; }
-fill /dev/vg0/filled
-fill /dev/nvme0n1p2
-fill /dev/sda1
-vgchange -q -q -an vg0
+lvm >/tmp/lvm.log 2>&1 <<END
+pvcreate /dev/nvme0n1p3 /dev/nvme0n1p4
+vgcreate vg0 /dev/nvme0n1p3 /dev/nvme0n1p4
+lvcreate -y -Wn -n neighbour -L 16M vg0 /dev/nvme0n1p3
+lvcreate -y -Wn -n striped -i 2 -I 64k -L 16M vg0
+lvcreate -y -Wn -n filled -i 2 -I 64k -L 8M vg0
+lvcreate -y -Wn -n growing -L 8M vg0 /dev/nvme0n1p3
+END
+test -b /dev/vg0/growing || cat /tmp/lvm.log
+fill() { dd if=/boot/vmlinux of=$1 bs=1M skip=$2 count=8 conv=fsync 2>/dev/null; sha256sum $1; }
+fill /dev/vg0/filled 0
+fill /dev/nvme0n1p2 8
+fill /dev/sda1 16
+vgchange -q -q -an vg0 >/dev/null
 keep() { for n in 3 4; do dd if=/dev/nvme0n1p$n of=/tmp/$1-$n bs=1M count=1 2>/dev/null; done; }
 keep small
-lvextend -q -q -L 16M vg0/growing
+lvextend -q -q -L 16M vg0/growing >/dev/null
 keep large
 for n in 3 4; do dd if=/tmp/small-$n of=/dev/nvme0n1p$n bs=1M conv=fsync 2>/dev/null; done
 sync"#;
