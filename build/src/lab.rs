@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::root::Extra;
-use lab::{GuestConfig, Lab, LabConfig, Network, Row, host};
+use lab::scratch::Scratch;
+use lab::{ControllerKind, Disk, DiskController, Equipment, GuestConfig, Lab, LabConfig, Network, Row, host};
 
 use crate::images;
 
@@ -42,9 +43,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     host::provide(&if arguments.no_images { host::BOOT.to_vec() } else { [host::IMAGES, host::BOOT].concat() })?;
     let mut config = LabConfig::new(arguments.row);
     config.shell = arguments.script.is_none();
+    let scratch = Scratch::new()?;
     if !arguments.no_images {
         images::build()?;
         put_samples(&mut config)?;
+        add_drive(&mut config, &scratch.path().join("drive"))?;
     }
     for pair in &arguments.files {
         let (file, path) = pair.split_once('=').with_context(|| format!("--put {pair}: write FILE=PATH"))?;
@@ -63,18 +66,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-/// The images where an administrator has them, a config for each, and two Linux guests' configs.
+/// The images where an administrator has them, a config for each, and configs of Linux guests: two on the network, one with a disk.
 fn put_samples(config: &mut LabConfig) -> Result<()> {
     config.put("usr/lib/oxidom/netdom", 0o755, &images::path("netdom"))?;
     config.put("etc/xen/netdom.cfg", 0o644, &images::path("netdom.cfg"))?;
-    for (name, number) in [("a", 1), ("b", 2)] {
-        let mut guest = GuestConfig::new(name).vif(&format!("backend=netdom,mac=00:16:3e:00:00:0{number}"));
+    config.put("usr/lib/oxidom/blkdom", 0o755, &images::path("blkdom"))?;
+    config.put("etc/xen/blkdom.cfg", 0o644, &images::path("blkdom.cfg"))?;
+    let network = |name, number| GuestConfig::new(name).vif(&format!("backend=netdom,mac=00:16:3e:00:00:0{number}"));
+    let disk = "format=raw,vdev=xvda,access=rw,backend=blkdom,backendtype=phy,target=nvme0n1";
+    for mut guest in [network("a", 1), network("b", 2), GuestConfig::new("c").disk(disk)] {
+        // The root for disks is larger.
+        guest.memory = 160;
         guest.arguments = "lab.shell=1".to_owned();
-        let path = format!("etc/xen/{name}.cfg");
+        let path = format!("etc/xen/{}.cfg", guest.name);
         config.files.push(Extra { path, mode: 0o644, content: guest.to_string().into_bytes() });
     }
     let motd = include_str!("../lab.motd");
     config.files.push(Extra { path: "etc/motd".to_owned(), mode: 0o644, content: motd.into() });
+    Ok(())
+}
+
+/// An NVMe controller at `00:04.0`, which is the sample config's, with a drive that is empty in each lab.
+fn add_drive(config: &mut LabConfig, image: &Path) -> Result<()> {
+    const BYTES: u64 = 1 << 30;
+    fs::File::create(image)?.set_len(BYTES)?;
+    config.equipment = Equipment::Disks;
+    config.controllers = vec![DiskController { kind: ControllerKind::Nvme, slot: 4, disks: vec![Disk::image(image)] }];
     Ok(())
 }
 
