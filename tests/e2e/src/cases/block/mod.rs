@@ -50,6 +50,10 @@ const PREPARATION: &str = r#"set -e
 modprobe nvme; modprobe ahci; modprobe sd_mod; modprobe dm-mod
 appear() { for i in $(seq 1000); do test -b $1 && return; usleep 10000; done; echo no $1; return 1; }
 appear /dev/nvme0n1; appear /dev/nvme0n2; appear /dev/sda; appear /dev/sdb
+# Newer kernels name namespaces in the order that they are found in.
+until test "$(cat /sys/block/nvme0n1/nsid)" = 1; do
+    rmmod nvme; modprobe nvme; appear /dev/nvme0n1; appear /dev/nvme0n2
+done
 sfdisk -q /dev/nvme0n1 <<END
 label: gpt
 start=1MiB, size=16MiB, name=vm1-root
