@@ -96,9 +96,10 @@ impl<'lab> DriverDomain<'lab> {
              while ! xenstore-exists $ready; do timeout 1 xenstore-watch -n 2 $ready >/dev/null; done; \
              echo $id $(xenstore-read $ready)"
         );
-        let said = lab.run_for(&script, PATIENCE)?.success().with_context(|| {
+        let said = lab.run_for(&script, PATIENCE).and_then(lab::Output::success).with_context(|| {
             let console = lab.console(&name).unwrap_or_default();
-            format!("{name} did not become ready; its console:\n{console}")
+            let domains = lab.run("xl list; ps").map(|list| list.stdout).unwrap_or_default();
+            format!("{name} did not become ready; its console:\n{console}\ndomains and processes:\n{domains}")
         })?;
         let created = started.elapsed();
         // The shell may have had a word of its own before, on a watch that took too long.

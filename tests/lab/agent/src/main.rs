@@ -24,7 +24,8 @@ use nix::sys::signal::{SigSet, Signal};
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let result = match arguments.next().as_deref() {
-        Some("serve") => serve(&arguments.next().unwrap_or_default()),
+        Some("serve") => take_signals().and_then(|()| serve(&arguments.next().unwrap_or_default())),
+        Some(SHELL) => take_signals().and_then(|()| Err(shell().exec())),
         Some(ON_DISK) if std::process::id() == 1 => run(),
         _ if std::process::id() == 1 => boot(),
         _ => Err(io::Error::other("this program is the init of a lab domain; start it as process 1")),
@@ -116,12 +117,17 @@ fn run() -> io::Result<()> {
     }
 }
 
+/// Lets signals through again that process 1 has blocked for itself: programs inherit that, and `timeout` would be in vain.
+fn take_signals() -> io::Result<()> {
+    SigSet::empty().thread_set_mask().map_err(Into::into)
+}
+
 /// Ends the domain where busybox' `reboot` or `poweroff` says so, by these signals. The kernel starts them where the toolstack asks.
 fn obey_signals() {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGUSR2);
-    // Blocked before any other thread is there, they wait for this one; programs begin with none blocked.
+    // Blocked before any other thread is there, they wait for this one.
     if signals.thread_block().is_ok() {
         std::thread::spawn(move || {
             while let Ok(signal) = signals.wait() {
@@ -202,15 +208,20 @@ fn module_parameters(path: &str, cmdline: &str) -> CString {
     CString::new(words.join(" ")).unwrap_or_default()
 }
 
+/// Tells this program to become a shell on the console.
+const SHELL: &str = "shell";
+
+fn shell() -> Command {
+    let mut command = Command::new("/bin/busybox");
+    command.args(["setsid", "cttyhack", "sh", "-l"]).current_dir("/root").env("PATH", path());
+    command
+}
+
 /// A shell on the console that comes back when it is left.
 fn start_shell() {
     std::thread::spawn(|| {
         loop {
-            let shell = Command::new("/bin/busybox")
-                .args(["setsid", "cttyhack", "sh", "-l"])
-                .current_dir("/root")
-                .env("PATH", path())
-                .spawn();
+            let shell = Command::new("/proc/self/exe").arg(SHELL).spawn();
             // Process 1 reaps; a shell that is gone has no /proc entry.
             let Ok(shell) = shell else { return };
             let path = format!("/proc/{}", shell.id());
