@@ -20,20 +20,6 @@ use crate::torture::seed_by_the_clock;
 /// Power cuts on each row.
 const KILLS: u64 = 3;
 
-/// Cases that run only where `--only` names them, by a part of their name: they have not been seen to pass on both rows yet.
-const ON_REQUEST: &[&str] = &[
-    "debian13 torture",
-    "the same through every combination of blkfront's features",
-    "a controller that fails is reset, and no request is lost",
-    "a controller is taken away and given back",
-    "50 cycles of block-detach and block-attach, nothing left behind",
-    "20 times xl destroy of a guest under full load, nothing left behind",
-    "a hostile block frontend: requests that cannot be done, pages that are none",
-    "a hostile block frontend: floods, full rings, indices that lie",
-    "a hostile block frontend: nodes that make no sense",
-    "a hostile block frontend: writes of what is only read",
-];
-
 /// Runs them on the rows, or those whose name contains `only`. The rows run side by side: QEMU's emulation takes one core.
 pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
     let start = Instant::now();
@@ -41,10 +27,7 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
         Ok(built) => built,
         Err(error) => return tally.record("the images build", start, Err(error)),
     };
-    let wanted = |name: &str| match only {
-        Some(part) => name.contains(part),
-        None => !ON_REQUEST.iter().any(|case| name.contains(case)),
-    };
+    let wanted = |name: &str| only.is_none_or(|part| name.contains(part));
     let shared = Mutex::new(tally);
     thread::scope(|scope| {
         for row in rows {

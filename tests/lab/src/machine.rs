@@ -155,6 +155,8 @@ struct Text {
 
 /// QEMU's monitor, a socket in the machine's directory.
 const MONITOR: &str = "monitor";
+/// How long QEMU may take for what it is asked there: it has one core among many.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -206,7 +208,12 @@ impl Machine {
     /// # Errors
     /// What QEMU says.
     pub fn set_link(&self, index: usize, up: bool) -> Result<()> {
-        Monitor::connect(&self.directory().join(MONITOR))?.set_link(&format!("n{index}"), up)
+        Monitor::connect(&self.directory().join(MONITOR), PATIENCE)?.set_link(&format!("n{index}"), up)
+    }
+
+    /// Whether QEMU itself answers within some time. It does not while a device that it emulates waits for its medium.
+    pub fn answers(&self, patience: Duration) -> bool {
+        Monitor::connect(&self.directory().join(MONITOR), patience).is_ok()
     }
 
     /// All that the serial console said: Xen's lines and dom0's.

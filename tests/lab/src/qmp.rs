@@ -9,9 +9,6 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-/// How long QEMU may take for an answer: it has one core among many.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// A connection to QEMU. QEMU has one at a time.
 pub struct Monitor<S> {
     input: BufReader<S>,
@@ -47,13 +44,13 @@ struct Failure {
 }
 
 impl Monitor<UnixStream> {
-    /// Connects to QEMU's socket.
+    /// Connects to QEMU's socket; QEMU may take so long for each answer.
     ///
     /// # Errors
     /// Where QEMU does not answer there.
-    pub fn connect(path: &Path) -> Result<Self> {
+    pub fn connect(path: &Path, patience: Duration) -> Result<Self> {
         let output = UnixStream::connect(path).context("QEMU's monitor")?;
-        output.set_read_timeout(Some(PATIENCE))?;
+        output.set_read_timeout(Some(patience))?;
         Self::new(output.try_clone()?, output)
     }
 }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use lab::machine::Machine;
 use medium::{Fault, Kind, Medium, Request};
 
 use super::{Block, BlockScene, MEBIBYTE, PATIENCE, PLAIN, Place, SATA};
@@ -144,8 +145,9 @@ fn silence(scene: &BlockScene<'_>) -> Result<String> {
             let read = format!("dd if=/dev/xvdb of=/dev/null bs=4096 skip={BAD} count=1 iflag=direct");
             scene.a.start("silent", &read)?;
             let over = AtomicBool::new(false);
+            let machine = scene.lab.machine();
             thread::scope(|scope| {
-                scope.spawn(|| answer_when_still(medium, &over));
+                scope.spawn(|| answer_when_still(machine, medium, &over));
                 let said = scene.a.finish("silent");
                 over.store(true, Ordering::Relaxed);
                 said
@@ -161,16 +163,16 @@ fn silence(scene: &BlockScene<'_>) -> Result<String> {
     Ok("one I/O error".to_owned())
 }
 
-/// QEMU's drive, and the machine with it, does not get through a reset before its medium has answered all. So the medium answers when
-/// the machine has asked nothing of it for some time, although a neighbour keeps it busy.
-fn answer_when_still(medium: &Medium, over: &AtomicBool) {
+/// QEMU's drive, and QEMU with it, does not get through a reset before its medium has answered all. So the medium answers when QEMU
+/// has asked nothing of it for some time, although a neighbour keeps it busy, and does not answer itself.
+fn answer_when_still(machine: &Machine, medium: &Medium, over: &AtomicBool) {
     const STILL: Duration = Duration::from_secs(4);
     let (mut counters, mut since) = (medium.counters(), Instant::now());
     while !over.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(100));
         if medium.counters() != counters {
             (counters, since) = (medium.counters(), Instant::now());
-        } else if since.elapsed() >= STILL {
+        } else if since.elapsed() >= STILL && !machine.answers(STILL) {
             medium.fail_unanswered();
         }
     }
