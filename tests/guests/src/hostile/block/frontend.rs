@@ -31,6 +31,8 @@ pub(crate) struct Manners {
     pub(crate) queues: u32,
     /// Pages of a ring: a power of two.
     pub(crate) pages: u32,
+    /// It lays its rings out as a 32-bit guest does.
+    pub(crate) narrow: bool,
     /// It uses its grants again.
     pub(crate) persistent: bool,
     /// The backend may not write the rings.
@@ -84,7 +86,7 @@ impl Frontend {
         let mut frontend =
             Self { device, manners, sectors: 0, block: 1, writable: false, queues: Vec::new(), grants: Vec::new() };
         let mut nodes = frontend.make_queues()?;
-        nodes.push(("protocol".into(), "x86_64-abi".into()));
+        nodes.push(("protocol".into(), if manners.narrow { "x86_32-abi" } else { "x86_64-abi" }.into()));
         nodes.push(("feature-persistent".into(), u32::from(manners.persistent).to_string()));
         for (name, value) in manners.lies {
             nodes.retain(|(node, _)| node != name);
@@ -96,7 +98,7 @@ impl Frontend {
 
     /// The rings, granted, and the nodes that name them.
     fn make_queues(&mut self) -> Result<Vec<(String, String)>> {
-        let Manners { queues, pages, read_only, .. } = self.manners;
+        let Manners { queues, pages, narrow, read_only, .. } = self.manners;
         let mut nodes = Vec::new();
         let mut node = |name: String, value: u32| nodes.push((name, value.to_string()));
         // Also where Linux says nothing: something else may be there from an attack.
@@ -104,7 +106,7 @@ impl Frontend {
         node("ring-page-order".into(), pages.ilog2());
         for index in 0..queues {
             let directory = if queues > 1 { format!("queue-{index}/") } else { String::new() };
-            let (ring, channel) = (Ring::new(pages as usize)?, events::alloc_unbound(self.device.domain)?);
+            let (ring, channel) = (Ring::new(pages as usize, narrow)?, events::alloc_unbound(self.device.domain)?);
             for (index, page) in ring.pages.iter().enumerate() {
                 let number = if pages > 1 { index.to_string() } else { String::new() };
                 node(format!("{directory}ring-ref{number}"), self.lend(Rc::clone(page), read_only)?.0);

@@ -1,6 +1,7 @@
 //! Attacks on a block backend, `attack=blk-NAME`: the vbd must be closed for it, or a request refused and the next one served.
 //!
-//! Several names, with commas between them, are made one after the other. The words `persistent`, `queues=N` and `pages=N` of the command line say how the frontend connects first.
+//! Several names, with commas between them, are made one after the other. The words
+//! `narrow` (a 32-bit guest's layout), `persistent`, `queues=N` and `pages=N` of the command line say how the frontend connects first.
 
 mod bounds;
 mod frontend;
@@ -53,11 +54,12 @@ async fn attack(frontend: &mut Frontend, name: &str) -> Result<()> {
 
 fn manners(words: &str) -> Manners {
     let number = |name: &str| words.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.parse().ok());
-    let persistent = words.split_ascii_whitespace().any(|word| word == "persistent");
+    let said = |name: &str| words.split_ascii_whitespace().any(|word| word == name);
     Manners {
         queues: number("queues=").unwrap_or(1),
         pages: number("pages=").unwrap_or(1),
-        persistent,
+        narrow: said("narrow"),
+        persistent: said("persistent"),
         read_only: false,
         lies: &[],
     }
