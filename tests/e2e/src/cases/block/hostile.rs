@@ -8,7 +8,7 @@ use std::ops::Range;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Block, BlockScene, MEBIBYTE, MEDIA, PLAIN, disk, handle};
+use super::{Block, BlockScene, MEBIBYTE, MEDIA, PLAIN, SMALL, disk, handle};
 use crate::cases::Case;
 use crate::cases::hostile::{End, judge, let_go, with_attacker};
 use crate::traffic::Shell;
@@ -79,7 +79,7 @@ fn requests(scene: &BlockScene<'_>) -> Result<String> {
     attacks(
         scene,
         &[(REQUESTS, Borne)],
-        &[(part(), "rw", ""), (striped(), "rw", "persistent"), (part(), "rw", largest)],
+        &[(part(), "rw", ""), (striped(), "rw", "persistent"), (part(), "rw", "narrow"), (part(), "rw", largest)],
     )
 }
 
@@ -95,7 +95,7 @@ fn nodes(scene: &BlockScene<'_>) -> Result<String> {
 }
 
 fn writes(scene: &BlockScene<'_>) -> Result<String> {
-    let nobodys = Ground { target: "PARTUUID=0f0e0d0c-0b0a-4908-8706-050403020100", own: [0..0, 0..0] };
+    let nobodys = Ground { target: SMALL.target, own: [0..0, 0..0] };
     attacks(scene, &[("blk-writes,sectors,borders", Borne)], &[(nobodys, "ro", "")])
 }
 

@@ -18,14 +18,14 @@ use crate::stage::{Images, Stage};
 use crate::traffic::Shell;
 
 const CASES: &[&[Case<Block>]] =
-    &[matrix::CASES, names::CASES, faults::CASES, lifecycle::CASES, hostile::CASES, faults::LAST];
+    &[matrix::CASES, names::CASES, matrix::COMBINATIONS, faults::CASES, lifecycle::CASES, hostile::CASES, faults::LAST];
 
 /// How long something may take on a slow machine that mostly takes a second.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 const MEBIBYTE: u64 = 1 << 20;
 /// Bytes of the media: the NVMe controller's two namespaces, the AHCI controller's two drives.
-const MEDIA: [u64; 4] = [144 * MEBIBYTE, 16 * MEBIBYTE, 48 * MEBIBYTE, 16 * MEBIBYTE];
+const MEDIA: [u64; 4] = [144 * MEBIBYTE, 8 * MEBIBYTE, 48 * MEBIBYTE, 16 * MEBIBYTE];
 /// The controllers' slots.
 const SLOTS: [u8; 2] = [4, 5];
 
@@ -40,8 +40,15 @@ struct Place {
 
 /// A partition of the drive with blocks of 512 bytes, by its label.
 const PLAIN: Place = Place { target: "PARTLABEL=vm1-root", medium: 0, start: MEBIBYTE, length: 16 * MEBIBYTE };
+/// Another, half as large; dom0 has filled it.
+const SMALL: Place = Place {
+    target: "PARTUUID=0f0e0d0c-0b0a-4908-8706-050403020100",
+    medium: 0,
+    start: 17 * MEBIBYTE,
+    length: 8 * MEBIBYTE,
+};
 /// The whole drive with blocks of 4096 bytes.
-const LARGE_BLOCKS: Place = Place { target: "nvme0n2", medium: 1, start: 0, length: 16 * MEBIBYTE };
+const LARGE_BLOCKS: Place = Place { target: "nvme0n2", medium: 1, start: 0, length: 8 * MEBIBYTE };
 /// A whole SATA drive.
 const SATA: Place = Place { target: "sdb", medium: 3, start: 0, length: 16 * MEBIBYTE };
 
@@ -133,7 +140,7 @@ impl Play for Block {
             ];
         })?;
         let said = stage.lab.sh(PREPARATION)?;
-        let filled = ["vg0/filled", "PARTUUID=0f0e0d0c-0b0a-4908-8706-050403020100", "sda1"];
+        let filled = ["vg0/filled", SMALL.target, "sda1"];
         let digests = said.lines().filter_map(|line| Some(line.split_once("  /dev/")?.0.to_owned()));
         let filled: Vec<_> = filled.into_iter().zip(digests).collect();
         ensure!(filled.len() == 3, "dom0 said of its preparation: {said}");
