@@ -81,6 +81,10 @@ bitflags! {
         const RECONNECTION = 1;
         /// Writes [`DomainInterface::error`] (`XENSTORE_SERVER_FEATURE_ERROR`).
         const ERROR = 2;
+        /// Watches may be limited in depth (`XENSTORE_SERVER_FEATURE_WATCHDEPTH`).
+        const WATCHDEPTH = 4;
+        /// Permissions may name every domain at once (`XENSTORE_SERVER_FEATURE_DOMID_ANY`).
+        const DOMID_ANY = 8;
     }
 }
 
@@ -122,6 +126,8 @@ pub struct DomainInterface {
     pub connection: u32,
     /// `XENSTORE_ERROR_*`.
     pub error: u32,
+    /// The guest's end of the event channel where Xen made it, or 0: then `XS_INTRODUCE` names it.
+    pub evtchn_port: u32,
 }
 
-const _: () = assert!(size_of::<DomainInterface>() == 2076);
+const _: () = assert!(size_of::<DomainInterface>() == 2080);
