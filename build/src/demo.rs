@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("Building the image and the guests' tools, which takes minutes the first time");
     let images = images::for_demo()?;
     root::build_tools()?;
-    Tree::prepare(arguments.row)?;
+    Tree::prepare(arguments.row.release)?;
     let start = Instant::now();
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")?;
     let bar = ProgressBar::new_spinner().with_style(style);

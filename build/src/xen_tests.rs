@@ -11,7 +11,7 @@ use e2e::cases::block::Block;
 use e2e::cases::{self, Case, Network, Play};
 use e2e::torture::{self, Setting, Victim};
 use e2e::{Images, symbolize};
-use lab::{Row, direct};
+use lab::{Row, StorePlace, direct};
 
 use crate::images;
 use crate::test::Tally;
@@ -49,7 +49,8 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
     thread::scope(|scope| {
         for row in rows {
             scope.spawn(|| {
-                if let Some(guest) = &images.guest {
+                // The guests boot without a toolstack, and so without a store.
+                if let Some(guest) = images.guest.as_ref().filter(|_| row.store == StorePlace::Daemon) {
                     run_guests(&shared, *row, guest, &wanted);
                 }
                 run_cases::<Network>(&shared, *row, &images, &wanted);
@@ -121,7 +122,7 @@ fn run_guests(tally: &Mutex<&mut Tally>, row: Row, image: &Path, wanted: &impl F
 
 fn run_guest(row: Row, image: &Path, test: &guests::Test) -> Result<()> {
     let arguments = format!("test={}", test.name);
-    let report = direct::run(row, image, &arguments, test.memory, Duration::from_secs(60))?;
+    let report = direct::run(row.release, image, &arguments, test.memory, Duration::from_secs(60))?;
     let expected = test.expected.name();
     let end = || symbolize::symbolize(image, &report.tail(30)).unwrap_or_else(|_| report.tail(30));
     if report.verdict.to_string() != expected {
