@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use e2e::cases::block::Block;
+use e2e::cases::store::Store;
 use e2e::cases::{self, Case, Network, Play};
 use e2e::torture::{self, Setting, Victim};
 use e2e::{Images, symbolize};
@@ -53,6 +54,9 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
                 if let Some(guest) = images.guest.as_ref().filter(|_| row.store == StorePlace::Daemon) {
                     run_guests(&shared, *row, guest, &wanted);
                 }
+                if row.store == StorePlace::Domain {
+                    run_cases::<Store>(&shared, *row, &images, &wanted);
+                }
                 run_cases::<Network>(&shared, *row, &images, &wanted);
                 run_cases::<Block>(&shared, *row, &images, &wanted);
                 run_torture(&shared, *row, &images, &wanted);
@@ -84,7 +88,7 @@ fn run_cases<P: Play>(tally: &Mutex<&mut Tally>, row: Row, images: &Images, want
         record(tally, format!("{row} {}", P::UP), start, Ok(()));
         for case in cases.by_ref() {
             let start = Instant::now();
-            let result = cases::explain(P::driver_domain(&scene), (case.run)(&scene));
+            let result = cases::explain(P::witness(&scene), (case.run)(&scene));
             let failed = result.is_err();
             let measured = result.as_ref().map_or("", String::as_str).to_owned();
             record(tally, format!("{} {measured}", name(case)), start, result.map(drop));
