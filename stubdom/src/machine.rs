@@ -3,23 +3,27 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use split_driver::domains::{DomainState, Domains};
+use split_driver::domains::Domains;
 use split_driver::hypervisor::{EventChannel, Hypervisor, XenError};
 use xen_pv_sys::grant_table::GNTTAB_RESERVED_XENSTORE;
 use xen_pv_sys::{DomainId, Port};
-use xenstore_lite::{Error, Host};
+use xenstore_lite::{ConnectionId, Error, Host};
 
 use crate::page::{Fault, Page};
 
 /// A domain's ring.
 pub(crate) struct Link<H: Hypervisor> {
     pub(crate) page: Page<H::Ring>,
+    /// The store's name of it; `None` until the store has one.
+    pub(crate) id: Option<ConnectionId>,
     /// `None` where it could not be bound again.
     pub(crate) channel: Option<H::Channel>,
     /// It broke the ring: it is not looked at until it begins anew.
     pub(crate) cut_off: bool,
     /// It waits for its turn.
     pub(crate) queued: bool,
+    /// It waits for the store to go on with it.
+    pub(crate) held: bool,
 }
 
 impl<H: Hypervisor> Link<H> {
@@ -42,11 +46,11 @@ pub(crate) struct Machine<H: Hypervisor, D> {
     pub(crate) domains: D,
     /// The domain that this is: it has no ring.
     own: DomainId,
-    /// What every ring offers.
-    features: u32,
     pub(crate) links: BTreeMap<DomainId, Link<H>>,
     /// Whose ring a local port is.
     pub(crate) ports: BTreeMap<Port, DomainId>,
+    /// Whose ring a connection of the store's is.
+    pub(crate) connections: BTreeMap<ConnectionId, DomainId>,
     /// Domains that the store may hold something of, by what tells them from others of the same number.
     pub(crate) known: BTreeMap<DomainId, u64>,
     /// Rings that were made, or made anew, since the server last looked.
@@ -54,14 +58,14 @@ pub(crate) struct Machine<H: Hypervisor, D> {
 }
 
 impl<H: Hypervisor, D: Domains> Machine<H, D> {
-    pub(crate) fn new(hypervisor: H, domains: D, own: DomainId, features: u32) -> Self {
+    pub(crate) fn new(hypervisor: H, domains: D, own: DomainId) -> Self {
         Self {
             hypervisor,
             domains,
             own,
-            features,
             links: BTreeMap::new(),
             ports: BTreeMap::new(),
+            connections: BTreeMap::new(),
             known: BTreeMap::new(),
             introduced: Vec::new(),
         }
@@ -72,9 +76,11 @@ impl<H: Hypervisor, D: Domains> Machine<H, D> {
         let page = Page::attach(self.hypervisor.map_ring(domain, &[GNTTAB_RESERVED_XENSTORE])?);
         let port = page.named_port().or(port).ok_or(XenError::Exhausted)?;
         let channel = self.hypervisor.bind_interdomain(domain, port)?;
-        page.offer(self.features);
         self.ports.insert(channel.port(), domain);
-        self.links.insert(domain, Link { page, channel: Some(channel), cut_off: false, queued: false });
+        self.links.insert(
+            domain,
+            Link { page, id: None, channel: Some(channel), cut_off: false, queued: false, held: false },
+        );
         Ok(())
     }
 
@@ -110,15 +116,6 @@ impl<H: Hypervisor, D: Domains> Machine<H, D> {
             }
         }
     }
-
-    /// How a domain is. Where Xen does not say, the domain counts as there: nothing is thrown away for a doubt.
-    pub(crate) fn state(&self, domain: DomainId) -> Option<DomainState> {
-        self.domains.state(domain).unwrap_or_else(|error| {
-            log::error!("Xen does not say how domain {} is: {error:?}", domain.0);
-            let unique = self.known.get(&domain).copied().unwrap_or(0);
-            Some(DomainState { shut_down: false, gone: false, unique })
-        })
-    }
 }
 
 impl<H: Hypervisor, D: Domains> Host for Machine<H, D> {
@@ -140,9 +137,9 @@ impl<H: Hypervisor, D: Domains> Host for Machine<H, D> {
     }
 
     fn release(&mut self, domain: DomainId) {
-        let port = self.links.remove(&domain).and_then(|link| link.port());
-        if let Some(port) = port {
-            self.ports.remove(&port);
+        if let Some(link) = self.links.remove(&domain) {
+            link.port().map(|port| self.ports.remove(&port));
+            link.id.map(|id| self.connections.remove(&id));
         }
     }
 
@@ -150,7 +147,7 @@ impl<H: Hypervisor, D: Domains> Host for Machine<H, D> {
         if let Some(unique) = self.known.get(&domain) {
             return Some(*unique);
         }
-        let state = self.state(domain).filter(|state| !state.gone)?;
+        let state = self.domains.state(domain).ok().flatten().filter(|state| !state.gone)?;
         self.known.insert(domain, state.unique);
         Some(state.unique)
     }

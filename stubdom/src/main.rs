@@ -15,8 +15,8 @@ use runtime::select::select;
 use runtime::{Environment, Exit, time};
 use split_driver::hypervisor::XenError;
 use stubdom::{Server, Wait, command_line};
+use xen_pv_sys::Port;
 use xen_pv_sys::xen::VIRQ_DOM_EXC;
-use xen_pv_sys::{DomainId, Port};
 use xenstore_lite::Config;
 
 /// Turns without a look at the console.
@@ -67,10 +67,8 @@ fn start(port: Port) -> Result<Parts, XenError> {
     xen.events().add(&changes);
     let domains = Domains::new()?;
     log::info!("this is domain {}; Xen tells of domains by {:?}", own.0, domains.interface());
-    let config = Config::default();
-    let privileged: DomainId = config.privileged;
-    let mut server = Server::new(xen.clone(), domains, own, config);
-    server.start(privileged, port)?;
+    let mut server = Server::new(xen.clone(), domains, Config { own, ..Config::default() });
+    server.start(port)?;
     log::info!("ready in {} ms", time::now().0 / 1_000_000);
     Ok(Parts { xen, changes, server })
 }

@@ -4,7 +4,7 @@
 //! answers back. Whoever has more to do goes to the end of the queue. So the longest wait is one request of each other domain,
 //! whatever any of them does.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use split_driver::domains::{Change, Domains};
@@ -32,24 +32,24 @@ pub struct Server<H: Hypervisor, D> {
     store: Store,
     machine: Machine<H, D>,
     own: DomainId,
+    privileged: DomainId,
     /// Whose turn comes next.
     queue: VecDeque<DomainId>,
     /// Whose request the store would not take.
     held: Vec<DomainId>,
-    connections: BTreeMap<ConnectionId, DomainId>,
 }
 
 impl<H: Hypervisor, D: Domains> Server<H, D> {
-    /// A fresh store, which serves nobody yet. `own` is the domain that this is.
-    pub fn new(hypervisor: H, domains: D, own: DomainId, config: Config) -> Self {
-        let features = config.features;
+    /// A fresh store, which serves nobody yet.
+    pub fn new(hypervisor: H, domains: D, config: Config) -> Self {
+        let (own, privileged) = (config.own, config.privileged);
         Self {
             store: Store::new(config),
-            machine: Machine::new(hypervisor, domains, own, features),
+            machine: Machine::new(hypervisor, domains, own),
             own,
+            privileged,
             queue: VecDeque::new(),
             held: Vec::new(),
-            connections: BTreeMap::new(),
         }
     }
 
@@ -58,7 +58,8 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
     ///
     /// # Errors
     /// Why the privileged domain's ring cannot be had: then nothing can be served.
-    pub fn start(&mut self, privileged: DomainId, port: Port) -> Result<(), XenError> {
+    pub fn start(&mut self, port: Port) -> Result<(), XenError> {
+        let privileged = self.privileged;
         self.machine.open(privileged, Some(port))?;
         self.machine.introduced.push(privileged);
         self.connect_introduced();
@@ -110,18 +111,19 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
         let Some(unique) = self.machine.known.get(&domain).copied() else {
             return;
         };
-        match self.machine.state(domain) {
-            Some(state) if !state.gone && state.unique == unique => {
+        match self.machine.domains.state(domain) {
+            Ok(Some(state)) if !state.gone && state.unique == unique => {
                 if state.shut_down {
                     self.store.handle_domain_shutdown(domain);
                 }
             }
-            _ => {
+            Ok(_) => {
                 log::info!("domain {} is gone", domain.0);
                 self.machine.known.remove(&domain);
                 self.store.handle_domain_gone(domain, &mut self.machine);
-                self.connections.retain(|_, other| *other != domain);
             }
+            // Nothing is thrown away for a doubt.
+            Err(error) => log::error!("Xen does not say how domain {} is: {error:?}", domain.0),
         }
     }
 
@@ -149,6 +151,9 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
     /// Has those go on whose requests the store held back.
     pub fn retry_held(&mut self) {
         for domain in core::mem::take(&mut self.held) {
+            if let Some(link) = self.machine.links.get_mut(&domain) {
+                link.held = false;
+            }
             self.enqueue(domain);
         }
     }
@@ -163,7 +168,7 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
     /// Whoever has got something to be told gets a turn.
     fn enqueue_ready(&mut self) {
         while let Some(id) = self.store.poll_ready() {
-            match self.connections.get(&id).copied() {
+            match self.machine.connections.get(&id).copied() {
                 Some(domain) => self.enqueue(domain),
                 // Our own: nobody reads.
                 None => {
@@ -178,10 +183,15 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
     fn connect_introduced(&mut self) {
         for domain in core::mem::take(&mut self.machine.introduced) {
             let id = self.store.connection(domain).or_else(|| self.store.connect(domain));
-            let link = self.machine.links.get(&domain);
-            if let (Some(id), Some(port)) = (id, link.and_then(|link| link.port())) {
-                self.store.set_port(id, port);
-                self.connections.insert(id, domain);
+            if let (Some(id), Some(link)) = (id, self.machine.links.get_mut(&domain)) {
+                if let Some(port) = link.port() {
+                    self.store.set_port(id, port);
+                }
+                // `SET_FEATURE` may have said which, before the domain was there to see them.
+                let info = self.store.connections().find(|info| info.id == id);
+                link.page.offer(info.map_or(0, |info| info.features));
+                link.id = Some(id);
+                self.machine.connections.insert(id, domain);
                 log::info!("domain {} is connected", domain.0);
             }
             // It may have written before it could tell us.
@@ -191,7 +201,10 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
 
     /// One turn of a domain.
     fn turn(&mut self, domain: DomainId) -> Result<(), Fault> {
-        let (Some(link), Some(id)) = (self.machine.links.get_mut(&domain), self.store.connection(domain)) else {
+        let Some(link) = self.machine.links.get_mut(&domain) else {
+            return Ok(());
+        };
+        let Some(id) = link.id else {
             return Ok(());
         };
         link.queued = false;
@@ -224,18 +237,21 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
             return Ok(false);
         };
         let count = link.page.peek(&mut buffer)?;
-        let Some(input) = buffer.get(..count).filter(|input| !input.is_empty()) else {
+        let input = buffer.get(..count).unwrap_or_default();
+        // A request that is held back may have been taken whole: then it wants no more bytes to go on.
+        if input.is_empty() && !self.store.poll_held() {
             return Ok(false);
-        };
+        }
         let taken = self.store.handle_bytes(id, input, &mut self.machine).map_err(|_| Fault::Message)?;
         let Some(link) = self.machine.links.get_mut(&domain) else {
             return Ok(false);
         };
         link.page.take(taken);
         let more = link.page.has_requests()?;
-        if taken > 0 && more {
+        if more && taken > 0 {
             self.enqueue(domain);
-        } else if more && self.store.poll_transmit(id).is_empty() {
+        } else if (more || self.store.poll_held()) && self.store.poll_transmit(id).is_empty() && !link.held {
+            link.held = true;
             self.held.push(domain);
         }
         Ok(taken > 0)
@@ -260,13 +276,13 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
     /// Leaves a domain alone that broke its ring, and tells it why. What it watched and had begun ends here.
     fn cut_off(&mut self, domain: DomainId, fault: Fault) {
         log::warn!("domain {} is cut off: {fault:?}", domain.0);
-        if let Some(id) = self.store.connection(domain) {
-            self.store.reset(id);
-        }
         if let Some(link) = self.machine.links.get_mut(&domain) {
             link.cut_off = true;
             link.page.set_fault(fault);
             link.notify();
+            if let Some(id) = link.id {
+                self.store.reset(id);
+            }
         }
     }
 }

@@ -22,7 +22,11 @@ pub trait Host {
     /// share.
     fn domain(&mut self, domain: DomainId) -> Option<u64>;
 
-    /// A `CONTROL` command that the store does not know itself; `words` begins with its name, a word may hold any bytes but zero. What is
-    /// left in `reply` is answered, `OK` where that is empty. `None`: the host does not know it either.
+    /// A `CONTROL` command that the store does not know itself. `words` gives its name and two words more; a fourth is all that follows, zero
+    /// bytes too, since live update sends images so. What is left in `reply` is answered, `OK` where that is empty. `None`: the host does
+    /// not know it either.
+    ///
+    /// # Errors
+    /// What the requester is answered.
     fn control(&mut self, words: &mut dyn Iterator<Item = &[u8]>, reply: &mut Vec<u8>) -> Option<Result<(), Error>>;
 }

@@ -47,6 +47,14 @@ pub const XS_SET_TARGET: u32 = 19;
 pub const XS_RESET_WATCHES: u32 = 21;
 /// `XS_DIRECTORY_PART`.
 pub const XS_DIRECTORY_PART: u32 = 22;
+/// `XS_GET_FEATURE`.
+pub const XS_GET_FEATURE: u32 = 23;
+/// `XS_SET_FEATURE`.
+pub const XS_SET_FEATURE: u32 = 24;
+/// `XS_GET_QUOTA`.
+pub const XS_GET_QUOTA: u32 = 25;
+/// `XS_SET_QUOTA`.
+pub const XS_SET_QUOTA: u32 = 26;
 /// `XS_INVALID`.
 pub const XS_INVALID: u32 = 0xffff;
 
@@ -81,9 +89,9 @@ bitflags! {
         const RECONNECTION = 1;
         /// Writes [`DomainInterface::error`] (`XENSTORE_SERVER_FEATURE_ERROR`).
         const ERROR = 2;
-        /// Watches may be limited in depth (`XENSTORE_SERVER_FEATURE_WATCHDEPTH`).
+        /// `XS_WATCH` takes a depth (`XENSTORE_SERVER_FEATURE_WATCHDEPTH`).
         const WATCHDEPTH = 4;
-        /// Permissions may name every domain at once (`XENSTORE_SERVER_FEATURE_DOMID_ANY`).
+        /// Permissions for every domain (`XENSTORE_SERVER_FEATURE_DOMID_ANY`).
         const DOMID_ANY = 8;
     }
 }
