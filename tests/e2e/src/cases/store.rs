@@ -19,13 +19,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 impl Play for Store {
     const UP: &'static str = "dom0 comes up with its xenstore in a domain";
     const CASES: &'static [&'static [Case<Self>]] = &[&[
-        Case { name: "xl list shows the store's domain, and no xenstored runs", run: no_daemon },
-        Case { name: "xenstore-write, -read, -list, -ls, -chmod, -exists and -rm", run: tools },
-        Case { name: "xenstore-watch hears what changes below its node", run: watch },
-        Case { name: "xenstore-control asks what the store knows of itself", run: control },
-        Case { name: "Debian's test-xenstore passes", run: test_xenstore },
-        Case { name: "xl create, list, console, rename, reboot and destroy of a Linux guest", run: guest },
-        Case { name: "20 guests created and destroyed leave the tree as it was", run: cycles },
+        Case { name: "store: xl list shows the store's domain, and no xenstored runs", run: no_daemon },
+        Case { name: "store: xenstore-write, -read, -list, -ls, -chmod, -exists and -rm", run: tools },
+        Case { name: "store: xenstore-watch hears what changes below its node", run: watch },
+        Case { name: "store: xenstore-control asks what the store knows of itself", run: control },
+        Case { name: "store: Debian's test-xenstore passes", run: test_xenstore },
+        Case { name: "store: xl create, list, console, rename, reboot and destroy of a Linux guest", run: guest },
+        Case { name: "store: 20 guests created and destroyed leave the tree as it was", run: cycles },
     ]];
     type Stage = Stage;
     type Scene<'s> = &'s Stage;
