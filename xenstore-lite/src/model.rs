@@ -53,6 +53,8 @@ struct Transaction {
     fires: BTreeMap<Path, bool>,
     created: bool,
     failed: bool,
+    /// A domain that it named is gone.
+    lost: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -291,7 +293,9 @@ impl Model {
             }
         }
         let is = |path: &Path| self.nodes.get(path).map(|node| node.changed);
-        if transaction.met.iter().any(|(path, before)| is(path) != before.as_ref().map(|node| node.changed)) {
+        if transaction.lost
+            || transaction.met.iter().any(|(path, before)| is(path) != before.as_ref().map(|node| node.changed))
+        {
             return Err(Error::EAGAIN);
         }
         let exists =
@@ -429,8 +433,7 @@ impl Model {
             let nodes = transaction.changed.iter().filter_map(|path| transaction.now[path].as_ref());
             let names = |node: &Node| node.permissions.iter().any(|entry| !entry.stale && entry.domain == domain);
             if nodes.into_iter().any(names) {
-                // It cannot commit any more: it has seen what never was.
-                transaction.met.push((b"/".to_vec(), None));
+                transaction.lost = true;
             }
         }
         self.domains.remove(&domain);

@@ -141,9 +141,16 @@ impl Transaction {
         self.met().map(|(path, met)| charge(path, met.now.as_ref())).sum()
     }
 
-    /// Whether all that it met is as it was.
-    pub(crate) fn holds(&self, tree: &Tree) -> bool {
-        self.met().all(|(path, met)| tree.nodes.get(path).map(|node| node.generation) == met.seen)
+    /// Whether all that it met is as it was. A domain that has gone meanwhile counts as a change too: what names it went with it.
+    pub(crate) fn holds(&self, tree: &Tree, domains: &Domains) -> bool {
+        let is_meant = |node: &Node| {
+            let mut heeded = node.permissions.iter().filter(|entry| !entry.stale && entry.domain != ANY);
+            heeded.all(|entry| domains.means(entry.domain, node.generation))
+        };
+        self.met().all(|(path, met)| {
+            tree.nodes.get(path).map(|node| node.generation) == met.seen
+                && (!met.changed || met.now.as_ref().is_none_or(is_meant))
+        })
     }
 
     /// Makes the tree what the transaction made of it.
@@ -167,13 +174,7 @@ impl Transaction {
         if self.created && !caller.privileged && self.tallies.iter().any(too_many) {
             return Err(Error::ENOSPC);
         }
-        // A domain that has gone meanwhile counts as a change too: what names it went with it.
-        let is_meant = |node: &Node| {
-            let heeded = node.permissions.iter().filter(|entry| !entry.stale && entry.domain != ANY);
-            heeded.into_iter().all(|entry| domains.means(entry.domain, node.generation))
-        };
-        let changed = self.met().filter(|(_, met)| met.changed);
-        if !self.holds(tree) || !changed.filter_map(|(_, met)| met.now.as_ref()).all(is_meant) {
+        if !self.holds(tree, domains) {
             return Err(Error::EAGAIN);
         }
         let Self { mut met, order, .. } = self;

@@ -12,6 +12,7 @@ proptest! {
         let mut heard = Vec::new();
         // The domains are there in most scripts from the beginning.
         for step in script(&[230, 1, 0, 0, 230, 2, 0, 0, 230, 3, 0, 0]).chain(script(&input)) {
+            println!("{step:?}");
             pair.step(&step, &mut heard);
         }
         pair.finish(&mut heard);

@@ -159,7 +159,7 @@ impl Store {
         record: &mut Record,
         out: &mut dyn FnMut(&[u8]),
     ) {
-        if transaction.failed || !transaction.holds(&self.tree) {
+        if transaction.failed || !transaction.holds(&self.tree, &self.domains) {
             record.node(owner, path::ROOT, None, READ).give(NODE, out);
             return;
         }
