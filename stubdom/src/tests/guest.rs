@@ -61,7 +61,12 @@ impl Guest {
 
     /// A whole request.
     pub(super) fn send(&self, kind: u32, payload: &[u8]) {
-        let message = message(kind, payload);
+        self.send_in(0, kind, payload);
+    }
+
+    /// A whole request in a transaction.
+    pub(super) fn send_in(&self, transaction: u32, kind: u32, payload: &[u8]) {
+        let message = message_in(transaction, kind, payload);
         assert_eq!(self.write(&message), message.len(), "the request fits");
     }
 
@@ -135,8 +140,12 @@ impl Guest {
 
 /// A message outside of transactions.
 pub(super) fn message(kind: u32, payload: &[u8]) -> Vec<u8> {
+    message_in(0, kind, payload)
+}
+
+fn message_in(transaction: u32, kind: u32, payload: &[u8]) -> Vec<u8> {
     let mut message = Vec::new();
-    for word in [kind, 7, 0, payload.len() as u32] {
+    for word in [kind, 7, transaction, payload.len() as u32] {
         message.extend_from_slice(&word.to_le_bytes());
     }
     message.extend_from_slice(payload);

@@ -4,7 +4,8 @@ use super::guest::message;
 use super::*;
 use core::mem::offset_of;
 use xen_pv_sys::io::xs_wire::{
-    DomainInterface, XENSTORE_ERROR_NONE, XENSTORE_ERROR_PROTO, XENSTORE_ERROR_RINGIDX, XENSTORE_RECONNECT, XS_READ,
+    DomainInterface, XENSTORE_ERROR_NONE, XENSTORE_ERROR_PROTO, XENSTORE_ERROR_RINGIDX, XENSTORE_RECONNECT, XS_ERROR,
+    XS_READ, XS_TRANSACTION_END, XS_TRANSACTION_START,
 };
 
 const CONNECTION: usize = offset_of!(DomainInterface, connection);
@@ -119,4 +120,47 @@ fn events_without_work() {
         world.run();
     }
     assert_eq!(world.ask(&guest, XS_READ, b"/open\0").0, XS_READ);
+}
+
+/// Begins a transaction, and reads in it what others write; gives its number.
+fn begin(world: &mut World, guest: &Guest) -> u32 {
+    let (_, number) = world.ask(guest, XS_TRANSACTION_START, b"\0");
+    let number = core::str::from_utf8(&number).ok().and_then(|text| text.trim_end_matches('\0').parse().ok());
+    let number = number.expect("a transaction's number");
+    assert_eq!(world.ask_in(guest, number, XS_READ, b"/shared\0").0, XS_READ);
+    assert_eq!(world.ask_in(guest, number, XS_WRITE, b"/shared\0mine").0, XS_WRITE);
+    number
+}
+
+/// Whoever always loses to others' writes is protected in the end: then the others' writes wait, and are served when it is done.
+#[test]
+fn a_write_that_is_held_back_is_served_later() {
+    let mut world = World::new(true);
+    let (patient, writer) = (world.guest(5), world.guest(6));
+    world.ask_dom0(XS_WRITE, b"/shared\0value");
+    world.ask_dom0(XS_SET_PERMS, b"/shared\0b0\0");
+    let mut losses = 0;
+    let transaction = loop {
+        let transaction = begin(&mut world, &patient);
+        world.run();
+        writer.send(XS_WRITE, b"/shared\0theirs");
+        let mut ports: Vec<Port> = core::iter::from_fn(|| world.xen.next_event()).collect();
+        world.server.handle_events(&mut ports);
+        if world.server.round(100) == Wait::Briefly {
+            break transaction;
+        }
+        assert_eq!(writer.answer().expect("it was not held back").0, XS_WRITE);
+        losses += 1;
+        assert!(losses < 20, "the store never takes its side");
+        assert_eq!(world.ask_in(&patient, transaction, XS_TRANSACTION_END, b"T\0").0, XS_ERROR);
+    };
+    assert_eq!(writer.answer(), None);
+    patient.send_in(transaction, XS_TRANSACTION_END, b"T\0");
+    let mut ports: Vec<Port> = core::iter::from_fn(|| world.xen.next_event()).collect();
+    world.server.handle_events(&mut ports);
+    world.server.round(100);
+    assert_eq!(patient.answer().expect("an answer").0, XS_TRANSACTION_END);
+    world.run();
+    assert_eq!(writer.answer().expect("an answer").0, XS_WRITE);
+    assert_eq!(world.ask_dom0(XS_READ, b"/shared\0"), (XS_READ, b"theirs".to_vec()));
 }

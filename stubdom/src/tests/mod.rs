@@ -147,7 +147,12 @@ impl World {
 
     /// A request of a guest and its answer.
     fn ask(&mut self, guest: &Guest, kind: u32, payload: &[u8]) -> (u32, Vec<u8>) {
-        guest.send(kind, payload);
+        self.ask_in(guest, 0, kind, payload)
+    }
+
+    /// The same in a transaction.
+    fn ask_in(&mut self, guest: &Guest, transaction: u32, kind: u32, payload: &[u8]) -> (u32, Vec<u8>) {
+        guest.send_in(transaction, kind, payload);
         self.run();
         guest.answer().expect("an answer")
     }
