@@ -32,7 +32,7 @@ struct Common {
     /// Also write the rows to this file: {"rows": [{"name", "unit", "ours", "linux", "ratio"}]}
     #[arg(long)]
     json: Option<PathBuf>,
-    /// The row of the matrix: debian12 or debian13
+    /// The row of the matrix: debian12 or debian13, either with -stubdom
     #[arg(long, default_value = "debian12")]
     row: Row,
 }

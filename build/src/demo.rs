@@ -13,7 +13,7 @@ use crate::images;
 /// What `cargo xtask demo` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The row of the matrix: debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12)
+    /// The row of the matrix: debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12); with -stubdom, the xenstore in a domain of its own
     #[arg(long, default_value = "debian12")]
     row: Row,
 }
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("Building the image and the guests' tools, which takes minutes the first time");
     let images = images::for_demo()?;
     root::build_tools()?;
-    Tree::prepare(arguments.row)?;
+    Tree::prepare(arguments.row.release)?;
     let start = Instant::now();
     let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")?;
     let bar = ProgressBar::new_spinner().with_style(style);

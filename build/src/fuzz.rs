@@ -9,7 +9,7 @@ use crate::images;
 /// What `cargo xtask fuzz` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The target: netback, blkback, lvm, gpt, nvme, ahci
+    /// The target: netback, blkback, lvm, gpt, nvme, ahci, xenstore
     target: String,
     /// For how long
     #[arg(long, default_value_t = 60)]

@@ -9,15 +9,28 @@ use lab::{cache, host};
 
 /// An image of the workspace.
 struct Image {
+    /// The package, and its binary.
+    package: &'static str,
+    /// The file in `dist/`.
     name: &'static str,
-    sample: &'static str,
+    /// The extension and the text of its sample config.
+    sample: (&'static str, &'static str),
     /// What DESIGN.md allows it, stripped.
     budget: u64,
 }
 
-const IMAGES: [Image; 2] = [
-    Image { name: "netdom", sample: include_str!("../netdom.cfg"), budget: 1 << 20 },
-    Image { name: "blkdom", sample: include_str!("../blkdom.cfg"), budget: 1 << 20 },
+/// The xenstore's image.
+pub(crate) const STORE: &str = "xenstore-stubdom";
+
+const IMAGES: [Image; 3] = [
+    Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 1 << 20 },
+    Image { package: "blkdom", name: "blkdom", sample: ("cfg", include_str!("../blkdom.cfg")), budget: 1 << 20 },
+    Image {
+        package: "stubdom",
+        name: STORE,
+        sample: ("xencommons", include_str!("../xenstore-stubdom.xencommons")),
+        budget: 1 << 20,
+    },
 ];
 
 /// Where built images are.
@@ -34,12 +47,13 @@ pub(crate) fn path(name: &str) -> PathBuf {
 pub(crate) fn build() -> Result<()> {
     host::provide(host::IMAGES)?;
     for image in &IMAGES {
-        let built = cargo_build(image.name, image.name)?;
+        let built = cargo_build(image.package, image.package)?;
         let stripped = path(image.name);
         fs::create_dir_all(directory())?;
         fs::copy(&built, stripped.with_extension("debug"))?;
         strip(&built, &stripped)?;
-        fs::write(stripped.with_extension("cfg"), image.sample)?;
+        let (extension, text) = image.sample;
+        fs::write(stripped.with_extension(extension), text)?;
         let size = fs::metadata(&stripped)?.len();
         ensure!(
             size <= image.budget,
@@ -56,7 +70,7 @@ pub(crate) fn build() -> Result<()> {
 /// Builds what the demo and the benchmarks have in dom0.
 pub(crate) fn for_demo() -> Result<e2e::Images> {
     build()?;
-    Ok(e2e::Images { netdom: path("netdom"), blkdom: path("blkdom"), hostile: None, guest: None })
+    Ok(e2e::Images { netdom: path("netdom"), blkdom: path("blkdom"), stubdom: path(STORE), hostile: None, guest: None })
 }
 
 /// Builds what the tests have in dom0.

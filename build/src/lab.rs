@@ -9,14 +9,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use lab::root::Extra;
 use lab::scratch::Scratch;
-use lab::{ControllerKind, Disk, DiskController, Equipment, GuestConfig, Lab, LabConfig, Network, Row, host};
+use lab::{
+    ControllerKind, Disk, DiskController, Equipment, GuestConfig, Lab, LabConfig, Network, Row, StorePlace, host,
+};
 
 use crate::images;
 
 /// What `cargo xtask lab` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12)
+    /// debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12); with -stubdom, the xenstore in a domain of its own
     #[arg(long, default_value = "debian12")]
     row: Row,
     /// Run this shell script in dom0, show its output and end with its status
@@ -42,6 +44,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     host::provide(&if arguments.no_images { host::BOOT.to_vec() } else { [host::IMAGES, host::BOOT].concat() })?;
     let mut config = LabConfig::new(arguments.row);
+    config.store = Some(images::path(images::STORE));
     config.shell = arguments.script.is_none();
     let scratch = Scratch::new()?;
     if !arguments.no_images {
@@ -55,6 +58,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     if arguments.user_network {
         config.nics.iter_mut().for_each(|nic| nic.network = Network::User);
+    }
+    if arguments.no_images && arguments.row.store == StorePlace::Domain {
+        images::build()?;
     }
     eprintln!("lab: booting Xen {} with dom0", arguments.row.xen());
     let lab = Lab::boot(&config)?;

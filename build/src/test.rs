@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         host(&mut tally)?;
     }
     if !arguments.host {
-        let rows = arguments.row.map_or(lab::Row::ALL.to_vec(), |row| vec![row]);
+        let rows = arguments.row.map_or(lab::Row::MATRIX.to_vec(), |row| vec![row]);
         crate::xen_tests::run(&mut tally, &rows, arguments.only.as_deref());
     }
     Ok(tally.finish())

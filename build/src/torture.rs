@@ -26,7 +26,7 @@ enum What {
 
 #[derive(clap::Args)]
 struct Blk {
-    /// The row of the matrix: debian12 or debian13
+    /// The row of the matrix: debian12 or debian13, either with -stubdom
     #[arg(long, default_value = "debian12")]
     row: Row,
     /// How often the machine is killed; each time costs a boot
@@ -54,7 +54,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     host::provide(&[host::IMAGES, host::BOOT].concat())?;
     let built = match image {
         // netdom has no part in this.
-        Some(image) => Images { netdom: image.clone(), blkdom: image.clone(), hostile: None, guest: None },
+        Some(image) => Images {
+            netdom: image.clone(),
+            blkdom: image.clone(),
+            stubdom: images::path(images::STORE),
+            hostile: None,
+            guest: None,
+        },
         None => images::for_demo()?,
     };
     let first = seed.unwrap_or_else(seed_by_the_clock);

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use e2e::cases::block::Block;
+use e2e::cases::store::Store;
 use e2e::cases::{self, Case, Network, Play};
 use e2e::torture::{self, Setting, Victim};
 use e2e::{Images, symbolize};
-use lab::{Row, direct};
+use lab::{Row, StorePlace, direct};
 
 use crate::images;
 use crate::test::Tally;
@@ -32,8 +33,12 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
     thread::scope(|scope| {
         for row in rows {
             scope.spawn(|| {
-                if let Some(guest) = &images.guest {
+                // The guests boot without a toolstack, and so without a store.
+                if let Some(guest) = images.guest.as_ref().filter(|_| row.store == StorePlace::Daemon) {
                     run_guests(&shared, *row, guest, &wanted);
+                }
+                if row.store == StorePlace::Domain {
+                    run_cases::<Store>(&shared, *row, &images, &wanted);
                 }
                 run_cases::<Network>(&shared, *row, &images, &wanted);
                 run_cases::<Block>(&shared, *row, &images, &wanted);
@@ -66,7 +71,7 @@ fn run_cases<P: Play>(tally: &Mutex<&mut Tally>, row: Row, images: &Images, want
         record(tally, format!("{row} {}", P::UP), start, Ok(()));
         for case in cases.by_ref() {
             let start = Instant::now();
-            let result = cases::explain(P::driver_domain(&scene), (case.run)(&scene));
+            let result = cases::explain(P::witness(&scene), (case.run)(&scene));
             let failed = result.is_err();
             let measured = result.as_ref().map_or("", String::as_str).to_owned();
             record(tally, format!("{} {measured}", name(case)), start, result.map(drop));
@@ -104,7 +109,7 @@ fn run_guests(tally: &Mutex<&mut Tally>, row: Row, image: &Path, wanted: &impl F
 
 fn run_guest(row: Row, image: &Path, test: &guests::Test) -> Result<()> {
     let arguments = format!("test={}", test.name);
-    let report = direct::run(row, image, &arguments, test.memory, Duration::from_secs(60))?;
+    let report = direct::run(row.release, image, &arguments, test.memory, Duration::from_secs(60))?;
     let expected = test.expected.name();
     let end = || symbolize::symbolize(image, &report.tail(30)).unwrap_or_else(|_| report.tail(30));
     if report.verdict.to_string() != expected {

@@ -6,12 +6,14 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The floor of each crate that goes into an image; `None` for what runs on a host only.
-const FLOORS: [(&str, Option<u8>); 5] = [
+const FLOORS: [(&str, Option<u8>); 7] = [
     ("xen-pv-sys", Some(0)),
     ("split-driver", Some(1)),
+    ("xenstore-lite", Some(1)),
     ("runtime", Some(2)),
     ("netdom", Some(3)),
     ("blkdom", Some(3)),
+    ("stubdom", Some(3)),
 ];
 
 fn floor(package: &str) -> Option<u8> {

@@ -17,7 +17,8 @@ use core::task::{Context, Poll, Waker};
 use split_driver::hypervisor::{EventChannel, XenError};
 use xen_pv_sys::event_channel::{
     AllocUnbound, BIND_PIRQ_WILL_SHARE, BindInterdomain, BindPirq, BindVirq, Close, EVTCHNOP_ALLOC_UNBOUND,
-    EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_SEND, Send,
+    EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_SEND, EVTCHNOP_STATUS,
+    Send, Status,
 };
 use xen_pv_sys::physdev::{Eoi, IrqStatus, IrqStatusQuery, PHYSDEVOP_EOI, PHYSDEVOP_IRQ_STATUS_QUERY};
 use xen_pv_sys::xen::SharedInfo;
@@ -300,6 +301,27 @@ pub fn alloc_unbound(remote: DomainId) -> Result<Channel, XenError> {
     // SAFETY: the operation's struct.
     unsafe { bind(EVTCHNOP_ALLOC_UNBOUND, &mut argument)? };
     Ok(Channel::new(argument.port, None))
+}
+
+/// The number of the domain that this is. Xen has no call for it: it is what stands at the far end of a channel that we ourselves may
+/// bind to (`EVTCHNOP_status`).
+///
+/// # Errors
+/// The errno of the hypercall.
+pub fn own_domain() -> Result<DomainId, XenError> {
+    let channel = alloc_unbound(DomainId::SELF)?;
+    let mut status = Status {
+        dom: DomainId::SELF,
+        padding: 0,
+        port: channel.port(),
+        status: 0,
+        vcpu: 0,
+        target: 0,
+        remote_port: Port(0),
+    };
+    // SAFETY: the operation's struct.
+    unsafe { bind(EVTCHNOP_STATUS, &mut status)? };
+    Ok(DomainId(status.target as u16))
 }
 
 /// Binds to the unbound channel `port` of `domain` (`EVTCHNOP_bind_interdomain`).

@@ -12,6 +12,7 @@ extern crate alloc;
 mod boot;
 pub mod console;
 pub mod dma;
+pub mod domains;
 pub mod environment;
 pub mod events;
 pub mod executor;

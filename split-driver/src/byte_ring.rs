@@ -39,6 +39,12 @@ impl ByteLayout {
         self.size as usize
     }
 
+    /// Makes the stream one that has not begun, for an end that may set both indices: the store's, when a guest connects anew.
+    pub fn clear(self, words: &[AtomicU32]) {
+        store(words, self.consumer, 0);
+        store(words, self.producer, 0);
+    }
+
     fn word(self, index: u32) -> usize {
         (self.data + (index & (self.size - 1)) as usize) / 4
     }
@@ -137,17 +143,34 @@ impl ByteConsumer {
     /// # Errors
     /// As of [`waiting`](Self::waiting).
     pub fn read(&mut self, words: &[AtomicU32], destination: &mut [u8]) -> Result<usize, RingError> {
+        let count = self.peek(words, destination)?;
+        self.advance(words, count);
+        Ok(count)
+    }
+
+    /// Copies out as much as waits and fits, and leaves it there; how much that was. The producer may write other bytes in their place:
+    /// what [`advance`](Self::advance) does not pass is not to be believed.
+    ///
+    /// # Errors
+    /// As of [`waiting`](Self::waiting).
+    pub fn peek(&self, words: &[AtomicU32], destination: &mut [u8]) -> Result<usize, RingError> {
         let count = self.waiting(words)?.min(destination.len());
+        let mut next = self.consumed;
         for byte in destination.iter_mut().take(count) {
-            let word = load(words, self.layout.word(self.consumed));
-            *byte = word.to_le_bytes()[(self.consumed & 3) as usize];
-            self.consumed = self.consumed.wrapping_add(1);
+            let word = load(words, self.layout.word(next));
+            *byte = word.to_le_bytes()[(next & 3) as usize];
+            next = next.wrapping_add(1);
         }
+        Ok(count)
+    }
+
+    /// Passes `count` bytes that were looked at, and gives their room back.
+    pub fn advance(&mut self, words: &[AtomicU32], count: usize) {
+        self.consumed = self.consumed.wrapping_add(count as u32);
         // The bytes are copied before their room is given back.
         fence(Ordering::Release);
         store(words, self.layout.consumer, self.consumed);
         fence(Ordering::SeqCst);
-        Ok(count)
     }
 }
 

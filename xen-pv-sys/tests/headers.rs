@@ -124,6 +124,10 @@ constants! {
     callback::CALLBACKTYPE_SYSENTER => "CALLBACKTYPE_sysenter",
     callback::CALLBACKTYPE_SYSCALL32 => "CALLBACKTYPE_syscall32",
     callback::CALLBACKF_MASK_EVENTS => "CALLBACKF_mask_events",
+    domctl::XEN_DOMCTL_GETDOMAININFO => "XEN_DOMCTL_getdomaininfo",
+    domctl::XEN_DOMINF_DYING => "XEN_DOMINF_dying",
+    domctl::XEN_DOMINF_SHUTDOWN => "XEN_DOMINF_shutdown",
+    domctl::XEN_DOMINF_XS_DOMAIN => "XEN_DOMINF_xs_domain",
     elfnote::XEN_ELFNOTE_INFO => "XEN_ELFNOTE_INFO",
     elfnote::XEN_ELFNOTE_ENTRY => "XEN_ELFNOTE_ENTRY",
     elfnote::XEN_ELFNOTE_HYPERCALL_PAGE => "XEN_ELFNOTE_HYPERCALL_PAGE",
@@ -603,6 +607,27 @@ layouts! {
         flags => "flags",
         address => "address",
     },
+    whole domctl::Domctl => "struct xen_domctl" {
+        cmd => "cmd",
+        interface_version => "interface_version",
+        domain => "domain",
+        u => "u",
+    },
+    partial domctl::GetDomainInfo => "struct xen_domctl_getdomaininfo" {
+        domain => "domain",
+        flags => "flags",
+        tot_pages => "tot_pages",
+        max_pages => "max_pages",
+        outstanding_pages => "outstanding_pages",
+        shr_pages => "shr_pages",
+        paged_pages => "paged_pages",
+        shared_info_frame => "shared_info_frame",
+        cpu_time => "cpu_time",
+        nr_online_vcpus => "nr_online_vcpus",
+        max_vcpu_id => "max_vcpu_id",
+        ssidref => "ssidref",
+        handle => "handle",
+    },
     whole event_channel::AllocUnbound => "struct evtchn_alloc_unbound" {
         dom => "dom",
         remote_dom => "remote_dom",
@@ -1047,9 +1072,11 @@ fn c_program(lines: &[Line]) -> String {
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#define __XEN_TOOLS__ 1
 #include <xen/xen.h>
 #include <xen/memory.h>
 #include <xen/sched.h>
+#include <xen/domctl.h>
 #include <xen/event_channel.h>
 #include <xen/grant_table.h>
 #include <xen/physdev.h>
@@ -1163,7 +1190,19 @@ fn agrees_with_the_c_headers() {
 }
 
 /// What has no counterpart in the headers.
-const OURS: &[(&str, &str)] = &[("memory::E820Entry", "the firmware's form, not in the public headers")];
+const OURS: &[(&str, &str)] = &[
+    ("memory::E820Entry", "the firmware's form, not in the public headers"),
+    ("domctl::XEN_DOMCTL_INTERFACE_VERSION", "differs from version to version"),
+    ("domctl::XEN_DOMCTL_GET", "newer than 4.17, whose headers these are"),
+    ("domctl::GetDomainState", "newer than 4.17, whose headers these are"),
+    ("io::xs_wire::XS_GET_FEATURE", "newer than 4.17, whose headers these are"),
+    ("io::xs_wire::XS_SET_FEATURE", "newer than 4.17, whose headers these are"),
+    ("io::xs_wire::XS_GET_QUOTA", "newer than 4.17, whose headers these are"),
+    ("io::xs_wire::XS_SET_QUOTA", "newer than 4.17, whose headers these are"),
+    ("io::xs_wire::ServerFeatures::WATCHDEPTH", "newer than 4.17, whose headers these are"),
+    ("io::xs_wire::ServerFeatures::DOMID_ANY", "newer than 4.17, whose headers these are"),
+    ("io::xs_wire::DomainInterface.evtchn_port", "newer than 4.17, whose headers these are"),
+];
 
 /// Public constants, flags, variants and fields as `rustfmt` writes them, by their paths. Fields named `padding...` are left out.
 fn public_items(module: &str, source: &str) -> Vec<String> {

@@ -77,3 +77,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_looked_at_stays_until_it_is_passed() {
+    let page = page();
+    let layout = ByteLayout::STORE_REQUESTS;
+    let mut producer = ByteProducer::attach(layout, &page);
+    let mut consumer = ByteConsumer::attach(layout, &page);
+    producer.write(&page, b"abcdef").unwrap();
+    let mut out = [0; 4];
+    assert_eq!(consumer.peek(&page, &mut out), Ok(4));
+    assert_eq!(consumer.peek(&page, &mut out), Ok(4));
+    consumer.advance(&page, 2);
+    assert_eq!((consumer.read(&page, &mut out), &out), (Ok(4), b"cdef"));
+    layout.clear(&page);
+    assert_eq!(ByteConsumer::attach(layout, &page).waiting(&page), Ok(0));
+}

@@ -437,7 +437,9 @@ impl Drop for FakeRing {
         world.mapped_pages.set(world.mapped_pages.get() - pages);
         if let Some(state) = world.domains.borrow_mut().get_mut(&self.domain) {
             for reference in &self.references {
-                if let Some(Some(grant)) = state.grants.get_mut(reference.0 as usize) {
+                // Unless another domain has got the number meanwhile.
+                let grant = state.grants.get_mut(reference.0 as usize).and_then(Option::as_mut);
+                if let Some(grant) = grant.filter(|grant| Rc::ptr_eq(&grant.region, &self.region)) {
                     grant.maps -= 1;
                 }
             }

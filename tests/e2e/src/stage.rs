@@ -15,6 +15,8 @@ pub struct Images {
     pub netdom: PathBuf,
     /// Likewise.
     pub blkdom: PathBuf,
+    /// Likewise: the xenstore's, for the rows that have it in a domain.
+    pub stubdom: PathBuf,
     /// The hostile frontend; what needs it says so where it is missing.
     pub hostile: Option<PathBuf>,
     /// The image of the runtime's own tests, with debug information; the same.
@@ -47,6 +49,7 @@ impl Stage {
     pub fn boot_with(row: Row, images: &Images, nics: Vec<Nic>, change: impl FnOnce(&mut LabConfig)) -> Result<Self> {
         let mut config = LabConfig::new(row);
         config.nics = nics;
+        config.store = Some(images.stubdom.clone());
         config.put("usr/lib/oxidom/netdom", 0o755, &images.netdom)?;
         config.put("usr/lib/oxidom/blkdom", 0o755, &images.blkdom)?;
         if let Some(hostile) = &images.hostile {

@@ -10,6 +10,7 @@ pub mod mutate;
 pub mod netback;
 pub mod nvme;
 pub mod volumes;
+pub mod xenstore;
 
 use mutate::Random;
 use std::cell::RefCell;
@@ -21,10 +22,15 @@ use std::time::{Duration, Instant};
 pub trait Target {
     /// Runs one input; panics where something does not hold. What was to be seen goes into `seen`, as numbers of any meaning.
     fn run(&mut self, input: &[u8], seen: &mut Vec<u64>);
+
+    /// Operations in all inputs up to now, for a target that counts them.
+    fn operations(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 6] = ["netback", "blkback", "lvm", "gpt", "nvme", "ahci"];
+pub const TARGETS: [&str; 7] = ["netback", "blkback", "lvm", "gpt", "nvme", "ahci", "xenstore"];
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<Box<dyn Target>> {
@@ -35,6 +41,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "nvme" => Some(Box::new(nvme::Nvme)),
         "ahci" => Some(Box::new(ahci::Ahci)),
         "gpt" => Some(Box::new(volumes::PartitionTables)),
+        "xenstore" => Some(Box::new(xenstore::Xenstore::default())),
         _ => None,
     }
 }
@@ -45,6 +52,7 @@ pub fn describe(name: &str, input: &[u8]) -> String {
         "netback" => netback::describe(input),
         "blkback" => blkback::describe(input),
         "lvm" | "gpt" => volumes::describe(input),
+        "xenstore" => xenstore::describe(input),
         _ => String::new(),
     }
 }
@@ -54,6 +62,8 @@ pub fn describe(name: &str, input: &[u8]) -> String {
 pub struct Report {
     /// Inputs run.
     pub executions: u64,
+    /// Operations in them, where the target counts them.
+    pub operations: Option<u64>,
     /// Inputs kept.
     pub kept: usize,
     /// Things seen.
@@ -65,8 +75,13 @@ pub struct Report {
 impl Report {
     /// Executions a second.
     pub fn rate(&self) -> u64 {
+        self.a_second(self.executions)
+    }
+
+    /// Of so many, how many a second.
+    pub fn a_second(&self, count: u64) -> u64 {
         let nanoseconds = self.elapsed.as_nanos().max(1);
-        u64::try_from(u128::from(self.executions) * 1_000_000_000 / nanoseconds).unwrap_or(u64::MAX)
+        u64::try_from(u128::from(count) * 1_000_000_000 / nanoseconds).unwrap_or(u64::MAX)
     }
 }
 
@@ -145,7 +160,8 @@ pub fn run(target: &mut dyn Target, corpus: &mut Vec<Vec<u8>>, duration: Duratio
             corpus.push(input.clone());
         }
     }
-    Report { executions, kept: corpus.len(), seen: known.len(), elapsed: start.elapsed() }
+    let operations = target.operations();
+    Report { executions, operations, kept: corpus.len(), seen: known.len(), elapsed: start.elapsed() }
 }
 
 /// The inputs that together show all that `corpus` shows, the shortest first: what is worth keeping.

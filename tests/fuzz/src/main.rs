@@ -57,11 +57,13 @@ fn run(options: &Options) -> std::io::Result<()> {
             std::fs::write(directory.join(format!("{:016x}", fuzz::hash(&input))), input)?;
         }
     }
+    let operations = report.operations.map(|count| format!(", {} operations a second", report.a_second(count)));
     println!(
-        "fuzz {name}: {} executions in {:.1} s, {} a second, {} inputs ({} new), nothing found",
+        "fuzz {name}: {} executions in {:.1} s, {} a second{}, {} inputs ({} new), nothing found",
         report.executions,
         report.elapsed.as_secs_f64(),
         report.rate(),
+        operations.unwrap_or_default(),
         kept,
         kept - known,
     );

@@ -81,3 +81,13 @@ fn ahci_corpus() {
 fn ahci_for_a_second() {
     run_for_a_second("ahci");
 }
+
+#[test]
+fn xenstore_corpus() {
+    run_corpus("xenstore");
+}
+
+#[test]
+fn xenstore_for_a_second() {
+    run_for_a_second("xenstore");
+}

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::host;
 use crate::machine::{self, Machine, MachineConfig};
-use crate::packages::{Row, Tree};
+use crate::packages::{Release, Tree};
 use crate::scratch::Scratch;
 
 /// XTF's five results.
@@ -80,11 +80,11 @@ const CRASHED: [&str; 2] = ["Dom0 crashed", "Domain 0 crashed"];
 ///
 /// # Errors
 /// What the host or the cache lacks, or that QEMU does not start.
-pub fn run(row: Row, image: &Path, arguments: &str, memory: &str, timeout: Duration) -> Result<Report> {
+pub fn run(release: Release, image: &Path, arguments: &str, memory: &str, timeout: Duration) -> Result<Report> {
     const ATTEMPTS: u32 = 3;
     let mut attempt = 1;
     loop {
-        let report = run_once(row, image, arguments, memory, timeout)?;
+        let report = run_once(release, image, arguments, memory, timeout)?;
         if attempt == ATTEMPTS || !died_unheard(&report.console) {
             return Ok(report);
         }
@@ -94,9 +94,9 @@ pub fn run(row: Row, image: &Path, arguments: &str, memory: &str, timeout: Durat
     }
 }
 
-fn run_once(row: Row, image: &Path, arguments: &str, memory: &str, timeout: Duration) -> Result<Report> {
+fn run_once(release: Release, image: &Path, arguments: &str, memory: &str, timeout: Duration) -> Result<Report> {
     host::provide(host::BOOT)?;
-    let tree = Tree::prepare(row)?;
+    let tree = Tree::prepare(release)?;
     let config = MachineConfig {
         hypervisor: tree.hypervisor(),
         xen_arguments: format!("dom0_mem={memory},max:{memory}"),

@@ -11,7 +11,7 @@ use lab_agent::frame::{Kind, encode_guest, encode_put};
 use crate::channel::{Answer, Channel};
 use crate::host;
 use crate::machine::{self, DiskController, Machine, MachineConfig, Network, Nic};
-use crate::packages::{Row, Tree};
+use crate::packages::{Row, StorePlace, Tree};
 use crate::root::{self, Equipment, Extra};
 use crate::scratch::Scratch;
 use wire::Wire;
@@ -19,11 +19,16 @@ use wire::Wire;
 /// How long a command may take if nothing else is said: generous, as machines differ.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Where dom0 has the image of the xenstore's domain.
+const STORE_IMAGE: &str = "usr/lib/oxidom/xenstore-stubdom";
+
 /// What kind of machine and dom0 to boot.
 #[derive(Clone, Debug)]
 pub struct LabConfig {
     /// The row of the matrix.
     pub row: Row,
+    /// The image of the xenstore's domain, for the rows that have one.
+    pub store: Option<PathBuf>,
     /// The machine's memory, in MiB.
     pub memory: u32,
     /// Dom0's memory, in MiB.
@@ -51,6 +56,7 @@ impl LabConfig {
     pub fn new(row: Row) -> Self {
         Self {
             row,
+            store: None,
             memory: 3072,
             dom0_memory: 768,
             nics: vec![Nic::wired(0)],
@@ -218,7 +224,7 @@ impl Lab {
 
     fn boot_once(config: &LabConfig) -> Result<Self> {
         host::provide(host::BOOT)?;
-        let tree = Tree::prepare(config.row)?;
+        let tree = Tree::prepare(config.row.release)?;
         let directory = Scratch::new()?;
         let guest = root::guest(&tree, config.equipment, &config.guest_files)?;
         let mut files = config.files.clone();
@@ -226,17 +232,27 @@ impl Lab {
             let content = root::driver(&tree, &[])?;
             files.push(Extra { path: "boot/driver.img".to_owned(), mode: 0o644, content });
         }
+        let mut arguments = String::new();
+        if config.row.store == StorePlace::Domain {
+            let image = config.store.as_ref();
+            let image = image.with_context(|| format!("{} wants the image of the xenstore's domain", config.row))?;
+            let content = fs::read(image).with_context(|| format!("reading {}", image.display()))?;
+            files.push(Extra { path: STORE_IMAGE.to_owned(), mode: 0o644, content });
+            arguments += &format!(" lab.store=/{STORE_IMAGE}");
+        }
         let initramfs = directory.path().join("dom0.img");
         fs::write(&initramfs, root::dom0(&tree, config.equipment, &guest, &files)?)?;
         let port = directory.path().join("port");
         let (nics, wires) = start_wires(&config.nics, directory.path())?;
         let memory = config.dom0_memory;
-        let shell = if config.shell { " lab.shell=1" } else { "" };
+        if config.shell {
+            arguments += " lab.shell=1";
+        }
         let machine_config = MachineConfig {
             hypervisor: tree.hypervisor(),
             xen_arguments: format!("dom0_mem={memory}M,max:{memory}M {}", config.xen_arguments),
             kernel: tree.kernel(),
-            kernel_arguments: format!("console=hvc0 rdinit=/init lab.role=dom0 loglevel=5{shell}"),
+            kernel_arguments: format!("console=hvc0 rdinit=/init lab.role=dom0 loglevel=5{arguments}"),
             initramfs: Some(initramfs),
             memory: config.memory,
             nics: nics.clone(),

@@ -21,5 +21,5 @@ pub mod scratch;
 
 pub use dom0::{Guest, GuestConfig, Lab, LabConfig, Output};
 pub use machine::{ControllerKind, Disk, DiskController, DiskMedium, Network, Nic};
-pub use packages::{Row, Tree};
+pub use packages::{Release, Row, StorePlace, Tree};
 pub use root::Equipment;

@@ -1,4 +1,4 @@
-//! Debian packages of a row of the matrix, downloaded by a private apt and unpacked into the cache. Host.
+//! The rows of the matrix, and the Debian packages of a release, downloaded by a private apt and unpacked into the cache. Host.
 //!
 //! apt resolves, verifies and downloads, as it would for the host, but with state, cache and sources of our own. The mirror is
 //! the one that the host's own apt uses. Once a week apt is asked anew; while it cannot be reached, the tree there is serves.
@@ -18,20 +18,17 @@ use indicatif::ProgressBar;
 
 use crate::{apt, cache, kernel, modules};
 
-/// A row of the matrix: which Debian the hypervisor, the toolstack and the kernel come from.
+/// Which Debian the hypervisor, the toolstack and the kernel come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Row {
+pub enum Release {
     /// Xen 4.17, Linux 6.1.
     Debian12,
     /// Xen 4.20, Linux 6.12.
     Debian13,
 }
 
-impl Row {
-    /// Every row.
-    pub const ALL: [Self; 2] = [Self::Debian12, Self::Debian13];
-
-    /// The name on command lines and in caches.
+impl Release {
+    /// The name in caches.
     pub fn name(self) -> &'static str {
         match self {
             Self::Debian12 => "debian12",
@@ -63,12 +60,67 @@ impl Row {
     }
 }
 
+impl std::fmt::Display for Release {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where the xenstore runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StorePlace {
+    /// In dom0: C xenstored, as Debian starts it.
+    Daemon,
+    /// In a domain of its own, built by `init-xenstore-domain`.
+    Domain,
+}
+
+/// A row of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Row {
+    /// Whose packages.
+    pub release: Release,
+    /// Which xenstore.
+    pub store: StorePlace,
+}
+
+impl Row {
+    /// Every row by its name.
+    const NAMES: [(&str, Self); 4] = [
+        ("debian12", Self::new(Release::Debian12, StorePlace::Daemon)),
+        ("debian13", Self::new(Release::Debian13, StorePlace::Daemon)),
+        ("debian12-stubdom", Self::new(Release::Debian12, StorePlace::Domain)),
+        ("debian13-stubdom", Self::new(Release::Debian13, StorePlace::Domain)),
+    ];
+
+    /// The rows that are run where none is named.
+    pub const MATRIX: [Self; 3] = [
+        Self::new(Release::Debian12, StorePlace::Daemon),
+        Self::new(Release::Debian13, StorePlace::Daemon),
+        Self::new(Release::Debian13, StorePlace::Domain),
+    ];
+
+    const fn new(release: Release, store: StorePlace) -> Self {
+        Self { release, store }
+    }
+
+    /// The name on command lines.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, row)| *row == self).map_or("", |(name, _)| name)
+    }
+
+    /// The version of Xen, as it stands in names of packages.
+    pub fn xen(self) -> &'static str {
+        self.release.xen()
+    }
+}
+
 impl FromStr for Row {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let row = Self::ALL.into_iter().find(|row| row.name() == name);
-        row.ok_or_else(|| format!("no row '{name}'; there are debian12 and debian13"))
+        let row = Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, row)| *row);
+        row.ok_or_else(|| format!("no row '{name}'; there are {}", Self::NAMES.map(|(name, _)| name).join(", ")))
     }
 }
 
@@ -86,11 +138,11 @@ const FRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long it serves on when apt could not be asked.
 const RETRY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The unpacked packages of a row: what is needed of them, with `/bin`, `/sbin` and `/lib*` merged into `/usr`.
+/// The unpacked packages of a release: what is needed of them, with `/bin`, `/sbin` and `/lib*` merged into `/usr`.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    /// Of which row.
-    pub row: Row,
+    /// Of which release.
+    pub release: Release,
     /// The directory.
     pub path: PathBuf,
     /// Held by all that read the tree, so that nobody replaces it meanwhile.
@@ -123,33 +175,33 @@ fn state(stamp: Option<(&str, Duration)>, key: &str) -> State {
 }
 
 impl Tree {
-    /// Finds the row's tree in the cache, makes it, or makes it anew when Debian has other packages. Says on the terminal what
+    /// Finds the release's tree in the cache, makes it, or makes it anew when Debian has other packages. Says on the terminal what
     /// takes time.
     ///
     /// # Errors
     /// What could not be downloaded or unpacked, where there is no tree that would do.
-    pub fn prepare(row: Row) -> Result<Self> {
-        let base = cache::directory()?.join(row.name());
+    pub fn prepare(release: Release) -> Result<Self> {
+        let base = cache::directory()?.join(release.name());
         let path = base.join("tree");
         let stamp = base.join("stamp");
-        let key = format!("{FORMAT} {} {}", row.suite(), row.packages().join(" "));
+        let key = format!("{FORMAT} {} {}", release.suite(), release.packages().join(" "));
         let current = || {
             state(read_stamp(&stamp).filter(|_| path.exists()).as_ref().map(|(text, age)| (text.as_str(), *age)), &key)
         };
-        let lock = cache::lock_shared(row.name())?;
+        let lock = cache::lock_shared(release.name())?;
         if current() == State::Fresh {
-            return Ok(Self { row, path, _lock: Arc::new(lock) });
+            return Ok(Self { release, path, _lock: Arc::new(lock) });
         }
         drop(lock);
         // Another lab may have been quicker.
-        let lock = cache::lock(row.name())?;
+        let lock = cache::lock(release.name())?;
         match current() {
             State::Fresh => {}
-            State::Missing => renew(row, &base, &key)?,
+            State::Missing => renew(release, &base, &key)?,
             State::Old => {
-                if let Err(error) = renew(row, &base, &key) {
+                if let Err(error) = renew(release, &base, &key) {
                     eprintln!(
-                        "lab: {row}: going on with the packages in the cache; whether there are newer ones cannot be told: {error:#}"
+                        "lab: {release}: going on with the packages in the cache; whether there are newer ones cannot be told: {error:#}"
                     );
                     let next = SystemTime::now() - (FRESH - RETRY);
                     File::options().append(true).open(&stamp)?.set_modified(next)?;
@@ -157,7 +209,7 @@ impl Tree {
             }
         }
         drop(lock);
-        Ok(Self { row, path, _lock: Arc::new(cache::lock_shared(row.name())?) })
+        Ok(Self { release, path, _lock: Arc::new(cache::lock_shared(release.name())?) })
     }
 
     /// The hypervisor, uncompressed, as QEMU wants it.
@@ -182,9 +234,9 @@ fn read_stamp(stamp: &Path) -> Option<(String, Duration)> {
     Some((text, fs::metadata(stamp).ok()?.modified().ok()?.elapsed().unwrap_or_default()))
 }
 
-/// Asks apt for the row's packages, and makes the tree of them unless it is made of just these.
-fn renew(row: Row, base: &Path, key: &str) -> Result<()> {
-    let archives = download(row, base)?;
+/// Asks apt for the release's packages, and makes the tree of them unless it is made of just these.
+fn renew(release: Release, base: &Path, key: &str) -> Result<()> {
+    let archives = download(release, base)?;
     let names = archives.iter().filter_map(|path| path.file_name()?.to_str());
     let made = std::iter::once(key).chain(names).fold(String::new(), |text, line| text + line + "\n");
     let (stamp, tree) = (base.join("stamp"), base.join("tree"));
@@ -196,10 +248,10 @@ fn renew(row: Row, base: &Path, key: &str) -> Result<()> {
 }
 
 /// The mirror and the key ring for a private apt.
-fn sources(row: Row) -> Result<String> {
+fn sources(release: Release) -> Result<String> {
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     ensure!(Path::new(keyring).exists(), "{keyring} is missing; install the package debian-archive-keyring");
-    Ok(format!("deb [signed-by={keyring}] {} {} main\n", mirror()?, row.suite()))
+    Ok(format!("deb [signed-by={keyring}] {} {} main\n", mirror()?, release.suite()))
 }
 
 /// Where the host's apt finds Debian's main archive, or `$OXIDOM_MIRROR`.
@@ -223,13 +275,13 @@ fn mirror() -> Result<String> {
     found.ok_or_else(|| anyhow!("apt knows no Debian main archive; set OXIDOM_MIRROR to the URI of one"))
 }
 
-/// Has apt resolve and download the row's packages; gives their files.
-fn download(row: Row, base: &Path) -> Result<Vec<PathBuf>> {
+/// Has apt resolve and download the release's packages; gives their files.
+fn download(release: Release, base: &Path) -> Result<Vec<PathBuf>> {
     let archives = base.join("apt/cache/archives");
     fs::create_dir_all(archives.join("partial"))?;
     fs::create_dir_all(base.join("apt/state/lists/partial"))?;
     fs::write(base.join("apt/status"), "")?;
-    fs::write(base.join("apt/sources.list"), sources(row)?)?;
+    fs::write(base.join("apt/sources.list"), sources(release)?)?;
     let d = base.join("apt");
     let d = d.display();
     // Nothing of the host's apt is read but its proxy, which is a fact of the network.
@@ -246,16 +298,16 @@ APT::Update::Error-Mode "any"; Acquire::Languages "none"; Acquire::Retries "3"; 
 {proxy}"#
         ),
     )?;
-    let bar = apt::bar(&format!("{row}: package lists"));
+    let bar = apt::bar(&format!("{release}: package lists"));
     apt::tick(&bar);
     private_apt(&config, &["update"], &bar)?;
-    let packages = row.packages();
+    let packages = release.packages();
     let with_packages = |arguments: &[&'static str]| -> Vec<&str> {
         arguments.iter().copied().chain(packages.iter().map(String::as_str)).collect()
     };
     let lines = private_apt(&config, &with_packages(&["install", "--simulate"]), &bar)?;
     let wanted: BTreeSet<String> = lines.iter().filter_map(|line| archive_name(line)).collect();
-    apt::say(&bar, &format!("{row}: downloading packages of Debian"));
+    apt::say(&bar, &format!("{release}: downloading packages of Debian"));
     private_apt(&config, &with_packages(&["install", "--yes", "--download-only"]), &bar)?;
     bar.finish_and_clear();
     // What the suite had before must not end in the same tree.

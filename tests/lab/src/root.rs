@@ -122,7 +122,7 @@ fn base(tree: &Tree, role: &str, equipment: Equipment, modules: &[&str]) -> Resu
         archive.link(name, &format!("usr/{name}"));
     }
     archive.link("var/run", "/run").link("var/lock", "/run/lock").character_device("dev/console", 5, 1);
-    let path = format!("/usr/lib/xen-{}/bin:/usr/sbin:/usr/bin", tree.row.xen());
+    let path = format!("/usr/lib/xen-{}/bin:/usr/sbin:/usr/bin", tree.release.xen());
     archive
         .file("init", 0o755, fs::read(agent()?)?)
         .file("usr/bin/traffic", 0o755, fs::read(traffic()?)?)
@@ -172,7 +172,7 @@ fn add_busybox(archive: &mut Archive, tree: &Tree) -> Result<()> {
 fn with_toolstack(tree: &Tree, role: &str, equipment: Equipment, modules: &[&str]) -> Result<Archive> {
     let mut archive = base(tree, role, equipment, modules)?;
     let mut programs = BTreeSet::new();
-    let xen = format!("usr/lib/xen-{}/bin", tree.row.xen());
+    let xen = format!("usr/lib/xen-{}/bin", tree.release.xen());
     for directory in [xen.as_str(), "usr/bin", "usr/sbin"] {
         let all = directory == xen;
         for entry in fs::read_dir(tree.path.join(directory))? {

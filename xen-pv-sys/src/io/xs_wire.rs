@@ -47,6 +47,14 @@ pub const XS_SET_TARGET: u32 = 19;
 pub const XS_RESET_WATCHES: u32 = 21;
 /// `XS_DIRECTORY_PART`.
 pub const XS_DIRECTORY_PART: u32 = 22;
+/// `XS_GET_FEATURE`.
+pub const XS_GET_FEATURE: u32 = 23;
+/// `XS_SET_FEATURE`.
+pub const XS_SET_FEATURE: u32 = 24;
+/// `XS_GET_QUOTA`.
+pub const XS_GET_QUOTA: u32 = 25;
+/// `XS_SET_QUOTA`.
+pub const XS_SET_QUOTA: u32 = 26;
 /// `XS_INVALID`.
 pub const XS_INVALID: u32 = 0xffff;
 
@@ -81,6 +89,10 @@ bitflags! {
         const RECONNECTION = 1;
         /// Writes [`DomainInterface::error`] (`XENSTORE_SERVER_FEATURE_ERROR`).
         const ERROR = 2;
+        /// `XS_WATCH` takes a depth (`XENSTORE_SERVER_FEATURE_WATCHDEPTH`).
+        const WATCHDEPTH = 4;
+        /// Permissions for every domain (`XENSTORE_SERVER_FEATURE_DOMID_ANY`).
+        const DOMID_ANY = 8;
     }
 }
 
@@ -122,6 +134,8 @@ pub struct DomainInterface {
     pub connection: u32,
     /// `XENSTORE_ERROR_*`.
     pub error: u32,
+    /// The guest's end of the event channel where Xen made it, or 0: then `XS_INTRODUCE` names it.
+    pub evtchn_port: u32,
 }
 
-const _: () = assert!(size_of::<DomainInterface>() == 2076);
+const _: () = assert!(size_of::<DomainInterface>() == 2080);

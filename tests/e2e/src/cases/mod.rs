@@ -12,6 +12,7 @@ mod hostile;
 mod interrupts;
 mod lifecycle;
 mod runtime;
+pub mod store;
 mod traffic;
 
 use anyhow::{Context, Result, bail};
@@ -43,8 +44,8 @@ pub trait Play: 'static {
     /// What did not come up.
     fn set(stage: &Self::Stage) -> Result<Self::Scene<'_>>;
 
-    /// The driver domain, whose console mostly has the reason of what went wrong.
-    fn driver_domain<'a>(scene: &'a Self::Scene<'_>) -> &'a DriverDomain<'a>;
+    /// The domain whose console mostly has the reason of what went wrong.
+    fn witness<'a>(scene: &'a Self::Scene<'_>) -> (&'a Lab, &'a str);
 }
 
 /// One case.
@@ -72,8 +73,8 @@ impl Play for Network {
         Scene::set(stage)
     }
 
-    fn driver_domain<'a>(scene: &'a Scene<'_>) -> &'a DriverDomain<'a> {
-        &scene.netdom
+    fn witness<'a>(scene: &'a Scene<'_>) -> (&'a Lab, &'a str) {
+        (&scene.stage.lab, &scene.netdom.name)
     }
 }
 
@@ -169,15 +170,15 @@ fn given_back(lab: &Lab, domain: &DriverDomain<'_>, before: &Resources) -> Resul
     bail!("not all came back: {}", differences(before, &after).join(", "))
 }
 
-/// An error with the end of a driver domain's console.
+/// An error with the end of a domain's console.
 ///
 /// # Errors
 /// The error given, with that context.
-pub fn explain<T>(domain: &DriverDomain<'_>, result: Result<T>) -> Result<T> {
+pub fn explain<T>((lab, domain): (&Lab, &str), result: Result<T>) -> Result<T> {
     result.with_context(|| {
-        let console = domain.console().unwrap_or_default();
+        let console = lab.console(domain).unwrap_or_default();
         let lines: Vec<&str> = console.lines().rev().take(30).collect();
-        format!("the console of {} ends:\n{}", domain.name, lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        format!("the console of {domain} ends:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
     })
 }
 

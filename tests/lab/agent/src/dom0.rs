@@ -20,10 +20,19 @@ use crate::guest;
 /// Where virtio-serial puts the lab's port: it is the only one.
 const PORT: &str = "/dev/vport0p1";
 
-/// Starts xenstored, its nodes of dom0 and xenconsoled, in that order; each says by ending that it is ready.
+/// What a xenstore domain gets, in MiB: as much as Debian's `xencommons` gives it.
+const STORE_MEMORY: &str = "8";
+
+/// Starts the store, its nodes of dom0 and xenconsoled, in that order; each says by ending that it is ready.
+///
+/// The store is xenstored, or a domain of its own where the kernel's command line names the image of one. Then xenstored must never
+/// run in this boot: the kernel connects to one store only.
 pub(crate) fn start_toolstack() -> io::Result<()> {
     fs::create_dir_all("/var/log/xen/console")?;
-    run(&["xenstored", "--pid-file", "/run/xenstored.pid"])?;
+    match crate::parameter("lab.store") {
+        Some(image) => run(&["init-xenstore-domain", "--kernel", &image, "--memory", STORE_MEMORY])?,
+        None => run(&["xenstored", "--pid-file", "/run/xenstored.pid"])?,
+    }
     run(&["xen-init-dom0"])?;
     run(&["xenconsoled", "--log=guest", "--log-dir=/var/log/xen/console", "--pid-file=/run/xenconsoled.pid"])
 }

@@ -158,12 +158,12 @@ impl Play for Block {
             config = config.pci(&lab.hide(&controller.bdf())?);
         }
         let blkdom = DriverDomain::create(lab, &config)?;
-        let (a, b) = super::explain(&blkdom, guests(lab))?;
+        let (a, b) = super::explain((lab, &blkdom.name), guests(lab))?;
         Ok(BlockScene { block, lab, blkdom, a, b })
     }
 
-    fn driver_domain<'a>(scene: &'a BlockScene<'_>) -> &'a DriverDomain<'a> {
-        &scene.blkdom
+    fn witness<'a>(scene: &'a BlockScene<'_>) -> (&'a Lab, &'a str) {
+        (scene.lab, &scene.blkdom.name)
     }
 }
 

@@ -1,0 +1,5 @@
+//! Links the image.
+
+fn main() {
+    image_link::image();
+}

@@ -1,0 +1,119 @@
+//! The store's end of the page that it shares with a domain (`struct xenstore_domain_interface`, `io/xs_wire.h`). Pure. Floor 3.
+
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use split_driver::byte_ring::{ByteConsumer, ByteLayout, ByteProducer};
+use split_driver::memory::SharedMemory;
+use split_driver::ring::RingError;
+use xen_pv_sys::Port;
+use xen_pv_sys::io::xs_wire::{
+    DomainInterface, XENSTORE_CONNECTED, XENSTORE_ERROR_COMM, XENSTORE_ERROR_NONE, XENSTORE_ERROR_PROTO,
+    XENSTORE_ERROR_RINGIDX, XENSTORE_RECONNECT,
+};
+
+/// Why a connection is not served any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Fault {
+    /// Its event channel cannot be bound.
+    Channel = XENSTORE_ERROR_COMM,
+    /// An index lies outside of the ring.
+    Index = XENSTORE_ERROR_RINGIDX,
+    /// A message is longer than messages may be.
+    Message = XENSTORE_ERROR_PROTO,
+}
+
+impl From<RingError> for Fault {
+    fn from(_: RingError) -> Self {
+        Self::Index
+    }
+}
+
+/// The page, mapped. The two indices that are ours are kept here and never believed from the page.
+#[derive(Debug)]
+pub(crate) struct Page<M> {
+    memory: M,
+    requests: ByteConsumer,
+    answers: ByteProducer,
+}
+
+impl<M: SharedMemory> Page<M> {
+    /// Goes on where the page says that the store has come to.
+    pub(crate) fn attach(memory: M) -> Self {
+        let words = memory.words();
+        let requests = ByteConsumer::attach(ByteLayout::STORE_REQUESTS, words);
+        let answers = ByteProducer::attach(ByteLayout::STORE_RESPONSES, words);
+        Self { memory, requests, answers }
+    }
+
+    /// Empties both streams and takes back what was said of a fault.
+    pub(crate) fn restart(&mut self) {
+        let words = self.memory.words();
+        for layout in [ByteLayout::STORE_REQUESTS, ByteLayout::STORE_RESPONSES] {
+            layout.clear(words);
+        }
+        self.requests = ByteConsumer::attach(ByteLayout::STORE_REQUESTS, words);
+        self.answers = ByteProducer::attach(ByteLayout::STORE_RESPONSES, words);
+        self.set(offset_of!(DomainInterface, error), XENSTORE_ERROR_NONE);
+    }
+
+    /// Says what the store can do.
+    pub(crate) fn offer(&self, features: u32) {
+        self.set(offset_of!(DomainInterface, server_features), features);
+    }
+
+    /// Whether the domain asks for a connection that has not begun.
+    pub(crate) fn asks_to_restart(&self) -> bool {
+        self.get(offset_of!(DomainInterface, connection)) == XENSTORE_RECONNECT
+    }
+
+    /// Says that the connection stands.
+    pub(crate) fn set_connected(&self) {
+        self.set(offset_of!(DomainInterface, connection), XENSTORE_CONNECTED);
+    }
+
+    /// Says why the connection is not served any more.
+    pub(crate) fn set_fault(&self, fault: Fault) {
+        self.set(offset_of!(DomainInterface, error), fault as u32);
+    }
+
+    /// The domain's end of the event channel, where Xen made it at the domain's creation.
+    pub(crate) fn named_port(&self) -> Option<Port> {
+        Some(Port(self.get(offset_of!(DomainInterface, evtchn_port)))).filter(|port| port.0 != 0)
+    }
+
+    /// Copies out what waits of requests, and leaves it there.
+    pub(crate) fn peek(&self, into: &mut [u8]) -> Result<usize, RingError> {
+        self.requests.peek(self.memory.words(), into)
+    }
+
+    /// Whether any byte of a request waits.
+    pub(crate) fn has_requests(&self) -> Result<bool, RingError> {
+        Ok(self.requests.waiting(self.memory.words())? > 0)
+    }
+
+    /// Passes so many bytes of requests.
+    pub(crate) fn take(&mut self, count: usize) {
+        self.requests.advance(self.memory.words(), count);
+    }
+
+    /// Writes as much of the answers as fits; how much.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<usize, RingError> {
+        self.answers.write(self.memory.words(), bytes)
+    }
+
+    fn word(&self, offset: usize) -> Option<&AtomicU32> {
+        self.memory.words().get(offset / size_of::<u32>())
+    }
+
+    fn get(&self, offset: usize) -> u32 {
+        self.word(offset).map_or(0, |word| word.load(Ordering::Acquire))
+    }
+
+    fn set(&self, offset: usize, value: u32) {
+        if let Some(word) = self.word(offset) {
+            word.store(value, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Turns: who is served next, and what a turn may cost. Pure. Floor 3.
+//!
+//! A turn copies at most a ring of bytes, hands them to the store, which serves at most one request, and copies at most a ring of
+//! answers back. Whoever has more to do goes to the end of the queue. So the longest wait is one request of each other domain,
+//! whatever any of them does.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use split_driver::domains::{Change, Domains};
+use split_driver::hypervisor::{EventChannel, Hypervisor, XenError};
+use xen_pv_sys::io::xs_wire::XENSTORE_RING_SIZE;
+use xen_pv_sys::{DomainId, Port};
+use xenstore_lite::{Config, ConnectionId, Host, Store};
+
+use crate::machine::Machine;
+use crate::page::Fault;
+
+/// What a round leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// There is more to do.
+    No,
+    /// Nothing but requests that the store holds back for another's sake: look again in a millisecond or so.
+    Briefly,
+    /// Nothing is to be done until an event arrives.
+    ForEvent,
+}
+
+/// The store with every domain's ring.
+pub struct Server<H: Hypervisor, D> {
+    store: Store,
+    machine: Machine<H, D>,
+    own: DomainId,
+    privileged: DomainId,
+    /// Whose turn comes next.
+    queue: VecDeque<DomainId>,
+    /// Whose request the store would not take.
+    held: Vec<DomainId>,
+}
+
+impl<H: Hypervisor, D: Domains> Server<H, D> {
+    /// A fresh store, which serves nobody yet.
+    pub fn new(hypervisor: H, domains: D, config: Config) -> Self {
+        let (own, privileged) = (config.own, config.privileged);
+        Self {
+            store: Store::new(config),
+            machine: Machine::new(hypervisor, domains, own),
+            own,
+            privileged,
+            queue: VecDeque::new(),
+            held: Vec::new(),
+        }
+    }
+
+    /// Connects the privileged domain, by the port that the domain's builder got from its kernel; then this domain itself, which asks
+    /// the store without a ring; then the domains that were there before the store, where Xen says which.
+    ///
+    /// # Errors
+    /// Why the privileged domain's ring cannot be had: then nothing can be served.
+    pub fn start(&mut self, port: Port) -> Result<(), XenError> {
+        let privileged = self.privileged;
+        self.machine.open(privileged, Some(port))?;
+        self.machine.introduced.push(privileged);
+        self.connect_introduced();
+        for domain in [privileged, self.own] {
+            self.machine.domain(domain);
+        }
+        self.store.connect(self.own);
+        while let Change::Of(domain) = self.machine.domains.next_changed() {
+            let is_known = self.machine.known.contains_key(&domain);
+            if !is_known && self.machine.domain(domain).is_some() && self.machine.open(domain, None).is_ok() {
+                self.machine.introduced.push(domain);
+                self.connect_introduced();
+            }
+        }
+        Ok(())
+    }
+
+    /// Domains that have a ring.
+    pub fn connected(&self) -> usize {
+        self.machine.links.len()
+    }
+
+    /// Takes the ports whose events arrived.
+    pub fn handle_events(&mut self, ports: &mut Vec<Port>) {
+        for port in ports.drain(..) {
+            if let Some(domain) = self.machine.ports.get(&port).copied() {
+                self.enqueue(domain);
+            }
+        }
+    }
+
+    /// A domain came, ended or went (`VIRQ_DOM_EXC`).
+    pub fn handle_domain_change(&mut self) {
+        loop {
+            match self.machine.domains.next_changed() {
+                Change::Of(domain) => self.look_at(domain),
+                Change::None => break,
+                Change::Unknown => {
+                    let all: Vec<DomainId> = self.machine.known.keys().copied().collect();
+                    all.into_iter().for_each(|domain| self.look_at(domain));
+                    break;
+                }
+            }
+        }
+        self.enqueue_ready();
+    }
+
+    fn look_at(&mut self, domain: DomainId) {
+        let Some(unique) = self.machine.known.get(&domain).copied() else {
+            return;
+        };
+        match self.machine.domains.state(domain) {
+            Ok(Some(state)) if !state.gone && state.unique == unique => {
+                if state.shut_down {
+                    self.store.handle_domain_shutdown(domain);
+                }
+            }
+            Ok(_) => {
+                log::info!("domain {} is gone", domain.0);
+                self.machine.known.remove(&domain);
+                self.store.handle_domain_gone(domain, &mut self.machine);
+            }
+            // Nothing is thrown away for a doubt.
+            Err(error) => log::error!("Xen does not say how domain {} is: {error:?}", domain.0),
+        }
+    }
+
+    /// Serves whoever waits, at most `turns` of them.
+    pub fn round(&mut self, turns: usize) -> Wait {
+        for _ in 0..turns {
+            let Some(domain) = self.queue.pop_front() else {
+                break;
+            };
+            if let Err(fault) = self.turn(domain) {
+                self.cut_off(domain, fault);
+            }
+            self.connect_introduced();
+            self.enqueue_ready();
+        }
+        if !self.queue.is_empty() {
+            Wait::No
+        } else if self.held.is_empty() {
+            Wait::ForEvent
+        } else {
+            Wait::Briefly
+        }
+    }
+
+    /// Has those go on whose requests the store held back.
+    pub fn retry_held(&mut self) {
+        for domain in core::mem::take(&mut self.held) {
+            if let Some(link) = self.machine.links.get_mut(&domain) {
+                link.held = false;
+            }
+            self.enqueue(domain);
+        }
+    }
+
+    fn enqueue(&mut self, domain: DomainId) {
+        if let Some(link) = self.machine.links.get_mut(&domain).filter(|link| !link.queued) {
+            link.queued = true;
+            self.queue.push_back(domain);
+        }
+    }
+
+    /// Whoever has got something to be told gets a turn.
+    fn enqueue_ready(&mut self) {
+        while let Some(id) = self.store.poll_ready() {
+            match self.machine.connections.get(&id).copied() {
+                Some(domain) => self.enqueue(domain),
+                // Our own: nobody reads.
+                None => {
+                    let count = self.store.poll_transmit(id).len();
+                    self.store.transmitted(id, count);
+                }
+            }
+        }
+    }
+
+    /// The store's side of the rings that were made.
+    fn connect_introduced(&mut self) {
+        for domain in core::mem::take(&mut self.machine.introduced) {
+            let id = self.store.connection(domain).or_else(|| self.store.connect(domain));
+            if let (Some(id), Some(link)) = (id, self.machine.links.get_mut(&domain)) {
+                if let Some(port) = link.port() {
+                    self.store.set_port(id, port);
+                }
+                // `SET_FEATURE` may have said which, before the domain was there to see them.
+                let info = self.store.connections().find(|info| info.id == id);
+                link.page.offer(info.map_or(0, |info| info.features));
+                link.id = Some(id);
+                self.machine.connections.insert(id, domain);
+                log::info!("domain {} is connected", domain.0);
+            }
+            // It may have written before it could tell us.
+            self.enqueue(domain);
+        }
+    }
+
+    /// One turn of a domain.
+    fn turn(&mut self, domain: DomainId) -> Result<(), Fault> {
+        let Some(link) = self.machine.links.get_mut(&domain) else {
+            return Ok(());
+        };
+        let Some(id) = link.id else {
+            return Ok(());
+        };
+        link.queued = false;
+        // Before the page is looked at: what is written from now on raises another event.
+        if let Some(channel) = &link.channel {
+            channel.unmask();
+        }
+        if link.page.asks_to_restart() {
+            self.store.reset(id);
+            self.machine.restart(domain);
+            return Ok(());
+        }
+        if link.cut_off {
+            return Ok(());
+        }
+        let mut moved = self.transmit(domain, id)?;
+        moved |= self.receive(domain, id)?;
+        moved |= self.transmit(domain, id)?;
+        if let Some(link) = self.machine.links.get(&domain).filter(|_| moved) {
+            // One event tells of both: answers to read, and room for requests.
+            link.notify();
+        }
+        Ok(())
+    }
+
+    /// Hands over what waits, for one request at most. Whether anything was taken.
+    fn receive(&mut self, domain: DomainId, id: ConnectionId) -> Result<bool, Fault> {
+        let mut buffer = [0; XENSTORE_RING_SIZE];
+        let Some(link) = self.machine.links.get(&domain) else {
+            return Ok(false);
+        };
+        let count = link.page.peek(&mut buffer)?;
+        let input = buffer.get(..count).unwrap_or_default();
+        // A request that is held back may have been taken whole: then it wants no more bytes to go on.
+        if input.is_empty() && !self.store.poll_held() {
+            return Ok(false);
+        }
+        let taken = self.store.handle_bytes(id, input, &mut self.machine).map_err(|_| Fault::Message)?;
+        let Some(link) = self.machine.links.get_mut(&domain) else {
+            return Ok(false);
+        };
+        link.page.take(taken);
+        let more = link.page.has_requests()?;
+        if more && taken > 0 {
+            self.enqueue(domain);
+        } else if (more || self.store.poll_held()) && self.store.poll_transmit(id).is_empty() && !link.held {
+            link.held = true;
+            self.held.push(domain);
+        }
+        Ok(taken > 0)
+    }
+
+    /// Writes what fits of the answers. Whether anything did; the rest goes when the domain has read and says so.
+    fn transmit(&mut self, domain: DomainId, id: ConnectionId) -> Result<bool, Fault> {
+        let Some(link) = self.machine.links.get_mut(&domain) else {
+            return Ok(false);
+        };
+        let mut moved = false;
+        loop {
+            let sent = link.page.send(self.store.poll_transmit(id))?;
+            if sent == 0 {
+                return Ok(moved);
+            }
+            self.store.transmitted(id, sent);
+            moved = true;
+        }
+    }
+
+    /// Leaves a domain alone that broke its ring, and tells it why. What it watched and had begun ends here.
+    fn cut_off(&mut self, domain: DomainId, fault: Fault) {
+        log::warn!("domain {} is cut off: {fault:?}", domain.0);
+        if let Some(link) = self.machine.links.get_mut(&domain) {
+            link.cut_off = true;
+            link.page.set_fault(fault);
+            link.notify();
+            if let Some(id) = link.id {
+                self.store.reset(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A node, and the live tree of them. Pure. Floor 1.
+//!
+//! Nodes lie in one map by their whole path, and each lists the names of its children, as they were made. All that a node holds is shared by
+//! reference: a transaction takes a node as it is by three counters, and what it then writes leaves the live one as it was.
+
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use xen_pv_sys::DomainId;
+
+use crate::domains::Domains;
+use crate::path;
+use crate::path_map::PathMap;
+use crate::permissions::{Permission, Rights, owner};
+use crate::quota::Resource;
+
+/// Bytes that a node counts in its quotas beside its contents, as C xenstored's header.
+const HEADER_BYTES: usize = 16;
+/// Bytes that an entry of its permissions counts.
+const PERMISSION_BYTES: usize = 8;
+
+/// The special node that is told of new domains.
+pub(crate) const INTRODUCE_DOMAIN: &[u8] = b"@introduceDomain";
+/// The special node that is told of domains that end.
+pub(crate) const RELEASE_DOMAIN: &[u8] = b"@releaseDomain";
+
+/// A node. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    pub(crate) value: Option<Rc<[u8]>>,
+    pub(crate) permissions: Rc<[Permission]>,
+    pub(crate) children: Listing,
+    /// When it, or the list of its children, was last written.
+    pub(crate) generation: u64,
+}
+
+impl Node {
+    /// Without children.
+    pub(crate) fn new(value: &[u8], permissions: Rc<[Permission]>) -> Self {
+        Self { value: bytes(value), permissions, children: Listing::default(), generation: 0 }
+    }
+
+    pub(crate) fn value(&self) -> &[u8] {
+        self.value.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn owner(&self) -> DomainId {
+        owner(&self.permissions)
+    }
+
+    /// What it counts in the quota `node-size`.
+    pub(crate) fn size(&self) -> usize {
+        HEADER_BYTES + PERMISSION_BYTES * self.permissions.len() + self.value().len() + self.children.bytes().len()
+    }
+}
+
+/// Bytes to share; none take no memory.
+pub(crate) fn bytes(value: &[u8]) -> Option<Rc<[u8]>> {
+    (!value.is_empty()).then(|| value.into())
+}
+
+/// Names, each ended by a zero byte, in the order in which they were made: just as `DIRECTORY` answers.
+///
+/// The quota `node-size` bounds it for all but the privileged domain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing(Option<Rc<Vec<u8>>>);
+
+impl Listing {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn names(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.bytes().split_inclusive(|byte| *byte == 0).map(|name| name.strip_suffix(&[0]).unwrap_or(name))
+    }
+
+    pub(crate) fn add(&mut self, name: &[u8]) {
+        let bytes = Rc::make_mut(self.0.get_or_insert_default());
+        // A listing that doubled its room with each name would waste a good part of a small store.
+        if bytes.capacity() - bytes.len() <= name.len() {
+            bytes.reserve_exact(name.len() + 1 + bytes.len() / 4);
+        }
+        bytes.extend_from_slice(name);
+        bytes.push(0);
+    }
+
+    pub(crate) fn remove(&mut self, name: &[u8]) {
+        let mut start = 0;
+        for present in self.bytes().split_inclusive(|byte| *byte == 0) {
+            let end = start + present.len();
+            if present.strip_suffix(&[0]) == Some(name) {
+                if let Some(bytes) = &mut self.0 {
+                    Rc::make_mut(bytes).drain(start..end);
+                }
+                break;
+            }
+            start = end;
+        }
+        if self.bytes().is_empty() {
+            self.0 = None;
+        }
+    }
+}
+
+/// The live tree.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    pub(crate) nodes: PathMap<Node>,
+    /// Grows with each write, each removal and each transaction.
+    generation: u64,
+}
+
+impl Tree {
+    /// Only the root, which `owner` has.
+    pub(crate) fn new(owner: DomainId, domains: &mut Domains) -> Self {
+        let mut tree = Self { nodes: PathMap::default(), generation: 0 };
+        let permissions = Rc::from([Permission::new(owner, Rights::NONE)]);
+        tree.put(path::ROOT.into(), Node::new(&[], permissions), domains);
+        tree
+    }
+
+    /// The number of the latest change.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// A number for the next change.
+    pub(crate) fn next_generation(&mut self) -> u64 {
+        self.generation += 1;
+        self.generation
+    }
+
+    /// Puts a node at `path`, counted for its owner.
+    pub(crate) fn put(&mut self, path: Rc<[u8]>, mut node: Node, domains: &mut Domains) {
+        node.generation = self.next_generation();
+        self.discount(&path, domains);
+        domains.add(node.owner(), Resource::Nodes, 1);
+        domains.add(node.owner(), Resource::Memory, path.len() + node.size());
+        self.nodes.insert(path, node);
+    }
+
+    /// Takes away the node at `path`. Its parent's list is the caller's affair.
+    pub(crate) fn take(&mut self, path: &[u8], domains: &mut Domains) {
+        self.generation += 1;
+        self.discount(path, domains);
+        self.nodes.remove(path);
+    }
+
+    fn discount(&self, path: &[u8], domains: &mut Domains) {
+        if let Some(node) = self.nodes.get(path) {
+            domains.take_off(node.owner(), Resource::Nodes, 1);
+            domains.take_off(node.owner(), Resource::Memory, path.len() + node.size());
+        }
+    }
+
+    /// The paths at and below `top`, each before its children; the children of a node that `enter` refuses are left out.
+    pub(crate) fn pre_order(&self, top: &[u8], enter: impl Fn(&Node) -> bool) -> Vec<Rc<[u8]>> {
+        let mut waiting: Vec<Rc<[u8]>> = alloc::vec![top.into()];
+        let mut paths = Vec::new();
+        while let Some(path) = waiting.pop() {
+            let Some(node) = self.nodes.get(&path) else {
+                continue;
+            };
+            if enter(node) {
+                waiting.extend(node.children.names().rev().map(|name| Rc::from(path::child(&path, name))));
+            }
+            paths.push(path);
+        }
+        paths
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_keeps_the_order() {
+        let mut listing = Listing::default();
+        for name in ["b", "a", "long", "c"] {
+            listing.add(name.as_bytes());
+        }
+        let before = listing.clone();
+        listing.remove(b"a");
+        listing.remove(b"lon");
+        assert_eq!((listing.bytes(), before.bytes()), (b"b\0long\0c\0".as_slice(), b"b\0a\0long\0c\0".as_slice()));
+        for name in [b"c".as_slice(), b"b", b"long"] {
+            listing.remove(name);
+        }
+        assert_eq!(listing, Listing::default());
+    }
+}

@@ -1,0 +1,450 @@
+//! The store's face: connections in, answers and events out. Pure. Floor 1.
+
+mod check;
+mod control;
+
+mod domain_ends;
+mod domain_requests;
+mod node_requests;
+mod patience;
+mod requests;
+mod state;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use xen_pv_sys::io::xs_wire::ServerFeatures;
+use xen_pv_sys::{DomainId, Port};
+
+use crate::connection::{Cause, Connection, ConnectionId, Gone};
+use crate::domains::Domains;
+use crate::node::{self, Node, Tree};
+use crate::path;
+use crate::permissions::{ANY, Permission, Rights};
+use crate::quota::{Quotas, Resource};
+use crate::watches::{Event, Watch, Watches};
+use crate::wire::{Message, PAYLOAD_MAX, ProtocolError};
+use crate::{Error, Host};
+use patience::Protection;
+pub use state::StateError;
+
+/// Answers that wait for the privileged domain before its requests do; the others' quota says that for them.
+const PRIVILEGED_OUTSTANDING: usize = 64;
+
+/// What a store begins with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The domain to which nothing is refused.
+    pub privileged: DomainId,
+    /// The domain in which the store runs; `RELEASE` and `RESUME` are not for it.
+    pub own: DomainId,
+    /// What `GET_FEATURE` tells, and what belongs into a ring's `server_features`.
+    pub features: ServerFeatures,
+    /// The quotas of domains that have none of their own.
+    pub quotas: Quotas,
+}
+
+impl Default for Config {
+    /// For a store in dom0, with all features and C xenstored's quotas.
+    fn default() -> Self {
+        let dom0 = DomainId(0);
+        Self { privileged: dom0, own: dom0, features: ServerFeatures::all(), quotas: Quotas::default() }
+    }
+}
+
+/// A connection for the embedder, e.g. after [`Store::read_state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// Which.
+    pub id: ConnectionId,
+    /// Whose.
+    pub domain: DomainId,
+    /// What [`Store::set_port`] said.
+    pub port: Port,
+    /// [`Host::domain`]'s number of that domain; 0 where unknown.
+    pub unique: u64,
+    /// What belongs into the ring's `server_features`.
+    pub features: u32,
+}
+
+/// What a domain takes up, of what its quotas count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Nodes that it owns.
+    pub nodes: usize,
+    /// Its watches.
+    pub watches: usize,
+    /// Its transactions.
+    pub transactions: usize,
+    /// Bytes of all that, and of what waits for it.
+    pub memory: usize,
+}
+
+/// The xenstore.
+///
+/// A panic-free state machine: each call does what it can at once. Clone it to keep the state of a moment.
+#[derive(Clone, Debug)]
+pub struct Store {
+    tree: Tree,
+    domains: Domains,
+    watches: Watches,
+    connections: BTreeMap<ConnectionId, Connection>,
+    next_connection: u32,
+    /// Connections to be named by `poll_ready`.
+    ready: VecDeque<ConnectionId>,
+    /// What happened and is not yet told to the watches.
+    events: Vec<Event>,
+    own: DomainId,
+    protection: Option<Protection>,
+    /// Requests served, which tells those apart whose events wait.
+    served: u64,
+    /// `CONTROL log`: requests go into the log.
+    traced: bool,
+}
+
+impl Store {
+    /// With the nodes of a fresh store: `/tool/xenstored` and the special ones.
+    pub fn new(config: Config) -> Self {
+        let mut store = Self::bare(config);
+        let privileged = store.domains.privileged;
+        let permissions: Rc<[_]> = [Permission::new(privileged, Rights::NONE)].into();
+        let mut put = |path: &[u8], children: &[u8], permissions: &Rc<[Permission]>| {
+            let mut node = Node::new(&[], permissions.clone());
+            if !children.is_empty() {
+                node.children.add(children);
+            }
+            store.tree.put(path.into(), node, &mut store.domains);
+        };
+        put(path::ROOT, b"tool", &permissions);
+        put(b"/tool", b"xenstored", &permissions);
+        put(b"/tool/xenstored", &[], &permissions);
+        put(node::INTRODUCE_DOMAIN, &[], &permissions);
+        let readable = [Permission::new(privileged, Rights::NONE), Permission::new(ANY, Rights::READ)];
+        put(node::RELEASE_DOMAIN, &[], &readable.into());
+        store
+    }
+
+    /// With the root alone.
+    fn bare(config: Config) -> Self {
+        let Config { privileged, own, features, quotas } = config;
+        let mut domains = Domains::new(privileged, features.bits(), quotas);
+        domains.ensure(privileged, 0, 0);
+        Self {
+            tree: Tree::new(privileged, &mut domains),
+            domains,
+            watches: Watches::default(),
+            connections: BTreeMap::new(),
+            next_connection: 1,
+            ready: VecDeque::new(),
+            events: Vec::new(),
+            own,
+            protection: None,
+            served: 0,
+            traced: false,
+        }
+    }
+
+    /// A domain's connection, one for each; `None` where it has got one. Fires `@introduceDomain` but for the privileged domain.
+    pub fn connect(&mut self, domain: DomainId) -> Option<ConnectionId> {
+        let id = ConnectionId(self.next_connection);
+        let known = self.domains.ensure(domain, 0, self.tree.generation());
+        if known.connection.is_some() {
+            return None;
+        }
+        let first = !known.introduced;
+        known.connection = Some(id);
+        known.introduced = true;
+        known.shutdown = false;
+        self.next_connection += 1;
+        self.connections.insert(id, Connection::new(domain));
+        if first && domain != self.domains.privileged {
+            self.fire_introduced(domain);
+            self.deliver(None);
+        }
+        Some(id)
+    }
+
+    /// Ends a connection with its watches, its transactions and what was under way. Nodes stay, and the domain counts as introduced.
+    pub fn disconnect(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.clear(id) {
+            self.connections.remove(&id);
+            if let Some(domain) = self.domains.get_mut(connection) {
+                domain.connection = None;
+            }
+        }
+    }
+
+    /// Has a connection begin anew, as after [`connect`](Self::connect).
+    pub fn reset(&mut self, id: ConnectionId) {
+        self.clear(id);
+    }
+
+    /// Notes the event channel of a connection, for [`write_state`](Self::write_state).
+    pub fn set_port(&mut self, id: ConnectionId, port: Port) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.port = port;
+        }
+    }
+
+    /// Notes [`Host::domain`]'s number of a domain, for [`write_state`](Self::write_state).
+    pub fn set_unique(&mut self, domain: DomainId, unique: u64) {
+        if let Some(domain) = self.domains.get_mut(domain) {
+            domain.unique = unique;
+        }
+    }
+
+    /// The connections, the oldest first.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionInfo> {
+        self.connections.iter().map(|(id, connection)| {
+            let domain = self.domains.get(connection.domain);
+            ConnectionInfo {
+                id: *id,
+                domain: connection.domain,
+                port: connection.port,
+                unique: domain.map_or(0, |domain| domain.unique),
+                features: domain.map_or(0, |domain| domain.features),
+            }
+        })
+    }
+
+    /// A domain's connection.
+    pub fn connection(&self, domain: DomainId) -> Option<ConnectionId> {
+        self.domains.get(domain)?.connection
+    }
+
+    /// What a domain takes up.
+    pub fn usage(&self, domain: DomainId) -> Usage {
+        let takes = |resource| self.domains.takes(domain, resource);
+        Usage {
+            nodes: takes(Resource::Nodes),
+            watches: takes(Resource::Watches),
+            transactions: takes(Resource::Transactions),
+            memory: takes(Resource::Memory),
+        }
+    }
+
+    /// Takes bytes, serves at most one whole request, and gives how many bytes were taken.
+    ///
+    /// Takes none while too many answers wait, which [`transmitted`](Self::transmitted) changes, or while the request is held back, of which
+    /// [`poll_held`](Self::poll_held) tells. A request that came in pieces may be held with all its bytes taken: call again then, with no new
+    /// ones too.
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: cut the connection off.
+    pub fn handle_bytes(
+        &mut self,
+        id: ConnectionId,
+        input: &[u8],
+        host: &mut dyn Host,
+    ) -> Result<usize, ProtocolError> {
+        if self.is_full(id) {
+            return Ok(0);
+        }
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Ok(0);
+        };
+        if connection.partial.is_empty()
+            && let Some(message) = Message::parse(input)?
+        {
+            if self.holds_back(id, &message) {
+                return Ok(0);
+            }
+            self.serve(id, &message, host);
+            return Ok(message.bytes());
+        }
+        let taken = connection.take_in(input)?;
+        let partial = core::mem::take(&mut connection.partial);
+        match Message::parse(&partial)? {
+            Some(message) if !self.holds_back(id, &message) => self.serve(id, &message, host),
+            _ => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.partial = partial;
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// What to transmit next: all that waits. Empty for nothing.
+    pub fn poll_transmit(&self, id: ConnectionId) -> &[u8] {
+        self.connections.get(&id).map_or(&[], Connection::transmit)
+    }
+
+    /// So many bytes of [`poll_transmit`](Self::poll_transmit) are gone.
+    pub fn transmitted(&mut self, id: ConnectionId, count: usize) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let domain = connection.domain;
+        let mut causes = Vec::new();
+        connection.transmitted(count, |Gone { bytes, answer, cause }| {
+            self.domains.take_off(domain, Resource::Memory, bytes);
+            self.domains.take_off(domain, Resource::Outstanding, usize::from(answer));
+            causes.extend(cause);
+        });
+        for cause in causes {
+            self.fetched(cause);
+        }
+    }
+
+    /// A connection that has got something to transmit since it was last named here.
+    pub fn poll_ready(&mut self) -> Option<ConnectionId> {
+        loop {
+            let id = self.ready.pop_front()?;
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.ready = false;
+                return Some(id);
+            }
+        }
+    }
+
+    /// Whether a connection is held back for another's sake: call [`handle_bytes`](Self::handle_bytes) again for those that have got
+    /// something to say, after a millisecond or so.
+    pub fn poll_held(&self) -> bool {
+        self.protection.as_ref().is_some_and(|protection| protection.holds())
+    }
+
+    /// Whether too many answers wait for that connection.
+    fn is_full(&self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.get(&id) else {
+            return true;
+        };
+        let domain = connection.domain;
+        let outstanding = self.domains.takes(domain, Resource::Outstanding);
+        if domain == self.domains.privileged {
+            outstanding >= PRIVILEGED_OUTSTANDING
+        } else {
+            self.domains.exceeds(domain, Resource::Outstanding, outstanding + 1)
+        }
+    }
+
+    /// An event of that request has been fetched.
+    fn fetched(&mut self, cause: Cause) {
+        let Some(connection) = self.connections.get_mut(&cause.connection) else {
+            return;
+        };
+        if let Some(count) = connection.causing.get_mut(&cause.serial) {
+            *count -= 1;
+            if *count == 0 {
+                connection.causing.remove(&cause.serial);
+                self.domains.take_off(connection.domain, Resource::Outstanding, 1);
+            }
+        }
+    }
+
+    /// Takes from a connection all that it has got; gives whose it is.
+    fn clear(&mut self, id: ConnectionId) -> Option<DomainId> {
+        self.clear_watches(id);
+        self.clear_transactions(id);
+        let waiting = self.connections.get(&id)?.transmit().len();
+        self.transmitted(id, waiting);
+        let connection = self.connections.get_mut(&id)?;
+        let domain = connection.domain;
+        self.domains.take_off(domain, Resource::Outstanding, connection.causing.len());
+        connection.begin_anew();
+        Some(domain)
+    }
+
+    fn clear_watches(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        for (serial, path) in core::mem::take(&mut connection.watches) {
+            if let Some(watch) = self.watches.remove(&path, serial) {
+                self.domains.take_off(connection.domain, Resource::Watches, 1);
+                self.domains.take_off(connection.domain, Resource::Memory, path.len() + watch.token.len());
+            }
+        }
+    }
+
+    fn clear_transactions(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        for transaction in core::mem::take(&mut connection.transactions).into_values() {
+            self.domains.take_off(connection.domain, Resource::Transactions, 1);
+            self.domains.take_off(connection.domain, Resource::Memory, transaction.memory());
+        }
+    }
+
+    /// Tells the watches what happened, by a request of `sender` or without one.
+    fn deliver(&mut self, sender: Option<ConnectionId>) {
+        for event in core::mem::take(&mut self.events) {
+            for watch in self.watches.hearing(event.scope, &event.path) {
+                let Some(connection) = self.connections.get_mut(&watch.connection) else {
+                    continue;
+                };
+                let receiver = connection.domain;
+                if !may_hear(&self.domains, &self.tree, receiver, &event) {
+                    continue;
+                }
+                let Some(payload) = event_payload(watch, &event.path) else {
+                    continue;
+                };
+                let privileged = receiver == self.domains.privileged;
+                let repeated = !event.path.starts_with(b"@") && connection.has_event(&payload);
+                if repeated || self.domains.exceeds_with(receiver, Resource::Memory, payload.len()) {
+                    continue;
+                }
+                let cause = sender.filter(|sender| privileged && *sender != watch.connection);
+                let cause = cause.map(|connection| Cause { connection, serial: self.served });
+                let bytes = connection.event(&payload, cause);
+                self.domains.add(receiver, Resource::Memory, bytes);
+                mark_ready(&mut self.ready, watch.connection, connection);
+                if let Some(cause) = cause
+                    && let Some(sender) = self.connections.get_mut(&cause.connection)
+                {
+                    let count = sender.causing.entry(cause.serial).or_default();
+                    *count += 1;
+                    if *count == 1 {
+                        self.domains.add(sender.domain, Resource::Outstanding, 1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Has `poll_ready` name a connection.
+fn mark_ready(ready: &mut VecDeque<ConnectionId>, id: ConnectionId, connection: &mut Connection) {
+    if !core::mem::replace(&mut connection.ready, true) {
+        ready.push_back(id);
+    }
+}
+
+/// Whether a domain may know of an event: it can read the node, could before, or can read the parent.
+fn may_hear(domains: &Domains, tree: &Tree, receiver: DomainId, event: &Event) -> bool {
+    let caller = domains.caller(receiver);
+    let reads = |permissions: &[Permission]| caller.rights(permissions).hold(Rights::READ);
+    if event.before.as_deref().is_some_and(reads) {
+        return true;
+    }
+    let Some(now) = &event.now else {
+        return false;
+    };
+    if reads(now) {
+        return true;
+    }
+    match &event.parent {
+        Some(parent) => reads(parent),
+        None => {
+            // A domain's number below a special path is no node: what is above that counts.
+            let special = event.path.starts_with(b"@");
+            let parent = if special { path::ROOT } else { path::parent(&event.path) };
+            tree.nodes.get(parent).is_some_and(|node| reads(&node.permissions))
+        }
+    }
+}
+
+/// What an event says, as its watch put it; `None` where that does not fit.
+fn event_payload(watch: &Watch, path: &[u8]) -> Option<Vec<u8>> {
+    let path = path.get(watch.omitted..).unwrap_or_default();
+    let payload = [path, b"\0", &watch.token, b"\0"].concat();
+    (payload.len() <= PAYLOAD_MAX).then_some(payload)
+}
+
+/// The name of an error, as it is answered.
+fn error_payload(error: Error) -> Vec<u8> {
+    [error.name().as_bytes(), b"\0"].concat()
+}

@@ -1,0 +1,55 @@
+//! Whether the store holds together. Floor 1.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+
+use super::Store;
+use crate::node::{INTRODUCE_DOMAIN, RELEASE_DOMAIN};
+use crate::path;
+use crate::quota::Resource;
+
+impl Store {
+    /// Counts everything anew, and compares: that each node is in its parent's list and each name in a list is a node, and that domains take
+    /// up what they are said to.
+    ///
+    /// # Errors
+    /// What does not hold. That is a fault of the store, whatever its clients did.
+    pub fn check(&self) -> Result<(), String> {
+        let mut reached = 0;
+        let mut counts: BTreeMap<_, (usize, usize)> = BTreeMap::new();
+        for top in [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN] {
+            for path in self.tree.pre_order(top, |_| true) {
+                let node = self.tree.nodes.get(&path).ok_or("a node that was met is gone")?;
+                let missing =
+                    node.children.names().find(|name| self.tree.nodes.get(&path::child(&path, name)).is_none());
+                if let Some(name) = missing {
+                    return Err(alloc::format!("{} lists {}", path.escape_ascii(), name.escape_ascii()));
+                }
+                let (nodes, memory) = counts.entry(node.owner()).or_default();
+                *nodes += 1;
+                *memory += path.len() + node.size();
+                reached += 1;
+            }
+        }
+        if reached != self.tree.nodes.len() {
+            return Err(alloc::format!("{reached} of {} nodes are listed", self.tree.nodes.len()));
+        }
+        for connection in self.connections.values() {
+            let (_, memory) = counts.entry(connection.domain).or_default();
+            *memory += connection.waiting_bytes();
+            *memory += connection.transactions.values().map(|transaction| transaction.memory()).sum::<usize>();
+            for (serial, path) in &connection.watches {
+                let watch = self.watches.get(path, *serial).ok_or("a connection has a watch that is not")?;
+                *memory += path.len() + watch.token.len();
+            }
+        }
+        for (id, domain) in self.domains.iter() {
+            let (nodes, memory) = counts.remove(&id).unwrap_or_default();
+            let takes = (domain.takes(Resource::Nodes), domain.takes(Resource::Memory));
+            if takes != (nodes, memory) {
+                return Err(alloc::format!("domain {}: {takes:?} counted, {:?} there", id.0, (nodes, memory)));
+            }
+        }
+        if counts.is_empty() { Ok(()) } else { Err("nodes of domains that are not known".into()) }
+    }
+}

@@ -1,0 +1,322 @@
+//! The state from records. Whatever they say, it ends in a store that holds together or in an error. Floor 1.
+
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use xen_pv_sys::{DomainId, Port};
+
+use super::{
+    ALIGNMENT, ALL_LEVELS, CONNECTION, CUT_OFF, DOMAIN, END, GLOBAL, GLOBAL_QUOTA, HAS_UNIQUE, HEADER, NODE, RING,
+    STALE, TRANSACTION, WATCH, WATCH_EXTENDED,
+};
+use crate::connection::{Connection, ConnectionId};
+use crate::node::{INTRODUCE_DOMAIN, Node, RELEASE_DOMAIN};
+use crate::path;
+use crate::permissions::{ANY, Permission, Rights};
+use crate::quota::{Quota, Resource};
+use crate::store::{Config, Store, mark_ready};
+use crate::transaction::Transaction;
+use crate::watches::Watch;
+
+/// Why a state cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateError {
+    /// No `xenstore` stream, or of a version or a byte order that is not ours.
+    Header,
+    /// The record at that offset is cut short, or says what cannot be.
+    Record(usize),
+}
+
+/// Fields from the front of bytes.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// So many bytes, the last of them a zero byte that is not part of what they say.
+    fn string(&mut self, count: u16) -> Option<&'a [u8]> {
+        self.take(usize::from(count))?.strip_suffix(&[0]).filter(|string| !string.contains(&0))
+    }
+
+    /// Bytes up to a zero byte.
+    fn name(&mut self) -> Option<&'a [u8]> {
+        let end = self.0.iter().position(|byte| *byte == 0)?;
+        let name = self.take(end)?;
+        self.take(1).map(|_| name)
+    }
+}
+
+/// A node of a transaction, as its record has it.
+type Pending = (Rc<[u8]>, Option<Node>, u16);
+
+/// A store in the making.
+struct Reader {
+    store: Store,
+    /// Nodes of transactions, by connection and transaction.
+    pending: BTreeMap<(u32, u32), Vec<Pending>>,
+}
+
+impl Store {
+    /// A store from what [`write_state`](Self::write_state) gave, or C xenstored. `config`'s quotas are replaced by those of the state.
+    ///
+    /// The rings are to be mapped and their channels bound by [`connections`](Self::connections); who answered or was told something that is
+    /// not out yet is told so by [`poll_ready`](Self::poll_ready).
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn read_state(bytes: &[u8], config: Config) -> Result<Self, StateError> {
+        let version_one = [&HEADER[..11], &[1], &HEADER[12..]].concat();
+        let (header, _) = bytes.split_at_checked(HEADER.len()).ok_or(StateError::Header)?;
+        if *header != HEADER && *header != *version_one {
+            return Err(StateError::Header);
+        }
+        let mut reader = Reader { store: Self::bare(config), pending: BTreeMap::new() };
+        let mut at = HEADER.len();
+        loop {
+            let error = StateError::Record(at);
+            let mut fields = Fields(bytes.get(at..).unwrap_or_default());
+            let kind = fields.u32().ok_or(error)?;
+            let length = fields.u32().and_then(|length| usize::try_from(length).ok()).ok_or(error)?;
+            let body = fields.take(length).ok_or(error)?;
+            if kind == END {
+                return reader.finish().ok_or(error);
+            }
+            reader.record(kind, &mut Fields(body)).ok_or(error)?;
+            at += (8 + length).next_multiple_of(ALIGNMENT);
+        }
+    }
+}
+
+impl Reader {
+    fn record(&mut self, kind: u32, fields: &mut Fields<'_>) -> Option<()> {
+        match kind {
+            GLOBAL => Some(()),
+            GLOBAL_QUOTA => self.global_quotas(fields),
+            DOMAIN => self.domain(fields),
+            CONNECTION => self.connection(fields),
+            WATCH | WATCH_EXTENDED => self.watch(kind, fields),
+            TRANSACTION => self.transaction(fields),
+            NODE => self.node(fields),
+            other => {
+                log::warn!("a record of the unknown kind {other} is passed over");
+                Some(())
+            }
+        }
+    }
+
+    /// Quota values and their names; those unknown are passed over.
+    fn quotas(count: usize, fields: &mut Fields<'_>) -> Option<Vec<(Quota, u32)>> {
+        let mut values = Fields(fields.take(count.checked_mul(4)?)?);
+        let mut quotas = Vec::new();
+        while let Some(value) = values.u32() {
+            quotas.extend(Quota::from_name(fields.name()?).map(|quota| (quota, value)));
+        }
+        Some(quotas)
+    }
+
+    fn global_quotas(&mut self, fields: &mut Fields<'_>) -> Option<()> {
+        let count = usize::from(fields.u16()?) + usize::from(fields.u16()?);
+        for (quota, value) in Self::quotas(count, fields)? {
+            self.store.domains.quotas.set(quota, value);
+        }
+        Some(())
+    }
+
+    fn domain(&mut self, fields: &mut Fields<'_>) -> Option<()> {
+        let id = DomainId(fields.u16()?);
+        let count = usize::from(fields.u16()?);
+        let features = fields.u32()?;
+        self.store.domains.ensure(id, 0, 0).features = features & self.store.domains.features;
+        for (quota, value) in Self::quotas(count, fields)? {
+            self.store.domains.set_quota(id, quota, value);
+        }
+        Some(())
+    }
+
+    fn connection(&mut self, fields: &mut Fields<'_>) -> Option<()> {
+        let (number, kind, has) = (fields.u32()?, fields.u16()?, fields.u16()?);
+        let (domain, target, port) = (DomainId(fields.u16()?), DomainId(fields.u16()?), fields.u32()?);
+        let (input, rest, output) = (fields.u16()?, fields.u16()?, fields.u32()?);
+        let (input, output) = (usize::from(input), usize::try_from(output).ok()?);
+        let (partial, waiting) = (fields.take(input)?, fields.take(output)?);
+        let padding = (input + output).next_multiple_of(ALIGNMENT) - (input + output);
+        let unique = if has & HAS_UNIQUE == 0 { 0 } else { fields.take(padding).and_then(|_| fields.u64())? };
+        let id = ConnectionId(number);
+        if kind != RING || number == 0 || number == u32::MAX || self.store.connections.contains_key(&id) {
+            return None;
+        }
+        let store = &mut self.store;
+        let known = store.domains.ensure(domain, unique, 0);
+        if known.introduced {
+            return None;
+        }
+        known.introduced = true;
+        known.unique = unique;
+        known.target = Some(target).filter(|target| *target != DomainId::INVALID);
+        if port == CUT_OFF {
+            return Some(());
+        }
+        known.connection = Some(id);
+        let mut connection = Connection::new(domain);
+        connection.port = Port(port);
+        connection.take_in(partial).ok()?;
+        let answers = connection.restore_output(usize::from(rest), waiting);
+        store.domains.add(domain, Resource::Outstanding, answers);
+        store.domains.add(domain, Resource::Memory, connection.transmit().len());
+        if !waiting.is_empty() {
+            mark_ready(&mut store.ready, id, &mut connection);
+        }
+        store.connections.insert(id, connection);
+        store.next_connection = store.next_connection.max(number + 1);
+        Some(())
+    }
+
+    fn watch(&mut self, kind: u32, fields: &mut Fields<'_>) -> Option<()> {
+        let connection = ConnectionId(fields.u32()?);
+        let (path_bytes, token_bytes) = (fields.u16()?, fields.u16()?);
+        let depth = if kind == WATCH {
+            ALL_LEVELS
+        } else {
+            let depth = fields.u16()?;
+            fields.u16()?;
+            depth
+        };
+        let (word, token) = (fields.string(path_bytes)?, fields.string(token_bytes)?);
+        let domain = self.store.connections.get(&connection)?.domain;
+        let path = path::canonical(word, domain, true)?;
+        let omitted = path.len() - word.len();
+        let depth = Some(depth).filter(|depth| *depth != ALL_LEVELS);
+        let watch = Watch { connection, serial: 0, token: token.into(), depth, omitted };
+        self.store.add_watch(path.into_owned().into(), watch);
+        Some(())
+    }
+
+    fn transaction(&mut self, fields: &mut Fields<'_>) -> Option<()> {
+        let (connection, number) = (fields.u32()?, fields.u32()?);
+        let own = self.store.connections.get_mut(&ConnectionId(connection))?;
+        if number == 0 || own.transactions.insert(number, Transaction::default()).is_some() {
+            return None;
+        }
+        self.store.domains.add(own.domain, Resource::Transactions, 1);
+        self.pending.insert((connection, number), Vec::new());
+        Some(())
+    }
+
+    fn node(&mut self, fields: &mut Fields<'_>) -> Option<()> {
+        let owner = (fields.u32()?, fields.u32()?);
+        let (path_bytes, value_bytes) = (fields.u16()?, usize::from(fields.u16()?));
+        let (access, count) = (fields.u16()?, fields.u16()?);
+        let mut permissions = Vec::with_capacity(usize::from(count));
+        for _ in 0..count {
+            let [letter, flags] = fields.array()?;
+            let (rights, domain) = (Rights::from_letter(letter)?, DomainId(fields.u16()?));
+            let stale = flags & STALE != 0;
+            if !stale && domain != ANY {
+                self.store.domains.ensure(domain, 0, 0);
+            }
+            permissions.push(Permission { domain, rights, stale });
+        }
+        let word = fields.string(path_bytes)?;
+        let value = fields.take(value_bytes)?;
+        let path: Rc<[u8]> = path::canonical(word, DomainId(0), true)?.into_owned().into();
+        if path::is_relative(word) {
+            return None;
+        }
+        let node = (count > 0).then(|| Node::new(value, permissions.into()));
+        if owner.0 != 0 {
+            self.pending.get_mut(&owner)?.push((path, node, access));
+            return Some(());
+        }
+        self.committed(path, node?)
+    }
+
+    fn committed(&mut self, path: Rc<[u8]>, mut node: Node) -> Option<()> {
+        let store = &mut self.store;
+        if let Some(present) = store.tree.nodes.get(&path) {
+            // The root is there from the beginning; no other comes twice.
+            if *path != *path::ROOT {
+                return None;
+            }
+            node.children = present.children.clone();
+        } else if !path.starts_with(b"@") {
+            let above = path::parent(&path);
+            let mut parent = store.tree.nodes.get(above)?.clone();
+            parent.children.add(path::name(&path));
+            store.tree.put(above.into(), parent, &mut store.domains);
+        } else if *path != *INTRODUCE_DOMAIN && *path != *RELEASE_DOMAIN {
+            return None;
+        }
+        store.tree.put(path, node, &mut store.domains);
+        Some(())
+    }
+
+    fn finish(mut self) -> Option<Store> {
+        for (owner, nodes) in core::mem::take(&mut self.pending) {
+            self.pending_nodes(owner, nodes)?;
+        }
+        let specials = [INTRODUCE_DOMAIN, RELEASE_DOMAIN];
+        specials.iter().all(|path| self.store.tree.nodes.get(path).is_some()).then_some(self.store)
+    }
+
+    /// Gives a transaction what it had met, and nodes of it the lists of their children, which no record has.
+    fn pending_nodes(&mut self, (connection, number): (u32, u32), nodes: Vec<Pending>) -> Option<()> {
+        let store = &mut self.store;
+        let own = store.connections.get_mut(&ConnectionId(connection))?;
+        let transaction = own.transactions.get_mut(&number)?;
+        let mut listings: BTreeMap<&[u8], _> = nodes
+            .iter()
+            .map(|(path, ..)| {
+                (&**path, store.tree.nodes.get(path).map(|node| node.children.clone()).unwrap_or_default())
+            })
+            .collect();
+        for (path, node, _) in &nodes {
+            let parent = listings.get_mut(path::parent(path)).filter(|_| **path != *path::ROOT);
+            match (parent, store.tree.nodes.get(path), node) {
+                (Some(children), None, Some(_)) => children.add(path::name(path)),
+                (Some(children), Some(_), None) => children.remove(path::name(path)),
+                _ => {}
+            }
+        }
+        for (path, node, access) in &nodes {
+            let live = store.tree.nodes.get(path);
+            // What was met as absent and is there, or the other way round, without a change by the transaction: it has lost.
+            let lost = *access == super::READ && live.is_some() != node.is_some();
+            let seen = if lost { node.as_ref().map(|_| 0) } else { live.map(|node| node.generation) };
+            let changed = *access != super::READ;
+            transaction.created |= changed && live.is_none();
+            let generation = store.tree.generation();
+            let children = listings.remove(&**path)?;
+            let now = node.clone().map(|node| Node { generation, children, ..node });
+            if changed {
+                let owners = [(live, -1), (now.as_ref(), 1)];
+                owners.into_iter().for_each(|(node, more)| {
+                    node.into_iter().for_each(|node| transaction.restore_tally(node.owner(), more));
+                });
+            }
+            transaction.restore(path, seen, now, changed);
+        }
+        store.domains.add(own.domain, Resource::Memory, transaction.memory());
+        Some(())
+    }
+}

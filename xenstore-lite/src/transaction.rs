@@ -1,0 +1,196 @@
+//! A transaction: what it met of the tree, and what it made of that. Pure. Floor 1.
+//!
+//! As in C xenstored, a transaction begins with nothing. It takes each node as it is when it first meets it, absent ones too, and from then on
+//! sees that and its own changes. It commits where each node that it met still is what it was: so it costs what it met, whatever the size of
+//! the tree, and holds no memory that its domain's quota does not count. All that is met was read, if only to be allowed to write.
+
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use xen_pv_sys::DomainId;
+
+use crate::Error;
+use crate::domains::Domains;
+use crate::node::{Node, Tree};
+use crate::path_map::PathMap;
+use crate::permissions::{ANY, Caller, Permission};
+use crate::quota::Resource;
+use crate::watches::{Event, Scope};
+
+/// A node that a transaction met.
+#[derive(Clone, Debug)]
+pub(crate) struct Met {
+    /// Its generation when it was met; `None` for no node.
+    pub(crate) seen: Option<u64>,
+    /// Its permissions then.
+    before: Option<Rc<[Permission]>>,
+    /// What it is now.
+    pub(crate) now: Option<Node>,
+    pub(crate) changed: bool,
+    fires: Option<Scope>,
+}
+
+/// An open transaction.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transaction {
+    met: PathMap<Met>,
+    /// Their paths as they were met, which is the order of the events.
+    order: Vec<Rc<[u8]>>,
+    /// Nodes that domains have more or fewer by it.
+    tallies: BTreeMap<DomainId, isize>,
+    /// Nodes were made in it.
+    pub(crate) created: bool,
+    /// A change was begun that could not be ended: it cannot commit.
+    pub(crate) failed: bool,
+}
+
+/// What a met node counts in its domain's memory.
+fn charge(path: &[u8], node: Option<&Node>) -> usize {
+    path.len() + node.map_or(0, Node::size)
+}
+
+impl Transaction {
+    /// The node at `path` as the transaction sees it, met by it from now on.
+    pub(crate) fn meet(
+        &mut self,
+        path: &[u8],
+        tree: &Tree,
+        domains: &mut Domains,
+        own: DomainId,
+    ) -> Result<Option<Node>, Error> {
+        if let Some(met) = self.met.get(path) {
+            return Ok(met.now.clone());
+        }
+        let now = tree.nodes.get(path).cloned();
+        let count = self.order.len() + 1;
+        let memory = charge(path, now.as_ref());
+        let refusal = if domains.exceeds(own, Resource::TransactionNodes, count) {
+            Some(Error::ENOSPC)
+        } else {
+            domains.exceeds_with(own, Resource::Memory, memory).then_some(Error::ENOMEM)
+        };
+        if let Some(error) = refusal {
+            self.failed = true;
+            return Err(error);
+        }
+        domains.note_most(own, Resource::TransactionNodes, count);
+        domains.add(own, Resource::Memory, memory);
+        self.restore(path, now.as_ref().map(|node| node.generation), now.clone(), false);
+        Ok(now)
+    }
+
+    /// Has it have met `path`, as told by a state that was written down.
+    pub(crate) fn restore(&mut self, path: &[u8], seen: Option<u64>, now: Option<Node>, changed: bool) {
+        let path: Rc<[u8]> = path.into();
+        let before = now.as_ref().map(|node| node.permissions.clone());
+        self.order.push(path.clone());
+        self.met.insert(path, Met { seen, before, now, changed, fires: changed.then_some(Scope::Subtree) });
+    }
+
+    /// Puts a node, or nothing, in place of one that was met.
+    pub(crate) fn replace(&mut self, path: &[u8], node: Option<Node>, domains: &mut Domains, own: DomainId) {
+        let Some(met) = self.met.get_mut(path) else {
+            return;
+        };
+        let memory = charge(path, node.as_ref());
+        let before = charge(path, met.now.as_ref());
+        if let Some(node) = &met.now {
+            *self.tallies.entry(node.owner()).or_default() -= 1;
+        }
+        if let Some(node) = &node {
+            *self.tallies.entry(node.owner()).or_default() += 1;
+        }
+        met.now = node;
+        met.changed = true;
+        domains.take_off(own, Resource::Memory, before);
+        domains.add(own, Resource::Memory, memory);
+    }
+
+    /// Has an event of a met node wait for the commit. The wider scope wins.
+    pub(crate) fn fire(&mut self, path: &[u8], scope: Scope) {
+        if let Some(met) = self.met.get_mut(path)
+            && met.fires != Some(Scope::Subtree)
+        {
+            met.fires = Some(scope);
+        }
+    }
+
+    /// Nodes that `domain` has more by it; fewer where negative.
+    pub(crate) fn tally(&self, domain: DomainId) -> isize {
+        self.tallies.get(&domain).copied().unwrap_or_default()
+    }
+
+    /// Has domains have more nodes or fewer by it, as a state says that was written down.
+    pub(crate) fn restore_tally(&mut self, domain: DomainId, more: isize) {
+        *self.tallies.entry(domain).or_default() += more;
+    }
+
+    /// Whether it has met `path`.
+    pub(crate) fn has_met(&self, path: &[u8]) -> bool {
+        self.met.get(path).is_some()
+    }
+
+    /// All that it met, in that order.
+    pub(crate) fn met(&self) -> impl Iterator<Item = (&Rc<[u8]>, &Met)> {
+        self.order.iter().filter_map(|path| self.met.get(path).map(|met| (path, met)))
+    }
+
+    /// Bytes that it counts in its domain's memory.
+    pub(crate) fn memory(&self) -> usize {
+        self.met().map(|(path, met)| charge(path, met.now.as_ref())).sum()
+    }
+
+    /// Whether all that it met is as it was. A domain that has gone meanwhile counts as a change too: what names it went with it.
+    pub(crate) fn holds(&self, tree: &Tree, domains: &Domains) -> bool {
+        let is_meant = |node: &Node| {
+            let mut heeded = node.permissions.iter().filter(|entry| !entry.stale && entry.domain != ANY);
+            heeded.all(|entry| domains.means(entry.domain, node.generation))
+        };
+        self.met().all(|(path, met)| {
+            tree.nodes.get(path).map(|node| node.generation) == met.seen
+                && (!met.changed || met.now.as_ref().is_none_or(is_meant))
+        })
+    }
+
+    /// Makes the tree what the transaction made of it.
+    ///
+    /// # Errors
+    /// `ENOMEM` where it has failed before, `ENOSPC` where a domain would have too many nodes, `EAGAIN` where another changed what it met; and
+    /// then nothing is changed.
+    pub(crate) fn commit(
+        self,
+        tree: &mut Tree,
+        domains: &mut Domains,
+        caller: Caller,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Error> {
+        if self.failed {
+            return Err(Error::ENOMEM);
+        }
+        let too_many = |(domain, more): (&DomainId, &isize)| {
+            usize::try_from(*more).is_ok_and(|more| more > 0 && domains.exceeds_with(*domain, Resource::Nodes, more))
+        };
+        if self.created && !caller.privileged && self.tallies.iter().any(too_many) {
+            return Err(Error::ENOSPC);
+        }
+        if !self.holds(tree, domains) {
+            return Err(Error::EAGAIN);
+        }
+        let Self { mut met, order, .. } = self;
+        for path in order {
+            let Some(Met { before, now, fires, changed: true, .. }) = met.remove(&path) else {
+                continue;
+            };
+            let permissions = now.as_ref().map(|node| node.permissions.clone());
+            match now {
+                Some(node) => tree.put(path.clone(), node, domains),
+                None => tree.take(&path, domains),
+            }
+            if let Some(scope) = fires {
+                events.push(Event { path, scope, now: permissions, before, parent: None });
+            }
+        }
+        Ok(())
+    }
+}
