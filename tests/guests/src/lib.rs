@@ -68,4 +68,31 @@ pub const TESTS: &[Test] = &[
     crashes("fault", &["fault: invalid opcode", " rip ", "  at 0x", "Dom0 crashed"]),
     crashes("out-of-memory", &["memory allocation of", "  at 0x", "Dom0 crashed"]),
     crashes("stack-overflow", &["Dom0 crashed"]),
+    passes("restart", "16M"),
+    passes("restart", "1G"),
+    crashes(
+        "restart-limit",
+        &[
+            "as the test asks",
+            "  at 0x",
+            "life 1 is there",
+            "life 4 is there",
+            "no restart: TooMany(4)",
+            "as the test asks",
+            "  at 0x",
+            "Dom0 crashed",
+        ],
+    ),
+    crashes(
+        "restart-twice",
+        &[
+            "failed, and again while it ended",
+            "as the test asks",
+            "  at 0x",
+            "while it ended",
+            "  at 0x",
+            "Dom0 crashed",
+        ],
+    ),
+    crashes("restart-refused", &["no restart: Inconsistent", "as the test asks", "  at 0x", "Dom0 crashed"]),
 ];

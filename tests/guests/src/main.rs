@@ -13,6 +13,7 @@ mod events;
 mod executor;
 mod grants;
 mod memory;
+mod restart;
 mod store;
 mod time;
 
@@ -76,6 +77,10 @@ async fn main(environment: Environment) {
         "fault" => crash::fault(),
         "out-of-memory" => crash::out_of_memory(),
         "stack-overflow" => crash::stack_overflow(),
+        "restart" => restart::restart().await,
+        "restart-limit" => restart::limit(),
+        "restart-twice" => restart::twice(),
+        "restart-refused" => restart::refused(),
         _ => return finish(Outcome::Error),
     };
     finish(match result {
