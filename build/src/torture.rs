@@ -54,7 +54,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     host::provide(&[host::IMAGES, host::BOOT].concat())?;
     let built = match image {
         // netdom has no part in this.
-        Some(image) => Images { netdom: image.clone(), blkdom: image.clone(), hostile: None, guest: None },
+        Some(image) => {
+            Images { netdom: image.clone(), blkdom: image.clone(), hostile: None, guest: None, successor: None }
+        }
         None => images::for_demo()?,
     };
     let first = seed.unwrap_or_else(seed_by_the_clock);

@@ -32,6 +32,14 @@ global_asm!(
     note 4,  .quad, image_start
     .purgem note
 
+    # What another image must have in common with this one to take its place (restart/image.rs).
+    .section .note.oxidom, "a", @note
+    .balign 4
+    .long 7, 24, 1
+    .asciz "oxidom"
+    .balign 4
+    .quad {layout}, image_start, image_tail
+
     .section .text.oxidom_hypercall_page, "ax", @progbits
     .balign 4096
     .globl oxidom_hypercall_page
@@ -135,6 +143,7 @@ _Unwind_Resume:
     ud2
     .text
 "#,
+    layout = const restart::LAYOUT as u64,
     options(att_syntax)
 );
 

@@ -124,13 +124,20 @@ pub(crate) fn initialize() {
     }
 }
 
+/// What [`save_rest`] kept is buffered again.
+pub(crate) fn restore_rest() {
+    if let Ok(mut buffer) = BUFFER.try_borrow_mut() {
+        buffer.add_raw(restart::record().log_rest());
+    }
+}
+
 /// In a new life: what the last one's log had not passed on, then how it ended.
 fn restore() {
     let record = restart::record();
+    restore_rest();
     let Ok(mut buffer) = BUFFER.try_borrow_mut() else {
         return;
     };
-    buffer.add_raw(record.log_rest());
     let terminal = environment().console.is_some();
     for byte in record.report() {
         if terminal && byte == b'\n' {

@@ -17,7 +17,9 @@ use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE};
 
 mod table;
 
-pub(crate) use table::{for_each_granted, initialize};
+pub(crate) use table::for_each_granted;
+#[cfg(not(test))]
+pub(crate) use table::initialize;
 
 /// How often an operation is tried again whose status asks for it (the peer's page is being paged in or shared).
 const TRIES: usize = 256;

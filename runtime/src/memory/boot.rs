@@ -81,6 +81,7 @@ pub(super) fn first_free(start_info: &StartInfo, boot_stack: usize) -> Pfn {
         boot_stack,
         start_info.pt_base as usize + start_info.nr_pt_frames as usize * PAGE_SIZE,
         start_info.mfn_list as usize + start_info.nr_pages as usize * 8,
+        start_info.mod_start as usize + start_info.mod_len as usize,
         core::ptr::from_ref(start_info) as usize + PAGE_SIZE,
     ];
     let end = ends.into_iter().max().unwrap_or(0);

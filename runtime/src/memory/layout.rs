@@ -39,6 +39,9 @@ unsafe extern "C" {
     static image_stack_top: u8;
     static image_shared_info: u8;
     static image_room: u8;
+    static image_data_start: u8;
+    static image_data_end: u8;
+    static image_pristine: u8;
     static image_tail: u8;
     static image_keep: u8;
 }
@@ -57,6 +60,24 @@ pub(crate) fn text() -> core::ops::Range<usize> {
 /// The addresses of the image's constants.
 pub(crate) fn rodata() -> core::ops::Range<usize> {
     address!(image_text_end)..address!(image_rodata_end)
+}
+
+/// The addresses of the image's initialised variables.
+pub(crate) fn data() -> core::ops::Range<usize> {
+    address!(image_data_start)..address!(image_data_end)
+}
+
+/// Where they are kept as they were linked.
+pub(crate) fn pristine() -> usize {
+    address!(image_pristine)
+}
+
+/// The image's first instruction.
+pub(crate) fn entry() -> usize {
+    unsafe extern "C" {
+        fn oxidom_entry();
+    }
+    oxidom_entry as *const () as usize
 }
 
 /// The addresses of the stack.

@@ -22,7 +22,7 @@ pub(crate) use area::{Area, Inherited, inherited_mappings, map_frames};
 pub use area::{Caching, Mapping};
 pub(crate) use p2m::{is_shared, physical_to_machine, set_device_frame, set_machine};
 pub use page::{Page, Pages};
-pub(crate) use resume::{granted_page, release_withheld, withhold};
+pub(crate) use resume::{do_not_withhold, granted_page, release_withheld, withhold};
 use tables::Tables;
 
 static TABLES: Local<Cell<Option<Tables>>> = Local::new(Cell::new(None));

@@ -119,6 +119,11 @@ pub(crate) fn withhold(first: Pfn, count: usize) {
     }
 }
 
+/// Gives a frame to the next life after all.
+pub(crate) fn do_not_withhold(frame: Pfn) {
+    p2m::set_withheld(frame, false);
+}
+
 /// Frees what was withheld from this life.
 pub(crate) fn release_withheld() {
     let tables = super::tables();

@@ -60,8 +60,7 @@ pub(crate) struct Keep {
     pub(crate) row: Cell<u32>,
     /// How many there may be.
     pub(crate) row_limit: Cell<u32>,
-    /// Lives of this image before this one, since it took over from another.
-    pub(crate) reserved: Cell<u32>,
+    padding: Cell<u32>,
     /// How long a life lasts at least, in nanoseconds, after which the next restart begins a new row.
     pub(crate) settled_after: Cell<u64>,
     /// The current box.
@@ -80,6 +79,12 @@ pub(crate) struct Keep {
     pub(crate) ledger: [Cell<u32>; layout::AREA_PAGES / 1024],
     /// For each page of the room, where the old image's page is kept until the new one has taken over; 0 where it is the same page.
     pub(crate) replaced: [Cell<u32>; ROOM_PAGES],
+    /// The plan of the exchange with the old image, and the code that makes it.
+    pub(crate) swap_plan: Cell<u64>,
+    /// See `swap_plan`.
+    pub(crate) swap_code: Cell<u64>,
+    /// Where the old image is entered.
+    pub(crate) old_entry: Cell<u64>,
     text_length: Cell<u32>,
     report_start: Cell<u32>,
     text: [Cell<u8>; TEXT],

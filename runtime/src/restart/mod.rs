@@ -12,19 +12,25 @@
 //!       ... serves ... panic, fault, or again() -> the box is written -> main
 //! ```
 //!
+//! [`replace`] goes the same road with another image: what it enters recovers from the box that this one writes. Until it has taken over, the
+//! old image comes back where the new one fails or gives up ([`Recovered::give_up`]).
+//!
 //! A life that ends before it has taken over leaves the box that it found. Too many such ends in a row, a box that cannot be written, or a
 //! failure while it is written: then the domain crashes with its report, as one that never called [`keep`].
 //!
 //! Unsafe because the box is memory that outlives the program, and because a new life begins by a jump.
 
 mod checksum;
+mod image;
 mod keep;
+mod replace;
 
 use crate::local::Local;
 use crate::memory::{self, frames, layout};
 use crate::{console, events, grants, time};
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 use checksum::checksum;
 use core::cell::{Cell, RefCell};
 use core::fmt::{self, Write};
@@ -32,7 +38,11 @@ use core::time::Duration;
 use split_driver::memory::OutOfMemory;
 use xen_pv_sys::PAGE_SIZE;
 
+use image::Image;
+pub use image::{Frame, ImageError};
 use keep::BoxHeader;
+#[cfg(not(test))]
+pub(crate) use keep::LAYOUT;
 use keep::Text;
 pub(crate) use keep::{Birth, keep as record};
 
@@ -49,12 +59,18 @@ pub enum Cause {
     Failure = 0,
     /// The image asked for it.
     Asked = 1,
+    /// Another image took the place of the one whose box this is.
+    Replaced = 2,
+    /// The image that had taken the place of this one failed before it had taken over, or gave up. The box is the one that it was given.
+    GivenUp = 3,
 }
 
 impl Cause {
     const fn of(number: u32) -> Self {
         match number {
             0 => Self::Failure,
+            2 => Self::Replaced,
+            3 => Self::GivenUp,
             _ => Self::Asked,
         }
     }
@@ -88,6 +104,8 @@ pub enum Refusal {
     Inconsistent,
     /// The last life failed while it ended.
     FailedAgain,
+    /// There is no old image to come back.
+    NoOldImage,
 }
 
 /// What the image's writer says when it cannot write the box.
@@ -213,7 +231,7 @@ impl Recovered {
 
     /// Its report: the panic's message, or the reason given, and more lines.
     pub fn report(&self) -> String {
-        String::from_utf8_lossy(&record().report().collect::<alloc::vec::Vec<u8>>()).into_owned()
+        String::from_utf8_lossy(record().report().collect::<Vec<u8>>().trim_ascii_end()).into_owned()
     }
 
     /// Lives before this one.
@@ -233,8 +251,20 @@ impl Recovered {
         events::close_inherited();
         grants::end_inherited();
         record().content.set(BoxHeader::default());
+        replace::forget_old();
         memory::release_withheld();
         TAKEN_OVER.set(Some(time::now()));
+    }
+
+    /// This image cannot go on from what the one before it left, and has touched nothing: the old image comes back, and recovers from the
+    /// same box. Returns only where there is none, which is so where the last life was this image's own.
+    pub fn give_up(self, reason: fmt::Arguments<'_>) -> Refusal {
+        if !replace::has_old() {
+            return Refusal::NoOldImage;
+        }
+        end(Cause::GivenUp, &|out| {
+            let _ = writeln!(out, "{reason}");
+        })
     }
 }
 
@@ -271,10 +301,61 @@ pub(crate) fn show_earlier_report(out: &mut impl Write) {
     }
 }
 
+/// Why an image did not take the place of this one, which goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplaceError {
+    /// It is none, or does not fit.
+    Image(ImageError),
+    /// There is no memory for it.
+    OutOfMemory,
+    /// This life has not taken over itself.
+    NotTakenOver,
+    /// The box could not be written.
+    Refused(Refusal),
+}
+
+/// Puts another image in the place of this one: an ELF file, linked like this one. Returns only where it cannot; then nothing has changed.
+pub fn replace(file: &[u8], reason: fmt::Arguments<'_>) -> ReplaceError {
+    let image = match Image::check(file, replace::own_frame()) {
+        Ok(image) => image,
+        Err(error) => return ReplaceError::Image(error),
+    };
+    if TAKEN_OVER.get().is_none() {
+        return ReplaceError::NotTakenOver;
+    }
+    let Ok(staged) = replace::Staged::new(&image) else {
+        return ReplaceError::OutOfMemory;
+    };
+    let refusal = prepare(Cause::Replaced, &|out| {
+        let _ = writeln!(out, "{reason}");
+    });
+    match refusal {
+        Ok(()) => staged.enter(&image),
+        Err(refusal) => {
+            ENDING.set(false);
+            staged.discard();
+            ReplaceError::Refused(refusal)
+        }
+    }
+}
+
 /// Ends this life, or says why not.
 fn end(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Refusal {
+    let old = TAKEN_OVER.get().is_none() && replace::has_old();
+    let cause = if old { Cause::GivenUp } else { cause };
+    match prepare(cause, report) {
+        Err(refusal) => refusal,
+        Ok(()) if old => replace::back(),
+        // SAFETY: does not return, and nothing of this life is used by the next but what `Keep` and the box say, in numbers and bytes: no
+        // reference, no lock and no destructor goes over. Upcalls are masked, as in all of Rust.
+        Ok(()) => unsafe { oxidom_restart() },
+    }
+}
+
+/// Everything that can be refused, and the record of this life's end.
+fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal> {
     if ENDING.replace(true) {
-        return Refusal::FailedAgain;
+        return Err(Refusal::FailedAgain);
     }
     let record = record();
     let now = time::now();
@@ -283,10 +364,12 @@ fn end(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Refusal {
     let row = if settled { 0 } else { record.row.get() };
     let kept = KEPT.try_borrow_mut().ok().and_then(|mut kept| kept.take());
     if taken_over.is_some() && kept.is_none() {
-        return Refusal::NotKept;
+        return Err(Refusal::NotKept);
     }
-    if row >= record.row_limit.get() {
-        return Refusal::TooMany(row);
+    // The way back to an old image is always open.
+    if row >= record.row_limit.get() && cause != Cause::GivenUp {
+        *KEPT.borrow_mut() = kept;
+        return Err(Refusal::TooMany(row));
     }
     record.clear_text();
     console::save_rest();
@@ -296,15 +379,14 @@ fn end(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Refusal {
         && let Err(refusal) = write_box(&kept)
     {
         *KEPT.borrow_mut() = Some(kept);
-        return refusal;
+        console::restore_rest();
+        return Err(refusal);
     }
     record.row.set(row + 1);
     record.cause.set(cause as u32);
     record.lives.set(record.lives.get() + 1);
     record.ended.set(now.0);
-    // SAFETY: does not return, and nothing of this life is used by the next but what `Keep` and the box say, in numbers and bytes: no
-    // reference, no lock and no destructor goes over. Upcalls are masked, as in all of Rust.
-    unsafe { oxidom_restart() }
+    Ok(())
 }
 
 /// Has the image write the box.

@@ -41,14 +41,20 @@ pub struct Test {
     pub expected: Outcome,
     /// What must be on the console, in this order.
     pub console: &'static [&'static str],
+    /// Whether the image `successor` is the domain's module.
+    pub successor: bool,
 }
 
 const fn passes(name: &'static str, memory: &'static str) -> Test {
-    Test { name, memory, expected: Outcome::Success, console: &[] }
+    Test { name, memory, expected: Outcome::Success, console: &[], successor: false }
 }
 
 const fn crashes(name: &'static str, console: &'static [&'static str]) -> Test {
-    Test { name, memory: "16M", expected: Outcome::Crash, console }
+    Test { name, memory: "16M", expected: Outcome::Crash, console, successor: false }
+}
+
+const fn replaces(name: &'static str, console: &'static [&'static str]) -> Test {
+    Test { console, successor: true, ..passes(name, "16M") }
 }
 
 /// All of them.
@@ -94,5 +100,8 @@ pub const TESTS: &[Test] = &[
             "Dom0 crashed",
         ],
     ),
+    replaces("replace", &["the successor is there after", "the test replaces the image"]),
+    replaces("replace-gives-up", &["the successor is there after", "back after", "as the test asks"]),
+    replaces("replace-fails", &["the successor is there after", "back after", "the successor fails as the test asks"]),
     crashes("restart-refused", &["no restart: Inconsistent", "as the test asks", "  at 0x", "Dom0 crashed"]),
 ];

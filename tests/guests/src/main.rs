@@ -78,6 +78,8 @@ async fn main(environment: Environment) {
         "out-of-memory" => crash::out_of_memory(),
         "stack-overflow" => crash::stack_overflow(),
         "restart" => restart::restart().await,
+        "replace" => restart::replace(&environment, false).await,
+        "replace-gives-up" | "replace-fails" => restart::replace(&environment, true).await,
         "restart-limit" => restart::limit(),
         "restart-twice" => restart::twice(),
         "restart-refused" => restart::refused(),

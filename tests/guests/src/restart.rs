@@ -240,3 +240,63 @@ pub(crate) fn refused() -> Result {
     check!(restart::again(format_args!("nothing")) == restart::Refusal::Inconsistent);
     panic!("as the test asks");
 }
+
+/// Another image takes over, gives up, or fails before it has taken over; the last two are followed by this one again.
+pub(crate) async fn replace(environment: &runtime::Environment, comes_back: bool) -> Result {
+    fresh()?;
+    let policy = Policy { in_a_row: 3, settled_after: Duration::ZERO };
+    let file = value!(environment.module.ok_or("no second image"));
+    let Some(recovered) = restart::recovered() else {
+        let held = value!(Held::new());
+        let place = held.mapping.place();
+        let state = State {
+            lives: 41,
+            ports: [held.one.port().0, held.other.port().0],
+            reference: held.grant.reference().0,
+            place: [place.first, place.pages],
+            ..State::default()
+        };
+        let state = Rc::new(RefCell::new(state));
+        keep(&state, policy)?;
+        held.work().await?;
+        refusals(file)?;
+        held.work().await?;
+        state.borrow_mut().lives += 1;
+        let error = restart::replace(file, format_args!("the test replaces the image"));
+        log::error!("{error:?}");
+        check!(false);
+        return Ok(());
+    };
+    check!(comes_back && recovered.cause() == Cause::GivenUp && recovered.is_intact());
+    log::info!("back after {:?}: {}", recovered.pause(), recovered.report());
+    let state = value!(State::parse(recovered.bytes()).ok_or("the box"));
+    check!(state.lives == 42);
+    let held = value!(Held::adopt(&state).ok_or("the mapping or the grant"));
+    let state = Rc::new(RefCell::new(state));
+    keep(&state, policy)?;
+    recovered.taken_over();
+    held.work().await?;
+    crate::memory::protection()?;
+    let free = usage().free_frames;
+    refusals(file)?;
+    check!(usage().free_frames == free);
+    Ok(())
+}
+
+/// What is no image, or is damaged, changes nothing.
+fn refusals(file: &[u8]) -> Result {
+    use runtime::restart::{ImageError, ReplaceError};
+    let before = usage();
+    let nothing = || format_args!("not at all");
+    check!(restart::replace(&[], nothing()) == ReplaceError::Image(ImageError::NotElf));
+    let beginning = file.get(..8192).unwrap_or(&[]);
+    check!(restart::replace(beginning, nothing()) == ReplaceError::Image(ImageError::NotOurs));
+    let mut damaged = file.to_vec();
+    if let Some(flags) = damaged.get_mut(68) {
+        *flags |= 2;
+    }
+    check!(matches!(restart::replace(&damaged, nothing()), ReplaceError::Image(ImageError::Permissions(_))));
+    drop(damaged);
+    check!(usage().free_frames == before.free_frames);
+    Ok(())
+}
