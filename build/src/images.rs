@@ -70,7 +70,14 @@ pub(crate) fn build() -> Result<()> {
 /// Builds what the demo and the benchmarks have in dom0.
 pub(crate) fn for_demo() -> Result<e2e::Images> {
     build()?;
-    Ok(e2e::Images { netdom: path("netdom"), blkdom: path("blkdom"), stubdom: path(STORE), hostile: None, guest: None })
+    Ok(e2e::Images {
+        netdom: path("netdom"),
+        blkdom: path("blkdom"),
+        stubdom: path(STORE),
+        hostile: None,
+        guest: None,
+        successor: None,
+    })
 }
 
 /// Builds what the tests have in dom0.
@@ -79,7 +86,8 @@ pub(crate) fn for_tests() -> Result<e2e::Images> {
     let hostile = built.with_extension("stripped");
     strip(&built, &hostile)?;
     let guest = cargo_build("guests", "guest")?;
-    Ok(e2e::Images { hostile: Some(hostile), guest: Some(guest), ..for_demo()? })
+    let successor = cargo_build("guests", "successor")?;
+    Ok(e2e::Images { hostile: Some(hostile), guest: Some(guest), successor: Some(successor), ..for_demo()? })
 }
 
 /// Builds a program of the workspace by the release profile; gives its file, with debug information.

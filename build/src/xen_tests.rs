@@ -34,8 +34,10 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
         for row in rows {
             scope.spawn(|| {
                 // The guests boot without a toolstack, and so without a store.
-                if let Some(guest) = images.guest.as_ref().filter(|_| row.store == StorePlace::Daemon) {
-                    run_guests(&shared, *row, guest, &wanted);
+                if let (Some(guest), Some(successor), StorePlace::Daemon) =
+                    (&images.guest, &images.successor, row.store)
+                {
+                    run_guests(&shared, *row, guest, successor, &wanted);
                 }
                 if row.store == StorePlace::Domain {
                     run_cases::<Store>(&shared, *row, &images, &wanted);
@@ -96,20 +98,22 @@ fn run_torture(tally: &Mutex<&mut Tally>, row: Row, images: &Images, wanted: &im
     }
 }
 
-fn run_guests(tally: &Mutex<&mut Tally>, row: Row, image: &Path, wanted: &impl Fn(&str) -> bool) {
+fn run_guests(tally: &Mutex<&mut Tally>, row: Row, image: &Path, successor: &Path, wanted: &impl Fn(&str) -> bool) {
     for test in guests::TESTS {
         let name = format!("{row} guest {} {}", test.name, test.memory);
         if wanted(&name) {
             let start = Instant::now();
-            let result = run_guest(row, image, test);
+            let result = run_guest(row, image, successor, test);
             record(tally, name, start, result);
         }
     }
 }
 
-fn run_guest(row: Row, image: &Path, test: &guests::Test) -> Result<()> {
+fn run_guest(row: Row, image: &Path, successor: &Path, test: &guests::Test) -> Result<()> {
     let arguments = format!("test={}", test.name);
-    let report = direct::run(row.release, image, &arguments, test.memory, Duration::from_secs(60))?;
+    let module = test.successor.then_some(successor);
+    let guest = direct::Guest { image, arguments: &arguments, module, memory: test.memory };
+    let report = direct::run(row.release, guest, Duration::from_secs(60))?;
     let expected = test.expected.name();
     let end = || symbolize::symbolize(image, &report.tail(30)).unwrap_or_else(|_| report.tail(30));
     if report.verdict.to_string() != expected {

@@ -2,7 +2,8 @@
 //!
 //! Unsafe because it is assembly: it sets up the stack that Rust needs, and takes the event upcall.
 
-use crate::{console, environment, events, memory, time, trap};
+use crate::restart::{self, Birth};
+use crate::{console, environment, events, grants, memory, time, trap};
 use core::arch::global_asm;
 use xen_pv_sys::start_info::StartInfo;
 
@@ -31,6 +32,14 @@ global_asm!(
     note 4,  .quad, image_start
     .purgem note
 
+    # What another image must have in common with this one to take its place (restart/image.rs).
+    .section .note.oxidom, "a", @note
+    .balign 4
+    .long 7, 24, 1
+    .asciz "oxidom"
+    .balign 4
+    .quad {layout}, image_start, image_tail
+
     .section .text.oxidom_hypercall_page, "ax", @progbits
     .balign 4096
     .globl oxidom_hypercall_page
@@ -39,18 +48,44 @@ oxidom_hypercall_page:
 
     .section .text.oxidom_entry, "ax", @progbits
     .globl oxidom_entry
-    # Xen enters with %rsi = start_info and %rsp = the end of a one-page boot stack, which is the last page in use.
+    # Xen enters with %rsi = start_info and %rsp = the end of a one-page boot stack, which is the last page in use. A restart enters with
+    # nothing of use in the registers. Either way .data is as it was linked: it is copied aside for the next restart, and .bss is zeroed.
 oxidom_entry:
     cld
     rdtsc
     shl $32, %rdx
     or  %rax, %rdx              # third argument: the time stamp of the first instruction
-    mov %rsi, %rdi              # first: start_info
+    mov %rsi, %r8
+    mov $image_data_start, %esi
+    mov $image_pristine, %edi
+    mov $image_data_end, %ecx
+    sub %esi, %ecx
+    shr $3, %ecx
+    rep movsq
+    mov $image_bss_start, %edi
+    mov $image_bss_end, %ecx
+    sub %edi, %ecx
+    shr $3, %ecx
+    xor %eax, %eax
+    rep stosq
+    mov %r8, %rdi               # first: start_info
     mov %rsp, %rsi              # second: the boot stack
     mov $image_stack_top, %esp
     xor %ebp, %ebp              # ends the chain of frame pointers
     call oxidom_start
     ud2
+
+    # Begins a new life: nothing of the old one is used any more, its stack included.
+    .globl oxidom_restart
+oxidom_restart:
+    cld
+    mov $image_pristine, %esi
+    mov $image_data_start, %edi
+    mov $image_data_end, %ecx
+    sub %edi, %ecx
+    shr $3, %ecx
+    rep movsq
+    jmp oxidom_entry
 
     # Blocks the vCPU until an event comes. Called with upcalls masked; returns with upcalls masked.
     # SCHEDOP_block opens the upcall mask. Xen then either returns from the hypercall, or pushes an upcall frame
@@ -108,6 +143,7 @@ _Unwind_Resume:
     ud2
     .text
 "#,
+    layout = const restart::LAYOUT as u64,
     options(att_syntax)
 );
 
@@ -116,20 +152,23 @@ unsafe extern "Rust" {
     fn oxidom_image_main(environment: environment::Environment);
 }
 
-/// Rust's first function.
+/// Rust's first function, of every life of the domain.
 ///
 /// # Safety
-/// Called once, by `oxidom_entry`, with what Xen handed over.
+/// Called by `oxidom_entry` only: with what Xen handed over, or in a restart with anything.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn oxidom_start(start_info: *const StartInfo, boot_stack: usize, first_time_stamp: u64) -> ! {
-    // SAFETY: Xen's start_info, mapped and never changed after boot; each step is taken once and in this order.
+    let birth = restart::begin(Birth { start_info: start_info as usize, boot_stack, first_time_stamp });
+    // SAFETY: Xen's start_info, mapped and never changed after boot; each step is taken once in a life and in this order.
     unsafe {
-        let start_info = &*start_info;
+        let start_info = &*(birth.start_info as *const StartInfo);
         environment::set(start_info);
         trap::install();
-        memory::initialize(start_info, boot_stack);
+        memory::initialize(start_info, birth.boot_stack);
         events::initialize(start_info.shared_info);
-        time::initialize(first_time_stamp);
+        time::initialize(birth.first_time_stamp);
+        grants::initialize();
+        restart::ready();
         console::initialize();
         oxidom_image_main(environment::environment());
     }

@@ -8,6 +8,7 @@ use crate::events::{self, Channel};
 use crate::hypercall::{self, Exit, number};
 use crate::local::Local;
 use crate::memory::{self, layout};
+use crate::restart;
 use alloc::string::String;
 use core::cell::{Cell, OnceCell, RefCell};
 use core::fmt::{self, Write};
@@ -117,6 +118,48 @@ pub(crate) fn initialize() {
         .unwrap_or(log::LevelFilter::Info);
     if log::set_logger(&Log).is_ok() {
         log::set_max_level(level);
+    }
+    if restart::record().is_again() {
+        restore();
+    }
+}
+
+/// What [`save_rest`] kept is buffered again.
+pub(crate) fn restore_rest() {
+    if let Ok(mut buffer) = BUFFER.try_borrow_mut() {
+        buffer.add_raw(restart::record().log_rest());
+    }
+}
+
+/// In a new life: what the last one's log had not passed on, then how it ended.
+fn restore() {
+    let record = restart::record();
+    restore_rest();
+    let Ok(mut buffer) = BUFFER.try_borrow_mut() else {
+        return;
+    };
+    let terminal = environment().console.is_some();
+    for byte in record.report() {
+        if terminal && byte == b'\n' {
+            buffer.add_raw([b'\r'].into_iter());
+        }
+        buffer.add_raw([byte].into_iter());
+    }
+}
+
+/// At the end of a life that another one follows: passes on what is taken at once, and keeps the rest for the next.
+pub(crate) fn save_rest() {
+    let Ok(mut buffer) = BUFFER.try_borrow_mut() else {
+        return;
+    };
+    if let Some(ring) = ring() {
+        let count = send(ring, buffer.front());
+        buffer.consume(count);
+    }
+    while !buffer.front().is_empty() {
+        restart::record().add_text(buffer.front());
+        let count = buffer.front().len();
+        buffer.consume(count);
     }
 }
 

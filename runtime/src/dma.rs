@@ -54,7 +54,7 @@ impl DmaAllocator for DmaFrames {
         // SAFETY: just allocated, and mapped writable.
         unsafe { ptr::write_bytes(layout::address_of(first) as *mut u8, 0, pages * PAGE_SIZE) };
         for page in 0..pages as u64 {
-            memory::set_shared_frame(Pfn(first.0 + page), true);
+            memory::set_device_frame(Pfn(first.0 + page), true);
         }
         Ok(DmaBuffer { first, pages, machine: memory::physical_to_machine(first) })
     }
@@ -77,7 +77,7 @@ impl DmaMemory for DmaBuffer {
 impl Drop for DmaBuffer {
     fn drop(&mut self) {
         for page in 0..self.pages as u64 {
-            memory::set_shared_frame(Pfn(self.first.0 + page), false);
+            memory::set_device_frame(Pfn(self.first.0 + page), false);
         }
         // SAFETY: allocated in `new`, mapped writable; the device was stopped.
         unsafe { frames::free(self.first, self.pages) };

@@ -24,6 +24,8 @@ pub struct Environment {
     pub store: Option<(Mfn, Port)>,
     /// The console ring's frame and port; `None` where the domain is dom0.
     pub console: Option<(Mfn, Port)>,
+    /// The file that the domain was given beside its image (`ramdisk=` of the domain's config).
+    pub module: Option<&'static [u8]>,
 }
 
 impl Environment {
@@ -44,7 +46,15 @@ pub(crate) unsafe fn set(start_info: &'static StartInfo) {
 /// The environment, from anywhere.
 pub fn environment() -> Environment {
     let Some(info) = START_INFO.get() else {
-        return Environment { command_line: "", magic: "", pages: 0, flags: 0, store: None, console: None };
+        return Environment {
+            command_line: "",
+            magic: "",
+            pages: 0,
+            flags: 0,
+            store: None,
+            console: None,
+            module: None,
+        };
     };
     let initial = StartFlags::from_bits_retain(info.flags).contains(StartFlags::INITDOMAIN);
     let ring = |frame: Mfn, port: Port| (!initial && frame.0 != 0).then_some((frame, port));
@@ -55,7 +65,17 @@ pub fn environment() -> Environment {
         flags: info.flags,
         store: ring(info.store_mfn, info.store_evtchn),
         console: ring(info.console_mfn, info.console_evtchn),
+        module: module(info),
     }
+}
+
+/// The module, which lies between the image and what the first free frame comes after.
+fn module(info: &StartInfo) -> Option<&'static [u8]> {
+    let by_frame = StartFlags::from_bits_retain(info.flags).contains(StartFlags::MOD_START_PFN);
+    // SAFETY: the builder mapped it there, as no note of ours asks for anything else; it is left out of the memory that is given out, and
+    // nothing writes to it.
+    (info.mod_start != 0 && !by_frame)
+        .then(|| unsafe { core::slice::from_raw_parts(info.mod_start as *const u8, info.mod_len as usize) })
 }
 
 /// The raw command line.

@@ -8,6 +8,7 @@
 use crate::hypercall::{self, number};
 use crate::local::Local;
 use crate::memory::{layout, tables};
+use crate::restart::record;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -16,9 +17,9 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use core::task::{Context, Poll, Waker};
 use split_driver::hypervisor::{EventChannel, XenError};
 use xen_pv_sys::event_channel::{
-    AllocUnbound, BIND_PIRQ_WILL_SHARE, BindInterdomain, BindPirq, BindVirq, Close, EVTCHNOP_ALLOC_UNBOUND,
-    EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE, EVTCHNOP_SEND, EVTCHNOP_STATUS,
-    Send, Status,
+    AllocUnbound, BIND_PIRQ_WILL_SHARE, BindInterdomain, BindPirq, BindVirq, Close, EVTCHN_2L_NR_CHANNELS,
+    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE,
+    EVTCHNOP_SEND, EVTCHNOP_STATUS, EVTCHNSTAT_PIRQ, EVTCHNSTAT_VIRQ, Send, Status,
 };
 use xen_pv_sys::physdev::{Eoi, IrqStatus, IrqStatusQuery, PHYSDEVOP_EOI, PHYSDEVOP_IRQ_STATUS_QUERY};
 use xen_pv_sys::xen::SharedInfo;
@@ -84,6 +85,9 @@ struct Binding {
     interrupt: Option<u32>,
 }
 
+/// Ports that an earlier life bound and this one has not adopted.
+static INHERITED: Local<[Cell<u64>; 64]> = Local::new([const { Cell::new(0) }; 64]);
+
 /// Bindings by port.
 static BINDINGS: Local<RefCell<Vec<Option<Binding>>>> = Local::new(RefCell::new(Vec::new()));
 
@@ -102,6 +106,55 @@ pub(crate) fn initialize(machine_address: u64) {
     shared().upcall_mask.store(1, Ordering::Relaxed);
     for word in &shared().mask {
         word.store(u64::MAX, Ordering::Relaxed);
+    }
+    for (inherited, bound) in INHERITED.iter().zip(&record().ports) {
+        inherited.set(bound.get());
+    }
+}
+
+/// Whether an earlier life bound the port and nobody has taken it over yet.
+fn is_inherited(port: Port) -> bool {
+    let (index, bit) = bit(port);
+    INHERITED.get(index).is_some_and(|word| word.get() & bit != 0)
+}
+
+/// Notes for the next life whether a port is bound.
+fn set_bound(port: Port, bound: bool) {
+    let (index, bit) = bit(port);
+    if let Some(word) = record().ports.get(index) {
+        word.set(if bound { word.get() | bit } else { word.get() & !bit });
+    }
+    if let Some(word) = INHERITED.get(index) {
+        word.set(word.get() & !bit);
+    }
+}
+
+/// The port of an earlier life that is bound to `target` (a virtual or physical interrupt, by `status`).
+fn find_inherited(status: u32, target: u32) -> Option<Port> {
+    (0..EVTCHN_2L_NR_CHANNELS).map(Port).filter(|port| is_inherited(*port)).find(|port| {
+        let mut argument = Status {
+            dom: DomainId::SELF,
+            padding: 0,
+            port: *port,
+            status: 0,
+            vcpu: 0,
+            target: 0,
+            remote_port: Port(0),
+        };
+        // SAFETY: the operation's struct.
+        let result = unsafe { bind(EVTCHNOP_STATUS, &mut argument) };
+        result.is_ok() && argument.status == status && argument.target == target
+    })
+}
+
+/// Closes the ports of earlier lives that were not adopted; not those that the toolstack bound.
+pub(crate) fn close_inherited() {
+    let environment = crate::environment();
+    let toolstack = [environment.store, environment.console].map(|ring| ring.map(|(_, port)| port));
+    for port in (0..EVTCHN_2L_NR_CHANNELS).map(Port) {
+        if is_inherited(port) && !toolstack.contains(&Some(port)) {
+            drop(Channel { port });
+        }
     }
 }
 
@@ -183,6 +236,13 @@ impl Channel {
         if let Some(binding) = bindings.get_mut(index) {
             *binding = Some(Binding { delivery: Delivery::Waiter { fired: false, waker: None }, interrupt });
         }
+        if is_inherited(port)
+            && let Some(pending) = shared().pending.get(index / 64)
+        {
+            // The last life may have taken an event and not got to what it was for.
+            pending.fetch_or(1 << (index % 64), Ordering::SeqCst);
+        }
+        set_bound(port, true);
         open(port);
         Self { port }
     }
@@ -256,6 +316,7 @@ impl Drop for Channel {
         let mut close = Close { port: self.port };
         // SAFETY: the operation's struct; nobody uses the port any more.
         let _ = unsafe { hypercall::operation::<{ number::EVENT_CHANNEL_OP }, _>(EVTCHNOP_CLOSE, &mut close) };
+        set_bound(self.port, false);
         if let Some(pending) = shared().pending.get(index) {
             pending.fetch_and(!bit, Ordering::SeqCst);
         }
@@ -335,7 +396,8 @@ pub fn bind_interdomain(domain: DomainId, port: Port) -> Result<Channel, XenErro
     Ok(Channel::new(argument.local_port, None))
 }
 
-/// Takes over a port that the toolstack bound (console, xenstore). It is closed when dropped, like any other.
+/// Takes over a port that the toolstack bound (console, xenstore), or that an earlier life did; the latter begins with an event, as the
+/// earlier life may have taken one and not got to what it was for. It is closed when dropped, like any other.
 pub fn adopt(port: Port) -> Channel {
     Channel::new(port, None)
 }
@@ -347,8 +409,10 @@ pub fn adopt(port: Port) -> Channel {
 pub fn bind_virq(virq: u32) -> Result<Channel, XenError> {
     let mut argument = BindVirq { virq, vcpu: 0, port: Port(0) };
     // SAFETY: the operation's struct.
-    unsafe { bind(EVTCHNOP_BIND_VIRQ, &mut argument)? };
-    Ok(Channel::new(argument.port, None))
+    match unsafe { bind(EVTCHNOP_BIND_VIRQ, &mut argument) } {
+        Ok(()) => Ok(Channel::new(argument.port, None)),
+        Err(error) => find_inherited(EVTCHNSTAT_VIRQ, virq).map(adopt).ok_or(error),
+    }
 }
 
 /// Binds a physical interrupt (`EVTCHNOP_bind_pirq`). [`Channel::unmask`] ends the interrupt where Xen asks for it.
@@ -360,7 +424,9 @@ pub fn bind_pirq(pirq: u32, shareable: bool) -> Result<Channel, XenError> {
     let mut status = IrqStatusQuery { irq: pirq, flags: 0 };
     // SAFETY: the operations' structs.
     let needs_end = unsafe {
-        bind(EVTCHNOP_BIND_PIRQ, &mut argument)?;
+        if let Err(error) = bind(EVTCHNOP_BIND_PIRQ, &mut argument) {
+            argument.port = find_inherited(EVTCHNSTAT_PIRQ, pirq).ok_or(error)?;
+        }
         hypercall::operation::<{ number::PHYSDEV_OP }, _>(PHYSDEVOP_IRQ_STATUS_QUERY, &mut status).is_ok()
             && IrqStatus::from_bits_retain(status.flags).contains(IrqStatus::NEEDS_EOI)
     };

@@ -3,7 +3,7 @@
 //! Unsafe because a grant lets a peer write to a page, a mapping brings in a peer's page, and a copy writes wherever it is told to.
 
 use crate::hypercall::{self, number};
-use crate::memory::{self, Area, Page};
+use crate::memory::{self, Area, Inherited, Page};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
@@ -16,6 +16,10 @@ use xen_pv_sys::grant_table::{
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE};
 
 mod table;
+
+pub(crate) use table::for_each_granted;
+#[cfg(not(test))]
+pub(crate) use table::initialize;
 
 /// How often an operation is tried again whose status asks for it (the peer's page is being paged in or shared).
 const TRIES: usize = 256;
@@ -71,6 +75,20 @@ pub fn grant_access(domain: DomainId, page: Rc<Page>, read_only: bool) -> Result
     Ok(Grant { reference, page, ended: false })
 }
 
+/// Takes over a grant that an earlier life made; `None` where there is none, or it is taken over already.
+pub fn adopt(reference: GrantRef) -> Option<Grant> {
+    table::adopt(reference).map(|page| Grant { reference, page, ended: false })
+}
+
+/// Ends the grants of earlier lives that were not adopted, and unmaps what was mapped and not adopted.
+pub(crate) fn end_inherited() {
+    for Inherited { area, handle } in memory::inherited_mappings() {
+        drop(GrantMapping { area: Some(area), handles: alloc::vec![handle] });
+    }
+    // A grant to ourselves is in use until then.
+    table::end_inherited();
+}
+
 /// Grants whose peer still used them when they were dropped.
 pub fn lingering() -> usize {
     table::lingering()
@@ -90,9 +108,25 @@ pub struct GrantMapping {
 }
 
 impl GrantMapping {
-    fn address(&self) -> usize {
-        self.area.as_ref().map_or(0, Area::address)
+    /// Where it is, for [`adopt_mapping`] in another life.
+    pub fn place(&self) -> Place {
+        Place { first: self.area.as_ref().map_or(0, Area::first) as u32, pages: self.handles.len() as u32 }
     }
+}
+
+/// Where a [`GrantMapping`] is: the same from life to life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its first page, counted from the beginning of the mapping area.
+    pub first: u32,
+    /// How many.
+    pub pages: u32,
+}
+
+/// Takes over what an earlier life mapped at a place; `None` where it mapped nothing there, or it is taken over already.
+pub fn adopt_mapping(place: Place) -> Option<GrantMapping> {
+    let (area, handles) = Area::adopt(place.first as usize, place.pages as usize)?;
+    Some(GrantMapping { area: Some(area), handles })
 }
 
 impl SharedMemory for GrantMapping {
@@ -110,20 +144,22 @@ impl SharedMemory for GrantMapping {
 
 impl Drop for GrantMapping {
     fn drop(&mut self) {
-        let address = self.address();
-        if !unmap(address, &self.handles) {
+        if let Some(area) = &self.area
+            && !unmap(area, 0, &self.handles)
+        {
             // Something is mapped there still: the addresses are never used again.
             core::mem::forget(self.area.take());
         }
     }
 }
 
-/// Unmaps the pages from `address` on, in one hypercall; whether all of them are gone.
-fn unmap(address: usize, handles: &[u32]) -> bool {
+/// Unmaps the pages of an area from number `start` on, in one hypercall for some; whether all of them are gone.
+fn unmap(area: &Area, start: usize, handles: &[u32]) -> bool {
     const AT_ONCE: usize = 16;
     let mut all = true;
     for (group, handles) in handles.chunks(AT_ONCE).enumerate() {
-        let first = address + group * AT_ONCE * PAGE_SIZE;
+        let start = start + group * AT_ONCE;
+        let first = area.address() + start * PAGE_SIZE;
         let mut operations =
             [UnmapGrantRef { host_addr: 0, dev_bus_addr: 0, handle: 0, status: GNTST_GENERAL_ERROR, padding: 0 };
                 AT_ONCE];
@@ -134,7 +170,13 @@ fn unmap(address: usize, handles: &[u32]) -> bool {
         let operations = operations.get_mut(..handles.len()).unwrap_or(&mut []);
         // SAFETY: an array of the operation's struct; the mappings end with their owner.
         unsafe { operate(GNTTABOP_UNMAP_GRANT_REF, operations) };
-        all &= operations.iter().all(|operation| operation.status == GNTST_OKAY);
+        for (index, operation) in operations.iter().enumerate() {
+            if operation.status == GNTST_OKAY {
+                area.note(start + index, None);
+            } else {
+                all = false;
+            }
+        }
     }
     all
 }
@@ -155,7 +197,7 @@ unsafe fn operate<T>(operation: u64, array: &mut [T]) {
 /// # Errors
 /// The first grant status that is not success (none stays mapped), or [`XenError::Exhausted`].
 pub fn map(domain: DomainId, references: &[GrantRef]) -> Result<GrantMapping, XenError> {
-    let area = Area::new(references.len())?;
+    let area = Area::for_grants(references.len())?;
     let mut operations = Vec::new();
     let mut handles = Vec::new();
     operations
@@ -185,10 +227,13 @@ pub fn map(domain: DomainId, references: &[GrantRef]) -> Result<GrantMapping, Xe
             unsafe { operate(GNTTABOP_MAP_GRANT_REF, core::slice::from_mut(operation)) };
         }
     }
+    for (index, operation) in operations.iter().enumerate().filter(|(_, each)| each.status == GNTST_OKAY) {
+        area.note(index, Some(operation.handle));
+    }
     if let Some(failed) = operations.iter().find(|each| each.status != GNTST_OKAY) {
         let mut clean = true;
-        for done in operations.iter().filter(|each| each.status == GNTST_OKAY) {
-            clean &= unmap(done.host_addr as usize, &[done.handle]);
+        for (index, done) in operations.iter().enumerate().filter(|(_, each)| each.status == GNTST_OKAY) {
+            clean &= unmap(&area, index, &[done.handle]);
         }
         if !clean {
             core::mem::forget(area);

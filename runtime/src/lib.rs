@@ -24,6 +24,7 @@ mod local;
 pub mod memory;
 pub mod mmio;
 pub mod pci;
+pub mod restart;
 pub mod select;
 pub mod service;
 pub mod shutdown;

@@ -4,6 +4,7 @@
 
 use crate::hypercall::{self, number};
 use crate::memory::layout;
+use crate::restart::{self, Refusal};
 use core::arch::global_asm;
 use core::fmt::Write;
 use xen_pv_sys::arch_x86::{FLAT_KERNEL_CS, TrapInfo};
@@ -192,19 +193,38 @@ pub(crate) fn install() {
 /// Called by the stubs only.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn oxidom_fault(frame: &Frame) -> ! {
+    fail(&|mut out| {
+        let _ = writeln!(
+            out,
+            "fault: {} (vector {}, error {:#x}), address {:#018x}",
+            name(frame.vector),
+            frame.vector,
+            frame.error,
+            crate::events::fault_address(),
+        );
+        registers(&mut out, frame);
+        // Not `at`: that is where a call returns to, and the symbolizer looks before it.
+        let _ = writeln!(out, "  in {:#018x}", frame.rip);
+        backtrace(&mut out, frame.rbp);
+    })
+}
+
+/// What a failure ends in: a new life where the image asked for that, else a report and the domain's crash.
+fn fail(report: &dyn Fn(&mut dyn Write)) -> ! {
+    let refusal = restart::after_failure(report);
     let mut console = crate::console::Emergency::enter();
-    let _ = writeln!(
-        console,
-        "fault: {} (vector {}, error {:#x}), address {:#018x}",
-        name(frame.vector),
-        frame.vector,
-        frame.error,
-        crate::events::fault_address(),
-    );
-    registers(&mut console, frame);
-    // Not `at`: that is where a call returns to, and the symbolizer looks before it.
-    let _ = writeln!(console, "  in {:#018x}", frame.rip);
-    backtrace(&mut console, frame.rbp);
+    match refusal {
+        Refusal::NotKept => {}
+        Refusal::FailedAgain => {
+            let _ = writeln!(console, "failed, and again while it ended; first:");
+            restart::show_earlier_report(&mut console);
+            let _ = writeln!(console, "then:");
+        }
+        refusal => {
+            let _ = writeln!(console, "no restart: {refusal:?}");
+        }
+    }
+    report(&mut console);
     hypercall::exit(hypercall::Exit::Crash)
 }
 
@@ -311,8 +331,8 @@ fn panic(information: &core::panic::PanicInfo<'_>) -> ! {
     unsafe {
         core::arch::asm!("mov {}, rbp", out(reg) first, options(nomem, nostack, preserves_flags));
     }
-    let mut console = crate::console::Emergency::enter();
-    let _ = writeln!(console, "{information}");
-    backtrace(&mut console, first);
-    hypercall::exit(hypercall::Exit::Crash)
+    fail(&|mut out| {
+        let _ = writeln!(out, "{information}");
+        backtrace(&mut out, first);
+    })
 }

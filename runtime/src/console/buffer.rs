@@ -33,6 +33,17 @@ impl Buffer {
         }
     }
 
+    /// Adds bytes as they are, as many as fit.
+    pub(super) fn add_raw(&mut self, bytes: impl Iterator<Item = u8>) {
+        for byte in bytes.take(SIZE - self.used) {
+            let at = (self.first + self.used) % SIZE;
+            if let Some(slot) = self.bytes.get_mut(at) {
+                *slot = byte;
+            }
+            self.used += 1;
+        }
+    }
+
     /// Adds text, or leaves everything as it was.
     fn add(&mut self, text: fmt::Arguments<'_>) -> bool {
         let used = self.used;

@@ -5,7 +5,9 @@
 use crate::hypercall::{self, number};
 use crate::local::Local;
 use crate::memory::tables::{self, Entry};
-use crate::memory::{Area, Page};
+use crate::memory::{self, Area, Page};
+use crate::restart::record;
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -37,6 +39,8 @@ struct Table {
     frames_max: u32,
     free: Vec<u32>,
     lingering: Vec<(GrantRef, Rc<Page>)>,
+    /// Grants of earlier lives, not yet adopted.
+    inherited: Vec<(GrantRef, Rc<Page>)>,
     used: usize,
 }
 
@@ -46,6 +50,7 @@ static TABLE: Local<RefCell<Table>> = Local::new(RefCell::new(Table {
     frames_max: 0,
     free: Vec::new(),
     lingering: Vec::new(),
+    inherited: Vec::new(),
     used: 0,
 }));
 
@@ -80,6 +85,10 @@ impl Table {
         unsafe { tables::set_mapping(address, Entry::data(frame))? };
         let first = self.frames * ENTRIES;
         self.frames += 1;
+        // The next life finds the table where it is.
+        record().grant_table.set(area.address() as u64);
+        record().grant_frames.set(self.frames);
+        record().grant_frames_max.set(self.frames_max);
         let usable = u32::max(first, GNTTAB_NR_RESERVED_ENTRIES)..first + ENTRIES;
         self.free.extend(usable.rev());
         Ok(())
@@ -183,6 +192,71 @@ pub(super) fn end(reference: GrantRef) -> bool {
 /// Keeps a page until its peer lets go. There is room for as many as there are entries.
 pub(super) fn linger(reference: GrantRef, page: Rc<Page>) {
     TABLE.borrow_mut().lingering.push((reference, page));
+}
+
+/// The entries of the table that an earlier life set up, with their references.
+fn inherited_entries() -> impl Iterator<Item = (GrantRef, &'static SharedEntry)> {
+    let entries = record().grant_table.get() as *const SharedEntry;
+    let count = record().grant_frames.get() * ENTRIES;
+    (GNTTAB_NR_RESERVED_ENTRIES..count).map(move |reference| {
+        // SAFETY: the table stays mapped from life to life (area.rs), these frames of it at this address; all fields are atomics.
+        (GrantRef(reference), unsafe { &*entries.add(reference as usize) })
+    })
+}
+
+/// Calls `found` with the machine frame of each grant that an earlier life made and that has not ended; for more than one grant of a frame,
+/// as often. For the beginning of a life, before there is a heap.
+pub(crate) fn for_each_granted(mut found: impl FnMut(Mfn)) {
+    for (_, entry) in inherited_entries() {
+        if entry.flags.load(Ordering::Relaxed) != 0 {
+            found(Mfn(entry.frame.load(Ordering::Relaxed).into()));
+        }
+    }
+}
+
+/// Takes over the table of an earlier life.
+pub(crate) fn initialize() {
+    let Some(area) = Area::adopt_grant_table() else {
+        return;
+    };
+    let mut table = TABLE.borrow_mut();
+    table.area = Some(area);
+    table.frames = record().grant_frames.get();
+    table.frames_max = record().grant_frames_max.get();
+    let entries = table.frames as usize * ENTRIES as usize;
+    table.lingering.reserve(entries);
+    table.free.reserve(entries);
+    let mut pages: BTreeMap<u64, Rc<Page>> = BTreeMap::new();
+    for (reference, entry) in inherited_entries() {
+        if entry.flags.load(Ordering::Relaxed) == 0 {
+            table.free.push(reference.0);
+            continue;
+        }
+        let machine = Mfn(entry.frame.load(Ordering::Relaxed).into());
+        let known = pages.get(&machine.0).cloned();
+        // One whose page is none of ours stays in the table for good.
+        if let Some(page) = known.or_else(|| memory::granted_page(machine).map(Rc::new)) {
+            pages.insert(machine.0, Rc::clone(&page));
+            table.inherited.push((reference, page));
+        }
+        table.used += 1;
+    }
+    table.free.reverse();
+}
+
+/// Takes over a grant of an earlier life.
+pub(super) fn adopt(reference: GrantRef) -> Option<Rc<Page>> {
+    let mut table = TABLE.borrow_mut();
+    let index = table.inherited.iter().position(|(known, _)| *known == reference)?;
+    Some(table.inherited.swap_remove(index).1)
+}
+
+/// Ends the grants of earlier lives, those that a peer uses as soon as it does not.
+pub(super) fn end_inherited() {
+    let mut table = TABLE.borrow_mut();
+    let inherited = core::mem::take(&mut table.inherited);
+    table.lingering.extend(inherited);
+    table.sweep();
 }
 
 /// Grants kept so, after a look at which are over.

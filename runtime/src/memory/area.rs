@@ -2,9 +2,11 @@
 //!
 //! Unsafe because it changes page tables.
 
-use super::tables::{self, Batch, Entry, TableFrames};
-use super::{frames, layout, p2m};
+use super::tables::{self, Batch, ENTRIES, Entry, TableFrames};
+use super::{frames, layout, ledger, p2m};
 use crate::local::Local;
+use crate::restart::record;
+use alloc::vec::Vec;
 use core::cell::Cell;
 use split_driver::hypervisor::XenError;
 use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE};
@@ -36,6 +38,46 @@ impl Area {
             unsafe { tables.ensure(address, 1, &mut NewFrames)? };
         }
         Ok(area)
+    }
+
+    /// A run of pages in which an earlier life mapped grants, with their handles; `None` where that is not so, or it is adopted.
+    pub(crate) fn adopt(first: usize, count: usize) -> Option<(Self, Vec<u32>)> {
+        let mut handles = Vec::new();
+        handles.try_reserve_exact(count).ok()?;
+        for page in first..first.checked_add(count)? {
+            handles.push(ledger::inherited(page)?);
+        }
+        let area = Self { first, count };
+        for (index, handle) in handles.iter().enumerate() {
+            area.note(index, Some(*handle));
+        }
+        Some((area, handles))
+    }
+
+    /// The area of the grant table, of an earlier life.
+    pub(crate) fn adopt_grant_table() -> Option<Self> {
+        let address = record().grant_table.get() as usize;
+        let first = address.checked_sub(layout::AREA_BASE)? / PAGE_SIZE;
+        Some(Self { first, count: record().grant_frames_max.get() as usize })
+    }
+
+    /// Notes which grants the area will hold, so that the next life can unmap them.
+    pub(crate) fn for_grants(count: usize) -> Result<Self, XenError> {
+        let area = Self::new(count)?;
+        ledger::ensure(area.first, count)?;
+        Ok(area)
+    }
+
+    /// Notes which grant is mapped at a page, or that none is.
+    pub(crate) fn note(&self, index: usize, handle: Option<u32>) {
+        if index < self.count {
+            ledger::set(self.first + index, handle);
+        }
+    }
+
+    /// The number of its first page in the mapping area.
+    pub(crate) fn first(&self) -> usize {
+        self.first
     }
 
     /// The first byte.
@@ -104,6 +146,57 @@ fn find(count: usize) -> Option<usize> {
         None
     };
     search(NEXT.get()).or_else(|| search(0))
+}
+
+/// A page in which an earlier life mapped a grant that this one has not adopted.
+pub(crate) struct Inherited {
+    /// The page.
+    pub(crate) area: Area,
+    /// By which it is unmapped.
+    pub(crate) handle: u32,
+}
+
+/// All of them.
+pub(crate) fn inherited_mappings() -> impl Iterator<Item = Inherited> {
+    ledger::pages().filter_map(|page| {
+        ledger::inherited(page).map(|handle| Inherited { area: Area { first: page, count: 1 }, handle })
+    })
+}
+
+/// In a new life: grants stay mapped until they are adopted or given back, and so does the grant table; all else is unmapped.
+pub(super) fn resume() -> Result<(), XenError> {
+    let table = Area::adopt_grant_table().map_or(0..0, |area| {
+        let range = area.first..area.first + area.count;
+        core::mem::forget(area);
+        range
+    });
+    mark(table.start, table.len(), true);
+    let mut batch = Batch::new(tables::SELF);
+    let mut page = 0;
+    while page < layout::AREA_PAGES {
+        match super::tables().entry(layout::AREA_BASE + page * PAGE_SIZE, 1) {
+            Err(level) => {
+                // Nothing below a table that is missing.
+                page = (page | (ENTRIES.pow(level - 1) - 1)) + 1;
+                continue;
+            }
+            Ok((machine_address, entry)) if entry.is_present() => {
+                if ledger::is_mapped(page) {
+                    ledger::inherit(page);
+                    mark(page, 1, true);
+                } else if !table.contains(&page) {
+                    // SAFETY: nothing of this life uses it, and it is no grant's mapping, which only Xen may undo.
+                    unsafe { batch.set(machine_address, Entry::NONE)? };
+                }
+            }
+            Ok(_) => ledger::set(page, None),
+        }
+        page += 1;
+    }
+    // SAFETY: as above.
+    unsafe { batch.flush()? };
+    tables::flush_tlb();
+    Ok(())
 }
 
 /// How [`super::map_frames`] maps.

@@ -4,6 +4,7 @@
 
 use super::tables::{self, Batch, ENTRIES, Entry, TableFrames, Tables};
 use super::{frames, layout, p2m};
+use crate::restart;
 use split_driver::hypervisor::XenError;
 use xen_pv_sys::start_info::StartInfo;
 use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
@@ -59,21 +60,28 @@ pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usiz
         map_rest(tables, &mut unused, Pfn(pages as u64))?;
     }
     let words = pages.div_ceil(64);
-    let bitmap = unused.take((words * 8).div_ceil(PAGE_SIZE) as u64)?;
+    let bitmaps = unused.take(bitmap_pages(pages))?;
+    restart::record().bitmaps.set(bitmaps as u64);
     // SAFETY: zeroed and ours alone; what is left is mapped writable and unused.
     unsafe {
-        p2m::set_shared(bitmap, words);
+        p2m::set_bitmaps(bitmaps, words);
         frames::add(unused.next, Pfn(pages as u64));
     }
     Ok(tables)
 }
 
+/// Pages of the bitmaps for so many frames.
+pub(super) fn bitmap_pages(pages: usize) -> u64 {
+    (pages.div_ceil(64) * 8 * p2m::BITMAPS).div_ceil(PAGE_SIZE) as u64
+}
+
 /// The first frame that holds nothing. The builder puts the boot stack last; the others are looked at for safety's sake.
-fn first_free(start_info: &StartInfo, boot_stack: usize) -> Pfn {
+pub(super) fn first_free(start_info: &StartInfo, boot_stack: usize) -> Pfn {
     let ends = [
         boot_stack,
         start_info.pt_base as usize + start_info.nr_pt_frames as usize * PAGE_SIZE,
         start_info.mfn_list as usize + start_info.nr_pages as usize * 8,
+        start_info.mod_start as usize + start_info.mod_len as usize,
         core::ptr::from_ref(start_info) as usize + PAGE_SIZE,
     ];
     let end = ends.into_iter().max().unwrap_or(0);

@@ -31,7 +31,7 @@ unsafe impl GlobalAlloc for Frames {
         if layout.align() > PAGE_SIZE {
             return null_mut();
         }
-        match frames::allocate(count) {
+        match frames::ROOM.allocate(count).or_else(|_| frames::allocate(count)) {
             Ok(first) => {
                 FRAMES_HELD.set(FRAMES_HELD.get() + count);
                 layout::address_of(first) as *mut u8
@@ -43,8 +43,15 @@ unsafe impl GlobalAlloc for Frames {
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         let count = layout.size().div_ceil(PAGE_SIZE);
         FRAMES_HELD.set(FRAMES_HELD.get() - count);
-        // SAFETY: by the caller, what `alloc` gave out.
-        unsafe { frames::free(layout::frame_at(pointer as usize), count) };
+        let first = layout::frame_at(pointer as usize);
+        // SAFETY: by the caller, what `alloc` gave out, of one or the other.
+        unsafe {
+            if layout::room().contains(&(pointer as usize)) {
+                frames::ROOM.free(first, count);
+            } else {
+                frames::free(first, count);
+            }
+        }
     }
 }
 
@@ -92,6 +99,18 @@ unsafe impl GlobalAlloc for Heap {
 #[cfg_attr(test, expect(dead_code, reason = "a host test has the host's heap"))]
 static HEAP: Heap =
     Heap(unsafe { TalcSyncCell::new(TalcCell::new(GlobalAllocSource::with_block_size(Frames, BLOCK))) });
+
+/// Gives the heap the room for a larger image.
+pub(super) fn initialize() {
+    let room = layout::room();
+    // SAFETY: memory of the image that nothing names, mapped writable; whole pages; called once in a life.
+    unsafe { frames::ROOM.add(layout::frame_at(room.start), layout::frame_at(room.end)) };
+}
+
+/// What the heap can have of it yet.
+pub(super) fn room_free() -> usize {
+    frames::ROOM.free_count()
+}
 
 /// Frames that the heap holds.
 pub(super) fn frames_held() -> usize {

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! 0x0000_0000_0000  not mapped: the null page
-//! 0x0000_0040_0000  all memory, pseudo-physical frame 0 first; the image is its beginning
+//! 0x0000_0040_0000  all memory, pseudo-physical frame 0 first; the image is its beginning, then room for a larger one
+//!                    (the heap's meanwhile), then the tail: shared info, guard page, stack, what outlives a restart
 //! 0x0080_0000_0000  the mapping area: granted pages, grant table, device registers
 //! 0xffff_8000_0000_0000  Xen: machine-to-physical table, read-only
 //! ```
@@ -24,6 +25,8 @@ pub(crate) const MEMORY_PAGES_MAX: usize = (AREA_BASE - MEMORY_BASE) / PAGE_SIZE
 pub(crate) const AREA_BASE: usize = 0x80_0000_0000;
 /// Pages of the mapping area: 512 MiB.
 pub(crate) const AREA_PAGES: usize = 0x2_0000;
+/// Bytes of what outlives a restart (the linker script's KEEP_SIZE).
+pub(crate) const KEEP_SIZE: usize = 0x8000;
 /// Entries of the machine-to-physical table that Xen has filled; read from Xen at boot.
 static MACHINE_FRAMES: Local<Cell<u64>> = Local::new(Cell::new(0));
 
@@ -35,6 +38,12 @@ unsafe extern "C" {
     static image_stack_bottom: u8;
     static image_stack_top: u8;
     static image_shared_info: u8;
+    static image_room: u8;
+    static image_data_start: u8;
+    static image_data_end: u8;
+    static image_pristine: u8;
+    static image_tail: u8;
+    static image_keep: u8;
 }
 
 macro_rules! address {
@@ -53,6 +62,24 @@ pub(crate) fn rodata() -> core::ops::Range<usize> {
     address!(image_text_end)..address!(image_rodata_end)
 }
 
+/// The addresses of the image's initialised variables.
+pub(crate) fn data() -> core::ops::Range<usize> {
+    address!(image_data_start)..address!(image_data_end)
+}
+
+/// Where they are kept as they were linked.
+pub(crate) fn pristine() -> usize {
+    address!(image_pristine)
+}
+
+/// The image's first instruction.
+pub(crate) fn entry() -> usize {
+    unsafe extern "C" {
+        fn oxidom_entry();
+    }
+    oxidom_entry as *const () as usize
+}
+
 /// The addresses of the stack.
 pub(crate) fn stack() -> core::ops::Range<usize> {
     address!(image_stack_bottom)..address!(image_stack_top)
@@ -66,6 +93,16 @@ pub(crate) fn stack_guard() -> usize {
 /// The page that the shared info is mapped over.
 pub(crate) fn shared_info() -> usize {
     address!(image_shared_info)
+}
+
+/// The addresses between the image and the tail: memory of the heap.
+pub(crate) fn room() -> core::ops::Range<usize> {
+    address!(image_room)..address!(image_tail)
+}
+
+/// Where what outlives a restart is kept.
+pub(crate) fn keep() -> usize {
+    address!(image_keep)
 }
 
 /// Where a frame of ours is mapped.

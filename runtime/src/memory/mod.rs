@@ -7,18 +7,22 @@ mod boot;
 pub(crate) mod frames;
 mod heap;
 pub(crate) mod layout;
+mod ledger;
 mod p2m;
 mod page;
+mod resume;
 pub(crate) mod tables;
 
 use crate::local::Local;
+use crate::restart;
 use core::cell::Cell;
 use xen_pv_sys::start_info::StartInfo;
 
-pub(crate) use area::{Area, map_frames};
+pub(crate) use area::{Area, Inherited, inherited_mappings, map_frames};
 pub use area::{Caching, Mapping};
-pub(crate) use p2m::{is_shared, physical_to_machine, set_machine, set_shared_frame};
+pub(crate) use p2m::{is_shared, physical_to_machine, set_device_frame, set_machine};
 pub use page::{Page, Pages};
+pub(crate) use resume::{do_not_withhold, granted_page, release_withheld, withhold};
 use tables::Tables;
 
 static TABLES: Local<Cell<Option<Tables>>> = Local::new(Cell::new(None));
@@ -26,12 +30,25 @@ static TABLES: Local<Cell<Option<Tables>>> = Local::new(Cell::new(None));
 /// Makes the address space, the frame allocator and the heap.
 ///
 /// # Safety
-/// Called once, at boot, with what Xen handed over.
+/// Called once in a life, at its beginning, with what Xen handed over.
 pub(crate) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usize) {
     // SAFETY: by the caller.
-    match unsafe { boot::initialize(start_info, boot_stack) } {
+    let tables = unsafe {
+        if restart::record().is_again() {
+            resume::initialize(start_info, boot_stack)
+        } else {
+            boot::initialize(start_info, boot_stack)
+        }
+    };
+    match tables {
         Ok(tables) => TABLES.set(Some(tables)),
         Err(error) => panic!("cannot make the address space: {error:?}"),
+    }
+    heap::initialize();
+    if restart::record().is_again()
+        && let Err(error) = area::resume()
+    {
+        panic!("cannot take over the mapping area: {error:?}");
     }
 }
 
@@ -50,6 +67,8 @@ pub struct Usage {
     pub total_pages: usize,
     /// Frames in the frame allocator, free.
     pub free_frames: usize,
+    /// Frames that the heap alone can have, free: the room for a larger image.
+    pub room_frames: usize,
     /// Frames that the heap holds now.
     pub heap_frames: usize,
     /// Bytes of the heap in use.
@@ -63,6 +82,7 @@ pub fn usage() -> Usage {
     Usage {
         total_pages: p2m::len(),
         free_frames: frames::free_count(),
+        room_frames: heap::room_free(),
         heap_frames: heap::frames_held(),
         heap_bytes: heap::bytes_used(),
         mapped_pages: area::used(),

@@ -10,7 +10,41 @@ use xen_pv_sys::{Mfn, Pfn};
 
 static LIST: Local<Cell<&'static [AtomicU64]>> = Local::new(Cell::new(&[]));
 /// A bit for each frame of a `Page`, of `Pages`, or of DMA memory.
-static SHARED: Local<Cell<&'static [AtomicU64]>> = Local::new(Cell::new(&[]));
+static SHARED: Bitmap = Bitmap::new();
+/// A bit for each frame of DMA memory: a device may write it for as long as nobody stops the device, also in the next life.
+static DEVICE: Bitmap = Bitmap::new();
+/// A bit for each frame that an earlier life had and this one must not use yet.
+static WITHHELD: Bitmap = Bitmap::new();
+/// How many bitmaps there are.
+pub(super) const BITMAPS: usize = 3;
+
+/// A bit for each frame.
+struct Bitmap(Local<Cell<&'static [AtomicU64]>>);
+
+impl Bitmap {
+    const fn new() -> Self {
+        Self(Local::new(Cell::new(&[])))
+    }
+    fn words(&self) -> &'static [AtomicU64] {
+        self.0.get()
+    }
+    fn get(&self, frame: Pfn) -> bool {
+        let word = self.words().get((frame.0 / 64) as usize);
+        word.is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (frame.0 % 64)) != 0)
+    }
+    fn set(&self, frame: Pfn, value: bool) {
+        if let Some(word) = self.words().get((frame.0 / 64) as usize) {
+            let bit = 1 << (frame.0 % 64);
+            let before = word.load(Ordering::Relaxed);
+            word.store(if value { before | bit } else { before & !bit }, Ordering::Relaxed);
+        }
+    }
+    fn clear(&self) {
+        for word in self.words() {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Takes over the list that the domain builder made.
 ///
@@ -21,13 +55,42 @@ pub(super) unsafe fn set_list(address: usize, count: usize) {
     LIST.set(unsafe { core::slice::from_raw_parts(address as *const AtomicU64, count) });
 }
 
-/// Takes a zeroed bitmap for the frames that are shared.
+/// Takes the bitmaps.
 ///
 /// # Safety
-/// `count` zeroed words are at `address`, mapped writable, for good, and used through here only.
-pub(super) unsafe fn set_shared(address: usize, count: usize) {
-    // SAFETY: by the caller.
-    SHARED.set(unsafe { core::slice::from_raw_parts(address as *const AtomicU64, count) });
+/// [`BITMAPS`] times `words` words are at `address`, mapped writable, for good, and used through here only.
+pub(super) unsafe fn set_bitmaps(address: usize, words: usize) {
+    for (index, bitmap) in [&SHARED, &DEVICE, &WITHHELD].into_iter().enumerate() {
+        // SAFETY: by the caller; the parts do not overlap.
+        bitmap.0.set(unsafe { core::slice::from_raw_parts((address as *const AtomicU64).add(index * words), words) });
+    }
+}
+
+/// In a new life: what devices could write is withheld, and nothing is shared.
+pub(super) fn begin_life() {
+    for (withheld, device) in WITHHELD.words().iter().zip(DEVICE.words()) {
+        withheld.fetch_or(device.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    DEVICE.clear();
+    SHARED.clear();
+}
+
+/// Withholds a frame from the next life, or not any more.
+pub(super) fn set_withheld(frame: Pfn, withheld: bool) {
+    WITHHELD.set(frame, withheld);
+}
+
+/// Whether a frame is withheld.
+pub(super) fn is_withheld(frame: Pfn) -> bool {
+    WITHHELD.get(frame)
+}
+
+/// The frames that are withheld.
+pub(super) fn withheld() -> impl Iterator<Item = Pfn> {
+    WITHHELD.words().iter().zip(0_u64..).flat_map(|(word, index)| {
+        let bits = word.load(Ordering::Relaxed);
+        (0..64).filter(move |bit| bits & (1 << bit) != 0).map(move |bit| Pfn(index * 64 + bit))
+    })
 }
 
 /// Pages that the domain was given, as far as they are used.
@@ -50,12 +113,18 @@ pub(crate) fn set_machine(frame: Pfn, machine: Mfn) {
 
 /// Marks a frame as one that peers and devices may reach, or not any more.
 pub(crate) fn set_shared_frame(frame: Pfn, shared: bool) {
-    let bit = 1 << (frame.0 % 64);
-    if let Some(word) = SHARED.get().get((frame.0 / 64) as usize) {
-        let value = word.load(Ordering::Relaxed);
-        let value = if shared { value | bit } else { value & !bit };
-        word.store(value, Ordering::Relaxed);
-    }
+    SHARED.set(frame, shared);
+}
+
+/// [`set_shared_frame`] of a frame that a device may write on its own.
+pub(crate) fn set_device_frame(frame: Pfn, shared: bool) {
+    SHARED.set(frame, shared);
+    DEVICE.set(frame, shared);
+}
+
+/// Whether a frame of ours is marked as shared.
+pub(super) fn is_shared_frame(frame: Pfn) -> bool {
+    SHARED.get(frame)
 }
 
 /// Whether a machine frame is one of ours that peers and devices may reach.
@@ -63,9 +132,5 @@ pub(crate) fn is_shared(machine: Mfn) -> bool {
     let Some(frame) = layout::machine_to_physical_checked(machine) else {
         return false;
     };
-    physical_to_machine(frame) == machine
-        && SHARED
-            .get()
-            .get((frame.0 / 64) as usize)
-            .is_some_and(|word| word.load(Ordering::Relaxed) & (1 << (frame.0 % 64)) != 0)
+    physical_to_machine(frame) == machine && SHARED.get(frame)
 }

@@ -31,6 +31,13 @@ impl Page {
         p2m::set_shared_frame(frame, true);
         Ok(Self { frame })
     }
+    /// The page of a grant that an earlier life made.
+    ///
+    /// # Safety
+    /// Allocated, marked as shared, and no other `Page`'s.
+    pub(super) unsafe fn adopt(frame: Pfn) -> Self {
+        Self { frame }
+    }
     /// Its machine frame.
     pub fn mfn(&self) -> Mfn {
         p2m::physical_to_machine(self.frame)

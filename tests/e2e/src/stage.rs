@@ -21,6 +21,8 @@ pub struct Images {
     pub hostile: Option<PathBuf>,
     /// The image of the runtime's own tests, with debug information; the same.
     pub guest: Option<PathBuf>,
+    /// The image that takes the place of that one in its tests; the same.
+    pub successor: Option<PathBuf>,
 }
 
 /// The lab, booted, with a wire at the far end of each NIC: wire `n` is network `10.(9 + n).0.0/16`, its peer `10.(9 + n).0.1`.

@@ -41,14 +41,20 @@ pub struct Test {
     pub expected: Outcome,
     /// What must be on the console, in this order.
     pub console: &'static [&'static str],
+    /// Whether the image `successor` is the domain's module.
+    pub successor: bool,
 }
 
 const fn passes(name: &'static str, memory: &'static str) -> Test {
-    Test { name, memory, expected: Outcome::Success, console: &[] }
+    Test { name, memory, expected: Outcome::Success, console: &[], successor: false }
 }
 
 const fn crashes(name: &'static str, console: &'static [&'static str]) -> Test {
-    Test { name, memory: "16M", expected: Outcome::Crash, console }
+    Test { name, memory: "16M", expected: Outcome::Crash, console, successor: false }
+}
+
+const fn replaces(name: &'static str, console: &'static [&'static str]) -> Test {
+    Test { console, successor: true, ..passes(name, "16M") }
 }
 
 /// All of them.
@@ -68,4 +74,34 @@ pub const TESTS: &[Test] = &[
     crashes("fault", &["fault: invalid opcode", " rip ", "  at 0x", "Dom0 crashed"]),
     crashes("out-of-memory", &["memory allocation of", "  at 0x", "Dom0 crashed"]),
     crashes("stack-overflow", &["Dom0 crashed"]),
+    passes("restart", "16M"),
+    passes("restart", "1G"),
+    crashes(
+        "restart-limit",
+        &[
+            "as the test asks",
+            "  at 0x",
+            "life 1 is there",
+            "life 4 is there",
+            "no restart: TooMany(4)",
+            "as the test asks",
+            "  at 0x",
+            "Dom0 crashed",
+        ],
+    ),
+    crashes(
+        "restart-twice",
+        &[
+            "failed, and again while it ended",
+            "as the test asks",
+            "  at 0x",
+            "while it ended",
+            "  at 0x",
+            "Dom0 crashed",
+        ],
+    ),
+    replaces("replace", &["the successor is there after", "the test replaces the image"]),
+    replaces("replace-gives-up", &["the successor is there after", "back after", "as the test asks"]),
+    replaces("replace-fails", &["the successor is there after", "back after", "the successor fails as the test asks"]),
+    crashes("restart-refused", &["no restart: Inconsistent", "as the test asks", "  at 0x", "Dom0 crashed"]),
 ];

@@ -13,6 +13,7 @@ mod events;
 mod executor;
 mod grants;
 mod memory;
+mod restart;
 mod store;
 mod time;
 
@@ -76,6 +77,12 @@ async fn main(environment: Environment) {
         "fault" => crash::fault(),
         "out-of-memory" => crash::out_of_memory(),
         "stack-overflow" => crash::stack_overflow(),
+        "restart" => restart::restart().await,
+        "replace" => restart::replace(&environment, false).await,
+        "replace-gives-up" | "replace-fails" => restart::replace(&environment, true).await,
+        "restart-limit" => restart::limit(),
+        "restart-twice" => restart::twice(),
+        "restart-refused" => restart::refused(),
         _ => return finish(Outcome::Error),
     };
     finish(match result {

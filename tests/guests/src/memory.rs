@@ -43,7 +43,7 @@ pub(crate) fn protection() -> Result {
 pub(crate) fn all() -> Result {
     let before = usage();
     // Image, boot structures, page tables and the bitmap: little, at any size.
-    check!(before.total_pages - before.free_frames < 200 + before.total_pages / 128);
+    check!(before.total_pages - before.free_frames - before.room_frames < 200 + before.total_pages / 128);
     let mut pages: Vec<Page> = Vec::new();
     value!(pages.try_reserve_exact(before.free_frames));
     while let Ok(page) = Page::new() {

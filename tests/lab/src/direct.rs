@@ -73,18 +73,31 @@ impl Report {
 /// What Xen says when its dom0 crashed.
 const CRASHED: [&str; 2] = ["Dom0 crashed", "Domain 0 crashed"];
 
-/// Boots `image` as dom0 with `memory` in Xen's words, `16M`, and waits for its result or its crash.
+/// An image that is booted in dom0's place.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest<'a> {
+    /// Its file.
+    pub image: &'a Path,
+    /// Its command line.
+    pub arguments: &'a str,
+    /// A file that it is given beside.
+    pub module: Option<&'a Path>,
+    /// Its memory in Xen's words, `16M`.
+    pub memory: &'a str,
+}
+
+/// Boots an image as dom0, and waits for its result or its crash.
 ///
 /// As [`crate::Lab::boot`] does, it tries a boot again in which the emulated machine crashed before the image's first word, and
 /// says so. Whatever dies after its first word has died for good.
 ///
 /// # Errors
 /// What the host or the cache lacks, or that QEMU does not start.
-pub fn run(release: Release, image: &Path, arguments: &str, memory: &str, timeout: Duration) -> Result<Report> {
+pub fn run(release: Release, guest: Guest<'_>, timeout: Duration) -> Result<Report> {
     const ATTEMPTS: u32 = 3;
     let mut attempt = 1;
     loop {
-        let report = run_once(release, image, arguments, memory, timeout)?;
+        let report = run_once(release, guest, timeout)?;
         if attempt == ATTEMPTS || !died_unheard(&report.console) {
             return Ok(report);
         }
@@ -94,7 +107,8 @@ pub fn run(release: Release, image: &Path, arguments: &str, memory: &str, timeou
     }
 }
 
-fn run_once(release: Release, image: &Path, arguments: &str, memory: &str, timeout: Duration) -> Result<Report> {
+fn run_once(release: Release, guest: Guest<'_>, timeout: Duration) -> Result<Report> {
+    let Guest { image, arguments, module, memory } = guest;
     host::provide(host::BOOT)?;
     let tree = Tree::prepare(release)?;
     let config = MachineConfig {
@@ -102,6 +116,7 @@ fn run_once(release: Release, image: &Path, arguments: &str, memory: &str, timeo
         xen_arguments: format!("dom0_mem={memory},max:{memory}"),
         kernel: image.to_owned(),
         kernel_arguments: arguments.to_owned(),
+        initramfs: module.map(Path::to_owned),
         memory: 1536,
         ..MachineConfig::default()
     };

@@ -1,0 +1,151 @@
+//! The address space in a new life of the domain: as the last one left it; what nobody can reach any more is free again. Floor 2.
+//!
+//! Unsafe because it decides which memory is given out.
+
+use super::boot::{bitmap_pages, first_free};
+use super::page::Page;
+use super::tables::{self, Batch, Entry, Tables};
+use super::{frames, layout, ledger, p2m};
+use crate::{grants, restart};
+use split_driver::hypervisor::XenError;
+use xen_pv_sys::start_info::StartInfo;
+use xen_pv_sys::{Mfn, Pfn};
+
+/// Takes over the address space.
+///
+/// Free is what is mapped writable where it belongs (page tables are not, and what was being exchanged with Xen is not) and is none of: what
+/// lies before the first free frame of the boot, the bitmaps, the ledger, withheld (the box, DMA memory of an earlier life, the pages of a
+/// replaced image), or in a grant that has not ended.
+///
+/// # Safety
+/// Called once in a life that is not the first, before any other memory is used, with what Xen handed over.
+pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usize) -> Result<Tables, XenError> {
+    let pages = usize::min(start_info.nr_pages as usize, layout::MEMORY_PAGES_MAX);
+    let bitmaps = restart::record().bitmaps.get() as usize;
+    // SAFETY: start_info's own figures; the bitmaps as the first life made them.
+    let tables = unsafe {
+        p2m::set_list(start_info.mfn_list as usize, pages);
+        p2m::set_bitmaps(bitmaps, pages.div_ceil(64));
+        Tables::new(start_info.pt_base as usize)
+    };
+    layout::initialize();
+    p2m::begin_life();
+    let first = layout::frame_at(bitmaps);
+    let own = first.0..first.0 + bitmap_pages(pages);
+    let range = first_free(start_info, boot_stack).0..pages as u64;
+    // Until the end of this function the bitmap of shared frames says which ones are taken.
+    for number in range.clone() {
+        let frame = Pfn(number);
+        if own.contains(&number) || p2m::is_withheld(frame) || !is_plain(tables, frame) {
+            p2m::set_shared_frame(frame, true);
+        }
+    }
+    for frame in ledger::frames() {
+        p2m::set_shared_frame(frame, true);
+    }
+    // SAFETY: each frame of `range` is added once, granted ones here and the others below; all are plain memory that no one uses.
+    unsafe {
+        grants::for_each_granted(|machine| adopt_granted(machine, range.clone()));
+        add_free(range.clone());
+    }
+    p2m::begin_life();
+    grants::for_each_granted(|machine| {
+        let pages = |frame: &Pfn| range.contains(&frame.0) && !own.contains(&frame.0) && !p2m::is_withheld(*frame);
+        if let Some(frame) = own_frame(machine).filter(pages).filter(|frame| is_plain(tables, *frame)) {
+            p2m::set_shared_frame(frame, true);
+        }
+    });
+    Ok(tables)
+}
+
+/// Whether a frame is mapped as plain memory where it belongs.
+fn is_plain(tables: Tables, frame: Pfn) -> bool {
+    tables.entry(layout::address_of(frame), 1).is_ok_and(|(_, entry)| {
+        entry.is_present() && entry.is_writable() && entry.frame() == p2m::physical_to_machine(frame)
+    })
+}
+
+/// The frame of ours that a machine frame is.
+fn own_frame(machine: Mfn) -> Option<Pfn> {
+    layout::machine_to_physical_checked(machine).filter(|frame| p2m::physical_to_machine(*frame) == machine)
+}
+
+/// Puts a granted frame into the allocator as allocated, so that its page is freed like any other when the grant ends.
+///
+/// # Safety
+/// Nothing that is free is in the allocator yet.
+unsafe fn adopt_granted(machine: Mfn, range: core::ops::Range<u64>) {
+    let Some(frame) = own_frame(machine).filter(|frame| range.contains(&frame.0) && !p2m::is_shared_frame(*frame))
+    else {
+        return;
+    };
+    p2m::set_shared_frame(frame, true);
+    // SAFETY: by the caller, it is the only frame there, so it is the one that is given out.
+    unsafe { frames::add(frame, Pfn(frame.0 + 1)) };
+    let allocated = frames::allocate(1);
+    debug_assert!(allocated == Ok(frame), "{allocated:?}");
+}
+
+/// Adds the runs of frames that are not taken.
+///
+/// # Safety
+/// They are free.
+unsafe fn add_free(range: core::ops::Range<u64>) {
+    let end = range.end;
+    let mut start = range.start;
+    while start < end {
+        if p2m::is_shared_frame(Pfn(start)) {
+            start += 1;
+            continue;
+        }
+        let taken = (start..end).find(|number| p2m::is_shared_frame(Pfn(*number))).unwrap_or(end);
+        // SAFETY: by the caller.
+        unsafe { frames::add(Pfn(start), Pfn(taken)) };
+        start = taken;
+    }
+}
+
+/// The page behind a grant of an earlier life.
+pub(crate) fn granted_page(machine: Mfn) -> Option<Page> {
+    let frame = own_frame(machine)?;
+    // SAFETY: `adopt_granted` allocated it, and each is asked for once.
+    p2m::is_shared_frame(frame).then(|| unsafe { Page::adopt(frame) })
+}
+
+/// Keeps frames from the next life.
+pub(crate) fn withhold(first: Pfn, count: usize) {
+    for number in first.0..first.0 + count as u64 {
+        p2m::set_withheld(Pfn(number), true);
+    }
+}
+
+/// Gives a frame to the next life after all.
+pub(crate) fn do_not_withhold(frame: Pfn) {
+    p2m::set_withheld(frame, false);
+}
+
+/// Frees what was withheld from this life.
+pub(crate) fn release_withheld() {
+    let tables = super::tables();
+    let mut batch = Batch::new(tables::SELF);
+    for frame in p2m::withheld() {
+        if !is_plain(tables, frame)
+            && let Ok((machine_address, _)) = tables.entry(layout::address_of(frame), 1)
+        {
+            // SAFETY: nobody uses it any more; it is mapped as all free memory is.
+            let _ = unsafe { batch.set(machine_address, Entry::data(p2m::physical_to_machine(frame))) };
+        }
+    }
+    // SAFETY: as above.
+    if let Err(error) = unsafe { batch.flush() } {
+        log::error!("memory of the last life stays lost: {error:?}");
+    }
+    tables::flush_tlb();
+    for frame in p2m::withheld() {
+        p2m::set_withheld(frame, false);
+        if is_plain(tables, frame) {
+            // SAFETY: plain memory, in no allocator in this life, and by `Recovered::taken_over` in no one's use.
+            unsafe { frames::add(frame, Pfn(frame.0 + 1)) };
+        }
+    }
+}

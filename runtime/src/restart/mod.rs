@@ -1,0 +1,406 @@
+//! Restart in place: a domain that fails, or is asked to, begins anew inside itself. Floor 2.
+//!
+//! It keeps its number, its page tables, its bound ports and the pages that are mapped or granted, so its peers need not notice. `.data` and
+//! `.bss` are as at the first start; memory is free again, but for what others may still reach. One thing goes from a life to the next: the
+//! *recovery box*, bytes that the image writes when a life ends ([`keep`]) and reads when the next begins ([`recovered`]).
+//!
+//! ```text
+//! main: recovered()? -- none: begin from nothing
+//!          | some: rebuild from its bytes; events::adopt, grants::adopt, grants::adopt_mapping
+//!       keep(pages, policy, how to write the box)
+//!       recovered.taken_over(): what was not adopted is given back
+//!       ... serves ... panic, fault, or again() -> the box is written -> main
+//! ```
+//!
+//! [`replace`] goes the same road with another image: what it enters recovers from the box that this one writes. Until it has taken over, the
+//! old image comes back where the new one fails or gives up ([`Recovered::give_up`]).
+//!
+//! A life that ends before it has taken over leaves the box that it found. Too many such ends in a row, a box that cannot be written, or a
+//! failure while it is written: then the domain crashes with its report, as one that never called [`keep`].
+//!
+//! Unsafe because the box is memory that outlives the program, and because a new life begins by a jump.
+
+mod checksum;
+mod image;
+mod keep;
+mod replace;
+
+use crate::local::Local;
+use crate::memory::{self, frames, layout};
+use crate::{console, events, grants, time};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use checksum::checksum;
+use core::cell::{Cell, RefCell};
+use core::fmt::{self, Write};
+use core::time::Duration;
+use split_driver::memory::OutOfMemory;
+use xen_pv_sys::PAGE_SIZE;
+
+use image::Image;
+pub use image::{Frame, ImageError};
+use keep::BoxHeader;
+#[cfg(not(test))]
+pub(crate) use keep::LAYOUT;
+use keep::Text;
+pub(crate) use keep::{Birth, keep as record};
+
+unsafe extern "C" {
+    /// Begins a new life (boot.rs).
+    fn oxidom_restart() -> !;
+}
+
+/// Why a life ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Cause {
+    /// A panic or a fault.
+    Failure = 0,
+    /// The image asked for it.
+    Asked = 1,
+    /// Another image took the place of the one whose box this is.
+    Replaced = 2,
+    /// The image that had taken the place of this one failed before it had taken over, or gave up. The box is the one that it was given.
+    GivenUp = 3,
+}
+
+impl Cause {
+    const fn of(number: u32) -> Self {
+        match number {
+            0 => Self::Failure,
+            2 => Self::Replaced,
+            3 => Self::GivenUp,
+            _ => Self::Asked,
+        }
+    }
+}
+
+/// How often a domain restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// How many restarts in a row there may be; the next failure crashes the domain.
+    pub in_a_row: u32,
+    /// How long after it has taken over a life is sound: the restart after it is the first of a new row.
+    pub settled_after: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { in_a_row: 5, settled_after: Duration::from_secs(10) }
+    }
+}
+
+/// Why there is no restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing was registered with [`keep`], and no earlier life left a box.
+    NotKept,
+    /// So many restarts in a row there were, which is the limit.
+    TooMany(u32),
+    /// The box has room for so many bytes, which is less than the state takes.
+    BoxFull(usize),
+    /// The image has no consistent state to write.
+    Inconsistent,
+    /// The last life failed while it ended.
+    FailedAgain,
+    /// There is no old image to come back.
+    NoOldImage,
+}
+
+/// What the image's writer says when it cannot write the box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwritten {
+    /// It has not enough room.
+    Full,
+    /// There is no consistent state.
+    Inconsistent,
+}
+
+/// Where the image writes its state when a life ends: pages reserved for it.
+#[derive(Debug)]
+pub struct BoxWriter {
+    address: usize,
+    capacity: usize,
+    length: usize,
+}
+
+impl BoxWriter {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    /// [`Unwritten::Full`], and nothing is added.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Unwritten> {
+        if bytes.len() > self.capacity - self.length {
+            return Err(Unwritten::Full);
+        }
+        // SAFETY: within the box's pages, which are ours alone (`keep` allocated them) and mapped writable; `bytes` are none of them,
+        // since nothing gives out references to them while they are written.
+        unsafe {
+            core::ptr::copy_nonoverlapping(bytes.as_ptr(), (self.address + self.length) as *mut u8, bytes.len());
+        }
+        self.length += bytes.len();
+        Ok(())
+    }
+}
+
+/// How the image writes its state.
+type WriteState = Box<dyn Fn(&mut BoxWriter) -> Result<(), Unwritten>>;
+
+/// What [`keep`] registered.
+struct Kept {
+    address: usize,
+    pages: usize,
+    write: WriteState,
+}
+
+static KEPT: Local<RefCell<Option<Kept>>> = Local::new(RefCell::new(None));
+/// Whether this life has a box to recover that it has not been given yet.
+static UNCLAIMED: Local<Cell<bool>> = Local::new(Cell::new(false));
+/// Since when this life answers for the state, by its own box; `None` while it is still the last life's.
+static TAKEN_OVER: Local<Cell<Option<time::Instant>>> = Local::new(Cell::new(None));
+static PAUSE: Local<Cell<Duration>> = Local::new(Cell::new(Duration::ZERO));
+/// Whether this life is ending.
+static ENDING: Local<Cell<bool>> = Local::new(Cell::new(false));
+
+/// The beginning of each life.
+pub(crate) fn begin(first: Birth) -> Birth {
+    record().birth(first)
+}
+
+/// The clock runs: notes how long the domain was away.
+pub(crate) fn ready() {
+    let record = record();
+    if record.is_again() {
+        UNCLAIMED.set(true);
+        PAUSE.set(Duration::from_nanos(time::now().0.saturating_sub(record.ended.get())));
+    } else {
+        TAKEN_OVER.set(Some(time::now()));
+    }
+}
+
+/// From now on the domain restarts when it fails. `write` gives the bytes of the last consistent state, without allocating: it runs when
+/// anything may have failed, the heap included, and whatever the image has borrowed stays borrowed. It gets `pages` pages of room, taken
+/// now. A second call takes the place of the first.
+///
+/// # Errors
+/// [`OutOfMemory`]; what was registered before still is.
+pub fn keep(
+    pages: usize,
+    policy: Policy,
+    write: impl Fn(&mut BoxWriter) -> Result<(), Unwritten> + 'static,
+) -> Result<(), OutOfMemory> {
+    let first = frames::allocate(pages)?;
+    let record = record();
+    record.row_limit.set(policy.in_a_row);
+    record.settled_after.set(u64::try_from(policy.settled_after.as_nanos()).unwrap_or(u64::MAX));
+    let kept = Kept { address: layout::address_of(first), pages, write: Box::new(write) };
+    if let Some(before) = KEPT.borrow_mut().replace(kept) {
+        // SAFETY: allocated here; only a life's last act gives them to others.
+        unsafe { frames::free(layout::frame_at(before.address), before.pages) };
+    }
+    Ok(())
+}
+
+/// What the life before this one left, and why it ended. `None` in the domain's first life, and when called again.
+pub fn recovered() -> Option<Recovered> {
+    UNCLAIMED.replace(false).then_some(Recovered { content: record().content.get() })
+}
+
+/// What a life left. Until [`Recovered::taken_over`] it is what the next life begins from, too, whatever this one does.
+#[derive(Debug)]
+pub struct Recovered {
+    content: BoxHeader,
+}
+
+impl Recovered {
+    /// The content of the box; empty where it is damaged, which [`Recovered::is_intact`] tells.
+    pub fn bytes(&self) -> &[u8] {
+        if self.is_intact() { content(&self.content) } else { &[] }
+    }
+
+    /// Whether the box holds what was written to it.
+    pub fn is_intact(&self) -> bool {
+        self.content.address != 0 && seal(&self.content) == self.content.checksum
+    }
+
+    /// Why the last life ended.
+    pub fn cause(&self) -> Cause {
+        Cause::of(record().cause.get())
+    }
+
+    /// Its report: the panic's message, or the reason given, and more lines.
+    pub fn report(&self) -> String {
+        String::from_utf8_lossy(record().report().collect::<Vec<u8>>().trim_ascii_end()).into_owned()
+    }
+
+    /// Lives before this one.
+    pub fn lives(&self) -> u64 {
+        record().lives.get()
+    }
+
+    /// From the end of the last life to `main`.
+    pub fn pause(&self) -> Duration {
+        PAUSE.get()
+    }
+
+    /// This life has all that it wants of the last one: ports, mappings and grants that it has not adopted are closed, unmapped and ended,
+    /// and memory that the last life's devices might write is free again, so they must have been stopped. From now on the state is what
+    /// [`keep`]'s writer writes.
+    pub fn taken_over(self) {
+        events::close_inherited();
+        grants::end_inherited();
+        record().content.set(BoxHeader::default());
+        replace::forget_old();
+        memory::release_withheld();
+        TAKEN_OVER.set(Some(time::now()));
+    }
+
+    /// This image cannot go on from what the one before it left, and has touched nothing: the old image comes back, and recovers from the
+    /// same box. Returns only where there is none, which is so where the last life was this image's own.
+    pub fn give_up(self, reason: fmt::Arguments<'_>) -> Refusal {
+        if !replace::has_old() {
+            return Refusal::NoOldImage;
+        }
+        end(Cause::GivenUp, &|out| {
+            let _ = writeln!(out, "{reason}");
+        })
+    }
+}
+
+/// The bytes of a box.
+fn content(header: &BoxHeader) -> &[u8] {
+    // SAFETY: pages withheld from the allocator until `taken_over` consumes the only handle to them, mapped, written by an earlier life
+    // and by nothing since; any byte is valid.
+    unsafe { core::slice::from_raw_parts(header.address as *const u8, header.length as usize) }
+}
+
+fn seal(header: &BoxHeader) -> u64 {
+    checksum(header.address ^ header.pages.rotate_left(32) ^ header.length.rotate_left(17), content(header))
+}
+
+/// Restarts the domain; returns only where it cannot.
+pub fn again(reason: fmt::Arguments<'_>) -> Refusal {
+    let refusal = end(Cause::Asked, &|out| {
+        let _ = writeln!(out, "{reason}");
+    });
+    // Not a failure: this life goes on, and may fail later.
+    ENDING.set(false);
+    refusal
+}
+
+/// Restarts the domain after a failure; returns only where it cannot.
+pub(crate) fn after_failure(report: &dyn Fn(&mut dyn Write)) -> Refusal {
+    end(Cause::Failure, report)
+}
+
+/// How the report of the failure before this one, whose restart failed in turn, is shown.
+pub(crate) fn show_earlier_report(out: &mut impl Write) {
+    for byte in record().report() {
+        let _ = out.write_char(char::from(byte));
+    }
+}
+
+/// Why an image did not take the place of this one, which goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplaceError {
+    /// It is none, or does not fit.
+    Image(ImageError),
+    /// There is no memory for it.
+    OutOfMemory,
+    /// This life has not taken over itself.
+    NotTakenOver,
+    /// The box could not be written.
+    Refused(Refusal),
+}
+
+/// Puts another image in the place of this one: an ELF file, linked like this one. Returns only where it cannot; then nothing has changed.
+pub fn replace(file: &[u8], reason: fmt::Arguments<'_>) -> ReplaceError {
+    let image = match Image::check(file, replace::own_frame()) {
+        Ok(image) => image,
+        Err(error) => return ReplaceError::Image(error),
+    };
+    if TAKEN_OVER.get().is_none() {
+        return ReplaceError::NotTakenOver;
+    }
+    let Ok(staged) = replace::Staged::new(&image) else {
+        return ReplaceError::OutOfMemory;
+    };
+    let refusal = prepare(Cause::Replaced, &|out| {
+        let _ = writeln!(out, "{reason}");
+    });
+    match refusal {
+        Ok(()) => staged.enter(&image),
+        Err(refusal) => {
+            ENDING.set(false);
+            staged.discard();
+            ReplaceError::Refused(refusal)
+        }
+    }
+}
+
+/// Ends this life, or says why not.
+fn end(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Refusal {
+    let old = TAKEN_OVER.get().is_none() && replace::has_old();
+    let cause = if old { Cause::GivenUp } else { cause };
+    match prepare(cause, report) {
+        Err(refusal) => refusal,
+        Ok(()) if old => replace::back(),
+        // SAFETY: does not return, and nothing of this life is used by the next but what `Keep` and the box say, in numbers and bytes: no
+        // reference, no lock and no destructor goes over. Upcalls are masked, as in all of Rust.
+        Ok(()) => unsafe { oxidom_restart() },
+    }
+}
+
+/// Everything that can be refused, and the record of this life's end.
+fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal> {
+    if ENDING.replace(true) {
+        return Err(Refusal::FailedAgain);
+    }
+    let record = record();
+    let now = time::now();
+    let taken_over = TAKEN_OVER.get();
+    let settled = taken_over.is_some_and(|since| now.since(since).as_nanos() >= u128::from(record.settled_after.get()));
+    let row = if settled { 0 } else { record.row.get() };
+    let kept = KEPT.try_borrow_mut().ok().and_then(|mut kept| kept.take());
+    if taken_over.is_some() && kept.is_none() {
+        return Err(Refusal::NotKept);
+    }
+    // The way back to an old image is always open.
+    if row >= record.row_limit.get() && cause != Cause::GivenUp {
+        *KEPT.borrow_mut() = kept;
+        return Err(Refusal::TooMany(row));
+    }
+    record.clear_text();
+    console::save_rest();
+    record.begin_report();
+    report(&mut Text);
+    if let Some(kept) = kept.filter(|_| taken_over.is_some())
+        && let Err(refusal) = write_box(&kept)
+    {
+        *KEPT.borrow_mut() = Some(kept);
+        console::restore_rest();
+        return Err(refusal);
+    }
+    record.row.set(row + 1);
+    record.cause.set(cause as u32);
+    record.lives.set(record.lives.get() + 1);
+    record.ended.set(now.0);
+    Ok(())
+}
+
+/// Has the image write the box.
+fn write_box(kept: &Kept) -> Result<(), Refusal> {
+    let capacity = kept.pages * PAGE_SIZE;
+    let mut writer = BoxWriter { address: kept.address, capacity, length: 0 };
+    (kept.write)(&mut writer).map_err(|unwritten| match unwritten {
+        Unwritten::Full => Refusal::BoxFull(capacity),
+        Unwritten::Inconsistent => Refusal::Inconsistent,
+    })?;
+    let mut header =
+        BoxHeader { address: kept.address as u64, pages: kept.pages as u64, length: writer.length as u64, checksum: 0 };
+    header.checksum = seal(&header);
+    record().content.set(header);
+    memory::withhold(layout::frame_at(kept.address), kept.pages);
+    Ok(())
+}

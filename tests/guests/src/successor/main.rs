@@ -1,0 +1,75 @@
+//! The image that takes the place of `guest` in its tests `replace`, `replace-gives-up` and `replace-fails`: another one, laid out otherwise.
+#![no_std]
+#![no_main]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use runtime::grants::{self, Place};
+use runtime::restart::{self, Cause, Policy};
+use runtime::{Environment, Exit, events, memory, time};
+use split_driver::memory::SharedMemory;
+use xen_pv_sys::{GrantRef, Port};
+
+/// Larger than the guest's own initialised variables, and with a pattern.
+static VARIABLES: [AtomicU64; 2000] = [const { AtomicU64::new(0x0bad_cafe) }; 2000];
+static ZEROS: [AtomicU64; 30_000] = [const { AtomicU64::new(0) }; 30_000];
+
+runtime::entry!(main);
+
+async fn main(environment: Environment) {
+    let gives_up = environment.command_line.contains("replace-gives-up");
+    let outcome = match take_over(gives_up, environment.command_line.contains("replace-fails")).await {
+        Ok(()) => "SUCCESS",
+        Err(reason) => {
+            log::error!("{reason}");
+            "FAILURE"
+        }
+    };
+    runtime::console::write_line(format_args!("Test result: {outcome}"));
+    runtime::exit(Exit::Reboot);
+}
+
+fn is(condition: bool, otherwise: &'static str) -> Result<(), &'static str> {
+    if condition { Ok(()) } else { Err(otherwise) }
+}
+
+async fn take_over(gives_up: bool, fails: bool) -> Result<(), &'static str> {
+    is(VARIABLES.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0x0bad_cafe), "variables")?;
+    is(ZEROS.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0), "zeros")?;
+    let recovered = restart::recovered().ok_or("nothing left")?;
+    log::info!("the successor is there after {:?}: {}", recovered.pause(), recovered.report());
+    is(recovered.cause() == Cause::Replaced && recovered.is_intact(), "the box")?;
+    if gives_up {
+        let refusal = recovered.give_up(format_args!("as the test asks"));
+        log::error!("{refusal:?}");
+        return Err("no way back");
+    }
+    assert!(!fails, "the successor fails as the test asks");
+    let numbers: Vec<u64> =
+        recovered.bytes().as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+    let [lives, one, other, reference, first, pages, ..] = numbers[..] else {
+        return Err("the box is short");
+    };
+    is(lives == 42, "lives")?;
+    let [one, other] = [one, other].map(|port| events::adopt(Port(port as u32)));
+    let grant = grants::adopt(GrantRef(reference as u32)).ok_or("the grant")?;
+    let place = Place { first: first as u32, pages: pages as u32 };
+    let mapping = grants::adopt_mapping(place).ok_or("the mapping")?;
+    // All memory is there again: what was the old image's, too.
+    restart::keep(1, Policy::default(), |out| out.write(b"x")).map_err(|_| "no memory")?;
+    let before = memory::usage().free_frames;
+    recovered.taken_over();
+    log::info!("{before} pages free before, {} after", memory::usage().free_frames);
+    is(memory::usage().free_frames > before + 50, "memory")?;
+    for (from, to) in [(&one, &other), (&other, &one)] {
+        while time::timeout(Duration::from_millis(1), to.wait()).await.is_ok() {}
+        from.notify();
+        is(time::timeout(Duration::from_millis(500), to.wait()).await.is_ok(), "an event")?;
+    }
+    is(grant.page().words()[5].load(Ordering::Relaxed) == 2, "the page")?;
+    is(mapping.words()[5].load(Ordering::Relaxed) == 2, "the mapping's words")
+}
