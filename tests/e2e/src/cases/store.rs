@@ -24,7 +24,7 @@ impl Play for Store {
         Case { name: "store: xenstore-watch hears what changes below its node", run: watch },
         Case { name: "store: xenstore-control asks what the store knows of itself", run: control },
         Case { name: "store: Debian's test-xenstore passes", run: test_xenstore },
-        Case { name: "store: xl create, list, console, rename, reboot and destroy of a Linux guest", run: guest },
+        Case { name: "store: xl create, list, rename, reboot and destroy of a Linux guest", run: guest },
         Case { name: "store: 20 guests created and destroyed leave the tree as it was", run: cycles },
     ]];
     type Stage = Stage;
