@@ -188,13 +188,9 @@ impl Tables {
     /// The entries for `address` and for the pages behind it, up to the end of their table; none where there is no such table.
     pub(crate) fn leaves(self, address: usize) -> impl Iterator<Item = Entry> {
         let first = (address / PAGE_SIZE) % ENTRIES;
-        let table = match self.entry(address, 2) {
-            // SAFETY: the frame of a table of ours, so of RAM.
-            Ok((_, entry)) if entry.is_present() => {
-                Some(layout::address_of(unsafe { layout::machine_to_physical(entry.frame()) }))
-            }
-            _ => None,
-        };
+        let entry = self.entry(address, 2).ok().map(|(_, entry)| entry).filter(|entry| entry.is_present());
+        // SAFETY: the frame of a table of ours, so of RAM.
+        let table = entry.map(|entry| layout::address_of(unsafe { layout::machine_to_physical(entry.frame()) }));
         table.into_iter().flat_map(move |table| {
             // SAFETY: a mapped page table, as in `entry`.
             (first..ENTRIES)
