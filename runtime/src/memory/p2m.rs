@@ -122,6 +122,19 @@ pub(crate) fn set_device_frame(frame: Pfn, shared: bool) {
     DEVICE.set(frame, shared);
 }
 
+/// Marks what is withheld as shared, for the beginning of a life.
+pub(super) fn share_withheld() {
+    for (shared, withheld) in SHARED.words().iter().zip(WITHHELD.words()) {
+        shared.fetch_or(withheld.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// Whether the frame begins a word of the bitmap in which no frame is shared.
+pub(super) fn none_shared_from(frame: Pfn) -> bool {
+    frame.0.is_multiple_of(64)
+        && SHARED.words().get((frame.0 / 64) as usize).is_some_and(|word| word.load(Ordering::Relaxed) == 0)
+}
+
 /// Whether a frame of ours is marked as shared.
 pub(super) fn is_shared_frame(frame: Pfn) -> bool {
     SHARED.get(frame)

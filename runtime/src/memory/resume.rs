@@ -4,12 +4,12 @@
 
 use super::boot::{bitmap_pages, first_free};
 use super::page::Page;
-use super::tables::{self, Batch, Entry, Tables};
+use super::tables::{self, Batch, ENTRIES, Entry, Tables};
 use super::{frames, layout, ledger, p2m};
 use crate::{grants, restart};
 use split_driver::hypervisor::XenError;
 use xen_pv_sys::start_info::StartInfo;
-use xen_pv_sys::{Mfn, Pfn};
+use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
 
 /// Takes over the address space.
 ///
@@ -34,11 +34,21 @@ pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usiz
     let own = first.0..first.0 + bitmap_pages(pages);
     let range = first_free(start_info, boot_stack).0..pages as u64;
     // Until the end of this function the bitmap of shared frames says which ones are taken.
-    for number in range.clone() {
-        let frame = Pfn(number);
-        if own.contains(&number) || p2m::is_withheld(frame) || !is_plain(tables, frame) {
-            p2m::set_shared_frame(frame, true);
+    p2m::share_withheld();
+    for number in own.clone() {
+        p2m::set_shared_frame(Pfn(number), true);
+    }
+    let mut number = range.start;
+    while number < range.end {
+        let address = layout::address_of(Pfn(number));
+        let count = ((ENTRIES - (address / PAGE_SIZE) % ENTRIES) as u64).min(range.end - number);
+        let entries = tables.leaves(address).chain(core::iter::repeat(Entry::NONE));
+        for (frame, entry) in (number..number + count).map(Pfn).zip(entries) {
+            if !is_plain_entry(entry, frame) {
+                p2m::set_shared_frame(frame, true);
+            }
         }
+        number += count;
     }
     for frame in ledger::frames() {
         p2m::set_shared_frame(frame, true);
@@ -60,9 +70,11 @@ pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usiz
 
 /// Whether a frame is mapped as plain memory where it belongs.
 fn is_plain(tables: Tables, frame: Pfn) -> bool {
-    tables.entry(layout::address_of(frame), 1).is_ok_and(|(_, entry)| {
-        entry.is_present() && entry.is_writable() && entry.frame() == p2m::physical_to_machine(frame)
-    })
+    tables.entry(layout::address_of(frame), 1).is_ok_and(|(_, entry)| is_plain_entry(entry, frame))
+}
+
+fn is_plain_entry(entry: Entry, frame: Pfn) -> bool {
+    entry.is_present() && entry.is_writable() && entry.frame() == p2m::physical_to_machine(frame)
 }
 
 /// The frame of ours that a machine frame is.
@@ -98,7 +110,12 @@ unsafe fn add_free(range: core::ops::Range<u64>) {
             start += 1;
             continue;
         }
-        let taken = (start..end).find(|number| p2m::is_shared_frame(Pfn(*number))).unwrap_or(end);
+        let mut taken = start;
+        while taken < end && !p2m::is_shared_frame(Pfn(taken)) {
+            // 64 at a time where none of them is taken.
+            taken = if p2m::none_shared_from(Pfn(taken)) { taken + 64 } else { taken + 1 };
+        }
+        let taken = taken.min(end);
         // SAFETY: by the caller.
         unsafe { frames::add(Pfn(start), Pfn(taken)) };
         start = taken;

@@ -185,6 +185,19 @@ impl Tables {
         }
     }
 
+    /// The entries for `address` and for the pages behind it, up to the end of their table; none where there is no such table.
+    pub(crate) fn leaves(self, address: usize) -> impl Iterator<Item = Entry> {
+        let first = (address / PAGE_SIZE) % ENTRIES;
+        let entry = self.entry(address, 2).ok().map(|(_, entry)| entry).filter(|entry| entry.is_present());
+        // SAFETY: the frame of a table of ours, so of RAM.
+        let table = entry.map(|entry| layout::address_of(unsafe { layout::machine_to_physical(entry.frame()) }));
+        table.into_iter().flat_map(move |table| {
+            // SAFETY: a mapped page table, as in `entry`.
+            (first..ENTRIES)
+                .map(move |index| Entry(unsafe { (table as *const u64).wrapping_add(index).read_volatile() }))
+        })
+    }
+
     /// Makes the tables that are missing above the entries of `level` for `address`.
     ///
     /// # Safety

@@ -271,7 +271,7 @@ mod tests {
             (|headers| headers.push((1, 6, 0x50_0000, Vec::new(), 0)), Misplaced(0x50_0000)),
             (|headers| headers[0].1 = 4, NotOurs),
             (|headers| headers[3].3.truncate(24), NotOurs),
-            (|headers| headers[3].3[48] = 2, OtherFrame(Frame { layout: 2, ..OWN })),
+            (|headers| headers[3].3[44] = 2, OtherFrame(Frame { layout: 2, ..OWN })),
         ];
         for (index, (change, expected)) in table.into_iter().enumerate() {
             assert_eq!(changed(change), Err(expected), "row {index}");

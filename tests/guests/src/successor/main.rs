@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use runtime::grants::{self, Place};
 use runtime::restart::{self, Cause, Policy};
+use runtime::trap::{Access, probe};
 use runtime::{Environment, Exit, events, memory, time};
 use split_driver::memory::SharedMemory;
 use xen_pv_sys::{GrantRef, Port};
@@ -37,9 +38,22 @@ fn is(condition: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if condition { Ok(()) } else { Err(otherwise) }
 }
 
+/// What is text, constant and variable in this image is mapped so, whatever was there in the old one.
+fn protection() -> Result<(), &'static str> {
+    static CONSTANT: [u64; 4] = [5; 4];
+    let text = protection as *const () as usize;
+    let constant = (&raw const CONSTANT) as usize;
+    let stack = memory::stack();
+    let closed = [(text, Access::Write), (constant, Access::Write), (stack.start - 1, Access::Read), (0, Access::Read)];
+    is(closed.into_iter().all(|(address, access)| !probe(address, access)), "protection")?;
+    let open = [(&raw const VARIABLES) as usize, (&raw const ZEROS) as usize + size_of_val(&ZEROS) - 1, stack.start];
+    is(open.into_iter().all(|address| probe(address, Access::Write)), "what is writable")
+}
+
 async fn take_over(gives_up: bool, fails: bool) -> Result<(), &'static str> {
     is(VARIABLES.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0x0bad_cafe), "variables")?;
     is(ZEROS.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0), "zeros")?;
+    protection()?;
     let recovered = restart::recovered().ok_or("nothing left")?;
     log::info!("the successor is there after {:?}: {}", recovered.pause(), recovered.report());
     is(recovered.cause() == Cause::Replaced && recovered.is_intact(), "the box")?;
