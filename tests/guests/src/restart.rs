@@ -212,6 +212,30 @@ fn finish(state: &State) -> Result {
     Ok(())
 }
 
+/// Lives that speak and fail; nothing of what they say is lost. For a domain made by `xl`, which has a ring.
+pub(crate) async fn console() -> Result {
+    fresh()?;
+    let mut life = 0;
+    let recovered = restart::recovered();
+    if let Some(recovered) = &recovered {
+        life = recovered.lives();
+        log::info!("life {life} after a pause of {:?}, {:?}", recovered.pause(), recovered.cause());
+    }
+    value!(restart::keep(1, Policy { in_a_row: 1, settled_after: Duration::ZERO }, |_| Ok(())));
+    if let Some(recovered) = recovered {
+        recovered.taken_over();
+    }
+    for line in 0..20 {
+        log::info!("life {life} line {line}");
+    }
+    if life == 5 {
+        // The task that writes the console runs in this life, too.
+        time::sleep(Duration::from_millis(100)).await;
+        return Ok(());
+    }
+    panic!("life {life} ends");
+}
+
 /// A life that fails before it has taken over is followed by others, but not for ever.
 pub(crate) fn limit() -> Result {
     fresh()?;

@@ -11,6 +11,10 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "the runtime under xl: a flood of log lines never blocks: lines are dropped and counted", run: flood },
     Case { name: "the runtime under xl: lines typed at the console arrive", run: typed },
     Case { name: "the runtime under xl: a xenstore directory of several payloads is listed whole", run: directory },
+    Case {
+        name: "the runtime under xl: a restart in place is not seen outside, and its console goes on",
+        run: restart,
+    },
     Case { name: "the runtime under xl: the log of a crash gives function and line", run: crash },
 ];
 
@@ -88,6 +92,24 @@ fn directory(scene: &Scene<'_>) -> Result<String> {
         }
         lab.must(&format!("xenstore-write {directory}/data/made {NAMES}"))?;
         Ok(said(&succeeds(scene, name)?, " names, ").to_owned())
+    })
+}
+
+fn restart(scene: &Scene<'_>) -> Result<String> {
+    domain(scene, "restart-console", |name, _| {
+        let console = succeeds(scene, name)?;
+        let mut rest = console.as_str();
+        for life in 0..=5 {
+            let lines = (0..20).map(|line| format!("life {life} line {line}"));
+            let end = (life < 5).then(|| format!("life {life} ends"));
+            for words in lines.chain(end) {
+                let (_, after) = rest.split_once(&words).with_context(|| {
+                    format!("the console lacks '{words}' at its place:\n{}", self::end(&console, 40))
+                })?;
+                rest = after;
+            }
+        }
+        Ok(said(&console, "life 5 after a pause").to_owned())
     })
 }
 
