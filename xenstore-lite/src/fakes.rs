@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use xen_pv_sys::io::xs_wire::MessageHeader;
 use xen_pv_sys::{DomainId, Port};
-use zerocopy::FromBytes;
 
 use crate::wire::{self, HEADER_BYTES, Message};
 use crate::{ConnectionId, Error, Host, Store};
@@ -87,10 +86,4 @@ pub fn fetch(store: &mut Store, id: ConnectionId) -> Vec<Heard> {
     }
     store.transmitted(id, count);
     heard
-}
-
-/// A request's kind and transaction, and what it says, from its bytes.
-pub fn parts(request: &[u8]) -> Option<(u32, u32, &[u8])> {
-    let (header, payload) = MessageHeader::read_from_prefix(request).ok()?;
-    Some((header.kind, header.tx_id, payload))
 }

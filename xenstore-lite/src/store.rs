@@ -83,7 +83,7 @@ pub struct Usage {
 
 /// The xenstore.
 ///
-/// A panic-free state machine: each call does what it can at once. Clone it to keep the state of a moment.
+/// Each call does at once what it can. Clone it to keep the state of a moment.
 #[derive(Clone, Debug)]
 pub struct Store {
     tree: Tree,
@@ -211,6 +211,12 @@ impl Store {
     /// A domain's connection.
     pub fn connection(&self, domain: DomainId) -> Option<ConnectionId> {
         self.domains.get(domain)?.connection
+    }
+
+    /// All domains that the store knows of, connected or named by nodes and permissions, with [`Host::domain`]'s numbers of them as far as it
+    /// has those. Whichever of them is gone, or is another one by now, is for [`handle_domain_gone`](Self::handle_domain_gone).
+    pub fn known_domains(&self) -> impl Iterator<Item = (DomainId, Option<u64>)> {
+        self.domains.iter().map(|(id, domain)| (id, Some(domain.unique).filter(|unique| *unique != 0)))
     }
 
     /// What a domain takes up.

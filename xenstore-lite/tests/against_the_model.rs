@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use xenstore_lite::differential::{Pair, script};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_does_as_the_model(input in prop::collection::vec(any::<u8>(), 0..800)) {

@@ -24,15 +24,13 @@ impl Target for Xenstore {
             self.steps += 1;
         }
         pair.finish(&mut heard);
-        // The kinds of what was heard, each with the one before, and how long it was or which error.
+        // What was heard: each kind with the one before, and each error by whether it was in a transaction.
         let mut before = 0;
         for Heard { kind, transaction, payload } in heard {
-            let length = u64::from(payload.len().checked_ilog2().unwrap_or_default());
-            let says = if kind == XS_ERROR { crate::hash(&payload) & 0xffff } else { length };
-            seen.push(1 << 60 | u64::from(kind) << 32 | says);
-            let now = u64::from(kind) << 1 | u64::from(transaction > 0);
-            seen.push(before << 32 | now);
-            before = now;
+            let error = if kind == XS_ERROR { crate::hash(&payload) & 0xffff } else { 0 };
+            seen.push(1 << 48 | error << 1 | u64::from(transaction > 0));
+            seen.push(before << 32 | u64::from(kind));
+            before = u64::from(kind);
         }
     }
 

@@ -23,18 +23,29 @@ const PORT: &str = "/dev/vport0p1";
 /// What a xenstore domain gets, in MiB: as much as Debian's `xencommons` gives it.
 const STORE_MEMORY: &str = "8";
 
+/// Dom0's share of the CPU where the others have 256 each.
+const DOM0_WEIGHT: &str = "8192";
+
 /// Starts the store, its nodes of dom0 and xenconsoled, in that order; each says by ending that it is ready.
 ///
 /// The store is xenstored, or a domain of its own where the kernel's command line names the image of one. Then xenstored must never
 /// run in this boot: the kernel connects to one store only.
 pub(crate) fn start_toolstack() -> io::Result<()> {
     fs::create_dir_all("/var/log/xen/console")?;
-    match crate::parameter("lab.store") {
+    let image = crate::parameter("lab.store");
+    let in_a_domain = image.is_some();
+    match image {
         Some(image) => run(&["init-xenstore-domain", "--kernel", &image, "--memory", STORE_MEMORY])?,
         None => run(&["xenstored", "--pid-file", "/run/xenstored.pid"])?,
     }
     run(&["xen-init-dom0"])?;
-    run(&["xenconsoled", "--log=guest", "--log-dir=/var/log/xen/console", "--pid-file=/run/xenconsoled.pid"])
+    run(&["xenconsoled", "--log=guest", "--log-dir=/var/log/xen/console", "--pid-file=/run/xenconsoled.pid"])?;
+    if in_a_domain {
+        // libxl waits until a backend's state *is* InitWait. With xenstored in dom0, no two domains agree on more before dom0 has run; with
+        // the store elsewhere, on one CPU, they are past it before `xl` looks, unless dom0 goes first.
+        run(&["xl", "sched-credit2", "-d", "0", "-w", DOM0_WEIGHT])?;
+    }
+    Ok(())
 }
 
 fn run(command: &[&str]) -> io::Result<()> {
