@@ -21,6 +21,9 @@ use crate::torture::seed_by_the_clock;
 /// Power cuts on each row.
 const KILLS: u64 = 3;
 
+/// How long QEMU may take to end after the lab has lost it.
+const DEATH: Duration = Duration::from_secs(5);
+
 /// Runs them on the rows, or those whose name contains `only`. The rows run side by side: QEMU's emulation takes one core.
 ///
 /// Where the whole matrix is asked for, a row whose store is in a domain has the plain cases of the driver domains alone: what the others
@@ -63,7 +66,7 @@ fn record(tally: &Mutex<&mut Tally>, name: impl Display, start: Instant, result:
 }
 
 /// The end-to-end cases of a play's first families on a row. They share a boot; a case that fails may have spoilt it, so the next gets a
-/// new one.
+/// new one. What QEMU itself does not outlive is tried once more, and said.
 fn run_cases<P: Play>(
     tally: &Mutex<&mut Tally>,
     row: Row,
@@ -73,22 +76,34 @@ fn run_cases<P: Play>(
 ) {
     let name = |case: &Case<P>| format!("{row} {}", case.name);
     let mut cases = P::CASES.iter().copied().take(families).flatten().filter(|case| wanted(&name(case))).peekable();
-    while cases.peek().is_some() {
+    // The case that was under way when QEMU died.
+    let mut again = None;
+    while again.is_some() || cases.peek().is_some() {
         let start = Instant::now();
         let stage = P::boot(row, images);
         let scene = stage.as_ref().map_err(|error| anyhow!("{error:#}")).and_then(P::set);
         let scene = match scene {
             Ok(scene) => scene,
             Err(error) => {
-                let rest: Vec<_> = cases.map(|case| case.name).collect();
+                let rest: Vec<_> = again.into_iter().chain(cases).map(|case| case.name).collect();
                 let error = error.context(format!("not tried: {}", rest.join("; ")));
                 return record(tally, format!("{row} {}", P::UP), start, Err(error));
             }
         };
         record(tally, format!("{row} {}", P::UP), start, Ok(()));
-        for case in cases.by_ref() {
+        let repeated = again.take();
+        for case in repeated.into_iter().chain(cases.by_ref()) {
             let start = Instant::now();
-            let result = cases::explain(P::witness(&scene), (case.run)(&scene));
+            let witness = P::witness(&scene);
+            let result = cases::explain(witness, (case.run)(&scene));
+            if let Err(error) = &result
+                && repeated.is_none_or(|repeated| repeated.name != case.name)
+                && let Some(signal) = witness.0.machine().died_of(DEATH)
+            {
+                println!("QEMU died of signal {signal} in {}, which is tried once more:\n{error:#}", name(case));
+                again = Some(case);
+                break;
+            }
             let failed = result.is_err();
             let measured = result.as_ref().map_or("", String::as_str).to_owned();
             record(tally, format!("{} {measured}", name(case)), start, result.map(drop));

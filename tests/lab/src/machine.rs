@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -278,6 +279,11 @@ impl Machine {
             }
             thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// The signal that QEMU died of, where it does within some time: nothing that a machine does should bring that about.
+    pub fn died_of(&self, patience: Duration) -> Option<i32> {
+        self.wait_end(patience).ok()?.signal()
     }
 
     /// Whether QEMU runs.
