@@ -1,8 +1,8 @@
 //! The xenstore: bytes in, bytes out. Pure: no transport, no clock, no Xen. Floor 1.
 //!
 //! A [`Store`] takes the bytes of each domain's connection, serves whole requests one at a time, and has bytes to be transmitted: answers, and
-//! events of watches. What it needs to know of the machine it asks a [`Host`]. It answers as C xenstored does, error for error;
-//! `docs/XENSTORE.md` lists where it means to differ.
+//! events of watches. What it needs to know of the machine it asks a [`Host`]. It means to answer as C xenstored does, error for
+//! error; `docs/XENSTORE.md` lists where it differs on purpose.
 //!
 //! Nodes, permissions, transactions, watches and connections each are a module that knows nothing of the others' insides: `node` and `access`
 //! the tree and what a request may do with it, `transaction`, `watches`, `connection`, `domains` with the quotas; `store` joins them.
