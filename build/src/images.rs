@@ -76,18 +76,28 @@ pub(crate) fn for_demo() -> Result<e2e::Images> {
         stubdom: path(STORE),
         hostile: None,
         guest: None,
+        puppet: None,
         successor: None,
     })
 }
 
 /// Builds what the tests have in dom0.
 pub(crate) fn for_tests() -> Result<e2e::Images> {
-    let built = cargo_build("guests", "hostile")?;
-    let hostile = built.with_extension("stripped");
-    strip(&built, &hostile)?;
+    let stripped = |name| {
+        let built = cargo_build("guests", name)?;
+        let stripped = built.with_extension("stripped");
+        strip(&built, &stripped).map(|()| stripped)
+    };
+    let (hostile, puppet) = (stripped("hostile")?, stripped("puppet")?);
     let guest = cargo_build("guests", "guest")?;
     let successor = cargo_build("guests", "successor")?;
-    Ok(e2e::Images { hostile: Some(hostile), guest: Some(guest), successor: Some(successor), ..for_demo()? })
+    Ok(e2e::Images {
+        hostile: Some(hostile),
+        guest: Some(guest),
+        puppet: Some(puppet),
+        successor: Some(successor),
+        ..for_demo()?
+    })
 }
 
 /// Builds a program of the workspace by the release profile; gives its file, with debug information.

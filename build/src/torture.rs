@@ -60,6 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             stubdom: images::path(images::STORE),
             hostile: None,
             guest: None,
+            puppet: None,
             successor: None,
         },
         None => images::for_demo()?,

@@ -48,9 +48,9 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
                 }
                 let plain = whole && row.store == StorePlace::Domain;
                 let families = if plain { 1 } else { usize::MAX };
-                if row.store == StorePlace::Domain {
-                    run_cases::<Store>(&shared, *row, &images, usize::MAX, &wanted);
-                }
+                // The first family is for any store.
+                let of_store = if row.store == StorePlace::Domain { usize::MAX } else { 1 };
+                run_cases::<Store>(&shared, *row, &images, of_store, &wanted);
                 run_cases::<Network>(&shared, *row, &images, families, &wanted);
                 run_cases::<Block>(&shared, *row, &images, families, &wanted);
                 if !plain {

@@ -25,8 +25,8 @@ pub enum ConnectError {
     Xen(XenError),
 }
 
-/// The store's page.
-struct StorePage(Mapping);
+/// The page that is shared with the store.
+pub struct StorePage(Mapping);
 
 impl SharedMemory for StorePage {
     fn words(&self) -> &[AtomicU32] {
@@ -101,11 +101,7 @@ impl Transport {
 /// # Errors
 /// [`ConnectError`].
 pub fn connect() -> Result<Client, ConnectError> {
-    let (frame, port) = environment().store.ok_or(ConnectError::Absent)?;
-    // SAFETY: the store's page is left out of the memory that Rust code uses.
-    let mapping =
-        unsafe { memory::map_frames(DomainId::SELF, &[frame], Caching::WriteBack) }.map_err(ConnectError::Xen)?;
-    let page = StorePage(mapping);
+    let (page, channel) = attach()?;
     let kick = Rc::new(Signal::new());
     let client = {
         let kick = Rc::clone(&kick);
@@ -115,9 +111,21 @@ pub fn connect() -> Result<Client, ConnectError> {
         requests: ByteProducer::attach(ByteLayout::STORE_REQUESTS, page.words()),
         responses: ByteConsumer::attach(ByteLayout::STORE_RESPONSES, page.words()),
         page,
-        channel: events::adopt(port),
+        channel,
         client: client.clone(),
     };
     crate::spawn(transport.run(kick));
     Ok(client)
+}
+
+/// The page and the event channel as they are, for who speaks to the store without a client: to be called once, in place of [`connect`].
+///
+/// # Errors
+/// [`ConnectError`].
+pub fn attach() -> Result<(StorePage, Channel), ConnectError> {
+    let (frame, port) = environment().store.ok_or(ConnectError::Absent)?;
+    // SAFETY: the store's page is left out of the memory that Rust code uses.
+    let mapping =
+        unsafe { memory::map_frames(DomainId::SELF, &[frame], Caching::WriteBack) }.map_err(ConnectError::Xen)?;
+    Ok((StorePage(mapping), events::adopt(port)))
 }

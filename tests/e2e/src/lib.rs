@@ -8,6 +8,7 @@ pub mod bench;
 pub mod blocks;
 pub mod cases;
 pub mod demo;
+pub mod differential;
 pub mod driver_domain;
 pub mod media;
 pub mod stage;

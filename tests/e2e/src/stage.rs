@@ -21,6 +21,8 @@ pub struct Images {
     pub hostile: Option<PathBuf>,
     /// The image of the runtime's own tests, with debug information; the same.
     pub guest: Option<PathBuf>,
+    /// The image whose xenstore ring dom0 plays; the same.
+    pub puppet: Option<PathBuf>,
     /// The image that takes the place of that one in its tests; the same.
     pub successor: Option<PathBuf>,
 }
@@ -59,6 +61,9 @@ impl Stage {
         }
         if let Some(guest) = &images.guest {
             config.put("usr/lib/oxidom/guest", 0o755, guest)?;
+        }
+        if let Some(puppet) = &images.puppet {
+            config.put("usr/lib/oxidom/puppet", 0o755, puppet)?;
         }
         change(&mut config);
         let least_memory = match config.equipment {

@@ -2,6 +2,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+extern crate alloc;
+
+pub mod script;
+
 /// How a test ends, as in Xen's XTF. The last line on the console is `Test result: ` and the outcome in capitals; none for a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

@@ -2,27 +2,29 @@
 //!
 //! One connection per thread: the device gives each opener its own watches. Messages are those of Xen's `io/xs_wire.h`.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 
 const DIRECTORY: u32 = 1;
 const READ: u32 = 2;
+pub(crate) const GET_PERMS: u32 = 3;
 const WATCH: u32 = 4;
 const WRITE: u32 = 11;
 const RM: u32 = 13;
-const WATCH_EVENT: u32 = 15;
-const ERROR: u32 = 16;
+pub(crate) const WATCH_EVENT: u32 = 15;
+pub(crate) const ERROR: u32 = 16;
 
 /// A connection.
 pub(crate) struct Store {
     device: File,
-    pending: usize,
+    events: VecDeque<Vec<u8>>,
 }
 
 impl Store {
     pub(crate) fn open() -> io::Result<Self> {
         let device = OpenOptions::new().read(true).write(true).open("/dev/xen/xenbus")?;
-        Ok(Self { device, pending: 0 })
+        Ok(Self { device, events: VecDeque::new() })
     }
 
     pub(crate) fn read(&mut self, path: &str) -> io::Result<Vec<u8>> {
@@ -50,33 +52,48 @@ impl Store {
         self.request(WATCH, &[path.as_bytes(), b"\0lab\0"]).map(drop)
     }
 
-    /// Blocks until a watch fires.
+    /// Blocks until a watch fires, and forgets all that fired meanwhile.
     pub(crate) fn wait(&mut self) -> io::Result<()> {
-        while self.pending == 0 {
-            let (kind, _) = self.receive()?;
-            self.pending += usize::from(kind == WATCH_EVENT);
-        }
-        self.pending = 0;
+        self.next_event()?;
+        self.events.clear();
         Ok(())
     }
 
-    fn request(&mut self, kind: u32, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
-        let length: usize = parts.iter().map(|part| part.len()).sum();
-        let mut message = Vec::with_capacity(16 + length);
-        for word in [kind, 0, 0, length as u32] {
+    /// The next event of a watch: its path and token. Blocks.
+    pub(crate) fn next_event(&mut self) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            if let (WATCH_EVENT, event) = self.receive()? {
+                self.events.push_back(event);
+            }
+        }
+    }
+
+    /// A request in a transaction, and its answer, whichever that is.
+    pub(crate) fn ask(&mut self, kind: u32, transaction: u32, payload: &[u8]) -> io::Result<(u32, Vec<u8>)> {
+        let mut message = Vec::with_capacity(16 + payload.len());
+        for word in [kind, 0, transaction, payload.len() as u32] {
             message.extend_from_slice(&word.to_le_bytes());
         }
-        parts.iter().for_each(|part| message.extend_from_slice(part));
+        message.extend_from_slice(payload);
         self.device.write_all(&message)?;
         loop {
             match self.receive()? {
-                (WATCH_EVENT, _) => self.pending += 1,
-                (ERROR, name) => {
-                    let name = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
-                    return Err(io::Error::other(format!("xenstore says {name}")));
-                }
-                (_, payload) => return Ok(payload),
+                (WATCH_EVENT, event) => self.events.push_back(event),
+                answer => return Ok(answer),
             }
+        }
+    }
+
+    fn request(&mut self, kind: u32, parts: &[&[u8]]) -> io::Result<Vec<u8>> {
+        match self.ask(kind, 0, &parts.concat())? {
+            (ERROR, name) => {
+                let name = String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned();
+                Err(io::Error::other(format!("xenstore says {name}")))
+            }
+            (_, payload) => Ok(payload),
         }
     }
 
