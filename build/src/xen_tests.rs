@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 use e2e::cases::block::Block;
 use e2e::cases::store::Store;
-use e2e::cases::{self, Case, Network, Play};
+use e2e::cases::{self, Case, Network, Play, Rows};
 use e2e::torture::{self, Setting, Victim};
 use e2e::{Images, symbolize};
 use lab::{Row, StorePlace, direct};
@@ -26,8 +26,7 @@ const DEATH: Duration = Duration::from_secs(5);
 
 /// Runs them on the rows, or those whose name contains `only`. The rows run side by side: QEMU's emulation takes one core.
 ///
-/// Where the whole matrix is asked for, a row whose store is in a domain has the plain cases of the driver domains alone: what the others
-/// ask of the store is the same, and they take half an hour. `--row` and `--only` run them all there, too.
+/// Where the whole matrix is asked for, each family of cases runs where its [`Rows`](cases::Rows) say; `--row` and `--only` run them all.
 pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
     let start = Instant::now();
     let images = match images::for_tests() {
@@ -46,14 +45,10 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
                 {
                     run_guests(&shared, *row, guest, successor, &wanted);
                 }
-                let plain = whole && row.store == StorePlace::Domain;
-                let families = if plain { 1 } else { usize::MAX };
-                // The first family is for any store.
-                let of_store = if row.store == StorePlace::Domain { usize::MAX } else { 1 };
-                run_cases::<Store>(&shared, *row, &images, of_store, &wanted);
-                run_cases::<Network>(&shared, *row, &images, families, &wanted);
-                run_cases::<Block>(&shared, *row, &images, families, &wanted);
-                if !plain {
+                run_cases::<Store>(&shared, *row, &images, whole, &wanted);
+                run_cases::<Network>(&shared, *row, &images, whole, &wanted);
+                run_cases::<Block>(&shared, *row, &images, whole, &wanted);
+                if Rows::StoreInDom0.contain(*row, whole) {
                     run_torture(&shared, *row, &images, &wanted);
                 }
             });
@@ -65,17 +60,18 @@ fn record(tally: &Mutex<&mut Tally>, name: impl Display, start: Instant, result:
     tally.lock().unwrap_or_else(PoisonError::into_inner).record(name, start, result);
 }
 
-/// The end-to-end cases of a play's first families on a row. They share a boot; a case that fails may have spoilt it, so the next gets a
+/// The end-to-end cases of a play on a row. They share a boot; a case that fails may have spoilt it, so the next gets a
 /// new one. What QEMU itself does not outlive is tried once more, and said.
 fn run_cases<P: Play>(
     tally: &Mutex<&mut Tally>,
     row: Row,
     images: &Images,
-    families: usize,
+    whole: bool,
     wanted: &impl Fn(&str) -> bool,
 ) {
     let name = |case: &Case<P>| format!("{row} {}", case.name);
-    let mut cases = P::CASES.iter().copied().take(families).flatten().filter(|case| wanted(&name(case))).peekable();
+    let families = P::FAMILIES.iter().filter(|family| family.rows.contain(row, whole));
+    let mut cases = families.flat_map(|family| family.cases).filter(|case| wanted(&name(case))).peekable();
     // The case that was under way when QEMU died.
     let mut again = None;
     while again.is_some() || cases.peek().is_some() {

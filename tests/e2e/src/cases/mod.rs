@@ -16,7 +16,7 @@ pub mod store;
 mod traffic;
 
 use anyhow::{Context, Result, bail};
-use lab::{Guest, GuestConfig, Lab, Nic, Row};
+use lab::{Guest, GuestConfig, Lab, Nic, Release, Row, StorePlace};
 
 use crate::driver_domain::{DriverDomain, Resources};
 use crate::stage::{Images, Stage, lease, vif};
@@ -26,7 +26,7 @@ pub trait Play: 'static {
     /// What has come up when the scene is set.
     const UP: &'static str;
     /// The cases, in their order: the plain ones first, so that a broken data path is seen at once.
-    const CASES: &'static [&'static [Case<Self>]];
+    const FAMILIES: &'static [Family<Self>];
     /// A machine, booted.
     type Stage;
     /// What stands on it.
@@ -56,12 +56,46 @@ pub struct Case<P: Play + ?Sized = Network> {
     pub run: for<'a, 's> fn(&'a P::Scene<'s>) -> Result<String>,
 }
 
+/// Cases of one kind.
+pub struct Family<P: Play + ?Sized = Network> {
+    /// Where they run.
+    pub rows: Rows,
+    /// In their order.
+    pub cases: &'static [Case<P>],
+}
+
+/// On which rows cases run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// On each.
+    All,
+    /// Where the store is in a domain of its own.
+    StoreInDomain,
+    /// On each; when all of the matrix is asked for, only where dom0 serves the store: it is asked the same in all of them.
+    StoreInDom0,
+    /// On each; when all of the matrix is asked for, only on this release's whose dom0 serves the store: they take minutes, and little in
+    /// them depends on the release.
+    Once(Release),
+}
+
+impl Rows {
+    /// Whether this row is one of them; `whole` where all of the matrix is asked for.
+    pub fn contain(self, row: Row, whole: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::StoreInDomain => row.store == StorePlace::Domain,
+            Self::StoreInDom0 => !whole || row.store == StorePlace::Daemon,
+            Self::Once(release) => !whole || row == Row { release, store: StorePlace::Daemon },
+        }
+    }
+}
+
 /// The cases of netdom.
 pub struct Network;
 
 impl Play for Network {
     const UP: &'static str = "netdom and two guests come up";
-    const CASES: &'static [&'static [Case]] = ALL;
+    const FAMILIES: &'static [Family] = ALL;
     type Stage = Stage;
     type Scene<'s> = Scene<'s>;
 
@@ -78,16 +112,16 @@ impl Play for Network {
     }
 }
 
-const ALL: &[&[Case]] = &[
-    traffic::CASES,
-    dom0::CASES,
-    frontends::CASES,
-    runtime::CASES,
-    control::CASES,
-    interrupts::CASES,
-    lifecycle::CASES,
-    bad_input::CASES,
-    hostile::CASES,
+const ALL: &[Family] = &[
+    Family { rows: Rows::All, cases: traffic::CASES },
+    Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
+    Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
+    Family { rows: Rows::StoreInDom0, cases: runtime::CASES },
+    Family { rows: Rows::StoreInDom0, cases: control::CASES },
+    Family { rows: Rows::StoreInDom0, cases: interrupts::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: lifecycle::CASES },
+    Family { rows: Rows::StoreInDom0, cases: bad_input::CASES },
+    Family { rows: Rows::StoreInDom0, cases: hostile::CASES },
 ];
 
 /// A netdom with the NIC, and two Linux guests with a lease through it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::{GuestConfig, Lab, Row};
 
-use super::{Case, Play};
+use super::{Case, Family, Play, Rows};
 use crate::stage::{Images, Stage};
 
 /// The cases of the xenstore: first those for any row, then those for a store in a domain of its own.
@@ -20,17 +20,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Play for Store {
     const UP: &'static str = "store: dom0 comes up";
-    const CASES: &'static [&'static [Case<Self>]] = &[
-        differential::CASES,
-        &[
-            Case { name: "store: xl list shows the store's domain, and no xenstored runs", run: no_daemon },
-            Case { name: "store: xenstore-write, -read, -list, -ls, -chmod, -exists and -rm", run: tools },
-            Case { name: "store: xenstore-watch hears what changes below its node", run: watch },
-            Case { name: "store: xenstore-control asks what the store knows of itself", run: control },
-            Case { name: "store: Debian's test-xenstore passes", run: test_xenstore },
-            Case { name: "store: xl create, list, rename, reboot and destroy of a Linux guest", run: guest },
-            Case { name: "store: 20 guests created and destroyed leave the tree as it was", run: cycles },
-        ],
+    const FAMILIES: &'static [Family<Self>] = &[
+        Family { rows: Rows::All, cases: differential::CASES },
+        Family {
+            rows: Rows::StoreInDomain,
+            cases: &[
+                Case { name: "store: xl list shows the store's domain, and no xenstored runs", run: no_daemon },
+                Case { name: "store: xenstore-write, -read, -list, -ls, -chmod, -exists and -rm", run: tools },
+                Case { name: "store: xenstore-watch hears what changes below its node", run: watch },
+                Case { name: "store: xenstore-control asks what the store knows of itself", run: control },
+                Case { name: "store: Debian's test-xenstore passes", run: test_xenstore },
+                Case { name: "store: xl create, list, rename, reboot and destroy of a Linux guest", run: guest },
+                Case { name: "store: 20 guests created and destroyed leave the tree as it was", run: cycles },
+            ],
+        },
     ];
     type Stage = Stage;
     type Scene<'s> = &'s Stage;

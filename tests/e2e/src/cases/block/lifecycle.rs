@@ -8,11 +8,13 @@ use crate::blocks;
 use crate::cases::Case;
 use crate::traffic::Shell;
 
-pub(super) const CASES: &[Case<Block>] = &[
+/// Those that take minutes.
+pub(super) const MANY: &[Case<Block>] = &[
     Case { name: "50 cycles of block-detach and block-attach, nothing left behind", run: detach_and_attach },
     Case { name: "20 times xl destroy of a guest under full load, nothing left behind", run: destroy_under_load },
-    Case { name: "a guest reboots and has its disk again", run: reboot },
 ];
+
+pub(super) const CASES: &[Case<Block>] = &[Case { name: "a guest reboots and has its disk again", run: reboot }];
 
 /// Runs `disturb` while `b` keeps its disk busy; gives its slowest operation in milliseconds.
 fn beside_a_load(scene: &BlockScene<'_>, disturb: impl FnOnce() -> Result<()>) -> Result<f64> {

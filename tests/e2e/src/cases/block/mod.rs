@@ -9,16 +9,24 @@ mod names;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{ControllerKind, DiskController, Equipment, Guest, GuestConfig, Lab, Row};
+use lab::{ControllerKind, DiskController, Equipment, Guest, GuestConfig, Lab, Release, Row};
 
-use super::{Case, Play, at_rest, given_back};
+use super::{Family, Play, Rows, at_rest, given_back};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig, Resources};
 use crate::media::Media;
 use crate::stage::{Images, Stage};
 use crate::traffic::Shell;
 
-const CASES: &[&[Case<Block>]] =
-    &[matrix::CASES, names::CASES, matrix::COMBINATIONS, faults::CASES, lifecycle::CASES, hostile::CASES, faults::LAST];
+const FAMILIES: &[Family<Block>] = &[
+    Family { rows: Rows::All, cases: matrix::CASES },
+    Family { rows: Rows::StoreInDom0, cases: names::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: matrix::COMBINATIONS },
+    Family { rows: Rows::StoreInDom0, cases: faults::CASES },
+    Family { rows: Rows::Once(Release::Debian13), cases: lifecycle::MANY },
+    Family { rows: Rows::StoreInDom0, cases: lifecycle::CASES },
+    Family { rows: Rows::StoreInDom0, cases: hostile::CASES },
+    Family { rows: Rows::StoreInDom0, cases: faults::LAST },
+];
 
 /// How long something may take on a slow machine that mostly takes a second.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -124,7 +132,7 @@ pub struct BlockScene<'s> {
 
 impl Play for Block {
     const UP: &'static str = "blkdom and two guests come up";
-    const CASES: &'static [&'static [Case<Self>]] = CASES;
+    const FAMILIES: &'static [Family<Self>] = FAMILIES;
     type Stage = BlockStage;
     type Scene<'s> = BlockScene<'s>;
 
