@@ -1,6 +1,8 @@
 //! What the toolstack, its tools and guests see of the row's xenstore. Host.
 
 mod differential;
+mod load;
+mod restarts;
 
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ impl Play for Store {
     const UP: &'static str = "store: dom0 comes up";
     const FAMILIES: &'static [Family<Self>] = &[
         Family { rows: Rows::All, cases: differential::CASES },
+        Family { rows: Rows::All, cases: restarts::CASES },
         Family {
             rows: Rows::StoreInDomain,
             cases: &[

@@ -6,6 +6,7 @@
 
 mod dom0;
 mod guest;
+mod load;
 mod puppets;
 mod store;
 
@@ -26,6 +27,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let result = match arguments.next().as_deref() {
         Some("serve") => take_signals().and_then(|()| serve(&arguments.next().unwrap_or_default())),
+        Some("load") => load::run(&arguments.collect::<Vec<_>>()),
         Some("puppets") => puppets::play(&arguments.next().unwrap_or_default()),
         Some(SHELL) => take_signals().and_then(|()| Err(shell().exec())),
         Some(ON_DISK) if std::process::id() == 1 => run(),

@@ -6,14 +6,21 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 
-const DIRECTORY: u32 = 1;
-const READ: u32 = 2;
+pub(crate) const DIRECTORY: u32 = 1;
+pub(crate) const READ: u32 = 2;
 pub(crate) const GET_PERMS: u32 = 3;
-const WATCH: u32 = 4;
-const WRITE: u32 = 11;
-const RM: u32 = 13;
+pub(crate) const WATCH: u32 = 4;
+pub(crate) const TRANSACTION_START: u32 = 6;
+pub(crate) const TRANSACTION_END: u32 = 7;
+pub(crate) const WRITE: u32 = 11;
+pub(crate) const RM: u32 = 13;
 pub(crate) const WATCH_EVENT: u32 = 15;
 pub(crate) const ERROR: u32 = 16;
+
+/// Whether an answer is this error.
+pub(crate) fn is_error((kind, payload): &(u32, Vec<u8>), name: &str) -> bool {
+    *kind == ERROR && payload.strip_suffix(&[0]) == Some(name.as_bytes())
+}
 
 /// A connection.
 pub(crate) struct Store {
