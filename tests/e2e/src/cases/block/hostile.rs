@@ -146,8 +146,8 @@ fn one(
 /// Runs something while the neighbour writes and reads back; gives also how many operations were verified.
 fn beside_verification(scene: &BlockScene<'_>, run: impl FnOnce() -> Result<()>) -> (Result<()>, Result<u64>) {
     let verify = "blocks verify /dev/xvda --seconds 2 --lanes 2 --seed $RANDOM";
-    let again = format!("sh -c 'rm -f /tmp/enough; while {verify} && [ ! -e /tmp/enough ]; do :; done'");
-    let started = scene.b.start("verify", &again);
+    let again = format!("sh -c 'while {verify} && [ ! -e /tmp/enough ]; do :; done'");
+    let started = scene.b.sh("rm -f /tmp/enough").and_then(|_| scene.b.start("verify", &again));
     let done = run();
     let said = started.and_then(|()| scene.b.sh("touch /tmp/enough")).and_then(|_| scene.b.finish("verify"));
     (done, said.and_then(|said| said.lines().map(operations).sum()))
