@@ -33,6 +33,17 @@ fn by_nodes(criterion: &mut Criterion) {
                 scene.ask(XS_WRITE, 0, &format!("{path}{}", turn % 7));
             });
         });
+        // As stubdom does: the state before the write is kept until the one after it is there.
+        let mut kept = scene.store.clone();
+        group.bench_function(BenchmarkId::new("write, the state kept", nodes), |bench| {
+            bench.iter(|| {
+                turn += 1;
+                let path = state(&scene, turn);
+                scene.ask(XS_WRITE, 0, &format!("{path}{}", turn % 7));
+                kept = scene.store.clone();
+            });
+        });
+        drop(kept);
         group.bench_function(BenchmarkId::new("directory", nodes), |bench| {
             bench.iter(|| {
                 turn += 1;

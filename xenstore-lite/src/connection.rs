@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
+use rpds::RedBlackTreeMap;
 use xen_pv_sys::io::xs_wire::{self as abi, MessageHeader};
 use xen_pv_sys::{DomainId, Port};
 
@@ -62,7 +63,7 @@ pub(crate) struct Connection {
     pub(crate) transactions: BTreeMap<u32, Transaction>,
     next_transaction: u32,
     /// Paths of its watches, by serial number.
-    pub(crate) watches: BTreeMap<u64, Rc<[u8]>>,
+    pub(crate) watches: RedBlackTreeMap<u64, Rc<[u8]>>,
     /// Its requests with events that wait elsewhere, and how many.
     pub(crate) causing: BTreeMap<u64, u32>,
     /// [`Store::poll_ready`](crate::Store::poll_ready) will name it.
@@ -83,7 +84,7 @@ impl Connection {
             events: BTreeSet::new(),
             transactions: BTreeMap::new(),
             next_transaction: 0,
-            watches: BTreeMap::new(),
+            watches: RedBlackTreeMap::new(),
             causing: BTreeMap::new(),
             ready: false,
         }

@@ -1,7 +1,9 @@
 //! The domains that the store knows of, and what each takes up. Pure. Floor 1.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
+use rpds::RedBlackTreeMap;
 use xen_pv_sys::DomainId;
 
 use crate::permissions::Caller;
@@ -58,7 +60,7 @@ fn raise(values: &mut [usize; RESOURCES], resource: Resource, value: usize) {
 /// All of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Domains {
-    known: BTreeMap<DomainId, Domain>,
+    known: RedBlackTreeMap<DomainId, Domain>,
     pub(crate) privileged: DomainId,
     pub(crate) features: u32,
     pub(crate) quotas: Quotas,
@@ -68,7 +70,7 @@ pub(crate) struct Domains {
 
 impl Domains {
     pub(crate) fn new(privileged: DomainId, features: u32, quotas: Quotas) -> Self {
-        Self { known: BTreeMap::new(), privileged, features, quotas, most: [0; RESOURCES] }
+        Self { known: RedBlackTreeMap::new(), privileged, features, quotas, most: [0; RESOURCES] }
     }
 
     pub(crate) fn get(&self, id: DomainId) -> Option<&Domain> {
@@ -83,44 +85,47 @@ impl Domains {
         self.known.iter().map(|(id, domain)| (*id, domain))
     }
 
-    pub(crate) fn remove(&mut self, id: DomainId) -> Option<Domain> {
-        for domain in self.known.values_mut() {
-            domain.target = domain.target.filter(|target| *target != id);
+    pub(crate) fn remove(&mut self, id: DomainId) {
+        self.change_all(|domain| domain.target == Some(id), |domain| domain.target = None);
+        self.known.remove_mut(&id);
+    }
+
+    /// Changes those that `is` picks.
+    fn change_all(&mut self, is: impl Fn(&Domain) -> bool, change: impl Fn(&mut Domain)) {
+        let picked: Vec<DomainId> = self.known.iter().filter(|(_, domain)| is(domain)).map(|(id, _)| *id).collect();
+        for id in picked {
+            if let Some(domain) = self.known.get_mut(&id) {
+                change(domain);
+            }
         }
-        self.known.remove(&id)
     }
 
-    /// The domain, made known where it is not.
-    pub(crate) fn ensure(&mut self, id: DomainId, unique: u64, generation: u64) -> &mut Domain {
-        let features = self.features;
-        self.known.entry(id).or_insert_with(|| Domain {
-            unique,
-            born: generation,
-            features,
-            introduced: false,
-            shutdown: false,
-            connection: None,
-            target: None,
-            losses: 0,
-            now: [0; RESOURCES],
-            most: [0; RESOURCES],
-            quotas: BTreeMap::new(),
-            beyond_soft: false,
-        })
-    }
-
-    /// The domain, made known where the machine has it.
-    pub(crate) fn ensure_existing(
-        &mut self,
-        id: DomainId,
-        generation: u64,
-        host: &mut dyn Host,
-    ) -> Option<&mut Domain> {
+    /// The domain, made known where it is not: there always is one.
+    pub(crate) fn ensure(&mut self, id: DomainId, unique: u64, generation: u64) -> Option<&mut Domain> {
         if !self.known.contains_key(&id) {
-            let unique = host.domain(id)?;
-            self.ensure(id, unique, generation);
+            let domain = Domain {
+                unique,
+                born: generation,
+                features: self.features,
+                introduced: false,
+                shutdown: false,
+                connection: None,
+                target: None,
+                losses: 0,
+                now: [0; RESOURCES],
+                most: [0; RESOURCES],
+                quotas: BTreeMap::new(),
+                beyond_soft: false,
+            };
+            self.known.insert_mut(id, domain);
         }
         self.known.get_mut(&id)
+    }
+
+    /// Makes the domain known where the machine has it; whether it is.
+    pub(crate) fn ensure_existing(&mut self, id: DomainId, generation: u64, host: &mut dyn Host) -> bool {
+        self.known.contains_key(&id)
+            || host.domain(id).is_some_and(|unique| self.ensure(id, unique, generation).is_some())
     }
 
     /// Whether an entry for `id` that is as old as `generation` means the domain of that id that there is now.
@@ -212,8 +217,6 @@ impl Domains {
     /// Forgets what was, beyond what is.
     pub(crate) fn reset_most(&mut self) {
         self.most = [0; RESOURCES];
-        for domain in self.known.values_mut() {
-            domain.most = domain.now;
-        }
+        self.change_all(|domain| domain.most != domain.now, |domain| domain.most = domain.now);
     }
 }

@@ -10,10 +10,11 @@ mod patience;
 mod requests;
 mod state;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
+use rpds::RedBlackTreeMap;
 use xen_pv_sys::io::xs_wire::ServerFeatures;
 use xen_pv_sys::{DomainId, Port};
 
@@ -89,7 +90,7 @@ pub struct Store {
     tree: Tree,
     domains: Domains,
     watches: Watches,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: RedBlackTreeMap<ConnectionId, Connection>,
     next_connection: u32,
     /// Connections to be named by `poll_ready`.
     ready: VecDeque<ConnectionId>,
@@ -134,7 +135,7 @@ impl Store {
             tree: Tree::new(privileged, &mut domains),
             domains,
             watches: Watches::default(),
-            connections: BTreeMap::new(),
+            connections: RedBlackTreeMap::new(),
             next_connection: 1,
             ready: VecDeque::new(),
             events: Vec::new(),
@@ -148,7 +149,7 @@ impl Store {
     /// A domain's connection, one for each; `None` where it has got one. Fires `@introduceDomain` but for the privileged domain.
     pub fn connect(&mut self, domain: DomainId) -> Option<ConnectionId> {
         let id = ConnectionId(self.next_connection);
-        let known = self.domains.ensure(domain, 0, self.tree.generation());
+        let known = self.domains.ensure(domain, 0, self.tree.generation())?;
         if known.connection.is_some() {
             return None;
         }
@@ -157,7 +158,7 @@ impl Store {
         known.introduced = true;
         known.shutdown = false;
         self.next_connection += 1;
-        self.connections.insert(id, Connection::new(domain));
+        self.connections.insert_mut(id, Connection::new(domain));
         if first && domain != self.domains.privileged {
             self.fire_introduced(domain);
             self.deliver(None);
@@ -168,7 +169,7 @@ impl Store {
     /// Ends a connection with its watches, its transactions and what was under way. Nodes stay, and the domain counts as introduced.
     pub fn disconnect(&mut self, id: ConnectionId) {
         if let Some(connection) = self.clear(id) {
-            self.connections.remove(&id);
+            self.connections.remove_mut(&id);
             if let Some(domain) = self.domains.get_mut(connection) {
                 domain.connection = None;
             }
@@ -356,8 +357,8 @@ impl Store {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        for (serial, path) in core::mem::take(&mut connection.watches) {
-            if let Some(watch) = self.watches.remove(&path, serial) {
+        for (serial, path) in &core::mem::take(&mut connection.watches) {
+            if let Some(watch) = self.watches.remove(path, *serial) {
                 self.domains.take_off(connection.domain, Resource::Watches, 1);
                 self.domains.take_off(connection.domain, Resource::Memory, path.len() + watch.token.len());
             }
