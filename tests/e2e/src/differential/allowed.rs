@@ -48,9 +48,16 @@ pub(super) fn is_allowed(row: Row, request: Option<&Request>, theirs: &Message, 
         return false;
     };
     let is_error = |message: &Message, name: &[u8]| message.kind == abi::XS_ERROR && message.payload == name;
-    // "`GET_PERMS` of a special path".
-    let special = request.kind == abi::XS_GET_PERMS && request.payload.starts_with(b"@");
-    special && is_error(theirs, b"EINVAL\0") && !is_error(ours, b"EINVAL\0")
+    let special = request.payload.starts_with(b"@");
+    match request.kind {
+        // "`GET_PERMS` of a special path".
+        abi::XS_GET_PERMS if special => is_error(theirs, b"EINVAL\0") && !is_error(ours, b"EINVAL\0"),
+        // "`SET_PERMS` of a special path that is not there".
+        abi::XS_SET_PERMS if special => is_error(theirs, b"ENOENT\0") && is_error(ours, b"EACCES\0"),
+        // "`UNWATCH` of a path that is none".
+        abi::XS_UNWATCH => is_error(theirs, b"ENOENT\0") && is_error(ours, b"EINVAL\0"),
+        _ => false,
+    }
 }
 
 /// 4.17, whose xenstored is the oldest here.
