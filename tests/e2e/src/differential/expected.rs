@@ -47,7 +47,7 @@ impl Expected {
             this.must(abi::XS_WRITE, &[path, b"\0".as_slice(), value].concat())?;
             this.must(abi::XS_SET_PERMS, &[path, b"\0".as_slice(), permissions].concat())?;
         }
-        for step in cast.targets() {
+        for step in cast.targets().into_iter().chain(allowed::beginning(row)) {
             this.must(step.kind, &step.payload)?;
         }
         Ok(this)

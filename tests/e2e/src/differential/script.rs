@@ -147,7 +147,7 @@ impl Author {
         }
     }
 
-    fn path(&mut self) -> String {
+    fn path(&mut self, who: usize) -> String {
         const SHARED: [&str; 14] = [
             "/t",
             "/t/a",
@@ -195,7 +195,12 @@ impl Author {
                 let domain = self.domain();
                 format!("/local/domain/{domain}")
             }
-            8 if self.one_in(4) => format!("/t/{}", "l".repeat(*self.pick(&[100, 1000, 2000, 2100, 3069, 3070, 3500]))),
+            8 if self.one_in(4) => {
+                let lengths: &[usize] = &[100, 1000, 2000, 2100, 3069, 3070, 3500];
+                // What the privileged domain may is another length in each version.
+                let lengths = if who == 0 { &lengths[..2] } else { lengths };
+                format!("/t/{}", "l".repeat(*self.pick(lengths)))
+            }
             _ => (*self.pick(&SHARED)).to_owned(),
         }
     }
@@ -238,6 +243,7 @@ impl Author {
         if self.one_in(40) && !kept {
             self.spoil(&mut asked.payload);
         }
+        asked.payload.truncate(abi::XENSTORE_PAYLOAD_MAX);
         Step { domain, request: asked }
     }
 
@@ -253,7 +259,7 @@ impl Author {
     }
 
     fn request(&mut self, who: usize) -> Request {
-        let path = self.path();
+        let path = self.path(who);
         let kind = self.below(100);
         // What dom0 changes there outlives the script.
         let lasts = path == "/" || path.starts_with('@') || (path.starts_with("/local") && !path.ends_with("/data/x"));

@@ -1,20 +1,28 @@
 //! A domain whose xenstore ring dom0 plays by the console: requests as they are written there, and what comes back (`guests::script`).
+//!
+//! It knows some words more: `attack.NAME` begins an attack, `stop` ends it and says the page's error word, `reconnect` has the connection
+//! begin anew, `measure` says the median and the 99th percentile of reads, in ns.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod attacks;
 mod ring;
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use attacks::Attack;
 use guests::script::{self, Message, Request, Transactions};
 use ring::Ring;
-use runtime::{Environment, console};
-use xen_pv_sys::io::xs_wire::{XS_INVALID, XS_WATCH_EVENT};
+use runtime::{Environment, console, time};
+use xen_pv_sys::io::xs_wire::{XS_INVALID, XS_READ, XS_WATCH_EVENT};
+
+/// Reads of one measurement.
+const READS: usize = 201;
 
 runtime::entry!(main);
 
@@ -26,7 +34,7 @@ async fn main(_: Environment) {
             return;
         }
     };
-    let mut puppet = Puppet { ring, transactions: Transactions::default(), request: 0 };
+    let mut puppet = Puppet { ring, transactions: Transactions::default(), request: 0, attack: None };
     let mut line = String::new();
     log::info!("a puppet waits for its words");
     loop {
@@ -58,6 +66,7 @@ struct Puppet {
     transactions: Transactions,
     /// The last request's number.
     request: u32,
+    attack: Option<Attack>,
 }
 
 impl Puppet {
@@ -70,8 +79,22 @@ impl Puppet {
             } else if let Some(request) = Request::parse(word) {
                 self.ask(&request).await;
                 self.take(&mut said);
+            } else if let Some(name) = word.strip_prefix("attack.") {
+                self.attack = Attack::begin(&self.ring, name);
+                said.push(if self.attack.is_some() { "begun".into() } else { format!("?{name}") });
             } else {
-                said.push(format!("?{word}"));
+                said.push(match word {
+                    "stop" => {
+                        if let Some(attack) = self.attack.take() {
+                            attack.stop().await;
+                        }
+                        self.ring.take_messages();
+                        format!("{}", attacks::fault(&self.ring))
+                    }
+                    "reconnect" => format!("{}", attacks::reconnect(&self.ring).await),
+                    "measure" => self.measure().await,
+                    _ => format!("?{word}"),
+                });
             }
         }
         self.take(&mut said);
@@ -87,6 +110,21 @@ impl Puppet {
         while self.ring.answered() == answered {
             self.ring.news().await;
         }
+    }
+
+    /// Reads a node of its own again and again.
+    async fn measure(&mut self) -> String {
+        let read = Request { kind: XS_READ, transaction: 0, payload: b"data\0".to_vec() };
+        let mut times: Vec<u64> = Vec::new();
+        for _ in 0..READS {
+            let begin = time::now().0;
+            self.ask(&read).await;
+            times.push(time::now().0 - begin);
+        }
+        self.ring.take_messages();
+        times.sort_unstable();
+        let at = |place: usize| times.get(place).copied().unwrap_or_default();
+        format!("{}.{}", at(READS / 2), at(READS * 99 / 100))
     }
 
     /// Adds the words of all that came.

@@ -13,7 +13,7 @@ pub(super) const CASES: &[Case<Store>] =
     &[Case { name: "store: random scripts of dom0 and four domains are answered as xenstore-lite says", run: random }];
 
 /// Scripts, and requests in each.
-const SCRIPTS: u64 = 40;
+const SCRIPTS: u64 = 60;
 const LENGTH: usize = 120;
 
 fn random(stage: &&Stage) -> Result<String> {
@@ -23,7 +23,7 @@ fn random(stage: &&Stage) -> Result<String> {
         Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() * SCRIPTS,
     };
     let scripts: Vec<_> =
-        (first..first + SCRIPTS).map(|seed| (format!("seed {seed}"), theatre.cast.random(seed, LENGTH))).collect();
+        (first..first + SCRIPTS).map(|seed| (format!("seed {seed}"), theatre.random(seed, LENGTH))).collect();
     let requests = theatre.compare(&scripts)?;
     theatre.close()?;
     Ok(format!("{requests} requests in {SCRIPTS} scripts, seeds from {first}"))
