@@ -1,12 +1,13 @@
 //! The domains that the store knows of, and what each takes up. Pure. Floor 1.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use xen_pv_sys::DomainId;
 
 use crate::permissions::Caller;
 use crate::quota::{Quota, Quotas, RESOURCES, Resource};
-use crate::{ConnectionId, Host};
+use crate::{ConnectionId, Host, Map};
 
 /// A domain that is connected, or that nodes or their permissions name.
 #[derive(Clone, Debug)]
@@ -58,7 +59,7 @@ fn raise(values: &mut [usize; RESOURCES], resource: Resource, value: usize) {
 /// All of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Domains {
-    known: BTreeMap<DomainId, Domain>,
+    known: Map<DomainId, Domain>,
     pub(crate) privileged: DomainId,
     pub(crate) features: u32,
     pub(crate) quotas: Quotas,
@@ -68,7 +69,7 @@ pub(crate) struct Domains {
 
 impl Domains {
     pub(crate) fn new(privileged: DomainId, features: u32, quotas: Quotas) -> Self {
-        Self { known: BTreeMap::new(), privileged, features, quotas, most: [0; RESOURCES] }
+        Self { known: Map::default(), privileged, features, quotas, most: [0; RESOURCES] }
     }
 
     pub(crate) fn get(&self, id: DomainId) -> Option<&Domain> {
@@ -84,16 +85,19 @@ impl Domains {
     }
 
     pub(crate) fn remove(&mut self, id: DomainId) -> Option<Domain> {
-        for domain in self.known.values_mut() {
-            domain.target = domain.target.filter(|target| *target != id);
+        let targeting = self.known.iter().filter(|(_, domain)| domain.target == Some(id)).map(|(own, _)| *own);
+        for own in targeting.collect::<Vec<_>>() {
+            if let Some(domain) = self.known.get_mut(&own) {
+                domain.target = None;
+            }
         }
         self.known.remove(&id)
     }
 
     /// The domain, made known where it is not.
-    pub(crate) fn ensure(&mut self, id: DomainId, unique: u64, generation: u64) -> &mut Domain {
+    pub(crate) fn ensure(&mut self, id: DomainId, unique: u64, generation: u64) -> Option<&mut Domain> {
         let features = self.features;
-        self.known.entry(id).or_insert_with(|| Domain {
+        self.known.get_or_insert_with(id, || Domain {
             unique,
             born: generation,
             features,
@@ -212,8 +216,10 @@ impl Domains {
     /// Forgets what was, beyond what is.
     pub(crate) fn reset_most(&mut self) {
         self.most = [0; RESOURCES];
-        for domain in self.known.values_mut() {
-            domain.most = domain.now;
+        for id in self.known.keys().copied().collect::<Vec<_>>() {
+            if let Some(domain) = self.known.get_mut(&id) {
+                domain.most = domain.now;
+            }
         }
     }
 }

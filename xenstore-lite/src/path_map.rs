@@ -1,16 +1,17 @@
 //! A map by path, in the order of the paths' hashes. Pure. Floor 1.
 //!
 //! The keys that a search compares are integers that lie in the tree's own nodes, so that it touches one path, not one a step. A tree has
-//! neither the pauses nor the peaks of a hash table that grows. Who finds paths of one hash gains nothing: those are in a tree again.
+//! neither the pauses nor the peaks of a hash table that grows, and its clones are cheap. Who finds paths of one hash gains nothing: those are in a tree again.
 
 use alloc::collections::BTreeMap;
-use alloc::collections::btree_map::Entry;
 use alloc::rc::Rc;
+
+use crate::Map;
 
 /// A map from paths to `T`.
 #[derive(Clone, Debug)]
 pub(crate) struct PathMap<T> {
-    slots: BTreeMap<u64, Slot<T>>,
+    slots: Map<u64, Slot<T>>,
     len: usize,
 }
 
@@ -39,7 +40,7 @@ impl<T> Slot<T> {
 
 impl<T> Default for PathMap<T> {
     fn default() -> Self {
-        Self { slots: BTreeMap::new(), len: 0 }
+        Self { slots: Map::default(), len: 0 }
     }
 }
 
@@ -58,7 +59,7 @@ fn mix(hash: u64, word: u64) -> u64 {
     (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
-impl<T> PathMap<T> {
+impl<T: Clone> PathMap<T> {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -82,12 +83,13 @@ impl<T> PathMap<T> {
 
     /// Puts `value` at `path`; gives what was there.
     pub(crate) fn insert(&mut self, path: Rc<[u8]>, value: T) -> Option<T> {
-        let old = match self.slots.entry(hash(&path)) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(Slot::One(path, value));
+        let hash = hash(&path);
+        let old = match self.slots.get_mut(&hash) {
+            Some(slot) => slot.insert(path, value),
+            None => {
+                self.slots.insert(hash, Slot::One(path, value));
                 None
             }
-            Entry::Occupied(occupied) => occupied.into_mut().insert(path, value),
         };
         self.len += usize::from(old.is_none());
         old
@@ -95,22 +97,23 @@ impl<T> PathMap<T> {
 
     /// Takes out what is at `path`.
     pub(crate) fn remove(&mut self, path: &[u8]) -> Option<T> {
-        let Entry::Occupied(mut occupied) = self.slots.entry(hash(path)) else {
-            return None;
-        };
-        let old = match occupied.get_mut() {
-            Slot::One(own, _) if **own != *path => None,
-            Slot::One(..) => match occupied.remove() {
+        let hash = hash(path);
+        let old = match self.slots.get(&hash)? {
+            Slot::One(own, _) if **own != *path => return None,
+            Slot::One(..) => match self.slots.remove(&hash)? {
                 Slot::One(_, value) => Some(value),
                 Slot::Many(_) => None,
             },
-            Slot::Many(values) => {
-                let old = values.remove(path);
-                if values.is_empty() {
-                    occupied.remove();
+            Slot::Many(_) => match self.slots.get_mut(&hash)? {
+                Slot::Many(values) => {
+                    let old = values.remove(path);
+                    if values.is_empty() {
+                        self.slots.remove(&hash);
+                    }
+                    old
                 }
-                old
-            }
+                Slot::One(..) => None,
+            },
         };
         self.len -= usize::from(old.is_some());
         old

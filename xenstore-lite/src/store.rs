@@ -10,7 +10,7 @@ mod patience;
 mod requests;
 mod state;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
@@ -25,7 +25,7 @@ use crate::permissions::{ANY, Permission, Rights};
 use crate::quota::{Quotas, Resource};
 use crate::watches::{Event, Watch, Watches};
 use crate::wire::{Message, PAYLOAD_MAX, ProtocolError};
-use crate::{Error, Host};
+use crate::{Error, Host, Map};
 use patience::Protection;
 pub use state::StateError;
 
@@ -89,7 +89,7 @@ pub struct Store {
     tree: Tree,
     domains: Domains,
     watches: Watches,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: Map<ConnectionId, Connection>,
     next_connection: u32,
     /// Connections to be named by `poll_ready`.
     ready: VecDeque<ConnectionId>,
@@ -101,6 +101,8 @@ pub struct Store {
     served: u64,
     /// `CONTROL log`: requests go into the log.
     traced: bool,
+    /// Of what the state tells.
+    changes: u64,
 }
 
 impl Store {
@@ -134,7 +136,7 @@ impl Store {
             tree: Tree::new(privileged, &mut domains),
             domains,
             watches: Watches::default(),
-            connections: BTreeMap::new(),
+            connections: Map::default(),
             next_connection: 1,
             ready: VecDeque::new(),
             events: Vec::new(),
@@ -142,13 +144,14 @@ impl Store {
             protection: None,
             served: 0,
             traced: false,
+            changes: 0,
         }
     }
 
     /// A domain's connection, one for each; `None` where it has got one. Fires `@introduceDomain` but for the privileged domain.
     pub fn connect(&mut self, domain: DomainId) -> Option<ConnectionId> {
         let id = ConnectionId(self.next_connection);
-        let known = self.domains.ensure(domain, 0, self.tree.generation());
+        let known = self.domains.ensure(domain, 0, self.tree.generation())?;
         if known.connection.is_some() {
             return None;
         }
@@ -260,6 +263,7 @@ impl Store {
             return Ok(message.bytes());
         }
         let taken = connection.take_in(input)?;
+        self.changes += 1;
         let partial = core::mem::take(&mut connection.partial);
         match Message::parse(&partial)? {
             Some(message) if !self.holds_back(id, &message) => self.serve(id, &message, host),
@@ -270,6 +274,35 @@ impl Store {
             }
         }
         Ok(taken)
+    }
+
+    /// Takes bytes as [`handle_bytes`](Self::handle_bytes) does, but answers a whole request with an error in place of serving it.
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: cut the connection off.
+    pub fn refuse_bytes(&mut self, id: ConnectionId, input: &[u8], error: Error) -> Result<usize, ProtocolError> {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Ok(0);
+        };
+        let taken = connection.take_in(input)?;
+        self.changes += 1;
+        let partial = core::mem::take(&mut connection.partial);
+        match Message::parse(&partial)? {
+            Some(message) => self.answer(id, &message.header, &Err(error)),
+            None => connection.partial = partial,
+        }
+        Ok(taken)
+    }
+
+    /// Grows with each change of what [`write_state`](Self::write_state) tells, but for answers that come and go. Requests that only read
+    /// leave it.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Bytes of a connection that are gone since it began, or since the state was read; wraps.
+    pub fn gone(&self, id: ConnectionId) -> u32 {
+        self.connections.get(&id).map_or(0, |connection| connection.gone)
     }
 
     /// What to transmit next: all that waits. Empty for nothing.
@@ -343,9 +376,11 @@ impl Store {
     fn clear(&mut self, id: ConnectionId) -> Option<DomainId> {
         self.clear_watches(id);
         self.clear_transactions(id);
-        let waiting = self.connections.get(&id)?.transmit().len();
+        let connection = self.connections.get(&id)?;
+        let (waiting, gone) = (connection.transmit().len(), connection.gone);
         self.transmitted(id, waiting);
         let connection = self.connections.get_mut(&id)?;
+        connection.gone = gone;
         let domain = connection.domain;
         self.domains.take_off(domain, Resource::Outstanding, connection.causing.len());
         connection.begin_anew();
@@ -356,10 +391,11 @@ impl Store {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        for (serial, path) in core::mem::take(&mut connection.watches) {
-            if let Some(watch) = self.watches.remove(&path, serial) {
-                self.domains.take_off(connection.domain, Resource::Watches, 1);
-                self.domains.take_off(connection.domain, Resource::Memory, path.len() + watch.token.len());
+        let domain = connection.domain;
+        for (serial, path) in &core::mem::take(&mut connection.watches) {
+            if let Some(watch) = self.watches.remove(path, *serial) {
+                self.domains.take_off(domain, Resource::Watches, 1);
+                self.domains.take_off(domain, Resource::Memory, path.len() + watch.token.len());
             }
         }
     }
@@ -368,7 +404,7 @@ impl Store {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        for transaction in core::mem::take(&mut connection.transactions).into_values() {
+        for transaction in core::mem::take(&mut connection.transactions).values() {
             self.domains.take_off(connection.domain, Resource::Transactions, 1);
             self.domains.take_off(connection.domain, Resource::Memory, transaction.memory());
         }

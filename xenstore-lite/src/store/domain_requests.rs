@@ -21,7 +21,9 @@ impl Store {
             self.reset(id);
         } else {
             let unique = host.domain(domain).unwrap_or_default();
-            self.domains.ensure(domain, unique, self.tree.generation()).unique = unique;
+            if let Some(known) = self.domains.ensure(domain, unique, self.tree.generation()) {
+                known.unique = unique;
+            }
             self.connect(domain);
         }
         Ok(Reply::Done)

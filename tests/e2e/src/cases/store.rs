@@ -12,9 +12,9 @@ use crate::stage::{Images, Stage};
 pub struct Store;
 
 /// What `init-xenstore-domain` calls it.
-const NAME: &str = "Xenstore";
+pub(super) const NAME: &str = "Xenstore";
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Play for Store {
     const UP: &'static str = "dom0 comes up with its xenstore in a domain";
@@ -23,6 +23,11 @@ impl Play for Store {
         Case { name: "store: xenstore-write, -read, -list, -ls, -chmod, -exists and -rm", run: tools },
         Case { name: "store: xenstore-watch hears what changes below its node", run: watch },
         Case { name: "store: xenstore-control asks what the store knows of itself", run: control },
+        Case { name: "store: it fails, begins anew inside its domain, and goes on", run: super::store_lives::failures },
+        Case {
+            name: "store: xenstore-control live-update, images that do not fit, and one that gives up",
+            run: super::store_lives::updates,
+        },
         Case { name: "store: Debian's test-xenstore passes", run: test_xenstore },
         Case { name: "store: xl create, list, rename, reboot and destroy of a Linux guest", run: guest },
         Case { name: "store: 20 guests created and destroyed leave the tree as it was", run: cycles },
@@ -31,7 +36,7 @@ impl Play for Store {
     type Scene<'s> = &'s Stage;
 
     fn boot(row: Row, images: &Images) -> Result<Stage> {
-        Stage::boot(row, images, Vec::new())
+        Stage::boot_with(row, images, Vec::new(), |config| config.store_word = Some("faults"))
     }
 
     fn set(stage: &Stage) -> Result<&Stage> {

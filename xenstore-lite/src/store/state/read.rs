@@ -147,7 +147,7 @@ impl Reader {
         let id = DomainId(fields.u16()?);
         let count = usize::from(fields.u16()?);
         let features = fields.u32()?;
-        self.store.domains.ensure(id, 0, 0).features = features & self.store.domains.features;
+        self.store.domains.ensure(id, 0, 0)?.features = features & self.store.domains.features;
         for (quota, value) in Self::quotas(count, fields)? {
             self.store.domains.set_quota(id, quota, value);
         }
@@ -167,7 +167,7 @@ impl Reader {
             return None;
         }
         let store = &mut self.store;
-        let known = store.domains.ensure(domain, unique, 0);
+        let known = store.domains.ensure(domain, unique, 0)?;
         if known.introduced {
             return None;
         }
