@@ -1,9 +1,9 @@
 //! `split_driver::hypervisor::Hypervisor` on the real Xen. Safe code only. Floor 2.
 
 use crate::events::{self, Channel, EventSet};
-use crate::grants::{self, GrantMapping};
+use crate::grants::{self, GrantMapping, Place};
 use alloc::vec::Vec;
-use split_driver::hypervisor::{DeviceMap, DeviceMapping, DevicePage, Hypervisor, XenError};
+use split_driver::hypervisor::{Adopt, DeviceMap, DeviceMapping, DevicePage, Hypervisor, XenError};
 use xen_pv_sys::grant_table::GrantCopy;
 use xen_pv_sys::{DomainId, GrantRef, Port};
 
@@ -40,6 +40,23 @@ impl Hypervisor for Xen {
 
     fn grant_copy(&self, batch: &mut [GrantCopy]) {
         grants::copy(batch);
+    }
+}
+
+impl Adopt for Xen {
+    fn place(&self, ring: &GrantMapping) -> [u32; 2] {
+        let Place { first, pages } = ring.place();
+        [first, pages]
+    }
+
+    fn adopt_ring(&self, [first, pages]: [u32; 2]) -> Option<GrantMapping> {
+        grants::adopt_mapping(Place { first, pages })
+    }
+
+    fn adopt_channel(&self, port: Port) -> Channel {
+        let channel = events::adopt(port);
+        self.events.add(&channel);
+        channel
     }
 }
 

@@ -73,6 +73,17 @@ impl ByteProducer {
         Self { layout, produced: load(words, layout.producer) }
     }
 
+    /// Goes on at an index that this end itself had come to, and publishes it: the page's word may have been overwritten.
+    pub fn resume(layout: ByteLayout, words: &[AtomicU32], produced: u32) -> Self {
+        store(words, layout.producer, produced);
+        Self { layout, produced }
+    }
+
+    /// Where the stream ends.
+    pub const fn position(&self) -> u32 {
+        self.produced
+    }
+
     /// Bytes that may be written now.
     ///
     /// # Errors
@@ -121,6 +132,17 @@ impl ByteConsumer {
     /// Goes on where the page says that was read to.
     pub fn attach(layout: ByteLayout, words: &[AtomicU32]) -> Self {
         Self { layout, consumed: load(words, layout.consumer) }
+    }
+
+    /// Goes on at an index that this end itself had come to, and publishes it: the page's word may have been overwritten.
+    pub fn resume(layout: ByteLayout, words: &[AtomicU32], consumed: u32) -> Self {
+        store(words, layout.consumer, consumed);
+        Self { layout, consumed }
+    }
+
+    /// What was read to.
+    pub const fn position(&self) -> u32 {
+        self.consumed
     }
 
     /// Bytes that wait.

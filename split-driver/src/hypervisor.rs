@@ -51,6 +51,18 @@ pub trait Hypervisor {
     fn grant_copy(&self, batch: &mut [GrantCopy]);
 }
 
+/// A hypervisor of a domain that begins anew inside itself: what was mapped and bound then is there still.
+pub trait Adopt: Hypervisor {
+    /// Where a mapping lies: the same from life to life.
+    fn place(&self, ring: &Self::Ring) -> [u32; 2];
+
+    /// What an earlier life mapped at a place; `None` where it is not there, or has been taken over already.
+    fn adopt_ring(&self, place: [u32; 2]) -> Option<Self::Ring>;
+
+    /// A channel that an earlier life bound. Events that came since then are delivered once it is unmasked.
+    fn adopt_channel(&self, port: Port) -> Self::Channel;
+}
+
 /// A page of a peer that a device of ours reads, or writes, by DMA. Given back by [`DeviceMapping::unmap_for_device`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "it stays mapped until it is given back"]

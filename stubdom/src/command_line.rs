@@ -11,6 +11,8 @@ use xen_pv_sys::Port;
 pub struct Options {
     /// The privileged domain's end of its event channel.
     pub event: Option<Port>,
+    /// `faults`: the privileged domain may have the store fail.
+    pub faults: bool,
     /// What was not understood, each with the reason: the store starts all the same.
     pub complaints: Vec<String>,
 }
@@ -30,6 +32,7 @@ pub fn parse(line: &str) -> Options {
                 options.complaints.push(format!("\"{}\" is no port", value.escape_debug()));
             }
             None if word.starts_with("log=") => {}
+            None if word == "faults" => options.faults = true,
             None => options.complaints.push(format!("unknown word \"{}\"", word.escape_debug())),
         }
     }
@@ -50,9 +53,11 @@ mod tests {
             ("--event", None, 1),
             ("--event x", None, 1),
             ("", None, 0),
+            ("--event 2 faults", Some(2), 0),
         ];
         for (line, event, complaints) in table {
             let options = parse(line);
+            assert_eq!(options.faults, line.contains("faults"));
             assert_eq!((options.event, options.complaints.len()), (event.map(Port), complaints), "{line:?}");
         }
     }

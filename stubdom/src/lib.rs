@@ -9,11 +9,15 @@
 extern crate alloc;
 
 pub mod command_line;
+mod faults;
 mod machine;
 mod page;
+mod saved;
 mod server;
+mod update;
 
-pub use server::{Server, Wait};
+pub use saved::{Keeper, Saved};
+pub use server::{Replace, Server, Wait};
 
 #[cfg(test)]
 mod tests;

@@ -5,27 +5,40 @@
 
 extern crate alloc;
 
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use runtime::domains::Domains;
 use runtime::events::{self, Channel};
 use runtime::hypervisor::Xen;
+use runtime::restart::{self, BoxWriter, Cause, Policy, Recovered, Unwritten};
 use runtime::select::select;
 use runtime::{Environment, Exit, time};
 use split_driver::hypervisor::XenError;
-use stubdom::{Server, Wait, command_line};
-use xen_pv_sys::Port;
+use stubdom::{Keeper, Saved, Server, Wait, command_line};
 use xen_pv_sys::xen::VIRQ_DOM_EXC;
+use xen_pv_sys::{PAGE_SIZE, Port};
 use xenstore_lite::Config;
 
-/// Turns without a look at the console.
+/// Turns without a look at the console and at the room for the state.
 const TURNS: usize = 64;
 
 /// How long a request that the store holds back waits at least.
 const HELD: Duration = Duration::from_millis(1);
 
 runtime::entry!(main);
+
+/// Pages that the box of the last state has at least, and of its room the share that is spare when it is made.
+const BOX_PAGES: usize = 32;
+const SPARE: usize = 4;
+/// Rounds between two looks at whether the box is large enough.
+const ROUNDS: u32 = 4;
+
+/// A life that has lasted so long is sound: what fails later is the first failure of a new row.
+const POLICY: Policy = Policy { in_a_row: 32, settled_after: Duration::from_millis(50) };
 
 async fn main(environment: Environment) {
     log::info!(
@@ -35,21 +48,57 @@ async fn main(environment: Environment) {
         environment.pages,
         environment.command_line.escape_debug()
     );
-    let options = command_line::parse(environment.command_line);
+    let recovered = restart::recovered();
+    let saved = recovered.as_ref().map(|recovered| Saved::parse(recovered.bytes()));
+    let kept_words = saved.as_ref().and_then(|saved| saved.as_ref()?.command_line());
+    let options = command_line::parse(kept_words.unwrap_or(environment.command_line));
     for complaint in &options.complaints {
         log::error!("command line: {complaint}");
     }
-    let Some(port) = options.event else {
-        log::error!("command line: no --event PORT; only init-xenstore-domain can start this domain");
-        runtime::exit(Exit::Crash);
+    let started = match (&recovered, &saved) {
+        (None, _) => match options.event {
+            Some(port) => start(port),
+            None => Err("no --event PORT in the command line; only init-xenstore-domain can start this domain".into()),
+        },
+        (Some(recovered), saved) => resume(recovered, saved.as_ref().and_then(Option::as_ref)),
     };
-    match start(port) {
-        Ok(parts) => serve(parts).await,
-        Err(error) => {
-            log::error!("the store cannot start: {error:?}");
+    let mut parts = match started {
+        Ok(parts) => parts,
+        Err(reason) => {
+            log::error!("the store cannot start: {reason}");
+            drop(saved);
+            if let Some(recovered) = recovered {
+                recovered.give_up(format_args!("the new image cannot start: {reason}"));
+            }
             runtime::exit(Exit::Crash);
         }
+    };
+    drop(saved);
+    if options.faults {
+        parts.server.allow_faults(runtime::memory::fail_after);
     }
+    parts.server.set_replace(|image| format!("{:?}", restart::replace(image, format_args!("live update"))));
+    let mut kept = Kept::default();
+    if !kept.make_room(parts.server.keeper()) {
+        log::error!("no memory to keep the state in: the store cannot outlive a failure");
+        if let Some(recovered) = recovered {
+            recovered.give_up(format_args!("the new image has no memory for the state"));
+        }
+        return serve(parts, kept).await;
+    }
+    if let Some(recovered) = recovered {
+        let (lives, pause) = (recovered.lives(), recovered.pause());
+        let (cause, report) = (recovered.cause(), recovered.report());
+        recovered.taken_over();
+        log::info!(
+            "life {lives} serves {} domains after {cause:?}, pause {} us",
+            parts.server.connected(),
+            pause.as_micros()
+        );
+        let all = (time::now().0 / 1000).saturating_sub(parts.began);
+        log::info!("life {lives} took {all} us more to begin; the last one ended so: {}", report.escape_debug());
+    }
+    serve(parts, kept).await;
 }
 
 /// What is up when the first request can be served.
@@ -57,27 +106,106 @@ struct Parts {
     xen: Xen,
     changes: Channel,
     server: Server<Xen, Domains>,
+    /// In microseconds.
+    began: u64,
 }
 
-fn start(port: Port) -> Result<Parts, XenError> {
+/// The box that the state goes to.
+#[derive(Default)]
+struct Kept {
+    pages: usize,
+    rounds: u32,
+}
+
+impl Kept {
+    /// Makes the box as large as the state may be, and somewhat more; whether there is one.
+    fn make_room(&mut self, keeper: &Rc<Keeper>) -> bool {
+        let bound = keeper.bound();
+        if self.pages * PAGE_SIZE >= bound + bound / (2 * SPARE) {
+            return true;
+        }
+        let pages = (bound + bound / SPARE).div_ceil(PAGE_SIZE) + BOX_PAGES;
+        let own = keeper.clone();
+        let write = move |out: &mut BoxWriter| {
+            let mut result = Ok(());
+            let written = own.write(&mut |bytes| {
+                if result.is_ok() {
+                    result = out.write(bytes);
+                }
+            });
+            if written { result } else { Err(Unwritten::Inconsistent) }
+        };
+        match restart::keep(pages, POLICY, write) {
+            Ok(()) => self.pages = pages,
+            Err(error) => {
+                log::error!("the state may take {bound} bytes, {} can be kept: {error:?}", self.pages * PAGE_SIZE)
+            }
+        }
+        self.pages > 0
+    }
+
+    /// Looks again from time to time.
+    fn look(&mut self, keeper: &Rc<Keeper>) {
+        self.rounds += 1;
+        if self.rounds >= ROUNDS {
+            self.rounds = 0;
+            self.make_room(keeper);
+        }
+    }
+}
+
+fn own_config() -> Result<Config, XenError> {
+    Ok(Config { own: events::own_domain()?, ..Config::default() })
+}
+
+fn start(port: Port) -> Result<Parts, String> {
+    fresh(port).map_err(|error| format!("{error:?}"))
+}
+
+fn fresh(port: Port) -> Result<Parts, XenError> {
     let xen = Xen::new();
-    let own = events::own_domain()?;
+    let config = own_config()?;
     // Bound before the domains are looked at: one that goes meanwhile is not missed.
     let changes = events::bind_virq(VIRQ_DOM_EXC)?;
     xen.events().add(&changes);
     let domains = Domains::new()?;
-    log::info!("this is domain {}; Xen tells of domains by {:?}", own.0, domains.interface());
-    let mut server = Server::new(xen.clone(), domains, Config { own, ..Config::default() });
+    log::info!("this is domain {}; Xen tells of domains by {:?}", config.own.0, domains.interface());
+    let mut server = Server::new(xen.clone(), domains, config);
     server.start(port)?;
     log::info!("ready in {} ms", time::now().0 / 1_000_000);
-    Ok(Parts { xen, changes, server })
+    Ok(Parts { xen, changes, server, began: 0 })
+}
+
+/// Goes on from what the last life left.
+fn resume(recovered: &Recovered, saved: Option<&Saved<'_>>) -> Result<Parts, String> {
+    let began = time::now().0 / 1000;
+    let saved = saved.ok_or("what the last life left is not a state of the store")?;
+    let text = |error: XenError| format!("{error:?}");
+    let xen = Xen::new();
+    let config = own_config().map_err(text)?;
+    let changes = events::bind_virq(VIRQ_DOM_EXC).map_err(text)?;
+    xen.events().add(&changes);
+    let domains = Domains::new().map_err(text)?;
+    let failed = recovered.cause() == Cause::Failure;
+    let server = Server::resume(xen.clone(), domains, config, saved, failed).map_err(|error| format!("{error:?}"))?;
+    let mut parts = Parts { xen, changes, server, began };
+    match recovered.cause() {
+        Cause::Replaced => parts.server.set_verdict(Ok(())),
+        Cause::GivenUp => parts.server.set_verdict(Err(recovered.report())),
+        Cause::Failure | Cause::Asked => {}
+    }
+    Ok(parts)
 }
 
 /// Serves for good.
-async fn serve(parts: Parts) {
-    let Parts { xen, changes, mut server } = parts;
+async fn serve(parts: Parts, mut kept: Kept) {
+    let Parts { xen, changes, mut server, .. } = parts;
     let mut ports: Vec<Port> = Vec::new();
+    // Whatever happened before anybody listened.
+    changes.unmask();
+    server.look_at_all();
     loop {
+        kept.look(server.keeper());
         xen.events().take(&mut ports);
         if let Some(place) = ports.iter().position(|port| *port == changes.port()) {
             ports.swap_remove(place);

@@ -14,14 +14,25 @@ use xen_pv_sys::io::xs_wire::{
 
 /// Why a connection is not served any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
 pub(crate) enum Fault {
     /// Its event channel cannot be bound.
-    Channel = XENSTORE_ERROR_COMM,
+    Channel,
     /// An index lies outside of the ring.
-    Index = XENSTORE_ERROR_RINGIDX,
+    Index,
     /// A message is longer than messages may be.
-    Message = XENSTORE_ERROR_PROTO,
+    Message,
+    /// Requests that the store fails with.
+    Poison,
+}
+
+impl Fault {
+    const fn code(self) -> u32 {
+        match self {
+            Self::Channel => XENSTORE_ERROR_COMM,
+            Self::Index => XENSTORE_ERROR_RINGIDX,
+            Self::Message | Self::Poison => XENSTORE_ERROR_PROTO,
+        }
+    }
 }
 
 impl From<RingError> for Fault {
@@ -45,6 +56,29 @@ impl<M: SharedMemory> Page<M> {
         let requests = ByteConsumer::attach(ByteLayout::STORE_REQUESTS, words);
         let answers = ByteProducer::attach(ByteLayout::STORE_RESPONSES, words);
         Self { memory, requests, answers }
+    }
+
+    /// Goes on where an earlier life had come to, whatever the page says of that.
+    pub(crate) fn resume(memory: M, requests: u32, answers: u32) -> Self {
+        let words = memory.words();
+        let requests = ByteConsumer::resume(ByteLayout::STORE_REQUESTS, words, requests);
+        let answers = ByteProducer::resume(ByteLayout::STORE_RESPONSES, words, answers);
+        Self { memory, requests, answers }
+    }
+
+    /// What it is mapped by.
+    pub(crate) const fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// The indices that are ours: of requests and of answers.
+    pub(crate) const fn positions(&self) -> (u32, u32) {
+        (self.requests.position(), self.answers.position())
+    }
+
+    /// Bytes of answers that fit.
+    pub(crate) fn room(&self) -> Result<usize, RingError> {
+        self.answers.free(self.memory.words())
     }
 
     /// Empties both streams and takes back what was said of a fault.
@@ -75,7 +109,7 @@ impl<M: SharedMemory> Page<M> {
 
     /// Says why the connection is not served any more.
     pub(crate) fn set_fault(&self, fault: Fault) {
-        self.set(offset_of!(DomainInterface, error), fault as u32);
+        self.set(offset_of!(DomainInterface, error), fault.code());
     }
 
     /// The domain's end of the event channel, where Xen made it at the domain's creation.

@@ -5,16 +5,25 @@
 //! whatever any of them does.
 
 use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use split_driver::domains::{Change, Domains};
-use split_driver::hypervisor::{EventChannel, Hypervisor, XenError};
+use split_driver::hypervisor::{Adopt, EventChannel, Hypervisor, XenError};
 use xen_pv_sys::io::xs_wire::XENSTORE_RING_SIZE;
 use xen_pv_sys::{DomainId, Port};
-use xenstore_lite::{Config, ConnectionId, Host, Store};
+use xenstore_lite::{Config, ConnectionId, Error, Host, StateError, Store};
 
+use crate::faults::{Faults, Point};
 use crate::machine::Machine;
 use crate::page::Fault;
+use crate::saved::{Keeper, Saved, Snapshot};
+
+/// Lives that a request may end; then it is answered with an error.
+const LIVES: u32 = 2;
+/// Requests that the store could not survive, after which their domain is cut off for good.
+const BLAME: u32 = 3;
 
 /// What a round leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +46,14 @@ pub struct Server<H: Hypervisor, D> {
     queue: VecDeque<DomainId>,
     /// Whose request the store would not take.
     held: Vec<DomainId>,
+    keeper: Rc<Keeper>,
+    replace: Replace,
 }
 
-impl<H: Hypervisor, D: Domains> Server<H, D> {
+/// Puts an image in the place of the running one; returns only where it cannot, with the reason.
+pub type Replace = fn(&[u8]) -> String;
+
+impl<H: Adopt, D: Domains> Server<H, D> {
     /// A fresh store, which serves nobody yet.
     pub fn new(hypervisor: H, domains: D, config: Config) -> Self {
         let (own, privileged) = (config.own, config.privileged);
@@ -50,6 +64,90 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
             privileged,
             queue: VecDeque::new(),
             held: Vec::new(),
+            keeper: Rc::default(),
+            replace: |_| "There is no live update here.".into(),
+        }
+    }
+
+    /// Goes on from what an earlier life left. `failed` says that it ended by a failure.
+    ///
+    /// # Errors
+    /// Why the store's state cannot be read.
+    pub fn resume(
+        hypervisor: H,
+        domains: D,
+        config: Config,
+        saved: &Saved<'_>,
+        failed: bool,
+    ) -> Result<Self, StateError> {
+        let store = Store::read_state(saved.state, config.clone())?;
+        let mut server = Self { store, ..Self::new(hypervisor, domains, config) };
+        server.machine.known = saved.known.iter().copied().collect();
+        *server.keeper.command_line.borrow_mut() = saved.command_line.clone();
+        for ring in &saved.rings {
+            if !server.machine.adopt(ring) {
+                log::error!("domain {}: its ring is not there any more", ring.domain.0);
+                continue;
+            }
+            let id = server.store.connection(ring.domain);
+            let Some((id, link)) = id.zip(server.machine.links.get_mut(&ring.domain)) else {
+                continue;
+            };
+            // What the ring has and the state does not know of: answers that wait, and then those of requests that only read.
+            let unseen = server.store.poll_transmit(id).len().min(ring.unseen as usize);
+            server.store.transmitted(id, unseen);
+            link.id = Some(id);
+            link.standing.base.set(ring.answers.wrapping_sub(server.store.gone(id)));
+            server.machine.connections.insert(id, ring.domain);
+            // It may not have been told of what is in its page.
+            link.notify();
+            server.enqueue(ring.domain);
+        }
+        if let Some(suspect) = saved.suspect.filter(|_| failed) {
+            server.keeper.suspect.set(Some(suspect));
+            log::warn!("domain {}'s request ended {} lives of the store", suspect.domain.0, suspect.lives);
+        }
+        server.commit(None);
+        Ok(server)
+    }
+
+    /// What is to be written when a life ends.
+    pub fn keeper(&self) -> &Rc<Keeper> {
+        &self.keeper
+    }
+
+    /// How an image takes the place of this one.
+    pub fn set_replace(&mut self, replace: Replace) {
+        self.replace = replace;
+    }
+
+    /// How a live update went, for whoever began it.
+    pub fn set_verdict(&mut self, verdict: Result<(), String>) {
+        self.machine.update.verdict = Some(verdict);
+    }
+
+    /// From now on the privileged domain may have the store fail; `memory` has so many allocations succeed and the next one fail.
+    pub fn allow_faults(&mut self, memory: fn(u32)) {
+        self.machine.faults = Some(Faults::new(memory));
+    }
+
+    /// Makes what is now the state to go on from; of a domain's requests, so many bytes are taken with it.
+    fn commit(&mut self, taken: Option<(DomainId, usize)>) {
+        self.connect_introduced();
+        let (rings, known) = (self.machine.rings.clone(), self.machine.known.clone());
+        let snapshot = Rc::new(Snapshot { store: self.store.clone(), rings, known });
+        let link = taken.and_then(|(domain, count)| Some((self.machine.links.get_mut(&domain)?, count)));
+        let old = self.keeper.snapshot.replace(Some(snapshot));
+        if let Some((link, count)) = link {
+            link.take(count);
+        }
+        drop(old);
+        self.machine.released.clear();
+    }
+
+    fn reach(&mut self, point: Point) {
+        if let Some(faults) = &mut self.machine.faults {
+            faults.reach(point);
         }
     }
 
@@ -74,6 +172,7 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
                 self.connect_introduced();
             }
         }
+        self.commit(None);
         Ok(())
     }
 
@@ -104,7 +203,15 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
                 }
             }
         }
+        self.commit(None);
         self.enqueue_ready();
+    }
+
+    /// As after a change of which nobody was told: looks at each domain that is known.
+    pub fn look_at_all(&mut self) {
+        let all: Vec<DomainId> = self.machine.known.keys().copied().collect();
+        all.into_iter().for_each(|domain| self.look_at(domain));
+        self.handle_domain_change();
     }
 
     fn look_at(&mut self, domain: DomainId) {
@@ -133,10 +240,11 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
             let Some(domain) = self.queue.pop_front() else {
                 break;
             };
+            self.keeper.turn.set(Some(domain));
             if let Err(fault) = self.turn(domain) {
                 self.cut_off(domain, fault);
             }
-            self.connect_introduced();
+            self.keeper.turn.set(None);
             self.enqueue_ready();
         }
         if !self.queue.is_empty() {
@@ -191,6 +299,7 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
                 let info = self.store.connections().find(|info| info.id == id);
                 link.page.offer(info.map_or(0, |info| info.features));
                 link.id = Some(id);
+                link.standing.base.set(link.standing.answers.get().wrapping_sub(self.store.gone(id)));
                 self.machine.connections.insert(id, domain);
                 log::info!("domain {} is connected", domain.0);
             }
@@ -212,16 +321,25 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
         if let Some(channel) = &link.channel {
             channel.unmask();
         }
-        if link.page.asks_to_restart() {
+        let standing = link.standing.clone();
+        if standing.blame.get() < BLAME && link.page.asks_to_restart() {
             self.store.reset(id);
             self.machine.restart(domain);
+            self.machine.introduced.push(domain);
+            self.commit(None);
             return Ok(());
         }
-        if link.cut_off {
+        if standing.cut_off.get() {
             return Ok(());
+        }
+        let suspect = self.keeper.suspect.get().filter(|suspect| suspect.domain == domain);
+        let suspect = suspect.filter(|suspect| suspect.position == standing.requests.get());
+        let lives = suspect.map_or(0, |suspect| suspect.lives);
+        if lives > LIVES {
+            return Err(Fault::Poison);
         }
         let mut moved = self.transmit(domain, id)?;
-        moved |= self.receive(domain, id)?;
+        moved |= if lives == LIVES { self.refuse(domain, id)? } else { self.receive(domain, id)? };
         moved |= self.transmit(domain, id)?;
         if let Some(link) = self.machine.links.get(&domain).filter(|_| moved) {
             // One event tells of both: answers to read, and room for requests.
@@ -242,11 +360,33 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
         if input.is_empty() && !self.store.poll_held() {
             return Ok(false);
         }
+        if self.machine.faults.is_some() {
+            Faults::look_at(input);
+        }
+        self.reach(Point::Before);
+        let (changes, silent) = (self.store.changes(), self.store.poll_transmit(id).is_empty());
         let taken = self.store.handle_bytes(id, input, &mut self.machine).map_err(|_| Fault::Message)?;
+        self.reach(Point::Served);
+        if self.machine.update.due {
+            self.update(domain);
+            return Ok(false);
+        }
+        let link = self.machine.links.get_mut(&domain);
+        let answer = self.store.poll_transmit(id);
+        match link {
+            // Nothing but an answer that fits: it and the taking of its request are one step, and the state is as it was.
+            Some(link) if silent && changes == self.store.changes() && link.page.room()? >= answer.len() => {
+                let sent = link.send(answer)?;
+                link.take(taken);
+                self.store.transmitted(id, sent);
+            }
+            _ => self.commit(Some((domain, taken))),
+        }
+        self.reach(Point::Kept);
+        self.forget_suspect(domain, taken);
         let Some(link) = self.machine.links.get_mut(&domain) else {
             return Ok(false);
         };
-        link.page.take(taken);
         let more = link.page.has_requests()?;
         if more && taken > 0 {
             self.enqueue(domain);
@@ -257,6 +397,60 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
         Ok(taken > 0)
     }
 
+    /// Answers the request that waits with an error: it has ended too many lives. Whether anything was taken.
+    fn refuse(&mut self, domain: DomainId, id: ConnectionId) -> Result<bool, Fault> {
+        let mut buffer = [0; XENSTORE_RING_SIZE];
+        let Some(link) = self.machine.links.get(&domain) else {
+            return Ok(false);
+        };
+        let blame = link.standing.blame.get() + 1;
+        link.standing.blame.set(blame);
+        if blame >= BLAME && domain != self.privileged {
+            return Err(Fault::Poison);
+        }
+        log::error!("domain {}: a request is refused, the store fails with it", domain.0);
+        let count = link.page.peek(&mut buffer)?;
+        let input = buffer.get(..count).unwrap_or_default();
+        let taken = self.store.refuse_bytes(id, input, Error::EIO).map_err(|_| Fault::Message)?;
+        self.commit(Some((domain, taken)));
+        self.forget_suspect(domain, taken);
+        self.enqueue(domain);
+        Ok(taken > 0)
+    }
+
+    /// A domain's request was served: whatever life it ended, it ends no other.
+    fn forget_suspect(&self, domain: DomainId, taken: usize) {
+        if taken > 0 && self.keeper.suspect.get().is_some_and(|suspect| suspect.domain == domain) {
+            self.keeper.suspect.set(None);
+        }
+    }
+
+    /// Puts the staged image in the place of this one. Where that fails, the request is served again, and tells why.
+    fn update(&mut self, domain: DomainId) {
+        self.machine.update.due = false;
+        let Some(staged) = self.machine.update.staged.take() else {
+            return;
+        };
+        // As before the request: it is the new image's to answer.
+        if let Some(snapshot) = self.keeper.snapshot.take() {
+            self.store = snapshot.store.clone();
+            self.keeper.snapshot.set(Some(snapshot));
+            for link in self.machine.links.values() {
+                let Some(id) = link.id else { continue };
+                let unseen = link.standing.unseen(self.store.gone(id)) as usize;
+                self.store.transmitted(id, self.store.poll_transmit(id).len().min(unseen));
+            }
+        }
+        self.keeper.turn.set(None);
+        let words = staged.command_line.or_else(|| self.keeper.command_line.borrow().clone());
+        let before = self.keeper.command_line.replace(words);
+        let reason = (self.replace)(&staged.image);
+        log::error!("live update: {reason}");
+        self.keeper.command_line.replace(before);
+        self.set_verdict(Err(reason));
+        self.enqueue(domain);
+    }
+
     /// Writes what fits of the answers. Whether anything did; the rest goes when the domain has read and says so.
     fn transmit(&mut self, domain: DomainId, id: ConnectionId) -> Result<bool, Fault> {
         let Some(link) = self.machine.links.get_mut(&domain) else {
@@ -264,9 +458,12 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
         };
         let mut moved = false;
         loop {
-            let sent = link.page.send(self.store.poll_transmit(id))?;
+            let sent = link.send(self.store.poll_transmit(id))?;
             if sent == 0 {
                 return Ok(moved);
+            }
+            if let Some(faults) = &mut self.machine.faults {
+                faults.reach(Point::Sent);
             }
             self.store.transmitted(id, sent);
             moved = true;
@@ -277,12 +474,13 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
     fn cut_off(&mut self, domain: DomainId, fault: Fault) {
         log::warn!("domain {} is cut off: {fault:?}", domain.0);
         if let Some(link) = self.machine.links.get_mut(&domain) {
-            link.cut_off = true;
+            link.standing.cut_off.set(true);
             link.page.set_fault(fault);
             link.notify();
             if let Some(id) = link.id {
                 self.store.reset(id);
             }
         }
+        self.commit(None);
     }
 }

@@ -4,10 +4,10 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use rpds::RedBlackTreeMap;
 use xen_pv_sys::io::xs_wire::{self as abi, MessageHeader};
 use xen_pv_sys::{DomainId, Port};
 
+use crate::Map;
 use crate::transaction::Transaction;
 use crate::wire::{self, HEADER_BYTES, Message, ProtocolError};
 
@@ -60,14 +60,16 @@ pub(crate) struct Connection {
     /// The bytes of each, and what it is.
     waiting: VecDeque<(usize, Waiting)>,
     events: BTreeSet<Rc<[u8]>>,
-    pub(crate) transactions: BTreeMap<u32, Transaction>,
+    pub(crate) transactions: Map<u32, Transaction>,
     next_transaction: u32,
     /// Paths of its watches, by serial number.
-    pub(crate) watches: RedBlackTreeMap<u64, Rc<[u8]>>,
+    pub(crate) watches: Map<u64, Rc<[u8]>>,
     /// Its requests with events that wait elsewhere, and how many.
     pub(crate) causing: BTreeMap<u64, u32>,
     /// [`Store::poll_ready`](crate::Store::poll_ready) will name it.
     pub(crate) ready: bool,
+    /// Bytes that are gone since it began, or was restored; wraps.
+    pub(crate) gone: u32,
 }
 
 impl Connection {
@@ -82,17 +84,18 @@ impl Connection {
             rest: false,
             waiting: VecDeque::new(),
             events: BTreeSet::new(),
-            transactions: BTreeMap::new(),
+            transactions: Map::default(),
             next_transaction: 0,
-            watches: RedBlackTreeMap::new(),
+            watches: Map::default(),
             causing: BTreeMap::new(),
             ready: false,
+            gone: 0,
         }
     }
 
-    /// Drops all but its domain, its port and that it is to be named as ready.
+    /// Drops all but its domain, its port, that it is to be named as ready, and the bytes that are gone.
     pub(crate) fn begin_anew(&mut self) {
-        *self = Self { port: self.port, ready: self.ready, ..Self::new(self.domain) };
+        *self = Self { port: self.port, ready: self.ready, gone: self.gone, ..Self::new(self.domain) };
     }
 
     /// Adds bytes to a request that is not whole yet; gives how many were taken.
@@ -172,7 +175,9 @@ impl Connection {
 
     /// So many bytes are gone; tells `gone` of each message that is gone with them.
     pub(crate) fn transmitted(&mut self, count: usize, mut gone: impl FnMut(Gone)) {
-        self.sent = (self.sent + count).min(self.out.len());
+        let count = count.min(self.out.len() - self.sent);
+        self.sent += count;
+        self.gone = self.gone.wrapping_add(count as u32);
         while let Some((bytes, waiting)) = self.waiting.pop_front_if(|(bytes, _)| self.begin + *bytes <= self.sent) {
             self.begin += bytes;
             self.rest = false;

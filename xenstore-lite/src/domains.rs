@@ -3,12 +3,11 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use rpds::RedBlackTreeMap;
 use xen_pv_sys::DomainId;
 
 use crate::permissions::Caller;
 use crate::quota::{Quota, Quotas, RESOURCES, Resource};
-use crate::{ConnectionId, Host};
+use crate::{ConnectionId, Host, Map};
 
 /// A domain that is connected, or that nodes or their permissions name.
 #[derive(Clone, Debug)]
@@ -60,7 +59,7 @@ fn raise(values: &mut [usize; RESOURCES], resource: Resource, value: usize) {
 /// All of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Domains {
-    known: RedBlackTreeMap<DomainId, Domain>,
+    known: Map<DomainId, Domain>,
     pub(crate) privileged: DomainId,
     pub(crate) features: u32,
     pub(crate) quotas: Quotas,
@@ -70,7 +69,7 @@ pub(crate) struct Domains {
 
 impl Domains {
     pub(crate) fn new(privileged: DomainId, features: u32, quotas: Quotas) -> Self {
-        Self { known: RedBlackTreeMap::new(), privileged, features, quotas, most: [0; RESOURCES] }
+        Self { known: Map::default(), privileged, features, quotas, most: [0; RESOURCES] }
     }
 
     pub(crate) fn get(&self, id: DomainId) -> Option<&Domain> {
@@ -85,47 +84,47 @@ impl Domains {
         self.known.iter().map(|(id, domain)| (*id, domain))
     }
 
-    pub(crate) fn remove(&mut self, id: DomainId) {
-        self.change_all(|domain| domain.target == Some(id), |domain| domain.target = None);
-        self.known.remove_mut(&id);
-    }
-
-    /// Changes those that `is` picks.
-    fn change_all(&mut self, is: impl Fn(&Domain) -> bool, change: impl Fn(&mut Domain)) {
-        let picked: Vec<DomainId> = self.known.iter().filter(|(_, domain)| is(domain)).map(|(id, _)| *id).collect();
-        for id in picked {
-            if let Some(domain) = self.known.get_mut(&id) {
-                change(domain);
+    pub(crate) fn remove(&mut self, id: DomainId) -> Option<Domain> {
+        let targeting = self.known.iter().filter(|(_, domain)| domain.target == Some(id)).map(|(own, _)| *own);
+        for own in targeting.collect::<Vec<_>>() {
+            if let Some(domain) = self.known.get_mut(&own) {
+                domain.target = None;
             }
         }
+        self.known.remove(&id)
     }
 
-    /// The domain, made known where it is not: there always is one.
+    /// The domain, made known where it is not.
     pub(crate) fn ensure(&mut self, id: DomainId, unique: u64, generation: u64) -> Option<&mut Domain> {
+        let features = self.features;
+        self.known.get_or_insert_with(id, || Domain {
+            unique,
+            born: generation,
+            features,
+            introduced: false,
+            shutdown: false,
+            connection: None,
+            target: None,
+            losses: 0,
+            now: [0; RESOURCES],
+            most: [0; RESOURCES],
+            quotas: BTreeMap::new(),
+            beyond_soft: false,
+        })
+    }
+
+    /// The domain, made known where the machine has it.
+    pub(crate) fn ensure_existing(
+        &mut self,
+        id: DomainId,
+        generation: u64,
+        host: &mut dyn Host,
+    ) -> Option<&mut Domain> {
         if !self.known.contains_key(&id) {
-            let domain = Domain {
-                unique,
-                born: generation,
-                features: self.features,
-                introduced: false,
-                shutdown: false,
-                connection: None,
-                target: None,
-                losses: 0,
-                now: [0; RESOURCES],
-                most: [0; RESOURCES],
-                quotas: BTreeMap::new(),
-                beyond_soft: false,
-            };
-            self.known.insert_mut(id, domain);
+            let unique = host.domain(id)?;
+            self.ensure(id, unique, generation);
         }
         self.known.get_mut(&id)
-    }
-
-    /// Makes the domain known where the machine has it; whether it is.
-    pub(crate) fn ensure_existing(&mut self, id: DomainId, generation: u64, host: &mut dyn Host) -> bool {
-        self.known.contains_key(&id)
-            || host.domain(id).is_some_and(|unique| self.ensure(id, unique, generation).is_some())
     }
 
     /// Whether an entry for `id` that is as old as `generation` means the domain of that id that there is now.
@@ -217,6 +216,10 @@ impl Domains {
     /// Forgets what was, beyond what is.
     pub(crate) fn reset_most(&mut self) {
         self.most = [0; RESOURCES];
-        self.change_all(|domain| domain.most != domain.now, |domain| domain.most = domain.now);
+        for id in self.known.keys().copied().collect::<Vec<_>>() {
+            if let Some(domain) = self.known.get_mut(&id) {
+                domain.most = domain.now;
+            }
+        }
     }
 }

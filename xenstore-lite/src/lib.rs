@@ -22,6 +22,7 @@ mod error;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fakes;
 mod host;
+mod map;
 #[cfg(any(test, feature = "fakes"))]
 pub mod model;
 mod node;
@@ -38,6 +39,7 @@ mod wire;
 pub use connection::ConnectionId;
 pub use error::Error;
 pub use host::Host;
+pub use map::Map;
 pub use quota::{Quotas, Resource};
 pub use store::{Config, ConnectionInfo, StateError, Store, Usage};
 pub use wire::ProtocolError;

@@ -7,6 +7,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use xen_pv_sys::DomainId;
+use xen_pv_sys::io::xs_wire::XENSTORE_ABS_PATH_MAX;
 
 use crate::domains::Domains;
 use crate::path;
@@ -167,6 +168,54 @@ impl Tree {
             paths.push(path);
         }
         paths
+    }
+
+    /// Shows all nodes at and below `top`, each before its children, and allocates nothing.
+    pub(crate) fn walk(&self, top: &[u8], visit: &mut dyn FnMut(&[u8], &Node)) {
+        let mut path = [0; PATH_ROOM];
+        let mut length = 0;
+        append(&mut path, &mut length, top);
+        let mut listings: [&[u8]; DEPTH] = [&[]; DEPTH];
+        let mut depth = 0;
+        let mut fresh = true;
+        loop {
+            let here = path.get(..length).unwrap_or_default();
+            if let Some(node) = self.nodes.get(here).filter(|_| fresh) {
+                visit(here, node);
+                if let Some(listing) = listings.get_mut(depth) {
+                    *listing = node.children.bytes();
+                }
+            }
+            let listing = listings.get_mut(depth).map(core::mem::take).unwrap_or_default();
+            if let Some(end) = listing.iter().position(|byte| *byte == 0) {
+                let (name, rest) = listing.split_at_checked(end).unwrap_or_default();
+                if let Some(listing) = listings.get_mut(depth) {
+                    *listing = rest.get(1..).unwrap_or_default();
+                }
+                if here != path::ROOT {
+                    append(&mut path, &mut length, b"/");
+                }
+                append(&mut path, &mut length, name);
+                (depth, fresh) = (depth + 1, true);
+            } else if depth > 0 {
+                length = path::parent(path.get(..length).unwrap_or_default()).len();
+                (depth, fresh) = (depth - 1, false);
+            } else {
+                break;
+            }
+        }
+    }
+}
+
+/// Room for the longest path.
+const PATH_ROOM: usize = XENSTORE_ABS_PATH_MAX + 1;
+/// Names in the longest path.
+const DEPTH: usize = PATH_ROOM / 2;
+
+fn append(path: &mut [u8], length: &mut usize, bytes: &[u8]) {
+    for (place, byte) in path.iter_mut().skip(*length).zip(bytes) {
+        *place = *byte;
+        *length += 1;
     }
 }
 

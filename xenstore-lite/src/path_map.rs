@@ -1,40 +1,18 @@
 //! A map by path, in the order of the paths' hashes. Pure. Floor 1.
 //!
-//! A trie of the hashes' bits that shares what it can with its clones: to clone one is to copy a pointer, and what changes afterwards is copied
-//! on its way from the root, some nodes. It has neither the pauses nor the peaks of a hash table that grows. Who finds paths of one hash
-//! gains nothing: those are in a tree.
+//! The keys that a search compares are integers that lie in the tree's own nodes, so that it touches one path, not one a step. A tree has
+//! neither the pauses nor the peaks of a hash table that grows, and its clones are cheap. Who finds paths of one hash gains nothing: those are in a tree again.
 
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
-use core::hash::{BuildHasherDefault, Hasher};
 
-use archery::RcK;
-use rpds::HashTrieMap;
+use crate::Map;
 
 /// A map from paths to `T`.
 #[derive(Clone, Debug)]
 pub(crate) struct PathMap<T> {
-    slots: HashTrieMap<u64, Slot<T>, RcK, BuildHasherDefault<Hashed>>,
+    slots: Map<u64, Slot<T>>,
     len: usize,
-}
-
-/// The hash of what is a hash.
-#[derive(Debug, Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = hash(bytes);
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        // The trie begins with the lowest bits, which a product mixes least.
-        self.0 = value ^ value >> 32;
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -45,14 +23,10 @@ enum Slot<T> {
 }
 
 impl<T> Slot<T> {
-    /// Whether the path is a new one.
-    fn insert(&mut self, path: Rc<[u8]>, value: T) -> bool {
+    fn insert(&mut self, path: Rc<[u8]>, value: T) -> Option<T> {
         match self {
-            Self::One(own, present) if *own == path => {
-                *present = value;
-                return false;
-            }
-            Self::Many(values) => return values.insert(path, value).is_none(),
+            Self::One(own, present) if *own == path => return Some(core::mem::replace(present, value)),
+            Self::Many(values) => return values.insert(path, value),
             Self::One(..) => {}
         }
         let one = core::mem::replace(self, Self::Many(BTreeMap::new()));
@@ -60,13 +34,13 @@ impl<T> Slot<T> {
             values.insert(own, present);
             values.insert(path, value);
         }
-        true
+        None
     }
 }
 
 impl<T> Default for PathMap<T> {
     fn default() -> Self {
-        Self { slots: HashTrieMap::new_with_hasher_and_ptr_kind(BuildHasherDefault::default()), len: 0 }
+        Self { slots: Map::default(), len: 0 }
     }
 }
 
@@ -107,37 +81,42 @@ impl<T: Clone> PathMap<T> {
         }
     }
 
-    /// Puts `value` at `path`, in place of what was there.
-    pub(crate) fn insert(&mut self, path: Rc<[u8]>, value: T) {
+    /// Puts `value` at `path`; gives what was there.
+    pub(crate) fn insert(&mut self, path: Rc<[u8]>, value: T) -> Option<T> {
         let hash = hash(&path);
-        let added = match self.slots.get_mut(&hash) {
+        let old = match self.slots.get_mut(&hash) {
             Some(slot) => slot.insert(path, value),
             None => {
-                self.slots.insert_mut(hash, Slot::One(path, value));
-                true
+                self.slots.insert(hash, Slot::One(path, value));
+                None
             }
         };
-        self.len += usize::from(added);
+        self.len += usize::from(old.is_none());
+        old
     }
 
     /// Takes out what is at `path`.
     pub(crate) fn remove(&mut self, path: &[u8]) -> Option<T> {
         let hash = hash(path);
-        let (old, left) = match self.slots.get(&hash)? {
-            Slot::One(own, value) => ((**own == *path).then(|| value.clone()), false),
-            Slot::Many(values) => (values.get(path).cloned(), values.len() > 1),
+        let old = match self.slots.get(&hash)? {
+            Slot::One(own, _) if **own != *path => return None,
+            Slot::One(..) => match self.slots.remove(&hash)? {
+                Slot::One(_, value) => Some(value),
+                Slot::Many(_) => None,
+            },
+            Slot::Many(_) => match self.slots.get_mut(&hash)? {
+                Slot::Many(values) => {
+                    let old = values.remove(path);
+                    if values.is_empty() {
+                        self.slots.remove(&hash);
+                    }
+                    old
+                }
+                Slot::One(..) => None,
+            },
         };
-        let old = old?;
-        match self.slots.get_mut(&hash) {
-            Some(Slot::Many(values)) if left => {
-                values.remove(path);
-            }
-            _ => {
-                self.slots.remove_mut(&hash);
-            }
-        }
-        self.len -= 1;
-        Some(old)
+        self.len -= usize::from(old.is_some());
+        old
     }
 
     /// All, in no order that means anything.
@@ -168,18 +147,16 @@ mod tests {
         let [one, two] = collision();
         assert_eq!(hash(&one), hash(&two));
         let mut map = PathMap::default();
-        map.insert(one.clone(), 1);
+        assert_eq!(map.insert(one.clone(), 1), None);
         assert_eq!(map.get(&two), None);
         assert_eq!(map.remove(&two), None);
-        map.insert(two.clone(), 2);
-        let before = map.clone();
-        map.insert(one.clone(), 3);
+        assert_eq!(map.insert(two.clone(), 2), None);
+        assert_eq!(map.insert(one.clone(), 3), Some(1));
         assert_eq!((map.get_mut(&two).copied(), map.get(&one), map.len()), (Some(2), Some(&3), 2));
         assert_eq!(map.iter().count(), 2);
         assert_eq!((map.remove(&one), map.remove(&one)), (Some(3), None));
         assert_eq!(map.get(&two), Some(&2));
-        assert_eq!((map.remove(&two), map.len(), map.slots.size()), (Some(2), 0, 0));
-        assert_eq!((before.get(&one), before.get(&two), before.len()), (Some(&1), Some(&2), 2));
+        assert_eq!((map.remove(&two), map.len(), map.slots.len()), (Some(2), 0, 0));
     }
 
     #[test]

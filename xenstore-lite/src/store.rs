@@ -14,7 +14,6 @@ use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use rpds::RedBlackTreeMap;
 use xen_pv_sys::io::xs_wire::ServerFeatures;
 use xen_pv_sys::{DomainId, Port};
 
@@ -26,7 +25,7 @@ use crate::permissions::{ANY, Permission, Rights};
 use crate::quota::{Quotas, Resource};
 use crate::watches::{Event, Watch, Watches};
 use crate::wire::{Message, PAYLOAD_MAX, ProtocolError};
-use crate::{Error, Host};
+use crate::{Error, Host, Map};
 use patience::Protection;
 pub use state::StateError;
 
@@ -90,7 +89,7 @@ pub struct Store {
     tree: Tree,
     domains: Domains,
     watches: Watches,
-    connections: RedBlackTreeMap<ConnectionId, Connection>,
+    connections: Map<ConnectionId, Connection>,
     next_connection: u32,
     /// Connections to be named by `poll_ready`.
     ready: VecDeque<ConnectionId>,
@@ -102,6 +101,8 @@ pub struct Store {
     served: u64,
     /// `CONTROL log`: requests go into the log.
     traced: bool,
+    /// Of what the state tells.
+    changes: u64,
 }
 
 impl Store {
@@ -135,7 +136,7 @@ impl Store {
             tree: Tree::new(privileged, &mut domains),
             domains,
             watches: Watches::default(),
-            connections: RedBlackTreeMap::new(),
+            connections: Map::default(),
             next_connection: 1,
             ready: VecDeque::new(),
             events: Vec::new(),
@@ -143,6 +144,7 @@ impl Store {
             protection: None,
             served: 0,
             traced: false,
+            changes: 0,
         }
     }
 
@@ -158,7 +160,7 @@ impl Store {
         known.introduced = true;
         known.shutdown = false;
         self.next_connection += 1;
-        self.connections.insert_mut(id, Connection::new(domain));
+        self.connections.insert(id, Connection::new(domain));
         if first && domain != self.domains.privileged {
             self.fire_introduced(domain);
             self.deliver(None);
@@ -169,7 +171,7 @@ impl Store {
     /// Ends a connection with its watches, its transactions and what was under way. Nodes stay, and the domain counts as introduced.
     pub fn disconnect(&mut self, id: ConnectionId) {
         if let Some(connection) = self.clear(id) {
-            self.connections.remove_mut(&id);
+            self.connections.remove(&id);
             if let Some(domain) = self.domains.get_mut(connection) {
                 domain.connection = None;
             }
@@ -261,6 +263,7 @@ impl Store {
             return Ok(message.bytes());
         }
         let taken = connection.take_in(input)?;
+        self.changes += 1;
         let partial = core::mem::take(&mut connection.partial);
         match Message::parse(&partial)? {
             Some(message) if !self.holds_back(id, &message) => self.serve(id, &message, host),
@@ -271,6 +274,35 @@ impl Store {
             }
         }
         Ok(taken)
+    }
+
+    /// Takes bytes as [`handle_bytes`](Self::handle_bytes) does, but answers a whole request with an error in place of serving it.
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: cut the connection off.
+    pub fn refuse_bytes(&mut self, id: ConnectionId, input: &[u8], error: Error) -> Result<usize, ProtocolError> {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Ok(0);
+        };
+        let taken = connection.take_in(input)?;
+        self.changes += 1;
+        let partial = core::mem::take(&mut connection.partial);
+        match Message::parse(&partial)? {
+            Some(message) => self.answer(id, &message.header, &Err(error)),
+            None => connection.partial = partial,
+        }
+        Ok(taken)
+    }
+
+    /// Grows with each change of what [`write_state`](Self::write_state) tells, but for answers that come and go. Requests that only read
+    /// leave it.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Bytes of a connection that are gone since it began, or since the state was read; wraps.
+    pub fn gone(&self, id: ConnectionId) -> u32 {
+        self.connections.get(&id).map_or(0, |connection| connection.gone)
     }
 
     /// What to transmit next: all that waits. Empty for nothing.
@@ -344,9 +376,11 @@ impl Store {
     fn clear(&mut self, id: ConnectionId) -> Option<DomainId> {
         self.clear_watches(id);
         self.clear_transactions(id);
-        let waiting = self.connections.get(&id)?.transmit().len();
+        let connection = self.connections.get(&id)?;
+        let (waiting, gone) = (connection.transmit().len(), connection.gone);
         self.transmitted(id, waiting);
         let connection = self.connections.get_mut(&id)?;
+        connection.gone = gone;
         let domain = connection.domain;
         self.domains.take_off(domain, Resource::Outstanding, connection.causing.len());
         connection.begin_anew();
@@ -357,10 +391,11 @@ impl Store {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
+        let domain = connection.domain;
         for (serial, path) in &core::mem::take(&mut connection.watches) {
             if let Some(watch) = self.watches.remove(path, *serial) {
-                self.domains.take_off(connection.domain, Resource::Watches, 1);
-                self.domains.take_off(connection.domain, Resource::Memory, path.len() + watch.token.len());
+                self.domains.take_off(domain, Resource::Watches, 1);
+                self.domains.take_off(domain, Resource::Memory, path.len() + watch.token.len());
             }
         }
     }
@@ -369,7 +404,7 @@ impl Store {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        for transaction in core::mem::take(&mut connection.transactions).into_values() {
+        for transaction in core::mem::take(&mut connection.transactions).values() {
             self.domains.take_off(connection.domain, Resource::Transactions, 1);
             self.domains.take_off(connection.domain, Resource::Memory, transaction.memory());
         }

@@ -10,13 +10,13 @@ use alloc::vec::Vec;
 
 use xen_pv_sys::DomainId;
 
-use crate::Error;
 use crate::domains::Domains;
 use crate::node::{Node, Tree};
 use crate::path_map::PathMap;
 use crate::permissions::{ANY, Caller, Permission};
 use crate::quota::Resource;
 use crate::watches::{Event, Scope};
+use crate::{Error, Map};
 
 /// A node that a transaction met.
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ pub(crate) struct Met {
 pub(crate) struct Transaction {
     met: PathMap<Met>,
     /// Their paths as they were met, which is the order of the events.
-    order: Vec<Rc<[u8]>>,
+    order: Map<usize, Rc<[u8]>>,
     /// Nodes that domains have more or fewer by it.
     tallies: BTreeMap<DomainId, isize>,
     /// Nodes were made in it.
@@ -84,7 +84,7 @@ impl Transaction {
     pub(crate) fn restore(&mut self, path: &[u8], seen: Option<u64>, now: Option<Node>, changed: bool) {
         let path: Rc<[u8]> = path.into();
         let before = now.as_ref().map(|node| node.permissions.clone());
-        self.order.push(path.clone());
+        self.order.insert(self.order.len(), path.clone());
         self.met.insert(path, Met { seen, before, now, changed, fires: changed.then_some(Scope::Subtree) });
     }
 
@@ -133,7 +133,7 @@ impl Transaction {
 
     /// All that it met, in that order.
     pub(crate) fn met(&self) -> impl Iterator<Item = (&Rc<[u8]>, &Met)> {
-        self.order.iter().filter_map(|path| self.met.get(path).map(|met| (path, met)))
+        self.order.values().filter_map(|path| self.met.get(path).map(|met| (path, met)))
     }
 
     /// Bytes that it counts in its domain's memory.
@@ -178,7 +178,8 @@ impl Transaction {
             return Err(Error::EAGAIN);
         }
         let Self { mut met, order, .. } = self;
-        for path in order {
+        for path in order.values() {
+            let path = path.clone();
             let Some(Met { before, now, fires, changed: true, .. }) = met.remove(&path) else {
                 continue;
             };

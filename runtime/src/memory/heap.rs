@@ -20,6 +20,21 @@ static FRAMES_HELD: Local<Cell<usize>> = Local::new(Cell::new(0));
 /// Bytes that the heap gave out.
 static BYTES_USED: Local<Cell<usize>> = Local::new(Cell::new(0));
 
+/// Allocations until one fails; 0 for none.
+static FAILS_IN: Local<Cell<u32>> = Local::new(Cell::new(0));
+
+/// For tests: so many allocations succeed, and the next one fails.
+pub fn fail_after(count: u32) {
+    FAILS_IN.set(count.saturating_add(1));
+}
+
+/// Whether this allocation is the one that fails.
+fn fails() -> bool {
+    let left = FAILS_IN.get();
+    FAILS_IN.set(left.saturating_sub(1));
+    left == 1
+}
+
 /// Frames as `talc`'s source.
 #[derive(Debug)]
 struct Frames;
@@ -64,7 +79,7 @@ struct Heap(Talc);
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // What no domain can have is refused here, so that no sum in the allocator overflows.
-        if layout.size() > usize::MAX / 4 {
+        if layout.size() > usize::MAX / 4 || fails() {
             return null_mut();
         }
         // SAFETY: by the caller.

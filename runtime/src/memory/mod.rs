@@ -20,6 +20,7 @@ use xen_pv_sys::start_info::StartInfo;
 
 pub(crate) use area::{Area, Inherited, inherited_mappings, map_frames};
 pub use area::{Caching, Mapping};
+pub use heap::fail_after;
 pub(crate) use p2m::{is_shared, physical_to_machine, set_device_frame, set_machine};
 pub use page::{Page, Pages};
 pub(crate) use resume::{do_not_withhold, granted_page, release_withheld, withhold};

@@ -13,7 +13,7 @@ use xen_pv_sys::{DomainId, GrantRef, Mfn, PAGE_SIZE, Port};
 
 use super::memory::{PAGE_WORDS, Region, copy_bytes, read_bytes, region, write_bytes};
 use crate::atomic::AtomicU32;
-use crate::hypervisor::{DeviceMap, DeviceMapping, DevicePage, EventChannel, Hypervisor, XenError};
+use crate::hypervisor::{Adopt, DeviceMap, DeviceMapping, DevicePage, EventChannel, Hypervisor, XenError};
 use crate::memory::SharedMemory;
 
 /// `EINVAL`.
@@ -359,6 +359,25 @@ impl Hypervisor for FakeXen {
                 Err(status) => status,
             };
         }
+    }
+}
+
+/// A place names the page's first reference and its domain; a life's end is played by forgetting what it had.
+impl Adopt for FakeXen {
+    fn place(&self, ring: &FakeRing) -> [u32; 2] {
+        [ring.references.first().map_or(0, |reference| reference.0), u32::from(ring.domain.0)]
+    }
+
+    fn adopt_ring(&self, [reference, domain]: [u32; 2]) -> Option<FakeRing> {
+        let domain = DomainId(domain as u16);
+        let domains = self.0.domains.borrow();
+        let grant = domains.get(&domain)?.grants.get(reference as usize)?.as_ref().filter(|grant| grant.maps > 0)?;
+        let (region, first) = (grant.region.clone(), grant.page);
+        Some(FakeRing { xen: self.clone(), domain, references: alloc::vec![GrantRef(reference)], region, first })
+    }
+
+    fn adopt_channel(&self, port: Port) -> FakeChannel {
+        FakeChannel { xen: self.clone(), port }
     }
 }
 

@@ -3,6 +3,7 @@
 mod guest;
 mod hostile;
 mod lifecycle;
+mod restart;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;

@@ -29,6 +29,8 @@ pub struct LabConfig {
     pub row: Row,
     /// The image of the xenstore's domain, for the rows that have one.
     pub store: Option<PathBuf>,
+    /// A word for that domain's command line.
+    pub store_word: Option<&'static str>,
     /// The machine's memory, in MiB.
     pub memory: u32,
     /// Dom0's memory, in MiB.
@@ -57,6 +59,7 @@ impl LabConfig {
         Self {
             row,
             store: None,
+            store_word: None,
             memory: 3072,
             dom0_memory: 768,
             nics: vec![Nic::wired(0)],
@@ -239,6 +242,9 @@ impl Lab {
             let content = fs::read(image).with_context(|| format!("reading {}", image.display()))?;
             files.push(Extra { path: STORE_IMAGE.to_owned(), mode: 0o644, content });
             arguments += &format!(" lab.store=/{STORE_IMAGE}");
+            if let Some(word) = config.store_word {
+                arguments += &format!(" lab.store-word={word}");
+            }
         }
         let initramfs = directory.path().join("dom0.img");
         fs::write(&initramfs, root::dom0(&tree, config.equipment, &guest, &files)?)?;

@@ -136,11 +136,11 @@ impl Store {
     fn memory_report(&self) -> String {
         let counted = self.domains.iter().map(|(_, domain)| domain.takes(Resource::Memory)).sum();
         let transactions = self.connections.values().map(|connection| connection.transactions.len()).sum();
-        let watches = self.connections.values().map(|connection| connection.watches.size()).sum();
+        let watches = self.connections.values().map(|connection| connection.watches.len()).sum();
         let mut report = String::new();
         line(&mut report, "nodes", self.tree.nodes.len(), "");
         line(&mut report, "domains", self.domains.iter().count(), "");
-        line(&mut report, "connections", self.connections.size(), "");
+        line(&mut report, "connections", self.connections.len(), "");
         line(&mut report, "watches", watches, "");
         line(&mut report, "transactions", transactions, "");
         line(&mut report, "memory", counted, " bytes counted in quotas");

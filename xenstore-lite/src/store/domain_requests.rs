@@ -84,7 +84,7 @@ impl Store {
     fn existing(&mut self, word: &[u8], host: &mut dyn Host) -> Result<DomainId, Error> {
         let domain = payload::domain(word)?;
         let generation = self.tree.generation();
-        self.domains.ensure_existing(domain, generation, host).then_some(domain).ok_or(Error::ENOENT)
+        self.domains.ensure_existing(domain, generation, host).map(|_| domain).ok_or(Error::ENOENT)
     }
 
     fn features(&self, domain: DomainId) -> u32 {

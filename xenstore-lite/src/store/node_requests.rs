@@ -94,7 +94,7 @@ impl Store {
             entry.stale = if entry.domain == ANY {
                 !self.has_feature(domain, ServerFeatures::DOMID_ANY)
             } else {
-                !self.domains.ensure_existing(entry.domain, generation, host)
+                self.domains.ensure_existing(entry.domain, generation, host).is_none()
             };
         }
         if entries.first().is_none_or(|owner| owner.stale || owner.domain == ANY) {
@@ -149,7 +149,7 @@ impl Store {
         self.domains.add(connection.domain, Resource::Watches, 1);
         self.domains.add(connection.domain, Resource::Memory, path.len() + watch.token.len());
         let serial = self.watches.add(&path, watch);
-        connection.watches.insert_mut(serial, path);
+        connection.watches.insert(serial, path);
     }
 
     pub(super) fn unwatch(&mut self, request: Request<'_>) -> Result<Reply, Error> {
@@ -158,7 +158,7 @@ impl Store {
         let serial = self.watches.find(&path, request.connection, token).ok_or(Error::ENOENT)?;
         self.watches.remove(&path, serial);
         if let Some(connection) = self.connections.get_mut(&request.connection) {
-            connection.watches.remove_mut(&serial);
+            connection.watches.remove(&serial);
         }
         self.domains.take_off(request.caller.domain, Resource::Watches, 1);
         self.domains.take_off(request.caller.domain, Resource::Memory, path.len() + token.len());

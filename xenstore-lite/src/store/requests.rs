@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use xen_pv_sys::io::xs_wire as abi;
+use xen_pv_sys::io::xs_wire::{self as abi, MessageHeader};
 
 use super::{Store, error_payload, mark_ready};
 use crate::connection::ConnectionId;
@@ -68,6 +68,19 @@ fn is_privileged(kind: u32) -> bool {
     )
 }
 
+/// Whether such requests, outside of transactions, leave the state as it is.
+fn only_reads(kind: u32) -> bool {
+    matches!(
+        kind,
+        abi::XS_DIRECTORY
+            | abi::XS_DIRECTORY_PART
+            | abi::XS_READ
+            | abi::XS_GET_PERMS
+            | abi::XS_GET_DOMAIN_PATH
+            | abi::XS_IS_DOMAIN_INTRODUCED
+    )
+}
+
 impl Store {
     /// Serves a request: its events, then its answer.
     pub(super) fn serve(&mut self, id: ConnectionId, message: &Message<'_>, host: &mut dyn Host) {
@@ -90,16 +103,25 @@ impl Store {
         let reply = self
             .dispatch(request, host)
             .and_then(|reply| if reply.payload().len() <= PAYLOAD_MAX { Ok(reply) } else { Err(Error::E2BIG) });
+        if request.transaction != 0 || !only_reads(request.kind) {
+            self.changes += 1;
+        }
         self.deliver((!caller.privileged).then_some(id));
+        self.answer(id, header, &reply);
+    }
+
+    /// Queues the answer of a request.
+    pub(super) fn answer(&mut self, id: ConnectionId, header: &MessageHeader, reply: &Result<Reply, Error>) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        let mut bytes = match &reply {
+        let domain = connection.domain;
+        let mut bytes = match reply {
             Ok(reply) => connection.answer(header.kind, header, reply.payload()),
             Err(error) => connection.answer(abi::XS_ERROR, header, &error_payload(*error)),
         };
         if let Ok(Reply::Watching(event)) = reply {
-            bytes += connection.event(&event, None);
+            bytes += connection.event(event, None);
         }
         self.domains.add(domain, Resource::Memory, bytes);
         self.domains.add(domain, Resource::Outstanding, 1);

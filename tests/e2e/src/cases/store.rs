@@ -18,18 +18,23 @@ use crate::stage::{Images, Stage};
 pub struct Store;
 
 /// What `init-xenstore-domain` calls it.
-const NAME: &str = "Xenstore";
+pub(super) const NAME: &str = "Xenstore";
 
 /// What comes and goes.
 const CYCLED: &str = "cycle";
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 const CASES: &[Case<Store>] = &[
     Case { name: "store: xl list shows the store's domain, and no xenstored runs", run: no_daemon },
     Case { name: "store: xenstore-write, -read, -list, -ls, -chmod, -exists and -rm", run: tools },
     Case { name: "store: xenstore-watch hears what changes below its node", run: watch },
     Case { name: "store: xenstore-control asks what the store knows of itself", run: control },
+    Case { name: "store: it fails, begins anew inside its domain, and goes on", run: super::store_lives::failures },
+    Case {
+        name: "store: xenstore-control live-update, images that do not fit, and one that gives up",
+        run: super::store_lives::updates,
+    },
     Case { name: "store: Debian's test-xenstore passes", run: test_xenstore },
     Case { name: "store: xl create, list, rename, reboot and destroy of a Linux guest", run: guest },
     Case {
@@ -50,7 +55,7 @@ impl Play for Store {
     type Scene<'s> = &'s Stage;
 
     fn boot(row: Row, images: &Images) -> Result<Stage> {
-        Stage::boot(row, images, Vec::new())
+        Stage::boot_with(row, images, Vec::new(), |config| config.store_word = Some("faults"))
     }
 
     fn set(stage: &Stage) -> Result<&Stage> {

@@ -35,7 +35,12 @@ pub(crate) fn start_toolstack() -> io::Result<()> {
     let image = crate::parameter("lab.store");
     let in_a_domain = image.is_some();
     match image {
-        Some(image) => run(&["init-xenstore-domain", "--kernel", &image, "--memory", STORE_MEMORY])?,
+        Some(image) => {
+            let mut command = vec!["init-xenstore-domain", "--kernel", &image, "--memory", STORE_MEMORY];
+            let word = crate::parameter("lab.store-word");
+            command.extend(word.iter().flat_map(|word| ["--param", word.as_str()]));
+            run(&command)?;
+        }
         None => run(&["xenstored", "--pid-file", "/run/xenstored.pid"])?,
     }
     run(&["xen-init-dom0"])?;

@@ -187,7 +187,7 @@ impl Reader {
         if !waiting.is_empty() {
             mark_ready(&mut store.ready, id, &mut connection);
         }
-        store.connections.insert_mut(id, connection);
+        store.connections.insert(id, connection);
         store.next_connection = store.next_connection.max(number + 1);
         Some(())
     }

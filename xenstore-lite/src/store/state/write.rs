@@ -1,7 +1,5 @@
 //! The state to records. Floor 1.
 
-use alloc::vec::Vec;
-
 use xen_pv_sys::DomainId;
 
 use super::{
@@ -11,15 +9,35 @@ use super::{
 use crate::connection::{Connection, ConnectionId};
 use crate::node::{INTRODUCE_DOMAIN, Node, RELEASE_DOMAIN};
 use crate::path;
-use crate::quota::Quota;
+use crate::quota::{Quota, Resource};
 use crate::store::Store;
 use crate::transaction::Transaction;
 
-/// A record that is being put together.
-#[derive(Default)]
-struct Record(Vec<u8>);
+/// Gives records out piece by piece. Nothing is put together first, so nothing is allocated.
+struct Records<'a> {
+    out: &'a mut dyn FnMut(&[u8]),
+    /// Bytes that the record still lacks, padding and all.
+    lacking: usize,
+}
 
-impl Record {
+/// Bytes of a node's record beside its permissions, its path and its value.
+const NODE_FIELDS: usize = 16;
+/// Bytes of a record, at most, beside what is counted in quotas: header, fields and padding.
+const RECORD_BOUND: usize = 48;
+/// Bytes of a connection's record before what came in and what waits.
+const CONNECTION_FIELDS: usize = 24;
+
+fn padded(length: usize) -> usize {
+    length.next_multiple_of(ALIGNMENT)
+}
+
+impl Records<'_> {
+    /// Begins a record of so many bytes; padding is counted with them, as C xenstored does.
+    fn begin(&mut self, kind: u32, length: usize) -> &mut Self {
+        self.lacking = 8 + padded(length);
+        self.u32(kind).u32(u32::try_from(padded(length)).unwrap_or(u32::MAX))
+    }
+
     fn u16(&mut self, value: u16) -> &mut Self {
         self.bytes(&value.to_le_bytes())
     }
@@ -34,7 +52,8 @@ impl Record {
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(bytes);
+        (self.out)(bytes);
+        self.lacking = self.lacking.saturating_sub(bytes.len());
         self
     }
 
@@ -43,124 +62,130 @@ impl Record {
         self.bytes(bytes).bytes(&[0])
     }
 
-    fn pad(&mut self) -> &mut Self {
-        self.0.resize(self.0.len().next_multiple_of(ALIGNMENT), 0);
-        self
+    /// So many zero bytes, fewer than [`ALIGNMENT`].
+    fn zeros(&mut self, count: usize) -> &mut Self {
+        self.bytes([0; ALIGNMENT].get(..count).unwrap_or_default())
     }
 
-    /// Gives the record out, padding and all, as C xenstored counts its length.
-    fn give(&mut self, kind: u32, out: &mut dyn FnMut(&[u8])) {
-        self.pad();
-        out(&kind.to_le_bytes());
-        out(&u32::try_from(self.0.len()).unwrap_or(u32::MAX).to_le_bytes());
-        out(&self.0);
-        self.0.clear();
+    /// Ends a record.
+    fn end(&mut self) {
+        self.zeros(self.lacking);
     }
 
-    fn node(&mut self, owner: (u32, u32), path: &[u8], node: Option<&Node>, access: u16) -> &mut Self {
+    fn node(&mut self, owner: (u32, u32), path: &[u8], node: Option<&Node>, access: u16) {
         let permissions = node.map_or(&[][..], |node| &node.permissions);
         let value = node.map_or(&[][..], Node::value);
+        self.begin(NODE, NODE_FIELDS + 4 * permissions.len() + path.len() + 1 + value.len());
         self.u32(owner.0).u32(owner.1).length(path.len() + 1).length(value.len()).u16(access).length(permissions.len());
         for entry in permissions {
             let stale = if entry.stale { STALE } else { 0 };
             self.bytes(&[entry.rights.letter(), stale]).u16(entry.domain.0);
         }
-        self.string(path).bytes(value)
+        self.string(path).bytes(value).end();
     }
 }
 
 impl Store {
-    /// The whole state, as records of Xen's `xenstore-migration.md`.
+    /// The whole state, as records of Xen's `xenstore-migration.md`. Allocates nothing.
     pub fn write_state(&self, out: &mut dyn FnMut(&[u8])) {
-        let mut record = Record::default();
         out(&HEADER);
-        record.u32(u32::MAX).u32(u32::MAX).give(GLOBAL, out);
-        self.write_quotas(&mut record, out);
+        let mut records = Records { out, lacking: 0 };
+        records.begin(GLOBAL, 8).u32(u32::MAX).u32(u32::MAX).end();
+        self.write_quotas(&mut records);
         for (id, connection) in &self.connections {
-            self.write_connection(*id, connection, &mut record, out);
+            self.write_connection(*id, connection, &mut records);
         }
-        self.write_cut_off(&mut record, out);
+        self.write_cut_off(&mut records);
         for top in [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN] {
-            for path in self.tree.pre_order(top, |_| true) {
-                record.node((0, 0), &path, self.tree.nodes.get(&path), 0).give(NODE, out);
-            }
+            self.tree.walk(top, &mut |path, node| records.node((0, 0), path, Some(node), 0));
         }
         for (id, connection) in &self.connections {
             for (number, transaction) in &connection.transactions {
-                self.write_transaction((id.0, *number), transaction, &mut record, out);
+                self.write_transaction((id.0, *number), transaction, &mut records);
             }
         }
-        record.give(END, out);
+        records.begin(END, 0).end();
     }
 
-    fn write_quotas(&self, record: &mut Record, out: &mut dyn FnMut(&[u8])) {
-        record.length(Quota::all().count()).u16(0);
+    /// Bytes that [`write_state`](Self::write_state) gives at most, by what is counted anyway: one look at each domain and connection.
+    pub fn state_bound(&self) -> usize {
+        let names: usize = Quota::all().map(|(_, name)| 4 + name.len() + 1).sum();
+        let mut bound = 1024 + names + self.tree.nodes.len() * RECORD_BOUND;
+        for (id, domain) in self.domains.iter() {
+            let own = domain.own_quotas().count().min(1) * names;
+            bound += self.domains.takes(id, Resource::Memory) + 2 * RECORD_BOUND + own;
+        }
+        for connection in self.connections.values() {
+            let transactions = connection.transactions.values().map(|transaction| 1 + transaction.met().count());
+            let records = 2 + connection.watches.len() + transactions.sum::<usize>();
+            bound += records * RECORD_BOUND + connection.partial.len() + connection.transmit().len();
+        }
+        bound
+    }
+
+    fn write_quotas(&self, records: &mut Records<'_>) {
+        let names: usize = Quota::all().map(|(_, name)| 4 + name.len() + 1).sum();
+        records.begin(GLOBAL_QUOTA, 4 + names).length(Quota::all().count()).u16(0);
         for (quota, _) in Quota::all() {
-            record.u32(self.domains.quotas.get(quota));
+            records.u32(self.domains.quotas.get(quota));
         }
         for (_, name) in Quota::all() {
-            record.string(name.as_bytes());
+            records.string(name.as_bytes());
         }
-        record.give(GLOBAL_QUOTA, out);
+        records.end();
         for (id, domain) in self.domains.iter() {
-            record.u16(id.0).length(domain.own_quotas().count()).u32(domain.features);
+            let names: usize = domain.own_quotas().map(|(name, _)| 4 + name.len() + 1).sum();
+            records.begin(DOMAIN, 8 + names);
+            records.u16(id.0).length(domain.own_quotas().count()).u32(domain.features);
             for (_, value) in domain.own_quotas() {
-                record.u32(value);
+                records.u32(value);
             }
             for (name, _) in domain.own_quotas() {
-                record.string(name.as_bytes());
+                records.string(name.as_bytes());
             }
-            record.give(DOMAIN, out);
+            records.end();
         }
     }
 
-    fn write_connection(
-        &self,
-        id: ConnectionId,
-        connection: &Connection,
-        record: &mut Record,
-        out: &mut dyn FnMut(&[u8]),
-    ) {
+    fn write_connection(&self, id: ConnectionId, connection: &Connection, records: &mut Records<'_>) {
         let known = self.domains.get(connection.domain);
         let target = known.and_then(|domain| domain.target).unwrap_or(DomainId::INVALID);
         let waiting = connection.transmit();
-        record.u32(id.0).u16(RING).u16(HAS_UNIQUE).u16(connection.domain.0).u16(target.0).u32(connection.port.0);
-        record.length(connection.partial.len()).length(connection.begun());
-        record.u32(u32::try_from(waiting.len()).unwrap_or(u32::MAX));
-        record.bytes(&connection.partial).bytes(waiting).pad();
-        record.bytes(&known.map_or(0, |domain| domain.unique).to_le_bytes()).give(CONNECTION, out);
+        let data = connection.partial.len() + waiting.len();
+        records.begin(CONNECTION, CONNECTION_FIELDS + padded(data) + 8);
+        records.u32(id.0).u16(RING).u16(HAS_UNIQUE).u16(connection.domain.0).u16(target.0).u32(connection.port.0);
+        records.length(connection.partial.len()).length(connection.begun());
+        records.u32(u32::try_from(waiting.len()).unwrap_or(u32::MAX));
+        records.bytes(&connection.partial).bytes(waiting).zeros(padded(data) - data);
+        records.bytes(&known.map_or(0, |domain| domain.unique).to_le_bytes()).end();
         for (serial, path) in &connection.watches {
             let Some(watch) = self.watches.get(path, *serial) else {
                 continue;
             };
             let path = path.get(watch.omitted..).unwrap_or_default();
-            record.u32(id.0).length(path.len() + 1).length(watch.token.len() + 1);
-            record.u16(watch.depth.unwrap_or(ALL_LEVELS)).u16(0);
-            record.string(path).string(&watch.token).give(WATCH_EXTENDED, out);
+            records.begin(WATCH_EXTENDED, 12 + path.len() + 1 + watch.token.len() + 1);
+            records.u32(id.0).length(path.len() + 1).length(watch.token.len() + 1);
+            records.u16(watch.depth.unwrap_or(ALL_LEVELS)).u16(0);
+            records.string(path).string(&watch.token).end();
         }
         for number in connection.transactions.keys() {
-            record.u32(id.0).u32(*number).give(TRANSACTION, out);
+            records.begin(TRANSACTION, 8).u32(id.0).u32(*number).end();
         }
     }
 
-    fn write_cut_off(&self, record: &mut Record, out: &mut dyn FnMut(&[u8])) {
+    fn write_cut_off(&self, records: &mut Records<'_>) {
         let cut_off = self.domains.iter().filter(|(_, domain)| domain.introduced && domain.connection.is_none());
         for ((id, domain), connection) in cut_off.zip(self.next_connection..) {
             let target = domain.target.unwrap_or(DomainId::INVALID);
-            record.u32(connection).u16(RING).u16(HAS_UNIQUE).u16(id.0).u16(target.0).u32(CUT_OFF);
-            record.u16(0).u16(0).u32(0).bytes(&domain.unique.to_le_bytes()).give(CONNECTION, out);
+            records.begin(CONNECTION, CONNECTION_FIELDS + 8);
+            records.u32(connection).u16(RING).u16(HAS_UNIQUE).u16(id.0).u16(target.0).u32(CUT_OFF);
+            records.u16(0).u16(0).u32(0).bytes(&domain.unique.to_le_bytes()).end();
         }
     }
 
-    fn write_transaction(
-        &self,
-        owner: (u32, u32),
-        transaction: &Transaction,
-        record: &mut Record,
-        out: &mut dyn FnMut(&[u8]),
-    ) {
+    fn write_transaction(&self, owner: (u32, u32), transaction: &Transaction, records: &mut Records<'_>) {
         if transaction.failed || !transaction.holds(&self.tree, &self.domains) {
-            record.node(owner, path::ROOT, None, READ).give(NODE, out);
+            records.node(owner, path::ROOT, None, READ);
             return;
         }
         for (path, met) in transaction.met() {
@@ -169,7 +194,7 @@ impl Store {
                 (_, false) => READ,
                 (Some(_), true) => READ | WRITTEN,
             };
-            record.node(owner, path, met.now.as_ref(), access).give(NODE, out);
+            records.node(owner, path, met.now.as_ref(), access);
         }
     }
 }

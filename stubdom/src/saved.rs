@@ -1,0 +1,211 @@
+//! What one life leaves to the next: the store as it was when a request had last been served whole, and where each ring stands. Pure. Floor 3.
+//!
+//! A [`Snapshot`] takes the place of the last one in one step, after a request has been served and before anybody can see that. Whatever
+//! fails later finds it untouched: nothing of it is changed, and nothing borrowed. What moves between two snapshots are numbers in cells:
+//! how far each ring was read and written. From the two the next life knows what of the answers is out already.
+
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+
+use xen_pv_sys::{DomainId, Port};
+use xenstore_lite::{Map, Store};
+
+/// The beginning of a box: its name and version.
+const MAGIC: [u8; 8] = *b"stubdom\x01";
+/// Bytes of a ring's record, of a domain's, and of the fields before both.
+const RING_BYTES: usize = 28;
+const KNOWN_BYTES: usize = 12;
+/// No domain.
+const NOBODY: u32 = u32::MAX;
+
+/// A ring, as another life needs it.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// Where the page is mapped.
+    pub(crate) place: [u32; 2],
+    /// The local port; 0 for none.
+    pub(crate) port: Cell<u32>,
+    /// How far requests were taken.
+    pub(crate) requests: Cell<u32>,
+    /// How far answers were written.
+    pub(crate) answers: Cell<u32>,
+    /// How far answers were written when none of the store's connection was gone.
+    pub(crate) base: Cell<u32>,
+    pub(crate) cut_off: Cell<bool>,
+    /// Requests of this domain that the store could not survive.
+    pub(crate) blame: Cell<u32>,
+}
+
+impl Standing {
+    /// Bytes of answers that are in the ring, where the store says how many of its connection are gone.
+    pub(crate) fn unseen(&self, gone: u32) -> u32 {
+        self.answers.get().wrapping_sub(self.base.get()).wrapping_sub(gone)
+    }
+}
+
+/// The rings by domain.
+pub(crate) type Standings = Map<DomainId, Rc<Standing>>;
+
+/// A consistent state.
+pub(crate) struct Snapshot {
+    pub(crate) store: Store,
+    pub(crate) rings: Standings,
+    pub(crate) known: Map<DomainId, u64>,
+}
+
+/// A request that a life ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Suspect {
+    pub(crate) domain: DomainId,
+    /// Where its ring stood.
+    pub(crate) position: u32,
+    /// Lives that it ended.
+    pub(crate) lives: u32,
+}
+
+/// What is written when a life ends.
+#[derive(Default)]
+pub struct Keeper {
+    pub(crate) snapshot: Cell<Option<Rc<Snapshot>>>,
+    /// Whose turn it is.
+    pub(crate) turn: Cell<Option<DomainId>>,
+    pub(crate) suspect: Cell<Option<Suspect>>,
+    /// The words that stand in place of the domain's own command line.
+    pub(crate) command_line: RefCell<Option<String>>,
+}
+
+impl Keeper {
+    /// Writes the last consistent state, and allocates nothing; whether there is one.
+    pub fn write(&self, out: &mut dyn FnMut(&[u8])) -> bool {
+        let Some(snapshot) = self.snapshot.take() else {
+            return false;
+        };
+        let number = |out: &mut dyn FnMut(&[u8]), value: u32| out(&value.to_le_bytes());
+        out(&MAGIC);
+        let position = |domain| snapshot.rings.get(&domain).map_or(0, |ring| ring.requests.get());
+        match self.turn.get() {
+            Some(domain) => {
+                let known = self.suspect.get().filter(|suspect| suspect.domain == domain);
+                let known = known.filter(|suspect| suspect.position == position(domain));
+                number(out, domain.0.into());
+                number(out, position(domain));
+                number(out, known.map_or(0, |suspect| suspect.lives) + 1);
+            }
+            None => [NOBODY, 0, 0].into_iter().for_each(|value| number(out, value)),
+        }
+        let command_line = self.command_line.try_borrow().ok();
+        let command_line = command_line.as_ref().and_then(|line| line.as_deref());
+        let length = command_line.map_or(NOBODY, |line| u32::try_from(line.len()).unwrap_or(0));
+        for value in [length, snapshot.rings.len() as u32, snapshot.known.len() as u32] {
+            number(out, value);
+        }
+        out(command_line.unwrap_or_default().as_bytes());
+        for (domain, ring) in &snapshot.rings {
+            let gone = snapshot.store.connection(*domain).map_or(0, |id| snapshot.store.gone(id));
+            let unseen = ring.unseen(gone);
+            let [first, pages] = ring.place;
+            let whose = u32::from(domain.0) | u32::from(ring.cut_off.get()) << 16 | ring.blame.get().min(255) << 24;
+            for value in [whose, ring.port.get(), first, pages, ring.requests.get(), ring.answers.get(), unseen] {
+                number(out, value);
+            }
+        }
+        for (domain, unique) in &snapshot.known {
+            number(out, domain.0.into());
+            out(&unique.to_le_bytes());
+        }
+        snapshot.store.write_state(out);
+        self.snapshot.set(Some(snapshot));
+        true
+    }
+
+    /// Bytes that [`write`](Self::write) gives at most.
+    pub fn bound(&self) -> usize {
+        let Some(snapshot) = self.snapshot.take() else {
+            return 0;
+        };
+        let line = self.command_line.borrow().as_ref().map_or(0, String::len);
+        let rings = snapshot.rings.len() * RING_BYTES + snapshot.known.len() * KNOWN_BYTES;
+        let bound = 64 + line + rings + snapshot.store.state_bound();
+        self.snapshot.set(Some(snapshot));
+        bound
+    }
+}
+
+/// A ring of an earlier life.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SavedRing {
+    pub(crate) domain: DomainId,
+    pub(crate) cut_off: bool,
+    pub(crate) blame: u32,
+    pub(crate) port: Port,
+    pub(crate) place: [u32; 2],
+    pub(crate) requests: u32,
+    pub(crate) answers: u32,
+    /// Bytes of the store's answers that are in the ring, of which its state does not know.
+    pub(crate) unseen: u32,
+}
+
+/// What an earlier life left.
+pub struct Saved<'a> {
+    pub(crate) suspect: Option<Suspect>,
+    pub(crate) command_line: Option<String>,
+    pub(crate) rings: Vec<SavedRing>,
+    pub(crate) known: Vec<(DomainId, u64)>,
+    pub(crate) state: &'a [u8],
+}
+
+fn number(bytes: &mut &[u8]) -> Option<u32> {
+    let (first, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u32::from_le_bytes(*first))
+}
+
+fn domain(bytes: &mut &[u8]) -> Option<(DomainId, u32)> {
+    let word = number(bytes)?;
+    Some((DomainId(word as u16), word >> 16))
+}
+
+impl<'a> Saved<'a> {
+    /// Reads what [`Keeper::write`] gave; `None` where it is not that.
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let mut bytes = bytes.strip_prefix(&MAGIC)?;
+        let rest = &mut bytes;
+        let (whose, position, lives) = (number(rest)?, number(rest)?, number(rest)?);
+        let suspect = (whose != NOBODY).then_some(Suspect { domain: DomainId(whose as u16), position, lives });
+        let (line, rings, known) = (number(rest)?, number(rest)?, number(rest)?);
+        let (line_bytes, after) = rest.split_at_checked(if line == NOBODY { 0 } else { line as usize })?;
+        *rest = after;
+        let command_line = (line != NOBODY).then(|| String::from_utf8_lossy(line_bytes).into_owned());
+        let ring = |rest: &mut &[u8]| {
+            let (domain, flags) = domain(rest)?;
+            let port = Port(number(rest)?);
+            let place = [number(rest)?, number(rest)?];
+            let (requests, answers, unseen) = (number(rest)?, number(rest)?, number(rest)?);
+            Some(SavedRing {
+                domain,
+                cut_off: flags & 1 != 0,
+                blame: flags >> 8,
+                port,
+                place,
+                requests,
+                answers,
+                unseen,
+            })
+        };
+        let rings = (0..rings).map(|_| ring(rest)).collect::<Option<_>>()?;
+        let one_known = |rest: &mut &[u8]| {
+            let (domain, _) = domain(rest)?;
+            let (low, high) = (number(rest)?, number(rest)?);
+            Some((domain, u64::from(high) << 32 | u64::from(low)))
+        };
+        let known = (0..known).map(|_| one_known(rest)).collect::<Option<_>>()?;
+        Some(Self { suspect, command_line, rings, known, state: rest })
+    }
+
+    /// The words that stand in place of the domain's own command line.
+    pub fn command_line(&self) -> Option<&str> {
+        self.command_line.as_deref()
+    }
+}
