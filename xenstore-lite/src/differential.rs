@@ -37,6 +37,8 @@ pub enum Step {
     Destroy(DomainId),
     /// It shut down.
     ShutDown(DomainId),
+    /// The store goes on from its written state.
+    Restart,
 }
 
 /// Both.
@@ -108,6 +110,7 @@ impl Pair {
                 self.model.shut_down(*domain);
             }
             Step::Destroy(_) | Step::ShutDown(_) => {}
+            Step::Restart => self.restart(seen),
         }
         for domain in (0..DOMAINS).map(DomainId) {
             assert_eq!(self.store.usage(domain), self.model.usage(domain), "what domain {} takes up", domain.0);
@@ -140,6 +143,20 @@ impl Pair {
             self.opened.entry(domain).or_default().extend(number);
         }
         seen.extend(heard);
+    }
+
+    /// Goes on with what a store makes of the written state, where that tells all: not of domains that have shut down, nor what
+    /// transactions met that have lost.
+    fn restart(&mut self, seen: &mut Vec<Heard>) {
+        for domain in (0..DOMAINS).map(DomainId) {
+            self.fetch(domain, seen);
+        }
+        let config = Config { quotas: tight_quotas(), ..Config::default() };
+        let copy = Store::read_state(&state(&self.store), config).expect("a state that was written is read");
+        let mut domains = (0..DOMAINS).map(DomainId);
+        if domains.all(|domain| self.store.usage(domain) == copy.usage(domain)) && self.model.restart() {
+            self.store = copy;
+        }
     }
 
     /// Fetches all, has the store count itself anew, and takes it through its written state.
@@ -258,7 +275,8 @@ pub fn script(input: &[u8]) -> impl Iterator<Item = Step> {
             160..230 => Step::Fetch(domain),
             230..240 => Step::Create(domain),
             240..248 => Step::Destroy(domain),
-            _ => Step::ShutDown(domain),
+            248..252 => Step::ShutDown(domain),
+            _ => Step::Restart,
         })
     })
 }

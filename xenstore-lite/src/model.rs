@@ -159,6 +159,16 @@ impl Model {
         }
     }
 
+    /// The store goes on from its written state, in which transactions are numbered anew. Whether all else is in it, too.
+    pub fn restart(&mut self) -> bool {
+        let is_whole = |known: &Domain| !known.shutdown && known.waiting.is_empty();
+        if !self.domains.values().all(is_whole) {
+            return false;
+        }
+        self.domains.values_mut().for_each(|known| known.next_transaction = 0);
+        true
+    }
+
     /// Whether a request of `domain` is to be taken.
     pub fn takes(&self, domain: DomainId) -> bool {
         let Some(known) = self.domains.get(&domain).filter(|known| known.connected) else { return false };
@@ -253,6 +263,9 @@ impl Model {
             return Err(Error::ENOSPC);
         }
         known.next_transaction += 1;
+        while known.transactions.contains_key(&known.next_transaction) {
+            known.next_transaction += 1;
+        }
         known.transactions.insert(known.next_transaction, Transaction::default());
         Ok(alloc::format!("{}\0", known.next_transaction).into_bytes())
     }

@@ -24,11 +24,12 @@ pub(crate) struct Met {
     /// Its generation when it was met; `None` for no node.
     pub(crate) seen: Option<u64>,
     /// Its permissions then.
-    before: Option<Rc<[Permission]>>,
+    pub(crate) before: Option<Rc<[Permission]>>,
     /// What it is now.
     pub(crate) now: Option<Node>,
     pub(crate) changed: bool,
-    fires: Option<Scope>,
+    /// The event that its commit brings.
+    pub(crate) fires: Option<Scope>,
 }
 
 /// An open transaction.
@@ -76,16 +77,17 @@ impl Transaction {
         }
         domains.note_most(own, Resource::TransactionNodes, count);
         domains.add(own, Resource::Memory, memory);
-        self.restore(path, now.as_ref().map(|node| node.generation), now.clone(), false);
+        let (seen, before) =
+            (now.as_ref().map(|node| node.generation), now.as_ref().map(|node| node.permissions.clone()));
+        self.restore(path, Met { seen, before, now: now.clone(), changed: false, fires: None });
         Ok(now)
     }
 
-    /// Has it have met `path`, as told by a state that was written down.
-    pub(crate) fn restore(&mut self, path: &[u8], seen: Option<u64>, now: Option<Node>, changed: bool) {
+    /// Has it have met `path`.
+    pub(crate) fn restore(&mut self, path: &[u8], met: Met) {
         let path: Rc<[u8]> = path.into();
-        let before = now.as_ref().map(|node| node.permissions.clone());
         self.order.insert(self.order.len(), path.clone());
-        self.met.insert(path, Met { seen, before, now, changed, fires: changed.then_some(Scope::Subtree) });
+        self.met.insert(path, met);
     }
 
     /// Puts a node, or nothing, in place of one that was met.

@@ -42,6 +42,8 @@ impl Store {
             self.disconnect(id);
         }
         self.remove_nodes(domain);
+        // While those whose target it was may still read as it might.
+        self.deliver(None);
         self.remove_permissions(domain);
         // A domain that comes to be known from now on is younger than all that named this one.
         self.tree.next_generation();

@@ -34,6 +34,10 @@ const CUT_OFF: u32 = u32::MAX;
 const READ: u16 = 1;
 /// It was written, too.
 const WRITTEN: u16 = 2;
+/// A node that was changed brings no event: its list of children is what changed. C xenstored writes no transactions, so this is ours.
+const SILENT: u16 = 4;
+/// It brings one for watches of the very path. Ours likewise.
+const EXACT: u16 = 8;
 /// An entry of permissions that is not heeded.
 const STALE: u8 = 1;
 /// A watch that looks all the way down.

@@ -16,8 +16,8 @@ use crate::path;
 use crate::permissions::{ANY, Permission, Rights};
 use crate::quota::{Quota, Resource};
 use crate::store::{Config, Store, mark_ready};
-use crate::transaction::Transaction;
-use crate::watches::Watch;
+use crate::transaction::{Met, Transaction};
+use crate::watches::{Scope, Watch};
 
 /// Why a state cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -301,9 +301,14 @@ impl Reader {
         for (path, node, access) in &nodes {
             let live = store.tree.nodes.get(path);
             // What was met as absent and is there, or the other way round, without a change by the transaction: it has lost.
-            let lost = *access == super::READ && live.is_some() != node.is_some();
-            let seen = if lost { node.as_ref().map(|_| 0) } else { live.map(|node| node.generation) };
             let changed = *access != super::READ;
+            let lost = !changed && live.is_some() != node.is_some();
+            let seen = if lost { node.as_ref().map(|_| 0) } else { live.map(|node| node.generation) };
+            let fires = match access & (super::SILENT | super::EXACT) {
+                0 => changed.then_some(Scope::Subtree),
+                super::EXACT => Some(Scope::Exact),
+                _ => None,
+            };
             transaction.created |= changed && live.is_none();
             let generation = store.tree.generation();
             let children = listings.remove(&**path)?;
@@ -314,7 +319,9 @@ impl Reader {
                     node.into_iter().for_each(|node| transaction.restore_tally(node.owner(), more));
                 });
             }
-            transaction.restore(path, seen, now, changed);
+            // A transaction that was written held, so what it met is what is there.
+            let before = live.map(|node| node.permissions.clone());
+            transaction.restore(path, Met { seen, before, now, changed, fires });
         }
         store.domains.add(own.domain, Resource::Memory, transaction.memory());
         Some(())

@@ -3,8 +3,8 @@
 use xen_pv_sys::DomainId;
 
 use super::{
-    ALIGNMENT, ALL_LEVELS, CONNECTION, CUT_OFF, DOMAIN, END, GLOBAL, GLOBAL_QUOTA, HAS_UNIQUE, HEADER, NODE, READ,
-    RING, STALE, TRANSACTION, WATCH_EXTENDED, WRITTEN,
+    ALIGNMENT, ALL_LEVELS, CONNECTION, CUT_OFF, DOMAIN, END, EXACT, GLOBAL, GLOBAL_QUOTA, HAS_UNIQUE, HEADER, NODE,
+    READ, RING, SILENT, STALE, TRANSACTION, WATCH_EXTENDED, WRITTEN,
 };
 use crate::connection::{Connection, ConnectionId};
 use crate::node::{INTRODUCE_DOMAIN, Node, RELEASE_DOMAIN};
@@ -12,6 +12,7 @@ use crate::path;
 use crate::quota::{Quota, Resource};
 use crate::store::Store;
 use crate::transaction::Transaction;
+use crate::watches::Scope;
 
 /// Gives records out piece by piece. Nothing is put together first, so nothing is allocated.
 struct Records<'a> {
@@ -194,7 +195,12 @@ impl Store {
                 (_, false) => READ,
                 (Some(_), true) => READ | WRITTEN,
             };
-            records.node(owner, path, met.now.as_ref(), access);
+            let event = match met.fires {
+                None if met.changed => SILENT,
+                Some(Scope::Exact) => EXACT,
+                _ => 0,
+            };
+            records.node(owner, path, met.now.as_ref(), access | event);
         }
     }
 }
