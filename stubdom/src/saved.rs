@@ -14,6 +14,15 @@ use xenstore_lite::{Map, Store};
 
 /// The beginning of a box: its name and version.
 const MAGIC: [u8; 8] = *b"stubdom\x01";
+/// By which a file is known as an image that reads such boxes.
+#[used]
+static MARK: [u8; 24] = *b"oxidom:stubdom:state=001";
+
+/// Whether a file is an image that can go on from a box of ours.
+pub(crate) fn is_heir(image: &[u8]) -> bool {
+    image.windows(MARK.len()).any(|part| part == MARK)
+}
+
 /// Bytes of a ring's record, of a domain's, and of the fields before both.
 const RING_BYTES: usize = 28;
 const KNOWN_BYTES: usize = 12;
@@ -207,5 +216,10 @@ impl<'a> Saved<'a> {
     /// The words that stand in place of the domain's own command line.
     pub fn command_line(&self) -> Option<&str> {
         self.command_line.as_deref()
+    }
+
+    /// The words were another image's.
+    pub fn forget_command_line(&mut self) {
+        self.command_line = None;
     }
 }

@@ -28,6 +28,10 @@ impl Play for Store {
             name: "store: xenstore-control live-update, images that do not fit, and one that gives up",
             run: super::store_lives::updates,
         },
+        Case {
+            name: "store: failures and live updates under load from dom0 and four guests",
+            run: super::store_lives::under_load,
+        },
         Case { name: "store: Debian's test-xenstore passes", run: test_xenstore },
         Case { name: "store: xl create, list, rename, reboot and destroy of a Linux guest", run: guest },
         Case { name: "store: 20 guests created and destroyed leave the tree as it was", run: cycles },

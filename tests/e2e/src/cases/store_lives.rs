@@ -1,6 +1,7 @@
 //! That the xenstore's domain outlives its own failures and is replaced while it runs, and nobody notices. Host.
 
 use anyhow::{Context, Result, ensure};
+use lab::GuestConfig;
 
 use super::store::{NAME, PATIENCE};
 use crate::stage::Stage;
@@ -22,8 +23,8 @@ pub(super) fn failures(stage: &&Stage) -> Result<String> {
         lab.must("for i in 1 2 3 4 5 6; do xenstore-rm /test/$i; done")?;
     }
     lab.must("xenstore-rm /test && xenstore-control check")?;
-    let said = lab.run("xenstore-read /poison-for-the-store")?;
-    ensure!(said.status != 0 && said.stdout.contains("Input/output"), "a request that always fails: {said:?}");
+    lab.must("! xenstore-read /poison-for-the-store")?;
+    lab.wait_for_console(NAME, "a request is refused", PATIENCE)?;
     pauses(stage)
 }
 
@@ -61,12 +62,86 @@ pub(super) fn updates(stage: &&Stage) -> Result<String> {
         ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost");
     }
     // What is no image, is none of ours, and is one that cannot go on from what the store leaves.
-    lab.must("head -c 5000 /dev/zero >/tmp/zeros; head -c 9000 /usr/bin/xl >/tmp/other")?;
-    for (image, reason) in [("/tmp/zeros", "NotElf"), ("/tmp/other", "NotElf"), ("/usr/lib/oxidom/guest", "")] {
+    lab.must(&format!("head -c 5000 /dev/zero >/tmp/zeros; head -c 9000 {IMAGE} >/tmp/cut"))?;
+    for (image, reason) in
+        [("/tmp/zeros", "no image"), ("/tmp/cut", "no image"), ("/usr/lib/oxidom/netdom", "no image")]
+    {
         let said = lab.run(&format!("xenstore-control live-update {image}"))?;
         ensure!(said.status != 0 && said.stdout.contains(reason), "live-update {image}: {said:?}");
         ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after {image}");
     }
-    lab.must(&format!("xenstore-rm /test && xenstore-control live-update {IMAGE}"))?;
+    lab.must(&format!("tail -c +2 {IMAGE} >/tmp/odd"))?;
+    let said = lab.run("xenstore-control live-update /tmp/odd")?;
+    ensure!(said.status != 0 && said.stdout.contains("NotElf"), "an image that lacks its first byte: {said:?}");
+    for (words, reason) in [("faults=give-up", "as its command line says"), ("faults=panic", "a new image fails")] {
+        let said = lab.run(&format!("xenstore-control live-update -c '{words}' {IMAGE}"))?;
+        ensure!(said.status != 0 && said.stdout.contains(reason), "live-update -c {words}: {said:?}");
+        ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after {words}");
+    }
+    lab.must(&format!("xenstore-rm /test && xenstore-control live-update -t 5 -F -c faults {IMAGE}"))?;
     pauses(stage)
+}
+
+/// Failures, and updates, under the load.
+const CYCLES: u64 = 100;
+const UPDATES: u64 = 20;
+
+/// Dom0 and four guests read and write and check what they find, while the store fails and is replaced.
+pub(super) fn under_load(stage: &&Stage) -> Result<String> {
+    let lab = &stage.lab;
+    let memory = || lab.must("xenstore-control memreport");
+    let guests = ["l1", "l2", "l3", "l4"].map(|name| lab.create(&GuestConfig::new(name)));
+    let guests = guests.into_iter().collect::<Result<Vec<_>>>()?;
+    let before = memory()?;
+    lab.must("xenstore-write /load/counter 0 && xenstore-chmod /load b0 && xenstore-chmod /load/counter b0")?;
+    let begin = |name: &str, home: &str| {
+        format!("(/init store-load {name} {home} >/tmp/load 2>&1; echo status=$? >>/tmp/load) >/dev/null 2>&1 & true")
+    };
+    lab.must(&begin("dom0", "/load/own"))?;
+    for guest in &guests {
+        guest.must(&begin(&guest.id().to_string(), ""))?;
+    }
+    lives_under_load(stage)?;
+    lab.must("xenstore-write /load/stop 1")?;
+    let end = "while ! grep -q status= /tmp/load; do usleep 50000; done; cat /tmp/load";
+    let mut reports = vec![lab.must(end)?];
+    for guest in &guests {
+        reports.push(guest.must(end)?);
+    }
+    let mut added = 0;
+    let (mut requests, mut heard) = (0, 0);
+    for said in reports {
+        ensure!(said.contains("status=0"), "a client said '{said}'");
+        let number = |name: &str| {
+            let word = said.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            word.and_then(|word| word.parse::<u64>().ok()).with_context(|| format!("a client said '{said}'"))
+        };
+        added += number("added")?;
+        requests += number("requests")?;
+        heard += number("heard")?;
+    }
+    let counter: u64 = lab.must("xenstore-read /load/counter")?.trim().parse()?;
+    ensure!(counter == added, "the clients added {added}, and the counter says {counter}");
+    lab.must("xenstore-rm /load && xenstore-control check")?;
+    let after = memory()?;
+    ensure!(after == before, "memory before:\n{before}\nand after:\n{after}");
+    drop(guests);
+    lab.must("for guest in l1 l2 l3 l4; do xl destroy $guest; done")?;
+    Ok(format!("{requests} requests, {added} added, {heard} events; {}", pauses(stage)?))
+}
+
+fn lives_under_load(stage: &&Stage) -> Result<()> {
+    let lab = &stage.lab;
+    for cycle in 0..CYCLES {
+        let before = lives(stage)?;
+        let point = ["before", "served", "kept", "sent", "memory"].get(cycle as usize % 5).unwrap_or(&"sent");
+        let count = if *point == "memory" { 60 + 37 * (cycle % 11) } else { 2 + cycle % 7 };
+        lab.must(&format!("xenstore-control fault {point} {count}"))?;
+        lab.wait_for_console(NAME, &format!("life {} serves", before + 1), PATIENCE)?;
+        if cycle % (CYCLES / UPDATES) == 0 {
+            lab.must(&format!("xenstore-control live-update {IMAGE}"))?;
+            lab.wait_for_console(NAME, &format!("life {} serves", before + 2), PATIENCE)?;
+        }
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod dom0;
 mod guest;
+mod load;
 mod store;
 
 use std::ffi::CString;
@@ -25,6 +26,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let result = match arguments.next().as_deref() {
         Some("serve") => take_signals().and_then(|()| serve(&arguments.next().unwrap_or_default())),
+        Some("store-load") => load::run(&arguments.next().unwrap_or_default(), arguments.next().as_deref()),
         Some(SHELL) => take_signals().and_then(|()| Err(shell().exec())),
         Some(ON_DISK) if std::process::id() == 1 => run(),
         _ if std::process::id() == 1 => boot(),
