@@ -33,6 +33,17 @@ fn by_nodes(criterion: &mut Criterion) {
                 scene.ask(XS_WRITE, 0, &format!("{path}{}", turn % 7));
             });
         });
+        // As a store does that outlives its failures: the state after each change is kept until the next one's.
+        let mut kept = None;
+        group.bench_function(BenchmarkId::new("write, kept", nodes), |bench| {
+            bench.iter(|| {
+                turn += 1;
+                let path = state(&scene, turn);
+                scene.ask(XS_WRITE, 0, &format!("{path}{}", turn % 7));
+                kept = Some(scene.store.clone());
+            });
+        });
+        drop(kept);
         group.bench_function(BenchmarkId::new("directory", nodes), |bench| {
             bench.iter(|| {
                 turn += 1;

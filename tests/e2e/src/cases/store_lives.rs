@@ -83,8 +83,9 @@ pub(super) fn updates(stage: &&Stage) -> Result<String> {
 }
 
 /// Failures, and updates, under the load.
-const CYCLES: u64 = 100;
-const UPDATES: u64 = 20;
+const CYCLES: u64 = 30;
+/// An update each so many failures.
+const EACH: u64 = 6;
 
 /// Dom0 and four guests read and write and check what they find, while the store fails and is replaced.
 pub(super) fn under_load(stage: &&Stage) -> Result<String> {
@@ -92,6 +93,8 @@ pub(super) fn under_load(stage: &&Stage) -> Result<String> {
     let memory = || lab.must("xenstore-control memreport");
     let guests = ["l1", "l2", "l3", "l4"].map(|name| lab.create(&GuestConfig::new(name)));
     let guests = guests.into_iter().collect::<Result<Vec<_>>>()?;
+    // The directory of what commands say is there from the first one on.
+    guests.iter().try_for_each(|guest| guest.must("echo").map(drop))?;
     let before = memory()?;
     lab.must("xenstore-write /load/counter 0 && xenstore-chmod /load b0 && xenstore-chmod /load/counter b0")?;
     let begin = |name: &str, home: &str| {
@@ -130,18 +133,31 @@ pub(super) fn under_load(stage: &&Stage) -> Result<String> {
     Ok(format!("{requests} requests, {added} added, {heard} events; {}", pauses(stage)?))
 }
 
+/// Has the store fail and be replaced, one after the other, by one script in dom0.
 fn lives_under_load(stage: &&Stage) -> Result<()> {
-    let lab = &stage.lab;
-    for cycle in 0..CYCLES {
-        let before = lives(stage)?;
-        let point = ["before", "served", "kept", "sent", "memory"].get(cycle as usize % 5).unwrap_or(&"sent");
-        let count = if *point == "memory" { 60 + 37 * (cycle % 11) } else { 2 + cycle % 7 };
-        lab.must(&format!("xenstore-control fault {point} {count}"))?;
-        lab.wait_for_console(NAME, &format!("life {} serves", before + 1), PATIENCE)?;
-        if cycle % (CYCLES / UPDATES) == 0 {
-            lab.must(&format!("xenstore-control live-update {IMAGE}"))?;
-            lab.wait_for_console(NAME, &format!("life {} serves", before + 2), PATIENCE)?;
-        }
-    }
-    Ok(())
+    let log = format!("/var/log/xen/console/guest-{NAME}.log");
+    let script = format!(
+        "lives() {{ grep -c 'serves .* domains after' {log}; }}
+         wait_for() {{ n=0; while test $(lives) -le $1; do
+             n=$((n + 1)); test $n -lt 6000 || {{ echo \"no life after $1\"; exit 1; }}; usleep 10000; done; }}
+         cycle=0; while test $cycle -lt {CYCLES}; do
+             before=$(lives)
+             case $((cycle % 5)) in
+                 0) fault=\"before $((2 + cycle % 7))\";;
+                 1) fault=\"served $((2 + cycle % 7))\";;
+                 2) fault=\"kept $((2 + cycle % 7))\";;
+                 3) fault=\"sent $((2 + cycle % 7))\";;
+                 4) fault=\"memory $((60 + cycle * 37 % 400))\";;
+             esac
+             xenstore-control fault $fault || {{ echo \"fault $fault in cycle $cycle\"; exit 1; }}
+             wait_for $before
+             if test $((cycle % {EACH})) = 0; then
+                 before=$(lives)
+                 xenstore-control live-update {IMAGE} || {{ echo \"update in cycle $cycle\"; exit 1; }}
+                 wait_for $before
+             fi
+             cycle=$((cycle + 1))
+         done"
+    );
+    stage.lab.run_for(&script, PATIENCE * 10)?.success().map(drop)
 }
