@@ -35,8 +35,8 @@ runtime::entry!(main);
 /// Pages that the box of the last state has at least, and of its room the share that is spare when it is made.
 const BOX_PAGES: usize = 32;
 const SPARE: usize = 4;
-/// Rounds between two looks at whether the box is large enough.
-const ROUNDS: u32 = 4;
+/// Changes between two looks at whether the box is large enough, at least.
+const CHANGES: usize = 64;
 
 /// A life that has lasted so long is sound: what fails later is the first failure of a new row.
 const POLICY: Policy = Policy { in_a_row: 32, settled_after: Duration::from_millis(50) };
@@ -101,8 +101,10 @@ async fn main(environment: Environment) {
         let (cause, report) = (recovered.cause(), recovered.report());
         recovered.taken_over();
         log::info!(
-            "life {lives} serves {} domains after {cause:?}, pause {} us",
+            "life {lives} serves {} domains after {cause:?}, {} ports, {} mapped pages, pause {} us",
             parts.server.connected(),
+            events::bound(),
+            runtime::memory::usage().mapped_pages,
             pause.as_micros()
         );
         let all = (time::now().0 / 1000).saturating_sub(parts.began);
@@ -124,7 +126,6 @@ struct Parts {
 #[derive(Default)]
 struct Kept {
     pages: usize,
-    rounds: u32,
 }
 
 impl Kept {
@@ -156,9 +157,7 @@ impl Kept {
 
     /// Looks again from time to time.
     fn look(&mut self, keeper: &Rc<Keeper>) {
-        self.rounds += 1;
-        if self.rounds >= ROUNDS {
-            self.rounds = 0;
+        if keeper.is_due(CHANGES) {
             self.make_room(keeper);
         }
     }

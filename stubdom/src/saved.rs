@@ -83,6 +83,8 @@ pub struct Keeper {
     pub(crate) suspect: Cell<Option<Suspect>>,
     /// The words that stand in place of the domain's own command line.
     pub(crate) command_line: RefCell<Option<String>>,
+    /// Changes since somebody looked at what the state takes.
+    pub(crate) changes: Cell<usize>,
 }
 
 impl Keeper {
@@ -129,6 +131,16 @@ impl Keeper {
         true
     }
 
+    /// Whether so much has changed that it is time to look at [`bound`](Self::bound): the more domains there are, the more it costs.
+    pub fn is_due(&self, changes: usize) -> bool {
+        let Some(snapshot) = self.snapshot.take() else {
+            return false;
+        };
+        let rings = snapshot.rings.len();
+        self.snapshot.set(Some(snapshot));
+        self.changes.get() >= changes + rings / 2
+    }
+
     /// Bytes that [`write`](Self::write) gives at most.
     pub fn bound(&self) -> usize {
         let Some(snapshot) = self.snapshot.take() else {
@@ -138,6 +150,7 @@ impl Keeper {
         let rings = snapshot.rings.len() * RING_BYTES + snapshot.known.len() * KNOWN_BYTES;
         let bound = 64 + line + rings + snapshot.store.state_bound();
         self.snapshot.set(Some(snapshot));
+        self.changes.set(0);
         bound
     }
 }

@@ -126,6 +126,10 @@ pub(super) fn under_load(stage: &&Stage) -> Result<String> {
     let counter: u64 = lab.must("xenstore-read /load/counter")?.trim().parse()?;
     ensure!(counter == added, "the clients added {added}, and the counter says {counter}");
     lab.must("xenstore-rm /load && xenstore-control check")?;
+    // Each life has as many ports and mapped pages as the first one with so many domains.
+    let held = format!("grep -o 'serves 5 domains after .* mapped pages' /var/log/xen/console/guest-{NAME}.log");
+    let held = lab.must(&format!("{held} | cut -d , -f 2,3 | sort -u"))?;
+    ensure!(held.lines().count() == 1, "what the lives have, ports and mapped pages:\n{held}");
     let after = memory()?;
     ensure!(after == before, "memory before:\n{before}\nand after:\n{after}");
     drop(guests);
