@@ -13,8 +13,19 @@ pub struct Options {
     pub event: Option<Port>,
     /// `faults`: the privileged domain may have the store fail.
     pub faults: bool,
+    /// `faults=give-up` and `faults=panic`: what a new image does in place of taking over.
+    pub fails: Option<Fails>,
     /// What was not understood, each with the reason: the store starts all the same.
     pub complaints: Vec<String>,
+}
+
+/// How a new image fails before it has taken over, for tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fails {
+    /// It says that it cannot go on.
+    GivesUp,
+    /// It panics.
+    Panics,
 }
 
 /// Reads it. `log=LEVEL` is the runtime's.
@@ -33,6 +44,8 @@ pub fn parse(line: &str) -> Options {
             }
             None if word.starts_with("log=") => {}
             None if word == "faults" => options.faults = true,
+            None if word == "faults=give-up" => options.fails = Some(Fails::GivesUp),
+            None if word == "faults=panic" => options.fails = Some(Fails::Panics),
             None => options.complaints.push(format!("unknown word \"{}\"", word.escape_debug())),
         }
     }
@@ -54,6 +67,7 @@ mod tests {
             ("--event x", None, 1),
             ("", None, 0),
             ("--event 2 faults", Some(2), 0),
+            ("faults faults=panic faults=now", None, 1),
         ];
         for (line, event, complaints) in table {
             let options = parse(line);

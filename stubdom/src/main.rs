@@ -18,6 +18,7 @@ use runtime::restart::{self, BoxWriter, Cause, Policy, Recovered, Unwritten};
 use runtime::select::select;
 use runtime::{Environment, Exit, time};
 use split_driver::hypervisor::XenError;
+use stubdom::command_line::Fails;
 use stubdom::{Keeper, Saved, Server, Wait, command_line};
 use xen_pv_sys::xen::VIRQ_DOM_EXC;
 use xen_pv_sys::{PAGE_SIZE, Port};
@@ -34,8 +35,8 @@ runtime::entry!(main);
 /// Pages that the box of the last state has at least, and of its room the share that is spare when it is made.
 const BOX_PAGES: usize = 32;
 const SPARE: usize = 4;
-/// Rounds between two looks at whether the box is large enough.
-const ROUNDS: u32 = 4;
+/// Changes between two looks at whether the box is large enough, at least.
+const CHANGES: usize = 64;
 
 /// A life that has lasted so long is sound: what fails later is the first failure of a new row.
 const POLICY: Policy = Policy { in_a_row: 32, settled_after: Duration::from_millis(50) };
@@ -49,8 +50,13 @@ async fn main(environment: Environment) {
         environment.command_line.escape_debug()
     );
     let recovered = restart::recovered();
-    let saved = recovered.as_ref().map(|recovered| Saved::parse(recovered.bytes()));
-    let kept_words = saved.as_ref().and_then(|saved| saved.as_ref()?.command_line());
+    let mut saved = recovered.as_ref().and_then(|recovered| Saved::parse(recovered.bytes()));
+    if let Some(saved) = &mut saved
+        && recovered.as_ref().is_some_and(|recovered| recovered.cause() == Cause::GivenUp)
+    {
+        saved.forget_command_line();
+    }
+    let kept_words = saved.as_ref().and_then(Saved::command_line);
     let options = command_line::parse(kept_words.unwrap_or(environment.command_line));
     for complaint in &options.complaints {
         log::error!("command line: {complaint}");
@@ -60,7 +66,11 @@ async fn main(environment: Environment) {
             Some(port) => start(port),
             None => Err("no --event PORT in the command line; only init-xenstore-domain can start this domain".into()),
         },
-        (Some(recovered), saved) => resume(recovered, saved.as_ref().and_then(Option::as_ref)),
+        (Some(recovered), saved) => match options.fails {
+            Some(Fails::GivesUp) => Err("as its command line says".into()),
+            Some(Fails::Panics) => panic!("a new image fails, as its command line says"),
+            None => resume(recovered, saved.as_ref()),
+        },
     };
     let mut parts = match started {
         Ok(parts) => parts,
@@ -91,8 +101,10 @@ async fn main(environment: Environment) {
         let (cause, report) = (recovered.cause(), recovered.report());
         recovered.taken_over();
         log::info!(
-            "life {lives} serves {} domains after {cause:?}, pause {} us",
+            "life {lives} serves {} domains after {cause:?}, {} ports, {} mapped pages, pause {} us",
             parts.server.connected(),
+            events::bound(),
+            runtime::memory::usage().mapped_pages,
             pause.as_micros()
         );
         let all = (time::now().0 / 1000).saturating_sub(parts.began);
@@ -114,7 +126,6 @@ struct Parts {
 #[derive(Default)]
 struct Kept {
     pages: usize,
-    rounds: u32,
 }
 
 impl Kept {
@@ -146,9 +157,7 @@ impl Kept {
 
     /// Looks again from time to time.
     fn look(&mut self, keeper: &Rc<Keeper>) {
-        self.rounds += 1;
-        if self.rounds >= ROUNDS {
-            self.rounds = 0;
+        if keeper.is_due(CHANGES) {
             self.make_room(keeper);
         }
     }

@@ -14,6 +14,15 @@ use xenstore_lite::{Map, Store};
 
 /// The beginning of a box: its name and version.
 const MAGIC: [u8; 8] = *b"stubdom\x01";
+/// By which a file is known as an image that reads such boxes.
+#[used]
+static MARK: [u8; 24] = *b"oxidom:stubdom:state=001";
+
+/// Whether a file is an image that can go on from a box of ours.
+pub(crate) fn is_heir(image: &[u8]) -> bool {
+    image.windows(MARK.len()).any(|part| part == MARK)
+}
+
 /// Bytes of a ring's record, of a domain's, and of the fields before both.
 const RING_BYTES: usize = 28;
 const KNOWN_BYTES: usize = 12;
@@ -74,6 +83,8 @@ pub struct Keeper {
     pub(crate) suspect: Cell<Option<Suspect>>,
     /// The words that stand in place of the domain's own command line.
     pub(crate) command_line: RefCell<Option<String>>,
+    /// Changes since somebody looked at what the state takes.
+    pub(crate) changes: Cell<usize>,
 }
 
 impl Keeper {
@@ -120,6 +131,16 @@ impl Keeper {
         true
     }
 
+    /// Whether so much has changed that it is time to look at [`bound`](Self::bound): the more domains there are, the more it costs.
+    pub fn is_due(&self, changes: usize) -> bool {
+        let Some(snapshot) = self.snapshot.take() else {
+            return false;
+        };
+        let rings = snapshot.rings.len();
+        self.snapshot.set(Some(snapshot));
+        self.changes.get() >= changes + rings / 2
+    }
+
     /// Bytes that [`write`](Self::write) gives at most.
     pub fn bound(&self) -> usize {
         let Some(snapshot) = self.snapshot.take() else {
@@ -129,6 +150,7 @@ impl Keeper {
         let rings = snapshot.rings.len() * RING_BYTES + snapshot.known.len() * KNOWN_BYTES;
         let bound = 64 + line + rings + snapshot.store.state_bound();
         self.snapshot.set(Some(snapshot));
+        self.changes.set(0);
         bound
     }
 }
@@ -207,5 +229,10 @@ impl<'a> Saved<'a> {
     /// The words that stand in place of the domain's own command line.
     pub fn command_line(&self) -> Option<&str> {
         self.command_line.as_deref()
+    }
+
+    /// The words were another image's.
+    pub fn forget_command_line(&mut self) {
+        self.command_line = None;
     }
 }

@@ -142,6 +142,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
             link.take(count);
         }
         drop(old);
+        self.keeper.changes.set(self.keeper.changes.get() + 1);
         self.machine.released.clear();
     }
 

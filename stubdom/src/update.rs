@@ -11,6 +11,8 @@ use alloc::vec::Vec;
 
 use xenstore_lite::Error;
 
+use crate::saved::is_heir;
+
 /// Bytes of an image, at most: what `cargo xtask images` lets one have.
 pub(crate) const IMAGE_MAX: usize = 1 << 20;
 
@@ -95,6 +97,10 @@ impl Update {
         let staged = self.staged.as_ref().ok_or("Not in live-update session.")?;
         if staged.image.len() < staged.size {
             return Err("Kernel not complete.".into());
+        }
+        if !is_heir(&staged.image) {
+            self.staged = None;
+            return Err("This is no image of a xenstore that could go on from this one.".into());
         }
         self.due = true;
         Ok(())

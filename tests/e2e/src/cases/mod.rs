@@ -13,7 +13,6 @@ mod interrupts;
 mod lifecycle;
 mod runtime;
 pub mod store;
-mod store_lives;
 mod traffic;
 
 use anyhow::{Context, Result, bail};

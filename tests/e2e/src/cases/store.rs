@@ -2,8 +2,8 @@
 
 mod differential;
 mod hostile;
+mod lives;
 mod load;
-mod restarts;
 
 use std::time::Duration;
 
@@ -30,11 +30,6 @@ const CASES: &[Case<Store>] = &[
     Case { name: "store: xenstore-write, -read, -list, -ls, -chmod, -exists and -rm", run: tools },
     Case { name: "store: xenstore-watch hears what changes below its node", run: watch },
     Case { name: "store: xenstore-control asks what the store knows of itself", run: control },
-    Case { name: "store: it fails, begins anew inside its domain, and goes on", run: super::store_lives::failures },
-    Case {
-        name: "store: xenstore-control live-update, images that do not fit, and one that gives up",
-        run: super::store_lives::updates,
-    },
     Case { name: "store: Debian's test-xenstore passes", run: test_xenstore },
     Case { name: "store: xl create, list, rename, reboot and destroy of a Linux guest", run: guest },
     Case {
@@ -49,7 +44,7 @@ impl Play for Store {
         Family { rows: Rows::All, cases: differential::CASES },
         Family { rows: Rows::StoreInDomain, cases: CASES },
         Family { rows: Rows::StoreInDomain, cases: hostile::CASES },
-        Family { rows: Rows::StoreInDomain, cases: restarts::CASES },
+        Family { rows: Rows::StoreInDomain, cases: lives::CASES },
     ];
     type Stage = Stage;
     type Scene<'s> = &'s Stage;

@@ -1,5 +1,7 @@
 //! A load of dom0 and four guests on the store, each of which checks all that it is answered and told. Host.
 
+use std::fmt;
+
 use anyhow::{Context, Result, ensure};
 use lab::{Guest, GuestConfig, Lab};
 use serde::Deserialize;
@@ -13,17 +15,25 @@ const STOP: &str = "/tmp/load.stop";
 /// Guests beside dom0.
 const GUESTS: u32 = 4;
 
-/// What one of them did.
+/// What they did.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub(super) struct Done {
-    pub(super) requests: u64,
-    pub(super) events: u64,
-    pub(super) transactions: u64,
+    requests: u64,
+    events: u64,
+    transactions: u64,
     /// Transactions that were to be done again.
-    pub(super) again: u64,
-    /// How often it raised the counter.
+    again: u64,
+    /// How often they raised the counter.
     raised: u64,
-    pub(super) slowest_us: u64,
+    slowest_us: u64,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, events, transactions, again, slowest_us, .. } = self;
+        write!(f, "{requests} requests, {events} events, {transactions} transactions and {again} begun again; ")?;
+        write!(f, "the slowest request {} ms", slowest_us / 1000)
+    }
 }
 
 /// Runs `disturb` under the load; gives what was done meanwhile.

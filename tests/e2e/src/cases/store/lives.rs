@@ -1,0 +1,131 @@
+//! That the xenstore's domain outlives its own failures and is replaced while it runs, and nobody notices. Host.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, NAME, PATIENCE, Store, load};
+use crate::stage::Stage;
+
+pub(super) const CASES: &[Case<Store>] = &[
+    Case { name: "store: it fails, begins anew inside its domain, and goes on", run: failures },
+    Case { name: "store: xenstore-control live-update, images that do not fit, and one that gives up", run: updates },
+    Case {
+        name: "store: 100 live updates and 100 panics under load of dom0 and four guests: nothing lost, nothing twice",
+        run: under_load,
+    },
+];
+
+/// The image that it runs, in dom0.
+const IMAGE: &str = "/usr/lib/oxidom/xenstore-stubdom";
+
+/// Each way to fail once, with a writer that must not notice.
+fn failures(stage: &&Stage) -> Result<String> {
+    let lab = &stage.lab;
+    let points = ["before 4", "served 4", "kept 4", "sent 4", "memory 60", "memory 140"];
+    lab.must("xenstore-write /test/before 1")?;
+    for point in points {
+        let lives = lives(stage)?;
+        lab.must(&format!("xenstore-control fault {point}"))?;
+        let said = lab.must("for i in 1 2 3 4 5 6; do xenstore-write /test/$i $i; done; xenstore-list /test")?;
+        ensure!(said.split_whitespace().eq(["before", "1", "2", "3", "4", "5", "6"]), "after {point}: '{said}'");
+        lab.wait_for_console(NAME, &format!("life {} serves", lives + 1), PATIENCE)?;
+        lab.must("for i in 1 2 3 4 5 6; do xenstore-rm /test/$i; done")?;
+    }
+    lab.must("xenstore-rm /test && xenstore-control check")?;
+    lab.must("! xenstore-read /poison-for-the-store")?;
+    lab.wait_for_console(NAME, "a request is refused", PATIENCE)?;
+    pauses(stage)
+}
+
+/// Lives that ended so far.
+fn lives(stage: &&Stage) -> Result<u64> {
+    let said = stage.lab.must(&format!(
+        "cat /var/log/xen/console/guest-{NAME}.log 2>/dev/null | grep -c 'serves .* domains after' || true"
+    ))?;
+    said.trim().parse().with_context(|| format!("'{said}'"))
+}
+
+/// What the store says of its pauses.
+fn pauses(stage: &&Stage) -> Result<String> {
+    let said = stage.lab.must(&format!("grep 'serves .* domains after' /var/log/xen/console/guest-{NAME}.log"))?;
+    let mut report = Vec::new();
+    for cause in ["Failure", "Replaced"] {
+        let of_cause = said.lines().filter(|line| line.contains(cause));
+        let pause = |line: &str| line.rsplit_once("pause ")?.1.split_once(" us")?.0.parse::<u64>().ok();
+        let mut all: Vec<u64> = of_cause.filter_map(pause).collect();
+        all.sort_unstable();
+        if let (Some(median), Some(most)) = (all.get(all.len() / 2), all.last()) {
+            report.push(format!("{} after {cause}: median {median} us, at most {most} us", all.len()));
+        }
+    }
+    Ok(report.join("; "))
+}
+
+/// By the tool as Debian has it.
+fn updates(stage: &&Stage) -> Result<String> {
+    let lab = &stage.lab;
+    lab.must("xenstore-write /test/before 1")?;
+    for _ in 0..3 {
+        let before = lives(stage)?;
+        lab.must(&format!("xenstore-control live-update {IMAGE}"))?;
+        lab.wait_for_console(NAME, &format!("life {} serves", before + 1), PATIENCE)?;
+        ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost");
+    }
+    // What is no image, is none of ours, and is one that cannot go on from what the store leaves.
+    lab.must(&format!("head -c 5000 /dev/zero >/tmp/zeros; head -c 9000 {IMAGE} >/tmp/cut"))?;
+    for (image, reason) in
+        [("/tmp/zeros", "no image"), ("/tmp/cut", "no image"), ("/usr/lib/oxidom/netdom", "no image")]
+    {
+        let said = lab.run(&format!("xenstore-control live-update {image}"))?;
+        ensure!(said.status != 0 && said.stdout.contains(reason), "live-update {image}: {said:?}");
+        ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after {image}");
+    }
+    lab.must(&format!("tail -c +2 {IMAGE} >/tmp/odd"))?;
+    let said = lab.run("xenstore-control live-update /tmp/odd")?;
+    ensure!(said.status != 0 && said.stdout.contains("NotElf"), "an image that lacks its first byte: {said:?}");
+    for (words, reason) in [("faults=give-up", "as its command line says"), ("faults=panic", "a new image fails")] {
+        let said = lab.run(&format!("xenstore-control live-update -c '{words}' {IMAGE}"))?;
+        ensure!(said.status != 0 && said.stdout.contains(reason), "live-update -c {words}: {said:?}");
+        ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after {words}");
+    }
+    lab.must(&format!("xenstore-rm /test && xenstore-control live-update -t 5 -F -c faults {IMAGE}"))?;
+    pauses(stage)
+}
+
+/// Of each kind, under the load.
+const ENDS: u64 = 100;
+/// How long all of them may take.
+const ALL: Duration = Duration::from_secs(1800);
+
+/// The load does the requests that fail: a panic comes with one of the next, at each point in turn. Between two of them is an update.
+fn under_load(stage: &&Stage) -> Result<String> {
+    let lab = &stage.lab;
+    let before = lives(stage)?;
+    let script = format!(
+        "i=0; while [ $i -lt {ENDS} ]; do
+             case $((i % 5)) in
+                 0) fault=\"before $((i % 7 * 3))\";;
+                 1) fault=\"served $((i % 7 * 3))\";;
+                 2) fault=\"kept $((i % 7 * 3))\";;
+                 3) fault=\"sent $((i % 7 * 3))\";;
+                 4) fault=\"memory $((60 + i * 37 % 400))\";;
+             esac
+             xenstore-control live-update {IMAGE} || {{ echo \"update in cycle $i\"; exit 1; }}
+             xenstore-control fault $fault || {{ echo \"fault $fault in cycle $i\"; exit 1; }}
+             i=$((i + 1))
+         done"
+    );
+    let done = load::under_load(lab, || {
+        lab.run_for(&script, ALL)?.success()?;
+        lab.wait_for_console(NAME, &format!("life {} serves", before + 2 * ENDS), PATIENCE).map(drop)
+    })?;
+    let all = lives(stage)?;
+    ensure!(all == before + 2 * ENDS, "{} lives began", all - before);
+    lab.must("xenstore-control check")?;
+    // Each life has as many ports and mapped pages as the first one with so many domains.
+    let held = format!("grep -o 'serves 5 domains after .* mapped pages' /var/log/xen/console/guest-{NAME}.log");
+    let held = lab.must(&format!("{held} | cut -d , -f 2,3 | sort -u"))?;
+    ensure!(held.lines().count() == 1, "what the lives have, ports and mapped pages:\n{held}");
+    Ok(format!("{done}; {}", pauses(stage)?))
+}
