@@ -21,6 +21,8 @@ use crate::page::Fault;
 pub enum Wait {
     /// There is more to do.
     No,
+    /// There is more to do, and a domain that asks for nothing more has got its answer: let it run first.
+    AfterOthers,
     /// Nothing but requests that the store holds back for another's sake: look again in a millisecond or so.
     Briefly,
     /// Nothing is to be done until an event arrives.
@@ -37,6 +39,8 @@ pub struct Server<H: Hypervisor, D> {
     queue: VecDeque<DomainId>,
     /// Whose request the store would not take.
     held: Vec<DomainId>,
+    /// Somebody has got all that it asked for, since the last round.
+    satisfied: bool,
 }
 
 impl<H: Hypervisor, D: Domains> Server<H, D> {
@@ -50,6 +54,7 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
             privileged,
             queue: VecDeque::new(),
             held: Vec::new(),
+            satisfied: false,
         }
     }
 
@@ -139,8 +144,9 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
             self.connect_introduced();
             self.enqueue_ready();
         }
+        let satisfied = core::mem::take(&mut self.satisfied);
         if !self.queue.is_empty() {
-            Wait::No
+            if satisfied { Wait::AfterOthers } else { Wait::No }
         } else if self.held.is_empty() {
             Wait::ForEvent
         } else {
@@ -226,6 +232,7 @@ impl<H: Hypervisor, D: Domains> Server<H, D> {
         if let Some(link) = self.machine.links.get(&domain).filter(|_| moved) {
             // One event tells of both: answers to read, and room for requests.
             link.notify();
+            self.satisfied |= !link.queued;
         }
         Ok(())
     }

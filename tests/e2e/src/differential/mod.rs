@@ -93,7 +93,7 @@ impl<'l> Theatre<'l> {
             places.extend(preparation.iter().map(|_| None));
             lines.extend(preparation);
             let mut first = 0;
-            for run in steps.chunk_by(|one, other| false && one.domain == other.domain) {
+            for run in steps.chunk_by(|one, other| one.domain == other.domain) {
                 let Some(domain) = run.first().map(|step| step.domain) else { continue };
                 let words: Vec<String> = run.iter().map(|step| step.request.word()).collect();
                 lines.push(format!("{domain} {}", words.join(" ")));

@@ -13,7 +13,7 @@ pub(super) const CASES: &[Case<Store>] =
     &[Case { name: "store: random scripts of dom0 and four domains are answered as xenstore-lite says", run: random }];
 
 /// Scripts, and requests in each.
-const SCRIPTS: u64 = 60;
+const SCRIPTS: u64 = 40;
 const LENGTH: usize = 120;
 
 fn random(stage: &&Stage) -> Result<String> {
