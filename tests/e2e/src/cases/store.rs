@@ -36,7 +36,7 @@ impl Play for Store {
             Case { name: "store: Debian's test-xenstore passes", run: test_xenstore },
             Case { name: "store: xl create, list, rename, reboot and destroy of a Linux guest", run: guest },
             Case {
-                name: "store: 200 guests created and destroyed leave the tree and the store's memory as they were",
+                name: "store: guests created and destroyed leave the tree and the store's memory as they were",
                 run: cycles,
             },
         ],
@@ -156,7 +156,8 @@ fn guest(stage: &&Stage) -> Result<String> {
 }
 
 fn cycles(stage: &&Stage) -> Result<String> {
-    const CYCLES: u32 = 200;
+    // Each takes a second; `OXIDOM_CYCLES=200` is for who has the time.
+    let cycles: u32 = std::env::var("OXIDOM_CYCLES").map_or(Ok(50), |cycles| cycles.parse())?;
     let lab = &stage.lab;
     let tree = || lab.must("xenstore-ls -f / | cut -d = -f 1 | sort");
     let memory = || lab.must("xenstore-control memreport");
@@ -166,13 +167,13 @@ fn cycles(stage: &&Stage) -> Result<String> {
     lab.must(&format!("xl destroy {CYCLED}"))?;
     lab.wait_until(&format!("! xl list {CYCLED}"), PATIENCE)?;
     let (before, used) = (tree()?, memory()?);
-    let script = format!("for cycle in $(seq {CYCLES}); do {cycle} || {{ echo cycle $cycle; exit 1; }}; done");
-    lab.run_for(&script, CYCLES * Duration::from_secs(5))?.success()?;
+    let script = format!("for cycle in $(seq {cycles}); do {cycle} || {{ echo cycle $cycle; exit 1; }}; done");
+    lab.run_for(&script, cycles * Duration::from_secs(5))?.success()?;
     lab.wait_until(&format!("! xl list {CYCLED}"), PATIENCE)?;
     let after = tree()?;
     let left: Vec<&str> = after.lines().filter(|line| !before.lines().any(|other| other == *line)).collect();
     ensure!(left.is_empty(), "left behind: {}", left.join(", "));
     let uses = memory()?;
     ensure!(uses == used, "the store's memory was\n{used}and is\n{uses}");
-    Ok(format!("{CYCLES} guests, {} nodes before and after", before.lines().count()))
+    Ok(format!("{cycles} guests, {} nodes before and after", before.lines().count()))
 }
