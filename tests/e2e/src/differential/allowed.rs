@@ -28,6 +28,10 @@ pub(super) fn spare(row: Row, request: &mut Request) {
     if !is_oldest(row) {
         return;
     }
+    if request.kind == abi::XS_RM {
+        // "`RM` in a transaction".
+        request.transaction = 0;
+    }
     match request.kind {
         // "a request whose payload is not the one word that it must be": the error is the last one, whoever's, and without one xenstored ends.
         abi::XS_DIRECTORY | abi::XS_READ | abi::XS_GET_PERMS | abi::XS_MKDIR | abi::XS_RM => {
