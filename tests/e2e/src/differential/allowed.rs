@@ -25,12 +25,12 @@ pub(super) fn beginning(row: Row) -> Vec<Request> {
 
 /// Makes another request of one that the row's store does not outlive, or answers by what happened to be before.
 pub(super) fn spare(row: Row, request: &mut Request) {
+    if row.store == StorePlace::Daemon && request.kind == abi::XS_RM {
+        // "`RM` in a transaction": its own view of a directory and the others' are mixed.
+        request.transaction = 0;
+    }
     if !is_oldest(row) {
         return;
-    }
-    if request.kind == abi::XS_RM {
-        // "`RM` in a transaction".
-        request.transaction = 0;
     }
     match request.kind {
         // "a request whose payload is not the one word that it must be": the error is the last one, whoever's, and without one xenstored ends.
