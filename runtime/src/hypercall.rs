@@ -83,7 +83,7 @@ pub fn exit(reason: Exit) -> ! {
 }
 
 /// Gives the physical CPU to another vCPU for now (`SCHEDOP_yield`).
-pub(crate) fn yield_cpu() {
+pub fn yield_cpu() {
     // SAFETY: takes no argument and touches no memory.
     unsafe { call2::<{ number::SCHED_OP }>(SCHEDOP_YIELD, 0) };
 }

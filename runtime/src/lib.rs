@@ -35,7 +35,7 @@ pub mod trap;
 
 pub use environment::{Environment, command_line, environment};
 pub use executor::{block_on, spawn, yield_now};
-pub use hypercall::{Exit, exit};
+pub use hypercall::{Exit, exit, yield_cpu};
 
 /// Makes `async fn main(environment: Environment)` of an image what the domain runs. The domain powers off when it returns.
 ///

@@ -30,6 +30,8 @@ const BLAME: u32 = 3;
 pub enum Wait {
     /// There is more to do.
     No,
+    /// There is more to do, and a domain that asks for nothing more has got its answer: let it run first.
+    AfterOthers,
     /// Nothing but requests that the store holds back for another's sake: look again in a millisecond or so.
     Briefly,
     /// Nothing is to be done until an event arrives.
@@ -48,6 +50,8 @@ pub struct Server<H: Hypervisor, D> {
     held: Vec<DomainId>,
     keeper: Rc<Keeper>,
     replace: Replace,
+    /// Somebody has got all that it asked for, since the last round.
+    satisfied: bool,
 }
 
 /// Puts an image in the place of the running one; returns only where it cannot, with the reason.
@@ -64,6 +68,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
             privileged,
             queue: VecDeque::new(),
             held: Vec::new(),
+            satisfied: false,
             keeper: Rc::default(),
             replace: |_| "There is no live update here.".into(),
         }
@@ -248,8 +253,9 @@ impl<H: Adopt, D: Domains> Server<H, D> {
             self.keeper.turn.set(None);
             self.enqueue_ready();
         }
+        let satisfied = core::mem::take(&mut self.satisfied);
         if !self.queue.is_empty() {
-            Wait::No
+            if satisfied { Wait::AfterOthers } else { Wait::No }
         } else if self.held.is_empty() {
             Wait::ForEvent
         } else {
@@ -345,6 +351,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         if let Some(link) = self.machine.links.get(&domain).filter(|_| moved) {
             // One event tells of both: answers to read, and room for requests.
             link.notify();
+            self.satisfied |= !link.queued;
         }
         Ok(())
     }

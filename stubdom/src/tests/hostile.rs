@@ -79,7 +79,7 @@ fn a_flood_takes_turns_with_everybody() {
     other.send(XS_READ, b"/open\0");
     let mut ports: Vec<Port> = core::iter::from_fn(|| world.xen.next_event()).collect();
     world.server.handle_events(&mut ports);
-    assert_eq!(world.server.round(2), Wait::No);
+    assert_eq!(world.server.round(2), Wait::AfterOthers);
     assert!(other.answer().is_some());
     assert_eq!(flood.receive().len(), 1);
     world.run();

@@ -22,6 +22,8 @@ pub(super) const NAME: &str = "Xenstore";
 
 /// What comes and goes.
 const CYCLED: &str = "cycle";
+/// How often.
+const CYCLES: u32 = 200;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -161,7 +163,6 @@ fn guest(stage: &&Stage) -> Result<String> {
 }
 
 fn cycles(stage: &&Stage) -> Result<String> {
-    const CYCLES: u32 = 200;
     let lab = &stage.lab;
     let tree = || lab.must("xenstore-ls -f / | cut -d = -f 1 | sort");
     let memory = || lab.must("xenstore-control memreport");
@@ -172,12 +173,12 @@ fn cycles(stage: &&Stage) -> Result<String> {
     lab.wait_until(&format!("! xl list {CYCLED}"), PATIENCE)?;
     let (before, used) = (tree()?, memory()?);
     let script = format!("for cycle in $(seq {CYCLES}); do {cycle} || {{ echo cycle $cycle; exit 1; }}; done");
-    lab.run_for(&script, CYCLES * Duration::from_secs(5))?.success()?;
+    lab.run_for(&script, CYCLES * Duration::from_secs(10))?.success()?;
     lab.wait_until(&format!("! xl list {CYCLED}"), PATIENCE)?;
     let after = tree()?;
     let left: Vec<&str> = after.lines().filter(|line| !before.lines().any(|other| other == *line)).collect();
     ensure!(left.is_empty(), "left behind: {}", left.join(", "));
     let uses = memory()?;
     ensure!(uses == used, "the store's memory was\n{used}and is\n{uses}");
-    Ok(format!("{CYCLES} guests, {} nodes before and after", before.lines().count()))
+    Ok(format!("{} nodes before and after", before.lines().count()))
 }

@@ -25,6 +25,10 @@ pub(super) fn beginning(row: Row) -> Vec<Request> {
 
 /// Makes another request of one that the row's store does not outlive, or answers by what happened to be before.
 pub(super) fn spare(row: Row, request: &mut Request) {
+    if row.store == StorePlace::Daemon && request.kind == abi::XS_RM {
+        // "`RM` in a transaction": its own view of a directory and the others' are mixed.
+        request.transaction = 0;
+    }
     if !is_oldest(row) {
         return;
     }

@@ -196,7 +196,7 @@ impl Author {
                 format!("/local/domain/{domain}")
             }
             8 if self.one_in(4) => {
-                let lengths: &[usize] = &[100, 1000, 2000, 2100, 3069, 3070, 3500];
+                let lengths: &[usize] = &[100, 1000, 2100, 3069, 3070, 3500];
                 // What the privileged domain may is another length in each version.
                 let lengths = if who == 0 { &lengths[..2] } else { lengths };
                 format!("/t/{}", "l".repeat(*self.pick(lengths)))

@@ -23,7 +23,7 @@ const PORT: &str = "/dev/vport0p1";
 /// What a xenstore domain gets, in MiB: as much as Debian's `xencommons` gives it.
 const STORE_MEMORY: &str = "8";
 
-/// Dom0's share of the CPU where the others have 256 each.
+/// The share of the CPU of dom0 and of the store's domain, where the others have 256 each.
 const DOM0_WEIGHT: &str = "8192";
 
 /// Starts the store, its nodes of dom0 and xenconsoled, in that order; each says by ending that it is ready.
@@ -49,6 +49,8 @@ pub(crate) fn start_toolstack() -> io::Result<()> {
         // libxl waits until a backend's state *is* InitWait. With xenstored in dom0, no two domains agree on more before dom0 has run; with
         // the store elsewhere, on one CPU, they are past it before `xl` looks, unless dom0 goes first.
         run(&["xl", "sched-credit2", "-d", "0", "-w", DOM0_WEIGHT])?;
+        // The store goes before those that keep it busy, or a flood's sender has the CPU while the store has others' requests to serve.
+        run(&["xl", "sched-credit2", "-d", "Xenstore", "-w", DOM0_WEIGHT])?;
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! The row's store against `xenstore-lite` in process, request by request. Host.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::Result;
 
 use super::super::Case;
@@ -13,15 +11,13 @@ pub(super) const CASES: &[Case<Store>] =
     &[Case { name: "store: random scripts of dom0 and four domains are answered as xenstore-lite says", run: random }];
 
 /// Scripts, and requests in each.
-const SCRIPTS: u64 = 60;
+const SCRIPTS: u64 = 40;
 const LENGTH: usize = 120;
 
 fn random(stage: &&Stage) -> Result<String> {
     let theatre = Theatre::open(&stage.lab)?;
-    let first = match std::env::var("OXIDOM_SEED") {
-        Ok(seed) => seed.parse()?,
-        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() * SCRIPTS,
-    };
+    // Others, where somebody looks for more.
+    let first = std::env::var("OXIDOM_SEED").map_or(Ok(1), |seed| seed.parse())?;
     let scripts: Vec<_> =
         (first..first + SCRIPTS).map(|seed| (format!("seed {seed}"), theatre.random(seed, LENGTH))).collect();
     let requests = theatre.compare(&scripts)?;

@@ -51,7 +51,7 @@ const FLOODS: &[Attack] = &[
     borne("reconnect-storm"),
 ];
 
-/// The neighbour's median may be so many times what it is beside a domain that burns as much of the CPU.
+/// The neighbour's median may be so many times what it is where all is quiet.
 const FACTOR: f64 = 3.0;
 /// Tries of an attack: a machine with other work measures nonsense now and then.
 const TRIES: u32 = 3;
@@ -132,7 +132,6 @@ fn one(lab: &Lab, attack: &Attack, mallory: u32, alice: u32) -> Result<(f64, Str
         Ok(nanoseconds / 1e3)
     };
     let (idle, busy, attacked, again) = (median(idle)?, median(busy)?, median(attacked)?, median(again)?);
-    let quiet = busy.max(again);
-    let ratio = attacked / quiet;
-    Ok((ratio, format!("{idle:.0}, {quiet:.0}, {attacked:.0}: {ratio:.1}")))
+    let ratio = attacked / idle;
+    Ok((ratio, format!("{idle:.0}, {:.0}, {attacked:.0}: {ratio:.1}", busy.max(again))))
 }
