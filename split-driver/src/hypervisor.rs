@@ -49,6 +49,11 @@ pub trait Hypervisor {
     /// `GNTTABOP_copy` of the whole batch in one hypercall (several where Xen asks for it, or a status says "again");
     /// every element's `status` is set on return, also where the hypercall itself failed.
     fn grant_copy(&self, batch: &mut [GrantCopy]);
+
+    /// Bytes that all allocations of this domain take, where they are counted.
+    fn memory_in_use(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A page of a peer that a device of ours reads, or writes, by DMA. Given back by [`DeviceMapping::unmap_for_device`].

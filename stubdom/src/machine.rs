@@ -152,6 +152,10 @@ impl<H: Hypervisor, D: Domains> Host for Machine<H, D> {
         Some(state.unique)
     }
 
+    fn memory_in_use(&self) -> Option<usize> {
+        self.hypervisor.memory_in_use()
+    }
+
     fn control(&mut self, _words: &mut dyn Iterator<Item = &[u8]>, _reply: &mut Vec<u8>) -> Option<Result<(), Error>> {
         None
     }

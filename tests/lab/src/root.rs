@@ -51,6 +51,9 @@ esac
 exit 0
 ";
 
+/// The store in OCaml.
+pub(crate) const OXENSTORED: &str = "oxenstored";
+
 /// A file to be put into a root.
 #[derive(Clone, Debug)]
 pub struct Extra {
@@ -84,6 +87,16 @@ pub fn dom0(tree: &Tree, equipment: Equipment, guest: &[u8], extra: &[Extra]) ->
         .file("boot/guest.img", 0o644, guest);
     add(&mut archive, extra);
     Ok(archive.finish())
+}
+
+/// oxenstored and its configuration as Debian packs them, for a dom0's root; its libraries are those of the toolstack.
+pub(crate) fn oxenstored(tree: &Tree) -> Result<[Extra; 2]> {
+    let file = |path: String, mode| -> Result<Extra> {
+        let content = fs::read(tree.path.join(&path)).with_context(|| format!("the packages hold no {path}"))?;
+        Ok(Extra { path, mode, content })
+    };
+    let program = format!("usr/lib/xen-{}/bin/{OXENSTORED}", tree.release.xen());
+    Ok([file(program, 0o755)?, file(format!("etc/xen/{OXENSTORED}.conf"), 0o644)?])
 }
 
 /// A guest's root: busybox, the network and disk frontends, and the agent.
@@ -177,9 +190,9 @@ fn with_toolstack(tree: &Tree, role: &str, equipment: Equipment, modules: &[&str
         let all = directory == xen;
         for entry in fs::read_dir(tree.path.join(directory))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            // oxenstored is as large as all the others together and not used.
+            // oxenstored is as large as all the others together, and one row's only: see `oxenstored`.
             let needed = name.starts_with("xenstore") || ["bash", "flock"].contains(&name.as_str());
-            if (all && name != "oxenstored") || needed {
+            if (all && name != OXENSTORED) || needed {
                 programs.insert(format!("{directory}/{name}"));
             }
         }

@@ -6,6 +6,7 @@
 
 mod dom0;
 mod guest;
+mod measure;
 mod store;
 
 use std::ffi::CString;
@@ -25,6 +26,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let result = match arguments.next().as_deref() {
         Some("serve") => take_signals().and_then(|()| serve(&arguments.next().unwrap_or_default())),
+        Some(MEASURE) => measure::run(&arguments.collect::<Vec<_>>()),
         Some(SHELL) => take_signals().and_then(|()| Err(shell().exec())),
         Some(ON_DISK) if std::process::id() == 1 => run(),
         _ if std::process::id() == 1 => boot(),
@@ -45,6 +47,9 @@ fn serve(role: &str) -> io::Result<()> {
         _ => guest::serve(),
     }
 }
+
+/// Tells this program to measure the store; see [`measure::run`].
+const MEASURE: &str = "measure";
 
 /// Tells the agent of a root on a disk that all is mounted and loaded.
 const ON_DISK: &str = "on-disk";
