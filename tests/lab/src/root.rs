@@ -89,14 +89,21 @@ pub fn dom0(tree: &Tree, equipment: Equipment, guest: &[u8], extra: &[Extra]) ->
     Ok(archive.finish())
 }
 
-/// oxenstored and its configuration as Debian packs them, for a dom0's root; its libraries are those of the toolstack.
-pub(crate) fn oxenstored(tree: &Tree) -> Result<[Extra; 2]> {
+/// oxenstored and what it reads, as Debian packs them, for a dom0's root; its libraries are those of the toolstack.
+pub(crate) fn oxenstored(tree: &Tree) -> Result<Vec<Extra>> {
     let file = |path: String, mode| -> Result<Extra> {
         let content = fs::read(tree.path.join(&path)).with_context(|| format!("the packages hold no {path}"))?;
         Ok(Extra { path, mode, content })
     };
-    let program = format!("usr/lib/xen-{}/bin/{OXENSTORED}", tree.release.xen());
-    Ok([file(program, 0o755)?, file(format!("etc/xen/{OXENSTORED}.conf"), 0o644)?])
+    let xen = format!("usr/lib/xen-{}", tree.release.xen());
+    let mut files =
+        vec![file(format!("{xen}/bin/{OXENSTORED}"), 0o755)?, file(format!("etc/xen/{OXENSTORED}.conf"), 0o644)?];
+    // Later ones load what asks Xen of domains, by the version of its interface.
+    let plugins = format!("{xen}/ocaml/xsd_glue/xenctrl_plugin");
+    for entry in fs::read_dir(tree.path.join(&plugins)).into_iter().flatten() {
+        files.push(file(format!("{plugins}/{}", entry?.file_name().to_string_lossy()), 0o755)?);
+    }
+    Ok(files)
 }
 
 /// A guest's root: busybox, the network and disk frontends, and the agent.
