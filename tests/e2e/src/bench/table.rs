@@ -183,6 +183,21 @@ mod tests {
     }
 
     #[test]
+    fn a_second_peer_has_columns_and_keys_of_its_own() {
+        let mut report = Report::with_heads(["ours", "C", "OCaml"]);
+        let row = Row::new("a", "s", Better::Less, &[1.0], &[2.0], &[]);
+        report.push(row.map(|row| row.against(Better::Less, &[4.0])));
+        let json = serde_json::to_string(&report).expect("plain data");
+        let second = r#""ratio":2.0,"oxenstored":4.0,"oxenstored_ratio":4.0}]}"#;
+        assert!(json.ends_with(second), "{json}");
+        assert!(
+            report.markdown().starts_with("| what | unit | ours |    C | ratio | OCaml | ratio |"),
+            "{}",
+            report.markdown()
+        );
+    }
+
+    #[test]
     fn the_table_is_even() {
         let mut report = Report::new("netdom");
         report.push(Row::new("throughput", "Mbit/s", Better::More, &[412.3], &[180.0], &[800.0]));
