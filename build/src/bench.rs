@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use e2e::bench::{Report, blk, net};
+use e2e::bench::{Report, blk, net, store};
 use lab::{Row, host};
 
-use crate::images;
+use crate::{growth, images};
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
@@ -24,6 +24,8 @@ enum What {
     Net(Net),
     /// blkdom: operations and bytes a second, latencies, CPU time, create-to-ready, memory
     Blk(Blk),
+    /// xenstore-stubdom against C xenstored and oxenstored, each in boots of its own: requests and events by the number of domains, memory
+    Store(Store),
 }
 
 /// What every benchmark takes.
@@ -32,7 +34,7 @@ struct Common {
     /// Also write the rows to this file: {"rows": [{"name", "unit", "ours", "linux", "ratio"}]}
     #[arg(long)]
     json: Option<PathBuf>,
-    /// The row of the matrix: debian12 or debian13, either with -stubdom
+    /// The row of the matrix: debian12 or debian13, either with -stubdom or -oxenstored; of the store's benchmark, the release alone
     #[arg(long, default_value = "debian12")]
     row: Row,
 }
@@ -70,7 +72,28 @@ struct Blk {
     blkdom_arguments: String,
 }
 
+#[derive(clap::Args)]
+struct Store {
+    #[command(flatten)]
+    common: Common,
+    /// Boots of each store; the median counts
+    #[arg(long, default_value_t = store::Effort::default().boots)]
+    boots: u32,
+    /// Requests of each kind
+    #[arg(long, default_value_t = store::Effort::default().requests)]
+    requests: u32,
+    /// In place of all that: measure the library alone on this machine, and draw how it grows into docs/
+    #[arg(long)]
+    library: bool,
+    /// MiB of the store's domain
+    #[arg(long, default_value_t = store::Effort::default().memory)]
+    memory: u32,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let What::Store(Store { library: true, .. }) = arguments.what {
+        return growth::run();
+    }
     host::provide(&[host::IMAGES, host::BOOT].concat())?;
     let images = images::for_demo()?;
     let start = Instant::now();
@@ -89,6 +112,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
                 blkdom_arguments: blkdom_arguments.clone(),
             };
             (common, blk::run(common.row, &images, &effort, &progress)?)
+        }
+        What::Store(Store { common, boots, requests, memory, library: _ }) => {
+            let effort = store::Effort { boots: *boots, requests: *requests, memory: *memory };
+            (common, store::run(common.row.release, &images, effort, &progress)?)
         }
     };
     show(common, &report)?;

@@ -18,7 +18,7 @@ use crate::images;
 /// What `cargo xtask lab` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12); with -stubdom, the xenstore in a domain of its own
+    /// debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12); with -stubdom, the xenstore in a domain of its own, with -oxenstored, the daemon in OCaml
     #[arg(long, default_value = "debian12")]
     row: Row,
     /// Run this shell script in dom0, show its output and end with its status
@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     /// Show the machine's console (Xen and dom0) while a script runs
     #[arg(long)]
     console: bool,
+    /// This program of dom0's, put there by --put, starts store and toolstack, called with the word `start`: as Debian's /etc/init.d/xen
+    #[arg(long, value_name = "PATH")]
+    start: Option<String>,
     /// How long a script may take, in seconds
     #[arg(long, default_value_t = 600)]
     timeout: u64,
@@ -45,6 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     host::provide(&if arguments.no_images { host::BOOT.to_vec() } else { [host::IMAGES, host::BOOT].concat() })?;
     let mut config = LabConfig::new(arguments.row);
     config.store = Some(images::path(images::STORE));
+    config.start.clone_from(&arguments.start);
     config.shell = arguments.script.is_none();
     let scratch = Scratch::new()?;
     if !arguments.no_images {

@@ -4,6 +4,7 @@
 mod bench;
 mod demo;
 mod fuzz;
+mod growth;
 mod images;
 mod lab;
 mod symbolize;
@@ -30,7 +31,7 @@ enum Command {
     Lab(lab::Arguments),
     /// Show the main job: two Linux guests get their network from netdom on real Xen
     Demo(demo::Arguments),
-    /// Measure netdom against a Linux driver domain, in one boot and alternating
+    /// Measure ours against what Linux has in its place, alternating
     Bench(bench::Arguments),
     /// Run a fuzz target on the host
     Fuzz(fuzz::Arguments),

@@ -2,6 +2,7 @@
 
 use crate::events::{self, Channel, EventSet};
 use crate::grants::{self, GrantMapping, Place};
+use crate::memory;
 use alloc::vec::Vec;
 use split_driver::hypervisor::{Adopt, DeviceMap, DeviceMapping, DevicePage, Hypervisor, XenError};
 use xen_pv_sys::grant_table::GrantCopy;
@@ -40,6 +41,10 @@ impl Hypervisor for Xen {
 
     fn grant_copy(&self, batch: &mut [GrantCopy]) {
         grants::copy(batch);
+    }
+
+    fn memory_in_use(&self) -> Option<usize> {
+        Some(memory::usage().heap_bytes)
     }
 }
 

@@ -49,6 +49,11 @@ pub trait Hypervisor {
     /// `GNTTABOP_copy` of the whole batch in one hypercall (several where Xen asks for it, or a status says "again");
     /// every element's `status` is set on return, also where the hypercall itself failed.
     fn grant_copy(&self, batch: &mut [GrantCopy]);
+
+    /// Bytes that all allocations of this domain take, where they are counted.
+    fn memory_in_use(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A hypervisor of a domain that begins anew inside itself: what was mapped and bound then is there still.

@@ -220,6 +220,10 @@ impl<H: Adopt, D: Domains> Host for Machine<H, D> {
         Some(state.unique)
     }
 
+    fn memory_in_use(&self) -> Option<usize> {
+        self.hypervisor.memory_in_use()
+    }
+
     fn control(&mut self, words: &mut dyn Iterator<Item = &[u8]>, reply: &mut Vec<u8>) -> Option<Result<(), Error>> {
         match words.next()? {
             b"live-update" => Some(self.update.control(words, reply)),

@@ -22,6 +22,11 @@ pub trait Host {
     /// share.
     fn domain(&mut self, domain: DomainId) -> Option<u64>;
 
+    /// Bytes that all of the image's allocations take, where the host counts them: for `CONTROL memreport`.
+    fn memory_in_use(&self) -> Option<usize> {
+        None
+    }
+
     /// A `CONTROL` command that the store does not know itself. `words` gives its name and two words more; a fourth is all that follows, zero
     /// bytes too, since live update sends images so. What is left in `reply` is answered, `OK` where that is empty. `None`: the host does
     /// not know it either.

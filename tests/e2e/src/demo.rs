@@ -1,4 +1,4 @@
-//! The main job, shown: Linux guests get their network from netdom, and their disk from blkdom. Host.
+//! The main job, shown: the store in its own domain, Linux guests that get their network from netdom, and their disk from blkdom. Host.
 
 mod disks;
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::scratch::Scratch;
-use lab::{Equipment, Lab, Nic, Row};
+use lab::{Equipment, Lab, Nic, Row, StorePlace};
 
 use crate::cases::Scene;
 use crate::stage::{Images, Stage, lease, vif};
@@ -47,6 +47,9 @@ pub fn run(row: Row, images: &Images, audience: &dyn Audience) -> Result<Vec<Lin
         config.equipment = Equipment::Disks;
     })?;
     audience.done(&format!("dom0 answers after {:.1} s", stage.lab.boot_time.as_secs_f64()));
+    if row.store == StorePlace::Domain {
+        store(&stage, audience, &mut line)?;
+    }
 
     audience.step("xl create netdom, which owns the NIC; two Linux guests with backend=netdom");
     let scene = Scene::set(&stage)?;
@@ -72,7 +75,25 @@ pub fn run(row: Row, images: &Images, audience: &dyn Audience) -> Result<Vec<Lin
     Ok(table)
 }
 
-/// A driver domain's memory and the size of its image.
+/// Who serves the store: a domain that `xl list` shows, and nobody in dom0.
+fn store(stage: &Stage, audience: &dyn Audience, line: &mut impl FnMut(&'static str, String)) -> Result<()> {
+    const NAME: &str = "Xenstore";
+    let lab = &stage.lab;
+    audience.step("asking who serves the xenstore");
+    lab.must("! pidof xenstored oxenstored").context("a daemon runs in dom0")?;
+    let id = lab.domain_id(NAME)?;
+    let known = lab.must("xenstore-read /tool/xenstored/domid")?;
+    ensure!(known.trim() == id.to_string(), "the store is domain {id}, and says that it is {known}");
+    let ready = lab.wait_for_console(NAME, "ready in", Duration::from_secs(60))?;
+    let ready = ready.rsplit_once("ready in").map_or("", |(_, time)| time.trim());
+    let memory = footprint(lab, NAME, &stage.images.stubdom)?;
+    audience.done(&format!("no daemon in dom0; `xl list` shows it as domain {id}, \"{NAME}\""));
+    line("xenstore: its first instruction to ready", ready.to_owned());
+    line("xenstore: memory, image", memory);
+    Ok(())
+}
+
+/// A domain's memory and the size of its image.
 fn footprint(lab: &Lab, name: &str, image: &Path) -> Result<String> {
     let memory = lab.must(&format!("xl list {name} | awk 'END {{ print $3 }}'"))?;
     Ok(format!("{} MiB, {} KiB", memory.trim(), std::fs::metadata(image)?.len() / 1024))

@@ -31,6 +31,8 @@ pub struct LabConfig {
     pub store: Option<PathBuf>,
     /// A word for that domain's command line.
     pub store_word: Option<&'static str>,
+    /// The memory of the xenstore's domain, in MiB.
+    pub store_memory: u32,
     /// The machine's memory, in MiB.
     pub memory: u32,
     /// Dom0's memory, in MiB.
@@ -51,6 +53,8 @@ pub struct LabConfig {
     pub shell: bool,
     /// More for Xen's command line.
     pub xen_arguments: String,
+    /// A program of dom0's that starts store and toolstack with the word `start`, in place of the lab.
+    pub start: Option<String>,
 }
 
 impl LabConfig {
@@ -60,6 +64,7 @@ impl LabConfig {
             row,
             store: None,
             store_word: None,
+            store_memory: 8,
             memory: 3072,
             dom0_memory: 768,
             nics: vec![Nic::wired(0)],
@@ -70,6 +75,7 @@ impl LabConfig {
             driver_root: false,
             shell: false,
             xen_arguments: String::new(),
+            start: None,
         }
     }
 
@@ -235,16 +241,20 @@ impl Lab {
             let content = root::driver(&tree, &[])?;
             files.push(Extra { path: "boot/driver.img".to_owned(), mode: 0o644, content });
         }
-        let mut arguments = String::new();
+        let mut arguments = config.start.as_ref().map_or_else(String::new, |start| format!(" lab.start={start}"));
         if config.row.store == StorePlace::Domain {
             let image = config.store.as_ref();
             let image = image.with_context(|| format!("{} wants the image of the xenstore's domain", config.row))?;
             let content = fs::read(image).with_context(|| format!("reading {}", image.display()))?;
             files.push(Extra { path: STORE_IMAGE.to_owned(), mode: 0o644, content });
-            arguments += &format!(" lab.store=/{STORE_IMAGE}");
+            arguments += &format!(" lab.store=/{STORE_IMAGE} lab.store-memory={}", config.store_memory);
             if let Some(word) = config.store_word {
                 arguments += &format!(" lab.store-word={word}");
             }
+        }
+        if config.row.store == StorePlace::OcamlDaemon {
+            files.extend(root::oxenstored(&tree)?);
+            arguments += &format!(" lab.daemon={}", root::OXENSTORED);
         }
         let initramfs = directory.path().join("dom0.img");
         fs::write(&initramfs, root::dom0(&tree, config.equipment, &guest, &files)?)?;

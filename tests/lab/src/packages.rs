@@ -69,8 +69,10 @@ impl std::fmt::Display for Release {
 /// Where the xenstore runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StorePlace {
-    /// In dom0: C xenstored, as Debian starts it.
+    /// In dom0: C xenstored.
     Daemon,
+    /// In dom0: oxenstored, the one in OCaml that Debian's own script takes first.
+    OcamlDaemon,
     /// In a domain of its own, built by `init-xenstore-domain`.
     Domain,
 }
@@ -86,9 +88,11 @@ pub struct Row {
 
 impl Row {
     /// Every row by its name.
-    const NAMES: [(&str, Self); 4] = [
+    const NAMES: [(&str, Self); 6] = [
         ("debian12", Self::new(Release::Debian12, StorePlace::Daemon)),
         ("debian13", Self::new(Release::Debian13, StorePlace::Daemon)),
+        ("debian12-oxenstored", Self::new(Release::Debian12, StorePlace::OcamlDaemon)),
+        ("debian13-oxenstored", Self::new(Release::Debian13, StorePlace::OcamlDaemon)),
         ("debian12-stubdom", Self::new(Release::Debian12, StorePlace::Domain)),
         ("debian13-stubdom", Self::new(Release::Debian13, StorePlace::Domain)),
     ];
@@ -100,7 +104,8 @@ impl Row {
         Self::new(Release::Debian13, StorePlace::Domain),
     ];
 
-    const fn new(release: Release, store: StorePlace) -> Self {
+    /// The row of that release with that store.
+    pub const fn new(release: Release, store: StorePlace) -> Self {
         Self { release, store }
     }
 

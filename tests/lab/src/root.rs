@@ -51,6 +51,9 @@ esac
 exit 0
 ";
 
+/// The store in OCaml.
+pub(crate) const OXENSTORED: &str = "oxenstored";
+
 /// A file to be put into a root.
 #[derive(Clone, Debug)]
 pub struct Extra {
@@ -84,6 +87,23 @@ pub fn dom0(tree: &Tree, equipment: Equipment, guest: &[u8], extra: &[Extra]) ->
         .file("boot/guest.img", 0o644, guest);
     add(&mut archive, extra);
     Ok(archive.finish())
+}
+
+/// oxenstored and what it reads, as Debian packs them, for a dom0's root; its libraries are those of the toolstack.
+pub(crate) fn oxenstored(tree: &Tree) -> Result<Vec<Extra>> {
+    let file = |path: String, mode| -> Result<Extra> {
+        let content = fs::read(tree.path.join(&path)).with_context(|| format!("the packages hold no {path}"))?;
+        Ok(Extra { path, mode, content })
+    };
+    let xen = format!("usr/lib/xen-{}", tree.release.xen());
+    let mut files =
+        vec![file(format!("{xen}/bin/{OXENSTORED}"), 0o755)?, file(format!("etc/xen/{OXENSTORED}.conf"), 0o644)?];
+    // Later ones load what asks Xen of domains, by the version of its interface.
+    let plugins = format!("{xen}/ocaml/xsd_glue/xenctrl_plugin");
+    for entry in fs::read_dir(tree.path.join(&plugins)).into_iter().flatten() {
+        files.push(file(format!("{plugins}/{}", entry?.file_name().to_string_lossy()), 0o755)?);
+    }
+    Ok(files)
 }
 
 /// A guest's root: busybox, the network and disk frontends, and the agent.
@@ -177,9 +197,9 @@ fn with_toolstack(tree: &Tree, role: &str, equipment: Equipment, modules: &[&str
         let all = directory == xen;
         for entry in fs::read_dir(tree.path.join(directory))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
-            // oxenstored is as large as all the others together and not used.
+            // oxenstored is as large as all the others together, and one row's only: see `oxenstored`.
             let needed = name.starts_with("xenstore") || ["bash", "flock"].contains(&name.as_str());
-            if (all && name != "oxenstored") || needed {
+            if (all && name != OXENSTORED) || needed {
                 programs.insert(format!("{directory}/{name}"));
             }
         }

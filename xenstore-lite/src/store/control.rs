@@ -62,7 +62,7 @@ impl Store {
                 };
                 Ok(Reply::Done)
             }
-            ["memreport"] => Ok(Reply::word(&self.memory_report())),
+            ["memreport"] => Ok(Reply::word(&self.memory_report(host))),
             ["print", text] => {
                 log::info!("control: {text}");
                 Ok(Reply::Done)
@@ -133,7 +133,7 @@ impl Store {
         Ok(Reply::word(&report))
     }
 
-    fn memory_report(&self) -> String {
+    fn memory_report(&self, host: &dyn Host) -> String {
         let counted = self.domains.iter().map(|(_, domain)| domain.takes(Resource::Memory)).sum();
         let transactions = self.connections.values().map(|connection| connection.transactions.len()).sum();
         let watches = self.connections.values().map(|connection| connection.watches.len()).sum();
@@ -144,6 +144,9 @@ impl Store {
         line(&mut report, "watches", watches, "");
         line(&mut report, "transactions", transactions, "");
         line(&mut report, "memory", counted, " bytes counted in quotas");
+        if let Some(bytes) = host.memory_in_use() {
+            line(&mut report, "heap", bytes, " bytes in use");
+        }
         report
     }
 }

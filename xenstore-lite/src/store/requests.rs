@@ -93,12 +93,7 @@ impl Store {
         let transaction = header.tx_id;
         let request = Request { connection: id, caller, kind: header.kind, transaction, payload: message.payload };
         if self.traced {
-            log::info!(
-                "domain {} asks {} in {transaction}: {:?}",
-                domain.0,
-                header.kind,
-                message.payload.escape_ascii()
-            );
+            log::info!("domain {} asks {} in {transaction}: {}", domain.0, header.kind, message.payload.escape_ascii());
         }
         let reply = self
             .dispatch(request, host)

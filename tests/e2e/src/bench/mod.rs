@@ -1,8 +1,9 @@
-//! Benchmarks: ours and Linux's side by side in one boot, alternating; rows for people and for programs. Host.
+//! Benchmarks: ours and Linux's side by side, alternating; rows for people and for programs. Host.
 
 pub mod blk;
 mod common;
 pub mod net;
+pub mod store;
 mod table;
 
 pub use table::{Better, Report, Row};

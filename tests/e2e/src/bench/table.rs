@@ -13,6 +13,16 @@ pub enum Better {
     Less,
 }
 
+impl Better {
+    /// Above 1 where ours is better.
+    fn ratio(self, ours: f64, peer: f64) -> f64 {
+        match self {
+            Self::More => ours / peer,
+            Self::Less => peer / ours,
+        }
+    }
+}
+
 /// One measured thing.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
@@ -29,17 +39,35 @@ pub struct Row {
     /// The same measured in a Linux guest that owns such a device itself, where that can be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<f64>,
+    /// The same of one more that ours is set against, with its own ratio.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub second: Option<Second>,
+}
+
+/// A second peer's side of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Second {
+    /// Median of its runs.
+    pub oxenstored: f64,
+    /// As [`Row::ratio`].
+    pub oxenstored_ratio: f64,
 }
 
 impl Row {
     /// A row of the medians of runs; nothing where a side has none.
     pub fn new(name: &str, unit: &str, better: Better, ours: &[f64], linux: &[f64], limit: &[f64]) -> Option<Self> {
         let (ours, linux) = (median(ours)?, median(linux)?);
-        let ratio = match better {
-            Better::More => ours / linux,
-            Better::Less => linux / ours,
-        };
-        Some(Self { name: name.to_owned(), unit: unit.to_owned(), ours, linux, ratio, limit: median(limit) })
+        let ratio = better.ratio(ours, linux);
+        let (name, unit) = (name.to_owned(), unit.to_owned());
+        Some(Self { name, unit, ours, linux, ratio, limit: median(limit), second: None })
+    }
+
+    /// The same with the runs of a second peer.
+    #[must_use]
+    pub fn against(self, better: Better, runs: &[f64]) -> Self {
+        let second =
+            median(runs).map(|second| Second { oxenstored: second, oxenstored_ratio: better.ratio(self.ours, second) });
+        Self { second, ..self }
     }
 }
 
@@ -56,9 +84,9 @@ fn median(values: &[f64]) -> Option<f64> {
 /// What a benchmark found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// What of ours was measured: the head of its column.
+    /// The heads of the columns of figures, the ratio's left out: ours, the peer's, and what follows the ratio.
     #[serde(skip)]
-    pub ours: &'static str,
+    pub heads: [&'static str; 3],
     /// In the order of the table.
     pub rows: Vec<Row>,
 }
@@ -66,7 +94,12 @@ pub struct Report {
 impl Report {
     /// A report without rows.
     pub fn new(ours: &'static str) -> Self {
-        Self { ours, rows: Vec::new() }
+        Self::with_heads([ours, "Linux driver domain", "device passed through"])
+    }
+
+    /// A report without rows whose peers are others.
+    pub fn with_heads(heads: [&'static str; 3]) -> Self {
+        Self { heads, rows: Vec::new() }
     }
 
     /// Adds a row where both sides were measured.
@@ -76,20 +109,24 @@ impl Report {
 
     /// The table in Markdown, which is also fit to be read as it is.
     pub fn markdown(&self) -> String {
-        let header =
-            ["what", "unit", self.ours, "Linux driver domain", "ratio", "device passed through"].map(str::to_owned);
+        let [ours, peer, third] = self.heads;
+        let has_second = self.rows.iter().any(|row| row.second.is_some());
+        let mut header = vec!["what", "unit", ours, peer, "ratio", third];
+        header.extend(has_second.then_some("ratio"));
         let rows = self.rows.iter().map(|row| {
-            let limit = row.limit.map_or_else(String::new, number);
-            [
-                row.name.clone(),
-                row.unit.clone(),
-                number(row.ours),
-                number(row.linux),
-                format!("{:.2}", row.ratio),
-                limit,
-            ]
+            let ratio = |ratio: f64| format!("{ratio:.2}");
+            let mut cells =
+                vec![row.name.clone(), row.unit.clone(), number(row.ours), number(row.linux), ratio(row.ratio)];
+            let second = row.second.map(|second| (second.oxenstored, ratio(second.oxenstored_ratio)));
+            let (figure, second_ratio) =
+                second.map_or((row.limit, String::new()), |(value, ratio)| (Some(value), ratio));
+            cells.push(figure.map_or_else(String::new, number));
+            cells.extend(has_second.then_some(second_ratio));
+            cells
         });
-        let lines: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
+        let header: Vec<String> = header.into_iter().map(str::to_owned).collect();
+        let columns = header.len();
+        let lines: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
         let width = |column: usize| {
             lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
@@ -102,7 +139,7 @@ impl Report {
             }
             text.push_str("|\n");
             if index == 0 {
-                (0..6).for_each(|column| {
+                (0..columns).for_each(|column| {
                     let dashes = "-".repeat(width(column) + 1);
                     let _ = write!(text, "|{dashes}{}", if column < 2 { "-" } else { ":" });
                 });
@@ -143,6 +180,21 @@ mod tests {
         report.push(Row::new("a", "s", Better::Less, &[1.0], &[2.0], &[]));
         let json = serde_json::to_string(&report).expect("plain data");
         assert_eq!(json, r#"{"rows":[{"name":"a","unit":"s","ours":1.0,"linux":2.0,"ratio":2.0}]}"#);
+    }
+
+    #[test]
+    fn a_second_peer_has_columns_and_keys_of_its_own() {
+        let mut report = Report::with_heads(["ours", "C", "OCaml"]);
+        let row = Row::new("a", "s", Better::Less, &[1.0], &[2.0], &[]);
+        report.push(row.map(|row| row.against(Better::Less, &[4.0])));
+        let json = serde_json::to_string(&report).expect("plain data");
+        let second = r#""ratio":2.0,"oxenstored":4.0,"oxenstored_ratio":4.0}]}"#;
+        assert!(json.ends_with(second), "{json}");
+        assert!(
+            report.markdown().starts_with("| what | unit | ours |    C | ratio | OCaml | ratio |"),
+            "{}",
+            report.markdown()
+        );
     }
 
     #[test]

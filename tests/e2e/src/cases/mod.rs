@@ -69,6 +69,8 @@ pub struct Family<P: Play + ?Sized = Network> {
 pub enum Rows {
     /// On each.
     All,
+    /// Where the store is to answer as C xenstored does.
+    StoreLikeC,
     /// Where the store is in a domain of its own.
     StoreInDomain,
     /// On each; when all of the matrix is asked for, only where dom0 serves the store: it is asked the same in all of them.
@@ -83,8 +85,9 @@ impl Rows {
     pub fn contain(self, row: Row, whole: bool) -> bool {
         match self {
             Self::All => true,
+            Self::StoreLikeC => row.store != StorePlace::OcamlDaemon,
             Self::StoreInDomain => row.store == StorePlace::Domain,
-            Self::StoreInDom0 => !whole || row.store == StorePlace::Daemon,
+            Self::StoreInDom0 => !whole || row.store != StorePlace::Domain,
             Self::Once(release) => !whole || row == Row { release, store: StorePlace::Daemon },
         }
     }

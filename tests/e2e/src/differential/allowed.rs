@@ -10,7 +10,7 @@ use super::script::request;
 pub(super) fn features(row: Row) -> ServerFeatures {
     match row.store {
         StorePlace::Domain => ServerFeatures::all(),
-        StorePlace::Daemon => ServerFeatures::RECONNECTION | ServerFeatures::ERROR,
+        StorePlace::Daemon | StorePlace::OcamlDaemon => ServerFeatures::RECONNECTION | ServerFeatures::ERROR,
     }
 }
 
@@ -19,7 +19,7 @@ pub(super) fn beginning(row: Row) -> Vec<Request> {
     match row.store {
         StorePlace::Domain => Vec::new(),
         // "who may hear `@releaseDomain`".
-        StorePlace::Daemon => vec![request(abi::XS_SET_PERMS, b"@releaseDomain\0n0\0")],
+        StorePlace::Daemon | StorePlace::OcamlDaemon => vec![request(abi::XS_SET_PERMS, b"@releaseDomain\0n0\0")],
     }
 }
 

@@ -15,33 +15,42 @@ use lab_agent::frame::{Frame, Kind, decode_guest, decode_put};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::guest;
+use crate::{guest, store};
 
 /// Where virtio-serial puts the lab's port: it is the only one.
 const PORT: &str = "/dev/vport0p1";
-
-/// What a xenstore domain gets, in MiB: as much as Debian's `xencommons` gives it.
-const STORE_MEMORY: &str = "8";
 
 /// The share of the CPU of dom0 and of the store's domain, where the others have 256 each.
 const DOM0_WEIGHT: &str = "8192";
 
 /// Starts the store, its nodes of dom0 and xenconsoled, in that order; each says by ending that it is ready.
 ///
-/// The store is xenstored, or a domain of its own where the kernel's command line names the image of one. Then xenstored must never
-/// run in this boot: the kernel connects to one store only.
+/// The store is C xenstored, the daemon that the kernel's command line names, or a domain of its own where that names the image of one.
+/// Then no daemon must ever run in this boot: the kernel connects to one store only.
 pub(crate) fn start_toolstack() -> io::Result<()> {
     fs::create_dir_all("/var/log/xen/console")?;
+    if let Some(program) = crate::parameter("lab.start") {
+        return run(&[&program, "start"]);
+    }
     let image = crate::parameter("lab.store");
     let in_a_domain = image.is_some();
+    // As much as Xen's own `launch-xenstore` gives it.
+    let memory = crate::parameter("lab.store-memory").unwrap_or_else(|| "8".to_owned());
+    let daemon = crate::parameter("lab.daemon").unwrap_or_else(|| "xenstored".to_owned());
     match image {
         Some(image) => {
-            let mut command = vec!["init-xenstore-domain", "--kernel", &image, "--memory", STORE_MEMORY];
+            let mut command = vec!["init-xenstore-domain", "--kernel", &image, "--memory", &memory];
             let word = crate::parameter("lab.store-word");
             command.extend(word.iter().flat_map(|word| ["--param", word.as_str()]));
             run(&command)?;
         }
-        None => run(&["xenstored", "--pid-file", "/run/xenstored.pid"])?,
+        None => {
+            run(&[&daemon, "--pid-file", "/run/xenstored.pid"])?;
+            // oxenstored goes to the background before it listens.
+            while !Path::new(store::SOCKET).exists() {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
     }
     run(&["xen-init-dom0"])?;
     run(&["xenconsoled", "--log=guest", "--log-dir=/var/log/xen/console", "--pid-file=/run/xenconsoled.pid"])?;

@@ -7,6 +7,7 @@
 mod dom0;
 mod guest;
 mod load;
+mod measure;
 mod puppets;
 mod store;
 
@@ -29,6 +30,7 @@ fn main() {
         Some("serve") => take_signals().and_then(|()| serve(&arguments.next().unwrap_or_default())),
         Some("load") => load::run(&arguments.collect::<Vec<_>>()),
         Some("puppets") => puppets::play(&arguments.next().unwrap_or_default()),
+        Some(MEASURE) => measure::run(&arguments.collect::<Vec<_>>()),
         Some(SHELL) => take_signals().and_then(|()| Err(shell().exec())),
         Some(ON_DISK) if std::process::id() == 1 => run(),
         _ if std::process::id() == 1 => boot(),
@@ -49,6 +51,9 @@ fn serve(role: &str) -> io::Result<()> {
         _ => guest::serve(),
     }
 }
+
+/// Tells this program to measure the store; see [`measure::run`].
+const MEASURE: &str = "measure";
 
 /// Tells the agent of a root on a disk that all is mounted and loaded.
 const ON_DISK: &str = "on-disk";
