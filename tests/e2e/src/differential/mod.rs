@@ -201,13 +201,17 @@ pub(crate) fn play_lines(lab: &Lab, lines: &[String]) -> Result<Vec<String>> {
     Ok(said)
 }
 
-/// Without events that are the same as the event before: a store drops such while the first waits for its way into the ring, which is a
-/// matter of time.
+/// Without events that are the same as one that came between the same two answers: a store drops such while the first waits for its way
+/// into the ring, which is a matter of time.
 fn without_repeats<'a>(all: impl Iterator<Item = &'a (usize, Message)>) -> Vec<(usize, Message)> {
-    let mut last = None;
-    all.filter(|(_, message)| message.kind != script::WATCH_EVENT || last.replace(message) != Some(message))
-        .cloned()
-        .collect()
+    let mut left: Vec<(usize, Message)> = Vec::new();
+    for (step, message) in all {
+        let mut between = left.iter().rev().take_while(|(other, _)| other == step);
+        if message.kind != script::WATCH_EVENT || between.all(|(_, other)| other != message) {
+            left.push((*step, message.clone()));
+        }
+    }
+    left
 }
 
 fn first_difference(
