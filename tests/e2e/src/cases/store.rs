@@ -24,6 +24,8 @@ pub(super) const NAME: &str = "Xenstore";
 const CYCLED: &str = "cycle";
 /// How often.
 const CYCLES: u32 = 200;
+/// Bytes that the store's heap may grow by meanwhile: buffers that were never as full before.
+const HEAP_GROWTH: u64 = 8192;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -165,7 +167,13 @@ fn guest(stage: &&Stage) -> Result<String> {
 fn cycles(stage: &&Stage) -> Result<String> {
     let lab = &stage.lab;
     let tree = || lab.must("xenstore-ls -f / | cut -d = -f 1 | sort");
-    let memory = || lab.must("xenstore-control memreport");
+    // What is counted, and the bytes of the heap in use.
+    let memory = || -> Result<(String, u64)> {
+        let report = lab.must("xenstore-control memreport")?;
+        let (heap, counted): (Vec<&str>, Vec<&str>) = report.lines().partition(|line| line.starts_with("heap"));
+        let bytes = heap.first().and_then(|line| line.split_whitespace().nth(2)?.parse().ok());
+        Ok((counted.join("\n"), bytes.with_context(|| format!("no heap in:\n{report}"))?))
+    };
     // The first one may make what stays.
     let cycle = format!("xl create -q /etc/xen/{CYCLED}.cfg && xl destroy {CYCLED}");
     create(lab, CYCLED)?;
@@ -179,6 +187,7 @@ fn cycles(stage: &&Stage) -> Result<String> {
     let left: Vec<&str> = after.lines().filter(|line| !before.lines().any(|other| other == *line)).collect();
     ensure!(left.is_empty(), "left behind: {}", left.join(", "));
     let uses = memory()?;
-    ensure!(uses == used, "the store's memory was\n{used}and is\n{uses}");
-    Ok(format!("{} nodes before and after", before.lines().count()))
+    ensure!(uses.0 == used.0, "the store's memory was\n{}and is\n{}", used.0, uses.0);
+    ensure!(uses.1 < used.1 + HEAP_GROWTH, "the store's heap was {} bytes and is {}", used.1, uses.1);
+    Ok(format!("{} nodes before and after, {} bytes of heap and then {}", before.lines().count(), used.1, uses.1))
 }
