@@ -102,8 +102,10 @@ const ALL: Duration = Duration::from_secs(1800);
 fn under_load(stage: &&Stage) -> Result<String> {
     let lab = &stage.lab;
     let before = lives(stage)?;
+    let log = format!("/var/log/xen/console/guest-{NAME}.log");
     let script = format!(
-        "i=0; while [ $i -lt {ENDS} ]; do
+        "lives() {{ cat {log} 2>/dev/null | grep -c 'serves .* domains after' || true; }}
+         i=0; while [ $i -lt {ENDS} ]; do
              case $((i % 5)) in
                  0) fault=\"before $((i % 7 * 3))\";;
                  1) fault=\"served $((i % 7 * 3))\";;
@@ -114,6 +116,10 @@ fn under_load(stage: &&Stage) -> Result<String> {
              xenstore-control live-update {IMAGE} || {{ echo \"update in cycle $i\"; exit 1; }}
              xenstore-control fault $fault || {{ echo \"fault $fault in cycle $i\"; exit 1; }}
              i=$((i + 1))
+             # A failure while an image is on its way is the end of that update.
+             n=0; while [ $(lives) -lt $(({before} + 2 * i)) ]; do
+                 n=$((n + 1)); [ $n -lt 6000 ] || {{ echo \"no life after $fault\"; exit 1; }}; usleep 10000
+             done
          done"
     );
     let done = load::under_load(lab, || {
