@@ -12,7 +12,9 @@ use core::pin::pin;
 use core::sync::atomic::{Ordering, fence};
 use core::task::Poll;
 pub use split_driver::time::{Duration, Instant};
-use xen_pv_sys::vcpu::{SetSingleshotTimer, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER};
+use xen_pv_sys::vcpu::{
+    RunstateInfo, SetSingleshotTimer, VCPUOP_GET_RUNSTATE_INFO, VCPUOP_SET_SINGLESHOT_TIMER, VCPUOP_STOP_PERIODIC_TIMER,
+};
 use xen_pv_sys::xen::VIRQ_TIMER;
 
 mod scale;
@@ -81,6 +83,17 @@ pub fn now() -> Instant {
         ARMED.set(None);
     }
     Instant(time)
+}
+
+/// How long the domain's vCPU has run since Xen made it, without the time in which others had the CPU (`RUNSTATE_running`).
+pub fn running() -> Duration {
+    let mut info = RunstateInfo::default();
+    // SAFETY: vCPU 0 and the operation's struct, which Xen fills.
+    unsafe {
+        hypercall::call4::<{ number::VCPU_OP }>(VCPUOP_GET_RUNSTATE_INFO, 0, (&raw mut info) as u64, 0);
+    }
+    let [running, ..] = info.time;
+    Duration::from_nanos(running)
 }
 
 /// Sets Xen's timer for the executor's earliest deadline. One that has passed fires at once.

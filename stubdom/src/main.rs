@@ -98,18 +98,18 @@ async fn main(environment: Environment) {
         return serve(parts, kept).await;
     }
     if let Some(recovered) = recovered {
-        let (lives, pause) = (recovered.lives(), recovered.pause());
-        let (cause, report) = (recovered.cause(), recovered.report());
+        let (lives, cause, report, (pause, own)) =
+            (recovered.lives(), recovered.cause(), recovered.report(), recovered.away());
         recovered.taken_over();
         log::info!(
-            "life {lives} serves {} domains after {cause:?}, {} ports, {} mapped pages, pause {} us",
+            "life {lives} serves {} domains after {cause:?}, {} ports, {} mapped pages, pause {} us, of which it ran {} us",
             parts.server.connected(),
             events::bound(),
             runtime::memory::usage().mapped_pages,
-            pause.as_micros()
+            pause.as_micros(),
+            own.as_micros()
         );
-        let all = (time::now().0 / 1000).saturating_sub(parts.began);
-        log::info!("life {lives} took {all} us more to begin; the last one ended so: {}", report.escape_debug());
+        log::info!("the last one ended so: {}", report.escape_debug());
     }
     serve(parts, kept).await;
 }
@@ -119,8 +119,6 @@ struct Parts {
     xen: Xen,
     changes: Channel,
     server: Server<Xen, Domains>,
-    /// In microseconds.
-    began: u64,
 }
 
 /// The box that the state goes to.
@@ -183,12 +181,11 @@ fn fresh(port: Port) -> Result<Parts, XenError> {
     let mut server = Server::new(xen.clone(), domains, config);
     server.start(port)?;
     log::info!("ready in {} ms", time::now().0 / 1_000_000);
-    Ok(Parts { xen, changes, server, began: 0 })
+    Ok(Parts { xen, changes, server })
 }
 
 /// Goes on from what the last life left.
 fn resume(recovered: &Recovered, saved: Option<&Saved<'_>>) -> Result<Parts, String> {
-    let began = time::now().0 / 1000;
     let saved = saved.ok_or("what the last life left is not a state of the store")?;
     let text = |error: XenError| format!("{error:?}");
     let xen = Xen::new();
@@ -198,7 +195,7 @@ fn resume(recovered: &Recovered, saved: Option<&Saved<'_>>) -> Result<Parts, Str
     let domains = Domains::new().map_err(text)?;
     let failed = recovered.cause() == Cause::Failure;
     let server = Server::resume(xen.clone(), domains, config, saved, failed).map_err(|error| format!("{error:?}"))?;
-    let mut parts = Parts { xen, changes, server, began };
+    let mut parts = Parts { xen, changes, server };
     match recovered.cause() {
         Cause::Replaced => parts.server.set_verdict(Ok(())),
         Cause::GivenUp => parts.server.set_verdict(Err(recovered.report())),
@@ -209,7 +206,7 @@ fn resume(recovered: &Recovered, saved: Option<&Saved<'_>>) -> Result<Parts, Str
 
 /// Serves for good.
 async fn serve(parts: Parts, mut kept: Kept) {
-    let Parts { xen, changes, mut server, .. } = parts;
+    let Parts { xen, changes, mut server } = parts;
     let mut ports: Vec<Port> = Vec::new();
     // Whatever happened before anybody listened.
     changes.unmask();

@@ -8,7 +8,7 @@ use core::cell::Cell;
 use core::fmt;
 
 /// Changes with the layout of [`Keep`]: an image of another layout cannot take the place of this one.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.
@@ -54,6 +54,8 @@ pub(crate) struct Keep {
     pub(crate) lives: Cell<u64>,
     /// When the last life ended, in nanoseconds since the first instruction.
     pub(crate) ended: Cell<u64>,
+    /// How long the vCPU had run by then, in nanoseconds.
+    pub(crate) ran: Cell<u64>,
     /// Why: a number of `Cause`.
     pub(crate) cause: Cell<u32>,
     /// Restarts in a row.

@@ -244,6 +244,13 @@ impl Recovered {
         PAUSE.get()
     }
 
+    /// From the end of the last life until now, by the clock, and what of that the domain ran itself.
+    pub fn away(&self) -> (Duration, Duration) {
+        let record = record();
+        let all = Duration::from_nanos(time::now().0.saturating_sub(record.ended.get()));
+        (all, time::running().saturating_sub(Duration::from_nanos(record.ran.get())))
+    }
+
     /// This life has all that it wants of the last one: ports, mappings and grants that it has not adopted are closed, unmapped and ended,
     /// and memory that the last life's devices might write is free again, so they must have been stopped. From now on the state is what
     /// [`keep`]'s writer writes.
@@ -386,6 +393,7 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
     record.cause.set(cause as u32);
     record.lives.set(record.lives.get() + 1);
     record.ended.set(now.0);
+    record.ran.set(u64::try_from(time::running().as_nanos()).unwrap_or(u64::MAX));
     Ok(())
 }
 
