@@ -88,7 +88,9 @@ async fn main(environment: Environment) {
     if options.faults {
         parts.server.allow_faults(runtime::memory::fail_after);
     }
-    parts.server.set_replace(|image| format!("{:?}", restart::replace(image, format_args!("live update"))));
+    parts.server.set_replace(|image| {
+        format!("The image cannot take over: {}.", restart::replace(image, format_args!("live update")))
+    });
     let mut kept = Kept::default();
     if !kept.make_room(parts.server.keeper()) {
         log::error!("no memory to keep the state in: the store cannot outlive a failure");
@@ -223,7 +225,10 @@ async fn serve(parts: Parts, mut kept: Kept) {
         match server.round(TURNS) {
             Wait::No => runtime::yield_now().await,
             // Else Xen lets us go on for as long as the flood of another one gives us work, up to a millisecond (`sched_ratelimit_us`).
-            Wait::AfterOthers => runtime::yield_cpu(),
+            Wait::AfterOthers => {
+                runtime::yield_cpu();
+                runtime::yield_now().await;
+            }
             Wait::ForEvent => xen.events().next(&mut ports).await,
             Wait::Briefly => {
                 select(xen.events().next(&mut ports), time::sleep_until(time::now() + HELD)).await;

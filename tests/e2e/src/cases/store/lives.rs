@@ -92,7 +92,10 @@ fn updates(stage: &&Stage) -> Result<String> {
     }
     lab.must(&format!("tail -c +2 {IMAGE} >/tmp/odd"))?;
     let said = lab.run("xenstore-control live-update /tmp/odd")?;
-    ensure!(said.status != 0 && said.stdout.contains("NotElf"), "an image that lacks its first byte: {said:?}");
+    ensure!(
+        said.status != 0 && said.stdout.contains("no whole ELF file"),
+        "an image that lacks its first byte: {said:?}"
+    );
     for (words, reason) in [("faults=give-up", "as its command line says"), ("faults=panic", "a new image fails")] {
         let said = lab.run(&format!("xenstore-control live-update -c '{words}' {IMAGE}"))?;
         ensure!(said.status != 0 && said.stdout.contains(reason), "live-update -c {words}: {said:?}");
