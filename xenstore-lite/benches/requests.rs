@@ -5,6 +5,7 @@ mod scene;
 use criterion::{BenchmarkId, Criterion};
 use scene::Scene;
 use std::time::Duration;
+use xen_pv_sys::DomainId;
 use xen_pv_sys::io::xs_wire::*;
 use xenstore_lite::fakes::request;
 
@@ -57,6 +58,20 @@ fn by_nodes(criterion: &mut Criterion) {
                 let guest = turn.wrapping_mul(7919) % scene.guests;
                 scene.ask(XS_MKDIR, 0, &format!("/local/domain/{guest}/new\0"));
                 scene.ask(XS_RM, 0, &format!("/local/domain/{guest}/new\0"));
+            });
+        });
+        // Ten nodes that it owns and one that names it.
+        group.bench_function(BenchmarkId::new("a domain and its end", nodes), |bench| {
+            bench.iter(|| {
+                let domain = DomainId(60_000);
+                scene.host.domains.insert(domain, 1);
+                scene.ask(XS_INTRODUCE, 0, &format!("60000\0{}\0{}\0", 1, 2));
+                scene.ask(XS_MKDIR, 0, "/local/domain/60000\0");
+                scene.ask(XS_SET_PERMS, 0, "/local/domain/60000\0n60000\0");
+                (0..9).for_each(|node| scene.ask(XS_MKDIR, 0, &format!("/local/domain/60000/{node}\0")));
+                scene.ask(XS_SET_PERMS, 0, "/local/domain/0\0n0\0r60000\0");
+                scene.host.domains.remove(&domain);
+                scene.store.handle_domain_gone(domain, &mut scene.host);
             });
         });
         let mut transaction = 0;

@@ -9,10 +9,11 @@ use alloc::vec::Vec;
 use xen_pv_sys::DomainId;
 use xen_pv_sys::io::xs_wire::XENSTORE_ABS_PATH_MAX;
 
+use crate::Map;
 use crate::domains::Domains;
 use crate::path;
 use crate::path_map::PathMap;
-use crate::permissions::{Permission, Rights, owner};
+use crate::permissions::{ANY, Permission, Rights, owner};
 use crate::quota::Resource;
 
 /// Bytes that a node counts in its quotas beside its contents, as C xenstored's header.
@@ -107,6 +108,9 @@ impl Listing {
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     pub(crate) nodes: PathMap<Node>,
+    /// Where each domain but the privileged one is named in permissions, as the owner or otherwise: its end costs what it had.
+    named: Map<DomainId, PathMap<()>>,
+    privileged: DomainId,
     /// Grows with each write, each removal and each transaction.
     generation: u64,
 }
@@ -114,7 +118,8 @@ pub(crate) struct Tree {
 impl Tree {
     /// Only the root, which `owner` has.
     pub(crate) fn new(owner: DomainId, domains: &mut Domains) -> Self {
-        let mut tree = Self { nodes: PathMap::default(), generation: 0 };
+        let mut tree =
+            Self { nodes: PathMap::default(), named: Map::default(), privileged: domains.privileged, generation: 0 };
         let permissions = Rc::from([Permission::new(owner, Rights::NONE)]);
         tree.put(path::ROOT.into(), Node::new(&[], permissions), domains);
         tree
@@ -137,14 +142,57 @@ impl Tree {
         self.discount(&path, domains);
         domains.add(node.owner(), Resource::Nodes, 1);
         domains.add(node.owner(), Resource::Memory, path.len() + node.size());
-        self.nodes.insert(path, node);
+        let permissions = node.permissions.clone();
+        let old = self.nodes.insert(path.clone(), node).map(|node| node.permissions);
+        // What is only written has the permissions that it had.
+        if !old.as_ref().is_some_and(|old| Rc::ptr_eq(old, &permissions)) {
+            self.forget_names(&path, old.as_deref().unwrap_or_default());
+            for domain in self.names(&permissions) {
+                if let Some(paths) = self.named.get_or_insert_with(domain, PathMap::default) {
+                    paths.insert(path.clone(), ());
+                }
+            }
+        }
     }
 
     /// Takes away the node at `path`. Its parent's list is the caller's affair.
     pub(crate) fn take(&mut self, path: &[u8], domains: &mut Domains) {
         self.generation += 1;
         self.discount(path, domains);
-        self.nodes.remove(path);
+        if let Some(node) = self.nodes.remove(path) {
+            self.forget_names(path, &node.permissions);
+        }
+    }
+
+    /// The domains that permissions name and that may end.
+    fn names(&self, permissions: &[Permission]) -> Vec<DomainId> {
+        let domains = permissions.iter().map(|entry| entry.domain);
+        domains.filter(|domain| *domain != self.privileged && *domain != ANY).collect()
+    }
+
+    /// The node at `path` has those permissions no longer.
+    fn forget_names(&mut self, path: &[u8], permissions: &[Permission]) {
+        for domain in self.names(permissions) {
+            if let Some(paths) = self.named.get_mut(&domain) {
+                paths.remove(path);
+                if paths.len() == 0 {
+                    self.named.remove(&domain);
+                }
+            }
+        }
+    }
+
+    /// How many such entries there are for all domains: one for each domain that a node names.
+    pub(crate) fn named(&self) -> usize {
+        self.named.values().map(PathMap::len).sum()
+    }
+
+    /// The nodes whose permissions name a domain that is not the privileged one, in the order of their paths.
+    pub(crate) fn naming(&self, domain: DomainId) -> Vec<Rc<[u8]>> {
+        let paths = self.named.get(&domain).into_iter().flat_map(PathMap::iter);
+        let mut paths: Vec<_> = paths.map(|(path, ())| path.clone()).collect();
+        paths.sort_unstable();
+        paths
     }
 
     fn discount(&self, path: &[u8], domains: &mut Domains) {

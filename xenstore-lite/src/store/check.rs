@@ -1,11 +1,12 @@
 //! Whether the store holds together. Floor 1.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 
 use super::Store;
 use crate::node::{INTRODUCE_DOMAIN, RELEASE_DOMAIN};
 use crate::path;
+use crate::permissions::ANY;
 use crate::quota::Resource;
 
 impl Store {
@@ -15,7 +16,7 @@ impl Store {
     /// # Errors
     /// What does not hold. That is a fault of the store, whatever its clients did.
     pub fn check(&self) -> Result<(), String> {
-        let mut reached = 0;
+        let (mut reached, mut named) = (0, 0);
         let mut counts: BTreeMap<_, (usize, usize)> = BTreeMap::new();
         for top in [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN] {
             for path in self.tree.pre_order(top, |_| true) {
@@ -28,11 +29,21 @@ impl Store {
                 let (nodes, memory) = counts.entry(node.owner()).or_default();
                 *nodes += 1;
                 *memory += path.len() + node.size();
+                let names = node.permissions.iter().map(|entry| entry.domain);
+                let names: BTreeSet<_> =
+                    names.filter(|name| *name != self.domains.privileged && *name != ANY).collect();
+                if let Some(name) = names.iter().find(|name| !self.tree.naming(**name).contains(&path)) {
+                    return Err(alloc::format!("{} is not among what names {}", path.escape_ascii(), name.0));
+                }
+                named += names.len();
                 reached += 1;
             }
         }
         if reached != self.tree.nodes.len() {
             return Err(alloc::format!("{reached} of {} nodes are listed", self.tree.nodes.len()));
+        }
+        if named != self.tree.named() {
+            return Err(alloc::format!("{named} names in permissions, {} known", self.tree.named()));
         }
         for connection in self.connections.values() {
             let (_, memory) = counts.entry(connection.domain).or_default();

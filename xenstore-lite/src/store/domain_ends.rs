@@ -69,26 +69,18 @@ impl Store {
         self.events.push(Event { path: path.into(), scope, now, before: None, parent: None });
     }
 
-    /// The paths of nodes that `is` picks, in order. One look at each node, since a domain may own nodes anywhere.
-    fn paths(&self, is: impl Fn(&Node) -> bool) -> Vec<Rc<[u8]>> {
-        let mut paths: Vec<_> =
-            self.tree.nodes.iter().filter(|(_, node)| is(node)).map(|(path, _)| path.clone()).collect();
-        paths.sort_unstable();
-        paths
-    }
-
     /// Removes what a domain owns, and what is below. The root and the special nodes stay and are the privileged domain's then.
     fn remove_nodes(&mut self, domain: DomainId) {
         let privileged = self.domains.privileged;
-        for path in self.paths(|node| node.owner() == domain) {
+        for path in self.tree.naming(domain) {
+            // What lay below another that it owned is gone by now.
+            if self.tree.nodes.get(&path).is_none_or(|node| node.owner() != domain) {
+                continue;
+            }
             if *path == *path::ROOT || path.starts_with(b"@") {
                 self.change_permissions(&path, |entries| {
                     entries.iter_mut().take(1).for_each(|owner| owner.domain = privileged);
                 });
-                continue;
-            }
-            // What lay below another that it owned is gone by now.
-            if self.tree.nodes.get(&path).is_none() {
                 continue;
             }
             let caller = self.domains.caller(privileged);
@@ -107,7 +99,7 @@ impl Store {
 
     /// Takes a domain's entries out of the permissions of others' nodes.
     fn remove_permissions(&mut self, domain: DomainId) {
-        for path in self.paths(|node| node.permissions.iter().skip(1).any(|entry| entry.domain == domain)) {
+        for path in self.tree.naming(domain) {
             self.change_permissions(&path, |entries| {
                 let mut first = true;
                 entries.retain(|entry| core::mem::take(&mut first) || entry.domain != domain);
