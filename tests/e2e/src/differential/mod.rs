@@ -201,13 +201,21 @@ pub(crate) fn play_lines(lab: &Lab, lines: &[String]) -> Result<Vec<String>> {
     Ok(said)
 }
 
-/// Without events that are the same as one that came between the same two answers: a store drops such while the first waits for its way
-/// into the ring, which is a matter of time.
+/// Without events that are the same as one that came since the last answer, or in a list without answers, as the one before: a store drops
+/// such while the first waits for its way into the ring, which is a matter of time.
 fn without_repeats<'a>(all: impl Iterator<Item = &'a (usize, Message)>) -> Vec<(usize, Message)> {
+    let is_event = |message: &Message| message.kind == script::WATCH_EVENT;
+    let all: Vec<_> = all.collect();
+    let has_answers = all.iter().any(|(_, message)| !is_event(message));
     let mut left: Vec<(usize, Message)> = Vec::new();
     for (step, message) in all {
-        let mut between = left.iter().rev().take_while(|(other, _)| other == step);
-        if message.kind != script::WATCH_EVENT || between.all(|(_, other)| other != message) {
+        let mut since = left.iter().rev().take_while(|(_, other)| is_event(other));
+        let repeated = if has_answers {
+            since.any(|(_, other)| other == message)
+        } else {
+            since.next().is_some_and(|(_, other)| other == message)
+        };
+        if !is_event(message) || !repeated {
             left.push((*step, message.clone()));
         }
     }
