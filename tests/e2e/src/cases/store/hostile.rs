@@ -54,7 +54,7 @@ const FLOODS: &[Attack] = &[
 /// The neighbour's median may be so many times what it is where all is quiet.
 const FACTOR: f64 = 3.0;
 /// Tries of an attack: a machine with other work measures nonsense now and then.
-const TRIES: u32 = 3;
+const TRIES: u32 = 8;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn broken(stage: &&Stage) -> Result<String> {
