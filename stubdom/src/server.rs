@@ -365,7 +365,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         let count = link.page.peek(&mut buffer)?;
         let input = buffer.get(..count).unwrap_or_default();
         // A request that is held back may have been taken whole: then it wants no more bytes to go on.
-        if input.is_empty() && !self.store.poll_held() {
+        if input.is_empty() && !self.store.has_request(id) {
             return Ok(false);
         }
         if self.machine.faults.is_some() {
@@ -398,7 +398,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         let more = link.page.has_requests()?;
         if more && taken > 0 {
             self.enqueue(domain);
-        } else if (more || self.store.poll_held()) && self.store.poll_transmit(id).is_empty() && !link.held {
+        } else if (more || self.store.has_request(id)) && self.store.poll_transmit(id).is_empty() && !link.held {
             link.held = true;
             self.held.push(domain);
         }

@@ -344,6 +344,13 @@ impl Store {
         self.protection.as_ref().is_some_and(|protection| protection.holds())
     }
 
+    /// Whether a whole request of a connection was taken and is not served: call [`handle_bytes`](Self::handle_bytes) again, with no new
+    /// bytes too. It was held back, by this store or by one whose state this one has read.
+    pub fn has_request(&self, id: ConnectionId) -> bool {
+        let partial = self.connections.get(&id).map_or(&[][..], |connection| &connection.partial);
+        matches!(Message::parse(partial), Ok(Some(_)))
+    }
+
     /// Whether too many answers wait for that connection.
     fn is_full(&self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.get(&id) else {
