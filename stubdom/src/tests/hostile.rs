@@ -135,6 +135,33 @@ fn begin(world: &mut World, guest: &Guest) -> u32 {
 /// Whoever always loses to others' writes is protected in the end: then the others' writes wait, and are served when it is done.
 #[test]
 fn a_write_that_is_held_back_is_served_later() {
+    held_back(|world, writer| {
+        writer.send(XS_WRITE, b"/shared\0theirs");
+        deliver(world);
+    });
+}
+
+/// As Linux sends them: the header, and then the rest.
+#[test]
+fn a_write_in_pieces_that_is_held_back_is_served_later() {
+    held_back(|world, writer| {
+        let message = message(XS_WRITE, b"/shared\0theirs");
+        let (header, rest) = message.split_at(16);
+        writer.write(header);
+        deliver(world);
+        assert_eq!(world.server.round(100), Wait::ForEvent);
+        writer.write(rest);
+        deliver(world);
+    });
+}
+
+/// Hands over the events that have come.
+fn deliver(world: &mut World) {
+    let mut ports: Vec<Port> = core::iter::from_fn(|| world.xen.next_event()).collect();
+    world.server.handle_events(&mut ports);
+}
+
+fn held_back(write: impl Fn(&mut World, &Guest)) {
     let mut world = World::new(true);
     let (patient, writer) = (world.guest(5), world.guest(6));
     world.ask_dom0(XS_WRITE, b"/shared\0value");
@@ -143,9 +170,7 @@ fn a_write_that_is_held_back_is_served_later() {
     let transaction = loop {
         let transaction = begin(&mut world, &patient);
         world.run();
-        writer.send(XS_WRITE, b"/shared\0theirs");
-        let mut ports: Vec<Port> = core::iter::from_fn(|| world.xen.next_event()).collect();
-        world.server.handle_events(&mut ports);
+        write(&mut world, &writer);
         if world.server.round(100) == Wait::Briefly {
             break transaction;
         }
@@ -156,8 +181,7 @@ fn a_write_that_is_held_back_is_served_later() {
     };
     assert_eq!(writer.answer(), None);
     patient.send_in(transaction, XS_TRANSACTION_END, b"T\0");
-    let mut ports: Vec<Port> = core::iter::from_fn(|| world.xen.next_event()).collect();
-    world.server.handle_events(&mut ports);
+    deliver(&mut world);
     world.server.round(100);
     assert_eq!(patient.answer().expect("an answer").0, XS_TRANSACTION_END);
     world.run();
