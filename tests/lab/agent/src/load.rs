@@ -16,7 +16,7 @@ use crate::store::{DIRECTORY, READ, RM, Store, TRANSACTION_END, TRANSACTION_STAR
 /// How long a request, or an event, may be waited for: a domain among busy ones on one CPU waits long.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// The pause after each step: dom0 goes first on the lab's CPU, and without one it would leave the guests hardly any of it.
-const PACE: Duration = Duration::from_millis(2);
+const PACE: Duration = Duration::from_millis(5);
 /// Nodes that come and go.
 const NAMES: u64 = 40;
 /// The longest value.

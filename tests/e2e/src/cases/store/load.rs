@@ -12,8 +12,6 @@ use crate::traffic::Shell;
 const COUNTER: &str = "/lab/counter";
 /// Ends the load.
 const STOP: &str = "/tmp/load.stop";
-/// The share of the CPU of each of them.
-const WEIGHT: u32 = 8192;
 /// Guests beside dom0.
 const GUESTS: u32 = 4;
 
@@ -42,11 +40,6 @@ impl fmt::Display for Done {
 pub(super) fn under_load(lab: &Lab, disturb: impl FnOnce() -> Result<()>) -> Result<Done> {
     let guests: Vec<Guest<'_>> =
         (0..GUESTS).map(|number| lab.create(&GuestConfig::new(&format!("load{number}")))).collect::<Result<_>>()?;
-    // As much as dom0 and the store have in the lab. Xen charges whoever runs while the emulator stands still, and one of little weight so
-    // much that it would wait for minutes among others that are never idle.
-    for guest in &guests {
-        lab.must(&format!("xl sched-credit2 -d {} -w {WEIGHT}", guest.name()))?;
-    }
     let allowed: Vec<String> = guests.iter().map(|guest| format!("b{}", guest.id())).collect();
     lab.must(&format!("xenstore-write {COUNTER} 0 && xenstore-chmod {COUNTER} n0 {}", allowed.join(" ")))?;
     let all = || guests.iter().map(|guest| guest as &dyn Shell).chain([lab as &dyn Shell]);
