@@ -262,30 +262,23 @@ impl<S: Store> Frontend<S> {
             self.write("magic", XEN_PCI_MAGIC),
             self.write("state", INITIALISED_TEXT),
         );
-        let ((reference, port, magic, state), watch, theirs) =
-            join3(published, self.store.watch(&path), read_number(&self.store, &path)).await;
+        let ((reference, port, magic, state), watch) = join(published, self.store.watch(&path)).await;
         reference.and(port).and(magic).and(state)?;
-        // Read behind the watch: what comes later fires it.
-        let waits = theirs?.is_some_and(|theirs| theirs <= state::INITIALISED);
+        let mut watch = watch?;
+        // The watch fires once when it is set. The state is read behind that, as later events may be folded into one that waits.
+        watch.next().await;
+        let theirs = read_number(&self.store, &path).await?;
+        let waits = theirs.is_some_and(|theirs| theirs <= state::INITIALISED);
         self.link = Some(Link {
             backend,
-            watch: watch?,
+            watch,
             bus,
             state: state::INITIALISED,
             unsaid: false,
             waits: Cell::new(waits),
             devices: Vec::new(),
         });
-        self.skip_first_event().await;
         Ok(())
-    }
-
-    /// The watch on pciback's state fires once when it is set. [`Self::advance`] comes next and reads the state anyway; a second look
-    /// would cost pciback's domain time while it has the handshake to do.
-    async fn skip_first_event(&mut self) {
-        if let Some(link) = &mut self.link {
-            link.watch.next().await;
-        }
     }
 
     /// Writes a node of our directory.

@@ -135,7 +135,7 @@ fn begin(world: &mut World, guest: &Guest) -> u32 {
 /// Whoever always loses to others' writes is protected in the end: then the others' writes wait, and are served when it is done.
 #[test]
 fn a_write_that_is_held_back_is_served_later() {
-    held_back(|world, writer| {
+    held_back(&[XS_WRITE], |world, writer| {
         writer.send(XS_WRITE, b"/shared\0theirs");
         deliver(world);
     });
@@ -144,15 +144,30 @@ fn a_write_that_is_held_back_is_served_later() {
 /// As Linux sends them: the header, and then the rest.
 #[test]
 fn a_write_in_pieces_that_is_held_back_is_served_later() {
-    held_back(|world, writer| {
-        let message = message(XS_WRITE, b"/shared\0theirs");
-        let (header, rest) = message.split_at(16);
-        writer.write(header);
-        deliver(world);
-        assert_eq!(world.server.round(100), Wait::ForEvent);
-        writer.write(rest);
+    held_back(&[XS_WRITE], |world, writer| {
+        in_pieces(world, writer);
         deliver(world);
     });
+}
+
+/// Nor does what stands behind it in the ring wait for another event: whoever writes into a ring that is not empty tells nobody.
+#[test]
+fn a_request_behind_one_that_is_held_back_is_served_with_it() {
+    held_back(&[XS_WRITE, XS_READ], |world, writer| {
+        in_pieces(world, writer);
+        writer.send(XS_READ, b"/shared\0");
+        deliver(world);
+    });
+}
+
+/// Begins a write, which the store takes; writes the rest of it.
+fn in_pieces(world: &mut World, writer: &Guest) {
+    let message = message(XS_WRITE, b"/shared\0theirs");
+    let (header, rest) = message.split_at(16);
+    writer.write(header);
+    deliver(world);
+    assert_eq!(world.server.round(100), Wait::ForEvent);
+    writer.write(rest);
 }
 
 /// Hands over the events that have come.
@@ -161,7 +176,8 @@ fn deliver(world: &mut World) {
     world.server.handle_events(&mut ports);
 }
 
-fn held_back(write: impl Fn(&mut World, &Guest)) {
+/// `write` writes requests of those kinds, the first of which is held back in the end.
+fn held_back(kinds: &[u32], write: impl Fn(&mut World, &Guest)) {
     let mut world = World::new(true);
     let (patient, writer) = (world.guest(5), world.guest(6));
     world.ask_dom0(XS_WRITE, b"/shared\0value");
@@ -174,7 +190,9 @@ fn held_back(write: impl Fn(&mut World, &Guest)) {
         if world.server.round(100) == Wait::Briefly {
             break transaction;
         }
-        assert_eq!(writer.answer().expect("it was not held back").0, XS_WRITE);
+        for kind in kinds {
+            assert_eq!(writer.answer().expect("it was not held back").0, *kind);
+        }
         losses += 1;
         assert!(losses < 20, "the store never takes its side");
         assert_eq!(world.ask_in(&patient, transaction, XS_TRANSACTION_END, b"T\0").0, XS_ERROR);
@@ -185,6 +203,8 @@ fn held_back(write: impl Fn(&mut World, &Guest)) {
     world.server.round(100);
     assert_eq!(patient.answer().expect("an answer").0, XS_TRANSACTION_END);
     world.run();
-    assert_eq!(writer.answer().expect("an answer").0, XS_WRITE);
+    for kind in kinds {
+        assert_eq!(writer.answer().expect("an answer").0, *kind);
+    }
     assert_eq!(world.ask_dom0(XS_READ, b"/shared\0"), (XS_READ, b"theirs".to_vec()));
 }

@@ -21,7 +21,7 @@ use crate::{guest, store};
 const PORT: &str = "/dev/vport0p1";
 
 /// The share of the CPU of dom0 and of the store's domain, where the others have 256 each.
-const DOM0_WEIGHT: &str = "8192";
+const DOM0_WEIGHT: &str = "1024";
 
 /// Starts the store, its nodes of dom0 and xenconsoled, in that order; each says by ending that it is ready.
 ///
