@@ -102,9 +102,11 @@ async fn main(environment: Environment) {
     if let Some(recovered) = recovered {
         let (lives, cause, report, (pause, own)) =
             (recovered.lives(), recovered.cause(), recovered.report(), recovered.away());
+        let exchanged = recovered.exchanged();
         recovered.taken_over();
         log::info!(
-            "life {lives} serves {} domains after {cause:?}, {} ports, {} mapped pages, pause {} us, of which it ran {} us",
+            "life {lives} serves {} domains after {cause:?}, {exchanged} pages exchanged, {} ports, {} mapped pages, pause {} us, of \
+             which it ran {} us",
             parts.server.connected(),
             events::bound(),
             runtime::memory::usage().mapped_pages,

@@ -251,6 +251,11 @@ impl Recovered {
         (all, time::running().saturating_sub(Duration::from_nanos(record.ran.get())))
     }
 
+    /// Pages of the image that are not those of the one before it: 0 where that was the same, or an old one has come back.
+    pub fn exchanged(&self) -> usize {
+        replace::exchanged()
+    }
+
     /// This life has all that it wants of the last one: ports, mappings and grants that it has not adopted are closed, unmapped and ended,
     /// and memory that the last life's devices might write is free again, so they must have been stopped. From now on the state is what
     /// [`keep`]'s writer writes.

@@ -2,7 +2,8 @@
 //!
 //! Nothing is copied at the end: the new image's pages are filled beforehand in frames of their own, and then each changes places with the
 //! old one's page, in one hypercall. So the old image lies where the new one was made ready, and can come back in the same way until the
-//! new one says that it has taken over. The first page, which is Xen's hypercall page, and the tail are the same in all images.
+//! new one says that it has taken over. The first page, which is Xen's hypercall page, and the tail are the same in all images; pages of
+//! text and of constants that are the same in both stay where they are.
 //!
 //! Unsafe because it changes what is mapped where the code runs. The last steps are assembly in a page outside of the image.
 
@@ -124,8 +125,18 @@ fn entry(kind: Kind, frame: xen_pv_sys::Mfn) -> Entry {
     }
 }
 
+/// Whether this image's page at an address never changes and is what another image has there, which is `bytes` and then zeros.
+fn stays(address: usize, kind: Kind, bytes: &[u8]) -> bool {
+    if kind == Kind::Data {
+        return false;
+    }
+    // SAFETY: a page of this image's text or constants: mapped, readable, and written by nobody.
+    let own = unsafe { core::slice::from_raw_parts(address as *const u8, PAGE_SIZE) };
+    own.split_at_checked(bytes.len()).is_some_and(|(begin, rest)| begin == bytes && rest.iter().all(|byte| *byte == 0))
+}
+
 /// The pages of the room that may change: all but the first.
-fn room_pages() -> impl Iterator<Item = (usize, usize)> {
+fn room_pages() -> impl Iterator<Item = (usize, usize)> + Clone {
     let base = layout::text().start;
     (1..(layout::room().end - base) / PAGE_SIZE).map(move |page| (page, base + page * PAGE_SIZE))
 }
@@ -152,7 +163,7 @@ impl Staged {
         }
     }
 
-    /// Fills a page for each that the new image or this one has, and copies the code.
+    /// Fills a page for each that the new image or this one has and that differs, and copies the code.
     fn fill(&self, image: &Image<'_>) -> Result<(), OutOfMemory> {
         for (page, address) in room_pages() {
             let new = image.page(address as u64);
@@ -161,7 +172,7 @@ impl Staged {
                 // A room this large is not replaced.
                 return Err(OutOfMemory);
             };
-            if new.is_none() && !held {
+            if new.map_or(!held, |(new_kind, bytes)| held && new_kind == kind && stays(address, kind, bytes)) {
                 continue;
             }
             let frame = frames::allocate(1)?;
@@ -204,16 +215,15 @@ impl Staged {
 
     /// Puts the image in the place of this one. The box is written.
     pub(super) fn enter(self, image: &Image<'_>) -> ! {
-        let mut swap = Swap::new(self.plan);
-        for (page, address) in room_pages() {
-            let Some((frame, _)) = record().replaced.get(page).and_then(|slot| replaced(slot.get())) else {
-                continue;
-            };
+        let pages = room_pages().filter_map(|(page, address)| {
+            let (frame, _) = record().replaced.get(page).and_then(|slot| replaced(slot.get()))?;
             let kind = image.page(address as u64).map_or(Kind::Data, |(kind, _)| kind);
             // The old page can be read only, so no life takes it for free memory.
-            swap.exchange(address, kind, frame, Kind::Constant);
-            memory::withhold(frame, 1);
-        }
+            Some(Exchange { address, kind, frame, kind_there: Kind::Constant })
+        });
+        let mut swap = Swap::new(self.plan);
+        swap.exchange(&pages);
+        pages.for_each(|page| memory::withhold(page.frame, 1));
         let record = record();
         record.swap_plan.set(self.plan as u64);
         record.swap_code.set(self.code as u64);
@@ -228,7 +238,12 @@ impl Staged {
 
 /// Whether an old image can come back.
 pub(super) fn has_old() -> bool {
-    record().replaced.iter().any(|slot| slot.get() != 0)
+    exchanged() > 0
+}
+
+/// Pages that changed places with the old image's.
+pub(super) fn exchanged() -> usize {
+    record().replaced.iter().filter(|slot| slot.get() != 0).count()
 }
 
 /// The old image cannot come back any more.
@@ -242,12 +257,13 @@ pub(super) fn forget_old() {
 pub(super) fn back() -> ! {
     let record = record();
     let mut swap = Swap::new(record.swap_plan.get() as usize);
-    for (page, address) in room_pages() {
-        if let Some((frame, kind)) = record.replaced.get(page).and_then(|slot| replaced(slot.take())) {
-            swap.exchange(address, kind, frame, Kind::Data);
-            memory::do_not_withhold(frame);
-        }
-    }
+    let pages = room_pages().filter_map(|(page, address)| {
+        let (frame, kind) = record.replaced.get(page).and_then(|slot| replaced(slot.get()))?;
+        Some(Exchange { address, kind, frame, kind_there: Kind::Data })
+    });
+    swap.exchange(&pages);
+    pages.for_each(|page| memory::do_not_withhold(page.frame));
+    forget_old();
     swap.run(record.swap_code.get() as usize, record.old_entry.get(), (0, 0, 0))
 }
 
@@ -260,6 +276,16 @@ fn replaced(slot: u32) -> Option<(Pfn, Kind)> {
         _ => return None,
     };
     Some((Pfn((slot & 0x3fff_ffff).into()), kind))
+}
+
+/// A page of the room that changes places with a frame.
+struct Exchange {
+    address: usize,
+    /// How the frame is mapped in the room.
+    kind: Kind,
+    frame: Pfn,
+    /// How the old page is mapped where the frame was.
+    kind_there: Kind,
 }
 
 /// The updates of an exchange, in the pages reserved for them.
@@ -282,20 +308,31 @@ impl Swap {
         }
     }
 
-    /// The page at `address` and the frame change places: in the page tables, in Xen's table, and in ours at once.
-    fn exchange(&mut self, address: usize, kind: Kind, frame: Pfn, kind_there: Kind) {
-        let here = layout::frame_at(address);
-        let (old, new) = (memory::physical_to_machine(here), memory::physical_to_machine(frame));
-        let tables = memory::tables();
-        for (address, entry) in [(address, entry(kind, new)), (layout::address_of(frame), entry(kind_there, old))] {
-            if let Ok((machine_address, _)) = tables.entry(address, 1) {
-                self.push(machine_address, entry.0);
-            }
+    fn map(&mut self, address: usize, entry: Entry) {
+        if let Ok((machine_address, _)) = memory::tables().entry(address, 1) {
+            self.push(machine_address, entry.0);
         }
-        self.push((new.0 << 12) | MMU_MACHPHYS_UPDATE, here.0);
-        self.push((old.0 << 12) | MMU_MACHPHYS_UPDATE, frame.0);
-        memory::set_machine(here, new);
-        memory::set_machine(frame, old);
+    }
+
+    /// The pages change places: in the page tables, in Xen's table, and in ours at once. What lies together goes together, so that Xen finds
+    /// it where the one before was.
+    fn exchange(&mut self, pages: &(impl Iterator<Item = Exchange> + Clone)) {
+        let machine = memory::physical_to_machine;
+        for page in pages.clone() {
+            self.map(page.address, entry(page.kind, machine(page.frame)));
+        }
+        for page in pages.clone() {
+            let here = layout::frame_at(page.address);
+            self.map(layout::address_of(page.frame), entry(page.kind_there, machine(here)));
+        }
+        for page in pages.clone() {
+            let here = layout::frame_at(page.address);
+            let (old, new) = (machine(here), machine(page.frame));
+            self.push((new.0 << 12) | MMU_MACHPHYS_UPDATE, here.0);
+            self.push((old.0 << 12) | MMU_MACHPHYS_UPDATE, page.frame.0);
+            memory::set_machine(here, new);
+            memory::set_machine(page.frame, old);
+        }
     }
 
     fn run(self, code: usize, entry: u64, (copy_from, copy_to, copy_quads): (usize, usize, usize)) -> ! {

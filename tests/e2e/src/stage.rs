@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab::{Equipment, Guest, GuestConfig, Lab, LabConfig, Nic, Row};
 
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
@@ -84,7 +84,11 @@ impl Stage {
     /// Its console's end where it does not come up.
     pub fn start_netdom(&self) -> Result<DriverDomain<'_>> {
         let nic = self.lab.make_assignable(0)?;
-        DriverDomain::create(&self.lab, &DriverDomainConfig::netdom("netdom").pci(&nic))
+        let netdom = DriverDomain::create(&self.lab, &DriverDomainConfig::netdom("netdom").pci(&nic))?;
+        // It would find the NIC later, too.
+        let ready = netdom.node("data/ready")?;
+        ensure!(!ready.contains("no NIC"), "netdom went on without its NIC: {ready}");
+        Ok(netdom)
     }
 
     /// Creates a Linux guest with these vifs, all up, the addresses leased through them.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use lab::{GuestConfig, Lab, Release, Row as Matrix, StorePlace};
+use lab::{DOM0_WEIGHT, GuestConfig, Lab, Release, Row as Matrix, StorePlace};
 
 use super::{Better, Report, Row};
 use crate::stage::{Images, Stage};
@@ -39,9 +39,6 @@ const REQUESTS: [(&str, &str); 5] = [
     ("transaction", "transaction: start, read, write, commit"),
     ("watch", "watch: from the write to its event"),
 ];
-
-/// Dom0's share of the CPU in every boot, as the lab has it where the store is in a domain.
-const DOM0_WEIGHT: u32 = 8192;
 
 /// Who measures.
 const SIDES: [&str; 2] = ["guest", "dom0"];

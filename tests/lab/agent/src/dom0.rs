@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use lab_agent::DOM0_WEIGHT;
 use lab_agent::frame::{Frame, Kind, decode_guest, decode_put};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -19,9 +20,6 @@ use crate::{guest, store};
 
 /// Where virtio-serial puts the lab's port: it is the only one.
 const PORT: &str = "/dev/vport0p1";
-
-/// The share of the CPU of dom0 and of the store's domain, where the others have 256 each.
-const DOM0_WEIGHT: &str = "1024";
 
 /// Starts the store, its nodes of dom0 and xenconsoled, in that order; each says by ending that it is ready.
 ///
@@ -55,11 +53,10 @@ pub(crate) fn start_toolstack() -> io::Result<()> {
     run(&["xen-init-dom0"])?;
     run(&["xenconsoled", "--log=guest", "--log-dir=/var/log/xen/console", "--pid-file=/run/xenconsoled.pid"])?;
     if in_a_domain {
-        // libxl waits until a backend's state *is* InitWait. With xenstored in dom0, no two domains agree on more before dom0 has run; with
-        // the store elsewhere, on one CPU, they are past it before `xl` looks, unless dom0 goes first.
-        run(&["xl", "sched-credit2", "-d", "0", "-w", DOM0_WEIGHT])?;
-        // The store goes before those that keep it busy, or a flood's sender has the CPU while the store has others' requests to serve.
-        run(&["xl", "sched-credit2", "-d", "Xenstore", "-w", DOM0_WEIGHT])?;
+        // The store goes before those that keep it busy, too, or a flood's sender has the CPU while the store has others' requests to serve.
+        for domain in ["0", "Xenstore"] {
+            run(&["xl", "sched-credit2", "-d", domain, "-w", &DOM0_WEIGHT.to_string()])?;
+        }
     }
     Ok(())
 }

@@ -1,8 +1,13 @@
 //! That the xenstore's domain outlives its own failures and is replaced while it runs, and nobody notices. Host.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lab::DOM0_WEIGHT;
+use object::LittleEndian;
+use object::elf::{FileHeader64, PF_X, PT_LOAD};
+use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::{Case, NAME, PATIENCE, Store, load};
 use crate::stage::Stage;
@@ -18,6 +23,10 @@ pub(super) const CASES: &[Case<Store>] = &[
 
 /// The image that it runs, in dom0.
 const IMAGE: &str = "/usr/lib/oxidom/xenstore-stubdom";
+/// One that does the same and differs in each page of its text, as a later build would.
+const REBUILT: &str = "/tmp/rebuilt";
+/// An image that exchanges more pages than that is another one.
+const FEW_PAGES: usize = 8;
 
 /// Each way to fail once, with a writer that must not notice.
 fn failures(stage: &&Stage) -> Result<String> {
@@ -49,21 +58,24 @@ fn lives(stage: &&Stage) -> Result<u64> {
 /// What the store says of its pauses: until a life serves, by the clock, and of that what it ran itself.
 fn pauses(stage: &&Stage) -> Result<String> {
     let said = stage.lab.must(&format!("grep 'serves .* domains after' /var/log/xen/console/guest-{NAME}.log"))?;
+    let pauses = said.lines().map(|line| Pause::parse(line).with_context(|| format!("no pause: {line}")));
+    let pauses = pauses.collect::<Result<Vec<_>>>()?;
     let mut report = Vec::new();
-    for cause in ["Failure", "Replaced"] {
-        let of_cause = said.lines().filter(|line| line.contains(cause));
-        let pause = |line: &str| {
-            let (whole, own) = line.rsplit_once("pause ")?.1.split_once(" us, of which it ran ")?;
-            Some((whole.parse::<u64>().ok()?, own.split_once(" us")?.0.parse::<u64>().ok()?))
-        };
-        let (mut whole, mut own): (Vec<u64>, Vec<u64>) = of_cause.filter_map(pause).unzip();
+    for (name, cause, another) in [
+        ("failures", "Failure", false),
+        ("updates to the same image", "Replaced", false),
+        ("updates to another image", "Replaced", true),
+        ("ways back to the old image", "GivenUp", false),
+    ] {
+        let these = pauses.iter().filter(|pause| pause.cause == cause && (pause.exchanged > FEW_PAGES) == another);
+        let (mut whole, mut own): (Vec<u64>, Vec<u64>) = these.map(|pause| (pause.whole, pause.own)).unzip();
         whole.sort_unstable();
         own.sort_unstable();
         if let (Some(median), Some(most), Some(own_median), Some(own_most)) =
             (whole.get(whole.len() / 2), whole.last(), own.get(own.len() / 2), own.last())
         {
             report.push(format!(
-                "{} after {cause}: median {median} us, at most {most} us; of its own, {own_median} us and {own_most} us",
+                "{} {name}: median {median} us, at most {most} us; of its own, {own_median} us and {own_most} us",
                 whole.len()
             ));
         }
@@ -71,13 +83,66 @@ fn pauses(stage: &&Stage) -> Result<String> {
     Ok(report.join("; "))
 }
 
+/// What the log says of a life's beginning.
+struct Pause<'l> {
+    cause: &'l str,
+    /// Pages of the image that are others than before.
+    exchanged: usize,
+    /// Until it serves, in microseconds.
+    whole: u64,
+    /// Of that, what the domain itself ran.
+    own: u64,
+}
+
+impl<'l> Pause<'l> {
+    fn parse(line: &'l str) -> Option<Self> {
+        let (cause, rest) = line.split_once(" domains after ")?.1.split_once(", ")?;
+        let (exchanged, rest) = rest.split_once(" pages exchanged")?;
+        let (whole, own) = rest.split_once("pause ")?.1.split_once(" us, of which it ran ")?;
+        let own = own.split_once(" us")?.0.parse().ok()?;
+        Some(Self { cause, exchanged: exchanged.parse().ok()?, whole: whole.parse().ok()?, own })
+    }
+}
+
+/// Puts [`REBUILT`] into dom0.
+fn put_rebuilt(stage: &&Stage) -> Result<()> {
+    let mut image = fs::read(&stage.images.stubdom)?;
+    rebuild(&mut image)?;
+    stage.lab.put(REBUILT, 0o644, &image)
+}
+
+/// Changes a byte between functions, where none is ever executed, in each page of an image's text that has such bytes.
+fn rebuild(image: &mut [u8]) -> Result<()> {
+    const PAGE: usize = 4096;
+    /// What the linker fills the space between functions with (`int3`).
+    const FILLER: u8 = 0xcc;
+    let header = FileHeader64::<LittleEndian>::parse(&*image)?;
+    let segments = header.program_headers(LittleEndian, &*image)?.to_vec();
+    for segment in segments {
+        if segment.p_type(LittleEndian) != PT_LOAD || segment.p_flags(LittleEndian) & PF_X == 0 {
+            continue;
+        }
+        let (start, length) = segment.file_range(LittleEndian);
+        let text =
+            image.get_mut(usize::try_from(start)?..).and_then(|rest| rest.get_mut(..usize::try_from(length).ok()?));
+        for page in text.context("the text is cut off")?.chunks_mut(PAGE) {
+            let filler = page.windows(4).position(|bytes| bytes == [FILLER; 4]);
+            if let Some(byte) = filler.and_then(|place| page.get_mut(place + 1)) {
+                *byte = !FILLER;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// By the tool as Debian has it.
 fn updates(stage: &&Stage) -> Result<String> {
     let lab = &stage.lab;
+    put_rebuilt(stage)?;
     lab.must("xenstore-write /test/before 1")?;
-    for _ in 0..3 {
+    for image in [IMAGE, REBUILT, REBUILT, IMAGE, REBUILT, IMAGE] {
         let before = lives(stage)?;
-        lab.must(&format!("xenstore-control live-update {IMAGE}"))?;
+        lab.must(&format!("xenstore-control live-update {image}"))?;
         lab.wait_for_console(NAME, &format!("life {} serves", before + 1), PATIENCE)?;
         ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost");
     }
@@ -96,10 +161,12 @@ fn updates(stage: &&Stage) -> Result<String> {
         said.status != 0 && said.stdout.contains("no whole ELF file"),
         "an image that lacks its first byte: {said:?}"
     );
-    for (words, reason) in [("faults=give-up", "as its command line says"), ("faults=panic", "a new image fails")] {
-        let said = lab.run(&format!("xenstore-control live-update -c '{words}' {IMAGE}"))?;
-        ensure!(said.status != 0 && said.stdout.contains(reason), "live-update -c {words}: {said:?}");
-        ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after {words}");
+    for image in [IMAGE, REBUILT] {
+        for (words, reason) in [("faults=give-up", "as its command line says"), ("faults=panic", "a new image fails")] {
+            let said = lab.run(&format!("xenstore-control live-update -c '{words}' {image}"))?;
+            ensure!(said.status != 0 && said.stdout.contains(reason), "live-update -c {words}: {said:?}");
+            ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after {words}");
+        }
     }
     lab.must(&format!("xenstore-rm /test && xenstore-control live-update -t 5 -F -c faults {IMAGE}"))?;
     pauses(stage)
@@ -110,9 +177,11 @@ const ENDS: u64 = 100;
 /// How long all of them may take.
 const ALL: Duration = Duration::from_secs(1800);
 
-/// The load does the requests that fail: a panic comes with one of the next, at each point in turn. Between two of them is an update.
+/// The load does the requests that fail: a panic comes with one of the next, at each point in turn. Between two of them is an update, every
+/// other time to another image.
 fn under_load(stage: &&Stage) -> Result<String> {
     let lab = &stage.lab;
+    put_rebuilt(stage)?;
     let before = lives(stage)?;
     let log = format!("/var/log/xen/console/guest-{NAME}.log");
     let script = format!(
@@ -125,7 +194,8 @@ fn under_load(stage: &&Stage) -> Result<String> {
                  3) fault=\"sent $((2 + i % 7 * 3))\";;
                  4) fault=\"memory $((60 + i * 37 % 400))\";;
              esac
-             xenstore-control live-update {IMAGE} || {{ echo \"update in cycle $i\"; exit 1; }}
+             if [ $((i % 4)) -lt 2 ]; then image={IMAGE}; else image={REBUILT}; fi
+             xenstore-control live-update $image || {{ echo \"update in cycle $i\"; exit 1; }}
              xenstore-control fault $fault || {{ echo \"fault $fault in cycle $i\"; exit 1; }}
              i=$((i + 1))
              # A failure while an image is on its way is the end of that update.
@@ -134,8 +204,14 @@ fn under_load(stage: &&Stage) -> Result<String> {
              done
          done"
     );
+    // The script goes before the guests' load, or it takes three times as long.
+    let weigh = |weight: u32| {
+        lab.must(&format!("for domain in 0 {NAME}; do xl sched-credit2 -d $domain -w {weight}; done")).map(drop)
+    };
     let done = load::under_load(lab, || {
+        weigh(8 * DOM0_WEIGHT)?;
         lab.run_for(&script, ALL)?.success()?;
+        weigh(DOM0_WEIGHT)?;
         lab.wait_for_console(NAME, &format!("life {} serves", before + 2 * ENDS), PATIENCE).map(drop)
     })?;
     let all = lives(stage)?;
@@ -143,7 +219,7 @@ fn under_load(stage: &&Stage) -> Result<String> {
     lab.must("xenstore-control check")?;
     // Each life has as many ports and mapped pages as the first one with so many domains.
     let held = format!("grep -o 'serves 5 domains after .* mapped pages' /var/log/xen/console/guest-{NAME}.log");
-    let held = lab.must(&format!("{held} | cut -d , -f 2,3 | sort -u"))?;
+    let held = lab.must(&format!("{held} | cut -d , -f 3,4 | sort -u"))?;
     ensure!(held.lines().count() == 1, "what the lives have, ports and mapped pages:\n{held}");
     Ok(format!("{done}; {}", pauses(stage)?))
 }
