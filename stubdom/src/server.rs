@@ -280,10 +280,11 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         }
     }
 
-    /// Whoever has got something to be told gets a turn.
+    /// Whoever has got something to be told, and was not told it in its own turn, gets a turn.
     fn enqueue_ready(&mut self) {
         while let Some(id) = self.store.poll_ready() {
             match self.machine.connections.get(&id).copied() {
+                Some(_) if self.store.poll_transmit(id).is_empty() => {}
                 Some(domain) => self.enqueue(domain),
                 // Our own: nobody reads.
                 None => {
@@ -373,6 +374,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         }
         self.reach(Point::Before);
         let (changes, silent) = (self.store.changes(), self.store.poll_transmit(id).is_empty());
+        let waited = self.store.has_request(id);
         let taken = self.store.handle_bytes(id, input, &mut self.machine).map_err(|_| Fault::Message)?;
         self.reach(Point::Served);
         if self.machine.update.due {
@@ -396,9 +398,11 @@ impl<H: Adopt, D: Domains> Server<H, D> {
             return Ok(false);
         };
         let more = link.page.has_requests()?;
-        if more && taken > 0 {
+        let waits = self.store.has_request(id);
+        let went_on = taken > 0 || waited && !waits;
+        if more && went_on {
             self.enqueue(domain);
-        } else if (more || self.store.has_request(id)) && self.store.poll_transmit(id).is_empty() && !link.held {
+        } else if (more || waits) && self.store.poll_transmit(id).is_empty() && !link.held {
             link.held = true;
             self.held.push(domain);
         }

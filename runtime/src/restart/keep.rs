@@ -62,7 +62,8 @@ pub(crate) struct Keep {
     pub(crate) row: Cell<u32>,
     /// How many there may be.
     pub(crate) row_limit: Cell<u32>,
-    padding: Cell<u32>,
+    /// Pages that the last exchange of images changed; 0 where there was none.
+    pub(crate) exchanged: Cell<u32>,
     /// How long a life lasts at least, in nanoseconds, after which the next restart begins a new row.
     pub(crate) settled_after: Cell<u64>,
     /// The current box.

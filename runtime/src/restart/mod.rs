@@ -251,9 +251,9 @@ impl Recovered {
         (all, time::running().saturating_sub(Duration::from_nanos(record.ran.get())))
     }
 
-    /// Pages of the image that are not those of the one before it: 0 where that was the same, or an old one has come back.
-    pub fn exchanged(&self) -> usize {
-        replace::exchanged()
+    /// Pages that changed places when this image took the place of the one before it: 0 where the image is the same.
+    pub fn exchanged(&self) -> u32 {
+        record().exchanged.get()
     }
 
     /// This life has all that it wants of the last one: ports, mappings and grants that it has not adopted are closed, unmapped and ended,
@@ -419,6 +419,7 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
         console::restore_rest();
         return Err(refusal);
     }
+    record.exchanged.set(0);
     record.row.set(row + 1);
     record.cause.set(cause as u32);
     record.lives.set(record.lives.get() + 1);

@@ -238,12 +238,7 @@ impl Staged {
 
 /// Whether an old image can come back.
 pub(super) fn has_old() -> bool {
-    exchanged() > 0
-}
-
-/// Pages that changed places with the old image's.
-pub(super) fn exchanged() -> usize {
-    record().replaced.iter().filter(|slot| slot.get() != 0).count()
+    record().replaced.iter().any(|slot| slot.get() != 0)
 }
 
 /// The old image cannot come back any more.
@@ -325,6 +320,7 @@ impl Swap {
             let here = layout::frame_at(page.address);
             self.map(layout::address_of(page.frame), entry(page.kind_there, machine(here)));
         }
+        record().exchanged.set(pages.clone().count() as u32);
         for page in pages.clone() {
             let here = layout::frame_at(page.address);
             let (old, new) = (machine(here), machine(page.frame));

@@ -65,7 +65,8 @@ fn pauses(stage: &&Stage) -> Result<String> {
         ("failures", "Failure", false),
         ("updates to the same image", "Replaced", false),
         ("updates to another image", "Replaced", true),
-        ("ways back to the old image", "GivenUp", false),
+        ("ways back to the same image", "GivenUp", false),
+        ("ways back from another image", "GivenUp", true),
     ] {
         let these = pauses.iter().filter(|pause| pause.cause == cause && (pause.exchanged > FEW_PAGES) == another);
         let (mut whole, mut own): (Vec<u64>, Vec<u64>) = these.map(|pause| (pause.whole, pause.own)).unzip();
