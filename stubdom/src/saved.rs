@@ -18,9 +18,16 @@ const MAGIC: [u8; 8] = *b"stubdom\x01";
 #[used]
 static MARK: [u8; 24] = *b"oxidom:stubdom:state=001";
 
-/// Whether a file is an image that can go on from a box of ours.
-pub(crate) fn is_heir(image: &[u8]) -> bool {
-    image.windows(MARK.len()).any(|part| part == MARK)
+/// Whether a file, in pieces, is an image that can go on from a box of ours.
+pub(crate) fn is_heir(image: &[Vec<u8>]) -> bool {
+    let has_mark = |bytes: &[u8]| bytes.windows(MARK.len()).any(|part| part == MARK);
+    let across = |pair: &[Vec<u8>]| {
+        let [one, other] = pair else { return false };
+        let begin = one.len().saturating_sub(MARK.len());
+        let end = other.len().min(MARK.len());
+        has_mark(&[one.get(begin..).unwrap_or_default(), other.get(..end).unwrap_or_default()].concat())
+    };
+    image.iter().any(|piece| has_mark(piece)) || image.windows(2).any(across)
 }
 
 /// Bytes of a ring's record, of a domain's, and of the fields before both.

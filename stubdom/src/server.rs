@@ -54,8 +54,8 @@ pub struct Server<H: Hypervisor, D> {
     satisfied: bool,
 }
 
-/// Puts an image in the place of the running one; returns only where it cannot, with the reason.
-pub type Replace = fn(&[u8]) -> String;
+/// Puts an image, a file in pieces of a page each, in the place of the running one; returns only where it cannot, with the reason.
+pub type Replace = fn(&[Vec<u8>]) -> String;
 
 impl<H: Adopt, D: Domains> Server<H, D> {
     /// A fresh store, which serves nobody yet.

@@ -6,9 +6,11 @@
 //! `-s` is served twice. The first time it is not answered, and the state goes to the new image as if it still were to come; whoever has the
 //! state then serves it a second time and says how it went: the new image, or the old one again.
 
+use alloc::collections::TryReserveError;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use xen_pv_sys::PAGE_SIZE;
 use xenstore_lite::Error;
 
 use crate::saved::is_heir;
@@ -19,8 +21,10 @@ pub(crate) const IMAGE_MAX: usize = 1 << 20;
 /// An image on its way.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    pub(crate) image: Vec<u8>,
-    size: usize,
+    /// In pieces of a page each, since memory that is used may have no room in one place; the last may be shorter.
+    pub(crate) image: Vec<Vec<u8>>,
+    /// Bytes of it that are still to come.
+    missing: usize,
     pub(crate) command_line: Option<String>,
 }
 
@@ -32,6 +36,25 @@ pub(crate) struct Update {
     pub(crate) due: bool,
     /// How it went.
     pub(crate) verdict: Option<Result<(), String>>,
+}
+
+impl Staged {
+    fn add(&mut self, mut data: &[u8]) -> Result<(), TryReserveError> {
+        while !data.is_empty() {
+            if self.image.last().is_none_or(|piece| piece.len() == PAGE_SIZE) {
+                let mut piece = Vec::new();
+                piece.try_reserve_exact(PAGE_SIZE.min(self.missing))?;
+                self.image.try_reserve(1)?;
+                self.image.push(piece);
+            }
+            let Some(piece) = self.image.last_mut() else { break };
+            let (now, later) = data.split_at(data.len().min(PAGE_SIZE - piece.len()));
+            piece.extend_from_slice(now);
+            self.missing -= now.len();
+            data = later;
+        }
+        Ok(())
+    }
 }
 
 fn number(word: &[u8]) -> Option<usize> {
@@ -74,20 +97,17 @@ impl Update {
         if size == 0 || size > IMAGE_MAX {
             return Err(alloc::format!("An image has at most {IMAGE_MAX} bytes, and this one {size}."));
         }
-        let mut image = Vec::new();
-        image.try_reserve_exact(size).map_err(|_| "Allocation failure.")?;
-        self.staged = Some(Staged { image, size, command_line: None });
+        self.staged = Some(Staged { image: Vec::new(), missing: size, command_line: None });
         Ok(())
     }
 
     fn add(&mut self, count: usize, data: &[u8]) -> Result<(), String> {
         let staged = self.staged.as_mut().ok_or("Not in live-update session.")?;
         let data = data.get(..count).ok_or("Too little kernel data.")?;
-        if data.len() > staged.size - staged.image.len() {
+        if data.len() > staged.missing {
             return Err("Too much kernel data.".into());
         }
-        staged.image.extend_from_slice(data);
-        Ok(())
+        staged.add(data).map_err(|_| "Allocation failure.".into())
     }
 
     fn start(&mut self) -> Result<(), String> {
@@ -95,7 +115,7 @@ impl Update {
             return verdict;
         }
         let staged = self.staged.as_ref().ok_or("Not in live-update session.")?;
-        if staged.image.len() < staged.size {
+        if staged.missing > 0 {
             return Err("Kernel not complete.".into());
         }
         if !is_heir(&staged.image) {

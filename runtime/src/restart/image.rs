@@ -1,5 +1,6 @@
 //! Checks whether a file is an image that can take the place of the running one. Pure. Floor 2.
 
+use alloc::vec::Vec;
 use xen_pv_sys::PAGE_SIZE;
 use xen_pv_sys::elfnote::XEN_ELFNOTE_HYPERCALL_PAGE;
 
@@ -7,6 +8,7 @@ use xen_pv_sys::elfnote::XEN_ELFNOTE_HYPERCALL_PAGE;
 const NOTE_OWNER: &[u8] = b"oxidom\0";
 const NOTE_TYPE: u32 = 1;
 const XEN_OWNER: &[u8] = b"Xen\0";
+const FILE_HEADER: u64 = 64;
 const PROGRAM_HEADER: usize = 56;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
@@ -34,7 +36,7 @@ pub enum ImageError {
     NotOurs,
     /// It is an image of ours, of another layout.
     OtherFrame(Frame),
-    /// The segment at this address does not lie in whole pages of its own between the first page and the tail.
+    /// The segment at this address does not lie in whole pages of its own, in the file too, between the first page and the tail.
     Misplaced(u64),
     /// The segment at this address could be written and executed, or not even read.
     Permissions(u64),
@@ -55,10 +57,38 @@ pub(super) enum Kind {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Segment<'a> {
+struct Segment {
     address: u64,
-    bytes: &'a [u8],
+    /// Where its bytes are in the file, and how many.
+    offset: u64,
+    length: u64,
     kind: Kind,
+}
+
+/// A file in pieces of a page each, the last of which may be shorter: in a domain whose memory is used, there may be no longer piece.
+#[derive(Clone, Copy, Debug)]
+struct File<'a>(&'a [Vec<u8>]);
+
+impl<'a> File<'a> {
+    /// `None` where a piece has another length.
+    fn new(pieces: &'a [Vec<u8>]) -> Option<Self> {
+        let (last, others) = pieces.split_last()?;
+        let fits = last.len() <= PAGE_SIZE && others.iter().all(|piece| piece.len() == PAGE_SIZE);
+        fits.then_some(Self(pieces))
+    }
+
+    /// Bytes that lie in one piece.
+    fn slice(self, offset: u64, length: u64) -> Option<&'a [u8]> {
+        let piece = self.0.get(usize::try_from(offset / PAGE_SIZE as u64).ok()?)?;
+        let start = (offset % PAGE_SIZE as u64) as usize;
+        piece.get(start..start.checked_add(usize::try_from(length).ok()?)?)
+    }
+
+    /// Whether the file has those bytes.
+    fn has(self, offset: u64, length: u64) -> bool {
+        let all: usize = self.0.iter().map(Vec::len).sum();
+        offset.checked_add(length).is_some_and(|end| end <= all as u64)
+    }
 }
 
 /// An image that can be entered.
@@ -66,12 +96,8 @@ struct Segment<'a> {
 pub(super) struct Image<'a> {
     /// Its first instruction.
     pub(super) entry: u64,
-    segments: [Option<Segment<'a>>; 3],
-}
-
-fn slice(file: &[u8], offset: u64, length: u64) -> Option<&[u8]> {
-    let start = usize::try_from(offset).ok()?;
-    file.get(start..start.checked_add(usize::try_from(length).ok()?)?)
+    file: File<'a>,
+    segments: [Option<Segment>; 3],
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
@@ -87,15 +113,16 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
 }
 
 impl<'a> Image<'a> {
-    /// Checks everything that can be known before the running image is given up.
-    pub(super) fn check(file: &'a [u8], own: Frame) -> Result<Self, ImageError> {
+    /// Checks everything that can be known before the running image is given up. `pieces` are the file's pages.
+    pub(super) fn check(pieces: &'a [Vec<u8>], own: Frame) -> Result<Self, ImageError> {
+        let file = File::new(pieces).ok_or(ImageError::NotElf)?;
         let headers = program_headers(file).ok_or(ImageError::NotElf)?;
-        let entry = u64_at(file, 24).ok_or(ImageError::NotElf)?;
+        let entry = file.slice(24, 8).and_then(|bytes| u64_at(bytes, 0)).ok_or(ImageError::NotElf)?;
         let frame = headers.clone().find_map(|header| frame(file, header)).ok_or(ImageError::NotOurs)?;
         if frame != own {
             return Err(ImageError::OtherFrame(frame));
         }
-        let mut image = Self { entry, segments: [None; 3] };
+        let mut image = Self { entry, file, segments: [None; 3] };
         let mut end = own.base;
         let mut slots = image.segments.iter_mut();
         for header in headers.filter(|header| u32_at(header, 0) == Some(PT_LOAD)) {
@@ -116,29 +143,31 @@ impl<'a> Image<'a> {
     /// What the page at an address holds, at most a page of bytes, zeros behind; `None` where the file says nothing of it.
     pub(super) fn page(&self, address: u64) -> Option<(Kind, &'a [u8])> {
         self.segments.iter().flatten().find_map(|segment| {
-            let offset = usize::try_from(address.checked_sub(segment.address)?).ok()?;
-            let rest = segment.bytes.get(offset..).filter(|rest| !rest.is_empty())?;
-            Some((segment.kind, rest.get(..PAGE_SIZE).unwrap_or(rest)))
+            let offset = address.checked_sub(segment.address)?;
+            let rest = segment.length.checked_sub(offset).filter(|rest| *rest > 0)?;
+            let bytes = self.file.slice(segment.offset.checked_add(offset)?, rest.min(PAGE_SIZE as u64))?;
+            Some((segment.kind, bytes))
         })
     }
 }
 
 /// The program headers of an x86-64 executable (`ET_EXEC`).
-fn program_headers(file: &[u8]) -> Option<core::slice::ChunksExact<'_, u8>> {
-    let magic = file.first_chunk::<7>()? == b"\x7fELF\x02\x01\x01";
-    let executable = u16_at(file, 16)? == 2 && u16_at(file, 18)? == 62;
-    let size = usize::from(u16_at(file, 54)?) == PROGRAM_HEADER;
-    let bytes = usize::from(u16_at(file, 56)?) * PROGRAM_HEADER;
-    let headers = slice(file, u64_at(file, 32)?, bytes as u64)?;
+fn program_headers(file: File<'_>) -> Option<core::slice::ChunksExact<'_, u8>> {
+    let header = file.slice(0, FILE_HEADER)?;
+    let magic = header.first_chunk::<7>()? == b"\x7fELF\x02\x01\x01";
+    let executable = u16_at(header, 16)? == 2 && u16_at(header, 18)? == 62;
+    let size = usize::from(u16_at(header, 54)?) == PROGRAM_HEADER;
+    let bytes = usize::from(u16_at(header, 56)?) * PROGRAM_HEADER;
+    let headers = file.slice(u64_at(header, 32)?, bytes as u64)?;
     (magic && executable && size).then(|| headers.chunks_exact(PROGRAM_HEADER))
 }
 
 /// The frame that the notes of a header tell, where they also tell that Xen's hypercall page is the first one.
-fn frame(file: &[u8], header: &[u8]) -> Option<Frame> {
+fn frame(file: File<'_>, header: &[u8]) -> Option<Frame> {
     if u32_at(header, 0)? != PT_NOTE {
         return None;
     }
-    let mut notes = slice(file, u64_at(header, 8)?, u64_at(header, 32)?)?;
+    let mut notes = file.slice(u64_at(header, 8)?, u64_at(header, 32)?)?;
     let mut frame = None;
     let mut hypercall_page = None;
     while !notes.is_empty() {
@@ -160,11 +189,13 @@ fn frame(file: &[u8], header: &[u8]) -> Option<Frame> {
 }
 
 /// A loadable segment that begins at `start` or later, and where it ends in memory.
-fn load<'a>(file: &'a [u8], header: &[u8], own: Frame, start: u64) -> Result<(Segment<'a>, u64), ImageError> {
+fn load(file: File<'_>, header: &[u8], own: Frame, start: u64) -> Result<(Segment, u64), ImageError> {
     let field = |offset| u64_at(header, offset).ok_or(ImageError::NotElf);
     let flags = u32_at(header, 4).ok_or(ImageError::NotElf)?;
-    let (address, length, memory) = (field(16)?, field(32)?, field(40)?);
-    let bytes = slice(file, field(8)?, length).ok_or(ImageError::NotElf)?;
+    let (offset, address, length, memory) = (field(8)?, field(16)?, field(32)?, field(40)?);
+    if !file.has(offset, length) {
+        return Err(ImageError::NotElf);
+    }
     let kind = match flags & (READ | WRITE | EXECUTE) {
         flags if flags == READ | EXECUTE => Kind::Text,
         READ => Kind::Constant,
@@ -177,10 +208,11 @@ fn load<'a>(file: &'a [u8], header: &[u8], own: Frame, start: u64) -> Result<(Se
     let content_end = address.checked_add(length).ok_or(misplaced)?;
     // What is zeroed, the tail among it, is data; all else comes from the file.
     let fits = if kind == Kind::Data { length <= memory } else { length == memory };
-    if !fits || address < start || !address.is_multiple_of(PAGE_SIZE as u64) || content_end > own.tail {
+    let whole_pages = [address, offset].iter().all(|place| place.is_multiple_of(PAGE_SIZE as u64));
+    if !fits || address < start || !whole_pages || content_end > own.tail {
         return Err(misplaced);
     }
-    Ok((Segment { address, bytes, kind }, page_end))
+    Ok((Segment { address, offset, length, kind }, page_end))
 }
 
 #[cfg(test)]
@@ -227,6 +259,7 @@ mod tests {
         file[54] = 56;
         file[56] = headers.len() as u8;
         for (index, (kind, flags, address, bytes, memory)) in headers.iter().enumerate() {
+            file.resize(file.len().next_multiple_of(4096), 0);
             let words = [file.len() as u64, *address, *address, bytes.len() as u64, *memory, 4096];
             let mut header = [kind.to_le_bytes(), flags.to_le_bytes()].concat();
             header.extend(words.iter().flat_map(|word| word.to_le_bytes()));
@@ -236,15 +269,19 @@ mod tests {
         file
     }
 
+    fn pieces(file: &[u8]) -> Vec<Vec<u8>> {
+        file.chunks(4096).map(<[u8]>::to_vec).collect()
+    }
+
     fn changed(change: impl FnOnce(&mut Vec<Header>)) -> Result<(), ImageError> {
         let mut headers = headers();
         change(&mut headers);
-        Image::check(&file(0x40_1000, &headers), OWN).map(|_| ())
+        Image::check(&pieces(&file(0x40_1000, &headers)), OWN).map(|_| ())
     }
 
     #[test]
     fn an_image_gives_its_pages() {
-        let file = file(0x40_1000, &headers());
+        let file = pieces(&file(0x40_1000, &headers()));
         let image = Image::check(&file, OWN).unwrap();
         assert_eq!(image.entry, 0x40_1000);
         assert_eq!(image.page(0x40_1000), Some((Kind::Text, &[0x90; 4096][..])));
@@ -277,12 +314,22 @@ mod tests {
             assert_eq!(changed(change), Err(expected), "row {index}");
         }
         for entry in [0, 0x40_0010, 0x40_3000, 0x40_5000, u64::MAX] {
-            assert_eq!(Image::check(&file(entry, &headers()), OWN).err(), Some(Entry(entry)));
+            assert_eq!(Image::check(&pieces(&file(entry, &headers())), OWN).err(), Some(Entry(entry)));
         }
         let whole = file(0x40_1000, &headers());
         for length in 0..whole.len() {
-            assert!(Image::check(&whole[..length], OWN).is_err(), "cut at {length}");
+            assert!(Image::check(&pieces(&whole[..length]), OWN).is_err(), "cut at {length}");
         }
+        let mut odd = pieces(&whole);
+        odd[1].pop();
+        assert_eq!(Image::check(&odd, OWN).err(), Some(NotElf));
+        let mut shifted = headers();
+        shifted[1].3.insert(0, 1);
+        let mut shifted = file(0x40_1000, &shifted);
+        // The second segment's bytes begin one later than a page of the file.
+        shifted[64 + 56 + 8] += 1;
+        shifted[64 + 56 + 32] -= 1;
+        assert_eq!(Image::check(&pieces(&shifted), OWN).err(), Some(Misplaced(0x40_3000)));
         assert_eq!(Image::check(&[], OWN).err(), Some(NotElf));
     }
 }

@@ -351,8 +351,9 @@ impl fmt::Display for ReplaceError {
     }
 }
 
-/// Puts another image in the place of this one: an ELF file, linked like this one. Returns only where it cannot; then nothing has changed.
-pub fn replace(file: &[u8], reason: fmt::Arguments<'_>) -> ReplaceError {
+/// Puts another image in the place of this one: an ELF file, linked like this one, in pieces of a page each, the last of which may be shorter.
+/// Returns only where it cannot; then nothing has changed.
+pub fn replace(file: &[Vec<u8>], reason: fmt::Arguments<'_>) -> ReplaceError {
     let image = match Image::check(file, replace::own_frame()) {
         Ok(image) => image,
         Err(error) => return ReplaceError::Image(error),

@@ -180,9 +180,22 @@ fn an_update_that_fails_is_answered_with_the_reason() {
     assert_eq!(ask(&mut world, b"-b\x0025\0"), b"OK\0");
     assert_eq!(ask(&mut world, &[b"-d\x0024\0".as_slice(), mark, b"\0"].concat()), b"OK\0");
     assert_eq!(ask(&mut world, b"-d\x001\0\xff\0"), b"OK\0");
-    world.server.set_replace(|image| std::format!("not {} bytes", image.len()));
+    world.server.set_replace(|image| std::format!("not {} bytes", image.concat().len()));
     assert_eq!(ask(&mut world, b"-s\0-t\x0060\0-F\0"), b"not 25 bytes\0");
     assert_eq!(ask(&mut world, b"-s\0-t\x0060\0"), b"Not in live-update session.\0");
+    // In pieces that are not the pages in which it is kept, with the mark across two of those.
+    let image = [[1; 4080].as_slice(), mark, &[2; 4100]].concat();
+    assert_eq!(ask(&mut world, b"-b\x008204\0"), b"OK\0");
+    for part in image.chunks(900) {
+        let words = [std::format!("-d\0{}\0", part.len()).as_bytes(), part, b"\0"].concat();
+        assert_eq!(ask(&mut world, &words), b"OK\0");
+    }
+    world.server.set_replace(|image| {
+        let lengths: Vec<usize> = image.iter().map(Vec::len).collect();
+        std::format!("{lengths:?} {:?}", &image.concat()[4080..4090])
+    });
+    let said = ask(&mut world, b"-s\0-t\x0060\0");
+    assert_eq!(said, std::format!("[4096, 4096, 12] {:?}\0", &image[4080..4090]).as_bytes());
     assert_eq!(ask(&mut world, b"-b\x002000000\0"), b"An image has at most 1048576 bytes, and this one 2000000.\0");
     assert_eq!(ask(&mut world, b"-b\x005\0"), b"OK\0");
     assert_eq!(ask(&mut world, b"-a\0"), b"OK\0");
