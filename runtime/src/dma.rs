@@ -87,7 +87,7 @@ impl Drop for DmaBuffer {
 /// Allocates frames that follow each other in machine memory as well.
 fn contiguous(pages: usize, reach: DmaFrames) -> Result<Pfn, OutOfMemory> {
     // Domain builders fill a domain by 2 MiB where they can, so the first try mostly succeeds.
-    let first = frames::allocate(pages)?;
+    let first = frames::allocate_together(pages)?;
     if is_contiguous(first, pages) && reach.reaches(memory::physical_to_machine(first), pages) {
         return Ok(first);
     }

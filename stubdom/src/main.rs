@@ -94,10 +94,10 @@ async fn main(environment: Environment) {
     let mut kept = Kept::default();
     if !kept.make_room(parts.server.keeper()) {
         log::error!("no memory to keep the state in: the store cannot outlive a failure");
-        if let Some(recovered) = recovered {
+        if let Some(recovered) = &recovered {
+            // Comes back where there is no old image. Then what this life does counts, not what the last one left.
             recovered.give_up(format_args!("the new image has no memory for the state"));
         }
-        return serve(parts, kept).await;
     }
     if let Some(recovered) = recovered {
         let (lives, cause, report, (pause, own)) =
@@ -138,6 +138,7 @@ impl Kept {
         if self.pages * PAGE_SIZE >= bound + bound / (2 * SPARE) {
             return true;
         }
+        let least = (bound + bound / (2 * SPARE)).div_ceil(PAGE_SIZE);
         let pages = (bound + bound / SPARE).div_ceil(PAGE_SIZE) + BOX_PAGES;
         let own = keeper.clone();
         let write = move |out: &mut BoxWriter| {
@@ -149,8 +150,8 @@ impl Kept {
             });
             if written { result } else { Err(Unwritten::Inconsistent) }
         };
-        match restart::keep(pages, POLICY, write) {
-            Ok(()) => self.pages = pages,
+        match restart::keep(least, pages, POLICY, write) {
+            Ok(pages) => self.pages = pages,
             Err(error) => {
                 log::error!("the state may take {bound} bytes, {} can be kept: {error:?}", self.pages * PAGE_SIZE)
             }

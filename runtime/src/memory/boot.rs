@@ -64,8 +64,8 @@ pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usiz
     restart::record().bitmaps.set(bitmaps as u64);
     // SAFETY: zeroed and ours alone; what is left is mapped writable and unused.
     unsafe {
-        p2m::set_bitmaps(bitmaps, words);
-        frames::add(unused.next, Pfn(pages as u64));
+        frames::initialize(p2m::set_bitmaps(bitmaps, words));
+        frames::free(unused.next, pages - unused.next.0 as usize);
     }
     Ok(tables)
 }

@@ -119,7 +119,7 @@ static HEAP: Heap =
 pub(super) fn initialize() {
     let room = layout::room();
     // SAFETY: memory of the image that nothing names, mapped writable; whole pages; called once in a life.
-    unsafe { frames::ROOM.add(layout::frame_at(room.start), layout::frame_at(room.end)) };
+    unsafe { frames::ROOM.free(layout::frame_at(room.start), room.len() / PAGE_SIZE) };
 }
 
 /// What the heap can have of it yet.

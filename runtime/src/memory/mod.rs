@@ -11,6 +11,7 @@ mod ledger;
 mod p2m;
 mod page;
 mod resume;
+mod runs;
 pub(crate) mod tables;
 
 use crate::local::Local;

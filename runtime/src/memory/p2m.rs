@@ -15,8 +15,8 @@ static SHARED: Bitmap = Bitmap::new();
 static DEVICE: Bitmap = Bitmap::new();
 /// A bit for each frame that an earlier life had and this one must not use yet.
 static WITHHELD: Bitmap = Bitmap::new();
-/// How many bitmaps there are.
-pub(super) const BITMAPS: usize = 3;
+/// How many bitmaps there are: these, and one for the frames that are free.
+pub(super) const BITMAPS: usize = 4;
 
 /// A bit for each frame.
 struct Bitmap(Local<Cell<&'static [AtomicU64]>>);
@@ -55,15 +55,17 @@ pub(super) unsafe fn set_list(address: usize, count: usize) {
     LIST.set(unsafe { core::slice::from_raw_parts(address as *const AtomicU64, count) });
 }
 
-/// Takes the bitmaps.
+/// Takes the bitmaps; gives the one for the frames that are free.
 ///
 /// # Safety
 /// [`BITMAPS`] times `words` words are at `address`, mapped writable, for good, and used through here only.
-pub(super) unsafe fn set_bitmaps(address: usize, words: usize) {
+pub(super) unsafe fn set_bitmaps(address: usize, words: usize) -> &'static [AtomicU64] {
+    // SAFETY: by the caller; the parts do not overlap.
+    let part = |index| unsafe { core::slice::from_raw_parts((address as *const AtomicU64).add(index * words), words) };
     for (index, bitmap) in [&SHARED, &DEVICE, &WITHHELD].into_iter().enumerate() {
-        // SAFETY: by the caller; the parts do not overlap.
-        bitmap.0.set(unsafe { core::slice::from_raw_parts((address as *const AtomicU64).add(index * words), words) });
+        bitmap.0.set(part(index));
     }
+    part(BITMAPS - 1)
 }
 
 /// In a new life: what devices could write is withheld, and nothing is shared.

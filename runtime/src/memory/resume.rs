@@ -25,7 +25,7 @@ pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usiz
     // SAFETY: start_info's own figures; the bitmaps as the first life made them.
     let tables = unsafe {
         p2m::set_list(start_info.mfn_list as usize, pages);
-        p2m::set_bitmaps(bitmaps, pages.div_ceil(64));
+        frames::initialize(p2m::set_bitmaps(bitmaps, pages.div_ceil(64)));
         Tables::new(start_info.pt_base as usize)
     };
     layout::initialize();
@@ -53,11 +53,14 @@ pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usiz
     for frame in ledger::frames() {
         p2m::set_shared_frame(frame, true);
     }
-    // SAFETY: each frame of `range` is added once, granted ones here and the others below; all are plain memory that no one uses.
-    unsafe {
-        grants::for_each_granted(|machine| adopt_granted(machine, range.clone()));
-        add_free(range.clone());
-    }
+    // A page behind a grant counts as allocated, and is freed like any other when the grant ends.
+    grants::for_each_granted(|machine| {
+        if let Some(frame) = own_frame(machine).filter(|frame| range.contains(&frame.0)) {
+            p2m::set_shared_frame(frame, true);
+        }
+    });
+    // SAFETY: all that is left of `range` is plain memory that no one uses.
+    unsafe { add_free(range.clone()) };
     p2m::begin_life();
     grants::for_each_granted(|machine| {
         let pages = |frame: &Pfn| range.contains(&frame.0) && !own.contains(&frame.0) && !p2m::is_withheld(*frame);
@@ -82,22 +85,6 @@ fn own_frame(machine: Mfn) -> Option<Pfn> {
     layout::machine_to_physical_checked(machine).filter(|frame| p2m::physical_to_machine(*frame) == machine)
 }
 
-/// Puts a granted frame into the allocator as allocated, so that its page is freed like any other when the grant ends.
-///
-/// # Safety
-/// Nothing that is free is in the allocator yet.
-unsafe fn adopt_granted(machine: Mfn, range: core::ops::Range<u64>) {
-    let Some(frame) = own_frame(machine).filter(|frame| range.contains(&frame.0) && !p2m::is_shared_frame(*frame))
-    else {
-        return;
-    };
-    p2m::set_shared_frame(frame, true);
-    // SAFETY: by the caller, it is the only frame there, so it is the one that is given out.
-    unsafe { frames::add(frame, Pfn(frame.0 + 1)) };
-    let allocated = frames::allocate(1);
-    debug_assert!(allocated == Ok(frame), "{allocated:?}");
-}
-
 /// Adds the runs of frames that are not taken.
 ///
 /// # Safety
@@ -117,7 +104,7 @@ unsafe fn add_free(range: core::ops::Range<u64>) {
         }
         let taken = taken.min(end);
         // SAFETY: by the caller.
-        unsafe { frames::add(Pfn(start), Pfn(taken)) };
+        unsafe { frames::free(Pfn(start), (taken - start) as usize) };
         start = taken;
     }
 }
@@ -125,7 +112,7 @@ unsafe fn add_free(range: core::ops::Range<u64>) {
 /// The page behind a grant of an earlier life.
 pub(crate) fn granted_page(machine: Mfn) -> Option<Page> {
     let frame = own_frame(machine)?;
-    // SAFETY: `adopt_granted` allocated it, and each is asked for once.
+    // SAFETY: `initialize` left it out of what is free, and each is asked for once.
     p2m::is_shared_frame(frame).then(|| unsafe { Page::adopt(frame) })
 }
 
@@ -136,9 +123,11 @@ pub(crate) fn withhold(first: Pfn, count: usize) {
     }
 }
 
-/// Gives a frame to the next life after all.
-pub(crate) fn do_not_withhold(frame: Pfn) {
-    p2m::set_withheld(frame, false);
+/// Withholds frames no longer.
+pub(crate) fn do_not_withhold(first: Pfn, count: usize) {
+    for number in first.0..first.0 + count as u64 {
+        p2m::set_withheld(Pfn(number), false);
+    }
 }
 
 /// Frees what was withheld from this life.
@@ -162,7 +151,7 @@ pub(crate) fn release_withheld() {
         p2m::set_withheld(frame, false);
         if is_plain(tables, frame) {
             // SAFETY: plain memory, in no allocator in this life, and by `Recovered::taken_over` in no one's use.
-            unsafe { frames::add(frame, Pfn(frame.0 + 1)) };
+            unsafe { frames::free(frame, 1) };
         }
     }
 }

@@ -8,7 +8,7 @@ use core::cell::Cell;
 use core::fmt;
 
 /// Changes with the layout of [`Keep`]: an image of another layout cannot take the place of this one.
-pub(crate) const LAYOUT: u32 = 2;
+pub(crate) const LAYOUT: u32 = 3;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.

@@ -7,7 +7,7 @@
 //! ```text
 //! main: recovered()? -- none: begin from nothing
 //!          | some: rebuild from its bytes; events::adopt, grants::adopt, grants::adopt_mapping
-//!       keep(pages, policy, how to write the box)
+//!       keep(pages, policy, how to write the box): the box is the one that was found, where that is large enough
 //!       recovered.taken_over(): what was not adopted is given back
 //!       ... serves ... panic, fault, or again() -> the box is written -> main
 //! ```
@@ -44,7 +44,7 @@ use keep::BoxHeader;
 #[cfg(not(test))]
 pub(crate) use keep::LAYOUT;
 use keep::Text;
-pub(crate) use keep::{Birth, keep as record};
+pub(crate) use keep::{Birth, ROOM_PAGES, keep as record};
 
 unsafe extern "C" {
     /// Begins a new life (boot.rs).
@@ -151,6 +151,8 @@ type WriteState = Box<dyn Fn(&mut BoxWriter) -> Result<(), Unwritten>>;
 struct Kept {
     address: usize,
     pages: usize,
+    /// It is the box that the last life left, which that one's content is in until this life has taken over.
+    found: bool,
     write: WriteState,
 }
 
@@ -180,26 +182,38 @@ pub(crate) fn ready() {
 }
 
 /// From now on the domain restarts when it fails. `write` gives the bytes of the last consistent state, without allocating: it runs when
-/// anything may have failed, the heap included, and whatever the image has borrowed stays borrowed. It gets `pages` pages of room, taken
-/// now. A second call takes the place of the first.
+/// anything may have failed, the heap included, and whatever the image has borrowed stays borrowed. It gets pages of room: the box that
+/// the last life left, where this life has not taken over yet and it has `least` pages; else `pages` of them, or `least` where there
+/// are not so many, taken now. Gives how many they are. A second call takes the place of the first.
 ///
 /// # Errors
 /// [`OutOfMemory`]; what was registered before still is.
 pub fn keep(
+    least: usize,
     pages: usize,
     policy: Policy,
     write: impl Fn(&mut BoxWriter) -> Result<(), Unwritten> + 'static,
-) -> Result<(), OutOfMemory> {
-    let first = frames::allocate(pages)?;
+) -> Result<usize, OutOfMemory> {
     let record = record();
+    let content = record.content.get();
+    let found = TAKEN_OVER.get().is_none() && content.address != 0 && content.pages >= least as u64;
+    let (address, pages) = if found {
+        (content.address as usize, content.pages as usize)
+    } else {
+        let taken = frames::allocate(pages).map(|first| (first, pages));
+        let (first, pages) = taken.or_else(|_| frames::allocate(least).map(|first| (first, least)))?;
+        (layout::address_of(first), pages)
+    };
     record.row_limit.set(policy.in_a_row);
     record.settled_after.set(u64::try_from(policy.settled_after.as_nanos()).unwrap_or(u64::MAX));
-    let kept = Kept { address: layout::address_of(first), pages, write: Box::new(write) };
-    if let Some(before) = KEPT.borrow_mut().replace(kept) {
-        // SAFETY: allocated here; only a life's last act gives them to others.
+    let kept = Kept { address, pages, found, write: Box::new(write) };
+    if let Some(before) = KEPT.borrow_mut().replace(kept)
+        && !before.found
+    {
+        // SAFETY: this life's own; only a life's last act gives them to others.
         unsafe { frames::free(layout::frame_at(before.address), before.pages) };
     }
-    Ok(())
+    Ok(pages)
 }
 
 /// What the life before this one left, and why it ended. `None` in the domain's first life, and when called again.
@@ -262,6 +276,10 @@ impl Recovered {
     pub fn taken_over(self) {
         events::close_inherited();
         grants::end_inherited();
+        if let Some(kept) = KEPT.borrow_mut().as_mut().filter(|kept| kept.found) {
+            kept.found = false;
+            memory::do_not_withhold(layout::frame_at(kept.address), kept.pages);
+        }
         record().content.set(BoxHeader::default());
         replace::forget_old();
         memory::release_withheld();
@@ -270,7 +288,7 @@ impl Recovered {
 
     /// This image cannot go on from what the one before it left, and has touched nothing: the old image comes back, and recovers from the
     /// same box. Returns only where there is none, which is so where the last life was this image's own.
-    pub fn give_up(self, reason: fmt::Arguments<'_>) -> Refusal {
+    pub fn give_up(&self, reason: fmt::Arguments<'_>) -> Refusal {
         if !replace::has_old() {
             return Refusal::NoOldImage;
         }

@@ -257,7 +257,7 @@ pub(super) fn back() -> ! {
         Some(Exchange { address, kind, frame, kind_there: Kind::Data })
     });
     swap.exchange(&pages);
-    pages.for_each(|page| memory::do_not_withhold(page.frame));
+    pages.for_each(|page| memory::do_not_withhold(page.frame, 1));
     forget_old();
     swap.run(record.swap_code.get() as usize, record.old_entry.get(), (0, 0, 0))
 }

@@ -115,7 +115,7 @@ fn fresh() -> Result {
 
 fn keep(state: &Rc<RefCell<State>>, policy: Policy) -> Result {
     let state = Rc::clone(state);
-    value!(restart::keep(1, policy, move |out| {
+    value!(restart::keep(1, 1, policy, move |out| {
         state.try_borrow().map_err(|_| Unwritten::Inconsistent)?.write(out)
     }));
     Ok(())
@@ -221,7 +221,7 @@ pub(crate) async fn console() -> Result {
         life = recovered.lives();
         log::info!("life {life} after a pause of {:?}, {:?}", recovered.pause(), recovered.cause());
     }
-    value!(restart::keep(1, Policy { in_a_row: 1, settled_after: Duration::ZERO }, |_| Ok(())));
+    value!(restart::keep(1, 1, Policy { in_a_row: 1, settled_after: Duration::ZERO }, |_| Ok(())));
     if let Some(recovered) = recovered {
         recovered.taken_over();
     }
@@ -252,15 +252,15 @@ pub(crate) fn limit() -> Result {
 
 /// A writer that fails in turn ends in the crash, with both reports.
 pub(crate) fn twice() -> Result {
-    value!(restart::keep(1, Policy::default(), |_| panic!("while it ended")));
+    value!(restart::keep(1, 1, Policy::default(), |_| panic!("while it ended")));
     panic!("as the test asks");
 }
 
 /// A state that does not fit, or that is not there, is a crash as well; asked for, it is no more than an error.
 pub(crate) fn refused() -> Result {
-    value!(restart::keep(1, Policy::default(), |out| out.write(&[0; 4097])));
+    value!(restart::keep(1, 1, Policy::default(), |out| out.write(&[0; 4097])));
     check!(restart::again(format_args!("too large")) == restart::Refusal::BoxFull(4096));
-    value!(restart::keep(2, Policy::default(), |_| Err(Unwritten::Inconsistent)));
+    value!(restart::keep(2, 2, Policy::default(), |_| Err(Unwritten::Inconsistent)));
     check!(restart::again(format_args!("nothing")) == restart::Refusal::Inconsistent);
     panic!("as the test asks");
 }

@@ -74,7 +74,7 @@ async fn take_over(gives_up: bool, fails: bool) -> Result<(), &'static str> {
     let place = Place { first: first as u32, pages: pages as u32 };
     let mapping = grants::adopt_mapping(place).ok_or("the mapping")?;
     // All memory is there again: what was the old image's, too.
-    restart::keep(1, Policy::default(), |out| out.write(b"x")).map_err(|_| "no memory")?;
+    restart::keep(1, 1, Policy::default(), |out| out.write(b"x")).map_err(|_| "no memory")?;
     let before = memory::usage().free_frames;
     recovered.taken_over();
     log::info!("{before} pages free before, {} after", memory::usage().free_frames);
