@@ -3,6 +3,7 @@
 
 pub mod allowed;
 mod expected;
+mod quotas;
 mod reduce;
 pub mod script;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use guests::script::{Message, Request};
 use lab::{Lab, Output, Row};
+use xenstore_lite::Quotas;
 
 use expected::Expected;
 use script::{Cast, Step};
@@ -52,7 +54,7 @@ impl<'l> Theatre<'l> {
         }
         let cast = Cast { puppets };
         let mut theatre = Self { lab, cast, beginning: Expected::default() };
-        let said = play_lines(lab, &[theatre.cast.preparation(), vec!["0 tree".to_owned()]].concat())?;
+        let said = play_lines(lab, &[theatre.preparation(), vec!["0 tree".to_owned()]].concat())?;
         let tree = said.last().context("no tree")?;
         let domains = lab.must("xl list | awk 'NR > 1 { print $2 }'")?;
         let domains = domains.split_whitespace().map(str::parse).collect::<Result<Vec<u16>, _>>()?;
@@ -74,10 +76,31 @@ impl<'l> Theatre<'l> {
     /// A script out of a seed, which this row's store outlives.
     pub fn random(&self, seed: u64, length: usize) -> Vec<Step> {
         let mut steps = self.cast.random(seed, length);
-        for step in &mut steps {
-            allowed::spare(self.lab.row(), &mut step.request);
-        }
+        allowed::spare(self.lab.row(), &mut steps);
         steps
+    }
+
+    /// One that sets quotas and meets them.
+    pub fn meeting_quotas(&self, seed: u64, length: usize) -> Vec<Step> {
+        let owned = self.cast.puppets.iter().map(|puppet| self.beginning.owned(*puppet)).max().unwrap_or_default();
+        let mut steps = self.cast.meeting_quotas(self.lab.row(), seed, length, owned as u32);
+        allowed::spare(self.lab.row(), &mut steps);
+        steps
+    }
+
+    /// The lines that bring the real store to where a script begins.
+    fn preparation(&self) -> Vec<String> {
+        let mut lines = vec![self.default_quotas()];
+        lines.extend(self.cast.preparation());
+        lines
+    }
+
+    /// The line that sets the quotas to what they were.
+    fn default_quotas(&self) -> String {
+        let defaults = Quotas::default();
+        let set =
+            quotas::TIGHT.map(|resource| allowed::quota(self.lab.row(), resource, defaults.hard(resource)).word());
+        format!("0 {}", set.join(" "))
     }
 
     /// Plays scripts on the real store; gives what each domain heard in each of them.
@@ -89,7 +112,7 @@ impl<'l> Theatre<'l> {
         // For each line whose it is, by script and step.
         let mut places = Vec::new();
         for (number, steps) in scripts.iter().enumerate() {
-            let preparation = self.cast.preparation();
+            let preparation = self.preparation();
             places.extend(preparation.iter().map(|_| None));
             lines.extend(preparation);
             let mut first = 0;
@@ -101,6 +124,8 @@ impl<'l> Theatre<'l> {
                 first += run.len();
             }
         }
+        lines.push(self.default_quotas());
+        places.push(None);
         let said = play_lines(self.lab, &lines)?;
         ensure!(said.len() == lines.len(), "{} lines for {}", said.len(), lines.len());
         let mut all = vec![Heard::new(); scripts.len()];
@@ -125,17 +150,20 @@ impl<'l> Theatre<'l> {
 
     /// What each domain must hear.
     pub fn expected(&self, steps: &[Step]) -> Heard {
-        self.beginning.clone().play(steps)
+        self.beginning.clone().play(self.lab.row(), steps)
     }
 
-    /// Plays scripts made of these seeds, and holds the answers against each other; gives how many requests they were.
+    /// Plays scripts made of these seeds, and holds the answers against each other; gives how many requests they were, and how many of them
+    /// were refused for a quota.
     ///
     /// # Errors
     /// The first differences, each with its script's name and the shortest script found that shows it.
-    pub fn compare(&self, scripts: &[(String, Vec<Step>)]) -> Result<usize> {
+    pub fn compare(&self, scripts: &[(String, Vec<Step>)]) -> Result<(usize, usize)> {
         let steps: Vec<Vec<Step>> = scripts.iter().map(|(_, steps)| steps.clone()).collect();
         let mut found = Vec::new();
+        let mut refused = 0;
         for ((name, steps), real) in scripts.iter().zip(self.real(&steps)?) {
+            refused += real.values().flatten().filter(|(_, message)| quotas::is_refusal(message)).count();
             if found.len() < SHOWN
                 && let Some(difference) = self.difference(steps, &real)
             {
@@ -143,7 +171,7 @@ impl<'l> Theatre<'l> {
             }
         }
         ensure!(found.is_empty(), "{}", found.join("\n"));
-        Ok(steps.iter().map(Vec::len).sum())
+        Ok((steps.iter().map(Vec::len).sum(), refused))
     }
 
     /// A difference, as the shortest script shows it that is found.
