@@ -120,7 +120,7 @@ impl<'l> Theatre<'l> {
                 let Some(domain) = run.first().map(|step| step.domain) else { continue };
                 let words: Vec<String> = run.iter().map(|step| step.request.word()).collect();
                 lines.push(format!("{domain} {}", words.join(" ")));
-                places.push(Some((number, domain, first)));
+                places.push(Some((number, domain, first, first + run.len() - 1)));
                 first += run.len();
             }
         }
@@ -134,14 +134,14 @@ impl<'l> Theatre<'l> {
             let messages = messages
                 .map(|word| Message::parse(word).with_context(|| format!("not a message: {word}")))
                 .collect::<Result<Vec<_>>>()?;
-            let Some((number, domain, first)) = place else {
+            let Some((number, domain, first, last)) = place else {
                 continue;
             };
             let heard = all.get_mut(*number).context("no script")?.entry(*domain).or_default();
             let mut step = *first;
             for message in messages {
                 let is_event = message.kind == script::WATCH_EVENT;
-                heard.push((step, message));
+                heard.push((step.min(*last), message));
                 step += usize::from(!is_event);
             }
         }
@@ -205,7 +205,8 @@ impl<'l> Theatre<'l> {
             };
             for wanted in kinds {
                 let pick = |all: &[(usize, Message)]| -> Vec<(usize, Message)> {
-                    without_repeats(all.iter().filter(|(_, message)| wanted(message)))
+                    let rounds = |step| if domain == 0 { round_of_dom0(steps, step) } else { 0 };
+                    without_repeats(all.iter().filter(|(_, message)| wanted(message)), rounds)
                 };
                 if let Some(text) = first_difference(self.lab.row(), steps, domain, &pick(real), &pick(expected)) {
                     return Some(text);
@@ -229,25 +230,36 @@ pub(crate) fn play_lines(lab: &Lab, lines: &[String]) -> Result<Vec<String>> {
     Ok(said)
 }
 
-/// Without events that are the same as one that came since the last answer, or in a list without answers, as the one before: a store drops
-/// such while the first waits for its way into the ring, which is a matter of time.
-fn without_repeats<'a>(all: impl Iterator<Item = &'a (usize, Message)>) -> Vec<(usize, Message)> {
-    let is_event = |message: &Message| message.kind == script::WATCH_EVENT;
-    let all: Vec<_> = all.collect();
-    let has_answers = all.iter().any(|(_, message)| !is_event(message));
+/// Without events that are the same as one that came since the last answer, in the same round of those that `rounds` tells by step: a store
+/// drops such while the first waits for its way into the ring, which is a matter of time.
+fn without_repeats<'a>(
+    all: impl Iterator<Item = &'a (usize, Message)>,
+    rounds: impl Fn(usize) -> usize,
+) -> Vec<(usize, Message)> {
     let mut left: Vec<(usize, Message)> = Vec::new();
+    let mut since: Vec<&Message> = Vec::new();
+    let mut round = 0;
     for (step, message) in all {
-        let mut since = left.iter().rev().take_while(|(_, other)| is_event(other));
-        let repeated = if has_answers {
-            since.any(|(_, other)| other == message)
-        } else {
-            since.next().is_some_and(|(_, other)| other == message)
-        };
-        if !is_event(message) || !repeated {
+        let now = rounds(*step);
+        let is_event = message.kind == script::WATCH_EVENT;
+        if !is_event || now != round {
+            since.clear();
+            round = now;
+        }
+        if !(is_event && since.contains(&message)) {
             left.push((*step, message.clone()));
+        }
+        if is_event {
+            since.push(message);
         }
     }
     left
+}
+
+/// Which round a step is of, or before: requests of dom0 without another's between them, at whose end it has heard all events.
+fn round_of_dom0(steps: &[Step], step: usize) -> usize {
+    let ends = steps.iter().zip(steps.iter().skip(1)).take(step);
+    ends.filter(|(one, next)| one.domain == 0 && next.domain != 0).count()
 }
 
 fn first_difference(
@@ -300,4 +312,25 @@ pub(crate) fn create(lab: &Lab, name: &str) -> Result<()> {
     lab.put(&format!("/etc/xen/{name}.cfg"), 0o644, config.as_bytes())?;
     lab.must(&format!("xl create -q /etc/xen/{name}.cfg"))?;
     lab.wait_for_console(name, "a puppet waits", PATIENCE).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_a_round_are_joined() {
+        let step = |domain| Step { domain, request: script::request(1, b"/\0") };
+        let steps = [0, 0, 5, 0, 5, 6, 0].map(step);
+        let rounds: Vec<_> = (0..steps.len()).map(|step| round_of_dom0(&steps, step)).collect();
+        assert_eq!(rounds, [0, 0, 1, 1, 2, 2, 2]);
+        let event = |step, name: &str| (step, Message { kind: script::WATCH_EVENT, payload: name.into() });
+        let heard = [event(0, "a"), event(1, "b"), event(1, "a"), event(2, "a"), event(3, "a"), event(6, "a")];
+        let left = without_repeats(heard.iter(), |step| round_of_dom0(&steps, step));
+        assert_eq!(left, [event(0, "a"), event(1, "b"), event(2, "a"), event(6, "a")]);
+        let answer = (2, Message { kind: 1, payload: Vec::new() });
+        let heard = [event(0, "a"), event(1, "b"), event(1, "a"), answer.clone(), event(2, "a")];
+        let left = without_repeats(heard.iter(), |_| 0);
+        assert_eq!(left, [event(0, "a"), event(1, "b"), answer, event(2, "a")]);
+    }
 }

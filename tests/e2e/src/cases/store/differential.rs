@@ -32,7 +32,8 @@ fn compare(stage: &Stage, write: fn(&Theatre<'_>, u64) -> Vec<Step>) -> Result<S
     let scripts: Vec<_> =
         (first..first + SCRIPTS).map(|seed| (format!("seed {seed}"), write(&theatre, seed))).collect();
     let compared = theatre.compare(&scripts);
-    theatre.close()?;
+    let closed = theatre.close();
     let (requests, refused) = compared?;
+    closed?;
     Ok(format!("{requests} requests in {SCRIPTS} scripts, seeds from {first}; {refused} refused for a quota"))
 }
