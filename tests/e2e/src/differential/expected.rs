@@ -63,12 +63,18 @@ impl Expected {
         Ok(())
     }
 
+    /// Nodes that a domain owns.
+    pub(super) fn owned(&self, domain: u16) -> usize {
+        self.store.usage(DomainId(domain)).nodes
+    }
+
     /// What each domain hears.
-    pub(super) fn play(mut self, steps: &[Step]) -> Heard {
+    pub(super) fn play(mut self, row: Row, steps: &[Step]) -> Heard {
         let mut all = Heard::new();
         for (index, step) in steps.iter().enumerate() {
             let transaction = self.transactions.entry(step.domain).or_default().number(step.request.transaction);
-            let bytes = fakes::request(step.request.kind, transaction, &step.request.payload);
+            let payload = allowed::told(row, &step.request);
+            let bytes = fakes::request(step.request.kind, transaction, &payload);
             let Some(id) = self.store.connection(DomainId(step.domain)) else { continue };
             for _ in 0..OFFERS {
                 if !matches!(self.store.handle_bytes(id, &bytes, &mut self.host), Ok(0)) {

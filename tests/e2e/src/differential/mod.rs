@@ -3,6 +3,7 @@
 
 pub mod allowed;
 mod expected;
+mod quotas;
 mod reduce;
 pub mod script;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use guests::script::{Message, Request};
 use lab::{Lab, Output, Row};
+use xenstore_lite::Quotas;
 
 use expected::Expected;
 use script::{Cast, Step};
@@ -52,7 +54,7 @@ impl<'l> Theatre<'l> {
         }
         let cast = Cast { puppets };
         let mut theatre = Self { lab, cast, beginning: Expected::default() };
-        let said = play_lines(lab, &[theatre.cast.preparation(), vec!["0 tree".to_owned()]].concat())?;
+        let said = play_lines(lab, &[theatre.preparation(), vec!["0 tree".to_owned()]].concat())?;
         let tree = said.last().context("no tree")?;
         let domains = lab.must("xl list | awk 'NR > 1 { print $2 }'")?;
         let domains = domains.split_whitespace().map(str::parse).collect::<Result<Vec<u16>, _>>()?;
@@ -74,10 +76,31 @@ impl<'l> Theatre<'l> {
     /// A script out of a seed, which this row's store outlives.
     pub fn random(&self, seed: u64, length: usize) -> Vec<Step> {
         let mut steps = self.cast.random(seed, length);
-        for step in &mut steps {
-            allowed::spare(self.lab.row(), &mut step.request);
-        }
+        allowed::spare(self.lab.row(), &mut steps);
         steps
+    }
+
+    /// One that sets quotas and meets them.
+    pub fn meeting_quotas(&self, seed: u64, length: usize) -> Vec<Step> {
+        let owned = self.cast.puppets.iter().map(|puppet| self.beginning.owned(*puppet)).max().unwrap_or_default();
+        let mut steps = self.cast.meeting_quotas(self.lab.row(), seed, length, owned as u32);
+        allowed::spare(self.lab.row(), &mut steps);
+        steps
+    }
+
+    /// The lines that bring the real store to where a script begins.
+    fn preparation(&self) -> Vec<String> {
+        let mut lines = vec![self.default_quotas()];
+        lines.extend(self.cast.preparation());
+        lines
+    }
+
+    /// The line that sets the quotas to what they were.
+    fn default_quotas(&self) -> String {
+        let defaults = Quotas::default();
+        let set =
+            quotas::TIGHT.map(|resource| allowed::quota(self.lab.row(), resource, defaults.hard(resource)).word());
+        format!("0 {}", set.join(" "))
     }
 
     /// Plays scripts on the real store; gives what each domain heard in each of them.
@@ -89,7 +112,7 @@ impl<'l> Theatre<'l> {
         // For each line whose it is, by script and step.
         let mut places = Vec::new();
         for (number, steps) in scripts.iter().enumerate() {
-            let preparation = self.cast.preparation();
+            let preparation = self.preparation();
             places.extend(preparation.iter().map(|_| None));
             lines.extend(preparation);
             let mut first = 0;
@@ -97,10 +120,12 @@ impl<'l> Theatre<'l> {
                 let Some(domain) = run.first().map(|step| step.domain) else { continue };
                 let words: Vec<String> = run.iter().map(|step| step.request.word()).collect();
                 lines.push(format!("{domain} {}", words.join(" ")));
-                places.push(Some((number, domain, first)));
+                places.push(Some((number, domain, first, first + run.len() - 1)));
                 first += run.len();
             }
         }
+        lines.push(self.default_quotas());
+        places.push(None);
         let said = play_lines(self.lab, &lines)?;
         ensure!(said.len() == lines.len(), "{} lines for {}", said.len(), lines.len());
         let mut all = vec![Heard::new(); scripts.len()];
@@ -109,14 +134,14 @@ impl<'l> Theatre<'l> {
             let messages = messages
                 .map(|word| Message::parse(word).with_context(|| format!("not a message: {word}")))
                 .collect::<Result<Vec<_>>>()?;
-            let Some((number, domain, first)) = place else {
+            let Some((number, domain, first, last)) = place else {
                 continue;
             };
             let heard = all.get_mut(*number).context("no script")?.entry(*domain).or_default();
             let mut step = *first;
             for message in messages {
                 let is_event = message.kind == script::WATCH_EVENT;
-                heard.push((step, message));
+                heard.push((step.min(*last), message));
                 step += usize::from(!is_event);
             }
         }
@@ -125,17 +150,20 @@ impl<'l> Theatre<'l> {
 
     /// What each domain must hear.
     pub fn expected(&self, steps: &[Step]) -> Heard {
-        self.beginning.clone().play(steps)
+        self.beginning.clone().play(self.lab.row(), steps)
     }
 
-    /// Plays scripts made of these seeds, and holds the answers against each other; gives how many requests they were.
+    /// Plays scripts made of these seeds, and holds the answers against each other; gives how many requests they were, and how many of them
+    /// were refused for a quota.
     ///
     /// # Errors
     /// The first differences, each with its script's name and the shortest script found that shows it.
-    pub fn compare(&self, scripts: &[(String, Vec<Step>)]) -> Result<usize> {
+    pub fn compare(&self, scripts: &[(String, Vec<Step>)]) -> Result<(usize, usize)> {
         let steps: Vec<Vec<Step>> = scripts.iter().map(|(_, steps)| steps.clone()).collect();
         let mut found = Vec::new();
+        let mut refused = 0;
         for ((name, steps), real) in scripts.iter().zip(self.real(&steps)?) {
+            refused += real.values().flatten().filter(|(_, message)| quotas::is_refusal(message)).count();
             if found.len() < SHOWN
                 && let Some(difference) = self.difference(steps, &real)
             {
@@ -143,7 +171,7 @@ impl<'l> Theatre<'l> {
             }
         }
         ensure!(found.is_empty(), "{}", found.join("\n"));
-        Ok(steps.iter().map(Vec::len).sum())
+        Ok((steps.iter().map(Vec::len).sum(), refused))
     }
 
     /// A difference, as the shortest script shows it that is found.
@@ -177,7 +205,8 @@ impl<'l> Theatre<'l> {
             };
             for wanted in kinds {
                 let pick = |all: &[(usize, Message)]| -> Vec<(usize, Message)> {
-                    without_repeats(all.iter().filter(|(_, message)| wanted(message)))
+                    let rounds = |step| if domain == 0 { round_of_dom0(steps, step) } else { 0 };
+                    without_repeats(all.iter().filter(|(_, message)| wanted(message)), rounds)
                 };
                 if let Some(text) = first_difference(self.lab.row(), steps, domain, &pick(real), &pick(expected)) {
                     return Some(text);
@@ -201,25 +230,36 @@ pub(crate) fn play_lines(lab: &Lab, lines: &[String]) -> Result<Vec<String>> {
     Ok(said)
 }
 
-/// Without events that are the same as one that came since the last answer, or in a list without answers, as the one before: a store drops
-/// such while the first waits for its way into the ring, which is a matter of time.
-fn without_repeats<'a>(all: impl Iterator<Item = &'a (usize, Message)>) -> Vec<(usize, Message)> {
-    let is_event = |message: &Message| message.kind == script::WATCH_EVENT;
-    let all: Vec<_> = all.collect();
-    let has_answers = all.iter().any(|(_, message)| !is_event(message));
+/// Without events that are the same as one that came since the last answer, in the same round of those that `rounds` tells by step: a store
+/// drops such while the first waits for its way into the ring, which is a matter of time.
+fn without_repeats<'a>(
+    all: impl Iterator<Item = &'a (usize, Message)>,
+    rounds: impl Fn(usize) -> usize,
+) -> Vec<(usize, Message)> {
     let mut left: Vec<(usize, Message)> = Vec::new();
+    let mut since: Vec<&Message> = Vec::new();
+    let mut round = 0;
     for (step, message) in all {
-        let mut since = left.iter().rev().take_while(|(_, other)| is_event(other));
-        let repeated = if has_answers {
-            since.any(|(_, other)| other == message)
-        } else {
-            since.next().is_some_and(|(_, other)| other == message)
-        };
-        if !is_event(message) || !repeated {
+        let now = rounds(*step);
+        let is_event = message.kind == script::WATCH_EVENT;
+        if !is_event || now != round {
+            since.clear();
+            round = now;
+        }
+        if !(is_event && since.contains(&message)) {
             left.push((*step, message.clone()));
+        }
+        if is_event {
+            since.push(message);
         }
     }
     left
+}
+
+/// Which round a step is of, or before: requests of dom0 without another's between them, at whose end it has heard all events.
+fn round_of_dom0(steps: &[Step], step: usize) -> usize {
+    let ends = steps.iter().zip(steps.iter().skip(1)).take(step);
+    ends.filter(|(one, next)| one.domain == 0 && next.domain != 0).count()
 }
 
 fn first_difference(
@@ -272,4 +312,25 @@ pub(crate) fn create(lab: &Lab, name: &str) -> Result<()> {
     lab.put(&format!("/etc/xen/{name}.cfg"), 0o644, config.as_bytes())?;
     lab.must(&format!("xl create -q /etc/xen/{name}.cfg"))?;
     lab.wait_for_console(name, "a puppet waits", PATIENCE).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_of_a_round_are_joined() {
+        let step = |domain| Step { domain, request: script::request(1, b"/\0") };
+        let steps = [0, 0, 5, 0, 5, 6, 0].map(step);
+        let rounds: Vec<_> = (0..steps.len()).map(|step| round_of_dom0(&steps, step)).collect();
+        assert_eq!(rounds, [0, 0, 1, 1, 2, 2, 2]);
+        let event = |step, name: &str| (step, Message { kind: script::WATCH_EVENT, payload: name.into() });
+        let heard = [event(0, "a"), event(1, "b"), event(1, "a"), event(2, "a"), event(3, "a"), event(6, "a")];
+        let left = without_repeats(heard.iter(), |step| round_of_dom0(&steps, step));
+        assert_eq!(left, [event(0, "a"), event(1, "b"), event(2, "a"), event(6, "a")]);
+        let answer = (2, Message { kind: 1, payload: Vec::new() });
+        let heard = [event(0, "a"), event(1, "b"), event(1, "a"), answer.clone(), event(2, "a")];
+        let left = without_repeats(heard.iter(), |_| 0);
+        assert_eq!(left, [event(0, "a"), event(1, "b"), answer, event(2, "a")]);
+    }
 }

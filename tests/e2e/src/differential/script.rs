@@ -99,7 +99,7 @@ impl Cast {
 
     /// A script out of a seed.
     pub fn random(&self, seed: u64, length: usize) -> Vec<Step> {
-        let mut author = Author { cast: *self, random: StdRng::seed_from_u64(seed), begun: [0; PUPPETS + 1] };
+        let mut author = Author::new(*self, seed);
         let mut steps = Vec::new();
         let mut who = 0;
         for _ in 0..length {
@@ -116,23 +116,33 @@ impl Cast {
 /// Transactions that a domain begins in a script: fewer than its quota of them.
 const TRANSACTIONS: u32 = 8;
 
-struct Author {
-    cast: Cast,
+/// Who writes a script.
+pub(super) struct Author {
+    pub(super) cast: Cast,
     random: StdRng,
     /// Transactions that each began: dom0, then the puppets.
-    begun: [u32; PUPPETS + 1],
+    pub(super) begun: [u32; PUPPETS + 1],
 }
 
 impl Author {
-    fn below(&mut self, limit: usize) -> usize {
+    pub(super) fn new(cast: Cast, seed: u64) -> Self {
+        Self { cast, random: StdRng::seed_from_u64(seed), begun: [0; PUPPETS + 1] }
+    }
+
+    /// The number of dom0, or of a puppet from 1.
+    pub(super) fn number(&self, who: usize) -> u16 {
+        if who == 0 { 0 } else { self.cast.puppets[who - 1] }
+    }
+
+    pub(super) fn below(&mut self, limit: usize) -> usize {
         self.random.random_range(0..limit.max(1))
     }
 
-    fn one_in(&mut self, count: usize) -> bool {
+    pub(super) fn one_in(&mut self, count: usize) -> bool {
         self.below(count) == 0
     }
 
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         let index = self.below(from.len());
         &from[index]
     }
@@ -217,7 +227,7 @@ impl Author {
     }
 
     fn step(&mut self, who: usize) -> Step {
-        let domain = if who == 0 { 0 } else { self.cast.puppets[who - 1] };
+        let domain = self.number(who);
         let mut asked = self.request(who);
         if self.begun[who] > 0 && !matches!(asked.kind, abi::XS_TRANSACTION_START) && self.one_in(2) {
             asked.transaction = 1 + self.below(self.begun[who] as usize) as u32;
@@ -326,7 +336,7 @@ impl Author {
     }
 
     /// Dom0's kernel knows watches by names of its own: each is set once, and never by a wrong path.
-    fn watch_of_dom0(&mut self) -> Request {
+    pub(super) fn watch_of_dom0(&mut self) -> Request {
         let path = *self.pick(&["/t", "/t/a", "/t/b/x", "/t/c"]);
         // By the time there is a second one of the same path and token, which only the kernel tells apart.
         request(abi::XS_WATCH, format!("{path}\0w{}\0", self.below(1 << 30)))
