@@ -11,10 +11,12 @@ use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::{Case, NAME, PATIENCE, Store, load};
 use crate::stage::Stage;
+use crate::traffic::Shell;
 
 pub(super) const CASES: &[Case<Store>] = &[
     Case { name: "store: it fails, begins anew inside its domain, and goes on", run: failures },
     Case { name: "store: xenstore-control live-update, images that do not fit, and one that gives up", run: updates },
+    Case { name: "store: with the nodes of 150 domains in its 8 MiB it fails, is updated, and goes on", run: full },
     Case {
         name: "store: 100 live updates and 100 panics under load of dom0 and four guests: nothing lost, nothing twice",
         run: under_load,
@@ -171,6 +173,47 @@ fn updates(stage: &&Stage) -> Result<String> {
     }
     lab.must(&format!("xenstore-rm /test && xenstore-control live-update -t 5 -F -c faults {IMAGE}"))?;
     pauses(stage)
+}
+
+/// Domains that are simulated in a store of 8 MiB, by what `xl` and drivers leave of each: 62 nodes and six watches.
+const SIMULATED: u32 = 150;
+
+/// The state has to fit into memory twice: as it lies in the heap, and as it is written when a life ends.
+fn full(stage: &&Stage) -> Result<String> {
+    let lab = &stage.lab;
+    put_rebuilt(stage)?;
+    lab.start("simulate", &format!("/init measure simulate 0 {SIMULATED} 0"))?;
+    let simulated = || -> Result<()> {
+        lab.wait_until("grep -q simulated /tmp/simulate.out", PATIENCE)?;
+        for (number, end) in [
+            "xenstore-control fault served 1",
+            &format!("xenstore-control live-update {REBUILT}"),
+            &format!("xenstore-control live-update {IMAGE}"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let before = lives(stage)?;
+            lab.must(&format!("xenstore-write /test/{number} 1"))?;
+            lab.must(end)?;
+            lab.must("xenstore-read /test/0")?;
+            lab.wait_for_console(NAME, &format!("life {} serves", before + 1), PATIENCE)?;
+            lab.must(&format!("xenstore-read /test/{number} && xenstore-control check"))?;
+        }
+        Ok(())
+    };
+    let outlived = simulated();
+    let report = lab.must("xenstore-control memreport")?;
+    lab.stop("simulate")?;
+    outlived?;
+    // The watches have gone with the agent's connections.
+    lab.must(&format!(
+        "xenstore-rm /test; n=0; while [ $n -lt {SIMULATED} ]; do i=$((10000 + n)); n=$((n + 1)); \
+         xenstore-rm /vm/SIM$i /libxl/$i /local/domain/$i /local/domain/0/backend/console/$i || exit 1; done; \
+         xenstore-rm /local/domain/9999"
+    ))?;
+    let line = |name: &str| report.lines().find(|line| line.starts_with(name)).unwrap_or_default().replace("  ", "");
+    Ok(format!("{}, {}; {}", line("nodes"), line("heap"), pauses(stage)?))
 }
 
 /// Of each kind, under the load.
