@@ -27,6 +27,9 @@ pub(super) const CASES: &[Case<Store>] = &[
 const IMAGE: &str = "/usr/lib/oxidom/xenstore-stubdom";
 /// One that does the same and differs in each page of its text, as a later build would.
 const REBUILT: &str = "/tmp/rebuilt";
+/// Its console in dom0, and what it says there of each life but the first.
+const LOG: &str = "/var/log/xen/console/guest-Xenstore.log";
+const SERVES: &str = "serves .* domains after";
 /// An image that exchanges more pages than that is another one.
 const FEW_PAGES: usize = 8;
 
@@ -40,7 +43,7 @@ fn failures(stage: &&Stage) -> Result<String> {
         lab.must(&format!("xenstore-control fault {point}"))?;
         let said = lab.must("for i in 1 2 3 4 5 6; do xenstore-write /test/$i $i; done; xenstore-list /test")?;
         ensure!(said.split_whitespace().eq(["before", "1", "2", "3", "4", "5", "6"]), "after {point}: '{said}'");
-        lab.wait_for_console(NAME, &format!("life {} serves", lives + 1), PATIENCE)?;
+        wait_for_life(stage, lives + 1)?;
         lab.must("for i in 1 2 3 4 5 6; do xenstore-rm /test/$i; done")?;
     }
     lab.must("xenstore-rm /test && xenstore-control check")?;
@@ -49,17 +52,20 @@ fn failures(stage: &&Stage) -> Result<String> {
     pauses(stage)
 }
 
-/// Lives that ended so far.
+/// Lives that have come to serve, but for the first. Their numbers are others where images gave up.
 fn lives(stage: &&Stage) -> Result<u64> {
-    let said = stage.lab.must(&format!(
-        "cat /var/log/xen/console/guest-{NAME}.log 2>/dev/null | grep -c 'serves .* domains after' || true"
-    ))?;
+    let said = stage.lab.must(&format!("cat {LOG} 2>/dev/null | grep -c '{SERVES}' || true"))?;
     said.trim().parse().with_context(|| format!("'{said}'"))
+}
+
+/// Waits until so many lives have come to serve.
+fn wait_for_life(stage: &&Stage, count: u64) -> Result<()> {
+    stage.lab.wait_until(&format!("[ $(grep -c '{SERVES}' {LOG}) -ge {count} ]"), PATIENCE).map(drop)
 }
 
 /// What the store says of its pauses: until a life serves, by the clock, and of that what it ran itself.
 fn pauses(stage: &&Stage) -> Result<String> {
-    let said = stage.lab.must(&format!("grep 'serves .* domains after' /var/log/xen/console/guest-{NAME}.log"))?;
+    let said = stage.lab.must(&format!("grep '{SERVES}' {LOG}"))?;
     let pauses = said.lines().map(|line| Pause::parse(line).with_context(|| format!("no pause: {line}")));
     let pauses = pauses.collect::<Result<Vec<_>>>()?;
     let mut report = Vec::new();
@@ -146,7 +152,7 @@ fn updates(stage: &&Stage) -> Result<String> {
     for image in [IMAGE, REBUILT, REBUILT, IMAGE, REBUILT, IMAGE] {
         let before = lives(stage)?;
         lab.must(&format!("xenstore-control live-update {image}"))?;
-        lab.wait_for_console(NAME, &format!("life {} serves", before + 1), PATIENCE)?;
+        wait_for_life(stage, before + 1)?;
         ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost");
     }
     // What is no image, is none of ours, and is one that cannot go on from what the store leaves.
@@ -197,7 +203,7 @@ fn full(stage: &&Stage) -> Result<String> {
             lab.must(&format!("xenstore-write /test/{number} 1"))?;
             lab.must(end)?;
             lab.must("xenstore-read /test/0")?;
-            lab.wait_for_console(NAME, &format!("life {} serves", before + 1), PATIENCE)?;
+            wait_for_life(stage, before + 1)?;
             lab.must(&format!("xenstore-read /test/{number} && xenstore-control check"))?;
         }
         Ok(())
@@ -227,9 +233,8 @@ fn under_load(stage: &&Stage) -> Result<String> {
     let lab = &stage.lab;
     put_rebuilt(stage)?;
     let before = lives(stage)?;
-    let log = format!("/var/log/xen/console/guest-{NAME}.log");
     let script = format!(
-        "lives() {{ cat {log} 2>/dev/null | grep -c 'serves .* domains after' || true; }}
+        "lives() {{ cat {LOG} 2>/dev/null | grep -c '{SERVES}' || true; }}
          i=0; while [ $i -lt {ENDS} ]; do
              case $((i % 5)) in
                  0) fault=\"before $((2 + i % 7 * 3))\";;
@@ -256,13 +261,13 @@ fn under_load(stage: &&Stage) -> Result<String> {
         weigh(8 * DOM0_WEIGHT)?;
         lab.run_for(&script, ALL)?.success()?;
         weigh(DOM0_WEIGHT)?;
-        lab.wait_for_console(NAME, &format!("life {} serves", before + 2 * ENDS), PATIENCE).map(drop)
+        wait_for_life(stage, before + 2 * ENDS)
     })?;
     let all = lives(stage)?;
     ensure!(all == before + 2 * ENDS, "{} lives began", all - before);
     lab.must("xenstore-control check")?;
     // Each life has as many ports and mapped pages as the first one with so many domains.
-    let held = format!("grep -o 'serves 5 domains after .* mapped pages' /var/log/xen/console/guest-{NAME}.log");
+    let held = format!("grep -o 'serves 5 domains after .* mapped pages' {LOG}");
     let held = lab.must(&format!("{held} | cut -d , -f 3,4 | sort -u"))?;
     ensure!(held.lines().count() == 1, "what the lives have, ports and mapped pages:\n{held}");
     Ok(format!("{done}; {}", pauses(stage)?))
