@@ -100,10 +100,9 @@ async fn main(environment: Environment) {
         }
     }
     if let Some(recovered) = recovered {
-        let (lives, cause, report, (pause, own)) =
-            (recovered.lives(), recovered.cause(), recovered.report(), recovered.away());
+        let (lives, cause, report) = (recovered.lives(), recovered.cause(), recovered.report());
         let exchanged = recovered.exchanged();
-        recovered.taken_over();
+        let (pause, own) = recovered.taken_over();
         log::info!(
             "life {lives} serves {} domains after {cause:?}, {exchanged} pages exchanged, {} ports, {} mapped pages, pause {} us, of \
              which it ran {} us",

@@ -258,13 +258,6 @@ impl Recovered {
         PAUSE.get()
     }
 
-    /// From the end of the last life until now, by the clock, and what of that the domain ran itself.
-    pub fn away(&self) -> (Duration, Duration) {
-        let record = record();
-        let all = Duration::from_nanos(time::now().0.saturating_sub(record.ended.get()));
-        (all, time::running().saturating_sub(Duration::from_nanos(record.ran.get())))
-    }
-
     /// Pages that changed places when this image took the place of the one before it: 0 where the image is the same.
     pub fn exchanged(&self) -> u32 {
         record().exchanged.get()
@@ -272,8 +265,9 @@ impl Recovered {
 
     /// This life has all that it wants of the last one: ports, mappings and grants that it has not adopted are closed, unmapped and ended,
     /// and memory that the last life's devices might write is free again, so they must have been stopped. From now on the state is what
-    /// [`keep`]'s writer writes.
-    pub fn taken_over(self) {
+    /// [`keep`]'s writer writes. Gives how long it was from the end of the last life until now, by the clock, and what of that the domain ran
+    /// itself.
+    pub fn taken_over(self) -> (Duration, Duration) {
         events::close_inherited();
         grants::end_inherited();
         if let Some(kept) = KEPT.borrow_mut().as_mut().filter(|kept| kept.found) {
@@ -283,7 +277,11 @@ impl Recovered {
         record().content.set(BoxHeader::default());
         replace::forget_old();
         memory::release_withheld();
-        TAKEN_OVER.set(Some(time::now()));
+        let now = time::now();
+        TAKEN_OVER.set(Some(now));
+        let record = record();
+        let away = Duration::from_nanos(now.0.saturating_sub(record.ended.get()));
+        (away, time::running().saturating_sub(Duration::from_nanos(record.ran.get())))
     }
 
     /// This image cannot go on from what the one before it left, and has touched nothing: the old image comes back, and recovers from the
