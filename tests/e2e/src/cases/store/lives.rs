@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::DOM0_WEIGHT;
+use lab::{DOM0_WEIGHT, Output};
 use object::LittleEndian;
 use object::elf::{FileHeader64, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -149,10 +149,15 @@ fn updates(stage: &&Stage) -> Result<String> {
     let lab = &stage.lab;
     put_rebuilt(stage)?;
     lab.must("xenstore-write /test/before 1")?;
+    let mut runs = IMAGE;
     for image in [IMAGE, REBUILT, REBUILT, IMAGE, REBUILT, IMAGE] {
         let before = lives(stage)?;
         lab.must(&format!("xenstore-control live-update {image}"))?;
         wait_for_life(stage, before + 1)?;
+        let said = lab.must(&format!("grep '{SERVES}' {LOG} | tail -n 1"))?;
+        let exchanged = Pause::parse(&said).with_context(|| format!("no pause: {said}"))?.exchanged;
+        ensure!((exchanged > FEW_PAGES) == (image != runs), "{exchanged} pages exchanged from {runs} to {image}");
+        runs = image;
         ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost");
     }
     // What is no image, is none of ours, and is one that cannot go on from what the store leaves.
@@ -209,15 +214,17 @@ fn full(stage: &&Stage) -> Result<String> {
         Ok(())
     };
     let outlived = simulated();
-    let report = lab.must("xenstore-control memreport")?;
+    let report = lab.must("xenstore-control memreport");
     lab.stop("simulate")?;
-    outlived?;
     // The watches have gone with the agent's connections.
-    lab.must(&format!(
+    let cleared = lab.must(&format!(
         "xenstore-rm /test; n=0; while [ $n -lt {SIMULATED} ]; do i=$((10000 + n)); n=$((n + 1)); \
          xenstore-rm /vm/SIM$i /libxl/$i /local/domain/$i /local/domain/0/backend/console/$i || exit 1; done; \
          xenstore-rm /local/domain/9999"
-    ))?;
+    ));
+    outlived?;
+    cleared?;
+    let report = report?;
     let line = |name: &str| report.lines().find(|line| line.starts_with(name)).unwrap_or_default().replace("  ", "");
     Ok(format!("{}, {}; {}", line("nodes"), line("heap"), pauses(stage)?))
 }
@@ -259,8 +266,9 @@ fn under_load(stage: &&Stage) -> Result<String> {
     };
     let done = load::under_load(lab, || {
         weigh(8 * DOM0_WEIGHT)?;
-        lab.run_for(&script, ALL)?.success()?;
+        let done = lab.run_for(&script, ALL).and_then(Output::success);
         weigh(DOM0_WEIGHT)?;
+        done?;
         wait_for_life(stage, before + 2 * ENDS)
     })?;
     let all = lives(stage)?;
