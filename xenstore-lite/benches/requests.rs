@@ -8,6 +8,7 @@ use std::time::Duration;
 use xen_pv_sys::DomainId;
 use xen_pv_sys::io::xs_wire::*;
 use xenstore_lite::fakes::request;
+use xenstore_lite::{Config, Store};
 
 /// A guest's state node; which one goes round, so that no cache has them all.
 fn state(scene: &Scene, turn: usize) -> String {
@@ -90,6 +91,26 @@ fn by_nodes(criterion: &mut Criterion) {
     }
 }
 
+/// What a live update costs, and a new life after a failure.
+fn whole_state(criterion: &mut Criterion) {
+    for nodes in [1_000, 10_000] {
+        let scene = Scene::new(nodes);
+        let mut group = criterion.benchmark_group("state");
+        group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1)).sample_size(20);
+        let mut bytes = Vec::new();
+        group.bench_function(BenchmarkId::new("write", nodes), |bench| {
+            bench.iter(|| {
+                bytes.clear();
+                scene.store.write_state(&mut |more| bytes.extend_from_slice(more));
+            });
+        });
+        group.bench_function(BenchmarkId::new("read", nodes), |bench| {
+            bench.iter_with_large_drop(|| Store::read_state(&bytes, Config::default()).expect("a state"));
+        });
+        group.finish();
+    }
+}
+
 /// A write that one watch hears, of so many that lie elsewhere.
 fn by_watches(criterion: &mut Criterion) {
     for watches in [1, 10, 100, 1_000, 10_000] {
@@ -112,6 +133,7 @@ fn by_watches(criterion: &mut Criterion) {
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     by_nodes(&mut criterion);
+    whole_state(&mut criterion);
     by_watches(&mut criterion);
     criterion.final_summary();
 }

@@ -11,6 +11,8 @@ use alloc::vec::Vec;
 
 /// Entries of a node at most.
 const WIDTH: usize = 16;
+/// Entries of a node that is made of many at once: some more find room in it.
+const FILLED: usize = WIDTH / 4 * 3;
 /// Levels at most: two neighbours have more than half of [`WIDTH`] together.
 const LEVELS: usize = 24;
 
@@ -52,6 +54,22 @@ fn split<K: Copy, T>(entries: &mut Vec<(K, T)>) -> Option<(K, Vec<(K, T)>)> {
     }
     let upper = entries.split_off(WIDTH / 2);
     upper.first().map(|(key, _)| *key).map(|key| (key, upper))
+}
+
+/// Entries as nodes of one level, each with its first key.
+fn level<K: Copy, T, N>(entries: Vec<(K, T)>, node: impl Fn(Vec<(K, T)>) -> N) -> Vec<(K, Rc<N>)> {
+    let count = entries.len().div_ceil(FILLED);
+    let each = entries.len().div_ceil(count.max(1));
+    let mut entries = entries.into_iter();
+    let mut nodes = Vec::with_capacity(count);
+    while let Some(first) = entries.next() {
+        let mut own = Vec::with_capacity(WIDTH);
+        let key = first.0;
+        own.push(first);
+        own.extend(entries.by_ref().take(each - 1));
+        nodes.push((key, Rc::new(node(own))));
+    }
+    nodes
 }
 
 impl<K: Ord + Copy, V: Clone> Tree<K, V> {
@@ -141,6 +159,17 @@ impl<K: Ord + Copy, V: Clone> Tree<K, V> {
 }
 
 impl<K: Ord + Copy, V: Clone> Map<K, V> {
+    /// Of entries in the order of their keys, each of which comes once: for many of them a fraction of the work of as many insertions.
+    pub(crate) fn from_sorted(entries: Vec<(K, Rc<V>)>) -> Self {
+        debug_assert!(entries.is_sorted_by(|(one, _), (next, _)| one < next), "the keys are not in order");
+        let len = entries.len();
+        let mut nodes = level(entries, Tree::Leaf);
+        while nodes.len() > 1 {
+            nodes = level(nodes, Tree::Inner);
+        }
+        nodes.pop().map_or_else(Self::default, |(_, root)| Self { root, len })
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len
@@ -335,7 +364,10 @@ mod tests {
             (random >> 33) % below
         };
         for range in [3, 40, 700, 20_000] {
-            let (mut map, mut model) = (Map::default(), BTreeMap::new());
+            // As one that is made of many at once.
+            let mut model: BTreeMap<u64, u64> = (0..range / 2).map(|key| (key * 2, key)).collect();
+            let mut map = Map::from_sorted(model.iter().map(|(key, value)| (*key, Rc::new(*value))).collect());
+            assert!(map.iter().eq(model.iter()) && map.len() == model.len(), "of {range}");
             let mut clones = Vec::new();
             for step in 0..4000_u64 {
                 let key = next(range);

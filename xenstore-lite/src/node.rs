@@ -3,6 +3,7 @@
 //! Nodes lie in one map by their whole path, and each lists the names of its children, as they were made. All that a node holds is shared by
 //! reference: a transaction takes a node as it is by three counters, and what it then writes leaves the live one as it was.
 
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
@@ -12,7 +13,7 @@ use xen_pv_sys::io::xs_wire::XENSTORE_ABS_PATH_MAX;
 use crate::Map;
 use crate::domains::Domains;
 use crate::path;
-use crate::path_map::PathMap;
+use crate::path_map::{Gathered, PathMap};
 use crate::permissions::{ANY, Permission, Rights, owner};
 use crate::quota::Resource;
 
@@ -104,6 +105,15 @@ impl Listing {
     }
 }
 
+/// The domains that permissions name and that may end, each once.
+fn names(permissions: &[Permission], privileged: DomainId) -> impl Iterator<Item = DomainId> {
+    permissions.iter().enumerate().filter_map(move |(place, entry)| {
+        let before = permissions.get(..place).unwrap_or_default();
+        let counts = entry.domain != privileged && entry.domain != ANY;
+        (counts && before.iter().all(|other| other.domain != entry.domain)).then_some(entry.domain)
+    })
+}
+
 /// The live tree.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
@@ -123,6 +133,20 @@ impl Tree {
         let permissions = Rc::from([Permission::new(owner, Rights::NONE)]);
         tree.put(path::ROOT.into(), Node::new(&[], permissions), domains);
         tree
+    }
+
+    /// Puts nodes in place of all, with the generations that they have and counted for their owners already.
+    pub(crate) fn fill(&mut self, nodes: PathMap<Node>, generation: u64) {
+        let mut named: BTreeMap<DomainId, Gathered<()>> = BTreeMap::new();
+        for (path, node) in nodes.iter() {
+            for domain in names(&node.permissions, self.privileged) {
+                named.entry(domain).or_default().add(path.clone(), ());
+            }
+        }
+        let named = named.into_iter().filter_map(|(domain, paths)| Some((domain, Rc::new(paths.finish()?))));
+        self.named = Map::from_sorted(named.collect());
+        self.nodes = nodes;
+        self.generation = generation;
     }
 
     /// The number of the latest change.
@@ -147,7 +171,7 @@ impl Tree {
         // What is only written has the permissions that it had.
         if !old.as_ref().is_some_and(|old| Rc::ptr_eq(old, &permissions)) {
             self.forget_names(&path, old.as_deref().unwrap_or_default());
-            for domain in self.names(&permissions) {
+            for domain in names(&permissions, self.privileged) {
                 if let Some(paths) = self.named.get_or_insert_with(domain, PathMap::default) {
                     paths.insert(path.clone(), ());
                 }
@@ -164,15 +188,9 @@ impl Tree {
         }
     }
 
-    /// The domains that permissions name and that may end.
-    fn names(&self, permissions: &[Permission]) -> Vec<DomainId> {
-        let domains = permissions.iter().map(|entry| entry.domain);
-        domains.filter(|domain| *domain != self.privileged && *domain != ANY).collect()
-    }
-
     /// The node at `path` has those permissions no longer.
     fn forget_names(&mut self, path: &[u8], permissions: &[Permission]) {
-        for domain in self.names(permissions) {
+        for domain in names(permissions, self.privileged) {
             if let Some(paths) = self.named.get_mut(&domain) {
                 paths.remove(path);
                 if paths.len() == 0 {
@@ -228,7 +246,7 @@ impl Tree {
         let mut fresh = true;
         loop {
             let here = path.get(..length).unwrap_or_default();
-            if let Some(node) = self.nodes.get(here).filter(|_| fresh) {
+            if fresh && let Some(node) = self.nodes.get(here) {
                 visit(here, node);
                 if let Some(listing) = listings.get_mut(depth) {
                     *listing = node.children.bytes();
@@ -261,9 +279,9 @@ const PATH_ROOM: usize = XENSTORE_ABS_PATH_MAX + 1;
 const DEPTH: usize = PATH_ROOM / 2;
 
 fn append(path: &mut [u8], length: &mut usize, bytes: &[u8]) {
-    for (place, byte) in path.iter_mut().skip(*length).zip(bytes) {
-        *place = *byte;
-        *length += 1;
+    if let Some(room) = path.get_mut(*length..).and_then(|room| room.get_mut(..bytes.len())) {
+        room.copy_from_slice(bytes);
+        *length += bytes.len();
     }
 }
 

@@ -11,6 +11,21 @@ pub(crate) const ROOT: &[u8] = b"/";
 /// What the paths of domains begin with.
 const DOMAINS: &[u8] = b"/local/domain/";
 
+/// The bytes of paths.
+const FITS: [bool; 256] = {
+    let mut fits = [false; 256];
+    let mut byte = 0;
+    while byte < fits.len() {
+        fits[byte] = matches!(byte as u8, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'/' | b'_' | b'@');
+        byte += 1;
+    }
+    fits
+};
+
+fn fits(byte: u8) -> bool {
+    FITS.get(usize::from(byte)).is_some_and(|fits| *fits)
+}
+
 /// A domain's own path, which its relative paths continue.
 pub(crate) fn home(domain: DomainId) -> Vec<u8> {
     let mut path = DOMAINS.to_vec();
@@ -27,8 +42,14 @@ pub(crate) fn is_relative(path: &[u8]) -> bool {
 ///
 /// Whatever the bytes are, this is the one gate to the tree.
 pub(crate) fn canonical(path: &[u8], domain: DomainId, special: bool) -> Option<Cow<'_, [u8]>> {
-    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-/_@".contains(byte);
-    if !path.iter().all(fits) || (path.starts_with(b"@") && !special) {
+    let mut before = 0;
+    for byte in path {
+        if !fits(*byte) || (*byte == b'/' && before == b'/') {
+            return None;
+        }
+        before = *byte;
+    }
+    if path.starts_with(b"@") && !special {
         return None;
     }
     let path = if is_relative(path) {
@@ -40,8 +61,15 @@ pub(crate) fn canonical(path: &[u8], domain: DomainId, special: bool) -> Option<
         Cow::Borrowed(path)
     };
     let trailing = path.ends_with(b"/") && *path != *ROOT;
-    let doubled = path.windows(2).any(|pair| pair == b"//");
-    (!trailing && !doubled && path.len() <= XENSTORE_ABS_PATH_MAX).then_some(path)
+    (!trailing && path.len() <= XENSTORE_ABS_PATH_MAX).then_some(path)
+}
+
+/// Whether a path is one for sure if its [`parent`] is: what [`canonical`] would say of it, by a look at its [`name`] alone.
+pub(crate) fn is_child(path: &[u8]) -> bool {
+    let (above, name) = (parent(path), name(path));
+    let slash = if above == ROOT { 0 } else { above.len() };
+    let is_name = !name.is_empty() && name.iter().all(|byte| *byte != b'/' && fits(*byte));
+    is_name && path.starts_with(b"/") && path.len() == slash + 1 + name.len() && path.len() <= XENSTORE_ABS_PATH_MAX
 }
 
 /// The bytes of a path that its quota counts: those behind `/local/domain/N/`, or all.
@@ -125,6 +153,21 @@ mod tests {
         assert_eq!(upwards(b"/").count(), 1);
         assert_eq!(upwards(b"@x/3").collect::<Vec<_>>(), [b"@x/3".as_slice(), b"@x"]);
         assert_eq!((levels(b"/a/b", b"/"), levels(b"/a/b", b"/a"), levels(b"/", b"/")), (2, 1, 0));
+    }
+
+    #[test]
+    fn children() {
+        let long = alloc::format!("/{}", "x".repeat(3071));
+        let paths = [
+            "/a", "/a/b", "/a/b-_@", "/@", "/", "", "a", "a/b", "//", "//a", "/a/", "/a//b", "/a b", "/a/b\n", "/ä",
+            "@x", "@x/y",
+        ];
+        for path in paths.into_iter().chain([&*long, &alloc::format!("{long}x")]) {
+            let path = path.as_bytes();
+            let is_path = |path| canonical(path, DomainId(7), false).is_some_and(|whole| *whole == *path);
+            let expected = is_path(path) && path != ROOT;
+            assert_eq!(is_child(path) && is_path(parent(path)), expected, "{}", path.escape_ascii());
+        }
     }
 
     #[test]

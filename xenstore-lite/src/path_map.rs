@@ -5,6 +5,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 
 use crate::Map;
 
@@ -131,6 +132,41 @@ impl<T: Clone> PathMap<T> {
     }
 }
 
+/// A [`PathMap`] in the making, where it is known beforehand that there will be many.
+#[derive(Debug)]
+pub(crate) struct Gathered<T>(Vec<(u64, Rc<Slot<T>>)>);
+
+impl<T> Default for Gathered<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Clone> Gathered<T> {
+    /// Adds one. Each path comes once.
+    pub(crate) fn add(&mut self, path: Rc<[u8]>, value: T) {
+        self.0.push((hash(&path), Rc::new(Slot::One(path, value))));
+    }
+
+    /// All of them; `None` where a path came twice.
+    pub(crate) fn finish(self) -> Option<PathMap<T>> {
+        let Self(mut slots) = self;
+        slots.sort_unstable_by_key(|(hash, _)| *hash);
+        if slots.is_sorted_by(|(one, _), (next, _)| one < next) {
+            return Some(PathMap { len: slots.len(), slots: Map::from_sorted(slots) });
+        }
+        let mut map = PathMap::default();
+        for (_, slot) in slots {
+            if let Slot::One(path, value) = Rc::unwrap_or_clone(slot)
+                && map.insert(path, value).is_some()
+            {
+                return None;
+            }
+        }
+        Some(map)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +193,23 @@ mod tests {
         assert_eq!((map.remove(&one), map.remove(&one)), (Some(3), None));
         assert_eq!(map.get(&two), Some(&2));
         assert_eq!((map.remove(&two), map.len(), map.slots.len()), (Some(2), 0, 0));
+    }
+
+    #[test]
+    fn gathered_paths() {
+        let gathered = |paths: &[&Rc<[u8]>]| {
+            let mut gathered = Gathered::default();
+            paths.iter().enumerate().for_each(|(number, path)| gathered.add((*path).clone(), number));
+            gathered.finish()
+        };
+        let [one, two] = collision();
+        let other: Rc<[u8]> = b"/other".as_slice().into();
+        let map = gathered(&[&other, &one, &two]).expect("none comes twice");
+        assert_eq!((map.get(&other), map.get(&one), map.get(&two), map.len()), (Some(&0), Some(&1), Some(&2), 3));
+        let map = gathered(&[&two, &other]).expect("none comes twice");
+        assert_eq!((map.get(&other), map.get(&one), map.get(&two), map.len()), (Some(&1), None, Some(&0), 2));
+        assert!(gathered(&[&other, &one, &other]).is_none() && gathered(&[&one, &two, &one]).is_none());
+        assert_eq!(gathered(&[]).map(|map| map.len()), Some(0));
     }
 
     #[test]

@@ -113,6 +113,46 @@ fn bytes_that_are_no_state() {
     }
 }
 
+/// The records of a state, and which of them are committed nodes.
+fn records(state: &[u8]) -> (Vec<&[u8]>, Vec<usize>) {
+    let (mut all, mut nodes, mut rest) = (Vec::new(), Vec::new(), &state[16..]);
+    while !rest.is_empty() {
+        let word = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().expect("four bytes"));
+        let (record, behind) = rest.split_at(8 + word(4) as usize);
+        if word(0) == 5 && word(8) == 0 {
+            nodes.push(all.len());
+        }
+        all.push(record);
+        rest = behind;
+    }
+    (all, nodes)
+}
+
+#[test]
+fn nodes_that_come_twice_or_without_the_one_above() {
+    let good = bytes(&full());
+    let (all, nodes) = records(&good);
+    let read =
+        |records: &[&[u8]]| Store::read_state(&[&good[..16], &records.concat()].concat(), Config::default()).map(drop);
+    assert_eq!((read(&all), nodes.len()), (Ok(()), 10));
+    for (place, node) in nodes.iter().enumerate() {
+        for other in &nodes {
+            let mut twice = all.clone();
+            twice.insert(other + 1, all[*node]);
+            assert!(read(&twice).is_err(), "node {place} comes twice");
+        }
+        let mut swapped = all.clone();
+        swapped.swap(nodes[0], *node);
+        assert!(place == 0 || read(&swapped).is_err(), "node {place} changes places with the root");
+        let mut missing = all.clone();
+        missing.remove(*node);
+        // Only /a/b, /local/domain/1 and /tool/xenstored can be left out.
+        let text = all[*node].escape_ascii().to_string();
+        let is_leaf = ["/a/b", "/domain/1", "/xenstored"].iter().any(|leaf| text.contains(leaf));
+        assert_eq!(read(&missing).is_ok(), is_leaf, "without {text}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_end_in_a_store_that_holds_together(

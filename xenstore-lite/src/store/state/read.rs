@@ -13,6 +13,7 @@ use super::{
 use crate::connection::{Connection, ConnectionId};
 use crate::node::{INTRODUCE_DOMAIN, Node, RELEASE_DOMAIN};
 use crate::path;
+use crate::path_map::Gathered;
 use crate::permissions::{ANY, Permission, Rights};
 use crate::quota::{Quota, Resource};
 use crate::store::{Config, Store, mark_ready};
@@ -70,9 +71,33 @@ impl<'a> Fields<'a> {
 /// A node of a transaction, as its record has it.
 type Pending = (Rc<[u8]>, Option<Node>, u16);
 
+/// A committed node to which children may still come.
+struct Open {
+    path: Rc<[u8]>,
+    node: Node,
+}
+
+/// Nodes of one owner that are not counted for it yet.
+struct Uncounted {
+    owner: DomainId,
+    nodes: usize,
+    memory: usize,
+}
+
 /// A store in the making.
 struct Reader {
     store: Store,
+    /// Committed nodes that are whole.
+    nodes: Gathered<Node>,
+    /// The last committed node and those above it.
+    open: Vec<Open>,
+    uncounted: Uncounted,
+    /// Of the last node that is whole.
+    generation: u64,
+    /// Those of the record that is read.
+    permissions: Vec<Permission>,
+    /// The last domain that was met in them.
+    met: DomainId,
     /// Nodes of transactions, by connection and transaction.
     pending: BTreeMap<(u32, u32), Vec<Pending>>,
 }
@@ -91,7 +116,7 @@ impl Store {
         if *header != HEADER && *header != *version_one {
             return Err(StateError::Header);
         }
-        let mut reader = Reader { store: Self::bare(config), pending: BTreeMap::new() };
+        let mut reader = Reader::new(Self::bare(config));
         let mut at = HEADER.len();
         loop {
             let error = StateError::Record(at);
@@ -109,6 +134,22 @@ impl Store {
 }
 
 impl Reader {
+    /// Begins with a store that has nothing but its root, in whose place the state's comes.
+    fn new(mut store: Store) -> Self {
+        store.tree.take(path::ROOT, &mut store.domains);
+        let met = store.domains.privileged;
+        Self {
+            store,
+            nodes: Gathered::default(),
+            open: Vec::new(),
+            uncounted: Uncounted { owner: met, nodes: 0, memory: 0 },
+            generation: 0,
+            permissions: Vec::new(),
+            met,
+            pending: BTreeMap::new(),
+        }
+    }
+
     fn record(&mut self, kind: u32, fields: &mut Fields<'_>) -> Option<()> {
         match kind {
             GLOBAL => Some(()),
@@ -226,57 +267,87 @@ impl Reader {
     fn node(&mut self, fields: &mut Fields<'_>) -> Option<()> {
         let owner = (fields.u32()?, fields.u32()?);
         let (path_bytes, value_bytes) = (fields.u16()?, usize::from(fields.u16()?));
-        let (access, count) = (fields.u16()?, fields.u16()?);
-        let mut permissions = Vec::with_capacity(usize::from(count));
-        for _ in 0..count {
-            let [letter, flags] = fields.array()?;
-            let (rights, domain) = (Rights::from_letter(letter)?, DomainId(fields.u16()?));
+        let (access, count) = (fields.u16()?, usize::from(fields.u16()?));
+        self.permissions.clear();
+        let (entries, _) = fields.take(4 * count)?.as_chunks::<4>();
+        for [letter, flags, low, high] in entries {
+            let (rights, domain) = (Rights::from_letter(*letter)?, DomainId(u16::from_le_bytes([*low, *high])));
             let stale = flags & STALE != 0;
-            if !stale && domain != ANY {
+            if !stale && domain != ANY && domain != self.met {
                 self.store.domains.ensure(domain, 0, 0);
+                self.met = domain;
             }
-            permissions.push(Permission { domain, rights, stale });
+            self.permissions.push(Permission { domain, rights, stale });
         }
-        let word = fields.string(path_bytes)?;
+        let path = fields.string(path_bytes)?;
         let value = fields.take(value_bytes)?;
-        let path: Rc<[u8]> = path::canonical(word, DomainId(0), true)?.into_owned().into();
-        if path::is_relative(word) {
+        if owner.0 == 0 {
+            return self.committed(path, value);
+        }
+        if path::is_relative(path) || path::canonical(path, DomainId(0), true).is_none() {
             return None;
         }
-        let node = (count > 0).then(|| Node::new(value, permissions.into()));
-        if owner.0 != 0 {
-            self.pending.get_mut(&owner)?.push((path, node, access));
-            return Some(());
-        }
-        self.committed(path, node?)
-    }
-
-    fn committed(&mut self, path: Rc<[u8]>, mut node: Node) -> Option<()> {
-        let store = &mut self.store;
-        if let Some(present) = store.tree.nodes.get(&path) {
-            // The root is there from the beginning; no other comes twice.
-            if *path != *path::ROOT {
-                return None;
-            }
-            node.children = present.children.clone();
-        } else if !path.starts_with(b"@") {
-            let above = path::parent(&path);
-            let mut parent = store.tree.nodes.get(above)?.clone();
-            parent.children.add(path::name(&path));
-            store.tree.put(above.into(), parent, &mut store.domains);
-        } else if *path != *INTRODUCE_DOMAIN && *path != *RELEASE_DOMAIN {
-            return None;
-        }
-        store.tree.put(path, node, &mut store.domains);
+        let node = (count > 0).then(|| Node::new(value, (*self.permissions).into()));
+        self.pending.get_mut(&owner)?.push((path.into(), node, access));
         Some(())
     }
 
+    /// A node of the tree: behind the one above it, and before whatever is beside that.
+    fn committed(&mut self, path: &[u8], value: &[u8]) -> Option<()> {
+        let is_top = [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN].contains(&path);
+        if self.permissions.is_empty() || !(is_top || path::is_child(path)) {
+            return None;
+        }
+        let above = path::parent(path);
+        while let Some(last) = self.open.pop_if(|last| is_top || *last.path != *above) {
+            self.close(last);
+        }
+        let parent = self.open.last_mut();
+        if parent.is_none() != is_top {
+            return None;
+        }
+        // Most nodes have the permissions of the one above, and share them.
+        let same = parent.as_ref().map(|parent| &parent.node.permissions).filter(|same| ***same == *self.permissions);
+        let permissions = same.cloned().unwrap_or_else(|| (*self.permissions).into());
+        if let Some(parent) = parent {
+            parent.node.children.add(path::name(path));
+        }
+        self.open.push(Open { path: path.into(), node: Node::new(value, permissions) });
+        Some(())
+    }
+
+    /// A node has all its children.
+    fn close(&mut self, Open { path, mut node }: Open) {
+        let owner = node.owner();
+        if owner != self.uncounted.owner {
+            self.count(owner);
+        }
+        self.uncounted.nodes += 1;
+        self.uncounted.memory += path.len() + node.size();
+        self.generation += 1;
+        node.generation = self.generation;
+        self.nodes.add(path, node);
+    }
+
+    /// Counts what is not counted; what comes then is `next`'s.
+    fn count(&mut self, next: DomainId) {
+        let uncounted = Uncounted { owner: next, nodes: 0, memory: 0 };
+        let Uncounted { owner, nodes, memory } = core::mem::replace(&mut self.uncounted, uncounted);
+        self.store.domains.add(owner, Resource::Nodes, nodes);
+        self.store.domains.add(owner, Resource::Memory, memory);
+    }
+
     fn finish(mut self) -> Option<Store> {
+        while let Some(last) = self.open.pop() {
+            self.close(last);
+        }
+        self.count(self.store.domains.privileged);
+        self.store.tree.fill(core::mem::take(&mut self.nodes).finish()?, self.generation);
         for (owner, nodes) in core::mem::take(&mut self.pending) {
             self.pending_nodes(owner, nodes)?;
         }
-        let specials = [INTRODUCE_DOMAIN, RELEASE_DOMAIN];
-        specials.iter().all(|path| self.store.tree.nodes.get(path).is_some()).then_some(self.store)
+        let tops = [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN];
+        tops.iter().all(|path| self.store.tree.nodes.get(path).is_some()).then_some(self.store)
     }
 
     /// Gives a transaction what it had met, and nodes of it the lists of their children, which no record has.

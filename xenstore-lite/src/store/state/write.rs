@@ -36,7 +36,7 @@ impl Records<'_> {
     /// Begins a record of so many bytes; padding is counted with them, as C xenstored does.
     fn begin(&mut self, kind: u32, length: usize) -> &mut Self {
         self.lacking = 8 + padded(length);
-        self.u32(kind).u32(u32::try_from(padded(length)).unwrap_or(u32::MAX))
+        self.u64(u64::from(kind) | u64::from(u32::try_from(padded(length)).unwrap_or(u32::MAX)) << 32)
     }
 
     fn u16(&mut self, value: u16) -> &mut Self {
@@ -44,6 +44,10 @@ impl Records<'_> {
     }
 
     fn u32(&mut self, value: u32) -> &mut Self {
+        self.bytes(&value.to_le_bytes())
+    }
+
+    fn u64(&mut self, value: u64) -> &mut Self {
         self.bytes(&value.to_le_bytes())
     }
 
@@ -70,17 +74,23 @@ impl Records<'_> {
 
     /// Ends a record.
     fn end(&mut self) {
-        self.zeros(self.lacking);
+        if self.lacking > 0 {
+            self.zeros(self.lacking);
+        }
     }
 
     fn node(&mut self, owner: (u32, u32), path: &[u8], node: Option<&Node>, access: u16) {
         let permissions = node.map_or(&[][..], |node| &node.permissions);
         let value = node.map_or(&[][..], Node::value);
         self.begin(NODE, NODE_FIELDS + 4 * permissions.len() + path.len() + 1 + value.len());
-        self.u32(owner.0).u32(owner.1).length(path.len() + 1).length(value.len()).u16(access).length(permissions.len());
+        let short = |length: usize| u64::from(u16::try_from(length).unwrap_or(u16::MAX));
+        let lengths = short(path.len() + 1) | short(value.len()) << 16;
+        let access = u64::from(access) << 32 | short(permissions.len()) << 48;
+        // Most of the state is nodes, so they are written in few pieces.
+        self.u64(u64::from(owner.0) | u64::from(owner.1) << 32).u64(lengths | access);
         for entry in permissions {
             let stale = if entry.stale { STALE } else { 0 };
-            self.bytes(&[entry.rights.letter(), stale]).u16(entry.domain.0);
+            self.u32(u32::from_le_bytes([entry.rights.letter(), stale, 0, 0]) | u32::from(entry.domain.0) << 16);
         }
         self.string(path).bytes(value).end();
     }
@@ -158,7 +168,7 @@ impl Store {
         records.length(connection.partial.len()).length(connection.begun());
         records.u32(u32::try_from(waiting.len()).unwrap_or(u32::MAX));
         records.bytes(&connection.partial).bytes(waiting).zeros(padded(data) - data);
-        records.bytes(&known.map_or(0, |domain| domain.unique).to_le_bytes()).end();
+        records.u64(known.map_or(0, |domain| domain.unique)).end();
         for (serial, path) in &connection.watches {
             let Some(watch) = self.watches.get(path, *serial) else {
                 continue;
@@ -180,7 +190,7 @@ impl Store {
             let target = domain.target.unwrap_or(DomainId::INVALID);
             records.begin(CONNECTION, CONNECTION_FIELDS + 8);
             records.u32(connection).u16(RING).u16(HAS_UNIQUE).u16(id.0).u16(target.0).u32(CUT_OFF);
-            records.u16(0).u16(0).u32(0).bytes(&domain.unique.to_le_bytes()).end();
+            records.u16(0).u16(0).u32(0).u64(domain.unique).end();
         }
     }
 
