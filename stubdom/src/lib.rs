@@ -17,7 +17,8 @@ mod server;
 mod update;
 
 pub use saved::{Keeper, Saved};
-pub use server::{Replace, Server, Wait};
+pub use server::{Server, Wait};
+pub use update::{Begin, Successor};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -14,12 +15,12 @@ use core::time::Duration;
 use runtime::domains::Domains;
 use runtime::events::{self, Channel};
 use runtime::hypervisor::Xen;
-use runtime::restart::{self, BoxWriter, Cause, Policy, Recovered, Unwritten};
+use runtime::restart::{self, BoxWriter, Cause, Policy, Recovered, ReplaceError, Staging, Unwritten};
 use runtime::select::select;
 use runtime::{Environment, Exit, time};
 use split_driver::hypervisor::XenError;
 use stubdom::command_line::Fails;
-use stubdom::{Keeper, Saved, Server, Wait, command_line};
+use stubdom::{Keeper, Saved, Server, Successor, Wait, command_line};
 use xen_pv_sys::xen::VIRQ_DOM_EXC;
 use xen_pv_sys::{PAGE_SIZE, Port};
 use xenstore_lite::Config;
@@ -43,14 +44,10 @@ const CHANGES: usize = 64;
 const POLICY: Policy = Policy { in_a_row: 32, settled_after: Duration::from_millis(50) };
 
 async fn main(environment: Environment) {
-    log::info!(
-        "{} {}: {} pages, command line \"{}\"",
-        env!("CARGO_PKG_NAME"),
-        env!("CARGO_PKG_VERSION"),
-        environment.pages,
-        environment.command_line.escape_debug()
-    );
     let recovered = restart::recovered();
+    if recovered.is_none() {
+        introduce(&environment);
+    }
     let mut saved = recovered.as_ref().and_then(|recovered| Saved::parse(recovered.bytes()));
     if let Some(saved) = &mut saved
         && recovered.as_ref().is_some_and(|recovered| recovered.cause() == Cause::GivenUp)
@@ -88,8 +85,9 @@ async fn main(environment: Environment) {
     if options.faults {
         parts.server.allow_faults(runtime::memory::fail_after);
     }
-    parts.server.set_replace(|image| {
-        format!("The image cannot take over: {}.", restart::replace(image, format_args!("live update")))
+    parts.server.allow_updates(|size| {
+        let image = Staging::new(size).map(|image| Box::new(Image(image)));
+        image.map(|image| image as Box<dyn Successor>).map_err(refusal)
     });
     let mut kept = Kept::default();
     if !kept.make_room(parts.server.keeper()) {
@@ -99,22 +97,35 @@ async fn main(environment: Environment) {
             recovered.give_up(format_args!("the new image has no memory for the state"));
         }
     }
-    if let Some(recovered) = recovered {
-        let (lives, cause, report) = (recovered.lives(), recovered.cause(), recovered.report());
-        let exchanged = recovered.exchanged();
+    if let Some(mut recovered) = recovered {
         let (pause, own) = recovered.taken_over();
+        // Whoever has to wait for the store need not wait for this as well.
+        introduce(&environment);
         log::info!(
-            "life {lives} serves {} domains after {cause:?}, {exchanged} pages exchanged, {} ports, {} mapped pages, pause {} us, of \
-             which it ran {} us",
+            "life {} serves {} domains after {:?}, {} pages exchanged, {} ports, {} mapped pages, pause {} us, of which it ran {} us",
+            recovered.lives(),
             parts.server.connected(),
+            recovered.cause(),
+            recovered.exchanged(),
             events::bound(),
             runtime::memory::usage().mapped_pages,
             pause.as_micros(),
             own.as_micros()
         );
-        log::info!("the last one ended so: {}", report.escape_debug());
+        log::info!("the last one ended so: {}", recovered.report().escape_debug());
     }
     serve(parts, kept).await;
+}
+
+/// Says in the log what this is.
+fn introduce(environment: &Environment) {
+    log::info!(
+        "{} {}: {} pages, command line \"{}\"",
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_VERSION"),
+        environment.pages,
+        environment.command_line.escape_debug()
+    );
 }
 
 /// What is up when the first request can be served.
@@ -164,6 +175,23 @@ impl Kept {
             self.make_room(keeper);
         }
     }
+}
+
+/// An image that is sent by a live update.
+struct Image(Staging);
+
+impl Successor for Image {
+    fn add(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.0.add(bytes).map_err(refusal)
+    }
+
+    fn enter(self: Box<Self>) -> String {
+        refusal(self.0.enter(format_args!("live update")))
+    }
+}
+
+fn refusal(error: ReplaceError) -> String {
+    format!("The image cannot take over: {error}.")
 }
 
 fn own_config() -> Result<Config, XenError> {

@@ -18,16 +18,33 @@ const MAGIC: [u8; 8] = *b"stubdom\x01";
 #[used]
 static MARK: [u8; 24] = *b"oxidom:stubdom:state=001";
 
-/// Whether a file, in pieces, is an image that can go on from a box of ours.
-pub(crate) fn is_heir(image: &[Vec<u8>]) -> bool {
-    let has_mark = |bytes: &[u8]| bytes.windows(MARK.len()).any(|part| part == MARK);
-    let across = |pair: &[Vec<u8>]| {
-        let [one, other] = pair else { return false };
-        let begin = one.len().saturating_sub(MARK.len());
-        let end = other.len().min(MARK.len());
-        has_mark(&[one.get(begin..).unwrap_or_default(), other.get(..end).unwrap_or_default()].concat())
-    };
-    image.iter().any(|piece| has_mark(piece)) || image.windows(2).any(across)
+/// Whether a file that comes in pieces is an image that can go on from a box of ours.
+#[derive(Debug, Default)]
+pub(crate) struct Heir {
+    is_one: bool,
+    /// The end of what came, shorter than the mark.
+    last: Vec<u8>,
+}
+
+impl Heir {
+    /// Looks at the next bytes of the file.
+    pub(crate) fn look_at(&mut self, bytes: &[u8]) {
+        let has_mark = |bytes: &[u8]| bytes.windows(MARK.len()).any(|part| part == MARK);
+        let begin = bytes.get(..MARK.len()).unwrap_or(bytes);
+        self.last.extend_from_slice(begin);
+        self.is_one |= has_mark(&self.last) || has_mark(bytes);
+        if begin.len() < bytes.len() {
+            self.last.clear();
+            self.last.extend_from_slice(bytes);
+        }
+        let superfluous = (self.last.len() + 1).saturating_sub(MARK.len());
+        self.last.drain(..superfluous);
+    }
+
+    /// Whether it is one.
+    pub(crate) fn is_one(&self) -> bool {
+        self.is_one
+    }
 }
 
 /// Bytes of a ring's record, of a domain's, and of the fields before both.

@@ -19,6 +19,7 @@ use crate::faults::{Faults, Point};
 use crate::machine::Machine;
 use crate::page::Fault;
 use crate::saved::{Keeper, Saved, Snapshot};
+use crate::update::Begin;
 
 /// Lives that a request may end; then it is answered with an error.
 const LIVES: u32 = 2;
@@ -49,20 +50,20 @@ pub struct Server<H: Hypervisor, D> {
     /// Whose request the store would not take.
     held: Vec<DomainId>,
     keeper: Rc<Keeper>,
-    replace: Replace,
     /// Somebody has got all that it asked for, since the last round.
     satisfied: bool,
 }
 
-/// Puts an image, a file in pieces of a page each, in the place of the running one; returns only where it cannot, with the reason.
-pub type Replace = fn(&[Vec<u8>]) -> String;
-
 impl<H: Adopt, D: Domains> Server<H, D> {
     /// A fresh store, which serves nobody yet.
     pub fn new(hypervisor: H, domains: D, config: Config) -> Self {
-        let (own, privileged) = (config.own, config.privileged);
+        let ids = (config.own, config.privileged);
+        Self::with(Store::new(config), hypervisor, domains, ids)
+    }
+
+    fn with(store: Store, hypervisor: H, domains: D, (own, privileged): (DomainId, DomainId)) -> Self {
         Self {
-            store: Store::new(config),
+            store,
             machine: Machine::new(hypervisor, domains, own),
             own,
             privileged,
@@ -70,7 +71,6 @@ impl<H: Adopt, D: Domains> Server<H, D> {
             held: Vec::new(),
             satisfied: false,
             keeper: Rc::default(),
-            replace: |_| "There is no live update here.".into(),
         }
     }
 
@@ -85,8 +85,8 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         saved: &Saved<'_>,
         failed: bool,
     ) -> Result<Self, StateError> {
-        let store = Store::read_state(saved.state, config.clone())?;
-        let mut server = Self { store, ..Self::new(hypervisor, domains, config) };
+        let ids = (config.own, config.privileged);
+        let mut server = Self::with(Store::read_state(saved.state, config)?, hypervisor, domains, ids);
         server.machine.known = saved.known.iter().copied().collect();
         *server.keeper.command_line.borrow_mut() = saved.command_line.clone();
         for ring in &saved.rings {
@@ -121,9 +121,9 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         &self.keeper
     }
 
-    /// How an image takes the place of this one.
-    pub fn set_replace(&mut self, replace: Replace) {
-        self.replace = replace;
+    /// How images take the place of this one.
+    pub fn allow_updates(&mut self, begin: Begin) {
+        self.machine.update.begin = begin;
     }
 
     /// How a live update went, for whoever began it.
@@ -456,7 +456,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         self.keeper.turn.set(None);
         let words = staged.command_line.or_else(|| self.keeper.command_line.borrow().clone());
         let before = self.keeper.command_line.replace(words);
-        let reason = (self.replace)(&staged.image);
+        let reason = staged.image.enter();
         log::error!("live update: {reason}");
         self.keeper.command_line.replace(before);
         self.set_verdict(Err(reason));

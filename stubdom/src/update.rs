@@ -6,31 +6,44 @@
 //! `-s` is served twice. The first time it is not answered, and the state goes to the new image as if it still were to come; whoever has the
 //! state then serves it a second time and says how it went: the new image, or the old one again.
 
-use alloc::collections::TryReserveError;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use xen_pv_sys::PAGE_SIZE;
 use xenstore_lite::Error;
 
-use crate::saved::is_heir;
+use crate::saved::Heir;
 
 /// Bytes of an image, at most: what `cargo xtask images` lets one have.
 pub(crate) const IMAGE_MAX: usize = 1 << 20;
 
+/// An image on its way into the place of the running one.
+pub trait Successor {
+    /// Takes the next bytes of its file.
+    ///
+    /// # Errors
+    /// In words, why it cannot be one.
+    fn add(&mut self, bytes: &[u8]) -> Result<(), String>;
+
+    /// Enters it; returns only where that cannot be, with the reason.
+    fn enter(self: Box<Self>) -> String;
+}
+
+/// Begins with nothing of an image of so many bytes.
+pub type Begin = fn(usize) -> Result<Box<dyn Successor>, String>;
+
 /// An image on its way.
-#[derive(Debug)]
 pub(crate) struct Staged {
-    /// In pieces of a page each, since memory that is used may have no room in one place; the last may be shorter.
-    pub(crate) image: Vec<Vec<u8>>,
+    pub(crate) image: Box<dyn Successor>,
     /// Bytes of it that are still to come.
     missing: usize,
+    heir: Heir,
     pub(crate) command_line: Option<String>,
 }
 
 /// How far an update is.
-#[derive(Debug, Default)]
 pub(crate) struct Update {
+    pub(crate) begin: Begin,
     pub(crate) staged: Option<Staged>,
     /// `-s` was asked, and is not answered.
     pub(crate) due: bool,
@@ -38,22 +51,9 @@ pub(crate) struct Update {
     pub(crate) verdict: Option<Result<(), String>>,
 }
 
-impl Staged {
-    fn add(&mut self, mut data: &[u8]) -> Result<(), TryReserveError> {
-        while !data.is_empty() {
-            if self.image.last().is_none_or(|piece| piece.len() == PAGE_SIZE) {
-                let mut piece = Vec::new();
-                piece.try_reserve_exact(PAGE_SIZE.min(self.missing))?;
-                self.image.try_reserve(1)?;
-                self.image.push(piece);
-            }
-            let Some(piece) = self.image.last_mut() else { break };
-            let (now, later) = data.split_at(data.len().min(PAGE_SIZE - piece.len()));
-            piece.extend_from_slice(now);
-            self.missing -= now.len();
-            data = later;
-        }
-        Ok(())
+impl Default for Update {
+    fn default() -> Self {
+        Self { begin: |_| Err("There is no live update here.".into()), staged: None, due: false, verdict: None }
     }
 }
 
@@ -97,7 +97,8 @@ impl Update {
         if size == 0 || size > IMAGE_MAX {
             return Err(alloc::format!("An image has at most {IMAGE_MAX} bytes, and this one {size}."));
         }
-        self.staged = Some(Staged { image: Vec::new(), missing: size, command_line: None });
+        let image = (self.begin)(size)?;
+        self.staged = Some(Staged { image, missing: size, heir: Heir::default(), command_line: None });
         Ok(())
     }
 
@@ -107,7 +108,9 @@ impl Update {
         if data.len() > staged.missing {
             return Err("Too much kernel data.".into());
         }
-        staged.add(data).map_err(|_| "Allocation failure.".into())
+        staged.heir.look_at(data);
+        staged.missing -= data.len();
+        staged.image.add(data)
     }
 
     fn start(&mut self) -> Result<(), String> {
@@ -118,7 +121,7 @@ impl Update {
         if staged.missing > 0 {
             return Err("Kernel not complete.".into());
         }
-        if !is_heir(&staged.image) {
+        if !staged.heir.is_one() {
             self.staged = None;
             return Err("This is no image of a xenstore that could go on from this one.".into());
         }

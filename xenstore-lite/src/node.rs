@@ -14,7 +14,7 @@ use crate::Map;
 use crate::domains::Domains;
 use crate::path;
 use crate::path_map::{Gathered, PathMap};
-use crate::permissions::{ANY, Permission, Rights, owner};
+use crate::permissions::{ANY, Permission, owner};
 use crate::quota::Resource;
 
 /// Bytes that a node counts in its quotas beside its contents, as C xenstored's header.
@@ -126,13 +126,9 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Only the root, which `owner` has.
-    pub(crate) fn new(owner: DomainId, domains: &mut Domains) -> Self {
-        let mut tree =
-            Self { nodes: PathMap::default(), named: Map::default(), privileged: domains.privileged, generation: 0 };
-        let permissions = Rc::from([Permission::new(owner, Rights::NONE)]);
-        tree.put(path::ROOT.into(), Node::new(&[], permissions), domains);
-        tree
+    /// Without a node.
+    pub(crate) fn new(privileged: DomainId) -> Self {
+        Self { nodes: PathMap::default(), named: Map::default(), privileged, generation: 0 }
     }
 
     /// Puts nodes in place of all, with the generations that they have and counted for their owners already.

@@ -127,13 +127,13 @@ impl Store {
         store
     }
 
-    /// With the root alone.
+    /// Without a node.
     fn bare(config: Config) -> Self {
         let Config { privileged, own, features, quotas } = config;
         let mut domains = Domains::new(privileged, features.bits(), quotas);
         domains.ensure(privileged, 0, 0);
         Self {
-            tree: Tree::new(privileged, &mut domains),
+            tree: Tree::new(privileged),
             domains,
             watches: Watches::default(),
             connections: Map::default(),

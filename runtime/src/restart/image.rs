@@ -1,6 +1,5 @@
-//! Checks whether a file is an image that can take the place of the running one. Pure. Floor 2.
+//! Checks whether a file is an image that can take the place of the running one, page by page as it comes. Pure. Floor 2.
 
-use alloc::vec::Vec;
 use xen_pv_sys::PAGE_SIZE;
 use xen_pv_sys::elfnote::XEN_ELFNOTE_HYPERCALL_PAGE;
 
@@ -8,7 +7,6 @@ use xen_pv_sys::elfnote::XEN_ELFNOTE_HYPERCALL_PAGE;
 const NOTE_OWNER: &[u8] = b"oxidom\0";
 const NOTE_TYPE: u32 = 1;
 const XEN_OWNER: &[u8] = b"Xen\0";
-const FILE_HEADER: u64 = 64;
 const PROGRAM_HEADER: usize = 56;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
@@ -65,39 +63,31 @@ struct Segment {
     kind: Kind,
 }
 
-/// A file in pieces of a page each, the last of which may be shorter: in a domain whose memory is used, there may be no longer piece.
-#[derive(Clone, Copy, Debug)]
-struct File<'a>(&'a [Vec<u8>]);
-
-impl<'a> File<'a> {
-    /// `None` where a piece has another length.
-    fn new(pieces: &'a [Vec<u8>]) -> Option<Self> {
-        let (last, others) = pieces.split_last()?;
-        let fits = last.len() <= PAGE_SIZE && others.iter().all(|piece| piece.len() == PAGE_SIZE);
-        fits.then_some(Self(pieces))
-    }
-
-    /// Bytes that lie in one piece.
-    fn slice(self, offset: u64, length: u64) -> Option<&'a [u8]> {
-        let piece = self.0.get(usize::try_from(offset / PAGE_SIZE as u64).ok()?)?;
-        let start = (offset % PAGE_SIZE as u64) as usize;
-        piece.get(start..start.checked_add(usize::try_from(length).ok()?)?)
-    }
-
-    /// Whether the file has those bytes.
-    fn has(self, offset: u64, length: u64) -> bool {
-        let all: usize = self.0.iter().map(Vec::len).sum();
-        offset.checked_add(length).is_some_and(|end| end <= all as u64)
-    }
+/// A page of the file that the image has in its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) address: u64,
+    pub(super) kind: Kind,
+    /// How many of its bytes count; zeros are behind them.
+    pub(super) length: usize,
 }
 
-/// An image that can be entered.
+/// Segments of notes that an image has at most.
+const NOTE_SEGMENTS: usize = 4;
+
+/// An image of which the file comes page by page.
 #[derive(Debug)]
-pub(super) struct Image<'a> {
+pub(super) struct Image {
     /// Its first instruction.
     pub(super) entry: u64,
-    file: File<'a>,
+    own: Frame,
     segments: [Option<Segment>; 3],
+    /// Where notes are in the file, and how many bytes.
+    notes: [Option<(u64, u64)>; NOTE_SEGMENTS],
+    /// What they said so far.
+    frame: Option<Frame>,
+    /// Why it cannot take the place of this one, if its notes are ours.
+    flaw: Option<ImageError>,
 }
 
 fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
@@ -112,62 +102,84 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     bytes.get(offset..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
-impl<'a> Image<'a> {
-    /// Checks everything that can be known before the running image is given up. `pieces` are the file's pages.
-    pub(super) fn check(pieces: &'a [Vec<u8>], own: Frame) -> Result<Self, ImageError> {
-        let file = File::new(pieces).ok_or(ImageError::NotElf)?;
-        let headers = program_headers(file).ok_or(ImageError::NotElf)?;
-        let entry = file.slice(24, 8).and_then(|bytes| u64_at(bytes, 0)).ok_or(ImageError::NotElf)?;
-        let frame = headers.clone().find_map(|header| frame(file, header)).ok_or(ImageError::NotOurs)?;
-        if frame != own {
-            return Err(ImageError::OtherFrame(frame));
+impl Image {
+    /// From the first page of a file of `size` bytes, which has its headers.
+    pub(super) fn begin(first: &[u8], size: u64, own: Frame) -> Result<Self, ImageError> {
+        let headers = program_headers(first).ok_or(ImageError::NotElf)?;
+        let entry = u64_at(first, 24).ok_or(ImageError::NotElf)?;
+        let mut image = Self { entry, own, segments: [None; 3], notes: [None; NOTE_SEGMENTS], frame: None, flaw: None };
+        let notes = headers.clone().filter(|header| u32_at(header, 0) == Some(PT_NOTE));
+        for (slot, header) in image.notes.iter_mut().zip(notes) {
+            *slot = u64_at(header, 8).zip(u64_at(header, 32));
         }
-        let mut image = Self { entry, file, segments: [None; 3] };
-        let mut end = own.base;
-        let mut slots = image.segments.iter_mut();
-        for header in headers.filter(|header| u32_at(header, 0) == Some(PT_LOAD)) {
-            let (segment, memory_end) = load(file, header, own, end)?;
+        image.flaw = image.load(headers.filter(|header| u32_at(header, 0) == Some(PT_LOAD)), size).err();
+        Ok(image)
+    }
+
+    fn load<'h>(&mut self, headers: impl Iterator<Item = &'h [u8]>, size: u64) -> Result<(), ImageError> {
+        let (mut end, mut file_end) = (self.own.base, 0);
+        let mut slots = self.segments.iter_mut();
+        for header in headers {
+            let (segment, memory_end) = load(header, size, self.own, end, file_end)?;
             end = memory_end;
+            file_end = segment.offset.saturating_add(segment.length);
             *slots.next().ok_or(ImageError::Misplaced(segment.address))? = Some(segment);
         }
         // The first page stays as Xen filled it, so it must be the text's.
-        if image.page(own.base).map(|(kind, _)| kind) != Some(Kind::Text) {
+        if self.kind_at(self.own.base) != Some(Kind::Text) {
             return Err(ImageError::NotOurs);
         }
-        match image.page(entry & !(PAGE_SIZE as u64 - 1)) {
-            Some((Kind::Text, _)) if entry >= own.base + PAGE_SIZE as u64 => Ok(image),
-            _ => Err(ImageError::Entry(entry)),
+        match self.kind_at(self.entry) {
+            Some(Kind::Text) if self.entry >= self.own.base + PAGE_SIZE as u64 => Ok(()),
+            _ => Err(ImageError::Entry(self.entry)),
         }
     }
 
-    /// What the page at an address holds, at most a page of bytes, zeros behind; `None` where the file says nothing of it.
-    pub(super) fn page(&self, address: u64) -> Option<(Kind, &'a [u8])> {
+    /// Takes in the next page of the file, the one at `offset`: where it goes, if the image has it in its memory.
+    pub(super) fn page(&mut self, offset: u64, bytes: &[u8]) -> Option<Place> {
+        for (start, length) in self.notes.into_iter().flatten() {
+            let start = start.checked_sub(offset).and_then(|start| usize::try_from(start).ok());
+            let notes = start.zip(usize::try_from(length).ok());
+            let notes = notes.and_then(|(start, length)| bytes.get(start..)?.get(..length));
+            self.frame = self.frame.or_else(|| notes.and_then(frame));
+        }
         self.segments.iter().flatten().find_map(|segment| {
-            let offset = address.checked_sub(segment.address)?;
-            let rest = segment.length.checked_sub(offset).filter(|rest| *rest > 0)?;
-            let bytes = self.file.slice(segment.offset.checked_add(offset)?, rest.min(PAGE_SIZE as u64))?;
-            Some((segment.kind, bytes))
+            let within = offset.checked_sub(segment.offset)?;
+            let rest = segment.length.checked_sub(within).filter(|rest| *rest > 0)?;
+            let length = rest.min(PAGE_SIZE as u64) as usize;
+            Some(Place { address: segment.address.checked_add(within)?, kind: segment.kind, length })
         })
+    }
+
+    /// What can be known before the running image is given up, once the whole file was taken in.
+    pub(super) fn finish(&self) -> Result<(), ImageError> {
+        match self.frame {
+            None => Err(ImageError::NotOurs),
+            Some(frame) if frame != self.own => Err(ImageError::OtherFrame(frame)),
+            Some(_) => self.flaw.map_or(Ok(()), Err),
+        }
+    }
+
+    /// What holds the byte at an address; `None` where the file says nothing of it.
+    pub(super) fn kind_at(&self, address: u64) -> Option<Kind> {
+        let has =
+            |segment: &&Segment| address.checked_sub(segment.address).is_some_and(|offset| offset < segment.length);
+        self.segments.iter().flatten().find(has).map(|segment| segment.kind)
     }
 }
 
-/// The program headers of an x86-64 executable (`ET_EXEC`).
-fn program_headers(file: File<'_>) -> Option<core::slice::ChunksExact<'_, u8>> {
-    let header = file.slice(0, FILE_HEADER)?;
-    let magic = header.first_chunk::<7>()? == b"\x7fELF\x02\x01\x01";
-    let executable = u16_at(header, 16)? == 2 && u16_at(header, 18)? == 62;
-    let size = usize::from(u16_at(header, 54)?) == PROGRAM_HEADER;
-    let bytes = usize::from(u16_at(header, 56)?) * PROGRAM_HEADER;
-    let headers = file.slice(u64_at(header, 32)?, bytes as u64)?;
+/// The program headers of an x86-64 executable (`ET_EXEC`), by the first page of its file.
+fn program_headers(first: &[u8]) -> Option<core::slice::ChunksExact<'_, u8>> {
+    let magic = first.first_chunk::<7>()? == b"\x7fELF\x02\x01\x01";
+    let executable = u16_at(first, 16)? == 2 && u16_at(first, 18)? == 62;
+    let size = usize::from(u16_at(first, 54)?) == PROGRAM_HEADER;
+    let bytes = usize::from(u16_at(first, 56)?) * PROGRAM_HEADER;
+    let headers = first.get(usize::try_from(u64_at(first, 32)?).ok()?..)?.get(..bytes)?;
     (magic && executable && size).then(|| headers.chunks_exact(PROGRAM_HEADER))
 }
 
-/// The frame that the notes of a header tell, where they also tell that Xen's hypercall page is the first one.
-fn frame(file: File<'_>, header: &[u8]) -> Option<Frame> {
-    if u32_at(header, 0)? != PT_NOTE {
-        return None;
-    }
-    let mut notes = file.slice(u64_at(header, 8)?, u64_at(header, 32)?)?;
+/// The frame that notes tell, where they also tell that Xen's hypercall page is the first one.
+fn frame(mut notes: &[u8]) -> Option<Frame> {
     let mut frame = None;
     let mut hypercall_page = None;
     while !notes.is_empty() {
@@ -188,12 +200,12 @@ fn frame(file: File<'_>, header: &[u8]) -> Option<Frame> {
     frame.filter(|frame| hypercall_page == Some(frame.base))
 }
 
-/// A loadable segment that begins at `start` or later, and where it ends in memory.
-fn load(file: File<'_>, header: &[u8], own: Frame, start: u64) -> Result<(Segment, u64), ImageError> {
+/// A loadable segment that begins at `start` or later, in a file of `size` bytes from `file_start` on, and where it ends in memory.
+fn load(header: &[u8], size: u64, own: Frame, start: u64, file_start: u64) -> Result<(Segment, u64), ImageError> {
     let field = |offset| u64_at(header, offset).ok_or(ImageError::NotElf);
     let flags = u32_at(header, 4).ok_or(ImageError::NotElf)?;
     let (offset, address, length, memory) = (field(8)?, field(16)?, field(32)?, field(40)?);
-    if !file.has(offset, length) {
+    if offset.checked_add(length).is_none_or(|end| end > size) {
         return Err(ImageError::NotElf);
     }
     let kind = match flags & (READ | WRITE | EXECUTE) {
@@ -209,7 +221,7 @@ fn load(file: File<'_>, header: &[u8], own: Frame, start: u64) -> Result<(Segmen
     // What is zeroed, the tail among it, is data; all else comes from the file.
     let fits = if kind == Kind::Data { length <= memory } else { length == memory };
     let whole_pages = [address, offset].iter().all(|place| place.is_multiple_of(PAGE_SIZE as u64));
-    if !fits || address < start || !whole_pages || content_end > own.tail {
+    if !fits || address < start || offset < file_start || !whole_pages || content_end > own.tail {
         return Err(misplaced);
     }
     Ok((Segment { address, offset, length, kind }, page_end))
@@ -218,7 +230,7 @@ fn load(file: File<'_>, header: &[u8], own: Frame, start: u64) -> Result<(Segmen
 #[cfg(test)]
 mod tests {
     extern crate std;
-    use super::{Frame, Image, ImageError, Kind};
+    use super::{Frame, Image, ImageError, Kind, Place};
     use std::vec;
     use std::vec::Vec;
 
@@ -269,27 +281,42 @@ mod tests {
         file
     }
 
-    fn pieces(file: &[u8]) -> Vec<Vec<u8>> {
-        file.chunks(4096).map(<[u8]>::to_vec).collect()
+    type Places<'f> = Vec<(Place, &'f [u8])>;
+
+    /// The image of a whole file, and its pages.
+    fn check(file: &[u8]) -> Result<(Image, Places<'_>), ImageError> {
+        let mut pages = file.chunks(4096);
+        let mut image = Image::begin(pages.clone().next().unwrap_or_default(), file.len() as u64, OWN)?;
+        let mut places = Vec::new();
+        for (offset, bytes) in (0..).step_by(4096).zip(&mut pages) {
+            places.extend(image.page(offset, bytes).map(|place| (place, &bytes[..place.length])));
+        }
+        image.finish().map(|()| (image, places))
     }
 
     fn changed(change: impl FnOnce(&mut Vec<Header>)) -> Result<(), ImageError> {
         let mut headers = headers();
         change(&mut headers);
-        Image::check(&pieces(&file(0x40_1000, &headers)), OWN).map(|_| ())
+        check(&file(0x40_1000, &headers)).map(|_| ())
     }
 
     #[test]
     fn an_image_gives_its_pages() {
-        let file = pieces(&file(0x40_1000, &headers()));
-        let image = Image::check(&file, OWN).unwrap();
+        let file = file(0x40_1000, &headers());
+        let (image, pages) = check(&file).unwrap();
         assert_eq!(image.entry, 0x40_1000);
-        assert_eq!(image.page(0x40_1000), Some((Kind::Text, &[0x90; 4096][..])));
-        assert_eq!(image.page(0x40_2000), Some((Kind::Text, &[0x90; 0x345][..])));
-        assert_eq!(image.page(0x40_4000), Some((Kind::Constant, &[1][..])));
-        assert_eq!(image.page(0x40_5000), Some((Kind::Data, &[2; 16][..])));
-        assert_eq!(image.page(0x40_6000), None);
-        assert_eq!(image.page(0x3f_f000), None);
+        let place = |address, kind, length| Place { address, kind, length };
+        let expected: [(Place, &[u8]); 6] = [
+            (place(0x40_0000, Kind::Text, 4096), &[0x90; 4096]),
+            (place(0x40_1000, Kind::Text, 4096), &[0x90; 4096]),
+            (place(0x40_2000, Kind::Text, 0x345), &[0x90; 0x345]),
+            (place(0x40_3000, Kind::Constant, 4096), &[1; 4096]),
+            (place(0x40_4000, Kind::Constant, 1), &[1]),
+            (place(0x40_5000, Kind::Data, 16), &[2; 16]),
+        ];
+        assert_eq!(pages, expected);
+        let kinds = [0x3f_ffff, 0x40_2344, 0x40_2345, 0x40_4000, 0x40_500f, 0x40_6000].map(|at| image.kind_at(at));
+        assert_eq!(kinds, [None, Some(Kind::Text), None, Some(Kind::Constant), Some(Kind::Data), None]);
     }
 
     #[test]
@@ -314,22 +341,23 @@ mod tests {
             assert_eq!(changed(change), Err(expected), "row {index}");
         }
         for entry in [0, 0x40_0010, 0x40_3000, 0x40_5000, u64::MAX] {
-            assert_eq!(Image::check(&pieces(&file(entry, &headers())), OWN).err(), Some(Entry(entry)));
+            assert_eq!(check(&file(entry, &headers())).err(), Some(Entry(entry)));
         }
         let whole = file(0x40_1000, &headers());
         for length in 0..whole.len() {
-            assert!(Image::check(&pieces(&whole[..length]), OWN).is_err(), "cut at {length}");
+            assert!(check(&whole[..length]).is_err(), "cut at {length}");
         }
-        let mut odd = pieces(&whole);
-        odd[1].pop();
-        assert_eq!(Image::check(&odd, OWN).err(), Some(NotElf));
         let mut shifted = headers();
         shifted[1].3.insert(0, 1);
         let mut shifted = file(0x40_1000, &shifted);
         // The second segment's bytes begin one later than a page of the file.
         shifted[64 + 56 + 8] += 1;
         shifted[64 + 56 + 32] -= 1;
-        assert_eq!(Image::check(&pieces(&shifted), OWN).err(), Some(Misplaced(0x40_3000)));
-        assert_eq!(Image::check(&[], OWN).err(), Some(NotElf));
+        assert_eq!(check(&shifted).err(), Some(Misplaced(0x40_3000)));
+        // Two segments of the same bytes.
+        let mut twice = whole.clone();
+        twice.copy_within(64 + 8..64 + 16, 64 + 56 + 8);
+        assert_eq!(check(&twice).err(), Some(Misplaced(0x40_3000)));
+        assert_eq!(check(&[]).err(), Some(NotElf));
     }
 }

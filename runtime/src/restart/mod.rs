@@ -12,8 +12,8 @@
 //!       ... serves ... panic, fault, or again() -> the box is written -> main
 //! ```
 //!
-//! [`replace`] goes the same road with another image: what it enters recovers from the box that this one writes. Until it has taken over, the
-//! old image comes back where the new one fails or gives up ([`Recovered::give_up`]).
+//! [`Staging::enter`] goes the same road with another image: what it enters recovers from the box that this one writes. Until it has taken over,
+//! the old image comes back where the new one fails or gives up ([`Recovered::give_up`]).
 //!
 //! A life that ends before it has taken over leaves the box that it found. Too many such ends in a row, a box that cannot be written, or a
 //! failure while it is written: then the domain crashes with its report, as one that never called [`keep`].
@@ -38,13 +38,13 @@ use core::time::Duration;
 use split_driver::memory::OutOfMemory;
 use xen_pv_sys::PAGE_SIZE;
 
-use image::Image;
 pub use image::{Frame, ImageError};
 use keep::BoxHeader;
 #[cfg(not(test))]
 pub(crate) use keep::LAYOUT;
 use keep::Text;
 pub(crate) use keep::{Birth, ROOM_PAGES, keep as record};
+pub use replace::Staging;
 
 unsafe extern "C" {
     /// Begins a new life (boot.rs).
@@ -266,15 +266,16 @@ impl Recovered {
     /// This life has all that it wants of the last one: ports, mappings and grants that it has not adopted are closed, unmapped and ended,
     /// and memory that the last life's devices might write is free again, so they must have been stopped. From now on the state is what
     /// [`keep`]'s writer writes. Gives how long it was from the end of the last life until now, by the clock, and what of that the domain ran
-    /// itself.
-    pub fn taken_over(self) -> (Duration, Duration) {
+    /// itself. There are no [`bytes`](Self::bytes) any more.
+    pub fn taken_over(&mut self) -> (Duration, Duration) {
         events::close_inherited();
         grants::end_inherited();
         if let Some(kept) = KEPT.borrow_mut().as_mut().filter(|kept| kept.found) {
             kept.found = false;
             memory::do_not_withhold(layout::frame_at(kept.address), kept.pages);
         }
-        record().content.set(BoxHeader::default());
+        self.content = BoxHeader::default();
+        record().content.set(self.content);
         replace::forget_old();
         memory::release_withheld();
         let now = time::now();
@@ -298,7 +299,7 @@ impl Recovered {
 
 /// The bytes of a box.
 fn content(header: &BoxHeader) -> &[u8] {
-    // SAFETY: pages withheld from the allocator until `taken_over` consumes the only handle to them, mapped, written by an earlier life
+    // SAFETY: pages withheld from the allocator until `taken_over` empties the only header that names them, mapped, written by an earlier life
     // and by nothing since; any byte is valid.
     unsafe { core::slice::from_raw_parts(header.address as *const u8, header.length as usize) }
 }
@@ -367,29 +368,42 @@ impl fmt::Display for ReplaceError {
     }
 }
 
-/// Puts another image in the place of this one: an ELF file, linked like this one, in pieces of a page each, the last of which may be shorter.
-/// Returns only where it cannot; then nothing has changed.
-pub fn replace(file: &[Vec<u8>], reason: fmt::Arguments<'_>) -> ReplaceError {
-    let image = match Image::check(file, replace::own_frame()) {
-        Ok(image) => image,
-        Err(error) => return ReplaceError::Image(error),
-    };
-    if TAKEN_OVER.get().is_none() {
-        return ReplaceError::NotTakenOver;
+impl From<OutOfMemory> for ReplaceError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
     }
-    let Ok(staged) = replace::Staged::new(&image) else {
-        return ReplaceError::OutOfMemory;
-    };
-    let refusal = prepare(Cause::Replaced, &|out| {
-        let _ = writeln!(out, "{reason}");
-    });
-    match refusal {
-        Ok(()) => staged.enter(&image),
-        Err(refusal) => {
-            ENDING.set(false);
-            staged.discard();
-            ReplaceError::Refused(refusal)
+}
+
+impl From<ImageError> for ReplaceError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
+}
+
+impl Staging {
+    /// Puts the image in the place of this one. Returns only where it cannot; then nothing has changed.
+    pub fn enter(self, reason: fmt::Arguments<'_>) -> ReplaceError {
+        if let Err(error) = self.check() {
+            return error;
         }
+        if TAKEN_OVER.get().is_none() {
+            return ReplaceError::NotTakenOver;
+        }
+        // SAFETY: it is not executed yet.
+        if let Err(error) = unsafe { self.map_code(true) } {
+            return error;
+        }
+        let refusal = prepare(Cause::Replaced, &|out| {
+            let _ = writeln!(out, "{reason}");
+        });
+        let Err(refusal) = refusal else { self.exchange() };
+        ENDING.set(false);
+        // SAFETY: it was not executed.
+        if unsafe { self.map_code(false) }.is_err() {
+            // Not memory that could be given back.
+            core::mem::forget(self);
+        }
+        ReplaceError::Refused(refusal)
     }
 }
 
@@ -412,7 +426,7 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
         return Err(Refusal::FailedAgain);
     }
     let record = record();
-    let now = time::now();
+    let (now, ran) = (time::now(), time::running());
     let taken_over = TAKEN_OVER.get();
     let settled = taken_over.is_some_and(|since| now.since(since).as_nanos() >= u128::from(record.settled_after.get()));
     let row = if settled { 0 } else { record.row.get() };
@@ -441,7 +455,7 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
     record.cause.set(cause as u32);
     record.lives.set(record.lives.get() + 1);
     record.ended.set(now.0);
-    record.ran.set(u64::try_from(time::running().as_nanos()).unwrap_or(u64::MAX));
+    record.ran.set(u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX));
     Ok(())
 }
 

@@ -1,19 +1,20 @@
 //! Another image in the place of the running one, and back. Floor 2.
 //!
-//! Nothing is copied at the end: the new image's pages are filled beforehand in frames of their own, and then each changes places with the
+//! Nothing is copied at the end: the new image's pages are filled in frames of their own as they come, and then each changes places with the
 //! old one's page, in one hypercall. So the old image lies where the new one was made ready, and can come back in the same way until the
 //! new one says that it has taken over. The first page, which is Xen's hypercall page, and the tail are the same in all images; pages of
 //! text and of constants that are the same in both stay where they are.
 //!
 //! Unsafe because it changes what is mapped where the code runs. The last steps are assembly in a page outside of the image.
 
-use super::image::{Frame, Image, Kind};
+use super::ReplaceError;
+use super::image::{Frame, Image, ImageError, Kind};
 use super::keep::{LAYOUT, ROOM_PAGES, keep as record};
 use crate::memory::tables::{self, Entry};
 use crate::memory::{self, frames, layout};
+use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::mem::offset_of;
-use split_driver::memory::OutOfMemory;
 use xen_pv_sys::xen::{MMU_MACHPHYS_UPDATE, MMUEXT_TLB_FLUSH_LOCAL, MmuExtOp, MmuUpdate};
 use xen_pv_sys::{PAGE_SIZE, Pfn};
 
@@ -99,11 +100,30 @@ pub(super) fn own_frame() -> Frame {
     Frame { layout: LAYOUT.into(), base: layout::text().start as u64, tail: layout::room().end as u64 }
 }
 
-/// An image made ready, with the plan of the exchange; what it takes is given back by [`Staged::discard`].
-pub(super) struct Staged {
+/// An image that is to take the place of this one, as its file comes.
+///
+/// What is done here is not done while nobody is served: each page is put into a frame of its own when it is there, and a page that is the
+/// same in both images is let go of again. What is left for [`Staging::enter`] is the exchange.
+#[derive(Debug)]
+pub struct Staging {
     plan: usize,
     code: usize,
-    entry: u64,
+    size: usize,
+    taken: usize,
+    image: Option<Image>,
+    /// What the file's next page is put into.
+    filling: Option<Pfn>,
+    pages: Vec<New>,
+}
+
+/// A page of the room that will be another one.
+#[derive(Clone, Copy, Debug)]
+struct New {
+    page: usize,
+    frame: Pfn,
+    /// How it will be mapped, and how the one is that is there now.
+    kind: Kind,
+    kind_before: Kind,
 }
 
 /// How this image's page at an address is mapped, and whether it holds something of the file.
@@ -125,14 +145,11 @@ fn entry(kind: Kind, frame: xen_pv_sys::Mfn) -> Entry {
     }
 }
 
-/// Whether this image's page at an address never changes and is what another image has there, which is `bytes` and then zeros.
+/// Whether this image's page at an address never changes and is what another image has there.
 fn stays(address: usize, kind: Kind, bytes: &[u8]) -> bool {
-    if kind == Kind::Data {
-        return false;
-    }
     // SAFETY: a page of this image's text or constants: mapped, readable, and written by nobody.
-    let own = unsafe { core::slice::from_raw_parts(address as *const u8, PAGE_SIZE) };
-    own.split_at_checked(bytes.len()).is_some_and(|(begin, rest)| begin == bytes && rest.iter().all(|byte| *byte == 0))
+    let own = || unsafe { core::slice::from_raw_parts(address as *const u8, PAGE_SIZE) };
+    own_kind(address) == (kind, true) && kind != Kind::Data && own() == bytes
 }
 
 /// The pages of the room that may change: all but the first.
@@ -141,98 +158,170 @@ fn room_pages() -> impl Iterator<Item = (usize, usize)> + Clone {
     (1..(layout::room().end - base) / PAGE_SIZE).map(move |page| (page, base + page * PAGE_SIZE))
 }
 
-impl Staged {
-    /// Makes an image ready.
-    pub(super) fn new(image: &Image<'_>) -> Result<Self, OutOfMemory> {
+impl Staging {
+    /// Begins with nothing of a file of `size` bytes.
+    ///
+    /// # Errors
+    /// [`ReplaceError::OutOfMemory`].
+    pub fn new(size: usize) -> Result<Self, ReplaceError> {
         let plan = layout::address_of(frames::allocate(PLAN_PAGES)?);
-        let code = match frames::allocate(1) {
-            Ok(frame) => layout::address_of(frame),
-            Err(error) => {
-                // SAFETY: just allocated.
-                unsafe { frames::free(layout::frame_at(plan), PLAN_PAGES) };
-                return Err(error);
-            }
-        };
-        let staged = Self { plan, code, entry: image.entry };
-        match staged.fill(image) {
-            Ok(()) => Ok(staged),
-            Err(error) => {
-                staged.discard();
-                Err(error)
-            }
-        }
-    }
-
-    /// Fills a page for each that the new image or this one has and that differs, and copies the code.
-    fn fill(&self, image: &Image<'_>) -> Result<(), OutOfMemory> {
-        for (page, address) in room_pages() {
-            let new = image.page(address as u64);
-            let (kind, held) = own_kind(address);
-            let Some(slot) = record().replaced.get(page) else {
-                // A room this large is not replaced.
-                return Err(OutOfMemory);
-            };
-            if new.map_or(!held, |(new_kind, bytes)| held && new_kind == kind && stays(address, kind, bytes)) {
-                continue;
-            }
-            let frame = frames::allocate(1)?;
-            let bytes = new.map_or(&[][..], |(_, bytes)| bytes);
-            let target = layout::address_of(frame) as *mut u8;
-            // SAFETY: a page just allocated, mapped writable; `bytes` are at most a page, and not of it.
-            unsafe {
-                core::ptr::write_bytes(target, 0, PAGE_SIZE);
-                core::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len());
-            }
-            slot.set(frame.0 as u32 | (kind as u32) << 30);
-        }
+        let code = frames::allocate(1).inspect_err(|_| {
+            // SAFETY: just allocated.
+            unsafe { frames::free(layout::frame_at(plan), PLAN_PAGES) };
+        })?;
+        let code = layout::address_of(code);
         let start = oxidom_swap as *const u8;
         let length = (&raw const oxidom_swap_end) as usize - start as usize;
-        // SAFETY: the code's bytes, which are less than a page, into a page just allocated; then it is mapped to be executed, no longer to
-        // be written.
-        unsafe {
-            core::ptr::copy_nonoverlapping(start, self.code as *mut u8, length);
-            let frame = memory::physical_to_machine(layout::frame_at(self.code));
-            tables::set_mapping(self.code, Entry::text(frame)).map_err(|_| OutOfMemory)
+        // SAFETY: the code's bytes, which are less than a page, into a page just allocated.
+        unsafe { core::ptr::copy_nonoverlapping(start, code as *mut u8, length) };
+        Ok(Self { plan, code, size, taken: 0, image: None, filling: None, pages: Vec::new() })
+    }
+
+    /// Adds the file's next bytes.
+    ///
+    /// # Errors
+    /// Why it cannot take the place of this image. What can be known of that is known with the last byte.
+    pub fn add(&mut self, mut bytes: &[u8]) -> Result<(), ReplaceError> {
+        while !bytes.is_empty() {
+            let frame = match self.filling {
+                Some(frame) => frame,
+                None => *self.filling.insert(frames::allocate(1)?),
+            };
+            let start = self.taken % PAGE_SIZE;
+            let count = bytes.len().min(PAGE_SIZE - start).min(self.size - self.taken);
+            let (now, later) = bytes.split_at_checked(count).unwrap_or_default();
+            if now.is_empty() {
+                return Err(ImageError::NotElf.into());
+            }
+            // SAFETY: a frame of our own, mapped writable, from `start` on, no further than to its end.
+            unsafe {
+                let target = (layout::address_of(frame) + start) as *mut u8;
+                core::ptr::copy_nonoverlapping(now.as_ptr(), target, count);
+            }
+            self.taken += count;
+            if start + count == PAGE_SIZE || self.taken == self.size {
+                self.take_page(frame, start + count)?;
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// A page of the file is there, in the frame that is being filled.
+    fn take_page(&mut self, frame: Pfn, length: usize) -> Result<(), ReplaceError> {
+        let address = layout::address_of(frame) as *mut u8;
+        // SAFETY: a frame of our own, mapped; the bytes were just written.
+        let bytes = unsafe { core::slice::from_raw_parts(address, length) };
+        let offset = (self.taken - length) as u64;
+        let image = match &mut self.image {
+            Some(image) => image,
+            None => self.image.insert(Image::begin(bytes, self.size as u64, own_frame())?),
+        };
+        let place = image.page(offset, bytes);
+        // The first page stays as Xen filled it.
+        if let Some(place) = place.filter(|place| place.address != layout::text().start as u64) {
+            // SAFETY: a frame of our own, mapped writable; `bytes` is not used any more.
+            let bytes = unsafe {
+                core::ptr::write_bytes(address.add(place.length), 0, PAGE_SIZE - place.length);
+                core::slice::from_raw_parts(address, PAGE_SIZE)
+            };
+            if !stays(place.address as usize, place.kind, bytes) {
+                self.put(place.address as usize, place.kind)?;
+            }
+        }
+        if self.taken == self.size { self.finish() } else { Ok(()) }
+    }
+
+    /// The frame that was filled will be at an address.
+    fn put(&mut self, address: usize, kind: Kind) -> Result<(), ReplaceError> {
+        let page = (address - layout::text().start) / PAGE_SIZE;
+        self.pages.try_reserve(1).map_err(|_| ReplaceError::OutOfMemory)?;
+        // A room this large is not replaced.
+        let frame = self.filling.take_if(|_| page < ROOM_PAGES).ok_or(ReplaceError::OutOfMemory)?;
+        self.pages.push(New { page, frame, kind, kind_before: own_kind(address).0 });
+        Ok(())
+    }
+
+    /// The whole file is there. What this image has and the new one has not becomes zeros.
+    fn finish(&mut self) -> Result<(), ReplaceError> {
+        for (_, address) in room_pages() {
+            let is_new = self.image.as_ref().is_some_and(|image| image.kind_at(address as u64).is_some());
+            if is_new || !own_kind(address).1 {
+                continue;
+            }
+            let frame = match self.filling {
+                Some(frame) => frame,
+                None => *self.filling.insert(frames::allocate(1)?),
+            };
+            // SAFETY: a frame of our own, mapped writable.
+            unsafe { core::ptr::write_bytes(layout::address_of(frame) as *mut u8, 0, PAGE_SIZE) };
+            self.put(address, Kind::Data)?;
+        }
+        self.check()
+    }
+
+    /// Whether the image could be entered.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn check(&self) -> Result<(), ReplaceError> {
+        match &self.image {
+            Some(image) if self.taken == self.size => Ok(image.finish()?),
+            _ => Err(ImageError::NotElf.into()),
         }
     }
 
-    /// Gives everything back.
-    pub(super) fn discard(self) {
+    /// Maps the code of the exchange to be executed, or again as all memory is.
+    ///
+    /// # Safety
+    /// Nobody executes it.
+    pub(super) unsafe fn map_code(&self, executable: bool) -> Result<(), ReplaceError> {
         let frame = memory::physical_to_machine(layout::frame_at(self.code));
-        // SAFETY: nobody executes it; all of it was allocated here and is used by no one else.
-        unsafe {
-            if tables::set_mapping(self.code, Entry::data(frame)).is_ok() {
-                frames::free(layout::frame_at(self.code), 1);
-            }
-            frames::free(layout::frame_at(self.plan), PLAN_PAGES);
-            for slot in &record().replaced {
-                if let Some((frame, _)) = replaced(slot.take()) {
-                    frames::free(frame, 1);
-                }
-            }
-        }
+        let entry = if executable { Entry::text(frame) } else { Entry::data(frame) };
+        // SAFETY: a page of our own.
+        unsafe { tables::set_mapping(self.code, entry) }.map_err(|_| ReplaceError::OutOfMemory)
     }
 
-    /// Puts the image in the place of this one. The box is written.
-    pub(super) fn enter(self, image: &Image<'_>) -> ! {
-        let pages = room_pages().filter_map(|(page, address)| {
-            let (frame, _) = record().replaced.get(page).and_then(|slot| replaced(slot.get()))?;
-            let kind = image.page(address as u64).map_or(Kind::Data, |(kind, _)| kind);
+    /// Puts the image in the place of this one. The box is written, and the code mapped to be executed.
+    pub(super) fn exchange(&self) -> ! {
+        let base = layout::text().start;
+        let pages = self.pages.iter().map(|new| Exchange {
+            address: base + new.page * PAGE_SIZE,
+            kind: new.kind,
+            frame: new.frame,
             // The old page can be read only, so no life takes it for free memory.
-            Some(Exchange { address, kind, frame, kind_there: Kind::Constant })
+            kind_there: Kind::Constant,
         });
+        let record = record();
+        for new in &self.pages {
+            if let Some(slot) = record.replaced.get(new.page) {
+                slot.set(new.frame.0 as u32 | (new.kind_before as u32) << 30);
+            }
+        }
         let mut swap = Swap::new(self.plan);
         swap.exchange(&pages);
         pages.for_each(|page| memory::withhold(page.frame, 1));
-        let record = record();
         record.swap_plan.set(self.plan as u64);
         record.swap_code.set(self.code as u64);
         record.old_entry.set(layout::entry() as u64);
         memory::withhold(layout::frame_at(self.plan), PLAN_PAGES);
         memory::withhold(layout::frame_at(self.code), 1);
         let data = layout::data();
+        let entry = self.image.as_ref().map_or(0, |image| image.entry);
         // This image's `.data` goes as it was linked, since it may come back.
-        swap.run(self.code, self.entry, (layout::pristine(), data.start, data.len() / 8))
+        swap.run(self.code, entry, (layout::pristine(), data.start, data.len() / 8))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let singles = self.pages.iter().map(|new| new.frame).chain(self.filling);
+        // SAFETY: allocated here, used by no one else, and mapped writable unless `enter` says otherwise, which drops nothing then.
+        unsafe {
+            singles.for_each(|frame| frames::free(frame, 1));
+            frames::free(layout::frame_at(self.code), 1);
+            frames::free(layout::frame_at(self.plan), PLAN_PAGES);
+        }
     }
 }
 

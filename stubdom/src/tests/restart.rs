@@ -4,9 +4,11 @@ extern crate std;
 
 use super::guest::message;
 use super::*;
-use crate::Saved;
+use crate::{Saved, Successor};
 use core::mem::offset_of;
+use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::string::String;
 use std::sync::Once;
 use xen_pv_sys::io::xs_wire::*;
 
@@ -163,11 +165,37 @@ fn poison() {
     assert_eq!(world.ask(&other, XS_READ, b"/open\0"), (XS_READ, b"value".to_vec()));
 }
 
+/// Has the bytes of an image, and ends as the test says.
+struct Taken {
+    bytes: Vec<u8>,
+    end: fn(&[u8]) -> String,
+}
+
+impl Successor for Taken {
+    fn add(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.bytes.extend_from_slice(bytes);
+        if bytes.contains(&b'!') { Err("it is none".into()) } else { Ok(()) }
+    }
+
+    fn enter(self: Box<Self>) -> String {
+        (self.end)(&self.bytes)
+    }
+}
+
+fn taken(end: fn(&[u8]) -> String) -> Result<Box<dyn Successor>, String> {
+    Ok(Box::new(Taken { bytes: Vec::new(), end }))
+}
+
 /// What the tool sends, and an image that does not fit: the reason is the answer, once.
 #[test]
 fn an_update_that_fails_is_answered_with_the_reason() {
     let mut world = World::new(true);
     let ask = |world: &mut World, words: &[u8]| world.ask_dom0(XS_CONTROL, &[b"live-update\0", words].concat()).1;
+    assert_eq!(ask(&mut world, b"-b\x005\0"), b"There is no live update here.\0");
+    world.server.allow_updates(|size| {
+        assert!(size <= 9000);
+        taken(|bytes| std::format!("not {} bytes", bytes.len()))
+    });
     assert_eq!(ask(&mut world, b"-s\0-t\x0060\0"), b"Not in live-update session.\0");
     assert_eq!(ask(&mut world, b"-a\0"), b"No live-update session active.\0");
     assert_eq!(ask(&mut world, b"-b\x005\0"), b"OK\0");
@@ -176,29 +204,44 @@ fn an_update_that_fails_is_answered_with_the_reason() {
     assert_eq!(ask(&mut world, b"-d\x003\0abc\0"), b"Too much kernel data.\0");
     assert_eq!(ask(&mut world, b"-d\x002\0\0\xff\0"), b"OK\0");
     assert!(ask(&mut world, b"-s\x00-t\x0060\0").starts_with(b"This is no image"));
+    assert_eq!(ask(&mut world, b"-b\x005\0"), b"OK\0");
+    assert_eq!(ask(&mut world, b"-d\x002\0a!\0"), b"it is none\0");
+    assert_eq!(ask(&mut world, b"-a\0"), b"OK\0");
     let mark = b"oxidom:stubdom:state=001";
     assert_eq!(ask(&mut world, b"-b\x0025\0"), b"OK\0");
     assert_eq!(ask(&mut world, &[b"-d\x0024\0".as_slice(), mark, b"\0"].concat()), b"OK\0");
     assert_eq!(ask(&mut world, b"-d\x001\0\xff\0"), b"OK\0");
-    world.server.set_replace(|image| std::format!("not {} bytes", image.concat().len()));
     assert_eq!(ask(&mut world, b"-s\0-t\x0060\0-F\0"), b"not 25 bytes\0");
     assert_eq!(ask(&mut world, b"-s\0-t\x0060\0"), b"Not in live-update session.\0");
-    // In pieces that are not the pages in which it is kept, with the mark across two of those.
-    let image = [[1; 4080].as_slice(), mark, &[2; 4100]].concat();
-    assert_eq!(ask(&mut world, b"-b\x008204\0"), b"OK\0");
-    for part in image.chunks(900) {
-        let words = [std::format!("-d\0{}\0", part.len()).as_bytes(), part, b"\0"].concat();
-        assert_eq!(ask(&mut world, &words), b"OK\0");
-    }
-    world.server.set_replace(|image| {
-        let lengths: Vec<usize> = image.iter().map(Vec::len).collect();
-        std::format!("{lengths:?} {:?}", &image.concat()[4080..4090])
-    });
-    let said = ask(&mut world, b"-s\0-t\x0060\0");
-    assert_eq!(said, std::format!("[4096, 4096, 12] {:?}\0", &image[4080..4090]).as_bytes());
     assert_eq!(ask(&mut world, b"-b\x002000000\0"), b"An image has at most 1048576 bytes, and this one 2000000.\0");
     assert_eq!(ask(&mut world, b"-b\x005\0"), b"OK\0");
     assert_eq!(ask(&mut world, b"-a\0"), b"OK\0");
+}
+
+/// In whatever pieces an image comes, it is handed on as it is, and known by its mark.
+#[test]
+fn an_image_comes_in_pieces() {
+    let mark = b"oxidom:stubdom:state=001";
+    let image = [[1; 4080].as_slice(), &mark[..23], mark, &[2; 4100]].concat();
+    let one_less = [[1; 4080].as_slice(), &mark[..23], &[2; 4100], &mark[1..]].concat();
+    for size in [1, 2, 7, 23, 24, 25, 900] {
+        let mut world = World::new(true);
+        world.server.allow_updates(|_| taken(|bytes| std::format!("{:?}", &bytes[4070..4130])));
+        for (image, is_one) in [(&image, true), (&one_less, false)] {
+            let mut ask = |words: &[u8]| world.ask_dom0(XS_CONTROL, &[b"live-update\0", words].concat()).1;
+            assert_eq!(ask(std::format!("-b\0{}\0", image.len()).as_bytes()), b"OK\0");
+            for part in image.chunks(size) {
+                let words = [std::format!("-d\0{}\0", part.len()).as_bytes(), part, b"\0"].concat();
+                assert_eq!(ask(&words), b"OK\0");
+            }
+            let said = ask(b"-s\0-t\x0060\0");
+            if is_one {
+                assert_eq!(said, std::format!("{:?}\0", &image[4070..4130]).as_bytes(), "pieces of {size}");
+            } else {
+                assert!(said.starts_with(b"This is no image"), "pieces of {size}");
+            }
+        }
+    }
 }
 
 /// The request is the new image's to answer.
@@ -208,9 +251,9 @@ fn an_update_is_answered_by_the_new_image() {
     let guest = world.guest(5);
     world.ask(&guest, XS_WATCH, b"/open\0token\0");
     guest.receive();
+    world.server.allow_updates(|_| taken(|_| panic!("a fault that was asked for: the update")));
     world.ask_dom0(XS_CONTROL, b"live-update\0-b\x0024\0");
     world.ask_dom0(XS_CONTROL, b"live-update\0-d\x0024\0oxidom:stubdom:state=001\0");
-    world.server.set_replace(|_| panic!("a fault that was asked for: the update"));
     world.dom0.send(XS_CONTROL, b"live-update\0-s\0-t\x0060\0");
     assert!(catch_unwind(AssertUnwindSafe(|| world.run())).is_err());
     world.begin_anew(false);

@@ -3,13 +3,14 @@
 use crate::{Result, check, value};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+
 use core::cell::RefCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use runtime::events::{self, Channel};
 use runtime::grants::{self, Grant, GrantMapping, Place};
 use runtime::memory::{Page, usage};
-use runtime::restart::{self, BoxWriter, Cause, Policy, Recovered, Unwritten};
+use runtime::restart::{self, BoxWriter, Cause, ImageError, Policy, Recovered, ReplaceError, Staging, Unwritten};
 use runtime::{dma::DmaFrames, time};
 use split_driver::memory::{DmaAllocator, SharedMemory};
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE, Port};
@@ -161,7 +162,10 @@ pub(crate) async fn restart() -> Result {
     Ok(())
 }
 
-fn resume(recovered: Recovered, policy: Policy) -> core::result::Result<(Rc<RefCell<State>>, Held), crate::Failure> {
+fn resume(
+    mut recovered: Recovered,
+    policy: Policy,
+) -> core::result::Result<(Rc<RefCell<State>>, Held), crate::Failure> {
     let parsed = State::parse(recovered.bytes());
     let mut state = value!(parsed.ok_or("the box"));
     let cause = if state.lives % 3 == 2 { Cause::Asked } else { Cause::Failure };
@@ -178,6 +182,7 @@ fn resume(recovered: Recovered, policy: Policy) -> core::result::Result<(Rc<RefC
     let state = Rc::new(RefCell::new(state));
     keep(&state, policy)?;
     recovered.taken_over();
+    check!(recovered.bytes().is_empty());
     let (free, bound) = (usage().free_frames as u64, events::bound() as u64);
     let mut inner = state.borrow_mut();
     if inner.lives == 1 {
@@ -222,7 +227,7 @@ pub(crate) async fn console() -> Result {
         log::info!("life {life} after a pause of {:?}, {:?}", recovered.pause(), recovered.cause());
     }
     value!(restart::keep(1, 1, Policy { in_a_row: 1, settled_after: Duration::ZERO }, |_| Ok(())));
-    if let Some(recovered) = recovered {
+    if let Some(mut recovered) = recovered {
         recovered.taken_over();
     }
     for line in 0..20 {
@@ -270,8 +275,7 @@ pub(crate) async fn replace(environment: &runtime::Environment, comes_back: bool
     fresh()?;
     let policy = Policy { in_a_row: 3, settled_after: Duration::ZERO };
     let file = value!(environment.module.ok_or("no second image"));
-    let file: Vec<Vec<u8>> = file.chunks(PAGE_SIZE).map(<[u8]>::to_vec).collect();
-    let Some(recovered) = restart::recovered() else {
+    let Some(mut recovered) = restart::recovered() else {
         let held = value!(Held::new());
         let place = held.mapping.place();
         let state = State {
@@ -284,10 +288,10 @@ pub(crate) async fn replace(environment: &runtime::Environment, comes_back: bool
         let state = Rc::new(RefCell::new(state));
         keep(&state, policy)?;
         held.work().await?;
-        refusals(&file)?;
+        refusals(file)?;
         held.work().await?;
         state.borrow_mut().lives += 1;
-        let error = restart::replace(&file, format_args!("the test replaces the image"));
+        let error = replace_by(file);
         log::error!("{error:?}");
         check!(false);
         return Ok(());
@@ -303,25 +307,38 @@ pub(crate) async fn replace(environment: &runtime::Environment, comes_back: bool
     held.work().await?;
     crate::memory::protection()?;
     let free = usage().free_frames;
-    refusals(&file)?;
+    refusals(file)?;
     check!(usage().free_frames == free);
     Ok(())
 }
 
+/// Puts an image in the place of this one, whose file comes in pieces that are no pages; returns only where it cannot.
+fn replace_by(file: &[u8]) -> ReplaceError {
+    let staged = Staging::new(file.len()).and_then(|mut staging| {
+        file.chunks(900).try_for_each(|bytes| staging.add(bytes))?;
+        Ok(staging)
+    });
+    staged.map_or_else(|error| error, |staging| staging.enter(format_args!("the test replaces the image")))
+}
+
 /// What is no image, or is damaged, changes nothing.
-fn refusals(file: &[Vec<u8>]) -> Result {
-    use runtime::restart::{ImageError, ReplaceError};
+fn refusals(file: &[u8]) -> Result {
     let before = usage();
-    let nothing = || format_args!("not at all");
-    check!(restart::replace(&[], nothing()) == ReplaceError::Image(ImageError::NotElf));
-    let beginning = file.get(..2).unwrap_or(&[]);
-    check!(restart::replace(beginning, nothing()) == ReplaceError::Image(ImageError::NotOurs));
+    check!(replace_by(&[]) == ReplaceError::Image(ImageError::NotElf));
+    let beginning = file.get(..2 * PAGE_SIZE).unwrap_or(&[]);
+    check!(replace_by(beginning) == ReplaceError::Image(ImageError::NotOurs));
     let mut damaged = file.to_vec();
-    if let Some(flags) = damaged.first_mut().and_then(|piece| piece.get_mut(68)) {
+    if let Some(flags) = damaged.get_mut(68) {
         *flags |= 2;
     }
-    check!(matches!(restart::replace(&damaged, nothing()), ReplaceError::Image(ImageError::Permissions(_))));
+    check!(matches!(replace_by(&damaged), ReplaceError::Image(ImageError::Permissions(_))));
     drop(damaged);
+    // More than was told, and less.
+    let mut staging = value!(Staging::new(100));
+    check!(staging.add(&[0; 101]) == Err(ReplaceError::Image(ImageError::NotElf)));
+    let mut staging = value!(Staging::new(file.len()));
+    check!(file.split_last().is_some_and(|(_, most)| staging.add(most) == Ok(())));
+    check!(staging.enter(format_args!("not at all")) == ReplaceError::Image(ImageError::NotElf));
     check!(usage().free_frames == before.free_frames);
     Ok(())
 }

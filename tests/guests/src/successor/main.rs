@@ -54,7 +54,7 @@ async fn take_over(gives_up: bool, fails: bool) -> Result<(), &'static str> {
     is(VARIABLES.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0x0bad_cafe), "variables")?;
     is(ZEROS.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0), "zeros")?;
     protection()?;
-    let recovered = restart::recovered().ok_or("nothing left")?;
+    let mut recovered = restart::recovered().ok_or("nothing left")?;
     log::info!("the successor is there after {:?}: {}", recovered.pause(), recovered.report());
     is(recovered.cause() == Cause::Replaced && recovered.is_intact(), "the box")?;
     if gives_up {

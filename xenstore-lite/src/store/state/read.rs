@@ -134,9 +134,8 @@ impl Store {
 }
 
 impl Reader {
-    /// Begins with a store that has nothing but its root, in whose place the state's comes.
-    fn new(mut store: Store) -> Self {
-        store.tree.take(path::ROOT, &mut store.domains);
+    /// Begins with a store that has no node.
+    fn new(store: Store) -> Self {
         let met = store.domains.privileged;
         Self {
             store,

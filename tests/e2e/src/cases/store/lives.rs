@@ -163,7 +163,7 @@ fn updates(stage: &&Stage) -> Result<String> {
     // What is no image, is none of ours, and is one that cannot go on from what the store leaves.
     lab.must(&format!("head -c 5000 /dev/zero >/tmp/zeros; head -c 9000 {IMAGE} >/tmp/cut"))?;
     for (image, reason) in
-        [("/tmp/zeros", "no image"), ("/tmp/cut", "no image"), ("/usr/lib/oxidom/netdom", "no image")]
+        [("/tmp/zeros", "no whole ELF file"), ("/tmp/cut", "no image"), ("/usr/lib/oxidom/netdom", "no image")]
     {
         let said = lab.run(&format!("xenstore-control live-update {image}"))?;
         ensure!(said.status != 0 && said.stdout.contains(reason), "live-update {image}: {said:?}");
