@@ -336,6 +336,7 @@ fn refusals(file: &[u8]) -> Result {
     // More than was told, and less.
     let mut staging = value!(Staging::new(100));
     check!(staging.add(&[0; 101]) == Err(ReplaceError::Image(ImageError::NotElf)));
+    drop(staging);
     let mut staging = value!(Staging::new(file.len()));
     check!(file.split_last().is_some_and(|(_, most)| staging.add(most) == Ok(())));
     check!(staging.enter(format_args!("not at all")) == ReplaceError::Image(ImageError::NotElf));
