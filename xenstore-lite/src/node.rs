@@ -73,6 +73,11 @@ impl Listing {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
+    /// Of what [`bytes`](Self::bytes) gives.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self((!bytes.is_empty()).then(|| Rc::new(bytes.to_vec())))
+    }
+
     pub(crate) fn names(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.bytes().split_inclusive(|byte| *byte == 0).map(|name| name.strip_suffix(&[0]).unwrap_or(name))
     }

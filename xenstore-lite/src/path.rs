@@ -64,12 +64,13 @@ pub(crate) fn canonical(path: &[u8], domain: DomainId, special: bool) -> Option<
     (!trailing && path.len() <= XENSTORE_ABS_PATH_MAX).then_some(path)
 }
 
-/// Whether a path is one for sure if its [`parent`] is: what [`canonical`] would say of it, by a look at its [`name`] alone.
-pub(crate) fn is_child(path: &[u8]) -> bool {
-    let (above, name) = (parent(path), name(path));
-    let slash = if above == ROOT { 0 } else { above.len() };
-    let is_name = !name.is_empty() && name.iter().all(|byte| *byte != b'/' && fits(*byte));
-    is_name && path.starts_with(b"/") && path.len() == slash + 1 + name.len() && path.len() <= XENSTORE_ABS_PATH_MAX
+/// The [`parent`] and the [`name`] of a path that is one if its parent is: what [`canonical`] would say of it, by a look at the name alone.
+pub(crate) fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let slash = path.iter().rposition(|byte| *byte == b'/')?;
+    let (above, name) = (path.get(..slash)?, path.get(slash + 1..)?);
+    let is_path = path.starts_with(b"/") && !above.ends_with(b"/") && path.len() <= XENSTORE_ABS_PATH_MAX;
+    let is_name = !name.is_empty() && name.iter().all(|byte| fits(*byte));
+    (is_path && is_name).then_some((if above.is_empty() { ROOT } else { above }, name))
 }
 
 /// The bytes of a path that its quota counts: those behind `/local/domain/N/`, or all.
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn children() {
+    fn parts() {
         let long = alloc::format!("/{}", "x".repeat(3071));
         let paths = [
             "/a", "/a/b", "/a/b-_@", "/@", "/", "", "a", "a/b", "//", "//a", "/a/", "/a//b", "/a b", "/a/b\n", "/ä",
@@ -165,8 +166,8 @@ mod tests {
         for path in paths.into_iter().chain([&*long, &alloc::format!("{long}x")]) {
             let path = path.as_bytes();
             let is_path = |path| canonical(path, DomainId(7), false).is_some_and(|whole| *whole == *path);
-            let expected = is_path(path) && path != ROOT;
-            assert_eq!(is_child(path) && is_path(parent(path)), expected, "{}", path.escape_ascii());
+            let expected = (is_path(path) && path != ROOT).then(|| (parent(path), name(path)));
+            assert_eq!(split(path).filter(|(above, _)| is_path(above)), expected, "{}", path.escape_ascii());
         }
     }
 

@@ -202,7 +202,11 @@ pub fn keep(
     } else {
         let taken = frames::allocate(pages).map(|first| (first, pages));
         let (first, pages) = taken.or_else(|_| frames::allocate(least).map(|first| (first, least)))?;
-        (layout::address_of(first), pages)
+        let address = layout::address_of(first);
+        // Whatever the first write to memory costs beside, an emulator's forgetting of code that was there among it, comes before a life ends.
+        // SAFETY: pages just allocated, mapped writable.
+        unsafe { core::ptr::write_bytes(address as *mut u8, 0, pages * PAGE_SIZE) };
+        (address, pages)
     };
     record.row_limit.set(policy.in_a_row);
     record.settled_after.set(u64::try_from(policy.settled_after.as_nanos()).unwrap_or(u64::MAX));

@@ -11,7 +11,7 @@ use super::{
     STALE, TRANSACTION, WATCH, WATCH_EXTENDED,
 };
 use crate::connection::{Connection, ConnectionId};
-use crate::node::{INTRODUCE_DOMAIN, Node, RELEASE_DOMAIN};
+use crate::node::{INTRODUCE_DOMAIN, Listing, Node, RELEASE_DOMAIN};
 use crate::path;
 use crate::path_map::Gathered;
 use crate::permissions::{ANY, Permission, Rights};
@@ -75,6 +75,8 @@ type Pending = (Rc<[u8]>, Option<Node>, u16);
 struct Open {
     path: Rc<[u8]>,
     node: Node,
+    /// Where the names of its children begin in [`Reader::names`].
+    names: usize,
 }
 
 /// Nodes of one owner that are not counted for it yet.
@@ -91,6 +93,8 @@ struct Reader {
     nodes: Gathered<Node>,
     /// The last committed node and those above it.
     open: Vec<Open>,
+    /// The children of those, as far as they came.
+    names: Vec<u8>,
     uncounted: Uncounted,
     /// Of the last node that is whole.
     generation: u64,
@@ -141,6 +145,7 @@ impl Reader {
             store,
             nodes: Gathered::default(),
             open: Vec::new(),
+            names: Vec::new(),
             uncounted: Uncounted { owner: met, nodes: 0, memory: 0 },
             generation: 0,
             permissions: Vec::new(),
@@ -264,9 +269,12 @@ impl Reader {
     }
 
     fn node(&mut self, fields: &mut Fields<'_>) -> Option<()> {
-        let owner = (fields.u32()?, fields.u32()?);
-        let (path_bytes, value_bytes) = (fields.u16()?, usize::from(fields.u16()?));
-        let (access, count) = (fields.u16()?, usize::from(fields.u16()?));
+        // Most of the state is nodes, so their fields are taken at once.
+        let (owner, lengths) = (fields.u64()?, fields.u64()?);
+        let owner = (owner as u32, (owner >> 32) as u32);
+        let short = |place: u32| (lengths >> (16 * place)) as u16;
+        let (path_bytes, value_bytes) = (short(0), usize::from(short(1)));
+        let (access, count) = (short(2), usize::from(short(3)));
         self.permissions.clear();
         let (entries, _) = fields.take(4 * count)?.as_chunks::<4>();
         for [letter, flags, low, high] in entries {
@@ -294,29 +302,33 @@ impl Reader {
     /// A node of the tree: behind the one above it, and before whatever is beside that.
     fn committed(&mut self, path: &[u8], value: &[u8]) -> Option<()> {
         let is_top = [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN].contains(&path);
-        if self.permissions.is_empty() || !(is_top || path::is_child(path)) {
+        if self.permissions.is_empty() {
             return None;
         }
-        let above = path::parent(path);
+        let (above, name) = if is_top { (path::ROOT, path) } else { path::split(path)? };
         while let Some(last) = self.open.pop_if(|last| is_top || *last.path != *above) {
             self.close(last);
         }
-        let parent = self.open.last_mut();
+        let parent = self.open.last();
         if parent.is_none() != is_top {
             return None;
         }
         // Most nodes have the permissions of the one above, and share them.
         let same = parent.as_ref().map(|parent| &parent.node.permissions).filter(|same| ***same == *self.permissions);
         let permissions = same.cloned().unwrap_or_else(|| (*self.permissions).into());
-        if let Some(parent) = parent {
-            parent.node.children.add(path::name(path));
+        if !is_top {
+            self.names.extend_from_slice(name);
+            self.names.push(0);
         }
-        self.open.push(Open { path: path.into(), node: Node::new(value, permissions) });
+        let names = self.names.len();
+        self.open.push(Open { path: path.into(), node: Node::new(value, permissions), names });
         Some(())
     }
 
     /// A node has all its children.
-    fn close(&mut self, Open { path, mut node }: Open) {
+    fn close(&mut self, Open { path, mut node, names }: Open) {
+        node.children = Listing::of(self.names.get(names..).unwrap_or_default());
+        self.names.truncate(names);
         let owner = node.owner();
         if owner != self.uncounted.owner {
             self.count(owner);

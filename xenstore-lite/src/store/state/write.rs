@@ -14,13 +14,18 @@ use crate::store::Store;
 use crate::transaction::Transaction;
 use crate::watches::Scope;
 
-/// Gives records out piece by piece. Nothing is put together first, so nothing is allocated.
+/// Gives records out in pieces. Only small ones are put together first, in a buffer on the stack: nothing is allocated.
 struct Records<'a> {
     out: &'a mut dyn FnMut(&[u8]),
+    buffer: [u8; PIECE],
+    /// Bytes in the buffer.
+    filled: usize,
     /// Bytes that the record still lacks, padding and all.
     lacking: usize,
 }
 
+/// Bytes that are given out at a time, but for values that are longer.
+const PIECE: usize = 512;
 /// Bytes of a node's record beside its permissions, its path and its value.
 const NODE_FIELDS: usize = 16;
 /// Bytes of a record, at most, beside what is counted in quotas: header, fields and padding.
@@ -57,9 +62,25 @@ impl Records<'_> {
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        (self.out)(bytes);
         self.lacking = self.lacking.saturating_sub(bytes.len());
+        if bytes.len() > PIECE - self.filled {
+            self.flush();
+        }
+        let room = self.buffer.get_mut(self.filled..).and_then(|room| room.get_mut(..bytes.len()));
+        match room {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.filled += bytes.len();
+            }
+            None => (self.out)(bytes),
+        }
         self
+    }
+
+    /// Gives out what is in the buffer.
+    fn flush(&mut self) {
+        (self.out)(self.buffer.get(..self.filled).unwrap_or_default());
+        self.filled = 0;
     }
 
     /// Bytes, and the zero byte that ends them.
@@ -100,7 +121,7 @@ impl Store {
     /// The whole state, as records of Xen's `xenstore-migration.md`. Allocates nothing.
     pub fn write_state(&self, out: &mut dyn FnMut(&[u8])) {
         out(&HEADER);
-        let mut records = Records { out, lacking: 0 };
+        let mut records = Records { out, buffer: [0; PIECE], filled: 0, lacking: 0 };
         records.begin(GLOBAL, 8).u32(u32::MAX).u32(u32::MAX).end();
         self.write_quotas(&mut records);
         for (id, connection) in &self.connections {
@@ -116,6 +137,7 @@ impl Store {
             }
         }
         records.begin(END, 0).end();
+        records.flush();
     }
 
     /// Bytes that [`write_state`](Self::write_state) gives at most, by what is counted anyway: one look at each domain and connection.
