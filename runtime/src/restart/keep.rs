@@ -131,14 +131,10 @@ impl Keep {
 
     /// Adds bytes; what does not fit is cut off.
     pub(crate) fn add_text(&self, bytes: &[u8]) {
-        for byte in bytes {
-            let at = self.text_length.get();
-            let Some(slot) = self.text.get(at as usize) else {
-                return;
-            };
-            slot.set(*byte);
-            self.text_length.set(at + 1);
-        }
+        let start = self.text_length.get();
+        let room = self.text.get(start as usize..).unwrap_or_default();
+        room.iter().zip(bytes).for_each(|(slot, byte)| slot.set(*byte));
+        self.text_length.set(start + room.len().min(bytes.len()) as u32);
     }
 
     /// From here on the text is the report.
