@@ -194,29 +194,41 @@ pub fn keep(
     policy: Policy,
     write: impl Fn(&mut BoxWriter) -> Result<(), Unwritten> + 'static,
 ) -> Result<usize, OutOfMemory> {
+    let write: WriteState = Box::new(write);
     let record = record();
     let content = record.content.get();
     let found = TAKEN_OVER.get().is_none() && content.address != 0 && content.pages >= least as u64;
-    let (address, pages) = if found {
-        (content.address as usize, content.pages as usize)
+    let take = |pages: usize| frames::allocate(pages).map(|first| (layout::address_of(first), pages));
+    let mut kept = KEPT.borrow_mut();
+    // A box of this life's own holds nothing before the life ends, so its pages may be the new one's as well.
+    let own = kept.as_ref().filter(|kept| !kept.found).map(|kept| kept.pages);
+    if let Some(before) = kept.as_ref().filter(|kept| !kept.found) {
+        // SAFETY: this life's own; only a life's last act gives them to others. Nothing uses them before they are taken again below.
+        unsafe { frames::free(layout::frame_at(before.address), before.pages) };
+    }
+    let place = if found {
+        Ok((content.address as usize, content.pages as usize))
     } else {
-        let taken = frames::allocate(pages).map(|first| (first, pages));
-        let (first, pages) = taken.or_else(|_| frames::allocate(least).map(|first| (first, least)))?;
-        let address = layout::address_of(first);
+        take(pages).or_else(|_| take(least))
+    };
+    let (address, pages) = match place {
+        Ok(place) => place,
+        Err(error) => {
+            if let Some(pages) = own {
+                let again = take(pages).ok();
+                *kept = kept.take().zip(again).map(|(kept, (address, _))| Kept { address, ..kept });
+            }
+            return Err(error);
+        }
+    };
+    if !found {
         // Whatever the first write to memory costs beside, an emulator's forgetting of code that was there among it, comes before a life ends.
         // SAFETY: pages just allocated, mapped writable.
         unsafe { core::ptr::write_bytes(address as *mut u8, 0, pages * PAGE_SIZE) };
-        (address, pages)
-    };
+    }
     record.row_limit.set(policy.in_a_row);
     record.settled_after.set(u64::try_from(policy.settled_after.as_nanos()).unwrap_or(u64::MAX));
-    let kept = Kept { address, pages, found, write: Box::new(write) };
-    if let Some(before) = KEPT.borrow_mut().replace(kept)
-        && !before.found
-    {
-        // SAFETY: this life's own; only a life's last act gives them to others.
-        unsafe { frames::free(layout::frame_at(before.address), before.pages) };
-    }
+    *kept = Some(Kept { address, pages, found, write });
     Ok(pages)
 }
 

@@ -264,6 +264,10 @@ pub(crate) fn twice() -> Result {
 /// A state that does not fit, or that is not there, is a crash as well; asked for, it is no more than an error.
 pub(crate) fn refused() -> Result {
     value!(restart::keep(1, 1, Policy::default(), |out| out.write(&[0; 4097])));
+    // More than there is leaves what there was.
+    let free = usage().free_frames;
+    check!(restart::keep(1 << 20, 1 << 21, Policy::default(), |_| Ok(())).is_err());
+    check!(usage().free_frames == free);
     check!(restart::again(format_args!("too large")) == restart::Refusal::BoxFull(4096));
     value!(restart::keep(2, 2, Policy::default(), |_| Err(Unwritten::Inconsistent)));
     check!(restart::again(format_args!("nothing")) == restart::Refusal::Inconsistent);

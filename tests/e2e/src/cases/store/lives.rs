@@ -30,6 +30,8 @@ const REBUILT: &str = "/tmp/rebuilt";
 /// Its console in dom0, and what it says there of each life but the first.
 const LOG: &str = "/var/log/xen/console/guest-Xenstore.log";
 const SERVES: &str = "serves .* domains after";
+/// A pause that is told apart, in microseconds.
+const LONG_US: u64 = 10_000;
 /// An image that exchanges more pages than that is another one.
 const FEW_PAGES: usize = 8;
 
@@ -83,8 +85,9 @@ fn pauses(stage: &&Stage) -> Result<String> {
         if let (Some(median), Some(most), Some(own_median), Some(own_most)) =
             (whole.get(whole.len() / 2), whole.last(), own.get(own.len() / 2), own.last())
         {
+            let long = own.iter().filter(|own| **own >= LONG_US).count();
             report.push(format!(
-                "{} {name}: median {median} us, at most {most} us; of its own, {own_median} us and {own_most} us",
+                "{} {name}: median {median} us, at most {most} us; of its own, {own_median} us and {own_most} us, {long} of them 10 ms and more",
                 whole.len()
             ));
         }
