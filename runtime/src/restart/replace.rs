@@ -114,6 +114,8 @@ pub struct Staging {
     /// What the file's next page is put into.
     filling: Option<Pfn>,
     pages: Vec<New>,
+    /// Why it came to nothing: what comes then is not looked at.
+    flaw: Option<ReplaceError>,
 }
 
 /// A page of the room that will be another one.
@@ -174,14 +176,21 @@ impl Staging {
         let length = (&raw const oxidom_swap_end) as usize - start as usize;
         // SAFETY: the code's bytes, which are less than a page, into a page just allocated.
         unsafe { core::ptr::copy_nonoverlapping(start, code as *mut u8, length) };
-        Ok(Self { plan, code, size, taken: 0, image: None, filling: None, pages: Vec::new() })
+        Ok(Self { plan, code, size, taken: 0, image: None, filling: None, pages: Vec::new(), flaw: None })
     }
 
     /// Adds the file's next bytes.
     ///
     /// # Errors
     /// Why it cannot take the place of this image. What can be known of that is known with the last byte.
-    pub fn add(&mut self, mut bytes: &[u8]) -> Result<(), ReplaceError> {
+    pub fn add(&mut self, bytes: &[u8]) -> Result<(), ReplaceError> {
+        match self.flaw {
+            Some(flaw) => Err(flaw),
+            None => self.take(bytes).inspect_err(|flaw| self.flaw = Some(*flaw)),
+        }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), ReplaceError> {
         while !bytes.is_empty() {
             let frame = match self.filling {
                 Some(frame) => frame,
@@ -257,7 +266,10 @@ impl Staging {
             unsafe { core::ptr::write_bytes(layout::address_of(frame) as *mut u8, 0, PAGE_SIZE) };
             self.put(address, Kind::Data)?;
         }
-        self.check()
+        match &self.image {
+            Some(image) => Ok(image.finish()?),
+            None => Err(ImageError::NotElf.into()),
+        }
     }
 
     /// Whether the image could be entered.
@@ -265,8 +277,9 @@ impl Staging {
     /// # Errors
     /// Why not.
     pub(super) fn check(&self) -> Result<(), ReplaceError> {
-        match &self.image {
-            Some(image) if self.taken == self.size => Ok(image.finish()?),
+        match (self.flaw, &self.image) {
+            (Some(flaw), _) => Err(flaw),
+            (None, Some(_)) if self.taken == self.size => Ok(()),
             _ => Err(ImageError::NotElf.into()),
         }
     }

@@ -341,6 +341,11 @@ fn refusals(file: &[u8]) -> Result {
     let mut staging = value!(Staging::new(100));
     check!(staging.add(&[0; 101]) == Err(ReplaceError::Image(ImageError::NotElf)));
     drop(staging);
+    // An image behind something else is none, however it comes.
+    let mut staging = value!(Staging::new(PAGE_SIZE + file.len()));
+    check!(staging.add(&[0; PAGE_SIZE]) == Err(ReplaceError::Image(ImageError::NotElf)));
+    check!(staging.add(file) == Err(ReplaceError::Image(ImageError::NotElf)));
+    check!(staging.enter(format_args!("not at all")) == ReplaceError::Image(ImageError::NotElf));
     let mut staging = value!(Staging::new(file.len()));
     check!(file.split_last().is_some_and(|(_, most)| staging.add(most) == Ok(())));
     check!(staging.enter(format_args!("not at all")) == ReplaceError::Image(ImageError::NotElf));
