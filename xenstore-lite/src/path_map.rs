@@ -151,19 +151,18 @@ impl<T: Clone> Gathered<T> {
     /// All of them; `None` where a path came twice.
     pub(crate) fn finish(self) -> Option<PathMap<T>> {
         let Self(mut slots) = self;
+        let len = slots.len();
         slots.sort_unstable_by_key(|(hash, _)| *hash);
-        if slots.is_sorted_by(|(one, _), (next, _)| one < next) {
-            return Some(PathMap { len: slots.len(), slots: Map::from_sorted(slots) });
-        }
-        let mut map = PathMap::default();
-        for (_, slot) in slots {
-            if let Slot::One(path, value) = Rc::unwrap_or_clone(slot)
-                && map.insert(path, value).is_some()
+        let mut twice = false;
+        slots.dedup_by(|(hash, slot), (before, same)| {
+            if hash == before
+                && let Slot::One(path, value) = &**slot
             {
-                return None;
+                twice |= Rc::make_mut(same).insert(path.clone(), value.clone()).is_some();
             }
-        }
-        Some(map)
+            hash == before
+        });
+        (!twice).then(|| PathMap { slots: Map::from_sorted(slots), len })
     }
 }
 
