@@ -33,10 +33,8 @@ impl Heir {
         let begin = bytes.get(..MARK.len()).unwrap_or(bytes);
         self.last.extend_from_slice(begin);
         self.is_one |= has_mark(&self.last) || has_mark(bytes);
-        if begin.len() < bytes.len() {
-            self.last.clear();
-            self.last.extend_from_slice(bytes);
-        }
+        // Of the two together, the last bytes that are fewer than the mark.
+        self.last.extend_from_slice(bytes.get(begin.len()..).unwrap_or_default());
         let superfluous = (self.last.len() + 1).saturating_sub(MARK.len());
         self.last.drain(..superfluous);
     }
