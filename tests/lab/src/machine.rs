@@ -185,8 +185,6 @@ impl Machine {
         let (keeper, kept) = std::sync::mpsc::channel::<()>();
         let (started, start) = std::sync::mpsc::channel();
         thread::spawn(move || {
-            // QEMU's room for translated code would grow by 2 MiB at a time, for 5 ms each in which the guest stands still. It inherits this.
-            nix::sys::prctl::set_thp_disable(true).ok();
             started.send(command.spawn()).ok();
             kept.recv().ok();
         });
