@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use e2e::cases::block::Block;
-use e2e::cases::store::Store;
+use e2e::cases::store::{Lives, Store};
 use e2e::cases::{self, Case, Network, Play, Rows};
 use e2e::torture::{self, Setting, Victim};
 use e2e::{Images, symbolize};
@@ -46,6 +46,7 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
                     run_guests(&shared, *row, guest, successor, &wanted);
                 }
                 run_cases::<Store>(&shared, *row, &images, whole, &wanted);
+                run_cases::<Lives>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Network>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Block>(&shared, *row, &images, whole, &wanted);
                 if Rows::StoreInDom0.contain(*row, whole) {

@@ -10,7 +10,7 @@ use lab_agent::frame::{Kind, encode_guest, encode_put};
 
 use crate::channel::{Answer, Channel};
 use crate::host;
-use crate::machine::{self, DiskController, Machine, MachineConfig, Network, Nic};
+use crate::machine::{self, Clock, DiskController, Machine, MachineConfig, Network, Nic};
 use crate::packages::{Row, StorePlace, Tree};
 use crate::root::{self, Equipment, Extra};
 use crate::scratch::Scratch;
@@ -53,6 +53,8 @@ pub struct LabConfig {
     pub shell: bool,
     /// More for Xen's command line.
     pub xen_arguments: String,
+    /// What the machine's clocks go by.
+    pub clock: Clock,
     /// A program of dom0's that starts store and toolstack with the word `start`, in place of the lab.
     pub start: Option<String>,
 }
@@ -75,6 +77,7 @@ impl LabConfig {
             driver_root: false,
             shell: false,
             xen_arguments: String::new(),
+            clock: Clock::default(),
             start: None,
         }
     }
@@ -274,7 +277,7 @@ impl Lab {
             nics: nics.clone(),
             controllers: config.controllers.clone(),
             port: Some(port.clone()),
-            qemu_arguments: Vec::new(),
+            clock: config.clock,
         };
         let start = Instant::now();
         let machine = Machine::start(&machine_config, directory)?;

@@ -21,6 +21,6 @@ pub mod scratch;
 
 pub use dom0::{Guest, GuestConfig, Lab, LabConfig, Output};
 pub use lab_agent::DOM0_WEIGHT;
-pub use machine::{ControllerKind, Disk, DiskController, DiskMedium, Network, Nic};
+pub use machine::{Clock, ControllerKind, Disk, DiskController, DiskMedium, Network, Nic};
 pub use packages::{Release, Row, StorePlace, Tree};
 pub use root::Equipment;

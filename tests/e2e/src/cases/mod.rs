@@ -1,7 +1,7 @@
 //! What `cargo xtask test` shows on each row of the matrix, case by case. Host.
 //!
 //! A case gets a [`Scene`] that is as every other case finds it, and leaves it so; it returns a line of what it measured.
-//! Times are shown, never asserted: that is for the benchmarks.
+//! Times of the host are shown, never asserted: that is for the benchmarks.
 
 mod bad_input;
 pub mod block;

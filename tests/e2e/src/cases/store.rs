@@ -5,6 +5,8 @@ mod hostile;
 mod lives;
 mod load;
 
+pub use lives::Lives;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -48,13 +50,12 @@ impl Play for Store {
         Family { rows: Rows::StoreLikeC, cases: differential::CASES },
         Family { rows: Rows::StoreInDomain, cases: CASES },
         Family { rows: Rows::StoreInDomain, cases: hostile::CASES },
-        Family { rows: Rows::StoreInDomain, cases: lives::CASES },
     ];
     type Stage = Stage;
     type Scene<'s> = &'s Stage;
 
     fn boot(row: Row, images: &Images) -> Result<Stage> {
-        Stage::boot_with(row, images, Vec::new(), |config| config.store_word = Some("faults"))
+        Stage::boot(row, images, Vec::new())
     }
 
     fn set(stage: &Stage) -> Result<&Stage> {
