@@ -369,10 +369,9 @@ impl Lab {
 
     /// Asks until the command succeeds; gives its output then.
     pub fn wait_until(&self, command: &str, timeout: Duration) -> Result<String> {
-        // One command that polls in dom0, in place of many round trips; less and less often, as it takes the CPU from who is waited for.
+        // One command that polls in dom0, in place of many round trips.
         let script = format!(
-            "pause=20000; while ! {{ {command}; }} >/tmp/.wait.$$ 2>&1; do usleep $pause; \
-             [ $pause -ge 160000 ] || pause=$((pause * 5 / 4)); done; cat /tmp/.wait.$$; rm /tmp/.wait.$$"
+            "while ! {{ {command}; }} >/tmp/.wait.$$ 2>&1; do usleep 20000; done; cat /tmp/.wait.$$; rm /tmp/.wait.$$"
         );
         self.run_for(&script, timeout)?.success().with_context(|| format!("in dom0: {command}"))
     }
