@@ -67,7 +67,7 @@ impl Stage {
         }
         change(&mut config);
         let least_memory = match config.equipment {
-            Equipment::Network => 96,
+            Equipment::Network => 128,
             Equipment::Disks => 160,
         };
         Ok(Self { lab: Lab::boot(&config)?, images: images.clone(), least_memory })

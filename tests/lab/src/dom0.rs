@@ -158,11 +158,11 @@ pub struct GuestConfig {
 }
 
 impl GuestConfig {
-    /// A guest of 96 MiB with no device.
+    /// A guest of 128 MiB with no device: with 96, Debian's kernel may run out of memory as it boots.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            memory: 96,
+            memory: 128,
             vcpus: 1,
             vifs: Vec::new(),
             pci: Vec::new(),
