@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Equipment, Guest, GuestConfig, Lab, LabConfig, Nic, Row};
+use lab::{Equipment, GUEST_MEMORY, Guest, GuestConfig, Lab, LabConfig, Nic, Row};
 
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 
@@ -67,7 +67,7 @@ impl Stage {
         }
         change(&mut config);
         let least_memory = match config.equipment {
-            Equipment::Network => 128,
+            Equipment::Network => GUEST_MEMORY,
             Equipment::Disks => 160,
         };
         Ok(Self { lab: Lab::boot(&config)?, images: images.clone(), least_memory })

@@ -19,6 +19,9 @@ use wire::Wire;
 /// How long a command may take if nothing else is said: generous, as machines differ.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Memory of a Linux guest, in MiB: with 96, Debian's kernel may run out of it as it boots.
+pub const GUEST_MEMORY: u32 = 128;
+
 /// Spares Linux the tests of its ciphers: they take a sixth of the time in which a guest boots.
 const NO_SELF_TESTS: &str = "cryptomgr.notests";
 
@@ -158,11 +161,11 @@ pub struct GuestConfig {
 }
 
 impl GuestConfig {
-    /// A guest of 128 MiB with no device: with 96, Debian's kernel may run out of memory as it boots.
+    /// A guest of [`GUEST_MEMORY`] with no device.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
-            memory: 128,
+            memory: GUEST_MEMORY,
             vcpus: 1,
             vifs: Vec::new(),
             pci: Vec::new(),

@@ -397,7 +397,7 @@ fn arguments(config: &MachineConfig) -> Vec<String> {
         Clock::Host => add("-cpu", cpu.into()),
         Clock::Instructions => {
             add("-icount", "shift=0".into());
-            // QEMU from 9 on has an x2APIC, and ends with "Bad icount read" at the first write to one.
+            // QEMU 10 has an x2APIC, and ends with "Bad icount read" soon after Xen has switched to it.
             add("-cpu", format!("{cpu},x2apic=off"));
         }
     }
