@@ -1,6 +1,6 @@
 //! Last step of a round: answers, what goes on by way of local memory, and one notify a guest. Floor 3.
 
-use super::prepare::{Ability, prepare};
+use super::prepare::{Ability, offload_layout, prepare};
 use super::round::{Bounce, Received, ReceivedKind, Source};
 use super::{DataPath, NIC_PENDING, NIC_PORT, NicPort, Stop};
 use crate::netback::request::Wish;
@@ -282,9 +282,9 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         if vif.broken {
             return;
         }
-        let ipv6 = Self::addresses(&packet).is_some_and(|(_, _, ipv6)| ipv6);
+        let layout = offload_layout(&packet, packet.offload);
         let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-        let acceptance = vif.accepts(length, packet.offload, ipv6);
+        let acceptance = vif.accepts(length, packet.offload, layout.as_ref());
         let (queue, statistics) = (&mut vif.queue, &mut vif.statistics);
         let before = queue.pages();
         let others = self.queued_pages.saturating_sub(before);

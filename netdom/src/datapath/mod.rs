@@ -26,7 +26,7 @@ use crate::netback::vif::{Vif, VifConfig};
 use crate::netback::violation::{AttachError, Violation};
 use crate::nic::{Link, MacAddress, Nic};
 use crate::offload::coalesce::Coalescer;
-use crate::offload::headers::Layout;
+use crate::offload::headers::{self, ETHERNET_HEADER, Layout};
 use crate::packet::{Packet, Pool};
 use crate::statistics::{DropCause, PortStatistics};
 use crate::switch::{AGEING, GUEST_ENTRIES, Switch, TABLE_ENTRIES, WIRE_ENTRIES};
@@ -434,26 +434,14 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         }
     }
 
-    /// Destination and source of a frame's head, and whether it carries IPv6.
-    fn addresses(packet: &Packet) -> Option<(MacAddress, MacAddress, bool)> {
+    /// Destination and source of a frame.
+    fn addresses(packet: &Packet) -> Option<(MacAddress, MacAddress)> {
         let fragment = packet.fragments.first()?;
-        let mut head = [0; 22];
-        let length = usize::from(fragment.length).min(head.len());
-        if length < 14 {
+        let mut head = [0; ETHERNET_HEADER];
+        if usize::from(fragment.length) < head.len() || !fragment.buffer.read(fragment.offset.into(), &mut head) {
             return None;
         }
-        let bytes = head.get_mut(..length)?;
-        if !fragment.buffer.read(fragment.offset.into(), bytes) {
-            return None;
-        }
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, rest @ ..] = head;
-        let ipv6 = match rest {
-            [0x81, 0x00, _, _, 0x81, 0x00, _, _, a, b]
-            | [0x88, 0xa8, _, _, 0x81, 0x00, _, _, a, b]
-            | [0x81, 0x00, _, _, a, b, ..]
-            | [a, b, ..] => [a, b] == [0x86, 0xdd],
-        };
-        Some(([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5], ipv6))
+        headers::addresses(&head)
     }
 }
 

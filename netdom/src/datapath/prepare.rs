@@ -1,11 +1,16 @@
 //! What is done in software to a packet whose receiver cannot. Pure. Floor 3.
+//!
+//! A NIC is told where the headers are. A guest is not: it finds them itself, and drops what it does not find. Linux' netfront
+//! (`checksum_setup`, `skb_checksum_setup`) looks behind an untagged Ethernet header for IPv4 or IPv6, then for TCP or UDP, behind those
+//! extension headers that [`headers::parse`] knows, too. So a guest gets a blank checksum or a super-frame in that form only; all other
+//! packets are completed and cut here.
 
 use crate::netback::vif::Features;
 use crate::nic::Capabilities;
 use crate::offload::checksum;
 use crate::offload::headers::{self, Layout, MAX_HEADERS, Network, Transport};
 use crate::offload::segment::{self, SegmentError};
-use crate::packet::{Checksum, Gso, GsoKind, Packet, Pool};
+use crate::packet::{Checksum, Gso, GsoKind, Offload, Packet, Pool};
 use crate::statistics::DropCause;
 use xen_pv_sys::PAGE_SIZE;
 
@@ -16,6 +21,8 @@ pub(crate) struct Ability {
     checksum_v6: bool,
     gso_v4: bool,
     gso_v6: bool,
+    /// It is told where the headers are.
+    told_headers: bool,
     /// Bytes of the longest packet, or of the longest segment.
     longest: usize,
 }
@@ -27,6 +34,7 @@ impl Ability {
             checksum_v6: capabilities.checksum_v6,
             gso_v4: capabilities.tso_v4,
             gso_v6: capabilities.tso_v6,
+            told_headers: true,
             longest: capabilities.max_frame,
         }
     }
@@ -38,19 +46,34 @@ impl Ability {
             checksum_v6: features.checksum_v6,
             gso_v4: features.gso_tcpv4 && features.checksum_v4 && chains,
             gso_v6: features.gso_tcpv6 && features.checksum_v6 && chains,
+            told_headers: false,
             longest: if chains { 0xffff } else { PAGE_SIZE },
         }
     }
 
-    pub(crate) fn checksum(&self, ipv6: bool) -> bool {
-        if ipv6 { self.checksum_v6 } else { self.checksum_v4 }
+    /// Whether it completes the checksum of a packet with these headers.
+    pub(crate) fn checksum(&self, layout: &Layout) -> bool {
+        let able = match layout.network {
+            Network::V4 => self.checksum_v4,
+            Network::V6 => self.checksum_v6,
+        };
+        able && (self.told_headers || layout.is_untagged())
     }
 
-    pub(crate) fn gso(&self, kind: GsoKind) -> bool {
-        match kind {
-            GsoKind::TcpV4 => self.gso_v4,
-            GsoKind::TcpV6 => self.gso_v6,
-        }
+    /// Whether it takes a TCP super-frame with these headers.
+    pub(crate) fn gso(&self, layout: &Layout) -> bool {
+        let able = match layout.network {
+            Network::V4 => self.gso_v4,
+            Network::V6 => self.gso_v6,
+        };
+        // A guest may have to cut it, to pass it on; Linux cuts behind some of the extension headers only (`ipv6_gso_pull_exthdrs`).
+        let found = self.told_headers || (layout.is_untagged() && !layout.has_extensions());
+        able && found && layout.transport == Transport::Tcp
+    }
+
+    /// Whether it takes super-frames of any kind.
+    pub(crate) fn any_gso(&self) -> bool {
+        self.gso_v4 || self.gso_v6
     }
 
     pub(crate) fn longest(&self) -> usize {
@@ -95,7 +118,7 @@ pub(super) fn prepare(
     if packet.offload.checksum != Checksum::Blank {
         make_blank(&mut packet, &layout, pool)?;
     }
-    if ability.gso(gso.kind) {
+    if ability.gso(&layout) {
         take(packet, Some(&layout));
         return Ok(());
     }
@@ -124,7 +147,7 @@ fn pass_blank(
         take(packet, None);
         return Ok(());
     }
-    if ability.checksum(layout.network == Network::V6) {
+    if ability.checksum(layout) {
         take(packet, Some(layout));
         return Ok(());
     }
@@ -135,7 +158,7 @@ fn pass_blank(
 }
 
 /// Whether the packet is what its extra info says.
-fn fits(gso: Gso, layout: &Layout) -> bool {
+pub(crate) fn fits(gso: Gso, layout: &Layout) -> bool {
     layout.transport == Transport::Tcp
         && match gso.kind {
             GsoKind::TcpV4 => layout.network == Network::V4,
@@ -174,6 +197,11 @@ fn own_head(packet: &mut Packet, pool: &Pool) -> Result<(), DropCause> {
     first.buffer = buffer;
     first.offset = 0;
     Ok(())
+}
+
+/// Where the headers are that a packet's offload is about; `None` where it has no offload, or not all of them are in the first page.
+pub(super) fn offload_layout(packet: &Packet, offload: Offload) -> Option<Layout> {
+    (offload.gso.is_some() || offload.checksum == Checksum::Blank).then(|| layout_of(packet)).flatten()
 }
 
 /// Where the headers are, if the first page holds them.

@@ -1,10 +1,12 @@
 //! Second step of a round: where each packet goes, and all copies that bring it there. Floor 3.
 
+use super::prepare::offload_layout;
 use super::round::{Bounce, Chunks, Extent, PULLED, Received, ReceivedKind, Round, Source, chunks_of, gather};
 use super::{DataPath, NIC_PORT, Stop};
 use crate::netback::request::Wish;
 use crate::netback::vif::{Acceptance, Vif};
 use crate::nic::{MacAddress, Nic};
+use crate::offload::headers::Layout;
 use crate::packet::{Checksum, Offload};
 use crate::statistics::DropCause;
 use crate::switch::Forward;
@@ -18,7 +20,8 @@ use xen_pv_sys::{DomainId, PAGE_SIZE};
 pub(super) struct Passing<'a> {
     pub(super) source: Source,
     pub(super) destination: MacAddress,
-    pub(super) ipv6: bool,
+    /// Where the headers are that `offload` is about.
+    pub(super) layout: Option<Layout>,
     pub(super) length: u32,
     pub(super) offload: Offload,
     pub(super) chunks: &'a Chunks,
@@ -52,16 +55,17 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         }
         let may_wait = slot.vif.credit.is_none();
         let domain = slot.vif.config.domain;
-        let Some((destination, source, ipv6)) = Self::addresses(&sent.local) else {
+        let Some((destination, source)) = Self::addresses(&sent.local) else {
             return;
         };
         let chunks = chunks_of(&sent.local, sent.slots(&self.round.slots), domain);
         let (length, offload) = (sent.request.length, sent.offload);
+        let layout = offload_layout(&sent.local, offload);
         self.choose(port, destination, source, now);
         if let [only] = *self.round.destinations.as_slice()
             && destination[0] & 1 == 0
         {
-            if may_wait && let Some(until) = self.must_wait(port, only, length, offload, ipv6, now) {
+            if may_wait && let Some(until) = self.must_wait(port, only, length, offload, layout.as_ref(), now) {
                 self.give_back(index, until);
                 return;
             }
@@ -71,7 +75,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             slot.vif.statistics.from_port.count(length);
         }
         let passing =
-            Passing { source: Source::Guest(index as u32), destination, ipv6, length, offload, chunks: &chunks };
+            Passing { source: Source::Guest(index as u32), destination, layout, length, offload, chunks: &chunks };
         self.pass_on(&passing);
     }
 
@@ -82,12 +86,12 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         to: u16,
         length: u32,
         offload: Offload,
-        ipv6: bool,
+        layout: Option<&Layout>,
         now: Instant,
     ) -> Option<Instant> {
         let vif = &mut self.vifs.get_mut(usize::from(to))?.as_mut()?.vif;
         let queued = vif.bouncing || !vif.queue.is_empty();
-        if vif.broken || queued || vif.accepts(length, offload, ipv6) != Acceptance::AsIs {
+        if vif.broken || queued || vif.accepts(length, offload, layout) != Acceptance::AsIs {
             return None;
         }
         let needed = Vif::<H>::slots_for(length, offload);
@@ -160,7 +164,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             vif.statistics.drop(DropCause::Filtered);
             return true;
         }
-        match vif.accepts(passing.length, passing.offload, passing.ipv6) {
+        match vif.accepts(passing.length, passing.offload, passing.layout.as_ref()) {
             Acceptance::AsIs => {}
             Acceptance::Prepared => {
                 vif.bouncing = true;

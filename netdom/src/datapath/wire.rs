@@ -1,11 +1,12 @@
 //! Frames from the NIC: where each goes, and those of one flow joined for guests that take super-frames. Floor 3.
 
+use super::prepare::offload_layout;
 use super::round::{Chunk, Chunks, Source};
 use super::route::Passing;
 use super::{DataPath, NIC_FRAMES, NIC_PORT};
 use crate::nic::{MacAddress, Nic};
-use crate::offload::headers::{self, Layout, Network, Transport};
-use crate::packet::{Checksum, GsoKind, Packet};
+use crate::offload::headers::{self, Layout};
+use crate::packet::{Checksum, Packet};
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 
@@ -36,7 +37,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     }
 
     fn receive_frame(&mut self, frame: Packet, now: Instant) {
-        let Some((destination, source, ipv6)) = Self::addresses(&frame) else {
+        let Some((destination, source)) = Self::addresses(&frame) else {
             return;
         };
         self.choose(NIC_PORT, destination, source, now);
@@ -49,7 +50,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             coalescer.push(to, frame, head, Some(&layout), &mut |to, packet| round.joined.push((to, packet)));
             self.pass_joined();
         } else {
-            self.pass_frame(frame, destination, ipv6);
+            self.pass_frame(frame, destination);
         }
     }
 
@@ -59,7 +60,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             return None;
         }
         let vif = &self.vifs.get(usize::from(to))?.as_ref()?.vif;
-        if !vif.ability.gso(GsoKind::TcpV4) && !vif.ability.gso(GsoKind::TcpV6) {
+        if !vif.ability.any_gso() {
             return None;
         }
         let first = frame.fragments.first()?;
@@ -67,12 +68,9 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         if !first.buffer.read(first.offset.into(), head) {
             return None;
         }
-        let layout = headers::parse(head).ok().filter(|layout| layout.transport == Transport::Tcp)?;
-        let kind = match layout.network {
-            Network::V4 => GsoKind::TcpV4,
-            Network::V6 => GsoKind::TcpV6,
-        };
-        vif.ability.gso(kind).then_some((head, layout))
+        // The guest must take the super-frame as it is: cut again here, it would have been joined in vain.
+        let layout = headers::parse(head).ok().filter(|layout| vif.ability.gso(layout))?;
+        Some((head, layout))
     }
 
     /// Passes on what cannot be joined any further.
@@ -82,24 +80,25 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
                 break;
             };
             let (to, packet) = (*to, core::mem::take(packet));
-            let Some((destination, _, ipv6)) = Self::addresses(&packet) else {
+            let Some((destination, _)) = Self::addresses(&packet) else {
                 continue;
             };
             self.round.destinations.clear();
             self.round.destinations.push(to);
-            self.pass_frame(packet, destination, ipv6);
+            self.pass_frame(packet, destination);
         }
         self.round.joined.clear();
     }
 
     /// Plans the copies of a frame to the ports chosen.
-    fn pass_frame(&mut self, frame: Packet, destination: MacAddress, ipv6: bool) {
+    fn pass_frame(&mut self, frame: Packet, destination: MacAddress) {
         let index = self.round.frames.len();
         let chunks: Chunks = frame.fragments.iter().map(Chunk::local).collect();
         let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         let offload = frame.offload;
+        let layout = offload_layout(&frame, offload);
         self.round.frames.push(frame);
         let source = Source::Wire(index as u32);
-        self.pass_on(&Passing { source, destination, ipv6, length, offload, chunks: &chunks });
+        self.pass_on(&Passing { source, destination, layout, length, offload, chunks: &chunks });
     }
 }

@@ -4,9 +4,10 @@ use super::request::{Membership, ReceiveRing, TransmitRing};
 use super::violation::{AttachError, RingName, Violation};
 use crate::credit::{Credit, Rate};
 use crate::datapath::patience::Patience;
-use crate::datapath::prepare::Ability;
+use crate::datapath::prepare::{Ability, fits};
 use crate::datapath::queue::Queue;
 use crate::nic::MacAddress;
+use crate::offload::headers::Layout;
 use crate::packet::{Checksum, Offload};
 use crate::statistics::PortStatistics;
 use alloc::string::String;
@@ -223,11 +224,12 @@ impl<H: Hypervisor> Vif<H> {
         length.div_ceil(4096).max(1) + u32::from(offload.gso.is_some())
     }
 
-    /// Whether the guest takes the packet with that much left to do.
-    pub(crate) fn accepts(&self, length: u32, offload: Offload, ipv6: bool) -> Acceptance {
+    /// Whether the guest takes the packet with that much left to do. `layout` is where the headers are that this is about.
+    pub(crate) fn accepts(&self, length: u32, offload: Offload, layout: Option<&Layout>) -> Acceptance {
         let blank = offload.checksum == Checksum::Blank;
         if let Some(gso) = offload.gso {
-            return match self.ability.gso(gso.kind) && blank {
+            let taken = layout.is_some_and(|layout| fits(gso, layout) && self.ability.gso(layout));
+            return match taken && blank {
                 true => Acceptance::AsIs,
                 false => Acceptance::Prepared,
             };
@@ -235,7 +237,7 @@ impl<H: Hypervisor> Vif<H> {
         if length as usize > self.ability.longest() {
             return Acceptance::Never;
         }
-        match blank && !self.ability.checksum(ipv6) {
+        match blank && !layout.is_some_and(|layout| self.ability.checksum(layout)) {
             true => Acceptance::Prepared,
             false => Acceptance::AsIs,
         }

@@ -78,6 +78,16 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Whether no 802.1Q or 802.1ad tag stands before the IP header.
+    pub const fn is_untagged(&self) -> bool {
+        self.network_offset as usize == ETHERNET_HEADER
+    }
+
+    /// Whether IPv6 extension headers stand before the transport header. IPv4's options are no such: they are of the IP header.
+    pub const fn has_extensions(&self) -> bool {
+        matches!(self.network, Network::V6) && self.transport_offset > self.network_offset.saturating_add(40)
+    }
+
     /// Bytes before the transport checksum.
     pub const fn checksum_offset(&self) -> u16 {
         self.transport_offset.saturating_add(self.transport.checksum_offset())

@@ -1,6 +1,7 @@
 //! Two guests, a wire and a data path between them.
 
 mod frames;
+mod headers;
 mod hostile;
 mod offloads;
 mod traffic;

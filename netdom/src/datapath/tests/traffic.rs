@@ -1,6 +1,6 @@
 //! What well-behaved guests and the wire send arrives, byte for byte.
 
-use super::frames::ethernet;
+use super::frames::{ethernet, tcp};
 use super::{Net, RING};
 use crate::fakes::{Frontend, Outgoing};
 use crate::netback::vif::Features;
@@ -129,7 +129,7 @@ fn super_frames_go_whole_between_guests() {
     net.guests[1].arrived();
     net.guests[1].post(256);
     let packet = Outgoing {
-        bytes: ethernet(b, a, 65_000),
+        bytes: tcp(b, a, false, 65_000),
         cuts: vec![66],
         checksum: Checksum::Blank,
         gso: Some(Gso { kind: GsoKind::TcpV4, size: 1448 }),
