@@ -13,7 +13,7 @@ mod tasks;
 
 pub use hypervisor::{FakeChannel, FakeDomain, FakeRing, FakeXen, GuestMemory, Live, Violation};
 pub use memory::{FakeDmaMemory, FakePages};
-pub use store::{FakeConnection, FakeStore, FakeWatch};
+pub use store::{FakeConnection, FakeStore, FakeWatch, StoreQuotas};
 pub use tasks::{FakeClock, Tasks, block_on};
 
 #[cfg(test)]

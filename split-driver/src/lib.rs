@@ -17,6 +17,7 @@ pub mod ring;
 pub mod store;
 pub mod throttle;
 pub mod time;
+mod turns;
 pub mod xenbus;
 pub mod xenstore_client;
 pub mod xs_wire;

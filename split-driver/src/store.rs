@@ -26,6 +26,17 @@ pub enum StoreError {
     Closed,
 }
 
+/// `ENOMEM` and `EBUSY` of `errno.h`.
+const ENOMEM: u16 = 12;
+const EBUSY: u16 = 16;
+
+impl StoreError {
+    /// Whether the store refused for now: the same request may be served later.
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::Conflict | Self::Quota | Self::Errno(ENOMEM | EBUSY))
+    }
+}
+
 /// A transaction's id; [`Transaction::NONE`] for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transaction(pub u32);

@@ -1,7 +1,8 @@
 //! A xenstore in a test: tree, transactions with conflicts, watches, owners. Floor 1.
 //!
 //! Each request yields to the executor first, as a real one does, so that tasks interleave; transactions conflict where a node that
-//! they read has changed; removed nodes fire the watches on them and below; whoever may not read a node hears nothing of it.
+//! they read has changed; removed nodes fire the watches on them and below; whoever may not read a node hears nothing of it. It refuses
+//! what C xenstored refuses: all domains but dom0 have its quotas.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
@@ -15,6 +16,51 @@ use core::task::{Poll, Waker};
 use xen_pv_sys::DomainId;
 
 use crate::store::{Store, StoreError, Transaction, Watch};
+use crate::turns::Turns;
+
+/// What the store lets each domain but dom0 have. The default is C xenstored's (`domain.c`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreQuotas {
+    /// Nodes that it owns. `ENOSPC` beyond.
+    pub nodes: usize,
+    /// Bytes of a node's value. `ENOSPC` beyond.
+    pub node_size: usize,
+    /// Bytes of names and values of the nodes that it owns. `ENOMEM` beyond.
+    pub memory: usize,
+    /// Entries of a node's permissions. `ENOSPC` beyond.
+    pub permissions: usize,
+    /// Bytes of a path. `EINVAL` beyond.
+    pub path: usize,
+    /// Watches. `E2BIG` beyond.
+    pub watches: usize,
+    /// Transactions open at once. `ENOSPC` beyond.
+    pub transactions: usize,
+    /// Nodes that a transaction touches. `ENOSPC` beyond.
+    pub transaction_nodes: usize,
+    /// Requests that are served at once. Those beyond stay in the ring. Counts for a domain from its first request on.
+    pub outstanding: usize,
+}
+
+impl Default for StoreQuotas {
+    fn default() -> Self {
+        Self {
+            nodes: 1000,
+            node_size: 2048,
+            memory: 0x28_0000,
+            permissions: 5,
+            path: 2048,
+            watches: 128,
+            transactions: 10,
+            transaction_nodes: 1024,
+            outstanding: 20,
+        }
+    }
+}
+
+/// `ENOMEM`.
+const ENOMEM: StoreError = StoreError::Errno(12);
+/// `EINVAL`.
+const EINVAL: StoreError = StoreError::Errno(22);
 
 #[derive(Clone, Debug)]
 struct Node {
@@ -46,6 +92,19 @@ struct Open {
     tree: Tree,
     base: BTreeMap<String, Option<u64>>,
     changes: Vec<Change>,
+    touched: BTreeSet<String>,
+}
+
+impl Open {
+    /// Counts a node that the transaction reads or writes.
+    fn touch(&mut self, path: &str, quotas: &StoreQuotas) -> Result<(), StoreError> {
+        let more = !self.touched.contains(path);
+        if more && self.domain.0 != 0 && self.touched.len() >= quotas.transaction_nodes {
+            return Err(StoreError::Quota);
+        }
+        self.touched.insert(path.into());
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -68,6 +127,11 @@ struct State {
     next: u64,
     requests: u64,
     conflicts: u64,
+    /// Transactions that were refused, since the domain had too many.
+    refusals: u64,
+    quotas: StoreQuotas,
+    /// The requests of each domain on their way.
+    outstanding: BTreeMap<u16, Rc<Turns>>,
 }
 
 /// The store. Clones are the same one.
@@ -138,7 +202,39 @@ fn nearest<'a>(tree: &'a Tree, path: &str) -> Option<&'a Node> {
     None
 }
 
-fn apply(tree: &mut Tree, change: &Change, domain: DomainId, generation: u64) -> Result<(), StoreError> {
+/// Whether `domain` may make the `missing` nodes, the first of them with `value`.
+fn has_room(
+    tree: &Tree,
+    quotas: &StoreQuotas,
+    domain: DomainId,
+    missing: &[&str],
+    value: &[u8],
+) -> Result<(), StoreError> {
+    if domain.0 == 0 {
+        return Ok(());
+    }
+    if value.len() > quotas.node_size {
+        return Err(StoreError::Quota);
+    }
+    let owner = domain.0.to_string();
+    let owned =
+        tree.iter().filter(|(_, node)| node.permissions.first().and_then(|entry| entry.get(1..)) == Some(&owner));
+    let (nodes, bytes) =
+        owned.fold((0, 0), |(nodes, bytes), (path, node)| (nodes + 1, bytes + path.len() + node.value.len()));
+    if !missing.is_empty() && nodes + missing.len() > quotas.nodes {
+        return Err(StoreError::Quota);
+    }
+    let more = missing.iter().map(|path| path.len()).sum::<usize>() + value.len();
+    if bytes + more > quotas.memory { Err(ENOMEM) } else { Ok(()) }
+}
+
+fn apply(
+    tree: &mut Tree,
+    change: &Change,
+    domain: DomainId,
+    generation: u64,
+    quotas: &StoreQuotas,
+) -> Result<(), StoreError> {
     match change {
         Change::Write(path, value) => {
             let model = nearest(tree, path).ok_or(StoreError::NotFound)?;
@@ -157,6 +253,7 @@ fn apply(tree: &mut Tree, change: &Change, domain: DomainId, generation: u64) ->
                 missing.push(here);
                 at = parent(here);
             }
+            has_room(tree, quotas, domain, &missing, value)?;
             if let Some(parent) = at.filter(|_| !missing.is_empty())
                 && let Some(node) = tree.get_mut(parent)
             {
@@ -191,6 +288,9 @@ fn apply(tree: &mut Tree, change: &Change, domain: DomainId, generation: u64) ->
             if domain.0 != 0 && owner != Some(&domain.0.to_string()) {
                 return Err(StoreError::Denied);
             }
+            if domain.0 != 0 && permissions.len() > quotas.permissions {
+                return Err(StoreError::Quota);
+            }
             node.permissions.clone_from(permissions);
             node.generation = generation;
         }
@@ -222,7 +322,7 @@ impl State {
     fn change(&mut self, domain: DomainId, change: &Change) -> Result<(), StoreError> {
         self.generation += 1;
         let before = self.tree.clone();
-        apply(&mut self.tree, change, domain, self.generation)?;
+        apply(&mut self.tree, change, domain, self.generation, &self.quotas)?;
         self.fire(change, &before);
         Ok(())
     }
@@ -248,6 +348,16 @@ impl FakeStore {
             store.0.borrow_mut().tree.insert(path.into(), node);
         }
         store
+    }
+
+    /// Other quotas than the default, for what comes from now on.
+    pub fn set_quotas(&self, quotas: StoreQuotas) {
+        self.0.borrow_mut().quotas = quotas;
+    }
+
+    /// Transactions refused so far, since their domain had too many.
+    pub fn refusals(&self) -> u64 {
+        self.0.borrow().refusals
     }
 
     /// The connection of `domain`.
@@ -327,12 +437,20 @@ impl FakeConnection {
 
     fn absolute(&self, path: &str) -> Result<String, StoreError> {
         let path = if path.starts_with('/') { path.into() } else { self.home() + path };
-        if valid(&path) { Ok(path) } else { Err(StoreError::Errno(22)) }
+        let limit = self.store.0.borrow().quotas.path;
+        let short = self.domain.0 == 0 || path.len() <= limit;
+        if valid(&path) && short { Ok(path) } else { Err(EINVAL) }
     }
 
     /// One request's way to the store and back.
     async fn travel(&self) {
-        self.store.0.borrow_mut().requests += 1;
+        let turns = {
+            let mut state = self.store.0.borrow_mut();
+            state.requests += 1;
+            let outstanding = if self.domain.0 == 0 { usize::MAX } else { state.quotas.outstanding };
+            state.outstanding.entry(self.domain.0).or_insert_with(|| Rc::new(Turns::new(outstanding))).clone()
+        };
+        let _turn = turns.take().await;
         let mut travelled = false;
         poll_fn(|context| {
             if travelled {
@@ -354,6 +472,7 @@ impl FakeConnection {
     ) -> Result<T, StoreError> {
         let path = self.absolute(path)?;
         let mut state = self.store.0.borrow_mut();
+        let quotas = state.quotas;
         let tree = if transaction == Transaction::NONE {
             &state.tree
         } else {
@@ -362,6 +481,7 @@ impl FakeConnection {
                 .get_mut(&transaction.0)
                 .filter(|open| open.domain == self.domain)
                 .ok_or(StoreError::NotFound)?;
+            open.touch(&path, &quotas)?;
             let generation = open.tree.get(&path).map(|node| node.generation);
             // What the transaction itself wrote is no reason for a conflict.
             if generation != Some(u64::MAX) {
@@ -381,12 +501,14 @@ impl FakeConnection {
         if transaction == Transaction::NONE {
             return state.change(self.domain, &change);
         }
+        let quotas = state.quotas;
         let open = state
             .transactions
             .get_mut(&transaction.0)
             .filter(|open| open.domain == self.domain)
             .ok_or(StoreError::NotFound)?;
-        apply(&mut open.tree, &change, self.domain, u64::MAX)?;
+        open.touch(change.path(), &quotas)?;
+        apply(&mut open.tree, &change, self.domain, u64::MAX, &quotas)?;
         open.changes.push(change);
         Ok(())
     }
@@ -435,9 +557,20 @@ impl Store for FakeConnection {
     async fn start(&self) -> Result<Transaction, StoreError> {
         self.travel().await;
         let mut state = self.store.0.borrow_mut();
+        let open = state.transactions.values().filter(|open| open.domain == self.domain).count();
+        if self.domain.0 != 0 && open >= state.quotas.transactions {
+            state.refusals += 1;
+            return Err(StoreError::Quota);
+        }
         state.next += 1;
         let id = u32::try_from(state.next).map_err(|_| StoreError::Quota)?;
-        let open = Open { domain: self.domain, tree: state.tree.clone(), base: BTreeMap::new(), changes: Vec::new() };
+        let open = Open {
+            domain: self.domain,
+            tree: state.tree.clone(),
+            base: BTreeMap::new(),
+            changes: Vec::new(),
+            touched: BTreeSet::new(),
+        };
         state.transactions.insert(id, open);
         Ok(Transaction(id))
     }
@@ -461,7 +594,8 @@ impl Store for FakeConnection {
             state.generation += 1;
             let generation = state.generation;
             let before = state.tree.clone();
-            apply(&mut state.tree, change, self.domain, generation)?;
+            let quotas = state.quotas;
+            apply(&mut state.tree, change, self.domain, generation, &quotas)?;
             // One event a node, as the C store tells it.
             if told.insert(change.path().to_string()) {
                 state.fire(change, &before);
@@ -475,6 +609,10 @@ impl Store for FakeConnection {
         let relative = !path.starts_with('/');
         let absolute = self.absolute(path)?;
         let mut state = self.store.0.borrow_mut();
+        let watches = state.watches.values().filter(|watch| watch.domain == self.domain).count();
+        if self.domain.0 != 0 && watches >= state.quotas.watches {
+            return Err(StoreError::Quota);
+        }
         state.next += 1;
         let id = state.next;
         let mut watcher = Watcher {

@@ -146,8 +146,22 @@ impl Mailbox {
         self.fault.borrow_mut().take()
     }
 
-    pub(super) fn take_writes(&self) -> BTreeMap<String, String> {
-        self.writes.take()
+    pub(super) fn has_writes(&self) -> bool {
+        !self.writes.borrow().is_empty()
+    }
+
+    /// The writes to be done, and the connection that they belong to.
+    pub(super) fn take_writes(&self) -> (u64, BTreeMap<String, String>) {
+        (self.connection.get(), self.writes.take())
+    }
+
+    /// Writes that could not be done, unless their connection is over. What was asked for since counts.
+    pub(super) fn return_writes(&self, connection: u64, mut writes: BTreeMap<String, String>) {
+        if connection == self.connection.get() {
+            let mut newer = self.writes.borrow_mut();
+            writes.append(&mut newer);
+            *newer = writes;
+        }
     }
 
     pub(super) fn poll_poke(&self, context: &Context<'_>) -> Poll<()> {

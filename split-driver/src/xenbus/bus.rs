@@ -20,7 +20,19 @@ use super::backend::{Backend, Mailbox, Timing};
 use super::device::Session;
 use super::{DeviceId, canonical, domain};
 use crate::store::{Store, StoreError, Transaction, Watch};
-use crate::time::Timer;
+use crate::time::{Duration, Timer};
+use crate::turns::Turns;
+
+/// Transactions of one bus that are open at once. xenstored lets a domain have ten, and others of the domain want some, too.
+const TRANSACTIONS_MAX: usize = 4;
+
+/// How long to wait before what the store refused for the `attempt`th time in a row is tried again.
+pub(super) fn retry_after(attempt: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(20);
+    const MOST: Duration = Duration::from_secs(1);
+    let factor = 1 << attempt.saturating_sub(1).min(10);
+    FIRST.saturating_mul(factor).min(MOST)
+}
 
 /// The backend side of xenbus for one kind of device: [`run`](Self::run) it as a task.
 pub struct Bus<S, T, B> {
@@ -28,6 +40,8 @@ pub struct Bus<S, T, B> {
     pub(super) timer: T,
     pub(super) backend: B,
     pub(super) timing: Timing,
+    /// Transactions of all devices.
+    pub(super) transactions: Turns,
     /// Devices with a task.
     devices: RefCell<BTreeMap<DeviceId, Rc<Mailbox>>>,
     /// Devices that shall have one.
@@ -79,7 +93,8 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
 
     /// As [`new`](Self::new), with other patience.
     pub fn with_timing(store: S, timer: T, backend: B, timing: Timing) -> Self {
-        Self { store, timer, backend, timing, devices: RefCell::default(), births: RefCell::default() }
+        let transactions = Turns::new(TRANSACTIONS_MAX);
+        Self { store, timer, backend, timing, transactions, devices: RefCell::default(), births: RefCell::default() }
     }
 
     /// The kind of device that this bus serves.
@@ -103,11 +118,11 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
     /// Never ends otherwise: why the store does not serve us.
     pub async fn run(&self) -> Result<(), StoreError> {
         let top = self.top();
-        let mut watch = self.store.watch(&top).await?;
+        let mut watch = self.persist(async || self.store.watch(&top).await).await?;
         let dispatch = pin!(async {
             loop {
                 let path = watch.next().await;
-                match self.handle_event(&top, &path).await {
+                match self.persist(async || self.handle_event(&top, &path).await).await {
                     Err(StoreError::Closed) => return Err::<(), _>(StoreError::Closed),
                     Err(error) => log::warn!("{top}: {error:?} on {path}"),
                     Ok(()) => {}
@@ -122,6 +137,23 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
         match select(dispatch, devices).await {
             Either::Left((end, _)) => end,
             Either::Right((never, _)) => match never {},
+        }
+    }
+
+    /// Does `request`, again and again where the store refuses for now.
+    async fn persist<R>(&self, request: impl AsyncFn() -> Result<R, StoreError>) -> Result<R, StoreError> {
+        let mut attempt = 0;
+        loop {
+            match request().await {
+                Err(error) if error.is_transient() => {
+                    attempt += 1;
+                    if attempt == 1 {
+                        log::warn!("{}: {error:?}, trying again", self.top());
+                    }
+                    self.timer.sleep(retry_after(attempt)).await;
+                }
+                other => return other,
+            }
         }
     }
 

@@ -1,9 +1,10 @@
 //! One device's life on the bus, from its directory's appearance to its disappearance. Pure over the store's trait. Floor 1.
 
-use alloc::collections::BTreeMap;
+mod writes;
+
 use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Display;
 use core::future::poll_fn;
@@ -13,11 +14,12 @@ use futures_util::future::{Either, join, join_all, join3, select};
 use xen_pv_sys::io::xenbus::XenbusState;
 
 use super::backend::{Backend, DeviceHandle, Mailbox};
-use super::bus::Bus;
+use super::bus::{Bus, retry_after};
 use super::states::{Phase, Seen, Step, next};
 use super::{DeviceId, Directory, Nodes, domain};
-use crate::store::{Store, StoreError, Transaction, Watch, parse, transaction};
+use crate::store::{Store, StoreError, Transaction, Watch, parse};
 use crate::time::Timer;
+use writes::Written;
 
 /// Why a device's task ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,24 +66,30 @@ pub(super) struct Session<'a, S: Store, T, B: Backend> {
     state: XenbusState,
     reconfigured: bool,
     patience_over: bool,
+    /// How often in a row the store refused for now.
+    setbacks: u32,
 }
 
-/// The outcome of writing into our directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Written {
-    Done,
-    /// Somebody else wrote `state`: look again. Nothing was written.
-    Overtaken,
-}
+/// How often in a row the store may have no room for a device that is not in use yet.
+const SETBACKS_MAX: u32 = 6;
 
 /// A `state` node's value.
 fn state(value: Option<&[u8]>) -> XenbusState {
     value.and_then(parse).map_or(XenbusState::Unknown, XenbusState::from_number)
 }
 
-/// Nodes to be written, as [`Session::publish`] takes them.
-fn entries(writes: &BTreeMap<String, String>) -> Vec<(&str, Option<&str>)> {
-    writes.iter().map(|(name, value)| (name.as_str(), Some(value.as_str()))).collect()
+/// The store does not let us serve a device.
+struct StoreRefusal(StoreError);
+
+impl Display for StoreRefusal {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            StoreError::Quota => {
+                formatter.write_str("a quota of the store for this domain is used up (nodes or watches)")
+            }
+            error => write!(formatter, "store: {error:?}"),
+        }
+    }
 }
 
 /// Whether a `state` node's value is one that the header knows.
@@ -106,6 +114,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             state: XenbusState::Unknown,
             reconfigured: false,
             patience_over: false,
+            setbacks: 0,
         }
     }
 
@@ -125,22 +134,28 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     async fn live(&mut self) -> End {
         loop {
             match self.turn().await {
-                Ok(()) => {}
-                // Our directory refuses us, or is full: this device is lost, the others are not.
-                Err(End::Store(error @ (StoreError::Denied | StoreError::Quota | StoreError::Errno(_))))
-                    if self.refusal.is_none() =>
-                {
-                    self.refuse(&format_args!("store: {error:?}")).await;
-                }
+                Ok(()) => self.setbacks = 0,
+                // Our directory is gone or made anew: the next look tells.
                 Err(End::Store(StoreError::NotFound)) => {}
-                Err(End::Store(StoreError::Conflict | StoreError::Malformed)) => {}
                 Err(end @ End::Store(StoreError::Closed)) | Err(end @ End::Gone) => return end,
-                Err(End::Store(error)) => {
-                    log::warn!("{self}: {error:?}");
-                    self.wait().await;
-                }
+                Err(End::Store(error)) => self.handle_setback(error).await,
             }
         }
+    }
+
+    /// The store refused. What it refuses for now is tried again later. Only a device that is not in use yet is given up for want of room,
+    /// so that its toolstack hears why.
+    async fn handle_setback(&mut self, error: StoreError) {
+        self.setbacks = self.setbacks.saturating_add(1);
+        let in_use = self.phase == Phase::Connected && self.state == XenbusState::Connected;
+        let opening = matches!(self.phase, Phase::New | Phase::InitWait | Phase::Connected) && !in_use;
+        let hopeless = !error.is_transient() || opening && self.setbacks >= SETBACKS_MAX;
+        if hopeless && self.refusal.is_none() {
+            self.refuse(&StoreRefusal(error)).await;
+            return;
+        }
+        log::debug!("{self}: {error:?}, trying again");
+        self.bus.timer.sleep(retry_after(self.setbacks)).await;
     }
 
     /// Looks, and takes one step.
@@ -182,18 +197,12 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     /// Nothing to be done for the states: tends to what the data path and the nodes ask for, else waits.
     async fn idle(&mut self, seen: Seen) -> Result<(), End> {
         let expected = if self.reconfigured { XenbusState::Reconfigured } else { self.phase.state() };
-        if self.state != expected && !seen.removing {
-            self.publish(expected, &[]).await?;
-            return Ok(());
-        }
         if self.mailbox.take_nodes_changed() && self.device.is_some() {
             return self.tell_changed().await;
         }
-        let writes = self.mailbox.take_writes();
-        if !writes.is_empty() {
-            // Overtaken, they are lost with the connection they belong to, or its end is near.
-            self.publish(expected, &entries(&writes)).await?;
-            return Ok(());
+        let stale = self.state != expected && !seen.removing;
+        if stale || self.mailbox.has_writes() {
+            return self.publish_writes(expected).await;
         }
         self.wait().await;
         Ok(())
@@ -274,7 +283,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if own == XenbusState::Initialising && self.phase != Phase::New {
             // Removed and made again behind our back.
             self.begin_anew();
-            return Err(End::Store(StoreError::Conflict));
+            return Err(End::Store(StoreError::NotFound));
         }
         self.state = own;
         let value = match frontend {
@@ -435,10 +444,8 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         }
         self.mailbox.take_nodes_changed();
         self.phase = Phase::Connected;
-        let writes = self.mailbox.take_writes();
-        self.publish(XenbusState::Connected, &entries(&writes)).await?;
         log::debug!("{self}: connected");
-        Ok(())
+        self.publish_writes(XenbusState::Connected).await
     }
 
     async fn reconfigure(&mut self) -> Result<(), End> {
@@ -451,7 +458,8 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     }
 
     async fn tell_changed(&mut self) -> Result<(), End> {
-        let nodes = self.nodes(true).await?;
+        // What could not be read is still to be told.
+        let nodes = self.nodes(true).await.inspect_err(|_| self.mailbox.nodes_changed())?;
         if let Some(device) = &mut self.device
             && let Err(error) = self.bus.backend.changed(device, &nodes)
         {
@@ -468,121 +476,6 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             self.bus.backend.disconnect(device);
             log::debug!("{self}: disconnected");
         }
-    }
-
-    async fn enter(&mut self, phase: Phase) -> Result<(), End> {
-        if self.publish(phase.state(), &[]).await? == Written::Done {
-            self.phase = phase;
-        }
-        Ok(())
-    }
-
-    /// This device is over until its frontend begins anew; says why.
-    async fn refuse(&mut self, reason: &dyn Display) {
-        log::warn!("{self}: {reason}");
-        self.disconnect();
-        // By the next look it may have begun anew already.
-        let was_elsewhere = self.frontend_state != XenbusState::Initialising;
-        self.refusal = Some(Refusal { was_elsewhere });
-        self.error_written = true;
-        let reason = reason.to_string();
-        let entries = [("error", Some(reason.as_str()))];
-        let written = self.write_entries(None, &entries).await;
-        let elsewhere = format!("error/{}/error", self.path);
-        let elsewhere = self.bus.store.write(Transaction::NONE, &elsewhere, reason.as_bytes()).await;
-        if let (Err(error), _) | (_, Err(error)) = (written, elsewhere) {
-            log::warn!("{self}: the reason could not be written: {error:?}");
-        }
-    }
-
-    /// Removes the `error` nodes outside the device's own directory.
-    async fn forget_error(&mut self) {
-        if !core::mem::take(&mut self.error_written) {
-            return;
-        }
-        let store = &self.bus.store;
-        let none = Transaction::NONE;
-        let mut path = format!("error/{}", self.path);
-        let _ = store.remove(none, &path).await;
-        // And what was made above it, as far as it is empty.
-        while let Some((above, _)) = path.rsplit_once('/')
-            && above != "error"
-            && store.directory(none, above).await.is_ok_and(|names| names.is_empty())
-        {
-            let _ = store.remove(none, above).await;
-            path = above.into();
-        }
-    }
-
-    /// Writes our state and other nodes at once.
-    async fn publish(&mut self, state: XenbusState, entries: &[(&str, Option<&str>)]) -> Result<Written, End> {
-        let written = self.write_entries(Some(state), entries).await;
-        match written {
-            Ok(Written::Done) => {
-                self.state = state;
-                Ok(Written::Done)
-            }
-            Err(StoreError::NotFound) => Err(End::Gone),
-            other => Ok(other?),
-        }
-    }
-
-    /// In one transaction, and only while our `state` node says what we last knew of it: a directory that is gone must not come back to
-    /// life, and what the toolstack wrote must not be lost.
-    async fn write_entries(
-        &self,
-        state: Option<XenbusState>,
-        entries: &[(&str, Option<&str>)],
-    ) -> Result<Written, StoreError> {
-        let store = &self.bus.store;
-        let state_path = format!("{}/state", self.path);
-        transaction(store, async |transaction| {
-            let now = store.read(transaction, &state_path).await?;
-            if state.is_some() && self::state(Some(&now)) != self.state {
-                return Ok(Written::Overtaken);
-            }
-            // All on their way at once: a device's offer is a dozen nodes.
-            let changes = entries.iter().map(|(name, value)| async move {
-                let path = format!("{}/{name}", self.path);
-                match value {
-                    Some(value) => store.write(transaction, &path, value.as_bytes()).await,
-                    None => match store.remove(transaction, &path).await {
-                        Err(StoreError::NotFound) => Ok(()),
-                        other => other,
-                    },
-                }
-            });
-            for change in join_all(changes).await {
-                change?;
-            }
-            if let Some(state) = state {
-                store.write_text(transaction, &state_path, &(state as u8)).await?;
-            }
-            Ok(Written::Done)
-        })
-        .await
-    }
-
-    /// Closed, and not wanted any more: deletes our directory, when the toolstack has had time to see the `Closed`.
-    async fn remove(&mut self) -> Result<(), End> {
-        self.bus.timer.sleep(self.bus.timing.linger).await;
-        let store = &self.bus.store;
-        let state_path = format!("{}/state", self.path);
-        let online_path = format!("{}/online", self.path);
-        transaction(store, async |transaction| {
-            let now = store.read(transaction, &state_path).await?;
-            let online = store.read(transaction, &online_path).await?;
-            if state(Some(&now)) == XenbusState::Closed && parse::<u32>(&online) == Some(0) {
-                store.remove(transaction, &self.path).await?;
-            }
-            Ok(())
-        })
-        .await
-        .or_else(|error| match error {
-            StoreError::NotFound => Ok(()),
-            other => Err(other),
-        })?;
-        Ok(())
     }
 
     /// Back to the state of a device just found.

@@ -11,6 +11,8 @@ use core::task::{Poll, Waker};
 use proptest::prelude::*;
 use xen_pv_sys::io::xenbus::XenbusState;
 
+mod crowds;
+
 use super::bus::{Subject, subject};
 use super::*;
 use crate::fakes::{FakeClock, FakeConnection, FakeStore, Tasks};
