@@ -32,14 +32,19 @@ pub trait Inventory {
     async fn ready(&self);
     /// Looks at the disks for volumes again.
     async fn rescan(&self);
-    /// What a target means now.
+    /// Whether what [`resolve`](Self::resolve) says of a target is still what its disks say.
+    async fn is_current(&self, target: &str) -> bool;
+    /// What a target means, as the disks were when they were looked at last.
     ///
     /// # Errors
-    /// Why nothing, with what there is.
+    /// Why nothing, with what there is; [`NameError::Changing`] where guests wrote since what it follows from.
     fn resolve(&self, target: &str) -> Result<Resolved, NameError>;
     /// Who has what.
     fn claims(&self) -> &Claims;
 }
+
+/// Looks at the disks for one vbd, at most: guests that come and go while they are looked at make them worthless.
+const LOOKS: usize = 4;
 
 /// Why a vbd is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,9 +254,14 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
         let Ok(identity) = identity(id, &nodes.backend) else {
             return;
         };
-        // What is there and cannot be had may be mended by now, as well.
-        let found = self.inventory.resolve(&identity.target);
-        if found.is_err_and(|error| !matches!(error, NameError::Target(_))) {
+        for look in 0..LOOKS {
+            match self.inventory.resolve(&identity.target) {
+                Ok(_) if self.inventory.is_current(&identity.target).await => return,
+                Ok(_) | Err(NameError::Changing(_)) => {}
+                // What is there and cannot be had may be mended by now, as well: that is worth one look.
+                Err(error) if look > 0 || matches!(error, NameError::Target(_)) => return,
+                Err(_) => {}
+            }
             self.inventory.rescan().await;
         }
     }

@@ -37,6 +37,10 @@ struct Names {
     /// Found by the next scan.
     hidden: RefCell<Vec<Resolved>>,
     claims: Claims,
+    /// Guests wrote what is known.
+    written: Cell<bool>,
+    /// The disks' headers say something else.
+    changed: Cell<bool>,
     /// The disks are not up.
     starting: Cell<bool>,
     scans: Cell<usize>,
@@ -67,13 +71,22 @@ impl Inventory for Names {
 
     async fn rescan(&self) {
         self.scans.set(self.scans.get() + 1);
+        self.written.set(false);
+        self.changed.set(false);
         for volume in self.hidden.take() {
             self.put(volume);
         }
     }
 
+    async fn is_current(&self, _target: &str) -> bool {
+        !self.changed.get()
+    }
+
     fn resolve(&self, target: &str) -> Result<Resolved, NameError> {
         let (shared, name) = target.strip_prefix("w!:").map_or((false, target), |name| (true, name));
+        if self.written.get() {
+            return Err(NameError::Changing(name.into()));
+        }
         let known = self.known.borrow();
         let unknown = || NameError::Unknown {
             name: name.into(),
@@ -431,6 +444,25 @@ fn disks_that_start_and_volumes_that_come() {
     let mut guest = host.connect(4, Setup::default());
     assert_eq!(host.write(&mut guest, 0, 0, 3), [OKAY]);
     assert_eq!(host.byte(6000), 3);
+    host.end();
+}
+
+/// What a name meant counts no longer once the disks may say something else.
+#[test]
+fn disks_are_looked_at_again_before_what_may_have_moved_is_served() {
+    let mut host = Host::new();
+    type Doubt = fn(&Names) -> &Cell<bool>;
+    let doubts: [(u16, &str, u64, Doubt); 2] =
+        [(3, "vg0/a", 4000, |names| &names.written), (4, "vg0/b", 5000, |names| &names.changed)];
+    for (frontend, name, moved, doubt) in doubts {
+        doubt(&host.names).set(true);
+        host.names.hidden.borrow_mut().push(resolved(name, moved, 8));
+        host.create(frontend, name, &[]);
+        let mut guest = host.connect(frontend, Setup::default());
+        assert_eq!(host.write(&mut guest, 0, 0, 9), [OKAY]);
+        assert_eq!(host.byte(moved), 9, "{name} is served from where it was");
+    }
+    assert_eq!(host.names.scans.get(), 2);
     host.end();
 }
 

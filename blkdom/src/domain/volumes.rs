@@ -1,4 +1,5 @@
-//! What the disks hold, by name: looked at when a disk comes, when a name is asked for that is not known, and on command. Floor 3.
+//! What the disks hold, by name: looked at when a disk comes, when a name is asked for that is not known or may mean something else by
+//! now, and on command. Floor 3.
 
 use super::controllers::Controllers;
 use alloc::format;
@@ -93,7 +94,7 @@ impl Volumes {
     async fn look(&self) {
         let sources = self.gather();
         self.sources.replace(sources.clone());
-        let catalogue = Catalogue::scan(&self.reader, &sources, &self.claims.written()).await;
+        let catalogue = Catalogue::scan(&self.reader, &sources, &self.claims.begin_scan()).await;
         for note in catalogue.notes() {
             log::warn!("{note}");
         }
@@ -145,8 +146,13 @@ impl Inventory for Volumes {
         self.looked().await;
     }
 
+    async fn is_current(&self, target: &str) -> bool {
+        let grounds = self.catalogue.borrow().grounds(target, &self.claims);
+        grounds.hold(&self.reader).await
+    }
+
     fn resolve(&self, target: &str) -> Result<Resolved, NameError> {
-        self.catalogue.borrow().resolve(target)
+        self.catalogue.borrow().resolve_beside(target, &self.claims)
     }
 
     fn claims(&self) -> &Claims {

@@ -1,8 +1,9 @@
 //! What exists, by all its names, and what a `target=` means by that. Pure. Floor 3.
 
-use super::scan::Source;
+use super::claims::Claims;
+use super::scan::{self, Glance, Sectors, Source};
 use super::target::{Printable, Target, TargetError};
-use super::{UnitRef, Volume};
+use super::{Piece, UnitRef, Volume};
 use crate::disk::{Discard, Geometry, SECTOR_BYTES};
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -86,6 +87,8 @@ impl fmt::Display for Unusable {
 pub enum NameError {
     /// It is no name at all.
     Target(TargetError),
+    /// Guests wrote what this name follows from, and it was not looked at since.
+    Changing(String),
     /// There is nothing of that name.
     Unknown {
         /// The name.
@@ -115,6 +118,14 @@ impl fmt::Display for NameError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Target(error) => write!(formatter, "{error}"),
+            Self::Changing(name) => {
+                write!(
+                    formatter,
+                    "{} may be something else by now: guests wrote the disk's tables; ",
+                    Printable(name)
+                )?;
+                formatter.write_str("attach it again when they no longer do")
+            }
             Self::Unknown { name, existing, left_out } => {
                 write!(formatter, "there is no {}; ", Printable(name))?;
                 if existing.is_empty() {
@@ -162,6 +173,8 @@ pub(super) struct Entry {
     pub(super) what: Result<(Volume, bool), Unusable>,
     /// Whether it is shown where names are listed.
     pub(super) listed: bool,
+    /// The units whose tables and metadata say that there is such a thing; none for a unit itself.
+    pub(super) grounds: Vec<UnitRef>,
 }
 
 /// What a target means.
@@ -184,6 +197,22 @@ pub struct Catalogue {
     entries: Vec<Entry>,
     notes: Vec<String>,
     left_out: Vec<String>,
+    /// What it follows from.
+    glances: Vec<Glance>,
+}
+
+/// The headers that a catalogue's answer follows from ([`Catalogue::grounds`]).
+#[derive(Debug)]
+pub struct Grounds {
+    headers: Vec<Glance>,
+    written: Vec<Piece>,
+}
+
+impl Grounds {
+    /// Reads them: whether they are as they were.
+    pub async fn hold<S: Sectors>(&self, reader: &S) -> bool {
+        scan::is_unchanged(reader, &self.headers, &self.written).await
+    }
 }
 
 impl Catalogue {
@@ -198,6 +227,10 @@ impl Catalogue {
 
     pub(super) fn note(&mut self, note: String) {
         self.notes.push(note);
+    }
+
+    pub(super) fn remember(&mut self, glances: Vec<Glance>) {
+        self.glances = glances;
     }
 
     pub(super) fn leave_out(&mut self, name: &str) {
@@ -228,6 +261,38 @@ impl Catalogue {
     /// All that can be handed out, in order.
     pub fn volumes(&self) -> impl Iterator<Item = (&str, &Volume)> {
         self.entries.iter().filter_map(|entry| Some((entry.names.first()?.as_str(), &entry.what.as_ref().ok()?.0)))
+    }
+
+    /// The units that say what `target` means; none for a unit itself, which is there whatever lies on it.
+    fn said_by(&self, target: &str) -> &[UnitRef] {
+        let name = Target::parse(target).map(|target| target.name).unwrap_or_default();
+        let entry = self.entries.iter().find(|entry| entry.names.contains(&name));
+        entry.map(|entry| entry.grounds.as_slice()).unwrap_or_default()
+    }
+
+    /// The headers on the units that say what `target` means. They must be as they were for [`resolve`](Self::resolve) to count:
+    /// whoever reaches the disk on another way may have changed the partition table, or LVM's metadata, whose sequence number is then
+    /// another one.
+    pub fn grounds(&self, target: &str, claims: &Claims) -> Grounds {
+        let units = self.said_by(target);
+        let headers = self.glances.iter().filter(|glance| units.contains(&glance.piece.unit)).copied().collect();
+        Grounds { headers, written: claims.written() }
+    }
+
+    /// What `target` means, unless a guest could write since the scan what the scan read.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve), and [`NameError::Changing`].
+    pub fn resolve_beside(&self, target: &str, claims: &Claims) -> Result<Resolved, NameError> {
+        let found = self.resolve(target)?;
+        if self.said_by(target).is_empty() {
+            return Ok(found);
+        }
+        let ended = claims.ended();
+        if self.glances.iter().any(|glance| ended.covers(&glance.piece)) {
+            return Err(NameError::Changing(found.name));
+        }
+        Ok(found)
     }
 
     /// What `target` means, as it stands in `params`.

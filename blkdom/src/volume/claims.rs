@@ -93,6 +93,37 @@ struct Held {
 struct Holders {
     next: u64,
     held: Vec<Held>,
+    ended: Ended,
+}
+
+/// Sectors whose claims for writing ended since the last scan began: what it read there may be something else by now.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    pieces: Vec<Piece>,
+    /// There were too many to be told apart.
+    everywhere: bool,
+}
+
+impl Ended {
+    /// Runs that are told apart.
+    const PIECES: usize = 1024;
+
+    /// Whether one of them is among those of `piece`.
+    pub fn covers(&self, piece: &Piece) -> bool {
+        self.everywhere || self.pieces.iter().any(|ended| ended.overlaps(piece))
+    }
+
+    fn add(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            if !self.pieces.contains(piece) {
+                self.pieces.push(*piece);
+            }
+        }
+        if self.pieces.len() > Self::PIECES {
+            self.pieces.clear();
+            self.everywhere = true;
+        }
+    }
 }
 
 impl Holders {
@@ -142,6 +173,17 @@ impl Claims {
         Ok(Claim { id, access, holders: self.holders.clone() })
     }
 
+    /// A scan begins: what [`ended`](Self::ended) says is of it from now on. Gives what it must not read.
+    pub fn begin_scan(&self) -> Vec<Piece> {
+        self.holders.borrow_mut().ended = Ended::default();
+        self.written()
+    }
+
+    /// What guests may have written, and have no longer, since the last scan began.
+    pub fn ended(&self) -> Ended {
+        self.holders.borrow().ended.clone()
+    }
+
     /// All sectors that some guest may write.
     pub fn written(&self) -> Vec<Piece> {
         let holders = self.holders.borrow();
@@ -167,7 +209,11 @@ impl Claim {
         if let Some(error) = holders.conflict(wanted, &extents, self.access, Some(self.id)) {
             return Err(error);
         }
+        let holders = &mut *holders;
         if let Some(held) = holders.held.iter_mut().find(|held| held.id == self.id) {
+            if held.access.writes() {
+                holders.ended.add(&held.extents);
+            }
             held.extents = extents;
         }
         Ok(())
@@ -181,6 +227,11 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.holders.borrow_mut().held.retain(|held| held.id != self.id);
+        let holders = &mut *self.holders.borrow_mut();
+        for held in holders.held.extract_if(.., |held| held.id == self.id) {
+            if held.access.writes() {
+                holders.ended.add(&held.extents);
+            }
+        }
     }
 }

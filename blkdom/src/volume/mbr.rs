@@ -1,7 +1,7 @@
 //! The master boot record's table of partitions, with logical ones in an extended one. Pure. Floor 3.
 //!
-//! Blocks of the table are the unit's logical blocks. What Linux takes for a table is one here: a signature, and boot indicators of 0
-//! or 0x80 alone (block/partitions/msdos.c).
+//! Blocks of the table are the unit's logical blocks. What Linux takes for a table is one here, and what it counts is counted, so that
+//! all numbers are Linux' (block/partitions/msdos.c and efi.c): an entry is in use where it has a size, whatever its type.
 
 use super::catalogue::Unusable;
 use super::partition::{Partition, Table, mark_overlaps};
@@ -16,8 +16,11 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// Bytes of a boot record.
 pub(super) const BYTES: usize = 512;
-/// Logical partitions, at most.
-const LOGICAL: usize = 64;
+/// Extended boot records that are followed, at most.
+const RECORDS: usize = 64;
+
+/// The number of the first logical partition.
+const FIRST_LOGICAL: u32 = 5;
 
 /// GPT protective (UEFI 2.10, section 5.2.3).
 const PROTECTIVE: u8 = 0xee;
@@ -52,7 +55,7 @@ impl RawEntry {
     }
 
     fn is_used(&self) -> bool {
-        self.kind != 0 && self.blocks.get() != 0
+        self.blocks.get() != 0
     }
 }
 
@@ -61,6 +64,8 @@ impl RawEntry {
 pub enum Mbr {
     /// There is a GPT.
     Protective,
+    /// There is an entry for a GPT that does not begin at block 1: Linux takes neither table.
+    Ambiguous,
     /// A table of this kind.
     Table(Primary),
 }
@@ -71,10 +76,8 @@ pub struct Primary {
     signature: u32,
     /// Partitions, in blocks.
     partitions: Vec<Entry>,
-    /// Where extended ones lie, in blocks.
-    extended: Option<(u64, u64)>,
-    /// There are more extended ones, which nobody should have.
-    more_extended: bool,
+    /// Extended ones, in blocks: where each begins, and how many it has.
+    extended: Vec<(u64, u64)>,
 }
 
 /// A partition, in blocks.
@@ -94,11 +97,16 @@ fn record(bytes: &[u8]) -> Option<RawRecord> {
 /// Reads a unit's first sector; none where that holds no table with a partition.
 pub fn parse(bytes: &[u8]) -> Option<Mbr> {
     let raw = record(bytes)?;
+    let mut protective = raw.entries.iter().filter(|entry| entry.kind == PROTECTIVE);
+    // Linux looks for a GPT first, and at nothing but the type and the start.
+    if protective.clone().any(|entry| entry.start.get() == 1) {
+        return Some(Mbr::Protective);
+    }
     if raw.entries.iter().any(|entry| entry.boot & 0x7f != 0) || !raw.entries.iter().any(RawEntry::is_used) {
         return None;
     }
-    if raw.entries.iter().any(|entry| entry.kind == PROTECTIVE && entry.start.get() == 1) {
-        return Some(Mbr::Protective);
+    if protective.next().is_some() {
+        return Some(Mbr::Ambiguous);
     }
     let used = || raw.entries.iter().zip(1..).filter(|(entry, _)| entry.is_used());
     let plain = used().filter(|(entry, _)| !entry.is_extended());
@@ -108,29 +116,28 @@ pub fn parse(bytes: &[u8]) -> Option<Mbr> {
         blocks: entry.blocks.get().into(),
         kind: entry.kind,
     });
-    let mut extended = used().filter(|(entry, _)| entry.is_extended());
+    let extended = used().filter(|(entry, _)| entry.is_extended());
     Some(Mbr::Table(Primary {
         signature: raw.signature.get(),
         partitions: partitions.collect(),
-        extended: extended.next().map(|(entry, _)| (entry.start.get().into(), entry.blocks.get().into())),
-        more_extended: extended.next().is_some(),
+        extended: extended.map(|(entry, _)| (entry.start.get().into(), entry.blocks.get().into())).collect(),
     }))
 }
 
 /// Reads the logical partitions as well, and gives all of them.
 pub(super) async fn read_logical<S: Sectors>(region: &Region<'_, S>, primary: Primary) -> Table {
     let block = u64::from(region.logical_block().max(SECTOR_BYTES));
-    let Primary { signature, mut partitions, extended, more_extended } = primary;
+    let Primary { signature, mut partitions, extended } = primary;
     let mut notes = Vec::new();
     // Blocks that hold the table: whoever may write one could move partitions.
     let mut tables = vec![0];
-    if more_extended {
-        notes.push(String::from("only the first extended partition is looked into"));
-    }
-    if let Some((start, blocks)) = extended
-        && let Err(note) = chain(region, block, start, blocks, &mut partitions, &mut tables).await
-    {
-        notes.push(note);
+    let mut number = FIRST_LOGICAL;
+    for (start, blocks) in extended {
+        let mut chain = Chain { start, blocks, number, partitions: &mut partitions, tables: &mut tables };
+        if let Err(note) = chain.follow(region, block).await {
+            notes.push(note);
+        }
+        number = chain.number;
     }
     let block_sectors = block / u64::from(SECTOR_BYTES);
     let mut partitions: Vec<Partition> = partitions
@@ -153,53 +160,60 @@ pub(super) async fn read_logical<S: Sectors>(region: &Region<'_, S>, primary: Pr
     Table { partitions, notes }
 }
 
-/// Follows the extended boot records: each holds one partition, counted from itself, and the next record, counted from the first one.
-async fn chain<S: Sectors>(
-    region: &Region<'_, S>,
-    block: u64,
+/// The extended boot records of one extended partition. Each holds the partition that is counted from itself, and the next record,
+/// counted from the first one; OS/2 used all four entries.
+struct Chain<'a> {
+    /// The extended partition, in blocks.
     start: u64,
     blocks: u64,
-    partitions: &mut Vec<Entry>,
-    tables: &mut Vec<u64>,
-) -> Result<(), String> {
-    let end = start.saturating_add(blocks);
-    let mut number = 5;
-    let mut at = start;
-    loop {
-        if tables.contains(&at) {
-            return Err(format!("the extended boot records run in a circle at block {at}"));
+    /// The next partition's number.
+    number: u32,
+    partitions: &'a mut Vec<Entry>,
+    tables: &'a mut Vec<u64>,
+}
+
+impl Chain<'_> {
+    async fn follow<S: Sectors>(&mut self, region: &Region<'_, S>, block: u64) -> Result<(), String> {
+        let (mut at, mut extent) = (self.start, self.blocks);
+        loop {
+            if self.tables.contains(&at) {
+                return Err(format!("the extended boot records run in a circle at block {at}"));
+            }
+            if self.tables.len() > RECORDS {
+                return Err(format!("only the first {RECORDS} extended boot records are read"));
+            }
+            // Linux follows a record that lies outside the extended partition, too.
+            self.tables.push(at);
+            let offset = at.saturating_mul(block);
+            let bytes = region.read(offset, BYTES).await;
+            let bytes = bytes.map_err(|error| format!("the extended boot record at {at}: {error}"))?;
+            let Some(raw) = record(&bytes) else {
+                return Err(format!("there is no extended boot record at block {at}"));
+            };
+            self.count(&raw, at, extent);
+            let Some(next) = raw.entries.iter().find(|entry| entry.is_used() && entry.is_extended()) else {
+                return Ok(());
+            };
+            (at, extent) = (self.start.saturating_add(next.start.get().into()), next.blocks.get().into());
         }
-        if tables.len() > LOGICAL {
-            return Err(format!("only the first {LOGICAL} extended boot records are read"));
-        }
-        if !(start..end).contains(&at) {
-            return Err(format!("an extended boot record at block {at} is outside the extended partition"));
-        }
-        tables.push(at);
-        let offset = at.saturating_mul(block);
-        let bytes =
-            region.read(offset, BYTES).await.map_err(|error| format!("the extended boot record at {at}: {error}"))?;
-        let Some(raw) = record(&bytes) else {
-            return Err(format!("there is no extended boot record at block {at}"));
-        };
-        let mut next = None;
-        // Which of the entries is which, their kinds say; the last two are always empty.
-        for entry in raw.entries.iter().take(2).filter(|entry| entry.is_used()) {
-            let offset = u64::from(entry.start.get());
-            if entry.is_extended() {
-                next = next.or(Some(start.saturating_add(offset)));
+    }
+
+    /// Counts the partitions of the record at block `at`, to which so many blocks belong.
+    fn count(&mut self, raw: &RawRecord, at: u64, extent: u64) {
+        let end = self.start.saturating_add(self.blocks);
+        for (place, entry) in raw.entries.iter().enumerate() {
+            if !entry.is_used() || entry.is_extended() {
                 continue;
             }
-            let (first, length) = (at.saturating_add(offset), u64::from(entry.blocks.get()));
-            // One that reaches beyond is left out, but keeps its number.
-            if first.saturating_add(length) <= end {
-                partitions.push(Entry { number, start: first, blocks: length, kind: entry.kind });
+            let (offset, blocks) = (u64::from(entry.start.get()), u64::from(entry.blocks.get()));
+            let first = at.saturating_add(offset);
+            // What stands in the last two is often no entry.
+            let inside =
+                offset.saturating_add(blocks) <= extent && first >= self.start && first.saturating_add(blocks) <= end;
+            if place < 2 || inside {
+                self.partitions.push(Entry { number: self.number, start: first, blocks, kind: entry.kind });
+                self.number += 1;
             }
-            number += 1;
         }
-        let Some(following) = next else {
-            return Ok(());
-        };
-        at = following;
     }
 }

@@ -22,9 +22,9 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 
-pub use catalogue::{Catalogue, NameError, Resolved, Unusable};
-pub use claims::{Access, Claim, ClaimError, Claims};
-pub use scan::{Sectors, Source};
+pub use catalogue::{Catalogue, Grounds, NameError, Resolved, Unusable};
+pub use claims::{Access, Claim, ClaimError, Claims, Ended};
+pub use scan::{Glance, Sectors, Source};
 
 use crate::disk::UnitId;
 use alloc::vec;

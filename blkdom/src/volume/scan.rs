@@ -3,6 +3,9 @@
 //! What a guest may write is not looked at: it would tell us where other guests' sectors lie. So sectors claimed for writing are not
 //! read at all ([`Region::read`]), and a logical volume's or a foreign partition's contents are never searched for LVM. A unit or a
 //! partition of LVM's type that a guest had as a whole and no longer has *is* looked at: it is the administrator's to wipe it first.
+//!
+//! What was read is remembered ([`Glance`]): once a guest that could write it has it no longer, or a header holds something else, what
+//! the scan found counts no longer ([`Catalogue::grounds`]).
 
 use super::catalogue::{Catalogue, Entry, Unusable};
 use super::lvm;
@@ -14,7 +17,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::fmt;
+use crc::{CRC_32_ISO_HDLC, Crc};
 
 /// Sectors of one read, at most.
 const READ_SECTORS: u64 = 256;
@@ -61,11 +66,51 @@ impl fmt::Display for ReadError {
     }
 }
 
+/// Sectors of a read that are remembered by their CRC, at most: headers, which change with all that they lead to. The largest is that
+/// of a block of 4,096 bytes.
+const HEAD_SECTORS: u64 = 8;
+static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+/// Sectors that a scan read, or would have read if no guest could write them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// Which.
+    pub piece: Piece,
+    /// The CRC of what they held, where they are a header.
+    head: Option<u32>,
+}
+
+/// Whether the headers among `glances` hold what they held. Those that a guest may write are not looked at.
+pub async fn is_unchanged<S: Sectors>(reader: &S, glances: &[Glance], written: &[Piece]) -> bool {
+    for Glance { piece, head } in glances {
+        let Some(head) = head else {
+            continue;
+        };
+        if written.iter().any(|written| written.overlaps(piece)) {
+            continue;
+        }
+        let Ok(count) = u32::try_from(piece.sectors) else {
+            return false;
+        };
+        match reader.read(piece.unit, piece.sector, count).await {
+            Ok(bytes) if CRC.checksum(&bytes) == *head => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// What all reads of a scan have in common.
+struct Eye<'a, S> {
+    reader: &'a S,
+    written: &'a [Piece],
+    glances: RefCell<Vec<Glance>>,
+}
+
 /// A run of sectors of a unit, to read bytes from: nothing outside it, and nothing that a guest may write.
 pub(super) struct Region<'a, S> {
-    reader: &'a S,
+    eye: &'a Eye<'a, S>,
     source: &'a Source,
-    written: &'a [Piece],
     pub(super) start: u64,
     pub(super) sectors: u64,
 }
@@ -98,7 +143,8 @@ impl<'a, S: Sectors> Region<'a, S> {
             return Err(ReadError::Outside);
         }
         let asked = Piece { unit: self.unit(), sector: first, sectors: end.saturating_sub(first) };
-        if self.written.iter().any(|written| written.overlaps(&asked)) {
+        if self.eye.written.iter().any(|written| written.overlaps(&asked)) {
+            self.eye.glances.borrow_mut().push(Glance { piece: asked, head: None });
             return Err(ReadError::Claimed);
         }
         let skip = (begin - first) * sector_bytes + offset % sector_bytes;
@@ -108,13 +154,15 @@ impl<'a, S: Sectors> Region<'a, S> {
         while sector < end {
             let sectors = READ_SECTORS.min(end - sector);
             let count = u32::try_from(sectors).map_err(|_| ReadError::Outside)?;
-            let read = self.reader.read(self.unit(), sector, count).await.map_err(ReadError::Io)?;
+            let read = self.eye.reader.read(self.unit(), sector, count).await.map_err(ReadError::Io)?;
             if u64::try_from(read.len()) != Ok(sectors * sector_bytes) {
                 return Err(ReadError::Short(read.len()));
             }
             bytes.extend_from_slice(&read);
             sector += sectors;
         }
+        let head = (asked.sectors <= HEAD_SECTORS).then(|| CRC.checksum(&bytes));
+        self.eye.glances.borrow_mut().push(Glance { piece: asked, head });
         bytes.drain(..skip.min(bytes.len()));
         bytes.truncate(length);
         Ok(bytes)
@@ -123,16 +171,16 @@ impl<'a, S: Sectors> Region<'a, S> {
 
 /// What a scan has found so far.
 struct Scan<'a, S> {
-    reader: &'a S,
-    written: &'a [Piece],
+    eye: &'a Eye<'a, S>,
     catalogue: Catalogue,
     volumes: lvm::Found,
 }
 
 impl Catalogue {
-    /// Looks at `units` for all that a target may name. What guests may write ([`super::Claims::written`]) is left out.
+    /// Looks at `units` for all that a target may name. What guests may write ([`super::Claims::begin_scan`]) is left out.
     pub async fn scan<S: Sectors>(reader: &S, units: &[Source], written: &[Piece]) -> Self {
-        let mut scan = Scan { reader, written, catalogue: Self::new(units), volumes: lvm::Found::default() };
+        let eye = Eye { reader, written, glances: RefCell::default() };
+        let mut scan = Scan { eye: &eye, catalogue: Self::new(units), volumes: lvm::Found::default() };
         for source in units {
             scan.unit(source).await;
         }
@@ -145,6 +193,7 @@ impl Catalogue {
                 catalogue.add(entry);
             }
         }
+        catalogue.remember(eye.glances.take());
         catalogue.finish();
         catalogue
     }
@@ -155,8 +204,8 @@ impl<'a, S: Sectors> Scan<'a, S> {
         let sectors = source.geometry.sectors;
         let whole = Volume::linear(source.unit, 0, sectors);
         let what = if whole.sectors() == 0 { Err(Unusable::Empty) } else { Ok((whole, false)) };
-        self.catalogue.add(Entry { names: vec![source.name.clone()], what, listed: true });
-        let region = Region { reader: self.reader, source, written: self.written, start: 0, sectors };
+        self.catalogue.add(Entry { names: vec![source.name.clone()], what, listed: true, grounds: Vec::new() });
+        let region = Region { eye: self.eye, source, start: 0, sectors };
         let table = match region.read(0, mbr::BYTES).await {
             Ok(bytes) => mbr::parse(&bytes),
             Err(error) => return self.unreadable(&source.name, &error),
@@ -167,6 +216,10 @@ impl<'a, S: Sectors> Scan<'a, S> {
                 let [primary, backup] = &errors;
                 format!("no GPT is to be believed: the primary: {primary}; the backup: {backup}")
             }),
+            Some(Mbr::Ambiguous) => Err(String::from(
+                "there is no partition table: an entry of type ee (GPT) does not begin at block 1, so that Linux takes neither the \
+                 GPT nor the MBR",
+            )),
             Some(Mbr::Table(table)) => Ok(mbr::read_logical(&region, table).await),
         };
         match table {
@@ -198,9 +251,9 @@ impl<'a, S: Sectors> Scan<'a, S> {
             names.extend(uuid.map(|uuid| format!("PARTUUID={uuid}")));
             let sound = fault.is_none();
             let what = fault.map_or_else(|| Ok((Volume::linear(source.unit, start, sectors), false)), Err);
-            self.catalogue.add(Entry { names, what, listed: true });
+            self.catalogue.add(Entry { names, what, listed: true, grounds: vec![source.unit] });
             if is_lvm && sound {
-                let region = Region { reader: self.reader, source, written: self.written, start, sectors };
+                let region = Region { eye: self.eye, source, start, sectors };
                 self.physical_volume(&name, &region).await;
             }
         }

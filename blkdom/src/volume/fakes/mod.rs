@@ -58,7 +58,7 @@ impl Units {
 
     /// Scans them, but for what is claimed for writing.
     pub fn scan(&self, claims: &Claims) -> Catalogue {
-        block_on(Catalogue::scan(self, &self.sources, &claims.written()))
+        block_on(Catalogue::scan(self, &self.sources, &claims.begin_scan()))
     }
 
     /// Scans with nothing claimed.

@@ -95,9 +95,13 @@ fn entries(group: &VolumeGroup, present: &[Option<&PhysicalVolume>], fault: Opti
     if let Some(fault) = fault {
         mapped = mapped.into_iter().map(|_| Err(Unusable::Group(fault.clone()))).collect();
     }
+    let mut grounds: Vec<_> = present.iter().flatten().map(|physical| physical.unit).collect();
+    grounds.sort_unstable();
+    grounds.dedup();
     let volumes = group.logical.iter().zip(mapped);
     volumes
         .map(|(volume, what)| Entry {
+            grounds: grounds.clone(),
             names: vec![format!("{}/{}", group.name, volume.name)],
             what: what.map(|found| (found, !(group.writable && volume.writable))),
             listed: volume.visible,

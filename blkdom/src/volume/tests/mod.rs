@@ -3,4 +3,5 @@
 mod arithmetic;
 mod lvm;
 mod names;
+mod stale;
 mod tables;

@@ -186,8 +186,8 @@ fn an_mbr_is_read_with_its_logical_partitions() {
 #[test]
 fn chains_of_boot_records_end() {
     // In a circle; upon itself; out of the extended partition; to nothing.
-    for (next, note) in [(0, "circle"), (100, "circle"), (2000, "outside"), (u32::MAX, "outside"), (500, "no extended")]
-    {
+    let cases = [(0, "circle"), (100, "circle"), (2000, "no extended"), (u32::MAX, "outside"), (500, "no extended")];
+    for (next, note) in cases {
         let mut image = mbr();
         mbr_entry(&mut image, 1100, 1, 0x05, next, 10);
         let units = Units::one(image, 512);
@@ -203,6 +203,106 @@ fn chains_of_boot_records_end() {
     }
     let catalogue = Units::one(image, 512).catalogue();
     assert!(catalogue.notes()[0].contains("only the first 64"), "{:?}", catalogue.notes());
+}
+
+/// Boot records: the block of each, and type, start and length of its entries.
+type Records<'a> = &'a [(usize, &'a [(u8, u32, u32)])];
+/// Number, first sector, sectors.
+type Found<'a> = &'a [(u32, u64, u64)];
+
+/// An image with these records.
+fn records(records: Records<'_>) -> Units {
+    let mut image = vec![0; 120_000 * 512];
+    for (block, entries) in records {
+        for (slot, (kind, start, blocks)) in entries.iter().enumerate() {
+            mbr_entry(&mut image, *block, slot, *kind, *start, *blocks);
+        }
+    }
+    let mut units = Units::one(image, 512);
+    units.sources[0].name = "sda".into();
+    units
+}
+
+/// The partitions that Linux has of such tables, by `block/partitions/msdos.c`.
+#[test]
+fn partitions_have_the_numbers_that_linux_gives_them() {
+    let cases: [(&str, Records<'_>, Found<'_>); 8] = [
+        (
+            "a logical one of type 0 with a size",
+            &[
+                (0, &[(5, 2048, 100_000)]),
+                (2048, &[(0, 63, 1000), (5, 2000, 2000)]),
+                (4048, &[(0x83, 63, 1000), (5, 4000, 2000)]),
+                (6048, &[(0x83, 63, 1000)]),
+            ],
+            &[(5, 2111, 1000), (6, 4111, 1000), (7, 6111, 1000)],
+        ),
+        (
+            "a primary one of type 0 with a size",
+            &[(0, &[(0, 64, 100), (0x83, 200, 100)])],
+            &[(1, 64, 100), (2, 200, 100)],
+        ),
+        (
+            "two extended ones",
+            &[
+                (0, &[(5, 2048, 50_000), (0xf, 60_000, 40_000)]),
+                (2048, &[(0x83, 63, 1000)]),
+                (60_000, &[(0x83, 63, 2000)]),
+            ],
+            &[(5, 2111, 1000), (6, 60_063, 2000)],
+        ),
+        (
+            "a third entry within the record's extent",
+            &[
+                (0, &[(5, 2048, 100_000)]),
+                (2048, &[(0x83, 63, 1000), (5, 2000, 2000), (0x83, 1100, 500)]),
+                (4048, &[(0x83, 63, 1000)]),
+            ],
+            &[(5, 2111, 1000), (6, 3148, 500), (7, 4111, 1000)],
+        ),
+        (
+            "a third entry beyond the record's extent",
+            &[
+                (0, &[(5, 2048, 100_000)]),
+                (2048, &[(0x83, 63, 1000), (5, 2000, 2000)]),
+                (4048, &[(0x83, 63, 1000), (0, 0, 0), (0x83, 1100, 901)]),
+            ],
+            &[(5, 2111, 1000), (6, 4111, 1000)],
+        ),
+        (
+            "a second entry that reaches beyond the extended partition",
+            &[(0, &[(5, 2048, 2000)]), (2048, &[(0x83, 63, 100), (0x83, 200, 5000)])],
+            &[(5, 2111, 100), (6, 2248, 5000)],
+        ),
+        (
+            "a record outside the extended partition",
+            &[(0, &[(5, 2048, 2000)]), (2048, &[(0x83, 63, 100), (5, 4000, 1000)]), (6048, &[(0x83, 63, 100)])],
+            &[(5, 2111, 100), (6, 6111, 100)],
+        ),
+        ("an entry for a GPT that begins elsewhere", &[(0, &[(0xef, 1, 2047), (0xee, 2048, 100_000)])], &[]),
+    ];
+    for (what, table, expected) in cases {
+        let units = records(table);
+        let catalogue = units.catalogue();
+        let found: Vec<_> = catalogue
+            .volumes()
+            .filter_map(|(name, volume)| {
+                let number = name.strip_prefix("sda")?.parse::<u32>().ok()?;
+                let extent = volume.extents().next()?;
+                Some((number, extent.sector, extent.sectors))
+            })
+            .collect();
+        assert_eq!(found, expected, "{what}: {:?}", catalogue.notes());
+    }
+    let elsewhere = records(&[(0, &[(0xef, 1, 2047), (0xee, 2048, 100_000)])]);
+    assert!(elsewhere.catalogue().notes()[0].contains("does not begin at block 1"));
+}
+
+#[test]
+fn a_protective_entry_makes_a_gpt_whatever_the_boot_indicators_are() {
+    let mut image = simple(512).image();
+    image[446] = 0x12;
+    assert_eq!(names(&Units::one(image, 512).catalogue()).len(), 4);
 }
 
 #[test]
