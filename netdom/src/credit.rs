@@ -3,6 +3,7 @@
 //! `rate` is `bytes,microseconds` (written by the toolstack from `rate=10MB/s@50ms`): so many bytes in each interval. What is not used
 //! is kept up to a burst of 128 KiB (or one interval's bytes, where that is more), so that the largest packet can go at all.
 
+use core::fmt;
 use split_driver::time::{Duration, Instant};
 
 /// The burst that is always possible: a packet of 64 KiB twice over.
@@ -22,14 +23,24 @@ pub struct Rate {
 pub enum RateError {
     /// No comma, or no number before or behind it.
     Malformed,
-    /// A number too large.
+    /// A number of more than 64 bits.
     TooLarge,
     /// No bytes, or no time: neither means anything.
     Zero,
 }
 
+impl fmt::Display for RateError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Malformed => "it is not bytes,microseconds",
+            Self::TooLarge => "a number has more than 64 bits",
+            Self::Zero => "a number is zero",
+        })
+    }
+}
+
 impl Rate {
-    /// Reads `bytes,microseconds`, each of at most 32 bits.
+    /// Reads `bytes,microseconds`, each of at most 64 bits.
     ///
     /// # Errors
     /// What is wrong with the text.
@@ -39,9 +50,9 @@ impl Rate {
             if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Err(RateError::Malformed);
             }
-            match text.parse::<u32>() {
+            match text.parse::<u64>() {
                 Ok(0) => Err(RateError::Zero),
-                Ok(number) => Ok(u64::from(number)),
+                Ok(number) => Ok(number),
                 Err(_) => Err(RateError::TooLarge),
             }
         };
@@ -116,7 +127,10 @@ mod tests {
             ("500000,50000", rate(500_000, 50_000)),
             ("4294967295,4294967295", rate(4_294_967_295, 4_294_967_295)),
             (" 5 , 6\n", rate(5, 6)),
-            ("4294967296,1", Err(RateError::TooLarge)),
+            // `rate=10GB/s@1s`.
+            ("10000000000,1000000", rate(10_000_000_000, 1_000_000)),
+            ("18446744073709551615,18446744073709551615", rate(u64::MAX, u64::MAX)),
+            ("18446744073709551616,1", Err(RateError::TooLarge)),
             ("1,99999999999999999999999", Err(RateError::TooLarge)),
             ("0,50000", Err(RateError::Zero)),
             ("1,0", Err(RateError::Zero)),
@@ -161,6 +175,21 @@ mod tests {
             assert!(waits < 100, "it never goes");
         }
         assert_eq!(waits, 65);
+    }
+
+    /// The largest numbers are no limit, and nothing overflows.
+    #[test]
+    fn the_largest_rate() {
+        let mut credit = Credit::new(Rate { bytes: u64::MAX, interval: Duration::from_micros(u64::MAX) }, at(0));
+        for millisecond in 0..10 {
+            assert_eq!(credit.take(65_535, at(millisecond)), Ok(()));
+        }
+        credit.set_rate(Rate { bytes: 1, interval: Duration::from_micros(u64::MAX) });
+        assert_eq!(credit.take(usize::MAX, at(10)), Err(Instant(u64::MAX)));
+        let mut credit = Credit::new(Rate { bytes: u64::MAX, interval: Duration::from_micros(1) }, at(0));
+        for millisecond in 0..10 {
+            assert_eq!(credit.take(65_535, at(millisecond)), Ok(()));
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub enum Reason {
     NoBridge,
     /// Its source is a group or zero: no station sends such.
     Source,
-    /// Its destination is reserved for the two ends of a link (IEEE 802.1D-2004, table 7-10).
+    /// Its destination is reserved for the two ends of a link (IEEE 802.1D-2004, table 7-10), and is not [`BRIDGE_GROUP`].
     LinkLocal,
     /// Its destination is where it came from.
     SamePort,
@@ -61,7 +61,10 @@ pub const fn is_group(address: MacAddress) -> bool {
     address[0] & 1 != 0
 }
 
-/// Whether an address is one of 01-80-C2-00-00-00 to -0F, which no bridge passes on.
+/// The bridge group address, to which bridges send their BPDUs (IEEE 802.1D-2004, table 7-10).
+pub const BRIDGE_GROUP: MacAddress = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x00];
+
+/// Whether an address is one of 01-80-C2-00-00-00 to -0F, which are for the two ends of a link.
 pub const fn is_link_local(address: MacAddress) -> bool {
     matches!(address, [0x01, 0x80, 0xc2, 0x00, 0x00, last] if last < 0x10)
 }
@@ -184,7 +187,9 @@ impl Switch {
         if is_group(source) || source == [0; 6] {
             return Forward::Drop(Reason::Source);
         }
-        if is_link_local(destination) {
+        // A bridge without a spanning tree of its own passes on the BPDUs of those that have one, or they could not see a loop through it
+        // (Linux: `br_handle_frame`, with STP off).
+        if is_link_local(destination) && destination != BRIDGE_GROUP {
             return Forward::Drop(Reason::LinkLocal);
         }
         self.learn(port, bridge, source, now);

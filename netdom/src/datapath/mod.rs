@@ -130,6 +130,8 @@ pub struct DataPath<H: Hypervisor, N: Nic> {
     ports: Vec<u16>,
     ready: VecDeque<u16>,
     switch: Switch,
+    /// Whether BPDUs go from guests to the wire, and from there to guests.
+    bpdus_on_wire: bool,
     round: Round,
     coalescer: Coalescer<u16>,
     /// Pages in all queues.
@@ -154,6 +156,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             ports: Vec::new(),
             ready: VecDeque::new(),
             switch: Switch::new(TABLE_ENTRIES, AGEING, seed),
+            bpdus_on_wire: false,
             round: Round::default(),
             coalescer: Coalescer::new(),
             queued_pages: 0,
@@ -162,6 +165,12 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             wake: None,
             now: Instant::default(),
         }
+    }
+
+    /// Has BPDUs forwarded to and from the wire, too. By default they stay among the guests: one of a guest could change the spanning
+    /// tree of the whole network, or have a port of its switch closed (BPDU guard).
+    pub fn set_bpdus_on_wire(&mut self, forward: bool) {
+        self.bpdus_on_wire = forward;
     }
 
     /// The hypervisor it was given.

@@ -9,7 +9,7 @@ use crate::nic::{MacAddress, Nic};
 use crate::offload::headers::Layout;
 use crate::packet::{Checksum, Offload};
 use crate::statistics::DropCause;
-use crate::switch::Forward;
+use crate::switch::{BRIDGE_GROUP, Forward};
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
@@ -135,6 +135,13 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         match self.switch.forward(port, destination, source, now) {
             Forward::Drop(_) => self.count_drop(port, DropCause::NotForwarded),
             Forward::Port(to) => self.round.destinations.push(to),
+            Forward::Flood if destination == BRIDGE_GROUP && !self.bpdus_on_wire => {
+                if port == NIC_PORT {
+                    self.count_drop(port, DropCause::NotForwarded);
+                } else {
+                    self.round.destinations.extend(self.switch.flood(port).filter(|to| *to != NIC_PORT));
+                }
+            }
             Forward::Flood => self.round.destinations.extend(self.switch.flood(port)),
         }
     }

@@ -35,6 +35,7 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
                 ("receive-errors", device.receive_errors),
                 ("receive-missed", device.receive_missed),
                 ("receive-malformed", device.receive_malformed),
+                ("receive-oversize", device.receive_oversize),
                 ("transmit-errors", device.transmit_errors),
             ] {
                 if count > 0 {

@@ -44,6 +44,8 @@ pub struct NicStatistics {
     pub receive_missed: u64,
     /// Frames that a descriptor of the device described wrongly, and that were dropped for it.
     pub receive_malformed: u64,
+    /// Frames received that are longer than the wire's MTU allows, and that were dropped for it.
+    pub receive_oversize: u64,
     /// Frames that could not be sent.
     pub transmit_errors: u64,
 }

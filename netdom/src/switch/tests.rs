@@ -48,7 +48,9 @@ fn frames() {
         // Groups.
         (1, 1, mac(1), BROADCAST, Flood),
         (1, 1, mac(1), [0x01, 0, 0x5e, 0, 0, 1], Flood),
-        (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x00], Drop(Reason::LinkLocal)),
+        (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x00], Flood),
+        (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x01], Drop(Reason::LinkLocal)),
+        (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x0e], Drop(Reason::LinkLocal)),
         (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x0f], Drop(Reason::LinkLocal)),
         (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x10], Flood),
         // No station sends from these, and they are not learnt.

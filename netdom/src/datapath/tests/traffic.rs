@@ -8,6 +8,7 @@ use crate::nic::Link;
 use crate::packet::{Checksum, Gso, GsoKind};
 use crate::statistics::DropCause;
 use alloc::vec;
+use alloc::vec::Vec;
 use split_driver::time::Duration;
 use xen_pv_sys::io::netif::RxFlags;
 
@@ -391,4 +392,34 @@ fn senders_do_not_wait_for_ever() {
         }
     }
     net.end();
+}
+
+/// BPDUs go from guest to guest, so that one that bridges two vifs sees its loop; to and from the wire only where that is asked for. Other
+/// frames for the ends of a link go nowhere.
+#[test]
+fn bpdus_stay_among_the_guests() {
+    for on_wire in [false, true] {
+        for last in 0..=15 {
+            let mut net = Net::new(&[linux(); 3]);
+            net.path.set_bpdus_on_wire(on_wire);
+            net.introduce();
+            let group = [0x01, 0x80, 0xc2, 0, 0, last];
+            let sent = plain(ethernet(group, net.guests[0].mac, 46));
+            net.send(0, &sent);
+            let incoming = ethernet(group, [2, 0, 0, 0, 0, 9], 50);
+            net.wire.borrow_mut().incoming.push_back((incoming.clone(), Checksum::Unverified));
+            net.run();
+            let expected = match (last, on_wire) {
+                (0, false) => vec![&sent.bytes],
+                (0, true) => vec![&sent.bytes, &incoming],
+                _ => vec![],
+            };
+            let arrived: Vec<_> = net.guests[1].arrived().into_iter().map(|packet| packet.bytes).collect();
+            assert_eq!(arrived.iter().collect::<Vec<_>>(), expected);
+            assert_eq!(net.guests[2].arrived().len(), expected.len());
+            assert_eq!(net.guests[0].arrived().len(), usize::from(last == 0 && on_wire));
+            assert_eq!(net.wire.borrow().sent.len(), usize::from(last == 0 && on_wire));
+            net.end();
+        }
+    }
 }

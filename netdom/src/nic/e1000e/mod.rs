@@ -355,11 +355,13 @@ impl<M: Mmio, D: DmaMemory> Nic for E1000e<M, D> {
             let received = [reg::CRCERRS, reg::ALGNERRC, reg::RXERRC, reg::CEXTERR, reg::RLEC];
             self.counted.receive_errors += read(&received);
             self.counted.receive_missed += read(&[reg::MPC]);
+            self.counted.receive_oversize += read(&[reg::ROC]);
             self.counted.transmit_errors += read(&[reg::ECOL, reg::LATECOL]);
         }
         NicStatistics {
             receive_errors: self.counted.receive_errors + self.receive.errors(),
             receive_malformed: self.receive.malformed(),
+            receive_oversize: self.counted.receive_oversize + self.receive.oversize(),
             transmit_errors: self.counted.transmit_errors + self.transmit.errors(),
             ..self.counted
         }

@@ -27,7 +27,18 @@ pub(super) struct Receive<D> {
     skipping: bool,
     max_frame: usize,
     malformed: u64,
+    oversize: u64,
     errors: u64,
+}
+
+/// Why a buffer is not a part of a frame to be passed on.
+enum Unfit {
+    /// The device's description of it cannot be right.
+    Malformed,
+    /// The frame is longer than the wire allows.
+    Oversize,
+    /// The beginning of its frame was dropped.
+    Rest,
 }
 
 impl<D: DmaMemory> Receive<D> {
@@ -43,6 +54,7 @@ impl<D: DmaMemory> Receive<D> {
             skipping: false,
             max_frame,
             malformed: 0,
+            oversize: 0,
             errors: 0,
         }
     }
@@ -50,6 +62,11 @@ impl<D: DmaMemory> Receive<D> {
     /// Frames that the device described wrongly.
     pub(super) const fn malformed(&self) -> u64 {
         self.malformed
+    }
+
+    /// Frames longer than the wire allows.
+    pub(super) const fn oversize(&self) -> u64 {
+        self.oversize
     }
 
     /// Frames that the device handed over as damaged.
@@ -78,11 +95,12 @@ impl<D: DmaMemory> Receive<D> {
             let buffer = self.slots.get_mut(usize::from(self.next)).and_then(Option::take);
             self.next = self.ring.after(self.next);
             self.posted -= 1;
-            let accepted = buffer.is_some_and(|buffer| self.append(buffer, length, status.end()));
-            if !accepted && !self.skipping {
-                self.malformed += 1;
-                self.skipping = true;
-                self.frame = Packet::default();
+            let appended = match buffer {
+                Some(buffer) => self.append(buffer, length, status.end()),
+                None => Err(Unfit::Malformed),
+            };
+            if let Err(unfit) = appended {
+                self.skip(&unfit);
             }
             if status.end()
                 && let Some(packet) = self.end(status)
@@ -93,22 +111,39 @@ impl<D: DmaMemory> Receive<D> {
         None
     }
 
-    /// Adds a buffer to the frame. False where the device's description of it cannot be right.
-    fn append(&mut self, buffer: Buffer, length: u16, end: bool) -> bool {
+    /// Drops the frame, its buffers to come among it, and counts it once.
+    fn skip(&mut self, unfit: &Unfit) {
         if self.skipping {
-            return false;
+            return;
+        }
+        match unfit {
+            Unfit::Malformed => self.malformed += 1,
+            Unfit::Oversize => self.oversize += 1,
+            Unfit::Rest => {}
+        }
+        self.skipping = true;
+        self.frame = Packet::default();
+    }
+
+    /// Adds a buffer to the frame.
+    fn append(&mut self, buffer: Buffer, length: u16, end: bool) -> Result<(), Unfit> {
+        if self.skipping {
+            return Err(Unfit::Rest);
         }
         let bytes = usize::from(length);
         let so_far = self.frame.len();
         // Only the last buffer may be short; it may be empty where it held the frame check sequence alone.
         let plausible = if end { bytes <= PAGE_SIZE && (bytes > 0 || so_far > 0) } else { bytes == PAGE_SIZE };
-        if !plausible || so_far + bytes > self.max_frame {
-            return false;
+        if !plausible {
+            return Err(Unfit::Malformed);
+        }
+        if so_far + bytes > self.max_frame {
+            return Err(Unfit::Oversize);
         }
         if bytes == 0 {
-            return true;
+            return Ok(());
         }
-        self.frame.fragments.try_push(Fragment { buffer, offset: 0, length }).is_ok()
+        self.frame.fragments.try_push(Fragment { buffer, offset: 0, length }).map_err(|_| Unfit::Oversize)
     }
 
     /// The end of a frame was seen.

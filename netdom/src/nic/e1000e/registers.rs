@@ -167,6 +167,8 @@ pub const ALGNERRC: Reg<u32> = Reg::at(0x0_4004);
 pub const RXERRC: Reg<u32> = Reg::at(0x0_400C);
 /// MPC, 82574 datasheet 10.2.7: frames missed because the packet buffer was full.
 pub const MPC: Reg<u32> = Reg::at(0x0_4010);
+/// ROC, 82574 datasheet 10.2.7: frames longer than the device takes.
+pub const ROC: Reg<u32> = Reg::at(0x0_40AC);
 /// ECOL, 82574 datasheet 10.2.7: frames given up after 16 collisions.
 pub const ECOL: Reg<u32> = Reg::at(0x0_4018);
 /// LATECOL, 82574 datasheet 10.2.7: frames that met a late collision.

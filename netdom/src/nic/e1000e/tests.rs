@@ -416,13 +416,37 @@ fn what_it_cannot_do_comes_back_whole() {
 #[test]
 fn what_no_nic_can_send_is_counted() {
     let mut bench = bench();
-    for length in [1, 16, 1519, 4000] {
+    for length in [1, 13, 1519, 4000] {
         let packet = packet(&bench.pool, &bytes(length, 0), &[]);
         assert!(bench.nic.transmit(packet, None).is_ok());
     }
     bench.nic.flush();
     assert_eq!(bench.device.sent(), None);
     assert_eq!(bench.nic.statistics().transmit_errors, 4);
+    finish(bench);
+}
+
+/// The device pads frames of 17 bytes and more: shorter ones it would not send. The page's old contents stay here.
+#[test]
+fn frames_too_short_for_the_device_are_padded() {
+    let mut bench = bench();
+    for length in [14, 15, 16] {
+        for cuts in [&[][..], &[3, 10]] {
+            let frame = bytes(length, 7);
+            let packet = packet(&bench.pool, &frame, cuts);
+            // The next page taken has contents, and this packet's are another port's, too.
+            let shared = packet.clone();
+            assert!(bench.pool.take().expect("a page").write(0, &[0xee; 4096]));
+            assert!(bench.nic.transmit(packet, None).is_ok());
+            bench.nic.flush();
+            let mut padded = frame.clone();
+            padded.resize(60, 0);
+            assert_eq!(bench.device.sent(), Some(padded), "{length} {cuts:?}");
+            assert_eq!(shared.len(), length);
+            bench.nic.reclaim();
+        }
+    }
+    assert_eq!(bench.nic.statistics().transmit_errors, 0);
     finish(bench);
 }
 
@@ -479,7 +503,8 @@ fn jumbo_frames_span_buffers() {
     }
     assert!(bench.device.inject(&bytes(9019, 0), ReceiveStatus::new()));
     assert!(bench.nic.receive().is_none(), "longer than asked for");
-    assert_eq!(bench.nic.statistics().receive_malformed, 1);
+    let counted = bench.nic.statistics();
+    assert_eq!((counted.receive_malformed, counted.receive_oversize), (0, 1));
     assert!(bench.device.inject(&bytes(100, 0), ReceiveStatus::new()));
     assert!(bench.nic.receive().is_some(), "and the next one is whole");
     finish(bench);
@@ -630,19 +655,20 @@ fn a_device_that_lies_costs_itself() {
     // Status, length: what a device might write, each followed by a good frame that must come through.
     const DONE: u32 = 1;
     const END: u32 = 3;
-    type Case = (&'static str, &'static [(u32, u32)], u64);
+    // How many are malformed, and how many oversize.
+    type Case = (&'static str, &'static [(u32, u32)], [u64; 2]);
     let cases: &[Case] = &[
-        ("longer than its buffer", &[(END, 4097)], 1),
-        ("longest length", &[(END, 0xFFFF)], 1),
-        ("empty", &[(END, 0)], 1),
-        ("shorter than a header", &[(END, 13)], 1),
-        ("longer than a frame", &[(END, 1519)], 1),
-        ("a short middle", &[(DONE, 100), (END, 100)], 1),
-        ("without end", &[(DONE, 4096), (DONE, 4096), (END, 4096)], 1),
-        ("all bits", &[(u32::MAX, u32::MAX)], 1),
+        ("longer than its buffer", &[(END, 4097)], [1, 0]),
+        ("longest length", &[(END, 0xFFFF)], [1, 0]),
+        ("empty", &[(END, 0)], [1, 0]),
+        ("shorter than a header", &[(END, 13)], [1, 0]),
+        ("longer than a frame", &[(END, 1519)], [0, 1]),
+        ("a short middle", &[(DONE, 100), (END, 100)], [1, 0]),
+        ("longer than a frame, in pieces", &[(DONE, 4096), (DONE, 4096), (END, 4096)], [0, 1]),
+        ("all bits", &[(u32::MAX, u32::MAX)], [1, 0]),
     ];
     let mut index = 0u32;
-    let mut malformed = 0;
+    let (mut malformed, mut oversize) = (0, 0);
     for (what, descriptors, count) in cases {
         for (status, length) in *descriptors {
             let at = bench.device.receive_descriptor(index);
@@ -651,8 +677,10 @@ fn a_device_that_lies_costs_itself() {
         }
         bench.device.set(reg::RDH, index);
         assert!(bench.nic.receive().is_none(), "{what}");
-        malformed += count;
-        assert_eq!(bench.nic.statistics().receive_malformed, malformed, "{what}");
+        malformed += count[0];
+        oversize += count[1];
+        let counted = bench.nic.statistics();
+        assert_eq!((counted.receive_malformed, counted.receive_oversize), (malformed, oversize), "{what}");
         let good = bytes(70, 5);
         assert!(bench.device.inject(&good, ReceiveStatus::new()));
         index += 1;

@@ -6,7 +6,7 @@
 
 use super::descriptors::{Context, DataCommand, DataOptions, Ring, halves, transmit_word as word};
 use super::offload::{self, Plan};
-use crate::offload::headers::Layout;
+use crate::offload::headers::{ETHERNET_HEADER, Layout};
 use crate::packet::{Buffer, Fragment, Packet, Pool};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -17,6 +17,8 @@ use xen_pv_sys::PAGE_SIZE;
 const REPORT_EVERY: u16 = 64;
 /// The shortest frame that may be handed to the device, which pads it (82574 datasheet 10.2.6.1, TCTL.PSP: 17 bytes).
 const SHORTEST: usize = 17;
+/// The shortest frame on the wire without its check sequence (IEEE 802.3, 4A.4.2: 64 bytes with it).
+const SHORTEST_ON_WIRE: usize = 60;
 /// Descriptors that a packet may need beside one a fragment: a context, and one of headers that had to be copied.
 const EXTRA: usize = 2;
 
@@ -77,9 +79,12 @@ impl<D: DmaMemory> Transmit<D> {
     pub(super) fn queue(&mut self, mut packet: Packet, layout: Option<&Layout>, pool: &Pool) -> Result<(), Packet> {
         let length = packet.len();
         let segment = packet.offload.gso.is_some();
-        if length < SHORTEST || (length > self.max_frame && !segment) {
+        if length < ETHERNET_HEADER || (length > self.max_frame && !segment) {
             self.errors += 1;
             return Ok(());
+        }
+        if length < SHORTEST {
+            return self.queue_padded(&packet, pool);
         }
         if packet.fragments.len() + EXTRA > self.room() {
             return Err(packet);
@@ -109,6 +114,32 @@ impl<D: DmaMemory> Transmit<D> {
             }
         }
         self.describe(plan, private, packet);
+        Ok(())
+    }
+
+    /// Queues a frame that is too short for the device to pad: padded, in a page of its own. Such a frame has no offload.
+    #[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
+    fn queue_padded(&mut self, packet: &Packet, pool: &Pool) -> Result<(), Packet> {
+        let refused = || packet.clone();
+        if 1 + EXTRA > self.room() {
+            return Err(refused());
+        }
+        let mut bytes = [0; SHORTEST_ON_WIRE];
+        let mut rest = bytes.as_mut_slice();
+        for fragment in &packet.fragments {
+            let (piece, after) = rest.split_at_mut_checked(usize::from(fragment.length)).ok_or_else(refused)?;
+            if !fragment.buffer.read(usize::from(fragment.offset), piece) {
+                return Err(refused());
+            }
+            rest = after;
+        }
+        let buffer = pool.take().ok_or_else(refused)?;
+        if !buffer.write(0, &bytes) {
+            return Err(refused());
+        }
+        let mut padded = Packet::default();
+        padded.fragments.push(Fragment { buffer, offset: 0, length: SHORTEST_ON_WIRE as u16 });
+        self.describe(None, None, padded);
         Ok(())
     }
 
