@@ -17,7 +17,7 @@ use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
-use runtime::service::{self, Options, Service, Wait};
+use runtime::service::{Complaints, Options, Service, Wait};
 use runtime::signal::Signal;
 use runtime::time::{self, Clock};
 use split_driver::xenbus::Bus;
@@ -40,6 +40,7 @@ pub(crate) struct Words {
 /// What the tasks share.
 pub(crate) struct Domain {
     store: Client,
+    complaints: Rc<Complaints>,
     options: Options,
     events: EventSet,
     path: Rc<RefCell<DataPath<Xen>>>,
@@ -65,7 +66,7 @@ impl Service for Domain {
         Ok(true)
     }
 
-    fn new(store: Client, options: Options, words: Words) -> Result<Self, String> {
+    fn new(store: Client, complaints: Rc<Complaints>, options: Options, words: Words) -> Result<Self, String> {
         let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 4));
         let pages = pages.map_err(|_| "no memory for data: give the domain more")?;
         let xen = Xen::new();
@@ -79,7 +80,7 @@ impl Service for Domain {
         let wake = Rc::clone(&work);
         let blkback = Blkback::new(Rc::clone(&path), Rc::clone(&volumes), Rc::new(move || wake.set()));
         let stopping = Cell::new(false);
-        Ok(Self { store, options, events, path, blkback, work, controllers, volumes, stopping })
+        Ok(Self { store, complaints, options, events, path, blkback, work, controllers, volumes, stopping })
     }
 
     fn store(&self) -> &Client {
@@ -146,7 +147,7 @@ impl Service for Domain {
         self.volumes.looked().await;
         let names = self.volumes.units();
         if names.is_empty() {
-            service::complain(&self.store, "no disk: nothing can be served").await;
+            self.complaints.complain("disks", "no disk: nothing can be served").await;
         }
         format!("{} disks ({})", names.len(), names.join(", "))
     }

@@ -21,7 +21,7 @@ use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::mmio::MmioRegion;
 use runtime::pci::{Device, PciAddress};
-use runtime::service::{self, Options, Service, Wait};
+use runtime::service::{Complaints, Options, Service, Wait};
 use runtime::signal::Signal;
 use runtime::time::{self, Clock};
 use split_driver::xenbus::Bus;
@@ -37,6 +37,7 @@ const POOL_PAGES: usize = 8192;
 /// What the tasks share.
 pub(crate) struct Domain {
     store: Client,
+    complaints: Rc<Complaints>,
     options: Options,
     words: command_line::Options,
     events: EventSet,
@@ -44,6 +45,8 @@ pub(crate) struct Domain {
     netback: Netback<Xen, Driver>,
     work: Rc<Signal>,
     nic: RefCell<Option<ActiveNic>>,
+    /// Devices that were passed beside the NIC.
+    spare: RefCell<Vec<PciAddress>>,
     /// A device was passed that is of no use.
     refused: Cell<bool>,
     stopping: Cell<bool>,
@@ -58,7 +61,8 @@ impl Service for Domain {
         words.set(name, value)
     }
 
-    fn new(store: Client, options: Options, words: Self::Words) -> Result<Self, String> {
+    fn new(store: Client, complaints: Rc<Complaints>, options: Options, words: Self::Words) -> Result<Self, String> {
+        let bridges = words.bridges().map_err(|error| format!("command line: {error}"))?;
         let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 2));
         let pages = pages.map_err(|_| "no memory for packets: give the domain more")?;
         let xen = Xen::new();
@@ -67,10 +71,11 @@ impl Service for Domain {
         let path = Rc::new(RefCell::new(path));
         let work = Rc::new(Signal::new());
         let wake = Rc::clone(&work);
-        let netback = Netback::new(Rc::clone(&path), Rc::new(move || wake.set()));
-        let nic = RefCell::default();
+        path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
+        let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
+        let (nic, spare) = Default::default();
         let (refused, stopping) = (Cell::new(false), Cell::new(false));
-        Ok(Self { store, options, words, events, path, netback, work, nic, refused, stopping })
+        Ok(Self { store, complaints, options, words, events, path, netback, work, nic, spare, refused, stopping })
     }
 
     fn store(&self) -> &Client {
@@ -129,7 +134,7 @@ impl Service for Domain {
             None => {
                 if self.refused.get() {
                     let text = "no supported NIC among the PCI devices: guests are switched without one";
-                    service::complain(&self.store, text).await;
+                    self.complaints.complain(nic::TOPIC, text).await;
                 }
                 "no NIC".into()
             }

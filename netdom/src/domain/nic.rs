@@ -12,8 +12,12 @@ use netdom::nic::{Nic, e1000e};
 use runtime::dma::DmaFrames;
 use runtime::events::Channel;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError};
-use runtime::{service, time};
+use runtime::time;
 use xen_pv_sys::Port;
+
+/// The topics of complaints: the domain has no NIC; it has too many.
+pub(super) const TOPIC: &str = "nic";
+const SECOND: &str = "second nic";
 
 /// Vectors the driver makes use of: receive, transmit, link.
 const VECTORS: usize = 3;
@@ -70,8 +74,7 @@ pub(super) async fn added(domain: &Domain, device: Device) {
         return;
     }
     if domain.nic.borrow().is_some() {
-        log::warn!("pci {address}: {id}: left alone, there is a NIC already");
-        return;
+        return leave(domain, &device).await;
     }
     match start(domain, &device).await {
         Ok((driver, interrupts, name)) => {
@@ -91,7 +94,7 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             domain.nic.replace(Some(ActiveNic { interrupts, device, name }));
             domain.work.set();
             if domain.refused.take() {
-                service::retract(&domain.store).await;
+                domain.complaints.retract(TOPIC).await;
             }
         }
         Err(error) => {
@@ -101,6 +104,16 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             device.close().await;
         }
     }
+}
+
+/// Leaves a device alone that came when there was a NIC: netdom drives one.
+async fn leave(domain: &Domain, device: &Device) {
+    let (address, id) = (device.address(), device.id());
+    let used = domain.nic.borrow().as_ref().map(|nic| format!("{}, {}", nic.device.address(), nic.name));
+    let used = used.unwrap_or_default();
+    let text = format!("pci {address}: {id} is not used: netdom drives one NIC, {used}; pass one device in pci=[...]");
+    domain.spare.borrow_mut().push(address);
+    domain.complaints.complain(SECOND, &text).await;
 }
 
 /// From a device to a driver that runs.
@@ -138,6 +151,10 @@ fn busy_wait(duration: Duration) {
 
 /// Lets go of the NIC, if it is the one that is taken away.
 pub(super) async fn removed(domain: &Domain, address: PciAddress) {
+    domain.spare.borrow_mut().retain(|spare| *spare != address);
+    if domain.spare.borrow().is_empty() {
+        domain.complaints.retract(SECOND).await;
+    }
     let ours = domain.nic.borrow().as_ref().is_some_and(|nic| nic.device.address() == address);
     if ours {
         log::info!("pci {address}: taken away");

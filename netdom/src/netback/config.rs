@@ -1,20 +1,15 @@
 //! What a vif's nodes in the store say (`io/netif.h`; libxl's `libxl_nic.c`), checked. Pure. Floor 3.
 
+use super::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
+use super::nodes::{Refusal, refuse};
 use super::vif::{Features, RemotePorts, VifConfig};
-use crate::credit::Rate;
+use crate::credit::{Rate, RateError};
 use crate::nic::MacAddress;
 use alloc::string::String;
 use core::fmt;
 use split_driver::xenbus::{BadNode, DeviceId, Directory, Nodes};
 use xen_pv_sys::{GrantRef, Port};
 
-/// The bridge of a vif that names none, as `xl` writes it.
-pub const DEFAULT_BRIDGE: &str = "xenbr0";
-/// Bytes of a bridge's name, at most.
-const BRIDGE_BYTES: usize = 64;
-
-/// Nodes of the backend directory that are read.
-pub const BACKEND_NODES: &[&str] = &["mac", "bridge", "handle", "rate"];
 /// Nodes of the frontend directory that are read.
 pub const FRONTEND_NODES: &[&str] = &[
     "request-rx-copy",
@@ -45,13 +40,28 @@ pub enum ConfigError {
     /// `bridge` is no name.
     Bridge,
     /// `rate` is not "bytes,microseconds".
-    Rate,
+    Rate(RateError),
+    /// A node that would filter or route packets elsewhere, and is not obeyed here.
+    Refused(Refusal),
+    /// There is no such bridge.
+    NoBridge {
+        /// The name.
+        name: String,
+        /// Those that there are.
+        known: Bridges,
+    },
     /// `handle` is not the one of the directory.
     Handle(u32),
     /// The frontend wants its pages flipped (`request-rx-copy` is not 1): nobody does that any more.
     NoCopy,
     /// More queues than were offered.
     Queues(u32),
+}
+
+impl From<Refusal> for ConfigError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 impl From<BadNode> for ConfigError {
@@ -66,7 +76,12 @@ impl fmt::Display for ConfigError {
             Self::Node(error) => error.fmt(formatter),
             Self::Mac => write!(formatter, "mac is no unicast address"),
             Self::Bridge => write!(formatter, "bridge is no name"),
-            Self::Rate => write!(formatter, "rate is not bytes,microseconds"),
+            Self::Rate(error) => write!(formatter, "rate: {error}"),
+            Self::Refused(refusal) => refusal.fmt(formatter),
+            Self::NoBridge { name, known } => write!(
+                formatter,
+                "no bridge \"{name}\"; there are: {known}. One without a NIC is declared by internal={name} in netdom's extra="
+            ),
             Self::Handle(handle) => write!(formatter, "handle is {handle}, not the directory's"),
             Self::NoCopy => write!(formatter, "request-rx-copy is not 1"),
             Self::Queues(queues) => write!(formatter, "{queues} queues, of 1 offered"),
@@ -95,6 +110,7 @@ pub fn identity(id: DeviceId, nodes: &Directory) -> Result<Identity, ConfigError
     {
         return Err(ConfigError::Handle(handle));
     }
+    refuse(nodes)?;
     let mac = nodes.get("mac").ok_or_else(|| BadNode::Missing("mac".into()))?;
     Ok(Identity {
         mac: parse_mac(mac).ok_or(ConfigError::Mac)?,
@@ -110,7 +126,10 @@ pub fn identity(id: DeviceId, nodes: &Directory) -> Result<Identity, ConfigError
 pub fn rate(nodes: &Directory) -> Result<Option<Rate>, ConfigError> {
     match nodes.get("rate") {
         None | Some(b"") => Ok(None),
-        Some(rate) => parse_rate(rate).map(Some).ok_or(ConfigError::Rate),
+        Some(rate) => {
+            let text = core::str::from_utf8(rate).map_err(|_| RateError::Malformed);
+            text.and_then(Rate::parse).map(Some).map_err(ConfigError::Rate)
+        }
     }
 }
 
@@ -182,10 +201,6 @@ fn bridge(name: &[u8]) -> Option<String> {
     (printable && name.len() <= BRIDGE_BYTES).then(|| String::from_utf8(name.into()).ok()).flatten()
 }
 
-fn parse_rate(text: &[u8]) -> Option<Rate> {
-    Rate::parse(core::str::from_utf8(text).ok()?).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,9 +267,11 @@ mod tests {
             (("mac", "00:00:00:00:00:00"), ConfigError::Mac),
             (("bridge", "a b"), ConfigError::Bridge),
             (("bridge", long.as_str()), ConfigError::Bridge),
-            (("rate", "5"), ConfigError::Rate),
-            (("rate", "5,x"), ConfigError::Rate),
-            (("rate", "-5,5"), ConfigError::Rate),
+            (("rate", "5"), ConfigError::Rate(RateError::Malformed)),
+            (("rate", "5,x"), ConfigError::Rate(RateError::Malformed)),
+            (("rate", "-5,5"), ConfigError::Rate(RateError::Malformed)),
+            (("rate", "0,5"), ConfigError::Rate(RateError::Zero)),
+            (("rate", "18446744073709551616,5"), ConfigError::Rate(RateError::TooLarge)),
             (("handle", "7"), ConfigError::Handle(7)),
             (("request-rx-copy", "-"), ConfigError::NoCopy),
             (("request-rx-copy", "0"), ConfigError::NoCopy),

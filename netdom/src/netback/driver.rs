@@ -1,17 +1,19 @@
 //! netback as xenbus sees it: what a vif offers, and its way to and from the data path. Floor 3.
 
-use super::config::{BACKEND_NODES, ConfigError, FRONTEND_NODES, WATCHED_FRONTEND_NODES, config, identity, rate};
+use super::bridges::Bridges;
+use super::config::{ConfigError, FRONTEND_NODES, WATCHED_FRONTEND_NODES, config, identity, rate};
+use super::nodes::{self, remarks};
 use super::violation::AttachError;
 use crate::datapath::{DataPath, VifId};
 use crate::nic::{Link, Nic};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 use split_driver::hypervisor::Hypervisor;
-use split_driver::xenbus::{Backend, DeviceHandle, DeviceId, Nodes, XenbusState};
+use split_driver::xenbus::{Backend, DeviceHandle, DeviceId, Directory, Nodes, XenbusState};
 
 /// What every vif is offered (`io/netif.h`). Multiple queues and the control ring are not.
 const OFFERS: [(&str, &str); 10] = [
@@ -26,6 +28,9 @@ const OFFERS: [(&str, &str); 10] = [
     ("feature-split-event-channels", "1"),
     ("multi-queue-max-queues", "1"),
 ];
+
+/// Devices that are remembered as those that the log was told about.
+const REMARKED: usize = 256;
 
 /// Why a vif is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +74,9 @@ pub struct Netback<H: Hypervisor, N: Nic> {
     connected: Rc<RefCell<BTreeMap<VifId, Connected>>>,
     /// The bridge that the NIC is on, or was on before it was taken away, and whether it has a link there.
     carrier: Rc<RefCell<Option<(String, bool)>>>,
+    bridges: Rc<Bridges>,
+    /// The last devices whose nodes the log was told about.
+    remarked: Rc<RefCell<VecDeque<DeviceId>>>,
     /// Called where the data path has something new to do.
     wake: Rc<dyn Fn()>,
 }
@@ -79,15 +87,18 @@ impl<H: Hypervisor, N: Nic> Clone for Netback<H, N> {
             path: Rc::clone(&self.path),
             connected: Rc::clone(&self.connected),
             carrier: Rc::clone(&self.carrier),
+            bridges: Rc::clone(&self.bridges),
+            remarked: Rc::clone(&self.remarked),
             wake: Rc::clone(&self.wake),
         }
     }
 }
 
 impl<H: Hypervisor, N: Nic> Netback<H, N> {
-    /// The vifs of `path`; `wake` has it polled soon.
-    pub fn new(path: Rc<RefCell<DataPath<H, N>>>, wake: Rc<dyn Fn()>) -> Self {
-        Self { path, connected: Rc::default(), carrier: Rc::default(), wake }
+    /// The vifs of `path`, each on one of `bridges`; `wake` has the path polled soon.
+    pub fn new(path: Rc<RefCell<DataPath<H, N>>>, bridges: Bridges, wake: Rc<dyn Fn()>) -> Self {
+        let (connected, carrier, remarked) = Default::default();
+        Self { path, connected, carrier, bridges: Rc::new(bridges), remarked, wake }
     }
 
     /// Tells the bus what the last rounds brought: vifs that broke the protocol, and the NIC's link. Costs next to nothing where there
@@ -130,6 +141,30 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
         self.connected.borrow().len()
     }
 
+    /// Whether there is such a bridge.
+    fn admit(&self, bridge: &str) -> Result<(), ConfigError> {
+        if self.bridges.has(bridge) {
+            return Ok(());
+        }
+        Err(ConfigError::NoBridge { name: bridge.into(), known: (*self.bridges).clone() })
+    }
+
+    /// Tells the log once of nodes that have no meaning here: a frontend that comes again is no reason to say it again.
+    fn remark(&self, id: DeviceId, nodes: &Directory) {
+        let mut known = self.remarked.borrow_mut();
+        let remarks = remarks(nodes);
+        if remarks.is_empty() || known.contains(&id) {
+            return;
+        }
+        if known.len() >= REMARKED {
+            known.pop_front();
+        }
+        known.push_back(id);
+        for remark in remarks {
+            log::warn!("vif {id}: {remark}");
+        }
+    }
+
     /// `carrier` of a vif on this bridge: up, unless the bridge has a NIC without a link, or lost the one it had. A bridge that never had
     /// one is there for guests among themselves.
     fn has_carrier(&self, bridge: &str) -> bool {
@@ -149,7 +184,7 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
     }
 
     fn backend_nodes(&self) -> &[&str] {
-        BACKEND_NODES
+        nodes::READ
     }
 
     fn frontend_nodes(&self) -> &[&str] {
@@ -166,6 +201,8 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
 
     fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, VifError> {
         let identity = identity(id, &nodes.backend)?;
+        self.admit(&identity.bridge)?;
+        self.remark(id, &nodes.backend);
         let carrier = u8::from(self.has_carrier(&identity.bridge)).to_string();
         Ok(OFFERS
             .iter()
@@ -177,6 +214,7 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
     fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<VifId, VifError> {
         let config = config(handle.id(), nodes)?;
         let bridge = config.bridge.clone();
+        self.admit(&bridge)?;
         log::info!("vif {}: connected to {bridge}", handle.id());
         // The link may have changed between probe and now.
         handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));

@@ -1,11 +1,13 @@
 //! netback: the backend half of `io/netif.h`. Pure but for the traits of `split_driver`. Floor 3.
 //!
-//! [`request`] reads what a guest sends, [`vif`] is all that is known of one guest's interface, [`violation`] is why one is closed; [`config`] is what
-//! the store says, and [`driver`] joins all that to xenbus.
+//! [`request`] reads what a guest sends, [`vif`] is all that is known of one guest's interface, [`violation`] is why one is closed; [`config`] and
+//! [`nodes`] are what the store says, [`bridges`] what a vif may be on, and [`driver`] joins all that to xenbus.
 //! The packets' way from ring to ring is in [`crate::datapath`].
 
+pub mod bridges;
 pub mod config;
 pub mod driver;
+pub mod nodes;
 pub mod request;
 #[cfg(test)]
 mod tests;

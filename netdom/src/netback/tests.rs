@@ -1,5 +1,6 @@
 //! netback on a store and a bus: from the nodes that the toolstack and the frontend write to packets, and back.
 
+use super::bridges::Bridges;
 use super::driver::Netback;
 use crate::datapath::DataPath;
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
@@ -50,7 +51,11 @@ impl Host {
         let path = Rc::new(RefCell::new(DataPath::new(xen.clone(), pool, 1)));
         let wakes = Rc::new(Cell::new(0));
         let count = Rc::clone(&wakes);
-        let netback = Netback::new(Rc::clone(&path), Rc::new(move || count.set(count.get() + 1)));
+        let netback = Netback::new(
+            Rc::clone(&path),
+            Bridges::new("xenbr0", &["inside".into()]),
+            Rc::new(move || count.set(count.get() + 1)),
+        );
         let (store, clock) = (FakeStore::new(), FakeClock::default());
         let home = format!("/local/domain/{}", US.0);
         for path in [home.clone(), format!("{home}/backend"), format!("{home}/error")] {
@@ -257,7 +262,12 @@ fn nonsense_is_refused_with_its_reason() {
     for (guest, node, reason) in [
         (3, ("/mac", "nonsense"), "mac is no unicast address"),
         (4, ("/bridge", "not a name"), "bridge is no name"),
-        (5, ("/rate", "much"), "rate is not bytes,microseconds"),
+        (5, ("/rate", "much"), "rate: it is not bytes,microseconds"),
+        (7, ("/rate", "99999999999999999999,1"), "rate: a number has more than 64 bits"),
+        (9, ("/bridge", "xenbr1"), "no bridge \"xenbr1\"; there are: xenbr0 (the NIC's), inside."),
+        (10, ("/ip", "10.0.0.5"), "ip=10.0.0.5: netdom does not filter"),
+        (11, ("/script", "/etc/xen/scripts/vif-nat"), "script=/etc/xen/scripts/vif-nat: netdom runs no scripts"),
+        (12, ("/vlan", "5"), "vlan=5: netdom's bridges know no VLANs"),
     ] {
         host.create(guest, &[node]);
         let error = host.store.get(&format!("/local/domain/{}/error/backend/vif/{guest}/0/error", US.0));
@@ -269,7 +279,7 @@ fn nonsense_is_refused_with_its_reason() {
     host.settle();
     let error = host.store.get(&format!("/local/domain/{}/error/backend/vif/6/0/error", US.0)).unwrap();
     assert!(error.contains("request-rx-copy is not 1"), "{error}");
-    host.create(8, &[]);
+    host.create(8, &[("/script", "/etc/xen/scripts/vif-bridge"), ("/vifname", "web"), ("/mtu", "9000")]);
     host.connect(8);
     assert_eq!(host.backend(8, "state").as_deref(), Some("4"), "the others are well");
     host.end();

@@ -31,6 +31,14 @@ pub(super) struct Wrong {
     pub(super) unknown: Vec<String>,
 }
 
+impl Wrong {
+    /// All that is wrong; `None` where nothing is.
+    pub(super) fn text(&self) -> Option<String> {
+        let all: Vec<&str> = self.fatal.iter().chain(&self.unknown).map(String::as_str).collect();
+        (!all.is_empty()).then(|| format!("command line: {}", all.join("; ")))
+    }
+}
+
 /// Takes a value once; the same one again does no harm.
 fn set<T: PartialEq>(place: &mut Option<T>, word: &str, value: T) -> Result<bool, String> {
     if place.as_ref().is_some_and(|known| *known != value) {
@@ -111,6 +119,15 @@ mod tests {
     fn a_contradiction_is_named() {
         let (_, wrong) = parse("log=warn log=error", |_, _| Ok(false));
         assert_eq!(wrong.fatal, ["\"log=error\" contradicts an earlier word"]);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said() {
+        let text = |line| parse(line, |_, _| Ok(false)).1.text();
+        assert_eq!(text("log=warn"), None);
+        let expected =
+            "command line: \"interrupts=2\": the kind is msix, msi or intx; unknown word \"a\"; unknown word \"b=c\"";
+        assert_eq!(text("a b=c interrupts=2").as_deref(), Some(expected));
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! The domain's PCI devices, from pcifront to the service. Safe code only. Floor 2.
 
-use super::Service;
+use super::{Complaints, Service};
 use crate::pci::{Event, Frontend};
 use crate::signal::Signal;
 use crate::time;
+use alloc::format;
 use alloc::rc::Rc;
 use core::time::Duration;
 use split_driver::xenstore_client::Client;
 
 /// How long the domain's readiness waits for devices that the toolstack announced.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The topic of [`Complaints`].
+const TOPIC: &str = "pci";
 
 /// How far it has come.
 #[derive(Default)]
@@ -21,33 +25,37 @@ pub(super) struct Progress {
 }
 
 /// Follows pcifront for good.
-pub(super) async fn run<S: Service>(service: Rc<S>, progress: Rc<Progress>) {
+pub(super) async fn run<S: Service>(service: Rc<S>, progress: Rc<Progress>, complaints: Rc<Complaints>) {
     let frontend = Frontend::new(service.store().clone()).await;
     progress.asked_for.set();
     let mut frontend = match frontend {
         Ok(frontend) => frontend,
         Err(error) => {
-            log::error!("pcifront: {error:?}; going on without devices");
+            complaints.complain(TOPIC, &format!("pcifront: {error:?}; going on without devices")).await;
             progress.seen.set();
             return;
         }
     };
-    first(&*service, &mut frontend).await;
+    first(&*service, &mut frontend, &complaints).await;
     progress.seen.set();
     loop {
         let event = frontend.next_event().await;
+        if matches!(event, Event::Added(_)) {
+            complaints.retract(TOPIC).await;
+        }
         handle(&*service, event).await;
     }
 }
 
 /// Waits for what the toolstack passed to the domain at its creation.
-async fn first<S: Service>(service: &S, frontend: &mut Frontend<Client>) {
+async fn first<S: Service>(service: &S, frontend: &mut Frontend<Client>, complaints: &Complaints) {
     if !frontend.is_linked() {
-        log::warn!("no PCI device was passed to this domain (pci=[...])");
+        complaints.complain(TOPIC, "no PCI device was passed to this domain (pci=[...])").await;
         return;
     }
     let Ok(first) = time::timeout(PATIENCE, frontend.next_event()).await else {
-        log::error!("pciback said nothing for {PATIENCE:?}: going on without devices");
+        let text = format!("pciback said nothing for {PATIENCE:?}: going on without devices");
+        complaints.complain(TOPIC, &text).await;
         return;
     };
     let mut next = Some(first);

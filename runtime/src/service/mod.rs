@@ -2,12 +2,14 @@
 //! in the store what it counts, and ends when asked. Safe code only. Floor 2.
 
 pub mod command_line;
+mod complaints;
 mod devices;
 mod events;
 mod report;
 mod terminal;
 
 pub use command_line::Options;
+pub use complaints::Complaints;
 pub use events::Wait;
 
 use crate::events::EventSet;
@@ -25,6 +27,9 @@ use core::time::Duration;
 use split_driver::store::{Store, StoreError, Transaction};
 use split_driver::xenstore_client::Client;
 use xen_pv_sys::Port;
+
+/// The topic of the command line's words.
+const COMMAND_LINE: &str = "command line";
 
 /// How long the start has the store to itself: whatever else is asked of it delays the domain's readiness.
 const HEAD_START: Duration = Duration::from_secs(1);
@@ -47,7 +52,7 @@ pub trait Service: Sized + 'static {
     ///
     /// # Errors
     /// Why nothing can be served. The administrator reads it in the log and in `data/error`; the domain waits for its end.
-    fn new(store: Client, options: Options, words: Self::Words) -> Result<Self, String>;
+    fn new(store: Client, complaints: Rc<Complaints>, options: Options, words: Self::Words) -> Result<Self, String>;
 
     /// Its store.
     fn store(&self) -> &Client;
@@ -104,19 +109,20 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     let (options, wrong) =
         command_line::parse(environment.command_line, |name, value| S::word(&mut words, name, value));
     log::set_max_level(options.level);
-    for word in &wrong.unknown {
-        log::error!("command line: {word}");
+    let complaints = Rc::new(Complaints::new(store.clone()));
+    if let Some(text) = wrong.text() {
+        complaints.complain(COMMAND_LINE, &text).await;
     }
     let service = if wrong.fatal.is_empty() {
-        S::new(store.clone(), options, words)
+        S::new(store.clone(), Rc::clone(&complaints), options, words)
     } else {
-        Err(format!("command line: {}", wrong.fatal.join("; ")))
+        Err("words of the command line are wrong".into())
     };
     let kind = match service {
         Ok(service) => {
             let service = Rc::new(service);
             let ready = Rc::new(Signal::new());
-            crate::spawn(start(Rc::clone(&service), Rc::clone(&ready)));
+            crate::spawn(start(Rc::clone(&service), Rc::clone(&ready), complaints));
             // A request from before the watch is not lost.
             let _late = time::timeout(HEAD_START, ready.wait()).await;
             let kind = asked_to_end(&store).await;
@@ -124,8 +130,8 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
             kind
         }
         Err(reason) => {
-            complain(&store, &reason).await;
-            log::error!("not started; correct that and create the domain anew");
+            complaints.complain("start", &format!("not started: {reason}")).await;
+            log::error!("correct that and create the domain anew");
             asked_to_end(&store).await
         }
     };
@@ -134,10 +140,10 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
 }
 
 /// Starts all tasks, and says when the domain is ready.
-async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>) {
+async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>, complaints: Rc<Complaints>) {
     let devices = Rc::new(devices::Progress::default());
     crate::spawn(events::run(Rc::clone(&service)));
-    crate::spawn(devices::run(Rc::clone(&service), Rc::clone(&devices)));
+    crate::spawn(devices::run(Rc::clone(&service), Rc::clone(&devices), complaints));
     devices.asked_for.wait().await;
     crate::spawn(Rc::clone(&service).serve());
     crate::spawn(terminal::run(Rc::clone(&service)));
@@ -158,20 +164,6 @@ async fn asked_to_end(store: &Client) -> Kind {
             log::error!("control/shutdown cannot be watched: {error:?}; only xl destroy ends this domain");
             pending().await
         }
-    }
-}
-
-/// Puts what is wrong where the administrator looks: the log and `data/error`.
-pub async fn complain(store: &Client, text: &str) {
-    log::error!("{text}");
-    write_node(store, "data/error", text).await;
-}
-
-/// What was wrong is not any more.
-pub async fn retract(store: &Client) {
-    match store.remove(Transaction::NONE, "data/error").await {
-        Ok(()) | Err(StoreError::Closed | StoreError::NotFound) => {}
-        Err(error) => log::warn!("data/error not removed: {error:?}"),
     }
 }
 

@@ -1,0 +1,234 @@
+//! Every node that a toolstack writes into a vif's backend directory (`libxl_nic.c`, `libxl_device.c`), and what netdom makes of it. Pure.
+//! Floor 3.
+//!
+//! In dom0 most of these are read by hotplug scripts. netdom runs no scripts: what one of them would have done to the packets is refused, as
+//! an administrator relies on it; what it would have done to dom0's interface alone is named in the log.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use split_driver::xenbus::Directory;
+
+/// What is made of a node.
+#[derive(Clone, Copy)]
+pub enum Treatment {
+    /// It is obeyed: [`super::config`] reads it.
+    Heeded,
+    /// It is xenbus' own, or says nothing about the packets.
+    Harmless,
+    /// It has no meaning here: where the test says so, the log says why.
+    Named(fn(&str) -> bool, &'static str),
+    /// It says what becomes of packets, and is not obeyed: where the test says so, the vif is refused for this reason.
+    Refused(fn(&str) -> bool, &'static str),
+}
+
+/// A node of the backend directory.
+pub struct Node {
+    /// Its name; with a `*` at the end, all names that begin so.
+    pub name: &'static str,
+    /// What is made of it.
+    pub treatment: Treatment,
+}
+
+const fn node(name: &'static str, treatment: Treatment) -> Node {
+    Node { name, treatment }
+}
+
+/// All of them.
+pub const NODES: &[Node] = &[
+    node("bridge", Treatment::Heeded),
+    node("handle", Treatment::Heeded),
+    node("mac", Treatment::Heeded),
+    node("rate", Treatment::Heeded),
+    node("frontend", Treatment::Harmless),
+    node("frontend-id", Treatment::Harmless),
+    node("online", Treatment::Harmless),
+    node("state", Treatment::Harmless),
+    node("hotplug-status", Treatment::Harmless),
+    // Whether the guest has an emulated NIC beside the vif, which its device model connects.
+    node("type", Treatment::Harmless),
+    // For the frontend alone, which reads its own directory.
+    node("trusted", Treatment::Harmless),
+    // xapi's, for its own scripts and statistics.
+    node("model", Treatment::Harmless),
+    node(
+        "script",
+        Treatment::Refused(is_other_script, "netdom runs no scripts, and is a bridge: only vif-bridge is what it does"),
+    ),
+    node("ip", Treatment::Refused(is_said, "netdom does not filter by address; filter in the guest or beyond the NIC")),
+    node(
+        "vlan",
+        Treatment::Refused(
+            is_said,
+            "netdom's bridges know no VLANs; give the guest a tagged interface, or a bridge of its own",
+        ),
+    ),
+    node("mtu", Treatment::Named(is_jumbo, "frames to and from the wire have 1,500 bytes of payload at most")),
+    node("vifname", Treatment::Named(is_said, "netdom has no interface that could be called so")),
+    node("gatewaydev", Treatment::Named(is_said, "netdom does not route")),
+    // COLO, which mirrors a guest's packets.
+    node("forwarddev", Treatment::Named(is_said, "netdom mirrors no packets")),
+    node("colo_*", Treatment::Harmless),
+];
+
+/// Those of [`NODES`] that are read.
+pub const READ: &[&str] =
+    &["bridge", "handle", "mac", "rate", "script", "ip", "vlan", "mtu", "vifname", "gatewaydev", "forwarddev"];
+
+/// Characters of a node's value in a message.
+const SHOWN: usize = 64;
+
+/// A node for which a vif is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The node.
+    pub name: &'static str,
+    /// The beginning of what it says, printable.
+    pub value: String,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}={}: {}", self.name, self.value, self.reason)
+    }
+}
+
+/// A node's value as text; what is no text is shown as such.
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).trim().into()
+}
+
+fn shown(value: &str) -> String {
+    value.chars().take(SHOWN).flat_map(char::escape_debug).collect()
+}
+
+/// The first node, if any, that says what becomes of packets and is not obeyed.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn refuse(nodes: &Directory) -> Result<(), Refusal> {
+    for node in NODES {
+        if let Treatment::Refused(applies, reason) = node.treatment
+            && let Some(value) = nodes.get(node.name).map(text)
+            && applies(&value)
+        {
+            return Err(Refusal { name: node.name, value: shown(&value), reason });
+        }
+    }
+    Ok(())
+}
+
+/// What the log says of nodes that have no meaning here.
+pub fn remarks(nodes: &Directory) -> Vec<String> {
+    let remark = |node: &Node| {
+        let Treatment::Named(applies, reason) = node.treatment else {
+            return None;
+        };
+        let value = nodes.get(node.name).map(text).filter(|value| applies(value))?;
+        Some(format!("{}={} is not heeded: {reason}", node.name, shown(&value)))
+    };
+    NODES.iter().filter_map(remark).collect()
+}
+
+fn is_said(value: &str) -> bool {
+    !value.is_empty()
+}
+
+/// libxl writes `vif-bridge` with its path where a config names no script.
+fn is_other_script(value: &str) -> bool {
+    is_said(value) && value.rsplit('/').next() != Some("vif-bridge")
+}
+
+fn is_jumbo(value: &str) -> bool {
+    value.parse::<u32>().map_or(is_said(value), |mtu| mtu > 1500)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(nodes: &[(&str, &str)]) -> Directory {
+        nodes.iter().copied().collect()
+    }
+
+    #[test]
+    fn what_is_read_is_what_matters() {
+        let mut read: Vec<_> =
+            NODES.iter().filter(|node| !matches!(node.treatment, Treatment::Harmless)).map(|node| node.name).collect();
+        read.sort_unstable();
+        let mut stated = READ.to_vec();
+        stated.sort_unstable();
+        assert_eq!(read, stated);
+    }
+
+    /// What libxl 4.17 and 4.20 write for `vif = [ 'backend=netdom' ]`.
+    #[test]
+    fn an_ordinary_vif_is_not_remarked_upon() {
+        let nodes = directory(&[
+            ("frontend", "/local/domain/5/device/vif/0"),
+            ("frontend-id", "5"),
+            ("online", "1"),
+            ("state", "1"),
+            ("script", "/etc/xen/scripts/vif-bridge"),
+            ("mac", "00:16:3e:01:02:03"),
+            ("bridge", "xenbr0"),
+            ("handle", "0"),
+            ("type", "vif"),
+            ("hotplug-status", ""),
+        ]);
+        assert_eq!(refuse(&nodes), Ok(()));
+        assert_eq!(remarks(&nodes), Vec::<String>::new());
+        for name in ["frontend", "frontend-id", "online", "state", "type", "hotplug-status"] {
+            assert!(NODES.iter().any(|node| node.name == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_would_filter_or_route_is_refused() {
+        for (name, value, refused) in [
+            ("ip", "10.0.0.5", true),
+            ("ip", "", false),
+            ("script", "/etc/xen/scripts/vif-nat", true),
+            ("script", "vif-route", true),
+            ("script", "/etc/xen/scripts/vif-openvswitch", true),
+            ("script", "/opt/my-vif-bridge", true),
+            ("script", "/usr/local/etc/xen/scripts/vif-bridge", false),
+            ("script", "vif-bridge", false),
+            ("script", "", false),
+            ("vlan", "5", true),
+            ("gatewaydev", "eth0", false),
+            ("vifname", "web", false),
+            ("mtu", "9000", false),
+        ] {
+            let error = refuse(&directory(&[(name, value)])).err();
+            assert_eq!(error.as_ref().map(|error| error.name), refused.then_some(name), "{name}={value}");
+            if let Some(error) = error {
+                assert!(format!("{error}").starts_with(&format!("{name}={value}: netdom")), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_named() {
+        let nodes =
+            [("vifname", "web"), ("gatewaydev", "eth0"), ("mtu", "9000"), ("forwarddev", "eth1"), ("colo_x", "1")];
+        let remarks = remarks(&directory(&nodes));
+        assert_eq!(remarks.len(), 4);
+        for (name, value) in &nodes[..4] {
+            let beginning = format!("{name}={value} is not heeded: ");
+            assert!(remarks.iter().any(|remark| remark.starts_with(&beginning)), "{remarks:?}");
+        }
+        for (mtu, count) in [("1500", 0), ("1400", 0), ("1501", 1), ("many", 1), ("", 0)] {
+            assert_eq!(super::remarks(&directory(&[("mtu", mtu)])).len(), count, "{mtu}");
+        }
+    }
+
+    #[test]
+    fn a_message_is_short_and_printable() {
+        let error = refuse(&directory(&[("ip", &"\u{1b}".repeat(1000))])).unwrap_err();
+        assert!(error.value.len() < 8 * SHOWN && error.value.is_ascii() && !error.value.contains('\u{1b}'));
+    }
+}
