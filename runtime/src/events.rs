@@ -42,6 +42,7 @@ pub(crate) struct Shared {
 
 /// `struct vcpu_time_info`.
 #[repr(C)]
+#[derive(Default)]
 pub(crate) struct TimePage {
     pub(crate) version: AtomicU32,
     padding: u32,

@@ -2,7 +2,7 @@
 //!
 //! Unsafe because it reads the time stamp counter, and sets Xen's timer by hypercall.
 
-use crate::events::{self, Channel};
+use crate::events::{self, Channel, TimePage};
 use crate::executor;
 use crate::hypercall::{self, number};
 use crate::local::Local;
@@ -34,9 +34,10 @@ fn time_stamp() -> u64 {
     }
 }
 
-/// A consistent copy of the time page: the version is even and the same before and after.
-fn snapshot() -> Snapshot {
-    let page = &events::shared().time;
+/// A consistent copy of the time page, and a time stamp that goes with it: the version is even and the same before and after both. Where the
+/// counter is the CPU's own (`tsc_mode="native"`), and the host's CPUs do not count alike, a time stamp from after a move to another CPU would
+/// not go with the page from before it.
+fn consistent(page: &TimePage, mut time_stamp: impl FnMut() -> u64) -> (Snapshot, u64) {
     loop {
         let version = page.version.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
@@ -46,12 +47,24 @@ fn snapshot() -> Snapshot {
             multiplier: page.multiplier.load(Ordering::Relaxed),
             shift: page.shift.load(Ordering::Relaxed).cast_signed(),
         };
+        let now = time_stamp();
         fence(Ordering::Acquire);
         if version & 1 == 0 && page.version.load(Ordering::Relaxed) == version {
-            return snapshot;
+            return (snapshot, now);
         }
         core::hint::spin_loop();
     }
+}
+
+/// What the time page of this vCPU says now.
+fn snapshot() -> Snapshot {
+    consistent(&events::shared().time, || 0).0
+}
+
+/// Xen's system time, in nanoseconds.
+fn system_time() -> u64 {
+    let (snapshot, now) = consistent(&events::shared().time, time_stamp);
+    snapshot.system_time_at(now)
 }
 
 /// Sets the clock's zero, and takes the timer.
@@ -76,7 +89,7 @@ pub(crate) fn initialize(first_time_stamp: u64) {
 /// The time since the domain's first instruction.
 pub fn now() -> Instant {
     let mut reckoning = RECKONING.get();
-    let (time, stepped) = reckoning.read(snapshot().system_time_at(time_stamp()));
+    let (time, stepped) = reckoning.read(system_time());
     RECKONING.set(reckoning);
     if stepped {
         // The timer was set by the other reckoning.
@@ -183,4 +196,29 @@ pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Ou
 /// [`Elapsed`], with the future dropped.
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
     timeout_at(now() + duration, future).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::{AtomicU32, AtomicU64};
+
+    #[test]
+    fn a_time_stamp_of_another_cpu_is_not_reckoned_by_the_old_ones_page() {
+        let page = TimePage::default();
+        page.version.store(2, Ordering::Relaxed);
+        page.time_stamp.store(1_000, Ordering::Relaxed);
+        let asked = AtomicU32::new(0);
+        let counter = AtomicU64::new(1_500);
+        let (snapshot, now) = consistent(&page, || {
+            // Xen moves the vCPU just before the first look at the counter: the other CPU's is a million ahead.
+            if asked.fetch_add(1, Ordering::Relaxed) == 0 {
+                page.version.store(4, Ordering::Relaxed);
+                page.time_stamp.store(1_001_000, Ordering::Relaxed);
+                counter.store(1_001_500, Ordering::Relaxed);
+            }
+            counter.load(Ordering::Relaxed)
+        });
+        assert_eq!(now.wrapping_sub(snapshot.time_stamp), 500);
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use lab::Lab;
+use lab::{Lab, NATIVE_CLOCK};
 
 /// How long a driver domain may take to be ready on a slow machine; a fault ends the wait at once.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -62,7 +62,7 @@ impl fmt::Display for DriverDomainConfig {
             f,
             "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/{image}\"\nmemory = {memory}\nvcpus = 1"
         )?;
-        writeln!(f, "pci = {pci:?}\nextra = \"{extra}\"\non_crash = \"preserve\"")
+        write!(f, "pci = {pci:?}\nextra = \"{extra}\"\non_crash = \"preserve\"\n{NATIVE_CLOCK}")
     }
 }
 

@@ -22,6 +22,10 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Memory of a Linux guest, in MiB: with 96, Debian's kernel may run out of it as it boots.
 pub const GUEST_MEMORY: u32 = 128;
 
+/// What the config of each domain of the lab has. By default Xen emulates RDTSC where it does not trust the machine's counter, and that of an
+/// emulated machine it does not trust: each look at a clock would then be a trap, as on no real machine.
+pub const NATIVE_CLOCK: &str = "tsc_mode = \"native\"\n";
+
 /// Spares Linux the tests of its ciphers: they take a sixth of the time in which a guest boots.
 const NO_SELF_TESTS: &str = "cryptomgr.notests";
 
@@ -202,7 +206,7 @@ impl fmt::Display for GuestConfig {
             f,
             "memory = {memory}\nvcpus = {vcpus}\nextra = \"console=hvc0 rdinit=/init quiet {tests} lab.role={role} {arguments}\""
         )?;
-        writeln!(f, "vif = {:?}\npci = {:?}\ndisk = {:?}\n{more}", self.vifs, self.pci, self.disks)
+        writeln!(f, "vif = {:?}\npci = {:?}\ndisk = {:?}\n{NATIVE_CLOCK}{more}", self.vifs, self.pci, self.disks)
     }
 }
 

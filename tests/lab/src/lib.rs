@@ -19,7 +19,7 @@ pub mod qmp;
 pub mod root;
 pub mod scratch;
 
-pub use dom0::{GUEST_MEMORY, Guest, GuestConfig, Lab, LabConfig, Output};
+pub use dom0::{GUEST_MEMORY, Guest, GuestConfig, Lab, LabConfig, NATIVE_CLOCK, Output};
 pub use lab_agent::DOM0_WEIGHT;
 pub use machine::{Clock, ControllerKind, Disk, DiskController, DiskMedium, Network, Nic};
 pub use packages::{Release, Row, StorePlace, Tree};

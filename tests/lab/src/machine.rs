@@ -1,7 +1,8 @@
 //! The machine: QEMU with Xen, an emulated IOMMU, NICs and disks; its console; and its end. Host.
 //!
 //! The flags and why they are as they are: software emulation always, SMAP and XSAVE off (QEMU 7.2 gets `iretq` at CPL 3 and
-//! XSAVE wrong for PV domains), the interrupt controller split for the IOMMU's interrupt remapping.
+//! XSAVE wrong for PV domains), the interrupt controller split for the IOMMU's interrupt remapping, no fast string instructions (Linux would
+//! copy with them a byte at a step, which no real CPU does).
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -392,7 +393,7 @@ fn arguments(config: &MachineConfig) -> Vec<String> {
     let mut arguments: Vec<String> =
         ["-nodefaults", "-M", "q35,kernel-irqchip=split", "-smp", "1", "-accel", "tcg"].map(str::to_owned).into();
     let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
-    let cpu = "max,smap=off,xsave=off";
+    let cpu = "max,smap=off,xsave=off,erms=off,fsrm=off";
     match config.clock {
         Clock::Host => add("-cpu", cpu.into()),
         Clock::Instructions => {

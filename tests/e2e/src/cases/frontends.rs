@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use lab::NATIVE_CLOCK;
 
 use super::hostile::wait_for_word;
 use super::{Case, Scene};
@@ -21,7 +22,7 @@ fn beside(scene: &Scene<'_>, role: &str, show: impl FnOnce(&str) -> Result<Strin
     let lab = &scene.stage.lab;
     let config = format!(
         "name = \"{role}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/hostile\"\nmemory = 16\nvcpus = 1\n\
-         vif = {:?}\nextra = \"attack={role}\"\non_crash = \"preserve\"\n",
+         vif = {:?}\nextra = \"attack={role}\"\non_crash = \"preserve\"\n{NATIVE_CLOCK}",
         [vif("netdom", 0x51)]
     );
     lab.put(&format!("/etc/xen/{role}.cfg"), 0o644, config.as_bytes())?;

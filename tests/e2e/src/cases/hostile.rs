@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::Lab;
+use lab::{Lab, NATIVE_CLOCK};
 
 use super::{Case, Scene};
 use crate::driver_domain::DriverDomain;
@@ -157,7 +157,7 @@ pub(super) fn with_attacker<T>(
 ) -> Result<T> {
     let config = format!(
         "name = \"hostile\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/hostile\"\nmemory = 16\nvcpus = 1\n\
-         {devices}\nextra = \"attack={attack} wait\"\non_crash = \"preserve\"\n"
+         {devices}\nextra = \"attack={attack} wait\"\non_crash = \"preserve\"\n{NATIVE_CLOCK}"
     );
     lab.put("/etc/xen/hostile.cfg", 0o644, config.as_bytes())?;
     lab.must("xl create -q /etc/xen/hostile.cfg")?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lab::NATIVE_CLOCK;
 
 use super::{Case, Scene};
 use crate::symbolize::symbolize;
@@ -26,7 +27,7 @@ fn domain<T>(scene: &Scene<'_>, test: &str, with: impl FnOnce(&str, &str) -> Res
     let name = format!("test-{test}");
     let config = format!(
         "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/guest\"\nmemory = 16\nvcpus = 1\n\
-         extra = \"test={test}\"\non_reboot = \"preserve\"\non_crash = \"preserve\"\n"
+         extra = \"test={test}\"\non_reboot = \"preserve\"\non_crash = \"preserve\"\n{NATIVE_CLOCK}"
     );
     lab.put(&format!("/etc/xen/{name}.cfg"), 0o644, config.as_bytes())?;
     lab.must(&format!("xl create -q /etc/xen/{name}.cfg"))?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use guests::script::{Message, Request};
-use lab::{Lab, Output, Row};
+use lab::{Lab, NATIVE_CLOCK, Output, Row};
 use xenstore_lite::Quotas;
 
 use expected::Expected;
@@ -307,7 +307,7 @@ fn name(index: usize) -> String {
 /// Creates a domain with the image `puppet`.
 pub(crate) fn create(lab: &Lab, name: &str) -> Result<()> {
     let config = format!(
-        "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/puppet\"\nmemory = 8\nvcpus = 1\non_crash = \"preserve\"\n"
+        "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/puppet\"\nmemory = 8\nvcpus = 1\non_crash = \"preserve\"\n{NATIVE_CLOCK}"
     );
     lab.put(&format!("/etc/xen/{name}.cfg"), 0o644, config.as_bytes())?;
     lab.must(&format!("xl create -q /etc/xen/{name}.cfg"))?;
