@@ -156,10 +156,13 @@ async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>, complaints: Rc<Com
     crate::spawn(report::run(service));
 }
 
-/// Waits until the toolstack asks for an end.
+/// Waits until the toolstack asks for an end, and frontends let it be one.
 async fn asked_to_end(store: &Client) -> Kind {
     match Requests::new(store.clone()).await {
-        Ok(mut requests) => requests.requested().await,
+        Ok(mut requests) => {
+            let requested = requests.requested().await;
+            requests.wait_for_frontends(requested).await
+        }
         Err(error) => {
             log::error!("control/shutdown cannot be watched: {error:?}; only xl destroy ends this domain");
             pending().await
