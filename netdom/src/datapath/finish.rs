@@ -1,7 +1,8 @@
 //! Last step of a round: answers, what goes on by way of local memory, and one notify a guest. Floor 3.
 
+use super::blame::any_failed;
 use super::prepare::{Ability, offload_layout, prepare};
-use super::round::{Bounce, Received, ReceivedKind, Source};
+use super::round::{Bounce, ReceivedKind, Source};
 use super::{DataPath, NIC_PENDING, NIC_PORT, NicPort, Stop};
 use crate::netback::request::Wish;
 use crate::netback::vif::{Acceptance, Vif};
@@ -12,7 +13,6 @@ use crate::packet::{GsoKind, Packet};
 use crate::statistics::DropCause;
 use split_driver::hypervisor::{EventChannel, Hypervisor};
 use split_driver::time::Instant;
-use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
 use xen_pv_sys::io::netif::{
     ExtraInfo, NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, RxResponse, TxResponse, XEN_NETIF_GSO_TYPE_TCPV4,
     XEN_NETIF_GSO_TYPE_TCPV6,
@@ -36,89 +36,6 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
                 self.settle(port, stop, now);
             }
         }
-    }
-
-    /// Finds out which end of each failed copy is at fault, and closes that vif.
-    fn blame(&mut self) {
-        for index in 0..self.round.copies.len() {
-            let Some(&copy) = self.round.copies.get(index) else {
-                return;
-            };
-            if copy.status == 0 {
-                continue;
-            }
-            for (flag, end) in
-                [(GrantCopy::SOURCE_GRANT, copy.source), (GrantCopy::DESTINATION_GRANT, copy.destination)]
-            {
-                if copy.flags & flag == 0 {
-                    continue;
-                }
-                if let Err(status) = self.probe(flag, end) {
-                    self.fail_owner(end, Violation::bad_grant(end, status));
-                }
-            }
-        }
-        let copies = &self.round.copies;
-        for received in &mut self.round.received {
-            if let ReceivedKind::Data { copies: range, .. } = received.kind {
-                received.failed = any_failed(copies, range);
-            }
-        }
-    }
-
-    /// Copies one byte from or to a grant, to see whether it is good. What is written is in a page that is answered with an error.
-    fn probe(&self, flag: u16, end: CopyEnd) -> Result<(), i16> {
-        let Some(buffer) = self.pool.take() else {
-            return Ok(());
-        };
-        let local = CopyEnd::local(buffer.frame(), 0);
-        let (source, destination) = match flag {
-            GrantCopy::SOURCE_GRANT => (end, local),
-            _ => (local, end),
-        };
-        let mut probe = [GrantCopy { source, destination, length: 1, flags: flag, status: 0, padding: 0 }];
-        self.hypervisor.grant_copy(&mut probe);
-        let [GrantCopy { status, .. }] = probe;
-        if status == 0 { Ok(()) } else { Err(status) }
-    }
-
-    /// Closes those vifs of a domain that used this grant in the round.
-    fn fail_owner(&mut self, end: CopyEnd, violation: Violation) {
-        for index in 0..self.round.sent.len() {
-            let Some(sent) = self.round.sent.get_mut(index) else {
-                break;
-            };
-            let uses =
-                sent.slots(&self.round.slots).iter().any(|slot| u64::from(slot.reference.0) == end.reference_or_frame);
-            let port = sent.vif;
-            if uses && self.domain_of(port) == Some(end.domain) {
-                if let Some(sent) = self.round.sent.get_mut(index) {
-                    sent.failed = true;
-                }
-                self.fail(port, violation);
-            }
-        }
-        for index in 0..self.round.received.len() {
-            let Some(Received { vif, kind: ReceivedKind::Data { copies, .. }, .. }) = self.round.received.get(index)
-            else {
-                continue;
-            };
-            let uses = self
-                .round
-                .copies
-                .get(copies.0 as usize..copies.1 as usize)
-                .unwrap_or_default()
-                .iter()
-                .any(|copy| copy.destination.reference_or_frame == end.reference_or_frame);
-            let port = *vif;
-            if uses && self.domain_of(port) == Some(end.domain) {
-                self.fail(port, violation);
-            }
-        }
-    }
-
-    fn domain_of(&self, port: u16) -> Option<xen_pv_sys::DomainId> {
-        self.vifs.get(usize::from(port))?.as_ref().map(|slot| slot.vif.config.domain)
     }
 
     /// Places the responses of all receive slots filled.
@@ -362,10 +279,6 @@ fn unmask<H: Hypervisor>(vif: &mut Vif<H>) {
     if let Some(channel) = &mut vif.receive_channel {
         channel.unmask();
     }
-}
-
-fn any_failed(copies: &[GrantCopy], range: (u32, u32)) -> bool {
-    copies.get(range.0 as usize..range.1 as usize).unwrap_or_default().iter().any(|copy| copy.status != 0)
 }
 
 #[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]

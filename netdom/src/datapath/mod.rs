@@ -10,6 +10,7 @@
 //!
 //! An event channel stays masked until its ring was served to the end, so that a busy guest costs no events.
 
+mod blame;
 mod collect;
 mod finish;
 pub mod patience;

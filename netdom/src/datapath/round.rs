@@ -105,6 +105,8 @@ pub(crate) struct Bounce {
 pub(crate) struct Round {
     pub(crate) heads: Vec<GrantCopy>,
     pub(crate) copies: Vec<GrantCopy>,
+    /// What finds out who is at fault for copies that failed.
+    pub(crate) probes: Vec<GrantCopy>,
     pub(crate) slots: Vec<DataSlot>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) frames: Vec<Packet>,
@@ -127,6 +129,7 @@ impl Round {
     pub(crate) fn clear(&mut self) {
         self.heads.clear();
         self.copies.clear();
+        self.probes.clear();
         self.slots.clear();
         self.sent.clear();
         self.frames.clear();

@@ -162,6 +162,47 @@ fn bad_payload_is_the_senders_fault() {
     neighbours_are_well(net);
 }
 
+/// The worst that one guest can put into a round: packets to all, each with as many bad grants as it may have. What it costs is bounded by
+/// what was put in, and by no product of that.
+#[test]
+fn bad_broadcasts_cost_no_more_than_their_slots() {
+    const NEIGHBOURS: usize = 30;
+    const PACKETS: u16 = 14;
+    const SLOTS: usize = 18;
+    let mut net = Net::new(&[Frontend::linux_features(); NEIGHBOURS + 1]);
+    net.introduce();
+    let (mac, bob) = (net.guests[MALLORY].mac, net.guests[BOB].mac);
+    // Its packets stay where they are after this one.
+    net.send(MALLORY, &Outgoing { bytes: ethernet(bob, mac, 100), ..Outgoing::default() });
+    let mut cuts = vec![200];
+    cuts.resize(SLOTS - 1, 230);
+    let first = net.guests[MALLORY].transmit.state().produced as usize;
+    for _ in 0..PACKETS {
+        let packet = Outgoing { bytes: ethernet([0xff; 6], mac, 4000), cuts: cuts.clone(), ..Outgoing::default() };
+        assert!(net.guests[MALLORY].place(&packet));
+    }
+    // All but the heads have grants of their own that are none.
+    let words = net.guests[MALLORY].rings[0].clone();
+    let mut bad = 0;
+    for slot in (0..usize::from(PACKETS) * SLOTS).filter(|slot| slot % SLOTS != 0) {
+        words.words()[16 + 3 * ((first + slot) % 256)].store(60_000 + slot as u32, Ordering::Relaxed);
+        bad += 1;
+    }
+    let (copies, calls) = net.xen.copy_count();
+    net.guests[MALLORY].publish();
+    net.run();
+    let (copies, calls) = (net.xen.copy_count().0 - copies, net.xen.copy_count().1 - calls);
+    assert_eq!(net.failures().len(), 1, "nobody else is blamed");
+    // Heads, copies and probes.
+    assert!(calls <= 3, "{calls} hypercalls");
+    let made = (bad + u64::from(PACKETS)) * NEIGHBOURS as u64;
+    assert!(copies <= 4 * made, "{copies} copies where {made} were asked for");
+    for guest in 1..=NEIGHBOURS {
+        net.guests[guest].arrived();
+    }
+    neighbours_are_well(net);
+}
+
 /// Receive slots with bad grants: the receiver is at fault, the sender's other packets go on.
 #[test]
 fn bad_receive_slots_are_the_receivers_fault() {
