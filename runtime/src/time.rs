@@ -167,6 +167,10 @@ pub async fn sleep(duration: Duration) {
 pub struct Clock;
 
 impl split_driver::time::Timer for Clock {
+    fn now(&self) -> Instant {
+        now()
+    }
+
     async fn sleep(&self, duration: Duration) {
         sleep(duration).await;
     }

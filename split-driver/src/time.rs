@@ -24,6 +24,8 @@ impl Add<Duration> for Instant {
 /// A clock that can be slept on, for the control plane.
 #[expect(async_fn_in_trait, reason = "one thread: no future needs to be Send")]
 pub trait Timer {
+    /// What it shows.
+    fn now(&self) -> Instant;
     /// Returns after `duration`, or somewhat later.
     async fn sleep(&self, duration: Duration);
 }

@@ -5,7 +5,9 @@
 
 mod backend;
 mod bus;
+mod departures;
 mod device;
+mod limits;
 mod states;
 
 use alloc::collections::BTreeMap;
@@ -44,6 +46,23 @@ fn canonical<T: FromStr + ToString>(text: &str) -> Option<T> {
 /// The domain number in a path; not one of the reserved (`DOMID_FIRST_RESERVED`).
 fn domain(text: &str) -> Option<DomainId> {
     canonical(text).map(DomainId).filter(|id| id.0 < DomainId::SELF.0)
+}
+
+/// A text that a guest wrote, for the log and for errors: escaped, and cut where it is long.
+#[derive(Clone, Copy, Debug)]
+pub struct Excerpt<'a>(pub &'a str);
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const CHARACTERS: usize = 40;
+        for character in self.0.chars().take(CHARACTERS) {
+            write!(formatter, "{}", character.escape_debug())?;
+        }
+        if self.0.chars().nth(CHARACTERS).is_some() {
+            write!(formatter, "... ({} bytes)", self.0.len())?;
+        }
+        Ok(())
+    }
 }
 
 /// A node is not what it must be.

@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
-use split_driver::xenbus::{BadNode, DeviceId, Directory};
+use split_driver::xenbus::{BadNode, DeviceId, Directory, Excerpt};
 use xen_pv_sys::io::blkif::{VDISK_CDROM, VDISK_READONLY, VDISK_REMOVABLE};
 use xen_pv_sys::{DomainId, GrantRef, Port};
 
@@ -55,7 +55,7 @@ impl fmt::Display for ConfigError {
         match self {
             Self::Node(error) => error.fmt(formatter),
             Self::Empty => write!(formatter, "target= is empty: drives without a medium are not served"),
-            Self::Protocol(name) => write!(formatter, "unknown protocol \"{}\"", name.escape_debug()),
+            Self::Protocol(name) => write!(formatter, "unknown protocol \"{}\"", Excerpt(name)),
             Self::Queues(queues) => write!(formatter, "{queues} queues, of 1 to {MAX_QUEUES} offered"),
             Self::RingOrder(order) => {
                 write!(formatter, "ring-page-order is {order}, of {MAX_RING_PAGE_ORDER} offered")

@@ -15,6 +15,7 @@ use crate::datapath::{DataPath, VbdId};
 use crate::disk::Geometry;
 use crate::volume::{Claim, ClaimError, Claims, NameError, Resolved};
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -107,6 +108,8 @@ struct Served {
     claim: Claim,
     /// While its frontend is connected.
     connected: Option<(VbdId, DeviceHandle)>,
+    /// How it was connected last, for the log.
+    description: String,
 }
 
 impl Served {
@@ -278,7 +281,7 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
             return Err(VbdError::ReadOnly(volume.name));
         }
         let claim = self.inventory.claims().claim(identity.holder(id), &volume, access)?;
-        vbds.insert(id, Served { identity, volume, claim, connected: None });
+        vbds.insert(id, Served { identity, volume, claim, connected: None, description: String::new() });
         Ok(offers())
     }
 
@@ -288,8 +291,8 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
         let mut vbds = self.served.borrow_mut();
         let served = vbds.get_mut(&id).ok_or(VbdError::Unprobed)?;
         let (geometry, read_only) = (served.geometry(), served.read_only());
-        log::info!(
-            "vbd {id}: connected to {}{}, {abi:?}, {} queue(s) of {} page(s){}",
+        let description = format!(
+            "to {}{}, {abi:?}, {} queue(s) of {} page(s){}",
             served.volume.name,
             if read_only { " for reading" } else { "" },
             queues.len(),
@@ -311,8 +314,13 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
             handle.write_node(name, value);
         }
         served.connected = Some((connected, handle.clone()));
+        served.description = description;
         (self.wake)();
         Ok(id)
+    }
+
+    fn describe(&self, device: &DeviceId) -> String {
+        self.served.borrow().get(device).map(|served| served.description.clone()).unwrap_or_default()
     }
 
     fn changed(&self, device: &mut DeviceId, nodes: &Nodes) -> Result<(), VbdError> {
@@ -328,7 +336,6 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
         if let Some(served) = self.served.borrow_mut().get_mut(&device)
             && let Some((connected, _)) = served.connected.take()
         {
-            log::info!("vbd {device}: disconnected from {}", served.volume.name);
             self.path.borrow_mut().detach(connected);
             (self.wake)();
         }

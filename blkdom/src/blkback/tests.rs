@@ -397,7 +397,7 @@ fn refusals_at_once() {
     for (guest, (target, extra, reason)) in (10..).zip(cases) {
         host.create(guest, target, extra);
         assert!(host.error(guest).contains(reason), "{target}: {}", host.error(guest));
-        assert_eq!(host.state(guest).as_deref(), Some("6"), "{target}");
+        assert_eq!(host.state(guest).as_deref(), Some("5"), "{target}");
         host.detach(guest, true);
         host.advance(500);
         assert_eq!(host.state(guest), None, "{target}");
@@ -423,7 +423,7 @@ fn who_shares_may_write_beside_each_other() {
     assert_eq!((host.byte(1024), host.byte(1032)), (1, 2));
     assert_eq!(host.state(5).as_deref(), Some("2"));
     host.create(6, "vg0/a", &[]);
-    assert_eq!(host.state(6).as_deref(), Some("6"));
+    assert_eq!(host.state(6).as_deref(), Some("5"));
     host.end();
 }
 

@@ -7,6 +7,7 @@ use super::violation::AttachError;
 use crate::datapath::{DataPath, VifId};
 use crate::nic::{Link, Nic};
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -215,7 +216,6 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
         let config = config(handle.id(), nodes)?;
         let bridge = config.bridge.clone();
         self.admit(&bridge)?;
-        log::info!("vif {}: connected to {bridge}", handle.id());
         // The link may have changed between probe and now.
         handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));
         let id = self.path.borrow_mut().attach(config)?;
@@ -223,6 +223,11 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
         self.connected.borrow_mut().insert(id, vif);
         (self.wake)();
         Ok(id)
+    }
+
+    fn describe(&self, device: &VifId) -> String {
+        let connected = self.connected.borrow();
+        connected.get(device).map(|vif| format!("to {}", vif.bridge)).unwrap_or_default()
     }
 
     fn changed(&self, device: &mut VifId, nodes: &Nodes) -> Result<(), VifError> {
@@ -235,9 +240,7 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
     }
 
     fn disconnect(&self, device: VifId) {
-        if let Some(vif) = self.connected.borrow_mut().remove(&device) {
-            log::info!("vif {}: disconnected", vif.handle.id());
-        }
+        self.connected.borrow_mut().remove(&device);
         self.path.borrow_mut().detach(device);
     }
 }

@@ -57,6 +57,10 @@ impl Drop for Sleeper<'_> {
 }
 
 impl Timer for FakeClock {
+    fn now(&self) -> Instant {
+        self.0.now.get()
+    }
+
     async fn sleep(&self, duration: Duration) {
         let id = self.0.next.get();
         self.0.next.set(id + 1);

@@ -67,6 +67,12 @@ pub trait Backend {
     /// What is wrong with what the frontend says.
     fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<Self::Device, Self::Error>;
 
+    /// A connected device in few words, for the log: what it is connected to, and how.
+    fn describe(&self, device: &Self::Device) -> String {
+        let _ = device;
+        String::new()
+    }
+
     /// A node changed while connected, or the frontend asks for reconfiguration.
     ///
     /// # Errors
@@ -98,11 +104,17 @@ pub struct Timing {
     /// Between `Closed` and the deletion of our directory. libxl calls it an error when the `state` node is gone before it has read
     /// `Closed` (`devstate_callback` in libxl_event.c).
     pub linger: Duration,
+    /// The same at most, where several devices of one frontend go together: libxl comes round to them one by one.
+    pub linger_max: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { patience: Duration::from_secs(2), linger: Duration::from_millis(500) }
+        Self {
+            patience: Duration::from_secs(2),
+            linger: Duration::from_millis(500),
+            linger_max: Duration::from_secs(6),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use futures_util::stream::{FuturesUnordered, Stream};
 use xen_pv_sys::DomainId;
 
 use super::backend::{Backend, Mailbox, Timing};
+use super::departures::Departures;
 use super::device::Session;
 use super::{DeviceId, canonical, domain};
 use crate::store::{Store, StoreError, Transaction, Watch};
@@ -42,6 +43,8 @@ pub struct Bus<S, T, B> {
     pub(super) timing: Timing,
     /// Transactions of all devices.
     pub(super) transactions: Turns,
+    /// Devices that are closed and about to be deleted, by their frontend.
+    pub(super) departures: Departures,
     /// Devices with a task.
     devices: RefCell<BTreeMap<DeviceId, Rc<Mailbox>>>,
     /// Devices that shall have one.
@@ -94,7 +97,8 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
     /// As [`new`](Self::new), with other patience.
     pub fn with_timing(store: S, timer: T, backend: B, timing: Timing) -> Self {
         let transactions = Turns::new(TRANSACTIONS_MAX);
-        Self { store, timer, backend, timing, transactions, devices: RefCell::default(), births: RefCell::default() }
+        let (departures, devices, births) = Default::default();
+        Self { store, timer, backend, timing, transactions, departures, devices, births }
     }
 
     /// The kind of device that this bus serves.

@@ -11,14 +11,16 @@ use core::future::poll_fn;
 use core::pin::pin;
 
 use futures_util::future::{Either, join, join_all, join3, select};
+use log::Level;
 use xen_pv_sys::io::xenbus::XenbusState;
 
 use super::backend::{Backend, DeviceHandle, Mailbox};
 use super::bus::{Bus, retry_after};
+use super::limits::{Budget, Lines, Violations};
 use super::states::{Phase, Seen, Step, next};
-use super::{DeviceId, Directory, Nodes, domain};
+use super::{DeviceId, Directory, Excerpt, Nodes, domain};
 use crate::store::{Store, StoreError, Transaction, Watch, parse};
-use crate::time::Timer;
+use crate::time::{Duration, Timer};
 use writes::Written;
 
 /// Why a device's task ends.
@@ -68,7 +70,13 @@ pub(super) struct Session<'a, S: Store, T, B: Backend> {
     patience_over: bool,
     /// How often in a row the store refused for now.
     setbacks: u32,
+    lines: Lines,
+    beginnings: Budget,
+    violations: Violations,
 }
+
+/// How often a frontend may begin anew at once; then once a second. Each time, the toolstack's nodes are read and volumes looked for.
+const BEGINNINGS: u32 = 8;
 
 /// How often in a row the store may have no room for a device that is not in use yet.
 const SETBACKS_MAX: u32 = 6;
@@ -115,6 +123,9 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             reconfigured: false,
             patience_over: false,
             setbacks: 0,
+            lines: Lines::new(),
+            beginnings: Budget::new(BEGINNINGS, Duration::from_secs(1)),
+            violations: Violations::default(),
         }
     }
 
@@ -233,6 +244,21 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         }
     }
 
+    /// Waits for a word as [`wait`](Self::wait), but not longer than that.
+    async fn wait_at_most(&mut self, limit: Duration) {
+        let timer = &self.bus.timer;
+        select(pin!(timer.sleep(limit)), pin!(self.wait())).await;
+    }
+
+    /// Writes a line into the log, unless there were many about this device.
+    fn say(&mut self, level: Level, text: &dyn Display) {
+        match self.lines.take(self.bus.timer.now()) {
+            Some(0) => log::log!(level, "{self}: {text}"),
+            Some(left_out) => log::log!(level, "{self}: {text} (before it, {left_out} lines were left out)"),
+            None => {}
+        }
+    }
+
     /// A device is being removed under a connected frontend: gives it time to close.
     async fn wait_for_frontend(&mut self) -> Result<(), End> {
         let timer = &self.bus.timer;
@@ -297,7 +323,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             && !is_state(&value)
         {
             let text = String::from_utf8_lossy(&value);
-            self.refuse(&format_args!("the frontend's state is \"{}\", which is none", text.escape_debug())).await;
+            self.refuse(&format_args!("the frontend's state is \"{}\", which is none", Excerpt(&text))).await;
         }
         let removing = online.is_ok_and(|online| parse::<u32>(&online) == Some(0));
         self.patience_over &= removing;
@@ -305,6 +331,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             frontend,
             removing,
             refused: self.refusal.is_some(),
+            waits: self.refusal.is_some_and(|refusal| !refusal.was_elsewhere || self.frontend.is_none()),
             reconfigured: self.reconfigured,
             patience_over: self.patience_over,
         })
@@ -405,6 +432,10 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     }
 
     async fn announce(&mut self) -> Result<(), End> {
+        if let Err(delay) = self.beginnings.take(self.bus.timer.now()) {
+            self.wait_at_most(delay).await;
+            return Ok(());
+        }
         // Where the device was removed and made again behind our back, its last connection may not be over.
         self.bus.backend.settled(self.id).await;
         let nodes = self.nodes(false).await?;
@@ -433,6 +464,10 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     }
 
     async fn connect(&mut self) -> Result<(), End> {
+        if let Some(delay) = self.violations.poll_delay(self.bus.timer.now()) {
+            self.wait_at_most(delay).await;
+            return Ok(());
+        }
         let nodes = self.nodes(true).await?;
         let handle = DeviceHandle::new(self.id, &self.mailbox);
         match self.bus.backend.connect(&handle, &nodes) {
@@ -444,7 +479,8 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         }
         self.mailbox.take_nodes_changed();
         self.phase = Phase::Connected;
-        log::debug!("{self}: connected");
+        let description = self.device.as_ref().map(|device| self.bus.backend.describe(device)).unwrap_or_default();
+        self.say(Level::Info, &format_args!("connected {description}"));
         self.publish_writes(XenbusState::Connected).await
     }
 
@@ -474,7 +510,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         self.reconfigured = false;
         if let Some(device) = self.device.take() {
             self.bus.backend.disconnect(device);
-            log::debug!("{self}: disconnected");
+            self.say(Level::Info, &"disconnected");
         }
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Seen {
     pub(super) removing: bool,
     /// The frontend broke the protocol, and has not begun anew since.
     pub(super) refused: bool,
+    /// It was refused while it was `Initialising`, and is so still; or who it is could not be found out.
+    pub(super) waits: bool,
     /// We reported [`XenbusState::Reconfigured`] to a frontend that was reconfiguring.
     pub(super) reconfigured: bool,
     /// The frontend has had its time to close.
@@ -84,6 +86,10 @@ pub(super) fn next(phase: Phase, seen: Seen, connects: impl Fn(XenbusState) -> b
     if seen.refused {
         return match (phase, seen.frontend) {
             (Phase::New | Phase::InitWait | Phase::Connected, _) => Step::Close,
+            // Linux' netfront, as it is probed, waits for a back end that is neither `Closed` nor gone, and all other devices of its guest
+            // wait with it. It takes `Closing`, and closes.
+            (Phase::Closing, XenbusState::Initialising | XenbusState::Unknown) if seen.waits => Step::Wait,
+            (Phase::Closed, XenbusState::Initialising) if seen.waits => Step::Close,
             (Phase::Closing, XenbusState::Closed | XenbusState::Unknown | XenbusState::Initialising) => Step::Finish,
             (Phase::Closing | Phase::Closed, _) => Step::Wait,
         };

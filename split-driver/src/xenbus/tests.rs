@@ -576,7 +576,7 @@ fn malformed_toolstack_nodes() {
         host.store.put(&format!("{be}/{name}"), value, &[]);
         host.store.put(&format!("{be}/state"), "1", &[]);
         host.settle();
-        assert_eq!(host.state(3, 0), Some(6), "{name} {value}");
+        assert_eq!(host.state(3, 0), Some(5), "{name} {value}");
         assert!(host.backend(3, 0, "error").is_some(), "{name} {value}");
         host.connect(3, 1);
         assert_eq!(host.state(3, 1), Some(4));
@@ -596,7 +596,7 @@ fn the_kind_refuses_what_it_is_to_serve() {
     host.store.delete(&format!("{be}/mac"));
     host.store.put(&format!("{be}/state"), "1", &[]);
     host.settle();
-    assert_eq!(host.state(3, 0), Some(6));
+    assert_eq!(host.state(3, 0), Some(5));
     let error = host.backend(3, 0, "error");
     assert_eq!(error.as_deref(), Some("node mac is missing"));
 }

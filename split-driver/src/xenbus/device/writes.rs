@@ -8,6 +8,7 @@ use core::cell::Cell;
 use core::fmt::Display;
 
 use futures_util::future::join_all;
+use log::Level;
 use xen_pv_sys::io::xenbus::XenbusState;
 
 use super::{Backend, End, Phase, Refusal, Session, Store, StoreError, Timer, Transaction, parse, retry_after, state};
@@ -32,7 +33,10 @@ fn entries(writes: &BTreeMap<String, String>) -> Vec<Entry<'_>> {
 impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
     /// This device is over until its frontend begins anew; says why.
     pub(super) async fn refuse(&mut self, reason: &dyn Display) {
-        log::warn!("{self}: {reason}");
+        self.say(Level::Warn, reason);
+        if matches!(self.phase, Phase::InitWait | Phase::Connected) {
+            self.violations.handle_violation(self.bus.timer.now());
+        }
         self.disconnect();
         // By the next look it may have begun anew already.
         let was_elsewhere = self.frontend_state != XenbusState::Initialising;
@@ -160,7 +164,11 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
 
     /// Closed, and not wanted any more: deletes our directory, when the toolstack has had time to see the `Closed`.
     pub(super) async fn remove(&mut self) -> Result<(), End> {
-        self.bus.timer.sleep(self.bus.timing.linger).await;
+        let timer = &self.bus.timer;
+        let departure = self.bus.departures.begin(self.id.frontend, timer.now());
+        while let Some(delay) = departure.poll_delay(&self.bus.timing, timer.now()) {
+            timer.sleep(delay).await;
+        }
         let store = &self.bus.store;
         let state_path = format!("{}/state", self.path);
         let online_path = format!("{}/online", self.path);

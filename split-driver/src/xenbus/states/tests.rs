@@ -4,7 +4,7 @@ use super::XenbusState as X;
 use super::*;
 
 fn seen(frontend: XenbusState) -> Seen {
-    Seen { frontend, removing: false, refused: false, reconfigured: false, patience_over: false }
+    Seen { frontend, removing: false, refused: false, waits: false, reconfigured: false, patience_over: false }
 }
 
 const ALL: [XenbusState; 9] = [
@@ -73,6 +73,15 @@ fn a_refused_frontend_stays_closed() {
             let settled = settle(phase, seen);
             assert!(matches!(settled, Some(Phase::Closing | Phase::Closed)), "{phase:?} {frontend:?}: {settled:?}");
         }
+    }
+}
+
+/// Linux' netfront waits in its probe while its back end is `Closed` or gone.
+#[test]
+fn a_frontend_refused_before_it_began_is_not_kept_waiting() {
+    for phase in [Phase::New, Phase::InitWait, Phase::Closing] {
+        let seen = Seen { refused: true, waits: true, ..seen(X::Initialising) };
+        assert_eq!(settle(phase, seen), Some(Phase::Closing), "{phase:?}");
     }
 }
 

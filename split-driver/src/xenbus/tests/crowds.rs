@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fakes::StoreQuotas;
+use alloc::vec::Vec;
 
 const CROWD: u32 = 40;
 
@@ -152,7 +153,129 @@ fn no_room_for_another_device() {
     for _ in 0..20 {
         host.advance(100);
     }
-    assert_eq!((host.state(3, 0), host.state(3, 1)), (Some(4), Some(6)));
+    assert_eq!((host.state(3, 0), host.state(3, 1)), (Some(4), Some(5)));
     let error = host.backend(3, 1, "error").expect("a reason");
     assert!(error.contains("quota"), "{error}");
+}
+
+/// libxl takes a directory that is gone before it read `Closed` for a failure, and comes round to the devices of a guest one by one.
+#[test]
+fn devices_that_go_together_linger_until_the_last_is_closed() {
+    const DEVICES: u32 = 12;
+    let mut host = Host::new();
+    for handle in 0..=DEVICES {
+        host.attach(3, handle);
+        host.connect(3, handle);
+    }
+    // One alone is as quick as ever.
+    host.detach(3, DEVICES, true);
+    host.advance(499);
+    assert_eq!(host.state(3, DEVICES), Some(6));
+    host.advance(1);
+    assert_eq!(host.state(3, DEVICES), None);
+    for handle in 0..DEVICES {
+        host.detach(3, handle, true);
+        host.advance(200);
+    }
+    host.advance(1000);
+    assert!((0..DEVICES).all(|handle| host.state(3, handle) == Some(6)), "all can be read");
+    host.advance(5000);
+    host.assert_clean();
+}
+
+/// Also where they never cease to go: none stays longer than the toolstack waits.
+#[test]
+fn no_device_lingers_for_ever() {
+    let mut host = Host::new();
+    for handle in 0..CROWD {
+        host.attach(3, handle);
+    }
+    for handle in 0..CROWD {
+        host.detach(3, handle, true);
+        host.advance(400);
+    }
+    assert_eq!(host.state(3, 0), None);
+    host.advance(6000);
+    host.assert_clean();
+}
+
+#[test]
+fn who_breaks_the_protocol_waits_longer_each_time() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.attach(3, 1);
+    let mut waits = Vec::new();
+    for _ in 0..6 {
+        host.connect(3, 0);
+        let mut seconds = 0;
+        while host.state(3, 0) != Some(4) {
+            assert_eq!(host.state(3, 0), Some(2), "it is offered all, and waits");
+            host.advance(1000);
+            seconds += 1;
+        }
+        waits.push(seconds);
+        host.fail(3, 0, "ring overrun");
+        host.frontend(3, 0, "state", "6");
+        host.frontend(3, 0, "state", "1");
+    }
+    assert_eq!(waits, [0, 0, 1, 2, 4, 8]);
+    // Its other device does not wait with it, and it is removed at once.
+    host.connect(3, 0);
+    host.connect(3, 1);
+    assert_eq!((host.state(3, 0), host.state(3, 1)), (Some(2), Some(4)));
+    host.detach(3, 0, true);
+    assert_eq!(host.state(3, 0), Some(6));
+}
+
+/// A frontend that begins anew without end costs a beginning a second.
+#[test]
+fn beginnings_are_bounded() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    for _ in 0..100 {
+        for state in ["5", "6", "1"] {
+            host.frontend(3, 0, "state", state);
+        }
+        host.advance(10);
+    }
+    let before = host.kind.prepared.get();
+    assert!(before < 12, "{before}");
+    host.advance(2000);
+    assert_eq!(host.state(3, 0), Some(2), "in its turn it is served");
+    host.connect(3, 0);
+    assert_eq!(host.state(3, 0), Some(4));
+}
+
+/// What a guest writes is cut before it is written anywhere.
+#[test]
+fn a_long_state_is_cut() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.frontend(3, 0, "state", &"\u{1}".repeat(1900));
+    let error = host.backend(3, 0, "error").expect("a reason");
+    assert!(error.len() < 400 && error.contains("1900 bytes"), "{error}");
+}
+
+/// Linux' netfront is probed by the one thread that looks at all devices of its guest, and waits there while its back end is `Closed`.
+#[test]
+fn a_refused_device_does_not_keep_its_guest_waiting() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    let be = be_path(3, 0);
+    host.store.delete(&format!("{be}/mac"));
+    host.store.put(&format!("{be}/state"), "1", &[]);
+    host.settle();
+    assert_eq!(host.state(3, 0), Some(5));
+    // The probe returns; the driver sees `Closing`, and closes.
+    host.frontend(3, 0, "state", "6");
+    assert_eq!(host.state(3, 0), Some(6));
+    // Its module is loaded again: the same.
+    host.frontend(3, 0, "state", "1");
+    assert_eq!(host.state(3, 0), Some(5));
+    host.frontend(3, 0, "state", "6");
+    // Put right, it is served.
+    host.store.put(&format!("{be}/mac"), "00:16:3e:00:00:01", &[]);
+    host.frontend(3, 0, "state", "1");
+    host.connect(3, 0);
+    assert_eq!(host.state(3, 0), Some(4));
 }
