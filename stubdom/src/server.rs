@@ -99,7 +99,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
                 continue;
             };
             // What the ring has and the state does not know of: answers that wait, and then those of requests that only read.
-            let unseen = server.store.poll_transmit(id).len().min(ring.unseen as usize);
+            let unseen = server.store.waiting(id).min(ring.unseen as usize);
             server.store.transmitted(id, unseen);
             link.id = Some(id);
             link.standing.base.set(ring.answers.wrapping_sub(server.store.gone(id)));
@@ -288,7 +288,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
                 Some(domain) => self.enqueue(domain),
                 // Our own: nobody reads.
                 None => {
-                    let count = self.store.poll_transmit(id).len();
+                    let count = self.store.waiting(id);
                     self.store.transmitted(id, count);
                 }
             }
@@ -385,7 +385,12 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         let answer = self.store.poll_transmit(id);
         match link {
             // Nothing but an answer that fits: it and the taking of its request are one step, and the state is as it was.
-            Some(link) if silent && changes == self.store.changes() && link.page.room()? >= answer.len() => {
+            Some(link)
+                if silent
+                    && changes == self.store.changes()
+                    && self.store.waiting(id) == answer.len()
+                    && link.page.room()? >= answer.len() =>
+            {
                 let sent = link.send(answer)?;
                 link.take(taken);
                 self.store.transmitted(id, sent);
@@ -450,7 +455,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
             for link in self.machine.links.values() {
                 let Some(id) = link.id else { continue };
                 let unseen = link.standing.unseen(self.store.gone(id)) as usize;
-                self.store.transmitted(id, self.store.poll_transmit(id).len().min(unseen));
+                self.store.transmitted(id, self.store.waiting(id).min(unseen));
             }
         }
         self.keeper.turn.set(None);

@@ -267,9 +267,9 @@ impl Access<'_> {
 
     /// Whether `node` in place of what is at `path` fits into the memory of who pays for it: its owner, or who holds the transaction.
     fn check_memory(&mut self, path: &[u8], node: &Node) -> Result<(), Error> {
-        let before = self.read(path)?.map_or(0, |node| node.size());
+        let before = self.read(path)?.map_or(0, |node| node.charge(path));
         let payer = if self.transaction.is_some() { self.caller.domain } else { node.owner() };
-        let more = node.size().saturating_sub(before);
+        let more = node.charge(path).saturating_sub(before);
         if !self.caller.privileged && more > 0 && self.domains.exceeds_with(payer, Resource::Memory, more) {
             return self.refuse(Error::ENOMEM);
         }
@@ -287,7 +287,7 @@ impl Access<'_> {
                 return if count == 0 { Err(Error::ENOSPC) } else { self.refuse(Error::ENOSPC) };
             }
             self.check_size(node)?;
-            memory += path.len() + node.size();
+            memory += node.charge(path);
             if self.domains.exceeds_with(own, Resource::Memory, memory) {
                 return self.refuse(Error::ENOMEM);
             }

@@ -1,22 +1,20 @@
 //! A connection: what came in of a request, what waits to go out, its transactions, its watches. Pure. Floor 1.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use xen_pv_sys::io::xs_wire::{self as abi, MessageHeader};
 use xen_pv_sys::{DomainId, Port};
 
-use crate::Map;
+use crate::path_map::PathMap;
 use crate::transaction::Transaction;
-use crate::wire::{self, HEADER_BYTES, Message, ProtocolError};
+use crate::wire::{self, Message, ProtocolError};
+use crate::{Map, charge};
 
 /// A connection, as long as it lives. None is used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub(crate) u32);
-
-/// Bytes of room that an idle connection keeps for what goes out.
-const IDLE_ROOM: usize = 4096;
 
 /// A request whose events have not all been fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,10 +25,26 @@ pub(crate) struct Cause {
 
 /// A message that waits to go out.
 #[derive(Clone, Debug)]
-enum Waiting {
+struct Waiting {
+    /// The whole message, shared with [`Connection::events`].
+    bytes: Rc<[u8]>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
     Answer,
-    /// With its payload, by which another like it is found.
-    Event(Rc<[u8]>, Option<Cause>),
+    Event(Option<Cause>),
+}
+
+impl Waiting {
+    /// Bytes that it counts in its domain's memory.
+    fn charge(&self) -> usize {
+        match self.kind {
+            Kind::Answer => charge::answer(self.bytes.len()),
+            Kind::Event(_) => charge::event(self.bytes.len()),
+        }
+    }
 }
 
 /// What has gone out.
@@ -51,15 +65,20 @@ pub(crate) struct Connection {
     pub(crate) port: Port,
     /// The beginning of a request, or a whole one that is held.
     pub(crate) partial: Vec<u8>,
-    /// Messages that wait, from `begin` on; of the first of them, the bytes before `sent` are gone.
-    out: Vec<u8>,
-    begin: usize,
+    /// The first message that waits, of which the bytes before `sent` are gone. Most connections never have a second one.
+    first: Option<Waiting>,
     sent: usize,
     /// The first is the rest of one that a store before this one had begun.
     rest: bool,
-    /// The bytes of each, and what it is.
-    waiting: VecDeque<(usize, Waiting)>,
-    events: BTreeSet<Rc<[u8]>>,
+    /// The others by number. A clone of the connection shares them, so that one more costs no copy of those that wait.
+    others: Map<u64, Waiting>,
+    next_number: u64,
+    /// Bytes of all messages that wait, whole ones.
+    bytes: usize,
+    /// What all messages that wait count in the domain's memory.
+    charged: usize,
+    /// The events that wait, as whole messages.
+    events: PathMap<()>,
     pub(crate) transactions: Map<u32, Transaction>,
     next_transaction: u32,
     /// Paths of its watches, by serial number.
@@ -78,12 +97,14 @@ impl Connection {
             domain,
             port: Port(0),
             partial: Vec::new(),
-            out: Vec::new(),
-            begin: 0,
+            first: None,
             sent: 0,
             rest: false,
-            waiting: VecDeque::new(),
-            events: BTreeSet::new(),
+            others: Map::default(),
+            next_number: 0,
+            bytes: 0,
+            charged: 0,
+            events: PathMap::default(),
             transactions: Map::default(),
             next_transaction: 0,
             watches: Map::default(),
@@ -104,50 +125,67 @@ impl Connection {
         // The header says how much follows, so it takes two steps at most.
         loop {
             Message::parse(&self.partial)?;
-            let lacking = wire::lacking(&self.partial).min(input.len());
+            let lacking_in_all = wire::lacking(&self.partial);
+            let lacking = lacking_in_all.min(input.len());
             let (now, rest) = input.split_at_checked(lacking).unwrap_or_default();
             if now.is_empty() {
                 break Ok(self.partial.len() - before);
             }
+            // All that the message still lacks, so that it takes what it is counted at.
+            self.partial.reserve_exact(lacking_in_all);
             self.partial.extend_from_slice(now);
             input = rest;
         }
     }
 
-    /// Queues an answer; gives its bytes.
+    fn queue(&mut self, bytes: Rc<[u8]>, kind: Kind) -> usize {
+        let waiting = Waiting { bytes, kind };
+        let charge = waiting.charge();
+        self.bytes += waiting.bytes.len();
+        self.charged += charge;
+        if self.first.is_none() {
+            self.first = Some(waiting);
+        } else {
+            self.others.insert(self.next_number, waiting);
+            self.next_number += 1;
+        }
+        charge
+    }
+
+    /// What the beginning of a request counts in the domain's memory.
+    pub(crate) fn charged_input(&self) -> usize {
+        let partial = &self.partial;
+        charge::input(if partial.is_empty() { 0 } else { partial.len() + wire::lacking(partial) })
+    }
+
+    /// Queues an answer; gives what it counts in the domain's memory.
     pub(crate) fn answer(&mut self, kind: u32, request: &MessageHeader, payload: &[u8]) -> usize {
-        wire::append(&mut self.out, kind, request, payload);
-        self.waiting.push_back((HEADER_BYTES + payload.len(), Waiting::Answer));
-        HEADER_BYTES + payload.len()
+        self.queue(wire::message(kind, request, &[payload]).into(), Kind::Answer)
     }
 
-    /// Whether just that event waits already.
-    pub(crate) fn has_event(&self, payload: &[u8]) -> bool {
-        self.events.contains(payload)
+    /// Whether just that event waits already; `message` is the whole of it.
+    pub(crate) fn has_event(&self, message: &[u8]) -> bool {
+        self.events.get(message).is_some()
     }
 
-    /// Queues an event; gives its bytes.
-    pub(crate) fn event(&mut self, payload: &[u8], cause: Option<Cause>) -> usize {
-        wire::append(&mut self.out, abi::XS_WATCH_EVENT, &MessageHeader::default(), payload);
-        let payload: Rc<[u8]> = payload.into();
-        self.events.insert(payload.clone());
-        let bytes = HEADER_BYTES + payload.len();
-        self.waiting.push_back((bytes, Waiting::Event(payload, cause)));
-        bytes
+    /// Queues an event, a whole message; gives what it counts in the domain's memory.
+    pub(crate) fn event(&mut self, message: &[u8], cause: Option<Cause>) -> usize {
+        let bytes: Rc<[u8]> = message.into();
+        self.events.insert(bytes.clone(), ());
+        self.queue(bytes, Kind::Event(cause))
     }
 
     /// Queues what a state says that waited: the rest of a message that was begun, and whole ones. Gives how many are answers.
     pub(crate) fn restore_output(&mut self, rest: usize, bytes: &[u8]) -> usize {
         let (begun, mut whole) = bytes.split_at_checked(rest).unwrap_or_default();
         if !begun.is_empty() {
-            self.out.extend_from_slice(begun);
-            self.waiting.push_back((begun.len(), Waiting::Answer));
+            self.queue(begun.into(), Kind::Answer);
             self.rest = true;
         }
         let mut answers = usize::from(!begun.is_empty());
         while let Ok(Some(message)) = Message::parse(whole) {
             if message.header.kind == abi::XS_WATCH_EVENT {
-                self.event(message.payload, None);
+                self.event(whole.get(..message.bytes()).unwrap_or_default(), None);
             } else {
                 self.answer(message.header.kind, &message.header, message.payload);
                 answers += 1;
@@ -157,49 +195,52 @@ impl Connection {
         answers
     }
 
-    /// The bytes that wait.
+    /// What is left of the first message that waits.
     pub(crate) fn transmit(&self) -> &[u8] {
-        self.out.get(self.sent..).unwrap_or_default()
+        self.first.as_ref().and_then(|first| first.bytes.get(self.sent..)).unwrap_or_default()
     }
 
-    /// Bytes of the messages that wait, whole ones.
+    /// All bytes that wait, in pieces.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        core::iter::once(self.transmit()).chain(self.others.values().map(|waiting| &*waiting.bytes))
+    }
+
+    /// How many bytes wait.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.out.len() - self.begin
+        self.bytes - self.sent
     }
 
-    /// Bytes at the beginning of [`transmit`](Self::transmit) that are the rest of a message which was begun.
+    /// What the messages that wait count in the domain's memory.
+    pub(crate) fn charged(&self) -> usize {
+        self.charged
+    }
+
+    /// Bytes of the first message that waits, where a part of it is gone.
     pub(crate) fn begun(&self) -> usize {
-        let end = self.waiting.front().map_or(self.begin, |(bytes, _)| self.begin + bytes);
-        if self.rest || self.sent > self.begin { end.saturating_sub(self.sent) } else { 0 }
+        if self.rest || self.sent > 0 { self.transmit().len() } else { 0 }
     }
 
     /// So many bytes are gone; tells `gone` of each message that is gone with them.
     pub(crate) fn transmitted(&mut self, count: usize, mut gone: impl FnMut(Gone)) {
-        let count = count.min(self.out.len() - self.sent);
+        let count = count.min(self.waiting_bytes());
         self.sent += count;
         self.gone = self.gone.wrapping_add(count as u32);
-        while let Some((bytes, waiting)) = self.waiting.pop_front_if(|(bytes, _)| self.begin + *bytes <= self.sent) {
-            self.begin += bytes;
+        while let Some(first) = self.first.take_if(|first| first.bytes.len() <= self.sent) {
+            let charge = first.charge();
+            self.sent -= first.bytes.len();
+            self.bytes -= first.bytes.len();
+            self.charged -= charge;
             self.rest = false;
-            let cause = match &waiting {
-                Waiting::Answer => None,
-                Waiting::Event(payload, cause) => {
-                    self.events.remove(payload);
-                    *cause
+            self.first = self.others.pop_first();
+            let cause = match first.kind {
+                Kind::Answer => None,
+                Kind::Event(cause) => {
+                    self.events.remove(&first.bytes);
+                    cause
                 }
             };
-            gone(Gone { bytes, answer: matches!(waiting, Waiting::Answer), cause });
+            gone(Gone { bytes: charge, answer: first.kind == Kind::Answer, cause });
         }
-        if self.begin == self.out.len() {
-            self.out.clear();
-            self.out.shrink_to(IDLE_ROOM);
-        } else if self.begin > self.out.len() / 2 {
-            self.out.drain(..self.begin);
-        } else {
-            return;
-        }
-        self.sent -= self.begin;
-        self.begin = 0;
     }
 
     /// An identifier for a new transaction: the next one that is free.
@@ -217,6 +258,10 @@ impl Connection {
 mod tests {
     use super::*;
 
+    fn event(payload: &[u8]) -> Vec<u8> {
+        wire::message(abi::XS_WATCH_EVENT, &MessageHeader::default(), &[payload])
+    }
+
     fn gone(connection: &mut Connection, count: usize) -> Vec<Gone> {
         let mut all = Vec::new();
         connection.transmitted(count, |gone| all.push(gone));
@@ -227,8 +272,7 @@ mod tests {
     fn requests_come_in_pieces() {
         let mut connection = Connection::new(DomainId(1));
         let header = MessageHeader { kind: abi::XS_READ, len: 3, ..MessageHeader::default() };
-        let mut bytes = Vec::new();
-        wire::append(&mut bytes, abi::XS_READ, &header, b"/a\0");
+        let mut bytes = wire::message(abi::XS_READ, &header, &[b"/a\0"]);
         bytes.extend_from_slice(b"next");
         for end in 0..19 {
             assert_eq!(connection.take_in(&bytes[end..=end]), Ok(1));
@@ -247,29 +291,32 @@ mod tests {
     #[test]
     fn messages_go_out_in_pieces() {
         let mut connection = Connection::new(DomainId(1));
+        let event = event(b"/a\0t\0");
         connection.answer(abi::XS_READ, &MessageHeader::default(), b"value");
-        connection.event(b"/a\0t\0", None);
-        assert!(connection.has_event(b"/a\0t\0"));
-        assert_eq!((connection.transmit().len(), connection.begun()), (21 + 21, 0));
+        connection.event(&event, None);
+        assert!(connection.has_event(&event));
+        assert_eq!((connection.transmit().len(), connection.waiting_bytes(), connection.begun()), (21, 21 + 21, 0));
         assert_eq!(gone(&mut connection, 20), []);
         assert_eq!(connection.begun(), 1);
-        let answer = Gone { bytes: 21, answer: true, cause: None };
+        let answer = Gone { bytes: charge::answer(21), answer: true, cause: None };
         assert_eq!(gone(&mut connection, 2), [answer]);
         assert_eq!((connection.transmit().len(), connection.begun()), (20, 20));
-        assert_eq!(gone(&mut connection, 20), [Gone { answer: false, ..answer }]);
-        assert!(connection.transmit().is_empty() && !connection.has_event(b"/a\0t\0"));
+        assert_eq!(gone(&mut connection, 20), [Gone { answer: false, bytes: charge::event(21), ..answer }]);
+        assert!(connection.transmit().is_empty() && !connection.has_event(&event));
+        assert_eq!((connection.waiting_bytes(), connection.charged()), (0, 0));
     }
 
     #[test]
     fn what_waited_is_restored() {
         let mut old = Connection::new(DomainId(1));
         old.answer(abi::XS_READ, &MessageHeader::default(), b"value");
-        old.event(b"/a\0t\0", None);
+        old.event(&event(b"/a\0t\0"), None);
         old.transmitted(18, |_| ());
+        let waiting = old.pieces().collect::<Vec<_>>().concat();
         let mut new = Connection::new(DomainId(1));
-        assert_eq!(new.restore_output(old.begun(), old.transmit()), 1);
-        assert_eq!((new.transmit(), new.begun()), (old.transmit(), 3));
-        assert!(new.has_event(b"/a\0t\0"));
+        assert_eq!(new.restore_output(old.begun(), &waiting), 1);
+        assert_eq!((new.pieces().collect::<Vec<_>>().concat(), new.begun()), (waiting, 3));
+        assert!(new.has_event(&event(b"/a\0t\0")));
         assert_eq!(gone(&mut new, 3).len(), 1);
         assert_eq!(new.begun(), 0);
     }

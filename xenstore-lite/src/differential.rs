@@ -57,7 +57,7 @@ pub fn tight_quotas() -> Quotas {
         (Resource::Nodes, 12),
         (Resource::Watches, 4),
         (Resource::Outstanding, 6),
-        (Resource::Memory, 1500),
+        (Resource::Memory, 9000),
         (Resource::Transactions, 2),
         (Resource::TransactionNodes, 12),
         (Resource::NodePermissions, 3),
@@ -173,7 +173,7 @@ impl Pair {
             // A transaction that has lost forgets what it met, and no longer counts it.
             let counts = |store: &Store| Usage { memory: 0, ..store.usage(domain) };
             assert_eq!(counts(&self.store), counts(&copy), "what domain {} takes up after a state was read", domain.0);
-            let waiting = |store: &Store, id: ConnectionId| store.poll_transmit(id).to_vec();
+            let waiting = |store: &Store, id: ConnectionId| (store.waiting(id), store.poll_transmit(id).to_vec());
             let both = (self.store.connection(domain), copy.connection(domain));
             assert_eq!(both.0, both.1);
             if let (Some(one), Some(two)) = both {

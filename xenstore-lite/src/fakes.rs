@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use xen_pv_sys::io::xs_wire::MessageHeader;
 use xen_pv_sys::{DomainId, Port};
 
-use crate::wire::{self, HEADER_BYTES, Message};
+use crate::wire::{self, Message};
 use crate::{ConnectionId, Error, Host, Store};
 
 /// A machine that knows which domains there are, and does nothing.
@@ -70,20 +70,17 @@ impl Heard {
 
 /// A request's bytes.
 pub fn request(kind: u32, transaction: u32, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    wire::append(&mut bytes, kind, &MessageHeader { tx_id: transaction, ..MessageHeader::default() }, payload);
-    bytes
+    wire::message(kind, &MessageHeader { tx_id: transaction, ..MessageHeader::default() }, &[payload])
 }
 
 /// Fetches all messages that wait for a connection.
 pub fn fetch(store: &mut Store, id: ConnectionId) -> Vec<Heard> {
-    let mut rest = store.poll_transmit(id);
-    let count = rest.len();
     let mut heard = Vec::new();
-    while let Ok(Some(Message { header, payload })) = Message::parse(rest) {
+    while let Ok(Some(message)) = Message::parse(store.poll_transmit(id)) {
+        let Message { header, payload } = message;
         heard.push(Heard { kind: header.kind, transaction: header.tx_id, payload: payload.into() });
-        rest = rest.get(HEADER_BYTES + payload.len()..).unwrap_or_default();
+        let count = message.bytes();
+        store.transmitted(id, count);
     }
-    store.transmitted(id, count);
     heard
 }

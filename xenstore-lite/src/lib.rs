@@ -14,6 +14,7 @@ extern crate alloc;
 extern crate std;
 
 mod access;
+mod charge;
 mod connection;
 #[cfg(any(test, feature = "fakes"))]
 pub mod differential;

@@ -251,6 +251,18 @@ impl<K: Ord + Copy, V: Clone> Map<K, V> {
         Some(Rc::unwrap_or_clone(removed))
     }
 
+    /// Takes out what is at the least key.
+    pub(crate) fn pop_first(&mut self) -> Option<V> {
+        let mut tree = &self.root;
+        let least = loop {
+            match &**tree {
+                Tree::Leaf(entries) => break entries.first()?.0,
+                Tree::Inner(children) => tree = &children.first()?.1,
+            }
+        };
+        self.remove(&least)
+    }
+
     /// All, in the order of the keys. Allocates nothing.
     pub fn iter(&self) -> Iter<'_, K, V> {
         let mut iter = Iter { leaf: [].iter(), above: [const { [].as_slice() }; LEVELS], level: 0 };

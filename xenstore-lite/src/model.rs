@@ -13,7 +13,7 @@ use xen_pv_sys::io::xs_wire as abi;
 
 use crate::fakes::Heard;
 use crate::permissions::{ANY, Caller, Permission, Rights};
-use crate::{Error, Quotas, Resource, Usage, path, payload};
+use crate::{Error, Quotas, Resource, Usage, charge, path, payload};
 
 /// Bytes of a message's header.
 const HEADER_BYTES: usize = 16;
@@ -28,10 +28,26 @@ struct Node {
     changed: u64,
 }
 
+/// What a message that waits counts in memory.
+fn charge_of(heard: &Heard) -> usize {
+    let charge = if heard.kind == abi::XS_WATCH_EVENT { charge::event } else { charge::answer };
+    charge(HEADER_BYTES + heard.payload.len())
+}
+
 impl Node {
     fn size(&self) -> usize {
         let names: usize = self.children.iter().map(|name| name.len() + 1).sum();
         16 + 8 * self.permissions.len() + self.value.len() + names
+    }
+
+    fn contents(&self) -> (usize, usize, usize) {
+        (self.value.len(), self.permissions.len(), self.children.iter().map(|name| name.len() + 1).sum())
+    }
+
+    /// What it counts in memory, in the tree and where a transaction has met it.
+    fn charge(&self, path: &[u8]) -> usize {
+        let (value, permissions, children) = self.contents();
+        charge::node(path.len(), value, permissions, children)
     }
 
     fn owner(&self) -> DomainId {
@@ -192,15 +208,17 @@ impl Model {
         let mut usage = Usage::default();
         for (path, node) in self.nodes.iter().filter(|(_, node)| node.owner() == domain) {
             usage.nodes += 1;
-            usage.memory += path.len() + node.size();
+            usage.memory += node.charge(path);
         }
         let Some(known) = self.domains.get(&domain) else { return usage };
         usage.watches = known.watches.len();
         usage.transactions = known.transactions.len();
-        usage.memory += known.watches.iter().map(|watch| watch.path.len() + watch.token.len()).sum::<usize>();
-        usage.memory += known.waiting.iter().map(|(heard, _)| HEADER_BYTES + heard.payload.len()).sum::<usize>();
+        usage.memory +=
+            known.watches.iter().map(|watch| charge::watch(watch.path.len(), watch.token.len())).sum::<usize>();
+        usage.memory += known.waiting.iter().map(|(heard, _)| charge_of(heard)).sum::<usize>();
+        usage.memory += known.transactions.len() * charge::TRANSACTION;
         for (path, node) in known.transactions.values().flat_map(|transaction| &transaction.now) {
-            usage.memory += path.len() + node.as_ref().map_or(0, Node::size);
+            usage.memory += charge::met(path.len(), node.as_ref().map(Node::contents));
         }
         usage
     }
@@ -356,7 +374,7 @@ impl Model {
         if domain.0 != 0 && usage.watches >= self.quotas.hard(Resource::Watches) as usize {
             return Err(Error::E2BIG);
         }
-        if self.too_much(domain, path.len() + token.len()) {
+        if self.too_much(domain, charge::watch(path.len(), token.len())) {
             return Err(Error::ENOMEM);
         }
         let watch = Watch { path, token: token.to_vec(), depth, relative: path::is_relative(word) };
@@ -482,7 +500,7 @@ impl Model {
                 let heard = watch.event(event.path, receiver);
                 let waiting = &self.domains[&receiver].waiting;
                 let repeated = !event.path.starts_with(b"@") && waiting.iter().any(|(other, _)| *other == heard);
-                if repeated || self.too_much(receiver, heard.payload.len()) {
+                if repeated || self.too_much(receiver, charge_of(&heard)) {
                     continue;
                 }
                 let cause = sender.filter(|sender| sender.0 != 0 && receiver.0 == 0).map(|sender| (sender, serial));

@@ -11,6 +11,7 @@ use xen_pv_sys::DomainId;
 use xen_pv_sys::io::xs_wire::XENSTORE_ABS_PATH_MAX;
 
 use crate::Map;
+use crate::charge;
 use crate::domains::Domains;
 use crate::path;
 use crate::path_map::{Gathered, PathMap};
@@ -49,6 +50,11 @@ impl Node {
 
     pub(crate) fn owner(&self) -> DomainId {
         owner(&self.permissions)
+    }
+
+    /// What it counts in its owner's memory.
+    pub(crate) fn charge(&self, path: &[u8]) -> usize {
+        charge::node(path.len(), self.value().len(), self.permissions.len(), self.children.bytes().len())
     }
 
     /// What it counts in the quota `node-size`.
@@ -166,7 +172,7 @@ impl Tree {
         node.generation = self.next_generation();
         self.discount(&path, domains);
         domains.add(node.owner(), Resource::Nodes, 1);
-        domains.add(node.owner(), Resource::Memory, path.len() + node.size());
+        domains.add(node.owner(), Resource::Memory, node.charge(&path));
         let permissions = node.permissions.clone();
         let old = self.nodes.insert(path.clone(), node).map(|node| node.permissions);
         // What is only written has the permissions that it had.
@@ -217,7 +223,7 @@ impl Tree {
     fn discount(&self, path: &[u8], domains: &mut Domains) {
         if let Some(node) = self.nodes.get(path) {
             domains.take_off(node.owner(), Resource::Nodes, 1);
-            domains.take_off(node.owner(), Resource::Memory, path.len() + node.size());
+            domains.take_off(node.owner(), Resource::Memory, node.charge(path));
         }
     }
 

@@ -14,7 +14,7 @@ use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use xen_pv_sys::io::xs_wire::ServerFeatures;
+use xen_pv_sys::io::xs_wire::{self as abi, MessageHeader, ServerFeatures};
 use xen_pv_sys::{DomainId, Port};
 
 use crate::connection::{Cause, Connection, ConnectionId, Gone};
@@ -24,8 +24,8 @@ use crate::path;
 use crate::permissions::{ANY, Permission, Rights};
 use crate::quota::{Quotas, Resource};
 use crate::watches::{Event, Watch, Watches};
-use crate::wire::{Message, PAYLOAD_MAX, ProtocolError};
-use crate::{Error, Host, Map};
+use crate::wire::{self, HEADER_BYTES, Message, PAYLOAD_MAX, ProtocolError};
+use crate::{Error, Host, Map, charge};
 use patience::Protection;
 pub use state::StateError;
 
@@ -250,7 +250,7 @@ impl Store {
         if self.is_full(id) {
             return Ok(0);
         }
-        let Some(connection) = self.connections.get_mut(&id) else {
+        let Some(connection) = self.connections.get(&id) else {
             return Ok(0);
         };
         if connection.partial.is_empty()
@@ -262,16 +262,10 @@ impl Store {
             self.serve(id, &message, host);
             return Ok(message.bytes());
         }
-        let taken = connection.take_in(input)?;
-        self.changes += 1;
-        let partial = core::mem::take(&mut connection.partial);
+        let (taken, partial) = self.take_in(id, input)?;
         match Message::parse(&partial)? {
             Some(message) if !self.holds_back(id, &message) => self.serve(id, &message, host),
-            _ => {
-                if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.partial = partial;
-                }
-            }
+            _ => self.put_back(id, partial),
         }
         Ok(taken)
     }
@@ -281,17 +275,33 @@ impl Store {
     /// # Errors
     /// [`ProtocolError`]: cut the connection off.
     pub fn refuse_bytes(&mut self, id: ConnectionId, input: &[u8], error: Error) -> Result<usize, ProtocolError> {
+        let (taken, partial) = self.take_in(id, input)?;
+        match Message::parse(&partial)? {
+            Some(message) => self.answer(id, &message.header, &Err(error)),
+            None => self.put_back(id, partial),
+        }
+        Ok(taken)
+    }
+
+    /// Adds bytes to a request that is not whole, and takes that out; gives how many were taken as well.
+    fn take_in(&mut self, id: ConnectionId, input: &[u8]) -> Result<(usize, Vec<u8>), ProtocolError> {
         let Some(connection) = self.connections.get_mut(&id) else {
-            return Ok(0);
+            return Ok((0, Vec::new()));
         };
+        let charged = connection.charged_input();
         let taken = connection.take_in(input)?;
         self.changes += 1;
         let partial = core::mem::take(&mut connection.partial);
-        match Message::parse(&partial)? {
-            Some(message) => self.answer(id, &message.header, &Err(error)),
-            None => connection.partial = partial,
+        self.domains.take_off(connection.domain, Resource::Memory, charged);
+        Ok((taken, partial))
+    }
+
+    /// Keeps a request that is not to be served yet.
+    fn put_back(&mut self, id: ConnectionId, partial: Vec<u8>) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.partial = partial;
+            self.domains.add(connection.domain, Resource::Memory, connection.charged_input());
         }
-        Ok(taken)
     }
 
     /// Grows with each change of what [`write_state`](Self::write_state) tells, but for answers that come and go. Requests that only read
@@ -305,12 +315,17 @@ impl Store {
         self.connections.get(&id).map_or(0, |connection| connection.gone)
     }
 
-    /// What to transmit next: all that waits. Empty for nothing.
+    /// What to transmit next: what is left of the first message that waits. Empty for nothing.
     pub fn poll_transmit(&self, id: ConnectionId) -> &[u8] {
         self.connections.get(&id).map_or(&[], Connection::transmit)
     }
 
-    /// So many bytes of [`poll_transmit`](Self::poll_transmit) are gone.
+    /// Bytes of all messages that wait.
+    pub fn waiting(&self, id: ConnectionId) -> usize {
+        self.connections.get(&id).map_or(0, Connection::waiting_bytes)
+    }
+
+    /// So many bytes of the [`waiting`](Self::waiting) ones are gone.
     pub fn transmitted(&mut self, id: ConnectionId, count: usize) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
@@ -384,12 +399,13 @@ impl Store {
         self.clear_watches(id);
         self.clear_transactions(id);
         let connection = self.connections.get(&id)?;
-        let (waiting, gone) = (connection.transmit().len(), connection.gone);
+        let (waiting, gone) = (connection.waiting_bytes(), connection.gone);
         self.transmitted(id, waiting);
         let connection = self.connections.get_mut(&id)?;
         connection.gone = gone;
         let domain = connection.domain;
         self.domains.take_off(domain, Resource::Outstanding, connection.causing.len());
+        self.domains.take_off(domain, Resource::Memory, connection.charged_input());
         connection.begin_anew();
         Some(domain)
     }
@@ -402,7 +418,7 @@ impl Store {
         for (serial, path) in &core::mem::take(&mut connection.watches) {
             if let Some(watch) = self.watches.remove(path, *serial) {
                 self.domains.take_off(domain, Resource::Watches, 1);
-                self.domains.take_off(domain, Resource::Memory, path.len() + watch.token.len());
+                self.domains.take_off(domain, Resource::Memory, charge::watch(path.len(), watch.token.len()));
             }
         }
     }
@@ -421,24 +437,30 @@ impl Store {
     fn deliver(&mut self, sender: Option<ConnectionId>) {
         for event in core::mem::take(&mut self.events) {
             for watch in self.watches.hearing(event.scope, &event.path) {
-                let Some(connection) = self.connections.get_mut(&watch.connection) else {
+                // An event that is dropped copies nothing: a clone of the store has its own connection only where this one is changed.
+                let Some(connection) = self.connections.get(&watch.connection) else {
                     continue;
                 };
                 let receiver = connection.domain;
-                if !may_hear(&self.domains, &self.tree, receiver, &event) {
-                    continue;
-                }
-                let Some(payload) = event_payload(watch, &event.path) else {
+                let Some(length) = event_length(watch, &event.path) else {
                     continue;
                 };
-                let privileged = receiver == self.domains.privileged;
-                let repeated = !event.path.starts_with(b"@") && connection.has_event(&payload);
-                if repeated || self.domains.exceeds_with(receiver, Resource::Memory, payload.len()) {
+                if self.domains.exceeds_with(receiver, Resource::Memory, charge::event(length))
+                    || !may_hear(&self.domains, &self.tree, receiver, &event)
+                {
                     continue;
                 }
+                let message = event_message(watch, &event.path);
+                if !event.path.starts_with(b"@") && connection.has_event(&message) {
+                    continue;
+                }
+                let privileged = receiver == self.domains.privileged;
+                let Some(connection) = self.connections.get_mut(&watch.connection) else {
+                    continue;
+                };
                 let cause = sender.filter(|sender| privileged && *sender != watch.connection);
                 let cause = cause.map(|connection| Cause { connection, serial: self.served });
-                let bytes = connection.event(&payload, cause);
+                let bytes = connection.event(&message, cause);
                 self.domains.add(receiver, Resource::Memory, bytes);
                 mark_ready(&mut self.ready, watch.connection, connection);
                 if let Some(cause) = cause
@@ -486,11 +508,16 @@ fn may_hear(domains: &Domains, tree: &Tree, receiver: DomainId, event: &Event) -
     }
 }
 
-/// What an event says, as its watch put it; `None` where that does not fit.
-fn event_payload(watch: &Watch, path: &[u8]) -> Option<Vec<u8>> {
+/// Bytes of [`event_message`]; `None` where its payload does not fit.
+fn event_length(watch: &Watch, path: &[u8]) -> Option<usize> {
+    let payload = path.len().saturating_sub(watch.omitted) + 1 + watch.token.len() + 1;
+    (payload <= PAYLOAD_MAX).then_some(HEADER_BYTES + payload)
+}
+
+/// An event as its watch put it, header and all.
+fn event_message(watch: &Watch, path: &[u8]) -> Vec<u8> {
     let path = path.get(watch.omitted..).unwrap_or_default();
-    let payload = [path, b"\0", &watch.token, b"\0"].concat();
-    (payload.len() <= PAYLOAD_MAX).then_some(payload)
+    wire::message(abi::XS_WATCH_EVENT, &MessageHeader::default(), &[path, b"\0", &watch.token, b"\0"])
 }
 
 /// The name of an error, as it is answered.

@@ -4,7 +4,6 @@
 //! sees that and its own changes. It commits where each node that it met still is what it was: so it costs what it met, whatever the size of
 //! the tree, and holds no memory that its domain's quota does not count. All that is met was read, if only to be allowed to write.
 
-use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
@@ -16,7 +15,7 @@ use crate::path_map::PathMap;
 use crate::permissions::{ANY, Caller, Permission};
 use crate::quota::Resource;
 use crate::watches::{Event, Scope};
-use crate::{Error, Map};
+use crate::{Error, Map, charge};
 
 /// A node that a transaction met.
 #[derive(Clone, Debug)]
@@ -39,7 +38,7 @@ pub(crate) struct Transaction {
     /// Their paths as they were met, which is the order of the events.
     order: Map<usize, Rc<[u8]>>,
     /// Nodes that domains have more or fewer by it.
-    tallies: BTreeMap<DomainId, isize>,
+    tallies: Map<DomainId, isize>,
     /// Nodes were made in it.
     pub(crate) created: bool,
     /// A change was begun that could not be ended: it cannot commit.
@@ -47,8 +46,9 @@ pub(crate) struct Transaction {
 }
 
 /// What a met node counts in its domain's memory.
-fn charge(path: &[u8], node: Option<&Node>) -> usize {
-    path.len() + node.map_or(0, Node::size)
+fn charged(path: &[u8], node: Option<&Node>) -> usize {
+    let contents = |node: &Node| (node.value().len(), node.permissions.len(), node.children.bytes().len());
+    charge::met(path.len(), node.map(contents))
 }
 
 impl Transaction {
@@ -65,7 +65,7 @@ impl Transaction {
         }
         let now = tree.nodes.get(path).cloned();
         let count = self.order.len() + 1;
-        let memory = charge(path, now.as_ref());
+        let memory = charged(path, now.as_ref());
         let refusal = if domains.exceeds(own, Resource::TransactionNodes, count) {
             Some(Error::ENOSPC)
         } else {
@@ -95,16 +95,14 @@ impl Transaction {
         let Some(met) = self.met.get_mut(path) else {
             return;
         };
-        let memory = charge(path, node.as_ref());
-        let before = charge(path, met.now.as_ref());
-        if let Some(node) = &met.now {
-            *self.tallies.entry(node.owner()).or_default() -= 1;
-        }
-        if let Some(node) = &node {
-            *self.tallies.entry(node.owner()).or_default() += 1;
-        }
+        let memory = charged(path, node.as_ref());
+        let before = charged(path, met.now.as_ref());
+        let owners = [(met.now.as_ref(), -1), (node.as_ref(), 1)].map(|(node, more)| (node.map(Node::owner), more));
         met.now = node;
         met.changed = true;
+        for (owner, more) in owners {
+            owner.into_iter().for_each(|owner| self.restore_tally(owner, more));
+        }
         domains.take_off(own, Resource::Memory, before);
         domains.add(own, Resource::Memory, memory);
     }
@@ -125,7 +123,9 @@ impl Transaction {
 
     /// Has domains have more nodes or fewer by it, as a state says that was written down.
     pub(crate) fn restore_tally(&mut self, domain: DomainId, more: isize) {
-        *self.tallies.entry(domain).or_default() += more;
+        if let Some(tally) = self.tallies.get_or_insert_with(domain, || 0) {
+            *tally += more;
+        }
     }
 
     /// Whether it has met `path`.
@@ -140,7 +140,7 @@ impl Transaction {
 
     /// Bytes that it counts in its domain's memory.
     pub(crate) fn memory(&self) -> usize {
-        self.met().map(|(path, met)| charge(path, met.now.as_ref())).sum()
+        charge::TRANSACTION + self.met().map(|(path, met)| charged(path, met.now.as_ref())).sum::<usize>()
     }
 
     /// Whether all that it met is as it was. A domain that has gone meanwhile counts as a change too: what names it went with it.

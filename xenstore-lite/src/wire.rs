@@ -48,10 +48,13 @@ pub(crate) fn lacking(bytes: &[u8]) -> usize {
     (HEADER_BYTES + payload).saturating_sub(bytes.len())
 }
 
-/// Appends a message, whose payload the caller has found to fit.
-pub(crate) fn append(out: &mut Vec<u8>, kind: u32, request: &MessageHeader, payload: &[u8]) {
-    let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+/// A message, whose payload, in parts, the caller has found to fit.
+pub(crate) fn message(kind: u32, request: &MessageHeader, parts: &[&[u8]]) -> Vec<u8> {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let len = u32::try_from(length).unwrap_or(u32::MAX);
     let header = MessageHeader { kind, req_id: request.req_id, tx_id: request.tx_id, len };
-    out.extend_from_slice(header.as_bytes());
-    out.extend_from_slice(payload);
+    let mut message = Vec::with_capacity(HEADER_BYTES + length);
+    message.extend_from_slice(header.as_bytes());
+    parts.iter().for_each(|part| message.extend_from_slice(part));
+    message
 }

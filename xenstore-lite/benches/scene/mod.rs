@@ -42,7 +42,7 @@ impl Scene {
     pub(crate) fn send(&mut self, id: ConnectionId, bytes: &[u8]) {
         let taken = self.store.handle_bytes(id, bytes, &mut self.host);
         assert_eq!(taken, Ok(bytes.len()));
-        let waiting = self.store.poll_transmit(self.dom0).len();
+        let waiting = self.store.waiting(self.dom0);
         self.store.transmitted(self.dom0, waiting);
     }
 }

@@ -7,7 +7,7 @@ use xen_pv_sys::io::xs_wire as abi;
 
 use super::{Event, Model, Node, Path, Scope};
 use crate::permissions::{self, ANY, Permission, Rights};
-use crate::{Error, Resource, path, payload};
+use crate::{Error, Resource, charge, path, payload};
 
 /// Who asks, and in which transaction.
 type Who = (DomainId, u32);
@@ -70,7 +70,7 @@ impl Model {
         if domain.0 != 0 && transaction.now.len() >= limit {
             return Err(self.fail(who, Error::ENOSPC));
         }
-        if self.too_much(domain, path.len() + live.as_ref().map_or(0, Node::size)) {
+        if self.too_much(domain, charge::met(path.len(), live.as_ref().map(Node::contents))) {
             return Err(self.fail(who, Error::ENOMEM));
         }
         if let Some(transaction) = self.transaction(who) {
@@ -120,7 +120,7 @@ impl Model {
     fn check_growth(&mut self, who: Who, before: &Node, after: &Node) -> Result<(), Error> {
         self.check_size(who, after)?;
         let payer = if self.transaction(who).is_some() { who.0 } else { after.owner() };
-        let more = after.size().saturating_sub(before.size());
+        let more = after.charge(&[]).saturating_sub(before.charge(&[]));
         if who.0.0 != 0 && more > 0 && self.too_much(payer, more) {
             return Err(self.fail(who, Error::ENOMEM));
         }
@@ -181,7 +181,7 @@ impl Model {
                 return Err(if count == 0 { Error::ENOSPC } else { self.fail(who, Error::ENOSPC) });
             }
             self.check_size(who, &node)?;
-            memory += missing_path.len() + node.size();
+            memory += node.charge(missing_path);
             if self.too_much(who.0, memory) {
                 return Err(self.fail(who, Error::ENOMEM));
             }

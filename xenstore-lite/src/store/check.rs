@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 
 use super::Store;
+use crate::charge;
 use crate::node::{INTRODUCE_DOMAIN, RELEASE_DOMAIN};
 use crate::path;
 use crate::permissions::ANY;
@@ -28,7 +29,7 @@ impl Store {
                 }
                 let (nodes, memory) = counts.entry(node.owner()).or_default();
                 *nodes += 1;
-                *memory += path.len() + node.size();
+                *memory += node.charge(&path);
                 let names = node.permissions.iter().map(|entry| entry.domain);
                 let names: BTreeSet<_> =
                     names.filter(|name| *name != self.domains.privileged && *name != ANY).collect();
@@ -47,11 +48,11 @@ impl Store {
         }
         for connection in self.connections.values() {
             let (_, memory) = counts.entry(connection.domain).or_default();
-            *memory += connection.waiting_bytes();
+            *memory += connection.charged() + connection.charged_input();
             *memory += connection.transactions.values().map(|transaction| transaction.memory()).sum::<usize>();
             for (serial, path) in &connection.watches {
                 let watch = self.watches.get(path, *serial).ok_or("a connection has a watch that is not")?;
-                *memory += path.len() + watch.token.len();
+                *memory += charge::watch(path.len(), watch.token.len());
             }
         }
         for (id, domain) in self.domains.iter() {

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use xen_pv_sys::io::xs_wire::{self as abi, ServerFeatures};
 
 use super::requests::{Reply, Request};
-use super::{Store, event_payload};
+use super::{Store, event_length, event_message};
 use crate::access::Access;
 use crate::node::Node;
 use crate::path;
@@ -16,7 +16,7 @@ use crate::permissions::{self, ANY, Rights};
 use crate::quota::Resource;
 use crate::watches::Watch;
 use crate::wire::PAYLOAD_MAX;
-use crate::{Error, Host};
+use crate::{Error, Host, charge};
 
 impl Store {
     /// The path that a word of a request means.
@@ -129,14 +129,14 @@ impl Store {
         if self.domains.exceeds_with(domain, Resource::Watches, 1) {
             return Err(Error::E2BIG);
         }
-        if self.domains.exceeds_with(domain, Resource::Memory, path.len() + token.len()) {
+        if self.domains.exceeds_with(domain, Resource::Memory, charge::watch(path.len(), token.len())) {
             return Err(Error::ENOMEM);
         }
         // No path has as many levels, so what does not fit is no bound.
         let depth = depth.and_then(|depth| u16::try_from(depth).ok()).filter(|depth| *depth != u16::MAX);
         let omitted = path.len() - word.len();
         let watch = Watch { connection: request.connection, serial: 0, token: token.into(), depth, omitted };
-        let event = event_payload(&watch, &path).filter(|event| event.len() <= PAYLOAD_MAX);
+        let event = event_length(&watch, &path).map(|_| event_message(&watch, &path));
         self.add_watch(path.into_owned().into(), watch);
         Ok(event.map_or(Reply::Done, Reply::Watching))
     }
@@ -147,7 +147,7 @@ impl Store {
             return;
         };
         self.domains.add(connection.domain, Resource::Watches, 1);
-        self.domains.add(connection.domain, Resource::Memory, path.len() + watch.token.len());
+        self.domains.add(connection.domain, Resource::Memory, charge::watch(path.len(), watch.token.len()));
         let serial = self.watches.add(&path, watch);
         connection.watches.insert(serial, path);
     }
@@ -161,7 +161,7 @@ impl Store {
             connection.watches.remove(&serial);
         }
         self.domains.take_off(request.caller.domain, Resource::Watches, 1);
-        self.domains.take_off(request.caller.domain, Resource::Memory, path.len() + token.len());
+        self.domains.take_off(request.caller.domain, Resource::Memory, charge::watch(path.len(), token.len()));
         Ok(Reply::Done)
     }
 }

@@ -12,7 +12,7 @@ use crate::permissions::Caller;
 use crate::quota::Resource;
 use crate::transaction::Transaction;
 use crate::wire::{Message, PAYLOAD_MAX};
-use crate::{Error, Host};
+use crate::{Error, Host, charge};
 
 /// What a request is answered.
 pub(super) enum Reply {
@@ -171,11 +171,15 @@ impl Store {
         if self.domains.exceeds_with(domain, Resource::Transactions, 1) {
             return Err(Error::ENOSPC);
         }
+        if self.domains.exceeds_with(domain, Resource::Memory, charge::TRANSACTION) {
+            return Err(Error::ENOMEM);
+        }
         let connection = self.connections.get_mut(&request.connection).ok_or(Error::EIO)?;
         let id = connection.next_transaction();
         connection.transactions.insert(id, Transaction::default());
         self.tree.next_generation();
         self.domains.add(domain, Resource::Transactions, 1);
+        self.domains.add(domain, Resource::Memory, charge::TRANSACTION);
         self.protect_if_losing(request.connection, domain, id);
         Ok(Reply::word(&alloc::format!("{id}")))
     }

@@ -228,7 +228,7 @@ impl Reader {
         connection.take_in(partial).ok()?;
         let answers = connection.restore_output(usize::from(rest), waiting);
         store.domains.add(domain, Resource::Outstanding, answers);
-        store.domains.add(domain, Resource::Memory, connection.transmit().len());
+        store.domains.add(domain, Resource::Memory, connection.charged() + connection.charged_input());
         if !waiting.is_empty() {
             mark_ready(&mut store.ready, id, &mut connection);
         }
@@ -334,7 +334,7 @@ impl Reader {
             self.count(owner);
         }
         self.uncounted.nodes += 1;
-        self.uncounted.memory += path.len() + node.size();
+        self.uncounted.memory += node.charge(&path);
         self.generation += 1;
         node.generation = self.generation;
         self.nodes.add(path, node);

@@ -140,18 +140,15 @@ impl Store {
         records.flush();
     }
 
-    /// Bytes that [`write_state`](Self::write_state) gives at most, by what is counted anyway: one look at each domain and connection.
+    /// Bytes that [`write_state`](Self::write_state) gives at most, by what is counted anyway: one look at each domain.
+    ///
+    /// Each node, watch, message and transaction counts more in memory than its record takes.
     pub fn state_bound(&self) -> usize {
         let names: usize = Quota::all().map(|(_, name)| 4 + name.len() + 1).sum();
-        let mut bound = 1024 + names + self.tree.nodes.len() * RECORD_BOUND;
+        let mut bound = 1024 + names + self.connections.len() * 2 * RECORD_BOUND;
         for (id, domain) in self.domains.iter() {
             let own = domain.own_quotas().count().min(1) * names;
             bound += self.domains.takes(id, Resource::Memory) + 2 * RECORD_BOUND + own;
-        }
-        for connection in self.connections.values() {
-            let transactions = connection.transactions.values().map(|transaction| 1 + transaction.met().count());
-            let records = 2 + connection.watches.len() + transactions.sum::<usize>();
-            bound += records * RECORD_BOUND + connection.partial.len() + connection.transmit().len();
         }
         bound
     }
@@ -183,13 +180,17 @@ impl Store {
     fn write_connection(&self, id: ConnectionId, connection: &Connection, records: &mut Records<'_>) {
         let known = self.domains.get(connection.domain);
         let target = known.and_then(|domain| domain.target).unwrap_or(DomainId::INVALID);
-        let waiting = connection.transmit();
-        let data = connection.partial.len() + waiting.len();
+        let waiting = connection.waiting_bytes();
+        let data = connection.partial.len() + waiting;
         records.begin(CONNECTION, CONNECTION_FIELDS + padded(data) + 8);
         records.u32(id.0).u16(RING).u16(HAS_UNIQUE).u16(connection.domain.0).u16(target.0).u32(connection.port.0);
         records.length(connection.partial.len()).length(connection.begun());
-        records.u32(u32::try_from(waiting.len()).unwrap_or(u32::MAX));
-        records.bytes(&connection.partial).bytes(waiting).zeros(padded(data) - data);
+        records.u32(u32::try_from(waiting).unwrap_or(u32::MAX));
+        records.bytes(&connection.partial);
+        for piece in connection.pieces() {
+            records.bytes(piece);
+        }
+        records.zeros(padded(data) - data);
         records.u64(known.map_or(0, |domain| domain.unique)).end();
         for (serial, path) in &connection.watches {
             let Some(watch) = self.watches.get(path, *serial) else {

@@ -1,0 +1,218 @@
+//! That what the store counts for a domain is what the domain's objects take, by an allocator that counts. Host.
+#![expect(unsafe_code, reason = "an allocator that counts")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use xen_pv_sys::DomainId;
+use xen_pv_sys::io::xs_wire::*;
+use xenstore_lite::fakes::{FakeHost, fetch, request};
+use xenstore_lite::{Config, ConnectionId, Quotas, Resource, Store};
+
+thread_local! {
+    static TAKEN: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+/// Bytes of a block, as the heap of the images takes them: a word beside what was asked for, and no block below four words.
+fn block(layout: Layout) -> isize {
+    (layout.size() + 8).next_multiple_of(8).max(32) as isize
+}
+
+// SAFETY: all calls go to `System` as they are; what is counted beside that are cells of the thread, which allocate nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let taken = TAKEN.get() + block(layout);
+        TAKEN.set(taken);
+        PEAK.set(PEAK.get().max(taken));
+        // SAFETY: as the caller has it.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        TAKEN.set(TAKEN.get() - block(layout));
+        // SAFETY: as the caller has it.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// A store with the clone that is kept after each request, as the server keeps it.
+struct Scene {
+    store: Store,
+    kept: Store,
+    host: FakeHost,
+    ids: Vec<ConnectionId>,
+}
+
+impl Scene {
+    /// Domains 0 to 3; each of the guests owns `/local/domain/N`.
+    fn new(quotas: Quotas) -> Self {
+        let mut store = Store::new(Config { quotas, ..Config::default() });
+        let host = FakeHost { domains: (0..4).map(|domain| (DomainId(domain), 1)).collect(), ..FakeHost::default() };
+        let ids = (0..4).filter_map(|domain| store.connect(DomainId(domain))).collect();
+        let mut scene = Self { kept: store.clone(), store, host, ids };
+        for domain in 1..4 {
+            scene.ask(0, XS_MKDIR, 0, format!("/local/domain/{domain}\0").as_bytes());
+            scene.ask(0, XS_SET_PERMS, 0, format!("/local/domain/{domain}\0n{domain}\0").as_bytes());
+        }
+        scene
+    }
+
+    fn plenty() -> Self {
+        let mut quotas = Quotas::default();
+        for resource in Resource::ALL {
+            quotas.set_hard(resource, 0);
+        }
+        Self::new(quotas)
+    }
+
+    /// A request whose answer nobody fetches; whether it was taken.
+    fn send(&mut self, domain: usize, kind: u32, transaction: u32, payload: &[u8]) -> bool {
+        let bytes = request(kind, transaction, payload);
+        let taken = self.store.handle_bytes(self.ids[domain], &bytes, &mut self.host).expect("no long message");
+        self.kept = self.store.clone();
+        taken > 0
+    }
+
+    /// The answer alone, where nothing else waits.
+    fn ask(&mut self, domain: usize, kind: u32, transaction: u32, payload: &[u8]) -> String {
+        assert!(self.send(domain, kind, transaction, payload), "a request was not taken");
+        let answer = fetch(&mut self.store, self.ids[domain]).pop().map(|heard| heard.text()).unwrap_or_default();
+        self.kept = self.store.clone();
+        answer
+    }
+
+    fn start(&mut self, domain: usize) -> u32 {
+        let answer = self.ask(domain, XS_TRANSACTION_START, 0, b"\0");
+        answer.trim_end_matches('|').parse().expect("a transaction")
+    }
+
+    fn counted(&self) -> isize {
+        (1..4).map(|domain| self.store.usage(DomainId(domain)).memory as isize).sum()
+    }
+}
+
+/// Holds what `make` makes of a fresh store, counted against taken.
+fn hold(what: &str, make: impl FnOnce(&mut Scene)) {
+    let mut scene = Scene::plenty();
+    let (counted, taken) = (scene.counted(), TAKEN.get());
+    make(&mut scene);
+    assert_eq!(scene.store.check(), Ok(()), "{what}");
+    let (counted, taken) = (scene.counted() - counted, TAKEN.get() - taken);
+    println!("{what}: {counted} counted, {taken} taken");
+    assert!(counted * 4 >= taken * 3 && counted * 4 <= taken * 5, "{what}: {counted} counted, {taken} taken");
+}
+
+#[test]
+fn what_is_counted_is_what_is_taken() {
+    hold("empty nodes", |scene| {
+        (0..1000).for_each(|number| drop(scene.ask(1, XS_MKDIR, 0, format!("{number}\0").as_bytes())));
+    });
+    hold("nodes with values of 8 bytes", |scene| {
+        (0..1000).for_each(|number| drop(scene.ask(1, XS_WRITE, 0, format!("{number}\0{number:08}").as_bytes())));
+    });
+    hold("nodes with values of 2,000 bytes", |scene| {
+        (0..200).for_each(|number| drop(scene.ask(1, XS_WRITE, 0, format!("{number}\0{number:02000}").as_bytes())));
+    });
+    hold("nodes below each other", |scene| {
+        let mut path = String::from("x");
+        (0..200).for_each(|_| {
+            path.push_str("/x");
+            scene.ask(1, XS_MKDIR, 0, format!("{path}\0").as_bytes());
+        });
+    });
+    hold("nodes with permissions", |scene| {
+        for number in 0..500 {
+            scene.ask(1, XS_MKDIR, 0, format!("{number}\0").as_bytes());
+            scene.ask(1, XS_SET_PERMS, 0, format!("{number}\0n1\0r2\0r3\0").as_bytes());
+        }
+    });
+    hold("watches with paths of their own", |scene| {
+        (0..500).for_each(|number| drop(scene.ask(1, XS_WATCH, 0, format!("{number}\0t\0").as_bytes())));
+    });
+    hold("watches of one path", |scene| {
+        (0..500).for_each(|number| drop(scene.ask(1, XS_WATCH, 0, format!("x\0{number}\0").as_bytes())));
+    });
+    hold("watches with long tokens", |scene| {
+        (0..120).for_each(|number| drop(scene.ask(1, XS_WATCH, 0, format!("x\0{number:0900}\0").as_bytes())));
+    });
+    hold("answers that wait", |scene| {
+        (0..500).for_each(|_| assert!(scene.send(1, XS_READ, 0, b"none\0")));
+    });
+    hold("half a request", |scene| {
+        let bytes = request(XS_WRITE, 0, &[b'x'; 4000]);
+        scene.store.handle_bytes(scene.ids[1], &bytes[..20], &mut scene.host).expect("taken");
+        scene.kept = scene.store.clone();
+    });
+    hold("transactions", |scene| (0..200).for_each(|_| assert!(scene.start(1) > 0)));
+    hold("absent nodes that transactions read", |scene| {
+        for _ in 0..4 {
+            let transaction = scene.start(1);
+            (0..300).for_each(|number| drop(scene.ask(1, XS_READ, transaction, format!("{number}\0").as_bytes())));
+        }
+    });
+    hold("nodes that transactions make", |scene| {
+        let transaction = scene.start(1);
+        (0..300).for_each(|number| {
+            drop(scene.ask(1, XS_WRITE, transaction, format!("{number}\0{number:0100}").as_bytes()))
+        });
+    });
+}
+
+/// Events that nobody fetches are counted as what they take, for the reader of another's node too.
+#[test]
+fn events_that_wait_are_counted_once_and_taken_once() {
+    for token in [1, 100, 900] {
+        let mut scene = Scene::plenty();
+        for number in 0..100 {
+            scene.ask(1, XS_WATCH, 0, format!("/local/domain/1\0{number:0token$}\0").as_bytes());
+        }
+        let (counted, taken) = (scene.counted(), TAKEN.get());
+        for number in 0..20 {
+            assert!(scene.send(1, XS_WRITE, 0, format!("{number}\0x").as_bytes()));
+        }
+        let (counted, taken) = (scene.counted() - counted, TAKEN.get() - taken);
+        println!("events of {token} bytes: {counted} counted, {taken} taken");
+        assert!(counted * 4 >= taken * 3 && counted * 4 <= taken * 5, "{token}: {counted} counted, {taken} taken");
+    }
+}
+
+/// One guest with many watches writes and does not read. What it takes, the clone that is kept and all that comes and goes stay within
+/// twice what is counted.
+#[test]
+fn a_guest_that_watches_writes_and_does_not_read() {
+    let mut scene = Scene::new(Quotas::default());
+    let before = TAKEN.get();
+    for number in 0..120 {
+        scene.ask(1, XS_WATCH, 0, format!("/local/domain/1\0{number:0900}\0").as_bytes());
+    }
+    PEAK.set(TAKEN.get());
+    let rounds = (0..20).take_while(|number| scene.send(1, XS_WRITE, 0, format!("{number}\0x").as_bytes())).count();
+    let (counted, peak) = (scene.counted(), PEAK.get() - before);
+    println!("{rounds} writes: {counted} counted, {peak} at the peak");
+    assert!(peak < counted * 3 / 2 + 200_000, "{counted} counted, {peak} at the peak");
+}
+
+/// An event that is dropped, since its reader has its fill, costs no copy of what waits.
+#[test]
+fn a_reader_that_is_full_costs_its_writers_nothing() {
+    let mut scene = Scene::new(Quotas::default());
+    scene.ask(1, XS_MKDIR, 0, b"open\0");
+    scene.ask(1, XS_SET_PERMS, 0, b"open\0r1\0");
+    let before = TAKEN.get();
+    for number in 0..128 {
+        scene.ask(2, XS_WATCH, 0, format!("/local/domain/1/open\0{number:0900}\0").as_bytes());
+    }
+    PEAK.set(TAKEN.get());
+    for number in 0..400 {
+        scene.ask(1, XS_WRITE, 0, format!("open/{}\0{number}", number % 100).as_bytes());
+    }
+    let (counted, peak) = (scene.counted(), PEAK.get() - before);
+    println!("{counted} counted, {peak} at the peak");
+    assert!(peak < counted * 3 / 2 + 200_000, "{counted} counted, {peak} at the peak");
+}
