@@ -194,8 +194,14 @@ fn refusal(error: ReplaceError) -> String {
     format!("The image cannot take over: {error}.")
 }
 
+/// Bytes of the domain that are not for what domains have in the store: the image, its tables, and a reserve of some 1,500 KiB that
+/// the privileged domain and the next life have for themselves.
+const RESERVE: usize = 5 << 19;
+
+/// What all domains may take in the store: it has to fit twice, as it lies in the heap and as it is kept for the next life.
 fn own_config() -> Result<Config, XenError> {
-    Ok(Config { own: events::own_domain()?, ..Config::default() })
+    let memory = (runtime::memory::usage().total_pages * PAGE_SIZE).saturating_sub(RESERVE) / 2;
+    Ok(Config { own: events::own_domain()?, memory: memory.max(PAGE_SIZE), ..Config::default() })
 }
 
 fn start(port: Port) -> Result<Parts, String> {

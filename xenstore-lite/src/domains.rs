@@ -65,11 +65,19 @@ pub(crate) struct Domains {
     pub(crate) quotas: Quotas,
     /// The most that any unprivileged domain took.
     most: [usize; RESOURCES],
+    /// Bytes that all may take together; 0 is no bound.
+    memory: usize,
+    /// Bytes that all take.
+    taken: usize,
 }
 
+/// Of the memory that is free, a guest may have this part. So there is always some left for those that come: `n` guests that take all
+/// that they can get leave a share like their own four times.
+const SHARE: usize = 4;
+
 impl Domains {
-    pub(crate) fn new(privileged: DomainId, features: u32, quotas: Quotas) -> Self {
-        Self { known: Map::default(), privileged, features, quotas, most: [0; RESOURCES] }
+    pub(crate) fn new(privileged: DomainId, features: u32, quotas: Quotas, memory: usize) -> Self {
+        Self { known: Map::default(), privileged, features, quotas, most: [0; RESOURCES], memory, taken: 0 }
     }
 
     pub(crate) fn get(&self, id: DomainId) -> Option<&Domain> {
@@ -91,7 +99,10 @@ impl Domains {
                 domain.target = None;
             }
         }
-        self.known.remove(&id)
+        let removed = self.known.remove(&id);
+        let memory = removed.as_ref().map_or(0, |domain| domain.takes(Resource::Memory));
+        self.taken = self.taken.saturating_sub(memory);
+        removed
     }
 
     /// The domain, made known where it is not.
@@ -161,6 +172,24 @@ impl Domains {
     /// Whether `more` is more than `id` may have beside what it takes up.
     pub(crate) fn exceeds_with(&self, id: DomainId, resource: Resource, more: usize) -> bool {
         self.exceeds(id, resource, self.takes(id, resource) + more)
+            || (resource == Resource::Memory && self.exceeds_share(id, more))
+    }
+
+    /// Bytes that all take.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Bytes that all may take together; 0 is no bound.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+
+    /// Whether `more` bytes are more than `id` may have while the others take what they do.
+    pub(crate) fn exceeds_share(&self, id: DomainId, more: usize) -> bool {
+        let free = self.memory.saturating_sub(self.taken);
+        let own = self.takes(id, Resource::Memory);
+        id != self.privileged && self.memory != 0 && own + more > free / SHARE
     }
 
     pub(crate) fn takes(&self, id: DomainId, resource: Resource) -> usize {
@@ -187,7 +216,10 @@ impl Domains {
             return;
         };
         if let Some(place) = domain.now.get_mut(resource as usize) {
-            *place = value;
+            let before = core::mem::replace(place, value);
+            if resource == Resource::Memory {
+                self.taken = (self.taken + value).saturating_sub(before);
+            }
         }
         if resource == Resource::Memory && !privileged && soft != 0 {
             let beyond = value > soft as usize;

@@ -43,13 +43,16 @@ pub struct Config {
     pub features: ServerFeatures,
     /// The quotas of domains that have none of their own.
     pub quotas: Quotas,
+    /// Bytes that all domains may take together; 0 is no bound. Beyond it only the privileged domain gets more. Of what is free, one guest
+    /// may have a quarter of what the others have left.
+    pub memory: usize,
 }
 
 impl Default for Config {
     /// For a store in dom0, with all features and C xenstored's quotas.
     fn default() -> Self {
         let dom0 = DomainId(0);
-        Self { privileged: dom0, own: dom0, features: ServerFeatures::all(), quotas: Quotas::default() }
+        Self { privileged: dom0, own: dom0, features: ServerFeatures::all(), quotas: Quotas::default(), memory: 0 }
     }
 }
 
@@ -129,8 +132,8 @@ impl Store {
 
     /// Without a node.
     fn bare(config: Config) -> Self {
-        let Config { privileged, own, features, quotas } = config;
-        let mut domains = Domains::new(privileged, features.bits(), quotas);
+        let Config { privileged, own, features, quotas, memory } = config;
+        let mut domains = Domains::new(privileged, features.bits(), quotas, memory);
         domains.ensure(privileged, 0, 0);
         Self {
             tree: Tree::new(privileged),
@@ -376,7 +379,11 @@ impl Store {
         if domain == self.domains.privileged {
             outstanding >= PRIVILEGED_OUTSTANDING
         } else {
+            // Where memory is short, an answer at a time.
+            let answers = outstanding.saturating_sub(connection.causing.len());
+            let message = charge::answer(HEADER_BYTES + PAYLOAD_MAX);
             self.domains.exceeds(domain, Resource::Outstanding, outstanding + 1)
+                || (answers > 0 && self.domains.exceeds_share(domain, message))
         }
     }
 

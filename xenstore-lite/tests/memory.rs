@@ -50,13 +50,13 @@ struct Scene {
 }
 
 impl Scene {
-    /// Domains 0 to 3; each of the guests owns `/local/domain/N`.
-    fn new(quotas: Quotas) -> Self {
-        let mut store = Store::new(Config { quotas, ..Config::default() });
-        let host = FakeHost { domains: (0..4).map(|domain| (DomainId(domain), 1)).collect(), ..FakeHost::default() };
-        let ids = (0..4).filter_map(|domain| store.connect(DomainId(domain))).collect();
+    /// Domains 0 to 4; each of the guests owns `/local/domain/N`. All may take `memory` together.
+    fn new(quotas: Quotas, memory: usize) -> Self {
+        let mut store = Store::new(Config { quotas, memory, ..Config::default() });
+        let host = FakeHost { domains: (0..5).map(|domain| (DomainId(domain), 1)).collect(), ..FakeHost::default() };
+        let ids = (0..5).filter_map(|domain| store.connect(DomainId(domain))).collect();
         let mut scene = Self { kept: store.clone(), store, host, ids };
-        for domain in 1..4 {
+        for domain in 1..5 {
             scene.ask(0, XS_MKDIR, 0, format!("/local/domain/{domain}\0").as_bytes());
             scene.ask(0, XS_SET_PERMS, 0, format!("/local/domain/{domain}\0n{domain}\0").as_bytes());
         }
@@ -68,7 +68,7 @@ impl Scene {
         for resource in Resource::ALL {
             quotas.set_hard(resource, 0);
         }
-        Self::new(quotas)
+        Self::new(quotas, 0)
     }
 
     /// A request whose answer nobody fetches; whether it was taken.
@@ -93,7 +93,7 @@ impl Scene {
     }
 
     fn counted(&self) -> isize {
-        (1..4).map(|domain| self.store.usage(DomainId(domain)).memory as isize).sum()
+        (1..5).map(|domain| self.store.usage(DomainId(domain)).memory as isize).sum()
     }
 }
 
@@ -186,7 +186,7 @@ fn events_that_wait_are_counted_once_and_taken_once() {
 /// twice what is counted.
 #[test]
 fn a_guest_that_watches_writes_and_does_not_read() {
-    let mut scene = Scene::new(Quotas::default());
+    let mut scene = Scene::new(Quotas::default(), 0);
     let before = TAKEN.get();
     for number in 0..120 {
         scene.ask(1, XS_WATCH, 0, format!("/local/domain/1\0{number:0900}\0").as_bytes());
@@ -201,7 +201,7 @@ fn a_guest_that_watches_writes_and_does_not_read() {
 /// An event that is dropped, since its reader has its fill, costs no copy of what waits.
 #[test]
 fn a_reader_that_is_full_costs_its_writers_nothing() {
-    let mut scene = Scene::new(Quotas::default());
+    let mut scene = Scene::new(Quotas::default(), 0);
     scene.ask(1, XS_MKDIR, 0, b"open\0");
     scene.ask(1, XS_SET_PERMS, 0, b"open\0r1\0");
     let before = TAKEN.get();
@@ -215,4 +215,71 @@ fn a_reader_that_is_full_costs_its_writers_nothing() {
     let (counted, peak) = (scene.counted(), PEAK.get() - before);
     println!("{counted} counted, {peak} at the peak");
     assert!(peak < counted * 3 / 2 + 200_000, "{counted} counted, {peak} at the peak");
+}
+
+/// What all may take in a domain of 8 MiB.
+const SMALL: usize = 2_883_584;
+
+type Attack = fn(&mut Scene, usize);
+
+/// Nodes with long values, as many as go.
+fn hoard_nodes(scene: &mut Scene, own: usize) {
+    (0..990).for_each(|number| drop(scene.ask(own, XS_WRITE, 0, format!("{number}\0{number:02000}").as_bytes())));
+}
+
+/// Transactions that have read absent nodes.
+fn hoard_reads(scene: &mut Scene, own: usize) {
+    for _ in 0..10 {
+        let answer = scene.ask(own, XS_TRANSACTION_START, 0, b"\0");
+        let Ok(transaction) = answer.trim_end_matches('|').parse() else { return };
+        (0..1020).for_each(|number| drop(scene.ask(own, XS_READ, transaction, format!("none/{number}\0").as_bytes())));
+    }
+}
+
+/// Watches with long tokens on a node that is written, and nobody reads.
+fn hoard_events(scene: &mut Scene, own: usize) {
+    for number in 0..120 {
+        scene.ask(own, XS_WATCH, 0, format!("/local/domain/{own}\0{number:0900}\0").as_bytes());
+    }
+    for number in 0..30 {
+        scene.send(own, XS_WRITE, 0, format!("x/{number}\0x").as_bytes());
+    }
+}
+
+/// Whatever three guests hoard, all of it with the clone that is kept fits into what all may have, the privileged domain is
+/// served, and a guest that comes late gets what a guest needs.
+#[test]
+fn guests_that_collude_leave_room() {
+    let attacks: [Attack; 3] = [hoard_nodes, hoard_reads, hoard_events];
+    for (one, first) in attacks.iter().enumerate() {
+        for second in attacks.iter().skip(one) {
+            let mut scene = Scene::new(Quotas::default(), SMALL);
+            let before = TAKEN.get();
+            PEAK.set(before);
+            first(&mut scene, 1);
+            second(&mut scene, 2);
+            first(&mut scene, 3);
+            let counted = scene.counted();
+            assert!(counted < SMALL as isize, "{counted} counted");
+            let peak = PEAK.get() - before;
+            assert!(peak < SMALL as isize * 5 / 4, "{counted} counted, {peak} at the peak");
+            for number in 0..60 {
+                let written = scene.ask(4, XS_WRITE, 0, format!("device/{number}\0{number:040}").as_bytes());
+                assert_eq!(written, "OK|", "the late guest's node {number}");
+            }
+            let written = scene.ask(0, XS_WRITE, 0, b"/local/domain/0/x\0y");
+            assert_eq!((written, scene.store.check()), (String::from("OK|"), Ok(())));
+        }
+    }
+}
+
+/// Who has no room left is told so as by C xenstored, and goes on when it has given some back.
+#[test]
+fn who_has_too_much_is_refused_more() {
+    let mut scene = Scene::new(Quotas::default(), SMALL);
+    hoard_nodes(&mut scene, 1);
+    assert_eq!(scene.ask(1, XS_WRITE, 0, format!("more\0{:02000}", 1).as_bytes()), "ENOMEM|");
+    assert_eq!(scene.ask(1, XS_READ, 0, b"none\0"), "ENOENT|");
+    (0..10).for_each(|number| drop(scene.ask(1, XS_RM, 0, format!("{number}\0").as_bytes())));
+    assert_eq!(scene.ask(1, XS_WRITE, 0, format!("more\0{:02000}", 1).as_bytes()), "OK|");
 }

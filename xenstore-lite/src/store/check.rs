@@ -62,6 +62,10 @@ impl Store {
                 return Err(alloc::format!("domain {}: {takes:?} counted, {:?} there", id.0, (nodes, memory)));
             }
         }
+        let all: usize = self.domains.iter().map(|(_, domain)| domain.takes(Resource::Memory)).sum();
+        if all != self.domains.taken() {
+            return Err(alloc::format!("{} bytes counted for all domains, {all} there", self.domains.taken()));
+        }
         if counts.is_empty() { Ok(()) } else { Err("nodes of domains that are not known".into()) }
     }
 }

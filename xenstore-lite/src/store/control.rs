@@ -144,6 +144,9 @@ impl Store {
         line(&mut report, "watches", watches, "");
         line(&mut report, "transactions", transactions, "");
         line(&mut report, "memory", counted, " bytes counted in quotas");
+        if self.domains.memory() > 0 {
+            line(&mut report, "memory-max", self.domains.memory(), " bytes until guests are refused more");
+        }
         if let Some(bytes) = host.memory_in_use() {
             line(&mut report, "heap", bytes, " bytes in use");
         }

@@ -6,6 +6,7 @@ use super::{
     ALIGNMENT, ALL_LEVELS, CONNECTION, CUT_OFF, DOMAIN, END, EXACT, GLOBAL, GLOBAL_QUOTA, HAS_UNIQUE, HEADER, NODE,
     READ, RING, SILENT, STALE, TRANSACTION, WATCH_EXTENDED, WRITTEN,
 };
+use crate::charge;
 use crate::connection::{Connection, ConnectionId};
 use crate::node::{INTRODUCE_DOMAIN, Node, RELEASE_DOMAIN};
 use crate::path;
@@ -140,9 +141,7 @@ impl Store {
         records.flush();
     }
 
-    /// Bytes that [`write_state`](Self::write_state) gives at most, by what is counted anyway: one look at each domain.
-    ///
-    /// Each node, watch, message and transaction counts more in memory than its record takes.
+    /// Bytes that [`write_state`](Self::write_state) gives at most, by what is counted anyway: one look at each domain and connection.
     pub fn state_bound(&self) -> usize {
         let names: usize = Quota::all().map(|(_, name)| 4 + name.len() + 1).sum();
         let mut bound = 1024 + names + self.connections.len() * 2 * RECORD_BOUND;
@@ -150,7 +149,11 @@ impl Store {
             let own = domain.own_quotas().count().min(1) * names;
             bound += self.domains.takes(id, Resource::Memory) + 2 * RECORD_BOUND + own;
         }
-        bound
+        // What the heap takes for each object is counted, but not written.
+        let watches: usize = self.connections.values().map(|connection| connection.watches.len()).sum();
+        let heap = self.tree.nodes.len() * (charge::node(0, 0, 1, 0) - RECORD_BOUND)
+            + watches * (charge::watch(0, 0) - RECORD_BOUND);
+        bound.saturating_sub(heap)
     }
 
     fn write_quotas(&self, records: &mut Records<'_>) {
