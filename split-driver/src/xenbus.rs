@@ -8,6 +8,7 @@ mod bus;
 mod departures;
 mod device;
 mod limits;
+mod memory;
 mod states;
 
 use alloc::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use xen_pv_sys::io::xenbus::XenbusState;
 
 pub use backend::{Backend, DeviceHandle, Timing};
 pub use bus::Bus;
+pub use memory::{Available, DeviceMemory, Promise, TooLittleMemory};
 
 /// A device of one kind: whose, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

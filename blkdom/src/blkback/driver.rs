@@ -24,7 +24,7 @@ use core::fmt;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
-use split_driver::xenbus::{Backend, DeviceHandle, DeviceId, Directory, Nodes};
+use split_driver::xenbus::{Backend, DeviceHandle, DeviceId, DeviceMemory, Directory, Nodes, Promise, TooLittleMemory};
 
 /// What there is to be served.
 #[expect(async_fn_in_trait, reason = "one thread: no future needs to be Send")]
@@ -62,7 +62,14 @@ pub enum VbdError {
     Unprobed,
     /// Its rings or channels could not be had.
     Attach(AttachError),
+    /// There is no memory for it.
+    Memory(TooLittleMemory),
 }
+
+/// Bytes of heap that a busy queue of a vbd takes at most, as measured with indirect requests and persistent grants.
+const QUEUE_BYTES: usize = 112 << 10;
+/// What a vbd takes beside its queues.
+const VBD_BYTES: usize = 4 << 10;
 
 impl From<ConfigError> for VbdError {
     fn from(error: ConfigError) -> Self {
@@ -88,6 +95,12 @@ impl From<AttachError> for VbdError {
     }
 }
 
+impl From<TooLittleMemory> for VbdError {
+    fn from(error: TooLittleMemory) -> Self {
+        Self::Memory(error)
+    }
+}
+
 impl fmt::Display for VbdError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -97,6 +110,7 @@ impl fmt::Display for VbdError {
             Self::ReadOnly(name) => write!(formatter, "{name} cannot be written; say access=ro"),
             Self::Unprobed => write!(formatter, "no volume was claimed"),
             Self::Attach(error) => error.fmt(formatter),
+            Self::Memory(error) => error.fmt(formatter),
         }
     }
 }
@@ -110,6 +124,8 @@ struct Served {
     connected: Option<(VbdId, DeviceHandle)>,
     /// How it was connected last, for the log.
     description: String,
+    /// From connection on, until nothing works on it any longer.
+    memory: Option<Promise>,
 }
 
 impl Served {
@@ -133,6 +149,7 @@ pub struct Blkback<H: Hypervisor + DeviceMapping, I> {
     served: Rc<RefCell<BTreeMap<DeviceId, Served>>>,
     /// Those who wait for a vbd to be settled.
     unsettled: Rc<RefCell<Vec<(DeviceId, Waker)>>>,
+    memory: DeviceMemory,
     /// Called where the data path has something new to do.
     wake: Rc<dyn Fn()>,
 }
@@ -144,6 +161,7 @@ impl<H: Hypervisor + DeviceMapping, I> Clone for Blkback<H, I> {
             inventory: Rc::clone(&self.inventory),
             served: Rc::clone(&self.served),
             unsettled: Rc::clone(&self.unsettled),
+            memory: self.memory.clone(),
             wake: Rc::clone(&self.wake),
         }
     }
@@ -152,7 +170,13 @@ impl<H: Hypervisor + DeviceMapping, I> Clone for Blkback<H, I> {
 impl<H: Hypervisor + DeviceMapping, I: Inventory> Blkback<H, I> {
     /// The vbds of `path`; `wake` has it polled soon.
     pub fn new(path: Rc<RefCell<DataPath<H>>>, inventory: Rc<I>, wake: Rc<dyn Fn()>) -> Self {
-        Self { path, inventory, served: Rc::default(), unsettled: Rc::default(), wake }
+        let memory = DeviceMemory::unbounded();
+        Self { path, inventory, served: Rc::default(), unsettled: Rc::default(), memory, wake }
+    }
+
+    /// The same, with bounded memory for its vbds.
+    pub fn with_memory(self, memory: DeviceMemory) -> Self {
+        Self { memory, ..self }
     }
 
     /// Tells the bus what the last rounds brought: vbds that broke the protocol, and those that nothing works on any more. Costs next to
@@ -281,7 +305,7 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
             return Err(VbdError::ReadOnly(volume.name));
         }
         let claim = self.inventory.claims().claim(identity.holder(id), &volume, access)?;
-        vbds.insert(id, Served { identity, volume, claim, connected: None, description: String::new() });
+        vbds.insert(id, Served { identity, volume, claim, connected: None, description: String::new(), memory: None });
         Ok(offers())
     }
 
@@ -299,6 +323,7 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
             queues.first().map_or(0, |queue| queue.ring.len()),
             if persistent { ", persistent grants" } else { "" },
         );
+        let memory = self.memory.promise(VBD_BYTES + QUEUE_BYTES * queues.len())?;
         let config = VbdConfig {
             domain: id.frontend,
             handle: id.handle,
@@ -315,6 +340,7 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
         }
         served.connected = Some((connected, handle.clone()));
         served.description = description;
+        served.memory = Some(memory);
         (self.wake)();
         Ok(id)
     }

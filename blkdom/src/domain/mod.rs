@@ -17,7 +17,8 @@ use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
-use runtime::service::{Complaints, Options, Service, Wait};
+use runtime::select::{Either, select};
+use runtime::service::{self, Complaints, Options, Service, Wait};
 use runtime::signal::Signal;
 use runtime::time::{self, Clock};
 use split_driver::xenbus::Bus;
@@ -79,6 +80,7 @@ impl Service for Domain {
         let volumes = Rc::new(Volumes::new(Rc::clone(&path), Rc::clone(&controllers), Rc::clone(&work)));
         let wake = Rc::clone(&work);
         let blkback = Blkback::new(Rc::clone(&path), Rc::clone(&volumes), Rc::new(move || wake.set()));
+        let blkback = blkback.with_memory(service::device_memory());
         let stopping = Cell::new(false);
         Ok(Self { store, complaints, options, events, path, blkback, work, controllers, volumes, stopping })
     }
@@ -127,7 +129,8 @@ impl Service for Domain {
     async fn serve(self: Rc<Self>) {
         runtime::spawn(follow_volumes(Rc::clone(&self)));
         let bus = Bus::new(self.store.clone(), Clock, self.blkback.clone());
-        if let Err(error) = bus.run().await {
+        let crowded = service::watch_nodes(&self.complaints, || (bus.store_nodes(), bus.device_count()));
+        if let Either::First(Err(error)) = select(bus.run(), crowded).await {
             log::error!("disks are served no more: {error:?}");
         }
     }

@@ -21,7 +21,8 @@ use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::mmio::MmioRegion;
 use runtime::pci::{Device, PciAddress};
-use runtime::service::{Complaints, Options, Service, Wait};
+use runtime::select::{Either, select};
+use runtime::service::{self, Complaints, Options, Service, Wait};
 use runtime::signal::Signal;
 use runtime::time::{self, Clock};
 use split_driver::xenbus::Bus;
@@ -73,6 +74,7 @@ impl Service for Domain {
         let wake = Rc::clone(&work);
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
+        let netback = netback.with_memory(service::device_memory());
         let (nic, spare) = Default::default();
         let (refused, stopping) = (Cell::new(false), Cell::new(false));
         Ok(Self { store, complaints, options, words, events, path, netback, work, nic, spare, refused, stopping })
@@ -114,7 +116,8 @@ impl Service for Domain {
 
     async fn serve(self: Rc<Self>) {
         let bus = Bus::new(self.store.clone(), Clock, self.netback.clone());
-        if let Err(error) = bus.run().await {
+        let crowded = service::watch_nodes(&self.complaints, || (bus.store_nodes(), bus.device_count()));
+        if let Either::First(Err(error)) = select(bus.run(), crowded).await {
             log::error!("vifs are served no more: {error:?}");
         }
     }

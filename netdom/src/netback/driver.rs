@@ -14,20 +14,21 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 use split_driver::hypervisor::Hypervisor;
-use split_driver::xenbus::{Backend, DeviceHandle, DeviceId, Directory, Nodes, XenbusState};
+use split_driver::xenbus::{
+    Backend, DeviceHandle, DeviceId, DeviceMemory, Directory, Nodes, Promise, TooLittleMemory, XenbusState,
+};
 
-/// What every vif is offered (`io/netif.h`). Multiple queues and the control ring are not.
-const OFFERS: [(&str, &str); 10] = [
+/// What every vif is offered (`io/netif.h`), as far as it is not the header's default: a store has room for so many nodes of a domain.
+/// Multiple queues, flipped pages and the control ring are not.
+const OFFERS: [(&str, &str); 8] = [
     ("feature-sg", "1"),
     ("feature-gso-tcpv4", "1"),
     ("feature-gso-tcpv6", "1"),
     ("feature-ipv6-csum-offload", "1"),
     ("feature-rx-copy", "1"),
-    ("feature-rx-flip", "0"),
     ("feature-multicast-control", "1"),
     ("feature-dynamic-multicast-control", "1"),
     ("feature-split-event-channels", "1"),
-    ("multi-queue-max-queues", "1"),
 ];
 
 /// Devices that are remembered as those that the log was told about.
@@ -40,7 +41,12 @@ pub enum VifError {
     Config(ConfigError),
     /// Its rings or channels could not be had.
     Attach(AttachError),
+    /// There is no memory for it.
+    Memory(TooLittleMemory),
 }
+
+/// Bytes of heap that a connected vif takes at most, beside its share of the lists of queued packets, which the pool bounds.
+const VIF_BYTES: usize = 8 << 10;
 
 impl From<ConfigError> for VifError {
     fn from(error: ConfigError) -> Self {
@@ -54,11 +60,18 @@ impl From<AttachError> for VifError {
     }
 }
 
+impl From<TooLittleMemory> for VifError {
+    fn from(error: TooLittleMemory) -> Self {
+        Self::Memory(error)
+    }
+}
+
 impl fmt::Display for VifError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(formatter),
             Self::Attach(error) => error.fmt(formatter),
+            Self::Memory(error) => error.fmt(formatter),
         }
     }
 }
@@ -67,6 +80,7 @@ impl fmt::Display for VifError {
 struct Connected {
     handle: DeviceHandle,
     bridge: String,
+    _memory: Promise,
 }
 
 /// The vifs of one data path. Hand a clone to `xenbus::Bus::new`, keep one to [`report`](Self::report) after each round.
@@ -78,6 +92,7 @@ pub struct Netback<H: Hypervisor, N: Nic> {
     bridges: Rc<Bridges>,
     /// The last devices whose nodes the log was told about.
     remarked: Rc<RefCell<VecDeque<DeviceId>>>,
+    memory: DeviceMemory,
     /// Called where the data path has something new to do.
     wake: Rc<dyn Fn()>,
 }
@@ -90,6 +105,7 @@ impl<H: Hypervisor, N: Nic> Clone for Netback<H, N> {
             carrier: Rc::clone(&self.carrier),
             bridges: Rc::clone(&self.bridges),
             remarked: Rc::clone(&self.remarked),
+            memory: self.memory.clone(),
             wake: Rc::clone(&self.wake),
         }
     }
@@ -99,7 +115,13 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
     /// The vifs of `path`, each on one of `bridges`; `wake` has the path polled soon.
     pub fn new(path: Rc<RefCell<DataPath<H, N>>>, bridges: Bridges, wake: Rc<dyn Fn()>) -> Self {
         let (connected, carrier, remarked) = Default::default();
-        Self { path, connected, carrier, bridges: Rc::new(bridges), remarked, wake }
+        let memory = DeviceMemory::unbounded();
+        Self { path, connected, carrier, bridges: Rc::new(bridges), remarked, memory, wake }
+    }
+
+    /// The same, with bounded memory for its vifs.
+    pub fn with_memory(self, memory: DeviceMemory) -> Self {
+        Self { memory, ..self }
     }
 
     /// Tells the bus what the last rounds brought: vifs that broke the protocol, and the NIC's link. Costs next to nothing where there
@@ -218,8 +240,9 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
         self.admit(&bridge)?;
         // The link may have changed between probe and now.
         handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));
+        let memory = self.memory.promise(VIF_BYTES)?;
         let id = self.path.borrow_mut().attach(config)?;
-        let vif = Connected { handle: handle.clone(), bridge };
+        let vif = Connected { handle: handle.clone(), bridge, _memory: memory };
         self.connected.borrow_mut().insert(id, vif);
         (self.wake)();
         Ok(id)

@@ -178,11 +178,9 @@ fn two_guests_meet() {
         ("feature-gso-tcpv6", "1"),
         ("feature-ipv6-csum-offload", "1"),
         ("feature-rx-copy", "1"),
-        ("feature-rx-flip", "0"),
         ("feature-multicast-control", "1"),
         ("feature-dynamic-multicast-control", "1"),
         ("feature-split-event-channels", "1"),
-        ("multi-queue-max-queues", "1"),
         ("hotplug-status", "connected"),
         ("carrier", "1"),
     ] {

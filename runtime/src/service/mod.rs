@@ -25,8 +25,9 @@ use alloc::vec::Vec;
 use core::future::{Future, pending};
 use core::time::Duration;
 use split_driver::store::{Store, StoreError, Transaction};
+use split_driver::xenbus::{Available, DeviceMemory};
 use split_driver::xenstore_client::Client;
-use xen_pv_sys::Port;
+use xen_pv_sys::{PAGE_SIZE, Port};
 
 /// The topic of the command line's words.
 const COMMAND_LINE: &str = "command line";
@@ -154,6 +155,43 @@ async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>, complaints: Rc<Com
     write_node(service.store(), "data/ready", &format!("{milliseconds} ms: {what}")).await;
     ready.set();
     crate::spawn(report::run(service));
+}
+
+/// Nodes that a store lets a domain have by default (C xenstored and oxenstored).
+const NODES_DEFAULT: usize = 1000;
+
+/// Complains while devices take so many nodes of the store that soon no more can be attached. `count` gives the nodes in their
+/// directories, and the devices: each has a node of statistics beside.
+pub async fn watch_nodes(complaints: &Complaints, count: impl Fn() -> (usize, usize)) {
+    const TOPIC: &str = "nodes";
+    const MANY: usize = NODES_DEFAULT / 10 * 8;
+    loop {
+        time::sleep(Duration::from_secs(2)).await;
+        let (nodes, devices) = count();
+        if nodes + devices < MANY {
+            complaints.retract(TOPIC).await;
+            continue;
+        }
+        // Not the exact number, which would be news with each device.
+        let text = format!(
+            "this domain has more than {MANY} nodes in the store, which lets a domain have {NODES_DEFAULT} by default: \
+             raise that quota before more devices are attached, see \"Many devices\" in the README"
+        );
+        complaints.complain(TOPIC, &text).await;
+    }
+}
+
+/// Bytes that devices leave to all else: tables that grow, the store's requests, a device that is passed later.
+const MEMORY_RESERVE: usize = 1 << 20;
+
+/// The domain's memory, for a back end that must not promise its devices more than there is.
+pub fn device_memory() -> DeviceMemory {
+    DeviceMemory::new(MEMORY_RESERVE, || {
+        let usage = memory::usage();
+        let pages = usage.free_frames + usage.room_frames + usage.heap_frames;
+        let free = (pages * PAGE_SIZE).saturating_sub(usage.heap_bytes);
+        Available { free, heap: usage.heap_bytes }
+    })
 }
 
 /// Waits until the toolstack asks for an end, and frontends let it be one.

@@ -127,6 +127,8 @@ pub(super) struct Mailbox {
     nodes_changed: Cell<bool>,
     /// How often the device was connected: what belongs to an earlier connection is dropped.
     connection: Cell<u64>,
+    /// Nodes of its directory, as counted last.
+    nodes: Cell<usize>,
     fault: RefCell<Option<String>>,
     writes: RefCell<BTreeMap<String, String>>,
     waker: RefCell<Option<Waker>>,
@@ -156,6 +158,14 @@ impl Mailbox {
 
     pub(super) fn take_fault(&self) -> Option<String> {
         self.fault.borrow_mut().take()
+    }
+
+    pub(super) fn nodes(&self) -> usize {
+        self.nodes.get()
+    }
+
+    pub(super) fn set_nodes(&self, count: usize) {
+        self.nodes.set(count);
     }
 
     pub(super) fn has_writes(&self) -> bool {

@@ -111,6 +111,12 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
         self.devices.borrow().len()
     }
 
+    /// Nodes of the store in the directories of all devices, as counted when each was announced and connected. They are this domain's, and
+    /// count against its quota.
+    pub fn store_nodes(&self) -> usize {
+        self.devices.borrow().values().map(|mailbox| mailbox.nodes()).sum()
+    }
+
     /// `backend/<kind>`, relative to our home.
     pub(super) fn top(&self) -> String {
         format!("backend/{}", self.backend.kind())

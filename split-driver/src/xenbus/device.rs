@@ -92,9 +92,10 @@ struct StoreRefusal(StoreError);
 impl Display for StoreRefusal {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self.0 {
-            StoreError::Quota => {
-                formatter.write_str("a quota of the store for this domain is used up (nodes or watches)")
-            }
+            StoreError::Quota => formatter.write_str(
+                "the store lets the driver domain have no more nodes or watches (xenstored: 1000 and 128 by default): \
+                 raise that quota, see \"Many devices\" in the README",
+            ),
             error => write!(formatter, "store: {error:?}"),
         }
     }
@@ -459,6 +460,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if self.publish(XenbusState::InitWait, &entries).await? == Written::Done {
             self.phase = Phase::InitWait;
             self.forget_error().await;
+            self.count_nodes().await;
         }
         Ok(())
     }
@@ -481,7 +483,9 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         self.phase = Phase::Connected;
         let description = self.device.as_ref().map(|device| self.bus.backend.describe(device)).unwrap_or_default();
         self.say(Level::Info, &format_args!("connected {description}"));
-        self.publish_writes(XenbusState::Connected).await
+        self.publish_writes(XenbusState::Connected).await?;
+        self.count_nodes().await;
+        Ok(())
     }
 
     async fn reconfigure(&mut self) -> Result<(), End> {

@@ -48,13 +48,33 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         let here = format!("{}/error", self.path);
         // One node of a directory that is there, and that nobody but the toolstack can make again: no transaction is needed.
         let written = match store.read(Transaction::NONE, &state_path).await {
-            Ok(_) => store.write(Transaction::NONE, &here, reason.as_bytes()).await,
+            Ok(_) => self.write_in_any_room(&here, &reason).await,
             Err(error) => Err(error),
         };
         let elsewhere = format!("error/{}/error", self.path);
         let elsewhere = store.write(Transaction::NONE, &elsewhere, reason.as_bytes()).await;
         if let (Err(error), _) | (_, Err(error)) = (written, elsewhere) {
             log::warn!("{self}: the reason could not be written: {error:?}");
+        }
+    }
+
+    /// Writes a node of our directory; where we may have no more nodes, in place of one that nobody needs when the device is refused.
+    async fn write_in_any_room(&self, path: &str, value: &str) -> Result<(), StoreError> {
+        let store = &self.bus.store;
+        let none = Transaction::NONE;
+        match store.write(none, path, value.as_bytes()).await {
+            Err(StoreError::Quota) => {
+                store.remove(none, &format!("{}/hotplug-status", self.path)).await?;
+                store.write(none, path, value.as_bytes()).await
+            }
+            other => other,
+        }
+    }
+
+    /// Counts the nodes of our directory, and itself.
+    pub(super) async fn count_nodes(&self) {
+        if let Ok(names) = self.bus.store.directory(Transaction::NONE, &self.path).await {
+            self.mailbox.set_nodes(names.len() + 1);
         }
     }
 

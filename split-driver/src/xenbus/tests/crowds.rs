@@ -279,3 +279,26 @@ fn a_refused_device_does_not_keep_its_guest_waiting() {
     host.connect(3, 0);
     assert_eq!(host.state(3, 0), Some(4));
 }
+
+/// The domain may have no more nodes: the reason is said all the same, and all is well when there is room.
+#[test]
+fn no_node_left_for_another_device() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.connect(3, 0);
+    assert_eq!(host.bus.store_nodes(), host.store.paths(&be_path(3, 0)).len());
+    // Ours will be those, the seven that a toolstack makes, `data` and `error`.
+    host.store.set_quotas(StoreQuotas { nodes: host.bus.store_nodes() + 7 + 2, ..StoreQuotas::default() });
+    host.attach(3, 1);
+    for _ in 0..20 {
+        host.advance(100);
+    }
+    assert_eq!((host.state(3, 0), host.state(3, 1)), (Some(4), Some(5)));
+    let error = host.backend(3, 1, "error").expect("a reason");
+    assert!(error.contains("no more nodes"), "{error}");
+    host.store.set_quotas(StoreQuotas::default());
+    host.frontend(3, 1, "state", "6");
+    host.frontend(3, 1, "state", "1");
+    host.connect(3, 1);
+    assert_eq!((host.state(3, 1), host.backend(3, 1, "error")), (Some(4), None));
+}
