@@ -72,7 +72,7 @@ pub(super) struct Violations {
 impl Violations {
     /// The first is free: it may be a driver that a crash left in disorder.
     const FIRST: Duration = Duration::from_secs(1);
-    const MOST: Duration = Duration::from_secs(64);
+    const MOST: Duration = Duration::from_secs(16);
     /// After so long without one, all are forgotten.
     const FORGOTTEN: Duration = Duration::from_secs(600);
 
@@ -131,7 +131,7 @@ mod tests {
     fn who_breaks_the_protocol_again_waits_longer() {
         let mut violations = Violations::default();
         let mut now = 0;
-        for expected in [0, 1, 2, 4, 8, 16, 32, 64, 64, 64] {
+        for expected in [0, 1, 2, 4, 8, 16, 16, 16] {
             violations.handle_violation(at(now));
             let delay = violations.poll_delay(at(now));
             assert_eq!(delay.unwrap_or_default(), Duration::from_secs(expected));
