@@ -103,8 +103,8 @@ fn reboot_and_shutdown(scene: &Scene<'_>) -> Result<String> {
 fn shutdown_in_use(scene: &Scene<'_>) -> Result<String> {
     let lab = &scene.stage.lab;
     let name = "in-use";
-    let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom(name).extra("internal=xenbr0"))?;
-    lab.must(&format!("xl network-attach b {}", vif(name, 0x61).replace(',', " ")))?;
+    let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom(name).extra("internal=inside"))?;
+    lab.must(&format!("xl network-attach b {} bridge=inside", vif(name, 0x61).replace(',', " ")))?;
     let result = (|| -> Result<String> {
         lab.wait_for_node(&format!("{}/state", netdom.backend(scene.b.id(), 1)), "4", PATIENCE)?;
         lab.must(&format!("xl shutdown {name}"))?;
