@@ -13,7 +13,7 @@ use crate::images;
 /// What `cargo xtask demo` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The row of the matrix: debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12); with -stubdom, the xenstore in a domain of its own, with -oxenstored, the daemon in OCaml
+    /// The row of the matrix: debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12); with -stubdom, the xenstore in a domain of its own, with -oxenstored, the daemon in OCaml, with -pvh, PVH guests
     #[arg(long, default_value = "debian12-stubdom")]
     row: Row,
 }

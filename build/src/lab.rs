@@ -18,7 +18,7 @@ use crate::images;
 /// What `cargo xtask lab` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12); with -stubdom, the xenstore in a domain of its own, with -oxenstored, the daemon in OCaml
+    /// debian12 (Xen 4.17, Linux 6.1) or debian13 (Xen 4.20, Linux 6.12); with -stubdom, the xenstore in a domain of its own, with -oxenstored, the daemon in OCaml, with -pvh, PVH guests
     #[arg(long, default_value = "debian12")]
     row: Row,
     /// Run this shell script in dom0, show its output and end with its status

@@ -12,7 +12,7 @@ use e2e::cases::store::{Lives, Store};
 use e2e::cases::{self, Case, Network, Play, Rows};
 use e2e::torture::{self, Setting, Victim};
 use e2e::{Images, symbolize};
-use lab::{Row, StorePlace, direct};
+use lab::{GuestKind, Row, StorePlace, direct};
 
 use crate::images;
 use crate::test::Tally;
@@ -40,8 +40,8 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
         for row in rows {
             scope.spawn(|| {
                 // The guests boot without a toolstack, and so without a store.
-                if let (Some(guest), Some(successor), StorePlace::Daemon) =
-                    (&images.guest, &images.successor, row.store)
+                if let (Some(guest), Some(successor), StorePlace::Daemon, GuestKind::Pv) =
+                    (&images.guest, &images.successor, row.store, row.guests)
                 {
                     run_guests(&shared, *row, guest, successor, &wanted);
                 }

@@ -11,7 +11,7 @@ use lab_agent::frame::{Kind, encode_guest, encode_put};
 use crate::channel::{Answer, Channel};
 use crate::host;
 use crate::machine::{self, Clock, DiskController, Machine, MachineConfig, Network, Nic};
-use crate::packages::{Row, StorePlace, Tree};
+use crate::packages::{GuestKind, Row, StorePlace, Tree};
 use crate::root::{self, Equipment, Extra};
 use crate::scratch::Scratch;
 use wire::Wire;
@@ -162,6 +162,8 @@ pub struct GuestConfig {
     pub arguments: String,
     /// More lines of the config.
     pub more: String,
+    /// What kind of domain it is, where it owns no device: [`Lab::create`] takes the row's.
+    pub kind: GuestKind,
 }
 
 impl GuestConfig {
@@ -179,6 +181,7 @@ impl GuestConfig {
             role: "guest".to_owned(),
             arguments: String::new(),
             more: String::new(),
+            kind: GuestKind::Pv,
         }
     }
 
@@ -199,7 +202,11 @@ impl GuestConfig {
 impl fmt::Display for GuestConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, memory, vcpus, kernel, root, role, arguments, more, .. } = self;
-        writeln!(f, "name = \"{name}\"\ntype = \"pv\"\nkernel = \"{kernel}\"\nramdisk = \"{root}\"")?;
+        let kind = match self.kind {
+            GuestKind::Pvh if self.pci.is_empty() => "pvh",
+            _ => "pv",
+        };
+        writeln!(f, "name = \"{name}\"\ntype = \"{kind}\"\nkernel = \"{kernel}\"\nramdisk = \"{root}\"")?;
         // A driver domain is measured, and boots as Debian's kernel does.
         let tests = if role == "guest" { NO_SELF_TESTS } else { "" };
         writeln!(
@@ -412,6 +419,7 @@ impl Lab {
     /// Creates a Linux guest and waits until it takes commands.
     pub fn create(&self, config: &GuestConfig) -> Result<Guest<'_>> {
         let path = format!("/etc/xen/{}.cfg", config.name);
+        let config = GuestConfig { kind: self.row.guests, ..config.clone() };
         self.put(&path, 0o644, config.to_string().as_bytes())?;
         self.must(&format!("xl create -q {path}"))?;
         let guest = self.guest(&config.name)?;

@@ -22,5 +22,5 @@ pub mod scratch;
 pub use dom0::{GUEST_MEMORY, Guest, GuestConfig, Lab, LabConfig, NATIVE_CLOCK, Output};
 pub use lab_agent::DOM0_WEIGHT;
 pub use machine::{Clock, ControllerKind, Disk, DiskController, DiskMedium, Network, Nic};
-pub use packages::{Release, Row, StorePlace, Tree};
+pub use packages::{GuestKind, Release, Row, StorePlace, Tree};
 pub use root::Equipment;

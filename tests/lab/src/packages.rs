@@ -77,6 +77,15 @@ pub enum StorePlace {
     Domain,
 }
 
+/// What kind of domain the Linux guests are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GuestKind {
+    /// `type = "pv"`.
+    Pv,
+    /// `type = "pvh"`: its pages, its page tables and its CPU are the hardware's affair; its vifs and vbds are the same.
+    Pvh,
+}
+
 /// A row of the matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Row {
@@ -84,17 +93,21 @@ pub struct Row {
     pub release: Release,
     /// Which xenstore.
     pub store: StorePlace,
+    /// Which guests.
+    pub guests: GuestKind,
 }
 
 impl Row {
     /// Every row by its name.
-    const NAMES: [(&str, Self); 6] = [
+    const NAMES: [(&str, Self); 8] = [
         ("debian12", Self::new(Release::Debian12, StorePlace::Daemon)),
         ("debian13", Self::new(Release::Debian13, StorePlace::Daemon)),
         ("debian12-oxenstored", Self::new(Release::Debian12, StorePlace::OcamlDaemon)),
         ("debian13-oxenstored", Self::new(Release::Debian13, StorePlace::OcamlDaemon)),
         ("debian12-stubdom", Self::new(Release::Debian12, StorePlace::Domain)),
         ("debian13-stubdom", Self::new(Release::Debian13, StorePlace::Domain)),
+        ("debian12-pvh", Self::with_pvh_guests(Release::Debian12)),
+        ("debian13-pvh", Self::with_pvh_guests(Release::Debian13)),
     ];
 
     /// The rows that are run where none is named.
@@ -104,9 +117,14 @@ impl Row {
         Self::new(Release::Debian13, StorePlace::Domain),
     ];
 
-    /// The row of that release with that store.
+    /// The row of that release with that store and PV guests.
     pub const fn new(release: Release, store: StorePlace) -> Self {
-        Self { release, store }
+        Self { release, store, guests: GuestKind::Pv }
+    }
+
+    /// The row of that release with C xenstored and PVH guests.
+    pub const fn with_pvh_guests(release: Release) -> Self {
+        Self { guests: GuestKind::Pvh, ..Self::new(release, StorePlace::Daemon) }
     }
 
     /// The name on command lines.

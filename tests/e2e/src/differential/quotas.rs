@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn scripts_meet_each_quota() {
         let cast = Cast { puppets: [5, 6, 7, 8] };
-        let row = Row { release: Release::Debian13, store: StorePlace::Daemon };
+        let row = Row::new(Release::Debian13, StorePlace::Daemon);
         let home = cast.puppets.map(|puppet| format!("n/local/domain/{puppet}/data..n{puppet}%00"));
         let tree = ["n/t..b0%00", "n/t/a..n5%00r6%00w7%00", "n/t/b..b6%00"].map(str::to_owned);
         let tree = [tree.to_vec(), home.to_vec()].concat().join(" ");
