@@ -36,8 +36,8 @@ const GUEST_MODULES: [&str; 3] = ["xenfs", "xen-netfront", "xen-blkfront"];
 const DRIVER_MODULES: [&str; 8] =
     ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xen-netback", "xen-pcifront", "bridge"];
 /// There for `modprobe` in each domain.
-const EXTRA_MODULES: [&str; 9] =
-    ["e1000e", "igb", "nvme", "bridge", "loop", "xen-pcifront", "xen-netback", "xen-blkback", "xen-blkfront"];
+const EXTRA_MODULES: [&str; 10] =
+    ["e1000e", "igb", "nvme", "bridge", "8021q", "loop", "xen-pcifront", "xen-netback", "xen-blkback", "xen-blkfront"];
 
 /// Sets what a lease says, for busybox's DHCP client, which has no script of its own.
 const UDHCPC_SCRIPT: &str = "#!/bin/sh

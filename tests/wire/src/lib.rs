@@ -15,6 +15,7 @@ mod segment;
 mod service;
 mod stack;
 mod stats;
+mod vlan;
 
 use std::io;
 use std::sync::Arc;

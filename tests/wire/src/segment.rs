@@ -8,6 +8,7 @@ use crate::dhcp::Mac;
 use crate::gather::Gather;
 use crate::port::Port;
 use crate::stats::Stats;
+use crate::vlan::Tags;
 
 /// What may wait for a port before frames for it are dropped.
 const LIMIT: usize = 8 << 20;
@@ -68,11 +69,13 @@ pub(crate) struct Segment {
     learned: HashMap<Mac, usize>,
     between: Frames,
     gather: Gather,
+    tags: Tags,
 }
 
 impl Segment {
     pub(crate) fn new(ports: Vec<Port>, mac: Mac) -> Self {
-        Self { ports, mac, learned: HashMap::new(), between: Frames::default(), gather: Gather::default() }
+        let (learned, between, gather, tags) = Default::default();
+        Self { ports, mac, learned, between, gather, tags }
     }
 
     /// Reads once from port `number`; frames for the peer go to `inbox`, those for other ports to these.
@@ -85,7 +88,7 @@ impl Segment {
         now: Duration,
     ) {
         let joined = self.ports.len() > 1;
-        let Self { ports, mac, learned, between, gather } = self;
+        let Self { ports, mac, learned, between, gather, tags } = self;
         let Some(port) = ports.get_mut(number) else {
             return;
         };
@@ -102,7 +105,7 @@ impl Segment {
             let group = is_group(to);
             stats.multicast_in += u64::from(group);
             if group || to == *mac {
-                gather.handle_frame(frame, |whole| inbox.push(whole));
+                gather.handle_frame(&tags.take(frame), |whole| inbox.push(whole));
             }
             if joined && to != *mac {
                 if !is_group(from) {
@@ -118,7 +121,10 @@ impl Segment {
 
     /// Puts frames of the peer on the wire.
     pub(crate) fn send_all(&mut self, frames: &mut Frames, stats: &mut Stats, capture: &mut Capture, now: Duration) {
-        frames.drain(|frame| self.send_own(frame, stats, capture, now));
+        frames.drain(|frame| {
+            let frame = self.tags.put(frame);
+            self.send_own(&frame, stats, capture, now);
+        });
     }
 
     /// Puts one frame of ours on the wire.

@@ -1,6 +1,7 @@
 //! Traffic of unmodified Linux guests: to the wire, from it, and between guests. Host.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use lab::Guest;
 
 use super::{Case, Scene};
 use crate::traffic::{self, Shell, Transfer};
@@ -12,6 +13,10 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "256 MiB of TCP from the wire, digests equal", run: tcp_from_wire },
     Case { name: "256 MiB of TCP from guest to guest, digests equal", run: tcp_between_guests },
     Case { name: "TCP over IPv6 with the wire and between guests", run: ipv6 },
+    Case {
+        name: "TCP over a guest's VLAN interface: with the wire and between guests, both ways, QinQ too",
+        run: vlan,
+    },
     Case { name: "jumbo frames in chains between guests with scatter-gather", run: jumbo },
     Case { name: "a frame never returns to the port it came from", run: no_reflection },
     Case { name: "statistics of every port, in the store", run: statistics },
@@ -71,6 +76,40 @@ fn ipv6(scene: &Scene<'_>) -> Result<String> {
     let across = traffic::tcp(&scene.a, "send", "fd09::b", 32);
     scene.b.stop("serve")?;
     Ok(format!("{:.0}, {:.0}, {:.0} Mbit/s", out.mbit_per_second, back.mbit_per_second, across?.mbit_per_second))
+}
+
+/// VLAN 5 on both guests, and VLAN 6 in 802.1ad's 7 between them. The address of `v5` is its own, so that the peer can tell it from `eth0`.
+const VLAN: &str = "modprobe 8021q; ip link add link eth0 name v5 type vlan id 5 && ip link set v5 address 02:6f:78:05:00:0@ && \
+     ip link set v5 up && ip addr add 10.205.0.@/24 dev v5 && ip addr add 10.9.250.@/32 dev v5 && \
+     ip route add 10.9.0.1/32 dev v5 src 10.9.250.@ && \
+     ip link add link eth0 name s7 type vlan proto 802.1ad id 7 && ip link set s7 up && \
+     ip link add link s7 name q6 type vlan id 6 && ip link set q6 mtu 1496 && ip link set q6 up && ip addr add 10.206.0.@/24 dev q6";
+
+fn vlan(scene: &Scene<'_>) -> Result<String> {
+    let guests = [(&scene.a, "1"), (&scene.b, "2")];
+    let rates = vlan_rates(scene, guests);
+    for (guest, _) in guests {
+        guest.sh("for link in q6 s7 v5; do ip link del $link 2>/dev/null; done; true")?;
+    }
+    let rates: Vec<_> = rates?.iter().map(|rate| format!("{rate:.0}")).collect();
+    Ok(format!("{} Mbit/s", rates.join(", ")))
+}
+
+fn vlan_rates(scene: &Scene<'_>, guests: [(&Guest<'_>, &str); 2]) -> Result<Vec<f64>> {
+    for (guest, number) in guests {
+        guest.sh(&VLAN.replace('@', number))?;
+    }
+    traffic::serve(&scene.b)?;
+    let peer = scene.peer();
+    let mut rates = Vec::new();
+    for host in [peer.as_str(), "10.205.0.2", "10.206.0.2"] {
+        for direction in ["receive", "send"] {
+            let transfer = traffic::tcp(&scene.a, direction, host, 16);
+            rates.push(transfer.with_context(|| format!("{direction} {host}"))?.mbit_per_second);
+        }
+    }
+    scene.b.stop("serve")?;
+    Ok(rates)
 }
 
 fn jumbo(scene: &Scene<'_>) -> Result<String> {
