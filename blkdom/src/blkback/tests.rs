@@ -92,6 +92,7 @@ impl Inventory for Names {
             name: name.into(),
             existing: known.keys().cloned().collect(),
             left_out: Vec::new(),
+            hints: Vec::new(),
         };
         known.get(name).map(|found| Resolved { shared, ..found.clone() }).ok_or_else(unknown)
     }

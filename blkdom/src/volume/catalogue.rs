@@ -1,6 +1,7 @@
 //! What exists, by all its names, and what a `target=` means by that. Pure. Floor 3.
 
 use super::claims::Claims;
+use super::member::Member;
 use super::scan::{self, Glance, Sectors, Source};
 use super::target::{Printable, Target, TargetError};
 use super::{Piece, UnitRef, Volume};
@@ -13,7 +14,7 @@ use core::fmt;
 use hashbrown::HashMap;
 
 /// Bytes of a list of names in an error: with all around it, it must fit into a node of the store (2,048 bytes).
-const LIST_BYTES: usize = 1_300;
+const LIST_BYTES: usize = 850;
 /// Names that are put first for being like the one that was asked for.
 const NEAR: usize = 3;
 
@@ -53,6 +54,8 @@ pub enum Unusable {
     Metadata(&'static str),
     /// Its volume group is not to be used.
     Group(String),
+    /// It lies in a part of something larger.
+    Within(String, Member),
 }
 
 impl fmt::Display for Unusable {
@@ -78,6 +81,10 @@ impl fmt::Display for Unusable {
             Self::SharesExtents(name) => write!(formatter, "it has extents in common with {}", Printable(name)),
             Self::Metadata(what) => write!(formatter, "its metadata makes no sense: {what}"),
             Self::Group(why) => write!(formatter, "its volume group is not used: {why}"),
+            Self::Within(name, member) => {
+                write!(formatter, "it lies in {}, which is a part of {member}: ", Printable(name))?;
+                formatter.write_str("only what has all parts may write it")
+            }
         }
     }
 }
@@ -97,6 +104,8 @@ pub enum NameError {
         existing: Vec<String>,
         /// What was not looked into, because guests may write it.
         left_out: Vec<String>,
+        /// Where a logical volume of that name may be, and why it is not used.
+        hints: Vec<String>,
     },
     /// Several have that name.
     Ambiguous {
@@ -126,7 +135,7 @@ impl fmt::Display for NameError {
                 )?;
                 formatter.write_str("attach it again when they no longer do")
             }
-            Self::Unknown { name, existing, left_out } => {
+            Self::Unknown { name, existing, left_out, hints } => {
                 write!(formatter, "there is no {}; ", Printable(name))?;
                 if existing.is_empty() {
                     formatter.write_str("there is nothing at all yet")?;
@@ -137,6 +146,10 @@ impl fmt::Display for NameError {
                 if !left_out.is_empty() {
                     formatter.write_str("; not looked into, because a guest may write it: ")?;
                     write_list(formatter, left_out, 200)?;
+                }
+                if !hints.is_empty() {
+                    formatter.write_str("; not used: ")?;
+                    write_list(formatter, hints, 450)?;
                 }
                 Ok(())
             }
@@ -197,6 +210,8 @@ pub struct Catalogue {
     entries: Vec<Entry>,
     notes: Vec<String>,
     left_out: Vec<String>,
+    /// Why there may be logical volumes that are not known.
+    hints: Vec<String>,
     /// What it follows from.
     glances: Vec<Glance>,
 }
@@ -231,6 +246,10 @@ impl Catalogue {
 
     pub(super) fn remember(&mut self, glances: Vec<Glance>) {
         self.glances = glances;
+    }
+
+    pub(super) fn hint(&mut self, hint: String) {
+        self.hints.push(hint);
     }
 
     pub(super) fn leave_out(&mut self, name: &str) {
@@ -334,7 +353,8 @@ impl Catalogue {
         let mut others: Vec<String> = rest.into_iter().map(|(_, name)| name).collect();
         others.sort();
         let existing = ranked.into_iter().map(|(_, name)| name).chain(others).collect();
-        NameError::Unknown { name, existing, left_out: self.left_out.clone() }
+        let hints = if name.contains('/') { self.hints.clone() } else { Vec::new() };
+        NameError::Unknown { name, existing, left_out: self.left_out.clone(), hints }
     }
 }
 

@@ -16,6 +16,7 @@ pub mod fakes;
 pub mod gpt;
 pub mod lvm;
 pub mod mbr;
+pub mod member;
 pub mod partition;
 pub mod scan;
 pub mod target;

@@ -10,6 +10,7 @@
 use super::catalogue::{Catalogue, Entry, Unusable};
 use super::lvm;
 use super::mbr::{self, Mbr};
+use super::member;
 use super::partition::{self, Partition, Table};
 use super::{Piece, UnitRef, Volume, gpt};
 use crate::disk::{Geometry, IoError, SECTOR_BYTES};
@@ -23,6 +24,9 @@ use crc::{CRC_32_ISO_HDLC, Crc};
 
 /// Sectors of one read, at most.
 const READ_SECTORS: u64 = 256;
+
+/// Partitions of other types of a unit that are looked at for a label, so that it can be said, at most.
+const PEEKS: usize = 16;
 
 /// Reads units, for the control plane.
 #[expect(async_fn_in_trait, reason = "one thread: no future needs to be Send")]
@@ -128,6 +132,12 @@ impl<'a, S: Sectors> Region<'a, S> {
         self.source.unit
     }
 
+    /// The `length` bytes at `offset`, of which nothing follows but what is said to the administrator.
+    pub(super) async fn peek(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        let eye = Eye { reader: self.eye.reader, written: self.eye.written, glances: RefCell::default() };
+        Region { eye: &eye, ..*self }.read(offset, length).await
+    }
+
     /// The `length` bytes at `offset`.
     pub(super) async fn read(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
         let sector_bytes = u64::from(SECTOR_BYTES);
@@ -187,6 +197,9 @@ impl Catalogue {
         let Scan { mut catalogue, volumes, .. } = scan;
         for group in volumes.assemble() {
             for note in group.notes {
+                if group.volumes.is_empty() {
+                    catalogue.hint(note.clone());
+                }
                 catalogue.note(note);
             }
             for entry in group.volumes {
@@ -223,7 +236,7 @@ impl<'a, S: Sectors> Scan<'a, S> {
             Some(Mbr::Table(table)) => Ok(mbr::read_logical(&region, table).await),
         };
         match table {
-            Ok(table) => self.partitions(source, table).await,
+            Ok(table) => self.partitions(&region, table).await,
             Err(error) => self.catalogue.note(format!("{}: {error}", source.name)),
         }
     }
@@ -237,24 +250,48 @@ impl<'a, S: Sectors> Scan<'a, S> {
         }
     }
 
-    async fn partitions(&mut self, source: &'a Source, table: Table) {
+    async fn partitions(&mut self, whole: &Region<'a, S>, table: Table) {
+        let source = whole.source;
+        let inner: Vec<Piece> = table
+            .partitions
+            .iter()
+            .map(|partition| Piece { unit: source.unit, sector: partition.start, sectors: partition.sectors })
+            .collect();
+        let member = match member::find(whole, &inner).await {
+            Ok(member) => member,
+            Err(error) => {
+                self.unreadable(&source.name, &error);
+                None
+            }
+        };
         for note in table.notes {
             self.catalogue.note(format!("{}: {note}", source.name));
         }
+        let mut peeks = 0;
         for partition in table.partitions {
             let Partition { number, start, sectors, label, uuid, is_lvm, fault } = partition;
             let name = partition::name(&source.name, number);
             let inside = start.checked_add(sectors).is_some_and(|end| end <= source.geometry.sectors);
             let fault = fault.or((!inside || sectors == 0).then_some(Unusable::BeyondUnit));
+            let fault = member.map(|member| Unusable::Within(source.name.clone(), member)).or(fault);
             let mut names = vec![name.clone()];
             names.extend(label.map(|label| format!("PARTLABEL={label}")));
             names.extend(uuid.map(|uuid| format!("PARTUUID={uuid}")));
             let sound = fault.is_none();
             let what = fault.map_or_else(|| Ok((Volume::linear(source.unit, start, sectors), false)), Err);
             self.catalogue.add(Entry { names, what, listed: true, grounds: vec![source.unit] });
+            let region = Region { eye: self.eye, source, start, sectors };
             if is_lvm && sound {
-                let region = Region { eye: self.eye, source, start, sectors };
                 self.physical_volume(&name, &region).await;
+            } else if sound && peeks < PEEKS {
+                peeks += 1;
+                if !lvm::is_labelled(&region).await {
+                    continue;
+                }
+                self.catalogue.hint(format!(
+                    "the physical volume on {name}, because the partition's type is not LVM's: sfdisk --part-type {} {number} lvm",
+                    source.name
+                ));
             }
         }
     }

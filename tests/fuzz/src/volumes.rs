@@ -15,8 +15,9 @@ use blkdom::volume::{Catalogue, NameError, Piece};
 const CHANGES: usize = 24;
 /// Sectors of a unit.
 const SECTORS: usize = 1024;
-/// Reads of one unit, at most: 4 of the tables, 64 of boot records, a label, and headers and texts of 8 areas (in two parts each).
-const READS: usize = 100;
+/// Reads of one unit, at most: 4 of the tables, 64 of boot records, 20 labels, headers and texts of 8 areas (in two parts each), and 10
+/// marks of something larger, of the unit and of two physical volumes.
+const READS: usize = 160;
 
 /// Numbers that bugs like.
 const NUMBERS: [u64; 20] =

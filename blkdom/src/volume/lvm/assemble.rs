@@ -28,6 +28,7 @@ impl Found {
             let fault = fault.or_else(|| clash(&group, &all));
             let (present, more) = present(&group, &volumes);
             let fault = fault.or(more);
+            let fault = fault.or_else(|| group.fault.clone());
             let lacking: Vec<_> = group
                 .physical
                 .iter()
@@ -74,7 +75,7 @@ fn present<'a>(
     group: &VolumeGroup,
     volumes: &'a [PhysicalVolume],
 ) -> (Vec<Option<&'a PhysicalVolume>>, Option<String>) {
-    let mut fault = None;
+    let mut fault = unsound(group, volumes);
     let found = group.physical.iter().map(|wanted| {
         let mut found = volumes.iter().filter(|volume| volume.id == wanted.id);
         let first = found.next();
@@ -84,9 +85,25 @@ fn present<'a>(
                 first.name, second.name, wanted.name
             ));
         }
-        first
+        first.filter(|_| !wanted.missing)
     });
     (found.collect(), fault)
+}
+
+/// Why lvm2 uses no physical volume of the group, or none that is as it should be: it is a part of something larger, or larger than what
+/// it lies on.
+fn unsound(group: &VolumeGroup, volumes: &[PhysicalVolume]) -> Option<String> {
+    let mut own = volumes.iter().filter(|volume| group.physical.iter().any(|wanted| wanted.id == volume.id));
+    own.find_map(|volume| {
+        let PhysicalVolume { name, member, declared, sectors, .. } = volume;
+        match member {
+            Some(member) => Some(format!("{name} is a part of {member}: only what has all parts may write it")),
+            None if declared > sectors => Some(format!(
+                "the physical volume on {name} has {declared} sectors by its label, but {name} only {sectors}"
+            )),
+            None => None,
+        }
+    })
 }
 
 fn entries(group: &VolumeGroup, present: &[Option<&PhysicalVolume>], fault: Option<String>) -> Vec<Entry> {

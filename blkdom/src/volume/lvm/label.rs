@@ -99,6 +99,8 @@ pub(super) struct Range {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Label {
     pub(super) id: Id,
+    /// Bytes of what it was made on.
+    pub(super) bytes: u64,
     /// Its metadata areas.
     pub(super) areas: Vec<Range>,
 }
@@ -119,7 +121,9 @@ impl fmt::Display for LabelError {
         match self {
             Self::Crc(what) => write!(formatter, "the CRC of the {what} is wrong"),
             Self::Nonsense(what) => write!(formatter, "the {what} makes no sense"),
-            Self::TooLong(bytes) => write!(formatter, "a metadata text of {bytes} bytes is too long"),
+            Self::TooLong(bytes) => {
+                write!(formatter, "a metadata text of {bytes} bytes is longer than the {TEXT_BYTES} that are read")
+            }
         }
     }
 }
@@ -167,7 +171,7 @@ fn physical(bytes: &[u8]) -> Option<Label> {
             _ => return None,
         }
     }
-    raw.id.iter().all(u8::is_ascii_alphanumeric).then_some(Label { id: raw.id, areas })
+    raw.id.iter().all(u8::is_ascii_alphanumeric).then_some(Label { id: raw.id, bytes: raw.bytes.get(), areas })
 }
 
 /// Where a text lies in its physical volume: in two parts where it goes round the end of its area.

@@ -64,7 +64,7 @@ fn locate(
     let sectors = |extents: u64| extents.checked_mul(extent_sectors).ok_or(bad.clone());
     let begin = physical.start.checked_add(sectors(extent)?).ok_or(bad.clone())?;
     let end = begin.checked_add(sectors(count)?).ok_or(bad.clone())?;
-    if end > found.sectors {
+    if end > found.sectors.min(found.declared) {
         return Err(Unusable::BeyondUnit);
     }
     if found.reserved.iter().any(|reserved| begin < reserved.end && reserved.start < end) {

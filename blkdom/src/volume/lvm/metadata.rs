@@ -5,6 +5,7 @@ use super::text::{self, Node, Scalar, Section, TextError};
 use crate::volume::catalogue::Unusable;
 use crate::volume::target::is_lvm_name;
 use alloc::borrow::ToOwned;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -26,6 +27,8 @@ pub(super) struct VolumeGroup {
     pub(super) extent: u64,
     pub(super) exported: bool,
     pub(super) writable: bool,
+    /// Why lvm2 would not use it here, if so, and what helps.
+    pub(super) fault: Option<String>,
     pub(super) physical: Vec<Physical>,
     pub(super) logical: Vec<Logical>,
 }
@@ -40,6 +43,8 @@ pub(super) struct Physical {
     pub(super) start: u64,
     /// How many extents it has.
     pub(super) extents: u64,
+    /// The group was changed while it was not there: what it holds is old.
+    pub(super) missing: bool,
 }
 
 /// One of its logical volumes.
@@ -112,8 +117,64 @@ pub(super) fn parse(text: &str) -> Result<VolumeGroup, MetadataError> {
         Some(section) => logical_volumes(section, &physical).map_err(bad)?,
         None => Vec::new(),
     };
-    let (exported, writable) = (group.has("status", "EXPORTED"), group.has("status", "WRITE"));
-    Ok(VolumeGroup { name: name.to_owned(), id, sequence, extent, exported, writable, physical, logical })
+    let (exported, writable) = (group.has("status", "EXPORTED"), is_writable(group));
+    let fault = foreign(name, group).or_else(|| unknown_word(group));
+    Ok(VolumeGroup { name: name.to_owned(), id, sequence, extent, exported, writable, fault, physical, logical })
+}
+
+/// Status words of volume groups, physical and logical volumes (`lib/format_text/flags.c`). LVM refuses a group with another one.
+const GROUP_WORDS: [&str; 9] =
+    ["EXPORTED", "RESIZEABLE", "PVMOVE", "READ", "WRITE", "WRITE_LOCKED", "CLUSTERED", "SHARED", "PARTIAL"];
+const PHYSICAL_WORDS: [&str; 3] = ["ALLOCATABLE", "EXPORTED", "MISSING"];
+const LOGICAL_WORDS: [&str; 11] = [
+    "READ",
+    "WRITE",
+    "WRITE_LOCKED",
+    "FIXED_MINOR",
+    "VISIBLE",
+    "PVMOVE",
+    "LOCKED",
+    "NOTSYNCED",
+    "REBUILD",
+    "WRITEMOSTLY",
+    "ACTIVATION_SKIP",
+];
+
+/// Whether it may be written. Where a group has a system ID or a lock type, LVM says `WRITE_LOCKED` in place of `WRITE`, so that versions
+/// that know neither do not write.
+fn is_writable(section: &Section<'_>) -> bool {
+    section.has("status", "WRITE") || ["status", "flags"].iter().any(|key| section.has(key, "WRITE_LOCKED"))
+}
+
+/// Whose the group is, where it is not ours alone: lvm2 refuses it on a host that has no such ID and no such lock manager.
+fn foreign(name: &str, group: &Section<'_>) -> Option<String> {
+    if let Some(system) = group.text("system_id").filter(|system| !system.is_empty()) {
+        return Some(format!(
+            "it belongs to the host with system ID {system}; there, vgchange --systemid \"\" {name} frees it"
+        ));
+    }
+    if let Some(lock) = group.text("lock_type").filter(|lock| !matches!(*lock, "" | "none")) {
+        return Some(format!(
+            "hosts share it by lock type {lock}; vgchange --lock-type none {name} makes it one host's"
+        ));
+    }
+    let clustered = group.has("status", "CLUSTERED");
+    clustered.then(|| format!("it is clustered; vgchange --force --lock-type none {name} makes it one host's"))
+}
+
+/// A status word that nobody knows.
+fn unknown_word(group: &Section<'_>) -> Option<String> {
+    let below = |key: &str| group.section(key).into_iter().flat_map(Section::sections).map(|(_, section)| section);
+    let words = core::iter::once((group, GROUP_WORDS.as_slice()))
+        .chain(below("physical_volumes").map(|section| (section, PHYSICAL_WORDS.as_slice())))
+        .chain(below("logical_volumes").map(|section| (section, LOGICAL_WORDS.as_slice())));
+    words.into_iter().find_map(|(section, known)| {
+        section.list("status").iter().find_map(|word| match word {
+            Scalar::Text(word) if known.contains(word) => None,
+            Scalar::Text(word) => Some(format!("its metadata has the unknown status {word}: a newer LVM wrote it")),
+            Scalar::Integer(_) => Some(String::from("its metadata has a number as a status")),
+        })
+    })
 }
 
 /// An id as it is written: `6-4-4-4-4-4-6` letters and digits.
@@ -134,7 +195,8 @@ fn physical_volumes(section: &Section<'_>) -> Result<Vec<Physical>, MetadataErro
         let extents = volume.number("pe_count").filter(|count| *count <= NUMBER).ok_or(bad("pe_count"))?;
         // Without extents there is no beginning of them.
         let start = volume.number("pe_start").or((extents == 0).then_some(0)).ok_or(bad("pe_start"))?;
-        volumes.push(Physical { name: name.to_owned(), id, start, extents });
+        let missing = ["status", "flags"].iter().any(|key| volume.has(key, "MISSING"));
+        volumes.push(Physical { name: name.to_owned(), id, start, extents, missing });
     }
     Ok(volumes)
 }
@@ -211,7 +273,7 @@ fn logical_volume(
     } else if segments.is_empty() || declared != Some(segments.len()) || end.is_none() {
         fault = fault.or(Some(Unusable::Metadata("its segments do not follow each other")));
     }
-    Logical { name: name.to_owned(), visible, writable: volume.has("status", "WRITE"), segments, fault }
+    Logical { name: name.to_owned(), visible, writable: is_writable(volume), segments, fault }
 }
 
 fn segment(section: &Section<'_>, places: &HashMap<&str, usize>) -> Result<Segment, Unusable> {

@@ -15,9 +15,10 @@ mod mapping;
 mod metadata;
 pub(crate) mod text;
 
-use super::UnitRef;
 use super::catalogue::Entry;
+use super::member::{self, Member};
 use super::scan::{ReadError, Region, Sectors};
+use super::{Piece, UnitRef};
 use crate::disk::SECTOR_BYTES;
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -28,6 +29,8 @@ use core::fmt::Display;
 use label::{HEADER_BYTES, Id, LABEL_BYTES, Range};
 use metadata::VolumeGroup;
 
+/// The sector from which on a physical volume may have extents, for what is looked for before them: LVM's default is 2,048.
+const EXTENTS: u64 = 64;
 /// Physical volumes that are looked at, at most.
 const PHYSICAL: usize = 256;
 
@@ -49,6 +52,10 @@ struct PhysicalVolume {
     /// Its first sector there.
     start: u64,
     sectors: u64,
+    /// Of what it is a part, so that only what has all parts may write it.
+    member: Option<Member>,
+    /// Sectors that its label says it has; those that there are where it says nothing.
+    declared: u64,
     /// Where label and metadata lie, from its beginning, in sectors: no extent may.
     reserved: Vec<core::ops::Range<u64>>,
 }
@@ -100,7 +107,21 @@ impl Found {
             }
         }
         let (unit, start, sectors) = (region.unit(), region.start, region.sectors);
-        self.volumes.push(PhysicalVolume { name: name.to_owned(), id: label.id, unit, start, sectors, reserved });
+        let declared = if label.bytes == 0 { sectors } else { label.bytes / sector_bytes };
+        let id = label.id;
+        // What is larger than the volume on it may have its mark behind it. What lies in the volume's extents is a guest's.
+        let extents = Piece { unit, sector: start.saturating_add(EXTENTS), sectors: declared.saturating_sub(EXTENTS) };
+        let member = member::find(region, &[extents]).await?;
+        self.volumes.push(PhysicalVolume {
+            name: name.to_owned(),
+            id,
+            unit,
+            start,
+            sectors,
+            member,
+            declared,
+            reserved,
+        });
         Ok(())
     }
 
@@ -115,6 +136,12 @@ impl Found {
             None => self.copies.push(Copy { owners: vec![name.to_owned()], group }),
         }
     }
+}
+
+/// Whether there is a physical volume's label, of which nothing is believed but that.
+pub(super) async fn is_labelled<S: Sectors>(region: &Region<'_, S>) -> bool {
+    let first = region.peek(0, LABEL_BYTES).await.unwrap_or_default();
+    label::find(&first).is_ok_and(|label| label.is_some())
 }
 
 /// The volume group that a metadata area holds, if any.

@@ -50,7 +50,10 @@ impl fmt::Display for TextError {
         match self {
             Self::Unexpected(at) => write!(formatter, "the metadata's text cannot be read at byte {at}"),
             Self::TooDeep(at) => write!(formatter, "the metadata's sections are nested too deeply at byte {at}"),
-            Self::TooMuch => formatter.write_str("there is too much metadata"),
+            Self::TooMuch => write!(
+                formatter,
+                "the metadata has more than {NODES} keys and values: some 1,500 logical volumes are the most that is read"
+            ),
             Self::End => formatter.write_str("the metadata's text ends too early"),
         }
     }

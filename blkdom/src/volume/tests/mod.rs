@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod lvm;
+mod members;
 mod names;
 mod stale;
 mod tables;

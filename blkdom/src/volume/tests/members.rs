@@ -1,0 +1,136 @@
+//! Disks that are a part of something larger. Host.
+
+use crate::volume::fakes::gpt::{Gpt, LINUX, LVM};
+use crate::volume::fakes::lvm::{Disk, Text};
+use crate::volume::fakes::{Units, unit};
+use crate::volume::member::Member;
+use crate::volume::{Access, Claims, NameError, Unusable, Volume};
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec;
+use alloc::vec::Vec;
+
+const SECTORS: usize = 16384;
+/// What is left behind the inner thing for its marks: 256 KiB.
+const BEHIND: usize = 512;
+
+/// Marks: what they say, where they lie (counted from the end where negative), and their bytes.
+fn marks() -> Vec<(Member, i64, Vec<u8>)> {
+    let end = (SECTORS * 512) as i64;
+    let md = |major: u32, sector: i64| {
+        let mut bytes = 0xa92b_4efc_u32.to_le_bytes().to_vec();
+        bytes.extend(major.to_le_bytes());
+        bytes.resize(144, 0);
+        bytes.extend((sector as u64).to_le_bytes());
+        bytes
+    };
+    let at = |offset: usize, bytes: &[u8]| [&vec![0; offset], bytes].concat();
+    let bcache = [0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca, 0x82, 0x65, 0xf5, 0x7f, 0x48, 0xba, 0x6d, 0x81];
+    let big_endian: Vec<u8> =
+        md(0, 0).chunks(4).flat_map(|word| word.iter().rev().copied().collect::<Vec<_>>()).collect();
+    vec![
+        (Member::Md("1.1"), 0, md(1, 0)),
+        (Member::Md("1.2"), 4096, md(1, 8)),
+        (Member::Md("1.0"), -8192, md(1, (end - 8192) / 512)),
+        (Member::Md("0.90"), -65536, md(0, 0)),
+        (Member::Md("0.90"), -65536, big_endian),
+        (Member::Drbd, -4096, at(60, &[0x83, 0x74, 0x02, 0x6b])),
+        (Member::Drbd, -4096, at(60, &[0x83, 0x74, 0x02, 0x6d])),
+        (Member::Imsm, -1024, b"Intel Raid ISM Cfg Sig. 1.1.00".to_vec()),
+        (Member::Ddf, -512, [&[0xde, 0x11, 0xde, 0x11][..], &[0; 28], b"01.02.00"].concat()),
+        (Member::Bcache, 4096, [&[0; 8][..], &8_u64.to_le_bytes(), &[0; 8], &bcache].concat()),
+        (Member::Luks, 0, b"LUKS\xba\xbe\0\x02".to_vec()),
+        (Member::Zfs, 16384, b"\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\0\0\x24\0\0\0\x20\0\0\0\x07version".to_vec()),
+        (Member::Bluestore, 0, b"bluestore block device\n".to_vec()),
+    ]
+}
+
+fn put(image: &mut [u8], at: i64, bytes: &[u8]) {
+    let place = if at < 0 { image.len() - at.unsigned_abs() as usize } else { at as usize };
+    image[place..place + bytes.len()].copy_from_slice(bytes);
+}
+
+/// A group on a physical volume that ends before its disk does.
+fn leg(mark: &(Member, i64, Vec<u8>)) -> Vec<u8> {
+    let mut disk = Disk::new(1, SECTORS - BEHIND, &Text::default().to_string());
+    // Off the marks at the beginning.
+    disk.area_offset = 32768;
+    disk.area_bytes = 1 << 19;
+    let mut image = disk.image();
+    image.resize(SECTORS * 512, 0);
+    put(&mut image, mark.1, &mark.2);
+    image
+}
+
+#[test]
+fn a_group_on_a_part_of_something_larger_is_refused() {
+    for mark in marks() {
+        let image = leg(&mark);
+        let units = Units::one(image.clone(), 512);
+        let catalogue = units.catalogue();
+        let Err(NameError::Unusable { reason: Unusable::Group(why), .. }) = catalogue.resolve("vg0/a") else {
+            panic!("{:?}: {:?}", mark.0, catalogue.resolve("vg0/a"))
+        };
+        assert_eq!(why, format!("nvme0n1 is a part of {}: only what has all parts may write it", mark.0));
+        assert!(catalogue.resolve("nvme0n1").is_ok(), "as a whole it may be had");
+    }
+    // Without a mark, what is smaller than its disk is as it should be: the disk may have grown.
+    let none = (Member::Imsm, 0, Vec::new());
+    assert!(Units::one(leg(&none), 512).catalogue().resolve("vg0/a").is_ok());
+}
+
+#[test]
+fn partitions_of_a_part_of_something_larger_are_refused() {
+    for mark in marks().iter().filter(|mark| mark.1 < 0) {
+        let mut image =
+            Gpt::new(512, (SECTORS - BEHIND) as u64).with(LINUX, 64, 127, "a").with(LVM, 512, 767, "pv").image();
+        image.resize(SECTORS * 512, 0);
+        put(&mut image, mark.1, &mark.2);
+        let catalogue = Units::one(image, 512).catalogue();
+        for name in ["nvme0n1p1", "PARTLABEL=pv"] {
+            let Err(NameError::Unusable { reason, .. }) = catalogue.resolve(name) else { panic!("{:?}", mark.0) };
+            assert_eq!(reason, Unusable::Within("nvme0n1".into(), mark.0));
+        }
+    }
+}
+
+/// A guest that has the end of a physical volume, or of a disk, can make nothing of the rest.
+#[test]
+fn a_guest_cannot_forge_a_mark() {
+    for mark in marks().iter().filter(|mark| mark.1 < 0) {
+        let mut image = Disk::new(1, SECTORS, &Text::default().to_string()).image();
+        put(&mut image, mark.1, &mark.2);
+        assert!(Units::one(image, 512).catalogue().resolve("vg0/a").is_ok(), "{:?}", mark.0);
+        // A partition up to the end of its disk.
+        let mut image = vec![0; SECTORS * 512];
+        image[446..462].copy_from_slice(&[0, 0, 0, 0, 0x83, 0, 0, 0, 64, 0, 0, 0, 0, 1, 0, 0]);
+        image[462..478].copy_from_slice(&[0, 0, 0, 0, 0x83, 0, 0, 0, 0, 2, 0, 0, 0, 0x3e, 0, 0]);
+        image[510..512].copy_from_slice(&[0x55, 0xaa]);
+        put(&mut image, mark.1, &mark.2);
+        let catalogue = Units::one(image, 512).catalogue();
+        assert!(catalogue.resolve("nvme0n1p1").is_ok(), "{:?}: {:?}", mark.0, catalogue.resolve("nvme0n1p1"));
+    }
+}
+
+/// What a guest writes at the end of its volume keeps nobody from looking at the beginning.
+#[test]
+fn the_end_of_a_volume_that_a_guest_has_is_not_read() {
+    let units = Units::one(Disk::new(1, SECTORS, &Text::default().to_string()).image(), 512);
+    let claims = Claims::new();
+    let mut tail = units.catalogue().resolve("nvme0n1").unwrap();
+    tail.volume = Volume::linear(unit(0), SECTORS as u64 - 1024, 1024);
+    let _claim = claims.claim("a".into(), &tail, Access::Write).unwrap();
+    assert!(units.scan(&claims).resolve("vg0/a").is_ok());
+}
+
+#[test]
+fn a_volume_larger_than_what_it_lies_on_is_refused() {
+    let mut image = Disk::new(1, SECTORS, &Text::default().to_string()).image();
+    image.truncate((SECTORS - 8) * 512);
+    let text = Units::one(image, 512).catalogue().resolve("vg0/a").unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "vg0/a cannot be used: its volume group is not used: the physical volume on nvme0n1 has 16384 sectors by its label, but \
+         nvme0n1 only 16376"
+    );
+}
