@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Block, BlockScene, PATIENCE, disk, handle};
+use super::{Block, BlockScene, PATIENCE, SATA, disk, handle};
 use crate::blocks;
 use crate::cases::Case;
 use crate::traffic::Shell;
@@ -12,6 +12,7 @@ pub(super) const CASES: &[Case<Block>] = &[
     Case { name: "partitions and logical volumes of one drive are written side by side", run: side_by_side },
     Case { name: "a name that is unknown, and a volume that another has, are refused with the reason", run: refused },
     Case { name: "a disk for reading is not written, a CD-ROM is one", run: for_reading },
+    Case { name: "a partition that a guest moved by writing the disk is served from where it is now", run: moved },
     Case { name: "a volume that grows is a disk that grows", run: grows },
 ];
 
@@ -107,6 +108,40 @@ fn for_reading(scene: &BlockScene<'_>) -> Result<String> {
         result.with_context(|| disk)?;
     }
     Ok("a disk and a CD-ROM".to_owned())
+}
+
+/// Writes a partition table with one partition through a vbd of the whole drive, and takes the drive away again.
+fn partition(scene: &BlockScene<'_>, start: u32, sectors: u32) -> Result<()> {
+    let entry: String = [[0, 0, 0, 0, 0x83, 0, 0, 0].as_slice(), &start.to_le_bytes(), &sectors.to_le_bytes()]
+        .concat()
+        .iter()
+        .map(|byte| format!("\\{byte:03o}"))
+        .collect();
+    scene.with_disk("xvdb", SATA.target, || {
+        scene.a.sh(&format!(
+            "set -e; put() {{ dd of=/dev/xvdb bs=1 seek=$1 conv=notrunc,fsync 2>/dev/null; }}\n\
+             dd if=/dev/zero of=/dev/xvdb bs=512 count=1 conv=notrunc,fsync 2>/dev/null\n\
+             printf '{entry}' | put 446; printf '\\125\\252' | put 510\n\
+             printf 'at %9d' {start} | put {}",
+            u64::from(start) * 512
+        ))
+    })?;
+    Ok(())
+}
+
+fn moved(scene: &BlockScene<'_>) -> Result<String> {
+    let name = format!("{}1", SATA.target);
+    let result = [2048, 8192].map(|start| {
+        partition(scene, start, 2048)?;
+        let read = scene.with_disk("xvdb", &name, || scene.a.sh("head -c 12 /dev/xvdb"))?;
+        ensure!(read.trim() == format!("at {start:9}"), "{name} begins with '{read}', and should at {start}");
+        Ok(start.to_string())
+    });
+    scene.with_disk("xvdb", SATA.target, || {
+        scene.a.sh("dd if=/dev/zero of=/dev/xvdb bs=512 count=1 conv=notrunc,fsync")
+    })?;
+    let starts = result.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(format!("at sectors {}", starts.join(", then ")))
 }
 
 fn grows(scene: &BlockScene<'_>) -> Result<String> {
