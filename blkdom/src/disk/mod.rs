@@ -24,8 +24,8 @@ pub struct UnitId(pub u16);
 pub enum UnitKind {
     /// A namespace, by its number: `nvme0n1`.
     Namespace(u32),
-    /// A drive: `sda`.
-    Drive,
+    /// A drive, by its port: `sda` is that of port 0.
+    Drive(u8),
 }
 
 /// What a unit can do and how large it is.

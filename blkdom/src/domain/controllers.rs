@@ -3,12 +3,12 @@
 use super::Domain;
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 use blkdom::disk::ahci::{self, Ahci};
 use blkdom::disk::nvme::{self, Nvme};
-use blkdom::disk::{Disk, Event, UnitId, UnitKind};
+use blkdom::disk::{Disk, Event};
 use blkdom::volume::UnitRef;
+use blkdom::volume::places::{self, Family, Places};
 use blkdom::volume::scan::Source;
 use core::fmt;
 use hashbrown::HashMap;
@@ -36,26 +36,21 @@ struct Controller {
     // Dropped before the device is closed: the channels of its interrupts.
     interrupts: Interrupts,
     device: Device,
-    /// `nvme0` or `ahci0`; drives are named by themselves.
-    name: String,
+    family: Family,
     /// It will bring no more units by itself.
     settled: bool,
     /// It is of no use any more; and may still do what it was told before, until its access to memory is taken away.
     failed: bool,
-    /// The names of drives, by unit.
-    drives: HashMap<UnitId, String>,
 }
 
 /// All controllers of the domain, by their number on the data path.
 #[derive(Default)]
 pub(super) struct Controllers {
     known: HashMap<u16, Controller>,
-    /// How many NVMe controllers there were.
-    nvme: u32,
-    /// How many AHCI ones.
-    ahci: u32,
-    /// How many drives there were.
-    drives: u32,
+    /// Their names, and those of what they hold.
+    places: Places<PciAddress>,
+    /// All that the domain began with were seen: before, nothing has a name.
+    seen: bool,
 }
 
 /// Why a device was not taken into use.
@@ -84,11 +79,14 @@ impl From<PciError> for Unusable {
 }
 
 impl Controllers {
-    /// The name of the next controller of a class.
-    fn next_name(&mut self, class: Class) -> String {
-        let (family, count) = if class == AHCI { ("ahci", &mut self.ahci) } else { ("nvme", &mut self.nvme) };
-        *count += 1;
-        format!("{family}{}", *count - 1)
+    /// All devices that the domain began with were seen.
+    pub(super) fn all_seen(&mut self) {
+        self.seen = true;
+    }
+
+    /// Those that are known have their names from now on.
+    pub(super) fn settle_names(&mut self) {
+        self.places.settle();
     }
 
     /// The controller and the vector whose channel `port` is.
@@ -106,9 +104,9 @@ impl Controllers {
         known.find(|(_, controller)| controller.device.address() == address).map(|(number, _)| *number)
     }
 
-    /// Whether each controller either is ready or failed.
+    /// Whether all controllers of the beginning were seen, and each either is ready or failed.
     pub(super) fn settled(&self) -> bool {
-        self.known.values().all(|controller| controller.settled)
+        self.seen && self.known.values().all(|controller| controller.settled)
     }
 
     /// Notes what a controller says of itself (its `disk` is named so); whether what it holds may be another now.
@@ -116,7 +114,8 @@ impl Controllers {
         let Some(controller) = self.known.get_mut(&number) else {
             return false;
         };
-        let name = &controller.name;
+        let address = controller.device.address();
+        let name = self.places.controller(controller.family, address).unwrap_or_else(|| format!("pci {address}"));
         match event {
             Event::Ready => {
                 log::info!("{name}: {disk}");
@@ -134,48 +133,26 @@ impl Controllers {
     }
 
     /// The units of a controller, with the names that they keep.
-    pub(super) fn sources(&mut self, number: u16, disk: &dyn Disk) -> Vec<Source> {
-        let Some(controller) = self.known.get_mut(&number) else {
+    pub(super) fn sources(&self, number: u16, disk: &dyn Disk) -> Vec<Source> {
+        let Some(controller) = self.known.get(&number) else {
             return Vec::new();
         };
-        let units = disk.units().iter().map(|unit| {
-            let name = match unit.kind {
-                UnitKind::Namespace(namespace) => format!("{}n{namespace}", controller.name),
-                UnitKind::Drive => {
-                    let drives = &mut self.drives;
-                    let name = controller.drives.entry(unit.id).or_insert_with(|| {
-                        *drives += 1;
-                        drive_name(*drives - 1)
-                    });
-                    name.clone()
-                }
-            };
-            Source { unit: UnitRef { controller: number, unit: unit.id }, name, geometry: unit.geometry }
+        let address = controller.device.address();
+        let units = disk.units().iter().filter_map(|unit| {
+            let name = self.places.unit(controller.family, address, unit.kind)?;
+            let aliases = places::aliases(unit);
+            let (unit, geometry) = (UnitRef { controller: number, unit: unit.id }, unit.geometry);
+            Some(Source { unit, name, aliases, geometry })
         });
         units.collect()
     }
-}
-
-/// `sda` to `sdz`, then `sdaa`, as Linux counts.
-fn drive_name(mut number: u32) -> String {
-    let mut letters = Vec::new();
-    loop {
-        letters.push(char::from(b'a' + (number % 26) as u8));
-        match (number / 26).checked_sub(1) {
-            Some(more) => number = more,
-            None => break,
-        }
-    }
-    letters.push('d');
-    letters.push('s');
-    letters.into_iter().rev().collect()
 }
 
 /// Takes a device into use.
 pub(super) async fn added(domain: &Domain, device: Device) {
     let (address, id) = (device.address(), device.id());
     match start(domain, &device).await {
-        Ok((class, disk, interrupts)) => {
+        Ok((family, disk, interrupts)) => {
             let kind = interrupts.kind();
             let mut path = domain.path.borrow_mut();
             for channel in interrupts.channels() {
@@ -184,10 +161,8 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             let number = path.add_disk(disk);
             drop(path);
             let mut controllers = domain.controllers.borrow_mut();
-            let name = controllers.next_name(class);
-            log::info!("pci {address}: {name}, {kind}, {} vectors", interrupts.channels().len());
-            let controller =
-                Controller { interrupts, device, name, settled: false, failed: false, drives: HashMap::new() };
+            log::info!("pci {address}: {kind}, {} vectors", interrupts.channels().len());
+            let controller = Controller { interrupts, device, family, settled: false, failed: false };
             controllers.known.insert(number, controller);
             domain.work.set();
         }
@@ -199,14 +174,19 @@ pub(super) async fn added(domain: &Domain, device: Device) {
 }
 
 /// From a device to a driver that starts.
-async fn start(domain: &Domain, device: &Device) -> Result<(Class, Box<dyn Disk>, Interrupts), Unusable> {
-    let class = device.class().await?;
-    let (disk, interrupts) = match class {
-        NVME => start_nvme(domain, device).await?,
-        AHCI => start_ahci(domain, device).await?,
+async fn start(domain: &Domain, device: &Device) -> Result<(Family, Box<dyn Disk>, Interrupts), Unusable> {
+    let family = match device.class().await? {
+        NVME => Family::Nvme,
+        AHCI => Family::Ahci,
         _ => return Err(Unusable::NoDriver),
     };
-    Ok((class, disk, interrupts))
+    // One that does not come up has its number all the same, so that the others have theirs.
+    domain.controllers.borrow_mut().places.expect(family, device.address());
+    let (disk, interrupts) = match family {
+        Family::Nvme => start_nvme(domain, device).await?,
+        Family::Ahci => start_ahci(domain, device).await?,
+    };
+    Ok((family, disk, interrupts))
 }
 
 async fn start_nvme(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, Interrupts), Unusable> {

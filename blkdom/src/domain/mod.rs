@@ -146,6 +146,7 @@ impl Service for Domain {
     }
 
     async fn ready(&self) -> String {
+        self.controllers.borrow_mut().all_seen();
         self.volumes.look_again();
         self.volumes.looked().await;
         let names = self.volumes.units();

@@ -108,6 +108,7 @@ impl Volumes {
     fn gather(&self) -> Vec<Source> {
         let mut path = self.path.borrow_mut();
         let mut controllers = self.controllers.borrow_mut();
+        controllers.settle_names();
         let numbers: Vec<u16> = path.controllers().collect();
         let mut sources = Vec::new();
         for number in numbers {
@@ -130,8 +131,9 @@ impl Volumes {
 
     /// Lists on the console what a `target=` may name.
     pub(super) fn print(&self) {
-        for (name, volume) in self.catalogue.borrow().volumes() {
-            console::write(&format!("{name}: {} MiB\n", volume.sectors() >> 11));
+        for (names, volume) in self.catalogue.borrow().listing() {
+            let (name, others) = names.split_first().map_or(("", &[][..]), |(first, others)| (first.as_str(), others));
+            console::write(&format!("{name}: {} MiB {}\n", volume.sectors() >> 11, others.join(" ")));
         }
     }
 }

@@ -277,6 +277,11 @@ impl Catalogue {
         self.entries.iter().filter(|entry| entry.listed).filter_map(|entry| entry.names.first()).map(String::as_str)
     }
 
+    /// All that can be handed out with all its names, in order.
+    pub fn listing(&self) -> impl Iterator<Item = (&[String], &Volume)> {
+        self.entries.iter().filter_map(|entry| Some((entry.names.as_slice(), &entry.what.as_ref().ok()?.0)))
+    }
+
     /// All that can be handed out, in order.
     pub fn volumes(&self) -> impl Iterator<Item = (&str, &Volume)> {
         self.entries.iter().filter_map(|entry| Some((entry.names.first()?.as_str(), &entry.what.as_ref().ok()?.0)))
@@ -341,10 +346,15 @@ impl Catalogue {
     }
 
     fn unknown(&self, name: String) -> NameError {
-        let shown = |entry: &Entry| match entry.names.as_slice() {
-            [first, second, ..] if second.starts_with("PARTLABEL=") => format!("{first} ({second})"),
-            [first, ..] => first.clone(),
-            [] => String::new(),
+        let shown = |entry: &Entry| {
+            let telling = |name: &&String| {
+                name.starts_with("PARTLABEL=") || name.starts_with("SERIAL=") && entry.grounds.is_empty()
+            };
+            match (entry.names.first(), entry.names.iter().find(telling)) {
+                (Some(first), Some(second)) => format!("{first} ({second})"),
+                (Some(first), None) => first.clone(),
+                (None, _) => String::new(),
+            }
         };
         let listed = self.entries.iter().filter(|entry| entry.listed);
         let mut ranked: Vec<(usize, String)> = listed.map(|entry| (likeness(entry, &name), shown(entry))).collect();

@@ -18,6 +18,7 @@ pub mod lvm;
 pub mod mbr;
 pub mod member;
 pub mod partition;
+pub mod places;
 pub mod scan;
 pub mod target;
 #[cfg(test)]

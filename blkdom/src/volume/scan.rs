@@ -42,6 +42,8 @@ pub struct Source {
     pub unit: UnitRef,
     /// Its name: `nvme0n1`, `sda`.
     pub name: String,
+    /// Its other names ([`super::places::aliases`]).
+    pub aliases: Vec<String>,
     /// Its size and abilities.
     pub geometry: Geometry,
 }
@@ -217,7 +219,8 @@ impl<'a, S: Sectors> Scan<'a, S> {
         let sectors = source.geometry.sectors;
         let whole = Volume::linear(source.unit, 0, sectors);
         let what = if whole.sectors() == 0 { Err(Unusable::Empty) } else { Ok((whole, false)) };
-        self.catalogue.add(Entry { names: vec![source.name.clone()], what, listed: true, grounds: Vec::new() });
+        let names = core::iter::once(&source.name).chain(&source.aliases).cloned().collect();
+        self.catalogue.add(Entry { names, what, listed: true, grounds: Vec::new() });
         let region = Region { eye: self.eye, source, start: 0, sectors };
         let table = match region.read(0, mbr::BYTES).await {
             Ok(bytes) => mbr::parse(&bytes),
@@ -275,6 +278,7 @@ impl<'a, S: Sectors> Scan<'a, S> {
             let fault = fault.or((!inside || sectors == 0).then_some(Unusable::BeyondUnit));
             let fault = member.map(|member| Unusable::Within(source.name.clone(), member)).or(fault);
             let mut names = vec![name.clone()];
+            names.extend(source.aliases.iter().map(|alias| format!("{alias}-part{number}")));
             names.extend(label.map(|label| format!("PARTLABEL={label}")));
             names.extend(uuid.map(|uuid| format!("PARTUUID={uuid}")));
             let sound = fault.is_none();

@@ -12,7 +12,8 @@ const LIMIT: usize = 512;
 /// What a target names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// `nvme0n1`, `nvme0n1p2`, `PARTLABEL=label`, `PARTUUID=uuid` (in lower case), or `group/volume`.
+    /// `nvme0n1`, `nvme0n1p2`, `SERIAL=serial`, `ID=nvme-model_serial`, both also with `-part2` behind, `PARTLABEL=label`,
+    /// `PARTUUID=uuid` (in lower case), or `group/volume`.
     pub name: String,
     /// It began with `w!:`. xl takes no `access=w!`, so that this is how its users say that they share.
     pub shared: bool,
@@ -37,8 +38,8 @@ impl fmt::Display for TargetError {
             Self::Nonsense(target) => write!(formatter, "target={} names no volume", Printable(target))?,
         }
         formatter.write_str(
-            "; write a unit (nvme0n1, sda), a partition (nvme0n1p2, sda3, PARTLABEL=name, PARTUUID=uuid) or a logical volume \
-             (group/volume), with or without /dev/",
+            "; write a unit (nvme0n1, sda), a partition (nvme0n1p2, sda3, PARTLABEL=name, PARTUUID=uuid), one of both by its drive's \
+             SERIAL=number or its name in /dev/disk/by-id/, or a logical volume (group/volume), with or without /dev/",
         )
     }
 }
@@ -97,6 +98,9 @@ fn below_dev(path: &str) -> Option<String> {
     if let Some(uuid) = path.strip_prefix("disk/by-partuuid/") {
         return uuid_name(uuid);
     }
+    if let Some(id) = path.strip_prefix("disk/by-id/") {
+        return id_name(id);
+    }
     plain(path)
 }
 
@@ -107,6 +111,12 @@ fn plain(text: &str) -> Option<String> {
     }
     if let Some(uuid) = strip_word(text, "PARTUUID=") {
         return uuid_name(uuid);
+    }
+    if let Some(serial) = strip_word(text, "SERIAL=") {
+        return (!serial.is_empty() && !serial.contains('\0')).then(|| format!("SERIAL={serial}"));
+    }
+    if let Some(id) = strip_word(text, "ID=") {
+        return id_name(id);
     }
     match text.split_once('/') {
         Some((group, volume)) => (is_lvm_name(group) && is_lvm_name(volume)).then(|| text.to_owned()),
@@ -123,6 +133,11 @@ fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
 
 fn label_name(label: &str) -> Option<String> {
     (!label.is_empty() && !label.contains('\0')).then(|| format!("PARTLABEL={label}"))
+}
+
+fn id_name(id: &str) -> Option<String> {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    (!id.is_empty() && id.bytes().all(plain)).then(|| format!("ID={id}"))
 }
 
 fn uuid_name(uuid: &str) -> Option<String> {

@@ -178,7 +178,7 @@ fn an_adapter_starts_and_tells_what_it_holds() {
     });
     assert_eq!(bench.disk.name(), "AHCI 1.3.1, 6 ports, queuing");
     let [first, second] = bench.disk.units() else { panic!("two units: {:?}", bench.disk.units()) };
-    assert_eq!((first.id, first.kind), (UnitId(0), UnitKind::Drive));
+    assert_eq!((first.id, first.kind), (UnitId(0), UnitKind::Drive(1)));
     assert_eq!((first.model.as_str(), first.serial.as_str()), ("oxidom's disk", "MODEL0001"));
     let discard = Some(Discard { granularity: 512, alignment: 0, secure: false });
     let geometry = Geometry {

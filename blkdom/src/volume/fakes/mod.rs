@@ -51,7 +51,12 @@ impl Units {
         let number = self.bytes.len() as u16;
         let geometry =
             Geometry { sectors: bytes.len() as u64 / 512, logical_block, physical_block: 4096, ..Geometry::default() };
-        self.sources.push(Source { unit: unit(number), name: format!("nvme{number}n1"), geometry });
+        self.sources.push(Source {
+            unit: unit(number),
+            name: format!("nvme{number}n1"),
+            aliases: Vec::new(),
+            geometry,
+        });
         self.bytes.push(bytes);
         unit(number)
     }

@@ -22,6 +22,10 @@ fn targets_are_read_as_linux_writes_them() {
         ("/dev/disk/by-partuuid/0fc63daf-8483-4772-8e79-3d69d8477de4", uuid),
         ("PARTUUID=1234ABCD-0a", "PARTUUID=1234abcd-0a"),
         ("/dev/disk/by-partlabel/a\\x2fb\\x20c", "PARTLABEL=a/b c"),
+        ("SERIAL=S5P2 NG0", "SERIAL=S5P2 NG0"),
+        ("serial=QM00001-part2", "SERIAL=QM00001-part2"),
+        ("/dev/disk/by-id/nvme-Samsung_SSD_980_S5P2NG0-part1", "ID=nvme-Samsung_SSD_980_S5P2NG0-part1"),
+        ("phy:/dev/disk/by-id/ata-QEMU_HARDDISK_QM00001", "ID=ata-QEMU_HARDDISK_QM00001"),
         ("vg0/vm1-root", "vg0/vm1-root"),
         ("/dev/vg0/vm1-root", "vg0/vm1-root"),
         ("phy:/dev/vg0/vm1-root", "vg0/vm1-root"),
@@ -48,6 +52,9 @@ fn nonsense_is_answered_with_what_may_be_written() {
         "/dev/mapper/vg0",
         "/dev/mapper/a/b",
         "PARTLABEL=",
+        "SERIAL=",
+        "/dev/disk/by-id/",
+        "/dev/disk/by-id/a/b",
         "PARTUUID=",
         "PARTUUID=xyz",
         "PARTUUID=1234abcd-zz",
@@ -95,6 +102,26 @@ fn what_does_not_exist_is_answered_with_what_does() {
     );
     let text = Units::default().catalogue().resolve("sda").unwrap_err().to_string();
     assert_eq!(text, "there is no sda; there is nothing at all yet");
+}
+
+#[test]
+fn a_unit_has_the_names_of_its_serial_number_and_its_partitions_have_them_too() {
+    let mut units = some_units();
+    for (source, serial) in units.sources.iter_mut().zip(["A1", "A1", "A2"]) {
+        source.aliases = [format!("SERIAL={serial}"), format!("ID=nvme-Model_{serial}_{}", source.name)].into();
+    }
+    units.add(Gpt::new(512, 4096).with(LINUX, 64, 127, "third").image(), 512);
+    units.sources[2].aliases = ["SERIAL=A2".into()].into();
+    let catalogue = units.catalogue();
+    let name = |target: &str| catalogue.resolve(target).unwrap().name;
+    assert_eq!(name("SERIAL=A2"), "nvme2n1");
+    assert_eq!(name("SERIAL=A2-part1"), "nvme2n1p1");
+    assert_eq!(name("/dev/disk/by-id/nvme-Model_A1_nvme1n1"), "nvme1n1");
+    assert_eq!(name("/dev/disk/by-id/nvme-Model_A1_nvme1n1-part1"), "nvme1n1p1");
+    let text = catalogue.resolve("SERIAL=A1").unwrap_err().to_string();
+    assert!(text.starts_with("SERIAL=A1 is the name of several: nvme0n1, nvme1n1"), "{text}");
+    let text = catalogue.resolve("SERIAL=A3").unwrap_err().to_string();
+    assert!(text.contains("nvme2n1 (SERIAL=A2)"), "{text}");
 }
 
 #[test]
