@@ -76,11 +76,13 @@ start=17MiB, size=8MiB, name=vm2-root, uuid=0f0e0d0c-0b0a-4908-8706-050403020100
 start=33MiB, size=64MiB, name=pv1, type=E6D6D379-F507-44C2-A23C-238F2A3DF928
 start=97MiB, size=40MiB, name=pv2, type=E6D6D379-F507-44C2-A23C-238F2A3DF928
 END
-sfdisk -q /dev/sda <<END
+# Linux names drives in the order that they come up in.
+sata=sda; if grep -q lab1-0 /sys/block/sdb/device/vpd_pg80; then sata=sdb; fi
+sfdisk -q /dev/$sata <<END
 label: dos
 start=1MiB, size=8MiB, type=83
 END
-appear /dev/nvme0n1p4; appear /dev/sda1
+appear /dev/nvme0n1p4; appear /dev/${sata}1
 lvm >/tmp/lvm.log 2>&1 <<END
 pvcreate /dev/nvme0n1p3 /dev/nvme0n1p4
 vgcreate vg0 /dev/nvme0n1p3 /dev/nvme0n1p4
@@ -93,7 +95,7 @@ test -b /dev/vg0/growing || cat /tmp/lvm.log
 fill() { dd if=/boot/vmlinux of=$1 bs=1M skip=$2 count=8 conv=fsync 2>/dev/null; sha256sum $1; }
 fill /dev/vg0/filled 0
 fill /dev/nvme0n1p2 8
-fill /dev/sda1 16
+fill /dev/${sata}1 16
 vgchange -q -q -an vg0 >/dev/null
 keep() { for n in 3 4; do dd if=/dev/nvme0n1p$n of=/tmp/$1-$n bs=1M count=1 2>/dev/null; done; }
 keep small
@@ -148,7 +150,7 @@ impl Play for Block {
             ];
         })?;
         let said = stage.lab.sh(PREPARATION)?;
-        let filled = ["vg0/filled", SMALL.target, "sda1"];
+        let filled = ["vg0/filled", SMALL.target, "SERIAL=lab1-0-part1"];
         let digests = said.lines().filter_map(|line| Some(line.split_once("  /dev/")?.0.to_owned()));
         let filled: Vec<_> = filled.into_iter().zip(digests).collect();
         ensure!(filled.len() == 3, "dom0 said of its preparation: {said}");
