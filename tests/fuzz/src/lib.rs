@@ -1,14 +1,19 @@
 //! Fuzz targets: backends in isolation on a host, and the loop that feeds them. On stable Rust, without instrumentation. Host.
 //!
-//! An input is bytes; a target reads them as a list of what a hostile peer does, and checks what must hold whatever that is. In place of
-//! coverage, a target tells what was to be seen from outside (answers, drops, reasons for closing, rounds), coarsely; an input that
-//! shows something new is kept, and mutated further.
+//! An input is bytes; a target reads them as a list of the acts of a hostile peer, and checks what must hold. In place of coverage, a
+//! target tells what was to be seen from outside (answers, drops, reasons for closing, rounds), coarsely; an input that shows
+//! something new is kept, and mutated further. The program `libfuzzer` feeds the same targets by coverage.
+//!
+//! A target may keep its world over several inputs. A [`World`] is made anew after [`LIFE`] of them, and a failure is saved with all the
+//! inputs that ran in its world, so that it happens again.
 
 pub mod ahci;
 pub mod blkback;
+pub mod inputs;
 pub mod mutate;
 pub mod netback;
 pub mod nvme;
+pub mod shrink;
 pub mod volumes;
 pub mod xenstore;
 
@@ -88,63 +93,88 @@ impl Report {
 /// Bytes of an input, at most.
 pub const INPUT_BYTES: usize = 512;
 
+/// Inputs that run in one world, at most.
+pub const LIFE: usize = 64;
+
 thread_local! {
-    static CURRENT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// What ran in the world that this thread runs, the input that runs now included.
+    static HISTORY: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Where a target's corpus is kept.
-pub fn corpus_directory(target: &str) -> PathBuf {
+/// A target that is made anew now and then. One at a time on a thread.
+pub struct World<'a> {
+    make: &'a dyn Fn() -> Box<dyn Target>,
+    target: Box<dyn Target>,
+    /// Operations in the worlds before this one.
+    operations: Option<u64>,
+}
+
+impl<'a> World<'a> {
+    /// The first world.
+    pub fn new(make: &'a dyn Fn() -> Box<dyn Target>) -> Self {
+        HISTORY.take();
+        Self { make, target: make(), operations: None }
+    }
+
+    /// Runs one input, known to [`save_on_panic`]. What was to be seen is in `seen` afterwards.
+    pub fn run(&mut self, input: &[u8], seen: &mut Vec<u64>) {
+        if HISTORY.with_borrow(Vec::len) >= LIFE {
+            self.operations = self.operations();
+            self.target = (self.make)();
+            HISTORY.take();
+        }
+        HISTORY.with_borrow_mut(|history| history.push(input.to_vec()));
+        seen.clear();
+        self.target.run(input, seen);
+    }
+
+    /// Operations in all inputs up to now, for a target that counts them.
+    pub fn operations(&self) -> Option<u64> {
+        let now = self.target.operations()?;
+        Some(self.operations.unwrap_or_default() + now)
+    }
+}
+
+/// What ran in this thread's world, the last input included.
+pub fn history() -> Vec<Vec<u8>> {
+    HISTORY.with_borrow(Clone::clone)
+}
+
+/// The file of a target's corpus.
+pub fn corpus_file(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
 }
 
-/// The inputs of a corpus, by name, so that a run can be repeated.
-///
-/// # Errors
-/// Why the directory or a file of it could not be read.
-pub fn read_corpus(directory: &Path) -> std::io::Result<Vec<(PathBuf, Vec<u8>)>> {
-    let mut inputs = Vec::new();
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        let input = std::fs::read(&path)?;
-        inputs.push((path, input));
-    }
-    inputs.sort();
-    Ok(inputs)
-}
-
-/// Has a panic write the input that brought it about to `directory` before the process ends.
+/// Has a panic write the world's inputs to `directory` before the process ends.
 pub fn save_on_panic(directory: PathBuf) {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        report(info);
-        let input = CURRENT.with_borrow(Clone::clone);
-        let path = directory.join(format!("crash-{:016x}", hash(&input)));
-        match std::fs::create_dir_all(&directory).and_then(|()| std::fs::write(&path, &input)) {
-            Ok(()) => eprintln!("the input is in {}", path.display()),
-            Err(error) => eprintln!("{}: {error}; the input is {input:02x?}", path.display()),
+        // First: the hook before may end the process.
+        let inputs = history();
+        let path = directory.join(format!("crash-{:016x}", hash(&inputs.concat())));
+        match std::fs::create_dir_all(&directory).and_then(|()| inputs::write(&path, &inputs)) {
+            Ok(()) => {
+                let (count, path) = (inputs.len(), path.display());
+                eprintln!("the last input failed; it is in {path} with the {} before it", count.saturating_sub(1));
+                eprintln!(
+                    "`cargo xtask fuzz TARGET --one {path}` runs them again, `--minimise` finds the least that fails"
+                );
+            }
+            Err(error) => eprintln!("{}: {error}; the inputs are {inputs:02x?}", path.display()),
         }
+        report(info);
     }));
 }
 
-/// Runs one input of `target`, known to [`save_on_panic`].
-pub fn run_one(target: &mut dyn Target, input: &[u8], seen: &mut Vec<u64>) {
-    CURRENT.with_borrow_mut(|current| {
-        current.clear();
-        current.extend_from_slice(input);
-    });
-    seen.clear();
-    target.run(input, seen);
-}
-
-/// Feeds `target` for `duration`, beginning with `corpus`, to which what shows something new is added.
-pub fn run(target: &mut dyn Target, corpus: &mut Vec<Vec<u8>>, duration: Duration, seed: u64) -> Report {
+/// Feeds worlds for `duration`, beginning with `corpus`, to which what shows something new is added.
+pub fn run(world: &mut World<'_>, corpus: &mut Vec<Vec<u8>>, duration: Duration, seed: u64) -> Report {
     let start = Instant::now();
     let mut random = Random::new(seed);
     let mut known = HashSet::new();
     let mut seen = Vec::new();
     let mut executions = 0;
     for input in corpus.iter() {
-        run_one(target, input, &mut seen);
+        world.run(input, &mut seen);
         known.extend(seen.iter().copied());
         executions += 1;
     }
@@ -152,7 +182,7 @@ pub fn run(target: &mut dyn Target, corpus: &mut Vec<Vec<u8>>, duration: Duratio
     // The clock is looked at now and then only: it costs as much as a short input.
     while executions % 64 != 0 || start.elapsed() < duration {
         mutate::mutate(&mut random, corpus, &mut input);
-        run_one(target, &input, &mut seen);
+        world.run(&input, &mut seen);
         executions += 1;
         let before = known.len();
         known.extend(seen.iter().copied());
@@ -160,17 +190,17 @@ pub fn run(target: &mut dyn Target, corpus: &mut Vec<Vec<u8>>, duration: Duratio
             corpus.push(input.clone());
         }
     }
-    let operations = target.operations();
+    let operations = world.operations();
     Report { executions, operations, kept: corpus.len(), seen: known.len(), elapsed: start.elapsed() }
 }
 
 /// The inputs that together show all that `corpus` shows, the shortest first: what is worth keeping.
-pub fn minimise(target: &mut dyn Target, mut corpus: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+pub fn minimise(world: &mut World<'_>, mut corpus: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     corpus.sort_by_key(Vec::len);
     let mut known = HashSet::new();
     let mut seen = Vec::new();
     corpus.retain(|input| {
-        run_one(target, input, &mut seen);
+        world.run(input, &mut seen);
         let before = known.len();
         known.extend(seen.iter().copied());
         known.len() > before
@@ -191,4 +221,43 @@ fn see(seen: &mut Vec<u64>, closed: bool, counts: impl Iterator<Item = u64>) {
 /// FNV-1a: to name things by their bytes.
 pub fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A world that ends with the third 0x42 that it is shown.
+    #[derive(Default)]
+    struct Brittle(u32);
+
+    impl Target for Brittle {
+        fn run(&mut self, input: &[u8], _seen: &mut Vec<u64>) {
+            self.0 += u32::from(input.contains(&0x42));
+            assert!(self.0 < 3, "the third");
+        }
+    }
+
+    fn fails(inputs: &[Vec<u8>]) -> bool {
+        let make = || Box::new(Brittle::default()) as Box<dyn Target>;
+        std::panic::catch_unwind(|| {
+            let mut world = World::new(&make);
+            inputs.iter().for_each(|input| world.run(input, &mut Vec::new()));
+        })
+        .is_err()
+    }
+
+    #[test]
+    fn a_failure_that_others_prepared_happens_again() {
+        // Two in each life.
+        let mut inputs: Vec<_> = (0..256).map(|number| vec![if number % 32 == 1 { 0x42 } else { 0 }]).collect();
+        assert!(!fails(&inputs));
+        inputs[140] = vec![0x42];
+        assert!(fails(&inputs));
+        // The third life begins with input 128; its third 0x42 is input 161.
+        let history = history();
+        assert_eq!(history, inputs[128..=161]);
+        assert!(fails(&history));
+        assert_eq!(shrink::shrink(history, fails), [[0x42], [0x42], [0x42]]);
+    }
 }

@@ -3,21 +3,22 @@
 use std::time::Duration;
 
 fn run_corpus(name: &str) {
-    let inputs = fuzz::read_corpus(&fuzz::corpus_directory(name)).unwrap();
+    let inputs = fuzz::inputs::read(&fuzz::corpus_file(name)).unwrap();
     assert!(inputs.len() >= 20, "{} inputs", inputs.len());
-    let mut target = fuzz::target(name).unwrap();
+    let make = || fuzz::target(name).unwrap();
+    let mut world = fuzz::World::new(&make);
     let mut seen = Vec::new();
-    for (path, input) in inputs {
-        println!("{}", path.display());
-        seen.clear();
-        target.run(&input, &mut seen);
+    for (place, input) in inputs.iter().enumerate() {
+        println!("input {place}");
+        world.run(input, &mut seen);
         assert!(!seen.is_empty());
     }
 }
 
 fn run_for_a_second(name: &str) {
     let mut corpus = Vec::new();
-    let report = fuzz::run(fuzz::target(name).unwrap().as_mut(), &mut corpus, Duration::from_secs(1), 7);
+    let make = || fuzz::target(name).unwrap();
+    let report = fuzz::run(&mut fuzz::World::new(&make), &mut corpus, Duration::from_secs(1), 7);
     // How many they are is the machine's affair.
     assert!(report.executions > 0 && report.seen > 0, "{report:?}");
 }

@@ -51,6 +51,9 @@ pub const TESTS: &[Need] = &[
     LIBC,
 ];
 
+/// What fuzzing with libFuzzer needs.
+pub const LIBFUZZER: &[Need] = &[Need { signs: &["c++"], package: "g++", purpose: "compiling libFuzzer" }];
+
 const LIBC: Need = Need {
     signs: &["/usr/lib/x86_64-linux-gnu/libc.a", "/usr/lib64/libc.a", "/usr/lib/libc.a"],
     package: "libc6-dev",
