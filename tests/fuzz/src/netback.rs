@@ -59,6 +59,15 @@ const fn public_address(which: u8) -> [u8; 6] {
     [0x02, 0x35, 0x99, 0x11, 0x40, which]
 }
 
+/// The type of an IPv4 packet of TCP with `bytes` bytes, and its headers without options (RFC 791, 3.1; RFC 9293, 3.1).
+fn tcp_headers(bytes: usize) -> [u8; 42] {
+    let mut headers = [0; 42];
+    headers[..3].copy_from_slice(&[0x08, 0x00, 0x45]);
+    headers[4..6].copy_from_slice(&(bytes as u16).to_be_bytes());
+    (headers[10], headers[11], headers[34]) = (64, 6, 5 << 4);
+    headers
+}
+
 impl Default for Netback {
     fn default() -> Self {
         Self::new()
@@ -105,10 +114,15 @@ impl Netback {
         let (sender, receiver) = if from == 0 { (a, b) } else { (b, a) };
         let mut bytes = Vec::from(receiver.guest.mac);
         bytes.extend(sender.guest.mac);
-        bytes.extend([0x88, 0xb5]);
+        let length = length.max(80);
+        if super_frame {
+            bytes.extend(tcp_headers(length - 14))
+        } else {
+            bytes.extend([0x88, 0xb5])
+        }
         bytes.extend(sender.serial.to_ne_bytes());
         let serial = sender.serial as usize;
-        bytes.extend((bytes.len()..length.max(32)).map(|place| (place * 7 + serial) as u8));
+        bytes.extend((bytes.len()..length).map(|place| (place * 7 + serial) as u8));
         let packet = Outgoing {
             cuts: if serial.is_multiple_of(3) { vec![] } else { vec![30] },
             checksum: if super_frame { Checksum::Blank } else { Checksum::Unverified },
