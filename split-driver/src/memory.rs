@@ -65,6 +65,25 @@ pub trait DmaAllocator {
     fn allocate(&self, bytes: usize) -> Result<Self::Memory, OutOfMemory>;
 }
 
+/// Proof that a device no longer reaches memory. Pages that it was given go back to their pool only with this.
+///
+/// There are two ways to it, and each constructor is for one of them only.
+#[derive(Debug)]
+#[must_use = "without it the pages that the device was given stay lost"]
+pub struct Quiesced(());
+
+impl Quiesced {
+    /// The driver stopped the device, and read from its registers that it has stopped.
+    pub const fn stopped() -> Self {
+        Self(())
+    }
+
+    /// The device's bus mastering was turned off: for who closes a PCI device, and for models of one.
+    pub const fn closed() -> Self {
+        Self(())
+    }
+}
+
 /// No memory of that kind is left; the caller goes on with less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;

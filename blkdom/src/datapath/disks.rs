@@ -8,6 +8,7 @@ use crate::volume::UnitRef;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
+use split_driver::memory::Quiesced;
 use split_driver::time::Instant;
 
 /// A controller.
@@ -52,10 +53,10 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         number
     }
 
-    /// The controller was taken away: what it was to do fails in the next round, after which its driver is dropped.
-    pub fn remove_disk(&mut self, controller: u16) {
+    /// The controller no longer reaches memory: what it was to do fails in the next round, after which its driver is dropped.
+    pub fn remove_disk(&mut self, controller: u16, proof: Quiesced) {
         if let Some(Some(slot)) = self.disks.get_mut(usize::from(controller)) {
-            slot.disk.remove();
+            slot.disk.remove(proof);
             slot.removed = true;
         }
     }

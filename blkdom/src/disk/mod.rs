@@ -10,6 +10,7 @@ pub mod nvme;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use split_driver::memory::Quiesced;
 use split_driver::time::Instant;
 
 /// Bytes of a sector: what addresses and counts mean here, as in `io/blkif.h`.
@@ -186,7 +187,7 @@ pub enum Event {
     Removed(UnitId),
     /// The controller stopped working and is being reset; no command is lost by that.
     Recovering(String),
-    /// The controller is of no use any more, and why. All its commands have completed.
+    /// The controller is no longer of use, and why. Commands that it may still be at work on complete after [`Disk::remove`].
     Failed(String),
 }
 
@@ -226,9 +227,10 @@ pub trait Disk {
     fn handle_interrupt(&mut self, vector: usize);
     /// Enables interrupts. True where completions are there already: poll once more instead of blocking.
     fn enable_interrupts(&mut self) -> bool;
-    /// The device was taken away (`xl pci-detach`, surprise removal): its registers are not touched any more, and all commands complete
-    /// with [`IoError::Gone`] at the next `poll`.
-    fn remove(&mut self);
-    /// Stops DMA and interrupts for good; writes what the cache holds where the device has a command for that.
+    /// The device no longer reaches memory: its registers are no longer touched, and all commands complete with [`IoError::Gone`] at
+    /// the next `poll`.
+    fn remove(&mut self, proof: Quiesced);
+    /// Stops DMA and interrupts for good; writes what the cache holds where the device has a command for that. Commands complete with
+    /// [`IoError::Gone`] at the next `poll` where the device says that it has stopped, and otherwise after [`Disk::remove`].
     fn quiesce(&mut self);
 }

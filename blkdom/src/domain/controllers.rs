@@ -168,7 +168,7 @@ pub(super) async fn added(domain: &Domain, device: Device) {
         }
         Err(error) => {
             log::error!("pci {address}: {id} ({:?}) left alone: {error}", device.device_type().await);
-            device.close().await;
+            let _proof = device.close().await;
         }
     }
 }
@@ -221,13 +221,12 @@ pub(super) async fn removed(domain: &Domain, address: PciAddress) {
     domain.volumes.look_again();
 }
 
-/// Stops a controller; what it was to do fails.
+/// Stops a controller. What it was to do fails as soon as it reaches no memory.
 fn take_off(domain: &Domain, number: u16) {
     let mut path = domain.path.borrow_mut();
     if let Some(disk) = path.disk(number) {
         disk.quiesce();
     }
-    path.remove_disk(number);
     domain.work.set();
 }
 
@@ -249,8 +248,13 @@ pub(super) async fn bury(domain: &Domain) {
 async fn give_back(domain: &Domain, number: u16) {
     let controller = domain.controllers.borrow_mut().known.remove(&number);
     if let Some(Controller { interrupts, device, .. }) = controller {
+        let address = device.address();
         drop(interrupts);
-        device.close().await;
+        match device.close().await {
+            Some(proof) => domain.path.borrow_mut().remove_disk(number, proof),
+            None => log::error!("pci {address}: its requests stay open, and their memory is lost"),
+        }
+        domain.work.set();
     }
 }
 

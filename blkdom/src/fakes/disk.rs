@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::ops::Range;
 use split_driver::fakes::FakeXen;
+use split_driver::memory::Quiesced;
 use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
 
@@ -553,7 +554,7 @@ impl Disk for FakeDisk {
         drive.pending.len() > drive.quiet && !drive.hold || drive.recovering > 0
     }
 
-    fn remove(&mut self) {
+    fn remove(&mut self, _proof: Quiesced) {
         self.0.borrow_mut().removed = true;
     }
 

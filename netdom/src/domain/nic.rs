@@ -101,7 +101,7 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             let kind = device.device_type().await;
             log::error!("pci {address}: {id} ({kind:?}) left alone: {error}");
             domain.refused.set(true);
-            device.close().await;
+            let _proof = device.close().await;
         }
     }
 }
@@ -164,7 +164,7 @@ pub(super) async fn removed(domain: &Domain, address: PciAddress) {
 
 /// Stops the NIC and gives it back.
 pub(super) async fn stop(domain: &Domain) {
-    drop(domain.path.borrow_mut().remove_nic());
+    let driver = domain.path.borrow_mut().remove_nic();
     // The vifs' carrier is told of by the next round, which nothing else might bring about.
     domain.work.set();
     let Some(nic) = domain.nic.take() else {
@@ -172,7 +172,11 @@ pub(super) async fn stop(domain: &Domain) {
     };
     let ActiveNic { interrupts, device, .. } = nic;
     drop(interrupts);
-    device.close().await;
+    match (driver, device.close().await) {
+        (Some(mut driver), Some(proof)) => driver.release(proof),
+        // Its rings are lost, and its buffers, unless it has stopped by itself.
+        (driver, _) => core::mem::forget(driver),
+    }
 }
 
 fn mac_text(address: [u8; 6]) -> String {

@@ -7,6 +7,7 @@ use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use split_driver::memory::Quiesced;
 
 /// A frame that was given to the NIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,4 +156,6 @@ impl Nic for FakeNic {
         wire.in_flight.clear();
         wire.quiesced = true;
     }
+
+    fn release(&mut self, _proof: Quiesced) {}
 }

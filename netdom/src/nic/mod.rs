@@ -5,6 +5,7 @@ pub mod e1000e;
 
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
+use split_driver::memory::Quiesced;
 
 /// An Ethernet address.
 pub type MacAddress = [u8; 6];
@@ -108,6 +109,9 @@ pub trait Nic {
     fn refill(&mut self, pool: &Pool);
     /// What the device counted. Reads registers: not for the hot path.
     fn statistics(&mut self) -> NicStatistics;
-    /// Stops DMA and interrupts and gives all buffers back.
+    /// Stops DMA and interrupts. Gives all buffers back where the device says that it has stopped; otherwise they wait for
+    /// [`Nic::release`].
     fn quiesce(&mut self);
+    /// Gives all buffers back: the device no longer reaches memory.
+    fn release(&mut self, proof: Quiesced);
 }

@@ -22,7 +22,7 @@ use core::fmt;
 use operation::{Bus, Operation};
 use pci_types::CommandRegister;
 use split_driver::hypervisor::XenError;
-use split_driver::memory::OutOfMemory;
+use split_driver::memory::{OutOfMemory, Quiesced};
 use split_driver::store::StoreError;
 
 /// Why something with a PCI device failed.
@@ -128,17 +128,23 @@ impl ConfigSpace for Inner {
 }
 
 impl Inner {
-    /// Takes interrupts and DMA from the device. Errors are of no use to anyone: the device may be gone already.
-    async fn disable(&self) {
+    /// Takes interrupts and DMA from the device. `None` where its access to memory could not be taken.
+    async fn disable(&self) -> Option<Quiesced> {
         if let Some(kind) = self.interrupts.take()
             && let Err(error) = interrupt::disable(&self.bus, self.address, kind).await
         {
             log::debug!("pci {}: interrupts stay on: {error:?}", self.address);
         }
-        if self.enabled.take()
-            && let Err(error) = self.write(config::COMMAND, Width::Word, 0).await
-        {
-            log::debug!("pci {}: stays enabled: {error:?}", self.address);
+        if !self.enabled.take() {
+            return Some(Quiesced::closed());
+        }
+        match self.write(config::COMMAND, Width::Word, 0).await {
+            // Where the device is no longer this domain's, pciback has reset it.
+            Ok(()) | Err(PciError::NotFound) => Some(Quiesced::closed()),
+            Err(error) => {
+                log::warn!("pci {}: it may still write to memory: {error:?}", self.address);
+                None
+            }
         }
     }
 }
@@ -231,10 +237,12 @@ impl Device {
         Ok(interrupts)
     }
 
-    /// Takes interrupts and DMA from the device and gives it back. The driver must have stopped it before.
-    pub async fn close(mut self) {
-        if let Some(inner) = self.inner.take() {
-            inner.disable().await;
+    /// Takes interrupts and DMA from the device and gives it back. The driver should have stopped it before. `None` where the device
+    /// may still write to memory: what it was given must then stay lost.
+    pub async fn close(mut self) -> Option<Quiesced> {
+        match self.inner.take() {
+            Some(inner) => inner.disable().await,
+            None => None,
         }
     }
 }
@@ -244,7 +252,9 @@ impl Drop for Device {
         if let Some(inner) = self.inner.take()
             && (inner.enabled.get() || inner.interrupts.get().is_some())
         {
-            crate::spawn(async move { inner.disable().await });
+            crate::spawn(async move {
+                let _proof = inner.disable().await;
+            });
         }
     }
 }

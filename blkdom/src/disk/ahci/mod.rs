@@ -51,7 +51,7 @@ use core::time::Duration;
 use memory::Memory;
 use port::{News, Port, Step as PortStep, Turn};
 use registers::{self as reg, Bohc, Cap, Cap2, Ghc, Registers, Version};
-use split_driver::memory::{DmaAllocator, Mmio};
+use split_driver::memory::{DmaAllocator, Mmio, Quiesced};
 use split_driver::time::Instant;
 
 /// Bytes of registers to map of BAR 5: a page, which has those of thirty ports (AHCI 3). Those of two more would need another page, which
@@ -163,7 +163,7 @@ pub struct Ahci<M: Mmio, D: DmaAllocator> {
     failures: u8,
     events: VecDeque<Event>,
     statistics: Statistics,
-    /// Why it was given up, until all its commands have completed.
+    /// Why it was given up, until that was told.
     obituary: Option<String>,
     /// An interrupt arrived.
     interrupted: bool,
@@ -171,6 +171,8 @@ pub struct Ahci<M: Mmio, D: DmaAllocator> {
     masked: bool,
     /// The registers are not touched any more.
     halted: bool,
+    /// The device no longer reaches memory.
+    released: bool,
 }
 
 impl<M: Mmio, D: DmaAllocator> Ahci<M, D> {
@@ -221,6 +223,7 @@ impl<M: Mmio, D: DmaAllocator> Ahci<M, D> {
             interrupted: false,
             masked: true,
             halted: false,
+            released: false,
         })
     }
 
@@ -301,11 +304,10 @@ impl<M: Mmio, D: DmaAllocator> Ahci<M, D> {
         self.give_up(String::from("its registers are gone"));
     }
 
-    /// Nothing more will come of it; with `reason` told once all commands have completed.
+    /// Nothing more will come of it; with `reason` told at the next `poll`.
     fn give_up(&mut self, reason: String) {
         if self.step != Step::Dead {
             if !self.halted {
-                // Nothing must be read or written once the commands are given back.
                 self.stop();
             }
             self.step = Step::Dead;
@@ -316,21 +318,31 @@ impl<M: Mmio, D: DmaAllocator> Ahci<M, D> {
     fn stop(&mut self) {
         self.masked = true;
         self.registers.write(reg::GHC, self.control());
-        self.poll_ports_with(|port, turn| port.shut_down(turn), &mut Vec::new());
+        let mut stopped = true;
+        self.poll_ports_with(|port, turn| stopped &= port.shut_down(turn), &mut Vec::new());
+        self.released = stopped && !self.registers.read::<Ghc>(reg::GHC).absent();
         self.halted = true;
     }
 
-    /// Completes what an adapter that was given up will never answer.
+    /// Tells that it was given up, and completes what it will never answer once it reaches no memory.
     fn bury(&mut self, completions: &mut Vec<Completion>) {
-        let Some(reason) = self.obituary.take() else {
-            return;
-        };
-        for port in &mut self.ports {
-            port.complete_all_as_gone(completions);
-            (port.identity, port.unit) = (None, None);
+        if let Some(reason) = self.obituary.take() {
+            for port in &mut self.ports {
+                (port.identity, port.unit) = (None, None);
+            }
+            self.units.clear();
+            self.events.push_back(Event::Failed(reason));
         }
-        self.units.clear();
-        self.events.push_back(Event::Failed(reason));
+        if core::mem::take(&mut self.released) {
+            for port in &mut self.ports {
+                port.complete_all_as_gone(completions);
+            }
+        }
+    }
+
+    /// Whether `bury` has something to do.
+    const fn has_last_words(&self) -> bool {
+        self.obituary.is_some() || self.released
     }
 
     /// Has each port do something.
@@ -480,12 +492,14 @@ impl<M: Mmio, D: DmaAllocator> Disk for Ahci<M, D> {
         if self.step == Step::Running {
             self.poll_ports(completions);
         }
-        self.bury(completions);
+        if self.step == Step::Dead {
+            self.bury(completions);
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
         match self.step {
-            Step::Dead => self.obituary.is_some().then_some(self.now),
+            Step::Dead => self.has_last_words().then_some(self.now),
             Step::Running => self.ports.iter().filter_map(|port| port.look_at).min(),
             _ => Some(self.look_at),
         }
@@ -505,7 +519,7 @@ impl<M: Mmio, D: DmaAllocator> Disk for Ahci<M, D> {
 
     fn enable_interrupts(&mut self) -> bool {
         match self.step {
-            Step::Dead => return self.obituary.is_some(),
+            Step::Dead => return self.has_last_words(),
             Step::Running if self.masked => {}
             _ => return false,
         }
@@ -516,8 +530,9 @@ impl<M: Mmio, D: DmaAllocator> Disk for Ahci<M, D> {
         self.interrupted
     }
 
-    fn remove(&mut self) {
+    fn remove(&mut self, _proof: Quiesced) {
         self.halted = true;
+        self.released = true;
         self.give_up(String::from("it was taken away"));
     }
 

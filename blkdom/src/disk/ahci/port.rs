@@ -465,8 +465,8 @@ impl<D: DmaMemory> Port<D> {
     }
 
     /// Stops for good: makes durable what the cache holds, lets nothing be read or written any more. Each read of a register takes a
-    /// device's time, so no clock is needed to bound the waits.
-    pub(super) fn shut_down<M: Mmio, A>(&mut self, turn: &Turn<'_, M, A>) {
+    /// device's time, so no clock is needed to bound the waits. False where the port does not say that it has stopped.
+    pub(super) fn shut_down<M: Mmio, A>(&mut self, turn: &Turn<'_, M, A>) -> bool {
         turn.io.write(reg::PX_IE, PortStatus::new());
         let cached = self.identity.as_ref().is_some_and(|identity| identity.geometry.volatile_cache);
         if cached && self.step == Step::Idle {
@@ -480,9 +480,11 @@ impl<D: DmaMemory> Port<D> {
         turn.io.write(reg::PX_CMD, command.with_start(false));
         let stopped = self.spin(turn, |_| !turn.io.read::<PortCommand>(reg::PX_CMD).running());
         turn.io.write(reg::PX_CMD, command.with_start(false).with_receive(false));
-        if !stopped || !self.spin(turn, |_| !turn.io.read::<PortCommand>(reg::PX_CMD).receiving()) {
+        let stopped = stopped && self.spin(turn, |_| !turn.io.read::<PortCommand>(reg::PX_CMD).receiving());
+        if !stopped {
             log::warn!("ahci: port {} did not stop", self.number);
         }
+        stopped
     }
 
     fn spin<M, A>(&self, turn: &Turn<'_, M, A>, done: impl Fn(&Self) -> bool) -> bool {

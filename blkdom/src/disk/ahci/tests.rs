@@ -8,7 +8,7 @@ use super::*;
 use crate::disk::{Discard, Geometry, IoError, Operation, Segment, Tag, UnitId, UnitKind};
 use alloc::vec;
 use split_driver::fakes::{FakePages, FakeXen};
-use split_driver::memory::PageArray;
+use split_driver::memory::{PageArray, Quiesced};
 use xen_pv_sys::PAGE_SIZE;
 
 const PAGES: usize = 300;
@@ -991,12 +991,14 @@ fn an_adapter_that_is_pulled_out_is_let_go() {
         bench.submit(WRITE, 8, 8, &data).expect("taken");
         bench.disk.ring();
         bench.device.pull_out();
-        if told {
-            bench.disk.remove();
-            bench.poll();
-        } else {
+        if !told {
             bench.wait(Duration::from_secs(2));
+            assert!(matches!(bench.events.as_slice(), [Event::Failed(_)]), "{:?}", bench.events);
+            assert_eq!(bench.done, [], "it may still be at work on them");
+            assert_eq!(bench.disk.deadline(), None);
         }
+        bench.disk.remove(Quiesced::closed());
+        bench.poll();
         assert_eq!(bench.results(), [(0, Err(IoError::Gone)), (8, Err(IoError::Gone))]);
         assert!(matches!(bench.events.as_slice(), [Event::Failed(_)]), "{:?}", bench.events);
         assert_eq!(bench.submit(WRITE, 0, 8, &data), Err(Refusal::NoUnit));

@@ -24,8 +24,8 @@
 //! A command that is not answered within [`Options::patience`] is aborted, and if that is of no avail the controller is reset and all
 //! that was in flight is sent again: reads, writes of the same data and flushes bear that. A command that was not answered twice ends
 //! with [`IoError::TimedOut`](crate::disk::IoError::TimedOut); one that met four resets of others' making, too. A controller that fails
-//! to come up five times in a row, with longer and longer rests between, is given up: take the device's bus mastering away before its
-//! memory is used for something else.
+//! to come up five times in a row, with longer and longer rests between, is given up. It may still
+//! write to memory: what it was given completes once it was stopped, or its bus mastering was turned off ([`Quiesced`]).
 
 pub mod command;
 pub mod identify;
@@ -59,7 +59,7 @@ use queue::Queue;
 use recovery::Abort;
 use registers::{self as reg, Registers, Version};
 use slots::{MAX_SLOTS, Slots};
-use split_driver::memory::{DmaAllocator, Mmio};
+use split_driver::memory::{DmaAllocator, Mmio, Quiesced};
 use split_driver::time::Instant;
 use start::{Control, Step};
 use xen_pv_sys::PAGE_SIZE;
@@ -176,12 +176,14 @@ pub struct Nvme<M: Mmio, D: DmaAllocator> {
     look_at: Instant,
     events: VecDeque<Event>,
     statistics: Statistics,
-    /// Why it was given up, until all its commands have completed.
+    /// Why it was given up, until that was told.
     obituary: Option<String>,
     /// The interrupt is disabled in the controller.
     masked: bool,
     /// The registers are not touched any more.
     halted: bool,
+    /// The device no longer reaches memory.
+    released: bool,
 }
 
 impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
@@ -244,6 +246,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
             obituary: None,
             masked: false,
             halted: false,
+            released: false,
         })
     }
 
@@ -252,7 +255,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         self.statistics
     }
 
-    /// Nothing more will come of it; with `reason` told once all commands have completed.
+    /// Nothing more will come of it; with `reason` told at the next `poll`.
     fn give_up(&mut self, reason: String) {
         if self.step != Step::Dead {
             self.step = Step::Dead;
@@ -264,19 +267,25 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         }
     }
 
-    /// Completes what a controller that was given up will never answer.
+    /// Tells that it was given up, and completes what it will never answer once it reaches no memory.
     fn bury(&mut self, completions: &mut Vec<Completion>) {
-        let Some(reason) = self.obituary.take() else {
-            return;
-        };
-        self.complete_all_as_gone(completions);
-        self.namespaces.clear();
-        self.events.push_back(Event::Failed(reason));
+        if let Some(reason) = self.obituary.take() {
+            self.namespaces.clear();
+            self.events.push_back(Event::Failed(reason));
+        }
+        if self.has_last_words() {
+            self.complete_all_as_gone(completions);
+        }
+    }
+
+    /// Whether `bury` has something to do.
+    fn has_last_words(&self) -> bool {
+        self.obituary.is_some() || (self.step == Step::Dead && self.released && self.slots.used() > 0)
     }
 
     /// Whether something is waited for.
     fn is_busy(&self) -> bool {
-        self.obituary.is_some()
+        self.has_last_words()
             || (self.step != Step::Dead && (self.step != Step::Idle || self.rescan || self.slots.used() > 0))
     }
 }
@@ -319,7 +328,7 @@ impl<M: Mmio, D: DmaAllocator> Disk for Nvme<M, D> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if self.obituary.is_some() {
+        if self.has_last_words() {
             return Some(self.now);
         }
         self.is_busy().then_some(self.look_at)
@@ -338,7 +347,7 @@ impl<M: Mmio, D: DmaAllocator> Disk for Nvme<M, D> {
 
     fn enable_interrupts(&mut self) -> bool {
         if self.step == Step::Dead {
-            return self.obituary.is_some();
+            return self.has_last_words();
         }
         if self.masked {
             self.registers.write(reg::INTMC, u32::MAX);
@@ -347,14 +356,15 @@ impl<M: Mmio, D: DmaAllocator> Disk for Nvme<M, D> {
         self.answers_wait()
     }
 
-    fn remove(&mut self) {
+    fn remove(&mut self, _proof: Quiesced) {
         self.halted = true;
+        self.released = true;
         self.give_up(String::from("it was taken away"));
     }
 
     fn quiesce(&mut self) {
         if !self.halted {
-            self.shut_down();
+            self.released = self.shut_down().is_some();
             self.halted = true;
         }
         self.give_up(String::from("it was stopped"));

@@ -16,7 +16,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
 use core::time::Duration;
-use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, SharedMemory};
+use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced, SharedMemory};
 use split_driver::time::Instant;
 
 /// How long an admin command may take.
@@ -368,7 +368,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
     }
 
     /// Deletes the queues, shuts down, disables. Each read of CSTS takes a device's time, so no clock is needed to bound the waits.
-    pub(super) fn shut_down(&mut self) {
+    pub(super) fn shut_down(&mut self) -> Option<Quiesced> {
         let status: Csts = self.registers.read(reg::CSTS);
         let well = self.live && status.ready() && !status.fatal();
         if well {
@@ -385,6 +385,8 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         }
         self.registers.write(reg::CC, configuration.with_enable(false).with_shutdown(0));
         self.spin(|status| !status.ready());
+        let status: Csts = self.registers.read(reg::CSTS);
+        (!status.absent() && !status.fatal() && !status.ready()).then(Quiesced::stopped)
     }
 
     fn spin(&self, done: impl Fn(Csts) -> bool) {

@@ -7,7 +7,7 @@ use super::*;
 use crate::disk::{Discard, Geometry, IoError, Operation, Segment, Tag, UnitId, UnitKind};
 use alloc::vec;
 use split_driver::fakes::{FakePages, FakeXen};
-use split_driver::memory::PageArray;
+use split_driver::memory::{PageArray, Quiesced};
 
 const PAGES: usize = 300;
 
@@ -626,8 +626,12 @@ fn a_controller_that_does_not_come_up_is_given_up() {
     bench.device.fail_starts(100);
     bench.device.fail_fatally();
     bench.run();
-    assert_eq!(bench.done.pop().map(|completion| completion.result), Some(Err(IoError::Gone)));
     assert!(matches!(bench.events.last(), Some(Event::Failed(_))));
+    assert_eq!(bench.done, [], "the controller may still read or write its memory");
+    bench.disk.quiesce();
+    bench.disk.remove(Quiesced::closed());
+    bench.poll();
+    assert_eq!(bench.done.pop().map(|completion| completion.result), Some(Err(IoError::Gone)));
     assert_eq!(bench.submit(WRITE, 0, 8, &data), Err(Refusal::NoUnit));
     bench.finish();
 }
@@ -651,12 +655,14 @@ fn a_device_that_is_pulled_out_is_let_go() {
         bench.submit(WRITE, 8, 8, &data).expect("taken");
         bench.disk.ring();
         bench.device.pull_out();
-        if told {
-            bench.disk.remove();
-            bench.poll();
-        } else {
+        if !told {
             bench.wait(Duration::from_secs(2));
+            assert!(matches!(bench.events.as_slice(), [Event::Failed(_)]), "{:?}", bench.events);
+            assert_eq!(bench.done, [], "it may still be at work on them");
+            assert_eq!(bench.disk.deadline(), None);
         }
+        bench.disk.remove(Quiesced::closed());
+        bench.poll();
         assert_eq!(bench.done.len(), 2);
         assert!(bench.done.iter().all(|completion| completion.result == Err(IoError::Gone)));
         assert!(matches!(bench.events.as_slice(), [Event::Failed(_)]), "{:?}", bench.events);
@@ -855,6 +861,9 @@ fn a_device_that_only_says_that_it_is_gone_is_disabled() {
     bench.disk.ring();
     bench.device.set_register(registers::CSTS.offset(), u32::MAX, 1);
     bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.done, [], "it may still write to their memory");
+    bench.disk.remove(Quiesced::closed());
+    bench.poll();
     assert_eq!(bench.done.pop().map(|completion| completion.result), Some(Err(IoError::Gone)));
     bench.finish();
 }

@@ -52,7 +52,7 @@ use models::{Kind, Model};
 use moderation::Moderation;
 use receive::Receive;
 use registers::{self as reg, Registers};
-use split_driver::memory::{DmaAllocator, DmaMemory, Mmio};
+use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
 use start::ABSENT;
 use transmit::Transmit;
 
@@ -156,6 +156,8 @@ pub struct E1000e<M: Mmio, D: DmaMemory> {
     transmit_armed: bool,
     /// Stopped, or pulled out.
     halted: bool,
+    /// The device no longer reaches memory, and the buffers went back.
+    released: bool,
 }
 
 impl<M: Mmio, D: DmaMemory> E1000e<M, D> {
@@ -210,6 +212,7 @@ impl<M: Mmio, D: DmaMemory> E1000e<M, D> {
             armed: false,
             transmit_armed: false,
             halted: false,
+            released: false,
             registers,
             model,
             wiring,
@@ -369,9 +372,19 @@ impl<M: Mmio, D: DmaMemory> Nic for E1000e<M, D> {
 
     fn quiesce(&mut self) {
         // Each read of STATUS takes a device's time, so no clock is needed to bound the wait.
-        start::stop(&self.registers, &mut |_| ());
-        let _link = self.registers.read(reg::STATUS);
+        let stopped = start::stop(&self.registers, &mut |_| ());
+        let status: u32 = self.registers.read(reg::STATUS).into();
         self.halted = true;
+        if stopped && status != ABSENT {
+            self.release(Quiesced::stopped());
+        } else if !self.released {
+            log::warn!("e1000e: it does not say that it has stopped: its buffers wait until its bus mastering ends");
+        }
+    }
+
+    fn release(&mut self, _proof: Quiesced) {
+        self.halted = true;
+        self.released = true;
         self.transmit.clear();
         self.receive.clear();
     }
@@ -382,6 +395,10 @@ impl<M: Mmio, D: DmaMemory> Drop for E1000e<M, D> {
     fn drop(&mut self) {
         if !self.halted {
             self.quiesce();
+        }
+        if !self.released {
+            let lost = self.transmit.abandon() + self.receive.abandon();
+            log::error!("e1000e: {lost} buffers are lost: the device may still write to them");
         }
     }
 }

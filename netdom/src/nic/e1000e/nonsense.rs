@@ -175,6 +175,8 @@ proptest! {
         for step in taken {
             world.step(step)?;
         }
+        world.nic.quiesce();
+        world.nic.release(Quiesced::closed());
         drop(world.nic);
         prop_assert_eq!(world.pool.available(), world.pool.capacity());
     }

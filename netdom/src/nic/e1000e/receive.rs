@@ -187,6 +187,14 @@ impl<D: DmaMemory> Receive<D> {
         (self.fill != before).then_some(self.fill)
     }
 
+    /// Loses all buffers for good, because the device may still use them. Gives how many.
+    pub(super) fn abandon(&mut self) -> usize {
+        let slots = core::mem::take(&mut self.slots);
+        let lost = slots.iter().filter(|slot| slot.is_some()).count();
+        core::mem::forget(slots);
+        lost
+    }
+
     /// Gives all buffers back. The device must have been stopped.
     pub(super) fn clear(&mut self) {
         self.slots.fill_with(|| None);

@@ -646,6 +646,9 @@ fn a_device_pulled_out_hangs_nothing() {
     assert!(!bench.nic.enable_interrupts(true));
     assert_eq!(bench.nic.statistics(), NicStatistics::default());
     assert_eq!(bench.nic.transmit_room(), 0);
+    bench.nic.quiesce();
+    assert!(bench.pool.available() < bench.pool.capacity(), "what reads as ones has not said that it stopped");
+    bench.nic.release(Quiesced::closed());
     finish(bench);
 }
 
@@ -712,4 +715,21 @@ fn done_bits_where_nothing_is_posted_are_not_looked_at() {
     assert_eq!(bench.nic.transmit_room(), 511);
     drop(frames);
     finish(bench);
+}
+
+#[test]
+fn buffers_of_a_device_that_does_not_stop_are_kept_from_the_pool() {
+    for closed in [false, true] {
+        let mut bench = bench();
+        let before = bench.pool.available();
+        assert!(before < bench.pool.capacity());
+        bench.device.stay_busy();
+        bench.nic.quiesce();
+        assert_eq!(bench.pool.available(), before, "the device may still write to them");
+        if closed {
+            bench.nic.release(Quiesced::closed());
+        }
+        drop(bench.nic);
+        assert_eq!(bench.pool.available(), if closed { bench.pool.capacity() } else { before });
+    }
 }

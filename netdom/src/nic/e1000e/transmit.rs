@@ -24,7 +24,7 @@ const EXTRA: usize = 2;
 
 #[derive(Default)]
 struct Slot {
-    #[expect(dead_code, reason = "kept until the device is done, then dropped")]
+    /// Kept until the device is done, then dropped.
     buffer: Option<Buffer>,
     last: bool,
 }
@@ -234,6 +234,14 @@ impl<D: DmaMemory> Transmit<D> {
             }
         }
         packets
+    }
+
+    /// Loses all buffers for good, because the device may still use them. Gives how many.
+    pub(super) fn abandon(&mut self) -> usize {
+        let slots = core::mem::take(&mut self.slots);
+        let lost = slots.iter().filter(|slot| slot.buffer.is_some()).count();
+        core::mem::forget(slots);
+        lost
     }
 
     /// Gives all buffers back. The device must have been stopped.

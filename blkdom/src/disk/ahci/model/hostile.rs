@@ -11,7 +11,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
 use split_driver::fakes::{FakePages, FakeXen};
-use split_driver::memory::PageArray;
+use split_driver::memory::{PageArray, Quiesced};
 use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
 
@@ -282,9 +282,11 @@ impl World {
     fn end(mut self, stopped: bool, seen: &mut Vec<u64>) {
         if stopped {
             self.disk.quiesce();
-        } else {
+            self.poll(seen);
+        }
+        if !stopped || !self.outstanding.is_empty() {
             self.device.pull_out();
-            self.disk.remove();
+            self.disk.remove(Quiesced::closed());
         }
         self.poll(seen);
         assert!(self.outstanding.is_empty(), "commands are lost: {:?}", self.outstanding);

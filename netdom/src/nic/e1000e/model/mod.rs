@@ -60,6 +60,7 @@ struct State {
     lazy: Cell<bool>,
     hollow: Cell<bool>,
     stuck: Cell<bool>,
+    busy: Cell<bool>,
     discard: Cell<bool>,
 }
 
@@ -83,6 +84,7 @@ impl Device {
             lazy: Cell::new(false),
             hollow: Cell::new(false),
             stuck: Cell::new(false),
+            busy: Cell::new(false),
             discard: Cell::new(false),
         }));
         device.power_on();
@@ -123,6 +125,11 @@ impl Device {
     /// From now on a reset changes nothing, as in QEMU before 8.0.
     pub fn reset_nothing(&self) {
         self.0.hollow.set(true);
+    }
+
+    /// From now on it never says that its requests to memory have ended.
+    pub fn stay_busy(&self) {
+        self.0.busy.set(true);
     }
 
     /// From now on a reset does not end.
@@ -409,7 +416,7 @@ impl Device {
         }
         self.set(reg::CTRL, ctrl.with_reset(false));
         let status = self.get(reg::STATUS);
-        self.set(reg::STATUS, status.with_master_enabled(!ctrl.master_disable()));
+        self.set(reg::STATUS, status.with_master_enabled(self.0.busy.get() || !ctrl.master_disable()));
     }
 }
 
