@@ -292,11 +292,12 @@ impl Store {
             return Ok((0, Vec::new()));
         };
         let charged = connection.charged_input();
-        let taken = connection.take_in(input)?;
+        let taken = connection.take_in(input);
         self.changes += 1;
+        // Also where the bytes break the protocol: a request that is never served is counted no longer, at its own figure.
         let partial = core::mem::take(&mut connection.partial);
         self.domains.take_off(connection.domain, Resource::Memory, charged);
-        Ok((taken, partial))
+        Ok((taken?, partial))
     }
 
     /// Keeps a request that is not to be served yet.

@@ -283,3 +283,19 @@ fn who_has_too_much_is_refused_more() {
     (0..10).for_each(|number| drop(scene.ask(1, XS_RM, 0, format!("{number}\0").as_bytes())));
     assert_eq!(scene.ask(1, XS_WRITE, 0, format!("more\0{:02000}", 1).as_bytes()), "OK|");
 }
+
+#[test]
+fn a_request_that_breaks_the_protocol_leaves_the_counts_right() {
+    let mut scene = Scene::plenty();
+    scene.ask(1, XS_WRITE, 0, format!("node\0{:02000}", 1).as_bytes());
+    let counted = scene.counted();
+    let mut header = request(XS_READ, 0, b"");
+    // A payload of 4 GiB, of which the length comes in a piece of its own.
+    header[12..16].fill(0xff);
+    let id = scene.ids[1];
+    assert_eq!(scene.store.handle_bytes(id, &header[..1], &mut scene.host), Ok(1));
+    assert!(scene.store.handle_bytes(id, &header[1..], &mut scene.host).is_err());
+    scene.store.reset(id);
+    assert_eq!(scene.store.check(), Ok(()));
+    assert_eq!(scene.counted(), counted);
+}

@@ -11,6 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use blkdom::blkback::driver::Blkback;
 use blkdom::datapath::{DataPath, Poll};
+use blkdom::disk::Event;
 use controllers::Controllers;
 use core::cell::{Cell, RefCell};
 use runtime::events::EventSet;
@@ -49,6 +50,8 @@ pub(crate) struct Domain {
     work: Rc<Signal>,
     controllers: Rc<RefCell<Controllers>>,
     volumes: Rc<Volumes>,
+    /// A controller is of no use any longer.
+    failed: Signal,
     stopping: Cell<bool>,
 }
 
@@ -81,8 +84,8 @@ impl Service for Domain {
         let wake = Rc::clone(&work);
         let blkback = Blkback::new(Rc::clone(&path), Rc::clone(&volumes), Rc::new(move || wake.set()));
         let blkback = blkback.with_memory(service::device_memory());
-        let stopping = Cell::new(false);
-        Ok(Self { store, complaints, options, events, path, blkback, work, controllers, volumes, stopping })
+        let (failed, stopping) = (Signal::new(), Cell::new(false));
+        Ok(Self { store, complaints, options, events, path, blkback, work, controllers, volumes, failed, stopping })
     }
 
     fn store(&self) -> &Client {
@@ -116,6 +119,9 @@ impl Service for Domain {
         while let Some((controller, event)) = path.poll_disk_event() {
             let disk = path.disk(controller).map(|disk| disk.name()).unwrap_or_default();
             changed |= controllers.note(controller, &disk, &event);
+            if matches!(event, Event::Failed(_)) {
+                self.failed.set();
+            }
         }
         drop(controllers);
         drop(path);
@@ -128,6 +134,7 @@ impl Service for Domain {
 
     async fn serve(self: Rc<Self>) {
         runtime::spawn(follow_volumes(Rc::clone(&self)));
+        runtime::spawn(follow_failures(Rc::clone(&self)));
         let bus = Bus::new(self.store.clone(), Clock, self.blkback.clone());
         let crowded = service::watch_nodes(&self.complaints, || (bus.store_nodes(), bus.device_count()));
         if let Either::First(Err(error)) = select(bus.run(), crowded).await {
@@ -185,6 +192,14 @@ async fn follow_volumes(domain: Rc<Domain>) {
     loop {
         domain.volumes.next_look().await;
         domain.blkback.handle_rescan();
+    }
+}
+
+/// Takes controllers that failed away, for good. Not behind a look at the disks: what that reads may be on such a controller, and is
+/// answered only when the controller reaches no memory any longer.
+async fn follow_failures(domain: Rc<Domain>) {
+    loop {
+        domain.failed.wait().await;
         controllers::bury(&domain).await;
     }
 }

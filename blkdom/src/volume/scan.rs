@@ -255,11 +255,15 @@ impl<'a, S: Sectors> Scan<'a, S> {
 
     async fn partitions(&mut self, whole: &Region<'a, S>, table: Table) {
         let source = whole.source;
-        let inner: Vec<Piece> = table
+        let mut inner: Vec<Piece> = table
             .partitions
             .iter()
             .map(|partition| Piece { unit: source.unit, sector: partition.start, sectors: partition.sectors })
             .collect();
+        // A mark in the gap before the first partition was left by an earlier use of the disk: where such a mark counts, the table lies
+        // behind it.
+        let first = inner.iter().map(|partition| partition.sector).min().unwrap_or_default();
+        inner.push(Piece { unit: source.unit, sector: 0, sectors: first });
         let member = match member::find(whole, &inner).await {
             Ok(member) => member,
             Err(error) => {

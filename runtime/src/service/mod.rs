@@ -194,13 +194,10 @@ pub fn device_memory() -> DeviceMemory {
     })
 }
 
-/// Waits until the toolstack asks for an end, and frontends let it be one.
+/// Waits until the toolstack asks for an end.
 async fn asked_to_end(store: &Client) -> Kind {
     match Requests::new(store.clone()).await {
-        Ok(mut requests) => {
-            let requested = requests.requested().await;
-            requests.wait_for_frontends(requested).await
-        }
+        Ok(mut requests) => requests.requested().await,
         Err(error) => {
             log::error!("control/shutdown cannot be watched: {error:?}; only xl destroy ends this domain");
             pending().await

@@ -160,7 +160,9 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     async fn handle_setback(&mut self, error: StoreError) {
         self.setbacks = self.setbacks.saturating_add(1);
         let in_use = self.phase == Phase::Connected && self.state == XenbusState::Connected;
-        let opening = matches!(self.phase, Phase::New | Phase::InitWait | Phase::Connected) && !in_use;
+        // A closed device whose frontend begins anew is on its way, too.
+        let begins = self.phase == Phase::Closed && self.frontend_state == XenbusState::Initialising;
+        let opening = begins || matches!(self.phase, Phase::New | Phase::InitWait | Phase::Connected) && !in_use;
         let hopeless = !error.is_transient() || opening && self.setbacks >= SETBACKS_MAX;
         if hopeless && self.refusal.is_none() {
             self.refuse(&StoreRefusal(error)).await;
@@ -314,7 +316,8 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         }
         self.state = own;
         let value = match frontend {
-            Err(StoreError::Closed) => return Err(End::Store(StoreError::Closed)),
+            // It says nothing of the frontend.
+            Err(error) if error == StoreError::Closed || error.is_transient() => return Err(End::Store(error)),
             other => other.ok(),
         };
         let frontend = state(value.as_deref());
@@ -433,7 +436,10 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     }
 
     async fn announce(&mut self) -> Result<(), End> {
-        if let Err(delay) = self.beginnings.take(self.bus.timer.now()) {
+        // Another try of one beginning is none of its own.
+        if self.setbacks == 0
+            && let Err(delay) = self.beginnings.take(self.bus.timer.now())
+        {
             self.wait_at_most(delay).await;
             return Ok(());
         }

@@ -107,11 +107,19 @@ impl Found {
             }
         }
         let (unit, start, sectors) = (region.unit(), region.start, region.sectors);
+        let areas = reserved.iter().skip(1);
         let declared = if label.bytes == 0 { sectors } else { label.bytes / sector_bytes };
         let id = label.id;
         // What is larger than the volume on it may have its mark behind it. What lies in the volume's extents is a guest's.
         let extents = Piece { unit, sector: start.saturating_add(EXTENTS), sectors: declared.saturating_sub(EXTENTS) };
-        let member = member::find(region, &[extents]).await?;
+        let mut inner = vec![extents];
+        // A metadata area is LVM's: a ring that is written bit by bit, with what was there before it in the rest.
+        inner.extend(areas.map(|area| Piece {
+            unit,
+            sector: start.saturating_add(area.start),
+            sectors: area.end.saturating_sub(area.start),
+        }));
+        let member = member::find(region, &inner).await?;
         self.volumes.push(PhysicalVolume {
             name: name.to_owned(),
             id,

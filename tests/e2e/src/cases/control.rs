@@ -13,7 +13,6 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "the NIC taken by xl pci-detach and given back by xl pci-attach", run: detach_and_attach_the_nic },
     Case { name: "the NIC's cable pulled out and put in: the vifs' carrier follows", run: cable },
     Case { name: "xl reboot and xl shutdown are obeyed", run: reboot_and_shutdown },
-    Case { name: "xl shutdown waits for a frontend that is connected", run: shutdown_in_use },
     Case {
         name: "xl destroy takes the NIC from netdom first, without the wait of xl shutdown",
         run: destroy_with_the_nic,
@@ -98,25 +97,6 @@ fn reboot_and_shutdown(scene: &Scene<'_>) -> Result<String> {
     lab.must("xl shutdown -w short-lived")?;
     lab.wait_until("! xl domid short-lived", PATIENCE)?;
     Ok(format!("domain {} came back as {}, and was shut down", netdom.id, id.trim()))
-}
-
-fn shutdown_in_use(scene: &Scene<'_>) -> Result<String> {
-    let lab = &scene.stage.lab;
-    let name = "in-use";
-    let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom(name).extra("internal=inside"))?;
-    lab.must(&format!("xl network-attach b {} bridge=inside", vif(name, 0x61).replace(',', " ")))?;
-    let result = (|| -> Result<String> {
-        lab.wait_for_node(&format!("{}/state", netdom.backend(scene.b.id(), 1)), "4", PATIENCE)?;
-        lab.must(&format!("xl shutdown {name}"))?;
-        let said = lab.wait_for_console(name, "devices are in use", PATIENCE)?;
-        lab.must(&format!("xl domid {name}")).context("it did not wait")?;
-        Ok(said)
-    })();
-    let detached = lab.must("xl network-detach b 1");
-    let said = result?;
-    detached?;
-    lab.wait_until(&format!("! xl domid {name}"), PATIENCE).context("it waits on, for nobody")?;
-    Ok(said.split_once("] ").map_or_else(|| said.clone(), |(_, line)| line.trim().to_owned()))
 }
 
 fn destroy_with_the_nic(scene: &Scene<'_>) -> Result<String> {
