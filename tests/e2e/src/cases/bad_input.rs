@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::GuestConfig;
 
-use super::{Case, Scene};
+use super::{Case, SPARE_NIC, Scene};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::vif;
 use crate::traffic;
@@ -13,7 +13,9 @@ use crate::traffic;
 pub(super) const CASES: &[Case] = &[
     Case { name: "no PCI device: says so, and switches between guests all the same", run: no_device },
     Case { name: "a device of another kind: says which", run: other_device },
-    Case { name: "a malformed command line: says which word", run: command_line },
+    Case { name: "a second NIC: says which one is used", run: second_nic },
+    Case { name: "a malformed command line: says which words, in data/error too", run: command_line },
+    Case { name: "a vif on no bridge, or with ip=: refused with the reason", run: refused_vifs },
     Case { name: "nonsense in a frontend's nodes: its vif closed, the reason in its error node", run: nonsense },
 ];
 
@@ -24,6 +26,8 @@ fn no_device(scene: &Scene<'_>) -> Result<String> {
     let other = DriverDomain::create(lab, &DriverDomainConfig::netdom("nonic"))?;
     let result = (|| {
         let line = lab.wait_for_console("nonic", "no PCI device", PATIENCE)?;
+        let error = other.node("data/error")?;
+        ensure!(error.contains("no PCI device"), "data/error is '{error}'");
         for (guest, number) in [("a", 0x11), ("b", 0x12)] {
             lab.must(&format!("xl network-attach {guest} {}", vif("nonic", number).replace(',', " ")))?;
         }
@@ -53,12 +57,52 @@ fn other_device(scene: &Scene<'_>) -> Result<String> {
     line
 }
 
+fn second_nic(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let devices = [lab.make_assignable(SPARE_NIC.into())?, lab.make_assignable(1)?];
+    let config = DriverDomainConfig::netdom("twonics").pci(&devices[0]).pci(&devices[1]);
+    let other = DriverDomain::create(lab, &config)?;
+    let error = other.node("data/error");
+    other.destroy()?;
+    let error = error?;
+    ensure!(error.contains("netdom drives one NIC") && error.contains("82574L"), "data/error is '{error}'");
+    Ok(error)
+}
+
+/// Wrong vifs: what is added to the config's words, and what the log and the error node say.
+const REFUSED: &[(&str, &str)] = &[
+    ("bridge=nosuch", "no bridge \"nosuch\"; there are: xenbr0"),
+    ("ip=10.9.0.77", "ip=10.9.0.77: netdom does not filter"),
+];
+
+fn refused_vifs(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    for (words, reason) in REFUSED {
+        // A guest that never runs. `xl` waits for the vif, gives up and takes all back.
+        let config = GuestConfig::new("mistaken").vif(&format!("{},{words}", vif("netdom", 0x22)));
+        lab.put("/etc/xen/mistaken.cfg", 0o644, config.to_string().as_bytes())?;
+        let created = lab.run("xl create -q -p /etc/xen/mistaken.cfg")?;
+        lab.run("xl destroy mistaken 2>/dev/null || true")?;
+        ensure!(created.status != 0, "{words}: xl did not fail");
+        lab.wait_for_console(&scene.netdom.name, reason, PATIENCE)?;
+    }
+    traffic::ping(&scene.a, &scene.peer(), 20, 0, 56)?;
+    Ok(format!("{} kinds", REFUSED.len()))
+}
+
 fn command_line(scene: &Scene<'_>) -> Result<String> {
     let lab = &scene.stage.lab;
-    let config = DriverDomainConfig::netdom("misconfigured").extra("colour=green");
+    let config = DriverDomainConfig::netdom("misconfigured").extra("colour=green bridge= bpdu=perhaps");
     lab.put("/etc/xen/misconfigured.cfg", 0o644, config.to_string().as_bytes())?;
     lab.must("xl create -q /etc/xen/misconfigured.cfg")?;
-    let line = lab.wait_for_console("misconfigured", "unknown word \"colour", PATIENCE);
+    let line = lab.wait_for_console("misconfigured", "unknown word \"colour", PATIENCE).and_then(|line| {
+        let id = lab.domain_id("misconfigured")?;
+        let error = lab.wait_until(&format!("xenstore-read /local/domain/{id}/data/error"), PATIENCE)?;
+        for word in ["colour=green", "bridge=", "bpdu=perhaps"] {
+            ensure!(error.contains(word), "data/error does not name {word}: {error}");
+        }
+        Ok(line)
+    });
     lab.must("xl destroy misconfigured 2>/dev/null || true")?;
     line
 }

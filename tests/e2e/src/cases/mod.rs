@@ -6,6 +6,7 @@
 mod bad_input;
 pub mod block;
 mod control;
+mod crowd;
 mod dom0;
 mod frontends;
 mod hostile;
@@ -126,6 +127,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: Rows::StoreInDom0, cases: runtime::CASES },
     Family { rows: Rows::StoreInDom0, cases: control::CASES },
+    Family { rows: Rows::StoreInDom0, cases: crowd::CASES },
     Family { rows: Rows::StoreInDom0, cases: interrupts::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: lifecycle::CASES },
     Family { rows: Rows::StoreInDom0, cases: bad_input::CASES },
