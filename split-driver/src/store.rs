@@ -16,8 +16,10 @@ pub enum StoreError {
     Denied,
     /// `EAGAIN`: the transaction met a conflict.
     Conflict,
-    /// `EQUOTA`/`ENOSPC`/`E2BIG`: a quota of the store.
+    /// `ENOSPC`, oxenstored's `EQUOTA`, and `E2BIG` to a watch: a quota of the store.
     Quota,
+    /// The request is longer than the protocol allows, or `E2BIG`: its answer is. It never succeeds.
+    TooLong,
     /// Another error of `xs_wire.h`, by its errno.
     Errno(u16),
     /// The answer breaks the protocol, or the value is not what the caller asked for (not a number, not UTF-8).

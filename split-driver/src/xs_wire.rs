@@ -51,8 +51,8 @@ impl Kind {
     pub const DIRECTORY_PART: Self = Self(abi::XS_DIRECTORY_PART);
 }
 
-/// The numbers of `errno.h` that the store names (`xsd_errors`).
-const ERRORS: [(&[u8], u16); 16] = [
+/// The numbers of `errno.h` that the store names (`xsd_errors`; `EQUOTA` is oxenstored's, in process.ml).
+const ERRORS: [(&[u8], u16); 17] = [
     (b"EINVAL", 22),
     (b"EACCES", 13),
     (b"EEXIST", 17),
@@ -69,11 +69,15 @@ const ERRORS: [(&[u8], u16); 16] = [
     (b"EISCONN", 106),
     (b"E2BIG", 7),
     (b"EPERM", 1),
+    (b"EQUOTA", EDQUOT),
 ];
+
+/// `EDQUOT`.
+const EDQUOT: u16 = 122;
 
 /// `EINVAL`, which also stands for a name that the protocol does not know.
 pub const EINVAL: u16 = 22;
-/// `E2BIG`: the answer does not fit into a payload.
+/// `E2BIG`: the answer does not fit into a payload; in answer to a watch, the domain has as many as it may have.
 pub const E2BIG: u16 = 7;
 
 /// The number of an `ERROR` message's name.
@@ -88,7 +92,8 @@ pub fn refusal(errno: u16) -> StoreError {
         2 => StoreError::NotFound,
         13 | 1 => StoreError::Denied,
         11 => StoreError::Conflict,
-        28 | E2BIG => StoreError::Quota,
+        28 | EDQUOT => StoreError::Quota,
+        E2BIG => StoreError::TooLong,
         other => StoreError::Errno(other),
     }
 }

@@ -244,7 +244,11 @@ impl Store for Client {
         let reply = Reply { client: self, id: Some(id) };
         if let Err(failure) = reply.await {
             watch.registered = false;
-            return Err(failure.into());
+            return Err(match failure {
+                // Too many watches (`do_watch` in xenstored_watch.c; 4.22 says ENOSPC).
+                Failure::Errno(xs_wire::E2BIG) => StoreError::Quota,
+                other => other.into(),
+            });
         }
         Ok(watch)
     }

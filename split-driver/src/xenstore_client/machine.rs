@@ -65,7 +65,7 @@ impl Machine {
     /// Queues a request; its payload is `parts` one after another.
     ///
     /// # Errors
-    /// [`StoreError::Quota`] where it is longer than the protocol allows, [`StoreError::Closed`] without a connection.
+    /// [`StoreError::TooLong`] where it is longer than the protocol allows, [`StoreError::Closed`] without a connection.
     pub fn submit(&mut self, kind: Kind, transaction: u32, parts: &[&[u8]]) -> Result<u32, StoreError> {
         if self.closed {
             return Err(StoreError::Closed);
@@ -75,7 +75,7 @@ impl Machine {
             self.next_id = self.next_id.wrapping_add(1);
         }
         let id = self.next_id;
-        xs_wire::encode(&mut self.outgoing, kind, id, transaction, parts).map_err(|_| StoreError::Quota)?;
+        xs_wire::encode(&mut self.outgoing, kind, id, transaction, parts).map_err(|_| StoreError::TooLong)?;
         self.next_id = id.wrapping_add(1);
         self.pending.insert(id, Pending::Waiting(kind, None));
         Ok(id)

@@ -312,6 +312,29 @@ fn large_directories_come_in_parts() {
     assert_eq!(*result.borrow(), Some(Ok(names)));
 }
 
+/// `E2BIG` says two things: a quota, which may have room later, and a length, which never fits.
+#[test]
+fn too_many_is_told_from_too_long() {
+    let peer = Peer::new();
+    let mut tasks = Tasks::new();
+    let (client, watched, read) = (peer.client.clone(), slot(), slot());
+    let (to_watched, to_read) = (watched.clone(), read.clone());
+    tasks.spawn(async move {
+        *to_watched.borrow_mut() = client.watch("a").await.err();
+        *to_read.borrow_mut() = client.read(Transaction::NONE, "a").await.err();
+        let long = vec![0; 5000];
+        assert_eq!(client.write(Transaction::NONE, "a", &long).await, Err(StoreError::TooLong));
+    });
+    for _ in 0..2 {
+        tasks.run_until_stalled();
+        peer.refuse(&peer.one(), b"E2BIG\0");
+    }
+    tasks.run_until_stalled();
+    assert!(tasks.is_empty());
+    assert_eq!((*watched.borrow(), *read.borrow()), (Some(StoreError::Quota), Some(StoreError::TooLong)));
+    assert!(StoreError::Quota.is_transient() && !StoreError::TooLong.is_transient());
+}
+
 #[test]
 fn watches() {
     let peer = Peer::new();
