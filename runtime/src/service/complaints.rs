@@ -2,7 +2,7 @@
 
 use super::write_node;
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use split_driver::store::{Store, StoreError, Transaction};
@@ -51,8 +51,19 @@ impl Complaints {
     }
 }
 
+/// Bytes of [`NODE`], at most: a store takes 2,048 of a node (xenstored's `node-size`), less what it keeps beside.
+const NODE_BYTES: usize = 1800;
+
+/// All texts; where they are too long together, each has its share.
 fn joined(texts: &BTreeMap<&'static str, String>) -> String {
-    texts.values().map(String::as_str).collect::<Vec<_>>().join("; ")
+    const BETWEEN: &str = "; ";
+    let share = NODE_BYTES / texts.len().max(1) - BETWEEN.len();
+    let long = texts.values().map(|text| text.len() + BETWEEN.len()).sum::<usize>() > NODE_BYTES;
+    let cut = |text: &String| match long {
+        true => text.get(..text.floor_char_boundary(share)).unwrap_or_default().to_string(),
+        false => text.clone(),
+    };
+    texts.values().map(cut).collect::<Vec<_>>().join(BETWEEN)
 }
 
 #[cfg(test)]
@@ -66,5 +77,13 @@ mod tests {
         texts.insert("nic", String::from("no NIC"));
         texts.insert("command line", String::from("unknown word"));
         assert_eq!(joined(&texts), "unknown word; no NIC");
+    }
+
+    #[test]
+    fn long_texts_fit_into_the_node() {
+        let texts = [("a", 100), ("b", 5000), ("c", 3000)].map(|(topic, length)| (topic, topic.repeat(length)));
+        let text = joined(&BTreeMap::from(texts));
+        assert!(text.len() <= NODE_BYTES, "{}", text.len());
+        assert!(["a", "b", "c"].iter().all(|topic| text.contains(&topic.repeat(100))), "{text}");
     }
 }
