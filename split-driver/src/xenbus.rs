@@ -7,8 +7,10 @@ mod backend;
 mod bus;
 mod departures;
 mod device;
+mod errors;
 mod limits;
 mod memory;
+mod room;
 mod states;
 
 use alloc::collections::BTreeMap;
@@ -23,6 +25,7 @@ pub use xen_pv_sys::io::xenbus::XenbusState;
 pub use backend::{Backend, DeviceHandle, Timing};
 pub use bus::Bus;
 pub use memory::{Available, DeviceMemory, Promise, TooLittleMemory};
+pub use room::NodeRoom;
 
 /// A device of one kind: whose, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

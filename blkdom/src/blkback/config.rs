@@ -238,9 +238,9 @@ pub fn offers() -> Vec<(String, String)> {
     .into()
 }
 
-/// What the frontend is told of the disk when it is connected, as Linux tells it. `geometry` has no discard where none is offered.
+/// What the frontend is told of the disk when it is connected, as far as it is not the header's default: a store has room for so many
+/// nodes of a domain. `geometry` has no discard where none is offered.
 pub fn properties(identity: &Identity, geometry: &Geometry, read_only: bool) -> Vec<(&'static str, u64)> {
-    let flush = u64::from(geometry.volatile_cache);
     let mut info = 0;
     for (flag, set) in
         [(VDISK_CDROM, identity.cdrom), (VDISK_REMOVABLE, identity.removable), (VDISK_READONLY, read_only)]
@@ -248,21 +248,21 @@ pub fn properties(identity: &Identity, geometry: &Geometry, read_only: bool) -> 
         info |= if set { flag } else { 0 };
     }
     let mut nodes = alloc::vec![
-        ("feature-flush-cache", flush),
-        ("feature-barrier", flush),
-        ("feature-discard", u64::from(geometry.discard.is_some())),
         ("feature-persistent", 1),
         ("sectors", geometry.sectors),
         ("info", info.into()),
         ("sector-size", geometry.logical_block.into()),
-        ("physical-sector-size", geometry.physical_block.into()),
     ];
+    if geometry.volatile_cache {
+        nodes.extend([("feature-flush-cache", 1), ("feature-barrier", 1)]);
+    }
+    if geometry.physical_block != geometry.logical_block {
+        nodes.push(("physical-sector-size", geometry.physical_block.into()));
+    }
     if let Some(discard) = geometry.discard {
-        nodes.extend([
-            ("discard-granularity", discard.granularity.into()),
-            ("discard-alignment", discard.alignment.into()),
-            ("discard-secure", discard.secure.into()),
-        ]);
+        nodes.extend([("feature-discard", 1), ("discard-granularity", discard.granularity.into())]);
+        let others = [("discard-alignment", discard.alignment.into()), ("discard-secure", discard.secure.into())];
+        nodes.extend(others.into_iter().filter(|(_, value)| *value != 0));
     }
     nodes
 }

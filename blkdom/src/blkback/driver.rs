@@ -293,6 +293,19 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
         }
     }
 
+    fn is_violation(&self, error: &VbdError) -> bool {
+        match error {
+            VbdError::Config(_) => true,
+            VbdError::Attach(error) => *error != AttachError::NoPlace,
+            // `Unprobed` is a fault here, and all else is the toolstack's.
+            VbdError::Name(_)
+            | VbdError::Claim(_)
+            | VbdError::ReadOnly(_)
+            | VbdError::Unprobed
+            | VbdError::Memory(_) => false,
+        }
+    }
+
     /// Here, not when it connects: whoever attaches a disk shall see at once that it cannot be.
     fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, VbdError> {
         let mut vbds = self.served.borrow_mut();

@@ -7,7 +7,7 @@ use crate::credit::{Rate, RateError};
 use crate::nic::MacAddress;
 use alloc::string::String;
 use core::fmt;
-use split_driver::xenbus::{BadNode, DeviceId, Directory, Nodes};
+use split_driver::xenbus::{BadNode, DeviceId, Directory};
 use xen_pv_sys::{GrantRef, Port};
 
 /// Nodes of the frontend directory that are read.
@@ -136,10 +136,9 @@ pub fn rate(nodes: &Directory) -> Result<Option<Rate>, ConfigError> {
 /// Reads what the frontend says, too.
 ///
 /// # Errors
-/// What is wrong with either.
-pub fn config(id: DeviceId, nodes: &Nodes) -> Result<VifConfig, ConfigError> {
-    let Identity { mac, bridge, rate } = identity(id, &nodes.backend)?;
-    let frontend = &nodes.frontend;
+/// What is wrong with that.
+pub fn config(id: DeviceId, identity: Identity, frontend: &Directory) -> Result<VifConfig, ConfigError> {
+    let Identity { mac, bridge, rate } = identity;
     if !frontend.flag("request-rx-copy")? {
         return Err(ConfigError::NoCopy);
     }
@@ -205,9 +204,15 @@ fn bridge(name: &[u8]) -> Option<String> {
 mod tests {
     use super::*;
     use split_driver::time::Duration;
+    use split_driver::xenbus::Nodes;
     use xen_pv_sys::DomainId;
 
     const ID: DeviceId = DeviceId { frontend: DomainId(3), handle: 0 };
+
+    /// What both ends say.
+    fn read(nodes: &Nodes) -> Result<VifConfig, ConfigError> {
+        config(ID, identity(ID, &nodes.backend)?, &nodes.frontend)
+    }
 
     fn nodes(changes: &[(&str, &str)]) -> Nodes {
         let backend = [("mac", "00:16:3e:01:02:03"), ("handle", "0")];
@@ -225,7 +230,7 @@ mod tests {
 
     #[test]
     fn defaults() {
-        let config = config(ID, &nodes(&[])).unwrap();
+        let config = read(&nodes(&[])).unwrap();
         assert_eq!(config.mac, [0, 0x16, 0x3e, 1, 2, 3]);
         assert_eq!(config.bridge, "xenbr0");
         assert_eq!(config.ports, RemotePorts::Single(Port(5)));
@@ -244,7 +249,7 @@ mod tests {
             ("bridge", "br1"),
             ("rate", "1250000,50000"),
         ]);
-        let config = config(ID, &nodes).unwrap();
+        let config = read(&nodes).unwrap();
         assert_eq!(config.ports, RemotePorts::Split { transmit: Port(6), receive: Port(7) });
         assert!(config.features.scatter_gather && !config.features.checksum_v4);
         assert!(!config.features.gso_tcpv4);
@@ -285,7 +290,7 @@ mod tests {
             (("feature-sg", "\u{1}"), malformed("feature-sg")),
         ];
         for (change, error) in cases {
-            assert_eq!(config(ID, &nodes(&[change])), Err(error), "{change:?}");
+            assert_eq!(read(&nodes(&[change])), Err(error), "{change:?}");
         }
     }
 }

@@ -37,8 +37,10 @@ const REMARKED: usize = 256;
 /// Why a vif is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VifError {
-    /// Its nodes make no vif.
-    Config(ConfigError),
+    /// What the toolstack says of it makes no vif.
+    Identity(ConfigError),
+    /// What its frontend says makes no vif.
+    Frontend(ConfigError),
     /// Its rings or channels could not be had.
     Attach(AttachError),
     /// There is no memory for it.
@@ -47,12 +49,6 @@ pub enum VifError {
 
 /// Bytes of heap that a connected vif takes at most, beside its share of the lists of queued packets, which the pool bounds.
 const VIF_BYTES: usize = 8 << 10;
-
-impl From<ConfigError> for VifError {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
-    }
-}
 
 impl From<AttachError> for VifError {
     fn from(error: AttachError) -> Self {
@@ -69,7 +65,7 @@ impl From<TooLittleMemory> for VifError {
 impl fmt::Display for VifError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(error) => error.fmt(formatter),
+            Self::Identity(error) | Self::Frontend(error) => error.fmt(formatter),
             Self::Attach(error) => error.fmt(formatter),
             Self::Memory(error) => error.fmt(formatter),
         }
@@ -165,11 +161,11 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
     }
 
     /// Whether there is such a bridge.
-    fn admit(&self, bridge: &str) -> Result<(), ConfigError> {
+    fn admit(&self, bridge: &str) -> Result<(), VifError> {
         if self.bridges.has(bridge) {
             return Ok(());
         }
-        Err(ConfigError::NoBridge { name: bridge.into(), known: (*self.bridges).clone() })
+        Err(VifError::Identity(ConfigError::NoBridge { name: bridge.into(), known: (*self.bridges).clone() }))
     }
 
     /// Tells the log once of nodes that have no meaning here: a frontend that comes again is no reason to say it again.
@@ -222,8 +218,16 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
         frontend == XenbusState::Connected
     }
 
+    fn is_violation(&self, error: &VifError) -> bool {
+        match error {
+            VifError::Frontend(_) => true,
+            VifError::Attach(error) => *error != AttachError::NoPort,
+            VifError::Identity(_) | VifError::Memory(_) => false,
+        }
+    }
+
     fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, VifError> {
-        let identity = identity(id, &nodes.backend)?;
+        let identity = identity(id, &nodes.backend).map_err(VifError::Identity)?;
         self.admit(&identity.bridge)?;
         self.remark(id, &nodes.backend);
         let carrier = u8::from(self.has_carrier(&identity.bridge)).to_string();
@@ -235,7 +239,8 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
     }
 
     fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<VifId, VifError> {
-        let config = config(handle.id(), nodes)?;
+        let identity = identity(handle.id(), &nodes.backend).map_err(VifError::Identity)?;
+        let config = config(handle.id(), identity, &nodes.frontend).map_err(VifError::Frontend)?;
         let bridge = config.bridge.clone();
         self.admit(&bridge)?;
         // The link may have changed between probe and now.
@@ -254,8 +259,9 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
     }
 
     fn changed(&self, device: &mut VifId, nodes: &Nodes) -> Result<(), VifError> {
-        let wanted = nodes.frontend.flag("request-multicast-control").map_err(ConfigError::Node)?;
-        let rate = rate(&nodes.backend)?;
+        let wanted = nodes.frontend.flag("request-multicast-control");
+        let wanted = wanted.map_err(|error| VifError::Frontend(error.into()))?;
+        let rate = rate(&nodes.backend).map_err(VifError::Identity)?;
         let mut path = self.path.borrow_mut();
         path.set_multicast_control(*device, wanted);
         path.set_rate(*device, rate);

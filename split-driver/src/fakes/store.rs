@@ -59,6 +59,8 @@ impl Default for StoreQuotas {
 
 /// `ENOMEM`.
 const ENOMEM: StoreError = StoreError::Errno(12);
+/// `EBUSY`.
+const EBUSY: StoreError = StoreError::Errno(16);
 /// `EINVAL`.
 const EINVAL: StoreError = StoreError::Errno(22);
 
@@ -130,6 +132,8 @@ struct State {
     /// Transactions that were refused, since the domain had too many.
     refusals: u64,
     quotas: StoreQuotas,
+    /// A directory that cannot be listed for now: `EBUSY`.
+    busy: Option<String>,
     /// The requests of each domain on their way.
     outstanding: BTreeMap<u16, Rc<Turns>>,
 }
@@ -355,6 +359,11 @@ impl FakeStore {
         self.0.borrow_mut().quotas = quotas;
     }
 
+    /// Refuses to list this directory, for now.
+    pub fn set_busy(&self, path: Option<&str>) {
+        self.0.borrow_mut().busy = path.map(Into::into);
+    }
+
     /// Transactions refused so far, since their domain had too many.
     pub fn refusals(&self) -> u64 {
         self.0.borrow().refusals
@@ -530,6 +539,9 @@ impl Store for FakeConnection {
 
     async fn directory(&self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError> {
         self.travel().await;
+        if self.store.0.borrow().busy.as_deref() == Some(&*self.absolute(path)?) {
+            return Err(EBUSY);
+        }
         self.look(transaction, path, |tree, path, _| {
             let below = tree.keys().filter(|other| parent(other) == Some(path));
             below.filter_map(|other| Some(other.rsplit_once('/')?.1.into())).collect()

@@ -21,6 +21,10 @@ pub trait Backend {
     /// Why a device is refused; becomes the text of its `error` node.
     type Error: Display;
 
+    /// Whether the frontend broke the protocol, where [`connect`](Self::connect) or [`changed`](Self::changed) says this. It waits
+    /// longer each time, as it does not for what the toolstack says, or for want of memory.
+    fn is_violation(&self, error: &Self::Error) -> bool;
+
     /// The directory's name below `backend/`: `vif`, `vbd`.
     fn kind(&self) -> &'static str;
 
@@ -194,7 +198,7 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// What the data path said of the last connection is of no interest any more.
+    /// What the data path said of the last connection is of no interest any longer.
     pub(super) fn end_connection(&self) {
         self.connection.set(self.connection.get() + 1);
         self.fault.take();

@@ -19,9 +19,10 @@ use xen_pv_sys::DomainId;
 use super::backend::{Backend, Mailbox, Timing};
 use super::departures::Departures;
 use super::device::Session;
+use super::errors::Errors;
 use super::{DeviceId, canonical, domain};
 use crate::store::{Store, StoreError, Transaction, Watch};
-use crate::time::{Duration, Timer};
+use crate::time::{Duration, Instant, Timer};
 use crate::turns::Turns;
 
 /// Transactions of one bus that are open at once. xenstored lets a domain have ten, and others of the domain want some, too.
@@ -49,6 +50,8 @@ pub struct Bus<S, T, B> {
     devices: RefCell<BTreeMap<DeviceId, Rc<Mailbox>>>,
     /// Devices that shall have one.
     births: RefCell<Vec<DeviceId>>,
+    /// Why devices were refused.
+    pub(super) errors: Errors,
 }
 
 /// What an event below `backend/<kind>` is about.
@@ -97,8 +100,8 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
     /// As [`new`](Self::new), with other patience.
     pub fn with_timing(store: S, timer: T, backend: B, timing: Timing) -> Self {
         let transactions = Turns::new(TRANSACTIONS_MAX);
-        let (departures, devices, births) = Default::default();
-        Self { store, timer, backend, timing, transactions, departures, devices, births }
+        let (departures, devices, births, errors) = Default::default();
+        Self { store, timer, backend, timing, transactions, departures, devices, births, errors }
     }
 
     /// The kind of device that this bus serves.
@@ -129,16 +132,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
     pub async fn run(&self) -> Result<(), StoreError> {
         let top = self.top();
         let mut watch = self.persist(async || self.store.watch(&top).await).await?;
-        let dispatch = pin!(async {
-            loop {
-                let path = watch.next().await;
-                match self.persist(async || self.handle_event(&top, &path).await).await {
-                    Err(StoreError::Closed) => return Err::<(), _>(StoreError::Closed),
-                    Err(error) => log::warn!("{top}: {error:?} on {path}"),
-                    Ok(()) => {}
-                }
-            }
-        });
+        let dispatch = pin!(self.dispatch(&top, &mut watch));
         let mut tasks = FuturesUnordered::new();
         let devices = pin!(poll_fn(|context| {
             self.poll_devices(&mut tasks, |id, mailbox| self.serve(id, mailbox), context);
@@ -147,6 +141,43 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
         match select(dispatch, devices).await {
             Either::Left((end, _)) => end,
             Either::Right((never, _)) => match never {},
+        }
+    }
+
+    /// Follows the events of our directory. What the store refuses for now is looked at later, all at once, and holds up nothing else.
+    async fn dispatch(&self, top: &str, watch: &mut S::Watch) -> Result<(), StoreError> {
+        let mut attempt = 0;
+        // When all is to be looked at.
+        let mut due: Option<Instant> = None;
+        loop {
+            let event = match due.map(|due| due.since(self.timer.now())) {
+                None => Some(watch.next().await),
+                Some(Duration::ZERO) => None,
+                Some(left) => match select(pin!(watch.next()), pin!(self.timer.sleep(left))).await {
+                    Either::Left((path, _)) => Some(path),
+                    Either::Right(((), _)) => None,
+                },
+            };
+            let path = event.as_deref().unwrap_or(top);
+            let outcome = self.handle_event(top, path).await;
+            match outcome {
+                Err(StoreError::Closed) => return Err(StoreError::Closed),
+                Err(error) if error.is_transient() => {
+                    if due.is_none() {
+                        log::warn!("{path}: {error:?}, looking again later");
+                    }
+                    if due.is_none() || event.is_none() {
+                        attempt += 1;
+                        due = Some(self.timer.now() + retry_after(attempt));
+                    }
+                    continue;
+                }
+                Err(error) => log::warn!("{path}: {error:?}"),
+                Ok(()) => {}
+            }
+            if event.is_none() {
+                (attempt, due) = (0, None);
+            }
         }
     }
 

@@ -1,7 +1,9 @@
 //! One device's life on the bus, from its directory's appearance to its disappearance. Pure over the store's trait. Floor 1.
 
+mod refusal;
 mod writes;
 
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -21,6 +23,7 @@ use super::states::{Phase, Seen, Step, next};
 use super::{DeviceId, Directory, Excerpt, Nodes, domain};
 use crate::store::{Store, StoreError, Transaction, Watch, parse};
 use crate::time::{Duration, Timer};
+use refusal::{Fault, Refusal, StoreRefusal};
 use writes::Written;
 
 /// Why a device's task ends.
@@ -41,13 +44,8 @@ impl From<StoreError> for End {
 /// The other end's directory, watched as a whole: it is one watch, and it fires too when all of it goes.
 struct Frontend<W> {
     path: String,
-    watch: W,
-}
-
-/// A protocol violation, till the frontend begins anew: is `Initialising` after having been something else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Refusal {
-    was_elsewhere: bool,
+    /// None where the store has no room for it: then the device is not in use, and is looked at now and then.
+    watch: Option<W>,
 }
 
 pub(super) struct Session<'a, S: Store, T, B: Backend> {
@@ -70,6 +68,11 @@ pub(super) struct Session<'a, S: Store, T, B: Backend> {
     patience_over: bool,
     /// How often in a row the store refused for now.
     setbacks: u32,
+    /// The reason of the last refusal, if our directory says it still.
+    told: Option<String>,
+    /// Nodes that the data path wrote for this connection, and those of earlier ones that are there still.
+    properties: BTreeSet<String>,
+    stale: BTreeSet<String>,
     lines: Lines,
     beginnings: Budget,
     violations: Violations,
@@ -84,21 +87,6 @@ const SETBACKS_MAX: u32 = 6;
 /// A `state` node's value.
 fn state(value: Option<&[u8]>) -> XenbusState {
     value.and_then(parse).map_or(XenbusState::Unknown, XenbusState::from_number)
-}
-
-/// The store does not let us serve a device.
-struct StoreRefusal(StoreError);
-
-impl Display for StoreRefusal {
-    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self.0 {
-            StoreError::Quota => formatter.write_str(
-                "the store lets the driver domain have no more nodes or watches (xenstored: 1000 and 128 by default): \
-                 raise that quota, see \"Many devices\" in the README",
-            ),
-            error => write!(formatter, "store: {error:?}"),
-        }
-    }
 }
 
 /// Whether a `state` node's value is one that the header knows.
@@ -124,6 +112,9 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             reconfigured: false,
             patience_over: false,
             setbacks: 0,
+            told: None,
+            properties: BTreeSet::new(),
+            stale: BTreeSet::new(),
             lines: Lines::new(),
             beginnings: Budget::new(BEGINNINGS, Duration::from_secs(1)),
             violations: Violations::default(),
@@ -165,7 +156,8 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         let opening = begins || matches!(self.phase, Phase::New | Phase::InitWait | Phase::Connected) && !in_use;
         let hopeless = !error.is_transient() || opening && self.setbacks >= SETBACKS_MAX;
         if hopeless && self.refusal.is_none() {
-            self.refuse(&StoreRefusal(error)).await;
+            let fault = if error.is_transient() { Fault::NoRoom } else { Fault::Host };
+            self.refuse(fault, &StoreRefusal(error)).await;
             return;
         }
         log::debug!("{self}: {error:?}, trying again");
@@ -176,9 +168,12 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     async fn turn(&mut self) -> Result<(), End> {
         self.mailbox.take_poke();
         if let Some(reason) = self.mailbox.take_fault() {
-            self.refuse(&reason).await;
+            self.refuse(Fault::Frontend, &reason).await;
         }
         let seen = self.look().await?;
+        if self.may_have_room(seen) {
+            return self.try_room().await;
+        }
         let step = next(self.phase, seen, |state| self.bus.backend.connects(state));
         match step {
             Step::Wait => self.idle(seen).await,
@@ -218,7 +213,11 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if stale || self.mailbox.has_writes() {
             return self.publish_writes(expected).await;
         }
-        self.wait().await;
+        if self.refusal.is_some_and(|refusal| refusal.fault == Fault::NoRoom && !refusal.was_elsewhere) {
+            self.wait_at_most(refusal::ROOM_INTERVAL).await;
+        } else {
+            self.wait().await;
+        }
         Ok(())
     }
 
@@ -228,6 +227,10 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         let mut poked = pin!(poll_fn(|context| mailbox.poll_poke(context)));
         let Some(Frontend { path, watch }) = &mut self.frontend else {
             return poked.await;
+        };
+        let Some(watch) = watch else {
+            select(poked, pin!(self.bus.timer.sleep(refusal::ROOM_INTERVAL))).await;
+            return;
         };
         loop {
             let event = match select(poked.as_mut(), pin!(watch.next())).await {
@@ -289,6 +292,16 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if self.frontend.is_none() && self.refusal.is_none() {
             self.open().await?;
         }
+        if let Some(frontend) = &mut self.frontend
+            && frontend.watch.is_none()
+        {
+            match self.bus.store.watch(&frontend.path).await {
+                Ok(watch) => frontend.watch = Some(watch),
+                Err(error) if self.refusal.is_none() => return Err(End::Store(error)),
+                // It was said already.
+                Err(_) => {}
+            }
+        }
         let store = &self.bus.store;
         let none = Transaction::NONE;
         let state_path = format!("{}/state", self.path);
@@ -327,7 +340,8 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             && !is_state(&value)
         {
             let text = String::from_utf8_lossy(&value);
-            self.refuse(&format_args!("the frontend's state is \"{}\", which is none", Excerpt(&text))).await;
+            let reason = format!("the frontend's state is \"{}\", which is none", Excerpt(&text));
+            self.refuse(Fault::Frontend, &reason).await;
         }
         let removing = online.is_ok_and(|online| parse::<u32>(&online) == Some(0));
         self.patience_over &= removing;
@@ -339,18 +353,6 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             reconfigured: self.reconfigured,
             patience_over: self.patience_over,
         })
-    }
-
-    /// A refusal ends when the frontend begins anew.
-    fn note_frontend(&mut self, frontend: XenbusState) {
-        self.frontend_state = frontend;
-        if let Some(refusal) = &mut self.refusal {
-            if frontend != XenbusState::Initialising {
-                refusal.was_elsewhere = true;
-            } else if refusal.was_elsewhere && self.phase == Phase::Closed {
-                self.refusal = None;
-            }
-        }
     }
 
     /// Reads who the frontend is, and watches it. The toolstack wrote this, so nonsense is worth a refusal but no suspicion.
@@ -373,10 +375,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
                 && id.and_then(domain) == Some(self.id.frontend)
         });
         match path {
-            Some(path) => {
-                let watch = store.watch(&path).await?;
-                self.frontend = Some(Frontend { path, watch });
-            }
+            Some(path) => self.frontend = Some(Frontend { path, watch: None }),
             // Where the directory is gone altogether, whoever looks on will see it.
             None => {
                 let state_path = format!("{}/state", self.path);
@@ -384,7 +383,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
                 if !there {
                     return Err(End::Gone);
                 }
-                self.refuse(&"frontend or frontend-id is missing or malformed").await;
+                self.refuse(Fault::Host, &"frontend or frontend-id is missing or malformed").await;
             }
         }
         Ok(())
@@ -452,7 +451,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         let offer = match self.bus.backend.probe(self.id, &nodes) {
             Ok(offer) => offer,
             Err(error) => {
-                self.refuse(&error).await;
+                self.refuse(Fault::Host, &error).await;
                 return Ok(());
             }
         };
@@ -481,11 +480,12 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         match self.bus.backend.connect(&handle, &nodes) {
             Ok(device) => self.device = Some(device),
             Err(error) => {
-                self.refuse(&error).await;
+                self.refuse(self.fault(&error), &error).await;
                 return Ok(());
             }
         }
         self.mailbox.take_nodes_changed();
+        self.stale.append(&mut self.properties);
         self.phase = Phase::Connected;
         let description = self.device.as_ref().map(|device| self.bus.backend.describe(device)).unwrap_or_default();
         self.say(Level::Info, &format_args!("connected {description}"));
@@ -509,7 +509,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if let Some(device) = &mut self.device
             && let Err(error) = self.bus.backend.changed(device, &nodes)
         {
-            self.refuse(&error).await;
+            self.refuse(self.fault(&error), &error).await;
         }
         Ok(())
     }
@@ -530,6 +530,9 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         self.phase = Phase::New;
         self.frontend = None;
         self.refusal = None;
+        self.told = None;
+        self.properties.clear();
+        self.stale.clear();
         self.patience_over = false;
     }
 }

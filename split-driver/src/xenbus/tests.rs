@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use xen_pv_sys::io::xenbus::XenbusState;
 
 mod crowds;
+mod refusals;
 
 use super::bus::{Subject, subject};
 use super::*;
@@ -82,6 +83,11 @@ impl Backend for Rc<Kind> {
 
     fn kind(&self) -> &'static str {
         "vif"
+    }
+
+    /// The frontend's is `ring-ref`; `rate` is the toolstack's.
+    fn is_violation(&self, error: &BadNode) -> bool {
+        matches!(error, BadNode::Missing(name) | BadNode::Malformed(name) if name == "ring-ref")
     }
 
     fn backend_nodes(&self) -> &[&str] {

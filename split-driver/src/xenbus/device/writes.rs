@@ -2,16 +2,14 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
-use core::fmt::Display;
 
 use futures_util::future::join_all;
-use log::Level;
 use xen_pv_sys::io::xenbus::XenbusState;
 
-use super::{Backend, End, Phase, Refusal, Session, Store, StoreError, Timer, Transaction, parse, retry_after, state};
+use super::{Backend, End, Phase, Session, Store, StoreError, Timer, Transaction, parse, retry_after, state};
 use crate::store::transaction;
 
 /// The outcome of writing into our directory.
@@ -31,69 +29,10 @@ fn entries(writes: &BTreeMap<String, String>) -> Vec<Entry<'_>> {
 }
 
 impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
-    /// This device is over until its frontend begins anew; says why.
-    pub(super) async fn refuse(&mut self, reason: &dyn Display) {
-        self.say(Level::Warn, reason);
-        if matches!(self.phase, Phase::InitWait | Phase::Connected) {
-            self.violations.handle_violation(self.bus.timer.now());
-        }
-        self.disconnect();
-        // By the next look it may have begun anew already.
-        let was_elsewhere = self.frontend_state != XenbusState::Initialising;
-        self.refusal = Some(Refusal { was_elsewhere });
-        self.error_written = true;
-        let reason = reason.to_string();
-        let store = &self.bus.store;
-        let state_path = format!("{}/state", self.path);
-        let here = format!("{}/error", self.path);
-        // One node of a directory that is there, and that nobody but the toolstack can make again: no transaction is needed.
-        let written = match store.read(Transaction::NONE, &state_path).await {
-            Ok(_) => self.write_in_any_room(&here, &reason).await,
-            Err(error) => Err(error),
-        };
-        let elsewhere = format!("error/{}/error", self.path);
-        let elsewhere = store.write(Transaction::NONE, &elsewhere, reason.as_bytes()).await;
-        if let (Err(error), _) | (_, Err(error)) = (written, elsewhere) {
-            log::warn!("{self}: the reason could not be written: {error:?}");
-        }
-    }
-
-    /// Writes a node of our directory; where we may have no more nodes, in place of one that nobody needs when the device is refused.
-    async fn write_in_any_room(&self, path: &str, value: &str) -> Result<(), StoreError> {
-        let store = &self.bus.store;
-        let none = Transaction::NONE;
-        match store.write(none, path, value.as_bytes()).await {
-            Err(StoreError::Quota) => {
-                store.remove(none, &format!("{}/hotplug-status", self.path)).await?;
-                store.write(none, path, value.as_bytes()).await
-            }
-            other => other,
-        }
-    }
-
     /// Counts the nodes of our directory, and itself.
     pub(super) async fn count_nodes(&self) {
         if let Ok(names) = self.bus.store.directory(Transaction::NONE, &self.path).await {
             self.mailbox.set_nodes(names.len() + 1);
-        }
-    }
-
-    /// Removes the `error` nodes outside the device's own directory.
-    pub(super) async fn forget_error(&mut self) {
-        if !core::mem::take(&mut self.error_written) {
-            return;
-        }
-        let store = &self.bus.store;
-        let none = Transaction::NONE;
-        let mut path = format!("error/{}", self.path);
-        let _ = store.remove(none, &path).await;
-        // And what was made above it, as far as it is empty.
-        while let Some((above, _)) = path.rsplit_once('/')
-            && above != "error"
-            && store.directory(none, above).await.is_ok_and(|names| names.is_empty())
-        {
-            let _ = store.remove(none, above).await;
-            path = above.into();
         }
     }
 
@@ -107,8 +46,14 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
     /// Writes what the data path asked for, with our state. What could not be written is asked for still.
     pub(super) async fn publish_writes(&mut self, state: XenbusState) -> Result<(), End> {
         let (connection, writes) = self.mailbox.take_writes();
-        let written = self.publish(state, &entries(&writes)).await;
-        if written != Ok(Written::Done) {
+        let stale = self.stale.clone();
+        let gone = stale.iter().filter(|name| !writes.contains_key(*name)).map(|name| (name.as_str(), None));
+        let entries: Vec<_> = entries(&writes).into_iter().chain(gone).collect();
+        let written = self.publish(state, &entries).await;
+        if written == Ok(Written::Done) {
+            self.stale.clear();
+            self.properties.extend(writes.into_keys());
+        } else {
             self.mailbox.return_writes(connection, writes);
         }
         written.map(|_| ())

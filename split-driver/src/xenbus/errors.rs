@@ -1,0 +1,129 @@
+//! Why devices were refused, kept below `data/errors/` when they are gone: `xl` takes a device that fails away at once. Pure over the
+//! store's trait. Floor 1.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::cell::{Cell, RefCell};
+use core::fmt::Display;
+
+use super::DeviceId;
+use crate::store::{Store, StoreError, Transaction};
+
+/// Texts that are kept. The oldest gives way.
+const KEPT: usize = 16;
+/// Bytes of a text, at most.
+const TEXT_BYTES: usize = 512;
+/// Where they are: a node each, by a number that grows, and [`REMOVED`].
+const TOP: &str = "data/errors";
+/// How many gave way.
+const REMOVED: &str = "data/errors/removed";
+
+#[derive(Debug)]
+struct Told {
+    id: DeviceId,
+    number: u32,
+    text: String,
+}
+
+/// The texts of one kind of device, oldest first: one a device, so that no guest pushes out what was said of others.
+#[derive(Debug, Default)]
+pub(super) struct Errors {
+    told: RefCell<VecDeque<Told>>,
+    next: Cell<u32>,
+    removed: Cell<u32>,
+}
+
+/// What is to be written.
+#[derive(Debug, PartialEq, Eq)]
+struct Change {
+    number: u32,
+    text: String,
+    /// The text that gives way, and how many did.
+    gone: Option<(u32, u32)>,
+}
+
+/// `text`, cut at a character's end.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(TEXT_BYTES)).unwrap_or_default()
+}
+
+impl Errors {
+    /// A device was refused; nothing where the same was said of it last.
+    fn note(&self, id: DeviceId, text: &str) -> Option<Change> {
+        let mut told = self.told.borrow_mut();
+        if let Some(known) = told.iter_mut().find(|known| known.id == id) {
+            if known.text == text {
+                return None;
+            }
+            known.text = text.into();
+            return Some(Change { number: known.number, text: text.into(), gone: None });
+        }
+        let gone = if told.len() < KEPT { None } else { told.pop_front() };
+        let gone = gone.map(|oldest| {
+            self.removed.set(self.removed.get().saturating_add(1));
+            (oldest.number, self.removed.get())
+        });
+        let number = self.next.replace(self.next.get().wrapping_add(1));
+        told.push_back(Told { id, number, text: text.into() });
+        Some(Change { number, text: text.into(), gone })
+    }
+
+    /// Says why `device` was refused, whose name in the text is `name`. Where the store has no room for it, it is not said here.
+    pub(super) async fn tell(&self, store: &impl Store, id: DeviceId, name: impl Display, reason: &str) {
+        let text = format!("{name}: {reason}");
+        let Some(change) = self.note(id, cut(&text)) else {
+            return;
+        };
+        if let Err(error) = write(store, &change).await {
+            log::debug!("{TOP}: {error:?}");
+        }
+    }
+}
+
+async fn write(store: &impl Store, change: &Change) -> Result<(), StoreError> {
+    let none = Transaction::NONE;
+    if let Some((number, removed)) = change.gone {
+        // It may not have been written.
+        let _ = store.remove(none, &format!("{TOP}/{number}")).await;
+        store.write(none, REMOVED, removed.to_string().as_bytes()).await?;
+    }
+    store.write(none, &format!("{TOP}/{}", change.number), change.text.as_bytes()).await
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use xen_pv_sys::DomainId;
+
+    fn device(handle: u32) -> DeviceId {
+        DeviceId { frontend: DomainId(3), handle }
+    }
+
+    #[test]
+    fn the_oldest_gives_way_and_is_counted() {
+        let errors = Errors::default();
+        for number in 0..16 {
+            let change = errors.note(device(number), "no bridge");
+            assert_eq!(change, Some(Change { number, text: "no bridge".into(), gone: None }));
+        }
+        assert_eq!(errors.note(device(3), "no bridge"), None, "said already");
+        // Another text of one device takes the place of its first.
+        let change = errors.note(device(3), "no memory").expect("news");
+        assert_eq!((change.number, change.gone), (3, None));
+        for (number, gone) in [(16, (0, 1)), (17, (1, 2))] {
+            let change = errors.note(device(number), "no bridge").expect("news");
+            assert_eq!((change.number, change.gone), (number, Some(gone)));
+        }
+        assert_eq!(errors.told.borrow().len(), KEPT);
+    }
+
+    #[test]
+    fn a_long_text_is_cut() {
+        let text = "\u{e9}".repeat(1000);
+        assert_eq!(cut(&text).len(), TEXT_BYTES);
+        assert_eq!(cut(&text[2..]).len(), TEXT_BYTES);
+        assert_eq!(cut(&format!("a{text}")).len(), TEXT_BYTES - 1);
+        assert_eq!(cut("short"), "short");
+    }
+}
