@@ -136,7 +136,7 @@ impl Service for Domain {
         runtime::spawn(follow_volumes(Rc::clone(&self)));
         runtime::spawn(follow_failures(Rc::clone(&self)));
         let bus = Bus::new(self.store.clone(), Clock, self.blkback.clone());
-        let crowded = service::watch_nodes(&self.complaints, || (bus.store_nodes(), bus.device_count()));
+        let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
         if let Either::First(Err(error)) = select(bus.run(), crowded).await {
             log::error!("disks are served no more: {error:?}");
         }
@@ -157,9 +157,7 @@ impl Service for Domain {
         self.volumes.look_again();
         self.volumes.looked().await;
         let names = self.volumes.units();
-        if names.is_empty() {
-            self.complaints.complain("disks", "no disk: nothing can be served").await;
-        }
+        self.tell_of_disks().await;
         format!("{} disks ({})", names.len(), names.join(", "))
     }
 
@@ -187,11 +185,26 @@ impl Service for Domain {
     }
 }
 
+impl Domain {
+    /// Complains while there is no disk.
+    async fn tell_of_disks(&self) {
+        const TOPIC: &str = "disks";
+        if self.volumes.units().is_empty() {
+            self.complaints.complain(TOPIC, "no disk: nothing can be served").await;
+        } else {
+            self.complaints.retract(TOPIC).await;
+        }
+    }
+}
+
 /// Looks at the disks whenever that is asked for, for good.
 async fn follow_volumes(domain: Rc<Domain>) {
     loop {
         domain.volumes.next_look().await;
         domain.blkback.handle_rescan();
+        if !domain.stopping.get() {
+            domain.tell_of_disks().await;
+        }
     }
 }
 

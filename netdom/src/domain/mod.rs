@@ -4,6 +4,7 @@ mod nic;
 mod statistics;
 
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -47,9 +48,11 @@ pub(crate) struct Domain {
     work: Rc<Signal>,
     nic: RefCell<Option<ActiveNic>>,
     /// Devices that were passed beside the NIC.
-    spare: RefCell<Vec<PciAddress>>,
-    /// A device was passed that is of no use.
-    refused: Cell<bool>,
+    spare: RefCell<VecDeque<Device>>,
+    /// Devices that are of no use.
+    refused: RefCell<Vec<PciAddress>>,
+    /// The devices that the domain began with were seen.
+    ready: Cell<bool>,
     stopping: Cell<bool>,
 }
 
@@ -75,9 +78,23 @@ impl Service for Domain {
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
         let netback = netback.with_memory(service::device_memory());
-        let (nic, spare) = Default::default();
-        let (refused, stopping) = (Cell::new(false), Cell::new(false));
-        Ok(Self { store, complaints, options, words, events, path, netback, work, nic, spare, refused, stopping })
+        let (nic, spare, refused) = Default::default();
+        let (ready, stopping) = (Cell::new(false), Cell::new(false));
+        Ok(Self {
+            store,
+            complaints,
+            options,
+            words,
+            events,
+            path,
+            netback,
+            work,
+            nic,
+            spare,
+            refused,
+            ready,
+            stopping,
+        })
     }
 
     fn store(&self) -> &Client {
@@ -116,7 +133,7 @@ impl Service for Domain {
 
     async fn serve(self: Rc<Self>) {
         let bus = Bus::new(self.store.clone(), Clock, self.netback.clone());
-        let crowded = service::watch_nodes(&self.complaints, || (bus.store_nodes(), bus.device_count()));
+        let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
         if let Either::First(Err(error)) = select(bus.run(), crowded).await {
             log::error!("vifs are served no more: {error:?}");
         }
@@ -131,17 +148,10 @@ impl Service for Domain {
     }
 
     async fn ready(&self) -> String {
-        let nic = self.nic.borrow().as_ref().map(|nic| format!("{} on bridge {}", nic.name(), self.words.bridge()));
-        match nic {
-            Some(nic) => nic,
-            None => {
-                if self.refused.get() {
-                    let text = "no supported NIC among the PCI devices: guests are switched without one";
-                    self.complaints.complain(nic::TOPIC, text).await;
-                }
-                "no NIC".into()
-            }
-        }
+        self.ready.set(true);
+        nic::tell(self).await;
+        let nic = self.nic.borrow();
+        nic.as_ref().map_or_else(|| "no NIC".into(), |nic| format!("{} on bridge {}", nic.name(), self.words.bridge()))
     }
 
     fn statistics(&self) -> Vec<(String, String)> {

@@ -3,6 +3,7 @@
 use super::{Domain, Driver};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use netdom::nic::e1000e::models::Model;
@@ -16,7 +17,7 @@ use runtime::time;
 use xen_pv_sys::Port;
 
 /// The topics of complaints: the domain has no NIC; it has too many.
-pub(super) const TOPIC: &str = "nic";
+const NONE: &str = "nic";
 const SECOND: &str = "second nic";
 
 /// Vectors the driver makes use of: receive, transmit, link.
@@ -67,15 +68,21 @@ impl From<PciError> for Unusable {
     }
 }
 
-/// Takes a device into use, if it is a NIC and the first one.
+/// Takes a device into use, if it is a NIC and the first one. Another is kept for when that one is taken away.
 pub(super) async fn added(domain: &Domain, device: Device) {
-    let (address, id) = (device.address(), device.id());
     if domain.stopping.get() {
         return;
     }
     if domain.nic.borrow().is_some() {
-        return leave(domain, &device).await;
+        domain.spare.borrow_mut().push_back(device);
+    } else {
+        take_up(domain, device).await;
     }
+    tell(domain).await;
+}
+
+async fn take_up(domain: &Domain, device: Device) {
+    let (address, id) = (device.address(), device.id());
     match start(domain, &device).await {
         Ok((driver, interrupts, name)) => {
             log::info!(
@@ -93,27 +100,37 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             }
             domain.nic.replace(Some(ActiveNic { interrupts, device, name }));
             domain.work.set();
-            if domain.refused.take() {
-                domain.complaints.retract(TOPIC).await;
-            }
         }
         Err(error) => {
             let kind = device.device_type().await;
             log::error!("pci {address}: {id} ({kind:?}) left alone: {error}");
-            domain.refused.set(true);
+            domain.refused.borrow_mut().push(address);
             let _proof = device.close().await;
         }
     }
 }
 
-/// Leaves a device alone that came when there was a NIC: netdom drives one.
-async fn leave(domain: &Domain, device: &Device) {
-    let (address, id) = (device.address(), device.id());
+/// Says what is wrong with the devices that there are, and takes back what is no longer so.
+pub(super) async fn tell(domain: &Domain) {
     let used = domain.nic.borrow().as_ref().map(|nic| format!("{}, {}", nic.device.address(), nic.name));
-    let used = used.unwrap_or_default();
-    let text = format!("pci {address}: {id} is not used: netdom drives one NIC, {used}; pass one device in pci=[...]");
-    domain.spare.borrow_mut().push(address);
-    domain.complaints.complain(SECOND, &text).await;
+    // Before the domain is ready, more devices are to come.
+    let none = domain.ready.get() && used.is_none() && !domain.refused.borrow().is_empty();
+    let spare: Vec<String> =
+        domain.spare.borrow().iter().map(|device| format!("pci {} ({})", device.address(), device.id())).collect();
+    if none {
+        let text = "no supported NIC among the PCI devices: guests are switched without one";
+        domain.complaints.complain(NONE, text).await;
+    } else {
+        domain.complaints.retract(NONE).await;
+    }
+    match used {
+        Some(used) if !spare.is_empty() => {
+            let text =
+                format!("{} not used: netdom drives one NIC, {used}; pass one device in pci=[...]", spare.join(", "));
+            domain.complaints.complain(SECOND, &text).await;
+        }
+        _ => domain.complaints.retract(SECOND).await,
+    }
 }
 
 /// From a device to a driver that runs.
@@ -149,17 +166,23 @@ fn busy_wait(duration: Duration) {
     }
 }
 
-/// Lets go of the NIC, if it is the one that is taken away.
+/// Lets go of a device that is taken away. Where it is the NIC, the next one that there is takes its place.
 pub(super) async fn removed(domain: &Domain, address: PciAddress) {
-    domain.spare.borrow_mut().retain(|spare| *spare != address);
-    if domain.spare.borrow().is_empty() {
-        domain.complaints.retract(SECOND).await;
-    }
-    let ours = domain.nic.borrow().as_ref().is_some_and(|nic| nic.device.address() == address);
-    if ours {
+    domain.refused.borrow_mut().retain(|refused| *refused != address);
+    domain.spare.borrow_mut().retain(|spare| spare.address() != address);
+    let is_nic = domain.nic.borrow().as_ref().is_some_and(|nic| nic.device.address() == address);
+    if is_nic {
         log::info!("pci {address}: taken away");
         stop(domain).await;
     }
+    while !domain.stopping.get() && domain.nic.borrow().is_none() {
+        let next = domain.spare.borrow_mut().pop_front();
+        let Some(next) = next else {
+            break;
+        };
+        take_up(domain, next).await;
+    }
+    tell(domain).await;
 }
 
 /// Stops the NIC and gives it back.

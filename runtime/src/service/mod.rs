@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use core::future::{Future, pending};
 use core::time::Duration;
 use split_driver::store::{Store, StoreError, Transaction};
-use split_driver::xenbus::{Available, DeviceMemory};
+use split_driver::xenbus::{Available, DeviceMemory, NodeRoom};
 use split_driver::xenstore_client::Client;
 use xen_pv_sys::{PAGE_SIZE, Port};
 
@@ -157,27 +157,29 @@ async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>, complaints: Rc<Com
     crate::spawn(report::run(service));
 }
 
-/// Nodes that a store lets a domain have by default (C xenstored and oxenstored).
-const NODES_DEFAULT: usize = 1000;
-
 /// Complains while devices take so many nodes of the store that soon no more can be attached. `count` gives the nodes in their
 /// directories, and the devices: each has a node of statistics beside.
-pub async fn watch_nodes(complaints: &Complaints, count: impl Fn() -> (usize, usize)) {
+pub async fn watch_nodes(store: &Client, complaints: &Complaints, count: impl Fn() -> (usize, usize)) {
     const TOPIC: &str = "nodes";
-    const MANY: usize = NODES_DEFAULT / 10 * 8;
+    const INTERVAL: Duration = Duration::from_secs(2);
+    /// Intervals until a quota that was met is tried again.
+    const AGAIN: u32 = 15;
+    let room = NodeRoom::new();
+    let mut rounds: u32 = 0;
     loop {
-        time::sleep(Duration::from_secs(2)).await;
+        time::sleep(INTERVAL).await;
+        rounds = rounds.wrapping_add(1);
         let (nodes, devices) = count();
-        if nodes + devices < MANY {
-            complaints.retract(TOPIC).await;
-            continue;
+        match room.is_short(store, nodes + devices, rounds.is_multiple_of(AGAIN)).await {
+            Ok(false) => complaints.retract(TOPIC).await,
+            // No number, which would be news with each device.
+            Ok(true) => {
+                let text = "the store lets this domain have less than a quarter more nodes than it has: raise that quota \
+                            before more devices are attached, see \"Many devices\" in the README";
+                complaints.complain(TOPIC, text).await;
+            }
+            Err(error) => log::debug!("the room for nodes: {error:?}"),
         }
-        // Not the exact number, which would be news with each device.
-        let text = format!(
-            "this domain has more than {MANY} nodes in the store, which lets a domain have {NODES_DEFAULT} by default: \
-             raise that quota before more devices are attached, see \"Many devices\" in the README"
-        );
-        complaints.complain(TOPIC, &text).await;
     }
 }
 
