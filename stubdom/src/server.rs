@@ -465,16 +465,17 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         log::error!("live update: {reason}");
         self.keeper.command_line.replace(before);
         self.set_verdict(Err(reason));
+        self.commit(None);
         self.enqueue(domain);
     }
 
     /// Writes what fits of the answers. Whether anything did; the rest goes when the domain has read and says so.
     fn transmit(&mut self, domain: DomainId, id: ConnectionId) -> Result<bool, Fault> {
-        let Some(link) = self.machine.links.get_mut(&domain) else {
-            return Ok(false);
-        };
         let mut moved = false;
         loop {
+            let Some(link) = self.machine.links.get_mut(&domain) else {
+                return Ok(false);
+            };
             let sent = link.send(self.store.poll_transmit(id))?;
             if sent == 0 {
                 return Ok(moved);
@@ -482,7 +483,12 @@ impl<H: Adopt, D: Domains> Server<H, D> {
             if let Some(faults) = &mut self.machine.faults {
                 faults.reach(Point::Sent);
             }
+            let changes = self.store.changes();
             self.store.transmitted(id, sent);
+            if self.store.changes() != changes {
+                // There was room for events that it had missed. Not a byte of them goes out before the state has them.
+                self.commit(None);
+            }
             moved = true;
         }
     }

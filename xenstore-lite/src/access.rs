@@ -66,7 +66,7 @@ impl Access<'_> {
     pub(crate) fn write(&mut self, path: &[u8], value: &[u8]) -> Result<(), Error> {
         match self.get(path, Rights::WRITE) {
             Ok(node) => {
-                let node = Node { value: bytes(value), ..node };
+                let node = self.given(path, &node, Node { value: bytes(value), ..node.clone() });
                 self.check_size(&node)?;
                 self.check_memory(path, &node)?;
                 self.fire(path, Scope::Subtree, &node, None);
@@ -91,7 +91,7 @@ impl Access<'_> {
     fn create(&mut self, path: &[u8], value: &[u8]) -> Result<(), Error> {
         let mut missing = path;
         let mut paths: Vec<Rc<[u8]>> = alloc::vec![path.into()];
-        let mut top = loop {
+        let top = loop {
             missing = path::parent(missing);
             match self.read(missing)? {
                 Some(node) => break node,
@@ -105,10 +105,13 @@ impl Access<'_> {
         for path in &paths {
             let mut node = Node::new(if child.is_none() { value } else { &[] }, permissions.clone());
             child.into_iter().for_each(|name| node.children.add(name));
+            node.given = if self.caller.privileged { node.charge(path) } else { 0 };
             child = Some(path::name(path));
             nodes.push(node);
         }
-        child.into_iter().for_each(|name| top.children.add(name));
+        let mut above = top.clone();
+        child.into_iter().for_each(|name| above.children.add(name));
+        let top = self.given(missing, &top, above);
         self.check_new(&paths, &nodes)?;
         self.check_size(&top)?;
         if let Some(transaction) = &mut self.transaction {
@@ -136,10 +139,18 @@ impl Access<'_> {
         permissions.into()
     }
 
+    /// `now` in place of `before`, with what it counts more as the privileged domain's gift where that changes it.
+    fn given(&self, path: &[u8], before: &Node, mut now: Node) -> Node {
+        if self.caller.privileged {
+            now.given += now.charge(path).saturating_sub(before.charge(path));
+        }
+        now
+    }
+
     /// Sets the permissions of the node at `path`.
     pub(crate) fn set_permissions(&mut self, path: &[u8], permissions: Vec<Permission>) -> Result<(), Error> {
         let node = self.get(path, Rights::OWN)?;
-        let changed = Node { permissions: permissions.into(), ..node.clone() };
+        let changed = self.given(path, &node, Node { permissions: permissions.into(), ..node.clone() });
         if !self.caller.privileged && changed.owner() != node.owner() {
             return Err(Error::EPERM);
         }

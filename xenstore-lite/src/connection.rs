@@ -83,6 +83,8 @@ pub(crate) struct Connection {
     next_transaction: u32,
     /// Paths of its watches, by serial number.
     pub(crate) watches: Map<u64, Rc<[u8]>>,
+    /// How many of them have missed something.
+    pub(crate) missed: usize,
     /// Its requests with events that wait elsewhere, and how many.
     pub(crate) causing: BTreeMap<u64, u32>,
     /// [`Store::poll_ready`](crate::Store::poll_ready) will name it.
@@ -108,6 +110,7 @@ impl Connection {
             transactions: Map::default(),
             next_transaction: 0,
             watches: Map::default(),
+            missed: 0,
             causing: BTreeMap::new(),
             ready: false,
             gone: 0,

@@ -2,12 +2,13 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::ops::AddAssign;
 
 use xen_pv_sys::DomainId;
 
 use crate::permissions::Caller;
 use crate::quota::{Quota, Quotas, RESOURCES, Resource};
-use crate::{ConnectionId, Host, Map};
+use crate::{ConnectionId, Host, Map, charge};
 
 /// A domain that is connected, or that nodes or their permissions name.
 #[derive(Clone, Debug)]
@@ -26,6 +27,10 @@ pub(crate) struct Domain {
     pub(crate) losses: u32,
     now: [usize; RESOURCES],
     most: [usize; RESOURCES],
+    /// Of its memory, what the privileged domain added to nodes that this one owns.
+    given: usize,
+    /// Devices for which it is the backend, by directories that the privileged domain made.
+    devices: usize,
     /// Quotas of its own.
     quotas: BTreeMap<&'static str, (Quota, u32)>,
     beyond_soft: bool,
@@ -38,6 +43,17 @@ impl Domain {
 
     pub(crate) fn most(&self, resource: Resource) -> usize {
         at(&self.most, resource)
+    }
+
+    /// Bytes that it took by itself, but for what its devices allow it: by that hoarders are known.
+    pub(crate) fn hoards(&self) -> usize {
+        (self.takes(Resource::Memory).saturating_sub(self.given))
+            .saturating_sub(self.devices.saturating_mul(MEMORY_A_DEVICE))
+    }
+
+    /// Bytes of its nodes that the privileged domain gave it, and devices for which it is the backend.
+    pub(crate) fn gifts(&self) -> (usize, usize) {
+        (self.given, self.devices)
     }
 
     /// Its own quotas, by name.
@@ -67,17 +83,42 @@ pub(crate) struct Domains {
     most: [usize; RESOURCES],
     /// Bytes that all may take together; 0 is no bound.
     memory: usize,
-    /// Bytes that all take.
-    taken: usize,
+    /// What all take.
+    all: [usize; RESOURCES],
 }
 
-/// Of the memory that is free, a guest may have this part. So there is always some left for those that come: `n` guests that take all
-/// that they can get leave a share like their own four times.
+/// What a node counts for its owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Bytes.
+    pub(crate) memory: usize,
+    /// Of those, what the privileged domain gave.
+    pub(crate) given: usize,
+    /// 1 where it is the directory of a device that the privileged domain gave to its owner.
+    pub(crate) devices: usize,
+}
+
+impl AddAssign for Counted {
+    fn add_assign(&mut self, more: Self) {
+        self.memory += more.memory;
+        self.given += more.given;
+        self.devices += more.devices;
+    }
+}
+
+/// Of the memory that is free, a domain may have this part beside what the privileged domain gave it. So there is always some left for
+/// those that come: `n` domains that take all that they can get leave a share like their own four times.
 const SHARE: usize = 4;
+/// What a backend may have more for each of its devices: nodes, of which a vif and a vbd take some 21,
+const NODES_A_DEVICE: usize = 64;
+/// watches,
+const WATCHES_A_DEVICE: usize = 4;
+/// and bytes of what it makes itself.
+const MEMORY_A_DEVICE: usize = 8192;
 
 impl Domains {
     pub(crate) fn new(privileged: DomainId, features: u32, quotas: Quotas, memory: usize) -> Self {
-        Self { known: Map::default(), privileged, features, quotas, most: [0; RESOURCES], memory, taken: 0 }
+        Self { known: Map::default(), privileged, features, quotas, most: [0; RESOURCES], memory, all: [0; RESOURCES] }
     }
 
     pub(crate) fn get(&self, id: DomainId) -> Option<&Domain> {
@@ -100,8 +141,9 @@ impl Domains {
             }
         }
         let removed = self.known.remove(&id);
-        let memory = removed.as_ref().map_or(0, |domain| domain.takes(Resource::Memory));
-        self.taken = self.taken.saturating_sub(memory);
+        for (all, own) in self.all.iter_mut().zip(removed.iter().flat_map(|domain| domain.now)) {
+            *all = all.saturating_sub(own);
+        }
         removed
     }
 
@@ -119,6 +161,8 @@ impl Domains {
             losses: 0,
             now: [0; RESOURCES],
             most: [0; RESOURCES],
+            given: 0,
+            devices: 0,
             quotas: BTreeMap::new(),
             beyond_soft: false,
         })
@@ -151,8 +195,24 @@ impl Domains {
 
     /// The quota that holds for `id`.
     pub(crate) fn quota(&self, id: DomainId, quota: Quota) -> u32 {
-        let own = self.known.get(&id).and_then(|domain| domain.quotas.values().find(|(own, _)| *own == quota));
-        own.map_or_else(|| self.quotas.get(quota), |(_, value)| *value)
+        let common = self.quotas.get(quota);
+        let Some(domain) = self.known.get(&id) else {
+            return common;
+        };
+        match domain.quotas.values().find(|(own, _)| *own == quota) {
+            Some((_, value)) => *value,
+            None if domain.devices == 0 || common == 0 => common,
+            // A backend has room for each device that the privileged domain gave it.
+            None => {
+                let a_device = match quota {
+                    Quota::Hard(Resource::Nodes) => NODES_A_DEVICE,
+                    Quota::Hard(Resource::Watches) => WATCHES_A_DEVICE,
+                    Quota::Hard(Resource::Memory) | Quota::SoftMemory => MEMORY_A_DEVICE,
+                    Quota::Hard(_) => 0,
+                };
+                common.saturating_add(u32::try_from(domain.devices.saturating_mul(a_device)).unwrap_or(u32::MAX))
+            }
+        }
     }
 
     /// Gives `id` a quota of its own.
@@ -175,9 +235,19 @@ impl Domains {
             || (resource == Resource::Memory && self.exceeds_share(id, more))
     }
 
-    /// Bytes that all take.
-    pub(crate) fn taken(&self) -> usize {
-        self.taken
+    /// What all take.
+    pub(crate) fn all(&self, resource: Resource) -> usize {
+        at(&self.all, resource)
+    }
+
+    /// Bytes that count because objects lie in the heap, and that the state which is kept of them does not take.
+    pub(crate) fn not_kept(&self) -> usize {
+        charge::not_kept(self.all(Resource::Nodes), self.all(Resource::Watches))
+    }
+
+    /// Bytes that are left: whatever all take has to fit twice, in the heap and as it is kept for the next life.
+    pub(crate) fn free(&self) -> usize {
+        (2 * self.memory + self.not_kept()).saturating_sub(2 * self.all(Resource::Memory)) / 2
     }
 
     /// Bytes that all may take together; 0 is no bound.
@@ -187,9 +257,8 @@ impl Domains {
 
     /// Whether `more` bytes are more than `id` may have while the others take what they do.
     pub(crate) fn exceeds_share(&self, id: DomainId, more: usize) -> bool {
-        let free = self.memory.saturating_sub(self.taken);
-        let own = self.takes(id, Resource::Memory);
-        id != self.privileged && self.memory != 0 && own + more > free / SHARE
+        let own = self.known.get(&id).map_or(0, Domain::hoards);
+        id != self.privileged && self.memory != 0 && own + more > self.free() / SHARE
     }
 
     pub(crate) fn takes(&self, id: DomainId, resource: Resource) -> usize {
@@ -201,6 +270,26 @@ impl Domains {
         let value = self.takes(id, resource) + more;
         self.put(id, resource, value);
         self.note_most(id, resource, value);
+    }
+
+    /// Counts so many nodes that `id` owns.
+    pub(crate) fn add_nodes(&mut self, id: DomainId, nodes: usize, counted: Counted) {
+        if let Some(domain) = self.known.get_mut(&id) {
+            domain.given += counted.given;
+            domain.devices += counted.devices;
+        }
+        self.add(id, Resource::Nodes, nodes);
+        self.add(id, Resource::Memory, counted.memory);
+    }
+
+    /// Counts a node no longer.
+    pub(crate) fn take_off_node(&mut self, id: DomainId, counted: Counted) {
+        if let Some(domain) = self.known.get_mut(&id) {
+            domain.given = domain.given.saturating_sub(counted.given);
+            domain.devices = domain.devices.saturating_sub(counted.devices);
+        }
+        self.take_off(id, Resource::Nodes, 1);
+        self.take_off(id, Resource::Memory, counted.memory);
     }
 
     /// Counts `fewer`.
@@ -217,8 +306,8 @@ impl Domains {
         };
         if let Some(place) = domain.now.get_mut(resource as usize) {
             let before = core::mem::replace(place, value);
-            if resource == Resource::Memory {
-                self.taken = (self.taken + value).saturating_sub(before);
+            if let Some(all) = self.all.get_mut(resource as usize) {
+                *all = (*all + value).saturating_sub(before);
             }
         }
         if resource == Resource::Memory && !privileged && soft != 0 {

@@ -79,6 +79,8 @@ struct Watch {
     token: Vec<u8>,
     depth: Option<i64>,
     relative: bool,
+    /// There was no room for an event of it.
+    missed: bool,
 }
 
 /// A message, and for an event the domain and the number of the request that made it.
@@ -199,8 +201,14 @@ impl Model {
 
     /// What a domain has not fetched yet; it has now.
     pub fn fetch(&mut self, domain: DomainId) -> Vec<Heard> {
-        let waiting = self.domains.get_mut(&domain).map(|known| core::mem::take(&mut known.waiting));
-        waiting.unwrap_or_default().into_iter().map(|(heard, _)| heard).collect()
+        let Some(known) = self.domains.get_mut(&domain) else { return Vec::new() };
+        let waiting = core::mem::take(&mut known.waiting).into_iter().map(|(heard, _)| heard);
+        // And then, of what it had no room for, what comes in its place.
+        let missed = known
+            .watches
+            .iter_mut()
+            .filter_map(|watch| core::mem::take(&mut watch.missed).then(|| watch.event(&watch.path, domain)));
+        waiting.chain(missed).collect()
     }
 
     /// What a domain takes up.
@@ -377,7 +385,7 @@ impl Model {
         if self.too_much(domain, charge::watch(path.len(), token.len())) {
             return Err(Error::ENOMEM);
         }
-        let watch = Watch { path, token: token.to_vec(), depth, relative: path::is_relative(word) };
+        let watch = Watch { path, token: token.to_vec(), depth, relative: path::is_relative(word), missed: false };
         self.domains.entry(domain).or_default().watches.push(watch);
         Ok(())
     }
@@ -493,18 +501,19 @@ impl Model {
             if !self.may_hear(receiver, event) {
                 continue;
             }
-            for watch in self.domains[&receiver].watches.clone() {
-                if !watch.hears(event) {
+            for (place, watch) in self.domains[&receiver].watches.clone().into_iter().enumerate() {
+                if !watch.hears(event) || watch.missed {
                     continue;
                 }
                 let heard = watch.event(event.path, receiver);
-                let waiting = &self.domains[&receiver].waiting;
-                let repeated = !event.path.starts_with(b"@") && waiting.iter().any(|(other, _)| *other == heard);
-                if repeated || self.too_much(receiver, charge_of(&heard)) {
-                    continue;
+                let is_full = self.too_much(receiver, charge_of(&heard));
+                let known = self.domains.entry(receiver).or_default();
+                if is_full && !known.waiting.is_empty() {
+                    known.watches[place].missed = true;
+                } else if event.path.starts_with(b"@") || known.waiting.iter().all(|(other, _)| *other != heard) {
+                    let cause = sender.filter(|sender| sender.0 != 0 && receiver.0 == 0).map(|sender| (sender, serial));
+                    known.waiting.push((heard, cause));
                 }
-                let cause = sender.filter(|sender| sender.0 != 0 && receiver.0 == 0).map(|sender| (sender, serial));
-                self.domains.entry(receiver).or_default().waiting.push((heard, cause));
             }
         }
     }

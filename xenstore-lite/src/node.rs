@@ -12,11 +12,10 @@ use xen_pv_sys::io::xs_wire::XENSTORE_ABS_PATH_MAX;
 
 use crate::Map;
 use crate::charge;
-use crate::domains::Domains;
+use crate::domains::{Counted, Domains};
 use crate::path;
 use crate::path_map::{Gathered, PathMap};
 use crate::permissions::{ANY, Permission, owner};
-use crate::quota::Resource;
 
 /// Bytes that a node counts in its quotas beside its contents, as C xenstored's header.
 const HEADER_BYTES: usize = 16;
@@ -36,12 +35,14 @@ pub(crate) struct Node {
     pub(crate) children: Listing,
     /// When it, or the list of its children, was last written.
     pub(crate) generation: u64,
+    /// Of the bytes that it counts in its owner's memory, those that the privileged domain added.
+    pub(crate) given: usize,
 }
 
 impl Node {
     /// Without children.
     pub(crate) fn new(value: &[u8], permissions: Rc<[Permission]>) -> Self {
-        Self { value: bytes(value), permissions, children: Listing::default(), generation: 0 }
+        Self { value: bytes(value), permissions, children: Listing::default(), generation: 0, given: 0 }
     }
 
     pub(crate) fn value(&self) -> &[u8] {
@@ -55,6 +56,16 @@ impl Node {
     /// What it counts in its owner's memory.
     pub(crate) fn charge(&self, path: &[u8]) -> usize {
         charge::node(path.len(), self.value().len(), self.permissions.len(), self.children.bytes().len())
+    }
+
+    /// What it counts for its owner: what the privileged domain has is all its own gift.
+    pub(crate) fn counted(&self, path: &[u8], privileged: DomainId) -> Counted {
+        let (memory, owner) = (self.charge(path), self.owner());
+        if owner == privileged {
+            return Counted { memory, given: memory, devices: 0 };
+        }
+        let given = self.given.min(memory);
+        Counted { memory, given, devices: usize::from(given > 0 && path::is_device_of(path, owner)) }
     }
 
     /// What it counts in the quota `node-size`.
@@ -171,8 +182,9 @@ impl Tree {
     pub(crate) fn put(&mut self, path: Rc<[u8]>, mut node: Node, domains: &mut Domains) {
         node.generation = self.next_generation();
         self.discount(&path, domains);
-        domains.add(node.owner(), Resource::Nodes, 1);
-        domains.add(node.owner(), Resource::Memory, node.charge(&path));
+        let counted = node.counted(&path, self.privileged);
+        node.given = counted.given;
+        domains.add_nodes(node.owner(), 1, counted);
         let permissions = node.permissions.clone();
         let old = self.nodes.insert(path.clone(), node).map(|node| node.permissions);
         // What is only written has the permissions that it had.
@@ -222,8 +234,7 @@ impl Tree {
 
     fn discount(&self, path: &[u8], domains: &mut Domains) {
         if let Some(node) = self.nodes.get(path) {
-            domains.take_off(node.owner(), Resource::Nodes, 1);
-            domains.take_off(node.owner(), Resource::Memory, node.charge(path));
+            domains.take_off_node(node.owner(), node.counted(path, self.privileged));
         }
     }
 

@@ -33,6 +33,14 @@ pub(crate) fn home(domain: DomainId) -> Vec<u8> {
     path
 }
 
+/// Whether `path` is the directory of a device for which `domain` is the backend: `/local/domain/N/backend/KIND/FRONTEND/DEVICE`, where
+/// toolstacks make it (`xenstore-paths.pandoc`).
+pub(crate) fn is_device_of(path: &[u8], domain: DomainId) -> bool {
+    let mut names = path.strip_prefix(DOMAINS).unwrap_or_default().split(|byte| *byte == b'/');
+    let number = names.next().and_then(|number| core::str::from_utf8(number).ok()?.parse().ok());
+    number == Some(domain.0) && names.next() == Some(b"backend") && names.count() == 3
+}
+
 /// Whether `path` goes on from the [`home`] of who says it.
 pub(crate) fn is_relative(path: &[u8]) -> bool {
     !path.starts_with(b"/") && !path.starts_with(b"@")

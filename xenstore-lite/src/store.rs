@@ -2,7 +2,7 @@
 
 mod check;
 mod control;
-
+mod delivery;
 mod domain_ends;
 mod domain_requests;
 mod node_requests;
@@ -14,7 +14,7 @@ use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use xen_pv_sys::io::xs_wire::{self as abi, MessageHeader, ServerFeatures};
+use xen_pv_sys::io::xs_wire::ServerFeatures;
 use xen_pv_sys::{DomainId, Port};
 
 use crate::connection::{Cause, Connection, ConnectionId, Gone};
@@ -23,8 +23,8 @@ use crate::node::{self, Node, Tree};
 use crate::path;
 use crate::permissions::{ANY, Permission, Rights};
 use crate::quota::{Quotas, Resource};
-use crate::watches::{Event, Watch, Watches};
-use crate::wire::{self, HEADER_BYTES, Message, PAYLOAD_MAX, ProtocolError};
+use crate::watches::{Event, Watches};
+use crate::wire::{HEADER_BYTES, Message, PAYLOAD_MAX, ProtocolError};
 use crate::{Error, Host, Map, charge};
 use patience::Protection;
 pub use state::StateError;
@@ -43,8 +43,8 @@ pub struct Config {
     pub features: ServerFeatures,
     /// The quotas of domains that have none of their own.
     pub quotas: Quotas,
-    /// Bytes that all domains may take together; 0 is no bound. Beyond it only the privileged domain gets more. Of what is free, one guest
-    /// may have a quarter of what the others have left.
+    /// Bytes that all domains may take together; 0 is no bound. What is taken has to fit twice, in the heap and as it is kept for the next
+    /// life. Beyond it only the privileged domain gets more. Beside what that gave it, a domain may have a quarter of what is free.
     pub memory: usize,
 }
 
@@ -344,6 +344,7 @@ impl Store {
         for cause in causes {
             self.fetched(cause);
         }
+        self.make_up(id);
     }
 
     /// A connection that has got something to transmit since it was last named here.
@@ -423,6 +424,7 @@ impl Store {
             return;
         };
         let domain = connection.domain;
+        connection.missed = 0;
         for (serial, path) in &core::mem::take(&mut connection.watches) {
             if let Some(watch) = self.watches.remove(path, *serial) {
                 self.domains.take_off(domain, Resource::Watches, 1);
@@ -440,49 +442,6 @@ impl Store {
             self.domains.take_off(connection.domain, Resource::Memory, transaction.memory());
         }
     }
-
-    /// Tells the watches what happened, by a request of `sender` or without one.
-    fn deliver(&mut self, sender: Option<ConnectionId>) {
-        for event in core::mem::take(&mut self.events) {
-            for watch in self.watches.hearing(event.scope, &event.path) {
-                // An event that is dropped copies nothing: a clone of the store has its own connection only where this one is changed.
-                let Some(connection) = self.connections.get(&watch.connection) else {
-                    continue;
-                };
-                let receiver = connection.domain;
-                let Some(length) = event_length(watch, &event.path) else {
-                    continue;
-                };
-                if self.domains.exceeds_with(receiver, Resource::Memory, charge::event(length))
-                    || !may_hear(&self.domains, &self.tree, receiver, &event)
-                {
-                    continue;
-                }
-                let message = event_message(watch, &event.path);
-                if !event.path.starts_with(b"@") && connection.has_event(&message) {
-                    continue;
-                }
-                let privileged = receiver == self.domains.privileged;
-                let Some(connection) = self.connections.get_mut(&watch.connection) else {
-                    continue;
-                };
-                let cause = sender.filter(|sender| privileged && *sender != watch.connection);
-                let cause = cause.map(|connection| Cause { connection, serial: self.served });
-                let bytes = connection.event(&message, cause);
-                self.domains.add(receiver, Resource::Memory, bytes);
-                mark_ready(&mut self.ready, watch.connection, connection);
-                if let Some(cause) = cause
-                    && let Some(sender) = self.connections.get_mut(&cause.connection)
-                {
-                    let count = sender.causing.entry(cause.serial).or_default();
-                    *count += 1;
-                    if *count == 1 {
-                        self.domains.add(sender.domain, Resource::Outstanding, 1);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Has `poll_ready` name a connection.
@@ -490,42 +449,6 @@ fn mark_ready(ready: &mut VecDeque<ConnectionId>, id: ConnectionId, connection: 
     if !core::mem::replace(&mut connection.ready, true) {
         ready.push_back(id);
     }
-}
-
-/// Whether a domain may know of an event: it can read the node, could before, or can read the parent.
-fn may_hear(domains: &Domains, tree: &Tree, receiver: DomainId, event: &Event) -> bool {
-    let caller = domains.caller(receiver);
-    let reads = |permissions: &[Permission]| caller.rights(permissions).hold(Rights::READ);
-    if event.before.as_deref().is_some_and(reads) {
-        return true;
-    }
-    let Some(now) = &event.now else {
-        return false;
-    };
-    if reads(now) {
-        return true;
-    }
-    match &event.parent {
-        Some(parent) => reads(parent),
-        None => {
-            // A domain's number below a special path is no node: what is above that counts.
-            let special = event.path.starts_with(b"@");
-            let parent = if special { path::ROOT } else { path::parent(&event.path) };
-            tree.nodes.get(parent).is_some_and(|node| reads(&node.permissions))
-        }
-    }
-}
-
-/// Bytes of [`event_message`]; `None` where its payload does not fit.
-fn event_length(watch: &Watch, path: &[u8]) -> Option<usize> {
-    let payload = path.len().saturating_sub(watch.omitted) + 1 + watch.token.len() + 1;
-    (payload <= PAYLOAD_MAX).then_some(HEADER_BYTES + payload)
-}
-
-/// An event as its watch put it, header and all.
-fn event_message(watch: &Watch, path: &[u8]) -> Vec<u8> {
-    let path = path.get(watch.omitted..).unwrap_or_default();
-    wire::message(abi::XS_WATCH_EVENT, &MessageHeader::default(), &[path, b"\0", &watch.token, b"\0"])
 }
 
 /// The name of an error, as it is answered.

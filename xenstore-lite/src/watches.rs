@@ -48,6 +48,8 @@ pub(crate) struct Watch {
     pub(crate) depth: Option<u16>,
     /// Bytes of the path that its events leave out, since it was asked for by a relative one.
     pub(crate) omitted: usize,
+    /// There was no room for an event of it. It hears one of its own path in place of all that it missed, when there is.
+    pub(crate) missed: bool,
 }
 
 impl Watch {
@@ -95,6 +97,12 @@ impl Watches {
         self.by_path.get(path)?.iter().find(|watch| watch.serial == serial)
     }
 
+    /// Notes whether a watch has missed something; whether that is new.
+    pub(crate) fn set_missed(&mut self, path: &[u8], serial: u64, missed: bool) -> bool {
+        let watch = self.by_path.get_mut(path).and_then(|all| all.iter_mut().find(|watch| watch.serial == serial));
+        watch.is_some_and(|watch| core::mem::replace(&mut watch.missed, missed) != missed)
+    }
+
     /// Takes a watch away.
     pub(crate) fn remove(&mut self, path: &[u8], serial: u64) -> Option<Watch> {
         let present = self.by_path.get_mut(path)?;
@@ -134,7 +142,8 @@ mod tests {
         for (path, depth) in
             [("/", None), ("/a", Some(0)), ("/a", Some(1)), ("/a/b", None), ("/ab", None), ("/", Some(1))]
         {
-            let watch = Watch { connection: ConnectionId(1), serial: 0, token: Rc::from([]), depth, omitted: 0 };
+            let watch =
+                Watch { connection: ConnectionId(1), serial: 0, token: Rc::from([]), depth, omitted: 0, missed: false };
             watches.add(&path.as_bytes().into(), watch);
         }
         let hearing = |scope, path: &str| -> Vec<u64> {
@@ -151,7 +160,8 @@ mod tests {
     fn special_watches() {
         let mut watches = Watches::default();
         for (path, depth) in [("@r", None), ("@r", Some(1)), ("@r/5", None), ("@r", Some(0)), ("/", None)] {
-            let watch = Watch { connection: ConnectionId(1), serial: 0, token: Rc::from([]), depth, omitted: 0 };
+            let watch =
+                Watch { connection: ConnectionId(1), serial: 0, token: Rc::from([]), depth, omitted: 0, missed: false };
             watches.add(&path.as_bytes().into(), watch);
         }
         let hearing = |scope, path: &str| -> Vec<u64> {

@@ -263,3 +263,44 @@ fn an_update_is_answered_by_the_new_image() {
     world.ask_dom0(XS_WRITE, b"/open\0new");
     assert_eq!(guest.events(), ["/open token"]);
 }
+
+/// What a reader had no room for is made up for in whole messages, wherever the store fails meanwhile.
+#[test]
+fn what_was_missed_is_made_up_for_once_it_is_kept() {
+    let token = "t".repeat(800);
+    for point in ["before", "served", "kept", "sent"] {
+        for count in 1..12 {
+            let mut world = World::new(true);
+            let (writer, reader) = (world.guest(5), world.guest(6));
+            world.ask_dom0(XS_SET_PERMS, b"/open\0b0\0");
+            world.ask_dom0(XS_CONTROL, b"quota\0set\0memory\x009000\0");
+            for path in ["/open", "/open/0"] {
+                world.ask(&reader, XS_WATCH, std::format!("{path}\0{token}\0").as_bytes());
+            }
+            reader.receive();
+            for number in 0..20 {
+                let number = (number + 1) % 20;
+                world.ask(&writer, XS_WRITE, std::format!("/open/{number}\0").as_bytes());
+                world.ask(&writer, XS_RM, std::format!("/open/{number}\0").as_bytes());
+            }
+            world.arm(point, count);
+            let mut heard = Vec::new();
+            loop {
+                world.survive();
+                let more = reader.receive();
+                if more.is_empty() {
+                    break;
+                }
+                heard.extend(more);
+            }
+            let heard: Vec<String> =
+                heard.into_iter().map(|(_, text)| String::from_utf8(text).expect("text")).collect();
+            let is_whole = |text: &String| text.starts_with("/open") && text.ends_with(&std::format!("\0{token}\0"));
+            assert!(heard.iter().all(is_whole), "{point} {count}: {heard:?}");
+            assert_eq!(heard.last(), Some(&std::format!("/open/0\0{token}\0")), "{point} {count}");
+            assert!(heard.contains(&std::format!("/open\0{token}\0")), "{point} {count}");
+            world.server.allow_faults(|_| ());
+            assert_eq!(world.ask_dom0(XS_CONTROL, b"check\0"), (XS_CONTROL, b"OK\0".to_vec()));
+        }
+    }
+}

@@ -5,6 +5,7 @@ use alloc::string::String;
 
 use super::Store;
 use crate::charge;
+use crate::domains::Counted;
 use crate::node::{INTRODUCE_DOMAIN, RELEASE_DOMAIN};
 use crate::path;
 use crate::permissions::ANY;
@@ -18,7 +19,7 @@ impl Store {
     /// What does not hold. That is a fault of the store, whatever its clients did.
     pub fn check(&self) -> Result<(), String> {
         let (mut reached, mut named) = (0, 0);
-        let mut counts: BTreeMap<_, (usize, usize)> = BTreeMap::new();
+        let mut counts: BTreeMap<_, (usize, Counted)> = BTreeMap::new();
         for top in [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN] {
             for path in self.tree.pre_order(top, |_| true) {
                 let node = self.tree.nodes.get(&path).ok_or("a node that was met is gone")?;
@@ -27,9 +28,9 @@ impl Store {
                 if let Some(name) = missing {
                     return Err(alloc::format!("{} lists {}", path.escape_ascii(), name.escape_ascii()));
                 }
-                let (nodes, memory) = counts.entry(node.owner()).or_default();
+                let (nodes, counted) = counts.entry(node.owner()).or_default();
                 *nodes += 1;
-                *memory += node.charge(&path);
+                *counted += node.counted(&path, self.domains.privileged);
                 let names = node.permissions.iter().map(|entry| entry.domain);
                 let names: BTreeSet<_> =
                     names.filter(|name| *name != self.domains.privileged && *name != ANY).collect();
@@ -47,24 +48,34 @@ impl Store {
             return Err(alloc::format!("{named} names in permissions, {} known", self.tree.named()));
         }
         for connection in self.connections.values() {
-            let (_, memory) = counts.entry(connection.domain).or_default();
+            let (_, Counted { memory, .. }) = counts.entry(connection.domain).or_default();
+            let mut missed = 0;
             *memory += connection.charged() + connection.charged_input();
             *memory += connection.transactions.values().map(|transaction| transaction.memory()).sum::<usize>();
             for (serial, path) in &connection.watches {
                 let watch = self.watches.get(path, *serial).ok_or("a connection has a watch that is not")?;
                 *memory += charge::watch(path.len(), watch.token.len());
+                missed += usize::from(watch.missed);
+            }
+            if missed != connection.missed {
+                return Err(alloc::format!("{} watches have missed something, {missed} say so", connection.missed));
             }
         }
         for (id, domain) in self.domains.iter() {
-            let (nodes, memory) = counts.remove(&id).unwrap_or_default();
-            let takes = (domain.takes(Resource::Nodes), domain.takes(Resource::Memory));
-            if takes != (nodes, memory) {
-                return Err(alloc::format!("domain {}: {takes:?} counted, {:?} there", id.0, (nodes, memory)));
+            let there = counts.remove(&id).unwrap_or_default();
+            let (given, devices) = domain.gifts();
+            let counted = Counted { memory: domain.takes(Resource::Memory), given, devices };
+            let takes = (domain.takes(Resource::Nodes), counted);
+            if takes != there {
+                return Err(alloc::format!("domain {}: {takes:?} counted, {there:?} there", id.0));
             }
         }
-        let all: usize = self.domains.iter().map(|(_, domain)| domain.takes(Resource::Memory)).sum();
-        if all != self.domains.taken() {
-            return Err(alloc::format!("{} bytes counted for all domains, {all} there", self.domains.taken()));
+        for resource in [Resource::Nodes, Resource::Watches, Resource::Memory] {
+            let all: usize = self.domains.iter().map(|(_, domain)| domain.takes(resource)).sum();
+            let counted = self.domains.all(resource);
+            if all != counted {
+                return Err(alloc::format!("{}: {counted} counted for all domains, {all} there", resource.name()));
+            }
         }
         if counts.is_empty() { Ok(()) } else { Err("nodes of domains that are not known".into()) }
     }

@@ -146,6 +146,7 @@ impl Store {
         line(&mut report, "memory", counted, " bytes counted in quotas");
         if self.domains.memory() > 0 {
             line(&mut report, "memory-max", self.domains.memory(), " bytes until guests are refused more");
+            line(&mut report, "memory-free", self.domains.free(), " bytes, a quarter of them for a guest");
         }
         if let Some(bytes) = host.memory_in_use() {
             line(&mut report, "heap", bytes, " bytes in use");

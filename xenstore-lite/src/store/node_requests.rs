@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 
 use xen_pv_sys::io::xs_wire::{self as abi, ServerFeatures};
 
+use super::Store;
+use super::delivery::{event_length, event_message};
 use super::requests::{Reply, Request};
-use super::{Store, event_length, event_message};
 use crate::access::Access;
 use crate::node::Node;
 use crate::path;
@@ -135,7 +136,8 @@ impl Store {
         // No path has as many levels, so what does not fit is no bound.
         let depth = depth.and_then(|depth| u16::try_from(depth).ok()).filter(|depth| *depth != u16::MAX);
         let omitted = path.len() - word.len();
-        let watch = Watch { connection: request.connection, serial: 0, token: token.into(), depth, omitted };
+        let watch =
+            Watch { connection: request.connection, serial: 0, token: token.into(), depth, omitted, missed: false };
         let event = event_length(&watch, &path).map(|_| event_message(&watch, &path));
         self.add_watch(path.into_owned().into(), watch);
         Ok(event.map_or(Reply::Done, Reply::Watching))
@@ -156,9 +158,10 @@ impl Store {
         let [word, token] = payload::exactly(request.payload)?;
         let path = self.path(request, word, true)?;
         let serial = self.watches.find(&path, request.connection, token).ok_or(Error::ENOENT)?;
-        self.watches.remove(&path, serial);
+        let missed = self.watches.remove(&path, serial).is_some_and(|watch| watch.missed);
         if let Some(connection) = self.connections.get_mut(&request.connection) {
             connection.watches.remove(&serial);
+            connection.missed -= usize::from(missed);
         }
         self.domains.take_off(request.caller.domain, Resource::Watches, 1);
         self.domains.take_off(request.caller.domain, Resource::Memory, charge::watch(path.len(), token.len()));

@@ -38,6 +38,10 @@ const WRITTEN: u16 = 2;
 const SILENT: u16 = 4;
 /// It brings one for watches of the very path. Ours likewise.
 const EXACT: u16 = 8;
+/// Of the same field, for all nodes: the bytes of it that the privileged domain gave, rounded down to sixteens. Ours too.
+const GIVEN: u16 = 0xfff0;
+/// In the last field of a watch's record, which C xenstored leaves empty: there was no room for an event of it.
+const MISSED: u16 = 1;
 /// An entry of permissions that is not heeded.
 const STALE: u8 = 1;
 /// A watch that looks all the way down.

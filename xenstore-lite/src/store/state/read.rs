@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use xen_pv_sys::{DomainId, Port};
 
 use super::{
-    ALIGNMENT, ALL_LEVELS, CONNECTION, CUT_OFF, DOMAIN, END, GLOBAL, GLOBAL_QUOTA, HAS_UNIQUE, HEADER, NODE, RING,
-    STALE, TRANSACTION, WATCH, WATCH_EXTENDED,
+    ALIGNMENT, ALL_LEVELS, CONNECTION, CUT_OFF, DOMAIN, END, GIVEN, GLOBAL, GLOBAL_QUOTA, HAS_UNIQUE, HEADER, MISSED,
+    NODE, RING, STALE, TRANSACTION, WATCH, WATCH_EXTENDED,
 };
 use crate::connection::{Connection, ConnectionId};
+use crate::domains::Counted;
 use crate::node::{INTRODUCE_DOMAIN, Listing, Node, RELEASE_DOMAIN};
 use crate::path;
 use crate::path_map::Gathered;
@@ -83,7 +84,7 @@ struct Open {
 struct Uncounted {
     owner: DomainId,
     nodes: usize,
-    memory: usize,
+    counted: Counted,
 }
 
 /// A store in the making.
@@ -146,7 +147,7 @@ impl Reader {
             nodes: Gathered::default(),
             open: Vec::new(),
             names: Vec::new(),
-            uncounted: Uncounted { owner: met, nodes: 0, memory: 0 },
+            uncounted: Uncounted { owner: met, nodes: 0, counted: Counted::default() },
             generation: 0,
             permissions: Vec::new(),
             met,
@@ -240,19 +241,15 @@ impl Reader {
     fn watch(&mut self, kind: u32, fields: &mut Fields<'_>) -> Option<()> {
         let connection = ConnectionId(fields.u32()?);
         let (path_bytes, token_bytes) = (fields.u16()?, fields.u16()?);
-        let depth = if kind == WATCH {
-            ALL_LEVELS
-        } else {
-            let depth = fields.u16()?;
-            fields.u16()?;
-            depth
-        };
+        let (depth, flags) = if kind == WATCH { (ALL_LEVELS, 0) } else { (fields.u16()?, fields.u16()?) };
+        let missed = flags & MISSED != 0;
         let (word, token) = (fields.string(path_bytes)?, fields.string(token_bytes)?);
-        let domain = self.store.connections.get(&connection)?.domain;
-        let path = path::canonical(word, domain, true)?;
+        let own = self.store.connections.get_mut(&connection)?;
+        own.missed += usize::from(missed);
+        let path = path::canonical(word, own.domain, true)?;
         let omitted = path.len() - word.len();
         let depth = Some(depth).filter(|depth| *depth != ALL_LEVELS);
-        let watch = Watch { connection, serial: 0, token: token.into(), depth, omitted };
+        let watch = Watch { connection, serial: 0, token: token.into(), depth, omitted, missed };
         self.store.add_watch(path.into_owned().into(), watch);
         Some(())
     }
@@ -289,18 +286,20 @@ impl Reader {
         let path = fields.string(path_bytes)?;
         let value = fields.take(value_bytes)?;
         if owner.0 == 0 {
-            return self.committed(path, value);
+            return self.committed(path, value, access);
         }
         if path::is_relative(path) || path::canonical(path, DomainId(0), true).is_none() {
             return None;
         }
-        let node = (count > 0).then(|| Node::new(value, (*self.permissions).into()));
+        let given = usize::from(access & GIVEN);
+        let node = (count > 0).then(|| Node { given, ..Node::new(value, (*self.permissions).into()) });
+        let access = access & !GIVEN;
         self.pending.get_mut(&owner)?.push((path.into(), node, access));
         Some(())
     }
 
     /// A node of the tree: behind the one above it, and before whatever is beside that.
-    fn committed(&mut self, path: &[u8], value: &[u8]) -> Option<()> {
+    fn committed(&mut self, path: &[u8], value: &[u8], access: u16) -> Option<()> {
         let is_top = [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN].contains(&path);
         if self.permissions.is_empty() {
             return None;
@@ -321,7 +320,8 @@ impl Reader {
             self.names.push(0);
         }
         let names = self.names.len();
-        self.open.push(Open { path: path.into(), node: Node::new(value, permissions), names });
+        let node = Node { given: usize::from(access & GIVEN), ..Node::new(value, permissions) };
+        self.open.push(Open { path: path.into(), node, names });
         Some(())
     }
 
@@ -333,8 +333,10 @@ impl Reader {
         if owner != self.uncounted.owner {
             self.count(owner);
         }
+        let counted = node.counted(&path, self.store.domains.privileged);
+        node.given = counted.given;
+        self.uncounted.counted += counted;
         self.uncounted.nodes += 1;
-        self.uncounted.memory += node.charge(&path);
         self.generation += 1;
         node.generation = self.generation;
         self.nodes.add(path, node);
@@ -342,10 +344,9 @@ impl Reader {
 
     /// Counts what is not counted; what comes then is `next`'s.
     fn count(&mut self, next: DomainId) {
-        let uncounted = Uncounted { owner: next, nodes: 0, memory: 0 };
-        let Uncounted { owner, nodes, memory } = core::mem::replace(&mut self.uncounted, uncounted);
-        self.store.domains.add(owner, Resource::Nodes, nodes);
-        self.store.domains.add(owner, Resource::Memory, memory);
+        let uncounted = Uncounted { owner: next, nodes: 0, counted: Counted::default() };
+        let Uncounted { owner, nodes, counted } = core::mem::replace(&mut self.uncounted, uncounted);
+        self.store.domains.add_nodes(owner, nodes, counted);
     }
 
     fn finish(mut self) -> Option<Store> {

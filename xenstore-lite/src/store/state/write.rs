@@ -3,8 +3,8 @@
 use xen_pv_sys::DomainId;
 
 use super::{
-    ALIGNMENT, ALL_LEVELS, CONNECTION, CUT_OFF, DOMAIN, END, EXACT, GLOBAL, GLOBAL_QUOTA, HAS_UNIQUE, HEADER, NODE,
-    READ, RING, SILENT, STALE, TRANSACTION, WATCH_EXTENDED, WRITTEN,
+    ALIGNMENT, ALL_LEVELS, CONNECTION, CUT_OFF, DOMAIN, END, EXACT, GIVEN, GLOBAL, GLOBAL_QUOTA, HAS_UNIQUE, HEADER,
+    MISSED, NODE, READ, RING, SILENT, STALE, TRANSACTION, WATCH_EXTENDED, WRITTEN,
 };
 use crate::charge;
 use crate::connection::{Connection, ConnectionId};
@@ -29,10 +29,13 @@ struct Records<'a> {
 const PIECE: usize = 512;
 /// Bytes of a node's record beside its permissions, its path and its value.
 const NODE_FIELDS: usize = 16;
-/// Bytes of a record, at most, beside what is counted in quotas: header, fields and padding.
-const RECORD_BOUND: usize = 48;
 /// Bytes of a connection's record before what came in and what waits.
 const CONNECTION_FIELDS: usize = 24;
+
+/// What a node's record says of what was given of it.
+fn given(node: &Node) -> u16 {
+    u16::try_from(node.given).unwrap_or(u16::MAX) & GIVEN
+}
 
 fn padded(length: usize) -> usize {
     length.next_multiple_of(ALIGNMENT)
@@ -130,7 +133,7 @@ impl Store {
         }
         self.write_cut_off(&mut records);
         for top in [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN] {
-            self.tree.walk(top, &mut |path, node| records.node((0, 0), path, Some(node), 0));
+            self.tree.walk(top, &mut |path, node| records.node((0, 0), path, Some(node), given(node)));
         }
         for (id, connection) in &self.connections {
             for (number, transaction) in &connection.transactions {
@@ -144,16 +147,12 @@ impl Store {
     /// Bytes that [`write_state`](Self::write_state) gives at most, by what is counted anyway: one look at each domain and connection.
     pub fn state_bound(&self) -> usize {
         let names: usize = Quota::all().map(|(_, name)| 4 + name.len() + 1).sum();
-        let mut bound = 1024 + names + self.connections.len() * 2 * RECORD_BOUND;
+        let mut bound = 1024 + names + self.connections.len() * 2 * charge::RECORD;
         for (id, domain) in self.domains.iter() {
             let own = domain.own_quotas().count().min(1) * names;
-            bound += self.domains.takes(id, Resource::Memory) + 2 * RECORD_BOUND + own;
+            bound += self.domains.takes(id, Resource::Memory) + 2 * charge::RECORD + own;
         }
-        // What the heap takes for each object is counted, but not written.
-        let watches: usize = self.connections.values().map(|connection| connection.watches.len()).sum();
-        let heap = self.tree.nodes.len() * (charge::node(0, 0, 1, 0) - RECORD_BOUND)
-            + watches * (charge::watch(0, 0) - RECORD_BOUND);
-        bound.saturating_sub(heap)
+        bound.saturating_sub(self.domains.not_kept())
     }
 
     fn write_quotas(&self, records: &mut Records<'_>) {
@@ -202,7 +201,7 @@ impl Store {
             let path = path.get(watch.omitted..).unwrap_or_default();
             records.begin(WATCH_EXTENDED, 12 + path.len() + 1 + watch.token.len() + 1);
             records.u32(id.0).length(path.len() + 1).length(watch.token.len() + 1);
-            records.u16(watch.depth.unwrap_or(ALL_LEVELS)).u16(0);
+            records.u16(watch.depth.unwrap_or(ALL_LEVELS)).u16(if watch.missed { MISSED } else { 0 });
             records.string(path).string(&watch.token).end();
         }
         for number in connection.transactions.keys() {
@@ -236,7 +235,8 @@ impl Store {
                 Some(Scope::Exact) => EXACT,
                 _ => 0,
             };
-            records.node(owner, path, met.now.as_ref(), access | event);
+            let given = met.now.as_ref().map_or(0, given);
+            records.node(owner, path, met.now.as_ref(), access | event | given);
         }
     }
 }
