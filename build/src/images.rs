@@ -48,6 +48,7 @@ pub(crate) fn build() -> Result<()> {
     host::provide(host::IMAGES)?;
     for image in &IMAGES {
         let built = cargo_build(image.package, image.package)?;
+        refuse_hooks(&built)?;
         let stripped = path(image.name);
         fs::create_dir_all(directory())?;
         fs::copy(&built, stripped.with_extension("debug"))?;
@@ -67,6 +68,19 @@ pub(crate) fn build() -> Result<()> {
     Ok(())
 }
 
+/// Names and texts of the hooks that tests have in images built with `faults`.
+const HOOKS: [&str; 4] = ["oxidom_probe", "fail_after", "poison-for-the-store", "a fault that was asked for"];
+
+/// What is installed has no hooks for tests: neither among its symbols nor among its texts.
+fn refuse_hooks(image: &PathBuf) -> Result<()> {
+    let bytes = fs::read(image)?;
+    for hook in HOOKS {
+        let found = bytes.windows(hook.len()).any(|part| part == hook.as_bytes());
+        ensure!(!found, "{} holds \"{hook}\", which is for tests: a feature `faults` is on", image.display());
+    }
+    Ok(())
+}
+
 /// Builds what the demo and the benchmarks have in dom0.
 pub(crate) fn for_demo() -> Result<e2e::Images> {
     build()?;
@@ -74,6 +88,7 @@ pub(crate) fn for_demo() -> Result<e2e::Images> {
         netdom: path("netdom"),
         blkdom: path("blkdom"),
         stubdom: path(STORE),
+        faulty_store: None,
         hostile: None,
         guest: None,
         puppet: None,
@@ -83,15 +98,17 @@ pub(crate) fn for_demo() -> Result<e2e::Images> {
 
 /// Builds what the tests have in dom0.
 pub(crate) fn for_tests() -> Result<e2e::Images> {
-    let stripped = |name| {
-        let built = cargo_build("guests", name)?;
+    let stripped = |built: PathBuf| {
         let stripped = built.with_extension("stripped");
         strip(&built, &stripped).map(|()| stripped)
     };
-    let (hostile, puppet) = (stripped("hostile")?, stripped("puppet")?);
+    let hostile = stripped(cargo_build("guests", "hostile")?)?;
+    let puppet = stripped(cargo_build("guests", "puppet")?)?;
+    let faulty_store = stripped(cargo_build_with("stubdom", "stubdom", &["--features", "faults"])?)?;
     let guest = cargo_build("guests", "guest")?;
     let successor = cargo_build("guests", "successor")?;
     Ok(e2e::Images {
+        faulty_store: Some(faulty_store),
         hostile: Some(hostile),
         guest: Some(guest),
         puppet: Some(puppet),
@@ -102,10 +119,15 @@ pub(crate) fn for_tests() -> Result<e2e::Images> {
 
 /// Builds a program of the workspace by the release profile; gives its file, with debug information.
 pub(crate) fn cargo_build(package: &str, name: &str) -> Result<PathBuf> {
+    cargo_build_with(package, name, &[])
+}
+
+fn cargo_build_with(package: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(cache::workspace())
         .args(["build", "--quiet", "--release", "--package", package, "--bin", name])
+        .args(arguments)
         .status()
         .context("starting cargo")?;
     if !status.success() {

@@ -158,19 +158,25 @@ unsafe extern "Rust" {
 /// Called by `oxidom_entry` only: with what Xen handed over, or in a restart with anything.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn oxidom_start(start_info: *const StartInfo, boot_stack: usize, first_time_stamp: u64) -> ! {
-    let birth = restart::begin(Birth { start_info: start_info as usize, boot_stack, first_time_stamp });
-    // SAFETY: Xen's start_info, mapped and never changed after boot; each step is taken once in a life and in this order.
-    unsafe {
-        let start_info = &*(birth.start_info as *const StartInfo);
-        environment::set(start_info);
-        trap::install();
-        memory::initialize(start_info, birth.boot_stack);
-        events::initialize(start_info.shared_info);
-        time::initialize(birth.first_time_stamp);
-        grants::initialize();
-        restart::ready();
-        console::initialize();
-        oxidom_image_main(environment::environment());
-    }
+    let Ok(birth) = restart::begin(Birth { start_info: start_info as usize, boot_stack, first_time_stamp }) else {
+        // There is no memory to go on with, and no ring to say it on.
+        console::write_to_xen(b"oxidom: the record of the last life is damaged\n");
+        crate::exit(crate::Exit::Crash);
+    };
+    // SAFETY: Xen's start_info, by Xen's word or by the record of an earlier life, which is sealed: mapped, and never changed after boot.
+    let start_info = unsafe { &*(birth.start_info as *const StartInfo) };
+    // SAFETY: it stays so for good, as `boot` and `resume` leave its page out of the memory that they give out.
+    unsafe { environment::set(start_info) };
+    trap::install();
+    // SAFETY: once in a life, before any other memory is used, with what Xen handed over.
+    unsafe { memory::initialize(start_info, birth.boot_stack) };
+    events::initialize(start_info.shared_info);
+    time::initialize(birth.first_time_stamp);
+    // SAFETY: once in a life; nothing above makes a page.
+    unsafe { grants::initialize() };
+    restart::ready();
+    console::initialize();
+    // SAFETY: the signature is that of `entry!`'s function, the one of this name in the image.
+    unsafe { oxidom_image_main(environment::environment()) };
     crate::exit(crate::Exit::PowerOff)
 }

@@ -67,7 +67,7 @@ fn send(ring: &Ring, bytes: &[u8]) -> usize {
 }
 
 /// Writes to Xen's console; all of it is taken.
-fn write_to_xen(bytes: &[u8]) -> usize {
+pub(crate) fn write_to_xen(bytes: &[u8]) -> usize {
     // SAFETY: Xen reads `count` bytes.
     unsafe {
         hypercall::call4::<{ number::CONSOLE_IO }>(CONSOLEIO_WRITE, bytes.len() as u64, bytes.as_ptr() as u64, 0);

@@ -25,17 +25,18 @@ use xen_pv_sys::physdev::{Eoi, IrqStatus, IrqStatusQuery, PHYSDEVOP_EOI, PHYSDEV
 use xen_pv_sys::xen::SharedInfo;
 use xen_pv_sys::{DomainId, Mfn, Port};
 
-/// `shared_info_t` as memory that Xen writes at any time (`xen.h`): the one vCPU's part, then the channels' bits.
+/// `shared_info_t` as memory that Xen writes at any time (`xen.h`): the one vCPU's part, then the channels' bits. Every field is an atomic,
+/// those that nobody reads among them: a reference to the page is one to all of it.
 #[repr(C)]
 pub(crate) struct Shared {
     upcall_pending: AtomicU8,
     upcall_mask: AtomicU8,
-    padding: [u8; 6],
+    padding: [AtomicU8; 6],
     pending_words: AtomicU64,
     fault_address: AtomicU64,
-    padding2: u64,
+    padding2: AtomicU64,
     pub(crate) time: TimePage,
-    other_vcpus: [u64; 31 * 8],
+    other_vcpus: [AtomicU64; 31 * 8],
     pending: [AtomicU64; 64],
     mask: [AtomicU64; 64],
 }
@@ -45,12 +46,12 @@ pub(crate) struct Shared {
 #[derive(Default)]
 pub(crate) struct TimePage {
     pub(crate) version: AtomicU32,
-    padding: u32,
+    padding: AtomicU32,
     pub(crate) time_stamp: AtomicU64,
     pub(crate) system_time: AtomicU64,
     pub(crate) multiplier: AtomicU32,
     pub(crate) shift: AtomicU8,
-    padding2: [u8; 3],
+    padding2: [AtomicU8; 3],
 }
 
 const _: () = {
@@ -62,7 +63,7 @@ const _: () = {
 
 /// The shared info page.
 pub(crate) fn shared() -> &'static Shared {
-    // SAFETY: a page of the image's own, which `initialize` maps Xen's page over; all that Xen writes is an atomic.
+    // SAFETY: a page of the image's own, for good, which `initialize` maps Xen's page over. Every field is an atomic, of any value.
     unsafe { &*(layout::shared_info() as *const Shared) }
 }
 

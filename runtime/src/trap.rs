@@ -1,4 +1,4 @@
-//! Exceptions: a report on the console, then the domain crashes. And the probes with which tests ask what is mapped how. Floor 2.
+//! Exceptions: a report on the console, then the domain crashes. Floor 2.
 //!
 //! Unsafe because it is assembly, and because the report reads stack frames that may be damaged.
 
@@ -10,11 +10,15 @@ use core::fmt::Write;
 use xen_pv_sys::arch_x86::{FLAT_KERNEL_CS, TrapInfo};
 use xen_pv_sys::callback::{CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, Register};
 
+#[cfg(feature = "faults")]
+pub mod probe;
+
 // Xen pushes this, and enters the stub with %rsp at its lower end (an error code only where the exception has one):
 //
 //     ss, rsp, rflags, cs, rip, [error code], r11, rcx
 //
-// The stubs turn it into `Frame`. While a probe runs, any exception only ends the probe: the frame is dropped, as in boot.rs.
+// The stubs turn it into `Frame`. In images of tests any exception in a probe only ends the probe (trap/probe.rs): the frame is dropped, as in
+// boot.rs.
 global_asm!(
     r#"
     .macro trap vector, has_error
@@ -50,8 +54,10 @@ global_asm!(
 
 oxidom_trap:
     cld
+    .if {probes}
     cmpq $0, oxidom_probe_stack(%rip)
     jne  oxidom_probe_failed
+    .endif
     push %rax
     push %rcx
     push %rdx
@@ -71,45 +77,9 @@ oxidom_trap:
     and  $-16, %rsp
     call oxidom_fault
     ud2
-
-    # bool oxidom_probe(address: %rdi, kind: %esi): 0 reads a byte, 1 writes back what it read, 2 calls.
-    .globl oxidom_probe
-oxidom_probe:
-    push %rbp
-    mov  %rsp, %rbp
-    push %rbx
-    push %r12
-    push %r13
-    push %r14
-    push %r15
-    mov  %rsp, oxidom_probe_stack(%rip)
-    cmp  $1, %esi
-    ja   2f
-    movb (%rdi), %al
-    jb   3f
-    movb %al, (%rdi)
-    jmp  3f
-2:  call *%rdi
-3:  mov  $1, %eax
-4:  movq $0, oxidom_probe_stack(%rip)
-    pop  %r15
-    pop  %r14
-    pop  %r13
-    pop  %r12
-    pop  %rbx
-    pop  %rbp
-    ret
-oxidom_probe_failed:
-    mov  oxidom_probe_stack(%rip), %rsp
-    xor  %eax, %eax
-    jmp  4b
-
-    .section .bss.oxidom_probe_stack, "aw", @nobits
-    .balign 8
-oxidom_probe_stack:
-    .skip 8
     .text
 "#,
+    probes = const cfg!(feature = "faults") as u32,
     options(att_syntax)
 );
 
@@ -163,7 +133,6 @@ const fn entry(vector: u8, address: u64) -> TrapInfo {
 unsafe extern "C" {
     fn oxidom_upcall();
     fn oxidom_failsafe();
-    fn oxidom_probe(address: usize, kind: u32) -> bool;
 }
 
 /// Registers the trap table and the upcall.
@@ -291,36 +260,6 @@ pub(crate) fn backtrace(out: &mut impl Write, first: u64) {
         }
         pointer = next;
     }
-}
-
-/// What a probe does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Reads a byte.
-    Read,
-    /// Writes back the byte that it read.
-    Write,
-}
-
-/// Whether memory can be accessed so: for tests of what is mapped how. A fault on the way is caught.
-pub fn probe(address: usize, access: Access) -> bool {
-    // SAFETY: the byte that is there stays; a fault is caught by the stubs.
-    unsafe { oxidom_probe(address, access as u32) }
-}
-
-/// Whether the first byte of a page can be executed, for the same tests.
-pub fn probe_execution(page: &crate::memory::Page) -> bool {
-    const RETURN: u8 = 0xc3;
-    const CALL: u32 = 2;
-    page.write(0, &[RETURN]);
-    // SAFETY: what is executed, if it can be, is a return.
-    unsafe { oxidom_probe(layout::address_of(page.pfn()), CALL) }
-}
-
-/// Raises an exception on purpose, for a test of its report.
-pub fn raise() -> ! {
-    // SAFETY: an undefined instruction; the report does not return.
-    unsafe { core::arch::asm!("ud2", options(noreturn, nomem)) }
 }
 
 #[cfg(not(test))]

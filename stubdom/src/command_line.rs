@@ -11,15 +11,18 @@ use xen_pv_sys::Port;
 pub struct Options {
     /// The privileged domain's end of its event channel.
     pub event: Option<Port>,
-    /// `faults`: the privileged domain may have the store fail.
+    /// `faults`, in an image that is built with that feature: the privileged domain may have the store fail.
+    #[cfg(any(test, feature = "faults"))]
     pub faults: bool,
-    /// `faults=give-up` and `faults=panic`: what a new image does in place of taking over.
+    /// `faults=give-up` and `faults=panic`, likewise: what a new image does in place of taking over.
+    #[cfg(any(test, feature = "faults"))]
     pub fails: Option<Fails>,
     /// What was not understood, each with the reason: the store starts all the same.
     pub complaints: Vec<String>,
 }
 
 /// How a new image fails before it has taken over, for tests.
+#[cfg(any(test, feature = "faults"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fails {
     /// It says that it cannot go on.
@@ -43,8 +46,11 @@ pub fn parse(line: &str) -> Options {
                 options.complaints.push(format!("\"{}\" is no port", value.escape_debug()));
             }
             None if word.starts_with("log=") => {}
+            #[cfg(any(test, feature = "faults"))]
             None if word == "faults" => options.faults = true,
+            #[cfg(any(test, feature = "faults"))]
             None if word == "faults=give-up" => options.fails = Some(Fails::GivesUp),
+            #[cfg(any(test, feature = "faults"))]
             None if word == "faults=panic" => options.fails = Some(Fails::Panics),
             None => options.complaints.push(format!("unknown word \"{}\"", word.escape_debug())),
         }

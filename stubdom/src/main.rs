@@ -19,6 +19,7 @@ use runtime::restart::{self, BoxWriter, Cause, Policy, Recovered, ReplaceError, 
 use runtime::select::select;
 use runtime::{Environment, Exit, time};
 use split_driver::hypervisor::XenError;
+#[cfg(feature = "faults")]
 use stubdom::command_line::Fails;
 use stubdom::{Keeper, Saved, Server, Successor, Wait, command_line};
 use xen_pv_sys::xen::VIRQ_DOM_EXC;
@@ -64,11 +65,11 @@ async fn main(environment: Environment) {
             Some(port) => start(port),
             None => Err("no --event PORT in the command line; only init-xenstore-domain can start this domain".into()),
         },
-        (Some(recovered), saved) => match options.fails {
-            Some(Fails::GivesUp) => Err("as its command line says".into()),
-            Some(Fails::Panics) => panic!("a new image fails, as its command line says"),
-            None => resume(recovered, saved.as_ref()),
-        },
+        #[cfg(feature = "faults")]
+        (Some(_), _) if options.fails == Some(Fails::GivesUp) => Err("as its command line says".into()),
+        #[cfg(feature = "faults")]
+        (Some(_), _) if options.fails == Some(Fails::Panics) => panic!("a new image fails, as its command line says"),
+        (Some(recovered), saved) => resume(recovered, saved.as_ref()),
     };
     let mut parts = match started {
         Ok(parts) => parts,
@@ -82,6 +83,7 @@ async fn main(environment: Environment) {
         }
     };
     drop(saved);
+    #[cfg(feature = "faults")]
     if options.faults {
         parts.server.allow_faults(runtime::memory::fail_after);
     }

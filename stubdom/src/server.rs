@@ -15,7 +15,9 @@ use xen_pv_sys::io::xs_wire::XENSTORE_RING_SIZE;
 use xen_pv_sys::{DomainId, Port};
 use xenstore_lite::{Config, ConnectionId, Error, Host, StateError, Store};
 
-use crate::faults::{Faults, Point};
+#[cfg(any(test, feature = "faults"))]
+use crate::faults::Faults;
+use crate::faults::Point;
 use crate::machine::Machine;
 use crate::page::Fault;
 use crate::saved::{Keeper, Saved, Snapshot};
@@ -132,6 +134,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
     }
 
     /// From now on the privileged domain may have the store fail; `memory` has so many allocations succeed and the next one fail.
+    #[cfg(any(test, feature = "faults"))]
     pub fn allow_faults(&mut self, memory: fn(u32)) {
         self.machine.faults = Some(Faults::new(memory));
     }
@@ -369,8 +372,8 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         if input.is_empty() && !self.store.has_request(id) {
             return Ok(false);
         }
-        if self.machine.faults.is_some() {
-            Faults::look_at(input);
+        if let Some(faults) = &self.machine.faults {
+            faults.look_at(input);
         }
         self.reach(Point::Before);
         let (changes, silent) = (self.store.changes(), self.store.poll_transmit(id).is_empty());

@@ -199,7 +199,8 @@ fn inherited_entries() -> impl Iterator<Item = (GrantRef, &'static SharedEntry)>
     let entries = record().grant_table.get() as *const SharedEntry;
     let count = record().grant_frames.get() * ENTRIES;
     (GNTTAB_NR_RESERVED_ENTRIES..count).map(move |reference| {
-        // SAFETY: the table stays mapped from life to life (area.rs), these frames of it at this address; all fields are atomics.
+        // SAFETY: the table stays mapped from life to life (area.rs), these frames of it at this address, as a life wrote into the record, which
+        // is sealed; all fields are atomics.
         (GrantRef(reference), unsafe { &*entries.add(reference as usize) })
     })
 }
@@ -215,7 +216,10 @@ pub(crate) fn for_each_granted(mut found: impl FnMut(Mfn)) {
 }
 
 /// Takes over the table of an earlier life.
-pub(crate) fn initialize() {
+///
+/// # Safety
+/// Called once in a life, before it has any page of its own.
+pub(crate) unsafe fn initialize() {
     let Some(area) = Area::adopt_grant_table() else {
         return;
     };
@@ -234,8 +238,10 @@ pub(crate) fn initialize() {
         }
         let machine = Mfn(entry.frame.load(Ordering::Relaxed).into());
         let known = pages.get(&machine.0).cloned();
+        // SAFETY: `pages` has each frame that was asked for with success; by the caller this life has no page yet but those.
+        let asked = || unsafe { memory::granted_page(machine) };
         // One whose page is none of ours stays in the table for good.
-        if let Some(page) = known.or_else(|| memory::granted_page(machine).map(Rc::new)) {
+        if let Some(page) = known.or_else(|| asked().map(Rc::new)) {
             pages.insert(machine.0, Rc::clone(&page));
             table.inherited.push((reference, page));
         }

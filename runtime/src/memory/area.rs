@@ -211,18 +211,19 @@ pub enum Caching {
 /// Foreign or device frames mapped one after the other, readable and writable, never executable; unmapped by `Drop`.
 #[derive(Debug)]
 pub struct Mapping {
-    area: Area,
+    /// `None` once it is given up.
+    area: Option<Area>,
     owner: DomainId,
 }
 
 impl Mapping {
     /// The first byte. Use volatile or atomic access only.
     pub fn address(&self) -> *mut u8 {
-        self.area.address() as *mut u8
+        self.area.as_ref().map_or(0, Area::address) as *mut u8
     }
     /// Bytes mapped.
     pub fn len(&self) -> usize {
-        self.area.pages() * PAGE_SIZE
+        self.area.as_ref().map_or(0, Area::pages) * PAGE_SIZE
     }
     /// Whether nothing is mapped.
     pub fn is_empty(&self) -> bool {
@@ -231,7 +232,8 @@ impl Mapping {
 
     fn set(&self, mut entry: impl FnMut(usize) -> Entry) -> Result<(), XenError> {
         let mut batch = Batch::new(self.owner);
-        for (index, address) in tables::pages(self.area.address(), self.area.pages()).enumerate() {
+        let pages = self.area.iter().flat_map(|area| tables::pages(area.address(), area.pages()));
+        for (index, address) in pages.enumerate() {
             let (machine_address, _) = super::tables().entry(address, 1).map_err(|_| XenError::Exhausted)?;
             // SAFETY: addresses of an area that is ours alone.
             unsafe { batch.set(machine_address, entry(index))? };
@@ -244,8 +246,13 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         self.owner = tables::SELF;
-        let _ = self.set(|_| Entry::NONE);
+        let unmapped = self.set(|_| Entry::NONE);
         tables::flush_tlb();
+        if let Err(error) = unmapped {
+            log::error!("{} pages stay mapped: {error:?}", self.len() / PAGE_SIZE);
+            // Something is mapped there still: the addresses are never used again.
+            core::mem::forget(self.area.take());
+        }
     }
 }
 
@@ -257,7 +264,7 @@ impl Drop for Mapping {
 /// # Errors
 /// The errno of the hypercall, or [`XenError::Exhausted`].
 pub(crate) unsafe fn map_frames(owner: DomainId, frames: &[Mfn], caching: Caching) -> Result<Mapping, XenError> {
-    let mapping = Mapping { area: Area::new(frames.len())?, owner };
+    let mapping = Mapping { area: Some(Area::new(frames.len())?), owner };
     mapping.set(|index| match (frames.get(index), caching) {
         (Some(frame), Caching::WriteBack) => Entry::data(*frame),
         (Some(frame), Caching::Uncached) => Entry::registers(*frame),

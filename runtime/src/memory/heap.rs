@@ -20,19 +20,37 @@ static FRAMES_HELD: Local<Cell<usize>> = Local::new(Cell::new(0));
 /// Bytes that the heap gave out.
 static BYTES_USED: Local<Cell<usize>> = Local::new(Cell::new(0));
 
-/// Allocations until one fails; 0 for none.
-static FAILS_IN: Local<Cell<u32>> = Local::new(Cell::new(0));
+/// Failures on demand, in images that are built with `faults` only.
+#[cfg(feature = "faults")]
+mod faults {
+    use crate::local::Local;
+    use core::cell::Cell;
 
-/// For tests: so many allocations succeed, and the next one fails.
-pub fn fail_after(count: u32) {
-    FAILS_IN.set(count.saturating_add(1));
+    /// Allocations until one fails; 0 for none.
+    static FAILS_IN: Local<Cell<u32>> = Local::new(Cell::new(0));
+
+    /// So many allocations succeed, and the next one fails.
+    pub fn fail_after(count: u32) {
+        FAILS_IN.set(count.saturating_add(1));
+    }
+
+    /// Whether this allocation is the one that fails.
+    pub(super) fn fails() -> bool {
+        let left = FAILS_IN.get();
+        FAILS_IN.set(left.saturating_sub(1));
+        left == 1
+    }
 }
 
-/// Whether this allocation is the one that fails.
-fn fails() -> bool {
-    let left = FAILS_IN.get();
-    FAILS_IN.set(left.saturating_sub(1));
-    left == 1
+#[cfg(feature = "faults")]
+pub use faults::fail_after;
+#[cfg(feature = "faults")]
+use faults::fails;
+
+/// Whether this allocation is to fail.
+#[cfg(not(feature = "faults"))]
+const fn fails() -> bool {
+    false
 }
 
 /// Frames as `talc`'s source.

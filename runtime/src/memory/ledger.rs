@@ -17,7 +17,8 @@ const INHERITED: u32 = 1 << 31;
 fn entry(page: usize) -> Option<&'static AtomicU32> {
     let frame = record().ledger.get(page / ENTRIES)?.get().checked_sub(1)?;
     let entries = layout::address_of(Pfn(frame.into())) as *const AtomicU32;
-    // SAFETY: a page that `ensure` allocated for good, mapped writable; every access of it is an atomic.
+    // SAFETY: a page that `ensure` allocated for good, in this life or in one that sealed the record, mapped writable; every access of it is an
+    // atomic.
     Some(unsafe { &*entries.add(page % ENTRIES) })
 }
 

@@ -17,14 +17,16 @@ pub(crate) mod tables;
 use crate::local::Local;
 use crate::restart;
 use core::cell::Cell;
+use xen_pv_sys::Pfn;
 use xen_pv_sys::start_info::StartInfo;
 
 pub(crate) use area::{Area, Inherited, inherited_mappings, map_frames};
 pub use area::{Caching, Mapping};
+#[cfg(feature = "faults")]
 pub use heap::fail_after;
 pub(crate) use p2m::{is_shared, physical_to_machine, set_device_frame, set_machine};
 pub use page::{Page, Pages};
-pub(crate) use resume::{do_not_withhold, granted_page, release_withheld, withhold};
+pub(crate) use resume::{are_withheld, do_not_withhold, granted_page, release_withheld, withhold};
 use tables::Tables;
 
 static TABLES: Local<Cell<Option<Tables>>> = Local::new(Cell::new(None));
@@ -60,6 +62,11 @@ pub(crate) fn tables() -> Tables {
         Some(tables) => tables,
         None => panic!("memory is used before it is set up"),
     }
+}
+
+/// The addresses of all memory behind the image.
+pub(crate) fn beyond_image() -> core::ops::Range<usize> {
+    layout::keep() + layout::KEEP_SIZE..layout::address_of(Pfn(p2m::len() as u64))
 }
 
 /// What memory is used for.

@@ -22,7 +22,7 @@ use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
 pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usize) -> Result<Tables, XenError> {
     let pages = usize::min(start_info.nr_pages as usize, layout::MEMORY_PAGES_MAX);
     let bitmaps = restart::record().bitmaps.get() as usize;
-    // SAFETY: start_info's own figures; the bitmaps as the first life made them.
+    // SAFETY: start_info's own figures; the bitmaps as the first life made them: the record's seal says that their address is its.
     let tables = unsafe {
         p2m::set_list(start_info.mfn_list as usize, pages);
         frames::initialize(p2m::set_bitmaps(bitmaps, pages.div_ceil(64)));
@@ -110,9 +110,13 @@ unsafe fn add_free(range: core::ops::Range<u64>) {
 }
 
 /// The page behind a grant of an earlier life.
-pub(crate) fn granted_page(machine: Mfn) -> Option<Page> {
+///
+/// # Safety
+/// Asked for once in a life for each frame, before any [`Page`] of this life is shared: then a frame that is marked as shared is one that
+/// `initialize` marked.
+pub(crate) unsafe fn granted_page(machine: Mfn) -> Option<Page> {
     let frame = own_frame(machine)?;
-    // SAFETY: `initialize` left it out of what is free, and each is asked for once.
+    // SAFETY: `initialize` marked it as shared and left it out of what is free; by the caller nobody else has it.
     p2m::is_shared_frame(frame).then(|| unsafe { Page::adopt(frame) })
 }
 
@@ -121,6 +125,11 @@ pub(crate) fn withhold(first: Pfn, count: usize) {
     for number in first.0..first.0 + count as u64 {
         p2m::set_withheld(Pfn(number), true);
     }
+}
+
+/// Whether all of these frames are withheld, so that nobody in this life has them.
+pub(crate) fn are_withheld(first: Pfn, count: usize) -> bool {
+    (first.0..first.0 + count as u64).map(Pfn).all(p2m::is_withheld)
 }
 
 /// Withholds frames no longer.

@@ -1,6 +1,6 @@
-//! The checksum of a recovery box. Pure. Floor 2.
+//! The checksum of what a life leaves to the next. Pure. Floor 2.
 //!
-//! It tells a box that was written to its end from one that was not, and from one that something wrote over. Nobody forges it.
+//! It tells what was written to its end from what was not, and from what something wrote over. Nobody forges it.
 
 /// An odd number without pattern.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -13,8 +13,13 @@ pub(super) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
         *slot = *byte;
     }
     let start = seed ^ (bytes.len() as u64).wrapping_mul(FACTOR);
-    words.iter().chain([&last]).fold(start, |sum, word| {
-        let mixed = (sum ^ u64::from_le_bytes(*word)).wrapping_mul(FACTOR);
+    checksum_words(start, words.iter().chain([&last]).map(|word| u64::from_le_bytes(*word)))
+}
+
+/// Of as many words as there always are, begun with `seed`.
+pub(super) fn checksum_words(seed: u64, words: impl IntoIterator<Item = u64>) -> u64 {
+    words.into_iter().fold(seed, |sum, word| {
+        let mixed = (sum ^ word).wrapping_mul(FACTOR);
         mixed ^ (mixed >> 29)
     })
 }

@@ -1,14 +1,19 @@
 //! What one life of the domain leaves to the next: a record at a fixed place that no restart clears. Floor 2.
 //!
-//! Unsafe because the place is the linker script's. All of it is plain numbers: any content is a valid one, and zero is that of a domain
-//! which has just been built.
+//! Unsafe because the place is the linker script's. All of it is plain numbers, so that any content is a valid `Keep`, and zero is that of a
+//! domain which has just been built. But some of the numbers become pointers in the next life. So a life that ends seals them, and the next
+//! one begins only where the seal is right ([`Keep::birth`]): then they are what a life of this domain wrote.
 
+use super::checksum::checksum_words;
 use crate::memory::layout;
 use core::cell::Cell;
 use core::fmt;
+use core::mem::offset_of;
+use core::ops::Range;
+use xen_pv_sys::PAGE_SIZE;
 
 /// Changes with the layout of [`Keep`]: an image of another layout cannot take the place of this one.
-pub(crate) const LAYOUT: u32 = 3;
+pub(crate) const LAYOUT: u32 = 4;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.
@@ -29,19 +34,54 @@ pub(crate) struct Birth {
     pub(crate) first_time_stamp: u64,
 }
 
-/// The recovery box: pages that hold what the image wrote.
+/// The recovery box: pages that hold what the image wrote. The default is none.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BoxHeader {
-    /// First page; 0 for none.
-    pub(crate) address: u64,
-    /// How many.
-    pub(crate) pages: u64,
+    address: u64,
+    /// How many pages.
+    pages: u64,
     /// Bytes of content.
-    pub(crate) length: u64,
-    /// Of the content and of the three above.
-    pub(crate) checksum: u64,
+    length: u64,
+    checksum: u64,
+    /// Of the four above: without it none of them means anything.
+    seal: u64,
 }
+
+impl BoxHeader {
+    /// Of `length` bytes in `pages` pages from `address` on, which have this checksum.
+    pub(crate) fn new(address: usize, pages: usize, length: usize, checksum: u64) -> Self {
+        let header = Self { address: address as u64, pages: pages as u64, length: length as u64, checksum, seal: 0 };
+        Self { seal: header.sum(), ..header }
+    }
+
+    fn sum(&self) -> u64 {
+        checksum_words(MAGIC, [self.address, self.pages, self.length, self.checksum])
+    }
+
+    /// The addresses of its pages; `None` where it is none that [`BoxHeader::new`] made, or its pages do not lie within `memory`.
+    pub(crate) fn place(&self, memory: &Range<usize>) -> Option<Range<usize>> {
+        let start = usize::try_from(self.address).ok()?;
+        let size = usize::try_from(self.pages).ok()?.checked_mul(PAGE_SIZE)?;
+        let end = start.checked_add(size)?;
+        let is_sound = self.seal == self.sum() && self.length <= size as u64 && start.is_multiple_of(PAGE_SIZE);
+        (is_sound && size > 0 && memory.start <= start && end <= memory.end).then_some(start..end)
+    }
+
+    /// Bytes of content.
+    pub(crate) const fn length(&self) -> usize {
+        self.length as usize
+    }
+
+    /// The content's checksum.
+    pub(crate) const fn checksum(&self) -> u64 {
+        self.checksum
+    }
+}
+
+/// The record is not what the last life left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damaged;
 
 /// The record.
 #[repr(C)]
@@ -88,12 +128,22 @@ pub(crate) struct Keep {
     pub(crate) swap_code: Cell<u64>,
     /// Where the old image is entered.
     pub(crate) old_entry: Cell<u64>,
+    /// Of all above, when a life ends.
+    seal: Cell<u64>,
     text_length: Cell<u32>,
     report_start: Cell<u32>,
     text: [Cell<u8>; TEXT],
 }
 
-const _: () = assert!(size_of::<Keep>() <= layout::KEEP_SIZE);
+/// Words that are sealed.
+const SEALED: usize = offset_of!(Keep, seal) / 8;
+
+const _: () = {
+    assert!(size_of::<Keep>() <= layout::KEEP_SIZE);
+    // 13 words, six halves, the box and three arrays: nothing else is before the seal, so no padding.
+    let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + ROOM_PAGES) * 4;
+    assert!(offset_of!(Keep, seal) == 13 * 8 + 6 * 4 + size_of::<BoxHeader>() + arrays);
+};
 
 /// The record of this domain.
 pub(crate) fn keep() -> &'static Keep {
@@ -109,18 +159,37 @@ impl Keep {
     }
 
     /// Keeps what Xen handed over to the first life; gives it to each.
-    pub(crate) fn birth(&self, first: Birth) -> Birth {
-        if self.magic.replace(MAGIC) == MAGIC {
-            return Birth {
+    ///
+    /// # Errors
+    /// [`Damaged`] where something wrote to the record after the last life had sealed it, or no life did: nothing in it can be relied on.
+    pub(crate) fn birth(&self, first: Birth) -> Result<Birth, Damaged> {
+        match self.magic.get() {
+            0 => {
+                self.magic.set(MAGIC);
+                self.start_info.set(first.start_info as u64);
+                self.boot_stack.set(first.boot_stack as u64);
+                self.first_time_stamp.set(first.first_time_stamp);
+                Ok(first)
+            }
+            MAGIC if self.seal.get() == self.sum() => Ok(Birth {
                 start_info: self.start_info.get() as usize,
                 boot_stack: self.boot_stack.get() as usize,
                 first_time_stamp: self.first_time_stamp.get(),
-            };
+            }),
+            _ => Err(Damaged),
         }
-        self.start_info.set(first.start_info as u64);
-        self.boot_stack.set(first.boot_stack as u64);
-        self.first_time_stamp.set(first.first_time_stamp);
-        first
+    }
+
+    /// The last act of a life: what the record says now is what the next one begins from.
+    pub(crate) fn seal(&self) {
+        self.seal.set(self.sum());
+    }
+
+    fn sum(&self) -> u64 {
+        let words = core::ptr::from_ref(self).cast::<u64>();
+        // SAFETY: the words of `self` before `seal`. They are integers in cells, without padding (asserted below), and nothing writes them
+        // meanwhile.
+        checksum_words(LAYOUT.into(), (0..SEALED).map(|index| unsafe { words.add(index).read() }))
     }
 
     /// Forgets the text of an earlier end.
@@ -164,5 +233,90 @@ impl fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         keep().add_text(text.as_bytes());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Birth, BoxHeader, Damaged, Keep, SEALED};
+    use xen_pv_sys::PAGE_SIZE;
+
+    fn ended() -> Keep {
+        // SAFETY: integers in cells; zero is the record of a domain that has just been built.
+        let keep: Keep = unsafe { core::mem::zeroed() };
+        let first = Birth { start_info: 0x40_1000, boot_stack: 0x50_0000, first_time_stamp: 7 };
+        assert_eq!(keep.birth(first).map(|birth| birth.start_info), Ok(first.start_info));
+        keep.bitmaps.set(0x60_0000);
+        keep.lives.set(1);
+        keep.add_text(b"why");
+        keep.seal();
+        keep
+    }
+
+    fn again(keep: &Keep) -> Result<usize, Damaged> {
+        // A restart hands over anything.
+        keep.birth(Birth { start_info: 1, boot_stack: 2, first_time_stamp: 3 }).map(|birth| birth.start_info)
+    }
+
+    #[test]
+    fn a_record_that_was_written_over_begins_no_life() {
+        let keep = ended();
+        assert_eq!(again(&keep), Ok(0x40_1000));
+        for word in 0..SEALED {
+            for bit in [0, 31, 63] {
+                let place = core::ptr::from_ref(&keep).cast::<u64>().cast_mut().wrapping_add(word);
+                // SAFETY: a word of integers in cells.
+                unsafe { place.write(place.read() ^ (1 << bit)) };
+                assert_eq!(again(&keep), Err(Damaged), "word {word}, bit {bit}");
+                // SAFETY: as above.
+                unsafe { place.write(place.read() ^ (1 << bit)) };
+            }
+        }
+        assert_eq!(again(&keep), Ok(0x40_1000));
+    }
+
+    #[test]
+    fn a_record_that_no_life_sealed_begins_none() {
+        let keep = ended();
+        keep.grant_table.set(0x80_0000_0000);
+        assert_eq!(again(&keep), Err(Damaged));
+        keep.seal();
+        assert_eq!(again(&keep), Ok(0x40_1000));
+    }
+
+    #[test]
+    fn a_box_whose_header_is_not_sound_has_no_place() {
+        let memory = 0x60_0000..0x140_0000;
+        let sound = BoxHeader::new(0x70_0000, 4, 3 * PAGE_SIZE + 1, 99);
+        assert_eq!(sound.place(&memory), Some(0x70_0000..0x70_4000));
+        assert_eq!(BoxHeader::default().place(&memory), None);
+        for bit in 0..64 {
+            let bit = 1_u64 << bit;
+            for damaged in [
+                BoxHeader { address: sound.address ^ bit, ..sound },
+                BoxHeader { pages: sound.pages ^ bit, ..sound },
+                BoxHeader { length: sound.length ^ bit, ..sound },
+                BoxHeader { checksum: sound.checksum ^ bit, ..sound },
+                BoxHeader { seal: sound.seal ^ bit, ..sound },
+            ] {
+                assert_eq!(damaged.place(&memory), None, "{damaged:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_box_outside_of_memory_has_no_place() {
+        let memory = 0x60_0000..0x70_0000;
+        for (address, pages, length) in [
+            (0x5f_f000, 2, 1),
+            (0x6f_f000, 2, 1),
+            (0x60_0001, 1, 1),
+            (0x60_0000, 0, 0),
+            (0x60_0000, 1, PAGE_SIZE + 1),
+            (0x60_0000, usize::MAX / 2, 1),
+            (usize::MAX & !0xfff, 1, 1),
+        ] {
+            assert_eq!(BoxHeader::new(address, pages, length, 0).place(&memory), None, "{address:#x}, {pages} pages");
+        }
     }
 }

@@ -34,6 +34,7 @@ use alloc::vec::Vec;
 use checksum::checksum;
 use core::cell::{Cell, RefCell};
 use core::fmt::{self, Write};
+use core::ops::Range;
 use core::time::Duration;
 use split_driver::memory::OutOfMemory;
 use xen_pv_sys::PAGE_SIZE;
@@ -43,7 +44,7 @@ use keep::BoxHeader;
 #[cfg(not(test))]
 pub(crate) use keep::LAYOUT;
 use keep::Text;
-pub(crate) use keep::{Birth, ROOM_PAGES, keep as record};
+pub(crate) use keep::{Birth, Damaged, ROOM_PAGES, keep as record};
 pub use replace::Staging;
 
 unsafe extern "C" {
@@ -144,6 +145,9 @@ impl BoxWriter {
     }
 }
 
+/// Begins the checksum of a box's content.
+const SEED: u64 = 1;
+
 /// How the image writes its state.
 type WriteState = Box<dyn Fn(&mut BoxWriter) -> Result<(), Unwritten>>;
 
@@ -166,7 +170,7 @@ static PAUSE: Local<Cell<Duration>> = Local::new(Cell::new(Duration::ZERO));
 static ENDING: Local<Cell<bool>> = Local::new(Cell::new(false));
 
 /// The beginning of each life.
-pub(crate) fn begin(first: Birth) -> Birth {
+pub(crate) fn begin(first: Birth) -> Result<Birth, Damaged> {
     record().birth(first)
 }
 
@@ -197,7 +201,11 @@ pub fn keep(
     let write: WriteState = Box::new(write);
     let record = record();
     let content = record.content.get();
-    let found = TAKEN_OVER.get().is_none() && content.address != 0 && content.pages >= least as u64;
+    let found = Some(content)
+        .filter(|_| TAKEN_OVER.get().is_none())
+        .and_then(|content| place(&content))
+        .map(|place| (place.start, place.len() / PAGE_SIZE))
+        .filter(|(_, pages)| *pages >= least);
     let take = |pages: usize| frames::allocate(pages).map(|first| (layout::address_of(first), pages));
     let mut kept = KEPT.borrow_mut();
     // A box of this life's own holds nothing before the life ends, so its pages may be the new one's as well.
@@ -206,11 +214,7 @@ pub fn keep(
         // SAFETY: this life's own; only a life's last act gives them to others. Nothing uses them before they are taken again below.
         unsafe { frames::free(layout::frame_at(before.address), before.pages) };
     }
-    let place = if found {
-        Ok((content.address as usize, content.pages as usize))
-    } else {
-        take(pages).or_else(|_| take(least))
-    };
+    let place = found.map_or_else(|| take(pages).or_else(|_| take(least)), Ok);
     let (address, pages) = match place {
         Ok(place) => place,
         Err(error) => {
@@ -221,14 +225,14 @@ pub fn keep(
             return Err(error);
         }
     };
-    if !found {
+    if found.is_none() {
         // Whatever the first write to memory costs beside, an emulator's forgetting of code that was there among it, comes before a life ends.
         // SAFETY: pages just allocated, mapped writable.
         unsafe { core::ptr::write_bytes(address as *mut u8, 0, pages * PAGE_SIZE) };
     }
     record.row_limit.set(policy.in_a_row);
     record.settled_after.set(u64::try_from(policy.settled_after.as_nanos()).unwrap_or(u64::MAX));
-    *kept = Some(Kept { address, pages, found, write });
+    *kept = Some(Kept { address, pages, found: found.is_some(), write });
     Ok(pages)
 }
 
@@ -246,12 +250,12 @@ pub struct Recovered {
 impl Recovered {
     /// The content of the box; empty where it is damaged, which [`Recovered::is_intact`] tells.
     pub fn bytes(&self) -> &[u8] {
-        if self.is_intact() { content(&self.content) } else { &[] }
+        content(&self.content).unwrap_or_default()
     }
 
     /// Whether the box holds what was written to it.
     pub fn is_intact(&self) -> bool {
-        self.content.address != 0 && seal(&self.content) == self.content.checksum
+        content(&self.content).is_some()
     }
 
     /// Why the last life ended.
@@ -313,15 +317,22 @@ impl Recovered {
     }
 }
 
-/// The bytes of a box.
-fn content(header: &BoxHeader) -> &[u8] {
-    // SAFETY: pages withheld from the allocator until `taken_over` empties the only header that names them, mapped, written by an earlier life
-    // and by nothing since; any byte is valid.
-    unsafe { core::slice::from_raw_parts(header.address as *const u8, header.length as usize) }
+/// The addresses of a box's pages; `None` where its header is not sound. They are pages that no life gives to anyone else before it has taken
+/// over.
+fn place(header: &BoxHeader) -> Option<Range<usize>> {
+    let place = header.place(&memory::beyond_image())?;
+    memory::are_withheld(layout::frame_at(place.start), place.len() / PAGE_SIZE).then_some(place)
 }
 
-fn seal(header: &BoxHeader) -> u64 {
-    checksum(header.address ^ header.pages.rotate_left(32) ^ header.length.rotate_left(17), content(header))
+/// The bytes of a box; `None` where they are not what was written to it.
+fn content(header: &BoxHeader) -> Option<&[u8]> {
+    let place = place(header)?;
+    // SAFETY:
+    // 1. `place` checked the header: the bytes lie in pages of our memory, behind the image, all of it mapped.
+    // 2. The pages are withheld from the allocator until `taken_over` empties the only header that names them.
+    // 3. An earlier life wrote them, and nothing writes them while they are withheld. Any byte is valid.
+    let bytes = unsafe { core::slice::from_raw_parts(place.start as *const u8, header.length()) };
+    (checksum(SEED, bytes) == header.checksum()).then_some(bytes)
 }
 
 /// Restarts the domain; returns only where it cannot.
@@ -430,9 +441,12 @@ fn end(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Refusal {
     match prepare(cause, report) {
         Err(refusal) => refusal,
         Ok(()) if old => replace::back(),
-        // SAFETY: does not return, and nothing of this life is used by the next but what `Keep` and the box say, in numbers and bytes: no
-        // reference, no lock and no destructor goes over. Upcalls are masked, as in all of Rust.
-        Ok(()) => unsafe { oxidom_restart() },
+        Ok(()) => {
+            record().seal();
+            // SAFETY: does not return, and nothing of this life is used by the next but what `Keep` and the box say, in numbers and bytes: no
+            // reference, no lock and no destructor goes over. Upcalls are masked, as in all of Rust.
+            unsafe { oxidom_restart() }
+        }
     }
 }
 
@@ -452,7 +466,7 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
     }
     // The way back to an old image is always open.
     if row >= record.row_limit.get() && cause != Cause::GivenUp {
-        *KEPT.borrow_mut() = kept;
+        put_back(kept);
         return Err(Refusal::TooMany(row));
     }
     record.clear_text();
@@ -462,7 +476,7 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
     if let Some(kept) = kept.filter(|_| taken_over.is_some())
         && let Err(refusal) = write_box(&kept)
     {
-        *KEPT.borrow_mut() = Some(kept);
+        put_back(Some(kept));
         console::restore_rest();
         return Err(refusal);
     }
@@ -475,6 +489,13 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
     Ok(())
 }
 
+/// Puts back what [`prepare`] took. Where [`keep`] failed in the midst of a change, nothing was taken, and there is nothing to put back.
+fn put_back(kept: Option<Kept>) {
+    if let Ok(mut place) = KEPT.try_borrow_mut() {
+        *place = kept;
+    }
+}
+
 /// Has the image write the box.
 fn write_box(kept: &Kept) -> Result<(), Refusal> {
     let capacity = kept.pages * PAGE_SIZE;
@@ -483,10 +504,10 @@ fn write_box(kept: &Kept) -> Result<(), Refusal> {
         Unwritten::Full => Refusal::BoxFull(capacity),
         Unwritten::Inconsistent => Refusal::Inconsistent,
     })?;
-    let mut header =
-        BoxHeader { address: kept.address as u64, pages: kept.pages as u64, length: writer.length as u64, checksum: 0 };
-    header.checksum = seal(&header);
-    record().content.set(header);
+    // SAFETY: the pages of the box, which `keep` took: mapped, ours alone, and `writer.length` is no more than they hold. Nobody writes them
+    // any more in this life.
+    let bytes = unsafe { core::slice::from_raw_parts(kept.address as *const u8, writer.length) };
+    record().content.set(BoxHeader::new(kept.address, kept.pages, writer.length, checksum(SEED, bytes)));
     memory::withhold(layout::frame_at(kept.address), kept.pages);
     Ok(())
 }

@@ -443,6 +443,7 @@ impl Swap {
             entry,
             flush: MmuExtOp { cmd: MMUEXT_TLB_FLUSH_LOCAL, padding: 0, arg1: 0, arg2: 0 },
         };
+        record().seal();
         // SAFETY: the plan's pages are reserved for it. The code at `code` is `oxidom_swap`, position-independent, in a page that is mapped
         // to be executed and that no update touches; nor do they touch the stack, the plan and the hypercall page. What they unmap is used
         // by nobody: this life ends here, and the image that is entered begins with nothing but `Keep`.

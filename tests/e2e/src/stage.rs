@@ -17,6 +17,8 @@ pub struct Images {
     pub blkdom: PathBuf,
     /// Likewise: the xenstore's, for the rows that have it in a domain.
     pub stubdom: PathBuf,
+    /// The same with the word `faults`, for the cases in which it fails on demand; `None` where there are none.
+    pub faulty_store: Option<PathBuf>,
     /// The hostile frontend; what needs it says so where it is missing.
     pub hostile: Option<PathBuf>,
     /// The image of the runtime's own tests, with debug information; the same.

@@ -12,7 +12,7 @@ pub(crate) fn panic() -> Result {
 
 #[inline(never)]
 pub(crate) fn fault() -> Result {
-    runtime::trap::raise();
+    runtime::trap::probe::raise();
 }
 
 pub(crate) fn out_of_memory() -> Result {

@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use runtime::memory::{Page, Pages, usage};
-use runtime::trap::{Access, probe, probe_execution};
+use runtime::trap::probe::{Access, probe, probe_execution};
 use split_driver::memory::{PageArray, SharedMemory};
 
 static CONSTANT: [u64; 4] = [1, 2, 3, 4];
@@ -34,8 +34,8 @@ pub(crate) fn protection() -> Result {
     check!(!probe(stack.start - 4096, Access::Read));
     let boxed = Box::new(1u64);
     check!(probe((&raw const *boxed) as usize, Access::Write));
-    let page = value!(Page::new());
-    check!(!probe_execution(&page));
+    let mut page = value!(Page::new());
+    check!(!probe_execution(&mut page));
     Ok(())
 }
 

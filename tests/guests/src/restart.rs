@@ -152,7 +152,7 @@ pub(crate) async fn restart() -> Result {
     let number = state.borrow().lives;
     match number % 3 {
         0 => panic!("life {number} ends"),
-        1 => runtime::trap::raise(),
+        1 => runtime::trap::probe::raise(),
         _ => {
             let refusal = restart::again(format_args!("life {number} asks"));
             log::error!("{refusal:?}");

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use runtime::grants::{self, Place};
 use runtime::restart::{self, Cause, Policy};
-use runtime::trap::{Access, probe};
+use runtime::trap::probe::{Access, probe};
 use runtime::{Environment, Exit, events, memory, time};
 use split_driver::memory::SharedMemory;
 use xen_pv_sys::{GrantRef, Port};

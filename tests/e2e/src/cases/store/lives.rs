@@ -28,6 +28,7 @@ impl Play for Lives {
 
     fn boot(row: Row, images: &Images) -> Result<Stage> {
         Stage::boot_with(row, images, Vec::new(), |config| {
+            config.store.clone_from(&images.faulty_store);
             config.store_word = Some("faults");
             config.clock = Clock::Instructions;
         })
