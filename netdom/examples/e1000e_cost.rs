@@ -4,7 +4,7 @@
 
 use netdom::nic::Nic;
 use netdom::nic::e1000e::descriptors::ReceiveStatus;
-use netdom::nic::e1000e::model::{Bus, Device, Region};
+use netdom::nic::e1000e::model::{Bus, Device};
 use netdom::nic::e1000e::models::Model;
 use netdom::nic::e1000e::{E1000e, Interrupts, Options};
 use netdom::offload::headers::{Layout, Network, Transport};
@@ -15,7 +15,7 @@ const BATCH: usize = 64;
 const ROUNDS: usize = 2_000;
 
 struct Bench {
-    nic: E1000e<Device, Region>,
+    nic: E1000e<Device, Bus>,
     device: Device,
     pool: Pool,
 }
@@ -98,7 +98,7 @@ fn main() {
         return;
     };
     let (vectors, options) = (Interrupts::MsiX(2), Options::default());
-    let nic = match E1000e::new(device.clone(), &bus, model, vectors, &pool, options, &mut |_| ()) {
+    let nic = match E1000e::new(device.clone(), bus.clone(), model, vectors, &pool, options, &mut |_| ()) {
         Ok(nic) => nic,
         Err(error) => {
             println!("the model does not start: {error:?}");

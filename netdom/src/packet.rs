@@ -5,15 +5,16 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::cell::{Cell, RefCell};
-use split_driver::memory::PageArray;
-use xen_pv_sys::{Mfn, PAGE_SIZE};
+use split_driver::memory::{DeviceAddress, PageArray};
+use xen_pv_sys::Mfn;
 
 /// The most pages a packet may lie in: as many slots as a frontend may use (`XEN_NETIF_NR_SLOTS_MIN`, `io/netif.h`), and room for a header of its own.
 pub const MAX_FRAGMENTS: usize = 20;
 
 struct Pages {
     memory: Box<dyn PageArray>,
-    frames: Vec<Mfn>,
+    /// Where each page begins.
+    places: Vec<DeviceAddress>,
     references: Vec<Cell<u16>>,
     free: RefCell<Vec<u32>>,
 }
@@ -25,10 +26,10 @@ pub struct Pool(Rc<Pages>);
 impl Pool {
     /// A pool over all pages of `memory` (at most `u32::MAX`; those without a frame are left out).
     pub fn new(memory: Box<dyn PageArray>) -> Self {
-        let frames: Vec<Mfn> = (0..memory.len()).map_while(|index| memory.frame(index)).collect();
-        let references = frames.iter().map(|_| Cell::new(0)).collect();
-        let free = (0..frames.len()).rev().filter_map(|index| u32::try_from(index).ok()).collect();
-        Self(Rc::new(Pages { memory, frames, references, free: RefCell::new(free) }))
+        let places: Vec<_> = (0..memory.len()).map_while(|index| memory.device_address(index)).collect();
+        let references = places.iter().map(|_| Cell::new(0)).collect();
+        let free = (0..places.len()).rev().filter_map(|index| u32::try_from(index).ok()).collect();
+        Self(Rc::new(Pages { memory, places, references, free: RefCell::new(free) }))
     }
 
     /// One buffer, its contents left from its last use. `None` where all are in use.
@@ -45,7 +46,7 @@ impl Pool {
 
     /// Buffers in all.
     pub fn capacity(&self) -> usize {
-        self.0.frames.len()
+        self.0.places.len()
     }
 }
 
@@ -58,13 +59,13 @@ pub struct Buffer {
 impl Buffer {
     /// The machine frame: the local end of a grant copy, and the device address divided by 4096.
     pub fn frame(&self) -> Mfn {
-        // An index is only ever made by `Pool::take`, from the list of frames itself.
-        self.pages.frames.get(self.index as usize).copied().unwrap_or(Mfn(0))
+        // An index is only ever made by `Pool::take`, from the list of places itself.
+        self.pages.places.get(self.index as usize).map_or(Mfn(0), |place| place.frame())
     }
 
     /// Where a device finds the byte at `offset`.
-    pub fn device_address(&self, offset: u16) -> u64 {
-        self.frame().0 * PAGE_SIZE as u64 + u64::from(offset)
+    pub fn device_address(&self, offset: u16) -> Option<DeviceAddress> {
+        Some(self.pages.places.get(self.index as usize)?.in_page(offset.into()))
     }
 
     /// Whether no clone of this page is about: who changes bytes changes nobody else's.

@@ -6,40 +6,48 @@ use crate::hypercall::{self, number};
 use crate::memory::tables::{self, Batch, Entry};
 use crate::memory::{self, frames, layout};
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::ptr;
 use core::slice;
 use core::sync::atomic::AtomicU32;
 use split_driver::hypervisor::XenError;
-use split_driver::memory::{DmaAllocator, DmaMemory, OutOfMemory, SharedMemory};
+use split_driver::memory::{DmaAllocator, DmaMemory, OutOfMemory, Quiesced, Reach, SharedMemory};
 use xen_pv_sys::memory::{MemoryExchange, MemoryReservation, XENMEM_EXCHANGE, xenmemf_address_bits};
 use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE, Pfn};
 
-/// Pages that a device may read and write, contiguous for it; freed by `Drop`, at which the device must have been stopped.
+/// Pages that a device may read and write, contiguous for it. `Drop` frees them where the device cannot reach them, and otherwise loses
+/// them.
 #[derive(Debug)]
 pub struct DmaBuffer {
     first: Pfn,
     pages: usize,
     machine: Mfn,
+    reach: Reach,
+    /// The device was told of them.
+    told: Cell<bool>,
 }
 
-/// Gives out [`DmaBuffer`]s.
-#[derive(Clone, Copy, Debug, Default)]
+/// Gives out [`DmaBuffer`]s for one device.
+#[derive(Clone, Debug, Default)]
 pub struct DmaFrames {
     /// Bits of address that the device reaches; 0 for all.
     address_bits: u8,
+    reach: Reach,
 }
 
 impl DmaFrames {
     /// For a device that reaches all memory.
-    pub const ANY: Self = Self { address_bits: 0 };
+    pub fn new() -> Self {
+        Self::default()
+    }
 
     /// For a device that reaches addresses of no more than `address_bits` bits.
-    pub const fn within(address_bits: u8) -> Self {
-        Self { address_bits }
+    pub fn within(address_bits: u8) -> Self {
+        Self { address_bits, reach: Reach::default() }
     }
 
     /// Whether a run of frames lies within reach.
-    fn reaches(self, first: Mfn, pages: usize) -> bool {
+    fn reaches(&self, first: Mfn, pages: usize) -> bool {
         let last = ((first.0 + pages as u64) << 12) - 1;
         self.address_bits == 0 || last.checked_shr(self.address_bits.into()).is_none_or(|over| over == 0)
     }
@@ -49,14 +57,22 @@ impl DmaAllocator for DmaFrames {
     type Memory = DmaBuffer;
 
     fn allocate(&self, bytes: usize) -> Result<DmaBuffer, OutOfMemory> {
+        if self.reach.has_ended() {
+            return Err(OutOfMemory);
+        }
         let pages = bytes.div_ceil(PAGE_SIZE).max(1);
-        let first = contiguous(pages, *self)?;
+        let first = contiguous(pages, self)?;
         // SAFETY: just allocated, and mapped writable.
         unsafe { ptr::write_bytes(layout::address_of(first) as *mut u8, 0, pages * PAGE_SIZE) };
         for page in 0..pages as u64 {
             memory::set_device_frame(Pfn(first.0 + page), true);
         }
-        Ok(DmaBuffer { first, pages, machine: memory::physical_to_machine(first) })
+        let machine = memory::physical_to_machine(first);
+        Ok(DmaBuffer { first, pages, machine, reach: self.reach.clone(), told: Cell::new(false) })
+    }
+
+    fn release(&self, proof: &Quiesced) {
+        self.reach.end(proof);
     }
 }
 
@@ -69,23 +85,28 @@ impl SharedMemory for DmaBuffer {
 }
 
 impl DmaMemory for DmaBuffer {
-    fn device_address(&self) -> u64 {
-        self.machine.0 * PAGE_SIZE as u64
+    fn tell_frame(&self) -> Mfn {
+        self.told.set(true);
+        self.machine
     }
 }
 
 impl Drop for DmaBuffer {
     fn drop(&mut self) {
+        if self.told.get() && !self.reach.has_ended() {
+            log::error!("{} pages are lost: a device may still write to them", self.pages);
+            return;
+        }
         for page in 0..self.pages as u64 {
             memory::set_device_frame(Pfn(self.first.0 + page), false);
         }
-        // SAFETY: allocated in `new`, mapped writable; the device was stopped.
+        // SAFETY: allocated in `allocate`, mapped writable; no device knows of them, or it was proven that it no longer reaches memory.
         unsafe { frames::free(self.first, self.pages) };
     }
 }
 
 /// Allocates frames that follow each other in machine memory as well.
-fn contiguous(pages: usize, reach: DmaFrames) -> Result<Pfn, OutOfMemory> {
+fn contiguous(pages: usize, reach: &DmaFrames) -> Result<Pfn, OutOfMemory> {
     // Domain builders fill a domain by 2 MiB where they can, so the first try mostly succeeds.
     let first = frames::allocate_together(pages)?;
     if is_contiguous(first, pages) && reach.reaches(memory::physical_to_machine(first), pages) {
@@ -127,7 +148,7 @@ enum AfterFailure {
 }
 
 /// Gives the machine frames behind `count` frames (a power of two) to Xen, and takes contiguous ones instead.
-fn exchange(first: Pfn, count: usize, reach: DmaFrames) -> Result<(), (XenError, AfterFailure)> {
+fn exchange(first: Pfn, count: usize, reach: &DmaFrames) -> Result<(), (XenError, AfterFailure)> {
     let mut machines = Vec::new();
     machines.try_reserve_exact(count).map_err(|_| (XenError::Exhausted, AfterFailure::Usable))?;
     machines.extend((0..count as u64).map(|page| memory::physical_to_machine(Pfn(first.0 + page)).0));
@@ -146,7 +167,7 @@ fn exchange(first: Pfn, count: usize, reach: DmaFrames) -> Result<(), (XenError,
 }
 
 /// `XENMEM_exchange` of single frames for one extent: its first machine frame.
-fn exchange_unmapped(first: Pfn, machines: &[u64], reach: DmaFrames) -> Result<Mfn, XenError> {
+fn exchange_unmapped(first: Pfn, machines: &[u64], reach: &DmaFrames) -> Result<Mfn, XenError> {
     let reservation = |extents: usize, address: usize, order: u32| MemoryReservation {
         extent_start: address as u64,
         nr_extents: extents as u64,

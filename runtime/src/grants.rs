@@ -279,7 +279,7 @@ pub fn map_for_device(domain: DomainId, batch: &mut [DeviceMap]) {
             }
             let &mut MapGrantRef { handle, dev_bus_addr: address, status, .. } = operation;
             element.result = match status {
-                GNTST_OKAY => Ok(DevicePage { handle, address, read_only: element.read_only }),
+                GNTST_OKAY => Ok(DevicePage::new(handle, address, element.read_only)),
                 status => Err(XenError::Grant(status)),
             };
         }
@@ -292,7 +292,7 @@ pub fn unmap_for_device(pages: &mut Vec<DevicePage>) {
     for batch in pages.chunks(DEVICE_BATCH) {
         let mut operations = [empty; DEVICE_BATCH];
         for (operation, page) in operations.iter_mut().zip(batch) {
-            operation.dev_bus_addr = page.address;
+            operation.dev_bus_addr = page.address.get();
             operation.handle = page.handle;
         }
         let operations = operations.get_mut(..batch.len()).unwrap_or(&mut []);

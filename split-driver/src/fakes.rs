@@ -12,7 +12,7 @@ mod store;
 mod tasks;
 
 pub use hypervisor::{FakeChannel, FakeDomain, FakeRing, FakeXen, GuestMemory, Live, Violation};
-pub use memory::{FakeDmaMemory, FakePages};
+pub use memory::{FakeClosedDevice, FakeDma, FakeDmaMemory, FakePages, closed};
 pub use store::{FakeConnection, FakeStore, FakeWatch, StoreQuotas};
 pub use tasks::{FakeClock, Tasks, block_on};
 

@@ -1,6 +1,6 @@
 //! What a backend asks of the hypervisor. Traits only. Floor 1.
 
-use crate::memory::SharedMemory;
+use crate::memory::{DeviceAddress, SharedMemory};
 use alloc::vec::Vec;
 use xen_pv_sys::grant_table::GrantCopy;
 use xen_pv_sys::{DomainId, GrantRef, Port};
@@ -75,9 +75,16 @@ pub struct DevicePage {
     /// Xen's name of the mapping.
     pub handle: u32,
     /// Where the device finds its first byte.
-    pub address: u64,
+    pub address: DeviceAddress,
     /// The device may only read it.
     pub read_only: bool,
+}
+
+impl DevicePage {
+    /// What Xen answered to a mapping for devices: its handle, and the bus address of the page.
+    pub const fn new(handle: u32, bus_address: u64, read_only: bool) -> Self {
+        Self { handle, address: DeviceAddress::of_mapping(bus_address), read_only }
+    }
 }
 
 /// An element of a batch of [`DeviceMapping::map_for_device`].

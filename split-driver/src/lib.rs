@@ -13,6 +13,7 @@ pub mod domains;
 pub mod fakes;
 pub mod hypervisor;
 pub mod memory;
+pub mod registers;
 pub mod ring;
 pub mod store;
 pub mod throttle;

@@ -2,22 +2,23 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use split_driver::memory::PageArray;
-use xen_pv_sys::{Mfn, PAGE_SIZE};
+use split_driver::memory::{DeviceAddress, PageArray};
+use xen_pv_sys::Mfn;
 
 /// A fixed number of pages, each in use once at most. Taking and giving back allocate nothing.
 pub struct Pages {
     memory: Box<dyn PageArray>,
-    frames: Vec<Mfn>,
+    /// Where each begins.
+    places: Vec<DeviceAddress>,
     free: Vec<u32>,
 }
 
 impl Pages {
     /// All pages of `memory` that have a frame.
     pub fn new(memory: Box<dyn PageArray>) -> Self {
-        let frames: Vec<Mfn> = (0..memory.len()).map_while(|index| memory.frame(index)).collect();
-        let free = (0..frames.len()).rev().filter_map(|index| u32::try_from(index).ok()).collect();
-        Self { memory, frames, free }
+        let places: Vec<_> = (0..memory.len()).map_while(|index| memory.device_address(index)).collect();
+        let free = (0..places.len()).rev().filter_map(|index| u32::try_from(index).ok()).collect();
+        Self { memory, places, free }
     }
 
     /// Pages that can be taken now.
@@ -27,7 +28,7 @@ impl Pages {
 
     /// Pages in all.
     pub fn capacity(&self) -> usize {
-        self.frames.len()
+        self.places.len()
     }
 
     /// A page, its contents left from its last use. `None` where all are in use.
@@ -44,12 +45,12 @@ impl Pages {
     /// The local end of a grant copy.
     pub(crate) fn frame(&self, page: u32) -> Mfn {
         // A page's number comes from `take` alone.
-        self.frames.get(page as usize).copied().unwrap_or(Mfn(0))
+        self.device_address(page).map_or(Mfn(0), DeviceAddress::frame)
     }
 
     /// Where a device finds its first byte.
-    pub(crate) fn device_address(&self, page: u32) -> u64 {
-        self.frame(page).0 * PAGE_SIZE as u64
+    pub(crate) fn device_address(&self, page: u32) -> Option<DeviceAddress> {
+        self.places.get(page as usize).copied()
     }
 
     /// Copies bytes out. False, and nothing read, beyond the page's end.

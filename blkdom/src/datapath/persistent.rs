@@ -6,6 +6,7 @@
 
 use alloc::vec::Vec;
 use split_driver::hypervisor::DevicePage;
+use split_driver::memory::DeviceAddress;
 use split_driver::time::{Duration, Instant};
 use xen_pv_sys::GrantRef;
 
@@ -170,7 +171,7 @@ impl Persistent {
     }
 
     /// Where the device finds the page.
-    pub(crate) fn address(&self, place: u16) -> Option<u64> {
+    pub(crate) fn address(&self, place: u16) -> Option<DeviceAddress> {
         Some(self.entries.get(usize::from(place))?.page.as_ref()?.address)
     }
 
@@ -245,7 +246,7 @@ mod tests {
     use super::*;
 
     fn page(number: u32) -> DevicePage {
-        DevicePage { handle: number, address: u64::from(number) << 12, read_only: false }
+        DevicePage::new(number, u64::from(number) << 12, false)
     }
 
     /// A table with these grants mapped and unused, used at one second each.
@@ -299,7 +300,7 @@ mod tests {
         assert_eq!(unmap.iter().map(|page| page.handle).collect::<Vec<_>>(), [30, 20]);
         let Found::Known(place) = table.acquire(GrantRef(10), false, at(61), &mut unmap) else { panic!() };
         assert_eq!(table.age(at(200), &mut unmap), None, "in use");
-        assert_eq!(table.address(place), Some(10 << 12));
+        assert_eq!(table.address(place), Some(DeviceAddress::made_up(10 << 12)));
         table.release(place, &mut unmap);
         table.clear(&mut unmap);
         assert_eq!((unmap.len(), table.mapped()), (3, 0));

@@ -190,12 +190,12 @@ fn gather(numbers: &[u32], pages: &Pages, from: u32, to: u32, data: &mut Vec<Seg
     let page_bytes = PAGE_SIZE as u32;
     let (mut at, end) = (from * SECTOR_BYTES, to * SECTOR_BYTES);
     while at < end {
-        let Some(page) = numbers.get((at / page_bytes) as usize) else {
+        let Some(page) = numbers.get((at / page_bytes) as usize).and_then(|page| pages.device_address(*page)) else {
             return;
         };
         let within = at % page_bytes;
         let bytes = (page_bytes - within).min(end - at);
-        data.push(Segment { address: pages.device_address(*page) + u64::from(within), bytes });
+        data.push(Segment { address: page.in_page(within as usize), bytes });
         at += bytes;
     }
 }

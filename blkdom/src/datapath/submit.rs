@@ -293,12 +293,12 @@ impl Memory<'_> {
             let element = self.segments.get(cursor.position)?;
             let length = run_length(operation, self.segments, cursor.position)?;
             let (page, first) = match element.backing {
-                Backing::Page(page) => (self.pages.device_address(page), 0),
+                Backing::Page(page) => (self.pages.device_address(page)?, 0),
                 Backing::Mapped(place) => (self.persistent?.address(place)?, element.guest.first_sector),
                 Backing::None => return None,
             };
             let taken = left.min(u64::from(length.saturating_sub(cursor.within)));
-            let address = page + u64::from(first + cursor.within) * u64::from(SECTOR_BYTES);
+            let address = page.in_page(usize::from(first + cursor.within) * SECTOR_BYTES as usize);
             data.push(Segment { address, bytes: taken as u32 * SECTOR_BYTES });
             left -= taken;
             cursor.position = self.segments.next(cursor.position);

@@ -10,7 +10,7 @@ pub mod nvme;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use split_driver::memory::Quiesced;
+use split_driver::memory::{DeviceAddress, Quiesced};
 use split_driver::time::Instant;
 
 /// Bytes of a sector: what addresses and counts mean here, as in `io/blkif.h`.
@@ -77,8 +77,8 @@ pub struct Unit {
 /// A run of memory that the device reads or writes: whole logical blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Device address; a multiple of 512. A segment does not cross a page's end.
-    pub address: u64,
+    /// Where it begins; a multiple of 512. A segment does not cross a page's end.
+    pub address: DeviceAddress,
     /// Bytes.
     pub bytes: u32,
 }

@@ -11,10 +11,13 @@ use blkdom::volume::UnitRef;
 use blkdom::volume::places::{self, Family, Places};
 use blkdom::volume::scan::Source;
 use core::fmt;
+use core::time::Duration;
 use hashbrown::HashMap;
 use runtime::dma::DmaFrames;
 use runtime::events::Channel;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError};
+use runtime::time;
+use split_driver::time::Instant;
 use xen_pv_sys::Port;
 
 /// Base class, subclass, interface.
@@ -28,19 +31,41 @@ const AHCI_BAR: u8 = 5;
 /// Bytes of an NVMe controller's registers that are mapped: the properties, and the doorbells of the first queues (NVMe over PCIe
 /// Transport 3.1). The MSI-X table, which must not be mapped, lies beyond.
 const NVME_REGISTERS: usize = 0x2000;
+/// The first and the longest pause before a controller is given back again that pciback did not take back.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Vectors that a driver makes use of: one for administration, one for the I/O queue.
 const VECTORS: usize = 2;
 
 /// A controller in use: what is left of it beside the driver, which the data path has.
 struct Controller {
-    // Dropped before the device is closed: the channels of its interrupts.
-    interrupts: Interrupts,
-    device: Device,
+    /// The channels of its interrupts, until it is given back.
+    interrupts: Option<Interrupts>,
+    /// Not there while it is given back.
+    device: Option<Device>,
+    address: PciAddress,
     family: Family,
     /// It will bring no more units by itself.
     settled: bool,
-    /// It is of no use any more; and may still do what it was told before, until its access to memory is taken away.
-    failed: bool,
+    /// It is no longer of use; and may still do what it was told before, until its access to memory is taken away.
+    failed: Option<Burial>,
+}
+
+/// When a controller is given back, and how long to wait after that where pciback refuses.
+#[derive(Clone, Copy)]
+struct Burial {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Burial {
+    fn now() -> Self {
+        Self { at: time::now(), pause: PAUSES.0 }
+    }
+
+    /// The next one, after pciback has refused.
+    fn later(self) -> Self {
+        Self { at: time::now() + self.pause, pause: (2 * self.pause).min(PAUSES.1) }
+    }
 }
 
 /// All controllers of the domain, by their number on the data path.
@@ -92,8 +117,8 @@ impl Controllers {
     /// The controller and the vector whose channel `port` is.
     pub(super) fn interrupt(&self, port: Port) -> Option<(u16, usize, &Channel)> {
         self.known.iter().find_map(|(number, controller)| {
-            let channels = controller.interrupts.channels().iter().enumerate();
-            let (vector, channel) = channels.into_iter().find(|(_, channel)| channel.port() == port)?;
+            let mut channels = controller.interrupts.as_ref()?.channels().iter().enumerate();
+            let (vector, channel) = channels.find(|(_, channel)| channel.port() == port)?;
             Some((*number, vector, channel))
         })
     }
@@ -101,7 +126,7 @@ impl Controllers {
     /// The number of the controller at an address.
     fn number(&self, address: PciAddress) -> Option<u16> {
         let mut known = self.known.iter();
-        known.find(|(_, controller)| controller.device.address() == address).map(|(number, _)| *number)
+        known.find(|(_, controller)| controller.address == address).map(|(number, _)| *number)
     }
 
     /// Whether all controllers of the beginning were seen, and each either is ready or failed.
@@ -114,7 +139,7 @@ impl Controllers {
         let Some(controller) = self.known.get_mut(&number) else {
             return false;
         };
-        let address = controller.device.address();
+        let address = controller.address;
         let name = self.places.controller(controller.family, address).unwrap_or_else(|| format!("pci {address}"));
         match event {
             Event::Ready => {
@@ -125,7 +150,7 @@ impl Controllers {
             Event::Failed(reason) => {
                 log::error!("{name}: of no use any more: {reason}");
                 controller.settled = true;
-                controller.failed = true;
+                controller.failed.get_or_insert(Burial::now());
             }
             Event::Added(_) | Event::Changed(_) | Event::Removed(_) => {}
         }
@@ -137,7 +162,7 @@ impl Controllers {
         let Some(controller) = self.known.get(&number) else {
             return Vec::new();
         };
-        let address = controller.device.address();
+        let address = controller.address;
         let units = disk.units().iter().filter_map(|unit| {
             let name = self.places.unit(controller.family, address, unit.kind)?;
             let aliases = places::aliases(unit);
@@ -162,13 +187,15 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             drop(path);
             let mut controllers = domain.controllers.borrow_mut();
             log::info!("pci {address}: {kind}, {} vectors", interrupts.channels().len());
-            let controller = Controller { interrupts, device, family, settled: false, failed: false };
+            let (interrupts, device) = (Some(interrupts), Some(device));
+            let controller = Controller { interrupts, device, address, family, settled: false, failed: None };
             controllers.known.insert(number, controller);
             domain.work.set();
         }
         Err(error) => {
             log::error!("pci {address}: {id} ({:?}) left alone: {error}", device.device_type().await);
-            let _proof = device.close().await;
+            // Where pciback refuses, its drop tries again.
+            drop(device.close().await);
         }
     }
 }
@@ -197,7 +224,7 @@ async fn start_nvme(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, 
         InterruptKind::MsiX => nvme::Interrupts::MsiX(interrupts.channels().len()),
         InterruptKind::Msi | InterruptKind::IntX => nvme::Interrupts::Single,
     };
-    let disk = Nvme::new(registers, &DmaFrames::ANY, wiring, nvme::Options::default()).map_err(Unusable::Nvme)?;
+    let disk = Nvme::new(registers, DmaFrames::new(), wiring, nvme::Options::default()).map_err(Unusable::Nvme)?;
     Ok((Box::new(disk), interrupts))
 }
 
@@ -206,7 +233,7 @@ async fn start_ahci(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, 
     let registers = device.map_bar(AHCI_BAR, ahci::REGISTER_BYTES).await?;
     // Its registers disable all interrupts at once: one vector is all that there is use for.
     let interrupts = device.enable_interrupts(domain.options.interrupts, 1).await?;
-    let disk = Ahci::new(registers, DmaFrames::ANY, ahci::Options::default()).map_err(Unusable::Ahci)?;
+    let disk = Ahci::new(registers, DmaFrames::new(), ahci::Options::default()).map_err(Unusable::Ahci)?;
     Ok((Box::new(disk), interrupts))
 }
 
@@ -230,32 +257,54 @@ fn take_off(domain: &Domain, number: u16) {
     domain.work.set();
 }
 
-/// Takes interrupts and access to memory from the controllers that failed.
-pub(super) async fn bury(domain: &Domain) {
-    let failed = |controllers: &Controllers| {
-        let mut known = controllers.known.iter();
-        known.find(|(_, controller)| controller.failed).map(|(number, _)| *number)
-    };
+impl Controllers {
+    /// The controller that failed and is to be given back first, and when.
+    fn next_burial(&self) -> Option<(u16, Instant)> {
+        let failed = self.known.iter().filter(|(_, controller)| controller.device.is_some());
+        failed.filter_map(|(number, controller)| Some((*number, controller.failed?.at))).min_by_key(|(_, at)| *at)
+    }
+}
+
+/// Takes interrupts and access to memory from the controllers that failed. Returns when the next one is to be tried again.
+pub(super) async fn bury(domain: &Domain) -> Option<Instant> {
     loop {
-        let number = failed(&domain.controllers.borrow());
-        let Some(number) = number else {
-            return;
-        };
+        let (number, at) = domain.controllers.borrow().next_burial()?;
+        if at > time::now() {
+            return Some(at);
+        }
         give_back(domain, number).await;
     }
 }
 
+/// Gives a controller back. Where pciback refuses, its requests stay open and it is tried again later.
 async fn give_back(domain: &Domain, number: u16) {
-    let controller = domain.controllers.borrow_mut().known.remove(&number);
-    if let Some(Controller { interrupts, device, .. }) = controller {
-        let address = device.address();
-        drop(interrupts);
-        match device.close().await {
-            Some(proof) => domain.path.borrow_mut().remove_disk(number, proof),
-            None => log::error!("pci {address}: its requests stay open, and their memory is lost"),
+    let taken = domain.controllers.borrow_mut().known.get_mut(&number).and_then(|controller| {
+        // The channels go before the interrupts are turned off.
+        controller.interrupts = None;
+        controller.settled = true;
+        controller.device.take()
+    });
+    let Some(device) = taken else {
+        return;
+    };
+    match device.close().await {
+        Ok(proof) => {
+            domain.controllers.borrow_mut().known.remove(&number);
+            domain.path.borrow_mut().remove_disk(number, proof);
         }
-        domain.work.set();
+        Err(device) => {
+            log::error!(
+                "pci {}: pciback does not take it back: its requests stay open until it does",
+                device.address()
+            );
+            if let Some(controller) = domain.controllers.borrow_mut().known.get_mut(&number) {
+                controller.device = Some(device);
+                controller.failed = Some(controller.failed.unwrap_or_else(Burial::now).later());
+            }
+            domain.failed.set();
+        }
     }
+    domain.work.set();
 }
 
 /// Quiets all controllers and gives them back.

@@ -211,8 +211,12 @@ async fn follow_volumes(domain: Rc<Domain>) {
 /// Takes controllers that failed away, for good. Not behind a look at the disks: what that reads may be on such a controller, and is
 /// answered only when the controller reaches no memory any longer.
 async fn follow_failures(domain: Rc<Domain>) {
+    let mut again = None;
     loop {
-        domain.failed.wait().await;
-        controllers::bury(&domain).await;
+        match again {
+            Some(at) => drop(select(domain.failed.wait(), time::sleep_until(at)).await),
+            None => domain.failed.wait().await,
+        }
+        again = controllers::bury(&domain).await;
     }
 }

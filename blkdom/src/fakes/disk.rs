@@ -332,7 +332,7 @@ impl Drive {
         }
         let page = PAGE_SIZE as u64;
         let whole = |segment: &Segment| {
-            let (at, bytes) = (segment.address % page, u64::from(segment.bytes));
+            let (at, bytes) = (segment.address.get() % page, u64::from(segment.bytes));
             at % 512 == 0 && bytes > 0 && bytes % (block * 512) == 0 && at + bytes <= page
         };
         if !command.data.iter().all(whole) {
@@ -491,7 +491,7 @@ fn gather(xen: &FakeXen, data: &[Segment], bytes: &mut [u8]) -> bool {
     for segment in data {
         let length = rest.len().min(segment.bytes as usize);
         let (bytes, after) = rest.split_at_mut(length);
-        if !xen.device_read(segment.address, bytes) {
+        if !xen.device_read(segment.address.get(), bytes) {
             return false;
         }
         rest = after;
@@ -505,7 +505,7 @@ fn scatter(xen: &FakeXen, data: &[Segment], bytes: &[u8]) -> bool {
     for segment in data {
         let length = rest.len().min(segment.bytes as usize);
         let (bytes, after) = rest.split_at(length);
-        if !xen.device_write(segment.address, bytes) {
+        if !xen.device_write(segment.address.get(), bytes) {
             return false;
         }
         rest = after;

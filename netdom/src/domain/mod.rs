@@ -16,7 +16,7 @@ use netdom::netback::driver::Netback;
 use netdom::nic::e1000e::E1000e;
 use netdom::packet::Pool;
 use nic::ActiveNic;
-use runtime::dma::DmaBuffer;
+use runtime::dma::DmaFrames;
 use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
@@ -31,7 +31,7 @@ use split_driver::xenstore_client::Client;
 use xen_pv_sys::Port;
 
 /// The driver of the one family there is so far.
-type Driver = E1000e<MmioRegion, DmaBuffer>;
+type Driver = E1000e<MmioRegion, DmaFrames>;
 
 /// Pages for packets: enough for a NIC's receive ring and some queues, but never so many that rings and heap go short.
 const POOL_PAGES: usize = 8192;

@@ -105,7 +105,8 @@ async fn take_up(domain: &Domain, device: Device) {
             let kind = device.device_type().await;
             log::error!("pci {address}: {id} ({kind:?}) left alone: {error}");
             domain.refused.borrow_mut().push(address);
-            let _proof = device.close().await;
+            // Where pciback refuses, its drop tries again.
+            drop(device.close().await);
         }
     }
 }
@@ -153,7 +154,7 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Driver, Interrupts, 
     };
     let pool = domain.path.borrow().pool().clone();
     let driver =
-        e1000e::E1000e::new(registers, &DmaFrames::ANY, model, wiring, &pool, Options::default(), &mut busy_wait)
+        e1000e::E1000e::new(registers, DmaFrames::new(), model, wiring, &pool, Options::default(), &mut busy_wait)
             .map_err(Unusable::Driver)?;
     Ok((driver, interrupts, format!("Intel {}", model.name)))
 }
@@ -195,10 +196,18 @@ pub(super) async fn stop(domain: &Domain) {
     };
     let ActiveNic { interrupts, device, .. } = nic;
     drop(interrupts);
+    let address = device.address();
     match (driver, device.close().await) {
-        (Some(mut driver), Some(proof)) => driver.release(proof),
-        // Its rings are lost, and its buffers, unless it has stopped by itself.
-        (driver, _) => core::mem::forget(driver),
+        (Some(mut driver), Ok(proof)) => driver.release(proof),
+        (Some(mut driver), Err(device)) => {
+            log::warn!("pci {address}: its memory waits until it is taken back");
+            runtime::spawn(async move {
+                driver.release(device.close_in_the_end().await);
+                log::info!("pci {address}: taken back");
+            });
+        }
+        // Where it was refused, its drop tries again.
+        (None, _) => {}
     }
 }
 

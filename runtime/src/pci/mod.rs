@@ -15,15 +15,20 @@ pub use pci_types::PciAddress;
 pub use pci_types::device_type::DeviceType;
 
 use crate::mmio::MmioRegion;
+use crate::time;
 use alloc::rc::Rc;
 use config::{ConfigSpace, Width};
 use core::cell::Cell;
 use core::fmt;
+use core::time::Duration;
 use operation::{Bus, Operation};
 use pci_types::CommandRegister;
 use split_driver::hypervisor::XenError;
-use split_driver::memory::{OutOfMemory, Quiesced};
+use split_driver::memory::{BusMaster, OutOfMemory, Quiesced};
 use split_driver::store::StoreError;
+
+/// The first and the longest pause before a device that pciback refused to take back is given back again.
+const CLOSE_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Why something with a PCI device failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +110,7 @@ impl fmt::Display for DeviceId {
 /// A device, from its [`Event::Added`] on. End its use with [`Device::close`]: that takes DMA and interrupts from the hardware. Where
 /// it is dropped instead, a task does the same in the background.
 pub struct Device {
-    inner: Option<Inner>,
+    inner: Inner,
 }
 
 #[derive(Clone)]
@@ -114,7 +119,14 @@ struct Inner {
     id: DeviceId,
     bus: Rc<Bus>,
     interrupts: Rc<Cell<Option<InterruptKind>>>,
+    /// Its bus mastering was asked for, and was not seen to end since.
     enabled: Rc<Cell<bool>>,
+}
+
+impl BusMaster for Inner {
+    fn has_ended(&self) -> bool {
+        !self.enabled.get()
+    }
 }
 
 impl ConfigSpace for Inner {
@@ -128,23 +140,32 @@ impl ConfigSpace for Inner {
 }
 
 impl Inner {
-    /// Takes interrupts and DMA from the device. `None` where its access to memory could not be taken.
+    /// Takes interrupts and DMA from the device. `None` where its access to memory could not be taken: it may be asked again.
     async fn disable(&self) -> Option<Quiesced> {
         if let Some(kind) = self.interrupts.take()
             && let Err(error) = interrupt::disable(&self.bus, self.address, kind).await
         {
             log::debug!("pci {}: interrupts stay on: {error:?}", self.address);
         }
-        if !self.enabled.take() {
-            return Some(Quiesced::closed());
-        }
-        match self.write(config::COMMAND, Width::Word, 0).await {
-            // Where the device is no longer this domain's, pciback has reset it.
-            Ok(()) | Err(PciError::NotFound) => Some(Quiesced::closed()),
-            Err(error) => {
-                log::warn!("pci {}: it may still write to memory: {error:?}", self.address);
-                None
+        if self.enabled.get() {
+            match self.write(config::COMMAND, Width::Word, 0).await {
+                // Where the device is no longer this domain's, pciback has reset it.
+                Ok(()) | Err(PciError::NotFound) => self.enabled.set(false),
+                Err(error) => log::warn!("pci {}: it may still write to memory: {error:?}", self.address),
             }
+        }
+        self.quiesced()
+    }
+
+    /// The same, however often pciback refuses.
+    async fn disable_in_the_end(&self) -> Quiesced {
+        let mut pause = CLOSE_PAUSES.0;
+        loop {
+            if let Some(proof) = self.disable().await {
+                return proof;
+            }
+            time::sleep(pause).await;
+            pause = (2 * pause).min(CLOSE_PAUSES.1);
         }
     }
 }
@@ -159,21 +180,17 @@ impl Device {
             return Err(PciError::NotFound);
         }
         inner.id = DeviceId::new(identity);
-        Ok(Self { inner: Some(inner) })
-    }
-
-    fn inner(&self) -> Result<&Inner, PciError> {
-        self.inner.as_ref().ok_or(PciError::NotFound)
+        Ok(Self { inner })
     }
 
     /// Where this domain finds it: pciback's numbering, not the host's.
     pub fn address(&self) -> PciAddress {
-        self.inner.as_ref().map_or(PciAddress::new(0, 0, 0, 0), |inner| inner.address)
+        self.inner.address
     }
 
     /// What it is.
     pub fn id(&self) -> DeviceId {
-        self.inner.as_ref().map_or(DeviceId::new(0), |inner| inner.id)
+        self.inner.id
     }
 
     /// Reads 32 bits of config space at `offset`, a multiple of four.
@@ -181,7 +198,7 @@ impl Device {
     /// # Errors
     /// What pciback answers.
     pub async fn read_config(&self, offset: u16) -> Result<u32, PciError> {
-        self.inner()?.read(offset, Width::Double).await
+        self.inner.read(offset, Width::Double).await
     }
 
     /// Its base class, subclass and programming interface (PCI Code and ID Assignment); asked of the device with each call.
@@ -207,7 +224,7 @@ impl Device {
     /// # Errors
     /// What pciback answers.
     pub async fn enable(&self) -> Result<(), PciError> {
-        let inner = self.inner()?;
+        let inner = &self.inner;
         // The other bits need not be kept: they are clear in a device that was reset, and pciback lets none of them through.
         let command = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
         inner.enabled.set(true);
@@ -221,7 +238,7 @@ impl Device {
     /// # Errors
     /// What pciback or Xen answers, as where the BAR is shorter; [`PciError::UnusableBar`] where there is no memory.
     pub async fn map_bar(&self, index: u8, length: usize) -> Result<MmioRegion, PciError> {
-        let address = config::memory_bar(self.inner()?, index).await?;
+        let address = config::memory_bar(&self.inner, index).await?;
         Ok(MmioRegion::map(address, length)?)
     }
 
@@ -231,29 +248,35 @@ impl Device {
     /// # Errors
     /// What the last of the ways met.
     pub async fn enable_interrupts(&self, best: InterruptKind, wanted: usize) -> Result<Interrupts, PciError> {
-        let inner = self.inner()?;
+        let inner = &self.inner;
         let interrupts = interrupt::enable(inner, &inner.bus, inner.address, best, wanted).await?;
         inner.interrupts.set(Some(interrupts.kind()));
         Ok(interrupts)
     }
 
-    /// Takes interrupts and DMA from the device and gives it back. The driver should have stopped it before. `None` where the device
-    /// may still write to memory: what it was given must then stay lost.
-    pub async fn close(mut self) -> Option<Quiesced> {
-        match self.inner.take() {
-            Some(inner) => inner.disable().await,
-            None => None,
+    /// Takes interrupts and DMA from the device and gives it back. The driver should have stopped it before.
+    ///
+    /// # Errors
+    /// The device, where pciback refused: it may still write to memory, and what it was given stays lost until a later call succeeds.
+    pub async fn close(self) -> Result<Quiesced, Self> {
+        match self.inner.disable().await {
+            Some(proof) => Ok(proof),
+            None => Err(self),
         }
+    }
+
+    /// [`Self::close`], however often pciback refuses: with longer and longer pauses between.
+    pub async fn close_in_the_end(self) -> Quiesced {
+        self.inner.disable_in_the_end().await
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        if let Some(inner) = self.inner.take()
-            && (inner.enabled.get() || inner.interrupts.get().is_some())
-        {
+        if self.inner.enabled.get() || self.inner.interrupts.get().is_some() {
+            let inner = self.inner.clone();
             crate::spawn(async move {
-                let _proof = inner.disable().await;
+                let _proof = inner.disable_in_the_end().await;
             });
         }
     }

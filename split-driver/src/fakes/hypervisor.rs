@@ -11,7 +11,7 @@ use xen_pv_sys::grant_table::{
 };
 use xen_pv_sys::{DomainId, GrantRef, Mfn, PAGE_SIZE, Port};
 
-use super::memory::{PAGE_WORDS, Region, copy_bytes, read_bytes, region, write_bytes};
+use super::memory::{FakeDma, PAGE_WORDS, Region, copy_bytes, read_bytes, region, write_bytes};
 use crate::atomic::AtomicU32;
 use crate::hypervisor::{Adopt, DeviceMap, DeviceMapping, DevicePage, EventChannel, Hypervisor, XenError};
 use crate::memory::SharedMemory;
@@ -167,6 +167,11 @@ impl FakeXen {
     /// The copy after `skip` more fails with `status`.
     pub fn fail_copy(&self, skip: u64, status: i16) {
         self.0.fail_copy.set(Some((skip, status)));
+    }
+
+    /// An allocator of DMA memory for a device of the local domain.
+    pub fn dma(&self) -> FakeDma {
+        FakeDma::new(self)
     }
 
     /// DMA memory can be had `times` more.
@@ -399,11 +404,11 @@ impl FakeXen {
         let mapped = DeviceGrant { domain, reference, region: grant.region.clone(), page: grant.page, read_only };
         self.0.device_pages.borrow_mut().insert(frame, mapped);
         self.0.mapped_pages.set(self.0.mapped_pages.get() + 1);
-        Ok(DevicePage { handle: frame as u32, address: frame * PAGE_SIZE as u64, read_only })
+        Ok(DevicePage::new(frame as u32, frame * PAGE_SIZE as u64, read_only))
     }
 
     fn unmap_one(&self, page: &DevicePage) {
-        let Some(mapped) = self.0.device_pages.borrow_mut().remove(&(page.address / PAGE_SIZE as u64)) else {
+        let Some(mapped) = self.0.device_pages.borrow_mut().remove(&page.address.frame().0) else {
             return self.note(Violation::Unmap(page.handle));
         };
         self.0.mapped_pages.set(self.0.mapped_pages.get() - 1);

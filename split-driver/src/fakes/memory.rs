@@ -2,13 +2,14 @@
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
+use core::cell::Cell;
 
 use xen_pv_sys::{Mfn, PAGE_SIZE};
 use zerocopy::FromZeros;
 
 use super::hypervisor::FakeXen;
 use crate::atomic::{AtomicU32, Ordering};
-use crate::memory::{DmaAllocator, DmaMemory, OutOfMemory, PageArray, SharedMemory};
+use crate::memory::{BusMaster, DmaAllocator, DmaMemory, OutOfMemory, PageArray, Quiesced, Reach, SharedMemory};
 
 /// Words in a page.
 pub(super) const PAGE_WORDS: usize = PAGE_SIZE / 4;
@@ -147,17 +148,52 @@ impl PageArray for FakePages {
     }
 }
 
-/// DMA memory; a device that reaches for it after `Drop` is noted.
+/// DMA memory for one device of the local domain.
+#[derive(Clone, Debug)]
+pub struct FakeDma {
+    xen: FakeXen,
+    reach: Reach,
+}
+
+impl FakeDma {
+    pub(super) fn new(xen: &FakeXen) -> Self {
+        Self { xen: xen.clone(), reach: Reach::default() }
+    }
+}
+
+impl DmaAllocator for FakeDma {
+    type Memory = FakeDmaMemory;
+
+    fn allocate(&self, bytes: usize) -> Result<FakeDmaMemory, OutOfMemory> {
+        if self.reach.has_ended() || !self.xen.take_dma_credit() {
+            return Err(OutOfMemory);
+        }
+        let region = region(bytes.div_ceil(PAGE_SIZE));
+        let first = self.xen.add_local(&region);
+        Ok(FakeDmaMemory { xen: self.xen.clone(), region, first, reach: self.reach.clone(), told: Cell::new(false) })
+    }
+
+    fn release(&self, proof: &Quiesced) {
+        self.reach.end(proof);
+    }
+}
+
+/// What a [`FakeDma`] gives out. A device that reaches for it after it went back is noted; what is lost stays in
+/// [`Live::local_regions`](super::Live::local_regions).
 #[derive(Debug)]
 pub struct FakeDmaMemory {
     xen: FakeXen,
     region: Region,
     first: Mfn,
+    reach: Reach,
+    told: Cell<bool>,
 }
 
 impl Drop for FakeDmaMemory {
     fn drop(&mut self) {
-        self.xen.remove_local(self.first);
+        if self.reach.has_ended() || !self.told.get() {
+            self.xen.remove_local(self.first);
+        }
     }
 }
 
@@ -168,20 +204,26 @@ impl SharedMemory for FakeDmaMemory {
 }
 
 impl DmaMemory for FakeDmaMemory {
-    fn device_address(&self) -> u64 {
-        self.first.0 * PAGE_SIZE as u64
+    fn tell_frame(&self) -> Mfn {
+        self.told.set(true);
+        self.first
     }
 }
 
-impl DmaAllocator for FakeXen {
-    type Memory = FakeDmaMemory;
+/// A PCI function whose bus mastering was turned off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FakeClosedDevice;
 
-    fn allocate(&self, bytes: usize) -> Result<FakeDmaMemory, OutOfMemory> {
-        if !self.take_dma_credit() {
-            return Err(OutOfMemory);
-        }
-        let region = region(bytes.div_ceil(PAGE_SIZE));
-        let first = self.add_local(&region);
-        Ok(FakeDmaMemory { xen: self.clone(), region, first })
+impl BusMaster for FakeClosedDevice {
+    fn has_ended(&self) -> bool {
+        true
     }
+}
+
+/// The proof that a device was closed.
+///
+/// # Panics
+/// Never: [`FakeClosedDevice`] is closed.
+pub fn closed() -> Quiesced {
+    FakeClosedDevice.quiesced().expect("it is closed")
 }

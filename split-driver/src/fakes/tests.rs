@@ -92,17 +92,53 @@ fn events_are_late_acknowledged() {
 #[test]
 fn a_device_sees_its_memory_only() {
     let xen = FakeXen::new();
-    let ring = xen.allocate(5000).unwrap();
+    let dma = xen.dma();
+    let ring = dma.allocate(5000).unwrap();
     assert_eq!(ring.words().len(), 2048);
-    let address = ring.device_address();
+    let address = ring.device_address(0).get();
     assert!(xen.device_write(address + 4094, b"abcd"));
     let mut bytes = [0; 4];
     assert!(xen.device_read(address + 4094, &mut bytes));
     assert_eq!(&bytes, b"abcd");
     assert!(!xen.device_write(address + 8190, b"abcd"));
+    dma.release(&closed());
     drop(ring);
     assert!(!xen.device_read(address, &mut bytes));
     assert_eq!(xen.take_violations(), [Violation::DeviceAddress(address + 8190), Violation::DeviceAddress(address)]);
+}
+
+#[test]
+fn dma_memory_goes_back_with_a_proof_alone() {
+    let xen = FakeXen::new();
+    let dma = xen.dma();
+    drop(dma.allocate(1).unwrap());
+    assert_eq!(xen.live().local_regions, 0, "no device was told of it");
+    let [lost, kept] = [dma.allocate(1).unwrap(), dma.allocate(1).unwrap()];
+    let address = lost.device_address(0).get();
+    let _told = kept.device_address(4096);
+    drop(lost);
+    assert!(xen.device_write(address, b"late"), "nobody else has got it");
+    let other = xen.dma();
+    dma.release(&closed());
+    drop(kept);
+    assert_eq!(xen.live().local_regions, 1);
+    assert!(dma.allocate(1).is_err() && other.allocate(1).is_ok());
+    assert_eq!(xen.take_violations(), []);
+}
+
+#[test]
+fn device_addresses_stay_in_their_memory() {
+    let xen = FakeXen::new();
+    let memory = xen.dma().allocate(8192).unwrap();
+    let first = memory.device_address(0);
+    assert_eq!(memory.device_address(4100).get(), first.get() + 4100);
+    assert_eq!(memory.device_address(9000).get(), first.get() + 8191);
+    assert_eq!(first.in_page(512).get(), first.get() + 512);
+    assert_eq!(first.in_page(5000).get(), first.get() + 4095);
+    assert_eq!(memory.device_address(4100).in_page(0).get(), first.get() + 4096);
+    let pages = FakePages::new(&xen, 2);
+    let addresses = [0, 1, 2].map(|page| pages.device_address(page).map(|address| address.frame()));
+    assert_eq!(addresses, [pages.frame(0), pages.frame(1), None]);
 }
 
 #[test]
@@ -132,7 +168,7 @@ fn a_device_sees_pages_mapped_for_it_and_writes_those_it_may() {
     assert_eq!((guest.mapped(), xen.live().mapped_pages, xen.device_map_calls()), (3, 3, 3));
     assert!(!guest.end_grant(writable), "mapped");
 
-    let [first, second, third] = [mapped[0].address, mapped[1].address, mapped[2].address];
+    let [first, second, third] = [mapped[0].address.get(), mapped[1].address.get(), mapped[2].address.get()];
     assert!(xen.device_write(first + 5, b"hello"));
     let mut bytes = [0; 5];
     assert!(memory.read(5, &mut bytes) && &bytes == b"hello");
@@ -153,6 +189,6 @@ fn a_device_sees_pages_mapped_for_it_and_writes_those_it_may() {
     assert!(mapped.is_empty());
     assert_eq!((guest.mapped(), xen.live()), (0, Live::default()));
     assert!(!xen.device_read(first, &mut bytes));
-    xen.unmap_for_device(&mut vec![DevicePage { handle, address: first, read_only: false }]);
+    xen.unmap_for_device(&mut vec![DevicePage::new(handle, first, false)]);
     assert_eq!(xen.take_violations(), [Violation::DeviceAddress(first), Violation::Unmap(handle)]);
 }

@@ -202,7 +202,7 @@ fn waste() -> Result {
     let held = value!(Held::new());
     core::mem::forget(held);
     core::mem::forget(alloc::vec![0xa5_u8; 3 << 20]);
-    core::mem::forget(value!(DmaFrames::ANY.allocate(5 * 4096)));
+    core::mem::forget(value!(DmaFrames::new().allocate(5 * 4096)));
     core::mem::forget(value!(runtime::memory::Pages::new(30)));
     let _task = runtime::spawn(core::future::pending());
     Ok(())

@@ -2,6 +2,8 @@
 //!
 //! Sections: "AHCI" is Serial ATA AHCI 1.3.1, "ACS" is ATA8-ACS (and, for what is newer, ACS-2), "SATA" is Serial ATA 3.1.
 
+use split_driver::memory::DeviceAddress;
+
 /// Words of a Register FIS from host to device (SATA 10.3.4).
 pub const FIS_WORDS: usize = 5;
 /// Bytes of memory that one entry of a memory list can name (AHCI 4.2.3.3): 4 MiB.
@@ -151,8 +153,9 @@ pub const fn header(write: bool, entries: u16) -> u32 {
 }
 
 /// An entry of a memory list (AHCI 4.2.3.3). `bytes` are even, from 2 to [`ENTRY_BYTES`].
-pub const fn entry(address: u64, bytes: u32) -> [u32; 4] {
-    [address as u32, (address >> 32) as u32, 0, bytes.wrapping_sub(1) & (ENTRY_BYTES - 1)]
+pub const fn entry(address: DeviceAddress, bytes: u32) -> [u32; 4] {
+    let [low, high] = address.halves();
+    [low, high, 0, bytes.wrapping_sub(1) & (ENTRY_BYTES - 1)]
 }
 
 /// What the log of queued errors says (ACS A.7).
@@ -211,8 +214,8 @@ mod tests {
         }
         assert_eq!(Task::parse([0x0060_0027, 0, 0, 0, 0]), None);
         assert_eq!(header(true, 3), 0x0003_0045);
-        assert_eq!(entry(0x1_2345_6000, 4096), [0x2345_6000, 1, 0, 0xFFF]);
-        assert_eq!(entry(0, ENTRY_BYTES)[3], 0x3F_FFFF);
+        assert_eq!(entry(DeviceAddress::made_up(0x1_2345_6000), 4096), [0x2345_6000, 1, 0, 0xFFF]);
+        assert_eq!(entry(DeviceAddress::made_up(0), ENTRY_BYTES)[3], 0x3F_FFFF);
     }
 
     #[test]

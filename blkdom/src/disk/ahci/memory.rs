@@ -5,7 +5,7 @@ use crate::disk::{Refusal, SECTOR_BYTES, Segment};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering;
-use split_driver::memory::{DmaAllocator, DmaMemory};
+use split_driver::memory::{DeviceAddress, DmaAllocator, DmaMemory};
 use xen_pv_sys::PAGE_SIZE;
 
 /// Slots of a command list (AHCI 4.2.2).
@@ -32,7 +32,7 @@ pub(super) const ENTRIES: usize = (TABLE_BYTES - LIST) / 16;
 
 /// The part of a command's memory that one command can name.
 pub(super) struct List {
-    entries: ArrayVec<(u64, u32), ENTRIES>,
+    entries: ArrayVec<(DeviceAddress, u32), ENTRIES>,
     /// Bytes from the beginning: whole blocks.
     pub(super) bytes: u32,
 }
@@ -40,7 +40,7 @@ pub(super) struct List {
 impl List {
     /// Names `data`, or so much of its beginning as entries can say; at most `limit` bytes, in whole blocks of `block`.
     pub(super) fn of(data: &[Segment], limit: u32, block: u32) -> Result<Self, Refusal> {
-        let mut entries = ArrayVec::<(u64, u32), ENTRIES>::new();
+        let mut entries = ArrayVec::<(DeviceAddress, u32), ENTRIES>::new();
         let mut bytes = 0;
         for segment in data {
             if !is_well_formed(segment) {
@@ -52,7 +52,8 @@ impl List {
             }
             let full = entries.is_full();
             let adjoining = entries.last_mut().filter(|(address, length)| {
-                address.checked_add(u64::from(*length)) == Some(segment.address) && *length <= ENTRY_BYTES - taken
+                address.get().checked_add(u64::from(*length)) == Some(segment.address.get())
+                    && *length <= ENTRY_BYTES - taken
             });
             match adjoining {
                 Some((_, length)) => *length += taken,
@@ -86,8 +87,8 @@ impl List {
 const fn is_well_formed(segment: &Segment) -> bool {
     segment.bytes != 0
         && segment.bytes.is_multiple_of(SECTOR_BYTES)
-        && segment.address.is_multiple_of(SECTOR_BYTES as u64)
-        && segment.address % PAGE_SIZE as u64 + segment.bytes as u64 <= PAGE_SIZE as u64
+        && segment.address.get().is_multiple_of(SECTOR_BYTES as u64)
+        && segment.address.get() % PAGE_SIZE as u64 + segment.bytes as u64 <= PAGE_SIZE as u64
 }
 
 /// The port's page, and the tables of its slots where a drive needs them.
@@ -115,13 +116,13 @@ impl<D: DmaMemory> Memory<D> {
     }
 
     /// Where the command list is.
-    pub(super) fn list_address(&self) -> u64 {
-        self.page.device_address()
+    pub(super) fn list_address(&self) -> DeviceAddress {
+        self.page.device_address(0)
     }
 
     /// Where received FISes go.
-    pub(super) fn received_address(&self) -> u64 {
-        self.page.device_address() + RECEIVED as u64
+    pub(super) fn received_address(&self) -> DeviceAddress {
+        self.page.device_address(RECEIVED)
     }
 
     fn table(&self, slot: u8) -> Option<(&D, usize)> {
@@ -146,7 +147,7 @@ impl<D: DmaMemory> Memory<D> {
     }
 
     fn block_entry(&self) -> [u32; 4] {
-        command::entry(self.page.device_address() + BLOCK as u64, BLOCK_BYTES as u32)
+        command::entry(self.page.device_address(BLOCK), BLOCK_BYTES as u32)
     }
 
     /// Writes a command into its slot, whose memory list is written already.
@@ -167,10 +168,10 @@ impl<D: DmaMemory> Memory<D> {
     fn write_header(&self, slot: u8, task: &Task, entries: u16, memory: &D, base: usize) {
         let fis: [u32; FIS_WORDS] = task.fis();
         store(memory, base, &fis);
-        let address = memory.device_address() + base as u64;
+        let [low, high] = memory.device_address(base).halves();
         let first = command::header(task.is_write(), entries);
         // The count of bytes (PRDBC) is the adapter's to write, from 0 on.
-        let header = [first, 0, address as u32, (address >> 32) as u32];
+        let header = [first, 0, low, high];
         store(&self.page, usize::from(slot) * HEADER_BYTES, &header);
     }
 

@@ -172,7 +172,9 @@ pub struct Ahci<M: Mmio, D: DmaAllocator> {
     /// The registers are not touched any more.
     halted: bool,
     /// The device no longer reaches memory.
-    released: bool,
+    quiesced: Option<Quiesced>,
+    /// What it was to do has not completed since.
+    unburied: bool,
 }
 
 impl<M: Mmio, D: DmaAllocator> Ahci<M, D> {
@@ -223,7 +225,8 @@ impl<M: Mmio, D: DmaAllocator> Ahci<M, D> {
             interrupted: false,
             masked: true,
             halted: false,
-            released: false,
+            quiesced: None,
+            unburied: false,
         })
     }
 
@@ -318,10 +321,19 @@ impl<M: Mmio, D: DmaAllocator> Ahci<M, D> {
     fn stop(&mut self) {
         self.masked = true;
         self.registers.write(reg::GHC, self.control());
-        let mut stopped = true;
-        self.poll_ports_with(|port, turn| stopped &= port.shut_down(turn), &mut Vec::new());
-        self.released = stopped && !self.registers.read::<Ghc>(reg::GHC).absent();
+        let mut proof = self.registers.confirm(reg::GHC, |control: Ghc| !control.reset());
+        self.poll_ports_with(|port, turn| proof = Quiesced::both(proof.take(), port.shut_down(turn)), &mut Vec::new());
+        if let Some(proof) = proof {
+            self.release(proof);
+        }
         self.halted = true;
+    }
+
+    /// The device no longer reaches memory: what it was given goes back.
+    fn release(&mut self, proof: Quiesced) {
+        self.dma.release(&proof);
+        self.quiesced = Some(proof);
+        self.unburied = true;
     }
 
     /// Tells that it was given up, and completes what it will never answer once it reaches no memory.
@@ -333,16 +345,18 @@ impl<M: Mmio, D: DmaAllocator> Ahci<M, D> {
             self.units.clear();
             self.events.push_back(Event::Failed(reason));
         }
-        if core::mem::take(&mut self.released) {
+        if core::mem::take(&mut self.unburied)
+            && let Some(proof) = &self.quiesced
+        {
             for port in &mut self.ports {
-                port.complete_all_as_gone(completions);
+                port.complete_all_as_gone(&proof.into(), completions);
             }
         }
     }
 
     /// Whether `bury` has something to do.
     const fn has_last_words(&self) -> bool {
-        self.obituary.is_some() || self.released
+        self.obituary.is_some() || self.unburied
     }
 
     /// Has each port do something.
@@ -530,9 +544,9 @@ impl<M: Mmio, D: DmaAllocator> Disk for Ahci<M, D> {
         self.interrupted
     }
 
-    fn remove(&mut self, _proof: Quiesced) {
+    fn remove(&mut self, proof: Quiesced) {
         self.halted = true;
-        self.released = true;
+        self.release(proof);
         self.give_up(String::from("it was taken away"));
     }
 

@@ -16,7 +16,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
 use core::time::Duration;
-use split_driver::memory::{DmaAllocator, DmaMemory, Mmio};
+use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
 use split_driver::time::Instant;
 
 /// How long the adapter may take to stop working on a list or receiving (AHCI 10.3.2, 10.4.2: 500 ms).
@@ -87,6 +87,8 @@ pub(super) enum After {
     ReadLog,
     /// The link is reset.
     Reset,
+    /// The drive is left alone for good.
+    Retire,
 }
 
 /// What the controller must know of a port.
@@ -140,6 +142,15 @@ pub(super) struct Port<D> {
     pub(super) news: VecDeque<News>,
     /// It cannot be stopped: the adapter must be reset.
     pub(super) stuck: bool,
+}
+
+/// Proof that none of the commands that waited or were recalled is with the drive: their memory is reached no longer.
+pub(super) struct ListIdle(());
+
+impl From<&Quiesced> for ListIdle {
+    fn from(_proof: &Quiesced) -> Self {
+        Self(())
+    }
 }
 
 impl<D: DmaMemory> Port<D> {
@@ -255,11 +266,8 @@ impl<D: DmaMemory> Port<D> {
 
     /// Gives the port its memory, lets it receive, and begins to send COMRESET (AHCI 10.1.2, 10.4.2).
     fn reset_link<M: Mmio, A: DmaAllocator<Memory = D>>(&mut self, turn: &Turn<'_, M, A>, command: PortCommand) {
-        let (list, received) = (self.memory.list_address(), self.memory.received_address());
-        turn.io.write(reg::PX_CLB, list as u32);
-        turn.io.write(reg::PX_CLBU, (list >> 32) as u32);
-        turn.io.write(reg::PX_FB, received as u32);
-        turn.io.write(reg::PX_FBU, (received >> 32) as u32);
+        turn.io.write_base(reg::PX_CLB, self.memory.list_address());
+        turn.io.write_base(reg::PX_FB, self.memory.received_address());
         self.clear_status(turn);
         fence(Ordering::Release);
         let command = command.with_start(false).with_power_on(true).with_spin_up(true).with_link_power(LINK_ACTIVE);
@@ -298,7 +306,13 @@ impl<D: DmaMemory> Port<D> {
 
     /// The port has no drive (any more): only the link can change that.
     pub(super) fn rest<M: Mmio, A: DmaAllocator<Memory = D>>(&mut self, turn: &mut Turn<'_, M, A>, step: Step) {
-        self.say_farewell(turn);
+        if self.identity.is_some() {
+            let Some(idle) = self.list_idle(turn) else {
+                // Its list must not be worked on when its commands are given back.
+                return self.begin(turn);
+            };
+            self.say_farewell(turn, &idle);
+        }
         self.lost_until = None;
         self.failures = 0;
         self.step = step;
@@ -416,7 +430,8 @@ impl<D: DmaMemory> Port<D> {
             Some(before) if *before == identity => {}
             Some(before) if before.is_same_drive(&identity) => self.news.push_back(News::Changed),
             Some(_) => {
-                self.say_farewell(turn);
+                // Its commands were recalled, and the list was seen to stop, before this drive was asked.
+                self.say_farewell(turn, &ListIdle(()));
                 self.news.push_back(News::Came);
             }
             None => self.news.push_back(News::Came),
@@ -431,21 +446,29 @@ impl<D: DmaMemory> Port<D> {
 
     /// What is there is not for us: stops what was begun.
     fn retire<M: Mmio, A: DmaAllocator<Memory = D>>(&mut self, turn: &mut Turn<'_, M, A>) {
+        self.slots.recall(|_| {});
+        turn.io.write(reg::PX_IE, PortStatus::new());
         let command: PortCommand = turn.io.read(reg::PX_CMD);
         turn.io.write(reg::PX_CMD, command.with_start(false));
-        self.rest(turn, Step::Ignored);
+        self.enter(Step::Halting(After::Retire), turn.now, ENGINE_PATIENCE, Duration::ZERO);
+        self.look(turn);
     }
 
-    /// Ends all commands of a drive that went, and tells of it.
-    pub(super) fn say_farewell<M, A>(&mut self, turn: &mut Turn<'_, M, A>) {
+    /// Whether the list is worked on no longer (AHCI 3.3.7: PxCMD.CR).
+    fn list_idle<M: Mmio, A>(&self, turn: &Turn<'_, M, A>) -> Option<ListIdle> {
+        turn.io.confirm(reg::PX_CMD, |command: PortCommand| !command.running()).map(|_| ListIdle(()))
+    }
+
+    /// Ends all commands of a drive that went, and tells of it. The drive has none of them.
+    pub(super) fn say_farewell<M, A>(&mut self, turn: &mut Turn<'_, M, A>, idle: &ListIdle) {
         if self.identity.take().is_some() {
-            self.complete_all_as_gone(turn.completions);
+            self.complete_all_as_gone(idle, turn.completions);
             self.news.push_back(News::Left);
         }
     }
 
-    /// Ends all commands: none of them will be answered.
-    pub(super) fn complete_all_as_gone(&mut self, completions: &mut Vec<Completion>) {
+    /// Ends all commands: none of them will be answered, and their memory is reached no longer.
+    pub(super) fn complete_all_as_gone(&mut self, _idle: &ListIdle, completions: &mut Vec<Completion>) {
         self.slots.recall(|_| {});
         while let Some(slot) = self.slots.take_waiting(|_| true) {
             completions.push(Completion { tag: slot.tag, result: Err(IoError::Gone) });
@@ -465,8 +488,8 @@ impl<D: DmaMemory> Port<D> {
     }
 
     /// Stops for good: makes durable what the cache holds, lets nothing be read or written any more. Each read of a register takes a
-    /// device's time, so no clock is needed to bound the waits. False where the port does not say that it has stopped.
-    pub(super) fn shut_down<M: Mmio, A>(&mut self, turn: &Turn<'_, M, A>) -> bool {
+    /// device's time, so no clock is needed to bound the waits. `None` where the port does not say that it has stopped.
+    pub(super) fn shut_down<M: Mmio, A>(&mut self, turn: &Turn<'_, M, A>) -> Option<Quiesced> {
         turn.io.write(reg::PX_IE, PortStatus::new());
         let cached = self.identity.as_ref().is_some_and(|identity| identity.geometry.volatile_cache);
         if cached && self.step == Step::Idle {
@@ -478,13 +501,14 @@ impl<D: DmaMemory> Port<D> {
         }
         let command: PortCommand = turn.io.read(reg::PX_CMD);
         turn.io.write(reg::PX_CMD, command.with_start(false));
-        let stopped = self.spin(turn, |_| !turn.io.read::<PortCommand>(reg::PX_CMD).running());
+        self.spin(turn, |_| !turn.io.read::<PortCommand>(reg::PX_CMD).running());
         turn.io.write(reg::PX_CMD, command.with_start(false).with_receive(false));
-        let stopped = stopped && self.spin(turn, |_| !turn.io.read::<PortCommand>(reg::PX_CMD).receiving());
-        if !stopped {
+        self.spin(turn, |_| !turn.io.read::<PortCommand>(reg::PX_CMD).receiving());
+        let proof = turn.io.confirm(reg::PX_CMD, |command: PortCommand| !command.running() && !command.receiving());
+        if proof.is_none() {
             log::warn!("ahci: port {} did not stop", self.number);
         }
-        stopped
+        proof
     }
 
     fn spin<M, A>(&self, turn: &Turn<'_, M, A>, done: impl Fn(&Self) -> bool) -> bool {

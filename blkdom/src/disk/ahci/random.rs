@@ -7,8 +7,8 @@ use super::*;
 use crate::disk::{IoError, Operation, Segment, Tag};
 use alloc::vec;
 use proptest::prelude::*;
-use split_driver::fakes::{FakePages, FakeXen};
-use split_driver::memory::PageArray;
+use split_driver::fakes::{FakeDma, FakePages, FakeXen};
+use split_driver::memory::{DeviceAddress, PageArray};
 use xen_pv_sys::PAGE_SIZE;
 
 /// Sectors of the drive, in eight parts that commands have to themselves: two in flight upon the same sectors have no order.
@@ -59,7 +59,7 @@ struct Job {
 }
 
 struct World {
-    disk: Ahci<Device, FakeXen>,
+    disk: Ahci<Device, FakeDma>,
     device: Device,
     xen: FakeXen,
     pages: Vec<FakePages>,
@@ -75,7 +75,7 @@ impl World {
         let xen = FakeXen::new();
         let device = Device::new(&xen);
         device.plug_in(PORT, drive);
-        let disk = Ahci::new(device.clone(), xen.clone(), Options::default()).expect("taken");
+        let disk = Ahci::new(device.clone(), xen.dma(), Options::default()).expect("taken");
         let pages: Vec<_> = (0..PARTS).map(|_| FakePages::new(&xen, PAGES)).collect();
         let image = vec![0; SECTORS as usize * 512];
         let mut world = Self { disk, device, xen, pages, jobs: Default::default(), image, now: Instant(0), points: 0 };
@@ -123,7 +123,7 @@ impl World {
 
     fn at(&self, part: usize, segment: &Segment) -> (usize, usize) {
         let base = self.pages[part].frame(0).expect("a page").0 * PAGE_SIZE as u64;
-        let at = (segment.address - base) as usize;
+        let at = (segment.address.get() - base) as usize;
         (at / PAGE_SIZE, at % PAGE_SIZE)
     }
 
@@ -171,8 +171,10 @@ impl World {
         let bytes = step.sectors * 512;
         let most = (PAGES * PAGE_SIZE) as u64 / stride;
         let count = bytes.div_ceil(piece).min(most);
-        let segment =
-            |index: u64| Segment { address: base + index * stride, bytes: (bytes - index * piece).min(piece) as u32 };
+        let segment = |index: u64| Segment {
+            address: DeviceAddress::made_up(base + index * stride),
+            bytes: (bytes - index * piece).min(piece) as u32,
+        };
         (0..count).map(segment).collect()
     }
 
@@ -307,7 +309,7 @@ fn drop_front(segments: &mut Vec<Segment>, mut bytes: u32) {
     while let Some(first) = segments.first_mut().filter(|_| bytes > 0) {
         let taken = first.bytes.min(bytes);
         bytes -= taken;
-        first.address += u64::from(taken);
+        first.address = DeviceAddress::made_up(first.address.get() + u64::from(taken));
         first.bytes -= taken;
         if first.bytes == 0 {
             segments.remove(0);

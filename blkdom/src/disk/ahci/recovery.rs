@@ -72,6 +72,9 @@ impl<D: DmaMemory> Port<D> {
             return;
         }
         self.complete_judged(turn);
+        if after == After::Retire {
+            return self.rest(turn, Step::Ignored);
+        }
         let state: TaskFile = turn.io.read(reg::PX_TFD);
         if after == After::Reset || !state.is_idle() {
             return self.begin(turn);
@@ -82,7 +85,7 @@ impl<D: DmaMemory> Port<D> {
         self.start(turn);
         match after {
             After::ReadLog => self.read_log(turn),
-            After::Resume | After::Reset => self.resume(turn),
+            After::Resume | After::Reset | After::Retire => self.resume(turn),
         }
     }
 

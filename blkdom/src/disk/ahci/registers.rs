@@ -4,8 +4,8 @@
 //! and QEMU's `hw/ide/ahci-internal.h`.
 
 use bitfield_struct::bitfield;
-use core::marker::PhantomData;
-use split_driver::memory::Mmio;
+use split_driver::memory::{DeviceAddress, Mmio, Quiesced};
+use split_driver::registers::{self, Base, Block};
 
 /// Where the ports' registers begin (3.3).
 pub const PORTS: usize = 0x100;
@@ -14,67 +14,27 @@ pub const PORT_BYTES: usize = 0x80;
 /// Ports at most (3.1.4).
 pub const MOST_PORTS: u8 = 32;
 
-/// A register of the adapter that holds a `T`, at a byte offset into BAR 5.
+/// The adapter's own registers.
 #[derive(Debug)]
-pub struct Reg<T> {
-    offset: usize,
-    value: PhantomData<T>,
+pub enum Adapter {}
+
+impl Block for Adapter {
+    const BYTES: usize = PORTS;
 }
+
+/// The registers of a port.
+#[derive(Debug)]
+pub enum OnePort {}
+
+impl Block for OnePort {
+    const BYTES: usize = PORT_BYTES;
+}
+
+/// A register of the adapter that holds a `T`, at a byte offset into BAR 5.
+pub type Reg<T> = registers::Reg<Adapter, T>;
 
 /// A register of each port that holds a `T`, at a byte offset into the port's own.
-#[derive(Debug)]
-pub struct PortReg<T> {
-    offset: usize,
-    value: PhantomData<T>,
-}
-
-impl<T> Clone for Reg<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Reg<T> {}
-
-impl<T> Clone for PortReg<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for PortReg<T> {}
-
-/// Whether a `T` can be a register at `offset` of so many bytes of them.
-const fn check<T>(offset: usize, bytes: usize) {
-    assert!(size_of::<T>() == 4, "a register is 32 bits");
-    assert!(offset.is_multiple_of(4), "registers are aligned");
-    assert!(offset + 4 <= bytes, "beyond the registers");
-}
-
-impl<T> Reg<T> {
-    /// A register at `offset`. Evaluated at compile time in all uses below, so a wrong offset does not build.
-    const fn at(offset: usize) -> Self {
-        check::<T>(offset, PORTS);
-        Self { offset, value: PhantomData }
-    }
-
-    /// The byte offset.
-    pub const fn offset(self) -> usize {
-        self.offset
-    }
-}
-
-impl<T> PortReg<T> {
-    const fn at(offset: usize) -> Self {
-        check::<T>(offset, PORT_BYTES);
-        Self { offset, value: PhantomData }
-    }
-
-    /// The byte offset, in a port's registers.
-    pub const fn offset(self) -> usize {
-        self.offset
-    }
-}
+pub type PortReg<T> = registers::Reg<OnePort, T>;
 
 /// CAP, capabilities (3.1.1).
 pub const CAP: Reg<Cap> = Reg::at(0x00);
@@ -91,14 +51,10 @@ pub const CAP2: Reg<Cap2> = Reg::at(0x24);
 /// BOHC, handing over between firmware and operating system (3.1.11).
 pub const BOHC: Reg<Bohc> = Reg::at(0x28);
 
-/// PxCLB, the command list's address (3.3.1), low half.
-pub const PX_CLB: PortReg<u32> = PortReg::at(0x00);
-/// PxCLBU, high half (3.3.2).
-pub const PX_CLBU: PortReg<u32> = PortReg::at(0x04);
-/// PxFB, the address that received FISes go to (3.3.3), low half.
-pub const PX_FB: PortReg<u32> = PortReg::at(0x08);
-/// PxFBU, high half (3.3.4).
-pub const PX_FBU: PortReg<u32> = PortReg::at(0x0C);
+/// PxCLB and PxCLBU, the command list's address (3.3.1, 3.3.2).
+pub const PX_CLB: Base<OnePort> = Base::at(0x00);
+/// PxFB and PxFBU, the address that received FISes go to (3.3.3, 3.3.4).
+pub const PX_FB: Base<OnePort> = Base::at(0x08);
 /// PxIS, interrupt status (3.3.5): cleared by writing it, except for what [`PX_SERR`] says.
 pub const PX_IS: PortReg<PortStatus> = PortReg::at(0x10);
 /// PxIE, interrupt enable (3.3.6).
@@ -406,11 +362,16 @@ pub(super) struct Registers<M> {
 
 impl<M: Mmio> Registers<M> {
     pub(super) fn read<T: From<u32>>(&self, register: Reg<T>) -> T {
-        T::from(self.mmio.read32(register.offset))
+        register.read(&self.mmio, 0)
     }
 
     pub(super) fn write<T: Into<u32>>(&self, register: Reg<T>, value: T) {
-        self.mmio.write32(register.offset, value.into());
+        register.write(&self.mmio, 0, value);
+    }
+
+    /// Proof that the adapter has stopped, where the register says so.
+    pub(super) fn confirm<T: From<u32>>(&self, register: Reg<T>, stopped: impl FnOnce(T) -> bool) -> Option<Quiesced> {
+        register.confirm(&self.mmio, 0, stopped)
     }
 
     /// The registers of a port.
@@ -427,11 +388,24 @@ pub(super) struct PortRegisters<'a, M> {
 
 impl<M: Mmio> PortRegisters<'_, M> {
     pub(super) fn read<T: From<u32>>(&self, register: PortReg<T>) -> T {
-        T::from(self.mmio.read32(self.base + register.offset))
+        register.read(self.mmio, self.base)
     }
 
     pub(super) fn write<T: Into<u32>>(&self, register: PortReg<T>, value: T) {
-        self.mmio.write32(self.base + register.offset, value.into());
+        register.write(self.mmio, self.base, value);
+    }
+
+    pub(super) fn write_base(&self, base: Base<OnePort>, address: DeviceAddress) {
+        base.write(self.mmio, self.base, address);
+    }
+
+    /// Proof that the port has stopped, where the register says so.
+    pub(super) fn confirm<T: From<u32>>(
+        &self,
+        register: PortReg<T>,
+        stopped: impl FnOnce(T) -> bool,
+    ) -> Option<Quiesced> {
+        register.confirm(self.mmio, self.base, stopped)
     }
 }
 

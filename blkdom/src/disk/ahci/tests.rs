@@ -7,8 +7,8 @@ use super::registers::{PortStatus, signature};
 use super::*;
 use crate::disk::{Discard, Geometry, IoError, Operation, Segment, Tag, UnitId, UnitKind};
 use alloc::vec;
-use split_driver::fakes::{FakePages, FakeXen};
-use split_driver::memory::{PageArray, Quiesced};
+use split_driver::fakes::{FakeDma, FakePages, FakeXen, closed};
+use split_driver::memory::{DeviceAddress, PageArray};
 use xen_pv_sys::PAGE_SIZE;
 
 const PAGES: usize = 300;
@@ -21,7 +21,7 @@ const GARBLED: u8 = 0x84;
 const ABORTED: u8 = 0x04;
 
 struct Bench {
-    disk: Ahci<Device, FakeXen>,
+    disk: Ahci<Device, FakeDma>,
     device: Device,
     xen: FakeXen,
     pages: FakePages,
@@ -35,7 +35,7 @@ fn raw(prepare: impl FnOnce(&Device)) -> Result<Bench, Error> {
     let xen = FakeXen::new();
     let device = Device::new(&xen);
     prepare(&device);
-    let disk = Ahci::new(device.clone(), xen.clone(), Options::default())?;
+    let disk = Ahci::new(device.clone(), xen.dma(), Options::default())?;
     let pages = FakePages::new(&xen, PAGES);
     let now = Instant(1_000_000_000);
     Ok(Bench { disk, device, xen, pages, now, done: Vec::new(), events: Vec::new() })
@@ -107,7 +107,9 @@ impl Bench {
     fn data(&self, first: usize, bytes: u32) -> Vec<Segment> {
         let pages = (bytes as usize).div_ceil(PAGE_SIZE);
         let length = |page: usize| (bytes - (page * PAGE_SIZE) as u32).min(PAGE_SIZE as u32);
-        (0..pages).map(|page| Segment { address: self.page(first + page), bytes: length(page) }).collect()
+        (0..pages)
+            .map(|page| Segment { address: DeviceAddress::made_up(self.page(first + page)), bytes: length(page) })
+            .collect()
     }
 
     fn submit(&mut self, operation: Operation, sector: u64, sectors: u32, data: &[Segment]) -> Result<u32, Refusal> {
@@ -238,7 +240,7 @@ fn devices_that_are_none_are_refused() {
     let xen = FakeXen::new();
     for credit in 0..model::PORTS as u64 {
         xen.limit_dma(credit as _);
-        assert_eq!(Ahci::new(Device::new(&xen), xen.clone(), Options::default()).err(), Some(Error::Memory));
+        assert_eq!(Ahci::new(Device::new(&xen), xen.dma(), Options::default()).err(), Some(Error::Memory));
     }
     assert_eq!(xen.live().local_regions, 0);
 }
@@ -296,7 +298,7 @@ fn commands_that_cannot_be_are_refused() {
         device.plug_in(1, Drive::new(12, 16).with_word(169, 0).with_word(84, 0));
     });
     let page = bench.page(0);
-    let whole = |bytes| [Segment { address: page, bytes }];
+    let whole = |bytes| [Segment { address: DeviceAddress::made_up(page), bytes }];
     let mut refused = |unit, operation, sector, sectors, data: &[Segment]| {
         bench.submit_to(unit, operation, sector, sectors, data).err()
     };
@@ -312,7 +314,10 @@ fn commands_that_cannot_be_are_refused() {
     assert_eq!(refused(0, read, 0, 2, &whole(512)), malformed);
     assert_eq!(refused(0, read, 0, 1, &whole(1024)), malformed);
     for (address, bytes) in [(page + 4, 512u32), (page, 100), (page + 4096 - 512, 1024), (page, 8192)] {
-        assert_eq!(refused(0, read, 0, bytes.div_ceil(512), &[Segment { address, bytes }]), malformed);
+        assert_eq!(
+            refused(0, read, 0, bytes.div_ceil(512), &[Segment { address: DeviceAddress::made_up(address), bytes }]),
+            malformed
+        );
     }
     assert_eq!(refused(0, DISCARD, 2040, 9, &[]), malformed);
     // Blocks of 4 KiB: not a part of one.
@@ -350,9 +355,10 @@ fn memory_is_named_as_it_lies() {
     ];
     for (segments, taken) in table {
         let mut bench = bench();
-        let data = segments
-            .iter()
-            .map(|(page, offset, bytes)| Segment { address: bench.page(*page) + u64::from(*offset), bytes: *bytes });
+        let data = segments.iter().map(|(page, offset, bytes)| Segment {
+            address: DeviceAddress::made_up(bench.page(*page) + u64::from(*offset)),
+            bytes: *bytes,
+        });
         let data: Vec<Segment> = data.collect();
         for (place, (page, offset, bytes)) in segments.iter().enumerate() {
             assert!(bench.pages.write(*page, *offset as usize, &vec![place as u8 + 1; *bytes as usize]));
@@ -377,7 +383,8 @@ fn long_commands_are_taken_in_parts() {
     // Every second page: none adjoins another.
     let parts = |shift: u8, pieces: usize, bytes: u32| {
         let mut bench = bench_with(Drive::new(shift, 1 << (24 - shift)));
-        let data = (0..pieces).map(|piece| Segment { address: bench.page(piece * 2 % PAGES), bytes });
+        let data =
+            (0..pieces).map(|piece| Segment { address: DeviceAddress::made_up(bench.page(piece * 2 % PAGES)), bytes });
         let mut data: Vec<Segment> = data.collect();
         let (mut parts, mut sector) = (Vec::new(), 0);
         while !data.is_empty() {
@@ -403,16 +410,17 @@ fn long_commands_are_taken_in_parts() {
 #[test]
 fn a_block_that_is_not_all_there_is_left_to_the_next_command() {
     let mut bench = bench_with(Drive::new(12, 64));
-    let mut data: Vec<Segment> = (0..240).map(|piece| Segment { address: bench.page(piece), bytes: 1024 }).collect();
-    data.extend((0..5).map(|piece| Segment { address: bench.page(250 + piece), bytes: 3072 }));
-    data.push(Segment { address: bench.page(260), bytes: 1024 });
+    let mut data: Vec<Segment> =
+        (0..240).map(|piece| Segment { address: DeviceAddress::made_up(bench.page(piece)), bytes: 1024 }).collect();
+    data.extend((0..5).map(|piece| Segment { address: DeviceAddress::made_up(bench.page(250 + piece)), bytes: 3072 }));
+    data.push(Segment { address: DeviceAddress::made_up(bench.page(260)), bytes: 1024 });
     // 120 entries, 30 blocks.
     assert_eq!(bench.submit(WRITE, 0, 512, &data), Ok(240));
     // 117 entries of 1 KiB, 3 of 3 KiB: 126 KiB, of which 2 are of a block that goes on.
     let rest = &data[123..];
     let sectors = rest.iter().map(|segment| segment.bytes / 512).sum();
     assert_eq!(bench.submit(WRITE, 240, sectors, rest).err(), Some(Refusal::Malformed), "an odd count of blocks");
-    let rest = [rest, &[Segment { address: bench.page(270), bytes: 3072 }]].concat();
+    let rest = [rest, &[Segment { address: DeviceAddress::made_up(bench.page(270)), bytes: 3072 }]].concat();
     let sectors = rest.iter().map(|segment| segment.bytes / 512).sum();
     assert_eq!(bench.submit(WRITE, 240, sectors, &rest), Ok(248));
     bench.disk.ring();
@@ -427,7 +435,7 @@ fn a_command_moves_no_more_than_its_count_can_say() {
     let xen = FakeXen::new();
     let device = Device::new(&xen);
     device.plug_in(0, Drive::new(9, 1 << 17));
-    let mut disk = Ahci::new(device.clone(), xen.clone(), Options::default()).expect("taken");
+    let mut disk = Ahci::new(device.clone(), xen.dma(), Options::default()).expect("taken");
     let mut now = Instant(0);
     while disk.units().is_empty() {
         disk.poll(now, &mut Vec::new());
@@ -435,7 +443,8 @@ fn a_command_moves_no_more_than_its_count_can_say() {
     }
     let pages = FakePages::new(&xen, 8200);
     let base = pages.frame(0).expect("a page").0 * 4096;
-    let data: Vec<Segment> = (0..8200).map(|page| Segment { address: base + page * 4096, bytes: 4096 }).collect();
+    let data: Vec<Segment> =
+        (0..8200).map(|page| Segment { address: DeviceAddress::made_up(base + page * 4096), bytes: 4096 }).collect();
     let sectors = 8200 * 8;
     let command = Command { unit: UnitId(0), operation: Operation::Read, sector: 0, sectors, data: &data, tag: Tag(0) };
     assert_eq!(disk.submit(&command), Ok(65_536));
@@ -982,6 +991,31 @@ fn an_adapter_whose_resets_do_not_end_is_given_up() {
 }
 
 #[test]
+fn memory_of_a_port_that_does_not_stop_goes_back_with_a_proof_alone() {
+    for ended in [false, true] {
+        let mut bench = bench();
+        assert!(bench.xen.live().local_regions > 1);
+        bench.device.set_quirks(1, Quirks { runs_on: true, ..Quirks::default() });
+        bench.device.be_deaf(1, true);
+        let data = bench.data(0, 4096);
+        bench.submit(WRITE, 0, 8, &data).expect("taken");
+        bench.disk.ring();
+        bench.disk.quiesce();
+        bench.poll();
+        assert_eq!(bench.results(), [], "the adapter may still read its memory");
+        if ended {
+            bench.disk.remove(closed());
+            bench.poll();
+            assert_eq!(bench.results(), [(0, Err(IoError::Gone))]);
+        }
+        let (xen, pages) = (bench.xen.clone(), bench.pages);
+        drop((bench.disk, bench.device));
+        assert_eq!(xen.live().local_regions > 1, !ended);
+        drop(pages);
+    }
+}
+
+#[test]
 fn an_adapter_that_is_pulled_out_is_let_go() {
     for told in [false, true] {
         let mut bench = bench();
@@ -997,7 +1031,7 @@ fn an_adapter_that_is_pulled_out_is_let_go() {
             assert_eq!(bench.done, [], "it may still be at work on them");
             assert_eq!(bench.disk.deadline(), None);
         }
-        bench.disk.remove(Quiesced::closed());
+        bench.disk.remove(closed());
         bench.poll();
         assert_eq!(bench.results(), [(0, Err(IoError::Gone)), (8, Err(IoError::Gone))]);
         assert!(matches!(bench.events.as_slice(), [Event::Failed(_)]), "{:?}", bench.events);

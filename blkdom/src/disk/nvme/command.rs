@@ -4,6 +4,7 @@
 //! Sections: "2.0" is the NVM Express Base Specification 2.0, "NVM" the NVM Command Set Specification 1.0.
 
 use bitfield_struct::bitfield;
+use split_driver::memory::DeviceAddress;
 
 /// Words of a submission queue entry (2.0: 3.3.3.1).
 pub const COMMAND_WORDS: usize = 16;
@@ -144,9 +145,9 @@ impl Answer {
     }
 }
 
-/// The low and high halves of a device address.
-pub const fn halves(address: u64) -> [u32; 2] {
-    [address as u32, (address >> 32) as u32]
+/// The low and high halves of a block's number.
+pub const fn halves(number: u64) -> [u32; 2] {
+    [number as u32, (number >> 32) as u32]
 }
 
 /// A command without data.
@@ -159,24 +160,26 @@ pub const fn plain(opcode: u8, namespace: u32, words: [u32; 2]) -> Entry {
 }
 
 /// A command with one page of data (2.0: 4.1.1).
-pub const fn with_page(opcode: u8, namespace: u32, words: [u32; 2], page: u64) -> Entry {
-    with_pages(plain(opcode, namespace, words), page, 0)
+pub const fn with_page(opcode: u8, namespace: u32, words: [u32; 2], page: DeviceAddress) -> Entry {
+    with_pages(plain(opcode, namespace, words), page, None)
 }
 
 /// Sets PRP1 and PRP2 (2.0: 4.1.1).
-pub const fn with_pages(mut entry: Entry, first: u64, second: u64) -> Entry {
-    [entry[6], entry[7]] = halves(first);
-    [entry[8], entry[9]] = halves(second);
+pub const fn with_pages(mut entry: Entry, first: DeviceAddress, second: Option<DeviceAddress>) -> Entry {
+    [entry[6], entry[7]] = first.halves();
+    if let Some(second) = second {
+        [entry[8], entry[9]] = second.halves();
+    }
     entry
 }
 
 /// Identify (2.0: 5.17).
-pub const fn identify(what: u8, namespace: u32, page: u64) -> Entry {
+pub const fn identify(what: u8, namespace: u32, page: DeviceAddress) -> Entry {
     with_page(admin::IDENTIFY, namespace, [what as u32, 0], page)
 }
 
 /// Get Log Page (2.0: 5.16), its first `bytes`; clears the event that told of it.
-pub const fn log_page(log: u8, bytes: u32, page: u64) -> Entry {
+pub const fn log_page(log: u8, bytes: u32, page: DeviceAddress) -> Entry {
     let words = (bytes / 4 - 1) & 0xFFFF;
     with_page(admin::GET_LOG_PAGE, u32::MAX, [log as u32 | words << 16, 0], page)
 }
@@ -187,13 +190,13 @@ pub const fn set_feature(feature: u8, value: u32) -> Entry {
 }
 
 /// Create I/O Completion Queue (2.0: 5.4): contiguous, with interrupts.
-pub const fn create_completion_queue(queue: u16, depth: u16, vector: u16, address: u64) -> Entry {
+pub const fn create_completion_queue(queue: u16, depth: u16, vector: u16, address: DeviceAddress) -> Entry {
     let size = (depth as u32 - 1) << 16 | queue as u32;
     with_page(admin::CREATE_COMPLETION_QUEUE, 0, [size, (vector as u32) << 16 | 0b11], address)
 }
 
 /// Create I/O Submission Queue (2.0: 5.5): contiguous, answered in the completion queue of the same number.
-pub const fn create_submission_queue(queue: u16, depth: u16, address: u64) -> Entry {
+pub const fn create_submission_queue(queue: u16, depth: u16, address: DeviceAddress) -> Entry {
     let size = (depth as u32 - 1) << 16 | queue as u32;
     with_page(admin::CREATE_SUBMISSION_QUEUE, 0, [size, (queue as u32) << 16 | 0b1], address)
 }
@@ -216,13 +219,15 @@ mod tests {
 
     #[test]
     fn entries_are_as_the_specification_draws_them() {
-        let read = with_pages(upon_blocks(io::READ, 7, 0x1_2345_6789, 8, 0), 0xA_0000_1000, 0xB_0000_2000);
+        let at = DeviceAddress::made_up;
+        let blocks = upon_blocks(io::READ, 7, 0x1_2345_6789, 8, 0);
+        let read = with_pages(blocks, at(0xA_0000_1000), Some(at(0xB_0000_2000)));
         assert_eq!(read, [2, 7, 0, 0, 0, 0, 0x1000, 0xA, 0x2000, 0xB, 0x2345_6789, 1, 7, 0, 0, 0]);
         assert_eq!(upon_blocks(io::WRITE, 1, 0, 65_536, FORCE_UNIT_ACCESS)[12], 0x4000_FFFF);
-        assert_eq!(create_completion_queue(1, 256, 1, 0x1000)[10..12], [0x00FF_0001, 0x0001_0003]);
-        assert_eq!(create_submission_queue(1, 256, 0x1000)[10..12], [0x00FF_0001, 0x0001_0001]);
+        assert_eq!(create_completion_queue(1, 256, 1, at(0x1000))[10..12], [0x00FF_0001, 0x0001_0003]);
+        assert_eq!(create_submission_queue(1, 256, at(0x1000))[10..12], [0x00FF_0001, 0x0001_0001]);
         assert_eq!(abort(1, 0x0203)[10], 0x0203_0001);
-        assert_eq!(log_page(4, 4096, 0)[10], 0x03FF_0004);
+        assert_eq!(log_page(4, 4096, at(0))[10], 0x03FF_0004);
         let answer = Answer::parse([5, 0, 0x0001_0009, 0xC285_0102]);
         assert_eq!((answer.result, answer.head, answer.queue, answer.id), (5, 9, 1, 0x0102));
         assert!(answer.status.phase() && answer.status.more() && answer.status.do_not_retry());

@@ -182,8 +182,9 @@ pub struct Nvme<M: Mmio, D: DmaAllocator> {
     masked: bool,
     /// The registers are not touched any more.
     halted: bool,
+    dma: D,
     /// The device no longer reaches memory.
-    released: bool,
+    quiesced: Option<Quiesced>,
 }
 
 impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
@@ -191,7 +192,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
     ///
     /// # Errors
     /// [`Error`], with nothing done to the device.
-    pub fn new(mmio: M, dma: &D, interrupts: Interrupts, options: Options) -> Result<Self, Error> {
+    pub fn new(mmio: M, dma: D, interrupts: Interrupts, options: Options) -> Result<Self, Error> {
         let mut registers = Registers::new(mmio);
         let mapped = registers.mmio.len();
         if mapped < reg::DOORBELLS {
@@ -211,9 +212,9 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
             return Err(Error::CommandSet);
         }
         let depth = options.depth.min(capabilities.max_queue_entries().saturating_add(1)).clamp(2, MAX_SLOTS + 1);
-        let admin = Queue::new(dma, 0, ADMIN_DEPTH).ok_or(Error::Memory)?;
-        let io = Queue::new(dma, IO_QUEUE, depth).ok_or(Error::Memory)?;
-        let slots = Slots::new(dma, depth - 1).ok_or(Error::Memory)?;
+        let admin = Queue::new(&dma, 0, ADMIN_DEPTH).ok_or(Error::Memory)?;
+        let io = Queue::new(&dma, IO_QUEUE, depth).ok_or(Error::Memory)?;
+        let slots = Slots::new(&dma, depth - 1).ok_or(Error::Memory)?;
         let page = dma.allocate(PAGE_SIZE).map_err(|_| Error::Memory)?;
         Ok(Self {
             version: registers.read(reg::VS),
@@ -246,7 +247,8 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
             obituary: None,
             masked: false,
             halted: false,
-            released: false,
+            dma,
+            quiesced: None,
         })
     }
 
@@ -267,20 +269,27 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         }
     }
 
+    /// The device no longer reaches memory: what it was given goes back.
+    fn release(&mut self, proof: Quiesced) {
+        self.dma.release(&proof);
+        self.quiesced = Some(proof);
+    }
+
     /// Tells that it was given up, and completes what it will never answer once it reaches no memory.
     fn bury(&mut self, completions: &mut Vec<Completion>) {
         if let Some(reason) = self.obituary.take() {
             self.namespaces.clear();
             self.events.push_back(Event::Failed(reason));
         }
-        if self.has_last_words() {
-            self.complete_all_as_gone(completions);
+        if let Some(proof) = self.quiesced.take() {
+            self.complete_all_as_gone(&proof, completions);
+            self.quiesced = Some(proof);
         }
     }
 
     /// Whether `bury` has something to do.
     fn has_last_words(&self) -> bool {
-        self.obituary.is_some() || (self.step == Step::Dead && self.released && self.slots.used() > 0)
+        self.obituary.is_some() || (self.step == Step::Dead && self.quiesced.is_some() && self.slots.used() > 0)
     }
 
     /// Whether something is waited for.
@@ -356,15 +365,17 @@ impl<M: Mmio, D: DmaAllocator> Disk for Nvme<M, D> {
         self.answers_wait()
     }
 
-    fn remove(&mut self, _proof: Quiesced) {
+    fn remove(&mut self, proof: Quiesced) {
         self.halted = true;
-        self.released = true;
+        self.release(proof);
         self.give_up(String::from("it was taken away"));
     }
 
     fn quiesce(&mut self) {
         if !self.halted {
-            self.released = self.shut_down().is_some();
+            if let Some(proof) = self.shut_down() {
+                self.release(proof);
+            }
             self.halted = true;
         }
         self.give_up(String::from("it was stopped"));

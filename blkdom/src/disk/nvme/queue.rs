@@ -6,7 +6,7 @@
 use super::command::{ANSWER_WORDS, Answer, COMMAND_WORDS, Entry, Status};
 use super::registers::Registers;
 use core::sync::atomic::{Ordering, fence};
-use split_driver::memory::{DmaAllocator, DmaMemory, Mmio};
+use split_driver::memory::{DeviceAddress, DmaAllocator, DmaMemory, Mmio};
 
 /// Bytes of a submission queue entry.
 const COMMAND_BYTES: usize = COMMAND_WORDS * 4;
@@ -44,12 +44,12 @@ impl<D: DmaMemory> Queue<D> {
         self.depth
     }
 
-    pub(super) fn submission_address(&self) -> u64 {
-        self.submission.device_address()
+    pub(super) fn submission_address(&self) -> DeviceAddress {
+        self.submission.device_address(0)
     }
 
-    pub(super) fn completion_address(&self) -> u64 {
-        self.completion.device_address()
+    pub(super) fn completion_address(&self) -> DeviceAddress {
+        self.completion.device_address(0)
     }
 
     /// Empties both, for a device that has forgotten them.

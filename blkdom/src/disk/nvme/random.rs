@@ -6,8 +6,8 @@ use super::*;
 use crate::disk::{Operation, Segment, Tag, UnitId};
 use alloc::vec;
 use proptest::prelude::*;
-use split_driver::fakes::{FakePages, FakeXen};
-use split_driver::memory::PageArray;
+use split_driver::fakes::{FakeDma, FakePages, FakeXen};
+use split_driver::memory::{DeviceAddress, PageArray};
 
 /// Sectors of the medium, in eight parts that commands have to themselves: two in flight upon the same sectors have no order.
 const SECTORS: u64 = 2048;
@@ -64,7 +64,7 @@ struct Job {
 }
 
 struct World {
-    disk: Nvme<Device, FakeXen>,
+    disk: Nvme<Device, FakeDma>,
     device: Device,
     xen: FakeXen,
     pages: Vec<FakePages>,
@@ -79,7 +79,7 @@ impl World {
         let device = Device::new(&xen);
         device.set_transfer_limit(transfer_shift);
         device.insert(1, Medium::new(shift, SECTORS >> (shift - 9)));
-        let disk = Nvme::new(device.clone(), &xen, Interrupts::MsiX(2), Options::default()).expect("taken");
+        let disk = Nvme::new(device.clone(), xen.dma(), Interrupts::MsiX(2), Options::default()).expect("taken");
         let pages = (0..PARTS).map(|_| FakePages::new(&xen, PAGES * 2)).collect();
         let image = vec![0; SECTORS as usize * 512];
         let mut world = Self { disk, device, xen, pages, jobs: Default::default(), image, now: Instant(0) };
@@ -127,7 +127,7 @@ impl World {
         let base = self.pages[part].frame(0).expect("a page").0 * PAGE_SIZE as u64;
         for segment in &job.segments {
             let mut bytes = vec![0; segment.bytes as usize];
-            let place = (segment.address - base) as usize;
+            let place = (segment.address.get() - base) as usize;
             assert!(self.pages[part].read(place / PAGE_SIZE, place % PAGE_SIZE, &mut bytes));
             assert!(bytes == self.image[at..at + bytes.len()], "part {part}, byte {at}");
             at += bytes.len();
@@ -144,7 +144,7 @@ impl World {
             let room = PAGE_SIZE as u64 - at % PAGE_SIZE as u64;
             // A gap at the end of each page: no two can be named together.
             let bytes = left.min(room - (step.gap * 512).min(room - 512));
-            segments.push(Segment { address: at, bytes: bytes as u32 });
+            segments.push(Segment { address: DeviceAddress::made_up(at), bytes: bytes as u32 });
             left -= bytes;
             at += room;
         }
@@ -240,7 +240,7 @@ impl World {
         let mut place = 0;
         for segment in segments {
             let bytes: Vec<u8> = (place..place + segment.bytes as usize).map(|place| pattern(value, place)).collect();
-            let at = (segment.address - base) as usize;
+            let at = (segment.address.get() - base) as usize;
             assert!(self.pages[part].write(at / PAGE_SIZE, at % PAGE_SIZE, &bytes));
             place += bytes.len();
         }
@@ -256,7 +256,7 @@ fn drop_front(segments: &mut Vec<Segment>, mut bytes: u32) {
     while let Some(first) = segments.first_mut().filter(|_| bytes > 0) {
         let taken = first.bytes.min(bytes);
         bytes -= taken;
-        first.address += u64::from(taken);
+        first.address = DeviceAddress::made_up(first.address.get() + u64::from(taken));
         first.bytes -= taken;
         if first.bytes == 0 {
             segments.remove(0);

@@ -13,7 +13,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
-use split_driver::memory::{DmaAllocator, Mmio};
+use split_driver::memory::{DmaAllocator, Mmio, Quiesced};
 use split_driver::time::Instant;
 
 /// How long the device may take to abort a command and to answer it.
@@ -156,8 +156,8 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         }
     }
 
-    /// Completes all commands: none of them will be answered.
-    pub(super) fn complete_all_as_gone(&mut self, completions: &mut Vec<Completion>) {
+    /// Completes all commands: none of them will be answered, and the device reaches their memory no longer.
+    pub(super) fn complete_all_as_gone(&mut self, _proof: &Quiesced, completions: &mut Vec<Completion>) {
         debug_assert_eq!(self.step, Step::Dead);
         for index in 0..self.io.depth() {
             if self.slots.get_mut(index).is_some_and(|slot| slot.progress != Progress::Free) {

@@ -4,41 +4,22 @@
 //! 1.0. Offsets and bits were checked against Linux's `include/linux/nvme.h` and QEMU's `include/block/nvme.h`.
 
 use bitfield_struct::bitfield;
-use core::marker::PhantomData;
-use split_driver::memory::Mmio;
+use split_driver::memory::{DeviceAddress, Mmio, Quiesced};
+use split_driver::registers::{self, Base, Block};
 
 /// Where the doorbells begin (Transport 3.1.2): the registers below are there in each controller.
 pub const DOORBELLS: usize = 0x1000;
 
-/// A register that holds a `T`, at a byte offset into BAR 0.
+/// The registers of BAR 0 before the doorbells.
 #[derive(Debug)]
-pub struct Reg<T> {
-    offset: usize,
-    value: PhantomData<T>,
+pub enum Properties {}
+
+impl Block for Properties {
+    const BYTES: usize = DOORBELLS;
 }
 
-impl<T> Clone for Reg<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T> Copy for Reg<T> {}
-
-impl<T> Reg<T> {
-    /// A register at `offset`. Evaluated at compile time in all uses below, so a wrong offset does not build.
-    const fn at(offset: usize) -> Self {
-        assert!(size_of::<T>() == 4, "a register is 32 bits, or two of them");
-        assert!(offset.is_multiple_of(4), "registers are aligned");
-        assert!(offset + 4 <= DOORBELLS, "beyond the registers");
-        Self { offset, value: PhantomData }
-    }
-
-    /// The byte offset.
-    pub const fn offset(self) -> usize {
-        self.offset
-    }
-}
+/// A register that holds a `T`, at a byte offset into BAR 0.
+pub type Reg<T> = registers::Reg<Properties, T>;
 
 /// CAP, controller capabilities, low half (2.0: 3.1.3.1).
 pub const CAP_LOW: Reg<u32> = Reg::at(0x00);
@@ -56,14 +37,10 @@ pub const CC: Reg<Cc> = Reg::at(0x14);
 pub const CSTS: Reg<Csts> = Reg::at(0x1C);
 /// AQA, admin queue attributes (2.0: 3.1.3.8).
 pub const AQA: Reg<Aqa> = Reg::at(0x24);
-/// ASQ, admin submission queue base address (2.0: 3.1.3.9), low half.
-pub const ASQ_LOW: Reg<u32> = Reg::at(0x28);
-/// ASQ, high half.
-pub const ASQ_HIGH: Reg<u32> = Reg::at(0x2C);
-/// ACQ, admin completion queue base address (2.0: 3.1.3.10), low half.
-pub const ACQ_LOW: Reg<u32> = Reg::at(0x30);
-/// ACQ, high half.
-pub const ACQ_HIGH: Reg<u32> = Reg::at(0x34);
+/// ASQ, admin submission queue base address (2.0: 3.1.3.9).
+pub const ASQ: Base<Properties> = Base::at(0x28);
+/// ACQ, admin completion queue base address (2.0: 3.1.3.10).
+pub const ACQ: Base<Properties> = Base::at(0x30);
 
 /// CAP (2.0: 3.1.3.1).
 #[bitfield(u64)]
@@ -205,11 +182,20 @@ impl<M: Mmio> Registers<M> {
     }
 
     pub(super) fn read<T: From<u32>>(&self, register: Reg<T>) -> T {
-        T::from(self.mmio.read32(register.offset))
+        register.read(&self.mmio, 0)
     }
 
     pub(super) fn write<T: Into<u32>>(&self, register: Reg<T>, value: T) {
-        self.mmio.write32(register.offset, value.into());
+        register.write(&self.mmio, 0, value);
+    }
+
+    pub(super) fn write_base(&self, base: Base<Properties>, address: DeviceAddress) {
+        base.write(&self.mmio, 0, address);
+    }
+
+    /// Proof that the controller has stopped, where the register says so.
+    pub(super) fn confirm<T: From<u32>>(&self, register: Reg<T>, stopped: impl FnOnce(T) -> bool) -> Option<Quiesced> {
+        register.confirm(&self.mmio, 0, stopped)
     }
 
     /// CAP. Two halves are as good as a whole: it does not change.

@@ -5,7 +5,7 @@ use super::command::Entry;
 use crate::disk::{Refusal, SECTOR_BYTES, Segment, Tag, UnitId};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use split_driver::memory::{DmaAllocator, DmaMemory};
+use split_driver::memory::{DeviceAddress, DmaAllocator, DmaMemory};
 use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
 
@@ -75,9 +75,9 @@ impl Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pages {
     /// PRP1.
-    pub(super) first: u64,
+    pub(super) first: DeviceAddress,
     /// PRP2.
-    pub(super) second: u64,
+    pub(super) second: Option<DeviceAddress>,
     /// Bytes from the beginning: whole blocks.
     pub(super) bytes: u32,
 }
@@ -171,10 +171,10 @@ impl<D: DmaMemory> Slots<D> {
         self.slots.iter().any(|slot| slot.progress != Progress::Free && slot.unit == unit)
     }
 
-    fn list(&self, index: u16) -> Option<(u64, &D, usize)> {
+    fn list(&self, index: u16) -> Option<(DeviceAddress, &D, usize)> {
         let (page, place) = (usize::from(index) / LISTS_PER_PAGE, usize::from(index) % LISTS_PER_PAGE);
         let memory = self.lists.get(page)?;
-        Some((memory.device_address() + (place * LIST_BYTES) as u64, memory, place * LIST_WORDS))
+        Some((memory.device_address(place * LIST_BYTES), memory, place * LIST_WORDS))
     }
 
     /// Names `data`, or so much of its beginning as page entries can say (2.0: 4.1.1): all but the first begin at a page's start,
@@ -184,32 +184,32 @@ impl<D: DmaMemory> Slots<D> {
         let (list, memory, base) = self.list(index).ok_or(Refusal::Full)?;
         let words = memory.words().get(base..base + LIST_WORDS).unwrap_or_default();
         let first = data.first().ok_or(Refusal::Malformed)?.address;
-        let (mut end, mut bytes, mut entries, mut second) = (first, 0u32, 0usize, 0);
+        let (mut end, mut bytes, mut entries, mut second) = (first.get(), 0u32, 0usize, None);
         for segment in data {
             if !is_well_formed(segment) {
                 return Err(Refusal::Malformed);
             }
-            let begins_page = entries == 0 || (end % PAGE == 0 && segment.address % PAGE == 0);
+            let begins_page = entries == 0 || (end % PAGE == 0 && segment.address.get() % PAGE == 0);
             if begins_page {
                 if entries > LIST_ENTRIES {
                     break;
                 }
                 if entries > 0 {
                     if entries == 1 {
-                        second = segment.address;
+                        second = Some(segment.address);
                     }
-                    let [low, high] = super::command::halves(segment.address);
+                    let [low, high] = segment.address.halves();
                     for (slot, value) in words.iter().skip(2 * (entries - 1)).zip([low, high]) {
                         slot.store(value, Ordering::Relaxed);
                     }
                 }
                 entries += 1;
-            } else if segment.address != end || end % PAGE == 0 {
+            } else if segment.address.get() != end || end % PAGE == 0 {
                 break;
             }
             let taken = segment.bytes.min(limit - bytes);
             bytes += taken;
-            end = segment.address.wrapping_add(u64::from(taken));
+            end = segment.address.get().wrapping_add(u64::from(taken));
             if taken < segment.bytes {
                 break;
             }
@@ -218,16 +218,16 @@ impl<D: DmaMemory> Slots<D> {
         if bytes == 0 {
             return Err(Refusal::Malformed);
         }
-        let second = match (first % PAGE + u64::from(bytes)).div_ceil(PAGE) {
-            0 | 1 => 0,
+        let second = match (first.get() % PAGE + u64::from(bytes)).div_ceil(PAGE) {
+            0 | 1 => None,
             2 => second,
-            _ => list,
+            _ => Some(list),
         };
         Ok(Pages { first, second, bytes })
     }
 
     /// Writes ranges of Dataset Management (NVM: 3.2.3, first block and blocks) to a slot's memory; gives its address.
-    pub(super) fn write_ranges(&self, index: u16, ranges: impl Iterator<Item = (u64, u32)>) -> Option<u64> {
+    pub(super) fn write_ranges(&self, index: u16, ranges: impl Iterator<Item = (u64, u32)>) -> Option<DeviceAddress> {
         let (address, memory, base) = self.list(index)?;
         let words = memory.words().get(base..base + LIST_WORDS).unwrap_or_default();
         for (place, (first, blocks)) in words.chunks_exact(4).zip(ranges) {
@@ -244,6 +244,6 @@ impl<D: DmaMemory> Slots<D> {
 const fn is_well_formed(segment: &Segment) -> bool {
     segment.bytes != 0
         && segment.bytes.is_multiple_of(SECTOR_BYTES)
-        && segment.address.is_multiple_of(SECTOR_BYTES as u64)
-        && segment.address % PAGE_SIZE as u64 + segment.bytes as u64 <= PAGE_SIZE as u64
+        && segment.address.get().is_multiple_of(SECTOR_BYTES as u64)
+        && segment.address.get() % PAGE_SIZE as u64 + segment.bytes as u64 <= PAGE_SIZE as u64
 }

@@ -111,12 +111,8 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         self.io.reset();
         let last = ADMIN_DEPTH - 1;
         self.registers.write(reg::AQA, Aqa::new().with_submission(last).with_completion(last));
-        let [low, high] = command::halves(self.admin.submission_address());
-        self.registers.write(reg::ASQ_LOW, low);
-        self.registers.write(reg::ASQ_HIGH, high);
-        let [low, high] = command::halves(self.admin.completion_address());
-        self.registers.write(reg::ACQ_LOW, low);
-        self.registers.write(reg::ACQ_HIGH, high);
+        self.registers.write_base(reg::ASQ, self.admin.submission_address());
+        self.registers.write_base(reg::ACQ, self.admin.completion_address());
         // 64 bytes of command, 16 of answer; pages of 4 KiB, the NVM command set, round robin: 0.
         let configuration = Cc::new().with_submission_entry(6).with_completion_entry(4);
         fence(Ordering::Release);
@@ -176,7 +172,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
 
     /// Enters a step, with its admin command if it has one.
     fn begin(&mut self, step: Step, completions: &mut Vec<Completion>) {
-        let page = self.page.device_address();
+        let page = self.page.device_address(0);
         let entry = match step {
             Step::Controller => command::identify(cns::CONTROLLER, 0, page),
             Step::Limits => command::identify(cns::COMMAND_SET_CONTROLLER, 0, page),
@@ -385,8 +381,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         }
         self.registers.write(reg::CC, configuration.with_enable(false).with_shutdown(0));
         self.spin(|status| !status.ready());
-        let status: Csts = self.registers.read(reg::CSTS);
-        (!status.absent() && !status.fatal() && !status.ready()).then(Quiesced::stopped)
+        self.registers.confirm(reg::CSTS, |status| !status.fatal() && !status.ready())
     }
 
     fn spin(&self, done: impl Fn(Csts) -> bool) {

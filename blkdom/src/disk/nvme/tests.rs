@@ -6,13 +6,13 @@ use super::model::{Device, Medium, answer_words};
 use super::*;
 use crate::disk::{Discard, Geometry, IoError, Operation, Segment, Tag, UnitId, UnitKind};
 use alloc::vec;
-use split_driver::fakes::{FakePages, FakeXen};
-use split_driver::memory::{PageArray, Quiesced};
+use split_driver::fakes::{FakeDma, FakePages, FakeXen, closed};
+use split_driver::memory::{DeviceAddress, PageArray};
 
 const PAGES: usize = 300;
 
 struct Bench {
-    disk: Nvme<Device, FakeXen>,
+    disk: Nvme<Device, FakeDma>,
     device: Device,
     xen: FakeXen,
     pages: FakePages,
@@ -26,7 +26,7 @@ fn raw(prepare: impl FnOnce(&Device), interrupts: Interrupts, options: Options) 
     let xen = FakeXen::new();
     let device = Device::new(&xen);
     prepare(&device);
-    let disk = Nvme::new(device.clone(), &xen, interrupts, options)?;
+    let disk = Nvme::new(device.clone(), xen.dma(), interrupts, options)?;
     let pages = FakePages::new(&xen, PAGES);
     let now = Instant(1_000_000_000);
     Ok(Bench { disk, device, xen, pages, now, done: Vec::new(), events: Vec::new() })
@@ -87,7 +87,7 @@ impl Bench {
         let pages = (bytes as usize).div_ceil(PAGE_SIZE);
         (0..pages)
             .map(|page| Segment {
-                address: self.page(first + page),
+                address: DeviceAddress::made_up(self.page(first + page)),
                 bytes: (bytes - (page * PAGE_SIZE) as u32).min(PAGE_SIZE as u32),
             })
             .collect()
@@ -176,7 +176,7 @@ fn devices_that_are_none_are_refused() {
     for credit in 0..20 {
         xen.limit_dma(credit);
         let device = Device::new(&xen);
-        assert_eq!(Nvme::new(device, &xen, Interrupts::Single, Options::default()).err(), Some(Error::Memory));
+        assert_eq!(Nvme::new(device, xen.dma(), Interrupts::Single, Options::default()).err(), Some(Error::Memory));
     }
     assert_eq!(xen.live().local_regions, 0);
 }
@@ -215,7 +215,7 @@ fn commands_that_cannot_be_are_refused() {
         device.insert(3, Medium::new(9, 16).read_only());
     });
     let page = bench.page(0);
-    let whole = |bytes| [Segment { address: page, bytes }];
+    let whole = |bytes| [Segment { address: DeviceAddress::made_up(page), bytes }];
     let mut refused = |unit, operation, sector, sectors, data: &[Segment]| {
         let unit = UnitId(unit);
         bench.disk.submit(&Command { unit, operation, sector, sectors, data, tag: Tag(0) }).err()
@@ -232,7 +232,10 @@ fn commands_that_cannot_be_are_refused() {
     assert_eq!(refused(0, read, 0, 2, &whole(512)), malformed);
     assert_eq!(refused(0, read, 0, 1, &whole(1024)), malformed);
     for (address, bytes) in [(page + 4, 512u32), (page, 100), (page + 4096 - 512, 1024), (page, 8192)] {
-        assert_eq!(refused(0, read, 0, bytes.div_ceil(512), &[Segment { address, bytes }]), malformed);
+        assert_eq!(
+            refused(0, read, 0, bytes.div_ceil(512), &[Segment { address: DeviceAddress::made_up(address), bytes }]),
+            malformed
+        );
     }
     // Blocks of 4 KiB: not a part of one.
     assert_eq!(refused(1, read, 4, 8, &whole(4096)), malformed);
@@ -285,7 +288,10 @@ fn pages_are_named_as_far_as_entries_can_say() {
         let mut bench = bench();
         let data: Vec<Segment> = segments
             .iter()
-            .map(|(page, offset, bytes)| Segment { address: bench.page(*page) + u64::from(*offset), bytes: *bytes })
+            .map(|(page, offset, bytes)| Segment {
+                address: DeviceAddress::made_up(bench.page(*page) + u64::from(*offset)),
+                bytes: *bytes,
+            })
             .collect();
         for (place, (page, offset, bytes)) in segments.iter().enumerate() {
             let fill = vec![place as u8 + 1; *bytes as usize];
@@ -312,7 +318,10 @@ fn pages_are_named_as_far_as_entries_can_say() {
 #[test]
 fn blocks_of_a_page_may_lie_across_two() {
     let mut bench = start(|device| device.insert(1, Medium::new(12, 16)));
-    let half = |bench: &Bench, page, offset, bytes| Segment { address: bench.page(page) + offset, bytes };
+    let half = |bench: &Bench, page, offset, bytes| Segment {
+        address: DeviceAddress::made_up(bench.page(page) + offset),
+        bytes,
+    };
     let data = [half(&bench, 0, 512, 3584), half(&bench, 1, 0, 512)];
     assert_eq!(bench.submit(WRITE, 8, 8, &data), Ok(8));
     // The second block cannot be named together with the first: one is taken.
@@ -629,11 +638,30 @@ fn a_controller_that_does_not_come_up_is_given_up() {
     assert!(matches!(bench.events.last(), Some(Event::Failed(_))));
     assert_eq!(bench.done, [], "the controller may still read or write its memory");
     bench.disk.quiesce();
-    bench.disk.remove(Quiesced::closed());
+    bench.disk.remove(closed());
     bench.poll();
     assert_eq!(bench.done.pop().map(|completion| completion.result), Some(Err(IoError::Gone)));
     assert_eq!(bench.submit(WRITE, 0, 8, &data), Err(Refusal::NoUnit));
     bench.finish();
+}
+
+#[test]
+fn memory_of_a_controller_that_does_not_stop_goes_back_with_a_proof_alone() {
+    for ended in [false, true] {
+        let mut bench = bench();
+        // Beside the driver's own, there are the pages of the bench.
+        assert!(bench.xen.live().local_regions > 1);
+        bench.device.pull_out();
+        bench.disk.quiesce();
+        if ended {
+            bench.disk.remove(closed());
+        }
+        let (xen, pages) = (bench.xen.clone(), bench.pages);
+        drop((bench.disk, bench.device));
+        // The two queues of each kind, and the page of admin commands: a list of pages was never named.
+        assert_eq!(xen.live().local_regions, if ended { 1 } else { 6 });
+        drop(pages);
+    }
 }
 
 #[test]
@@ -661,7 +689,7 @@ fn a_device_that_is_pulled_out_is_let_go() {
             assert_eq!(bench.done, [], "it may still be at work on them");
             assert_eq!(bench.disk.deadline(), None);
         }
-        bench.disk.remove(Quiesced::closed());
+        bench.disk.remove(closed());
         bench.poll();
         assert_eq!(bench.done.len(), 2);
         assert!(bench.done.iter().all(|completion| completion.result == Err(IoError::Gone)));
@@ -862,7 +890,7 @@ fn a_device_that_only_says_that_it_is_gone_is_disabled() {
     bench.device.set_register(registers::CSTS.offset(), u32::MAX, 1);
     bench.wait(Duration::from_secs(2));
     assert_eq!(bench.done, [], "it may still write to their memory");
-    bench.disk.remove(Quiesced::closed());
+    bench.disk.remove(closed());
     bench.poll();
     assert_eq!(bench.done.pop().map(|completion| completion.result), Some(Err(IoError::Gone)));
     bench.finish();

@@ -2,7 +2,7 @@
 
 use bitfield_struct::bitfield;
 use core::sync::atomic::Ordering;
-use split_driver::memory::DmaMemory;
+use split_driver::memory::{DeviceAddress, DmaMemory};
 
 /// Bytes of any descriptor used here.
 pub const DESCRIPTOR_BYTES: usize = 16;
@@ -23,8 +23,8 @@ impl<D: DmaMemory> Ring<D> {
         (memory.words().len() >= usize::from(count) * WORDS).then_some(Self { memory, count })
     }
 
-    pub(super) fn device_address(&self) -> u64 {
-        self.memory.device_address()
+    pub(super) fn device_address(&self) -> DeviceAddress {
+        self.memory.device_address(0)
     }
 
     pub(super) const fn count(&self) -> u16 {
@@ -56,11 +56,6 @@ impl<D: DmaMemory> Ring<D> {
             self.set_word(index, word, value);
         }
     }
-}
-
-/// The low and high halves of a device address.
-pub(super) const fn halves(address: u64) -> (u32, u32) {
-    (address as u32, (address >> 32) as u32)
 }
 
 /// Word 2 of an extended transmit data descriptor, 82574 datasheet 7.2.9.

@@ -52,7 +52,7 @@ use models::{Kind, Model};
 use moderation::Moderation;
 use receive::Receive;
 use registers::{self as reg, Registers};
-use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
+use split_driver::memory::{DmaAllocator, Mmio, Quiesced};
 use start::ABSENT;
 use transmit::Transmit;
 
@@ -137,13 +137,14 @@ pub enum Error {
     },
 }
 
-/// A started device. `M` are its registers (BAR 0), `D` the memory of its rings.
-pub struct E1000e<M: Mmio, D: DmaMemory> {
+/// A started device. `M` are its registers (BAR 0), `A` gives the memory of its rings.
+pub struct E1000e<M: Mmio, A: DmaAllocator> {
     registers: Registers<M>,
     model: &'static Model,
     wiring: Wiring,
-    transmit: Transmit<D>,
-    receive: Receive<D>,
+    transmit: Transmit<A::Memory>,
+    receive: Receive<A::Memory>,
+    dma: A,
     moderation: Moderation,
     pool: Pool,
     address: MacAddress,
@@ -157,19 +158,19 @@ pub struct E1000e<M: Mmio, D: DmaMemory> {
     /// Stopped, or pulled out.
     halted: bool,
     /// The device no longer reaches memory, and the buffers went back.
-    released: bool,
+    quiesced: Option<Quiesced>,
 }
 
-impl<M: Mmio, D: DmaMemory> E1000e<M, D> {
+impl<M: Mmio, A: DmaAllocator> E1000e<M, A> {
     /// Resets the device behind `mmio` and starts it: it receives into pages of `pool` from here on, interrupts disabled.
     /// Memory access by the device (bus mastering) must be enabled. `delay` waits, microseconds at a time, 20 ms where the
     /// device is an I217 to I219. The link may come up later.
     ///
     /// # Errors
     /// [`Error`], with the device stopped.
-    pub fn new<A: DmaAllocator<Memory = D>>(
+    pub fn new(
         mmio: M,
-        dma: &A,
+        dma: A,
         model: &'static Model,
         interrupts: Interrupts,
         pool: &Pool,
@@ -185,8 +186,8 @@ impl<M: Mmio, D: DmaMemory> E1000e<M, D> {
         let registers = Registers(mmio);
         let reset = start::reset(&registers, model, delay)?;
         let address = start::address(&registers)?;
-        let transmit = ring(dma, options.transmit_descriptors)?;
-        let receive = ring(dma, options.receive_descriptors)?;
+        let transmit = ring(&dma, options.transmit_descriptors)?;
+        let receive = ring(&dma, options.receive_descriptors)?;
         start::prepare(&registers, model, options.max_frame);
         start::transmit(&registers, &transmit);
         start::receive(&registers, &receive, model, options.max_frame);
@@ -212,7 +213,8 @@ impl<M: Mmio, D: DmaMemory> E1000e<M, D> {
             armed: false,
             transmit_armed: false,
             halted: false,
-            released: false,
+            dma,
+            quiesced: None,
             registers,
             model,
             wiring,
@@ -253,7 +255,7 @@ fn ring<A: DmaAllocator>(dma: &A, descriptors: u16) -> Result<Ring<A::Memory>, E
     dma.allocate(bytes).ok().and_then(|memory| Ring::new(memory, descriptors)).ok_or(Error::Memory { bytes })
 }
 
-impl<M: Mmio, D: DmaMemory> Nic for E1000e<M, D> {
+impl<M: Mmio, A: DmaAllocator> Nic for E1000e<M, A> {
     fn mac_address(&self) -> MacAddress {
         self.address
     }
@@ -372,31 +374,31 @@ impl<M: Mmio, D: DmaMemory> Nic for E1000e<M, D> {
 
     fn quiesce(&mut self) {
         // Each read of STATUS takes a device's time, so no clock is needed to bound the wait.
-        let stopped = start::stop(&self.registers, &mut |_| ());
-        let status: u32 = self.registers.read(reg::STATUS).into();
+        let proof = start::stop(&self.registers, &mut |_| ());
         self.halted = true;
-        if stopped && status != ABSENT {
-            self.release(Quiesced::stopped());
-        } else if !self.released {
+        if let Some(proof) = proof {
+            self.release(proof);
+        } else if self.quiesced.is_none() {
             log::warn!("e1000e: it does not say that it has stopped: its buffers wait until its bus mastering ends");
         }
     }
 
-    fn release(&mut self, _proof: Quiesced) {
+    fn release(&mut self, proof: Quiesced) {
         self.halted = true;
-        self.released = true;
-        self.transmit.clear();
-        self.receive.clear();
+        self.transmit.clear(&proof);
+        self.receive.clear(&proof);
+        self.dma.release(&proof);
+        self.quiesced = Some(proof);
     }
 }
 
-impl<M: Mmio, D: DmaMemory> Drop for E1000e<M, D> {
+impl<M: Mmio, A: DmaAllocator> Drop for E1000e<M, A> {
     /// A running device would go on writing to pages that are no longer its own.
     fn drop(&mut self) {
         if !self.halted {
             self.quiesce();
         }
-        if !self.released {
+        if self.quiesced.is_none() {
             let lost = self.transmit.abandon() + self.receive.abandon();
             log::error!("e1000e: {lost} buffers are lost: the device may still write to them");
         }

@@ -2,7 +2,7 @@
 //! between calls of the driver in any order. It must cost frames at most: no panic, no page lost, no frame out of bounds.
 
 use super::descriptors::ReceiveStatus;
-use super::model::{Bus, Device, Region};
+use super::model::{Bus, Device};
 use super::registers as reg;
 use super::*;
 use crate::offload::headers::{Network, Transport};
@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
+use split_driver::fakes::closed;
 use xen_pv_sys::PAGE_SIZE;
 
 #[derive(Clone, Debug)]
@@ -68,7 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 struct World {
-    nic: E1000e<Device, Region>,
+    nic: E1000e<Device, Bus>,
     device: Device,
     bus: Bus,
     pool: Pool,
@@ -82,7 +83,7 @@ impl World {
         device.be_lazy();
         let options = Options { transmit_descriptors: 64, receive_descriptors: 64, max_frame, ..Options::default() };
         let model = Model::find(0x8086, 0x10D3).expect("the 82574L");
-        let nic = E1000e::new(device.clone(), &bus, model, interrupts, &pool, options, &mut |_| ());
+        let nic = E1000e::new(device.clone(), bus.clone(), model, interrupts, &pool, options, &mut |_| ());
         Self { nic: nic.expect("the model starts"), device, bus, pool }
     }
 
@@ -108,7 +109,7 @@ impl World {
             }
             // The rings' places stay, so that the nonsense lands in them.
             Step::SetRegister(at, _) if (0x2800..0x2810).contains(&at) || (0x3800..0x3810).contains(&at) => {}
-            Step::SetRegister(at, value) => device.set(reg::Reg::<u32>::of(at), value),
+            Step::SetRegister(at, value) => device.set(reg::any(at), value),
             Step::Inject(length, status) => {
                 device.inject(&vec![0xA5; length], ReceiveStatus::from(status));
             }
@@ -176,7 +177,7 @@ proptest! {
             world.step(step)?;
         }
         world.nic.quiesce();
-        world.nic.release(Quiesced::closed());
+        world.nic.release(closed());
         drop(world.nic);
         prop_assert_eq!(world.pool.available(), world.pool.capacity());
     }

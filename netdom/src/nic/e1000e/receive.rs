@@ -3,10 +3,10 @@
 //! The device is believed in one thing only: that the descriptor after the last one is done. Which buffer lies behind it is
 //! our own book-keeping, so a device that writes nonsense gets its frames dropped and counted, and nothing else.
 
-use super::descriptors::{ReceiveStatus, Ring, halves, receive_word as word};
+use super::descriptors::{ReceiveStatus, Ring, receive_word as word};
 use crate::packet::{Buffer, Checksum, Fragment, Offload, Packet, Pool};
 use alloc::vec::Vec;
-use split_driver::memory::DmaMemory;
+use split_driver::memory::{DmaMemory, Quiesced};
 use xen_pv_sys::PAGE_SIZE;
 
 /// Empty places that are worth a write to the tail register.
@@ -174,8 +174,9 @@ impl<D: DmaMemory> Receive<D> {
         let before = self.fill;
         while empty > 0
             && let Some(buffer) = pool.take()
+            && let Some(address) = buffer.device_address(0)
         {
-            let (low, high) = halves(buffer.device_address(0));
+            let [low, high] = address.halves();
             self.ring.write(self.fill, [low, high, 0, 0]);
             if let Some(slot) = self.slots.get_mut(usize::from(self.fill)) {
                 *slot = Some(buffer);
@@ -195,8 +196,8 @@ impl<D: DmaMemory> Receive<D> {
         lost
     }
 
-    /// Gives all buffers back. The device must have been stopped.
-    pub(super) fn clear(&mut self) {
+    /// Gives all buffers back.
+    pub(super) fn clear(&mut self, _proof: &Quiesced) {
         self.slots.fill_with(|| None);
         self.frame = Packet::default();
         self.skipping = false;

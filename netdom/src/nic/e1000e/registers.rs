@@ -3,8 +3,8 @@
 //! Sections are those of the Intel 82574 GbE Controller Family datasheet, revision 3.4. Offsets and bits were checked
 //! against the headers of Linux's e1000e and of QEMU's `hw/net/e1000x_regs.h`.
 
-use core::marker::PhantomData;
-use split_driver::memory::Mmio;
+use split_driver::memory::{DeviceAddress, Mmio, Quiesced};
+use split_driver::registers::{self, Base, Block};
 
 mod fields;
 
@@ -15,40 +15,21 @@ pub use fields::{
 /// Bytes of the register space, BAR 0 (82574 datasheet 10.1.1.1).
 pub const SPACE: usize = 0x2_0000;
 
-/// A register that holds a `T`, at a byte offset into BAR 0.
+/// BAR 0.
 #[derive(Debug)]
-pub struct Reg<T> {
-    offset: usize,
-    value: PhantomData<T>,
+pub enum Space {}
+
+impl Block for Space {
+    const BYTES: usize = SPACE;
 }
 
-impl<T> Clone for Reg<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
+/// A register that holds a `T`, at a byte offset into BAR 0.
+pub type Reg<T> = registers::Reg<Space, T>;
 
-impl<T> Copy for Reg<T> {}
-
-impl<T> Reg<T> {
-    /// A register at `offset`. Evaluated at compile time in all uses below, so a wrong offset does not build.
-    const fn at(offset: usize) -> Self {
-        assert!(size_of::<T>() == 4, "a register is 32 bits");
-        assert!(offset.is_multiple_of(4), "registers are aligned");
-        assert!(offset + 4 <= SPACE, "beyond the register space");
-        Self { offset, value: PhantomData }
-    }
-
-    /// The register at an offset of which the device alone knows; beyond the space it is the first.
-    #[cfg(any(test, feature = "fakes"))]
-    pub(super) const fn of(offset: usize) -> Self {
-        if offset + 4 <= SPACE && offset.is_multiple_of(4) { Self::at(offset) } else { Self::at(0) }
-    }
-
-    /// The byte offset.
-    pub const fn offset(self) -> usize {
-        self.offset
-    }
+/// The register at an offset of which the device alone knows; beyond the space it is the first.
+#[cfg(any(test, feature = "fakes"))]
+pub(super) const fn any(offset: usize) -> Reg<u32> {
+    if offset + 4 <= SPACE && offset.is_multiple_of(4) { Reg::at(offset) } else { Reg::at(0) }
 }
 
 /// Reads and writes typed registers.
@@ -56,15 +37,24 @@ pub(super) struct Registers<M>(pub(super) M);
 
 impl<M: Mmio> Registers<M> {
     pub(super) fn read<T: From<u32>>(&self, register: Reg<T>) -> T {
-        T::from(self.0.read32(register.offset))
+        register.read(&self.0, 0)
     }
 
     pub(super) fn write<T: Into<u32>>(&self, register: Reg<T>, value: T) {
-        self.0.write32(register.offset, value.into());
+        register.write(&self.0, 0, value);
+    }
+
+    pub(super) fn write_base(&self, base: Base<Space>, address: DeviceAddress) {
+        base.write(&self.0, 0, address);
     }
 
     pub(super) fn update<T: From<u32> + Into<u32>>(&self, register: Reg<T>, change: impl FnOnce(T) -> T) {
         self.write(register, change(self.read(register)));
+    }
+
+    /// Proof that the device has stopped, where the register says so.
+    pub(super) fn confirm<T: From<u32>>(&self, register: Reg<T>, stopped: impl FnOnce(T) -> bool) -> Option<Quiesced> {
+        register.confirm(&self.0, 0, stopped)
     }
 }
 
@@ -111,10 +101,8 @@ pub const EITR: [Reg<u32>; 5] =
 
 /// RCTL, 82574 datasheet 10.2.5.1.
 pub const RCTL: Reg<Rctl> = Reg::at(0x0_0100);
-/// RDBAL0, 82574 datasheet 10.2.5: the receive ring's address, low half.
-pub const RDBAL: Reg<u32> = Reg::at(0x0_2800);
-/// RDBAH0, 82574 datasheet 10.2.5: the receive ring's address, high half.
-pub const RDBAH: Reg<u32> = Reg::at(0x0_2804);
+/// RDBAL0 and RDBAH0, 82574 datasheet 10.2.5: the receive ring's address.
+pub const RDBA: Base<Space> = Base::at(0x0_2800);
 /// RDLEN0, 82574 datasheet 10.2.5: bytes of the receive ring, a multiple of 128.
 pub const RDLEN: Reg<u32> = Reg::at(0x0_2808);
 /// RDH0, 82574 datasheet 10.2.5: the next descriptor that the device fills.
@@ -140,10 +128,8 @@ pub const RAH0: Reg<Rah> = Reg::at(0x0_5404);
 pub const TCTL: Reg<Tctl> = Reg::at(0x0_0400);
 /// TIPG, 82574 datasheet 10.2.6: inter-packet gaps.
 pub const TIPG: Reg<Tipg> = Reg::at(0x0_0410);
-/// TDBAL0, 82574 datasheet 10.2.6: the transmit ring's address, low half.
-pub const TDBAL: Reg<u32> = Reg::at(0x0_3800);
-/// TDBAH0, 82574 datasheet 10.2.6: the transmit ring's address, high half.
-pub const TDBAH: Reg<u32> = Reg::at(0x0_3804);
+/// TDBAL0 and TDBAH0, 82574 datasheet 10.2.6: the transmit ring's address.
+pub const TDBA: Base<Space> = Base::at(0x0_3800);
 /// TDLEN0, 82574 datasheet 10.2.6: bytes of the transmit ring, a multiple of 128.
 pub const TDLEN: Reg<u32> = Reg::at(0x0_3808);
 /// TDH0, 82574 datasheet 10.2.6: the next descriptor that the device reads.

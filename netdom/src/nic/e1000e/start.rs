@@ -10,7 +10,7 @@ use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Registers, Rfctl, 
 use super::{Error, STANDARD_FRAME};
 use crate::nic::MacAddress;
 use core::time::Duration;
-use split_driver::memory::{DmaMemory, Mmio};
+use split_driver::memory::{DmaMemory, Mmio, Quiesced};
 
 /// What a read of a register that is not there gives.
 pub(super) const ABSENT: u32 = u32::MAX;
@@ -33,8 +33,8 @@ fn wait(delay: Delay<'_>, pause: Duration, times: u32, mut done: impl FnMut() ->
 }
 
 /// Stops both directions and all interrupts, and waits until no request to memory is under way (82574 datasheet 5.2.5.3;
-/// Linux waits 80 ms at most). False where the device does not say so.
-pub(super) fn stop<M: Mmio>(registers: &Registers<M>, delay: Delay<'_>) -> bool {
+/// Linux waits 80 ms at most). `None` where the device does not say so.
+pub(super) fn stop<M: Mmio>(registers: &Registers<M>, delay: Delay<'_>) -> Option<Quiesced> {
     registers.write(reg::IMC, Causes::from(u32::MAX));
     registers.write(reg::RCTL, Rctl::new());
     registers.write(reg::TCTL, Tctl::new().with_pad_short(true));
@@ -42,7 +42,8 @@ pub(super) fn stop<M: Mmio>(registers: &Registers<M>, delay: Delay<'_>) -> bool 
     wait(delay, Duration::from_micros(100), 800, || {
         let status: u32 = registers.read(reg::STATUS).into();
         status == ABSENT || !reg::Status::from(status).master_enabled()
-    })
+    });
+    registers.confirm(reg::STATUS, |status: reg::Status| !status.master_enabled())
 }
 
 /// What a reset told.
@@ -58,7 +59,7 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<M>, model: &Model, delay: Del
     if status == ABSENT {
         return Err(Error::Absent { status });
     }
-    stop(registers, delay);
+    let _proof = stop(registers, delay);
     registers.write(reg::TADV, MARK);
     let shared_mdio = matches!(model.kind, Kind::I82573 | Kind::I82574);
     if shared_mdio {
@@ -144,9 +145,7 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     model: &Model,
     max_frame: usize,
 ) {
-    let (low, high) = super::descriptors::halves(ring.device_address());
-    registers.write(reg::RDBAL, low);
-    registers.write(reg::RDBAH, high);
+    registers.write_base(reg::RDBA, ring.device_address());
     registers.write(reg::RDLEN, ring.bytes());
     registers.write(reg::RDH, 0);
     registers.write(reg::RDT, 0);
@@ -186,9 +185,7 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
 
 /// Sets up the transmit ring, empty, and starts to transmit.
 pub(super) fn transmit<M: Mmio, D: DmaMemory>(registers: &Registers<M>, ring: &Ring<D>) {
-    let (low, high) = super::descriptors::halves(ring.device_address());
-    registers.write(reg::TDBAL, low);
-    registers.write(reg::TDBAH, high);
+    registers.write_base(reg::TDBA, ring.device_address());
     registers.write(reg::TDLEN, ring.bytes());
     registers.write(reg::TDH, 0);
     registers.write(reg::TDT, 0);

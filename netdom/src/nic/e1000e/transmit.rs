@@ -4,13 +4,13 @@
 //! device, and one covers all descriptors before it. Buffers travel from the packet to the descriptor's slot, and go back to
 //! their pool when the slot is cleared. Nothing is ever read back from a descriptor but the one bit "done".
 
-use super::descriptors::{Context, DataCommand, DataOptions, Ring, halves, transmit_word as word};
+use super::descriptors::{Context, DataCommand, DataOptions, Ring, transmit_word as word};
 use super::offload::{self, Plan};
 use crate::offload::headers::{ETHERNET_HEADER, Layout};
 use crate::packet::{Buffer, Fragment, Packet, Pool};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use split_driver::memory::DmaMemory;
+use split_driver::memory::{DmaMemory, Quiesced};
 use xen_pv_sys::PAGE_SIZE;
 
 /// Descriptors after which a report is asked for within a batch.
@@ -157,10 +157,11 @@ impl<D: DmaMemory> Transmit<D> {
         }
         let mut last = None;
         for fragment in headers.into_iter().chain(packet.fragments) {
-            if fragment.length == 0 {
+            // Each buffer of a pool has an address.
+            let Some(address) = fragment.buffer.device_address(fragment.offset).filter(|_| fragment.length > 0) else {
                 continue;
-            }
-            let (low, high) = halves(fragment.buffer.device_address(fragment.offset));
+            };
+            let [low, high] = address.halves();
             let command = command.with_length(u32::from(fragment.length));
             let words = [low, high, command.into(), options.into()];
             last = Some((self.push(words, Some(fragment.buffer)), command));
@@ -244,8 +245,8 @@ impl<D: DmaMemory> Transmit<D> {
         lost
     }
 
-    /// Gives all buffers back. The device must have been stopped.
-    pub(super) fn clear(&mut self) {
+    /// Gives all buffers back.
+    pub(super) fn clear(&mut self, _proof: &Quiesced) {
         self.slots.fill_with(Slot::default);
         self.reports.clear();
         self.pending = None;

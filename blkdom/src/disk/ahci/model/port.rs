@@ -117,7 +117,7 @@ impl Port {
 
     pub(super) fn read(&mut self, offset: usize) -> u32 {
         let is = |register: PortReg<u32>| register.offset() == offset;
-        if is(reg::PX_CLB) {
+        if is(reg::PX_CLB.low()) {
             self.list as u32
         } else if is(reg::PX_SIG) {
             self.signature
@@ -157,17 +157,17 @@ impl Port {
         let high = |address: u64, high: u32| address & 0xFFFF_FFFF | u64::from(high) << 32;
         let low = |address: u64, low: u32| address & !0xFFFF_FFFF | u64::from(low);
         let is = |register: PortReg<u32>| register.offset() == offset;
-        let addresses = is(reg::PX_CLB) || is(reg::PX_CLBU) || is(reg::PX_FB) || is(reg::PX_FBU);
+        let addresses = [reg::PX_CLB, reg::PX_FB].iter().any(|base| is(base.low()) || is(base.high()));
         if addresses && (self.command.start() || self.command.receive()) {
             misuse.push("addresses changed while the port works");
         }
-        if is(reg::PX_CLB) {
+        if is(reg::PX_CLB.low()) {
             self.list = low(self.list, value);
-        } else if is(reg::PX_CLBU) {
+        } else if is(reg::PX_CLB.high()) {
             self.list = high(self.list, value);
-        } else if is(reg::PX_FB) {
+        } else if is(reg::PX_FB.low()) {
             self.received = low(self.received, value);
-        } else if is(reg::PX_FBU) {
+        } else if is(reg::PX_FB.high()) {
             self.received = high(self.received, value);
         } else if offset == reg::PX_IS.offset() {
             self.status &= !value;

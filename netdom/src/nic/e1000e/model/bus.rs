@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU32, Ordering};
-use split_driver::memory::{DmaAllocator, DmaMemory, OutOfMemory, PageArray, SharedMemory};
+use split_driver::memory::{DmaAllocator, DmaMemory, OutOfMemory, PageArray, Quiesced, Reach, SharedMemory};
 use xen_pv_sys::{Mfn, PAGE_SIZE};
 
 /// Memory as the device sees it.
@@ -16,13 +16,17 @@ pub struct Bus(Rc<BusState>);
 struct BusState {
     regions: RefCell<Vec<(u64, Rc<[AtomicU32]>)>>,
     faults: Cell<usize>,
+    /// Of the device whose memory is allocated here.
+    reach: Reach,
 }
 
-/// A run of pages on a [`Bus`], there until the last clone is dropped.
+/// A run of pages on a [`Bus`], there until it is dropped. DMA memory that the device may still reach stays there.
 pub struct Region {
     bus: Bus,
     base: u64,
     words: Rc<[AtomicU32]>,
+    /// It is DMA memory, and the device was told of it.
+    told: Cell<bool>,
 }
 
 impl Bus {
@@ -34,7 +38,12 @@ impl Bus {
         // A hole between any two, so that running over an end is seen; above 4 GiB, so that the high half is.
         let base = regions.last().map_or(0x1_2345_0000, |(base, words)| base + (words.len() * 4 + PAGE_SIZE) as u64);
         regions.push((base, Rc::clone(&words)));
-        Region { bus: self.clone(), base, words }
+        Region { bus: self.clone(), base, words, told: Cell::new(false) }
+    }
+
+    /// Runs of pages that are there.
+    pub fn regions(&self) -> usize {
+        self.0.regions.borrow().len()
     }
 
     /// Accesses that no page stood behind.
@@ -122,6 +131,9 @@ impl Bus {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if self.told.get() && !self.bus.0.reach.has_ended() {
+            return;
+        }
         self.bus.0.regions.borrow_mut().retain(|(base, _)| *base != self.base);
     }
 }
@@ -133,8 +145,9 @@ impl SharedMemory for Region {
 }
 
 impl DmaMemory for Region {
-    fn device_address(&self) -> u64 {
-        self.base
+    fn tell_frame(&self) -> Mfn {
+        self.told.set(true);
+        Mfn(self.base / PAGE_SIZE as u64)
     }
 }
 
@@ -142,6 +155,10 @@ impl DmaAllocator for Bus {
     type Memory = Region;
     fn allocate(&self, bytes: usize) -> Result<Region, OutOfMemory> {
         Ok(self.region(bytes))
+    }
+
+    fn release(&self, proof: &Quiesced) {
+        self.0.reach.end(proof);
     }
 }
 

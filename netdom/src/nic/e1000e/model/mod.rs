@@ -174,12 +174,12 @@ impl Device {
 
     /// Where receive descriptor `index` lies.
     pub fn receive_descriptor(&self, index: u32) -> u64 {
-        address(self.get(reg::RDBAL), self.get(reg::RDBAH)) + u64::from(index) * DESCRIPTOR_BYTES as u64
+        address(self.get(reg::RDBA.low()), self.get(reg::RDBA.high())) + u64::from(index) * DESCRIPTOR_BYTES as u64
     }
 
     /// Where transmit descriptor `index` lies.
     pub fn transmit_descriptor(&self, index: u32) -> u64 {
-        address(self.get(reg::TDBAL), self.get(reg::TDBAH)) + u64::from(index) * DESCRIPTOR_BYTES as u64
+        address(self.get(reg::TDBA.low()), self.get(reg::TDBA.high())) + u64::from(index) * DESCRIPTOR_BYTES as u64
     }
 
     fn complain(&self, what: &'static str) {
@@ -433,7 +433,7 @@ impl Mmio for Device {
         let value = self.peek(offset);
         let counter = (0x4000..0x4200).contains(&offset);
         if counter {
-            self.set(Reg::<u32>::of(offset), 0u32);
+            self.set(reg::any(offset), 0u32);
         }
         if offset == reg::ICR.offset() && !Self::by_message(self.get(reg::CTRL_EXT)) {
             let auto = self.get(reg::CTRL_EXT).read_auto_mask() && value >> 31 != 0;
@@ -471,13 +471,13 @@ impl Mmio for Device {
                     self.transmit();
                 }
             }
-            _ => self.set(Reg::<u32>::of(offset), value),
+            _ => self.set(reg::any(offset), value),
         }
-        let ring = [reg::RDBAL, reg::RDBAH, reg::RDLEN].map(Reg::offset);
+        let ring = [reg::RDBA.low(), reg::RDBA.high(), reg::RDLEN].map(Reg::offset);
         if ring.contains(&offset) && self.get(reg::RCTL).enable() {
             self.complain("the receive ring was moved while it ran");
         }
-        let ring = [reg::TDBAL, reg::TDBAH, reg::TDLEN].map(Reg::offset);
+        let ring = [reg::TDBA.low(), reg::TDBA.high(), reg::TDLEN].map(Reg::offset);
         if ring.contains(&offset) && self.get(reg::TCTL).enable() {
             self.complain("the transmit ring was moved while it ran");
         }
