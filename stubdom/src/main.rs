@@ -21,7 +21,7 @@ use runtime::{Environment, Exit, time};
 use split_driver::hypervisor::XenError;
 #[cfg(feature = "faults")]
 use stubdom::command_line::Fails;
-use stubdom::{Keeper, Saved, Server, Successor, Wait, command_line};
+use stubdom::{Keeper, Means, Saved, Server, Successor, Wait, command_line};
 use xen_pv_sys::xen::VIRQ_DOM_EXC;
 use xen_pv_sys::{PAGE_SIZE, Port};
 use xenstore_lite::Config;
@@ -155,7 +155,10 @@ impl Kept {
         let own = keeper.clone();
         let write = move |out: &mut BoxWriter| {
             let mut result = Ok(());
-            let written = own.write(&mut |bytes| {
+            let usage = runtime::memory::usage();
+            let frames = usage.heap_frames + usage.free_frames;
+            let means = Means { room: out.room(), heap: frames * PAGE_SIZE, ran_out: runtime::memory::has_run_out() };
+            let written = own.write(&means, &mut |bytes| {
                 if result.is_ok() {
                     result = out.write(bytes);
                 }

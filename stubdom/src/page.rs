@@ -23,12 +23,14 @@ pub(crate) enum Fault {
     Message,
     /// Requests that the store fails with.
     Poison,
+    /// Memory ran out, and it had taken most.
+    Hoard,
 }
 
 impl Fault {
     const fn code(self) -> u32 {
         match self {
-            Self::Channel => XENSTORE_ERROR_COMM,
+            Self::Channel | Self::Hoard => XENSTORE_ERROR_COMM,
             Self::Index => XENSTORE_ERROR_RINGIDX,
             Self::Message | Self::Poison => XENSTORE_ERROR_PROTO,
         }

@@ -96,6 +96,51 @@ pub(crate) struct Suspect {
     pub(crate) lives: u32,
 }
 
+/// What there is for the next life when one ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Means {
+    /// Bytes that can be written for it.
+    pub room: usize,
+    /// Bytes that its heap can have.
+    pub heap: usize,
+    /// This life ended because memory ran out.
+    pub ran_out: bool,
+}
+
+impl Means {
+    /// More than any state takes.
+    pub const PLENTY: Self = Self { room: usize::MAX, heap: usize::MAX, ran_out: false };
+}
+
+/// Who hoards less is not cut off for it: it would help nobody.
+const HOARD: usize = 64 * 1024;
+
+impl Snapshot {
+    /// Bytes that it takes when it is written, without what those took who hoard `limit` or more.
+    fn bytes(&self, limit: usize) -> usize {
+        let mut bytes = 64 + self.rings.len() * RING_BYTES + self.known.len() * KNOWN_BYTES;
+        self.store.write_state_below(limit, &mut |piece| bytes += piece.len());
+        bytes
+    }
+
+    /// From which hoard on domains are cut off, so that the next life has what it wants; `usize::MAX` for nobody. Allocates nothing.
+    fn limit(&self, means: &Means, line: usize) -> usize {
+        // What is counted may be a quarter less than what is taken.
+        let fits = |limit: usize| {
+            self.store.counted_below(limit).saturating_mul(4) / 3 <= means.heap
+                && (self.store.state_bound() < means.room / 2 || self.bytes(limit).saturating_add(line) <= means.room)
+        };
+        let next = |limit| self.store.most_hoarded(limit).map(|(_, hoard)| hoard).filter(|hoard| *hoard >= HOARD);
+        let mut limit = if means.ran_out { next(usize::MAX).unwrap_or(usize::MAX) } else { usize::MAX };
+        while !fits(limit)
+            && let Some(lower) = next(limit)
+        {
+            limit = lower;
+        }
+        limit
+    }
+}
+
 /// What is written when a life ends.
 #[derive(Default)]
 pub struct Keeper {
@@ -110,15 +155,23 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Writes the last consistent state, and allocates nothing; whether there is one.
-    pub fn write(&self, out: &mut dyn FnMut(&[u8])) -> bool {
+    /// Writes the last consistent state, and allocates nothing; whether there is one. Where `means` are short, the domains that took most
+    /// by themselves are cut off.
+    pub fn write(&self, means: &Means, out: &mut dyn FnMut(&[u8])) -> bool {
         let Some(snapshot) = self.snapshot.take() else {
             return false;
         };
         let number = |out: &mut dyn FnMut(&[u8]), value: u32| out(&value.to_le_bytes());
         out(&MAGIC);
         let position = |domain| snapshot.rings.get(&domain).map_or(0, |ring| ring.requests.get());
+        let command_line = self.command_line.try_borrow().ok();
+        let command_line = command_line.as_ref().and_then(|line| line.as_deref());
+        let limit = snapshot.limit(means, command_line.map_or(0, str::len));
         match self.turn.get() {
+            // Who is served when memory runs out is not who took it.
+            Some(_) if means.ran_out && limit != usize::MAX => {
+                [NOBODY, 0, 0].into_iter().for_each(|value| number(out, value))
+            }
             Some(domain) => {
                 let known = self.suspect.get().filter(|suspect| suspect.domain == domain);
                 let known = known.filter(|suspect| suspect.position == position(domain));
@@ -128,8 +181,6 @@ impl Keeper {
             }
             None => [NOBODY, 0, 0].into_iter().for_each(|value| number(out, value)),
         }
-        let command_line = self.command_line.try_borrow().ok();
-        let command_line = command_line.as_ref().and_then(|line| line.as_deref());
         let length = command_line.map_or(NOBODY, |line| u32::try_from(line.len()).unwrap_or(0));
         for value in [length, snapshot.rings.len() as u32, snapshot.known.len() as u32] {
             number(out, value);
@@ -139,7 +190,11 @@ impl Keeper {
             let gone = snapshot.store.connection(*domain).map_or(0, |id| snapshot.store.gone(id));
             let unseen = ring.unseen(gone);
             let [first, pages] = ring.place;
-            let whose = u32::from(domain.0) | u32::from(ring.cut_off.get()) << 16 | ring.blame.get().min(255) << 24;
+            let hoards = snapshot.store.is_above(*domain, limit);
+            let whose = u32::from(domain.0)
+                | u32::from(ring.cut_off.get() || hoards) << 16
+                | u32::from(hoards) << 17
+                | ring.blame.get().min(255) << 24;
             for value in [whose, ring.port.get(), first, pages, ring.requests.get(), ring.answers.get(), unseen] {
                 number(out, value);
             }
@@ -148,7 +203,7 @@ impl Keeper {
             number(out, domain.0.into());
             out(&unique.to_le_bytes());
         }
-        snapshot.store.write_state(out);
+        snapshot.store.write_state_below(limit, out);
         self.snapshot.set(Some(snapshot));
         true
     }
@@ -182,6 +237,8 @@ impl Keeper {
 pub(crate) struct SavedRing {
     pub(crate) domain: DomainId,
     pub(crate) cut_off: bool,
+    /// It is cut off since it took most of the memory, and has not been told.
+    pub(crate) hoards: bool,
     pub(crate) blame: u32,
     pub(crate) port: Port,
     pub(crate) place: [u32; 2],
@@ -230,6 +287,7 @@ impl<'a> Saved<'a> {
             Some(SavedRing {
                 domain,
                 cut_off: flags & 1 != 0,
+                hoards: flags & 2 != 0,
                 blame: flags >> 8,
                 port,
                 place,

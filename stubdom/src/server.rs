@@ -106,6 +106,10 @@ impl<H: Adopt, D: Domains> Server<H, D> {
             link.id = Some(id);
             link.standing.base.set(ring.answers.wrapping_sub(server.store.gone(id)));
             server.machine.connections.insert(id, ring.domain);
+            if ring.hoards {
+                log::warn!("domain {} is cut off: memory ran out, and it had taken most", ring.domain.0);
+                link.page.set_fault(Fault::Hoard);
+            }
             // It may not have been told of what is in its page.
             link.notify();
             server.enqueue(ring.domain);

@@ -236,6 +236,29 @@ impl Store {
         }
     }
 
+    /// Bytes that a domain which can be cut off took by itself: its memory without what the privileged domain gave it.
+    fn hoards(&self, domain: DomainId) -> Option<usize> {
+        let known = self.domains.get(domain).filter(|known| known.connection.is_some())?;
+        (domain != self.domains.privileged && domain != self.own).then(|| known.hoards())
+    }
+
+    /// Whether a domain took `limit` bytes or more by itself and can be cut off for it.
+    pub fn is_above(&self, domain: DomainId, limit: usize) -> bool {
+        self.hoards(domain).is_some_and(|hoards| hoards >= limit)
+    }
+
+    /// Which domain has taken the most by itself, of those that took less than `below` bytes, and how much.
+    pub fn most_hoarded(&self, below: usize) -> Option<(DomainId, usize)> {
+        let all = self.domains.iter().filter_map(|(id, _)| Some((id, self.hoards(id)?)));
+        all.filter(|(_, hoards)| *hoards < below).max_by_key(|(_, hoards)| *hoards)
+    }
+
+    /// Bytes that all take but for what those took by themselves that took `limit` or more.
+    pub fn counted_below(&self, limit: usize) -> usize {
+        let hoarded = self.domains.iter().filter_map(|(id, _)| self.hoards(id));
+        self.domains.all(Resource::Memory).saturating_sub(hoarded.filter(|hoards| *hoards >= limit).sum())
+    }
+
     /// Takes bytes, serves at most one whole request, and gives how many bytes were taken.
     ///
     /// Takes none while too many answers wait, which [`transmitted`](Self::transmitted) changes, or while the request is held back, of which

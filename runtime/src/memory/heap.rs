@@ -19,6 +19,8 @@ const BLOCK: usize = 64 * 1024;
 static FRAMES_HELD: Local<Cell<usize>> = Local::new(Cell::new(0));
 /// Bytes that the heap gave out.
 static BYTES_USED: Local<Cell<usize>> = Local::new(Cell::new(0));
+/// When the heap last wanted frames, there were none.
+static RAN_OUT: Local<Cell<bool>> = Local::new(Cell::new(false));
 
 /// Failures on demand, in images that are built with `faults` only.
 #[cfg(feature = "faults")]
@@ -66,10 +68,14 @@ unsafe impl GlobalAlloc for Frames {
         }
         match frames::ROOM.allocate(count).or_else(|_| frames::allocate(count)) {
             Ok(first) => {
+                RAN_OUT.set(false);
                 FRAMES_HELD.set(FRAMES_HELD.get() + count);
                 layout::address_of(first) as *mut u8
             }
-            Err(_) => null_mut(),
+            Err(_) => {
+                RAN_OUT.set(true);
+                null_mut()
+            }
         }
     }
 
@@ -143,6 +149,11 @@ pub(super) fn initialize() {
 /// What the heap can have of it yet.
 pub(super) fn room_free() -> usize {
     frames::ROOM.free_count()
+}
+
+/// Whether memory has run out: when the heap last wanted more, there was none.
+pub fn has_run_out() -> bool {
+    RAN_OUT.get()
 }
 
 /// Frames that the heap holds.

@@ -24,6 +24,7 @@ pub(crate) use area::{Area, Inherited, inherited_mappings, map_frames};
 pub use area::{Caching, Mapping};
 #[cfg(feature = "faults")]
 pub use heap::fail_after;
+pub use heap::has_run_out;
 pub(crate) use p2m::{is_shared, physical_to_machine, set_device_frame, set_machine};
 pub use page::{Page, Pages};
 pub(crate) use resume::{are_withheld, do_not_withhold, granted_page, release_withheld, withhold};

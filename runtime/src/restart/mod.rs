@@ -127,6 +127,11 @@ pub struct BoxWriter {
 }
 
 impl BoxWriter {
+    /// Bytes that it has room for yet.
+    pub fn room(&self) -> usize {
+        self.capacity - self.length
+    }
+
     /// Adds bytes.
     ///
     /// # Errors

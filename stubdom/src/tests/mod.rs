@@ -4,6 +4,7 @@ mod guest;
 mod hostile;
 mod lifecycle;
 mod restart;
+mod shortage;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;

@@ -4,7 +4,7 @@ extern crate std;
 
 use super::guest::message;
 use super::*;
-use crate::{Saved, Successor};
+use crate::{Means, Saved, Successor};
 use core::mem::offset_of;
 use std::boxed::Box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,9 +15,14 @@ use xen_pv_sys::io::xs_wire::*;
 impl World {
     /// What is left when a life ends, and a new one that begins with it.
     fn begin_anew(&mut self, failed: bool) {
+        self.begin_anew_with(failed, &Means::PLENTY);
+    }
+
+    /// The same where there is no more than that for it.
+    pub(super) fn begin_anew_with(&mut self, failed: bool, means: &Means) {
         let mut bytes = Vec::new();
         let keeper = self.server.keeper().clone();
-        assert!(keeper.write(&mut |part| bytes.extend_from_slice(part)));
+        assert!(keeper.write(means, &mut |part| bytes.extend_from_slice(part)));
         assert!(bytes.len() <= keeper.bound(), "{} bytes, at most {} were told", bytes.len(), keeper.bound());
         let saved = Saved::parse(&bytes).expect("what was written");
         let server = Server::resume(self.xen.clone(), self.domains.clone(), config(), &saved, failed);

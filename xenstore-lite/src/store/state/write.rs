@@ -124,18 +124,40 @@ impl Records<'_> {
 impl Store {
     /// The whole state, as records of Xen's `xenstore-migration.md`. Allocates nothing.
     pub fn write_state(&self, out: &mut dyn FnMut(&[u8])) {
+        self.write_state_below(usize::MAX, out);
+    }
+
+    /// The state without what domains took that [hoard](Self::most_hoarded) `limit` bytes or more: their connections are as new, and nodes
+    /// that they made are gone, with what is below. Nobody is told of those. Allocates nothing.
+    pub fn write_state_below(&self, limit: usize, out: &mut dyn FnMut(&[u8])) {
+        let is_shed = |domain| self.is_above(domain, limit);
         out(&HEADER);
         let mut records = Records { out, buffer: [0; PIECE], filled: 0, lacking: 0 };
         records.begin(GLOBAL, 8).u32(u32::MAX).u32(u32::MAX).end();
         self.write_quotas(&mut records);
         for (id, connection) in &self.connections {
+            let mut fresh = Connection::new(connection.domain);
+            fresh.port = connection.port;
+            let connection = if is_shed(connection.domain) { &fresh } else { connection };
             self.write_connection(*id, connection, &mut records);
         }
         self.write_cut_off(&mut records);
         for top in [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN] {
-            self.tree.walk(top, &mut |path, node| records.node((0, 0), path, Some(node), given(node)));
+            // The depth of the last node that is left out: what is deeper, up to the next that is not, is below it.
+            let mut left_out = usize::MAX;
+            self.tree.walk(top, &mut |path, node| {
+                let depth = path.iter().filter(|byte| **byte == b'/').count();
+                if depth > left_out {
+                    return;
+                }
+                let is_own = node.given == 0 && path != path::ROOT && !path.starts_with(b"@");
+                left_out = if is_own && is_shed(node.owner()) { depth } else { usize::MAX };
+                if left_out == usize::MAX {
+                    records.node((0, 0), path, Some(node), given(node));
+                }
+            });
         }
-        for (id, connection) in &self.connections {
+        for (id, connection) in self.connections.iter().filter(|(_, connection)| !is_shed(connection.domain)) {
             for (number, transaction) in &connection.transactions {
                 self.write_transaction((id.0, *number), transaction, &mut records);
             }
