@@ -2,8 +2,9 @@
 //!
 //! Unsafe because it is assembly: it sets up the stack that Rust needs, and takes the event upcall.
 
-use crate::restart::{self, Birth};
-use crate::{console, environment, events, grants, memory, time, trap};
+use crate::end::{self, Exit};
+use crate::record::{self, Birth};
+use crate::{clock, console, environment, events, executor, grants, memory, restart, trap};
 use core::arch::global_asm;
 use xen_pv_sys::start_info::StartInfo;
 
@@ -143,7 +144,7 @@ _Unwind_Resume:
     ud2
     .text
 "#,
-    layout = const restart::LAYOUT as u64,
+    layout = const record::LAYOUT as u64,
     options(att_syntax)
 );
 
@@ -161,7 +162,7 @@ unsafe extern "C" fn oxidom_start(start_info: *const StartInfo, boot_stack: usiz
     let Ok(birth) = restart::begin(Birth { start_info: start_info as usize, boot_stack, first_time_stamp }) else {
         // There is no memory to go on with, and no ring to say it on.
         console::write_to_xen(b"oxidom: the record of the last life is damaged\n");
-        crate::exit(crate::Exit::Crash);
+        end::exit(Exit::Crash);
     };
     // SAFETY: Xen's start_info, by Xen's word or by the record of an earlier life, which is sealed: mapped, and never changed after boot.
     let start_info = unsafe { &*(birth.start_info as *const StartInfo) };
@@ -169,14 +170,15 @@ unsafe extern "C" fn oxidom_start(start_info: *const StartInfo, boot_stack: usiz
     unsafe { environment::set(start_info) };
     trap::install();
     // SAFETY: once in a life, before any other memory is used, with what Xen handed over.
-    unsafe { memory::initialize(start_info, birth.boot_stack) };
+    unsafe { memory::initialize(start_info, birth.boot_stack, grants::granted()) };
     events::initialize(start_info.shared_info);
-    time::initialize(birth.first_time_stamp);
+    clock::initialize(birth.first_time_stamp);
     // SAFETY: once in a life; nothing above makes a page.
     unsafe { grants::initialize() };
     restart::ready();
     console::initialize();
+    executor::spawn(console::run());
     // SAFETY: the signature is that of `entry!`'s function, the one of this name in the image.
     unsafe { oxidom_image_main(environment::environment()) };
-    crate::exit(crate::Exit::PowerOff)
+    end::exit(Exit::PowerOff)
 }

@@ -3,15 +3,17 @@
 //! Unsafe because the ring is memory shared with the console daemon, found by its address in `start_info`. A test image that runs as
 //! dom0 has no ring: it writes to Xen's own console, by `console_io`.
 
+use crate::clock;
 use crate::environment::environment;
 use crate::events::{self, Channel};
-use crate::hypercall::{self, Exit, number};
+use crate::hypercall::{self, number};
+use crate::layout;
 use crate::local::Local;
-use crate::memory::{self, layout};
-use crate::restart;
+use crate::memory;
+use crate::record::record;
 use alloc::string::String;
-use core::cell::{Cell, OnceCell, RefCell};
-use core::fmt::{self, Write};
+use core::cell::{OnceCell, RefCell};
+use core::fmt;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
 use xen_pv_sys::xen::{CONSOLEIO_READ, CONSOLEIO_WRITE, VIRQ_CONSOLE};
 
@@ -37,7 +39,6 @@ const _: () = assert!(size_of::<Ring>() == 3088);
 static BUFFER: Local<RefCell<Buffer>> = Local::new(RefCell::new(Buffer::new()));
 static CHANNEL: Local<OnceCell<Channel>> = Local::new(OnceCell::new());
 static LINES: Local<RefCell<Lines>> = Local::new(RefCell::new(Lines::new()));
-static REPORTING: Local<Cell<bool>> = Local::new(Cell::new(false));
 
 /// The ring of a domain that has one.
 fn ring() -> Option<&'static Ring> {
@@ -119,7 +120,7 @@ pub(crate) fn initialize() {
     if log::set_logger(&Log).is_ok() {
         log::set_max_level(level);
     }
-    if restart::record().is_again() {
+    if record().is_again() {
         restore();
     }
 }
@@ -127,13 +128,13 @@ pub(crate) fn initialize() {
 /// What [`save_rest`] kept is buffered again.
 pub(crate) fn restore_rest() {
     if let Ok(mut buffer) = BUFFER.try_borrow_mut() {
-        buffer.add_raw(restart::record().log_rest());
+        buffer.add_raw(record().log_rest());
     }
 }
 
 /// In a new life: what the last one's log had not passed on, then how it ended.
 fn restore() {
-    let record = restart::record();
+    let record = record();
     restore_rest();
     let Ok(mut buffer) = BUFFER.try_borrow_mut() else {
         return;
@@ -157,7 +158,7 @@ pub(crate) fn save_rest() {
         buffer.consume(count);
     }
     while !buffer.front().is_empty() {
-        restart::record().add_text(buffer.front());
+        record().add_text(buffer.front());
         let count = buffer.front().len();
         buffer.consume(count);
     }
@@ -244,7 +245,7 @@ impl log::Log for Log {
     }
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            let now = crate::time::now().0 / 1000;
+            let now = clock::now().0 / 1000;
             write_line(format_args!(
                 "[{:5}.{:06}] {:5} {}: {}",
                 now / 1_000_000,
@@ -258,37 +259,8 @@ impl log::Log for Log {
     fn flush(&self) {}
 }
 
-/// How a dying domain writes: past the buffer, waiting for the daemon for a bounded time.
-pub(crate) struct Emergency;
-
-impl Emergency {
-    /// Pushes out what is buffered first. A fault or panic inside a report ends the domain without another.
-    pub(crate) fn enter() -> Self {
-        if REPORTING.replace(true) {
-            hypercall::exit(Exit::Crash);
-        }
-        flush_for_exit();
-        Self
-    }
-}
-
-impl Write for Emergency {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for piece in text.split_inclusive('\n') {
-            match piece.strip_suffix('\n') {
-                Some(line) if environment().console.is_some() => {
-                    push(line.as_bytes());
-                    push(b"\r\n");
-                }
-                _ => push(piece.as_bytes()),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Writes past the buffer.
-fn push(mut bytes: &[u8]) {
+/// Writes past the buffer, waiting for the daemon for a bounded time.
+pub(crate) fn push(mut bytes: &[u8]) {
     const TRIES: u32 = 20_000;
     let Some(ring) = ring() else {
         if environment().is_initial_domain() {

@@ -3,8 +3,9 @@
 //! Unsafe because frames are unmapped, exchanged with Xen for others and mapped again, and because the memory changes under us.
 
 use crate::hypercall::{self, number};
+use crate::layout;
 use crate::memory::tables::{self, Batch, Entry};
-use crate::memory::{self, frames, layout};
+use crate::memory::{self, frames};
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::ptr;
@@ -207,7 +208,7 @@ unsafe fn map(first: Pfn, count: usize, entry: impl Fn(Pfn) -> Entry) -> Result<
     for page in 0..count as u64 {
         let frame = Pfn(first.0 + page);
         let (machine_address, _) =
-            memory::tables().entry(layout::address_of(frame), 1).map_err(|_| XenError::Exhausted)?;
+            tables::current().entry(layout::address_of(frame), 1).map_err(|_| XenError::Exhausted)?;
         // SAFETY: by the caller.
         unsafe { batch.set(machine_address, entry(frame))? };
     }

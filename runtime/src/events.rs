@@ -5,10 +5,12 @@
 //! A delivered event masks its channel until `unmask` (or the next `wait`): whoever storms us costs itself one bit. Delivery is a scan
 //! of the bits that are set, nothing else: one word says which words of the pending bits are worth a look.
 
+use crate::environment::environment;
 use crate::hypercall::{self, number};
+use crate::layout;
 use crate::local::Local;
-use crate::memory::{layout, tables};
-use crate::restart::record;
+use crate::memory::tables;
+use crate::record::record;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -151,7 +153,7 @@ fn find_inherited(status: u32, target: u32) -> Option<Port> {
 
 /// Closes the ports of earlier lives that were not adopted; not those that the toolstack bound.
 pub(crate) fn close_inherited() {
-    let environment = crate::environment();
+    let environment = environment();
     let toolstack = [environment.store, environment.console].map(|ring| ring.map(|(_, port)| port));
     for port in (0..EVTCHN_2L_NR_CHANNELS).map(Port) {
         if is_inherited(port) && !toolstack.contains(&Some(port)) {

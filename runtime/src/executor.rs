@@ -3,7 +3,7 @@
 //! Unsafe because blocking is assembly (boot.rs).
 
 use crate::local::Local;
-use crate::{console, events, time};
+use crate::{clock, events};
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::cell::RefCell;
@@ -14,11 +14,10 @@ use split_driver::time::Instant;
 mod tasks;
 mod timers;
 
+use tasks::TASKS;
 pub use tasks::Task;
-use tasks::Tasks;
 use timers::{TimerId, Timers};
 
-static TASKS: Local<Tasks> = Local::new(Tasks::new());
 static TIMERS: Local<RefCell<Timers>> = Local::new(RefCell::new(Timers::new()));
 
 unsafe extern "C" {
@@ -50,7 +49,6 @@ where
 {
     let output = Rc::new(RefCell::new(None));
     let result = Rc::clone(&output);
-    spawn(console::run());
     spawn(async move {
         let value = future.await;
         *result.borrow_mut() = Some(value);
@@ -66,13 +64,13 @@ where
 /// Events, then timers, then every task that is ready by now, once each: whatever a task does, the next round sees to the others.
 fn round() {
     events::deliver();
-    let now = time::now();
+    let now = clock::now();
     TIMERS.borrow_mut().fire(now);
-    time::expired(now);
+    clock::expired(now);
     if TASKS.run_ready() > 0 || TASKS.has_ready() {
         return;
     }
-    time::arm(TIMERS.borrow().earliest());
+    clock::arm(TIMERS.borrow().earliest());
     // SAFETY: called with upcalls masked, as all of Rust is. An event that came since `deliver` makes Xen return at once.
     unsafe { oxidom_block() };
 }

@@ -2,7 +2,7 @@
 //!
 //! Unsafe because a grant lets a peer write to a page, a mapping brings in a peer's page, and a copy writes wherever it is told to.
 
-use crate::hypercall::{self, number};
+use crate::hypercall;
 use crate::memory::{self, Area, Inherited, Page};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -15,11 +15,12 @@ use xen_pv_sys::grant_table::{
 };
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE};
 
+mod operate;
 mod table;
 
-pub(crate) use table::for_each_granted;
+use operate::operate;
 #[cfg(not(test))]
-pub(crate) use table::initialize;
+pub(crate) use table::{granted, initialize};
 
 /// How often an operation is tried again whose status asks for it (the peer's page is being paged in or shared).
 const TRIES: usize = 256;
@@ -179,17 +180,6 @@ fn unmap(area: &Area, start: usize, handles: &[u32]) -> bool {
         }
     }
     all
-}
-
-/// A grant table operation on an array. Where the hypercall itself fails, the statuses stay as they were.
-///
-/// # Safety
-/// `T` is the operation's struct, and what it asks for breaks no rule of Rust.
-unsafe fn operate<T>(operation: u64, array: &mut [T]) {
-    // SAFETY: by the caller.
-    unsafe {
-        hypercall::call4::<{ number::GRANT_TABLE_OP }>(operation, array.as_mut_ptr() as u64, array.len() as u64, 0);
-    }
 }
 
 /// Maps pages that `domain` granted, writable, contiguous and in this order: one hypercall for all.

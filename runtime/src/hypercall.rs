@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 use split_driver::hypervisor::XenError;
-use xen_pv_sys::sched::{SCHEDOP_SHUTDOWN, SCHEDOP_YIELD};
+use xen_pv_sys::sched::SCHEDOP_YIELD;
 
 pub(crate) use xen_pv_sys::xen::hypercall as number;
 
@@ -58,28 +58,6 @@ pub(crate) unsafe fn operation<const NUMBER: u64, T>(operation: u64, argument: &
 /// A negative result as an error.
 pub(crate) fn check(result: isize) -> Result<isize, XenError> {
     if result < 0 { Err(XenError::Errno(u16::try_from(result.unsigned_abs()).unwrap_or(u16::MAX))) } else { Ok(result) }
-}
-
-/// How the domain ends (`SHUTDOWN_*`, `sched.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Exit {
-    /// Cleanly, for good.
-    PowerOff = 0,
-    /// Cleanly, to be started again.
-    Reboot = 1,
-    /// By a fault of ours: `on_crash` of the domain's config applies.
-    Crash = 3,
-}
-
-/// Ends the domain at once (`SCHEDOP_shutdown`). What the console has not yet taken is pushed out first as far as possible.
-pub fn exit(reason: Exit) -> ! {
-    crate::console::flush_for_exit();
-    let mut argument = reason as u32;
-    loop {
-        // SAFETY: `struct sched_shutdown` is one u32; the domain does not run on.
-        let _ = unsafe { operation::<{ number::SCHED_OP }, u32>(SCHEDOP_SHUTDOWN, &mut argument) };
-    }
 }
 
 /// Gives the physical CPU to another vCPU for now (`SCHEDOP_yield`).

@@ -10,9 +10,12 @@ extern crate alloc;
 
 #[cfg(not(test))]
 mod boot;
+mod checksum;
+mod clock;
 pub mod console;
 pub mod dma;
 pub mod domains;
+mod end;
 pub mod environment;
 pub mod events;
 pub mod executor;
@@ -20,10 +23,12 @@ pub mod grants;
 mod hypercall;
 pub mod hypervisor;
 mod intrinsics;
+mod layout;
 mod local;
 pub mod memory;
 pub mod mmio;
 pub mod pci;
+mod record;
 pub mod restart;
 pub mod select;
 pub mod service;
@@ -33,9 +38,10 @@ pub mod store;
 pub mod time;
 pub mod trap;
 
+pub use end::{Exit, exit};
 pub use environment::{Environment, command_line, environment};
 pub use executor::{block_on, spawn, yield_now};
-pub use hypercall::{Exit, exit, yield_cpu};
+pub use hypercall::yield_cpu;
 
 /// Makes `async fn main(environment: Environment)` of an image what the domain runs. The domain powers off when it returns.
 ///

@@ -1,6 +1,6 @@
 //! What the toolstack asks for through `control/shutdown`, and ending the domain. Safe code. Floor 2.
 
-use crate::hypercall::{self, Exit};
+use crate::end::{self, Exit};
 use alloc::string::String;
 use futures_util::future::join3;
 use split_driver::store::{Store, StoreError, Transaction, Watch};
@@ -105,7 +105,7 @@ impl<S: Store> Requests<S> {
 
 /// Ends the domain as asked. Devices must be quiet: nothing of the domain runs after this.
 pub fn finish(kind: Kind) -> ! {
-    hypercall::exit(match kind {
+    end::exit(match kind {
         Kind::PowerOff | Kind::Halt => Exit::PowerOff,
         Kind::Reboot => Exit::Reboot,
     })

@@ -3,6 +3,7 @@
 //! Unsafe because the page is found by its machine frame, and turned into words that the store's domain writes too.
 use crate::environment::environment;
 use crate::events::{self, Channel};
+use crate::executor;
 use crate::memory::{self, Caching, Mapping};
 use crate::select::select;
 use crate::signal::Signal;
@@ -114,7 +115,7 @@ pub fn connect() -> Result<Client, ConnectError> {
         channel,
         client: client.clone(),
     };
-    crate::spawn(transport.run(kick));
+    executor::spawn(transport.run(kick));
     Ok(client)
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Unsafe because it is assembly, and because the report reads stack frames that may be damaged.
 
+use crate::end::{self, Emergency, Exit};
+use crate::events;
 use crate::hypercall::{self, number};
-use crate::memory::layout;
+use crate::layout;
 use crate::restart::{self, Refusal};
 use core::arch::global_asm;
 use core::fmt::Write;
@@ -169,7 +171,7 @@ unsafe extern "C" fn oxidom_fault(frame: &Frame) -> ! {
             name(frame.vector),
             frame.vector,
             frame.error,
-            crate::events::fault_address(),
+            events::fault_address(),
         );
         registers(&mut out, frame);
         // Not `at`: that is where a call returns to, and the symbolizer looks before it.
@@ -181,7 +183,7 @@ unsafe extern "C" fn oxidom_fault(frame: &Frame) -> ! {
 /// What a failure ends in: a new life where the image asked for that, else a report and the domain's crash.
 fn fail(report: &dyn Fn(&mut dyn Write)) -> ! {
     let refusal = restart::after_failure(report);
-    let mut console = crate::console::Emergency::enter();
+    let mut console = Emergency::enter();
     match refusal {
         Refusal::NotKept => {}
         Refusal::FailedAgain => {
@@ -194,7 +196,7 @@ fn fail(report: &dyn Fn(&mut dyn Write)) -> ! {
         }
     }
     report(&mut console);
-    hypercall::exit(hypercall::Exit::Crash)
+    end::exit(Exit::Crash)
 }
 
 fn name(vector: u64) -> &'static str {

@@ -2,7 +2,7 @@
 //!
 //! Unsafe because a waker is made from a raw pointer; ours is a number, never followed.
 
-use crate::local::Reentrant;
+use crate::local::{Local, Reentrant};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -35,6 +35,9 @@ struct Slot {
     /// Out while it runs.
     future: Option<BoxedFuture>,
 }
+
+/// The domain's.
+pub(super) static TASKS: Local<Tasks> = Local::new(Tasks::new());
 
 /// All tasks, and those that are ready.
 pub(super) struct Tasks {
@@ -165,5 +168,5 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(raw, wake_number, wake_numbe
 
 fn wake_number(number: *const ()) {
     let number = number.addr();
-    super::TASKS.wake(Task { index: (number & 0xffff_ffff) as u32, generation: (number >> 32) as u32 });
+    TASKS.wake(Task { index: (number & 0xffff_ffff) as u32, generation: (number >> 32) as u32 });
 }

@@ -2,11 +2,12 @@
 //!
 //! Unsafe because the table is memory shared with Xen.
 
+use super::operate::operate;
 use crate::hypercall::{self, number};
 use crate::local::Local;
 use crate::memory::tables::{self, Entry};
 use crate::memory::{self, Area, Page};
-use crate::restart::record;
+use crate::record::record;
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -133,7 +134,7 @@ fn query_max() -> u32 {
         padding1: 0,
     };
     // SAFETY: the operation's struct.
-    unsafe { super::operate(GNTTABOP_QUERY_SIZE, core::slice::from_mut(&mut argument)) };
+    unsafe { operate(GNTTABOP_QUERY_SIZE, core::slice::from_mut(&mut argument)) };
     if argument.status == GNTST_OKAY { argument.max_nr_frames } else { 1 }
 }
 
@@ -195,7 +196,7 @@ pub(super) fn linger(reference: GrantRef, page: Rc<Page>) {
 }
 
 /// The entries of the table that an earlier life set up, with their references.
-fn inherited_entries() -> impl Iterator<Item = (GrantRef, &'static SharedEntry)> {
+fn inherited_entries() -> impl Iterator<Item = (GrantRef, &'static SharedEntry)> + Clone {
     let entries = record().grant_table.get() as *const SharedEntry;
     let count = record().grant_frames.get() * ENTRIES;
     (GNTTAB_NR_RESERVED_ENTRIES..count).map(move |reference| {
@@ -205,14 +206,11 @@ fn inherited_entries() -> impl Iterator<Item = (GrantRef, &'static SharedEntry)>
     })
 }
 
-/// Calls `found` with the machine frame of each grant that an earlier life made and that has not ended; for more than one grant of a frame,
-/// as often. For the beginning of a life, before there is a heap.
-pub(crate) fn for_each_granted(mut found: impl FnMut(Mfn)) {
-    for (_, entry) in inherited_entries() {
-        if entry.flags.load(Ordering::Relaxed) != 0 {
-            found(Mfn(entry.frame.load(Ordering::Relaxed).into()));
-        }
-    }
+/// The machine frame of each grant that an earlier life made and that has not ended; of more than one grant of a frame, as often. For the
+/// beginning of a life, before there is a heap.
+pub(crate) fn granted() -> impl Iterator<Item = Mfn> + Clone {
+    let in_use = inherited_entries().filter(|(_, entry)| entry.flags.load(Ordering::Relaxed) != 0);
+    in_use.map(|(_, entry)| Mfn(entry.frame.load(Ordering::Relaxed).into()))
 }
 
 /// Takes over the table of an earlier life.

@@ -3,9 +3,10 @@
 //! Unsafe because it changes page tables.
 
 use super::tables::{self, Batch, ENTRIES, Entry, TableFrames};
-use super::{frames, layout, ledger, p2m};
+use super::{frames, ledger, p2m};
+use crate::layout;
 use crate::local::Local;
-use crate::restart::record;
+use crate::record::record;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use split_driver::hypervisor::XenError;
@@ -32,7 +33,7 @@ impl Area {
         mark(first, count, true);
         NEXT.set(first + count);
         let area = Self { first, count };
-        let tables = super::tables();
+        let tables = tables::current();
         for address in tables::pages(area.address(), count) {
             // SAFETY: the frames are new.
             unsafe { tables.ensure(address, 1, &mut NewFrames)? };
@@ -174,7 +175,7 @@ pub(super) fn resume() -> Result<(), XenError> {
     let mut batch = Batch::new(tables::SELF);
     let mut page = 0;
     while page < layout::AREA_PAGES {
-        match super::tables().entry(layout::AREA_BASE + page * PAGE_SIZE, 1) {
+        match tables::current().entry(layout::AREA_BASE + page * PAGE_SIZE, 1) {
             Err(level) => {
                 // Nothing below a table that is missing.
                 page = (page | (ENTRIES.pow(level - 1) - 1)) + 1;
@@ -199,7 +200,7 @@ pub(super) fn resume() -> Result<(), XenError> {
     Ok(())
 }
 
-/// How [`super::map_frames`] maps.
+/// How [`map_frames`] maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caching {
     /// Ordinary memory.
@@ -234,7 +235,7 @@ impl Mapping {
         let mut batch = Batch::new(self.owner);
         let pages = self.area.iter().flat_map(|area| tables::pages(area.address(), area.pages()));
         for (index, address) in pages.enumerate() {
-            let (machine_address, _) = super::tables().entry(address, 1).map_err(|_| XenError::Exhausted)?;
+            let (machine_address, _) = tables::current().entry(address, 1).map_err(|_| XenError::Exhausted)?;
             // SAFETY: addresses of an area that is ours alone.
             unsafe { batch.set(machine_address, entry(index))? };
         }

@@ -3,8 +3,10 @@
 //! Unsafe because it changes the page tables that it runs on.
 
 use super::tables::{self, Batch, ENTRIES, Entry, TableFrames, Tables};
-use super::{frames, layout, p2m};
-use crate::restart;
+use super::{frames, p2m};
+use crate::environment::environment;
+use crate::layout;
+use crate::record::record;
 use split_driver::hypervisor::XenError;
 use xen_pv_sys::start_info::StartInfo;
 use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
@@ -61,7 +63,7 @@ pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usiz
     }
     let words = pages.div_ceil(64);
     let bitmaps = unused.take(bitmap_pages(pages))?;
-    restart::record().bitmaps.set(bitmaps as u64);
+    record().bitmaps.set(bitmaps as u64);
     // SAFETY: zeroed and ours alone; what is left is mapped writable and unused.
     unsafe {
         frames::initialize(p2m::set_bitmaps(bitmaps, words));
@@ -86,7 +88,7 @@ pub(super) fn first_free(start_info: &StartInfo, boot_stack: usize) -> Pfn {
     ];
     let end = ends.into_iter().max().unwrap_or(0);
     let mut first = layout::frame_at(end.next_multiple_of(PAGE_SIZE));
-    if !crate::environment::environment().is_initial_domain() {
+    if !environment().is_initial_domain() {
         for frame in [start_info.store_mfn, start_info.console_mfn] {
             if let Some(ring) = layout::machine_to_physical_checked(frame)
                 && p2m::physical_to_machine(ring) == frame

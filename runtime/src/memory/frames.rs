@@ -3,8 +3,8 @@
 //! Unsafe because giving out a frame twice would break everything.
 
 use super::runs::Runs;
+use crate::layout::ROOM_PAGES;
 use crate::local::Local;
-use crate::restart::ROOM_PAGES;
 use core::cell::OnceCell;
 use core::sync::atomic::AtomicU64;
 use split_driver::memory::OutOfMemory;

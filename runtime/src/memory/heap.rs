@@ -2,7 +2,8 @@
 //!
 //! Unsafe because it is the global allocator.
 
-use super::{frames, layout};
+use super::frames;
+use crate::layout;
 use crate::local::Local;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;

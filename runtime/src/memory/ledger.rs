@@ -2,8 +2,9 @@
 //!
 //! Unsafe because its pages are found by their frames, kept from life to life.
 
-use super::{frames, layout};
-use crate::restart::record;
+use super::frames;
+use crate::layout;
+use crate::record::record;
 use core::sync::atomic::{AtomicU32, Ordering};
 use split_driver::hypervisor::XenError;
 use xen_pv_sys::{PAGE_SIZE, Pfn};

@@ -6,7 +6,6 @@ mod area;
 mod boot;
 pub(crate) mod frames;
 mod heap;
-pub(crate) mod layout;
 mod ledger;
 mod p2m;
 mod page;
@@ -14,11 +13,10 @@ mod resume;
 mod runs;
 pub(crate) mod tables;
 
-use crate::local::Local;
-use crate::restart;
-use core::cell::Cell;
-use xen_pv_sys::Pfn;
+use crate::layout;
+use crate::record::record;
 use xen_pv_sys::start_info::StartInfo;
+use xen_pv_sys::{Mfn, Pfn};
 
 pub(crate) use area::{Area, Inherited, inherited_mappings, map_frames};
 pub use area::{Caching, Mapping};
@@ -28,40 +26,34 @@ pub use heap::has_run_out;
 pub(crate) use p2m::{is_shared, physical_to_machine, set_device_frame, set_machine};
 pub use page::{Page, Pages};
 pub(crate) use resume::{are_withheld, do_not_withhold, granted_page, release_withheld, withhold};
-use tables::Tables;
-
-static TABLES: Local<Cell<Option<Tables>>> = Local::new(Cell::new(None));
 
 /// Makes the address space, the frame allocator and the heap.
 ///
 /// # Safety
-/// Called once in a life, at its beginning, with what Xen handed over.
-pub(crate) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usize) {
+/// Called once in a life, at its beginning, with what Xen handed over; `granted` are the machine frames of the grants that an earlier life made
+/// and that have not ended.
+pub(crate) unsafe fn initialize(
+    start_info: &'static StartInfo,
+    boot_stack: usize,
+    granted: impl Iterator<Item = Mfn> + Clone,
+) {
     // SAFETY: by the caller.
     let tables = unsafe {
-        if restart::record().is_again() {
-            resume::initialize(start_info, boot_stack)
+        if record().is_again() {
+            resume::initialize(start_info, boot_stack, granted)
         } else {
             boot::initialize(start_info, boot_stack)
         }
     };
     match tables {
-        Ok(tables) => TABLES.set(Some(tables)),
+        Ok(tables) => tables::set_current(tables),
         Err(error) => panic!("cannot make the address space: {error:?}"),
     }
     heap::initialize();
-    if restart::record().is_again()
+    if record().is_again()
         && let Err(error) = area::resume()
     {
         panic!("cannot take over the mapping area: {error:?}");
-    }
-}
-
-/// The page tables that the domain runs on.
-pub(crate) fn tables() -> Tables {
-    match TABLES.get() {
-        Some(tables) => tables,
-        None => panic!("memory is used before it is set up"),
     }
 }
 

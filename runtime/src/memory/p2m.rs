@@ -2,7 +2,7 @@
 //!
 //! Unsafe because the list is memory that the domain builder filled, found by its address in `start_info`.
 
-use super::layout;
+use crate::layout;
 use crate::local::Local;
 use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -2,7 +2,8 @@
 //!
 //! Unsafe because the memory changes under us: it is reached as atomics, or by a copy that the compiler cannot see into.
 
-use super::{frames, layout, p2m};
+use super::{frames, p2m};
+use crate::layout;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 use split_driver::memory::{OutOfMemory, PageArray, SharedMemory};

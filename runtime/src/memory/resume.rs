@@ -5,8 +5,9 @@
 use super::boot::{bitmap_pages, first_free};
 use super::page::Page;
 use super::tables::{self, Batch, ENTRIES, Entry, Tables};
-use super::{frames, layout, ledger, p2m};
-use crate::{grants, restart};
+use super::{frames, ledger, p2m};
+use crate::layout;
+use crate::record::record;
 use split_driver::hypervisor::XenError;
 use xen_pv_sys::start_info::StartInfo;
 use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
@@ -18,10 +19,15 @@ use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
 /// replaced image), or in a grant that has not ended.
 ///
 /// # Safety
-/// Called once in a life that is not the first, before any other memory is used, with what Xen handed over.
-pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usize) -> Result<Tables, XenError> {
+/// Called once in a life that is not the first, before any other memory is used, with what Xen handed over; `granted` are the machine frames
+/// of all grants that have not ended.
+pub(super) unsafe fn initialize(
+    start_info: &'static StartInfo,
+    boot_stack: usize,
+    granted: impl Iterator<Item = Mfn> + Clone,
+) -> Result<Tables, XenError> {
     let pages = usize::min(start_info.nr_pages as usize, layout::MEMORY_PAGES_MAX);
-    let bitmaps = restart::record().bitmaps.get() as usize;
+    let bitmaps = record().bitmaps.get() as usize;
     // SAFETY: start_info's own figures; the bitmaps as the first life made them: the record's seal says that their address is its.
     let tables = unsafe {
         p2m::set_list(start_info.mfn_list as usize, pages);
@@ -54,20 +60,18 @@ pub(super) unsafe fn initialize(start_info: &'static StartInfo, boot_stack: usiz
         p2m::set_shared_frame(frame, true);
     }
     // A page behind a grant counts as allocated, and is freed like any other when the grant ends.
-    grants::for_each_granted(|machine| {
-        if let Some(frame) = own_frame(machine).filter(|frame| range.contains(&frame.0)) {
-            p2m::set_shared_frame(frame, true);
-        }
-    });
+    for frame in granted.clone().filter_map(own_frame).filter(|frame| range.contains(&frame.0)) {
+        p2m::set_shared_frame(frame, true);
+    }
     // SAFETY: all that is left of `range` is plain memory that no one uses.
     unsafe { add_free(range.clone()) };
     p2m::begin_life();
-    grants::for_each_granted(|machine| {
+    for machine in granted {
         let pages = |frame: &Pfn| range.contains(&frame.0) && !own.contains(&frame.0) && !p2m::is_withheld(*frame);
         if let Some(frame) = own_frame(machine).filter(pages).filter(|frame| is_plain(tables, *frame)) {
             p2m::set_shared_frame(frame, true);
         }
-    });
+    }
     Ok(tables)
 }
 
@@ -141,7 +145,7 @@ pub(crate) fn do_not_withhold(first: Pfn, count: usize) {
 
 /// Frees what was withheld from this life.
 pub(crate) fn release_withheld() {
-    let tables = super::tables();
+    let tables = tables::current();
     let mut batch = Batch::new(tables::SELF);
     for frame in p2m::withheld() {
         if !is_plain(tables, frame)

@@ -2,8 +2,11 @@
 //!
 //! Unsafe because what a page table says is what every other piece of code relies on.
 
-use super::layout;
+use super::p2m;
 use crate::hypercall::{self, number};
+use crate::layout;
+use crate::local::Local;
+use core::cell::Cell;
 use split_driver::hypervisor::XenError;
 use xen_pv_sys::xen::{MMUEXT_TLB_FLUSH_LOCAL, MmuExtOp, MmuUpdate, UpdateVaMappingFlags};
 use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE};
@@ -148,6 +151,21 @@ pub(crate) struct Tables {
     root: usize,
 }
 
+static CURRENT: Local<Cell<Option<Tables>>> = Local::new(Cell::new(None));
+
+/// The page tables that the domain runs on.
+pub(crate) fn current() -> Tables {
+    match CURRENT.get() {
+        Some(tables) => tables,
+        None => panic!("memory is used before it is set up"),
+    }
+}
+
+/// Says which they are.
+pub(super) fn set_current(tables: Tables) {
+    CURRENT.set(Some(tables));
+}
+
 /// Gives out zeroed mapped frames for tables: the frame and its address.
 pub(crate) trait TableFrames {
     /// A zeroed frame of ours, mapped writable at the address.
@@ -173,7 +191,7 @@ impl Tables {
             let entry = Entry(unsafe { pointer.read_volatile() });
             if at == level {
                 // A table is a page of ours, so its machine frame is in the p2m.
-                let frame = super::physical_to_machine(layout::frame_at(table));
+                let frame = p2m::physical_to_machine(layout::frame_at(table));
                 return Ok(((frame.0 << 12) + index as u64 * 8, entry));
             }
             if !entry.is_present() {

@@ -3,7 +3,7 @@
 //! Each access costs a turn of pciback's domain, so nothing is looked at that something else tells: the size of a BAR is the driver's
 //! to know, and whether a device has a kind of interrupt shows when pciback is asked for it.
 
-use super::PciError;
+use super::error::PciError;
 
 /// Vendor and device.
 pub(super) const IDENTITY: u16 = 0x00;

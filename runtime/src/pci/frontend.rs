@@ -3,8 +3,9 @@
 //! `device/pci/0` holds our side. pciback's states: Initialised(3) until it mapped our page, Connected(4) in use, Reconfiguring(7) while
 //! the toolstack adds or takes devices (`state-N` is 5 for those to go), Reconfigured(8) when pciback did its part.
 
+use super::device::Device;
+use super::error::PciError;
 use super::operation::Bus;
-use super::{Device, PciAddress, PciError};
 use crate::events;
 use crate::grants;
 use crate::memory::Page;
@@ -17,6 +18,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::Cell;
 use futures_util::future::{join, join3, join4};
+use pci_types::PciAddress;
 use split_driver::store::{Store, StoreError, Transaction, Watch};
 use xen_pv_sys::DomainId;
 use xen_pv_sys::io::pciif::XEN_PCI_MAGIC;

@@ -1,11 +1,12 @@
 //! A passed-through device's interrupts, as event channels: MSI-X, MSI, INTx. Safe code. Floor 2.
 
 use super::config::{ConfigSpace, INTERRUPT_LINE, Width};
+use super::error::PciError;
 use super::operation::{Bus, Operation};
-use super::{PciAddress, PciError};
 use crate::events::{self, Channel};
 use alloc::vec::Vec;
 use core::fmt;
+use pci_types::PciAddress;
 use xen_pv_sys::io::pciif::{SH_INFO_MAX_VEC, XEN_PCI_OP_DISABLE_MSI, XEN_PCI_OP_DISABLE_MSIX, XEN_PCI_OP_ENABLE_MSI};
 
 /// How a device interrupts, the best kind first.

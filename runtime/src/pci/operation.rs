@@ -1,7 +1,7 @@
 //! Operations on pciback, by way of the one page shared with it (`struct xen_pci_sharedinfo`, `io/pciif.h`). Safe code. Floor 2.
 
 use super::config::Width;
-use super::{PciAddress, PciError};
+use super::error::PciError;
 use crate::events::Channel;
 use crate::grants::Grant;
 use crate::time::{self, Duration, Elapsed, Instant};
@@ -10,6 +10,7 @@ use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::{Poll, Waker};
+use pci_types::PciAddress;
 use split_driver::memory::SharedMemory;
 use xen_pv_sys::io::pciif::{
     PciFlags, SH_INFO_MAX_VEC, XEN_PCI_ERR_DEV_NOT_FOUND, XEN_PCI_OP_CONF_READ, XEN_PCI_OP_CONF_WRITE,

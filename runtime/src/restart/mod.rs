@@ -20,32 +20,29 @@
 //!
 //! Unsafe because the box is memory that outlives the program, and because a new life begins by a jump.
 
-mod checksum;
 mod image;
-mod keep;
+mod refusal;
 mod replace;
 
+use crate::checksum::checksum;
 use crate::local::Local;
-use crate::memory::{self, frames, layout};
-use crate::{console, events, grants, time};
+use crate::memory::{self, frames};
+use crate::record::{Birth, BoxHeader, Damaged, Text, record};
+use crate::{clock, console, events, grants, layout};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use checksum::checksum;
 use core::cell::{Cell, RefCell};
 use core::fmt::{self, Write};
 use core::ops::Range;
 use core::time::Duration;
 use split_driver::memory::OutOfMemory;
+use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
 
 pub use image::{Frame, ImageError};
-use keep::BoxHeader;
-#[cfg(not(test))]
-pub(crate) use keep::LAYOUT;
-use keep::Text;
-pub(crate) use keep::{Birth, Damaged, ROOM_PAGES, keep as record};
-pub use replace::Staging;
+pub use refusal::Refusal;
+pub use replace::{ReplaceError, Staging};
 
 unsafe extern "C" {
     /// Begins a new life (boot.rs).
@@ -90,23 +87,6 @@ impl Default for Policy {
     fn default() -> Self {
         Self { in_a_row: 5, settled_after: Duration::from_secs(10) }
     }
-}
-
-/// Why there is no restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Nothing was registered with [`keep`], and no earlier life left a box.
-    NotKept,
-    /// So many restarts in a row there were, which is the limit.
-    TooMany(u32),
-    /// The box has room for so many bytes, which is less than the state takes.
-    BoxFull(usize),
-    /// The image has no consistent state to write.
-    Inconsistent,
-    /// The last life failed while it ended.
-    FailedAgain,
-    /// There is no old image to come back.
-    NoOldImage,
 }
 
 /// What the image's writer says when it cannot write the box.
@@ -169,7 +149,7 @@ static KEPT: Local<RefCell<Option<Kept>>> = Local::new(RefCell::new(None));
 /// Whether this life has a box to recover that it has not been given yet.
 static UNCLAIMED: Local<Cell<bool>> = Local::new(Cell::new(false));
 /// Since when this life answers for the state, by its own box; `None` while it is still the last life's.
-static TAKEN_OVER: Local<Cell<Option<time::Instant>>> = Local::new(Cell::new(None));
+static TAKEN_OVER: Local<Cell<Option<Instant>>> = Local::new(Cell::new(None));
 static PAUSE: Local<Cell<Duration>> = Local::new(Cell::new(Duration::ZERO));
 /// Whether this life is ending.
 static ENDING: Local<Cell<bool>> = Local::new(Cell::new(false));
@@ -184,9 +164,9 @@ pub(crate) fn ready() {
     let record = record();
     if record.is_again() {
         UNCLAIMED.set(true);
-        PAUSE.set(Duration::from_nanos(time::now().0.saturating_sub(record.ended.get())));
+        PAUSE.set(Duration::from_nanos(clock::now().0.saturating_sub(record.ended.get())));
     } else {
-        TAKEN_OVER.set(Some(time::now()));
+        TAKEN_OVER.set(Some(clock::now()));
     }
 }
 
@@ -303,11 +283,11 @@ impl Recovered {
         record().content.set(self.content);
         replace::forget_old();
         memory::release_withheld();
-        let now = time::now();
+        let now = clock::now();
         TAKEN_OVER.set(Some(now));
         let record = record();
         let away = Duration::from_nanos(now.0.saturating_sub(record.ended.get()));
-        (away, time::running().saturating_sub(Duration::from_nanos(record.ran.get())))
+        (away, clock::running().saturating_sub(Duration::from_nanos(record.ran.get())))
     }
 
     /// This image cannot go on from what the one before it left, and has touched nothing: the old image comes back, and recovers from the
@@ -362,56 +342,6 @@ pub(crate) fn show_earlier_report(out: &mut impl Write) {
     }
 }
 
-/// Why an image did not take the place of this one, which goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReplaceError {
-    /// It is none, or does not fit.
-    Image(ImageError),
-    /// There is no memory for it.
-    OutOfMemory,
-    /// This life has not taken over itself.
-    NotTakenOver,
-    /// The box could not be written.
-    Refused(Refusal),
-}
-
-/// Why, in words for whoever sent the image.
-impl fmt::Display for ReplaceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Image(ImageError::NotElf) => {
-                f.write_str("it is no whole ELF file of an x86-64 program at fixed addresses")
-            }
-            Self::Image(ImageError::NotOurs) => f.write_str("it is no image of oxidom's"),
-            Self::Image(ImageError::OtherFrame(_)) => {
-                f.write_str("its runtime lays memory out otherwise; only a new start of the domain can run it")
-            }
-            Self::Image(ImageError::Misplaced(address)) => {
-                write!(f, "its segment at {address:#x} is where none may be")
-            }
-            Self::Image(ImageError::Permissions(address)) => {
-                write!(f, "its segment at {address:#x} could be written and executed, or not read")
-            }
-            Self::Image(ImageError::Entry(address)) => write!(f, "it begins at {address:#x}, outside of its text"),
-            Self::OutOfMemory => f.write_str("there is no memory for it; the domain wants more"),
-            Self::NotTakenOver => f.write_str("the running image has not taken over yet; try again"),
-            Self::Refused(refusal) => write!(f, "the state could not be kept: {refusal:?}"),
-        }
-    }
-}
-
-impl From<OutOfMemory> for ReplaceError {
-    fn from(_: OutOfMemory) -> Self {
-        Self::OutOfMemory
-    }
-}
-
-impl From<ImageError> for ReplaceError {
-    fn from(error: ImageError) -> Self {
-        Self::Image(error)
-    }
-}
-
 impl Staging {
     /// Puts the image in the place of this one. Returns only where it cannot; then nothing has changed.
     pub fn enter(self, reason: fmt::Arguments<'_>) -> ReplaceError {
@@ -448,7 +378,7 @@ fn end(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Refusal {
         Ok(()) if old => replace::back(),
         Ok(()) => {
             record().seal();
-            // SAFETY: does not return, and nothing of this life is used by the next but what `Keep` and the box say, in numbers and bytes: no
+            // SAFETY: does not return, and nothing of this life is used by the next but what `Record` and the box say, in numbers and bytes: no
             // reference, no lock and no destructor goes over. Upcalls are masked, as in all of Rust.
             unsafe { oxidom_restart() }
         }
@@ -461,7 +391,7 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
         return Err(Refusal::FailedAgain);
     }
     let record = record();
-    let (now, ran) = (time::now(), time::running());
+    let (now, ran) = (clock::now(), clock::running());
     let taken_over = TAKEN_OVER.get();
     let settled = taken_over.is_some_and(|since| now.since(since).as_nanos() >= u128::from(record.settled_after.get()));
     let row = if settled { 0 } else { record.row.get() };

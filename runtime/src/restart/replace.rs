@@ -7,14 +7,17 @@
 //!
 //! Unsafe because it changes what is mapped where the code runs. The last steps are assembly in a page outside of the image.
 
-use super::ReplaceError;
 use super::image::{Frame, Image, ImageError, Kind};
-use super::keep::{LAYOUT, ROOM_PAGES, keep as record};
+use super::refusal::Refusal;
+use crate::layout::{self, ROOM_PAGES};
 use crate::memory::tables::{self, Entry};
-use crate::memory::{self, frames, layout};
+use crate::memory::{self, frames};
+use crate::record::{LAYOUT, record};
 use alloc::vec::Vec;
 use core::arch::global_asm;
+use core::fmt;
 use core::mem::offset_of;
+use split_driver::memory::OutOfMemory;
 use xen_pv_sys::xen::{MMU_MACHPHYS_UPDATE, MMUEXT_TLB_FLUSH_LOCAL, MmuExtOp, MmuUpdate};
 use xen_pv_sys::{PAGE_SIZE, Pfn};
 
@@ -98,6 +101,56 @@ const _: () = assert!(size_of::<Plan>() <= FIRST_UPDATE);
 /// What an image must have in common with this one.
 pub(super) fn own_frame() -> Frame {
     Frame { layout: LAYOUT.into(), base: layout::text().start as u64, tail: layout::room().end as u64 }
+}
+
+/// Why an image did not take the place of this one, which goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplaceError {
+    /// It is none, or does not fit.
+    Image(ImageError),
+    /// There is no memory for it.
+    OutOfMemory,
+    /// This life has not taken over itself.
+    NotTakenOver,
+    /// The box could not be written.
+    Refused(Refusal),
+}
+
+/// Why, in words for whoever sent the image.
+impl fmt::Display for ReplaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(ImageError::NotElf) => {
+                f.write_str("it is no whole ELF file of an x86-64 program at fixed addresses")
+            }
+            Self::Image(ImageError::NotOurs) => f.write_str("it is no image of oxidom's"),
+            Self::Image(ImageError::OtherFrame(_)) => {
+                f.write_str("its runtime lays memory out otherwise; only a new start of the domain can run it")
+            }
+            Self::Image(ImageError::Misplaced(address)) => {
+                write!(f, "its segment at {address:#x} is where none may be")
+            }
+            Self::Image(ImageError::Permissions(address)) => {
+                write!(f, "its segment at {address:#x} could be written and executed, or not read")
+            }
+            Self::Image(ImageError::Entry(address)) => write!(f, "it begins at {address:#x}, outside of its text"),
+            Self::OutOfMemory => f.write_str("there is no memory for it; the domain wants more"),
+            Self::NotTakenOver => f.write_str("the running image has not taken over yet; try again"),
+            Self::Refused(refusal) => write!(f, "the state could not be kept: {refusal:?}"),
+        }
+    }
+}
+
+impl From<OutOfMemory> for ReplaceError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<ImageError> for ReplaceError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(error)
+    }
 }
 
 /// An image that is to take the place of this one, as its file comes.
@@ -364,7 +417,7 @@ pub(super) fn back() -> ! {
     swap.run(record.swap_code.get() as usize, record.old_entry.get(), (0, 0, 0))
 }
 
-/// What a slot of `Keep::replaced` says: where the page is, and how it was mapped.
+/// What a slot of `Record::replaced` says: where the page is, and how it was mapped.
 fn replaced(slot: u32) -> Option<(Pfn, Kind)> {
     let kind = match slot >> 30 {
         1 => Kind::Text,
@@ -406,7 +459,7 @@ impl Swap {
     }
 
     fn map(&mut self, address: usize, entry: Entry) {
-        if let Ok((machine_address, _)) = memory::tables().entry(address, 1) {
+        if let Ok((machine_address, _)) = tables::current().entry(address, 1) {
             self.push(machine_address, entry.0);
         }
     }
@@ -446,7 +499,7 @@ impl Swap {
         record().seal();
         // SAFETY: the plan's pages are reserved for it. The code at `code` is `oxidom_swap`, position-independent, in a page that is mapped
         // to be executed and that no update touches; nor do they touch the stack, the plan and the hypercall page. What they unmap is used
-        // by nobody: this life ends here, and the image that is entered begins with nothing but `Keep`.
+        // by nobody: this life ends here, and the image that is entered begins with nothing but `Record`.
         unsafe {
             (self.plan as *mut Plan).write(plan);
             core::arch::asm!("call {code}", code = in(reg) code, in("rdi") self.plan, options(noreturn))

@@ -1,6 +1,7 @@
 //! The data path's task: events in, rounds of the data path, then waiting. Safe code only. Floor 2.
 
 use super::Service;
+use crate::executor;
 use crate::select::select;
 use crate::time::{self, Instant};
 use alloc::rc::Rc;
@@ -33,7 +34,7 @@ pub(super) async fn run<S: Service>(service: Rc<S>) {
             }
         }
         match wait {
-            Wait::No => crate::yield_now().await,
+            Wait::No => executor::yield_now().await,
             Wait::Until(None) => {
                 select(events.next(&mut ports), service.work().wait()).await;
             }

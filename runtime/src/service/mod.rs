@@ -12,12 +12,14 @@ pub use command_line::Options;
 pub use complaints::Complaints;
 pub use events::Wait;
 
+use crate::environment::Environment;
 use crate::events::EventSet;
+use crate::executor;
 use crate::memory;
 use crate::pci::{Device, PciAddress};
 use crate::shutdown::{self, Kind, Requests};
 use crate::signal::Signal;
-use crate::{Environment, store, time};
+use crate::{store, time};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -123,7 +125,7 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
         Ok(service) => {
             let service = Rc::new(service);
             let ready = Rc::new(Signal::new());
-            crate::spawn(start(Rc::clone(&service), Rc::clone(&ready), complaints));
+            executor::spawn(start(Rc::clone(&service), Rc::clone(&ready), complaints));
             // A request from before the watch is not lost.
             let _late = time::timeout(HEAD_START, ready.wait()).await;
             let kind = asked_to_end(&store).await;
@@ -143,18 +145,18 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
 /// Starts all tasks, and says when the domain is ready.
 async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>, complaints: Rc<Complaints>) {
     let devices = Rc::new(devices::Progress::default());
-    crate::spawn(events::run(Rc::clone(&service)));
-    crate::spawn(devices::run(Rc::clone(&service), Rc::clone(&devices), complaints));
+    executor::spawn(events::run(Rc::clone(&service)));
+    executor::spawn(devices::run(Rc::clone(&service), Rc::clone(&devices), complaints));
     devices.asked_for.wait().await;
-    crate::spawn(Rc::clone(&service).serve());
-    crate::spawn(terminal::run(Rc::clone(&service)));
+    executor::spawn(Rc::clone(&service).serve());
+    executor::spawn(terminal::run(Rc::clone(&service)));
     devices.seen.wait().await;
     let what = service.ready().await;
     let milliseconds = time::now().0 / 1_000_000;
     log::info!("ready in {milliseconds} ms: {what}");
     write_node(service.store(), "data/ready", &format!("{milliseconds} ms: {what}")).await;
     ready.set();
-    crate::spawn(report::run(service));
+    executor::spawn(report::run(service));
 }
 
 /// Complains while devices take so many nodes of the store that soon no more can be attached. `count` gives the nodes in their

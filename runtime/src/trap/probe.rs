@@ -3,7 +3,8 @@
 //! Unsafe because it touches memory that may not be there.
 
 use crate::environment::environment;
-use crate::memory::{self, Page, layout};
+use crate::layout;
+use crate::memory::{self, Page};
 use core::arch::global_asm;
 
 global_asm!(

@@ -1,25 +1,23 @@
 //! What one life of the domain leaves to the next: a record at a fixed place that no restart clears. Floor 2.
 //!
-//! Unsafe because the place is the linker script's. All of it is plain numbers, so that any content is a valid `Keep`, and zero is that of a
+//! Unsafe because the place is the linker script's. All of it is plain numbers, so that any content is a valid `Record`, and zero is that of a
 //! domain which has just been built. But some of the numbers become pointers in the next life. So a life that ends seals them, and the next
-//! one begins only where the seal is right ([`Keep::birth`]): then they are what a life of this domain wrote.
+//! one begins only where the seal is right ([`Record::birth`]): then they are what a life of this domain wrote.
 
-use super::checksum::checksum_words;
-use crate::memory::layout;
+use crate::checksum::checksum_words;
+use crate::layout::{self, ROOM_PAGES};
 use core::cell::Cell;
 use core::fmt;
 use core::mem::offset_of;
 use core::ops::Range;
 use xen_pv_sys::PAGE_SIZE;
 
-/// Changes with the layout of [`Keep`]: an image of another layout cannot take the place of this one.
+/// Changes with the layout of [`Record`]: an image of another layout cannot take the place of this one.
 pub(crate) const LAYOUT: u32 = 4;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.
 const TEXT: usize = 20 * 1024;
-/// Pages of the room that an image has at the most; those of a larger room are not replaced.
-pub(crate) const ROOM_PAGES: usize = 512;
 /// Ports of the two-level ABI, as words of bits.
 const PORT_WORDS: usize = 64;
 
@@ -85,7 +83,7 @@ pub(crate) struct Damaged;
 
 /// The record.
 #[repr(C)]
-pub(crate) struct Keep {
+pub(crate) struct Record {
     magic: Cell<u64>,
     start_info: Cell<u64>,
     boot_stack: Cell<u64>,
@@ -136,23 +134,23 @@ pub(crate) struct Keep {
 }
 
 /// Words that are sealed.
-const SEALED: usize = offset_of!(Keep, seal) / 8;
+const SEALED: usize = offset_of!(Record, seal) / 8;
 
 const _: () = {
-    assert!(size_of::<Keep>() <= layout::KEEP_SIZE);
+    assert!(size_of::<Record>() <= layout::KEEP_SIZE);
     // 13 words, six halves, the box and three arrays: nothing else is before the seal, so no padding.
     let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + ROOM_PAGES) * 4;
-    assert!(offset_of!(Keep, seal) == 13 * 8 + 6 * 4 + size_of::<BoxHeader>() + arrays);
+    assert!(offset_of!(Record, seal) == 13 * 8 + 6 * 4 + size_of::<BoxHeader>() + arrays);
 };
 
 /// The record of this domain.
-pub(crate) fn keep() -> &'static Keep {
+pub(crate) fn record() -> &'static Record {
     // SAFETY: memory of the image's own, of KEEP_SIZE bytes, page-aligned, mapped writable in every life and named by nothing else; any
     // content is valid; one thread (local.rs).
-    unsafe { &*(layout::keep() as *const Keep) }
+    unsafe { &*(layout::keep() as *const Record) }
 }
 
-impl Keep {
+impl Record {
     /// Whether this is not the domain's first life.
     pub(crate) fn is_again(&self) -> bool {
         self.lives.get() > 0
@@ -231,19 +229,19 @@ pub(crate) struct Text;
 
 impl fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        keep().add_text(text.as_bytes());
+        record().add_text(text.as_bytes());
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Birth, BoxHeader, Damaged, Keep, SEALED};
+    use super::{Birth, BoxHeader, Damaged, Record, SEALED};
     use xen_pv_sys::PAGE_SIZE;
 
-    fn ended() -> Keep {
+    fn ended() -> Record {
         // SAFETY: integers in cells; zero is the record of a domain that has just been built.
-        let keep: Keep = unsafe { core::mem::zeroed() };
+        let keep: Record = unsafe { core::mem::zeroed() };
         let first = Birth { start_info: 0x40_1000, boot_stack: 0x50_0000, first_time_stamp: 7 };
         assert_eq!(keep.birth(first).map(|birth| birth.start_info), Ok(first.start_info));
         keep.bitmaps.set(0x60_0000);
@@ -253,7 +251,7 @@ mod tests {
         keep
     }
 
-    fn again(keep: &Keep) -> Result<usize, Damaged> {
+    fn again(keep: &Record) -> Result<usize, Damaged> {
         // A restart hands over anything.
         keep.birth(Birth { start_info: 1, boot_stack: 2, first_time_stamp: 3 }).map(|birth| birth.start_info)
     }

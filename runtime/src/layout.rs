@@ -25,6 +25,8 @@ pub(crate) const MEMORY_PAGES_MAX: usize = (AREA_BASE - MEMORY_BASE) / PAGE_SIZE
 pub(crate) const AREA_BASE: usize = 0x80_0000_0000;
 /// Pages of the mapping area: 512 MiB.
 pub(crate) const AREA_PAGES: usize = 0x2_0000;
+/// Pages of the room that an image has at the most; those of a larger room are not replaced.
+pub(crate) const ROOM_PAGES: usize = 512;
 /// Bytes of what outlives a restart (the linker script's KEEP_SIZE).
 pub(crate) const KEEP_SIZE: usize = 0x8000;
 /// Entries of the machine-to-physical table that Xen has filled; read from Xen at boot.
@@ -126,7 +128,7 @@ pub(crate) unsafe fn machine_to_physical(frame: Mfn) -> Pfn {
 }
 
 /// Asks Xen how far the machine-to-physical table goes (`XENMEM_machphys_mapping`).
-pub(super) fn initialize() {
+pub(crate) fn initialize() {
     let mut mapping = MachphysMapping { v_start: 0, v_end: 0, max_mfn: 0 };
     // SAFETY: the operation's struct; it is only written to.
     let result = unsafe { hypercall::operation::<{ number::MEMORY_OP }, _>(XENMEM_MACHPHYS_MAPPING, &mut mapping) };

@@ -6,7 +6,7 @@
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Of `bytes`, begun with `seed`.
-pub(super) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut last = [0; 8];
     for (slot, byte) in last.iter_mut().zip(rest) {
@@ -17,7 +17,7 @@ pub(super) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
 }
 
 /// Of as many words as there always are, begun with `seed`.
-pub(super) fn checksum_words(seed: u64, words: impl IntoIterator<Item = u64>) -> u64 {
+pub(crate) fn checksum_words(seed: u64, words: impl IntoIterator<Item = u64>) -> u64 {
     words.into_iter().fold(seed, |sum, word| {
         let mixed = (sum ^ word).wrapping_mul(FACTOR);
         mixed ^ (mixed >> 29)

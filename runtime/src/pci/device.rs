@@ -1,0 +1,222 @@
+//! A PCI device as its driver sees it. Safe code. Floor 2.
+
+use super::config::{self, ConfigSpace, Width};
+use super::error::PciError;
+use super::interrupt::{self, InterruptKind, Interrupts};
+use super::operation::{Bus, Operation};
+use crate::mmio::MmioRegion;
+use crate::{executor, time};
+use alloc::rc::Rc;
+use core::cell::Cell;
+use core::fmt;
+use core::time::Duration;
+use pci_types::device_type::DeviceType;
+use pci_types::{CommandRegister, PciAddress};
+use split_driver::memory::{BusMaster, Quiesced};
+
+/// The first and the longest pause before a device that pciback refused to take back is given back again.
+const CLOSE_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What a driver is matched by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceId {
+    /// The vendor.
+    pub vendor: u16,
+    /// The vendor's number of the device.
+    pub device: u16,
+}
+
+impl DeviceId {
+    /// From the first doubleword of config space.
+    const fn new(identity: u32) -> Self {
+        let [v0, v1, d0, d1] = identity.to_le_bytes();
+        Self { vendor: u16::from_le_bytes([v0, v1]), device: u16::from_le_bytes([d0, d1]) }
+    }
+}
+
+impl fmt::Display for DeviceId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:04x}:{:04x}", self.vendor, self.device)
+    }
+}
+
+/// A device, from its [`super::Event::Added`] on. End its use with [`Device::close`]: that takes DMA and interrupts from the hardware. Where
+/// it is dropped instead, a task does the same in the background.
+pub struct Device {
+    inner: Inner,
+}
+
+#[derive(Clone)]
+struct Inner {
+    address: PciAddress,
+    id: DeviceId,
+    bus: Rc<Bus>,
+    interrupts: Rc<Cell<Option<InterruptKind>>>,
+    /// Its bus mastering was asked for, and was not seen to end since.
+    enabled: Rc<Cell<bool>>,
+}
+
+impl BusMaster for Inner {
+    fn has_ended(&self) -> bool {
+        !self.enabled.get()
+    }
+}
+
+impl ConfigSpace for Inner {
+    async fn read(&self, offset: u16, width: Width) -> Result<u32, PciError> {
+        self.bus.call(&Operation::read(self.address, offset, width)).await
+    }
+
+    async fn write(&self, offset: u16, width: Width, value: u32) -> Result<(), PciError> {
+        self.bus.call(&Operation::write(self.address, offset, width, value)).await.map(|_| ())
+    }
+}
+
+impl Inner {
+    /// Takes interrupts and DMA from the device. `None` where its access to memory could not be taken: it may be asked again.
+    async fn disable(&self) -> Option<Quiesced> {
+        if let Some(kind) = self.interrupts.take()
+            && let Err(error) = interrupt::disable(&self.bus, self.address, kind).await
+        {
+            log::debug!("pci {}: interrupts stay on: {error:?}", self.address);
+        }
+        if self.enabled.get() {
+            match self.write(config::COMMAND, Width::Word, 0).await {
+                // Where the device is no longer this domain's, pciback has reset it.
+                Ok(()) | Err(PciError::NotFound) => self.enabled.set(false),
+                Err(error) => log::warn!("pci {}: it may still write to memory: {error:?}", self.address),
+            }
+        }
+        self.quiesced()
+    }
+
+    /// The same, however often pciback refuses.
+    async fn disable_in_the_end(&self) -> Quiesced {
+        let mut pause = CLOSE_PAUSES.0;
+        loop {
+            if let Some(proof) = self.disable().await {
+                return proof;
+            }
+            time::sleep(pause).await;
+            pause = (2 * pause).min(CLOSE_PAUSES.1);
+        }
+    }
+}
+
+impl Device {
+    /// Asks the device at `address` who it is.
+    pub(super) async fn probe(bus: Rc<Bus>, address: PciAddress) -> Result<Self, PciError> {
+        let mut inner = Inner { address, id: DeviceId::new(0), bus, interrupts: Rc::default(), enabled: Rc::default() };
+        let identity = inner.read(config::IDENTITY, Width::Double).await?;
+        // What answers for a device that is not there: no vendor has either number.
+        if matches!(identity & 0xffff, 0 | 0xffff) {
+            return Err(PciError::NotFound);
+        }
+        inner.id = DeviceId::new(identity);
+        Ok(Self { inner })
+    }
+
+    /// Where this domain finds it: pciback's numbering, not the host's.
+    pub fn address(&self) -> PciAddress {
+        self.inner.address
+    }
+
+    /// What it is.
+    pub fn id(&self) -> DeviceId {
+        self.inner.id
+    }
+
+    /// Reads 32 bits of config space at `offset`, a multiple of four.
+    ///
+    /// # Errors
+    /// What pciback answers.
+    pub async fn read_config(&self, offset: u16) -> Result<u32, PciError> {
+        self.inner.read(offset, Width::Double).await
+    }
+
+    /// Its base class, subclass and programming interface (PCI Code and ID Assignment); asked of the device with each call.
+    ///
+    /// # Errors
+    /// What pciback answers.
+    pub async fn class(&self) -> Result<(u8, u8, u8), PciError> {
+        let [_, interface, subclass, class] = self.read_config(config::CLASS).await?.to_le_bytes();
+        Ok((class, subclass, interface))
+    }
+
+    /// What kind of device it says it is, for people.
+    ///
+    /// # Errors
+    /// What pciback answers.
+    pub async fn device_type(&self) -> Result<DeviceType, PciError> {
+        let (class, subclass, _) = self.class().await?;
+        Ok(DeviceType::from((class, subclass)))
+    }
+
+    /// Turns on memory decoding and bus mastering.
+    ///
+    /// # Errors
+    /// What pciback answers.
+    pub async fn enable(&self) -> Result<(), PciError> {
+        let inner = &self.inner;
+        // The other bits need not be kept: they are clear in a device that was reset, and pciback lets none of them through.
+        let command = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
+        inner.enabled.set(true);
+        inner.write(config::COMMAND, Width::Word, command.bits().into()).await
+    }
+
+    /// Maps the first `length` bytes of memory BAR `index`: as many as the driver uses. Xen maps nothing beyond the device's own BARs.
+    /// The pages of an MSI-X table or its pending bits are not for a driver, and must not be among them: Xen makes them read-only, so
+    /// that a write faults.
+    ///
+    /// # Errors
+    /// What pciback or Xen answers, as where the BAR is shorter; [`PciError::UnusableBar`] where there is no memory.
+    pub async fn map_bar(&self, index: u8, length: usize) -> Result<MmioRegion, PciError> {
+        let address = config::memory_bar(&self.inner, index).await?;
+        Ok(MmioRegion::map(address, length)?)
+    }
+
+    /// Turns on interrupts: MSI-X with up to `wanted` vectors, else MSI, else the INTx line, beginning with `best`. The device must be
+    /// enabled. Drop what this returns before closing the device.
+    ///
+    /// # Errors
+    /// What the last of the ways met.
+    pub async fn enable_interrupts(&self, best: InterruptKind, wanted: usize) -> Result<Interrupts, PciError> {
+        let inner = &self.inner;
+        let interrupts = interrupt::enable(inner, &inner.bus, inner.address, best, wanted).await?;
+        inner.interrupts.set(Some(interrupts.kind()));
+        Ok(interrupts)
+    }
+
+    /// Takes interrupts and DMA from the device and gives it back. The driver should have stopped it before.
+    ///
+    /// # Errors
+    /// The device, where pciback refused: it may still write to memory, and what it was given stays lost until a later call succeeds.
+    pub async fn close(self) -> Result<Quiesced, Self> {
+        match self.inner.disable().await {
+            Some(proof) => Ok(proof),
+            None => Err(self),
+        }
+    }
+
+    /// [`Self::close`], however often pciback refuses: with longer and longer pauses between.
+    pub async fn close_in_the_end(self) -> Quiesced {
+        self.inner.disable_in_the_end().await
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if self.inner.enabled.get() || self.inner.interrupts.get().is_some() {
+            let inner = self.inner.clone();
+            executor::spawn(async move {
+                let _proof = inner.disable_in_the_end().await;
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Device({} {})", self.address(), self.id())
+    }
+}
