@@ -104,7 +104,7 @@ impl Inventory for Names {
 
 fn resolved(name: &str, start: u64, sectors: u64) -> Resolved {
     let geometry = Geometry { sectors, ..geometry(SECTORS, 512) };
-    Resolved { name: name.into(), volume: Volume::linear(UNIT, start, sectors), geometry, shared: false }
+    Resolved { name: name.into(), lasting: None, volume: Volume::linear(UNIT, start, sectors), geometry, shared: false }
 }
 
 struct Host {

@@ -185,6 +185,7 @@ impl Medium {
             kind: UnitKind::Namespace(u32::from(number) + 1),
             model: "Fake".into(),
             serial: format!("{number}"),
+            wwn: String::new(),
             geometry,
         };
         let durable = if geometry.volatile_cache { bytes.clone() } else { Vec::new() };

@@ -83,7 +83,8 @@ impl fmt::Display for Unusable {
             Self::Group(why) => write!(formatter, "its volume group is not used: {why}"),
             Self::Within(name, member) => {
                 write!(formatter, "it lies in {}, which is a part of {member}: ", Printable(name))?;
-                formatter.write_str("only what has all parts may write it")
+                formatter.write_str("only what has all parts may write it; ")?;
+                write!(formatter, "where that is over, `{} DEVICE` takes the mark off", member.remedy())
             }
         }
     }
@@ -195,6 +196,8 @@ pub(super) struct Entry {
 pub struct Resolved {
     /// The name that it is known by.
     pub name: String,
+    /// The name by its disk's serial number, which no change of slots or cables moves, where it has one.
+    pub lasting: Option<String>,
     /// Where it lies.
     pub volume: Volume,
     /// Its size, and what its units together can do.
@@ -342,7 +345,8 @@ impl Catalogue {
         let mut geometry = combine(&self.units, &volume);
         geometry.read_only |= read_only;
         let name = entry.names.first().cloned().unwrap_or(name);
-        Ok(Resolved { name, volume, geometry, shared })
+        let lasting = entry.names.iter().find(|name| name.starts_with("SERIAL=")).cloned();
+        Ok(Resolved { name, lasting, volume, geometry, shared })
     }
 
     fn unknown(&self, name: String) -> NameError {

@@ -73,6 +73,8 @@ pub struct Header {
     pub entries: u32,
     /// Bytes of each.
     pub entry_size: u32,
+    /// The block of the other copy.
+    pub alternate_lba: u64,
     entries_crc: u32,
 }
 
@@ -188,7 +190,15 @@ fn check_bounds(raw: &RawHeader, block_bytes: usize, lba: u64, blocks: u64) -> R
         return Err(usable);
     }
     let entries_crc = raw.entries_crc.get();
-    Ok(Header { first_usable: first, last_usable: last, entries_lba, entries: count, entry_size: size, entries_crc })
+    Ok(Header {
+        first_usable: first,
+        last_usable: last,
+        entries_lba,
+        entries: count,
+        entry_size: size,
+        alternate_lba: raw.alternate_lba.get(),
+        entries_crc,
+    })
 }
 
 impl Header {
@@ -247,32 +257,38 @@ pub fn guid(bytes: &[u8; 16]) -> String {
 /// # Errors
 /// Why neither is, the primary's first.
 pub(super) async fn read<S: Sectors>(region: &Region<'_, S>) -> Result<Table, [GptError; 2]> {
+    let sector = u64::from(SECTOR_BYTES);
     let block = u64::from(region.logical_block().max(SECTOR_BYTES));
     let blocks = region.bytes_long() / block;
     let primary = match read_copy(region, block, 1, blocks).await {
-        Ok(partitions) => return Ok(Table { partitions, notes: Vec::new() }),
+        Ok((partitions, end)) => {
+            return Ok(Table { partitions, notes: Vec::new(), covers: end.min(blocks).saturating_mul(block / sector) });
+        }
         Err(error) => error,
     };
     match read_copy(region, block, blocks.saturating_sub(1), blocks).await {
-        Ok(partitions) => {
+        Ok((partitions, _)) => {
             let note = format!("the partition table's backup is used, for the primary one is bad: {primary}");
-            Ok(Table { partitions, notes: alloc::vec![note] })
+            // It lies at the unit's end.
+            Ok(Table { partitions, notes: alloc::vec![note], covers: blocks.saturating_mul(block / sector) })
         }
         Err(backup) => Err([primary, backup]),
     }
 }
 
+/// The partitions of the copy at block `lba`, and the block behind all that it says is the table's.
 async fn read_copy<S: Sectors>(
     region: &Region<'_, S>,
     block: u64,
     lba: u64,
     blocks: u64,
-) -> Result<Vec<Partition>, GptError> {
+) -> Result<(Vec<Partition>, u64), GptError> {
     let at = |lba: u64| lba.checked_mul(block).ok_or(GptError::Read(ReadError::Outside));
     let length = usize::try_from(block).unwrap_or(usize::MAX);
     let bytes = region.read(at(lba)?, length).await.map_err(GptError::Read)?;
     let header = parse_header(&bytes, lba, blocks)?;
     let length = usize::try_from(header.entries_bytes()).unwrap_or(usize::MAX);
     let entries = region.read(at(header.entries_lba)?, length).await.map_err(GptError::Read)?;
-    header.parse_entries(&entries, block / u64::from(SECTOR_BYTES))
+    let partitions = header.parse_entries(&entries, block / u64::from(SECTOR_BYTES))?;
+    Ok((partitions, header.alternate_lba.saturating_add(1)))
 }

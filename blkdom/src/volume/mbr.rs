@@ -157,7 +157,7 @@ pub(super) async fn read_logical<S: Sectors>(region: &Region<'_, S>, primary: Pr
         })
         .collect();
     mark_overlaps(&mut partitions);
-    Table { partitions, notes }
+    Table { partitions, notes, covers: 0 }
 }
 
 /// The extended boot records of one extended partition. Each holds the partition that is counted from itself, and the next record,

@@ -47,6 +47,20 @@ impl fmt::Display for Member {
     }
 }
 
+impl Member {
+    /// What takes the mark off that an earlier use left behind; the device comes after it.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Md(_) | Self::Imsm | Self::Ddf => "mdadm --zero-superblock",
+            Self::Drbd => "wipefs -a -t drbd",
+            Self::Bcache => "wipefs -a -t bcache",
+            Self::Luks => "wipefs -a -t crypto_LUKS",
+            Self::Zfs => "zpool labelclear -f",
+            Self::Bluestore => "wipefs -a -t ceph_bluestore",
+        }
+    }
+}
+
 /// `MD_SB_MAGIC`.
 const MD_MAGIC: u32 = 0xa92b_4efc;
 /// `MD_RESERVED_BYTES`: what a superblock of version 0.90 may lie in.
@@ -143,12 +157,20 @@ fn marks(size: u64) -> impl Iterator<Item = (u64, Recognise)> {
     beginning.into_iter().chain(end)
 }
 
+/// What the marks of something say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// Of what it is a part, if of anything.
+    pub(super) member: Option<Member>,
+    /// The byte at which a mark might be that could not be read.
+    pub(super) unread: Option<(u64, ReadError)>,
+}
+
 /// Of what `region` is a part, if of anything. Marks that lie in `inner` do not count: they are those of a partition, or what a guest
-/// wrote at the end of its volume. Nor does one count that a guest may write.
-///
-/// # Errors
-/// A sector could not be read.
-pub(super) async fn find<S: Sectors>(region: &Region<'_, S>, inner: &[Piece]) -> Result<Option<Member>, ReadError> {
+/// wrote at the end of its volume. Nor does one count that a guest may write. One that cannot be read is said, and no more: a bad sector
+/// must not take all that lies beside it.
+pub(super) async fn find<S: Sectors>(region: &Region<'_, S>, inner: &[Piece]) -> Marks {
+    let mut found = Marks::default();
     for (offset, recognise) in marks(region.bytes_long()) {
         let sector = region.start.saturating_add(offset / u64::from(SECTOR_BYTES));
         let mark = Piece { unit: region.unit(), sector, sectors: 1 };
@@ -157,13 +179,16 @@ pub(super) async fn find<S: Sectors>(region: &Region<'_, S>, inner: &[Piece]) ->
         }
         match region.read(offset, SECTOR_BYTES as usize).await {
             Ok(bytes) => {
-                if let Some(member) = recognise(&bytes, offset) {
-                    return Ok(Some(member));
+                found.member = recognise(&bytes, offset);
+                if found.member.is_some() {
+                    break;
                 }
             }
             Err(ReadError::Claimed | ReadError::Outside) => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                found.unread.get_or_insert((offset, error));
+            }
         }
     }
-    Ok(None)
+    found
 }

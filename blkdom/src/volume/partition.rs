@@ -31,6 +31,8 @@ pub struct Table {
     pub partitions: Vec<Partition>,
     /// What its owner should know.
     pub notes: Vec<String>,
+    /// Sectors from the beginning that it says are its own, the table's other copy among them; 0 where it does not say.
+    pub covers: u64,
 }
 
 /// A partition's name on its unit, as Linux has it: `sda3`, `nvme0n1p2`.

@@ -6,7 +6,6 @@
 use crate::disk::{Unit, UnitKind};
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 
 /// Ports of an AHCI controller, at most (AHCI 1.3.1: 3.1.4): so many letters each controller has.
@@ -89,18 +88,26 @@ fn drive_name(mut number: usize) -> String {
     letters.into_iter().rev().collect()
 }
 
-/// The names of a unit that no change of cables or slots moves: its serial number, and what udev calls it in `/dev/disk/by-id/`.
+/// The names of a unit that no change of cables or slots moves: its serial number, its name in the world, and what udev calls it in
+/// `/dev/disk/by-id/` by these.
 pub fn aliases(unit: &Unit) -> Vec<String> {
+    let mut names = Vec::new();
     let serial = unit.serial.trim();
-    if serial.is_empty() {
-        return Vec::new();
+    if !serial.is_empty() {
+        let id = format!("{}_{}", underscored(&unit.model), underscored(serial));
+        names.push(format!("SERIAL={serial}"));
+        match unit.kind {
+            UnitKind::Namespace(namespace) => {
+                names.extend([format!("ID=nvme-{id}"), format!("ID=nvme-{id}_{namespace}")]);
+            }
+            UnitKind::Drive(_) => names.push(format!("ID=ata-{id}")),
+        }
     }
-    let id = format!("{}_{}", underscored(&unit.model), underscored(serial));
-    let own = format!("SERIAL={serial}");
-    match unit.kind {
-        UnitKind::Namespace(namespace) => vec![own, format!("ID=nvme-{id}"), format!("ID=nvme-{id}_{namespace}")],
-        UnitKind::Drive(_) => vec![own, format!("ID=ata-{id}")],
+    if !unit.wwn.is_empty() {
+        let kind = if matches!(unit.kind, UnitKind::Namespace(_)) { "nvme" } else { "wwn" };
+        names.extend([format!("WWN={}", unit.wwn), format!("ID={kind}-{}", unit.wwn)]);
     }
+    names
 }
 
 /// A word as udev puts it into a link's name: blanks are one underscore, and so is each character that it does not like.
@@ -114,6 +121,7 @@ fn underscored(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::disk::{Geometry, UnitId};
+    use alloc::vec;
 
     #[test]
     fn names_follow_from_the_place_not_from_who_comes_first() {
@@ -151,15 +159,19 @@ mod tests {
 
     #[test]
     fn units_have_the_names_that_udev_gives_them() {
-        let unit = |kind, model: &str, serial: &str| {
-            let (model, serial) = (model.into(), serial.into());
-            aliases(&Unit { id: UnitId(0), kind, model, serial, geometry: Geometry::default() })
+        let unit = |kind, model: &str, serial: &str, wwn: &str| {
+            let (model, serial, wwn) = (model.into(), serial.into(), wwn.into());
+            aliases(&Unit { id: UnitId(0), kind, model, serial, wwn, geometry: Geometry::default() })
         };
         assert_eq!(
-            unit(UnitKind::Namespace(2), "Samsung SSD 980  PRO", "S5P2 NG0"),
+            unit(UnitKind::Namespace(2), "Samsung SSD 980  PRO", "S5P2 NG0", ""),
             ["SERIAL=S5P2 NG0", "ID=nvme-Samsung_SSD_980_PRO_S5P2_NG0", "ID=nvme-Samsung_SSD_980_PRO_S5P2_NG0_2"]
         );
-        assert_eq!(unit(UnitKind::Drive(0), "QEMU HARDDISK", "a/b"), ["SERIAL=a/b", "ID=ata-QEMU_HARDDISK_a_b"]);
-        assert_eq!(unit(UnitKind::Drive(0), "QEMU HARDDISK", " "), [""; 0]);
+        assert_eq!(unit(UnitKind::Drive(0), "QEMU HARDDISK", "a/b", ""), ["SERIAL=a/b", "ID=ata-QEMU_HARDDISK_a_b"]);
+        assert_eq!(unit(UnitKind::Drive(0), "QEMU HARDDISK", " ", ""), [""; 0]);
+        let [_, _, world @ ..] = &unit(UnitKind::Drive(0), "ST4000", "Z1", "0x5000c500a1b2c3d4")[..] else { panic!() };
+        assert_eq!(world, ["WWN=0x5000c500a1b2c3d4", "ID=wwn-0x5000c500a1b2c3d4"]);
+        let nameless = unit(UnitKind::Namespace(1), "X", "", "eui.0025385b71b00c42");
+        assert_eq!(nameless, ["WWN=eui.0025385b71b00c42", "ID=nvme-eui.0025385b71b00c42"]);
     }
 }

@@ -261,16 +261,14 @@ impl<'a, S: Sectors> Scan<'a, S> {
             .map(|partition| Piece { unit: source.unit, sector: partition.start, sectors: partition.sectors })
             .collect();
         // A mark in the gap before the first partition was left by an earlier use of the disk: where such a mark counts, the table lies
-        // behind it.
+        // behind it. So was one in what the table says is its own: the table of a leg is as large as the array, and ends before its mark.
         let first = inner.iter().map(|partition| partition.sector).min().unwrap_or_default();
-        inner.push(Piece { unit: source.unit, sector: 0, sectors: first });
-        let member = match member::find(whole, &inner).await {
-            Ok(member) => member,
-            Err(error) => {
-                self.unreadable(&source.name, &error);
-                None
-            }
-        };
+        inner.push(Piece { unit: source.unit, sector: 0, sectors: first.max(table.covers) });
+        let member::Marks { member, unread } = member::find(whole, &inner).await;
+        if let Some((offset, error)) = unread {
+            let what = "whether it is a part of something larger is not known";
+            self.catalogue.note(format!("{}: {what}: byte {offset}: {error}", source.name));
+        }
         for note in table.notes {
             self.catalogue.note(format!("{}: {note}", source.name));
         }

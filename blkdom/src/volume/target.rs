@@ -12,7 +12,7 @@ const LIMIT: usize = 512;
 /// What a target names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// `nvme0n1`, `nvme0n1p2`, `SERIAL=serial`, `ID=nvme-model_serial`, both also with `-part2` behind, `PARTLABEL=label`,
+    /// `nvme0n1`, `nvme0n1p2`, `SERIAL=serial`, `WWN=name`, `ID=nvme-model_serial`, these also with `-part2` behind, `PARTLABEL=label`,
     /// `PARTUUID=uuid` (in lower case), or `group/volume`.
     pub name: String,
     /// It began with `w!:`. xl takes no `access=w!`, so that this is how its users say that they share.
@@ -39,7 +39,7 @@ impl fmt::Display for TargetError {
         }
         formatter.write_str(
             "; write a unit (nvme0n1, sda), a partition (nvme0n1p2, sda3, PARTLABEL=name, PARTUUID=uuid), one of both by its drive's \
-             SERIAL=number or its name in /dev/disk/by-id/, or a logical volume (group/volume), with or without /dev/",
+             SERIAL=number, WWN=name or its name in /dev/disk/by-id/, or a logical volume (group/volume), with or without /dev/",
         )
     }
 }
@@ -114,6 +114,9 @@ fn plain(text: &str) -> Option<String> {
     }
     if let Some(serial) = strip_word(text, "SERIAL=") {
         return (!serial.is_empty() && !serial.contains('\0')).then(|| format!("SERIAL={serial}"));
+    }
+    if let Some(name) = strip_word(text, "WWN=") {
+        return id_name(name).map(|_| format!("WWN={}", name.to_ascii_lowercase()));
     }
     if let Some(id) = strip_word(text, "ID=") {
         return id_name(id);

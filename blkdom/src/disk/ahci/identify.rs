@@ -4,6 +4,7 @@
 
 use super::command::{RANGE_BLOCKS, RANGES};
 use crate::disk::{Discard, Geometry, SECTOR_BYTES};
+use alloc::format;
 use alloc::string::String;
 use core::fmt;
 use core::ops::Range;
@@ -59,6 +60,8 @@ pub struct Identity {
     pub serial: String,
     /// Words 23 to 26.
     pub firmware: String,
+    /// Words 108 to 111, as Linux writes them; empty where they hold no name of the IEEE's.
+    pub wwn: String,
     /// A block is of `1 << shift` bytes.
     pub shift: u8,
     /// Commands that it queues, 1 to 32; 0 where it queues none (words 75 and 76).
@@ -122,6 +125,7 @@ impl Identity {
             model: text(words, 27..47),
             serial: text(words, 10..20),
             firmware: text(words, 23..27),
+            wwn: world_wide_name(words),
             shift,
             queue: queue(words),
             durable_writes: told(words, 84) && has(words, 84, 6),
@@ -139,7 +143,7 @@ impl Identity {
     /// Whether another is the same drive, whose size and abilities may have changed. Another block size makes it another unit: nobody
     /// who uses it could go on.
     pub fn is_same_drive(&self, other: &Self) -> bool {
-        self.model == other.model && self.serial == other.serial && self.shift == other.shift
+        self.model == other.model && self.serial == other.serial && self.wwn == other.wwn && self.shift == other.shift
     }
 }
 
@@ -159,6 +163,13 @@ fn told(words: &[u16; IDENTIFY_WORDS], at: usize) -> bool {
 /// Words `at` to `at + 3`, the first the lowest.
 fn long(words: &[u16; IDENTIFY_WORDS], at: usize) -> u64 {
     (0..4).rev().fold(0, |value, place| value << 16 | u64::from(word(words, at + place)))
+}
+
+/// Words 108 to 111, the first the highest. The format is that of an address registered with the IEEE where the first four bits are 5
+/// (udev's `ata_id` believes no other).
+fn world_wide_name(words: &[u16; IDENTIFY_WORDS]) -> String {
+    let name = (108..112).fold(0, |value, at| value << 16 | u64::from(word(words, at)));
+    if name >> 60 == 5 { format!("{name:#x}") } else { String::new() }
 }
 
 /// A text, whose first character is a word's upper byte; printable whatever the drive says.
@@ -313,6 +324,13 @@ mod tests {
         changed[12] = u16::from_be_bytes([0xE9, b'D']);
         let identity = Identity::parse(&changed).expect("usable");
         assert_eq!((identity.serial.as_str(), identity.model.as_str()), ("ABC  D", ""));
+    }
+
+    #[test]
+    fn names_in_the_world_are_as_linux_writes_them() {
+        let name = |first| parse(&[(108, first), (109, 0xc500), (110, 0x0a1b), (111, 0x2c3d)]).expect("usable").wwn;
+        assert_eq!(name(0x5000), "0x5000c5000a1b2c3d");
+        assert_eq!([name(0), name(0x6000)], ["", ""], "not registered with the IEEE");
     }
 
     #[test]

@@ -187,8 +187,14 @@ impl<D: DmaMemory> Port<D> {
     /// The drive as a unit.
     pub(super) fn describe(&self, id: UnitId) -> Option<Unit> {
         let identity = self.identity.as_ref()?;
-        let (model, serial) = (identity.model.clone(), identity.serial.clone());
-        Some(Unit { id, kind: UnitKind::Drive(self.number), model, serial, geometry: identity.geometry })
+        Some(Unit {
+            id,
+            kind: UnitKind::Drive(self.number),
+            model: identity.model.clone(),
+            serial: identity.serial.clone(),
+            wwn: identity.wwn.clone(),
+            geometry: identity.geometry,
+        })
     }
 
     pub(super) fn enter(&mut self, step: Step, now: Instant, patience: Duration, pause: Duration) {

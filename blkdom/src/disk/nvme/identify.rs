@@ -4,6 +4,7 @@
 
 use super::command::{LOG_CHANGED_NAMESPACES, NAMESPACE_NOTICES};
 use crate::disk::{Discard, Geometry, SECTOR_BYTES};
+use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
@@ -186,6 +187,19 @@ pub struct Format {
 }
 
 impl Format {
+    /// The namespace's name, as Linux writes it: NGUID, or EUI64 where there is none; empty where there is neither.
+    pub fn wwn(&self) -> String {
+        let identity = &self.identity;
+        let (nguid, eui) = identity.split_at(16);
+        let known = [nguid, eui].into_iter().find(|name| name.iter().any(|byte| *byte != 0));
+        known.map_or_else(String::new, |name| {
+            name.iter().fold(String::from("eui."), |mut text, byte| {
+                text.push_str(&format!("{byte:02x}"));
+                text
+            })
+        })
+    }
+
     /// Takes the structure apart.
     ///
     /// # Errors
@@ -329,6 +343,14 @@ mod tests {
         assert_eq!(physical(&[(24, &[1 << 4]), (64, &[15, 0])]), (32768, 4096));
         assert_eq!(physical(&[(24, &[1 << 4 | 1 << 1]), (64, &[15, 0]), (36, &[1, 0])]), (8192, 4096));
         assert_eq!(physical(&[(24, &[1 << 4]), (64, &[2, 0])]), (4096, 4096));
+    }
+
+    #[test]
+    fn names_in_the_world_are_as_linux_writes_them() {
+        let name = |at, bytes: &[u8]| changed(at, bytes).expect("usable").wwn();
+        assert_eq!(name(120, &[0, 0x25, 0x38, 0x5b, 0x71, 0xb0, 0x0c, 0x42]), "eui.0025385b71b00c42");
+        assert_eq!(name(104, &[0xAB; 24]), "eui.abababababababababababababababab", "the longer one counts");
+        assert_eq!(name(104, &[0; 24]), "");
     }
 
     #[test]

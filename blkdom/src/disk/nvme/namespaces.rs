@@ -144,6 +144,7 @@ impl Namespaces {
             kind: UnitKind::Namespace(number),
             model: controller.model.clone(),
             serial: controller.serial.clone(),
+            wwn: format.wwn(),
             geometry: format.geometry,
         });
         self.namespaces.push(Namespace { number, format });

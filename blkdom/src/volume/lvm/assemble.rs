@@ -97,7 +97,10 @@ fn unsound(group: &VolumeGroup, volumes: &[PhysicalVolume]) -> Option<String> {
     own.find_map(|volume| {
         let PhysicalVolume { name, member, declared, sectors, .. } = volume;
         match member {
-            Some(member) => Some(format!("{name} is a part of {member}: only what has all parts may write it")),
+            Some(member) => Some(format!(
+                "{name} is a part of {member}: only what has all parts may write it; where that is over, `{} DEVICE` takes the mark off",
+                member.remedy()
+            )),
             None if declared > sectors => Some(format!(
                 "the physical volume on {name} has {declared} sectors by its label, but {name} only {sectors}"
             )),

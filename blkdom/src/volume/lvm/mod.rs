@@ -119,7 +119,10 @@ impl Found {
             sector: start.saturating_add(area.start),
             sectors: area.end.saturating_sub(area.start),
         }));
-        let member = member::find(region, &inner).await?;
+        let member::Marks { member, unread } = member::find(region, &inner).await;
+        if let Some((offset, error)) = unread {
+            self.note(name, &format!("whether it is a part of something larger is not known: byte {offset}: {error}"));
+        }
         self.volumes.push(PhysicalVolume {
             name: name.to_owned(),
             id,

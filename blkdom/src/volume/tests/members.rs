@@ -71,7 +71,8 @@ fn a_group_on_a_part_of_something_larger_is_refused() {
         let Err(NameError::Unusable { reason: Unusable::Group(why), .. }) = catalogue.resolve("vg0/a") else {
             panic!("{:?}: {:?}", mark.0, catalogue.resolve("vg0/a"))
         };
-        assert_eq!(why, format!("nvme0n1 is a part of {}: only what has all parts may write it", mark.0));
+        let remedy = format!("where that is over, `{} DEVICE` takes the mark off", mark.0.remedy());
+        assert_eq!(why, format!("nvme0n1 is a part of {}: only what has all parts may write it; {remedy}", mark.0));
         assert!(catalogue.resolve("nvme0n1").is_ok(), "as a whole it may be had");
     }
     // Without a mark, what is smaller than its disk is as it should be: the disk may have grown.
@@ -92,6 +93,80 @@ fn partitions_of_a_part_of_something_larger_are_refused() {
             assert_eq!(reason, Unusable::Within("nvme0n1".into(), mark.0));
         }
     }
+}
+
+/// What an earlier use left in the gap between the last partition and the table's backup, at the end of the disk.
+#[test]
+fn marks_in_the_gap_of_a_table_that_has_the_whole_disk_are_left_over() {
+    let [ddf] = &marks().into_iter().filter(|mark| mark.0 == Member::Ddf).collect::<Vec<_>>()[..] else { panic!() };
+    let second = (Member::Ddf, -257 * 512, ddf.2.clone());
+    for mark in marks().into_iter().filter(|mark| mark.1 == -65536).chain([second]) {
+        let table = |blocks| Gpt::new(512, blocks).with(LINUX, 2048, 4095, "a").image();
+        let mut image = table(SECTORS as u64);
+        put(&mut image, mark.1, &mark.2);
+        let catalogue = Units::one(image, 512).catalogue();
+        assert!(catalogue.resolve("nvme0n1p1").is_ok(), "{:?}: {:?}", mark.0, catalogue.resolve("nvme0n1p1"));
+        // The table of a leg ends where the array does.
+        let mut image = table((SECTORS - BEHIND) as u64);
+        image.resize(SECTORS * 512, 0);
+        put(&mut image, mark.1, &mark.2);
+        assert!(Units::one(image, 512).catalogue().resolve("nvme0n1p1").is_err(), "{:?}", mark.0);
+    }
+}
+
+/// So in the gap before the first partition.
+#[test]
+fn marks_before_the_first_partition_are_left_over() {
+    for mark in marks().iter().filter(|mark| mark.1 >= 4096) {
+        let mut image = vec![0; SECTORS * 512];
+        image[446..462].copy_from_slice(&[0, 0, 0, 0, 0x83, 0, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0]);
+        image[510..512].copy_from_slice(&[0x55, 0xaa]);
+        put(&mut image, mark.1, &mark.2);
+        let catalogue = Units::one(image, 512).catalogue();
+        assert!(catalogue.resolve("nvme0n1p1").is_ok(), "{:?}: {:?}", mark.0, catalogue.resolve("nvme0n1p1"));
+    }
+}
+
+/// What an earlier use left where LVM has its metadata since.
+#[test]
+fn marks_in_a_metadata_area_are_left_over() {
+    for mark in marks().iter().filter(|mark| mark.1 >= 4096) {
+        let mut disk = Disk::new(1, SECTORS, &Text::default().to_string());
+        disk.area_bytes = 1 << 19;
+        let mut image = disk.image();
+        // The text lies at the beginning of its area; the mark is put behind it.
+        let place = mark.1 as usize;
+        let end = place + mark.2.len();
+        if image[place..end].iter().any(|byte| *byte != 0) {
+            continue;
+        }
+        put(&mut image, mark.1, &mark.2);
+        let catalogue = Units::one(image, 512).catalogue();
+        assert!(catalogue.resolve("vg0/a").is_ok(), "{:?}: {:?}", mark.0, catalogue.resolve("vg0/a"));
+    }
+}
+
+/// A bad sector where a mark might be is said, and takes nothing away.
+#[test]
+fn a_mark_that_cannot_be_read_costs_a_note() {
+    let mut image = Disk::new(1, SECTORS - BEHIND, &Text::default().to_string()).image();
+    image.resize(SECTORS * 512, 0);
+    let mut units = Units::one(image, 512);
+    units.bad = vec![(unit(0), SECTORS as u64 - 16)];
+    let catalogue = units.catalogue();
+    assert!(catalogue.resolve("vg0/a").is_ok(), "{:?}", catalogue.resolve("vg0/a"));
+    let [note] = catalogue.notes() else { panic!("{:?}", catalogue.notes()) };
+    assert!(
+        note.starts_with("nvme0n1: whether it is a part of something larger is not known: byte 8380416: "),
+        "{note}"
+    );
+    // So with a table.
+    let mut image = Gpt::new(512, (SECTORS - BEHIND) as u64).with(LINUX, 64, 127, "a").image();
+    image.resize(SECTORS * 512, 0);
+    let mut units = Units::one(image, 512);
+    units.bad = vec![(unit(0), SECTORS as u64 - 16)];
+    let catalogue = units.catalogue();
+    assert!(catalogue.resolve("nvme0n1p1").is_ok() && catalogue.notes().len() == 1, "{:?}", catalogue.notes());
 }
 
 /// A guest that has the end of a physical volume, or of a disk, can make nothing of the rest.

@@ -24,6 +24,8 @@ fn targets_are_read_as_linux_writes_them() {
         ("/dev/disk/by-partlabel/a\\x2fb\\x20c", "PARTLABEL=a/b c"),
         ("SERIAL=S5P2 NG0", "SERIAL=S5P2 NG0"),
         ("serial=QM00001-part2", "SERIAL=QM00001-part2"),
+        ("WWN=0x5000C500A1B2C3D4-part1", "WWN=0x5000c500a1b2c3d4-part1"),
+        ("/dev/disk/by-id/nvme-eui.0025385b71b00c42", "ID=nvme-eui.0025385b71b00c42"),
         ("/dev/disk/by-id/nvme-Samsung_SSD_980_S5P2NG0-part1", "ID=nvme-Samsung_SSD_980_S5P2NG0-part1"),
         ("phy:/dev/disk/by-id/ata-QEMU_HARDDISK_QM00001", "ID=ata-QEMU_HARDDISK_QM00001"),
         ("vg0/vm1-root", "vg0/vm1-root"),

@@ -13,6 +13,7 @@ pub(super) const CASES: &[Case<Block>] = &[
     Case { name: "a name that is unknown, and a volume that another has, are refused with the reason", run: refused },
     Case { name: "a disk for reading is not written, a CD-ROM is one", run: for_reading },
     Case { name: "a partition that a guest moved by writing the disk is served from where it is now", run: moved },
+    Case { name: "a logical volume that lvm2 moved through a vbd is served from where it is now", run: remapped },
     Case { name: "a volume that grows is a disk that grows", run: grows },
 ];
 
@@ -142,6 +143,41 @@ fn moved(scene: &BlockScene<'_>) -> Result<String> {
     })?;
     let starts = result.into_iter().collect::<Result<Vec<_>>>()?;
     Ok(format!("at sectors {}", starts.join(", then ")))
+}
+
+/// Has lvm2 in dom0 work on the whole SATA drive through a vbd: no other way to the drive is left.
+fn with_lvm(scene: &BlockScene<'_>, commands: &str) -> Result<()> {
+    let lab = scene.lab;
+    lab.must(&format!("modprobe xen-blkfront; xl block-attach 0 '{}'", disk("xvdp", SATA.target, "rw")))?;
+    let backend = scene.blkdom.backend(0, handle("xvdp"));
+    let result = lab
+        .wait_until("test -b /dev/xvdp && test $(cat /sys/block/xvdp/size) -gt 0", PATIENCE)
+        .and_then(|_| lab.must(&format!("set -e\n{commands}\nvgchange -q -q -an vg1 >/dev/null; sync")));
+    lab.must("xl block-detach 0 xvdp")?;
+    lab.wait_until(&format!("! xenstore-exists {backend}"), PATIENCE)?;
+    result.map(drop)
+}
+
+fn remapped(scene: &BlockScene<'_>) -> Result<String> {
+    // Written as 512 bytes, since nothing less is.
+    let put = |volume: &str| format!("printf '%-512s' {volume} | dd of=/dev/vg1/{volume} conv=fsync 2>/dev/null");
+    let read = || scene.with_disk("xvdb", "vg1/a", || scene.a.sh("head -c 8 /dev/xvdb"));
+    let make = |volume: &str| format!("lvcreate -q -q -y -Wn -n {volume} -L 4M vg1 >/dev/null\n{}\n", put(volume));
+    let result = (|| {
+        with_lvm(scene, &format!("pvcreate -q -q /dev/xvdp; vgcreate -q -q vg1 /dev/xvdp\n{}", make("a")))?;
+        let first = read()?;
+        ensure!(first.trim() == "a", "it begins with '{first}'");
+        // Another volume gets the extents of the old one.
+        let moved = format!("lvremove -q -q -y vg1/a\n{}{}", make("other"), make("a"));
+        with_lvm(scene, &moved)?;
+        let second = read()?;
+        ensure!(second.trim() == "a", "it begins with '{second}' since another volume has its old extents");
+        Ok("an extent of 4 MiB farther".to_owned())
+    })();
+    scene.with_disk("xvdb", SATA.target, || {
+        scene.a.sh("dd if=/dev/zero of=/dev/xvdb bs=1M count=2 conv=notrunc,fsync")
+    })?;
+    result
 }
 
 fn grows(scene: &BlockScene<'_>) -> Result<String> {
