@@ -96,25 +96,30 @@ pub(crate) fn for_demo() -> Result<e2e::Images> {
     })
 }
 
+/// Builds what attacks have in dom0.
+pub(crate) fn for_attacks() -> Result<e2e::Images> {
+    Ok(e2e::Images { hostile: Some(stripped(cargo_build("guests", "hostile")?)?), ..for_demo()? })
+}
+
 /// Builds what the tests have in dom0.
 pub(crate) fn for_tests() -> Result<e2e::Images> {
-    let stripped = |built: PathBuf| {
-        let stripped = built.with_extension("stripped");
-        strip(&built, &stripped).map(|()| stripped)
-    };
-    let hostile = stripped(cargo_build("guests", "hostile")?)?;
-    let puppet = stripped(cargo_build("guests", "puppet")?)?;
     let faulty_store = stripped(cargo_build_with("stubdom", "stubdom", &["--features", "faults"])?)?;
+    let puppet = stripped(cargo_build("guests", "puppet")?)?;
     let guest = cargo_build("guests", "guest")?;
     let successor = cargo_build("guests", "successor")?;
     Ok(e2e::Images {
         faulty_store: Some(faulty_store),
-        hostile: Some(hostile),
         guest: Some(guest),
         puppet: Some(puppet),
         successor: Some(successor),
-        ..for_demo()?
+        ..for_attacks()?
     })
+}
+
+/// The image without debug information.
+fn stripped(built: PathBuf) -> Result<PathBuf> {
+    let stripped = built.with_extension("stripped");
+    strip(&built, &stripped).map(|()| stripped)
 }
 
 /// Builds a program of the workspace by the release profile; gives its file, with debug information.

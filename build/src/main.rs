@@ -1,6 +1,7 @@
 //! `cargo xtask`: builds, shows, tests and measures. Host.
 #![forbid(unsafe_code)]
 
+mod attack;
 mod bench;
 mod demo;
 mod fuzz;
@@ -33,6 +34,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Measure ours against what Linux has in its place, alternating
     Bench(bench::Arguments),
+    /// Attack a backend with hostile frontends on real Xen: netdom, blkdom, or Linux'
+    Attack(attack::Arguments),
     /// Run a fuzz target on the host
     Fuzz(fuzz::Arguments),
     /// Build the images into dist/, with sample configs
@@ -48,6 +51,7 @@ enum Command {
 fn main() -> ExitCode {
     let result: Result<ExitCode> = match Arguments::parse().command {
         Command::Lab(arguments) => lab::run(&arguments),
+        Command::Attack(arguments) => attack::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Images => images::build().map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(&arguments),

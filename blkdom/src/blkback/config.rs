@@ -216,10 +216,11 @@ pub fn frontend(nodes: &Directory) -> Result<Frontend, ConfigError> {
 
 fn queue(nodes: &Directory, directory: &str, order: Option<u32>) -> Result<QueueConfig, ConfigError> {
     let reference = |name: String| nodes.required(&format!("{directory}{name}")).map(GrantRef);
+    let has = |name: &str| nodes.get(&format!("{directory}{name}")).is_some();
     let ring = match order {
         Some(order @ 1..) => (0..1_u32 << order).map(|page| reference(format!("ring-ref{page}"))).collect(),
-        // One page is `ring-ref`; some that speak of orders call it `ring-ref0` all the same.
-        Some(0) if nodes.get(&format!("{directory}ring-ref0")).is_some() => {
+        // One page is `ring-ref` (note 6 of `io/blkif.h`); Linux' backend wants `ring-ref0` of those that name an order of 0.
+        Some(0) if has("ring-ref0") && !has("ring-ref") => {
             reference("ring-ref0".into()).map(|reference| alloc::vec![reference])
         }
         _ => reference("ring-ref".into()).map(|reference| alloc::vec![reference]),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use lab::{Lab, NATIVE_CLOCK};
+use lab::{Guest, Lab, NATIVE_CLOCK};
 
 /// How long a driver domain may take to be ready on a slow machine; a fault ends the wait at once.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -109,6 +109,11 @@ impl<'lab> DriverDomain<'lab> {
         };
         let milliseconds = u64::from(milliseconds);
         Ok(Self { lab, kind: config.kind, name, id, created, ready: Duration::from_millis(milliseconds) })
+    }
+
+    /// A Linux guest that is a driver domain, which took so long to be ready; its backends are called `kind` in the store.
+    pub(crate) fn linux(lab: &'lab Lab, guest: &Guest<'_>, kind: &'static str, created: Duration) -> Self {
+        Self { lab, kind, name: guest.name().to_owned(), id: guest.id(), created, ready: created }
     }
 
     /// The value of a node below its own directory.

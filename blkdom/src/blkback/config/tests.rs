@@ -69,8 +69,9 @@ fn one_queue_of_one_page() {
     assert_eq!(frontend(&front(&[])), Ok(expected.clone()));
     assert_eq!(frontend(&front(&[("protocol", "-")])), Ok(expected.clone()));
     assert_eq!(further_nodes(&front(&[])), [""; 0]);
-    // Orders of 0, under both names.
+    // Orders of 0, under both names; where both are there, the header's counts.
     assert_eq!(frontend(&front(&[("ring-page-order", "0")])), Ok(expected.clone()));
+    assert_eq!(frontend(&front(&[("ring-page-order", "0"), ("ring-ref0", "9")])), Ok(expected.clone()));
     assert_eq!(
         frontend(&front(&[("ring-page-order", "0"), ("ring-ref", "-"), ("ring-ref0", "8")])),
         Ok(expected.clone())
@@ -145,7 +146,7 @@ fn nonsense() {
         (&[("ring-page-order", "1"), ("ring-ref0", "1")], missing("ring-ref1")),
         (&[("ring-ref", "-")], missing("ring-ref")),
         (&[("ring-ref", "99999999999")], malformed("ring-ref")),
-        (&[("ring-page-order", "0"), ("ring-ref0", "x")], malformed("ring-ref0")),
+        (&[("ring-page-order", "0"), ("ring-ref", "-"), ("ring-ref0", "x")], malformed("ring-ref0")),
         (&[("event-channel", "-")], missing("event-channel")),
         (&[("event-channel", "0x5")], malformed("event-channel")),
     ];

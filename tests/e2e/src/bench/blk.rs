@@ -51,7 +51,7 @@ const WAIT: &str =
 
 /// What an administrator's init does in a Linux driver domain: the drivers, and `xl devd` for hotplug, with a script that says no more
 /// than where the disk is; Debian's would look first whether another guest has it.
-const LINUX_SETUP: &str = "modprobe nvme && modprobe xen-blkback && \
+pub(crate) const LINUX_SETUP: &str = "modprobe nvme && modprobe xen-blkback && \
 for i in $(seq 1000); do test -b /dev/nvme0n1 && break; usleep 10000; done
 cat >/etc/xen/scripts/block-plain <<'END'
 #!/bin/sh

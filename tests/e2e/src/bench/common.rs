@@ -11,21 +11,21 @@ use crate::driver_domain::{DriverDomain, DriverDomainConfig, cpu_seconds};
 use crate::traffic::Shell;
 
 /// The name of the Linux driver domain.
-pub(super) const LINUX: &str = "linuxdd";
+pub(crate) const LINUX: &str = "linuxdd";
 /// Memory of the Linux driver domain, in MiB: what it takes to start with all it needs.
 const LINUX_MEMORY: u32 = 192;
 
 /// A Linux driver domain with one device.
-pub(super) struct LinuxDriverDomain {
+pub(crate) struct LinuxDriverDomain {
     /// The device, in `xl`'s words.
-    pub(super) pci: String,
+    pub(crate) pci: String,
     /// What an administrator's init does in it, `xl devd` for hotplug at the end.
-    pub(super) setup: &'static str,
+    pub(crate) setup: &'static str,
 }
 
 impl LinuxDriverDomain {
     /// Starts it; gives it and the time from `xl create` to `xl devd`.
-    pub(super) fn start<'lab>(&self, lab: &'lab Lab) -> Result<(Guest<'lab>, Duration)> {
+    pub(crate) fn start<'lab>(&self, lab: &'lab Lab) -> Result<(Guest<'lab>, Duration)> {
         let mut config = GuestConfig::new(LINUX);
         config.memory = LINUX_MEMORY;
         config.pci = vec![self.pci.clone()];

@@ -1,7 +1,7 @@
 //! Benchmarks: ours and Linux's side by side, alternating; rows for people and for programs. Host.
 
 pub mod blk;
-mod common;
+pub(crate) mod common;
 pub mod net;
 pub mod store;
 mod table;

@@ -30,7 +30,7 @@ impl Default for Effort {
 }
 
 /// What an administrator's init does in a Linux driver domain: a bridge with the NIC in it, and `xl devd` for hotplug.
-const LINUX_SETUP: &str = "modprobe e1000e && for i in $(seq 500); do test -e /sys/class/net/eth0 && break; usleep 10000; done
+pub(crate) const LINUX_SETUP: &str = "modprobe e1000e && for i in $(seq 500); do test -e /sys/class/net/eth0 && break; usleep 10000; done
 ip link add xenbr0 type bridge && ip link set eth0 master xenbr0 && ip link set eth0 up && ip link set xenbr0 up && xl devd";
 
 /// What the guests need to reach the peers of a backend.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lab::NATIVE_CLOCK;
 
-use super::hostile::wait_for_word;
 use super::{Case, Scene};
+use crate::attack::wait_for_word;
 use crate::stage::vif;
 use crate::traffic::Shell;
 

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use core::str::FromStr;
 use runtime::time::{Duration, timeout};
-use split_driver::store::{Store, Transaction, Watch, parse, transaction};
+use split_driver::store::{Store, StoreError, Transaction, Watch, parse, transaction};
 use split_driver::xenstore_client::Client;
 use xen_pv_sys::DomainId;
 use xen_pv_sys::io::xenbus::XenbusState;
@@ -38,6 +38,14 @@ impl Device {
     /// Writes a node of ours.
     pub(crate) async fn write(&self, node: &str, value: &str) -> Result<()> {
         Ok(self.store.write(Transaction::NONE, &format!("{}/{node}", self.path), value.as_bytes()).await?)
+    }
+
+    /// Removes a node of ours, where there is one.
+    pub(crate) async fn remove(&self, node: &str) -> Result<()> {
+        match self.store.remove(Transaction::NONE, &format!("{}/{node}", self.path)).await {
+            Ok(()) | Err(StoreError::NotFound) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes nodes of ours together with the state.

@@ -3,7 +3,8 @@
 //! With the word `wait` it says `ready` in its node `data/hostile` first and waits for `data/go`, so that neighbours can be measured
 //! meanwhile; in the end it says `done` there, or `failed`, and why on the console. With a second vif it sends itself packets.
 //!
-//! `attack=blk-NAME` is against a block backend, with the first vbd; else it is against a network backend.
+//! `attack=blk-NAME` is against a block backend, with the first vbd; else it is against a network backend. Several names, with commas
+//! between them, are made one after the other; `seed=N` decides what is random in them.
 //!
 //! `attack=member` and `attack=station` are none: they are proper frontends of kinds that Linux has not, with the same code.
 #![no_std]
@@ -42,6 +43,7 @@ runtime::entry!(main);
 async fn main(environment: Environment) {
     let mut words = environment.command_line.split_ascii_whitespace();
     let name = words.find_map(|word| word.strip_prefix("attack=")).unwrap_or("none");
+    random::take_seed(&environment.command_line);
     let store = match runtime::store::connect() {
         Ok(store) => store,
         Err(error) => {
@@ -149,7 +151,9 @@ async fn run(store: &Client, name: &str, words: &str) -> Result<Pair> {
     pair.attacker.send(&hello).await?;
     log::info!("attack {name}: the vif works");
     go(store, words).await?;
-    attack(&mut pair, name).await?;
+    for name in name.split(',') {
+        attack(&mut pair, name).await.inspect_err(|_| log::error!("attack {name}"))?;
+    }
     Ok(pair)
 }
 

@@ -15,10 +15,8 @@ pub(crate) async fn attack(frontend: &mut Frontend, name: &str) -> Result<bool> 
         "gso-of-one" => {
             super_frame(frontend, 1, 1)?;
             frontend.publish();
-            match frontend.responses(2).await?.as_slice() {
-                [NETIF_RSP_ERROR, _] => {}
-                _ => return Err(Error::Wrong("segments of one byte were taken")),
-            }
+            // The header names no least size: taken or not.
+            frontend.responses(2).await?;
         }
         "csum-garbage" => garbage(frontend, false).await?,
         "gso-garbage" => garbage(frontend, true).await?,

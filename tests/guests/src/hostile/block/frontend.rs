@@ -85,6 +85,8 @@ impl Frontend {
         device.wait_for(&[XenbusState::InitWait, XenbusState::Connected]).await?;
         let mut frontend =
             Self { device, manners, sectors: 0, block: 1, writable: false, queues: Vec::new(), grants: Vec::new() };
+        // An attack may have left one, and a ring of one page has none (note 6 of `io/blkif.h`).
+        frontend.device.remove("ring-page-order").await?;
         let mut nodes = frontend.make_queues()?;
         nodes.push(("protocol".into(), if manners.narrow { "x86_32-abi" } else { "x86_64-abi" }.into()));
         nodes.push(("feature-persistent".into(), u32::from(manners.persistent).to_string()));
@@ -103,7 +105,9 @@ impl Frontend {
         let mut node = |name: String, value: u32| nodes.push((name, value.to_string()));
         // Also where Linux says nothing: something else may be there from an attack.
         node("multi-queue-num-queues".into(), queues);
-        node("ring-page-order".into(), pages.ilog2());
+        if pages > 1 {
+            node("ring-page-order".into(), pages.ilog2());
+        }
         for index in 0..queues {
             let directory = if queues > 1 { format!("queue-{index}/") } else { String::new() };
             let (ring, channel) = (Ring::new(pages as usize, narrow)?, events::alloc_unbound(self.device.domain)?);

@@ -1,7 +1,7 @@
 //! Attacks on a block backend, `attack=blk-NAME`: the vbd must be closed for it, or a request refused and the next one served.
 //!
-//! Several names, with commas between them, are made one after the other. The words
-//! `narrow` (a 32-bit guest's layout), `persistent`, `queues=N` and `pages=N` of the command line say how the frontend connects first.
+//! The words `narrow` (a 32-bit guest's layout), `persistent`, `queues=N` and `pages=N` of the command line say how the frontend connects
+//! first.
 
 mod bounds;
 mod frontend;
