@@ -3,7 +3,8 @@
 //! Each end keeps its own index and takes only the peer's from the page, checked. The producer alone writes the data, so changing
 //! one byte of a word loses nothing.
 
-use crate::atomic::{AtomicU32, Ordering, fence};
+use crate::atomic::{Ordering, fence};
+use crate::memory::SharedMemory;
 use crate::ring::RingError;
 
 /// Where a stream lies in its page.
@@ -40,9 +41,9 @@ impl ByteLayout {
     }
 
     /// Makes the stream one that has not begun, for an end that may set both indices: the store's, when a guest connects anew.
-    pub fn clear(self, words: &[AtomicU32]) {
-        store(words, self.consumer, 0);
-        store(words, self.producer, 0);
+    pub fn clear(self, memory: &(impl SharedMemory + ?Sized)) {
+        store(memory, self.consumer, 0);
+        store(memory, self.producer, 0);
     }
 
     fn word(self, index: u32) -> usize {
@@ -50,12 +51,12 @@ impl ByteLayout {
     }
 }
 
-fn load(words: &[AtomicU32], word: usize) -> u32 {
-    words.get(word).map_or(0, |word| word.load(Ordering::Relaxed))
+fn load(memory: &(impl SharedMemory + ?Sized), word: usize) -> u32 {
+    memory.look(word..word + 1).first().map_or(0, |word| word.load(Ordering::Relaxed))
 }
 
-fn store(words: &[AtomicU32], word: usize, value: u32) {
-    if let Some(word) = words.get(word) {
+fn store(memory: &(impl SharedMemory + ?Sized), word: usize, value: u32) {
+    if let Some(word) = memory.words().get(word) {
         word.store(value, Ordering::Relaxed);
     }
 }
@@ -69,13 +70,13 @@ pub struct ByteProducer {
 
 impl ByteProducer {
     /// Goes on where the page says that the stream ends.
-    pub fn attach(layout: ByteLayout, words: &[AtomicU32]) -> Self {
-        Self { layout, produced: load(words, layout.producer) }
+    pub fn attach(layout: ByteLayout, memory: &(impl SharedMemory + ?Sized)) -> Self {
+        Self { layout, produced: load(memory, layout.producer) }
     }
 
     /// Goes on at an index that this end itself had come to, and publishes it: the page's word may have been overwritten.
-    pub fn resume(layout: ByteLayout, words: &[AtomicU32], produced: u32) -> Self {
-        store(words, layout.producer, produced);
+    pub fn resume(layout: ByteLayout, memory: &(impl SharedMemory + ?Sized), produced: u32) -> Self {
+        store(memory, layout.producer, produced);
         Self { layout, produced }
     }
 
@@ -88,8 +89,8 @@ impl ByteProducer {
     ///
     /// # Errors
     /// [`RingError::Overrun`] where the consumer's index is ahead of ours or more than a ring behind.
-    pub fn free(&self, words: &[AtomicU32]) -> Result<usize, RingError> {
-        let consumer = load(words, self.layout.consumer);
+    pub fn free(&self, memory: &(impl SharedMemory + ?Sized)) -> Result<usize, RingError> {
+        let consumer = load(memory, self.layout.consumer);
         let used = self.produced.wrapping_sub(consumer);
         if used > self.layout.size {
             return Err(RingError::Overrun { producer: self.produced, consumer });
@@ -103,10 +104,10 @@ impl ByteProducer {
     ///
     /// # Errors
     /// As of [`free`](Self::free).
-    pub fn write(&mut self, words: &[AtomicU32], source: &[u8]) -> Result<usize, RingError> {
-        let count = self.free(words)?.min(source.len());
+    pub fn write(&mut self, memory: &(impl SharedMemory + ?Sized), source: &[u8]) -> Result<usize, RingError> {
+        let count = self.free(memory)?.min(source.len());
         for &byte in source.iter().take(count) {
-            if let Some(word) = words.get(self.layout.word(self.produced)) {
+            if let Some(word) = memory.words().get(self.layout.word(self.produced)) {
                 let shift = (self.produced & 3) * 8;
                 let others = word.load(Ordering::Relaxed) & !(0xff << shift);
                 word.store(others | u32::from(byte) << shift, Ordering::Relaxed);
@@ -115,7 +116,7 @@ impl ByteProducer {
         }
         // Data before the index that covers it, and the index before the caller's notify.
         fence(Ordering::Release);
-        store(words, self.layout.producer, self.produced);
+        store(memory, self.layout.producer, self.produced);
         fence(Ordering::SeqCst);
         Ok(count)
     }
@@ -130,13 +131,13 @@ pub struct ByteConsumer {
 
 impl ByteConsumer {
     /// Goes on where the page says that was read to.
-    pub fn attach(layout: ByteLayout, words: &[AtomicU32]) -> Self {
-        Self { layout, consumed: load(words, layout.consumer) }
+    pub fn attach(layout: ByteLayout, memory: &(impl SharedMemory + ?Sized)) -> Self {
+        Self { layout, consumed: load(memory, layout.consumer) }
     }
 
     /// Goes on at an index that this end itself had come to, and publishes it: the page's word may have been overwritten.
-    pub fn resume(layout: ByteLayout, words: &[AtomicU32], consumed: u32) -> Self {
-        store(words, layout.consumer, consumed);
+    pub fn resume(layout: ByteLayout, memory: &(impl SharedMemory + ?Sized), consumed: u32) -> Self {
+        store(memory, layout.consumer, consumed);
         Self { layout, consumed }
     }
 
@@ -149,8 +150,8 @@ impl ByteConsumer {
     ///
     /// # Errors
     /// [`RingError::Overrun`] where the producer claims more than fits.
-    pub fn waiting(&self, words: &[AtomicU32]) -> Result<usize, RingError> {
-        let producer = load(words, self.layout.producer);
+    pub fn waiting(&self, memory: &(impl SharedMemory + ?Sized)) -> Result<usize, RingError> {
+        let producer = load(memory, self.layout.producer);
         let waiting = producer.wrapping_sub(self.consumed);
         if waiting > self.layout.size {
             return Err(RingError::Overrun { producer, consumer: self.consumed });
@@ -164,9 +165,9 @@ impl ByteConsumer {
     ///
     /// # Errors
     /// As of [`waiting`](Self::waiting).
-    pub fn read(&mut self, words: &[AtomicU32], destination: &mut [u8]) -> Result<usize, RingError> {
-        let count = self.peek(words, destination)?;
-        self.advance(words, count);
+    pub fn read(&mut self, memory: &(impl SharedMemory + ?Sized), destination: &mut [u8]) -> Result<usize, RingError> {
+        let count = self.peek(memory, destination)?;
+        self.advance(memory, count);
         Ok(count)
     }
 
@@ -175,11 +176,11 @@ impl ByteConsumer {
     ///
     /// # Errors
     /// As of [`waiting`](Self::waiting).
-    pub fn peek(&self, words: &[AtomicU32], destination: &mut [u8]) -> Result<usize, RingError> {
-        let count = self.waiting(words)?.min(destination.len());
+    pub fn peek(&self, memory: &(impl SharedMemory + ?Sized), destination: &mut [u8]) -> Result<usize, RingError> {
+        let count = self.waiting(memory)?.min(destination.len());
         let mut next = self.consumed;
         for byte in destination.iter_mut().take(count) {
-            let word = load(words, self.layout.word(next));
+            let word = load(memory, self.layout.word(next));
             *byte = word.to_le_bytes()[(next & 3) as usize];
             next = next.wrapping_add(1);
         }
@@ -187,11 +188,11 @@ impl ByteConsumer {
     }
 
     /// Passes `count` bytes that were looked at, and gives their room back.
-    pub fn advance(&mut self, words: &[AtomicU32], count: usize) {
+    pub fn advance(&mut self, memory: &(impl SharedMemory + ?Sized), count: usize) {
         self.consumed = self.consumed.wrapping_add(count as u32);
         // The bytes are copied before their room is given back.
         fence(Ordering::Release);
-        store(words, self.layout.consumer, self.consumed);
+        store(memory, self.layout.consumer, self.consumed);
         fence(Ordering::SeqCst);
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! [`FakeXen`] is the hypervisor with its domains ([`FakeDomain`]), local packet pages ([`FakePages`]) and DMA memory
 //! ([`FakeDmaMemory`]). [`FakeStore`] is the xenstore, with a [`FakeConnection`] a domain. [`FakeClock`] is moved by hand, [`Tasks`] step
-//! when told. Build one per test; for a fuzzer, build it once and reuse pages.
+//! when told. In [`peer`], a peer acts between two steps of ours. Build one per test; for a fuzzer, build it once and reuse pages.
 //!
 //! Fakes are test code: they panic where the test itself is wrong, never on what the code under test does.
 
 mod hypervisor;
 mod memory;
+pub mod peer;
 mod store;
 mod tasks;
 

@@ -4,6 +4,7 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::ops::Range;
 
 use crate::atomic::AtomicU32;
 use xen_pv_sys::{Mfn, PAGE_SIZE};
@@ -12,6 +13,12 @@ use xen_pv_sys::{Mfn, PAGE_SIZE};
 pub trait SharedMemory {
     /// The memory, word by word; a page is 1,024 words.
     fn words(&self) -> &[AtomicU32];
+
+    /// Those words, to be loaded now, each once; none where they are not all there. A fake has the peer act before.
+    #[inline]
+    fn look(&self, range: Range<usize>) -> &[AtomicU32] {
+        self.words().get(range).unwrap_or_default()
+    }
 }
 
 impl SharedMemory for [AtomicU32] {
@@ -33,6 +40,11 @@ impl<M: SharedMemory + ?Sized> SharedMemory for &M {
     fn words(&self) -> &[AtomicU32] {
         (**self).words()
     }
+
+    #[inline]
+    fn look(&self, range: Range<usize>) -> &[AtomicU32] {
+        (**self).look(range)
+    }
 }
 
 impl<M: SharedMemory + ?Sized> SharedMemory for Rc<M> {
@@ -40,12 +52,22 @@ impl<M: SharedMemory + ?Sized> SharedMemory for Rc<M> {
     fn words(&self) -> &[AtomicU32] {
         (**self).words()
     }
+
+    #[inline]
+    fn look(&self, range: Range<usize>) -> &[AtomicU32] {
+        (**self).look(range)
+    }
 }
 
 impl<M: SharedMemory + ?Sized> SharedMemory for Arc<M> {
     #[inline]
     fn words(&self) -> &[AtomicU32] {
         (**self).words()
+    }
+
+    #[inline]
+    fn look(&self, range: Range<usize>) -> &[AtomicU32] {
+        (**self).look(range)
     }
 }
 

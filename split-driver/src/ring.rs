@@ -12,11 +12,12 @@
 
 use core::marker::PhantomData;
 use core::mem::offset_of;
+use core::ops::Range;
 
 use xen_pv_sys::io::ring::{RING_HEADER_SIZE, SharedRingHead};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::atomic::{AtomicU32, Ordering, fence};
+use crate::atomic::{Ordering, fence};
 use crate::memory::SharedMemory;
 
 /// Word of `req_prod`.
@@ -128,7 +129,7 @@ impl<M: SharedMemory> Slots<M> {
 
     #[inline]
     fn load_index(&self, word: usize) -> u32 {
-        self.memory.words().get(word).map_or(0, |word| word.load(Ordering::Relaxed))
+        self.memory.look(word..word + 1).first().map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     #[inline]
@@ -138,18 +139,18 @@ impl<M: SharedMemory> Slots<M> {
         }
     }
 
-    /// The words of slot `index`. Always there: `new` counted them.
+    /// The places of the words of slot `index`. Always there: `new` counted them.
     #[inline]
-    fn slot(&self, index: u32) -> &[AtomicU32] {
+    fn slot(&self, index: u32) -> Range<usize> {
         let start = HEADER_WORDS + (index & self.mask) as usize * self.stride;
-        self.memory.words().get(start..start + self.stride).unwrap_or_default()
+        start..start + self.stride
     }
 
     #[inline]
     fn read<T: Slot>(&self, index: u32) -> T {
         const { assert!(size_of::<T>().is_multiple_of(4)) };
         let mut value = T::new_zeroed();
-        for (bytes, word) in value.as_mut_bytes().chunks_exact_mut(4).zip(self.slot(index)) {
+        for (bytes, word) in value.as_mut_bytes().chunks_exact_mut(4).zip(self.memory.look(self.slot(index))) {
             bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
         value
@@ -158,7 +159,8 @@ impl<M: SharedMemory> Slots<M> {
     #[inline]
     fn write<T: Slot>(&self, index: u32, value: &T) {
         const { assert!(size_of::<T>().is_multiple_of(4)) };
-        for (bytes, word) in value.as_bytes().chunks_exact(4).zip(self.slot(index)) {
+        let slot = self.memory.words().get(self.slot(index)).unwrap_or_default();
+        for (bytes, word) in value.as_bytes().chunks_exact(4).zip(slot) {
             if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
                 word.store(u32::from_ne_bytes(bytes), Ordering::Relaxed);
             }

@@ -1,8 +1,11 @@
 //! Properties of the byte streams. Floor 1.
 
 use super::*;
+use crate::atomic::AtomicU32;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::cell::Cell;
+use core::ops::Range;
 use proptest::prelude::*;
 
 const ALL: [ByteLayout; 4] =
@@ -92,4 +95,58 @@ fn what_is_looked_at_stays_until_it_is_passed() {
     assert_eq!((consumer.read(&page, &mut out), &out), (Ok(4), b"cdef"));
     layout.clear(&page);
     assert_eq!(ByteConsumer::attach(layout, &page).waiting(&page), Ok(0));
+}
+
+/// A page whose peer writes another of these values, beyond `start`, into its index before each look at that.
+struct Restless<'v> {
+    page: Vec<AtomicU32>,
+    index: usize,
+    start: u32,
+    values: &'v [u32],
+    looks: Cell<usize>,
+}
+
+impl SharedMemory for Restless<'_> {
+    fn words(&self) -> &[AtomicU32] {
+        &self.page
+    }
+
+    fn look(&self, range: Range<usize>) -> &[AtomicU32] {
+        if range.contains(&self.index) {
+            let value = self.values[self.looks.get() % self.values.len()];
+            self.looks.set(self.looks.get() + 1);
+            store(&self.page, self.index, self.start.wrapping_add(value));
+        }
+        self.page.get(range).unwrap_or_default()
+    }
+}
+
+proptest! {
+    /// The peer writes its index between any two looks of ours: what was checked is what is used.
+    #[test]
+    fn an_index_is_fetched_once(
+        layout in 0_usize..4,
+        start: u32,
+        values in proptest::collection::vec(0_u32..2200, 1..6),
+        bytes in 0_usize..3000,
+    ) {
+        let layout = ALL[layout];
+        let first = values.first().copied().unwrap_or(0);
+        let sane = first <= layout.size;
+        let restless =
+            |index, values| Restless { page: page(), index, start, values, looks: Cell::new(0) };
+        let memory = restless(layout.producer, &values);
+        let mut consumer = ByteConsumer::resume(layout, &memory, start);
+        let mut out = vec![0; bytes];
+        let read = consumer.read(&memory, &mut out).ok();
+        prop_assert_eq!(read, sane.then_some(bytes.min(first as usize)));
+        prop_assert_eq!(consumer.position().wrapping_sub(start), read.unwrap_or(0) as u32);
+        // The consumer is so far behind.
+        let behind: Vec<_> = values.iter().map(|value| value.wrapping_neg()).collect();
+        let memory = restless(layout.consumer, &behind);
+        let mut producer = ByteProducer::resume(layout, &memory, start);
+        let written = producer.write(&memory, &out).ok();
+        let free = layout.size.saturating_sub(first) as usize;
+        prop_assert_eq!(written, sane.then_some(bytes.min(free)));
+    }
 }

@@ -4,6 +4,8 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::ops::Range;
+use core::ptr;
 
 use xen_pv_sys::grant_table::{
     CopyEnd, GNTST_BAD_COPY_ARG, GNTST_BAD_DOMAIN, GNTST_BAD_GNTREF, GNTST_BAD_PAGE, GNTST_GENERAL_ERROR,
@@ -12,6 +14,7 @@ use xen_pv_sys::grant_table::{
 use xen_pv_sys::{DomainId, GrantRef, Mfn, PAGE_SIZE, Port};
 
 use super::memory::{FakeDma, PAGE_WORDS, Region, copy_bytes, read_bytes, region, write_bytes};
+use super::peer::{Peer, Place, Step};
 use crate::atomic::AtomicU32;
 use crate::hypervisor::{Adopt, DeviceMap, DeviceMapping, DevicePage, EventChannel, Hypervisor, XenError};
 use crate::memory::SharedMemory;
@@ -98,6 +101,7 @@ struct World {
     fail_bind: Cell<Option<XenError>>,
     fail_copy: Cell<Option<(u64, i16)>>,
     dma_credit: Cell<Option<usize>>,
+    peer: Place,
 }
 
 /// The hypervisor. Clones are the same one.
@@ -172,6 +176,11 @@ impl FakeXen {
     /// An allocator of DMA memory for a device of the local domain.
     pub fn dma(&self) -> FakeDma {
         FakeDma::new(self)
+    }
+
+    /// Has a peer act before each look at a mapped ring and before each grant copy, or none any more.
+    pub fn set_peer(&self, peer: Option<Peer>) {
+        self.0.peer.set(peer);
     }
 
     /// DMA memory can be had `times` more.
@@ -359,6 +368,7 @@ impl Hypervisor for FakeXen {
     fn grant_copy(&self, batch: &mut [GrantCopy]) {
         self.0.copy_calls.set(self.0.copy_calls.get() + 1);
         for copy in batch {
+            self.0.peer.before(Step::Copy);
             copy.status = match self.copy_one(copy) {
                 Ok(()) => 0,
                 Err(status) => status,
@@ -452,6 +462,12 @@ impl SharedMemory for FakeRing {
         let start = self.first * PAGE_WORDS;
         self.region.get(start..start + self.references.len() * PAGE_WORDS).unwrap_or_default()
     }
+
+    fn look(&self, range: Range<usize>) -> &[AtomicU32] {
+        let words = self.words().get(range).unwrap_or_default();
+        self.xen.0.peer.before(Step::Look(words));
+        words
+    }
 }
 
 impl Drop for FakeRing {
@@ -539,6 +555,13 @@ impl GuestMemory {
     /// Copies bytes in; false where there is no room for all.
     pub fn write(&self, offset: usize, source: &[u8]) -> bool {
         write_bytes(&self.region, offset, source)
+    }
+
+    /// The place of the first of these words in this memory; none where it is another's.
+    pub fn place(&self, words: &[AtomicU32]) -> Option<usize> {
+        let first = ptr::from_ref(self.region.first()?).addr();
+        let bytes = ptr::from_ref(words.first()?).addr().checked_sub(first)?;
+        Some(bytes / size_of::<AtomicU32>()).filter(|place| *place < self.region.len())
     }
 }
 

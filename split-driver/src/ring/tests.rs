@@ -1,6 +1,7 @@
 //! Properties of the rings: indices wrap, nothing is lost, and a hostile producer is refused. Floor 1.
 
 use super::*;
+use crate::atomic::AtomicU32;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use proptest::prelude::*;
@@ -196,4 +197,37 @@ proptest! {
             let _ = back.final_check_for_requests();
         }
     }
+}
+
+/// Memory in which each word is 100 more each time that it is looked at.
+struct Restless(Vec<AtomicU32>);
+
+impl SharedMemory for Restless {
+    fn words(&self) -> &[AtomicU32] {
+        &self.0
+    }
+
+    fn look(&self, range: Range<usize>) -> &[AtomicU32] {
+        let words = self.0.get(range).unwrap_or_default();
+        words.iter().for_each(|word| drop(word.fetch_add(100, Ordering::Relaxed)));
+        words
+    }
+}
+
+/// The peer writes between any two looks of ours: an index and each word of a slot are looked at once.
+#[test]
+fn nothing_is_fetched_twice() {
+    let memory = Restless(page(1024));
+    let slot = [1, 2, 3, 4, 5, 6];
+    slot.into_iter().zip(16..).for_each(|(value, word)| set(&memory.0, word, value));
+    set(&memory.0, 0, 2);
+    let mut back = BackRing::<_, Request, Response>::resume(&memory, BackState::default()).unwrap();
+    assert_eq!(back.unconsumed(), Ok(102));
+    assert_eq!(back.peek::<Request>(1), [104, 105, 106]);
+    assert_eq!(back.take(), [101, 102, 103]);
+    set(&memory.0, 2, 1);
+    let state = FrontState { produced: 200, published: 200, consumed: 0 };
+    let mut front = FrontRing::<_, Request, Response>::resume(&memory, state).unwrap();
+    assert_eq!(front.unconsumed(), Ok(101));
+    assert_eq!(front.take(), [201]);
 }
