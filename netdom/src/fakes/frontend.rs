@@ -10,6 +10,7 @@ use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
 use split_driver::ring::FrontRing;
 use xen_pv_sys::io::netif::{
     ExtraInfo, RxFlags, RxRequest, RxResponse, TxFlags, TxRequest, TxResponse, XEN_NETIF_EXTRA_TYPE_GSO,
+    XEN_NETIF_EXTRA_TYPE_MCAST_ADD,
 };
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE, Port};
 
@@ -173,6 +174,22 @@ impl Frontend {
         let placed = self.place(packet);
         self.publish();
         placed
+    }
+
+    /// Lists a group. False where the ring or the pages do not do.
+    pub fn join(&mut self, group: MacAddress) -> bool {
+        if self.transmit.free() < 2 {
+            return false;
+        }
+        let Some(id) = self.transmit_free.pop_front() else {
+            return false;
+        };
+        let gref = self.transmit_grants[usize::from(id)];
+        assert!(self.transmit.push(&TxRequest { gref, offset: 0, flags: TxFlags::EXTRA_INFO, id, size: 0 }));
+        let extra = ExtraInfo { kind: XEN_NETIF_EXTRA_TYPE_MCAST_ADD, flags: 0, value: group };
+        assert!(self.transmit.push_as(&extra));
+        self.publish();
+        true
     }
 
     /// Publishes what was placed, and says so where asked to.

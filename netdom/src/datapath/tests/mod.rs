@@ -4,6 +4,7 @@ mod frames;
 mod headers;
 mod hostile;
 mod offloads;
+mod shares;
 mod traffic;
 
 use super::{DataPath, Poll, VifId};
