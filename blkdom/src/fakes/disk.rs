@@ -228,6 +228,14 @@ impl Drive {
         self.media.get(usize::from(unit.0)).map_or(&[], |medium| &medium.contents)
     }
 
+    /// What would be left of a unit without power.
+    pub fn durable(&self, unit: UnitId) -> &[u8] {
+        self.media.get(usize::from(unit.0)).map_or(&[], |medium| match medium.unit.geometry.volatile_cache {
+            true => &medium.durable,
+            false => &medium.contents,
+        })
+    }
+
     /// Writes a unit's contents, durably.
     pub fn write(&mut self, unit: UnitId, sector: u64, bytes: &[u8]) {
         let medium = self.media.get_mut(usize::from(unit.0)).expect("a unit");

@@ -2,8 +2,9 @@
 //!
 //! The data path, the honest guests and the disk live as long as the target; each input is one life of the hostile vbd: attached, at
 //! work, detached. What must hold: the honest guests' requests succeed, and their disks hold what they wrote and nothing else; only the
-//! hostile vbd is ever closed; a disk that may only be read is not written; the disk is never asked for nonsense; no call was made that
-//! Xen would refuse us as a fault of our own; and when the vbd is gone, pages, mappings and channels are back.
+//! hostile vbd is ever closed; what an answered flush or barrier covers is durable; a disk that may only be read is not written; the disk is
+//! never asked for nonsense; nothing is fetched twice from the hostile rings; no call was made that Xen would refuse us as a fault of our
+//! own; and when the vbd is gone, pages, mappings and channels are back.
 
 mod mallory;
 
@@ -31,6 +32,8 @@ const PART_SECTORS: u64 = HONEST_SECTORS / PARTS;
 /// Where the hostile guest's sectors lie: between the others'.
 const MALLORY_START: u64 = HONEST_SECTORS;
 const MALLORY_SECTORS: u64 = 64;
+/// Words of a ring before its slots (`io/ring.h`).
+const RING_HEADER: usize = 16;
 const UNIT: UnitRef = UnitRef { controller: 0, unit: UnitId(0) };
 
 /// The world that inputs run in.
@@ -40,6 +43,8 @@ pub struct Blkback {
     drive: Rc<RefCell<Drive>>,
     honest: [Honest; 2],
     mallory: Mallory,
+    /// Whether the hostile vbd is there.
+    attached: bool,
     now: Instant,
     /// Pages, channels and local memory while the hostile vbd is not there.
     rest: (usize, usize, usize),
@@ -54,8 +59,18 @@ struct Honest {
     image: Vec<u8>,
     /// Its requests, by part: operation, first sector, sectors.
     asked: [Option<(u8, u64, usize)>; PARTS as usize],
+    /// What must be durable when the flush or barrier of a part is answered.
+    promised: [Option<Promise>; PARTS as usize],
     serial: u8,
     answered: u64,
+}
+
+/// What a flush or a barrier covers.
+struct Promise {
+    /// The disk as it was.
+    image: Vec<u8>,
+    /// The parts that are as they were then, with nothing at work that may have come later.
+    covered: [bool; PARTS as usize],
 }
 
 impl Default for Blkback {
@@ -81,10 +96,20 @@ impl Blkback {
             let volume = Volume::linear(UNIT, starts[which], HONEST_SECTORS);
             let id = path.attach(guest.config(volume, disk_geometry)).expect("a vbd");
             let image = vec![0; HONEST_SECTORS as usize * 512];
-            Honest { guest, id, start: starts[which], image, asked: [None; 4], serial: 0, answered: 0 }
+            Honest {
+                guest,
+                id,
+                start: starts[which],
+                image,
+                asked: [None; 4],
+                promised: Default::default(),
+                serial: 0,
+                answered: 0,
+            }
         });
         let mallory = Mallory::new(&xen);
-        let mut world = Self { xen, path, drive, honest, mallory, now: Instant(0), rest: (0, 0, 0) };
+        let (attached, now, rest) = (false, Instant(0), (0, 0, 0));
+        let mut world = Self { xen, path, drive, honest, mallory, attached, now, rest };
         world.settle();
         world.rest = world.held();
         world
@@ -101,9 +126,16 @@ impl Blkback {
         while let Some(port) = self.xen.next_event() {
             self.path.handle_event(port, self.now);
         }
+        self.xen.set_peer(self.attached.then(|| self.mallory.peer()));
         let again = self.path.poll(self.now).again;
+        self.xen.set_peer(None);
+        for fetches in &self.mallory.fetches {
+            let repeated = fetches.take_repeated(RING_HEADER);
+            assert_eq!(repeated, None, "a word of a hostile ring was fetched twice in a round");
+        }
+        let drive = self.drive.borrow();
         for honest in &mut self.honest {
-            honest.look();
+            honest.look(drive.durable(UNIT.unit));
         }
         again
     }
@@ -203,12 +235,38 @@ impl Honest {
             }
         };
         assert!(placed, "there is room for each part's request");
-        self.asked[part as usize] = Some((operation, first, count));
         guest.publish(0);
+        self.promise(part as usize, operation);
+        self.asked[part as usize] = Some((operation, first, count));
     }
 
-    /// Takes the answers, which are all good.
-    fn look(&mut self) {
+    /// Notes what a request covers, and what others no longer do.
+    fn promise(&mut self, part: usize, operation: u8) {
+        if [1, 2, 5].contains(&operation) {
+            for promise in self.promised.iter_mut().flatten() {
+                promise.covered[part] = false;
+            }
+        }
+        // A barrier covers all that was asked before; a flush what was answered.
+        let writes =
+            |asked: &Option<(u8, u64, usize)>| asked.is_some_and(|(operation, ..)| [1, 2, 5].contains(&operation));
+        let covered = self.asked.each_ref().map(|asked| operation == 2 || !writes(asked));
+        if [2, 3].contains(&operation) {
+            self.promised[part] = Some(Promise { image: self.image.clone(), covered });
+        }
+    }
+
+    /// Holds what a flush or barrier covers against what the disk has for good.
+    fn check_durable(&self, promise: &Promise, durable: &[u8]) {
+        for (part, _) in promise.covered.iter().enumerate().filter(|(_, covered)| **covered) {
+            let bytes = part * PART_SECTORS as usize * 512..(part + 1) * PART_SECTORS as usize * 512;
+            let kept = &durable[self.start as usize * 512..][bytes.clone()];
+            assert!(kept == &promise.image[bytes], "part {part} is not durable after a flush or a barrier");
+        }
+    }
+
+    /// Takes the answers, which are all good. `durable` is what the disk has for good.
+    fn look(&mut self, durable: &[u8]) {
         if self.asked.iter().all(Option::is_none) {
             return;
         }
@@ -216,6 +274,9 @@ impl Honest {
             let (operation, first, sectors) = self.asked[response.id as usize].take().expect("one answer a request");
             assert_eq!((response.operation, response.status), (operation, 0), "an honest request failed");
             self.answered += 1;
+            if let Some(promise) = self.promised[response.id as usize].take() {
+                self.check_durable(&promise, durable);
+            }
             if operation == 0 {
                 let page = (response.id * PART_SECTORS / 8) as usize;
                 let read = self.guest.read(page, sectors * 512);
@@ -251,6 +312,7 @@ impl Target for Blkback {
         let Ok(id) = self.path.attach(config) else {
             panic!("the hostile vbd could not be attached");
         };
+        self.attached = true;
         for action in &actions {
             self.act(action);
         }
@@ -258,6 +320,7 @@ impl Target for Blkback {
         let rounds = if early { 0 } else { self.settle() };
         let mapped = self.mallory.mapped() as u64;
         let statistics = self.path.detach(id).expect("the hostile vbd");
+        self.attached = false;
         self.settle();
         let mut closed = false;
         while let Some((failed, violation)) = self.path.poll_failed() {

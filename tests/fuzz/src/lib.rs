@@ -9,6 +9,7 @@
 
 pub mod ahci;
 pub mod blkback;
+mod flicker;
 pub mod inputs;
 pub mod mutate;
 pub mod netback;

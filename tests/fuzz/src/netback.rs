@@ -1,71 +1,50 @@
-//! netback with a hostile frontend beside two honest ones. Host.
+//! netback with a hostile frontend beside honest ones, on two bridges. Host.
 //!
 //! The data path, the honest guests and the NIC live as long as the target; each input is one life of the hostile vif: attached, at
-//! work, detached. What must hold: the honest guests' packets arrive whole, once and in order, answered with success; only the hostile
-//! vif is ever closed; an error is seen by a neighbour only where that happened; no call was made that Xen would refuse us as a fault
+//! work, detached. What must hold: the honest guests' packets arrive whole, once and in order, answered with success, and each frame only
+//! where a bridge brings it ([`honest`]); only the hostile vif is ever closed; an error is seen by a neighbour only where that happened; the
+//! hostile guest sends no more than its rate; nothing is fetched twice from its ring; no call was made that Xen would refuse us as a fault
 //! of our own; and when the vif is gone, pages, mappings and channels are back.
 
+mod honest;
 mod mallory;
 
 use crate::Target;
-use mallory::{Action, Mallory};
-use netdom::datapath::{DataPath, VifId};
+use honest::{BRIDGES, GUESTS, Honest, LISTENER, Model, STATION, address, group, public_address};
+use mallory::{Action, Life, Mallory};
+use netdom::credit::Rate;
+use netdom::datapath::DataPath;
 use netdom::fakes::{FakeNic, Frontend, Outgoing, Wire};
 use netdom::netback::vif::Features;
 use netdom::nic::Capabilities;
 use netdom::packet::{Checksum, Pool};
+use netdom::switch::BRIDGE_GROUP;
 use split_driver::fakes::{FakePages, FakeXen, Live};
 use split_driver::time::{Duration, Instant};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::HashSet;
 use std::rc::Rc;
 
 /// Pages of the pool: few, so that it runs out.
 const PAGES: usize = 512;
 /// Actions of an input, at most.
 const ACTIONS: usize = 40;
+/// Words of a ring before its slots (`io/ring.h`).
+const RING_HEADER: usize = 16;
 
 /// The world that inputs run in.
 pub struct Netback {
     xen: FakeXen,
     path: DataPath<FakeXen, FakeNic>,
     wire: Rc<RefCell<Wire>>,
-    honest: [Honest; 2],
+    honest: [Honest; GUESTS],
+    model: Model,
     mallory: Mallory,
+    /// Whether the hostile vif is there.
+    attached: bool,
     now: Instant,
     /// What is held while the hostile vif is not there.
     rest: (usize, Live),
-}
-
-/// A neighbour.
-struct Honest {
-    guest: Frontend,
-    id: VifId,
-    /// Packets on their way to it from the other one.
-    expected: VecDeque<Vec<u8>>,
-    errors: usize,
-    arrived: u64,
-    serial: u64,
-}
-
-/// The address of an honest guest towards the other one. The hostile guest does not know it: any bridge believes who pretends to be
-/// somebody else, and that is not what is tested here.
-const fn address(which: u8) -> [u8; 6] {
-    [0x02, 0xd1, 0x5c, 0x7a, 0xe9, which]
-}
-
-/// The address of the same honest guest towards the hostile one.
-const fn public_address(which: u8) -> [u8; 6] {
-    [0x02, 0x35, 0x99, 0x11, 0x40, which]
-}
-
-/// The type of an IPv4 packet of TCP with `bytes` bytes, and its headers without options (RFC 791, 3.1; RFC 9293, 3.1).
-fn tcp_headers(bytes: usize) -> [u8; 42] {
-    let mut headers = [0; 42];
-    headers[..3].copy_from_slice(&[0x08, 0x00, 0x45]);
-    headers[4..6].copy_from_slice(&(bytes as u16).to_be_bytes());
-    (headers[10], headers[11], headers[34]) = (64, 6, 5 << 4);
-    headers
 }
 
 impl Default for Netback {
@@ -80,25 +59,30 @@ impl Netback {
         let xen = FakeXen::new();
         let pool = Pool::new(Box::new(FakePages::new(&xen, PAGES)));
         let mut path = DataPath::new(xen.clone(), pool, 1);
-        let capabilities = Capabilities { checksum_v4: true, tso_v4: true, max_frame: 1518, ..Capabilities::default() };
+        let capabilities = Capabilities { checksum_v4: true, tso_v4: true, max_frame: 9018, ..Capabilities::default() };
         let (nic, wire) = FakeNic::new(capabilities, 16);
-        drop(path.set_nic(nic, "xenbr0"));
-        let honest = [0, 1].map(|which| {
-            let mut guest = Frontend::new(&xen, which + 1, which == 0);
-            guest.mac = address(which as u8);
+        drop(path.set_nic(nic, BRIDGES[0]));
+        let honest = std::array::from_fn(|which| {
+            let mut guest = Frontend::new(&xen, which as u16 + 1, which.is_multiple_of(2));
+            guest.mac = address(which);
             guest.post(256);
-            let id = path.attach(guest.config("xenbr0", Frontend::linux_features())).expect("a vif");
-            Honest { guest, id, expected: VecDeque::new(), errors: 0, arrived: 0, serial: 0 }
+            let features = Features { multicast_control: which == LISTENER, ..Frontend::linux_features() };
+            let id = path.attach(guest.config(BRIDGES[which], features)).expect("a vif");
+            if which == LISTENER {
+                assert!(guest.join(group(0)), "the ring is empty");
+            }
+            Honest::new(guest, id, which)
         });
-        let mallory = Mallory::new(&xen);
-        let mut world = Self { xen, path, wire, honest, mallory, now: Instant(0), rest: (0, Live::default()) };
-        for from in 0..2 {
+        let (mallory, model) = (Mallory::new(&xen), Model::default());
+        let (now, rest) = (Instant(0), (0, Live::default()));
+        let mut world = Self { xen, path, wire, honest, model, mallory, attached: false, now, rest };
+        for from in 0..GUESTS {
             let mut bytes = vec![0xff; 6];
             bytes.extend(public_address(from));
             bytes.resize(60, 0);
-            let sent = world.honest[usize::from(from)].guest.send(&Outgoing { bytes, ..Outgoing::default() });
-            assert!(sent, "the ring is empty");
-            world.send(from.into(), 100, false);
+            assert!(world.honest[from].guest.send(&Outgoing { bytes, ..Outgoing::default() }), "the ring is empty");
+            world.settle();
+            honest::send(&mut world.honest, &mut world.model, from, 100, false);
             world.settle();
         }
         // The NIC gives back what it sent.
@@ -108,78 +92,66 @@ impl Netback {
         world
     }
 
-    /// An honest packet to the other honest guest.
-    fn send(&mut self, from: usize, length: usize, super_frame: bool) {
-        let [a, b] = &mut self.honest;
-        let (sender, receiver) = if from == 0 { (a, b) } else { (b, a) };
-        let mut bytes = Vec::from(receiver.guest.mac);
-        bytes.extend(sender.guest.mac);
-        let length = length.max(80);
-        if super_frame {
-            bytes.extend(tcp_headers(length - 14))
-        } else {
-            bytes.extend([0x88, 0xb5])
-        }
-        bytes.extend(sender.serial.to_ne_bytes());
-        let serial = sender.serial as usize;
-        bytes.extend((bytes.len()..length).map(|place| (place * 7 + serial) as u8));
-        let packet = Outgoing {
-            cuts: if serial.is_multiple_of(3) { vec![] } else { vec![30] },
-            checksum: if super_frame { Checksum::Blank } else { Checksum::Unverified },
-            gso: super_frame.then_some(netdom::packet::Gso { kind: netdom::packet::GsoKind::TcpV4, size: 1448 }),
-            bytes,
-        };
-        if sender.guest.send(&packet) {
-            sender.serial += 1;
-            receiver.expected.push_back(packet.bytes);
-        }
-    }
-
     /// Hands events over and does one round.
     fn round(&mut self) -> bool {
         self.now = self.now + Duration::from_micros(5);
+        self.model.set_now(self.now);
         while let Some(port) = self.xen.next_event() {
             self.path.handle_event(port, self.now);
         }
+        self.xen.set_peer(self.attached.then(|| self.mallory.peer()));
         let again = self.path.poll(self.now).again;
+        self.xen.set_peer(None);
+        let repeated = self.mallory.fetches.take_repeated(RING_HEADER);
+        assert_eq!(repeated, None, "a word of the hostile ring was fetched twice in a round");
         for honest in &mut self.honest {
-            honest.look();
+            honest.look(&self.model);
         }
         again
     }
 
-    /// Rounds until nothing is left to do now.
+    /// Rounds until nothing is left to do now, the NIC sending.
     fn settle(&mut self) -> u64 {
+        let hold = std::mem::replace(&mut self.wire.borrow_mut().hold, false);
         for rounds in 0..2000 {
             if !self.round() && self.honest.iter().all(Honest::is_done) {
+                self.wire.borrow_mut().hold = hold;
+                self.mallory.handle_rest();
                 return rounds;
             }
         }
         for honest in &self.honest {
             let statistics = self.path.vif_statistics(honest.id);
-            assert!(honest.is_done(), "{} honest packets are lost or late: {statistics:?}", honest.expected.len());
+            assert!(honest.is_done(), "{} honest packets are lost or late: {statistics:?}", honest.missing());
         }
         panic!("the data path never rests");
     }
 
-    fn act(&mut self, action: &Action, seen: &mut Vec<u64>) {
+    fn act(&mut self, action: &Action) {
         match action {
             Action::Honest { from, length, super_frame } => {
                 // Mostly short ones: it is the bytes that take the time.
                 let limit = if *super_frame { 20_000 } else { 5_000 };
                 let length = if length & 3 == 0 { usize::from(*length) % limit } else { usize::from(*length) % 200 };
-                self.send(usize::from(*from & 1), length, *super_frame);
+                honest::send(&mut self.honest, &mut self.model, usize::from(*from) % GUESTS, length, *super_frame);
+            }
+            Action::HonestGroup { from, group } => {
+                honest::send_to_group(&mut self.honest, &mut self.model, usize::from(*from) % GUESTS, *group);
             }
             Action::ToMallory { from, length } => {
-                let which = u8::from(*from);
+                let near = BRIDGES.iter().position(|bridge| *bridge == self.model.hostile_bridge).unwrap_or(0);
+                let which = near + usize::from(*from);
                 let mut bytes = mallory::ADDRESS.to_vec();
                 bytes.extend(public_address(which));
-                bytes.resize(20 + usize::from(*length % 5000), which);
-                self.honest[usize::from(which)].guest.send(&Outgoing { bytes, ..Outgoing::default() });
+                bytes.resize(20 + usize::from(*length % 5000), which as u8);
+                self.honest[which].guest.send(&Outgoing { bytes, ..Outgoing::default() });
             }
             Action::Wire { to_mallory, length } => {
-                let mut frame = if *to_mallory { mallory::ADDRESS.to_vec() } else { vec![0xff; 6] };
+                let group = if length & 0x100 == 0 { [0xff; 6] } else { BRIDGE_GROUP };
+                let mut frame = if *to_mallory { mallory::ADDRESS.to_vec() } else { group.to_vec() };
+                frame.extend(STATION);
                 frame.resize(14 + usize::from(*length % 256), 3);
+                self.model.from_wire.insert(frame.clone());
                 self.wire.borrow_mut().incoming.push_back((frame, Checksum::Unverified));
             }
             Action::Poll => {
@@ -192,9 +164,15 @@ impl Netback {
                 self.round();
             }
             Action::NicFull(full) => self.wire.borrow_mut().hold = *full,
-            other => self.mallory.act(other),
+            other => {
+                if self.mallory.must_wait(other) {
+                    self.settle();
+                }
+                if let (Some(bytes), Some(sent)) = (self.mallory.act(other), &mut self.model.hostile) {
+                    sent.insert(bytes);
+                }
+            }
         }
-        let _ = seen;
     }
 
     /// Checks what must hold, after the hostile vif is gone.
@@ -205,60 +183,43 @@ impl Netback {
             let answers = std::mem::take(&mut honest.guest.answers);
             assert!(answers.iter().all(|(_, status)| *status == 0), "an honest packet was refused");
         }
+        for destination in self.mallory.received() {
+            self.model.check_known(destination, GUESTS);
+        }
+        self.model.forget();
         assert_eq!(self.xen.take_violations(), [], "a fault of our own");
         let rest = (self.path.pool().available(), self.xen.live());
         assert_eq!(rest, self.rest, "something is held still");
     }
-}
 
-impl Honest {
-    /// Whether all that was sent to it has arrived, and all that it sent is answered.
-    fn is_done(&self) -> bool {
-        self.expected.is_empty() && self.guest.transmit.free() == self.guest.transmit.slots()
-    }
-
-    /// Takes what has arrived, and makes room for more.
-    fn look(&mut self) {
-        for packet in self.guest.arrived() {
-            if packet.error {
-                self.errors += 1;
-                continue;
-            }
-            self.arrived += 1;
-            if packet.bytes.get(6..11) == Some(&address(0)[..5]) {
-                let expected = self.expected.pop_front().expect("an honest packet came twice");
-                assert!(
-                    packet.bytes == expected,
-                    "an honest packet is not what was sent: {} bytes of {}, {:02x?} for {:02x?}",
-                    packet.bytes.len(),
-                    expected.len(),
-                    packet.bytes.get(..32),
-                    expected.get(..32)
-                );
-            }
-        }
-        self.guest.post(256);
-        self.guest.collect_answers();
+    /// Looks at what went to the wire; gives how many frames.
+    fn check_wire(&mut self) -> u64 {
+        let sent = std::mem::take(&mut self.wire.borrow_mut().sent);
+        sent.iter().for_each(|frame| self.model.check_wire(&frame.bytes));
+        sent.len() as u64
     }
 }
 
 /// An input as it is read, for a look at it.
 pub fn describe(input: &[u8]) -> String {
-    let (features, actions) = decode(input);
+    let (life, actions) = decode(input);
     let lines = actions.iter().map(|action| format!("{action:?}\n"));
-    std::iter::once(format!("{features:?}\n")).chain(lines).collect()
+    std::iter::once(format!("{life:?}\n")).chain(lines).collect()
 }
 
 impl Target for Netback {
     fn run(&mut self, input: &[u8], seen: &mut Vec<u64>) {
-        let (features, actions) = decode(input);
-        let config = self.mallory.reset(&features);
+        let (life, actions) = decode(input);
+        let config = self.mallory.reset(&life);
+        self.model.hostile = life.tame.then(HashSet::new);
         let arrived: u64 = self.honest.iter().map(|honest| honest.arrived).sum();
         let Ok(id) = self.path.attach(config) else {
             panic!("the hostile vif could not be attached");
         };
+        (self.attached, self.model.hostile_bridge) = (true, life.bridge);
+        let start = self.now;
         for action in &actions {
-            self.act(action, seen);
+            self.act(action);
         }
         self.wire.borrow_mut().hold = false;
         let rounds = self.settle();
@@ -270,9 +231,15 @@ impl Target for Netback {
             seen.push(crate::hash(format!("{:?}", std::mem::discriminant(&violation)).as_bytes()));
         }
         let statistics = self.path.detach(id).expect("the hostile vif");
+        self.attached = false;
+        if let Some(Rate { bytes, interval }) = life.rate {
+            let intervals = self.now.since(start).as_nanos() / interval.as_nanos() + 1;
+            let most = bytes * intervals as u64;
+            assert!(statistics.from_port.bytes <= most, "{} bytes of {most}", statistics.from_port.bytes);
+        }
         self.settle();
         self.wire.borrow_mut().incoming.clear();
-        let wire = std::mem::take(&mut self.wire.borrow_mut().sent).len() as u64;
+        let wire = self.check_wire();
         self.path.poll(self.now);
         self.check(closed);
         let arrived = self.honest.iter().map(|honest| honest.arrived).sum::<u64>() - arrived;
@@ -291,10 +258,10 @@ impl Target for Netback {
 }
 
 /// Reads an input. Bytes that are missing are zero: every input is one.
-fn decode(input: &[u8]) -> (Features, Vec<Action>) {
+fn decode(input: &[u8]) -> (Life, Vec<Action>) {
     let mut bytes = arbitrary::Unstructured::new(input);
-    let bits: u8 = bytes.arbitrary().unwrap_or(0);
-    let bit = |place: u8| bits & 1 << place != 0;
+    let [low, high]: [u8; 2] = bytes.arbitrary().unwrap_or_default();
+    let bit = |place: u8| low & 1 << place != 0;
     let features = Features {
         scatter_gather: bit(0),
         gso_tcpv4: bit(1),
@@ -304,6 +271,11 @@ fn decode(input: &[u8]) -> (Features, Vec<Action>) {
         receive_notify: bit(5),
         multicast_control: bit(6),
     };
+    let tame = high & 1 != 0;
+    let limited = !tame && high & 2 != 0;
+    let rate = limited.then(|| Rate { bytes: 1000 << (high >> 4), interval: Duration::from_millis(50) });
+    let bridge = BRIDGES[if bit(7) { LISTENER } else { 0 }];
+    let life = Life { features, bridge, rate, tame };
     let mut actions = Vec::new();
     while actions.len() < ACTIONS && !bytes.is_empty() {
         match bytes.arbitrary() {
@@ -311,5 +283,5 @@ fn decode(input: &[u8]) -> (Features, Vec<Action>) {
             Err(_) => break,
         }
     }
-    (features, actions)
+    (life, actions)
 }

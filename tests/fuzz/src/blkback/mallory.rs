@@ -1,10 +1,12 @@
 //! The hostile frontend: rings, pages and grants that last, and what it may do with them. Host.
 
+use crate::flicker::{self, Flicker};
 use arbitrary::Arbitrary;
 use blkdom::blkback::config::{QueueConfig, VbdConfig};
 use blkdom::blkback::request::Abi;
 use blkdom::fakes::geometry;
 use blkdom::volume::Volume;
+use split_driver::fakes::peer::{Fetches, Peer};
 use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
 use split_driver::memory::SharedMemory;
 use std::sync::atomic::Ordering;
@@ -86,6 +88,8 @@ pub(super) enum Action {
     Recover(u8),
     /// A sector of the hostile guest's fails.
     Fault { place: u8, kind: u8 },
+    /// From now on a word of a ring, or of its segments' pages, is another one each time that it is looked at or copied.
+    Flicker { what: u8, place: u16, value: u32 },
 }
 
 pub(super) struct Mallory {
@@ -102,6 +106,9 @@ pub(super) struct Mallory {
     producers: [u32; QUEUES],
     features: Features,
     next_id: u64,
+    /// What is fetched from its rings.
+    pub(super) fetches: [Fetches; QUEUES],
+    flicker: Option<Flicker>,
 }
 
 impl Mallory {
@@ -130,6 +137,8 @@ impl Mallory {
             maps: false,
         };
         Self {
+            fetches: [0, 1].map(|queue: usize| Fetches::new(&rings[queue])),
+            flicker: None,
             first_grant: grants[0].0,
             domain,
             rings,
@@ -153,6 +162,7 @@ impl Mallory {
         }
         self.producers = [0; QUEUES];
         self.features = *features;
+        self.flicker = None;
         let queue = |queue: usize| QueueConfig {
             ring: self.ring_grants[queue][..features.ring_pages].to_vec(),
             port: self.ports[queue],
@@ -167,6 +177,11 @@ impl Mallory {
             volume,
             read_only: features.read_only,
         }
+    }
+
+    /// What it does between two steps of the backend, and what counts those.
+    pub(super) fn peer(&self) -> Peer {
+        flicker::peer(self.fetches.to_vec(), self.flicker.clone())
     }
 
     /// Responses on its rings.
@@ -301,6 +316,13 @@ impl Mallory {
             Action::Scribble { page, value } => {
                 let words = &self.indirect.words()[usize::from(page % INDIRECT_PAGES) * 1024..];
                 words[..32].iter().for_each(|word| word.store(*value, Ordering::Relaxed));
+            }
+            Action::Flicker { what, place, value } => {
+                let copies = what & 2 != 0;
+                let memory = if copies { &self.indirect } else { &self.rings[usize::from(what & 1)] };
+                // Of a page of segments the first are used mostly.
+                let place = if copies { *place & 0xc1f } else { *place };
+                self.flicker = Some(Flicker::new(memory, place.into(), *value, copies));
             }
             Action::Revoke => {
                 let ended = self.domain.end_grant(self.fickle);

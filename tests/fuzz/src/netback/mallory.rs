@@ -1,7 +1,11 @@
 //! The hostile frontend: rings, pages and grants that last, and what it may do with them. Host.
 
+use super::honest::{STATION, public_address};
+use crate::flicker::{self, Flicker};
 use arbitrary::Arbitrary;
+use netdom::credit::Rate;
 use netdom::netback::vif::{Features, RemotePorts, VifConfig};
+use split_driver::fakes::peer::{Fetches, Peer};
 use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
 use split_driver::memory::SharedMemory;
 use std::sync::atomic::Ordering;
@@ -26,6 +30,22 @@ impl Piece {
     fn size(&self) -> u16 {
         if self.page & 3 == 0 { self.size % 4097 } else { self.size % 160 }
     }
+
+    /// The page that its bytes are in.
+    fn page(&self) -> usize {
+        usize::from(self.page / 4 % PAGES)
+    }
+}
+
+/// As many pieces as a packet is made of.
+fn used(pieces: &[Piece]) -> &[Piece] {
+    &pieces[..pieces.len().min(24)]
+}
+
+/// The pages that a packet is in, a bit each; its headers may reach into a page more.
+fn touched(pieces: &[Piece]) -> u32 {
+    let pages = used(pieces).iter().fold(0, |pages, piece| pages | 1 << piece.page());
+    pages | pieces.first().map_or(0, |piece| 2 << piece.page())
 }
 
 /// What is wrong with a chain that is otherwise in order.
@@ -45,9 +65,11 @@ pub(super) enum Fault {
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(super) enum To {
     Neighbour(bool),
+    Distant(bool),
     Wire,
     All,
     Group(u8),
+    Link(u8),
     Itself,
 }
 
@@ -78,6 +100,10 @@ pub(super) enum Action {
     Wire { to_mallory: bool, length: u16 },
     /// The NIC sends nothing for now.
     NicFull(bool),
+    /// An honest packet to a group.
+    HonestGroup { from: u8, group: u8 },
+    /// From now on a word of a ring, or of its packets, is another one each time that it is looked at or copied.
+    Flicker { what: u8, place: u16, value: u32 },
 }
 
 pub(super) struct Mallory {
@@ -91,6 +117,22 @@ pub(super) struct Mallory {
     producers: [u32; 2],
     published: [u32; 2],
     split: bool,
+    /// What is fetched from its transmit ring.
+    pub(super) fetches: Fetches,
+    flicker: Option<Flicker>,
+    /// It keeps to what can be said beforehand: packets in order, but for their grants.
+    tame: bool,
+    /// Pages of packets that may be under way, a bit each.
+    busy: u32,
+}
+
+/// What it is in one life.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    pub(super) features: Features,
+    pub(super) bridge: &'static str,
+    pub(super) rate: Option<Rate>,
+    pub(super) tame: bool,
 }
 
 impl Mallory {
@@ -104,6 +146,10 @@ impl Mallory {
         let grants: Vec<_> = (0..PAGES * 2).map(|page| domain.grant(&pages, page.into(), page >= PAGES)).collect();
         let ports = [domain.allocate_port(), domain.allocate_port()];
         Self {
+            fetches: Fetches::new(&rings[0]),
+            flicker: None,
+            tame: false,
+            busy: 0,
             domain,
             rings,
             ring_grants,
@@ -117,7 +163,13 @@ impl Mallory {
     }
 
     /// A new life.
-    pub(super) fn reset(&mut self, features: &Features) -> VifConfig {
+    pub(super) fn reset(&mut self, life: &Life) -> VifConfig {
+        let Life { features, bridge, rate, tame } = life;
+        for page in PAGES..2 * PAGES {
+            self.pages.write(usize::from(page) * 4096, &[0; 16]);
+        }
+        (self.flicker, self.tame, self.busy) = (None, *tame, 0);
+
         for ring in &self.rings {
             for (word, value) in ring.words().iter().zip([0, 1, 0, 1]) {
                 word.store(value, Ordering::Relaxed);
@@ -131,13 +183,40 @@ impl Mallory {
             domain: DOMAIN,
             handle: 0,
             mac: ADDRESS,
-            bridge: "xenbr0".into(),
+            bridge: (*bridge).into(),
             features: *features,
             transmit_ring: self.ring_grants[0],
             receive_ring: self.ring_grants[1],
             ports: if self.split { RemotePorts::Split { transmit, receive } } else { RemotePorts::Single(transmit) },
-            rate: None,
+            rate: *rate,
         }
+    }
+
+    /// What it does between two steps of the backend, and what counts those.
+    pub(super) fn peer(&self) -> Peer {
+        flicker::peer(vec![self.fetches.clone()], self.flicker.clone())
+    }
+
+    /// The destinations of what lies in the pages for packets to it.
+    pub(super) fn received(&self) -> impl Iterator<Item = [u8; 6]> {
+        (PAGES..2 * PAGES).map(|page| {
+            let mut destination = [0; 6];
+            self.pages.read(usize::from(page) * 4096, &mut destination);
+            destination
+        })
+    }
+
+    /// Whether an act must wait until what is under way is done, or it would change that.
+    pub(super) fn must_wait(&self, action: &Action) -> bool {
+        match action {
+            Action::Send { pieces, .. } => self.tame && self.busy & touched(pieces) != 0,
+            _ => false,
+        }
+    }
+
+    /// Nothing is under way.
+    pub(super) fn handle_rest(&mut self) {
+        self.busy = 0;
     }
 
     /// Responses on its transmit ring.
@@ -164,10 +243,26 @@ impl Mallory {
         self.domain.notify(self.ports[usize::from(receive && self.split)]);
     }
 
-    pub(super) fn act(&mut self, action: &Action) {
+    /// Gives what it sent where that can be said.
+    pub(super) fn act(&mut self, action: &Action) -> Option<Vec<u8>> {
         match action {
+            Action::Send { to, kind, pieces, fault, .. } if self.tame => {
+                let fault = if matches!(fault, Fault::Grant) { Fault::Grant } else { Fault::None };
+                self.send(*to, *kind, None, 0, pieces, fault);
+                self.busy |= touched(pieces);
+                // A page of which nothing is sent is not looked at.
+                let copied = used(pieces).last().is_some_and(|piece| piece.size() > 0);
+                return (matches!(fault, Fault::None) || !copied).then(|| self.bytes_of(pieces));
+            }
+            Action::Slot { .. } | Action::Word { .. } | Action::Index { .. } | Action::Flicker { .. } if self.tame => {}
             Action::Send { to, kind, extra, flags, pieces, fault } => {
                 self.send(*to, *kind, *extra, *flags, pieces, *fault);
+            }
+            Action::Flicker { what, place, value } => {
+                let copies = what % 3 == 2;
+                let memory = if copies { &self.pages } else { &self.rings[usize::from(what % 3)] };
+                let place = usize::from(*place) % memory.words().len();
+                self.flicker = Some(Flicker::new(memory, place, *value, copies));
             }
             Action::Slot { words } => {
                 self.put(0, words);
@@ -196,10 +291,23 @@ impl Mallory {
             Action::Notify { receive } => self.notify(*receive),
             _ => {}
         }
+        None
+    }
+
+    /// The bytes of a packet in order.
+    fn bytes_of(&self, pieces: &[Piece]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for piece in used(pieces) {
+            let mut part = vec![0; usize::from(piece.size())];
+            let offset = usize::from(u16::from(piece.offset).min(4096 - piece.size()));
+            self.pages.read(piece.page() * 4096 + offset, &mut part);
+            bytes.extend(part);
+        }
+        bytes
     }
 
     fn send(&mut self, to: To, kind: u8, extra: Option<(u8, u16, u8)>, flags: u8, pieces: &[Piece], fault: Fault) {
-        let pieces = &pieces[..pieces.len().min(24)];
+        let pieces = used(pieces);
         let total: u32 = pieces.iter().map(|piece| u32::from(piece.size())).sum();
         for (index, piece) in pieces.iter().enumerate() {
             let size = piece.size();
@@ -238,10 +346,12 @@ impl Mallory {
     /// Headers of Ethernet, IP and TCP that are nearly right.
     fn write_headers(&self, at: usize, to: To, kind: u8, total: u32) {
         let destination = match to {
-            To::Neighbour(which) => super::public_address(which.into()),
-            To::Wire => [2, 0, 0, 0, 0, 9],
+            To::Neighbour(which) => public_address(which.into()),
+            To::Distant(which) => public_address(2 + usize::from(which)),
+            To::Wire => STATION,
             To::All => [0xff; 6],
             To::Group(last) => [1, 0, 0x5e, 0, 0, last],
+            To::Link(last) => [1, 0x80, 0xc2, 0, 0, last % 32],
             To::Itself => ADDRESS,
         };
         let mut head = Vec::from(destination);
