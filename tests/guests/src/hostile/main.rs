@@ -43,7 +43,7 @@ runtime::entry!(main);
 async fn main(environment: Environment) {
     let mut words = environment.command_line.split_ascii_whitespace();
     let name = words.find_map(|word| word.strip_prefix("attack=")).unwrap_or("none");
-    random::take_seed(&environment.command_line);
+    random::take_seed(environment.command_line);
     let store = match runtime::store::connect() {
         Ok(store) => store,
         Err(error) => {
