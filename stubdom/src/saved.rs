@@ -125,9 +125,8 @@ impl Snapshot {
 
     /// From which hoard on domains are cut off, so that the next life has what it wants; `usize::MAX` for nobody. Allocates nothing.
     fn limit(&self, means: &Means, line: usize) -> usize {
-        // What is counted may be a quarter less than what is taken.
         let fits = |limit: usize| {
-            self.store.counted_below(limit).saturating_mul(4) / 3 <= means.heap
+            self.store.counted_below(limit) <= means.heap
                 && (self.store.state_bound() < means.room / 2 || self.bytes(limit).saturating_add(line) <= means.room)
         };
         let next = |limit| self.store.most_hoarded(limit).map(|(_, hoard)| hoard).filter(|hoard| *hoard >= HOARD);

@@ -12,6 +12,7 @@ use xenstore_lite::{Config, ConnectionId, Quotas, Resource, Store};
 thread_local! {
     static TAKEN: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -26,6 +27,7 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let taken = TAKEN.get() + block(layout);
         TAKEN.set(taken);
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         PEAK.set(PEAK.get().max(taken));
         // SAFETY: as the caller has it.
         unsafe { System.alloc(layout) }
@@ -270,6 +272,29 @@ fn guests_that_collude_leave_room() {
             let written = scene.ask(0, XS_WRITE, 0, b"/local/domain/0/x\0y");
             assert_eq!((written, scene.store.check()), (String::from("OK|"), Ok(())));
         }
+    }
+}
+
+/// The state is written when memory has run out, so that takes none: neither all of it, nor what is left without those who hoard.
+#[test]
+fn a_state_that_is_written_takes_no_memory() {
+    let mut scene = Scene::new(Quotas::default(), SMALL);
+    hoard_nodes(&mut scene, 1);
+    hoard_events(&mut scene, 2);
+    scene.start(3);
+    let (mut limit, mut bytes) = (usize::MAX, Vec::new());
+    for left in [2, 1, 0] {
+        let (mut length, before) = (0, ALLOCATIONS.get());
+        scene.store.write_state_below(limit, &mut |piece| length += piece.len());
+        let counted = scene.store.counted_below(limit);
+        let next = scene.store.most_hoarded(limit);
+        assert_eq!(ALLOCATIONS.get(), before);
+        println!("{length} bytes written, {counted} counted");
+        assert!(bytes.last().is_none_or(|last| length + 100_000 < *last), "{length} after {bytes:?}");
+        bytes.push(length);
+        let (_, hoard) = next.expect("a domain");
+        assert_eq!(hoard > 100_000, left > 0, "{hoard}");
+        limit = hoard;
     }
 }
 

@@ -136,10 +136,7 @@ impl Store {
         records.begin(GLOBAL, 8).u32(u32::MAX).u32(u32::MAX).end();
         self.write_quotas(&mut records);
         for (id, connection) in &self.connections {
-            let mut fresh = Connection::new(connection.domain);
-            fresh.port = connection.port;
-            let connection = if is_shed(connection.domain) { &fresh } else { connection };
-            self.write_connection(*id, connection, &mut records);
+            self.write_connection(*id, connection, is_shed(connection.domain), &mut records);
         }
         self.write_cut_off(&mut records);
         for top in [path::ROOT, INTRODUCE_DOMAIN, RELEASE_DOMAIN] {
@@ -201,21 +198,26 @@ impl Store {
         }
     }
 
-    fn write_connection(&self, id: ConnectionId, connection: &Connection, records: &mut Records<'_>) {
+    /// A connection; as new where it is `shed`.
+    fn write_connection(&self, id: ConnectionId, connection: &Connection, shed: bool, records: &mut Records<'_>) {
         let known = self.domains.get(connection.domain);
         let target = known.and_then(|domain| domain.target).unwrap_or(DomainId::INVALID);
-        let waiting = connection.waiting_bytes();
-        let data = connection.partial.len() + waiting;
+        let (partial, begun, waiting) =
+            if shed { (&[][..], 0, 0) } else { (&*connection.partial, connection.begun(), connection.waiting_bytes()) };
+        let data = partial.len() + waiting;
         records.begin(CONNECTION, CONNECTION_FIELDS + padded(data) + 8);
         records.u32(id.0).u16(RING).u16(HAS_UNIQUE).u16(connection.domain.0).u16(target.0).u32(connection.port.0);
-        records.length(connection.partial.len()).length(connection.begun());
+        records.length(partial.len()).length(begun);
         records.u32(u32::try_from(waiting).unwrap_or(u32::MAX));
-        records.bytes(&connection.partial);
-        for piece in connection.pieces() {
+        records.bytes(partial);
+        for piece in connection.pieces().filter(|_| !shed) {
             records.bytes(piece);
         }
         records.zeros(padded(data) - data);
         records.u64(known.map_or(0, |domain| domain.unique)).end();
+        if shed {
+            return;
+        }
         for (serial, path) in &connection.watches {
             let Some(watch) = self.watches.get(path, *serial) else {
                 continue;
