@@ -1,6 +1,7 @@
 //! What the toolstack, its tools and guests see of the row's xenstore. Host.
 
 mod differential;
+mod hoards;
 mod hostile;
 mod lives;
 mod load;
@@ -50,6 +51,7 @@ impl Play for Store {
         Family { rows: Rows::StoreLikeC, cases: differential::CASES },
         Family { rows: Rows::StoreInDomain, cases: CASES },
         Family { rows: Rows::StoreInDomain, cases: hostile::CASES },
+        Family { rows: Rows::StoreInDomain, cases: hoards::CASES },
     ];
     type Stage = Stage;
     type Scene<'s> = &'s Stage;

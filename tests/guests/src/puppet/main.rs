@@ -1,7 +1,7 @@
 //! A domain whose xenstore ring dom0 plays by the console: requests as they are written there, and what comes back (`guests::script`).
 //!
-//! It knows some words more: `attack.NAME` begins an attack, `stop` ends it and says the page's error word, `reconnect` has the connection
-//! begin anew, `measure` says the median and the 99th percentile of reads, in ns.
+//! It knows some words more: `attack.NAME` begins an attack, `stop` ends it and says the page's error word, `hoard.NAME` takes memory of the
+//! store's and says in how many requests, `reconnect` has the connection begin anew, and hear again, `measure` says the median and the 99th percentile of reads, in ns.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -9,6 +9,7 @@
 extern crate alloc;
 
 mod attacks;
+mod hoards;
 mod ring;
 
 use alloc::format;
@@ -82,6 +83,9 @@ impl Puppet {
             } else if let Some(name) = word.strip_prefix("attack.") {
                 self.attack = Attack::begin(&self.ring, name);
                 said.push(if self.attack.is_some() { "begun".into() } else { format!("?{name}") });
+            } else if let Some(name) = word.strip_prefix("hoard.") {
+                let sent = hoards::hoard(&self.ring, name).await;
+                said.push(sent.map_or_else(|| format!("?{name}"), |sent| format!("{sent}")));
             } else {
                 said.push(match word {
                     "stop" => {
@@ -91,7 +95,11 @@ impl Puppet {
                         self.ring.take_messages();
                         format!("{}", attacks::fault(&self.ring))
                     }
-                    "reconnect" => format!("{}", attacks::reconnect(&self.ring).await),
+                    "fault" => format!("{}", attacks::fault(&self.ring)),
+                    "reconnect" => {
+                        self.ring.set_deaf(false);
+                        format!("{}", attacks::reconnect(&self.ring).await)
+                    }
                     "measure" => self.measure().await,
                     _ => format!("?{word}"),
                 });

@@ -87,7 +87,12 @@ fn failures(stage: &&Stage) -> Result<String> {
 
 /// Lives that have come to serve, but for the first. Their numbers are others where images gave up.
 fn lives(stage: &&Stage) -> Result<u64> {
-    let said = stage.lab.must(&format!("cat {LOG} 2>/dev/null | grep -c '{SERVES}' || true"))?;
+    count(&stage.lab)
+}
+
+/// The same.
+pub(super) fn count(lab: &Lab) -> Result<u64> {
+    let said = lab.must(&format!("cat {LOG} 2>/dev/null | grep -c '{SERVES}' || true"))?;
     said.trim().parse().with_context(|| format!("'{said}'"))
 }
 
