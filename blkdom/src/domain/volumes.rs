@@ -8,8 +8,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use blkdom::blkback::driver::Inventory;
 use blkdom::datapath::{DataPath, Reader};
-use blkdom::volume::scan::Source;
-use blkdom::volume::{Catalogue, Claims, NameError, Resolved};
+use blkdom::volume::{self, Catalogue, Claims, NameError, Resolved, Source};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
@@ -94,7 +93,7 @@ impl Volumes {
     async fn look(&self) {
         let sources = self.gather();
         self.sources.replace(sources.clone());
-        let catalogue = Catalogue::scan(&self.reader, &sources, &self.claims.begin_scan()).await;
+        let catalogue = volume::scan(&self.reader, &sources, &self.claims.begin_scan()).await;
         for note in catalogue.notes() {
             log::warn!("{note}");
         }

@@ -1,8 +1,9 @@
 //! What exists, by all its names, and what a `target=` means by that. Pure. Floor 3.
 
 use super::claims::Claims;
-use super::member::Member;
-use super::scan::{self, Glance, Sectors, Source};
+use super::entry::{Entry, Resolved};
+use super::fault::Unusable;
+use super::region::{self, Glance, Sectors, Source};
 use super::target::{Printable, Target, TargetError};
 use super::{Piece, UnitRef, Volume};
 use crate::disk::{Discard, Geometry, SECTOR_BYTES};
@@ -17,78 +18,6 @@ use hashbrown::HashMap;
 const LIST_BYTES: usize = 850;
 /// Names that are put first for being like the one that was asked for.
 const NEAR: usize = 3;
-
-/// Why something that exists is not handed out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unusable {
-    /// It has no sectors.
-    Empty,
-    /// Its table puts it outside what is usable, or its end before its beginning.
-    Outside {
-        /// Its first block.
-        first: u64,
-        /// Its last one.
-        last: u64,
-    },
-    /// It reaches beyond the end of its unit.
-    BeyondUnit,
-    /// It has sectors in common with the partition of this number.
-    Overlaps(u32),
-    /// The partition table, or a part of it, lies in it.
-    HoldsTable,
-    /// It does not begin and end at logical blocks of so many bytes.
-    Misaligned(u32),
-    /// It is of a kind that is not supported: `thin`, `raid1`.
-    Kind(String),
-    /// It is a part of another logical volume.
-    PartOf(String),
-    /// Snapshots are kept of it, which writing to it must feed.
-    HasSnapshots,
-    /// It is none that is meant to be used by itself.
-    Hidden,
-    /// Some of it is on a physical volume that is not there.
-    Lacks(String),
-    /// It has extents in common with another logical volume.
-    SharesExtents(String),
-    /// Its metadata makes no sense.
-    Metadata(&'static str),
-    /// Its volume group is not to be used.
-    Group(String),
-    /// It lies in a part of something larger.
-    Within(String, Member),
-}
-
-impl fmt::Display for Unusable {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty => formatter.write_str("it has no sectors"),
-            Self::Outside { first, last } => write!(formatter, "its blocks {first} to {last} are not usable ones"),
-            Self::BeyondUnit => formatter.write_str("it reaches beyond the end of its disk"),
-            Self::Overlaps(number) => write!(formatter, "it overlaps with partition {number}"),
-            Self::HoldsTable => formatter.write_str("a part of the partition table lies in it"),
-            Self::Misaligned(bytes) => write!(formatter, "it is not made of whole blocks of {bytes} bytes"),
-            Self::Kind(kind) => {
-                write!(
-                    formatter,
-                    "its segments are of type {}; only linear and striped ones are supported",
-                    Printable(kind)
-                )
-            }
-            Self::PartOf(name) => write!(formatter, "it is a part of {}", Printable(name)),
-            Self::HasSnapshots => formatter.write_str("it has snapshots, which are not supported"),
-            Self::Hidden => formatter.write_str("it is an internal volume of LVM"),
-            Self::Lacks(name) => write!(formatter, "a part of it is on {}, which is not there", Printable(name)),
-            Self::SharesExtents(name) => write!(formatter, "it has extents in common with {}", Printable(name)),
-            Self::Metadata(what) => write!(formatter, "its metadata makes no sense: {what}"),
-            Self::Group(why) => write!(formatter, "its volume group is not used: {why}"),
-            Self::Within(name, member) => {
-                write!(formatter, "it lies in {}, which is a part of {member}: ", Printable(name))?;
-                formatter.write_str("only what has all parts may write it; ")?;
-                write!(formatter, "where that is over, `{} DEVICE` takes the mark off", member.remedy())
-            }
-        }
-    }
-}
 
 /// Why a target means nothing that can be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,34 +107,6 @@ fn write_list(formatter: &mut fmt::Formatter<'_>, names: &[String], bytes: usize
     Ok(())
 }
 
-/// Something that a target may name.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    /// Its names, the one that it is known by first.
-    pub(super) names: Vec<String>,
-    /// Where it lies and whether it may be read only, or why it cannot be had.
-    pub(super) what: Result<(Volume, bool), Unusable>,
-    /// Whether it is shown where names are listed.
-    pub(super) listed: bool,
-    /// The units whose tables and metadata say that there is such a thing; none for a unit itself.
-    pub(super) grounds: Vec<UnitRef>,
-}
-
-/// What a target means.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resolved {
-    /// The name that it is known by.
-    pub name: String,
-    /// The name by its disk's serial number, which no change of slots or cables moves, where it has one.
-    pub lasting: Option<String>,
-    /// Where it lies.
-    pub volume: Volume,
-    /// Its size, and what its units together can do.
-    pub geometry: Geometry,
-    /// The target says that it is shared: [`super::Access::from_mode`].
-    pub shared: bool,
-}
-
 /// What exists.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
@@ -229,7 +130,7 @@ pub struct Grounds {
 impl Grounds {
     /// Reads them: whether they are as they were.
     pub async fn hold<S: Sectors>(&self, reader: &S) -> bool {
-        scan::is_unchanged(reader, &self.headers, &self.written).await
+        region::is_unchanged(reader, &self.headers, &self.written).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who has which sectors: a volume is not handed out twice for writing, under whatever names. Pure. Floor 3.
 
-use super::catalogue::Resolved;
+use super::entry::Resolved;
 use super::target::Printable;
 use super::{Piece, Volume};
 use alloc::rc::Rc;

@@ -3,9 +3,9 @@
 //!
 //! A parser of our own: the crates for it bring blocking readers or a GUID crate along, and leave all checks of bounds to the caller.
 
-use super::catalogue::Unusable;
+use super::fault::Unusable;
 use super::partition::{Partition, Table, mark_overlaps};
-use super::scan::{ReadError, Region, Sectors};
+use super::region::{ReadError, Region, Sectors};
 use crate::disk::SECTOR_BYTES;
 use alloc::format;
 use alloc::string::String;

@@ -3,9 +3,9 @@
 //! Blocks of the table are the unit's logical blocks. What Linux takes for a table is one here, and what it counts is counted, so that
 //! all numbers are Linux' (block/partitions/msdos.c and efi.c): an entry is in use where it has a size, whatever its type.
 
-use super::catalogue::Unusable;
+use super::fault::Unusable;
 use super::partition::{Partition, Table, mark_overlaps};
-use super::scan::{Region, Sectors};
+use super::region::{Region, Sectors};
 use crate::disk::SECTOR_BYTES;
 use alloc::format;
 use alloc::string::String;

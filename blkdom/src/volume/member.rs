@@ -7,7 +7,7 @@
 //! Multipath leaves no mark on a disk.
 
 use super::Piece;
-use super::scan::{ReadError, Region, Sectors};
+use super::region::{ReadError, Region, Sectors};
 use crate::disk::SECTOR_BYTES;
 use core::fmt;
 

@@ -11,22 +11,28 @@
 
 pub mod catalogue;
 pub mod claims;
+mod entry;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fakes;
+mod fault;
 pub mod gpt;
 pub mod lvm;
 pub mod mbr;
 pub mod member;
 pub mod partition;
 pub mod places;
-pub mod scan;
+mod region;
+mod scan;
 pub mod target;
 #[cfg(test)]
 mod tests;
 
-pub use catalogue::{Catalogue, Grounds, NameError, Resolved, Unusable};
+pub use catalogue::{Catalogue, Grounds, NameError};
 pub use claims::{Access, Claim, ClaimError, Claims, Ended};
-pub use scan::{Glance, Sectors, Source};
+pub use entry::Resolved;
+pub use fault::Unusable;
+pub use region::{Glance, ReadError, Sectors, Source};
+pub use scan::scan;
 
 use crate::disk::UnitId;
 use alloc::vec;

@@ -1,6 +1,6 @@
 //! What the two kinds of partition table have in common. Pure. Floor 3.
 
-use super::catalogue::Unusable;
+use super::fault::Unusable;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;

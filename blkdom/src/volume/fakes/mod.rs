@@ -4,7 +4,7 @@ pub mod gpt;
 pub mod lvm;
 
 use crate::disk::{Geometry, IoError, UnitId};
-use crate::volume::{Catalogue, Claims, Sectors, Source, UnitRef};
+use crate::volume::{self, Catalogue, Claims, Sectors, Source, UnitRef};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -63,7 +63,7 @@ impl Units {
 
     /// Scans them, but for what is claimed for writing.
     pub fn scan(&self, claims: &Claims) -> Catalogue {
-        block_on(Catalogue::scan(self, &self.sources, &claims.begin_scan()))
+        block_on(volume::scan(self, &self.sources, &claims.begin_scan()))
     }
 
     /// Scans with nothing claimed.

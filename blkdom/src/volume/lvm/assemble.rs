@@ -3,7 +3,8 @@
 use super::mapping;
 use super::metadata::VolumeGroup;
 use super::{Copy, Found, Group, PhysicalVolume};
-use crate::volume::catalogue::{Entry, Unusable};
+use crate::volume::entry::Entry;
+use crate::volume::fault::Unusable;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;

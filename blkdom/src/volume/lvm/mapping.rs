@@ -2,7 +2,7 @@
 
 use super::PhysicalVolume;
 use super::metadata::{Logical, Physical, Segment, VolumeGroup};
-use crate::volume::catalogue::Unusable;
+use crate::volume::fault::Unusable;
 use crate::volume::{UnitRef, Volume};
 use alloc::vec::Vec;
 

@@ -2,7 +2,7 @@
 
 use super::label::Id;
 use super::text::{self, Node, Scalar, Section, TextError};
-use crate::volume::catalogue::Unusable;
+use crate::volume::fault::Unusable;
 use crate::volume::target::is_lvm_name;
 use alloc::borrow::ToOwned;
 use alloc::format;

@@ -15,9 +15,9 @@ mod mapping;
 mod metadata;
 pub(crate) mod text;
 
-use super::catalogue::Entry;
+use super::entry::Entry;
 use super::member::{self, Member};
-use super::scan::{ReadError, Region, Sectors};
+use super::region::{ReadError, Region, Sectors};
 use super::{Piece, UnitRef};
 use crate::disk::SECTOR_BYTES;
 use alloc::borrow::ToOwned;

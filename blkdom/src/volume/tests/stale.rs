@@ -3,7 +3,7 @@
 use crate::volume::fakes::gpt::{Gpt, LINUX, LVM};
 use crate::volume::fakes::lvm::{Disk, Text};
 use crate::volume::fakes::{Units, unit};
-use crate::volume::{Access, Catalogue, Claims, NameError};
+use crate::volume::{Access, Catalogue, Claims, NameError, scan};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use split_driver::fakes::block_on;
@@ -63,7 +63,7 @@ fn a_claim_that_ends_while_the_disks_are_looked_at_counts() {
         let held = early.then(claim);
         let written = claims.begin_scan();
         drop(held.unwrap_or_else(claim));
-        let catalogue = block_on(Catalogue::scan(&units, &units.sources, &written));
+        let catalogue = block_on(scan(&units, &units.sources, &written));
         assert!(
             matches!(
                 catalogue.resolve_beside("vg0/a", &claims),
