@@ -3,6 +3,7 @@
 
 mod attack;
 mod bench;
+mod corpus;
 mod demo;
 mod fuzz;
 mod growth;
@@ -36,6 +37,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Attack a backend with hostile frontends on real Xen: netdom, blkdom, or Linux'
     Attack(attack::Arguments),
+    /// Make the corpus of disks that real tools wrote anew, in a dom0 of the lab
+    Corpus(corpus::Arguments),
     /// Run a fuzz target on the host
     Fuzz(fuzz::Arguments),
     /// Build the images into dist/, with sample configs
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     let result: Result<ExitCode> = match Arguments::parse().command {
         Command::Lab(arguments) => lab::run(&arguments),
         Command::Attack(arguments) => attack::run(&arguments),
+        Command::Corpus(arguments) => corpus::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Images => images::build().map(|()| ExitCode::SUCCESS),
         Command::Demo(arguments) => demo::run(&arguments),

@@ -8,6 +8,7 @@ pub mod attack;
 pub mod bench;
 pub mod blocks;
 pub mod cases;
+pub mod corpus;
 pub mod demo;
 pub mod differential;
 pub mod driver_domain;

@@ -1,0 +1,325 @@
+//! The corpus of what real tools write on disks: forms made in dom0 by sfdisk and lvm2, each with what Linux then says of its
+//! partitions and logical volumes. `cargo xtask corpus` makes the file, a test of this crate holds blkdom's volumes against it. Host.
+//!
+//! The file is gzip over lines of text:
+//!
+//! ```text
+//! form NAME                                   what follows is its own
+//! unit BLOCK SECTORS                          a disk, with bytes of a logical block
+//! sector NUMBER HEX                           of the disk before it; what is not there is zeroes, at the end of a sector too
+//! partition UNIT NUMBER START SECTORS UUID LABEL
+//! volume GROUP/NAME rw|ro                     a logical volume
+//! linear START SECTORS UNIT SECTOR            of the volume before it
+//! striped START SECTORS CHUNK UNIT:SECTOR ...
+//! ```
+//!
+//! Sectors are of 512 bytes. A partition is what Linux has in `/sys/block`, a volume what lvm2 tells device-mapper.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use lab::scratch::Scratch;
+use lab::{ControllerKind, Disk, DiskController, DiskMedium, Equipment, Lab, LabConfig, Row, cache};
+
+mod forms;
+
+/// Bytes of a sector.
+pub const SECTOR: usize = 512;
+/// Logical blocks of the disks, and bytes of each disk.
+const BLOCKS: [u32; 3] = [512, 512, 4096];
+const BYTES: u64 = 24 << 20;
+
+/// Where the file is.
+pub fn file() -> PathBuf {
+    cache::workspace().join("tests/e2e/corpus/volumes.gz")
+}
+
+/// A disk as a form leaves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Bytes of a logical block.
+    pub block: u32,
+    /// All its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A partition as Linux has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its disk.
+    pub unit: usize,
+    /// Its number.
+    pub number: u32,
+    /// Its first sector.
+    pub start: u64,
+    /// Its sectors.
+    pub sectors: u64,
+    /// Its GUID, or the MBR's signature and its number.
+    pub uuid: String,
+    /// Its name; empty where it has none.
+    pub label: String,
+}
+
+/// A run of a logical volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its first sector in the volume.
+    pub start: u64,
+    /// Its sectors.
+    pub sectors: u64,
+    /// Sectors that go to one stripe before the next one's turn; all where it is linear.
+    pub chunk: u64,
+    /// Disk and first sector of each stripe.
+    pub stripes: Vec<(usize, u64)>,
+}
+
+/// A logical volume as lvm2 activates it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// `group/volume`.
+    pub name: String,
+    /// It may be written.
+    pub writable: bool,
+    /// Its runs.
+    pub spans: Vec<Span>,
+}
+
+/// What a few commands made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// What it is called.
+    pub name: String,
+    /// The disks.
+    pub units: Vec<Unit>,
+    /// Partitions of all disks.
+    pub partitions: Vec<Partition>,
+    /// Volumes of all groups that lvm2 activates.
+    pub volumes: Vec<Volume>,
+}
+
+/// Reads the corpus.
+///
+/// # Errors
+/// Where the file is not there or not as it is described above.
+pub fn read(path: &Path) -> Result<Vec<Form>> {
+    let mut text = String::new();
+    let file =
+        File::open(path).with_context(|| format!("opening {}; `cargo xtask corpus` makes it", path.display()))?;
+    GzDecoder::new(file).read_to_string(&mut text)?;
+    let mut forms: Vec<Form> = Vec::new();
+    for line in text.lines() {
+        let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if kind == "form" {
+            forms.push(Form { name: rest.to_owned(), ..Form::default() });
+            continue;
+        }
+        let form = forms.last_mut().context("a line before the first form")?;
+        form.read_line(kind, rest).with_context(|| format!("{}: {line:.80}", form.name))?;
+    }
+    Ok(forms)
+}
+
+/// Writes the corpus.
+fn write(path: &Path, forms: &[Form]) -> Result<()> {
+    let mut text = String::new();
+    for form in forms {
+        form.write(&mut text)?;
+    }
+    let mut gzip = GzEncoder::new(File::create(path)?, Compression::best());
+    gzip.write_all(text.as_bytes())?;
+    gzip.finish()?;
+    Ok(())
+}
+
+impl Form {
+    fn read_line(&mut self, kind: &str, rest: &str) -> Result<()> {
+        let words: Vec<&str> = rest.split(' ').collect();
+        match (kind, words.as_slice()) {
+            ("unit", [block, sectors]) => {
+                let bytes = vec![0; sectors.parse::<usize>()? * SECTOR];
+                self.units.push(Unit { block: block.parse()?, bytes });
+            }
+            ("sector", [number, hex]) => {
+                let unit = self.units.last_mut().context("no disk")?;
+                let place = number.parse::<usize>()? * SECTOR;
+                for (at, pair) in (place..).zip(hex.as_bytes().chunks(2)) {
+                    let byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
+                    *unit.bytes.get_mut(at).context("beyond the disk")? = byte;
+                }
+            }
+            ("partition", [unit, number, start, sectors, uuid, label @ ..]) => self.partitions.push(Partition {
+                unit: unit.parse()?,
+                number: number.parse()?,
+                start: start.parse()?,
+                sectors: sectors.parse()?,
+                uuid: (*uuid).to_owned(),
+                label: label.join(" "),
+            }),
+            ("volume", [name, mode]) => {
+                self.volumes.push(Volume { name: (*name).to_owned(), writable: *mode == "rw", spans: Vec::new() });
+            }
+            ("striped", [start, sectors, chunk, stripes @ ..]) => {
+                let stripes = stripes.iter().map(|stripe| {
+                    let (unit, sector) = stripe.split_once(':').context("a stripe")?;
+                    Ok((unit.parse()?, sector.parse()?))
+                });
+                let span = Span {
+                    start: start.parse()?,
+                    sectors: sectors.parse()?,
+                    chunk: chunk.parse()?,
+                    stripes: stripes.collect::<Result<_>>()?,
+                };
+                self.volumes.last_mut().context("no volume")?.spans.push(span);
+            }
+            ("linear", [start, sectors, unit, sector]) => {
+                let sectors = sectors.parse()?;
+                let stripes = vec![(unit.parse()?, sector.parse()?)];
+                let span = Span { start: start.parse()?, sectors, chunk: sectors, stripes };
+                self.volumes.last_mut().context("no volume")?.spans.push(span);
+            }
+            _ => bail!("no such line"),
+        }
+        Ok(())
+    }
+
+    fn write(&self, text: &mut String) -> Result<()> {
+        writeln!(text, "form {}", self.name)?;
+        for unit in &self.units {
+            writeln!(text, "unit {} {}", unit.block, unit.bytes.len() / SECTOR)?;
+            for (number, sector) in unit.bytes.chunks(SECTOR).enumerate() {
+                let Some(last) = sector.iter().rposition(|byte| *byte != 0) else {
+                    continue;
+                };
+                write!(text, "sector {number} ")?;
+                for byte in sector.iter().take(last + 1) {
+                    write!(text, "{byte:02x}")?;
+                }
+                text.push('\n');
+            }
+        }
+        for Partition { unit, number, start, sectors, uuid, label } in &self.partitions {
+            writeln!(text, "partition {unit} {number} {start} {sectors} {uuid} {label}")?;
+        }
+        for volume in &self.volumes {
+            writeln!(text, "volume {} {}", volume.name, if volume.writable { "rw" } else { "ro" })?;
+            for Span { start, sectors, chunk, stripes } in &volume.spans {
+                if let [(unit, sector)] = stripes.as_slice() {
+                    writeln!(text, "linear {start} {sectors} {unit} {sector}")?;
+                    continue;
+                }
+                let stripes: Vec<String> = stripes.iter().map(|(unit, sector)| format!("{unit}:{sector}")).collect();
+                writeln!(text, "striped {start} {sectors} {chunk} {}", stripes.join(" "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the corpus anew in a dom0 of `row`. Returns how many forms it has.
+///
+/// # Errors
+/// The command of a form that failed, or what the lab lacks.
+pub fn generate(row: Row) -> Result<usize> {
+    let scratch = Scratch::new()?;
+    let images: Vec<PathBuf> = (0..BLOCKS.len()).map(|index| scratch.path().join(format!("d{index}"))).collect();
+    let mut disks = Vec::new();
+    for (image, block) in images.iter().zip(BLOCKS) {
+        File::create(image)?.set_len(BYTES)?;
+        disks.push(Disk { medium: DiskMedium::Image(image.clone()), logical_block: block });
+    }
+    let mut config = LabConfig::new(row);
+    config.equipment = Equipment::Disks;
+    config.controllers = vec![DiskController { kind: ControllerKind::Nvme, slot: 4, disks }];
+    let lab = Lab::boot(&config)?;
+    lab.must(forms::PREPARATION)?;
+    let (mut made, mut failed) = (Vec::new(), Vec::new());
+    for (name, commands) in forms::ALL {
+        println!("{name}");
+        match make(&lab, commands) {
+            Ok(mut form) => {
+                form.name = (*name).to_owned();
+                for (image, block) in images.iter().zip(BLOCKS) {
+                    form.units.push(Unit { block, bytes: fs::read(image)? });
+                }
+                made.push(form);
+            }
+            Err(error) => {
+                println!("{name}: {error:#}");
+                failed.push(*name);
+            }
+        }
+    }
+    write(&file(), &made)?;
+    ensure!(failed.is_empty(), "the corpus is without {}", failed.join(", "));
+    Ok(made.len())
+}
+
+/// Makes a form on the disks, and asks what it is.
+fn make(lab: &Lab, commands: &str) -> Result<Form> {
+    lab.must(forms::CLEAN)?;
+    lab.must(&format!(". /tmp/disks; set -e\n{commands}"))?;
+    let said = lab.must(forms::ANSWERS)?;
+    answers(&said).context(said)
+}
+
+/// Takes apart what [`forms::ANSWERS`] prints.
+fn answers(said: &str) -> Result<Form> {
+    let mut form = Form::default();
+    // Device number of a disk or partition: its disk, and its first sector there.
+    let mut places: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    let mut modes: BTreeMap<&str, (&str, bool)> = BTreeMap::new();
+    for line in said.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["disk", unit, device] => {
+                places.insert(device, (unit.parse()?, 0));
+            }
+            ["partition", unit, device, number, start, sectors, uuid, label @ ..] => {
+                let (unit, start) = (unit.parse()?, start.parse()?);
+                places.insert(device, (unit, start));
+                let (number, sectors) = (number.parse()?, sectors.parse()?);
+                let (uuid, label) = (uuid.to_lowercase(), label.join(" "));
+                form.partitions.push(Partition { unit, number, start, sectors, uuid, label });
+            }
+            ["volume", mapped, name, attributes] => {
+                modes.insert(mapped, (name, attributes.get(1..2) == Some("w")));
+            }
+            ["table", mapped, start, sectors, kind, more @ ..] => {
+                let Some((name, writable)) = modes.get(mapped.trim_end_matches(':')) else {
+                    continue;
+                };
+                if form.volumes.last().is_none_or(|volume| volume.name != *name) {
+                    form.volumes.push(Volume { name: (*name).to_owned(), writable: *writable, spans: Vec::new() });
+                }
+                let span = span(start.parse()?, sectors.parse()?, kind, more, &places)?;
+                form.volumes.last_mut().context("a volume")?.spans.push(span);
+            }
+            [] => {}
+            _ => bail!("a line '{line}'"),
+        }
+    }
+    form.partitions.sort_by_key(|partition| (partition.unit, partition.number));
+    Ok(form)
+}
+
+/// A line of a table of device-mapper's.
+fn span(start: u64, sectors: u64, kind: &str, more: &[&str], places: &BTreeMap<&str, (usize, u64)>) -> Result<Span> {
+    let (chunk, places_of) = match (kind, more) {
+        ("linear", places) => (sectors, places),
+        ("striped", [_, chunk, places @ ..]) => (chunk.parse()?, places),
+        _ => bail!("a target {kind}"),
+    };
+    let stripe = |pair: &[&str]| {
+        let [device, offset] = pair else { bail!("half a place") };
+        let (unit, first) = places.get(device).with_context(|| format!("no device {device}"))?;
+        Ok((*unit, first + offset.parse::<u64>()?))
+    };
+    Ok(Span { start, sectors, chunk, stripes: places_of.chunks(2).map(stripe).collect::<Result<_>>()? })
+}

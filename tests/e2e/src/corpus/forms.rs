@@ -1,0 +1,208 @@
+//! The forms of the corpus, as commands for dom0's shell. `$d0` and `$d1` are disks with blocks of 512 bytes, `$d2` has blocks of
+//! 4,096; each has 24 MiB and holds zeroes. Host.
+
+/// Finds the disks, which Linux numbers in the order that it finds them in.
+pub(super) const PREPARATION: &str = r#"set -e
+modprobe nvme; modprobe dm-mod
+for name in pvchange pvremove vgexport vgreduce vgremove vgrename vgsplit lvchange lvrename; do ln -sf lvm /usr/sbin/$name; done
+for n in 1 2 3; do for i in $(seq 1000); do test -b /dev/nvme0n$n && break; usleep 10000; done; done
+for n in 1 2 3; do echo "d$(($(cat /sys/block/nvme0n$n/nsid) - 1))=nvme0n$n"; done >/tmp/disks"#;
+
+/// Takes away what the form before has left.
+pub(super) const CLEAN: &str = r#"set -e; . /tmp/disks
+vgchange -q -q -an >/dev/null 2>&1 || true; dmsetup remove_all
+for d in $d0 $d1 $d2; do dd if=/dev/zero of=/dev/$d bs=1M count=24 conv=fsync 2>/dev/null; blockdev --rereadpt /dev/$d; done"#;
+
+/// Prints what Linux says of partitions and volumes.
+pub(super) const ANSWERS: &str = r#"set -e; . /tmp/disks
+unit=0
+for d in $d0 $d1 $d2; do
+    echo "disk $unit $(cat /sys/block/$d/dev)"
+    for p in /sys/block/$d/${d}p*; do
+        test -d $p || continue
+        n=$(cat $p/partition)
+        uuid=$(sfdisk --part-uuid /dev/$d $n 2>/dev/null || true)
+        label=$(sfdisk --part-label /dev/$d $n 2>/dev/null || true)
+        echo "partition $unit $(cat $p/dev) $n $(cat $p/start) $(cat $p/size) ${uuid:--} $label"
+    done
+    unit=$((unit + 1))
+done
+vgchange -q -q -ay >/dev/null 2>&1 || true
+lvs --noheadings --separator ' ' -o lv_dm_path,vg_name,lv_name,lv_attr 2>/dev/null | while read path group name attributes; do
+    echo "volume ${path#/dev/mapper/} $group/$name $attributes"
+done
+dmsetup table | grep -v 'No devices' | sed 's/^/table /'
+vgchange -q -q -an >/dev/null 2>&1 || true
+sync"#;
+
+/// All forms: name and commands.
+pub(super) const ALL: &[(&str, &str)] = &[
+    ("gpt-names", "sfdisk -q /dev/$d0 <<END\nlabel: gpt\nsize=1MiB, name=one\nsize=2MiB, name=\"two words\"\nEND"),
+    (
+        "gpt-holes",
+        "sfdisk -q /dev/$d0 <<END\nlabel: gpt\n5: start=4MiB, size=1MiB\n2: start=10MiB, size=1MiB\n9: start=2MiB, size=1MiB\nEND",
+    ),
+    ("gpt-4096", "sfdisk -q /dev/$d2 <<END\nlabel: gpt\nsize=4MiB, name=large\nsize=4MiB\nEND"),
+    (
+        "gpt-small-table",
+        "sfdisk -q /dev/$d0 <<END\nlabel: gpt\ntable-length: 16\nfirst-lba: 64\nstart=64, size=100\nsize=2MiB\nEND",
+    ),
+    (
+        "gpt-large-table",
+        "sfdisk -q /dev/$d0 <<END\nlabel: gpt\ntable-length: 256\n200: start=2MiB, size=1MiB\nsize=1MiB\nEND",
+    ),
+    (
+        "gpt-deleted",
+        "sfdisk -q /dev/$d0 <<END\nlabel: gpt\nsize=1MiB\nsize=1MiB\nsize=1MiB\nEND\nsfdisk -q --delete /dev/$d0 2",
+    ),
+    (
+        "dos-primary",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\nsize=1MiB, type=83\nsize=1MiB, type=7, bootable\nsize=1MiB, type=82\nsize=1MiB\nEND",
+    ),
+    ("dos-holes", "sfdisk -q /dev/$d0 <<END\nlabel: dos\n4: start=2MiB, size=1MiB\n2: start=8MiB, size=1MiB\nEND"),
+    (
+        "dos-logical",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\n1: size=1MiB\n2: type=5\n5: size=1MiB\n6: size=2MiB\n7: size=1MiB\nEND",
+    ),
+    (
+        "dos-logical-lba",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\n1: size=1MiB\n4: start=4MiB, type=f\n5: size=1MiB\n6: size=2MiB, type=8e\nEND",
+    ),
+    (
+        "dos-logical-linux",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\n1: start=1MiB, type=85\n5: size=1MiB\n6: size=2MiB\nEND",
+    ),
+    (
+        "dos-logical-deleted",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\n1: type=5\n5: size=1MiB\n6: size=1MiB\n7: size=1MiB\n8: size=1MiB\nEND\n\
+        sfdisk -q --delete /dev/$d0 6",
+    ),
+    (
+        "dos-logical-first-deleted",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\n1: type=5\n5: size=1MiB\n6: size=1MiB\nEND\nsfdisk -q --delete /dev/$d0 5",
+    ),
+    (
+        "dos-logical-added",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\n1: type=5\n5: start=12MiB, size=1MiB\nEND\n\
+        echo 'start=4MiB, size=1MiB' | sfdisk -q --append /dev/$d0",
+    ),
+    ("dos-4096", "sfdisk -q /dev/$d2 <<END\nlabel: dos\n1: size=4MiB\n2: type=5\n5: size=4MiB\n6: size=4MiB\nEND"),
+    ("sun", "sfdisk -q /dev/$d0 <<END\nlabel: sun\nEND"),
+    (
+        "lvm-disk",
+        "pvcreate -q -q /dev/$d0; vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 8M vg0; lvcreate -q -q -y -Wn -n b -L 4M vg0",
+    ),
+    ("lvm-disk-4096", "pvcreate -q -q /dev/$d2; vgcreate -q -q vg0 /dev/$d2; lvcreate -q -q -y -Wn -n a -L 8M vg0"),
+    (
+        "lvm-partitions",
+        "for d in $d0 $d1; do sfdisk -q /dev/$d <<END\nlabel: gpt\nsize=12MiB, type=E6D6D379-F507-44C2-A23C-238F2A3DF928\nEND\ndone\n\
+        vgcreate -q -q vg0 /dev/${d0}p1 /dev/${d1}p1; lvcreate -q -q -y -Wn -n both -L 16M vg0",
+    ),
+    (
+        "lvm-logical-partition",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\n1: size=1MiB\n2: type=5\n5: size=12MiB, type=8e\nEND\n\
+        vgcreate -q -q vg0 /dev/${d0}p5; lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "lvm-striped",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n s64 -i 2 -I 64k -L 8M vg0; \
+        lvcreate -q -q -y -Wn -n s4 -i 2 -I 4k -L 4M vg0",
+    ),
+    (
+        "lvm-striped-extended",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -i 2 -I 16k -L 4M vg0; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0 /dev/$d0; lvextend -q -q -i 1 -L +3M vg0/a",
+    ),
+    (
+        "lvm-pieces",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; for n in a b c; do lvcreate -q -q -y -Wn -n $n -L 2M vg0; done; \
+        lvremove -q -q -y vg0/b; lvextend -q -q -L 8M vg0/a; lvextend -q -q -L 3M vg0/c",
+    ),
+    (
+        "lvm-small-extents",
+        "vgcreate -q -q -s 64k vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 448k vg0; lvcreate -q -q -y -Wn -n b -l 3 vg0",
+    ),
+    (
+        "lvm-aligned",
+        "pvcreate -q -q --dataalignment 3M /dev/$d0; vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "lvm-alignment-offset",
+        "pvcreate -q -q --dataalignment 1M --dataalignmentoffset 7s /dev/$d0; vgcreate -q -q vg0 /dev/$d0; \
+        lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "lvm-metadata-size",
+        "pvcreate -q -q --metadatasize 4M /dev/$d0; vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "lvm-metadata-twice",
+        "pvcreate -q -q --pvmetadatacopies 2 /dev/$d0; vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "lvm-metadata-elsewhere",
+        "pvcreate -q -q --pvmetadatacopies 0 /dev/$d0; vgcreate -q -q vg0 /dev/$d0 /dev/$d1; \
+        lvcreate -q -q -y -Wn -n a -L 8M vg0 /dev/$d0",
+    ),
+    (
+        "lvm-bootloader-area",
+        "pvcreate -q -q --bootloaderareasize 2M /dev/$d0; vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "lvm-label-sector",
+        "pvcreate -q -q --labelsector 3 /dev/$d0; vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "lvm-smaller-pv",
+        "pvcreate -q -q -y --setphysicalvolumesize 16M /dev/$d0; vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "lvm-names",
+        "vgcreate -q -q vg-with.dots_and+plus /dev/$d0; lvcreate -q -q -y -Wn -n a--b-c -L 4M vg-with.dots_and+plus",
+    ),
+    (
+        "lvm-tags",
+        "vgcreate -q -q --addtag host=a vg0 /dev/$d0; lvcreate -q -q -y -Wn --addtag 'x&y' -n a -L 4M vg0; pvchange -q -q --addtag ssd /dev/$d0",
+    ),
+    (
+        "lvm-renamed",
+        "vgcreate -q -q old /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M old; vgrename -q -q old new; lvrename -q -q new a b",
+    ),
+    (
+        "lvm-wrapped",
+        "pvcreate -q -q --metadatasize 64k /dev/$d0; vgcreate -q -q -s 1M vg0 /dev/$d0; i=0; while test $i -lt 60; do echo \"lvchange --addtag t$i vg0/a\"; \
+        echo \"lvchange --deltag t$i vg0/a\"; i=$((i + 1)); done >/tmp/many; lvcreate -q -q -y -Wn -n a -L 4M vg0; \
+        lvm </tmp/many >/dev/null 2>&1; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
+        "lvm-reduced",
+        "vgcreate -q -q vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0 /dev/$d1; vgreduce -q -q vg0 /dev/$d0",
+    ),
+    (
+        "lvm-split",
+        "vgcreate -q -q vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n b -L 4M vg0 /dev/$d1; \
+        vgchange -q -q -an vg0; vgsplit -q -q vg0 vg1 /dev/$d1",
+    ),
+    (
+        "lvm-read-only",
+        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -Zn -n a -L 4M -pr vg0; lvcreate -q -q -y -Wn -n b -L 4M vg0",
+    ),
+    (
+        "lvm-exported",
+        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; vgexport -q -q vg0",
+    ),
+    (
+        "lvm-foreign",
+        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; vgchange -q -q -y --systemid another vg0",
+    ),
+    (
+        "lvm-lacks-a-volume",
+        "vgcreate -q -q vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n b -L 4M vg0 /dev/$d1; \
+        vgchange -q -q -an vg0; dd if=/dev/zero of=/dev/$d1 bs=1M count=24 conv=fsync 2>/dev/null",
+    ),
+    (
+        "lvm1-leftover",
+        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; vgremove -q -q -f vg0; pvremove -q -q /dev/$d0; \
+        vgcreate -q -q vg1 /dev/$d0; lvcreate -q -q -y -Wn -n c -L 8M vg1",
+    ),
+];

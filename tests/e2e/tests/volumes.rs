@@ -1,0 +1,103 @@
+//! blkdom's volumes, held against what Linux says of disks that real tools wrote: the corpus of [`e2e::corpus`]. Host.
+
+use std::collections::BTreeSet;
+
+use blkdom::volume::fakes::{Units, unit};
+use blkdom::volume::{Catalogue, UnitRef, Volume};
+use e2e::corpus::{self, Form, Partition, Span};
+
+/// Forms whose volumes blkdom must not hand out, though lvm2 may activate them, or in which lvm2 activates nothing: what the reason
+/// says.
+const REFUSED: [(&str, &str, &str); 3] = [
+    ("lvm-exported", "vg0/a", "exported"),
+    ("lvm-foreign", "vg0/a", "system"),
+    ("lvm-lacks-a-volume", "vg0/b", "is on"),
+];
+
+fn forms() -> Vec<Form> {
+    corpus::read(&corpus::file()).expect("the corpus is there")
+}
+
+/// What blkdom finds on the disks, which it takes.
+fn catalogue(form: &mut Form) -> Catalogue {
+    let mut units = Units::default();
+    for unit in form.units.drain(..) {
+        units.add(unit.bytes, unit.block);
+    }
+    units.catalogue()
+}
+
+/// A sector each, in the volume's order.
+fn sectors(volume: &Volume) -> Vec<(UnitRef, u64)> {
+    let pieces = volume.pieces(0, volume.sectors());
+    pieces
+        .flat_map(|piece| (piece.sector..piece.sector + piece.sectors).map(move |sector| (piece.unit, sector)))
+        .collect()
+}
+
+/// The same of what device-mapper was told.
+fn mapped(spans: &[Span]) -> Vec<(UnitRef, u64)> {
+    let mut all = Vec::new();
+    for span in spans {
+        assert_eq!(span.start, all.len() as u64, "spans follow each other");
+        for within in 0..span.sectors {
+            let (chunk, stripes) = (within / span.chunk, span.stripes.len() as u64);
+            let (disk, start) = span.stripes[(chunk % stripes) as usize];
+            all.push((unit(disk as u16), start + chunk / stripes * span.chunk + within % span.chunk));
+        }
+    }
+    all
+}
+
+/// Whether it is an extended partition, of which Linux has 1,024 bytes or a block, for a boot loader: it is nobody's volume.
+fn is_extended(partition: &Partition) -> bool {
+    partition.sectors <= 8
+}
+
+#[test]
+fn partitions_are_those_that_linux_has() {
+    for mut form in forms() {
+        let catalogue = catalogue(&mut form);
+        let mut expected = BTreeSet::new();
+        for partition in form.partitions.iter().filter(|partition| !is_extended(partition)) {
+            let name = format!("nvme{}n1p{}", partition.unit, partition.number);
+            let found = catalogue.resolve(&name).unwrap_or_else(|error| panic!("{}: {error}", form.name));
+            let own = Volume::linear(unit(partition.unit as u16), partition.start, partition.sectors);
+            assert_eq!(found.volume, own, "{}: {name}", form.name);
+            let names = [("PARTUUID", &partition.uuid), ("PARTLABEL", &partition.label)];
+            for (kind, word) in names.into_iter().filter(|(_, word)| !word.is_empty() && *word != "-") {
+                let found = catalogue.resolve(&format!("{kind}={word}"));
+                assert_eq!(found.map(|found| found.name).as_ref(), Ok(&name), "{}: {kind}={word}", form.name);
+            }
+            expected.insert(name);
+        }
+        let names = catalogue.names().filter(|name| name.contains("n1p")).map(str::to_owned);
+        assert_eq!(names.collect::<BTreeSet<_>>(), expected, "{}", form.name);
+    }
+}
+
+#[test]
+fn volumes_lie_where_lvm_has_them() {
+    for mut form in forms() {
+        let catalogue = catalogue(&mut form);
+        let mut expected = BTreeSet::new();
+        for volume in &form.volumes {
+            let found = catalogue.resolve(&volume.name).unwrap_or_else(|error| panic!("{}: {error}", form.name));
+            assert!(sectors(&found.volume) == mapped(&volume.spans), "{}: {}", form.name, volume.name);
+            assert_eq!(found.geometry.read_only, !volume.writable, "{}: {}", form.name, volume.name);
+            expected.insert(volume.name.as_str());
+        }
+        let found = catalogue.volumes().map(|(name, _)| name).filter(|name| name.contains('/'));
+        assert_eq!(found.collect::<BTreeSet<_>>(), expected, "{}", form.name);
+    }
+}
+
+#[test]
+fn what_lvm_refuses_is_refused() {
+    let mut forms = forms();
+    for (name, volume, reason) in REFUSED {
+        let form = forms.iter_mut().find(|form| form.name == name).unwrap_or_else(|| panic!("no form {name}"));
+        let error = catalogue(form).resolve(volume).expect_err(name).to_string();
+        assert!(error.contains(reason), "{name}: {error}");
+    }
+}
