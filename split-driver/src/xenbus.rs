@@ -12,6 +12,7 @@ mod limits;
 mod memory;
 mod room;
 mod states;
+pub mod toolstack;
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};

@@ -1,5 +1,6 @@
 //! What a vbd's nodes in the store say (`io/blkif.h`; libxl's `libxl_disk.c`), checked, and what is written into them. Pure. Floor 3.
 
+use super::nodes::NODES;
 use super::request::{Abi, MAX_INDIRECT_SEGMENTS};
 use crate::disk::Geometry;
 use crate::volume::{Access, Volume};
@@ -7,6 +8,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use split_driver::xenbus::toolstack::{Refusal, refuse};
 use split_driver::xenbus::{BadNode, DeviceId, Directory, Excerpt};
 use xen_pv_sys::io::blkif::{VDISK_CDROM, VDISK_READONLY, VDISK_REMOVABLE};
 use xen_pv_sys::{DomainId, GrantRef, Port};
@@ -16,8 +18,6 @@ pub const MAX_QUEUES: u32 = 4;
 /// A ring has two to the power of this pages, at most (`max-ring-page-order`): 512 requests.
 pub const MAX_RING_PAGE_ORDER: u32 = 4;
 
-/// Nodes of the backend directory that are read.
-pub const BACKEND_NODES: &[&str] = &["params", "mode", "device-type", "removable", "discard-enable", "dev"];
 /// Nodes of the frontend directory that are read. [`further_nodes`] has those that depend on these.
 pub const FRONTEND_NODES: &[&str] = &[
     "protocol",
@@ -34,6 +34,8 @@ pub const FRONTEND_NODES: &[&str] = &[
 pub enum ConfigError {
     /// A node is missing, or not what it must be.
     Node(BadNode),
+    /// A node that is not obeyed here.
+    Refused(Refusal),
     /// `params` is empty: a drive without a medium.
     Empty,
     /// `protocol` is none that there is.
@@ -42,6 +44,12 @@ pub enum ConfigError {
     Queues(u32),
     /// A ring of more pages than were offered.
     RingOrder(u32),
+}
+
+impl From<Refusal> for ConfigError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 impl From<BadNode> for ConfigError {
@@ -54,6 +62,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node(error) => error.fmt(formatter),
+            Self::Refused(refusal) => refusal.fmt(formatter),
             Self::Empty => write!(formatter, "target= is empty: drives without a medium are not served"),
             Self::Protocol(name) => write!(formatter, "unknown protocol \"{}\"", Excerpt(name)),
             Self::Queues(queues) => write!(formatter, "{queues} queues, of 1 to {MAX_QUEUES} offered"),
@@ -98,6 +107,7 @@ impl Identity {
 /// # Errors
 /// What is wrong with them.
 pub fn identity(id: DeviceId, nodes: &Directory) -> Result<Identity, ConfigError> {
+    refuse(NODES, nodes)?;
     let target = text(nodes, "params")?.ok_or_else(|| BadNode::Missing("params".into()))?;
     if target.trim().is_empty() {
         return Err(ConfigError::Empty);

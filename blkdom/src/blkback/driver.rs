@@ -7,9 +7,9 @@
 //! ```
 
 use super::config::{
-    BACKEND_NODES, ConfigError, FRONTEND_NODES, Frontend, Identity, VbdConfig, frontend, further_nodes, identity,
-    offers, properties,
+    ConfigError, FRONTEND_NODES, Frontend, Identity, VbdConfig, frontend, further_nodes, identity, offers, properties,
 };
+use super::nodes::{QDISK, READ};
 use super::violation::AttachError;
 use crate::datapath::{DataPath, VbdId};
 use crate::disk::Geometry;
@@ -24,7 +24,9 @@ use core::fmt;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
-use split_driver::xenbus::{Backend, DeviceHandle, DeviceId, DeviceMemory, Directory, Nodes, Promise, TooLittleMemory};
+use split_driver::xenbus::{
+    Backend, DeviceHandle, DeviceId, DeviceMemory, Directory, Excerpt, Nodes, Promise, TooLittleMemory,
+};
 
 /// What there is to be served.
 #[expect(async_fn_in_trait, reason = "one thread: no future needs to be Send")]
@@ -52,6 +54,8 @@ const LOOKS: usize = 4;
 pub enum VbdError {
     /// Its nodes make no vbd.
     Config(ConfigError),
+    /// It is to be served by QEMU: `params`.
+    Image(String),
     /// Its target names nothing that can be had.
     Name(NameError),
     /// Somebody else has its volume.
@@ -105,6 +109,12 @@ impl fmt::Display for VbdError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(formatter),
+            Self::Image(params) => write!(
+                formatter,
+                "\"{}\" is for QEMU to serve (format=, backendtype=qdisk); blkdom serves disks and volumes as they are: say \
+                 format=raw,backendtype=phy",
+                Excerpt(params)
+            ),
             Self::Name(error) => error.fmt(formatter),
             Self::Claim(error) => error.fmt(formatter),
             Self::ReadOnly(name) => write!(formatter, "{name} cannot be written; say access=ro"),
@@ -144,6 +154,8 @@ impl Served {
 /// The vbds of one data path. Hand a clone to `xenbus::Bus::new`, keep one to [`report`](Self::report) after each round and to tell of
 /// other [volumes](Self::handle_rescan).
 pub struct Blkback<H: Hypervisor + DeviceMapping, I> {
+    /// The directory of its devices below `backend/`.
+    kind: &'static str,
     path: Rc<RefCell<DataPath<H>>>,
     inventory: Rc<I>,
     served: Rc<RefCell<BTreeMap<DeviceId, Served>>>,
@@ -157,6 +169,7 @@ pub struct Blkback<H: Hypervisor + DeviceMapping, I> {
 impl<H: Hypervisor + DeviceMapping, I> Clone for Blkback<H, I> {
     fn clone(&self) -> Self {
         Self {
+            kind: self.kind,
             path: Rc::clone(&self.path),
             inventory: Rc::clone(&self.inventory),
             served: Rc::clone(&self.served),
@@ -171,12 +184,17 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Blkback<H, I> {
     /// The vbds of `path`; `wake` has it polled soon.
     pub fn new(path: Rc<RefCell<DataPath<H>>>, inventory: Rc<I>, wake: Rc<dyn Fn()>) -> Self {
         let memory = DeviceMemory::unbounded();
-        Self { path, inventory, served: Rc::default(), unsettled: Rc::default(), memory, wake }
+        Self { kind: "vbd", path, inventory, served: Rc::default(), unsettled: Rc::default(), memory, wake }
     }
 
     /// The same, with bounded memory for its vbds.
     pub fn with_memory(self, memory: DeviceMemory) -> Self {
         Self { memory, ..self }
+    }
+
+    /// For a bus of its own: refuses the disks that are for QEMU to serve, as nobody else in this domain would say that they cannot be.
+    pub fn refusing_images(&self) -> Self {
+        Self { kind: QDISK, ..self.clone() }
     }
 
     /// Tells the bus what the last rounds brought: vbds that broke the protocol, and those that nothing works on any more. Costs next to
@@ -261,11 +279,11 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
     type Error = VbdError;
 
     fn kind(&self) -> &'static str {
-        "vbd"
+        self.kind
     }
 
     fn backend_nodes(&self) -> &[&str] {
-        BACKEND_NODES
+        READ
     }
 
     fn frontend_nodes(&self) -> &[&str] {
@@ -277,6 +295,9 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
     }
 
     async fn prepare(&self, id: DeviceId, nodes: &Nodes) {
+        if self.kind == QDISK {
+            return;
+        }
         self.inventory.ready().await;
         let Ok(identity) = identity(id, &nodes.backend) else {
             return;
@@ -298,7 +319,8 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
             VbdError::Config(_) => true,
             VbdError::Attach(error) => *error != AttachError::NoPlace,
             // `Unprobed` is a fault here, and all else is the toolstack's.
-            VbdError::Name(_)
+            VbdError::Image(_)
+            | VbdError::Name(_)
             | VbdError::Claim(_)
             | VbdError::ReadOnly(_)
             | VbdError::Unprobed
@@ -308,6 +330,10 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
 
     /// Here, not when it connects: whoever attaches a disk shall see at once that it cannot be.
     fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, VbdError> {
+        if self.kind == QDISK {
+            let params = nodes.backend.get("params").unwrap_or_default();
+            return Err(VbdError::Image(String::from_utf8_lossy(params).into()));
+        }
         let mut vbds = self.served.borrow_mut();
         // Its own old claim does not stand in its way.
         drop(vbds.remove(&id));
@@ -382,6 +408,9 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
     }
 
     async fn settled(&self, id: DeviceId) {
+        if self.kind == QDISK {
+            return;
+        }
         poll_fn(|context| {
             let mut unsettled = self.unsettled.borrow_mut();
             unsettled.retain(|(waiting, _)| *waiting != id);

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod driver;
+pub mod nodes;
 pub mod request;
 #[cfg(test)]
 mod tests;

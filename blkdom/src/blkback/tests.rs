@@ -411,6 +411,49 @@ fn refusals_at_once() {
     host.end();
 }
 
+/// What libxl makes of `format=qcow2`: a device for QEMU, which nobody else would say anything of. The guest's other disks are served.
+#[test]
+fn a_disk_for_qemu_is_refused_with_its_reason() {
+    let mut host = Host::new();
+    let bus = Bus::new(host.store.connection(US), host.clock.clone(), host.blkback.refusing_images());
+    host.tasks.spawn(async move {
+        let _ = bus.run().await;
+    });
+    host.create(3, "vg0/a", &[]);
+    let qdisk = format!("/local/domain/{}/backend/qdisk/3/{XVDA}", US.0);
+    let frontend = format!("/local/domain/3/device/vbd/{XVDA}");
+    for (name, value) in [
+        ("", ""),
+        ("/frontend", &*frontend),
+        ("/frontend-id", "3"),
+        ("/params", "qcow2:/images/guest.qcow2"),
+        ("/type", "qdisk"),
+        ("/online", "1"),
+        ("/state", "1"),
+    ] {
+        host.store.put(&format!("{qdisk}{name}"), value, &[&format!("n{}", US.0)]);
+    }
+    host.settle();
+    assert_eq!(host.store.get(&format!("{qdisk}/state")).as_deref(), Some("5"));
+    let error = host.store.get(&format!("{qdisk}/error")).unwrap();
+    assert!(error.contains("\"qcow2:/images/guest.qcow2\"") && error.contains("format=raw"), "{error}");
+    assert_eq!(host.state(3).as_deref(), Some("2"));
+    for (name, value) in [("online", "0"), ("state", "5")] {
+        host.store.put(&format!("{qdisk}/{name}"), value, &[]);
+    }
+    host.settle();
+    host.advance(500);
+    assert_eq!(host.store.get(&format!("{qdisk}/state")), None);
+    // The vbd of the same number keeps its volume.
+    assert_eq!(host.blkback.volumes().len(), 1);
+    host.detach(3, true);
+    host.advance(500);
+    // By other words, on the vbd itself.
+    host.create(4, "vg0/b", &[("/script", "block-iscsi")]);
+    assert!(host.error(4).contains("script=block-iscsi: blkdom runs no scripts"), "{}", host.error(4));
+    host.end();
+}
+
 #[test]
 fn who_shares_may_write_beside_each_other() {
     let mut host = Host::new();

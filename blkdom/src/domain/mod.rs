@@ -137,8 +137,12 @@ impl Service for Domain {
         runtime::spawn(follow_failures(Rc::clone(&self)));
         let bus = Bus::new(self.store.clone(), Clock, self.blkback.clone());
         let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
-        if let Either::First(Err(error)) = select(bus.run(), crowded).await {
-            log::error!("disks are served no more: {error:?}");
+        let images = Bus::new(self.store.clone(), Clock, self.blkback.refusing_images());
+        match select(select(bus.run(), crowded), images.run()).await {
+            Either::First(Either::First(Err(error))) | Either::Second(Err(error)) => {
+                log::error!("disks are no longer served: {error:?}");
+            }
+            Either::First(_) | Either::Second(Ok(())) => {}
         }
     }
 

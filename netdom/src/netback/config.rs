@@ -1,12 +1,13 @@
 //! What a vif's nodes in the store say (`io/netif.h`; libxl's `libxl_nic.c`), checked. Pure. Floor 3.
 
 use super::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
-use super::nodes::{Refusal, refuse};
+use super::nodes::NODES;
 use super::vif::{Features, RemotePorts, VifConfig};
 use crate::credit::{Rate, RateError};
 use crate::nic::MacAddress;
 use alloc::string::String;
 use core::fmt;
+use split_driver::xenbus::toolstack::{Refusal, refuse};
 use split_driver::xenbus::{BadNode, DeviceId, Directory};
 use xen_pv_sys::{GrantRef, Port};
 
@@ -110,7 +111,7 @@ pub fn identity(id: DeviceId, nodes: &Directory) -> Result<Identity, ConfigError
     {
         return Err(ConfigError::Handle(handle));
     }
-    refuse(nodes)?;
+    refuse(NODES, nodes)?;
     let mac = nodes.get("mac").ok_or_else(|| BadNode::Missing("mac".into()))?;
     Ok(Identity {
         mac: parse_mac(mac).ok_or(ConfigError::Mac)?,

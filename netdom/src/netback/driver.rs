@@ -2,7 +2,7 @@
 
 use super::bridges::Bridges;
 use super::config::{ConfigError, FRONTEND_NODES, WATCHED_FRONTEND_NODES, config, identity, rate};
-use super::nodes::{self, remarks};
+use super::nodes;
 use super::violation::AttachError;
 use crate::datapath::{DataPath, VifId};
 use crate::nic::{Link, Nic};
@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 use split_driver::hypervisor::Hypervisor;
+use split_driver::xenbus::toolstack::remarks;
 use split_driver::xenbus::{
     Backend, DeviceHandle, DeviceId, DeviceMemory, Directory, Nodes, Promise, TooLittleMemory, XenbusState,
 };
@@ -169,9 +170,9 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
     }
 
     /// Tells the log once of nodes that have no meaning here: a frontend that comes again is no reason to say it again.
-    fn remark(&self, id: DeviceId, nodes: &Directory) {
+    fn remark(&self, id: DeviceId, directory: &Directory) {
         let mut known = self.remarked.borrow_mut();
-        let remarks = remarks(nodes);
+        let remarks = remarks(nodes::NODES, directory);
         if remarks.is_empty() || known.contains(&id) {
             return;
         }

@@ -5,7 +5,6 @@ use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::cell::{Cell, RefCell};
-use core::fmt::Display;
 
 use super::DeviceId;
 use crate::store::{Store, StoreError, Transaction};
@@ -14,10 +13,8 @@ use crate::store::{Store, StoreError, Transaction};
 const KEPT: usize = 16;
 /// Bytes of a text, at most.
 const TEXT_BYTES: usize = 512;
-/// Where they are: a node each, by a number that grows, and [`REMOVED`].
+/// Where they are, with the kind of device behind it: a node each, by a number that grows, and `removed`, how many gave way.
 const TOP: &str = "data/errors";
-/// How many gave way.
-const REMOVED: &str = "data/errors/removed";
 
 #[derive(Debug)]
 struct Told {
@@ -69,26 +66,27 @@ impl Errors {
         Some(Change { number, text: text.into(), gone })
     }
 
-    /// Says why `device` was refused, whose name in the text is `name`. Where the store has no room for it, it is not said here.
-    pub(super) async fn tell(&self, store: &impl Store, id: DeviceId, name: impl Display, reason: &str) {
-        let text = format!("{name}: {reason}");
+    /// Says why a device was refused. Where the store has no room for it, it is not said here.
+    pub(super) async fn tell(&self, store: &impl Store, kind: &str, id: DeviceId, reason: &str) {
+        let text = format!("{kind}{id}: {reason}");
         let Some(change) = self.note(id, cut(&text)) else {
             return;
         };
-        if let Err(error) = write(store, &change).await {
-            log::debug!("{TOP}: {error:?}");
+        let top = format!("{TOP}/{kind}");
+        if let Err(error) = write(store, &top, &change).await {
+            log::debug!("{top}: {error:?}");
         }
     }
 }
 
-async fn write(store: &impl Store, change: &Change) -> Result<(), StoreError> {
+async fn write(store: &impl Store, top: &str, change: &Change) -> Result<(), StoreError> {
     let none = Transaction::NONE;
     if let Some((number, removed)) = change.gone {
         // It may not have been written.
-        let _ = store.remove(none, &format!("{TOP}/{number}")).await;
-        store.write(none, REMOVED, removed.to_string().as_bytes()).await?;
+        let _ = store.remove(none, &format!("{top}/{number}")).await;
+        store.write(none, &format!("{top}/removed"), removed.to_string().as_bytes()).await?;
     }
-    store.write(none, &format!("{TOP}/{}", change.number), change.text.as_bytes()).await
+    store.write(none, &format!("{top}/{}", change.number), change.text.as_bytes()).await
 }
 
 #[cfg(all(test, not(loom)))]

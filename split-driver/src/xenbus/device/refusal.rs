@@ -75,7 +75,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         };
         let elsewhere = format!("error/{}/error", self.path);
         let elsewhere = store.write(Transaction::NONE, &elsewhere, reason.as_bytes()).await;
-        self.bus.errors.tell(store, self.id, &*self, &reason).await;
+        self.bus.errors.tell(store, self.bus.backend.kind(), self.id, &reason).await;
         match (written, elsewhere) {
             (Ok(()), Ok(())) => self.told = Some(reason),
             (Err(error), _) | (_, Err(error)) => {

@@ -26,7 +26,7 @@ impl Host {
 
 /// The texts below `data/errors`, by the names of their nodes.
 fn errors(host: &Host) -> Vec<(String, String)> {
-    let top = format!("/local/domain/{}/data/errors/", US.0);
+    let top = format!("/local/domain/{}/data/errors/vif/", US.0);
     let paths = host.store.paths(top.trim_end_matches('/'));
     let text = |path: &String| Some((path.strip_prefix(&top)?.into(), host.store.get(path)?));
     paths.iter().filter_map(text).collect()
