@@ -463,6 +463,30 @@ fn quotas_hold() {
     ]);
 }
 
+/// What a transaction removes makes room for what it makes, and its domain has after the commit what there is.
+#[test]
+fn a_transaction_may_exchange_nodes_at_the_quota() {
+    let mut quotas = Quotas::default();
+    quotas.set_hard(Resource::Nodes, 3);
+    let mut scene = Scene::new(quotas);
+    scene.table(&[
+        (0, 0, "MKDIR /d|", "OK|"),
+        (0, 0, "SET_PERMS /d|b0|", "OK|"),
+        (1, 0, "MKDIR /d/1/2|", "OK|"),
+        (1, 0, "MKDIR /d/3|", "OK|"),
+        (1, 0, "START |", "1|"),
+        (1, 1, "MKDIR /d/4|", "ENOSPC|"),
+        (1, 1, "RM /d/1|", "OK|"),
+        (1, 1, "MKDIR /d/4|", "OK|"),
+        (1, 1, "MKDIR /d/4/5|", "OK|"),
+        (1, 1, "MKDIR /d/6|", "ENOSPC|"),
+        (1, 1, "END T|", "OK|"),
+    ]);
+    assert_eq!(scene.store.usage(DomainId(1)).nodes, 3);
+    scene.table(&[(1, 0, "START |", "2|"), (1, 2, "RM /d/4|", "OK|"), (1, 2, "END T|", "OK|")]);
+    assert_eq!(scene.store.usage(DomainId(1)).nodes, 1);
+}
+
 #[test]
 fn control() {
     let mut scene = Scene::new(Quotas::default());

@@ -99,3 +99,23 @@ fn removal_ends_from_anywhere() {
     let refused = Seen { refused: true, ..connected };
     assert_eq!(settle(Phase::Closing, refused), None);
 }
+
+/// Step by step, not only where it leads: what is in use is given back before all else, and a frontend that closes gets its time.
+#[test]
+fn no_step_is_skipped() {
+    for frontend in ALL {
+        for (refused, removing) in [(false, false), (true, false), (false, true), (true, true)] {
+            let seen = Seen { refused, removing, ..seen(frontend) };
+            let step = next(Phase::Connected, seen, vif);
+            let stays = matches!(step, Step::Wait | Step::Reconfigure) && !refused && !removing;
+            assert!(stays || step == Step::Close, "{seen:?}: {step:?}");
+        }
+        let seen = Seen { removing: true, ..seen(frontend) };
+        let waited_for = matches!(frontend, X::Connected | X::Closing);
+        let expected = if waited_for { Step::WaitBriefly } else { Step::Finish };
+        assert_eq!(next(Phase::Closing, seen, vif), expected, "{frontend:?}");
+        assert_eq!(next(Phase::Closing, Seen { patience_over: true, ..seen }, vif), Step::Finish, "{frontend:?}");
+        assert_eq!(next(Phase::InitWait, seen, vif), Step::Finish, "{frontend:?}");
+        assert_eq!(next(Phase::Closed, seen, vif), Step::Remove, "{frontend:?}");
+    }
+}
