@@ -442,6 +442,30 @@ proptest! {
 }
 
 #[test]
+fn segments_behind_a_routing_header_are_for_its_last_destination() {
+    let mut frame = vec![2; 12];
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, 43, 64]);
+    frame.extend([0xfd; 32]);
+    // A segment routing header (RFC 8754, 2) with two addresses, one of them left.
+    frame.extend([6, 4, 4, 1, 1, 0, 0, 0]);
+    frame.extend([0x21; 16]);
+    frame.extend([0xfd; 16]);
+    frame.extend([0, 22, 0, 23, 0, 0, 0, 1, 0, 0, 0, 2, 5 << 4, 0x10, 1, 0, 0, 0, 0, 0]);
+    frame.extend(vec![0xa5; 4000]);
+    let layout = headers::parse(&frame).expect("what the test made");
+    let segments = segments(&frame, &layout, 1400);
+    assert_eq!(segments.len(), 3);
+    for mut segment in segments {
+        // As it is when it arrives.
+        segment[38..54].fill(0x21);
+        assert!(is_right(&segment, &layout));
+    }
+    // Another kind of routing header.
+    frame[56] = 3;
+    assert_eq!(Segmenter::new(&frame, &layout, frame.len(), 1400).err(), Some(SegmentError::Destination));
+}
+
+#[test]
 fn what_cannot_be_cut_is_an_error() {
     let whole = Super {
         v6: false,

@@ -3,7 +3,7 @@
 //! A *blank* checksum field (`NETTXF_csum_blank`) holds the sum of the pseudo-header, not complemented. So completing it is to
 //! sum the transport header and payload as they are and to write the complement: see [`complete`].
 
-use super::headers::{Layout, Network, Transport, put, transport_length};
+use super::headers::{Layout, Network, Transport, final_destination, put, transport_length};
 use crate::packet::{Checksum, Packet};
 
 /// A one's complement sum, of any number of pieces of any lengths.
@@ -85,15 +85,18 @@ fn fold(sum: u64) -> u16 {
 }
 
 /// The sum of the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1) for `length` bytes of transport header and payload. Some NICs want it
-/// with a length of 0. `None` where `head` does not hold the addresses.
+/// with a length of 0. `None` where `head` does not hold the addresses, or they are not known: see [`final_destination`].
 pub fn pseudo_header(head: &[u8], layout: &Layout, length: u16) -> Option<Sum> {
     let network = usize::from(layout.network_offset);
-    let addresses = match layout.network {
-        Network::V4 => head.get(network + 12..network + 20)?,
-        Network::V6 => head.get(network + 8..network + 40)?,
-    };
     let mut sum = Sum::new();
-    sum.add(addresses);
+    match layout.network {
+        Network::V4 => sum.add(head.get(network + 12..network + 20)?),
+        Network::V6 if !layout.has_extensions() => sum.add(head.get(network + 8..network + 40)?),
+        Network::V6 => {
+            sum.add(head.get(network + 8..network + 24)?);
+            sum.add(&final_destination(head, layout)?);
+        }
+    }
     sum.add_u16(u16::from(layout.transport.protocol()));
     sum.add_u16(length);
     Some(sum)

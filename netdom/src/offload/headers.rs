@@ -21,6 +21,8 @@ pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
 
+/// Next header: IPv6 routing header (RFC 8200, 4.4).
+const ROUTING: u8 = 43;
 /// 802.1Q tags looked behind.
 const MAX_TAGS: usize = 2;
 /// IPv6 extension headers looked behind.
@@ -194,6 +196,31 @@ pub fn parse(head: &[u8]) -> Result<Layout, HeaderError> {
     })
 }
 
+/// The destination address that a transport checksum covers: that of the IPv6 header or, where a routing header names segments that are
+/// left, the last of its path (RFC 8200, 8.1). `None` where `head` ends before it, or the kind of routing header is not known.
+pub fn final_destination(head: &[u8], layout: &Layout) -> Option<[u8; 16]> {
+    let network = usize::from(layout.network_offset);
+    let mut next = *head.get(network + 6)?;
+    let mut offset = network + 40;
+    while offset < usize::from(layout.transport_offset) {
+        let [following, units, kind, left] = *head.get(offset..)?.first_chunk()?;
+        let length = if next == 44 { 8 } else { 8 + usize::from(units) * 8 };
+        if next == ROUTING && left > 0 {
+            let address = match kind {
+                // The path in its order (RFC 2460, 4.4), with the last address at the end.
+                0 => length.checked_sub(16).filter(|&last| last >= 8)?,
+                // A home address alone (RFC 6275, 6.4); the path backwards (RFC 8754, 2).
+                2 | 4 if length >= 24 => 8,
+                _ => return None,
+            };
+            return head.get(offset + address..)?.first_chunk().copied();
+        }
+        next = following;
+        offset += length;
+    }
+    head.get(network + 24..)?.first_chunk().copied()
+}
+
 /// Protocol and length of an IPv4 header (RFC 791, 3.1).
 fn parse_v4(head: &[u8], offset: usize) -> Result<(u8, usize), HeaderError> {
     let header: [u8; 20] = bytes(head, offset)?;
@@ -222,7 +249,7 @@ fn parse_v6(head: &[u8], offset: usize) -> Result<(u8, usize), HeaderError> {
     for _ in 0..=MAX_EXTENSIONS {
         match next {
             // Hop-by-hop options, routing, destination options: a length in units of 8 bytes without the first.
-            0 | 43 | 60 => {
+            0 | ROUTING | 60 => {
                 let [following, units] = bytes(head, offset + length)?;
                 next = following;
                 length += 8 + usize::from(units) * 8;
@@ -321,6 +348,30 @@ mod tests {
             network_offset: offsets[0],
             transport_offset: offsets[1],
             payload_offset: offsets[2],
+        }
+    }
+
+    #[test]
+    fn a_routing_header_names_the_last_destination() {
+        let routed = |kind: u8, left: u8, addresses: &[u8]| {
+            let mut frame = ethernet(&[], ETHERTYPE_IPV6);
+            frame.extend(v6(0));
+            // Options before it, and 8 bytes of its own.
+            frame.extend([43, 0, 1, 4, 0, 0, 0, 0]);
+            frame.extend([6, addresses.len() as u8 * 2, kind, left, 0, 0, 0, 0]);
+            frame.extend(addresses.iter().flat_map(|&byte| [byte; 16]));
+            frame.extend(tcp(0));
+            let layout = parse(&frame).expect("what the test made");
+            final_destination(&frame, &layout)
+        };
+        assert_eq!(routed(4, 1, &[7, 8]), Some([7; 16]));
+        assert_eq!(routed(4, 0, &[7, 8]), Some([0xfd; 16]));
+        assert_eq!(routed(0, 2, &[7, 8]), Some([8; 16]));
+        assert_eq!(routed(2, 1, &[7]), Some([7; 16]));
+        // RPL's (RFC 6554) has its addresses in parts.
+        assert_eq!(routed(3, 1, &[7, 8]), None);
+        for kind in [0, 2, 4] {
+            assert_eq!(routed(kind, 1, &[]), None);
         }
     }
 

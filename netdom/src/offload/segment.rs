@@ -41,6 +41,8 @@ pub enum SegmentError {
     },
     /// More than an IP packet may have.
     Length(usize),
+    /// A routing header of a kind that is not known, so that the destination in the checksum is not known either.
+    Destination,
     /// No page is left for the headers, or one could not be read or written.
     Page,
     /// A segment would lie in too many pages.
@@ -88,6 +90,9 @@ impl Segmenter {
         let segment = payload + (length - payload).min(usize::from(size));
         if length > MAX_SUPER_FRAME || segment > usize::from(layout.network_offset) + usize::from(u16::MAX) {
             return Err(SegmentError::Length(length));
+        }
+        if checksum::pseudo_header(head, layout, 0).is_none() {
+            return Err(SegmentError::Destination);
         }
         let template = head.get(..payload).and_then(|headers| ArrayVec::try_from(headers).ok()).ok_or(error)?;
         Ok(Self { template, layout: *layout, size: usize::from(size), length, next: payload, index: 0 })

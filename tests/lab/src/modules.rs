@@ -13,7 +13,7 @@ use object::{Object, ObjectSection};
 
 /// Whether a file below `/lib/modules/VERSION/` is kept when the kernel's package is unpacked.
 pub(crate) fn wanted(path: &str) -> bool {
-    const KEPT: [&str; 36] = [
+    const KEPT: [&str; 49] = [
         "modules.builtin",
         "kernel/arch/x86/crypto/",
         "kernel/block/",
@@ -33,6 +33,7 @@ pub(crate) fn wanted(path: &str) -> bool {
         "kernel/drivers/net/ethernet/intel/igb",
         "kernel/drivers/net/tun",
         "kernel/drivers/net/veth",
+        "kernel/drivers/net/vxlan/",
         "kernel/drivers/net/xen-",
         "kernel/drivers/nvme/",
         "kernel/drivers/pci/xen-",
@@ -49,7 +50,19 @@ pub(crate) fn wanted(path: &str) -> bool {
         "kernel/net/802/",
         "kernel/net/8021q/",
         "kernel/net/bridge/bridge",
+        "kernel/net/ipv4/esp4.",
+        "kernel/net/ipv4/gre",
+        "kernel/net/ipv4/ip_gre",
+        "kernel/net/ipv4/ip_tunnel",
+        "kernel/net/ipv4/tunnel4",
+        "kernel/net/ipv4/udp_tunnel",
+        "kernel/net/ipv4/xfrm",
+        "kernel/net/ipv6/ip6_udp_tunnel",
+        "kernel/net/ipv6/tunnel6",
         "kernel/net/llc/",
+        "kernel/net/sctp/sctp.",
+        "kernel/net/xfrm/xfrm_algo",
+        "kernel/net/xfrm/xfrm_user",
     ];
     KEPT.iter().any(|prefix| path.starts_with(prefix))
 }

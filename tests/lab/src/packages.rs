@@ -154,7 +154,7 @@ impl std::fmt::Display for Row {
 }
 
 /// Changes when what is unpacked, or how, changes.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// How long a tree serves until apt is asked whether its packages are still those of the suite.
 const FRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);

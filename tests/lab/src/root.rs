@@ -36,8 +36,22 @@ const GUEST_MODULES: [&str; 3] = ["xenfs", "xen-netfront", "xen-blkfront"];
 const DRIVER_MODULES: [&str; 8] =
     ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xen-netback", "xen-pcifront", "bridge"];
 /// There for `modprobe` in each domain.
-const EXTRA_MODULES: [&str; 10] =
-    ["e1000e", "igb", "nvme", "bridge", "8021q", "loop", "xen-pcifront", "xen-netback", "xen-blkback", "xen-blkfront"];
+const EXTRA_MODULES: [&str; 11] = [
+    "e1000",
+    "e1000e",
+    "igb",
+    "nvme",
+    "bridge",
+    "8021q",
+    "loop",
+    "xen-pcifront",
+    "xen-netback",
+    "xen-blkback",
+    "xen-blkfront",
+];
+/// There for `modprobe` in what is equipped for networks: tunnels, IPsec with the ciphers that do nothing, SCTP with its checksum.
+const NETWORK_MODULES: [&str; 8] =
+    ["vxlan", "ip_gre", "esp4", "xfrm_user", "authenc", "crypto_null", "crc32c_generic", "sctp"];
 
 /// Sets what a lease says, for busybox's DHCP client, which has no script of its own.
 const UDHCPC_SCRIPT: &str = "#!/bin/sh
@@ -106,14 +120,16 @@ pub(crate) fn oxenstored(tree: &Tree) -> Result<Vec<Extra>> {
     Ok(files)
 }
 
-/// A guest's root: busybox, the network and disk frontends, and the agent.
+/// A guest's root: busybox, the network and disk frontends, and the agent; for networks, iproute2's `ip` as `/usr/bin/ip`, beside busybox's
+/// in `/usr/sbin`, which knows no tunnels.
 pub fn guest(tree: &Tree, equipment: Equipment, extra: &[Extra]) -> Result<Vec<u8>> {
     let mut archive = match equipment {
         Equipment::Network => base(tree, "guest", equipment, &GUEST_MODULES)?,
         Equipment::Disks => base(tree, "guest", equipment, &[&GUEST_MODULES[..], &disks::GUEST_MODULES].concat())?,
     };
-    if equipment == Equipment::Disks {
-        disks::equip_guest(&mut archive, tree)?;
+    match equipment {
+        Equipment::Network => add_programs(&mut archive, tree, &BTreeSet::from(["usr/bin/ip".to_owned()]))?,
+        Equipment::Disks => disks::equip_guest(&mut archive, tree)?,
     }
     add(&mut archive, extra);
     Ok(archive.finish())
@@ -161,7 +177,10 @@ fn add_modules(archive: &mut Archive, tree: &Tree, role: &str, equipment: Equipm
     let order = modules.closure(loaded)?;
     let list: String = order.iter().map(|(path, _)| format!("{path}\n")).collect();
     archive.file(&format!("etc/lab/modules.{role}"), 0o644, list);
-    let more = if equipment == Equipment::Disks { &disks::EXTRA_MODULES[..] } else { &[] };
+    let more = match equipment {
+        Equipment::Network => &NETWORK_MODULES[..],
+        Equipment::Disks => &disks::EXTRA_MODULES,
+    };
     let all: Vec<_> = loaded.iter().chain(&EXTRA_MODULES).chain(more).copied().collect();
     for (path, file) in modules.closure(&all)? {
         // `/lib` is a link: write where it leads.

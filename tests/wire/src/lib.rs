@@ -66,6 +66,16 @@ impl Wire {
         self.command(Command::Inject(frames.into_iter().collect()));
     }
 
+    /// The same for one frame at a time, from any thread, an observer's too.
+    pub fn injector(&self) -> impl Fn(&[u8]) + Send + 'static {
+        let (commands, wake) = (self.commands.clone(), Arc::clone(&self.wake));
+        move |frame| {
+            // As in `command`.
+            let _ = commands.send(Command::Inject(vec![frame.to_vec()]));
+            let _ = wake.write(1);
+        }
+    }
+
     /// Takes the frames captured so far (see [`Config::capture`] and [`Wire::set_capture`]), oldest first.
     pub fn captured(&self) -> Vec<Captured> {
         let (reply, answer) = channel();

@@ -15,6 +15,7 @@ mod lifecycle;
 mod runtime;
 pub mod store;
 mod traffic;
+mod tunnels;
 
 use anyhow::{Context, Result, bail};
 use lab::{Guest, GuestConfig, GuestKind, Lab, Nic, Release, Row, StorePlace};
@@ -123,6 +124,7 @@ impl Play for Network {
 
 const ALL: &[Family] = &[
     Family { rows: Rows::All, cases: traffic::CASES },
+    Family { rows: Rows::StoreInDom0, cases: tunnels::CASES },
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: Rows::StoreInDom0, cases: runtime::CASES },

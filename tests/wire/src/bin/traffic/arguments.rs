@@ -11,6 +11,7 @@ pub(crate) struct Arguments {
     operands: Vec<String>,
     pub(crate) port: Option<u16>,
     pub(crate) plain: bool,
+    pub(crate) sctp: bool,
     pub(crate) seconds: Option<Duration>,
     pub(crate) size: Option<u16>,
     pub(crate) pace: Option<u32>,
@@ -27,6 +28,7 @@ impl Arguments {
             operands: Vec::new(),
             port: None,
             plain: false,
+            sctp: false,
             seconds: None,
             size: None,
             pace: None,
@@ -38,6 +40,7 @@ impl Arguments {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
             match word.as_str() {
                 "--plain" => arguments.plain = true,
+                "--sctp" => arguments.sctp = true,
                 "--port" => arguments.port = Some(value()?.parse()?),
                 "--seconds" => arguments.seconds = Some(seconds(&value()?)?),
                 "--size" => arguments.size = Some(value()?.parse()?),

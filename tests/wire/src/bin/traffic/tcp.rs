@@ -1,9 +1,14 @@
-//! TCP transfers, as a client and as a server, over plain blocking sockets. Linux user space.
+//! TCP transfers, or the same over SCTP (RFC 9260), as a client and as a server, over plain blocking sockets. Linux user space.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect as connect_socket,
+    listen as listen_socket, socket,
+};
 use serde_json::{Value, json};
 use wire::protocol::{Digest, Header, Operation, Pattern, TRANSFER_PORT, Trailer, UNBOUNDED};
 
@@ -46,13 +51,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
 }
 
 fn connect(arguments: &Arguments, to: SocketAddr) -> Result<TcpStream, Failure> {
+    if arguments.sctp {
+        let socket = sctp(to)?;
+        connect_socket(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+        // A one-to-one SCTP socket reads, writes and ends as a TCP one does (RFC 6458, 4).
+        let stream = TcpStream::from(socket);
+        limit(&stream, arguments.timeout)?;
+        return Ok(stream);
+    }
     let stream = TcpStream::connect_timeout(&to, arguments.timeout)?;
-    configure(&stream, arguments.timeout)?;
+    stream.set_nodelay(true)?;
+    limit(&stream, arguments.timeout)?;
     Ok(stream)
 }
 
-fn configure(stream: &TcpStream, timeout: Duration) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
+/// An SCTP socket for addresses of that family.
+fn sctp(address: SocketAddr) -> Result<OwnedFd, Failure> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    Ok(socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, SockProtocol::Sctp)?)
+}
+
+fn limit(stream: &TcpStream, timeout: Duration) -> std::io::Result<()> {
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))
 }
@@ -176,7 +195,7 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<Value, Failure> {
         Some(port) => port.parse()?,
         None => arguments.port.unwrap_or(TRANSFER_PORT),
     };
-    let listener = listen(port)?;
+    let listener = if arguments.sctp { listen_sctp(port)? } else { listen(port)? };
     print_line(&json!({ "command": "tcp-serve", "port": port, "ready": true }));
     let timeout = arguments.timeout;
     loop {
@@ -187,6 +206,9 @@ pub(crate) fn serve(arguments: &Arguments) -> Result<Value, Failure> {
             }
             Err(error) => return Err(error.into()),
         };
+        if !arguments.sctp {
+            stream.set_nodelay(true)?;
+        }
         std::thread::spawn(move || match serve_one(&stream, timeout) {
             Ok(trailer) => print_line(&json!({
                 "peer": peer.to_string(), "received": trailer.received, "sent": trailer.sent,
@@ -203,8 +225,16 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
         .or_else(|_| TcpListener::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)))
 }
 
+fn listen_sctp(port: u16) -> Result<TcpListener, Failure> {
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let socket = sctp(address)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    listen_socket(&socket, Backlog::new(8)?)?;
+    Ok(TcpListener::from(socket))
+}
+
 fn serve_one(stream: &TcpStream, timeout: Duration) -> Result<Trailer, Failure> {
-    configure(stream, timeout)?;
+    limit(stream, timeout)?;
     let mut bytes = [0; Header::LENGTH];
     let mut input = stream;
     input.read_exact(&mut bytes)?;
