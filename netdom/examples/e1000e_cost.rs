@@ -24,7 +24,7 @@ fn packet(pool: &Pool, fragments: usize, checksum: Checksum) -> Option<Packet> {
     let mut packet = Packet::default();
     for _ in 0..fragments {
         let length = u16::try_from(1500 / fragments).ok()?;
-        packet.fragments.try_push(Fragment { buffer: pool.take()?, offset: 0, length }).ok()?;
+        packet.fragments.push(Fragment { buffer: pool.take()?, offset: 0, length }).ok()?;
     }
     packet.offload.checksum = checksum;
     Some(packet)

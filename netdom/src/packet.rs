@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use core::cell::{Cell, RefCell};
 use split_driver::memory::{DeviceAddress, PageArray};
 use xen_pv_sys::Mfn;
@@ -163,7 +162,7 @@ pub struct Offload {
 #[derive(Clone, Default)]
 pub struct Packet {
     /// The bytes, in order. The first fragment holds all headers.
-    pub fragments: ArrayVec<Fragment, MAX_FRAGMENTS>,
+    pub fragments: heapless::Vec<Fragment, MAX_FRAGMENTS>,
     /// What is left to do.
     pub offload: Offload,
 }

@@ -58,7 +58,8 @@ fn packet(pool: &Pool, bytes: &[u8], first: usize, offload: Offload) -> Packet {
         let buffer = pool.take().expect("the test's pool is large enough");
         let offset = 7 * index;
         assert!(buffer.write(offset, part));
-        packet.fragments.push(Fragment { buffer, offset: offset as u16, length: part.len() as u16 });
+        let fragment = Fragment { buffer, offset: offset as u16, length: part.len() as u16 };
+        assert!(packet.fragments.push(fragment).is_ok(), "more pieces than a packet has");
     }
     packet
 }

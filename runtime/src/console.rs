@@ -14,7 +14,9 @@ use crate::record::record;
 use alloc::string::String;
 use core::cell::{OnceCell, RefCell};
 use core::fmt;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
+use core::sync::atomic::AtomicU32;
+use split_driver::byte_ring::{ByteConsumer, ByteLayout, ByteProducer};
+use xen_pv_sys::PAGE_SIZE;
 use xen_pv_sys::xen::{CONSOLEIO_READ, CONSOLEIO_WRITE, VIRQ_CONSOLE};
 
 mod buffer;
@@ -23,47 +25,26 @@ mod line;
 use buffer::Buffer;
 use line::Lines;
 
-/// `struct xencons_interface` (`io/console.h`).
-#[repr(C)]
-struct Ring {
-    input: [AtomicU8; 1024],
-    output: [AtomicU8; 2048],
-    input_consumer: AtomicU32,
-    input_producer: AtomicU32,
-    output_consumer: AtomicU32,
-    output_producer: AtomicU32,
-}
-
-const _: () = assert!(size_of::<Ring>() == 3088);
-
 static BUFFER: Local<RefCell<Buffer>> = Local::new(RefCell::new(Buffer::new()));
 static CHANNEL: Local<OnceCell<Channel>> = Local::new(OnceCell::new());
 static LINES: Local<RefCell<Lines>> = Local::new(RefCell::new(Lines::new()));
 
-/// The ring of a domain that has one.
-fn ring() -> Option<&'static Ring> {
+/// The page with both rings (`struct xencons_interface`, `io/console.h`), in a domain that has one.
+fn page() -> Option<&'static [AtomicU32]> {
     let (frame, _) = environment().console?;
     let page = layout::machine_to_physical_checked(frame)?;
-    // SAFETY: the builder put the ring into a page of ours, below the first free one, where it stays; all its fields are atomics.
-    (memory::physical_to_machine(page) == frame).then(|| unsafe { &*(layout::address_of(page) as *const Ring) })
+    // SAFETY: the builder put the rings into a page of ours, below the first free one, where it stays; each word is an atomic.
+    (memory::physical_to_machine(page) == frame).then(|| unsafe {
+        core::slice::from_raw_parts(layout::address_of(page) as *const AtomicU32, PAGE_SIZE / size_of::<AtomicU32>())
+    })
 }
 
-/// Puts as many bytes as fit into the ring; how many.
-fn send(ring: &Ring, bytes: &[u8]) -> usize {
-    let mut producer = ring.output_producer.load(Ordering::Relaxed);
-    let used = producer.wrapping_sub(ring.output_consumer.load(Ordering::Relaxed)) as usize;
-    // The slots are written only after the consumer's index was seen.
-    fence(Ordering::SeqCst);
-    let space = ring.output.len().saturating_sub(used);
-    let count = usize::min(space, bytes.len());
-    for byte in bytes.iter().take(count) {
-        if let Some(slot) = ring.output.get(producer as usize % ring.output.len()) {
-            slot.store(*byte, Ordering::Relaxed);
-        }
-        producer = producer.wrapping_add(1);
-    }
-    fence(Ordering::Release);
-    ring.output_producer.store(producer, Ordering::Relaxed);
+/// Puts as many bytes as fit into the ring; how many. None where the daemon's index makes no sense.
+fn send(page: &[AtomicU32], bytes: &[u8]) -> usize {
+    let position = &record().console_written;
+    let mut producer = ByteProducer::resume(ByteLayout::CONSOLE_OUT, page, position.get());
+    let count = producer.write(page, bytes).unwrap_or(0);
+    position.set(producer.position());
     count
 }
 
@@ -78,14 +59,14 @@ pub(crate) fn write_to_xen(bytes: &[u8]) -> usize {
 
 /// Moves what the buffer holds to whoever shows it, as far as it is taken now.
 fn flush() {
-    let ring = ring();
+    let page = page();
     let initial = environment().is_initial_domain();
     let mut moved = 0;
     let mut buffer = BUFFER.borrow_mut();
     loop {
         let bytes = buffer.front();
-        let count = match ring {
-            Some(ring) => send(ring, bytes),
+        let count = match page {
+            Some(page) => send(page, bytes),
             None if initial => write_to_xen(bytes),
             None => bytes.len(),
         };
@@ -104,6 +85,12 @@ fn flush() {
 
 /// Sets up `log`, and the task that moves what did not fit and takes what is typed. The command line's `log=` gives the level.
 pub(crate) fn initialize() {
+    if !record().is_again()
+        && let Some(page) = page()
+    {
+        record().console_written.set(ByteProducer::attach(ByteLayout::CONSOLE_OUT, page).position());
+        record().console_read.set(ByteConsumer::attach(ByteLayout::CONSOLE_IN, page).position());
+    }
     if let Some((_, port)) = environment().console {
         let _ = CHANNEL.set(events::adopt(port));
     } else if environment().is_initial_domain()
@@ -153,8 +140,8 @@ pub(crate) fn save_rest() {
     let Ok(mut buffer) = BUFFER.try_borrow_mut() else {
         return;
     };
-    if let Some(ring) = ring() {
-        let count = send(ring, buffer.front());
+    if let Some(page) = page() {
+        let count = send(page, buffer.front());
         buffer.consume(count);
     }
     while !buffer.front().is_empty() {
@@ -179,21 +166,15 @@ pub(crate) async fn run() {
 /// Takes what was typed.
 fn receive() {
     let mut lines = LINES.borrow_mut();
-    if let Some(ring) = ring() {
-        let producer = ring.input_producer.load(Ordering::Relaxed);
-        fence(Ordering::Acquire);
-        let mut consumer = ring.input_consumer.load(Ordering::Relaxed);
-        let mut left = ring.input.len();
-        while consumer != producer && left > 0 {
-            if let Some(slot) = ring.input.get(consumer as usize % ring.input.len()) {
-                lines.push(slot.load(Ordering::Relaxed));
-            }
-            consumer = consumer.wrapping_add(1);
-            left -= 1;
-        }
-        fence(Ordering::SeqCst);
-        ring.input_consumer.store(producer, Ordering::Relaxed);
-        if left < ring.input.len()
+    if let Some(page) = page() {
+        let position = &record().console_read;
+        let mut consumer = ByteConsumer::resume(ByteLayout::CONSOLE_IN, page, position.get());
+        let mut bytes = [0; ByteLayout::CONSOLE_IN.capacity()];
+        // A daemon whose index makes no sense types nothing.
+        let count = consumer.read(page, &mut bytes).unwrap_or(0);
+        position.set(consumer.position());
+        bytes.iter().take(count).for_each(|byte| lines.push(*byte));
+        if count > 0
             && let Some((_, port)) = environment().console
         {
             events::notify(port);
@@ -262,14 +243,14 @@ impl log::Log for Log {
 /// Writes past the buffer, waiting for the daemon for a bounded time.
 pub(crate) fn push(mut bytes: &[u8]) {
     const TRIES: u32 = 20_000;
-    let Some(ring) = ring() else {
+    let Some(page) = page() else {
         if environment().is_initial_domain() {
             write_to_xen(bytes);
         }
         return;
     };
     for _ in 0..TRIES {
-        let count = send(ring, bytes);
+        let count = send(page, bytes);
         bytes = bytes.get(count..).unwrap_or(&[]);
         if let Some((_, port)) = environment().console {
             events::notify(port);

@@ -4,7 +4,7 @@
 
 use crate::hypercall::{self, number};
 use crate::layout;
-use crate::memory::tables::{self, Batch, Entry};
+use crate::memory::tables::{self, Batch, Entry, Level};
 use crate::memory::{self, frames};
 use alloc::vec::Vec;
 use core::cell::Cell;
@@ -208,7 +208,7 @@ unsafe fn map(first: Pfn, count: usize, entry: impl Fn(Pfn) -> Entry) -> Result<
     for page in 0..count as u64 {
         let frame = Pfn(first.0 + page);
         let (machine_address, _) =
-            tables::current().entry(layout::address_of(frame), 1).map_err(|_| XenError::Exhausted)?;
+            tables::current().entry(layout::address_of(frame), Level::One).map_err(|_| XenError::Exhausted)?;
         // SAFETY: by the caller.
         unsafe { batch.set(machine_address, entry(frame))? };
     }

@@ -161,16 +161,16 @@ fn unmap(area: &Area, start: usize, handles: &[u32]) -> bool {
     for (group, handles) in handles.chunks(AT_ONCE).enumerate() {
         let start = start + group * AT_ONCE;
         let first = area.address() + start * PAGE_SIZE;
-        let mut operations =
-            [UnmapGrantRef { host_addr: 0, dev_bus_addr: 0, handle: 0, status: GNTST_GENERAL_ERROR, padding: 0 };
-                AT_ONCE];
-        for (index, (operation, handle)) in operations.iter_mut().zip(handles).enumerate() {
-            operation.host_addr = (first + index * PAGE_SIZE) as u64;
-            operation.handle = *handle;
-        }
-        let operations = operations.get_mut(..handles.len()).unwrap_or(&mut []);
+        let operation = |(index, handle): (usize, &u32)| UnmapGrantRef {
+            host_addr: (first + index * PAGE_SIZE) as u64,
+            dev_bus_addr: 0,
+            handle: *handle,
+            status: GNTST_GENERAL_ERROR,
+            padding: 0,
+        };
+        let mut operations: heapless::Vec<UnmapGrantRef, AT_ONCE> = handles.iter().enumerate().map(operation).collect();
         // SAFETY: an array of the operation's struct; the mappings end with their owner.
-        unsafe { operate(GNTTABOP_UNMAP_GRANT_REF, operations) };
+        unsafe { operate(GNTTABOP_UNMAP_GRANT_REF, &mut operations) };
         for (index, operation) in operations.iter().enumerate() {
             if operation.status == GNTST_OKAY {
                 area.note(start + index, None);
@@ -239,25 +239,22 @@ const DEVICE_BATCH: usize = 64;
 
 /// Maps pages that `domain` granted for a device alone: they get no address here. One hypercall for [`DEVICE_BATCH`] of them.
 pub fn map_for_device(domain: DomainId, batch: &mut [DeviceMap]) {
-    let empty = MapGrantRef {
-        host_addr: 0,
-        flags: 0,
-        reference: GrantRef(0),
-        domain,
-        status: GNTST_GENERAL_ERROR,
-        handle: 0,
-        dev_bus_addr: 0,
-    };
     for batch in batch.chunks_mut(DEVICE_BATCH) {
-        let mut operations = [empty; DEVICE_BATCH];
-        for (operation, element) in operations.iter_mut().zip(&*batch) {
+        let operation = |element: &DeviceMap| {
             let read_only = if element.read_only { MapFlags::READONLY } else { MapFlags::empty() };
-            operation.flags = (MapFlags::DEVICE_MAP | read_only).bits();
-            operation.reference = element.reference;
-        }
-        let operations = operations.get_mut(..batch.len()).unwrap_or(&mut []);
+            MapGrantRef {
+                host_addr: 0,
+                flags: (MapFlags::DEVICE_MAP | read_only).bits(),
+                reference: element.reference,
+                domain,
+                status: GNTST_GENERAL_ERROR,
+                handle: 0,
+                dev_bus_addr: 0,
+            }
+        };
+        let mut operations: heapless::Vec<MapGrantRef, DEVICE_BATCH> = batch.iter().map(operation).collect();
         // SAFETY: an array of the operation's struct; nothing is mapped where the CPU could see it.
-        unsafe { operate(GNTTABOP_MAP_GRANT_REF, operations) };
+        unsafe { operate(GNTTABOP_MAP_GRANT_REF, &mut operations) };
         for (operation, element) in operations.iter_mut().zip(batch) {
             for _ in 0..TRIES {
                 if operation.status != GNTST_EAGAIN {
@@ -278,16 +275,17 @@ pub fn map_for_device(domain: DomainId, batch: &mut [DeviceMap]) {
 
 /// Unmaps what [`map_for_device`] mapped.
 pub fn unmap_for_device(pages: &mut Vec<DevicePage>) {
-    let empty = UnmapGrantRef { host_addr: 0, dev_bus_addr: 0, handle: 0, status: GNTST_GENERAL_ERROR, padding: 0 };
     for batch in pages.chunks(DEVICE_BATCH) {
-        let mut operations = [empty; DEVICE_BATCH];
-        for (operation, page) in operations.iter_mut().zip(batch) {
-            operation.dev_bus_addr = page.address.get();
-            operation.handle = page.handle;
-        }
-        let operations = operations.get_mut(..batch.len()).unwrap_or(&mut []);
+        let operation = |page: &DevicePage| UnmapGrantRef {
+            host_addr: 0,
+            dev_bus_addr: page.address.get(),
+            handle: page.handle,
+            status: GNTST_GENERAL_ERROR,
+            padding: 0,
+        };
+        let mut operations: heapless::Vec<UnmapGrantRef, DEVICE_BATCH> = batch.iter().map(operation).collect();
         // SAFETY: an array of the operation's struct; by the caller no device uses the pages, and the CPU never did.
-        unsafe { operate(GNTTABOP_UNMAP_GRANT_REF, operations) };
+        unsafe { operate(GNTTABOP_UNMAP_GRANT_REF, &mut operations) };
         for failed in operations.iter().filter(|operation| operation.status != GNTST_OKAY) {
             log::error!("a grant stays mapped for a device: status {}", failed.status);
         }

@@ -13,7 +13,7 @@ use core::ops::Range;
 use xen_pv_sys::PAGE_SIZE;
 
 /// Changes with the layout of [`Record`]: an image of another layout cannot take the place of this one.
-pub(crate) const LAYOUT: u32 = 4;
+pub(crate) const LAYOUT: u32 = 5;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.
@@ -114,6 +114,10 @@ pub(crate) struct Record {
     pub(crate) grant_frames: Cell<u32>,
     /// See `grant_frames`.
     pub(crate) grant_frames_max: Cell<u32>,
+    /// How far the console's ring was written, and read.
+    pub(crate) console_written: Cell<u32>,
+    /// See `console_written`.
+    pub(crate) console_read: Cell<u32>,
     /// Ports that are bound, a bit each.
     pub(crate) ports: [Cell<u64>; PORT_WORDS],
     /// The frames (plus one) of the ledger of grant mappings; 0 for none.
@@ -138,9 +142,9 @@ const SEALED: usize = offset_of!(Record, seal) / 8;
 
 const _: () = {
     assert!(size_of::<Record>() <= layout::KEEP_SIZE);
-    // 13 words, six halves, the box and three arrays: nothing else is before the seal, so no padding.
+    // 13 words, eight halves, the box and three arrays: nothing else is before the seal, so no padding.
     let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + ROOM_PAGES) * 4;
-    assert!(offset_of!(Record, seal) == 13 * 8 + 6 * 4 + size_of::<BoxHeader>() + arrays);
+    assert!(offset_of!(Record, seal) == 13 * 8 + 8 * 4 + size_of::<BoxHeader>() + arrays);
 };
 
 /// The record of this domain.

@@ -3,7 +3,7 @@
 use crate::end::{self, Exit};
 use alloc::string::String;
 use futures_util::future::join3;
-use split_driver::store::{Store, StoreError, Transaction, Watch};
+use split_driver::store::{Store, StoreError, Transaction, Watch, transaction};
 
 /// Where the toolstack writes what it wants.
 const NODE: &str = "control/shutdown";
@@ -66,24 +66,11 @@ impl<S: Store> Requests<S> {
             Ok(value) if value.is_empty() => return Ok(None),
             _ => {}
         }
-        loop {
-            let transaction = self.store.start().await?;
-            let taken = self.take_within(transaction).await;
-            let commit = matches!(taken, Ok(Some(_)));
-            match self.store.end(transaction, commit).await {
-                Err(StoreError::Conflict) => {}
-                Err(error) if commit => return Err(error),
-                _ => return taken,
-            }
-        }
+        transaction(&self.store, async |transaction| self.take_within(transaction).await).await
     }
 
     async fn take_within(&self, transaction: Transaction) -> Result<Option<Kind>, StoreError> {
-        let value = match self.store.read(transaction, NODE).await {
-            Ok(value) => value,
-            Err(StoreError::NotFound) => return Ok(None),
-            Err(error) => return Err(error),
-        };
+        let value = self.store.read_optional(transaction, NODE).await?.unwrap_or_default();
         let kind = match value.as_slice() {
             b"" => return Ok(None),
             b"poweroff" => Kind::PowerOff,

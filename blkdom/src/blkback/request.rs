@@ -3,7 +3,6 @@
 //! What can be judged without the volume is judged here; what a slot asks for of the volume (its end, its logical block, whether it
 //! may be written) is the data path's. A bad request is answered with an error, as Linux does; it does not close the vbd.
 
-use arrayvec::ArrayVec;
 use core::fmt;
 use split_driver::memory::SharedMemory;
 use split_driver::ring::{BackRing, BackState, RingError};
@@ -81,7 +80,7 @@ pub enum Request {
         /// The first sector on the volume.
         sector: u64,
         /// The memory; empty for a barrier without data alone (a frontend that knows of no flush sends such).
-        segments: ArrayVec<GuestSegment, { blkif::BLKIF_MAX_SEGMENTS_PER_REQUEST }>,
+        segments: heapless::Vec<GuestSegment, { blkif::BLKIF_MAX_SEGMENTS_PER_REQUEST }>,
     },
     /// Data whose segments are in pages of their own: see [`parse_indirect`].
     Indirect {
@@ -94,7 +93,7 @@ pub enum Request {
         /// How many, 1 to [`MAX_INDIRECT_SEGMENTS`].
         segments: u16,
         /// The pages that describe them, as many as that needs.
-        pages: ArrayVec<GrantRef, { blkif::BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST }>,
+        pages: heapless::Vec<GrantRef, { blkif::BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST }>,
     },
     /// What was answered before must be durable.
     Flush {
@@ -202,15 +201,15 @@ impl fmt::Display for Refusal {
 ///
 /// # Errors
 /// What is wrong with the first bad one, or with their number.
-pub fn parse_indirect(bytes: &[u8], count: u16) -> Result<ArrayVec<GuestSegment, MAX_INDIRECT_SEGMENTS>, Refusal> {
-    let mut segments = ArrayVec::new();
+pub fn parse_indirect(bytes: &[u8], count: u16) -> Result<heapless::Vec<GuestSegment, MAX_INDIRECT_SEGMENTS>, Refusal> {
+    let mut segments = heapless::Vec::new();
     let mut rest = bytes;
     for _ in 0..count {
         let (raw, after) =
             blkif::RequestSegment::read_from_prefix(rest).map_err(|_| Refusal::SegmentCount { segments: count })?;
         rest = after;
         let segment = GuestSegment::parse(raw)?;
-        segments.try_push(segment).map_err(|_| Refusal::SegmentCount { segments: count })?;
+        segments.push(segment).map_err(|_| Refusal::SegmentCount { segments: count })?;
     }
     Ok(segments)
 }
@@ -303,10 +302,10 @@ fn transfer(slot: &impl Layout, kind: TransferKind) -> Result<Request, Refusal> 
     if count == 0 && kind != TransferKind::Barrier {
         return Err(bad_count);
     }
-    let mut segments = ArrayVec::new();
+    let mut segments = heapless::Vec::new();
     for index in 0..usize::from(count) {
         let raw = slot.segment(index).ok_or(bad_count)?;
-        segments.try_push(GuestSegment::parse(raw)?).map_err(|_| bad_count)?;
+        segments.push(GuestSegment::parse(raw)?).map_err(|_| bad_count)?;
     }
     Ok(Request::Transfer { id, kind, sector, segments })
 }

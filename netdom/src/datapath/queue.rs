@@ -4,7 +4,6 @@ use super::round::Chunk;
 use crate::packet::{Fragment, Offload, Packet};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use split_driver::time::{Duration, Instant};
 
 /// Bytes one guest's queue holds at most (as much as Linux' netback: half a receive ring of pages).
@@ -80,14 +79,18 @@ impl Queue {
     }
 
     /// Takes the head's bytes for a copy; its pages go to `held`, to be kept until the copy is done.
-    pub(crate) fn take(&mut self, chunks: &mut ArrayVec<Chunk, { super::round::CHUNKS }>, held: &mut Vec<Fragment>) {
+    pub(crate) fn take(
+        &mut self,
+        chunks: &mut heapless::Vec<Chunk, { super::round::CHUNKS }>,
+        held: &mut Vec<Fragment>,
+    ) {
         let Some(entry) = self.entries.pop_front() else {
             return;
         };
         self.bytes = self.bytes.saturating_sub(entry.length as usize);
         for _ in 0..entry.fragments {
             if let Some(fragment) = self.fragments.pop_front() {
-                let _ = chunks.try_push(Chunk::local(&fragment));
+                let _ = chunks.push(Chunk::local(&fragment));
                 held.push(fragment);
             }
         }

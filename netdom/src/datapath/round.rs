@@ -5,7 +5,6 @@
 use crate::netback::request::{DataSlot, PacketRequest};
 use crate::packet::{Fragment, MAX_FRAGMENTS, Offload, Packet, Pool};
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use xen_pv_sys::DomainId;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
 use xen_pv_sys::io::netif::RxFlags;
@@ -34,7 +33,7 @@ impl Chunk {
 }
 
 /// The runs of bytes of one packet.
-pub(crate) type Chunks = ArrayVec<Chunk, CHUNKS>;
+pub(crate) type Chunks = heapless::Vec<Chunk, CHUNKS>;
 
 /// A packet that a guest sends.
 pub(crate) struct Sent {
@@ -176,7 +175,7 @@ pub(crate) fn gather(
                     return false;
                 };
                 let fragment = Fragment { buffer, offset: 0, length: 0 };
-                if local.fragments.try_push(fragment).is_err() {
+                if local.fragments.push(fragment).is_err() {
                     return false;
                 }
             }
@@ -214,7 +213,7 @@ pub(crate) fn chunks_of(local: &Packet, slots: &[DataSlot], domain: DomainId) ->
             continue;
         }
         let offset = slot.offset.saturating_add(skip as u16);
-        let _ = chunks.try_push(Chunk {
+        let _ = chunks.push(Chunk {
             end: CopyEnd::granted(domain, slot.reference, offset),
             granted: true,
             length: (size - skip) as u16,

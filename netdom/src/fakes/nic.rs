@@ -134,7 +134,8 @@ impl Nic for FakeNic {
         assert!(buffer.write(0, &bytes), "a frame longer than a buffer");
         let mut packet = Packet::default();
         packet.offload.checksum = checksum;
-        packet.fragments.push(Fragment { buffer, offset: 0, length: bytes.len() as u16 });
+        let fragment = Fragment { buffer, offset: 0, length: bytes.len() as u16 };
+        assert!(packet.fragments.push(fragment).is_ok(), "a packet without fragments has room");
         Some(packet)
     }
 

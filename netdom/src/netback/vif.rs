@@ -12,7 +12,6 @@ use crate::packet::{Checksum, Offload};
 use crate::statistics::PortStatistics;
 use alloc::string::String;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use split_driver::hypervisor::{EventChannel, Hypervisor};
 use split_driver::throttle::Throttle;
 use split_driver::time::Instant;
@@ -114,7 +113,7 @@ pub struct Vif<H: Hypervisor> {
     /// Whether there was anything to do since the last event.
     pub(crate) progress: bool,
     pub(crate) queue: Queue,
-    pub(crate) groups: ArrayVec<MacAddress, GROUPS>,
+    pub(crate) groups: heapless::Vec<MacAddress, GROUPS>,
     pub(crate) throttle: Throttle,
     /// How long others wait for its receive slots, and who does.
     pub(crate) patience: Patience,
@@ -169,7 +168,7 @@ impl<H: Hypervisor> Vif<H> {
             posted: 0,
             progress: false,
             queue: Queue::new(),
-            groups: ArrayVec::new(),
+            groups: heapless::Vec::new(),
             throttle: Throttle::new(),
             patience: Patience::new(),
             waiters: Vec::new(),
@@ -252,7 +251,7 @@ impl<H: Hypervisor> Vif<H> {
     /// Changes the list of groups. False where it is full.
     pub(crate) fn change_groups(&mut self, membership: Membership) -> bool {
         match membership {
-            Membership::Join(address) => self.groups.contains(&address) || self.groups.try_push(address).is_ok(),
+            Membership::Join(address) => self.groups.contains(&address) || self.groups.push(address).is_ok(),
             Membership::Leave(address) => {
                 self.groups.retain(|group| *group != address);
                 true

@@ -8,7 +8,6 @@ use super::checksum;
 use super::headers::{Layout, Network, Transport, put, read_u16, read_u32, transport_length};
 use super::segment::{TCP_CWR, TCP_FIN, TCP_FLAGS, TCP_PSH};
 use crate::packet::{Checksum, Fragment, Gso, GsoKind, MAX_FRAGMENTS, Packet};
-use arrayvec::ArrayVec;
 
 /// Flows joined at a time; a further one sends the oldest on.
 pub const MAX_FLOWS: usize = 8;
@@ -24,7 +23,7 @@ const TCP_URG: u8 = 0x20;
 /// Joins packets. `Tag` goes with a packet, such as the port it is for; packets of different tags are of different flows.
 #[derive(Default)]
 pub struct Coalescer<Tag> {
-    flows: ArrayVec<Flow<Tag>, MAX_FLOWS>,
+    flows: heapless::Vec<Flow<Tag>, MAX_FLOWS>,
 }
 
 /// A packet that further segments may join.
@@ -32,7 +31,7 @@ struct Flow<Tag> {
     tag: Tag,
     packet: Packet,
     layout: Layout,
-    headers: ArrayVec<u8, HEADERS>,
+    headers: heapless::Vec<u8, HEADERS>,
     length: usize,
     /// Payload bytes of each segment but the last.
     size: u16,
@@ -85,7 +84,7 @@ impl<'a> Segment<'a> {
 impl<Tag: Copy + PartialEq> Coalescer<Tag> {
     /// Holds nothing.
     pub const fn new() -> Self {
-        Self { flows: ArrayVec::new_const() }
+        Self { flows: heapless::Vec::new() }
     }
 
     /// Whether nothing is held.
@@ -130,7 +129,11 @@ impl<Tag: Copy + PartialEq> Coalescer<Tag> {
             self.emit(Some(0), emit);
         }
         match Flow::new(tag, packet, &segment) {
-            Ok(flow) => self.flows.push(flow),
+            Ok(flow) => {
+                if let Err(flow) = self.flows.push(flow) {
+                    flow.emit(emit);
+                }
+            }
             Err(packet) => emit(tag, packet),
         }
     }
@@ -143,7 +146,7 @@ impl<Tag: Copy + PartialEq> Coalescer<Tag> {
     }
 
     fn emit(&mut self, index: Option<usize>, emit: &mut impl FnMut(Tag, Packet)) {
-        if let Some(flow) = index.and_then(|index| self.flows.pop_at(index)) {
+        if let Some(flow) = index.filter(|index| *index < self.flows.len()).map(|index| self.flows.remove(index)) {
             flow.emit(emit);
         }
     }
@@ -152,7 +155,7 @@ impl<Tag: Copy + PartialEq> Coalescer<Tag> {
 impl<Tag> Flow<Tag> {
     #[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
     fn new(tag: Tag, mut packet: Packet, segment: &Segment<'_>) -> Result<Self, Packet> {
-        let Ok(headers) = ArrayVec::try_from(segment.headers) else {
+        let Ok(headers) = heapless::Vec::try_from(segment.headers) else {
             return Err(packet);
         };
         let length = headers.len() + usize::from(segment.payload);
@@ -299,8 +302,8 @@ impl<Tag> Flow<Tag> {
 
 /// Moves `length` bytes of `fragments`, from `skip` on, to the end of `into`. What does not fit is lost: the caller has counted.
 fn append(
-    into: &mut ArrayVec<Fragment, MAX_FRAGMENTS>,
-    fragments: ArrayVec<Fragment, MAX_FRAGMENTS>,
+    into: &mut heapless::Vec<Fragment, MAX_FRAGMENTS>,
+    fragments: heapless::Vec<Fragment, MAX_FRAGMENTS>,
     skip: usize,
     length: usize,
 ) {
@@ -316,7 +319,7 @@ fn append(
         fragment.length = left.min(size - skip) as u16;
         skip = 0;
         left -= usize::from(fragment.length);
-        if fragment.length == 0 || into.try_push(fragment).is_err() {
+        if fragment.length == 0 || into.push(fragment).is_err() {
             return;
         }
     }

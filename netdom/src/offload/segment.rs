@@ -7,7 +7,6 @@
 use super::checksum;
 use super::headers::{self, Layout, MAX_HEADERS, Network, Transport, put, read_u16, read_u32};
 use crate::packet::{Checksum, Fragment, MAX_FRAGMENTS, Offload, Packet, Pool};
-use arrayvec::ArrayVec;
 use core::ops::Range;
 
 /// The smallest segment that is cut: no sender uses less (Linux: `TCP_MIN_SND_MSS`), and less would make one packet many thousands.
@@ -53,7 +52,7 @@ pub enum SegmentError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Headers, from the destination address on, with a blank TCP checksum and a complete IPv4 one.
-    pub headers: ArrayVec<u8, MAX_HEADERS>,
+    pub headers: heapless::Vec<u8, MAX_HEADERS>,
     /// Bytes of the super-frame, counted from its destination address.
     pub payload: Range<usize>,
 }
@@ -61,7 +60,7 @@ pub struct Segment {
 /// Gives the segments of a super-frame in their order.
 #[derive(Clone, Debug)]
 pub struct Segmenter {
-    template: ArrayVec<u8, MAX_HEADERS>,
+    template: heapless::Vec<u8, MAX_HEADERS>,
     layout: Layout,
     size: usize,
     length: usize,
@@ -94,7 +93,7 @@ impl Segmenter {
         if checksum::pseudo_header(head, layout, 0).is_none() {
             return Err(SegmentError::Destination);
         }
-        let template = head.get(..payload).and_then(|headers| ArrayVec::try_from(headers).ok()).ok_or(error)?;
+        let template = head.get(..payload).and_then(|headers| heapless::Vec::try_from(headers).ok()).ok_or(error)?;
         Ok(Self { template, layout: *layout, size: usize::from(size), length, next: payload, index: 0 })
     }
 
@@ -107,12 +106,12 @@ impl Segmenter {
     }
 
     /// The headers of the segment with this payload. `None` only where they are not what `new` saw, which cannot be.
-    fn headers(&self, payload: &Range<usize>) -> Option<ArrayVec<u8, MAX_HEADERS>> {
+    fn headers(&self, payload: &Range<usize>) -> Option<heapless::Vec<u8, MAX_HEADERS>> {
         let layout = &self.layout;
         let (network, transport) = (usize::from(layout.network_offset), usize::from(layout.transport_offset));
         // A clone would go byte by byte.
-        let mut headers: ArrayVec<u8, MAX_HEADERS> = ArrayVec::new();
-        headers.try_extend_from_slice(&self.template).ok()?;
+        let mut headers: heapless::Vec<u8, MAX_HEADERS> = heapless::Vec::new();
+        headers.extend_from_slice(&self.template).ok()?;
         let first = usize::from(layout.payload_offset);
         let sequence = read_u32(&headers, transport + 4)?.wrapping_add(u32::try_from(payload.start - first).ok()?);
         put(&mut headers, transport + 4, &sequence.to_be_bytes());
@@ -191,8 +190,9 @@ pub fn split(
         if !buffer.write(0, &segment.headers) {
             return Err(SegmentError::Page);
         }
-        let mut fragments = ArrayVec::new();
-        fragments.push(Fragment { buffer, offset: 0, length: layout.payload_offset });
+        let mut fragments = heapless::Vec::new();
+        let head = Fragment { buffer, offset: 0, length: layout.payload_offset };
+        fragments.push(head).map_err(|_| SegmentError::Fragments)?;
         if !cursor.take(segment.payload.len(), &mut fragments) {
             return Err(SegmentError::Fragments);
         }
@@ -229,7 +229,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Adds the next `length` bytes to `fragments`. False where they lie in too many pages, or are not there.
-    fn take(&mut self, length: usize, fragments: &mut ArrayVec<Fragment, MAX_FRAGMENTS>) -> bool {
+    fn take(&mut self, length: usize, fragments: &mut heapless::Vec<Fragment, MAX_FRAGMENTS>) -> bool {
         let mut left = length;
         while left > 0 {
             let Some(mut here) = self.here.take().or_else(|| self.rest.next().cloned()) else {
@@ -242,7 +242,7 @@ impl<'a> Cursor<'a> {
                 length: here.length - part,
             };
             here.length = part;
-            if part > 0 && fragments.try_push(here).is_err() {
+            if part > 0 && fragments.push(here).is_err() {
                 return false;
             }
             left -= usize::from(part);

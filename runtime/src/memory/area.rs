@@ -2,7 +2,7 @@
 //!
 //! Unsafe because it changes page tables.
 
-use super::tables::{self, Batch, ENTRIES, Entry, TableFrames};
+use super::tables::{self, Batch, Entry, Level, TableFrames};
 use super::{frames, ledger, p2m};
 use crate::layout;
 use crate::local::Local;
@@ -36,7 +36,7 @@ impl Area {
         let tables = tables::current();
         for address in tables::pages(area.address(), count) {
             // SAFETY: the frames are new.
-            unsafe { tables.ensure(address, 1, &mut NewFrames)? };
+            unsafe { tables.ensure(address, Level::One, &mut NewFrames)? };
         }
         Ok(area)
     }
@@ -175,10 +175,11 @@ pub(super) fn resume() -> Result<(), XenError> {
     let mut batch = Batch::new(tables::SELF);
     let mut page = 0;
     while page < layout::AREA_PAGES {
-        match tables::current().entry(layout::AREA_BASE + page * PAGE_SIZE, 1) {
+        match tables::current().entry(layout::AREA_BASE + page * PAGE_SIZE, Level::One) {
             Err(level) => {
                 // Nothing below a table that is missing.
-                page = (page | (ENTRIES.pow(level - 1) - 1)) + 1;
+                let pages = level.entry_address_space_alignment() as usize / PAGE_SIZE;
+                page = (page / pages + 1) * pages;
                 continue;
             }
             Ok((machine_address, entry)) if entry.is_present() => {
@@ -235,7 +236,7 @@ impl Mapping {
         let mut batch = Batch::new(self.owner);
         let pages = self.area.iter().flat_map(|area| tables::pages(area.address(), area.pages()));
         for (index, address) in pages.enumerate() {
-            let (machine_address, _) = tables::current().entry(address, 1).map_err(|_| XenError::Exhausted)?;
+            let (machine_address, _) = tables::current().entry(address, Level::One).map_err(|_| XenError::Exhausted)?;
             // SAFETY: addresses of an area that is ours alone.
             unsafe { batch.set(machine_address, entry(index))? };
         }

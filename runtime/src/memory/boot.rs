@@ -2,7 +2,7 @@
 //!
 //! Unsafe because it changes the page tables that it runs on.
 
-use super::tables::{self, Batch, ENTRIES, Entry, TableFrames, Tables};
+use super::tables::{self, Batch, ENTRIES, Entry, Level, TableFrames, Tables};
 use super::{frames, p2m};
 use crate::environment::environment;
 use crate::layout;
@@ -102,7 +102,9 @@ pub(super) fn first_free(start_info: &StartInfo, boot_stack: usize) -> Pfn {
 }
 
 fn is_mapped(tables: Tables, frame: Pfn) -> bool {
-    tables.entry(layout::address_of(frame), 1).is_ok_and(|(_, entry)| entry.is_present() && entry.is_writable())
+    tables
+        .entry(layout::address_of(frame), Level::One)
+        .is_ok_and(|(_, entry)| entry.is_present() && entry.is_writable())
 }
 
 /// Maps text R-X, constants and page tables R--, all else RW-, and the page below the stack not at all.
@@ -113,7 +115,7 @@ unsafe fn protect(tables: Tables, mapped_end: Pfn) -> Result<(), XenError> {
     let mut batch = Batch::new(tables::SELF);
     for number in 0..mapped_end.0 {
         let address = layout::address_of(Pfn(number));
-        let Ok((machine_address, entry)) = tables.entry(address, 1) else {
+        let Ok((machine_address, entry)) = tables.entry(address, Level::One) else {
             continue;
         };
         let frame = entry.frame();
@@ -149,8 +151,8 @@ unsafe fn map_rest(tables: Tables, unused: &mut Unused, end: Pfn) -> Result<(), 
         let count = u64::min((ENTRIES - in_table) as u64, end.0 - number);
         // SAFETY: new mappings of unused frames; a table is written before it becomes one.
         unsafe {
-            tables.ensure(address, 2, unused)?;
-            if matches!(tables.entry(address, 2), Ok((_, entry)) if entry.is_present()) {
+            tables.ensure(address, Level::Two, unused)?;
+            if matches!(tables.entry(address, Level::Two), Ok((_, entry)) if entry.is_present()) {
                 fill_present(tables, &mut batch, number, count)?;
             } else {
                 let (frame, mapped) = unused.table_frame()?;
@@ -158,7 +160,7 @@ unsafe fn map_rest(tables: Tables, unused: &mut Unused, end: Pfn) -> Result<(), 
                     let entry = Entry::data(p2m::physical_to_machine(Pfn(number + offset)));
                     (mapped as *mut u64).wrapping_add(in_table + offset as usize).write_volatile(entry.0);
                 }
-                tables.hook(&mut batch, address, 2, frame, mapped)?;
+                tables.hook(&mut batch, address, Level::Two, frame, mapped)?;
             }
             number += count;
             // The next table may have to come from what this one maps.
@@ -177,7 +179,7 @@ unsafe fn map_rest(tables: Tables, unused: &mut Unused, end: Pfn) -> Result<(), 
 /// As [`map_rest`].
 unsafe fn fill_present(tables: Tables, batch: &mut Batch, first: u64, count: u64) -> Result<(), XenError> {
     for number in first..first + count {
-        if let Ok((machine_address, _)) = tables.entry(layout::address_of(Pfn(number)), 1) {
+        if let Ok((machine_address, _)) = tables.entry(layout::address_of(Pfn(number)), Level::One) {
             // SAFETY: by the caller.
             unsafe {
                 batch.set(machine_address, Entry::data(p2m::physical_to_machine(Pfn(number))))?;

@@ -4,7 +4,7 @@
 
 use super::boot::{bitmap_pages, first_free};
 use super::page::Page;
-use super::tables::{self, Batch, ENTRIES, Entry, Tables};
+use super::tables::{self, Batch, ENTRIES, Entry, Level, Tables};
 use super::{frames, ledger, p2m};
 use crate::layout;
 use crate::record::record;
@@ -77,7 +77,7 @@ pub(super) unsafe fn initialize(
 
 /// Whether a frame is mapped as plain memory where it belongs.
 fn is_plain(tables: Tables, frame: Pfn) -> bool {
-    tables.entry(layout::address_of(frame), 1).is_ok_and(|(_, entry)| is_plain_entry(entry, frame))
+    tables.entry(layout::address_of(frame), Level::One).is_ok_and(|(_, entry)| is_plain_entry(entry, frame))
 }
 
 fn is_plain_entry(entry: Entry, frame: Pfn) -> bool {
@@ -149,7 +149,7 @@ pub(crate) fn release_withheld() {
     let mut batch = Batch::new(tables::SELF);
     for frame in p2m::withheld() {
         if !is_plain(tables, frame)
-            && let Ok((machine_address, _)) = tables.entry(layout::address_of(frame), 1)
+            && let Ok((machine_address, _)) = tables.entry(layout::address_of(frame), Level::One)
         {
             // SAFETY: nobody uses it any more; it is mapped as all free memory is.
             let _ = unsafe { batch.set(machine_address, Entry::data(p2m::physical_to_machine(frame))) };

@@ -8,8 +8,14 @@ use crate::layout;
 use crate::local::Local;
 use core::cell::Cell;
 use split_driver::hypervisor::XenError;
+use x86_64::structures::paging::PageTableFlags;
+pub(crate) use x86_64::structures::paging::page_table::PageTableLevel as Level;
+use x86_64::{PhysAddr, VirtAddr};
 use xen_pv_sys::xen::{MMUEXT_TLB_FLUSH_LOCAL, MmuExtOp, MmuUpdate, UpdateVaMappingFlags};
 use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE};
+
+/// Writable, and marked as written.
+const WRITTEN: PageTableFlags = PageTableFlags::WRITABLE.union(PageTableFlags::DIRTY);
 
 /// Entries of a page table.
 pub(crate) const ENTRIES: usize = 512;
@@ -21,48 +27,45 @@ pub(crate) const SELF: DomainId = DomainId::SELF;
 pub(crate) struct Entry(pub(crate) u64);
 
 impl Entry {
-    pub(crate) const PRESENT: u64 = 1 << 0;
-    pub(crate) const WRITABLE: u64 = 1 << 1;
-    const USER: u64 = 1 << 2;
-    const WRITE_THROUGH: u64 = 1 << 3;
-    const CACHE_DISABLE: u64 = 1 << 4;
-    const ACCESSED: u64 = 1 << 5;
-    const DIRTY: u64 = 1 << 6;
-    const NO_EXECUTE: u64 = 1 << 63;
+    /// The bits of the frame.
     const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
     /// Nothing mapped.
     pub(crate) const NONE: Self = Self(0);
 
-    const fn leaf(frame: Mfn, flags: u64) -> Self {
-        Self((frame.0 << 12) | Self::PRESENT | Self::USER | Self::ACCESSED | flags)
+    const fn new(frame: Mfn, flags: PageTableFlags) -> Self {
+        let all = PageTableFlags::PRESENT.union(PageTableFlags::USER_ACCESSIBLE).union(PageTableFlags::ACCESSED);
+        Self((frame.0 << 12) | all.union(flags).bits())
     }
     /// Data: RW-.
     pub(crate) const fn data(frame: Mfn) -> Self {
-        Self::leaf(frame, Self::WRITABLE | Self::DIRTY | Self::NO_EXECUTE)
+        Self::new(frame, WRITTEN.union(PageTableFlags::NO_EXECUTE))
     }
     /// Constants and page tables: R--.
     pub(crate) const fn constant(frame: Mfn) -> Self {
-        Self::leaf(frame, Self::NO_EXECUTE)
+        Self::new(frame, PageTableFlags::NO_EXECUTE)
     }
     /// Text: R-X.
     pub(crate) const fn text(frame: Mfn) -> Self {
-        Self::leaf(frame, 0)
+        Self::new(frame, PageTableFlags::empty())
     }
     /// Device registers: RW-, strong uncacheable.
     pub(crate) const fn registers(frame: Mfn) -> Self {
-        let uncached = Self::WRITE_THROUGH | Self::CACHE_DISABLE;
-        Self::leaf(frame, Self::WRITABLE | Self::DIRTY | Self::NO_EXECUTE | uncached)
+        let uncached = PageTableFlags::WRITE_THROUGH.union(PageTableFlags::NO_CACHE);
+        Self::new(frame, WRITTEN.union(PageTableFlags::NO_EXECUTE).union(uncached))
     }
     /// A lower table.
     const fn table(frame: Mfn) -> Self {
-        Self::leaf(frame, Self::WRITABLE | Self::DIRTY)
+        Self::new(frame, WRITTEN)
+    }
+    const fn flags(self) -> PageTableFlags {
+        PageTableFlags::from_bits_truncate(self.0)
     }
     pub(crate) const fn is_present(self) -> bool {
-        self.0 & Self::PRESENT != 0
+        self.flags().contains(PageTableFlags::PRESENT)
     }
     pub(crate) const fn is_writable(self) -> bool {
-        self.0 & Self::WRITABLE != 0
+        self.flags().contains(PageTableFlags::WRITABLE)
     }
     pub(crate) const fn frame(self) -> Mfn {
         Mfn((self.0 & Self::FRAME) >> 12)
@@ -71,32 +74,27 @@ impl Entry {
 
 /// Changes to page tables, made together: 64 to a hypercall.
 pub(crate) struct Batch {
-    updates: [MmuUpdate; 64],
-    used: usize,
+    updates: heapless::Vec<MmuUpdate, 64>,
     owner: DomainId,
 }
 
 impl Batch {
     /// For frames of `owner` ([`SELF`], or `DOMID_IO`).
     pub(crate) const fn new(owner: DomainId) -> Self {
-        let empty = MmuUpdate { ptr: 0, val: 0 };
-        Self { updates: [empty; 64], used: 0, owner }
+        Self { updates: heapless::Vec::new(), owner }
     }
 
     /// Adds a change of the entry at `machine_address`; made at the latest by [`Batch::flush`].
     ///
     /// # Safety
     /// The memory whose mapping changes is not in use, or is used only in ways that the new mapping allows.
-    pub(crate) unsafe fn set(&mut self, machine_address: u64, entry: Entry) -> Result<(), XenError> {
-        if self.used == self.updates.len() {
+    pub(crate) unsafe fn set(&mut self, machine_address: PhysAddr, entry: Entry) -> Result<(), XenError> {
+        if self.updates.is_full() {
             // SAFETY: by the callers of `set`.
             unsafe { self.flush()? };
         }
-        if let Some(update) = self.updates.get_mut(self.used) {
-            *update = MmuUpdate { ptr: machine_address, val: entry.0 };
-            self.used += 1;
-        }
-        Ok(())
+        let update = MmuUpdate { ptr: machine_address.as_u64(), val: entry.0 };
+        self.updates.push(update).map_err(|_| XenError::Exhausted)
     }
 
     /// Makes the changes. After an error some of them are made.
@@ -104,19 +102,19 @@ impl Batch {
     /// # Safety
     /// As [`Batch::set`], for each.
     pub(crate) unsafe fn flush(&mut self) -> Result<(), XenError> {
-        if self.used == 0 {
+        if self.updates.is_empty() {
             return Ok(());
         }
-        // SAFETY: `used` initialised elements of mmu_update_t; no count of those done is asked for.
+        // SAFETY: elements of mmu_update_t; no count of those done is asked for.
         let result = unsafe {
             hypercall::call4::<{ number::MMU_UPDATE }>(
                 self.updates.as_ptr() as u64,
-                self.used as u64,
+                self.updates.len() as u64,
                 0,
                 u64::from(self.owner.0),
             )
         };
-        self.used = 0;
+        self.updates.clear();
         hypercall::check(result).map(|_| ())
     }
 }
@@ -179,34 +177,32 @@ impl Tables {
         Self { root }
     }
 
-    /// The machine address and the value of the entry for `address` at `level` (1 for pages, 4 for the root); the level at which the
-    /// walk ended where a table is missing above.
-    pub(crate) fn entry(self, address: usize, level: u32) -> Result<(u64, Entry), u32> {
+    /// The machine address and the value of the entry for `address` at `level` (the lowest has the pages); the level at which the walk ended
+    /// where a table is missing above.
+    pub(crate) fn entry(self, address: usize, level: Level) -> Result<(PhysAddr, Entry), Level> {
         let mut table = self.root;
-        let mut at = 4;
+        let mut at = Level::Four;
         loop {
-            let index = (address >> (12 + 9 * (at - 1))) % ENTRIES;
+            let index = usize::from(VirtAddr::new_truncate(address as u64).page_table_index(at));
             let pointer = (table as *const u64).wrapping_add(index);
             // SAFETY: `table` is a mapped page table (by `new`); Xen changes its accessed bits, hence volatile.
             let entry = Entry(unsafe { pointer.read_volatile() });
             if at == level {
                 // A table is a page of ours, so its machine frame is in the p2m.
                 let frame = p2m::physical_to_machine(layout::frame_at(table));
-                return Ok(((frame.0 << 12) + index as u64 * 8, entry));
+                return Ok((PhysAddr::new_truncate((frame.0 << 12) + index as u64 * 8), entry));
             }
-            if !entry.is_present() {
-                return Err(at);
-            }
+            let below = at.next_lower_level().filter(|_| entry.is_present()).ok_or(at)?;
             // SAFETY: the frame of a table of ours, so of RAM.
             table = layout::address_of(unsafe { layout::machine_to_physical(entry.frame()) });
-            at -= 1;
+            at = below;
         }
     }
 
     /// The entries for `address` and for the pages behind it, up to the end of their table; none where there is no such table.
     pub(crate) fn leaves(self, address: usize) -> impl Iterator<Item = Entry> {
         let first = (address / PAGE_SIZE) % ENTRIES;
-        let entry = self.entry(address, 2).ok().map(|(_, entry)| entry).filter(|entry| entry.is_present());
+        let entry = self.entry(address, Level::Two).ok().map(|(_, entry)| entry).filter(|entry| entry.is_present());
         // SAFETY: the frame of a table of ours, so of RAM.
         let table = entry.map(|entry| layout::address_of(unsafe { layout::machine_to_physical(entry.frame()) }));
         table.into_iter().flat_map(move |table| {
@@ -223,9 +219,9 @@ impl Tables {
     pub(crate) unsafe fn ensure(
         self,
         address: usize,
-        level: u32,
+        level: Level,
         frames: &mut dyn TableFrames,
-    ) -> Result<u64, XenError> {
+    ) -> Result<PhysAddr, XenError> {
         loop {
             match self.entry(address, level) {
                 Ok((machine_address, _)) => return Ok(machine_address),
@@ -250,12 +246,12 @@ impl Tables {
         self,
         batch: &mut Batch,
         address: usize,
-        level: u32,
+        level: Level,
         frame: Mfn,
         mapped: usize,
     ) -> Result<(), XenError> {
         let missing = |_| XenError::Exhausted;
-        let (own, _) = self.entry(mapped, 1).map_err(missing)?;
+        let (own, _) = self.entry(mapped, Level::One).map_err(missing)?;
         let (above, _) = self.entry(address, level).map_err(missing)?;
         // SAFETY: by the caller.
         unsafe {

@@ -17,6 +17,7 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::str::FromStr;
 use futures_util::future::{join, join3, join4};
 use pci_types::PciAddress;
 use split_driver::store::{Store, StoreError, Transaction, Watch};
@@ -82,31 +83,23 @@ pub struct Frontend<S: Store> {
     queue: VecDeque<Event>,
 }
 
-/// The text of a node, `None` where it is not there (or no longer ours to read).
-async fn read_text(store: &impl Store, path: &str) -> Result<Option<String>, StoreError> {
-    match store.read(Transaction::NONE, path).await {
-        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| StoreError::Malformed),
+/// What a node says, `None` where it is not there (or no longer ours to read).
+async fn read<T: FromStr>(store: &impl Store, path: &str) -> Result<Option<T>, StoreError> {
+    match store.read_parsed(Transaction::NONE, path).await {
+        Ok(value) => Ok(Some(value)),
         Err(StoreError::NotFound | StoreError::Denied) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// The decimal number in a node.
-async fn read_number(store: &impl Store, path: &str) -> Result<Option<u32>, StoreError> {
-    match read_text(store, path).await? {
-        Some(text) => text.trim().parse().map(Some).map_err(|_| StoreError::Malformed),
-        None => Ok(None),
     }
 }
 
 /// Where pciback has its side for us, and in which domain it runs; `None` where nothing is passed to this domain.
 async fn read_backend(store: &impl Store) -> Result<Option<(String, DomainId)>, StoreError> {
     let id_path = format!("{FRONTEND}/backend-id");
-    let (backend, domain) = join(read_text(store, BACKEND), read_number(store, &id_path)).await;
+    let (backend, domain) = join(read(store, BACKEND), read(store, &id_path)).await;
     let Some(backend) = backend? else {
         return Ok(None);
     };
-    let domain = domain?.and_then(|id| u16::try_from(id).ok()).map(DomainId).ok_or(StoreError::Malformed)?;
+    let domain = domain?.map(DomainId).ok_or(StoreError::Malformed)?;
     Ok(Some((backend, domain)))
 }
 
@@ -193,7 +186,7 @@ impl<S: Store> Frontend<S> {
         let state_path = format!("{}/state", link.backend);
         // What the state most often leads to is asked for with it.
         let (backend, theirs, listed) =
-            join3(read_text(&self.store, BACKEND), read_number(&self.store, &state_path), self.listed(link)).await;
+            join3(read::<String>(&self.store, BACKEND), read::<u32>(&self.store, &state_path), self.listed(link)).await;
         let (backend, theirs) = (backend?, theirs?);
         let gone = backend.as_deref() != Some(link.backend.as_str()) || theirs.is_none();
         if gone {
@@ -237,7 +230,7 @@ impl<S: Store> Frontend<S> {
             }
             (_, state::CLOSED) => {
                 // The toolstack made our directory anew: its state is the one of a start.
-                let ours = read_number(&self.store, &format!("{FRONTEND}/state")).await?;
+                let ours: Option<u32> = read(&self.store, &format!("{FRONTEND}/state")).await?;
                 if ours == Some(state::INITIALISING) {
                     self.link = None;
                     return Ok(true);
@@ -269,7 +262,7 @@ impl<S: Store> Frontend<S> {
         let mut watch = watch?;
         // The watch fires once when it is set. The state is read behind that, as later events may be folded into one that waits.
         watch.next().await;
-        let theirs = read_number(&self.store, &path).await?;
+        let theirs: Option<u32> = read(&self.store, &path).await?;
         let waits = theirs.is_some_and(|theirs| theirs <= state::INITIALISED);
         self.link = Some(Link {
             backend,
@@ -302,7 +295,7 @@ impl<S: Store> Frontend<S> {
         let backend = &link.backend;
         let number_path = format!("{backend}/num_devs");
         // Most domains have one device: it is asked for together with their number.
-        let (count, first) = join(read_number(&self.store, &number_path), self.listed_at(backend, 0)).await;
+        let (count, first) = join(read::<u32>(&self.store, &number_path), self.listed_at(backend, 0)).await;
         let count = count?.unwrap_or(0).min(MAX_DEVICES);
         let mut listed = Vec::new();
         if count > 0 {
@@ -317,7 +310,7 @@ impl<S: Store> Frontend<S> {
     /// The device that pciback lists under a number; `None` where it has not taken one up there.
     async fn listed_at(&self, backend: &str, index: u32) -> Result<Option<(PciAddress, u32)>, PciError> {
         let (path, state_path) = (format!("{backend}/vdev-{index}"), format!("{backend}/state-{index}"));
-        let (text, state) = join(read_text(&self.store, &path), read_number(&self.store, &state_path)).await;
+        let (text, state) = join(read::<String>(&self.store, &path), read(&self.store, &state_path)).await;
         let Some(text) = text? else {
             return Ok(None);
         };

@@ -10,7 +10,7 @@
 use super::image::{Frame, Image, ImageError, Kind};
 use super::refusal::Refusal;
 use crate::layout::{self, ROOM_PAGES};
-use crate::memory::tables::{self, Entry};
+use crate::memory::tables::{self, Entry, Level};
 use crate::memory::{self, frames};
 use crate::record::{LAYOUT, record};
 use alloc::vec::Vec;
@@ -459,8 +459,8 @@ impl Swap {
     }
 
     fn map(&mut self, address: usize, entry: Entry) {
-        if let Ok((machine_address, _)) = tables::current().entry(address, 1) {
-            self.push(machine_address, entry.0);
+        if let Ok((machine_address, _)) = tables::current().entry(address, Level::One) {
+            self.push(machine_address.as_u64(), entry.0);
         }
     }
 

@@ -51,7 +51,7 @@ fn transfers() {
 #[test]
 fn a_barrier_and_a_flush_need_no_data() {
     for request in both([2, 0, 0, 0], ID, SECTOR, &[]) {
-        let segments = ArrayVec::new();
+        let segments = heapless::Vec::new();
         assert_eq!(request, Request::Transfer { id: ID, kind: TransferKind::Barrier, sector: SECTOR, segments });
     }
     for request in both([3, 0, 0, 0], ID, SECTOR, &[]) {

@@ -3,7 +3,6 @@
 use super::command::{self, ENTRY_BYTES, FIS_WORDS, Task};
 use crate::disk::{Refusal, SECTOR_BYTES, Segment};
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering;
 use split_driver::memory::{DeviceAddress, DmaAllocator, DmaMemory};
 use xen_pv_sys::PAGE_SIZE;
@@ -32,7 +31,7 @@ pub(super) const ENTRIES: usize = (TABLE_BYTES - LIST) / 16;
 
 /// The part of a command's memory that one command can name.
 pub(super) struct List {
-    entries: ArrayVec<(DeviceAddress, u32), ENTRIES>,
+    entries: heapless::Vec<(DeviceAddress, u32), ENTRIES>,
     /// Bytes from the beginning: whole blocks.
     pub(super) bytes: u32,
 }
@@ -40,7 +39,7 @@ pub(super) struct List {
 impl List {
     /// Names `data`, or so much of its beginning as entries can say; at most `limit` bytes, in whole blocks of `block`.
     pub(super) fn of(data: &[Segment], limit: u32, block: u32) -> Result<Self, Refusal> {
-        let mut entries = ArrayVec::<(DeviceAddress, u32), ENTRIES>::new();
+        let mut entries = heapless::Vec::<(DeviceAddress, u32), ENTRIES>::new();
         let mut bytes = 0;
         for segment in data {
             if !is_well_formed(segment) {
@@ -50,15 +49,17 @@ impl List {
             if taken == 0 {
                 break;
             }
-            let full = entries.is_full();
             let adjoining = entries.last_mut().filter(|(address, length)| {
                 address.get().checked_add(u64::from(*length)) == Some(segment.address.get())
                     && *length <= ENTRY_BYTES - taken
             });
             match adjoining {
                 Some((_, length)) => *length += taken,
-                None if full => break,
-                None => entries.push((segment.address, taken)),
+                None => {
+                    if entries.push((segment.address, taken)).is_err() {
+                        break;
+                    }
+                }
             }
             bytes += taken;
         }

@@ -93,7 +93,7 @@ impl World {
         while rest > 0 {
             let now = rest.min(cut.max(500));
             let fragment = Fragment { buffer: self.pool.take()?, offset: 0, length: now as u16 };
-            packet.fragments.try_push(fragment).ok()?;
+            packet.fragments.push(fragment).ok()?;
             rest -= now;
         }
         Some(packet)

@@ -143,7 +143,7 @@ impl<D: DmaMemory> Receive<D> {
         if bytes == 0 {
             return Ok(());
         }
-        self.frame.fragments.try_push(Fragment { buffer, offset: 0, length }).map_err(|_| Unfit::Oversize)
+        self.frame.fragments.push(Fragment { buffer, offset: 0, length }).map_err(|_| Unfit::Oversize)
     }
 
     /// The end of a frame was seen.

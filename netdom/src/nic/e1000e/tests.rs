@@ -57,7 +57,8 @@ fn packet(pool: &Pool, bytes: &[u8], cuts: &[usize]) -> Packet {
         let (now, later) = rest.split_at(length);
         let buffer = pool.take().expect("a page");
         assert!(buffer.write(offset, now));
-        packet.fragments.push(Fragment { buffer, offset: offset as u16, length: length as u16 });
+        let fragment = Fragment { buffer, offset: offset as u16, length: length as u16 };
+        assert!(packet.fragments.push(fragment).is_ok(), "more pieces than a packet has");
         rest = later;
     }
     packet

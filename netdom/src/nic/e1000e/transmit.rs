@@ -138,7 +138,8 @@ impl<D: DmaMemory> Transmit<D> {
             return Err(refused());
         }
         let mut padded = Packet::default();
-        padded.fragments.push(Fragment { buffer, offset: 0, length: SHORTEST_ON_WIRE as u16 });
+        let whole = Fragment { buffer, offset: 0, length: SHORTEST_ON_WIRE as u16 };
+        padded.fragments.push(whole).map_err(|_| refused())?;
         self.describe(None, None, padded);
         Ok(())
     }
