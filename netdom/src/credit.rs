@@ -39,6 +39,8 @@ impl fmt::Display for RateError {
     }
 }
 
+impl core::error::Error for RateError {}
+
 impl Rate {
     /// Reads `bytes,microseconds`, each of at most 64 bits.
     ///

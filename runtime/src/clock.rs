@@ -78,7 +78,7 @@ pub(crate) fn initialize(first_time_stamp: u64) {
         Ok(channel) => {
             let _ = CHANNEL.set(channel);
         }
-        Err(error) => panic!("cannot bind the timer: {error:?}"),
+        Err(error) => panic!("cannot bind the timer: {error}"),
     }
 }
 

@@ -124,7 +124,7 @@ fn contiguous(pages: usize, reach: &DmaFrames) -> Result<Pfn, OutOfMemory> {
             Ok(first)
         }
         Err((error, state)) => {
-            log::warn!("no {block} contiguous pages within reach of {} bits: {error:?}", reach.address_bits);
+            log::warn!("no {block} contiguous pages within reach of {} bits: {error}", reach.address_bits);
             if state == AfterFailure::Usable {
                 // SAFETY: as above; `exchange` left them as they were.
                 unsafe { frames::free(first, block) };

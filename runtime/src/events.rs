@@ -105,7 +105,7 @@ pub(crate) fn initialize(machine_address: u64) {
     let entry = tables::Entry::data(Mfn(machine_address >> 12));
     // SAFETY: the page is kept for this; Xen's page takes its place.
     if let Err(error) = unsafe { tables::set_mapping(layout::shared_info(), entry) } {
-        panic!("cannot map the shared info: {error:?}");
+        panic!("cannot map the shared info: {error}");
     }
     shared().upcall_mask.store(1, Ordering::Relaxed);
     for word in &shared().mask {

@@ -29,7 +29,7 @@ pub struct Requests<S: Store> {
 async fn obey(store: &impl Store, feature: &str) {
     // Older toolstacks do not let a domain write these; what they are for is not asked there either.
     if let Err(error) = store.write(Transaction::NONE, feature, b"1").await {
-        log::debug!("{feature}: {error:?}");
+        log::debug!("{feature}: {error}");
     }
 }
 
@@ -53,7 +53,7 @@ impl<S: Store> Requests<S> {
             match self.take().await {
                 Ok(Some(kind)) => return kind,
                 Ok(None) => {}
-                Err(error) => log::warn!("{NODE}: {error:?}"),
+                Err(error) => log::warn!("{NODE}: {error}"),
             }
         }
     }

@@ -26,6 +26,17 @@ pub enum ConnectError {
     Xen(XenError),
 }
 
+impl core::fmt::Display for ConnectError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Absent => formatter.write_str("the domain was started without a store"),
+            Self::Xen(value) => write!(formatter, "the store's page cannot be mapped: {value}"),
+        }
+    }
+}
+
+impl core::error::Error for ConnectError {}
+
 /// The page that is shared with the store.
 pub struct StorePage(Mapping);
 
@@ -88,7 +99,7 @@ impl Transport {
                     select(self.channel.wait(), kick.wait()).await;
                 }
                 Err(error) => {
-                    log::error!("the xenstore broke its ring: {error:?}; connection closed");
+                    log::error!("the xenstore broke its ring: {error}; connection closed");
                     self.client.close();
                     return;
                 }

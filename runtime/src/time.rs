@@ -44,6 +44,14 @@ impl split_driver::time::Timer for Clock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed;
 
+impl core::fmt::Display for Elapsed {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str("the time is up")
+    }
+}
+
+impl core::error::Error for Elapsed {}
+
 /// Waits for `future`, but no longer than until `deadline`.
 ///
 /// # Errors

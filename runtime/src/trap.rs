@@ -153,7 +153,7 @@ pub(crate) fn install() {
         // SAFETY: the operation's struct; the entry points are made for it.
         let result = unsafe { hypercall::operation::<{ number::CALLBACK_OP }, _>(CALLBACKOP_REGISTER, &mut argument) };
         if let Err(error) = result {
-            panic!("cannot register callback {kind}: {error:?}");
+            panic!("cannot register callback {kind}: {error}");
         }
     }
 }

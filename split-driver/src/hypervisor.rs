@@ -16,6 +16,18 @@ pub enum XenError {
     Exhausted,
 }
 
+impl core::fmt::Display for XenError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Errno(value) => write!(formatter, "Xen refused with errno {value}"),
+            Self::Grant(value) => write!(formatter, "grant status {value}"),
+            Self::Exhausted => formatter.write_str("no memory, ports or mapping slots are left"),
+        }
+    }
+}
+
+impl core::error::Error for XenError {}
+
 /// An event channel, bound; closed by `Drop`.
 pub trait EventChannel {
     /// The local port.

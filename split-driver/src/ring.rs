@@ -63,6 +63,8 @@ impl core::fmt::Display for RingError {
     }
 }
 
+impl core::error::Error for RingError {}
+
 /// All that a back end knows of its ring; can be written down and resumed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BackState {

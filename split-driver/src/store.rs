@@ -28,6 +28,23 @@ pub enum StoreError {
     Closed,
 }
 
+impl core::fmt::Display for StoreError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotFound => formatter.write_str("no such node"),
+            Self::Denied => formatter.write_str("the store denies access"),
+            Self::Conflict => formatter.write_str("the transaction met a conflict"),
+            Self::Quota => formatter.write_str("a quota of the store is reached"),
+            Self::TooLong => formatter.write_str("longer than the store's protocol allows"),
+            Self::Errno(value) => write!(formatter, "the store refused with errno {value}"),
+            Self::Malformed => formatter.write_str("the answer or the value is malformed"),
+            Self::Closed => formatter.write_str("the connection to the store is closed"),
+        }
+    }
+}
+
+impl core::error::Error for StoreError {}
+
 /// `ENOMEM` and `EBUSY` of `errno.h`.
 const ENOMEM: u16 = 12;
 const EBUSY: u16 = 16;

@@ -89,6 +89,8 @@ impl fmt::Display for BadNode {
     }
 }
 
+impl core::error::Error for BadNode {}
+
 /// Values of nodes in one directory, as they were read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory(BTreeMap<String, Vec<u8>>);

@@ -22,6 +22,14 @@ pub enum Error {
     EPERM,
 }
 
+impl core::fmt::Display for Error {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl core::error::Error for Error {}
+
 impl Error {
     /// The name that goes over the wire, without the zero byte that ends it there.
     pub const fn name(self) -> &'static str {

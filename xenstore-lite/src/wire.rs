@@ -18,6 +18,14 @@ pub struct ProtocolError {
     pub length: u32,
 }
 
+impl core::fmt::Display for ProtocolError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(formatter, "a message of {} bytes is longer than the protocol allows", self.length)
+    }
+}
+
+impl core::error::Error for ProtocolError {}
+
 /// A whole message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message<'a> {

@@ -73,6 +73,8 @@ impl fmt::Display for ConfigError {
     }
 }
 
+impl core::error::Error for ConfigError {}
+
 /// What the toolstack says of a vbd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {

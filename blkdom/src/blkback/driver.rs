@@ -125,6 +125,8 @@ impl fmt::Display for VbdError {
     }
 }
 
+impl core::error::Error for VbdError {}
+
 /// A vbd from probe on until it is settled.
 struct Served {
     identity: Identity,

@@ -197,6 +197,8 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl core::error::Error for Refusal {}
+
 /// Reads `count` segments, as [`Request::Indirect`] says, from the pages that describe them, copied and put together into `bytes`.
 ///
 /// # Errors

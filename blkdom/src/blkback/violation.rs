@@ -42,6 +42,8 @@ impl fmt::Display for Violation {
     }
 }
 
+impl core::error::Error for Violation {}
+
 /// Why a vbd could not be connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachError {
@@ -80,3 +82,5 @@ impl fmt::Display for AttachError {
         }
     }
 }
+
+impl core::error::Error for AttachError {}

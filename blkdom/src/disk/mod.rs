@@ -168,6 +168,8 @@ impl fmt::Display for IoError {
     }
 }
 
+impl core::error::Error for IoError {}
+
 /// A command is done: its memory is the submitter's again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {

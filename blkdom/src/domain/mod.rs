@@ -139,10 +139,10 @@ impl Service for Domain {
         let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
         let images = Bus::new(self.store.clone(), Clock, self.blkback.refusing_images());
         match select(select(bus.run(), crowded), images.run()).await {
-            Either::First(Either::First(Err(error))) | Either::Second(Err(error)) => {
+            Either::Left(Either::Left(Err(error))) | Either::Right(Err(error)) => {
                 log::error!("disks are no longer served: {error:?}");
             }
-            Either::First(_) | Either::Second(Ok(())) => {}
+            Either::Left(_) | Either::Right(Ok(())) => {}
         }
     }
 
@@ -218,7 +218,9 @@ async fn follow_failures(domain: Rc<Domain>) {
     let mut again = None;
     loop {
         match again {
-            Some(at) => drop(select(domain.failed.wait(), time::sleep_until(at)).await),
+            Some(at) => {
+                select(domain.failed.wait(), time::sleep_until(at)).await;
+            }
             None => domain.failed.wait().await,
         }
         again = controllers::bury(&domain).await;

@@ -93,6 +93,8 @@ impl fmt::Display for NameError {
     }
 }
 
+impl core::error::Error for NameError {}
+
 /// Writes so many of the names as fit, and how many more there are.
 fn write_list(formatter: &mut fmt::Formatter<'_>, names: &[String], bytes: usize) -> fmt::Result {
     let mut room = bytes;

@@ -80,6 +80,8 @@ impl fmt::Display for ClaimError {
     }
 }
 
+impl core::error::Error for ClaimError {}
+
 #[derive(Debug)]
 struct Held {
     id: u64,

@@ -76,3 +76,5 @@ impl fmt::Display for Unusable {
         }
     }
 }
+
+impl core::error::Error for Unusable {}

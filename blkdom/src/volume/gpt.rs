@@ -141,6 +141,8 @@ impl fmt::Display for GptError {
     }
 }
 
+impl core::error::Error for GptError {}
+
 /// Reads a header: the bytes of block `lba` of a unit of `blocks` blocks.
 ///
 /// # Errors

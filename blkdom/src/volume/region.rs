@@ -57,6 +57,8 @@ impl fmt::Display for ReadError {
     }
 }
 
+impl core::error::Error for ReadError {}
+
 /// Sectors of a read that are remembered by their CRC, at most: headers, which change with all that they lead to. The largest is that
 /// of a block of 4,096 bytes.
 const HEAD_SECTORS: u64 = 8;

@@ -44,6 +44,8 @@ impl fmt::Display for TargetError {
     }
 }
 
+impl core::error::Error for TargetError {}
+
 /// A name with all that does not print escaped, and not more of it than fits.
 pub(super) struct Printable<'a>(pub(super) &'a str);
 

@@ -134,7 +134,7 @@ impl Service for Domain {
     async fn serve(self: Rc<Self>) {
         let bus = Bus::new(self.store.clone(), Clock, self.netback.clone());
         let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
-        if let Either::First(Err(error)) = select(bus.run(), crowded).await {
+        if let Either::Left(Err(error)) = select(bus.run(), crowded).await {
             log::error!("vifs are served no more: {error:?}");
         }
     }

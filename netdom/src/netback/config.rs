@@ -90,6 +90,8 @@ impl fmt::Display for ConfigError {
     }
 }
 
+impl core::error::Error for ConfigError {}
+
 /// What the toolstack says of a vif.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {

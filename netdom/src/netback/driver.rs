@@ -73,6 +73,8 @@ impl fmt::Display for VifError {
     }
 }
 
+impl core::error::Error for VifError {}
+
 /// The control plane's half of a connected vif.
 struct Connected {
     handle: DeviceHandle,

@@ -106,6 +106,8 @@ impl fmt::Display for Violation {
     }
 }
 
+impl core::error::Error for Violation {}
+
 /// Why a vif could not be connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachError {
@@ -129,3 +131,5 @@ impl fmt::Display for AttachError {
         }
     }
 }
+
+impl core::error::Error for AttachError {}

@@ -251,7 +251,7 @@ impl Drop for Mapping {
         let unmapped = self.set(|_| Entry::NONE);
         tables::flush_tlb();
         if let Err(error) = unmapped {
-            log::error!("{} pages stay mapped: {error:?}", self.len() / PAGE_SIZE);
+            log::error!("{} pages stay mapped: {error}", self.len() / PAGE_SIZE);
             // Something is mapped there still: the addresses are never used again.
             core::mem::forget(self.area.take());
         }

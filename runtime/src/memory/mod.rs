@@ -47,13 +47,13 @@ pub(crate) unsafe fn initialize(
     };
     match tables {
         Ok(tables) => tables::set_current(tables),
-        Err(error) => panic!("cannot make the address space: {error:?}"),
+        Err(error) => panic!("cannot make the address space: {error}"),
     }
     heap::initialize();
     if record().is_again()
         && let Err(error) = area::resume()
     {
-        panic!("cannot take over the mapping area: {error:?}");
+        panic!("cannot take over the mapping area: {error}");
     }
 }
 

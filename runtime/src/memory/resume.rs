@@ -157,7 +157,7 @@ pub(crate) fn release_withheld() {
     }
     // SAFETY: as above.
     if let Err(error) = unsafe { batch.flush() } {
-        log::error!("memory of the last life stays lost: {error:?}");
+        log::error!("memory of the last life stays lost: {error}");
     }
     tables::flush_tlb();
     for frame in p2m::withheld() {

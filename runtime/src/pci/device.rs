@@ -78,13 +78,13 @@ impl Inner {
         if let Some(kind) = self.interrupts.take()
             && let Err(error) = interrupt::disable(&self.bus, self.address, kind).await
         {
-            log::debug!("pci {}: interrupts stay on: {error:?}", self.address);
+            log::debug!("pci {}: interrupts stay on: {error}", self.address);
         }
         if self.enabled.get() {
             match self.write(config::COMMAND, Width::Word, 0).await {
                 // Where the device is no longer this domain's, pciback has reset it.
                 Ok(()) | Err(PciError::NotFound) => self.enabled.set(false),
-                Err(error) => log::warn!("pci {}: it may still write to memory: {error:?}", self.address),
+                Err(error) => log::warn!("pci {}: it may still write to memory: {error}", self.address),
             }
         }
         self.quiesced()

@@ -40,6 +40,24 @@ pub enum PciError {
     OutOfMemory,
 }
 
+impl core::fmt::Display for PciError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotFound => formatter.write_str("pciback knows no such device"),
+            Self::Refused { command, error } => write!(formatter, "pciback refused command {command} with {error}"),
+            Self::Timeout { command } => write!(formatter, "pciback did not answer command {command}"),
+            Self::UnusableBar { index, address } => write!(formatter, "BAR {index} is unusable, with {address:#x}"),
+            Self::BadPirq(value) => write!(formatter, "pciback gave {value} for an interrupt"),
+            Self::NoInterrupt => formatter.write_str("the device has no interrupt that can be bound"),
+            Self::Store(error) => error.fmt(formatter),
+            Self::Xen(error) => error.fmt(formatter),
+            Self::OutOfMemory => formatter.write_str("no page for the ring to pciback"),
+        }
+    }
+}
+
+impl core::error::Error for PciError {}
+
 impl From<StoreError> for PciError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)

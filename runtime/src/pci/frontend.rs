@@ -337,7 +337,7 @@ impl<S: Store> Frontend<S> {
                     self.queue.push_back(Event::Added(device));
                 }
                 Err(error) => {
-                    log::warn!("pci {address}: no answer: {error:?}");
+                    log::warn!("pci {address}: no answer: {error}");
                     self.queue.push_back(Event::Failed(error));
                 }
             }
@@ -377,7 +377,7 @@ impl<S: Store> Frontend<S> {
         if self.link.is_some()
             && let Err(error) = self.set_state(state::CLOSED).await
         {
-            log::debug!("pcifront: not closed: {error:?}");
+            log::debug!("pcifront: not closed: {error}");
         }
     }
 }

@@ -98,7 +98,7 @@ pub(super) async fn enable(
         for count in [vectors, 1] {
             match enable_msix(bus, address, count).await {
                 Ok(interrupts) => return Ok(interrupts),
-                Err(error) => log::info!("pci {address}: {count} MSI-X vectors: {error:?}"),
+                Err(error) => log::info!("pci {address}: {count} MSI-X vectors: {error}"),
             }
             if vectors == 1 {
                 break;
@@ -108,7 +108,7 @@ pub(super) async fn enable(
     if best <= InterruptKind::Msi {
         match enable_msi(bus, address).await {
             Ok(interrupts) => return Ok(interrupts),
-            Err(error) => log::info!("pci {address}: MSI: {error:?}"),
+            Err(error) => log::info!("pci {address}: MSI: {error}"),
         }
     }
     // Line and pin: without a pin the device has no INTx.

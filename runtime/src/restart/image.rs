@@ -42,6 +42,27 @@ pub enum ImageError {
     Entry(u64),
 }
 
+impl core::fmt::Display for ImageError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotElf => formatter.write_str("it is no whole ELF file of an x86-64 program at fixed addresses"),
+            Self::NotOurs => formatter.write_str("it is no image of oxidom's"),
+            Self::OtherFrame(_) => {
+                formatter.write_str("its runtime lays memory out otherwise; only a new start of the domain can run it")
+            }
+            Self::Misplaced(address) => {
+                write!(formatter, "its segment at {address:#x} is where none may be")
+            }
+            Self::Permissions(address) => {
+                write!(formatter, "its segment at {address:#x} could be written and executed, or not read")
+            }
+            Self::Entry(address) => write!(formatter, "it begins at {address:#x}, outside of its text"),
+        }
+    }
+}
+
+impl core::error::Error for ImageError {}
+
 /// How a page is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

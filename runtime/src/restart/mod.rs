@@ -98,6 +98,17 @@ pub enum Unwritten {
     Inconsistent,
 }
 
+impl core::fmt::Display for Unwritten {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Full => formatter.write_str("the box has not enough room"),
+            Self::Inconsistent => formatter.write_str("there is no consistent state"),
+        }
+    }
+}
+
+impl core::error::Error for Unwritten {}
+
 /// Where the image writes its state when a life ends: pages reserved for it.
 #[derive(Debug)]
 pub struct BoxWriter {

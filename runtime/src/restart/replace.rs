@@ -120,26 +120,15 @@ pub enum ReplaceError {
 impl fmt::Display for ReplaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Image(ImageError::NotElf) => {
-                f.write_str("it is no whole ELF file of an x86-64 program at fixed addresses")
-            }
-            Self::Image(ImageError::NotOurs) => f.write_str("it is no image of oxidom's"),
-            Self::Image(ImageError::OtherFrame(_)) => {
-                f.write_str("its runtime lays memory out otherwise; only a new start of the domain can run it")
-            }
-            Self::Image(ImageError::Misplaced(address)) => {
-                write!(f, "its segment at {address:#x} is where none may be")
-            }
-            Self::Image(ImageError::Permissions(address)) => {
-                write!(f, "its segment at {address:#x} could be written and executed, or not read")
-            }
-            Self::Image(ImageError::Entry(address)) => write!(f, "it begins at {address:#x}, outside of its text"),
+            Self::Image(error) => error.fmt(f),
             Self::OutOfMemory => f.write_str("there is no memory for it; the domain wants more"),
             Self::NotTakenOver => f.write_str("the running image has not taken over yet; try again"),
-            Self::Refused(refusal) => write!(f, "the state could not be kept: {refusal:?}"),
+            Self::Refused(refusal) => write!(f, "the state could not be kept: {refusal}"),
         }
     }
 }
+
+impl core::error::Error for ReplaceError {}
 
 impl From<OutOfMemory> for ReplaceError {
     fn from(_: OutOfMemory) -> Self {

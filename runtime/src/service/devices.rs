@@ -31,7 +31,7 @@ pub(super) async fn run<S: Service>(service: Rc<S>, progress: Rc<Progress>, comp
     let mut frontend = match frontend {
         Ok(frontend) => frontend,
         Err(error) => {
-            complaints.complain(TOPIC, &format!("pcifront: {error:?}; going on without devices")).await;
+            complaints.complain(TOPIC, &format!("pcifront: {error}; going on without devices")).await;
             progress.seen.set();
             return;
         }
@@ -69,6 +69,6 @@ async fn handle<S: Service>(service: &S, event: Event) {
     match event {
         Event::Added(device) => service.device_added(device).await,
         Event::Removed(address) => service.device_removed(address).await,
-        Event::Failed(error) => log::error!("pcifront: {error:?}"),
+        Event::Failed(error) => log::error!("pcifront: {error}"),
     }
 }

@@ -104,7 +104,7 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     let store = match store::connect() {
         Ok(store) => store,
         Err(error) => {
-            log::error!("no xenstore: {error:?}; nothing can be done without it");
+            log::error!("no xenstore: {error}; nothing can be done without it");
             return;
         }
     };
@@ -180,7 +180,7 @@ pub async fn watch_nodes(store: &Client, complaints: &Complaints, count: impl Fn
                             before more devices are attached, see \"Many devices\" in the README";
                 complaints.complain(TOPIC, text).await;
             }
-            Err(error) => log::debug!("the room for nodes: {error:?}"),
+            Err(error) => log::debug!("the room for nodes: {error}"),
         }
     }
 }
@@ -203,7 +203,7 @@ async fn asked_to_end(store: &Client) -> Kind {
     match Requests::new(store.clone()).await {
         Ok(mut requests) => requests.requested().await,
         Err(error) => {
-            log::error!("control/shutdown cannot be watched: {error:?}; only xl destroy ends this domain");
+            log::error!("control/shutdown cannot be watched: {error}; only xl destroy ends this domain");
             pending().await
         }
     }
@@ -213,7 +213,7 @@ async fn asked_to_end(store: &Client) -> Kind {
 pub async fn write_node(store: &Client, path: &str, value: &str) {
     match store.write(Transaction::NONE, path, value.as_bytes()).await {
         Ok(()) | Err(StoreError::Closed) => {}
-        Err(error) => log::warn!("{path} not written: {error:?}"),
+        Err(error) => log::warn!("{path} not written: {error}"),
     }
 }
 

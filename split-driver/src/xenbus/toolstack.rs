@@ -52,6 +52,8 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl core::error::Error for Refusal {}
+
 /// A node's value as text; what is no text is shown as such.
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).trim().into()

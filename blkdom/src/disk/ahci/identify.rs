@@ -51,6 +51,8 @@ impl fmt::Display for Unusable {
     }
 }
 
+impl core::error::Error for Unusable {}
+
 /// A drive that can be used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {

@@ -175,6 +175,8 @@ impl fmt::Display for Unusable {
     }
 }
 
+impl core::error::Error for Unusable {}
+
 /// What Identify says of a namespace (NVM: 4.1.5.1) that can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Format {

@@ -128,6 +128,8 @@ impl fmt::Display for LabelError {
     }
 }
 
+impl core::error::Error for LabelError {}
+
 /// Looks for a label in the first four sectors.
 ///
 /// # Errors

@@ -89,6 +89,8 @@ impl fmt::Display for MetadataError {
     }
 }
 
+impl core::error::Error for MetadataError {}
+
 /// Reads a text.
 ///
 /// # Errors

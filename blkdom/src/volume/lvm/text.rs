@@ -59,6 +59,8 @@ impl fmt::Display for TextError {
     }
 }
 
+impl core::error::Error for TextError {}
+
 impl<'a> Section<'a> {
     pub(super) fn get(&self, key: &str) -> Option<&Node<'a>> {
         self.entries.iter().find(|(name, _)| *name == key).map(|(_, node)| node)

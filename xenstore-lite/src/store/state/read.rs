@@ -30,6 +30,17 @@ pub enum StateError {
     Record(usize),
 }
 
+impl core::fmt::Display for StateError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Header => formatter.write_str("no stream of this version and byte order"),
+            Self::Record(value) => write!(formatter, "the record at byte {value} is cut short or malformed"),
+        }
+    }
+}
+
+impl core::error::Error for StateError {}
+
 /// Fields from the front of bytes.
 struct Fields<'a>(&'a [u8]);
 
