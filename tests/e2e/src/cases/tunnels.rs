@@ -21,7 +21,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const PATIENCE: Duration = Duration::from_secs(120);
-const MEBIBYTES: u32 = 1;
+const KIBIBYTES: u32 = 1024;
 /// Of the 750 segments of a transfer, so many may be sent once more: the host is slow at times, and a timer of TCP ends.
 const AGAIN: u32 = 40;
 const ROUTED: &str = "a routing header";
@@ -121,8 +121,10 @@ fn transfers(one: &End<'_>, other: &End<'_>) -> Result<String> {
         for direction in ["send", "receive"] {
             let (host, option) = host.split_once(' ').unwrap_or((&host, ""));
             let before = retransmitted(ends)?;
+            // Its rate is that of a TCP that loses all the time.
+            let size = if kind == ROUTED { KIBIBYTES / 8 } else { KIBIBYTES };
             let transfer: traffic::Transfer =
-                traffic::call(one.shell, "traffic", &format!("tcp-{direction} {host} {MEBIBYTES}M {option}"))
+                traffic::call(one.shell, "traffic", &format!("tcp-{direction} {host} {size}K {option}"))
                     .with_context(|| format!("{kind}, {direction}"))?;
             ensure!(transfer.checked, "{kind}, {direction}: the digests were not compared");
             // Data arrive all the same where super-frames are lost: TCP sends them again, cut. Of those with a routing header Linux' netfront
