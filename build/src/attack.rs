@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// Only attacks whose name contains this
     #[arg(long, conflicts_with = "rounds")]
     only: Option<String>,
-    /// In place of each attack once: so many attackers that make attacks by chance, some one after the other
+    /// Number of attackers that make attacks by chance, one after the other, in place of each attack once
     #[arg(long)]
     rounds: Option<u64>,
     /// The first round's seed, those after it follow; without it, one by the clock

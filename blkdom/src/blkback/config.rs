@@ -251,8 +251,8 @@ pub fn offers() -> Vec<(String, String)> {
     .into()
 }
 
-/// What the frontend is told of the disk when it is connected, as far as it is not the header's default: a store has room for so many
-/// nodes of a domain. `geometry` has no discard where none is offered.
+/// The nodes that describe the disk to its frontend when it is connected. A value that is the header's default is left out, as a store
+/// limits a domain's nodes. `geometry` has no discard where none is offered.
 pub fn properties(identity: &Identity, geometry: &Geometry, read_only: bool) -> Vec<(&'static str, u64)> {
     let mut info = 0;
     for (flag, set) in

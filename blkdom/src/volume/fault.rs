@@ -23,7 +23,7 @@ pub enum Unusable {
     Overlaps(u32),
     /// The partition table, or a part of it, lies in it.
     HoldsTable,
-    /// It does not begin and end at logical blocks of so many bytes.
+    /// It does not begin and end at logical blocks, of this many bytes.
     Misaligned(u32),
     /// It is of a kind that is not supported: `thin`, `raid1`.
     Kind(String),
@@ -31,7 +31,7 @@ pub enum Unusable {
     PartOf(String),
     /// Snapshots are kept of it, which writing to it must feed.
     HasSnapshots,
-    /// It is none that is meant to be used by itself.
+    /// It is an internal volume of LVM.
     Hidden,
     /// Some of it is on a physical volume that is not there.
     Lacks(String),

@@ -1,8 +1,8 @@
 //! Disks and partitions that are a part of something larger: what lies within must be written through that alone. Pure. Floor 3.
 //!
 //! A leg of a RAID1 whose superblock lies at the end begins with what the array begins with: a partition table, or a physical volume of
-//! LVM. Whoever writes one leg by itself makes it differ from the others. So what lies in such a thing is refused by name, as lvm2
-//! refuses it; the thing itself may be had as a whole.
+//! LVM. A write to one leg by itself makes it differ from the others. So a volume within a member is refused by name, as lvm2
+//! refuses it; the member itself may be had as a whole.
 //!
 //! Multipath leaves no mark on a disk.
 
@@ -125,7 +125,7 @@ fn at_beginning(bytes: &[u8], offset: u64) -> Option<Member> {
 
 /// What a sector says that lies at this byte.
 type Recognise = fn(&[u8], u64) -> Option<Member>;
-/// Where in something of so many bytes to look, and what for.
+/// The offset of a mark, by the size of the region in bytes, and its recognition.
 type AtEnd = (fn(u64) -> Option<u64>, Recognise);
 
 /// The marks near the end.
@@ -150,7 +150,7 @@ fn is_imsm(bytes: &[u8], _at: u64) -> Option<Member> {
     bytes.starts_with(b"Intel Raid ISM Cfg Sig. ").then_some(Member::Imsm)
 }
 
-/// Where something of `size` bytes says of what it is a part, and how it is recognised there.
+/// The offsets in a region of `size` bytes at which a member has its mark, each with its recognition.
 fn marks(size: u64) -> impl Iterator<Item = (u64, Recognise)> {
     let beginning = [0, 4096, 16384].map(|offset| (offset, at_beginning as Recognise));
     let end = AT_END.into_iter().filter_map(move |(place, recognise)| Some((place(size)?, recognise)));
@@ -160,7 +160,7 @@ fn marks(size: u64) -> impl Iterator<Item = (u64, Recognise)> {
 /// What the marks of something say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Marks {
-    /// Of what it is a part, if of anything.
+    /// What the region is a member of, if of anything.
     pub(super) member: Option<Member>,
     /// The byte at which a mark might be that could not be read.
     pub(super) unread: Option<(u64, ReadError)>,

@@ -1,4 +1,4 @@
-//! Names of controllers and their units: those of the same hardware are the same each time, in whatever order it comes up. Pure. Floor 3.
+//! Names of controllers and their units: the same hardware has the same names each time, in any order of discovery. Pure. Floor 3.
 //!
 //! A controller's number is its place among those of its kind, by PCI address, and stays its own while the domain runs, also where it
 //! fails or is taken away and comes again. A drive's letter is its port's, so that one that is slow or dead moves no other's name.
@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Ports of an AHCI controller, at most (AHCI 1.3.1: 3.1.4): so many letters each controller has.
+/// Ports of an AHCI controller, at most (AHCI 1.3.1: 3.1.4), and letters of a controller.
 const PORTS: usize = 32;
 
 /// The kinds of controller.

@@ -42,7 +42,7 @@ pub enum ReadError {
     Outside,
     /// A guest may write them.
     Claimed,
-    /// The reader gave so many bytes.
+    /// The reader gave another number of bytes, this one.
     Short(usize),
 }
 

@@ -52,7 +52,7 @@ struct PhysicalVolume {
     /// Its first sector there.
     start: u64,
     sectors: u64,
-    /// Of what it is a part, so that only what has all parts may write it.
+    /// The array or the like that it is a part of, and that alone may write it.
     member: Option<Member>,
     /// Sectors that its label says it has; those that there are where it says nothing.
     declared: u64,
