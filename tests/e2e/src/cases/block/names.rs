@@ -11,6 +11,7 @@ pub(super) const CASES: &[Case<Block>] = &[
     Case { name: "what dom0 wrote to partitions and logical volumes is read from them", run: taken_over },
     Case { name: "partitions and logical volumes of one drive are written side by side", run: side_by_side },
     Case { name: "a name that is unknown, and a volume that another has, are refused with the reason", run: refused },
+    Case { name: "a disk image, which QEMU would have to serve, is refused with the remedy", run: image },
     Case { name: "a disk for reading is not written, a CD-ROM is one", run: for_reading },
     Case { name: "a partition that a guest moved by writing the disk is served from where it is now", run: moved },
     Case { name: "a logical volume that lvm2 moved through a vbd is served from where it is now", run: remapped },
@@ -59,15 +60,30 @@ fn side_by_side(scene: &BlockScene<'_>) -> Result<String> {
 /// Attaches what must be refused; gives the reason.
 fn refusal(scene: &BlockScene<'_>, target: &str, access: &str) -> Result<String> {
     let backend = scene.blkdom.backend(scene.a.id(), handle("xvde"));
+    refusal_at(scene, &backend, &disk("xvde", target, access))
+}
+
+/// The same for any disk, by the directory that libxl makes of it.
+fn refusal_at(scene: &BlockScene<'_>, backend: &str, disk: &str) -> Result<String> {
     // xl waits for the backend until it gives up, and takes its nodes away then.
-    scene.lab.start("attach", &format!("xl block-attach a '{}'", disk("xvde", target, access)))?;
+    scene.lab.start("attach", &format!("xl block-attach a '{disk}'"))?;
     let reason = scene.lab.wait_until(&format!("xenstore-read {backend}/error"), PATIENCE);
     scene.lab.finish("attach")?;
     scene.lab.run("xl block-detach a xvde")?;
     let gone = scene.lab.wait_until(&format!("! xenstore-exists {backend}"), PATIENCE);
-    let reason = reason.with_context(|| format!("{target} for {access} was not refused"))?;
+    let reason = reason.with_context(|| format!("{disk} was not refused"))?;
     gone?;
     Ok(reason.trim().to_owned())
+}
+
+fn image(scene: &BlockScene<'_>) -> Result<String> {
+    let backend = scene.blkdom.backend(scene.a.id(), handle("xvde")).replace("/vbd/", "/qdisk/");
+    let disk = "format=qcow2,vdev=xvde,access=rw,backend=blkdom,target=vg0/striped";
+    let reason = refusal_at(scene, &backend, disk)?;
+    ensure!(reason.contains("format=raw"), "'{reason}' names no remedy");
+    let kept = scene.lab.must(&format!("xenstore-ls /local/domain/{}/data/errors/qdisk", scene.blkdom.id))?;
+    ensure!(kept.contains("format=raw"), "the reason went with the device: {kept}");
+    Ok(reason)
 }
 
 fn refused(scene: &BlockScene<'_>) -> Result<String> {
