@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use e2e::cases::block::Block;
-use e2e::cases::store::{Lives, Store};
+use e2e::cases::store::{Lives, Many, Store};
 use e2e::cases::{self, Case, Network, Play, Rows};
 use e2e::torture::{self, Setting, Victim};
 use e2e::{Images, symbolize};
@@ -20,6 +20,9 @@ use crate::torture::seed_by_the_clock;
 
 /// Power cuts on each row.
 const KILLS: u64 = 3;
+
+/// In the names of cases that run only where that is asked for.
+const ON_REQUEST: &str = "on request";
 
 /// How long QEMU may take to end after the lab has lost it.
 const DEATH: Duration = Duration::from_secs(5);
@@ -33,7 +36,9 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
         Ok(built) => built,
         Err(error) => return tally.record("the images build", start, Err(error)),
     };
-    let wanted = |name: &str| only.is_none_or(|part| name.contains(part));
+    // What takes long wants to be named: by a part of its name that says so.
+    let named = only.is_some_and(|part| part.contains(ON_REQUEST));
+    let wanted = |name: &str| only.is_none_or(|part| name.contains(part)) && (named || !name.contains(ON_REQUEST));
     let whole = rows.len() > 1 && only.is_none();
     let shared = Mutex::new(tally);
     thread::scope(|scope| {
@@ -47,6 +52,7 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
                 }
                 run_cases::<Store>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Lives>(&shared, *row, &images, whole, &wanted);
+                run_cases::<Many>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Network>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Block>(&shared, *row, &images, whole, &wanted);
                 if Rows::StoreInDom0.contain(*row, whole) {

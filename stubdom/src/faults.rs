@@ -20,6 +20,9 @@ pub(crate) use injected::Faults;
 
 #[cfg(any(test, feature = "faults"))]
 mod injected {
+    use alloc::vec::Vec;
+    use core::hint::black_box;
+
     use super::{Error, Point};
 
     /// What has a request fail each time that it is served.
@@ -30,21 +33,37 @@ mod injected {
     pub(crate) struct Faults {
         /// Requests until then, and where in the last one.
         due: Option<(u32, Point)>,
+        /// What is due is not a panic: all memory goes.
+        takes_all: bool,
         /// Has so many allocations succeed and the next one fail.
         memory: fn(u32),
     }
 
+    /// Takes all memory for as long as this life lasts.
+    fn take_all() {
+        let mut bytes: usize = 1 << 20;
+        while bytes > 0 {
+            let mut piece: Vec<u8> = Vec::new();
+            if piece.try_reserve_exact(bytes).is_ok() {
+                core::mem::forget(black_box(piece));
+            } else {
+                bytes /= 2;
+            }
+        }
+    }
+
     impl Faults {
         pub(crate) const fn new(memory: fn(u32)) -> Self {
-            Self { due: None, memory }
+            Self { due: None, takes_all: false, memory }
         }
 
         /// `fault POINT COUNT`.
         pub(crate) fn control(&mut self, words: &mut dyn Iterator<Item = &[u8]>) -> Result<(), Error> {
             let (point, count) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
             let count = core::str::from_utf8(count).ok().and_then(|count| count.parse().ok()).ok_or(Error::EINVAL)?;
+            self.takes_all = point == b"exhaust";
             let point = match point {
-                b"before" => Point::Before,
+                b"before" | b"exhaust" => Point::Before,
                 b"served" => Point::Served,
                 b"kept" => Point::Kept,
                 b"sent" => Point::Sent,
@@ -63,8 +82,14 @@ mod injected {
             if let Some((count, due)) = &mut self.due
                 && *due == point
             {
-                assert!(*count > 0, "a fault that was asked for: {point:?}");
-                *count -= 1;
+                assert!(*count > 0 || self.takes_all, "a fault that was asked for: {point:?}");
+                match count.checked_sub(1) {
+                    Some(left) => *count = left,
+                    None => {
+                        self.due = None;
+                        take_all();
+                    }
+                }
             }
         }
 

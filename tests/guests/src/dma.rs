@@ -63,7 +63,7 @@ fn exchanged() -> Result {
             }
             // The device is told of it by then: it goes back with a proof alone.
             dma.release(&value!(Ended.quiesced().ok_or(OutOfMemory)));
-            drop(low);
+            drop((low, dma));
             check!(usage() == before);
         }
     }

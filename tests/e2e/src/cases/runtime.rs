@@ -122,7 +122,7 @@ fn crash(scene: &Scene<'_>) -> Result<String> {
     let image = scene.stage.images.guest.as_deref().context("the image of the runtime's tests was not built")?;
     for (test, culprit, report) in [
         ("panic", "panic!(\"as the test asks\")", "panicked at"),
-        ("fault", "runtime::trap::raise()", "fault: invalid opcode"),
+        ("fault", "runtime::trap::probe::raise()", "fault: invalid opcode"),
     ] {
         let console = domain(scene, test, |name, _| {
             // The state's letter, as `xl list` has it.

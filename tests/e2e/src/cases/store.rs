@@ -6,6 +6,7 @@ mod hostile;
 mod lives;
 mod load;
 
+pub use hoards::Many;
 pub use lives::Lives;
 
 use std::time::Duration;

@@ -1,12 +1,15 @@
 //! Guests that take as much of the store's memory as it gives, alone and together: dom0's requests go on, and no life is lost. Host.
 
-use anyhow::{Context, Result, ensure};
-use lab::Lab;
+use std::time::{Duration, Instant};
 
-use super::super::Case;
-use super::{Store, lives};
+use anyhow::{Context, Result, ensure};
+use lab::{Clock, Lab, Row};
+
+use super::super::{Case, Family, Play, Rows};
+use super::{NAME, PATIENCE, Store, lives, load};
 use crate::differential::{create, play_lines};
-use crate::stage::Stage;
+use crate::stage::{Images, Stage};
+use crate::traffic::Shell;
 
 pub(super) const CASES: &[Case<Store>] = &[
     Case { name: "store: hostile domains: what each can hoard leaves dom0 and a neighbour room", run: alone },
@@ -123,5 +126,115 @@ fn together(stage: &&Stage) -> Result<String> {
     let crowd = Crowd::create(&stage.lab)?;
     let report = crowd.suffer(TOGETHER)?;
     crowd.destroy()?;
+    Ok(report)
+}
+
+/// Guests' trees that are written to a store of [`MEMORY`] MiB.
+const GUESTS: u32 = 500;
+const MEMORY: u32 = 32;
+/// How long that takes at most.
+const WRITTEN: Duration = Duration::from_secs(1200);
+
+/// The cases of a store for many guests.
+pub struct Many;
+
+impl Play for Many {
+    const UP: &'static str = "on request: dom0 comes up with a store of 32 MiB";
+    const FAMILIES: &'static [Family<Self>] = &[Family { rows: Rows::StoreInDomain, cases: MANY }];
+    type Stage = Stage;
+    type Scene<'s> = &'s Stage;
+
+    fn boot(row: Row, images: &Images) -> Result<Stage> {
+        Stage::boot_with(row, images, Vec::new(), |config| {
+            config.store_memory = MEMORY;
+            config.clock = Clock::Instructions;
+        })
+    }
+
+    fn set(stage: &Stage) -> Result<&Stage> {
+        Ok(stage)
+    }
+
+    fn witness<'a>(stage: &'a &Stage) -> (&'a Lab, &'a str) {
+        (&stage.lab, NAME)
+    }
+}
+
+const MANY: &[Case<Many>] =
+    &[Case { name: "on request: a store of 32 MiB has the nodes of 500 guests and room for hostile ones", run: many }];
+
+/// The trees are dom0's and of domains that are not there; the guests beside them are.
+fn many(stage: &&Stage) -> Result<String> {
+    let lab = &stage.lab;
+    lab.start("simulate", &format!("/init measure simulate 0 {GUESTS} 0"))?;
+    lab.wait_until("grep -q simulated /tmp/simulate.out", WRITTEN)?;
+    let before = lab.must("xenstore-control memreport")?;
+    let crowd = Crowd::create(lab)?;
+    let suffered = crowd.suffer(TOGETHER)?;
+    lab.must(&format!("xenstore-control live-update {}", lives::IMAGE))?;
+    lab.must("xenstore-control check")?;
+    let pause = lives::last_pause(lab)?;
+    crowd.destroy()?;
+    lab.stop("simulate")?;
+    let one = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(format!("{}; then {suffered}; {pause}", before.lines().map(one).collect::<Vec<_>>().join(", ")))
+}
+
+/// Hostile domains, and for how long by the host's clock.
+const HOSTILE: u32 = 20;
+const SIEGE: Duration = Duration::from_secs(600);
+/// What they do, in turns; each goes on until it is stopped.
+const TURNS: [&str; 7] = [
+    "attack.read-flood",
+    "attack.write-flood",
+    "attack.watch-events",
+    "attack.transaction-flood",
+    "attack.event-storm",
+    "attack.never-reading",
+    "attack.reconnect-storm",
+];
+/// Dom0's slowest request, in microseconds of guest time.
+const SLOWEST_US: u64 = 100_000;
+
+/// Twenty domains attack while dom0 and four guests check each answer that they get.
+pub(super) fn siege(lab: &Lab) -> Result<String> {
+    let mut ids = Vec::new();
+    for number in 0..HOSTILE {
+        let name = format!("hostile{number}");
+        create(lab, &name)?;
+        ids.push(lab.domain_id(&name)?);
+    }
+    let lives = lives::count(lab)?;
+    let (mut rounds, mut guest_seconds) = (0, 0.0);
+    let done = load::under_load(lab, || {
+        let uptime = || -> Result<f64> { Ok(lab.must("cut -d ' ' -f 1 /proc/uptime")?.trim().parse()?) };
+        let (start, began) = (Instant::now(), uptime()?);
+        while start.elapsed() < SIEGE {
+            let turn = |place: usize| TURNS[(place + rounds) % TURNS.len()];
+            let lines: Vec<String> =
+                ids.iter().enumerate().map(|(place, id)| format!("{id} {}", turn(place))).collect();
+            play_lines(lab, &lines)?;
+            std::thread::sleep(Duration::from_secs(10));
+            let ends = ids.iter().flat_map(|id| [format!("{id} stop"), again(*id), format!("{id} q13.0.data%00")]);
+            play_lines(lab, &ends.collect::<Vec<_>>())?;
+            for id in &ids {
+                let own = format!("/local/domain/{id}/data");
+                lab.must(&format!("xenstore-write {own} '' && xenstore-chmod {own} n{id}"))?;
+            }
+            rounds += 1;
+        }
+        guest_seconds = uptime()? - began;
+        Ok(())
+    })?;
+    let lost = lives::count(lab)? - lives;
+    ensure!(lost == 0, "{lost} lives of the store were lost");
+    for number in 0..HOSTILE {
+        lab.must(&format!("xl destroy hostile{number}"))?;
+    }
+    lab.must("xenstore-rm /lab-barrier")?;
+    let report =
+        format!("{rounds} rounds, {guest_seconds:.0} s of guest time; {done}; dom0's {} us", done.dom0_slowest_us);
+    ensure!(done.dom0_slowest_us < SLOWEST_US, "{report}");
+    ensure!(lab.wait_until("xenstore-control check", PATIENCE).is_ok(), "the store does not hold together");
     Ok(report)
 }

@@ -13,7 +13,8 @@ use object::elf::{FileHeader64, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::super::{Case, Family, Play, Rows};
-use super::{NAME, PATIENCE, load};
+use super::{NAME, PATIENCE, hoards, load};
+use crate::differential::{create, play_lines};
 use crate::stage::{Images, Stage};
 use crate::traffic::Shell;
 
@@ -22,7 +23,8 @@ pub struct Lives;
 
 impl Play for Lives {
     const UP: &'static str = "store: dom0 comes up by a clock of instructions";
-    const FAMILIES: &'static [Family<Self>] = &[Family { rows: Rows::StoreInDomain, cases: CASES }];
+    const FAMILIES: &'static [Family<Self>] =
+        &[Family { rows: Rows::StoreInDomain, cases: CASES }, Family { rows: Rows::StoreInDomain, cases: ON_REQUEST }];
     type Stage = Stage;
     type Scene<'s> = &'s Stage;
 
@@ -45,6 +47,7 @@ impl Play for Lives {
 
 const CASES: &[Case<Lives>] = &[
     Case { name: "store: it fails, begins anew inside its domain, and goes on", run: failures },
+    Case { name: "store: memory runs out, and only the domain that took most is cut off", run: shortage },
     Case { name: "store: xenstore-control live-update, images that do not fit, and one that gives up", run: updates },
     Case { name: "store: with the nodes of 150 domains in its 8 MiB it fails, is updated, and goes on", run: full },
     Case {
@@ -53,8 +56,13 @@ const CASES: &[Case<Lives>] = &[
     },
 ];
 
+const ON_REQUEST: &[Case<Lives>] = &[Case {
+    name: "on request: 20 hostile domains beside four honest ones for ten minutes: dom0's requests take no 100 ms",
+    run: |stage| hoards::siege(&stage.lab),
+}];
+
 /// The image that it runs, in dom0.
-const IMAGE: &str = "/usr/lib/oxidom/xenstore-stubdom";
+pub(super) const IMAGE: &str = "/usr/lib/oxidom/xenstore-stubdom";
 /// One that does the same and differs in each page of its text, as a later build would.
 const REBUILT: &str = "/tmp/rebuilt";
 /// Its console in dom0, and what it says there of each life but the first.
@@ -85,6 +93,39 @@ fn failures(stage: &&Stage) -> Result<String> {
     Ok(summary(&pauses(stage, first)?))
 }
 
+/// All memory goes at once while dom0 is served, and another domain has hoarded.
+fn shortage(stage: &&Stage) -> Result<String> {
+    let lab = &stage.lab;
+    for name in ["mallory", "alice"] {
+        create(lab, name)?;
+    }
+    let (mallory, alice) = (lab.domain_id("mallory")?, lab.domain_id("alice")?);
+    let hoarded = play_lines(lab, &[format!("{mallory} hoard.nodes-and-reads")])?.concat();
+    let before = lives(stage)?;
+    lab.must("xenstore-control fault exhaust 2")?;
+    lab.must("for i in 1 2 3 4 5 6; do xenstore-write /test/$i $i || exit 1; done; xenstore-rm /test")?;
+    wait_for_life(stage, before + 1)?;
+    lab.wait_for_console(NAME, &format!("domain {mallory} is cut off: memory ran out"), PATIENCE)?;
+    let said = play_lines(
+        lab,
+        &[
+            format!("{mallory} fault"),
+            format!("{mallory} reconnect"),
+            format!("{mallory} q2.0.data%00"),
+            format!("{alice} fault"),
+            format!("{alice} q2.0.data%00"),
+        ],
+    )?;
+    ensure!(said == ["1", "true", "m2.", "0", "m2."], "the domains said {said:?}");
+    let lives = lives(stage)?;
+    ensure!(lives == before + 1, "{} lives ended", lives - before);
+    for name in ["mallory", "alice"] {
+        lab.must(&format!("xl destroy {name}"))?;
+    }
+    lab.must("xenstore-rm /lab-barrier; xenstore-control check")?;
+    Ok(format!("after {hoarded} requests: {}", last_pause(lab)?))
+}
+
 /// Lives that have come to serve, but for the first. Their numbers are others where images gave up.
 fn lives(stage: &&Stage) -> Result<u64> {
     count(&stage.lab)
@@ -99,6 +140,12 @@ pub(super) fn count(lab: &Lab) -> Result<u64> {
 /// Waits until so many lives have come to serve.
 fn wait_for_life(stage: &&Stage, count: u64) -> Result<()> {
     stage.lab.wait_until(&format!("[ $(grep -c '{SERVES}' {LOG}) -ge {count} ]"), PATIENCE).map(drop)
+}
+
+/// What the store says of its last pause.
+pub(super) fn last_pause(lab: &Lab) -> Result<String> {
+    let said = lab.must(&format!("grep -o 'pause .*' {LOG} | tail -n 1"))?;
+    Ok(said.trim().to_owned())
 }
 
 /// What the store says of its pauses, of all lives but so many.
@@ -161,9 +208,10 @@ impl Pause {
     }
 }
 
-/// Puts [`REBUILT`] into dom0.
+/// Puts [`REBUILT`] into dom0: of the image that fails on demand, as [`IMAGE`] is here.
 fn put_rebuilt(stage: &&Stage) -> Result<()> {
-    let mut image = fs::read(&stage.images.stubdom)?;
+    let faulty = stage.images.faulty_store.as_ref().context("the image of the store that fails was not built")?;
+    let mut image = fs::read(faulty)?;
     rebuild(&mut image)?;
     stage.lab.put(REBUILT, 0o644, &image)
 }

@@ -26,6 +26,9 @@ pub(super) struct Done {
     /// How often they raised the counter.
     raised: u64,
     slowest_us: u64,
+    /// Dom0's slowest request.
+    #[serde(skip)]
+    pub(super) dom0_slowest_us: u64,
 }
 
 impl fmt::Display for Done {
@@ -64,6 +67,8 @@ pub(super) fn under_load(lab: &Lab, disturb: impl FnOnce() -> Result<()>) -> Res
         sum.again += done.again;
         sum.raised += done.raised;
         sum.slowest_us = sum.slowest_us.max(done.slowest_us);
+        // Dom0 is the last.
+        sum.dom0_slowest_us = done.slowest_us;
         // The kernel says so when it is given an answer that it has not asked for, or one for the second time.
         let complaints = shell.sh("dmesg | grep -i 'while reading message\\|while writing message' || true")?;
         ensure!(complaints.is_empty(), "{}'s kernel says: {complaints}", shell.label());
