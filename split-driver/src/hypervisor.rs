@@ -2,6 +2,7 @@
 
 use crate::memory::{DeviceAddress, SharedMemory};
 use alloc::vec::Vec;
+use xen_pv_sys::errno::{ENOMEM, ENOSPC};
 use xen_pv_sys::grant_table::GrantCopy;
 use xen_pv_sys::{DomainId, GrantRef, Port};
 
@@ -14,6 +15,17 @@ pub enum XenError {
     Grant(i16),
     /// The local domain has no memory, ports or mapping slots left.
     Exhausted,
+}
+
+impl XenError {
+    /// Whether the local domain or Xen lacks something, so that the other end is not to blame: memory, ports, mapping slots.
+    pub const fn is_shortage(self) -> bool {
+        match self {
+            Self::Exhausted => true,
+            Self::Errno(error) => matches!(error, ENOMEM | ENOSPC),
+            Self::Grant(_) => false,
+        }
+    }
 }
 
 impl core::fmt::Display for XenError {

@@ -47,7 +47,12 @@ impl Domain {
 
     /// Bytes that it took by itself, but for what its devices allow it: by that hoarders are known.
     pub(crate) fn hoards(&self) -> usize {
-        (self.takes(Resource::Memory).saturating_sub(self.given))
+        self.would_hoard(0)
+    }
+
+    /// The same with `more` bytes.
+    fn would_hoard(&self, more: usize) -> usize {
+        (self.takes(Resource::Memory).saturating_add(more).saturating_sub(self.given))
             .saturating_sub(self.devices.saturating_mul(MEMORY_A_DEVICE))
     }
 
@@ -257,8 +262,8 @@ impl Domains {
 
     /// Whether `more` bytes are more than `id` may have while the others take what they do.
     pub(crate) fn exceeds_share(&self, id: DomainId, more: usize) -> bool {
-        let own = self.known.get(&id).map_or(0, Domain::hoards);
-        id != self.privileged && self.memory != 0 && own + more > self.free() / SHARE
+        let would = self.known.get(&id).map_or(more, |domain| domain.would_hoard(more));
+        id != self.privileged && self.memory != 0 && would > self.free() / SHARE
     }
 
     pub(crate) fn takes(&self, id: DomainId, resource: Resource) -> usize {

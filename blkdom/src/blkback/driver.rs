@@ -319,13 +319,15 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
     fn is_violation(&self, error: &VbdError) -> bool {
         match error {
             VbdError::Config(_) => true,
-            VbdError::Attach(error) => *error != AttachError::NoPlace,
+            VbdError::Attach(AttachError::Map { error, .. } | AttachError::Bind { error, .. }) => !error.is_shortage(),
+            VbdError::Attach(AttachError::Ring { .. }) => true,
             // `Unprobed` is a fault here, and all else is the toolstack's.
             VbdError::Image(_)
             | VbdError::Name(_)
             | VbdError::Claim(_)
             | VbdError::ReadOnly(_)
             | VbdError::Unprobed
+            | VbdError::Attach(AttachError::NoPlace)
             | VbdError::Memory(_) => false,
         }
     }

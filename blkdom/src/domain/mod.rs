@@ -136,13 +136,18 @@ impl Service for Domain {
         runtime::spawn(follow_volumes(Rc::clone(&self)));
         runtime::spawn(follow_failures(Rc::clone(&self)));
         let bus = Bus::new(self.store.clone(), Clock, self.blkback.clone());
-        let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
         let images = Bus::new(self.store.clone(), Clock, self.blkback.refusing_images());
-        match select(select(bus.run(), crowded), images.run()).await {
-            Either::Left(Either::Left(Err(error))) | Either::Right(Err(error)) => {
-                log::error!("disks are no longer served: {error:?}");
+        let crowded = service::watch_nodes(&self.store, &self.complaints, || {
+            (bus.store_nodes() + images.store_nodes(), bus.device_count() + images.device_count())
+        });
+        let refused = async {
+            if let Err(error) = images.run().await {
+                log::error!("disks for QEMU to serve are no longer refused: {error}");
             }
-            Either::Left(_) | Either::Right(Ok(())) => {}
+            core::future::pending::<()>().await;
+        };
+        if let Either::Left(Err(error)) = select(bus.run(), select(crowded, refused)).await {
+            log::error!("disks are no longer served: {error}");
         }
     }
 

@@ -224,8 +224,9 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
     fn is_violation(&self, error: &VifError) -> bool {
         match error {
             VifError::Frontend(_) => true,
-            VifError::Attach(error) => *error != AttachError::NoPort,
-            VifError::Identity(_) | VifError::Memory(_) => false,
+            VifError::Attach(AttachError::Map(_, error) | AttachError::Bind(error)) => !error.is_shortage(),
+            VifError::Attach(AttachError::Ring(..)) => true,
+            VifError::Attach(AttachError::NoPort) | VifError::Identity(_) | VifError::Memory(_) => false,
         }
     }
 

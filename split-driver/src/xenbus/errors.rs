@@ -23,7 +23,7 @@ struct Told {
     text: String,
 }
 
-/// The texts of one kind of device, oldest first: one a device, so that no guest pushes out what was said of others.
+/// The texts of one kind of device, oldest first; one a device.
 #[derive(Debug, Default)]
 pub(super) struct Errors {
     told: RefCell<VecDeque<Told>>,
@@ -36,8 +36,10 @@ pub(super) struct Errors {
 struct Change {
     number: u32,
     text: String,
-    /// The text that gives way, and how many did.
-    gone: Option<(u32, u32)>,
+    /// The text that gives way: the device's last, or the oldest.
+    gone: Option<u32>,
+    /// How many of other devices did, where this is one more.
+    removed: Option<u32>,
 }
 
 /// `text`, cut at a character's end.
@@ -49,24 +51,27 @@ impl Errors {
     /// A device was refused; nothing where the same was said of it last.
     fn note(&self, id: DeviceId, text: &str) -> Option<Change> {
         let mut told = self.told.borrow_mut();
-        if let Some(known) = told.iter_mut().find(|known| known.id == id) {
-            if known.text == text {
-                return None;
-            }
-            known.text = text.into();
-            return Some(Change { number: known.number, text: text.into(), gone: None });
+        let last = told.iter().position(|known| known.id == id).and_then(|place| told.remove(place));
+        if let Some(known) = last.as_ref().filter(|known| known.text == text) {
+            told.push_back(Told { id, number: known.number, text: text.into() });
+            return None;
         }
-        let gone = if told.len() < KEPT { None } else { told.pop_front() };
-        let gone = gone.map(|oldest| {
-            self.removed.set(self.removed.get().saturating_add(1));
-            (oldest.number, self.removed.get())
-        });
+        let mut removed = None;
+        let gone = match last {
+            Some(last) => Some(last),
+            None if told.len() < KEPT => None,
+            None => {
+                self.removed.set(self.removed.get().saturating_add(1));
+                removed = Some(self.removed.get());
+                told.pop_front()
+            }
+        };
         let number = self.next.replace(self.next.get().wrapping_add(1));
         told.push_back(Told { id, number, text: text.into() });
-        Some(Change { number, text: text.into(), gone })
+        Some(Change { number, text: text.into(), gone: gone.map(|gone| gone.number), removed })
     }
 
-    /// Says why a device was refused. Where the store has no room for it, it is not said here.
+    /// Says why a device was refused. Where the store has no room for it, it is said when the device is refused again.
     pub(super) async fn tell(&self, store: &impl Store, kind: &str, id: DeviceId, reason: &str) {
         let text = format!("{kind}{id}: {reason}");
         let Some(change) = self.note(id, cut(&text)) else {
@@ -74,19 +79,23 @@ impl Errors {
         };
         let top = format!("{TOP}/{kind}");
         if let Err(error) = write(store, &top, &change).await {
-            log::debug!("{top}: {error:?}");
+            log::debug!("{top}: {error}");
+            self.told.borrow_mut().retain(|told| told.number != change.number);
         }
     }
 }
 
 async fn write(store: &impl Store, top: &str, change: &Change) -> Result<(), StoreError> {
     let none = Transaction::NONE;
-    if let Some((number, removed)) = change.gone {
+    if let Some(number) = change.gone {
         // It may not have been written.
         let _ = store.remove(none, &format!("{top}/{number}")).await;
-        store.write(none, &format!("{top}/removed"), removed.to_string().as_bytes()).await?;
     }
-    store.write(none, &format!("{top}/{}", change.number), change.text.as_bytes()).await
+    store.write(none, &format!("{top}/{}", change.number), change.text.as_bytes()).await?;
+    match change.removed {
+        Some(removed) => store.write(none, &format!("{top}/removed"), removed.to_string().as_bytes()).await,
+        None => Ok(()),
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -103,15 +112,15 @@ mod tests {
         let errors = Errors::default();
         for number in 0..16 {
             let change = errors.note(device(number), "no bridge");
-            assert_eq!(change, Some(Change { number, text: "no bridge".into(), gone: None }));
+            assert_eq!(change, Some(Change { number, text: "no bridge".into(), gone: None, removed: None }));
         }
         assert_eq!(errors.note(device(3), "no bridge"), None, "said already");
-        // Another text of one device takes the place of its first.
-        let change = errors.note(device(3), "no memory").expect("news");
-        assert_eq!((change.number, change.gone), (3, None));
-        for (number, gone) in [(16, (0, 1)), (17, (1, 2))] {
+        // Another text of one device is the newest, and takes the place of its first.
+        let change = errors.note(device(0), "no memory").expect("news");
+        assert_eq!((change.number, change.gone, change.removed), (16, Some(0), None));
+        for (number, gone, removed) in [(17, 1, 1), (18, 2, 2)] {
             let change = errors.note(device(number), "no bridge").expect("news");
-            assert_eq!((change.number, change.gone), (number, Some(gone)));
+            assert_eq!((change.number, change.gone, change.removed), (number, Some(gone), Some(removed)));
         }
         assert_eq!(errors.told.borrow().len(), KEPT);
     }

@@ -57,7 +57,7 @@ async fn has_room(store: &impl Store, count: usize) -> Result<bool, StoreError> 
     let removed = store.remove(Transaction::NONE, TOP).await;
     match (made, removed) {
         (Ok(()), Ok(())) => Ok(true),
-        (Err(error), Ok(()) | Err(StoreError::NotFound)) if error.is_transient() => Ok(false),
+        (Err(StoreError::Quota), Ok(()) | Err(StoreError::NotFound)) => Ok(false),
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
