@@ -157,7 +157,9 @@ impl Kept {
             let mut result = Ok(());
             let usage = runtime::memory::usage();
             let frames = usage.heap_frames + usage.free_frames;
-            let means = Means { room: out.room(), heap: frames * PAGE_SIZE, ran_out: runtime::memory::has_run_out() };
+            // A growth that failed and was borne, before an update say, is no shortage.
+            let ran_out = out.cause() == Cause::Failure && runtime::memory::has_run_out();
+            let means = Means { room: out.room(), heap: frames * PAGE_SIZE, ran_out };
             let written = own.write(&means, &mut |bytes| {
                 if result.is_ok() {
                     result = out.write(bytes);

@@ -115,9 +115,15 @@ pub struct BoxWriter {
     address: usize,
     capacity: usize,
     length: usize,
+    cause: Cause,
 }
 
 impl BoxWriter {
+    /// Why the life ends.
+    pub fn cause(&self) -> Cause {
+        self.cause
+    }
+
     /// Bytes that it has room for yet.
     pub fn room(&self) -> usize {
         self.capacity - self.length
@@ -420,7 +426,7 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
     record.begin_report();
     report(&mut Text);
     if let Some(kept) = kept.filter(|_| taken_over.is_some())
-        && let Err(refusal) = write_box(&kept)
+        && let Err(refusal) = write_box(&kept, cause)
     {
         put_back(Some(kept));
         console::restore_rest();
@@ -443,9 +449,9 @@ fn put_back(kept: Option<Kept>) {
 }
 
 /// Has the image write the box.
-fn write_box(kept: &Kept) -> Result<(), Refusal> {
+fn write_box(kept: &Kept, cause: Cause) -> Result<(), Refusal> {
     let capacity = kept.pages * PAGE_SIZE;
-    let mut writer = BoxWriter { address: kept.address, capacity, length: 0 };
+    let mut writer = BoxWriter { address: kept.address, capacity, length: 0, cause };
     (kept.write)(&mut writer).map_err(|unwritten| match unwritten {
         Unwritten::Full => Refusal::BoxFull(capacity),
         Unwritten::Inconsistent => Refusal::Inconsistent,

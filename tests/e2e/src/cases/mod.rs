@@ -124,7 +124,7 @@ impl Play for Network {
 
 const ALL: &[Family] = &[
     Family { rows: Rows::All, cases: traffic::CASES },
-    Family { rows: Rows::StoreInDom0, cases: tunnels::CASES },
+    Family { rows: Rows::Once(Release::Debian13), cases: tunnels::CASES },
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: Rows::StoreInDom0, cases: runtime::CASES },

@@ -74,6 +74,7 @@ $ip xfrm state flush; $ip xfrm policy flush; $ip link del vx; $ip link del tunne
 $ip -6 route del fd22::$o/128
 for n in fd21 fd22 fd23; do $ip -6 addr del $n::$m/64 dev $d; done
 $ip addr del 10.213.0.$m/24 dev $d; $ip addr del 10.210.0.$m/24 dev $d
+for f in all $d; do echo 0 > /proc/sys/net/ipv6/conf/$f/seg6_enabled; done
 true
 ";
 
@@ -92,11 +93,15 @@ fn exchange(one: &End<'_>, other: &End<'_>) -> Result<String> {
         .and_then(|()| other.shell.start("serve-sctp", "traffic tcp-serve --sctp"))
         .and_then(|()| transfers(one, other))
         .and_then(|rates| routed(one, other).and_then(|()| routed(other, one)).map(|()| rates));
-    other.shell.stop("serve")?;
-    other.shell.stop("serve-sctp")?;
-    one.run(TAKE_DOWN, other)?;
-    other.run(TAKE_DOWN, one)?;
-    result
+    let left = [
+        other.shell.stop("serve"),
+        other.shell.stop("serve-sctp"),
+        one.run(TAKE_DOWN, other).map(drop),
+        other.run(TAKE_DOWN, one).map(drop),
+    ];
+    let rates = result?;
+    left.into_iter().collect::<Result<()>>()?;
+    Ok(rates)
 }
 
 /// Segments that TCP sent once more.
@@ -162,11 +167,14 @@ const DOM0_NIC: usize = 1;
 fn over_the_wire(scene: &Scene<'_>) -> Result<String> {
     let lab = &scene.stage.lab;
     let _joined = Joined::new(lab.wire(0)?, lab.wire(DOM0_NIC)?);
-    let interface = dom0_interface(lab)?;
-    let far = End { shell: lab, interface, number: 3 };
-    let result = exchange(&End { shell: &scene.a, interface: "eth0".to_owned(), number: 1 }, &far);
-    lab.must("rmmod e1000")?;
-    result
+    let result = dom0_interface(lab).and_then(|interface| {
+        let far = End { shell: lab, interface, number: 3 };
+        exchange(&End { shell: &scene.a, interface: "eth0".to_owned(), number: 1 }, &far)
+    });
+    let unloaded = lab.must("rmmod e1000");
+    let rates = result?;
+    unloaded?;
+    Ok(rates)
 }
 
 /// Has dom0 drive the NIC, and gives the interface's name.

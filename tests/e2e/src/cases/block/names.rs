@@ -81,7 +81,8 @@ fn image(scene: &BlockScene<'_>) -> Result<String> {
     let disk = "format=qcow2,vdev=xvde,access=rw,backend=blkdom,target=vg0/striped";
     let reason = refusal_at(scene, &backend, disk)?;
     ensure!(reason.contains("format=raw"), "'{reason}' names no remedy");
-    let kept = scene.lab.must(&format!("xenstore-ls /local/domain/{}/data/errors/qdisk", scene.blkdom.id))?;
+    let errors = format!("/local/domain/{}/data/errors/qdisk", scene.blkdom.id);
+    let kept = scene.lab.must(&format!("for n in $(xenstore-list {errors}); do xenstore-read {errors}/$n; done"))?;
     ensure!(kept.contains("format=raw"), "the reason went with the device: {kept}");
     Ok(reason)
 }
@@ -180,7 +181,7 @@ fn remapped(scene: &BlockScene<'_>) -> Result<String> {
     let read = || scene.with_disk("xvdb", "vg1/a", || scene.a.sh("head -c 8 /dev/xvdb"));
     let make = |volume: &str| format!("lvcreate -q -q -y -Wn -n {volume} -L 4M vg1 >/dev/null\n{}\n", put(volume));
     let result = (|| {
-        with_lvm(scene, &format!("pvcreate -q -q /dev/xvdp; vgcreate -q -q vg1 /dev/xvdp\n{}", make("a")))?;
+        with_lvm(scene, &format!("pvcreate -q -q -y /dev/xvdp; vgcreate -q -q vg1 /dev/xvdp\n{}", make("a")))?;
         let first = read()?;
         ensure!(first.trim() == "a", "it begins with '{first}'");
         // Another volume gets the extents of the old one.
