@@ -172,6 +172,21 @@ fn nodes_of_dom0_refuse_a_guest_nothing() {
     }
 }
 
+/// What a device allows its backend is there for it when all else is taken, and for nobody else.
+#[test]
+fn a_backend_has_room_for_its_devices_when_nothing_is_free() {
+    let mut scene = Scene::new();
+    (10..20).for_each(|frontend| scene.give_vif(frontend));
+    for number in 0..1600 {
+        scene.done(0, XS_WRITE, &format!("/local/domain/0/data/{number}\0{number:01900}"));
+    }
+    assert_eq!(scene.ask(2, XS_WRITE, "data/x\0"), "ENOMEM|");
+    for frontend in 10..20 {
+        scene.done(1, XS_WRITE, &format!("backend/vif/{frontend}/0/feature-sg\x001"));
+    }
+    assert_eq!(scene.store.check(), Ok(()));
+}
+
 /// What dom0 gave and a guest took away, or made smaller, is nothing that the guest has room for.
 #[test]
 fn a_gift_that_is_gone_is_no_room() {

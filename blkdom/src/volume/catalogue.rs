@@ -248,16 +248,22 @@ impl Catalogue {
         let mut geometry = combine(&self.units, &volume);
         geometry.read_only |= read_only;
         let name = entry.names.first().cloned().unwrap_or(name);
-        let lasting = entry.names.iter().find(|name| name.starts_with("SERIAL=")).cloned();
+        let lasting = self.lasting(entry).cloned();
         Ok(Resolved { name, lasting, volume, geometry, shared })
+    }
+
+    /// A name of the device itself that no other entry has: the namespaces of one controller share its serial number.
+    fn lasting<'a>(&self, entry: &'a Entry) -> Option<&'a String> {
+        let is_alone = |name: &&String| self.entries.iter().filter(|other| other.names.contains(name)).count() == 1;
+        let of_device = |prefix: &'static str| entry.names.iter().filter(move |name| name.starts_with(prefix));
+        ["SERIAL=", "WWN=", "ID="].into_iter().flat_map(of_device).find(is_alone)
     }
 
     fn unknown(&self, name: String) -> NameError {
         let shown = |entry: &Entry| {
-            let telling = |name: &&String| {
-                name.starts_with("PARTLABEL=") || name.starts_with("SERIAL=") && entry.grounds.is_empty()
-            };
-            match (entry.names.first(), entry.names.iter().find(telling)) {
+            let label = entry.names.iter().find(|name| name.starts_with("PARTLABEL="));
+            let telling = label.or_else(|| entry.grounds.is_empty().then(|| self.lasting(entry)).flatten());
+            match (entry.names.first(), telling) {
                 (Some(first), Some(second)) => format!("{first} ({second})"),
                 (Some(first), None) => first.clone(),
                 (None, _) => String::new(),

@@ -122,7 +122,12 @@ fn a_unit_has_the_names_of_its_serial_number_and_its_partitions_have_them_too() 
     assert_eq!(name("/dev/disk/by-id/nvme-Model_A1_nvme1n1-part1"), "nvme1n1p1");
     let text = catalogue.resolve("SERIAL=A1").unwrap_err().to_string();
     assert!(text.starts_with("SERIAL=A1 is the name of several: nvme0n1, nvme1n1"), "{text}");
+    // A config that is told a name must not mean another unit with it tomorrow.
+    let lasting = |target: &str| catalogue.resolve(target).expect("it is there").lasting;
+    assert_eq!(lasting("nvme0n1").as_deref(), Some("ID=nvme-Model_A1_nvme0n1"));
+    assert_eq!(lasting("nvme2n1").as_deref(), Some("SERIAL=A2"));
     let text = catalogue.resolve("SERIAL=A3").unwrap_err().to_string();
+    assert!(!text.contains("SERIAL=A1"), "{text}");
     assert!(text.contains("nvme2n1 (SERIAL=A2)"), "{text}");
 }
 
