@@ -1,4 +1,4 @@
-//! Every public error type is one for `?` and `Display`, too: `core::error::Error`, held by reading the sources. Host.
+//! Each public error type but those named below is one for `?` and `Display`, too: `core::error::Error`, held by reading the sources. Host.
 
 use std::path::{Path, PathBuf};
 

@@ -189,7 +189,7 @@ pub struct Format {
 }
 
 impl Format {
-    /// The namespace's name, as Linux writes it: NGUID, or EUI64 where there is none; empty where there is neither.
+    /// The namespace's name in the form of Linux' `wwid`: of the NGUID, else of the EUI64, else empty. Linux prefers a UUID, which is not read.
     pub fn wwn(&self) -> String {
         let identity = &self.identity;
         let (nguid, eui) = identity.split_at(16);
