@@ -10,7 +10,7 @@ use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
 use split_driver::ring::FrontRing;
 use xen_pv_sys::io::netif::{
     ExtraInfo, RxFlags, RxRequest, RxResponse, TxFlags, TxRequest, TxResponse, XEN_NETIF_EXTRA_TYPE_GSO,
-    XEN_NETIF_EXTRA_TYPE_MCAST_ADD,
+    XEN_NETIF_EXTRA_TYPE_MCAST_ADD, XEN_NETIF_EXTRA_TYPE_MCAST_DEL,
 };
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE, Port};
 
@@ -178,6 +178,15 @@ impl Frontend {
 
     /// Lists a group. False where the ring or the pages do not do.
     pub fn join(&mut self, group: MacAddress) -> bool {
+        self.change_groups(XEN_NETIF_EXTRA_TYPE_MCAST_ADD, group)
+    }
+
+    /// Takes a group off the list. False likewise.
+    pub fn leave(&mut self, group: MacAddress) -> bool {
+        self.change_groups(XEN_NETIF_EXTRA_TYPE_MCAST_DEL, group)
+    }
+
+    fn change_groups(&mut self, kind: u8, group: MacAddress) -> bool {
         if self.transmit.free() < 2 {
             return false;
         }
@@ -186,7 +195,7 @@ impl Frontend {
         };
         let gref = self.transmit_grants[usize::from(id)];
         assert!(self.transmit.push(&TxRequest { gref, offset: 0, flags: TxFlags::EXTRA_INFO, id, size: 0 }));
-        let extra = ExtraInfo { kind: XEN_NETIF_EXTRA_TYPE_MCAST_ADD, flags: 0, value: group };
+        let extra = ExtraInfo { kind, flags: 0, value: group };
         assert!(self.transmit.push_as(&extra));
         self.publish();
         true
