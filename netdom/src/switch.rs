@@ -56,6 +56,17 @@ pub enum AddError {
     Bridges,
 }
 
+impl core::fmt::Display for AddError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Exists(port) => write!(formatter, "port {port} is on a bridge already"),
+            Self::Bridges => formatter.write_str("there are 65536 bridges, the most there can be"),
+        }
+    }
+}
+
+impl core::error::Error for AddError {}
+
 /// Whether an address is a group's, broadcast among them.
 pub const fn is_group(address: MacAddress) -> bool {
     address[0] & 1 != 0

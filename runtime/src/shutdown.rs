@@ -19,6 +19,16 @@ pub enum Kind {
     Halt,
 }
 
+impl core::fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str(match self {
+            Self::PowerOff => "poweroff",
+            Self::Reboot => "reboot",
+            Self::Halt => "halt",
+        })
+    }
+}
+
 /// Follows `control/shutdown`.
 pub struct Requests<S: Store> {
     store: S,

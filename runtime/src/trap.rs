@@ -192,7 +192,7 @@ fn fail(report: &dyn Fn(&mut dyn Write)) -> ! {
             let _ = writeln!(console, "then:");
         }
         refusal => {
-            let _ = writeln!(console, "no restart: {refusal:?}");
+            let _ = writeln!(console, "no restart: {refusal}");
         }
     }
     report(&mut console);

@@ -177,7 +177,7 @@ impl<H: Adopt, D: Domains> Machine<H, D> {
                 link.channel = Some(channel);
             }
             Err(error) => {
-                log::warn!("domain {}: port {} cannot be bound again: {error:?}", domain.0, port.0);
+                log::warn!("domain {}: port {} cannot be bound again: {error}", domain.0, port.0);
                 link.page.set_fault(Fault::Channel);
             }
         }
@@ -193,7 +193,7 @@ impl<H: Adopt, D: Domains> Host for Machine<H, D> {
             self.rebind(domain, port);
         } else {
             self.open(domain, Some(port)).map_err(|error| {
-                log::warn!("domain {} cannot be introduced: {error:?}", domain.0);
+                log::warn!("domain {} cannot be introduced: {error}", domain.0);
                 if error == XenError::Exhausted { Error::ENOMEM } else { Error::EINVAL }
             })?;
         }

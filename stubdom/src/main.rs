@@ -8,7 +8,7 @@ extern crate alloc;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -170,7 +170,7 @@ impl Kept {
         match restart::keep(least, pages, POLICY, write) {
             Ok(pages) => self.pages = pages,
             Err(error) => {
-                log::error!("the state may take {bound} bytes, {} can be kept: {error:?}", self.pages * PAGE_SIZE)
+                log::error!("the state may take {bound} bytes, {} can be kept: {error}", self.pages * PAGE_SIZE)
             }
         }
         self.pages > 0
@@ -212,7 +212,7 @@ fn own_config() -> Result<Config, XenError> {
 }
 
 fn start(port: Port) -> Result<Parts, String> {
-    fresh(port).map_err(|error| format!("{error:?}"))
+    fresh(port).map_err(|error| error.to_string())
 }
 
 fn fresh(port: Port) -> Result<Parts, XenError> {
@@ -232,14 +232,14 @@ fn fresh(port: Port) -> Result<Parts, XenError> {
 /// Goes on from what the last life left.
 fn resume(recovered: &Recovered, saved: Option<&Saved<'_>>) -> Result<Parts, String> {
     let saved = saved.ok_or("what the last life left is not a state of the store")?;
-    let text = |error: XenError| format!("{error:?}");
+    let text = |error: XenError| error.to_string();
     let xen = Xen::new();
     let config = own_config().map_err(text)?;
     let changes = events::bind_virq(VIRQ_DOM_EXC).map_err(text)?;
     xen.events().add(&changes);
     let domains = Domains::new().map_err(text)?;
     let failed = recovered.cause() == Cause::Failure;
-    let server = Server::resume(xen.clone(), domains, config, saved, failed).map_err(|error| format!("{error:?}"))?;
+    let server = Server::resume(xen.clone(), domains, config, saved, failed).map_err(|error| error.to_string())?;
     let mut parts = Parts { xen, changes, server };
     match recovered.cause() {
         Cause::Replaced => parts.server.set_verdict(Ok(())),

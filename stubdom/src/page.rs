@@ -37,6 +37,18 @@ impl Fault {
     }
 }
 
+impl core::fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str(match self {
+            Self::Channel => "its event channel cannot be bound",
+            Self::Index => "an index lies outside of its ring",
+            Self::Message => "a message is longer than messages may be",
+            Self::Poison => "the store failed with its requests",
+            Self::Hoard => "memory ran out, and it had taken most",
+        })
+    }
+}
+
 impl From<RingError> for Fault {
     fn from(_: RingError) -> Self {
         Self::Index

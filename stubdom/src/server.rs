@@ -107,7 +107,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
             link.standing.base.set(ring.answers.wrapping_sub(server.store.gone(id)));
             server.machine.connections.insert(id, ring.domain);
             if ring.hoards {
-                log::warn!("domain {} is cut off: memory ran out, and it had taken most", ring.domain.0);
+                log::warn!("domain {} is cut off: {}", ring.domain.0, Fault::Hoard);
                 link.page.set_fault(Fault::Hoard);
             }
             // It may not have been told of what is in its page.
@@ -243,7 +243,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
                 self.store.handle_domain_gone(domain, &mut self.machine);
             }
             // Nothing is thrown away for a doubt.
-            Err(error) => log::error!("Xen does not say how domain {} is: {error:?}", domain.0),
+            Err(error) => log::error!("Xen does not say how domain {} is: {error}", domain.0),
         }
     }
 
@@ -502,7 +502,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
 
     /// Leaves a domain alone that broke its ring, and tells it why. What it watched and had begun ends here.
     fn cut_off(&mut self, domain: DomainId, fault: Fault) {
-        log::warn!("domain {} is cut off: {fault:?}", domain.0);
+        log::warn!("domain {} is cut off: {fault}", domain.0);
         if let Some(link) = self.machine.links.get_mut(&domain) {
             link.standing.cut_off.set(true);
             link.page.set_fault(fault);

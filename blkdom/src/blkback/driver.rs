@@ -359,7 +359,7 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
         let served = vbds.get_mut(&id).ok_or(VbdError::Unprobed)?;
         let (geometry, read_only) = (served.geometry(), served.read_only());
         let description = format!(
-            "to {}{}{}, {abi:?}, {} queue(s) of {} page(s){}",
+            "to {}{}{}, {abi}, {} queue(s) of {} page(s){}",
             served.volume.name,
             served.volume.lasting.as_ref().map(|name| format!(" ({name})")).unwrap_or_default(),
             if read_only { " for reading" } else { "" },

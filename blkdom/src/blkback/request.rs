@@ -26,6 +26,15 @@ pub enum Abi {
     X86_32,
 }
 
+impl fmt::Display for Abi {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::X86_64 => "x86_64-abi",
+            Self::X86_32 => "x86_32-abi",
+        })
+    }
+}
+
 /// A part of a page of the guest's: within it, and not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuestSegment {

@@ -75,9 +75,9 @@ pub enum AttachError {
 impl fmt::Display for AttachError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Map { queue, error } => write!(formatter, "mapping the ring of queue {queue}: {error:?}"),
+            Self::Map { queue, error } => write!(formatter, "mapping the ring of queue {queue}: {error}"),
             Self::Ring { queue, error } => write!(formatter, "the ring of queue {queue}: {error}"),
-            Self::Bind { queue, error } => write!(formatter, "binding the event channel of queue {queue}: {error:?}"),
+            Self::Bind { queue, error } => write!(formatter, "binding the event channel of queue {queue}: {error}"),
             Self::NoPlace => write!(formatter, "no place for another disk"),
         }
     }

@@ -133,13 +133,26 @@ pub struct Command<'a> {
 pub enum Refusal {
     /// Its queue is full, or it is starting or recovering: try again after a completion, or upon [`Disk::poll`] having brought something.
     Full,
-    /// There is no such unit (any more).
+    /// There is no such unit, or no longer.
     NoUnit,
     /// The unit cannot do that.
     Unsupported,
     /// Not whole logical blocks, beyond the end, or data of another length.
     Malformed,
 }
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Full => "the queue is full, or the driver is starting or recovering",
+            Self::NoUnit => "there is no such unit",
+            Self::Unsupported => "the unit cannot do that",
+            Self::Malformed => "not whole blocks within the unit",
+        })
+    }
+}
+
+impl core::error::Error for Refusal {}
 
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

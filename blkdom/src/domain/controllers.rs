@@ -89,7 +89,7 @@ impl fmt::Display for Unusable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoDriver => formatter.write_str("no driver for it"),
-            Self::Pci(error) => write!(formatter, "{error:?}"),
+            Self::Pci(error) => error.fmt(formatter),
             Self::Nvme(error) => error.fmt(formatter),
             Self::Ahci(error) => error.fmt(formatter),
         }
@@ -192,7 +192,7 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             domain.work.set();
         }
         Err(error) => {
-            log::error!("pci {address}: {id} ({:?}) left alone: {error}", device.device_type().await);
+            log::error!("pci {address}: {id} ({}) left alone: {error}", device.kind().await);
             // Where pciback refuses, its drop tries again.
             drop(device.close().await);
         }

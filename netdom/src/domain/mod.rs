@@ -135,7 +135,7 @@ impl Service for Domain {
         let bus = Bus::new(self.store.clone(), Clock, self.netback.clone());
         let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
         if let Either::Left(Err(error)) = select(bus.run(), crowded).await {
-            log::error!("vifs are served no more: {error:?}");
+            log::error!("vifs are served no more: {error}");
         }
     }
 

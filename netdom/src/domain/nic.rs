@@ -56,8 +56,8 @@ impl fmt::Display for Unusable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoDriver => formatter.write_str("no driver for it"),
-            Self::Pci(error) => write!(formatter, "{error:?}"),
-            Self::Driver(error) => write!(formatter, "driver: {error:?}"),
+            Self::Pci(error) => error.fmt(formatter),
+            Self::Driver(error) => write!(formatter, "driver: {error}"),
         }
     }
 }
@@ -102,8 +102,8 @@ async fn take_up(domain: &Domain, device: Device) {
             domain.work.set();
         }
         Err(error) => {
-            let kind = device.device_type().await;
-            log::error!("pci {address}: {id} ({kind:?}) left alone: {error}");
+            let kind = device.kind().await;
+            log::error!("pci {address}: {id} ({kind}) left alone: {error}");
             domain.refused.borrow_mut().push(address);
             // Where pciback refuses, its drop tries again.
             drop(device.close().await);

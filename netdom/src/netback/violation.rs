@@ -15,6 +15,15 @@ pub enum RingName {
     Receive,
 }
 
+impl fmt::Display for RingName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Transmit => "transmit",
+            Self::Receive => "receive",
+        })
+    }
+}
+
 /// Why a vif was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
@@ -124,9 +133,9 @@ pub enum AttachError {
 impl fmt::Display for AttachError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Map(ring, error) => write!(formatter, "mapping the {ring:?} ring: {error:?}"),
-            Self::Ring(ring, error) => write!(formatter, "the {ring:?} ring: {error}"),
-            Self::Bind(error) => write!(formatter, "binding the event channel: {error:?}"),
+            Self::Map(ring, error) => write!(formatter, "mapping the {ring} ring: {error}"),
+            Self::Ring(ring, error) => write!(formatter, "the {ring} ring: {error}"),
+            Self::Bind(error) => write!(formatter, "binding the event channel: {error}"),
             Self::NoPort => write!(formatter, "no switch port left"),
         }
     }

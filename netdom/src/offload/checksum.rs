@@ -189,6 +189,19 @@ pub enum ChecksumError {
     Page,
 }
 
+impl core::fmt::Display for ChecksumError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Short { length, headers } => {
+                write!(formatter, "{length} bytes end before {headers} bytes of headers")
+            }
+            Self::Page => formatter.write_str("a page cannot be read or written, or the headers lie in more than one"),
+        }
+    }
+}
+
+impl core::error::Error for ChecksumError {}
+
 /// Bytes of transport header and payload: what IP says, where that is not more than there is.
 fn covered(packet: &Packet, layout: &Layout) -> Result<usize, ChecksumError> {
     let length = packet.len();

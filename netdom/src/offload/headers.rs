@@ -122,6 +122,23 @@ pub enum HeaderError {
     Extensions,
 }
 
+impl core::fmt::Display for HeaderError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Short { needed, have } => write!(formatter, "{have} bytes end before {needed} bytes of headers"),
+            Self::EtherType(value) => write!(formatter, "EtherType {value:#06x} is not IP's"),
+            Self::Tags => formatter.write_str("too many VLAN tags"),
+            Self::Version(value) => write!(formatter, "the IP header is of version {value}, its EtherType is not"),
+            Self::HeaderLength(value) => write!(formatter, "a header of {value} bytes is too short"),
+            Self::Fragment => formatter.write_str("a fragment of an IP packet"),
+            Self::Protocol(value) => write!(formatter, "protocol {value} is neither TCP nor UDP"),
+            Self::Extensions => formatter.write_str("too many IPv6 extension headers"),
+        }
+    }
+}
+
+impl core::error::Error for HeaderError {}
+
 /// The bytes at `offset`, or how many were missing.
 fn bytes<const N: usize>(head: &[u8], offset: usize) -> Result<[u8; N], HeaderError> {
     head.get(offset..)

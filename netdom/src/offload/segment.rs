@@ -48,6 +48,24 @@ pub enum SegmentError {
     Fragments,
 }
 
+impl core::fmt::Display for SegmentError {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Size(bytes) => write!(formatter, "segments of {bytes} bytes are too small"),
+            Self::Transport(transport) => {
+                write!(formatter, "protocol {} cannot be cut, TCP alone can", transport.protocol())
+            }
+            Self::Headers { headers, have } => write!(formatter, "{headers} bytes of headers, {have} bytes there"),
+            Self::Length(bytes) => write!(formatter, "{bytes} bytes are more than an IP packet may have"),
+            Self::Destination => formatter.write_str("a routing header of an unknown kind hides the destination"),
+            Self::Page => formatter.write_str("no page is left for the headers, or one cannot be read or written"),
+            Self::Fragments => formatter.write_str("a segment would lie in too many pages"),
+        }
+    }
+}
+
+impl core::error::Error for SegmentError {}
+
 /// One segment: its headers, and what of the super-frame follows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {

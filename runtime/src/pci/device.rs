@@ -6,7 +6,9 @@ use super::interrupt::{self, InterruptKind, Interrupts};
 use super::operation::{Bus, Operation};
 use crate::mmio::MmioRegion;
 use crate::{executor, time};
+use alloc::format;
 use alloc::rc::Rc;
+use alloc::string::String;
 use core::cell::Cell;
 use core::fmt;
 use core::time::Duration;
@@ -144,12 +146,11 @@ impl Device {
     }
 
     /// What kind of device it says it is, for people.
-    ///
-    /// # Errors
-    /// What pciback answers.
-    pub async fn device_type(&self) -> Result<DeviceType, PciError> {
-        let (class, subclass, _) = self.class().await?;
-        Ok(DeviceType::from((class, subclass)))
+    pub async fn kind(&self) -> String {
+        match self.class().await {
+            Ok((class, subclass, _)) => format!("{:?}", DeviceType::from((class, subclass))),
+            Err(error) => format!("of an unknown kind: {error}"),
+        }
     }
 
     /// Turns on memory decoding and bus mastering.

@@ -16,4 +16,3 @@ pub use error::PciError;
 pub use frontend::{Event, Frontend};
 pub use interrupt::{InterruptKind, Interrupts};
 pub use pci_types::PciAddress;
-pub use pci_types::device_type::DeviceType;

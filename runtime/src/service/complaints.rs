@@ -46,7 +46,7 @@ impl Complaints {
         }
         match self.store.remove(Transaction::NONE, NODE).await {
             Ok(()) | Err(StoreError::Closed | StoreError::NotFound) => {}
-            Err(error) => log::warn!("{NODE} not removed: {error:?}"),
+            Err(error) => log::warn!("{NODE} not removed: {error}"),
         }
     }
 }

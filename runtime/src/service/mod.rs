@@ -138,7 +138,7 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
             asked_to_end(&store).await
         }
     };
-    log::info!("{kind:?} as asked");
+    log::info!("{kind} as asked");
     shutdown::finish(kind);
 }
 

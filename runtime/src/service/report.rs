@@ -61,7 +61,7 @@ pub(super) async fn run<S: Service>(service: Rc<S>) {
             written.remove(&name);
             let path = node(&name);
             if let Err(error) = store.remove(Transaction::NONE, &path).await {
-                log::debug!("{path} not removed: {error:?}");
+                log::debug!("{path} not removed: {error}");
             }
         }
         let mut refusal = None;
@@ -78,7 +78,7 @@ pub(super) async fn run<S: Service>(service: Rc<S>) {
             }
         }
         match refusals.note(refusal) {
-            Some(News::Refuses(error)) => log::warn!("statistics are not written: {error:?}; trying again each second"),
+            Some(News::Refuses(error)) => log::warn!("statistics are not written: {error}; trying again each second"),
             Some(News::TakesAll) => log::info!("statistics are written again"),
             None => {}
         }

@@ -164,7 +164,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                 Err(StoreError::Closed) => return Err(StoreError::Closed),
                 Err(error) if error.is_transient() => {
                     if due.is_none() {
-                        log::warn!("{path}: {error:?}, looking again later");
+                        log::warn!("{path}: {error}, looking again later");
                     }
                     if due.is_none() || event.is_none() {
                         attempt += 1;
@@ -172,7 +172,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                     }
                     continue;
                 }
-                Err(error) => log::warn!("{path}: {error:?}"),
+                Err(error) => log::warn!("{path}: {error}"),
                 Ok(()) => {}
             }
             if event.is_none() {
@@ -189,7 +189,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                 Err(error) if error.is_transient() => {
                     attempt += 1;
                     if attempt == 1 {
-                        log::warn!("{}: {error:?}, trying again", self.top());
+                        log::warn!("{}: {error}, trying again", self.top());
                     }
                     self.timer.sleep(retry_after(attempt)).await;
                 }

@@ -35,6 +35,15 @@ enum End {
     Store(StoreError),
 }
 
+impl Display for End {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Gone => formatter.write_str("its directory is gone"),
+            Self::Store(error) => error.fmt(formatter),
+        }
+    }
+}
+
 impl From<StoreError> for End {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
@@ -130,7 +139,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if end == End::Gone {
             self.forget_error().await;
         } else {
-            log::error!("{self}: {end:?}");
+            log::error!("{self}: {end}");
         }
     }
 
@@ -160,7 +169,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             self.refuse(fault, &StoreRefusal(error)).await;
             return;
         }
-        log::debug!("{self}: {error:?}, trying again");
+        log::debug!("{self}: {error}, trying again");
         self.bus.timer.sleep(retry_after(self.setbacks)).await;
     }
 

@@ -87,7 +87,7 @@ pub const TESTS: &[Test] = &[
             "  at 0x",
             "life 1 is there",
             "life 4 is there",
-            "no restart: TooMany(4)",
+            "no restart: 4 restarts in a row",
             "as the test asks",
             "  at 0x",
             "Dom0 crashed",
@@ -107,5 +107,8 @@ pub const TESTS: &[Test] = &[
     replaces("replace", &["the successor is there after", "the test replaces the image"]),
     replaces("replace-gives-up", &["the successor is there after", "back after", "as the test asks"]),
     replaces("replace-fails", &["the successor is there after", "back after", "the successor fails as the test asks"]),
-    crashes("restart-refused", &["no restart: Inconsistent", "as the test asks", "  at 0x", "Dom0 crashed"]),
+    crashes(
+        "restart-refused",
+        &["no restart: the image has no consistent state", "as the test asks", "  at 0x", "Dom0 crashed"],
+    ),
 ];

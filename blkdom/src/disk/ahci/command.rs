@@ -158,16 +158,16 @@ pub const fn entry(address: DeviceAddress, bytes: u32) -> [u32; 4] {
     [low, high, 0, bytes.wrapping_sub(1) & (ENTRY_BYTES - 1)]
 }
 
-/// What the log of queued errors says (ACS A.7).
+/// The queued command that failed, as the log of queued errors names it (ACS A.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueuedError {
+pub struct FailedCommand {
     /// The tag of the command that failed.
     pub tag: u8,
     /// Status and error register, as [`crate::disk::IoError::Device`] has them.
     pub code: u32,
 }
 
-impl QueuedError {
+impl FailedCommand {
     /// Takes the log apart; `None` where it names no queued command, or its checksum is wrong.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let [flags, _, status, error, ..] = *bytes.first_chunk::<512>()?;
@@ -236,12 +236,12 @@ mod tests {
             log[511] = 0u8.wrapping_sub(log.iter().fold(0, |sum, byte| byte.wrapping_add(sum)));
         };
         sum(&mut log);
-        assert_eq!(QueuedError::parse(&log), Some(QueuedError { tag: 7, code: 0x4140 }));
+        assert_eq!(FailedCommand::parse(&log), Some(FailedCommand { tag: 7, code: 0x4140 }));
         log[3] = 4;
-        assert_eq!(QueuedError::parse(&log), None, "checksum");
+        assert_eq!(FailedCommand::parse(&log), None, "checksum");
         log[0] = 1 << 7;
         sum(&mut log);
-        assert_eq!(QueuedError::parse(&log), None, "no queued command");
-        assert_eq!(QueuedError::parse(&log[1..]), None);
+        assert_eq!(FailedCommand::parse(&log), None, "no queued command");
+        assert_eq!(FailedCommand::parse(&log[1..]), None);
     }
 }

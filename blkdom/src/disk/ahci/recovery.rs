@@ -7,7 +7,7 @@
 //! A command that is not answered in time has two points; each other one in flight then, and each at an error that is not known to be
 //! one command's, gets one. With four, a command is given up; the link is reset before its memory is given back.
 
-use super::command::{QueuedError, opcode};
+use super::command::{FailedCommand, opcode};
 use super::memory::BLOCK_WORDS;
 use super::port::{After, ENGINE_PATIENCE, LOOK_PAUSE, Port, REGISTER_PAUSE, Step, Turn};
 use super::registers::{self as reg, PortCommand, PortStatus, TaskFile};
@@ -95,7 +95,7 @@ impl<D: DmaMemory> Port<D> {
         for (place, word) in bytes.chunks_exact_mut(4).zip(self.memory.block()) {
             place.copy_from_slice(&word.to_le_bytes());
         }
-        let found = QueuedError::parse(&bytes).filter(|error| read && self.suspects >> error.tag & 1 != 0);
+        let found = FailedCommand::parse(&bytes).filter(|error| read && self.suspects >> error.tag & 1 != 0);
         let slot = found.and_then(|error| Some((error, self.slots.get_mut(error.tag)?)));
         let Some((error, slot)) = slot else {
             log::warn!("ahci: port {}: the drive does not tell which command failed: one by one", self.number);

@@ -137,6 +137,29 @@ pub enum Error {
     },
 }
 
+impl core::fmt::Display for Error {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Registers { mapped } => {
+                write!(formatter, "{mapped} bytes of registers are mapped, {} are needed", reg::SPACE)
+            }
+            Self::Absent { status } => write!(formatter, "no device answers: STATUS reads as {status:#x}"),
+            Self::Reset { eec } => write!(formatter, "the reset did not end within 10 ms: EEC reads as {eec:#x}"),
+            Self::Address { address } => {
+                let [a, b, c, d, e, f] = address;
+                write!(formatter, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} is no address of a station")
+            }
+            Self::Ring { descriptors } => write!(formatter, "a ring cannot have {descriptors} descriptors"),
+            Self::MaxFrame { asked, limit } => {
+                write!(formatter, "frames of {asked} bytes are not possible, the limit is {limit}")
+            }
+            Self::Memory { bytes } => write!(formatter, "no memory for a ring of {bytes} bytes"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
 /// A started device. `M` are its registers (BAR 0), `A` gives the memory of its rings.
 pub struct E1000e<M: Mmio, A: DmaAllocator> {
     registers: Registers<M>,

@@ -43,7 +43,7 @@ impl Display for StoreRefusal {
                 "the store lets the driver domain have no more nodes or watches (xenstored: 1000 and 128 by default): \
                  raise that quota, see \"Many devices\" in the README",
             ),
-            error => write!(formatter, "store: {error:?}"),
+            error => write!(formatter, "store: {error}"),
         }
     }
 }
@@ -79,7 +79,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         match (written, elsewhere) {
             (Ok(()), Ok(())) => self.told = Some(reason),
             (Err(error), _) | (_, Err(error)) => {
-                self.say(Level::Warn, &format_args!("the reason could not be written: {error:?}"));
+                self.say(Level::Warn, &format_args!("the reason could not be written: {error}"));
             }
         }
     }

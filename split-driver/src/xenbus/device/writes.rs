@@ -119,7 +119,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
             match outcome {
                 Err(error) if error.is_transient() && !opened.get() => {
                     attempt += 1;
-                    log::debug!("{self}: no transaction: {error:?}, trying again");
+                    log::debug!("{self}: no transaction: {error}, trying again");
                     self.bus.timer.sleep(retry_after(attempt)).await;
                 }
                 other => return other,

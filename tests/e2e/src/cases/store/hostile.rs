@@ -27,10 +27,10 @@ const fn borne(name: &'static str) -> Attack {
 }
 
 const BROKEN: &[Attack] = &[
-    Attack { name: "request-index", fault: 2, log: "is cut off: Index" },
-    Attack { name: "answer-index", fault: 2, log: "is cut off: Index" },
-    Attack { name: "long-message", fault: 3, log: "is cut off: Message" },
-    Attack { name: "endless-message", fault: 3, log: "is cut off: Message" },
+    Attack { name: "request-index", fault: 2, log: "is cut off: an index" },
+    Attack { name: "answer-index", fault: 2, log: "is cut off: an index" },
+    Attack { name: "long-message", fault: 3, log: "is cut off: a message" },
+    Attack { name: "endless-message", fault: 3, log: "is cut off: a message" },
     borne("half-header"),
     borne("half-payload"),
     borne("unknown-types"),
