@@ -12,7 +12,7 @@ use core::ptr;
 use core::slice;
 use core::sync::atomic::AtomicU32;
 use split_driver::hypervisor::XenError;
-use split_driver::memory::{DmaAllocator, DmaMemory, OutOfMemory, Quiesced, Reach, SharedMemory};
+use split_driver::memory::{DmaAllocator, DmaMemory, OutOfMemory, Reach, SharedMemory};
 use xen_pv_sys::memory::{MemoryExchange, MemoryReservation, XENMEM_EXCHANGE, xenmemf_address_bits};
 use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE, Pfn};
 
@@ -29,7 +29,7 @@ pub struct DmaBuffer {
 }
 
 /// Gives out [`DmaBuffer`]s for one device.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct DmaFrames {
     /// Bits of address that the device reaches; 0 for all.
     address_bits: u8,
@@ -37,14 +37,14 @@ pub struct DmaFrames {
 }
 
 impl DmaFrames {
-    /// For a device that reaches all memory.
-    pub fn new() -> Self {
-        Self::default()
+    /// For the device of `reach`, which reaches all memory.
+    pub fn new(reach: Reach) -> Self {
+        Self { address_bits: 0, reach }
     }
 
-    /// For a device that reaches addresses of no more than `address_bits` bits.
-    pub fn within(address_bits: u8) -> Self {
-        Self { address_bits, reach: Reach::default() }
+    /// For the device of `reach`, which reaches addresses of no more than `address_bits` bits.
+    pub fn within(address_bits: u8, reach: Reach) -> Self {
+        Self { address_bits, reach }
     }
 
     /// Whether a run of frames lies within reach.
@@ -72,8 +72,8 @@ impl DmaAllocator for DmaFrames {
         Ok(DmaBuffer { first, pages, machine, reach: self.reach.clone(), told: Cell::new(false) })
     }
 
-    fn release(&self, proof: &Quiesced) {
-        self.reach.end(proof);
+    fn reach(&self) -> &Reach {
+        &self.reach
     }
 }
 

@@ -3,7 +3,7 @@ use crate::memory::{self, Caching, Mapping};
 use alloc::vec::Vec;
 use core::ptr;
 use split_driver::hypervisor::XenError;
-use split_driver::memory::Mmio;
+use split_driver::memory::{Mmio, Reach};
 use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE};
 
 /// The registers of one BAR, from its first on. What lies beyond reads as all ones, like a missing device, and ignores writes.
@@ -13,21 +13,23 @@ pub struct MmioRegion {
     /// Bytes into the mapping where the region begins: not zero where a BAR is smaller than a page.
     skip: usize,
     mapping: Mapping,
+    /// Of the device.
+    reach: Reach,
 }
 
 impl MmioRegion {
-    /// Maps `length` bytes at machine address `address`.
+    /// Maps `length` bytes at machine address `address`, registers of the device of `reach`.
     ///
     /// # Errors
     /// What Xen answers where the domain may not reach those frames, or [`XenError::Exhausted`].
-    pub(crate) fn map(address: u64, length: usize) -> Result<Self, XenError> {
+    pub(crate) fn map(address: u64, length: usize, reach: Reach) -> Result<Self, XenError> {
         let page = PAGE_SIZE as u64;
         let skip = usize::try_from(address % page).unwrap_or(0);
         let pages = length.saturating_add(skip).div_ceil(PAGE_SIZE);
         let frames: Vec<Mfn> = (0..pages).map(|index| Mfn((address / page).saturating_add(index as u64))).collect();
         // SAFETY: with DOMID_IO, Xen maps frames of devices only, never memory of ours.
         let mapping = unsafe { memory::map_frames(DomainId::IO, &frames, Caching::Uncached)? };
-        Ok(Self { length, skip, mapping })
+        Ok(Self { length, skip, mapping, reach })
     }
 
     /// The register's place, where all its four bytes are mapped.
@@ -44,6 +46,10 @@ impl MmioRegion {
 }
 
 impl Mmio for MmioRegion {
+    fn reach(&self) -> Reach {
+        self.reach.clone()
+    }
+
     fn len(&self) -> usize {
         self.length
     }

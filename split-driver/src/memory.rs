@@ -117,7 +117,7 @@ impl DeviceAddress {
 
 /// Memory that a device reads and writes by DMA: descriptor rings. Contiguous in device addresses.
 ///
-/// By `Drop` it goes back to the pool where no device was told of it, or where [`DmaAllocator::release`] was given the proof that the
+/// By `Drop` it goes back to the pool where no device was told of it, or where [`DmaAllocator::release`] was given the proof that this
 /// device no longer reaches memory. Otherwise it stays lost, and that is logged.
 pub trait DmaMemory: SharedMemory {
     /// The machine frame of the first page. From this call on a device may know of the memory.
@@ -142,18 +142,38 @@ pub trait DmaAllocator {
     /// [`OutOfMemory`] where no such run of frames is to be had, or the device was released.
     fn allocate(&self, bytes: usize) -> Result<Self::Memory, OutOfMemory>;
 
-    /// The device no longer reaches memory: what it was given goes back when it is dropped, and no more is given out.
-    fn release(&self, proof: &Quiesced);
+    /// Of the device that it gives memory to.
+    fn reach(&self) -> &Reach;
+
+    /// The device no longer reaches memory: what it was given goes back when it is dropped, and no more is given out. False, and nothing
+    /// changes, where the proof is another device's.
+    #[must_use = "where the proof is another device's, nothing may go back"]
+    fn release(&self, proof: &Quiesced) -> bool {
+        self.reach().end(proof)
+    }
 }
 
-/// Whether a device may reach the memory that was allocated for it: shared by an allocator and all that it gave out.
+/// Which device it is, and whether it may reach the memory that was allocated for it. A device's registers, the switch of its bus
+/// mastering, its allocator and all that this gave out share one.
 #[derive(Clone, Debug, Default)]
 pub struct Reach(Rc<Cell<bool>>);
 
 impl Reach {
-    /// The device reaches memory no longer.
-    pub fn end(&self, _proof: &Quiesced) {
-        self.0.set(true);
+    /// The device reaches memory no longer. False, and nothing changes, where the proof is another device's.
+    #[must_use = "where the proof is another device's, nothing may go back"]
+    pub fn end(&self, proof: &Quiesced) -> bool {
+        let own = self.is(&proof.0);
+        if own {
+            self.0.set(true);
+        } else {
+            log::error!("a device's memory stays lost: the proof is another device's");
+        }
+        own
+    }
+
+    /// Whether both are of one device.
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
     }
 
     /// Whether it was proven that the device no longer reaches memory.
@@ -162,34 +182,39 @@ impl Reach {
     }
 }
 
-/// Proof that a device no longer reaches memory. Pages that it was given go back to their pool only with this.
+/// Proof that one device no longer reaches memory. Pages that it was given go back to their pool only with this; those of other devices
+/// do not.
 ///
 /// There are two ways to it: a register of the device says that it has stopped ([`Reg::confirm`](crate::registers::Reg::confirm)), or
 /// its bus mastering has ended ([`BusMaster::quiesced`]).
 #[derive(Debug)]
 #[must_use = "without it the pages that the device was given stay lost"]
-pub struct Quiesced(());
+pub struct Quiesced(Reach);
 
 impl Quiesced {
     /// For the two ways alone.
-    pub(crate) const fn new() -> Self {
-        Self(())
+    pub(crate) const fn of(device: Reach) -> Self {
+        Self(device)
     }
 
-    /// The proof for a device whose parts stop one by one.
+    /// The proof for a device whose parts stop one by one. `None` where the parts are of two devices.
     pub fn both(one: Option<Self>, other: Option<Self>) -> Option<Self> {
-        one.and(other)
+        let (one, other) = (one?, other?);
+        one.0.is(&other.0).then_some(other)
     }
 }
 
 /// Who holds the switch of a device's bus mastering: its place in PCI configuration space.
 pub trait BusMaster {
+    /// Of the device.
+    fn reach(&self) -> Reach;
+
     /// Whether bus mastering was turned off, and stays off as long as the device is this domain's.
     fn has_ended(&self) -> bool;
 
     /// The proof, where it was turned off.
     fn quiesced(&self) -> Option<Quiesced> {
-        self.has_ended().then(Quiesced::new)
+        self.has_ended().then(|| Quiesced::of(self.reach()))
     }
 }
 
@@ -207,6 +232,8 @@ impl core::error::Error for OutOfMemory {}
 
 /// A device's registers, little-endian, uncached.
 pub trait Mmio {
+    /// Of the device.
+    fn reach(&self) -> Reach;
     /// Bytes mapped.
     fn len(&self) -> usize;
     /// Whether nothing is mapped.

@@ -67,7 +67,7 @@ impl<B: Block, T> Reg<B, T> {
         T: From<u32>,
     {
         let value = mmio.read32(base + self.offset);
-        (value != ABSENT && stopped(T::from(value))).then(Quiesced::new)
+        (value != ABSENT && stopped(T::from(value))).then(|| Quiesced::of(mmio.reach()))
     }
 }
 

@@ -12,9 +12,8 @@ use blkdom::volume::{Source, UnitRef};
 use core::fmt;
 use core::time::Duration;
 use hashbrown::HashMap;
-use runtime::dma::DmaFrames;
 use runtime::events::Channel;
-use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError};
+use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
 use runtime::time;
 use split_driver::time::Instant;
 use xen_pv_sys::Port;
@@ -43,6 +42,8 @@ struct Controller {
     device: Option<Device>,
     address: PciAddress,
     family: Family,
+    /// The toolstack took it away: its address may be another's.
+    taken: bool,
     /// It will bring no more units by itself.
     settled: bool,
     /// It is no longer of use; and may still do what it was told before, until its access to memory is taken away.
@@ -122,10 +123,10 @@ impl Controllers {
         })
     }
 
-    /// The number of the controller at an address.
+    /// The number of the controller that stands at an address.
     fn number(&self, address: PciAddress) -> Option<u16> {
         let mut known = self.known.iter();
-        known.find(|(_, controller)| controller.address == address).map(|(number, _)| *number)
+        known.find(|(_, controller)| controller.address == address && !controller.taken).map(|(number, _)| *number)
     }
 
     /// Whether all controllers of the beginning were seen, and each either is ready or failed.
@@ -187,7 +188,8 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             let mut controllers = domain.controllers.borrow_mut();
             log::info!("pci {address}: {kind}, {} vectors", interrupts.channels().len());
             let (interrupts, device) = (Some(interrupts), Some(device));
-            let controller = Controller { interrupts, device, address, family, settled: false, failed: None };
+            let controller =
+                Controller { interrupts, device, address, family, taken: false, settled: false, failed: None };
             controllers.known.insert(number, controller);
             domain.work.set();
         }
@@ -223,7 +225,7 @@ async fn start_nvme(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, 
         InterruptKind::MsiX => nvme::Interrupts::MsiX(interrupts.channels().len()),
         InterruptKind::Msi | InterruptKind::IntX => nvme::Interrupts::Single,
     };
-    let disk = Nvme::new(registers, DmaFrames::new(), wiring, nvme::Options::default()).map_err(Unusable::Nvme)?;
+    let disk = Nvme::new(registers, device.dma(), wiring, nvme::Options::default()).map_err(Unusable::Nvme)?;
     Ok((Box::new(disk), interrupts))
 }
 
@@ -232,7 +234,7 @@ async fn start_ahci(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, 
     let registers = device.map_bar(AHCI_BAR, ahci::REGISTER_BYTES).await?;
     // Its registers disable all interrupts at once: one vector is all that there is use for.
     let interrupts = device.enable_interrupts(domain.options.interrupts, 1).await?;
-    let disk = Ahci::new(registers, DmaFrames::new(), ahci::Options::default()).map_err(Unusable::Ahci)?;
+    let disk = Ahci::new(registers, device.dma(), ahci::Options::default()).map_err(Unusable::Ahci)?;
     Ok((Box::new(disk), interrupts))
 }
 
@@ -242,6 +244,11 @@ pub(super) async fn removed(domain: &Domain, address: PciAddress) {
         return;
     };
     log::info!("pci {address}: taken away");
+    if let Some(controller) = domain.controllers.borrow_mut().known.get_mut(&number) {
+        controller.taken = true;
+        // Once pciback has it there is a proof: it is asked for soon.
+        controller.failed = None;
+    }
     take_off(domain, number);
     give_back(domain, number).await;
     domain.volumes.look_again();
@@ -291,7 +298,12 @@ async fn give_back(domain: &Domain, number: u16) {
             domain.controllers.borrow_mut().known.remove(&number);
             domain.path.borrow_mut().remove_disk(number, proof);
         }
-        Err(device) => {
+        Err(Unclosed::Lost) => {
+            log::error!(
+                "controller {number}: pciback has gone and did not say that it was reset: its requests stay open"
+            );
+        }
+        Err(Unclosed::Refused(device)) => {
             log::error!(
                 "pci {}: pciback does not take it back: its requests stay open until it does",
                 device.address()

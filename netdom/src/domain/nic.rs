@@ -10,9 +10,8 @@ use netdom::nic::e1000e::models::Model;
 use netdom::nic::e1000e::registers;
 use netdom::nic::e1000e::{Error as DriverError, Interrupts as DriverInterrupts, Options};
 use netdom::nic::{Nic, e1000e};
-use runtime::dma::DmaFrames;
 use runtime::events::Channel;
-use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError};
+use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
 use runtime::time;
 use xen_pv_sys::Port;
 
@@ -153,9 +152,8 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Driver, Interrupts, 
         InterruptKind::Msi | InterruptKind::IntX => DriverInterrupts::Single,
     };
     let pool = domain.path.borrow().pool().clone();
-    let driver =
-        e1000e::E1000e::new(registers, DmaFrames::new(), model, wiring, &pool, Options::default(), &mut busy_wait)
-            .map_err(Unusable::Driver)?;
+    let driver = e1000e::E1000e::new(registers, device.dma(), model, wiring, &pool, Options::default(), &mut busy_wait)
+        .map_err(Unusable::Driver)?;
     Ok((driver, interrupts, format!("Intel {}", model.name)))
 }
 
@@ -199,13 +197,17 @@ pub(super) async fn stop(domain: &Domain) {
     let address = device.address();
     match (driver, device.close().await) {
         (Some(mut driver), Ok(proof)) => driver.release(proof),
-        (Some(mut driver), Err(device)) => {
+        (Some(mut driver), Err(Unclosed::Refused(device))) => {
             log::warn!("pci {address}: its memory waits until it is taken back");
             runtime::spawn(async move {
-                driver.release(device.close_in_the_end().await);
-                log::info!("pci {address}: taken back");
+                if let Some(proof) = device.close_in_the_end().await {
+                    driver.release(proof);
+                    log::info!("pci {address}: taken back");
+                }
             });
         }
+        // Its drop says what is lost.
+        (Some(driver), Err(Unclosed::Lost)) => drop(driver),
         // Where it was refused, its drop tries again.
         (None, _) => {}
     }

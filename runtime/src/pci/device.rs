@@ -4,6 +4,8 @@ use super::config::{self, ConfigSpace, Width};
 use super::error::PciError;
 use super::interrupt::{self, InterruptKind, Interrupts};
 use super::operation::{Bus, Operation};
+use super::tenure::{self, Tenure, Unfinished};
+use crate::dma::DmaFrames;
 use crate::mmio::MmioRegion;
 use crate::{executor, time};
 use alloc::format;
@@ -11,13 +13,9 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use core::cell::Cell;
 use core::fmt;
-use core::time::Duration;
 use pci_types::device_type::DeviceType;
 use pci_types::{CommandRegister, PciAddress};
 use split_driver::memory::{BusMaster, Quiesced};
-
-/// The first and the longest pause before a device that pciback refused to take back is given back again.
-const CLOSE_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// What a driver is matched by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +40,15 @@ impl fmt::Display for DeviceId {
     }
 }
 
+/// A device whose access to memory could not be taken.
+#[derive(Debug)]
+pub enum Unclosed {
+    /// pciback refused, did not answer, or is about to take it back: close it again later.
+    Refused(Device),
+    /// pciback has gone without a word of it: what it was given stays lost.
+    Lost,
+}
+
 /// A device, from its [`super::Event::Added`] on. End its use with [`Device::close`]: that takes DMA and interrupts from the hardware. Where
 /// it is dropped instead, a task does the same in the background.
 pub struct Device {
@@ -54,14 +61,7 @@ struct Inner {
     id: DeviceId,
     bus: Rc<Bus>,
     interrupts: Rc<Cell<Option<InterruptKind>>>,
-    /// Its bus mastering was asked for, and was not seen to end since.
-    enabled: Rc<Cell<bool>>,
-}
-
-impl BusMaster for Inner {
-    fn has_ended(&self) -> bool {
-        !self.enabled.get()
-    }
+    tenure: Rc<Tenure>,
 }
 
 impl ConfigSpace for Inner {
@@ -75,40 +75,32 @@ impl ConfigSpace for Inner {
 }
 
 impl Inner {
-    /// Takes interrupts and DMA from the device. `None` where its access to memory could not be taken: it may be asked again.
-    async fn disable(&self) -> Option<Quiesced> {
+    /// Takes interrupts and DMA from the device.
+    async fn disable(&self) -> Result<Quiesced, Unfinished> {
         if let Some(kind) = self.interrupts.take()
+            && self.tenure.is_ours()
             && let Err(error) = interrupt::disable(&self.bus, self.address, kind).await
         {
             log::debug!("pci {}: interrupts stay on: {error}", self.address);
         }
-        if self.enabled.get() {
-            match self.write(config::COMMAND, Width::Word, 0).await {
-                // Where the device is no longer this domain's, pciback has reset it.
-                Ok(()) | Err(PciError::NotFound) => self.enabled.set(false),
-                Err(error) => log::warn!("pci {}: it may still write to memory: {error}", self.address),
-            }
+        let ended = self.tenure.end(self).await;
+        if let Err(why) = ended {
+            log::warn!("pci {}: its access to memory was not seen to end: {why:?}", self.address);
         }
-        self.quiesced()
+        ended
     }
 
-    /// The same, however often pciback refuses.
-    async fn disable_in_the_end(&self) -> Quiesced {
-        let mut pause = CLOSE_PAUSES.0;
-        loop {
-            if let Some(proof) = self.disable().await {
-                return proof;
-            }
-            time::sleep(pause).await;
-            pause = (2 * pause).min(CLOSE_PAUSES.1);
-        }
+    /// The same, until there is a proof or there will never be one.
+    async fn disable_in_the_end(&self) -> Option<Quiesced> {
+        tenure::persist(async || self.disable().await, async |pause| time::sleep(pause).await).await
     }
 }
 
 impl Device {
     /// Asks the device at `address` who it is.
     pub(super) async fn probe(bus: Rc<Bus>, address: PciAddress) -> Result<Self, PciError> {
-        let mut inner = Inner { address, id: DeviceId::new(0), bus, interrupts: Rc::default(), enabled: Rc::default() };
+        let tenure = Rc::new(Tenure::new());
+        let mut inner = Inner { address, id: DeviceId::new(0), bus, interrupts: Rc::default(), tenure };
         let identity = inner.read(config::IDENTITY, Width::Double).await?;
         // What answers for a device that is not there: no vendor has either number.
         if matches!(identity & 0xffff, 0 | 0xffff) {
@@ -126,6 +118,16 @@ impl Device {
     /// What it is.
     pub fn id(&self) -> DeviceId {
         self.inner.id
+    }
+
+    /// Its place among the devices of its connection.
+    pub(super) fn tenure(&self) -> &Rc<Tenure> {
+        &self.inner.tenure
+    }
+
+    /// Gives out memory for it.
+    pub fn dma(&self) -> DmaFrames {
+        DmaFrames::new(self.inner.tenure.reach())
     }
 
     /// Reads 32 bits of config space at `offset`, a multiple of four.
@@ -161,7 +163,7 @@ impl Device {
         let inner = &self.inner;
         // The other bits need not be kept: they are clear in a device that was reset, and pciback lets none of them through.
         let command = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
-        inner.enabled.set(true);
+        inner.tenure.master();
         inner.write(config::COMMAND, Width::Word, command.bits().into()).await
     }
 
@@ -173,7 +175,7 @@ impl Device {
     /// What pciback or Xen answers, as where the BAR is shorter; [`PciError::UnusableBar`] where there is no memory.
     pub async fn map_bar(&self, index: u8, length: usize) -> Result<MmioRegion, PciError> {
         let address = config::memory_bar(&self.inner, index).await?;
-        Ok(MmioRegion::map(address, length)?)
+        Ok(MmioRegion::map(address, length, self.inner.tenure.reach())?)
     }
 
     /// Turns on interrupts: MSI-X with up to `wanted` vectors, else MSI, else the INTx line, beginning with `best`. The device must be
@@ -191,24 +193,27 @@ impl Device {
     /// Takes interrupts and DMA from the device and gives it back. The driver should have stopped it before.
     ///
     /// # Errors
-    /// The device, where pciback refused: it may still write to memory, and what it was given stays lost until a later call succeeds.
-    pub async fn close(self) -> Result<Quiesced, Self> {
+    /// [`Unclosed`]: it may still write to memory, and what it was given stays lost until a later call succeeds.
+    pub async fn close(self) -> Result<Quiesced, Unclosed> {
         match self.inner.disable().await {
-            Some(proof) => Ok(proof),
-            None => Err(self),
+            Ok(proof) => Ok(proof),
+            Err(Unfinished::Later) => Err(Unclosed::Refused(self)),
+            Err(Unfinished::Never) => Err(Unclosed::Lost),
         }
     }
 
-    /// [`Self::close`], however often pciback refuses: with longer and longer pauses between.
-    pub async fn close_in_the_end(self) -> Quiesced {
+    /// [`Self::close`], with longer and longer pauses between, until there is a proof: pciback took DMA from it, or has it back. `None`
+    /// where pciback goes without that.
+    pub async fn close_in_the_end(self) -> Option<Quiesced> {
         self.inner.disable_in_the_end().await
     }
 }
 
 impl Drop for Device {
     fn drop(&mut self) {
-        if self.inner.enabled.get() || self.inner.interrupts.get().is_some() {
-            let inner = self.inner.clone();
+        let inner = &self.inner;
+        if inner.tenure.is_ours() && (!inner.tenure.has_ended() || inner.interrupts.get().is_some()) {
+            let inner = inner.clone();
             executor::spawn(async move {
                 let _proof = inner.disable_in_the_end().await;
             });

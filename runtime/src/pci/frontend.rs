@@ -6,6 +6,7 @@
 use super::device::Device;
 use super::error::PciError;
 use super::operation::Bus;
+use super::tenure::Holdings;
 use crate::events;
 use crate::grants;
 use crate::memory::Page;
@@ -71,7 +72,7 @@ struct Link<W> {
     unsaid: bool,
     /// pciback had not answered our state when the watch was set: there is nothing to look at until it fires.
     waits: Cell<bool>,
-    devices: Vec<PciAddress>,
+    devices: Holdings,
 }
 
 /// Finds devices, and follows the toolstack adding and taking them.
@@ -205,6 +206,9 @@ impl<S: Store> Frontend<S> {
     async fn answer(&mut self, theirs: u32, ours: u32, listed: Vec<(PciAddress, u32)>) -> Result<bool, PciError> {
         match (theirs, ours) {
             (state::CONNECTED, state::INITIALISED) | (state::RECONFIGURED, state::RECONFIGURING) => {
+                if let Some(link) = &mut self.link {
+                    link.devices.returned();
+                }
                 self.scan(listed).await;
                 if let Some(link) = &mut self.link {
                     (link.state, link.unsaid) = (state::CONNECTED, true);
@@ -213,6 +217,7 @@ impl<S: Store> Frontend<S> {
             }
             (state::RECONFIGURING, state::CONNECTED) => {
                 if !self.announce_closing(listed) {
+                    self.let_go().await;
                     self.set_state(state::RECONFIGURING).await?;
                 }
                 Ok(true)
@@ -224,6 +229,9 @@ impl<S: Store> Frontend<S> {
             }
             (state::CLOSING | state::CLOSED, ours) if ours != state::CLOSED => {
                 if !self.announce_all_removed() {
+                    if let Some(link) = &mut self.link {
+                        link.devices.lose();
+                    }
                     self.set_state(state::CLOSED).await?;
                 }
                 Ok(true)
@@ -271,7 +279,7 @@ impl<S: Store> Frontend<S> {
             state: state::INITIALISED,
             unsaid: false,
             waits: Cell::new(waits),
-            devices: Vec::new(),
+            devices: Holdings::default(),
         });
         Ok(())
     }
@@ -326,14 +334,14 @@ impl<S: Store> Frontend<S> {
         let Some(link) = &mut self.link else {
             return;
         };
-        link.devices.retain(|known| listed.iter().any(|(address, _)| address == known));
+        link.devices.keep(|known| listed.iter().any(|(address, _)| *address == known));
         for (address, device_state) in listed {
-            if device_state == state::CLOSING || link.devices.contains(&address) {
+            if device_state == state::CLOSING || link.devices.has(address) {
                 continue;
             }
             match Device::probe(Rc::clone(&link.bus), address).await {
                 Ok(device) => {
-                    link.devices.push(address);
+                    link.devices.add(address, Rc::clone(device.tenure()));
                     self.queue.push_back(Event::Added(device));
                 }
                 Err(error) => {
@@ -351,15 +359,20 @@ impl<S: Store> Frontend<S> {
         };
         let before = self.queue.len();
         for (address, device_state) in listed {
-            let known = link.devices.iter().position(|known| *known == address);
-            if device_state == state::CLOSING
-                && let Some(index) = known
-            {
-                link.devices.remove(index);
+            if device_state == state::CLOSING && link.devices.take_away(address) {
                 self.queue.push_back(Event::Removed(address));
             }
         }
         self.queue.len() > before
+    }
+
+    /// pciback is about to be told that it may take the devices that leave: nothing more is asked for them, as others may stand at their
+    /// addresses from then on.
+    async fn let_go(&self) {
+        if let Some(link) = &self.link {
+            link.devices.let_go();
+            link.bus.rest().await;
+        }
     }
 
     /// Queues an event for every device. False where there is none (left).
@@ -367,9 +380,9 @@ impl<S: Store> Frontend<S> {
         let Some(link) = &mut self.link else {
             return false;
         };
-        let any = !link.devices.is_empty();
-        self.queue.extend(link.devices.drain(..).map(Event::Removed));
-        any
+        let before = self.queue.len();
+        self.queue.extend(link.devices.take_away_all().into_iter().map(Event::Removed));
+        self.queue.len() > before
     }
 
     /// Lets go of everything: for the domain's end. Devices must have been closed.

@@ -10,8 +10,9 @@ mod error;
 mod frontend;
 mod interrupt;
 mod operation;
+mod tenure;
 
-pub use device::{Device, DeviceId};
+pub use device::{Device, DeviceId, Unclosed};
 pub use error::PciError;
 pub use frontend::{Event, Frontend};
 pub use interrupt::{InterruptKind, Interrupts};

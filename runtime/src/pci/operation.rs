@@ -97,6 +97,11 @@ impl Bus {
         (self.grant.reference().0, self.channel.port().0)
     }
 
+    /// Waits until no operation is under way.
+    pub(super) async fn rest(&self) {
+        drop(self.turn().await);
+    }
+
     async fn turn(&self) -> Turn<'_> {
         poll_fn(|context| {
             if self.busy.replace(true) {

@@ -159,6 +159,14 @@ impl FakeDma {
     pub(super) fn new(xen: &FakeXen) -> Self {
         Self { xen: xen.clone(), reach: Reach::default() }
     }
+
+    /// The proof that this device was closed.
+    ///
+    /// # Panics
+    /// Never: [`FakeClosedDevice`] is closed.
+    pub fn closed(&self) -> Quiesced {
+        closed(&self.reach)
+    }
 }
 
 impl DmaAllocator for FakeDma {
@@ -173,8 +181,8 @@ impl DmaAllocator for FakeDma {
         Ok(FakeDmaMemory { xen: self.xen.clone(), region, first, reach: self.reach.clone(), told: Cell::new(false) })
     }
 
-    fn release(&self, proof: &Quiesced) {
-        self.reach.end(proof);
+    fn reach(&self) -> &Reach {
+        &self.reach
     }
 }
 
@@ -211,19 +219,23 @@ impl DmaMemory for FakeDmaMemory {
 }
 
 /// A PCI function whose bus mastering was turned off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FakeClosedDevice;
+#[derive(Clone, Debug, Default)]
+pub struct FakeClosedDevice(pub Reach);
 
 impl BusMaster for FakeClosedDevice {
+    fn reach(&self) -> Reach {
+        self.0.clone()
+    }
+
     fn has_ended(&self) -> bool {
         true
     }
 }
 
-/// The proof that a device was closed.
+/// The proof that the device of `reach` was closed.
 ///
 /// # Panics
 /// Never: [`FakeClosedDevice`] is closed.
-pub fn closed() -> Quiesced {
-    FakeClosedDevice.quiesced().expect("it is closed")
+pub fn closed(reach: &Reach) -> Quiesced {
+    FakeClosedDevice(reach.clone()).quiesced().expect("it is closed")
 }

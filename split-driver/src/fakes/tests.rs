@@ -101,7 +101,7 @@ fn a_device_sees_its_memory_only() {
     assert!(xen.device_read(address + 4094, &mut bytes));
     assert_eq!(&bytes, b"abcd");
     assert!(!xen.device_write(address + 8190, b"abcd"));
-    dma.release(&closed());
+    assert!(dma.release(&dma.closed()));
     drop(ring);
     assert!(!xen.device_read(address, &mut bytes));
     assert_eq!(xen.take_violations(), [Violation::DeviceAddress(address + 8190), Violation::DeviceAddress(address)]);
@@ -119,7 +119,9 @@ fn dma_memory_goes_back_with_a_proof_alone() {
     drop(lost);
     assert!(xen.device_write(address, b"late"), "nobody else has got it");
     let other = xen.dma();
-    dma.release(&closed());
+    assert!(!dma.release(&other.closed()), "another device's proof says nothing of this one");
+    assert!(dma.allocate(1).is_ok(), "nothing has changed");
+    assert!(dma.release(&dma.closed()));
     drop(kept);
     assert_eq!(xen.live().local_regions, 1);
     assert!(dma.allocate(1).is_err() && other.allocate(1).is_ok());

@@ -4,7 +4,7 @@ use crate::{Result, check, value};
 use core::sync::atomic::Ordering;
 use runtime::dma::DmaFrames;
 use runtime::memory::usage;
-use split_driver::memory::{BusMaster, DmaAllocator, DmaMemory, OutOfMemory, SharedMemory};
+use split_driver::memory::{BusMaster, DmaAllocator, DmaMemory, OutOfMemory, Reach, SharedMemory};
 
 pub(crate) fn dma() -> Result {
     plain()?;
@@ -16,8 +16,8 @@ pub(crate) fn dma() -> Result {
 /// Memory as it comes: zeroed, page-aligned, all of it ours to write, given back.
 fn plain() -> Result {
     let before = usage();
-    let small = value!(DmaFrames::new().allocate(1));
-    let large = value!(DmaFrames::new().allocate(5 * 4096 + 1));
+    let small = value!(DmaFrames::new(Reach::default()).allocate(1));
+    let large = value!(DmaFrames::new(Reach::default()).allocate(5 * 4096 + 1));
     check!(small.words().len() == 1024 && large.words().len() == 6 * 1024);
     check!(large.words().iter().all(|word| word.load(Ordering::Relaxed) == 0));
     for word in large.words() {
@@ -26,7 +26,7 @@ fn plain() -> Result {
     // No device was told of them, so that they go back.
     drop((small, large));
     check!(usage() == before);
-    let again = value!(DmaFrames::new().allocate(6 * 4096));
+    let again = value!(DmaFrames::new(Reach::default()).allocate(6 * 4096));
     check!(again.words().iter().all(|word| word.load(Ordering::Relaxed) == 0));
     Ok(())
 }
@@ -35,7 +35,7 @@ fn plain() -> Result {
 /// place work like any other, before and after they are given back.
 fn exchanged() -> Result {
     // What holds the old address is freed at the end only, so that the next buffer cannot be the same one.
-    let all = DmaFrames::new();
+    let all = DmaFrames::new(Reach::default());
     let first = value!(all.allocate(16 * 4096));
     let high = first.device_address(0).get();
     let mut held = 0;
@@ -45,7 +45,7 @@ fn exchanged() -> Result {
         }
         for pages in [1, 3, 16] {
             let before = usage();
-            let dma = DmaFrames::within(bits);
+            let dma = DmaFrames::within(bits, Reach::default());
             let Ok(low) = dma.allocate(pages * 4096) else {
                 log::info!("none of {pages} pages within {bits} bits");
                 continue;
@@ -62,20 +62,21 @@ fn exchanged() -> Result {
                 check!(word.load(Ordering::Relaxed) == index as u32);
             }
             // The device is told of it by then: it goes back with a proof alone.
-            dma.release(&value!(Ended.quiesced().ok_or(OutOfMemory)));
+            check!(!dma.release(&value!(Ended(Reach::default()).quiesced().ok_or(OutOfMemory))));
+            check!(dma.release(&value!(Ended(dma.reach().clone()).quiesced().ok_or(OutOfMemory))));
             drop((low, dma));
             check!(usage() == before);
         }
     }
     check!(held > 0);
-    all.release(&value!(Ended.quiesced().ok_or(OutOfMemory)));
+    check!(all.release(&value!(Ended(all.reach().clone()).quiesced().ok_or(OutOfMemory))));
     Ok(())
 }
 
 /// Memory of a device that does not say that it has stopped is lost.
 fn lost() -> Result {
     let before = usage().free_frames;
-    let memory = value!(DmaFrames::new().allocate(3 * 4096));
+    let memory = value!(DmaFrames::new(Reach::default()).allocate(3 * 4096));
     let _told = memory.device_address(0);
     drop(memory);
     check!(before - usage().free_frames == 3);
@@ -83,9 +84,13 @@ fn lost() -> Result {
 }
 
 /// The device that there is not, whose bus mastering is off.
-struct Ended;
+struct Ended(Reach);
 
 impl BusMaster for Ended {
+    fn reach(&self) -> Reach {
+        self.0.clone()
+    }
+
     fn has_ended(&self) -> bool {
         true
     }
@@ -95,7 +100,7 @@ impl BusMaster for Ended {
 fn refused() -> Result {
     let before = usage();
     for (bits, pages) in [(13_u8, 16_usize), (0, 1 << 24)] {
-        check!(matches!(DmaFrames::within(bits).allocate(pages * 4096), Err(OutOfMemory)));
+        check!(matches!(DmaFrames::within(bits, Reach::default()).allocate(pages * 4096), Err(OutOfMemory)));
     }
     check!(usage() == before);
     Ok(())

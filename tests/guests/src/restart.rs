@@ -12,7 +12,7 @@ use runtime::grants::{self, Grant, GrantMapping, Place};
 use runtime::memory::{Page, usage};
 use runtime::restart::{self, BoxWriter, Cause, ImageError, Policy, Recovered, ReplaceError, Staging, Unwritten};
 use runtime::{dma::DmaFrames, time};
-use split_driver::memory::{DmaAllocator, SharedMemory};
+use split_driver::memory::{DmaAllocator, Reach, SharedMemory};
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE, Port};
 
 /// Lives of the test `restart`, beside the first.
@@ -202,7 +202,7 @@ fn waste() -> Result {
     let held = value!(Held::new());
     core::mem::forget(held);
     core::mem::forget(alloc::vec![0xa5_u8; 3 << 20]);
-    core::mem::forget(value!(DmaFrames::new().allocate(5 * 4096)));
+    core::mem::forget(value!(DmaFrames::new(Reach::default()).allocate(5 * 4096)));
     core::mem::forget(value!(runtime::memory::Pages::new(30)));
     let _task = runtime::spawn(core::future::pending());
     Ok(())

@@ -10,6 +10,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use split_driver::fakes::closed;
+use split_driver::memory::Reach;
 use split_driver::time::{Duration, Instant};
 use split_driver::xenbus::DeviceId;
 
@@ -255,7 +256,7 @@ fn what_is_gone_fails_and_the_rest_goes_on() {
         assert!(world.guests[0].transfer(0, 21, 1, 0, (30, 8)));
         assert_eq!(world.ask(0), []);
         match whole {
-            true => world.path.remove_disk(1, closed()),
+            true => world.path.remove_disk(1, closed(&Reach::default())),
             false => {
                 other.borrow_mut().remove_unit(UnitId(1));
                 other.borrow_mut().hold = false;

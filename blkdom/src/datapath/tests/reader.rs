@@ -17,6 +17,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 use split_driver::fakes::FakeXen;
 use split_driver::fakes::closed;
+use split_driver::memory::Reach;
 use split_driver::time::Instant;
 
 type Path = Rc<RefCell<crate::datapath::DataPath<FakeXen>>>;
@@ -116,7 +117,7 @@ fn reads_that_fail() {
     // Beyond the end: the driver refuses it.
     assert_eq!(reading.finish(&mut reading.read(UNIT, SECTORS, 8)), Err(IoError::Unsupported));
     assert_eq!(reading.finish(&mut reading.read(UNIT, u64::MAX, 128)), Err(IoError::Unsupported));
-    reading.path.borrow_mut().remove_disk(0, closed());
+    reading.path.borrow_mut().remove_disk(0, closed(&Reach::default()));
     assert_eq!(reading.finish(&mut reading.read(UNIT, 0, 8)), Err(IoError::Gone));
 }
 

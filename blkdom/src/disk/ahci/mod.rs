@@ -333,9 +333,10 @@ impl<M: Mmio, D: DmaAllocator> Ahci<M, D> {
 
     /// The device no longer reaches memory: what it was given goes back.
     fn release(&mut self, proof: Quiesced) {
-        self.dma.release(&proof);
-        self.quiesced = Some(proof);
-        self.unburied = true;
+        if self.dma.release(&proof) {
+            self.quiesced = Some(proof);
+            self.unburied = true;
+        }
     }
 
     /// Tells that it was given up, and completes what it will never answer once it reaches no memory.

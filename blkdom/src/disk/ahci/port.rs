@@ -131,6 +131,8 @@ pub(super) struct Port<D> {
     pub(super) unit: Option<UnitId>,
     /// Commands are queued.
     pub(super) queues: bool,
+    /// The list was seen to stop, and nothing but the driver's own commands was sent since.
+    pub(super) idle: Option<ListIdle>,
     /// Queued commands one of which failed.
     pub(super) suspects: u32,
     /// The task file still has the error of a command that was done with.
@@ -165,6 +167,7 @@ impl<D: DmaMemory> Port<D> {
             identity: None,
             unit: None,
             queues: false,
+            idle: None,
             suspects: 0,
             stale: false,
             lost_until: None,
@@ -240,6 +243,7 @@ impl<D: DmaMemory> Port<D> {
         match self.step {
             Step::New => self.begin(turn),
             Step::Stopping if !command.running() => {
+                self.idle = self.list_idle(turn);
                 self.complete_judged(turn);
                 turn.io.write(reg::PX_CMD, command.with_start(false).with_receive(false));
                 self.enter(Step::Deafening, turn.now, ENGINE_PATIENCE, REGISTER_PAUSE);
@@ -436,8 +440,10 @@ impl<D: DmaMemory> Port<D> {
             Some(before) if *before == identity => {}
             Some(before) if before.is_same_drive(&identity) => self.news.push_back(News::Changed),
             Some(_) => {
-                // Its commands were recalled, and the list was seen to stop, before this drive was asked.
-                self.say_farewell(turn, &ListIdle(()));
+                let Some(idle) = self.idle.take() else {
+                    return self.begin(turn);
+                };
+                self.say_farewell(turn, &idle);
                 self.news.push_back(News::Came);
             }
             None => self.news.push_back(News::Came),

@@ -75,7 +75,7 @@ impl World {
         let xen = FakeXen::new();
         let device = Device::new(&xen);
         device.plug_in(PORT, drive);
-        let disk = Ahci::new(device.clone(), xen.dma(), Options::default()).expect("taken");
+        let disk = Ahci::new(device.clone(), device.dma(), Options::default()).expect("taken");
         let pages: Vec<_> = (0..PARTS).map(|_| FakePages::new(&xen, PAGES)).collect();
         let image = vec![0; SECTORS as usize * 512];
         let mut world = Self { disk, device, xen, pages, jobs: Default::default(), image, now: Instant(0), points: 0 };

@@ -112,6 +112,7 @@ impl<D: DmaMemory> Port<D> {
     pub(super) fn resume<M: Mmio, A: DmaAllocator<Memory = D>>(&mut self, turn: &mut Turn<'_, M, A>) {
         self.step = Step::Idle;
         self.look_at = None;
+        self.idle = None;
         self.suspects = 0;
         self.complete_judged(turn);
         self.issue(&turn.io, turn.now);

@@ -7,7 +7,7 @@ use super::registers::{PortStatus, signature};
 use super::*;
 use crate::disk::{Discard, Geometry, IoError, Operation, Segment, Tag, UnitId, UnitKind};
 use alloc::vec;
-use split_driver::fakes::{FakeDma, FakePages, FakeXen, closed};
+use split_driver::fakes::{FakeDma, FakePages, FakeXen};
 use split_driver::memory::{DeviceAddress, PageArray};
 use xen_pv_sys::PAGE_SIZE;
 
@@ -35,7 +35,7 @@ fn raw(prepare: impl FnOnce(&Device)) -> Result<Bench, Error> {
     let xen = FakeXen::new();
     let device = Device::new(&xen);
     prepare(&device);
-    let disk = Ahci::new(device.clone(), xen.dma(), Options::default())?;
+    let disk = Ahci::new(device.clone(), device.dma(), Options::default())?;
     let pages = FakePages::new(&xen, PAGES);
     let now = Instant(1_000_000_000);
     Ok(Bench { disk, device, xen, pages, now, done: Vec::new(), events: Vec::new() })
@@ -435,7 +435,7 @@ fn a_command_moves_no_more_than_its_count_can_say() {
     let xen = FakeXen::new();
     let device = Device::new(&xen);
     device.plug_in(0, Drive::new(9, 1 << 17));
-    let mut disk = Ahci::new(device.clone(), xen.dma(), Options::default()).expect("taken");
+    let mut disk = Ahci::new(device.clone(), device.dma(), Options::default()).expect("taken");
     let mut now = Instant(0);
     while disk.units().is_empty() {
         disk.poll(now, &mut Vec::new());
@@ -1004,7 +1004,7 @@ fn memory_of_a_port_that_does_not_stop_goes_back_with_a_proof_alone() {
         bench.poll();
         assert_eq!(bench.results(), [], "the adapter may still read its memory");
         if ended {
-            bench.disk.remove(closed());
+            bench.disk.remove(bench.device.dma().closed());
             bench.poll();
             assert_eq!(bench.results(), [(0, Err(IoError::Gone))]);
         }
@@ -1031,7 +1031,7 @@ fn an_adapter_that_is_pulled_out_is_let_go() {
             assert_eq!(bench.done, [], "it may still be at work on them");
             assert_eq!(bench.disk.deadline(), None);
         }
-        bench.disk.remove(closed());
+        bench.disk.remove(bench.device.dma().closed());
         bench.poll();
         assert_eq!(bench.results(), [(0, Err(IoError::Gone)), (8, Err(IoError::Gone))]);
         assert!(matches!(bench.events.as_slice(), [Event::Failed(_)]), "{:?}", bench.events);

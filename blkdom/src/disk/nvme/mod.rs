@@ -170,6 +170,8 @@ pub struct Nvme<M: Mmio, D: DmaAllocator> {
     told: bool,
     /// Namespaces must be looked at once more.
     rescan: bool,
+    /// It was enabled, and has not said since that it is ready: that it is not ready does not say that it has stopped.
+    starting: bool,
     /// Failed starts in a row.
     failures: u8,
     /// Held commands are waiting for their time.
@@ -240,6 +242,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
             live: false,
             told: false,
             rescan: false,
+            starting: false,
             failures: 0,
             delayed: false,
             now: Instant(0),
@@ -273,8 +276,9 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
 
     /// The device no longer reaches memory: what it was given goes back.
     fn release(&mut self, proof: Quiesced) {
-        self.dma.release(&proof);
-        self.quiesced = Some(proof);
+        if self.dma.release(&proof) {
+            self.quiesced = Some(proof);
+        }
     }
 
     /// Tells that it was given up, and completes what it will never answer once it reaches no memory.

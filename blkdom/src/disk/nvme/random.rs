@@ -79,7 +79,7 @@ impl World {
         let device = Device::new(&xen);
         device.set_transfer_limit(transfer_shift);
         device.insert(1, Medium::new(shift, SECTORS >> (shift - 9)));
-        let disk = Nvme::new(device.clone(), xen.dma(), Interrupts::MsiX(2), Options::default()).expect("taken");
+        let disk = Nvme::new(device.clone(), device.dma(), Interrupts::MsiX(2), Options::default()).expect("taken");
         let pages = (0..PARTS).map(|_| FakePages::new(&xen, PAGES * 2)).collect();
         let image = vec![0; SECTORS as usize * 512];
         let mut world = Self { disk, device, xen, pages, jobs: Default::default(), image, now: Instant(0) };

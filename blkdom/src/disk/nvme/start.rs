@@ -118,6 +118,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         fence(Ordering::Release);
         self.registers.write(reg::CC, configuration);
         self.registers.write(reg::CC, configuration.with_enable(true));
+        self.starting = true;
         self.await_register(Step::Enabling);
     }
 
@@ -135,6 +136,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
             self.halted = true;
             return self.give_up(String::from("its registers are gone"));
         }
+        self.starting &= !status.ready();
         let late = self.control.is_some_and(|control| self.now >= control.deadline);
         match self.step {
             Step::Disabling if !status.ready() => self.enable(),
@@ -363,8 +365,10 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         }
     }
 
-    /// Deletes the queues, shuts down, disables. Each read of CSTS takes a device's time, so no clock is needed to bound the waits.
+    /// Deletes the queues, shuts down, disables. Each read of CSTS takes a device's time, so no clock is needed to bound the waits. A
+    /// controller that is starting must not be disabled before it is ready (2.0: 3.1.3.5), and where it never is proves nothing.
     pub(super) fn shut_down(&mut self) -> Option<Quiesced> {
+        self.starting = self.starting && !self.spin(|status| status.ready());
         let status: Csts = self.registers.read(reg::CSTS);
         let well = self.live && status.ready() && !status.fatal();
         if well {
@@ -381,17 +385,22 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
         }
         self.registers.write(reg::CC, configuration.with_enable(false).with_shutdown(0));
         self.spin(|status| !status.ready());
-        self.registers.confirm(reg::CSTS, |status| !status.fatal() && !status.ready())
+        self.registers.confirm(reg::CSTS, |status| !status.fatal() && !status.ready()).filter(|_| !self.starting)
     }
 
-    fn spin(&self, done: impl Fn(Csts) -> bool) {
+    /// Whether its status came to be so.
+    fn spin(&self, done: impl Fn(Csts) -> bool) -> bool {
         for _ in 0..SHUTDOWN_READS {
             let status: Csts = self.registers.read(reg::CSTS);
-            if status.absent() || status.fatal() || done(status) {
-                return;
+            if status.absent() || status.fatal() {
+                return false;
+            }
+            if done(status) {
+                return true;
             }
         }
-        log::warn!("nvme: it did not stop in time");
+        log::warn!("nvme: it neither started nor stopped in time");
+        false
     }
 
     fn await_admin(&mut self, id: u16) {

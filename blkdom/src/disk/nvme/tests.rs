@@ -6,7 +6,7 @@ use super::model::{Device, Medium, answer_words};
 use super::*;
 use crate::disk::{Discard, Geometry, IoError, Operation, Segment, Tag, UnitId, UnitKind};
 use alloc::vec;
-use split_driver::fakes::{FakeDma, FakePages, FakeXen, closed};
+use split_driver::fakes::{FakeDma, FakePages, FakeXen};
 use split_driver::memory::{DeviceAddress, PageArray};
 
 const PAGES: usize = 300;
@@ -26,7 +26,7 @@ fn raw(prepare: impl FnOnce(&Device), interrupts: Interrupts, options: Options) 
     let xen = FakeXen::new();
     let device = Device::new(&xen);
     prepare(&device);
-    let disk = Nvme::new(device.clone(), xen.dma(), interrupts, options)?;
+    let disk = Nvme::new(device.clone(), device.dma(), interrupts, options)?;
     let pages = FakePages::new(&xen, PAGES);
     let now = Instant(1_000_000_000);
     Ok(Bench { disk, device, xen, pages, now, done: Vec::new(), events: Vec::new() })
@@ -176,7 +176,10 @@ fn devices_that_are_none_are_refused() {
     for credit in 0..20 {
         xen.limit_dma(credit);
         let device = Device::new(&xen);
-        assert_eq!(Nvme::new(device, xen.dma(), Interrupts::Single, Options::default()).err(), Some(Error::Memory));
+        assert_eq!(
+            Nvme::new(device.clone(), device.dma(), Interrupts::Single, Options::default()).err(),
+            Some(Error::Memory)
+        );
     }
     assert_eq!(xen.live().local_regions, 0);
 }
@@ -618,6 +621,9 @@ fn a_controller_that_does_not_come_up_is_given_up() {
     assert_eq!(why, "it did not start in time; 5 resets did not help");
     assert_eq!(bench.events.len(), 6);
     assert_eq!(bench.disk.units(), []);
+    // It might still be about to start.
+    bench.disk.quiesce();
+    bench.disk.remove(bench.device.dma().closed());
     bench.finish();
 
     let prepare = |device: &Device| device.fail_starts(2);
@@ -638,7 +644,7 @@ fn a_controller_that_does_not_come_up_is_given_up() {
     assert!(matches!(bench.events.last(), Some(Event::Failed(_))));
     assert_eq!(bench.done, [], "the controller may still read or write its memory");
     bench.disk.quiesce();
-    bench.disk.remove(closed());
+    bench.disk.remove(bench.device.dma().closed());
     bench.poll();
     assert_eq!(bench.done.pop().map(|completion| completion.result), Some(Err(IoError::Gone)));
     assert_eq!(bench.submit(WRITE, 0, 8, &data), Err(Refusal::NoUnit));
@@ -654,13 +660,50 @@ fn memory_of_a_controller_that_does_not_stop_goes_back_with_a_proof_alone() {
         bench.device.pull_out();
         bench.disk.quiesce();
         if ended {
-            bench.disk.remove(closed());
+            bench.disk.remove(bench.device.dma().closed());
         }
         let (xen, pages) = (bench.xen.clone(), bench.pages);
         drop((bench.disk, bench.device));
         // The two queues of each kind, and the page of admin commands: a list of pages was never named.
         assert_eq!(xen.live().local_regions, if ended { 1 } else { 6 });
         drop(pages);
+    }
+}
+
+#[test]
+fn the_proof_of_another_controller_releases_nothing() {
+    let mut bench = self::bench();
+    let data = bench.data(0, 4096);
+    bench.device.be_deaf(true);
+    bench.submit(WRITE, 0, 8, &data).expect("taken");
+    bench.disk.ring();
+    bench.device.pull_out();
+    bench.disk.remove(Device::new(&bench.xen).dma().closed());
+    bench.run();
+    assert_eq!(bench.done, [], "this one may still write to its memory");
+    bench.disk.remove(bench.device.dma().closed());
+    bench.poll();
+    assert_eq!(bench.done.pop().map(|completion| completion.result), Some(Err(IoError::Gone)));
+}
+
+#[test]
+fn a_controller_that_is_starting_has_not_stopped() {
+    for comes_up in [true, false] {
+        let prepare = |device: &Device| match comes_up {
+            true => device.start_slowly(50),
+            false => device.fail_starts(1),
+        };
+        let mut bench = raw(prepare, Interrupts::MsiX(2), Options::default()).expect("the model is taken");
+        for _ in 0..4 {
+            bench.wait(Duration::from_millis(1));
+        }
+        assert_eq!(bench.disk.step, start::Step::Enabling);
+        bench.disk.quiesce();
+        assert_eq!(bench.disk.quiesced.is_some(), comes_up, "it was not ready: it may be about to start");
+        if !comes_up {
+            bench.disk.remove(bench.device.dma().closed());
+        }
+        bench.finish();
     }
 }
 
@@ -689,7 +732,7 @@ fn a_device_that_is_pulled_out_is_let_go() {
             assert_eq!(bench.done, [], "it may still be at work on them");
             assert_eq!(bench.disk.deadline(), None);
         }
-        bench.disk.remove(closed());
+        bench.disk.remove(bench.device.dma().closed());
         bench.poll();
         assert_eq!(bench.done.len(), 2);
         assert!(bench.done.iter().all(|completion| completion.result == Err(IoError::Gone)));
@@ -890,7 +933,7 @@ fn a_device_that_only_says_that_it_is_gone_is_disabled() {
     bench.device.set_register(registers::CSTS.offset(), u32::MAX, 1);
     bench.wait(Duration::from_secs(2));
     assert_eq!(bench.done, [], "it may still write to their memory");
-    bench.disk.remove(closed());
+    bench.disk.remove(bench.device.dma().closed());
     bench.poll();
     assert_eq!(bench.done.pop().map(|completion| completion.result), Some(Err(IoError::Gone)));
     bench.finish();

@@ -408,10 +408,11 @@ impl<M: Mmio, A: DmaAllocator> Nic for E1000e<M, A> {
 
     fn release(&mut self, proof: Quiesced) {
         self.halted = true;
-        self.transmit.clear(&proof);
-        self.receive.clear(&proof);
-        self.dma.release(&proof);
-        self.quiesced = Some(proof);
+        if self.dma.release(&proof) {
+            self.transmit.clear(&proof);
+            self.receive.clear(&proof);
+            self.quiesced = Some(proof);
+        }
     }
 }
 

@@ -177,7 +177,7 @@ proptest! {
             world.step(step)?;
         }
         world.nic.quiesce();
-        world.nic.release(closed());
+        world.nic.release(closed(world.bus.reach()));
         drop(world.nic);
         prop_assert_eq!(world.pool.available(), world.pool.capacity());
     }

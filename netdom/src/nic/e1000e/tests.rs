@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use split_driver::fakes::closed;
+use split_driver::memory::DmaAllocator;
 use xen_pv_sys::PAGE_SIZE;
 
 struct Bench {
@@ -650,7 +651,7 @@ fn a_device_pulled_out_hangs_nothing() {
     assert_eq!(bench.nic.transmit_room(), 0);
     bench.nic.quiesce();
     assert!(bench.pool.available() < bench.pool.capacity(), "what reads as ones has not said that it stopped");
-    bench.nic.release(closed());
+    bench.nic.release(closed(bench.bus.reach()));
     finish(bench);
 }
 
@@ -729,7 +730,7 @@ fn memory_of_a_device_that_does_not_stop_goes_back_with_a_proof_alone() {
         bench.nic.quiesce();
         assert_eq!(bench.pool.available(), before, "the device may still write to them");
         if ended {
-            bench.nic.release(closed());
+            bench.nic.release(closed(bench.bus.reach()));
         }
         drop(bench.nic);
         assert_eq!(bench.pool.available(), if ended { bench.pool.capacity() } else { before });

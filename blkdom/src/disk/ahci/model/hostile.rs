@@ -10,7 +10,7 @@ use crate::disk::{Command, Disk, Event, IoError, Operation, Refusal, Segment, Ta
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
-use split_driver::fakes::{FakeDma, FakePages, FakeXen, closed};
+use split_driver::fakes::{FakeDma, FakePages, FakeXen};
 use split_driver::memory::{DeviceAddress, PageArray};
 use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
@@ -89,7 +89,7 @@ impl World {
             device.set_capabilities(|capabilities| capabilities.with_slots(2));
         }
         let pages = FakePages::new(&xen, PAGES);
-        let disk = Ahci::new(device.clone(), xen.dma(), Options { stop_reads: 100, ..Options::default() }).ok()?;
+        let disk = Ahci::new(device.clone(), device.dma(), Options { stop_reads: 100, ..Options::default() }).ok()?;
         let mut world = Self { xen, device, disk, pages, now: Instant(0), next: 0, outstanding: BTreeSet::new() };
         // Without this bit the start itself is the device's to spoil.
         if flags & 32 == 0 {
@@ -287,7 +287,7 @@ impl World {
         let removed = !stopped || !self.outstanding.is_empty();
         if removed {
             self.device.pull_out();
-            self.disk.remove(closed());
+            self.disk.remove(self.device.dma().closed());
         }
         self.poll(seen);
         assert!(self.outstanding.is_empty(), "commands are lost: {:?}", self.outstanding);

@@ -24,8 +24,8 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use port::Port;
-use split_driver::fakes::FakeXen;
-use split_driver::memory::Mmio;
+use split_driver::fakes::{FakeDma, FakeXen};
+use split_driver::memory::{DmaAllocator, Mmio, Reach};
 
 /// Ports of the model.
 pub const PORTS: usize = 6;
@@ -59,6 +59,7 @@ pub struct Device(Rc<RefCell<State>>);
 
 struct State {
     xen: FakeXen,
+    dma: FakeDma,
     capabilities: Cap,
     control: Ghc,
     status: u32,
@@ -88,6 +89,7 @@ impl Device {
             .with_long_addresses(true);
         Self(Rc::new(RefCell::new(State {
             xen: xen.clone(),
+            dma: xen.dma(),
             capabilities,
             control: Ghc::new().with_ahci(true),
             status: 0,
@@ -104,6 +106,11 @@ impl Device {
             bad_resets: 0,
             bytes: reg::PORTS + PORTS * reg::PORT_BYTES,
         })))
+    }
+
+    /// The allocator of its memory.
+    pub fn dma(&self) -> FakeDma {
+        self.0.borrow().dma.clone()
     }
 
     fn with_port<T>(
@@ -382,6 +389,10 @@ impl State {
 }
 
 impl Mmio for Device {
+    fn reach(&self) -> Reach {
+        self.dma().reach().clone()
+    }
+
     fn len(&self) -> usize {
         self.0.borrow().bytes
     }

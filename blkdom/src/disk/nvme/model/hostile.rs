@@ -10,7 +10,7 @@ use crate::disk::{Command, Disk, Event, IoError, Operation, Refusal, Segment, Ta
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
-use split_driver::fakes::{FakeDma, FakePages, FakeXen, closed};
+use split_driver::fakes::{FakeDma, FakePages, FakeXen};
 use split_driver::memory::{DeviceAddress, PageArray};
 use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
@@ -87,7 +87,7 @@ impl World {
         let interrupts = if flags & 4 != 0 { Interrupts::Single } else { Interrupts::MsiX(2) };
         let options = Options { depth: if flags & 16 != 0 { 4 } else { 16 }, ..Options::default() };
         let pages = FakePages::new(&xen, PAGES);
-        let disk = Nvme::new(device.clone(), xen.dma(), interrupts, options).ok()?;
+        let disk = Nvme::new(device.clone(), device.dma(), interrupts, options).ok()?;
         let mut world = Self { xen, device, disk, pages, now: Instant(0), next: 0, outstanding: BTreeSet::new() };
         // Without this bit the start itself is the device's to spoil.
         if flags & 32 == 0 {
@@ -288,7 +288,7 @@ impl World {
         let removed = !stopped || !self.outstanding.is_empty();
         if removed {
             self.device.pull_out();
-            self.disk.remove(closed());
+            self.disk.remove(self.device.dma().closed());
         }
         self.poll(seen);
         assert!(self.outstanding.is_empty(), "commands are lost: {:?}", self.outstanding);

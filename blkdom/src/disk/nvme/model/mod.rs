@@ -23,8 +23,8 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use split_driver::fakes::FakeXen;
-use split_driver::memory::Mmio;
+use split_driver::fakes::{FakeDma, FakeXen};
+use split_driver::memory::{DmaAllocator, Mmio, Reach};
 
 /// The admin queues and one pair of I/O queues.
 const QUEUES: usize = 2;
@@ -79,6 +79,7 @@ pub struct Device(Rc<RefCell<State>>);
 
 struct State {
     xen: FakeXen,
+    dma: FakeDma,
     capabilities: Cap,
     version: u32,
     configuration: Cc,
@@ -113,6 +114,9 @@ struct State {
     unabortable: bool,
     /// Starts that will not come to an end.
     bad_starts: u32,
+    /// Reads of CSTS that a start takes; those that are left of one.
+    slow_start: u32,
+    starting: Option<u32>,
     transfer_shift: u8,
 }
 
@@ -136,6 +140,7 @@ impl Device {
             .with_largest_page(4);
         Self(Rc::new(RefCell::new(State {
             xen: xen.clone(),
+            dma: xen.dma(),
             capabilities,
             version: 0x0001_0400,
             configuration: Cc::new(),
@@ -165,8 +170,15 @@ impl Device {
             admin_deaf: false,
             unabortable: false,
             bad_starts: 0,
+            slow_start: 0,
+            starting: None,
             transfer_shift: 5,
         })))
+    }
+
+    /// The allocator of its memory.
+    pub fn dma(&self) -> FakeDma {
+        self.0.borrow().dma.clone()
     }
 
     /// Sets what CAP reads as.
@@ -256,6 +268,11 @@ impl Device {
         self.0.borrow_mut().bad_starts = count;
     }
 
+    /// Each start takes so many reads of CSTS.
+    pub fn start_slowly(&self, reads: u32) {
+        self.0.borrow_mut().slow_start = reads;
+    }
+
     /// The next `times` commands upon a block fail.
     pub fn fail(&self, namespace: u32, block: u64, status: Status, times: u32) {
         self.0.borrow_mut().faults.push(Fault { namespace, block, status, times });
@@ -343,7 +360,12 @@ impl State {
         let (before, now) = (self.configuration, Cc::from(value));
         self.configuration = now;
         if now.enable() && !before.enable() {
-            self.start(now);
+            match self.slow_start {
+                0 => self.start(now),
+                reads => self.starting = Some(reads),
+            }
+        } else if self.starting.is_some() && !now.enable() {
+            self.complain("disabled before it was ready");
         } else if !now.enable() && before.enable() {
             self.forget();
             self.status = Csts::new();
@@ -376,6 +398,15 @@ impl State {
         let depth = self.attributes.completion() + 1;
         self.finished[0] = Some(Finished { address: finished, depth, tail: 0, phase: true, head: 0, vector: 0 });
         self.status.set_ready(true);
+    }
+
+    /// CSTS is read.
+    fn go_on_starting(&mut self) {
+        self.starting = self.starting.map(|reads| reads.saturating_sub(1));
+        if self.starting == Some(0) {
+            self.starting = None;
+            self.start(self.configuration);
+        }
     }
 
     fn tail_written(&mut self, queue: usize, tail: u32) {
@@ -502,6 +533,10 @@ impl State {
 }
 
 impl Mmio for Device {
+    fn reach(&self) -> Reach {
+        self.dma().reach().clone()
+    }
+
     fn len(&self) -> usize {
         0x4000
     }
@@ -511,6 +546,9 @@ impl Mmio for Device {
         state.accesses.reads += 1;
         if state.gone {
             return u32::MAX;
+        }
+        if offset == reg::CSTS.offset() {
+            state.go_on_starting();
         }
         match state.overrides.get_mut(&offset) {
             Some((value, times)) if *times > 0 => {

@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::sync::atomic::{AtomicU32, Ordering};
-use split_driver::memory::{DmaAllocator, DmaMemory, OutOfMemory, PageArray, Quiesced, Reach, SharedMemory};
+use split_driver::memory::{DmaAllocator, DmaMemory, OutOfMemory, PageArray, Reach, SharedMemory};
 use xen_pv_sys::{Mfn, PAGE_SIZE};
 
 /// Memory as the device sees it.
@@ -157,8 +157,8 @@ impl DmaAllocator for Bus {
         Ok(self.region(bytes))
     }
 
-    fn release(&self, proof: &Quiesced) {
-        self.0.reach.end(proof);
+    fn reach(&self) -> &Reach {
+        &self.0.reach
     }
 }
 

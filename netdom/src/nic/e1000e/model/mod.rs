@@ -12,7 +12,7 @@ use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use split_driver::memory::Mmio;
+use split_driver::memory::{DmaAllocator, Mmio, Reach};
 use xen_pv_sys::PAGE_SIZE;
 
 /// What a context descriptor said, as the device took it.
@@ -421,6 +421,10 @@ impl Device {
 }
 
 impl Mmio for Device {
+    fn reach(&self) -> Reach {
+        self.0.bus.reach().clone()
+    }
+
     fn len(&self) -> usize {
         reg::SPACE
     }

@@ -1,0 +1,304 @@
+//! Whose a device is, and how its access to memory ends. Pure. Floor 2.
+//!
+//! A device goes back in this order: its driver closes it; we say Reconfiguring; pciback forgets it, resets it, and says Reconfigured.
+//! In between, pciback answers that it knows no such device, though its reset may be under way; and after that, another device may stand
+//! at the same address. So nothing is asked of pciback once we have said Reconfiguring, and `NotFound` proves nothing.
+
+use super::config::{self, ConfigSpace, Width};
+use super::error::PciError;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use core::time::Duration;
+use pci_types::PciAddress;
+use split_driver::memory::{BusMaster, Quiesced, Reach};
+
+/// The first and the longest pause before a device that pciback refused to take back is given back again.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Whose a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Custody {
+    /// This domain's: pciback answers for it.
+    Ours,
+    /// pciback was told to take it back. What stands at its address from now on may be another device.
+    LetGo,
+    /// pciback has taken it back and reset it.
+    Returned,
+    /// The connection to pciback ended before pciback said so: nothing more will be heard of the device.
+    Lost,
+}
+
+/// Why there is no proof that a device has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfinished {
+    /// pciback refused, did not answer, or is about to take the device back: there may be a proof later.
+    Later,
+    /// There will never be one.
+    Never,
+}
+
+/// This domain's hold on one device: shared by the device and the connection that it came through.
+#[derive(Debug)]
+pub(super) struct Tenure {
+    custody: Cell<Custody>,
+    /// Its bus mastering was asked for, and was not seen to end since.
+    mastering: Cell<bool>,
+    reach: Reach,
+}
+
+impl BusMaster for Tenure {
+    fn reach(&self) -> Reach {
+        self.reach.clone()
+    }
+
+    fn has_ended(&self) -> bool {
+        !self.mastering.get() || self.custody.get() == Custody::Returned
+    }
+}
+
+impl Tenure {
+    /// Of a device that was found.
+    pub(super) fn new() -> Self {
+        Self { custody: Cell::new(Custody::Ours), mastering: Cell::new(false), reach: Reach::default() }
+    }
+
+    /// Whether pciback may be asked for it: its address names no other device.
+    pub(super) fn is_ours(&self) -> bool {
+        self.custody.get() == Custody::Ours
+    }
+
+    /// Its bus mastering is asked for.
+    pub(super) fn master(&self) {
+        self.mastering.set(true);
+    }
+
+    /// Takes its access to memory, where pciback may be asked for that.
+    pub(super) async fn end(&self, config: &impl ConfigSpace) -> Result<Quiesced, Unfinished> {
+        if self.mastering.get() && self.is_ours() {
+            match config.write(config::COMMAND, Width::Word, 0).await {
+                Ok(()) => self.mastering.set(false),
+                Err(PciError::NotFound) => log::warn!("pciback forgot a device, and has not said that it was reset"),
+                Err(error) => log::warn!("a device may still write to memory: {error}"),
+            }
+        }
+        match self.custody.get() {
+            Custody::Lost => self.quiesced().ok_or(Unfinished::Never),
+            Custody::Ours | Custody::LetGo | Custody::Returned => self.quiesced().ok_or(Unfinished::Later),
+        }
+    }
+}
+
+/// Tries until there is a proof, or until there will never be one, with longer and longer pauses between.
+pub(super) async fn persist(
+    mut attempt: impl AsyncFnMut() -> Result<Quiesced, Unfinished>,
+    sleep: impl AsyncFn(Duration),
+) -> Option<Quiesced> {
+    let mut pause = PAUSES.0;
+    loop {
+        match attempt().await {
+            Ok(proof) => return Some(proof),
+            Err(Unfinished::Never) => return None,
+            Err(Unfinished::Later) => sleep(pause).await,
+        }
+        pause = (2 * pause).min(PAUSES.1);
+    }
+}
+
+/// The devices that came through one connection to pciback. Where it ends, those that did not go back by then are lost.
+#[derive(Debug, Default)]
+pub(super) struct Holdings {
+    held: Vec<(PciAddress, Rc<Tenure>)>,
+    /// Those that the toolstack takes away, until pciback has them.
+    leaving: Vec<Rc<Tenure>>,
+}
+
+impl Holdings {
+    /// Whether the device at an address is known.
+    pub(super) fn has(&self, address: PciAddress) -> bool {
+        self.held.iter().any(|(held, _)| *held == address)
+    }
+
+    /// A device was found.
+    pub(super) fn add(&mut self, address: PciAddress, tenure: Rc<Tenure>) {
+        self.held.push((address, tenure));
+    }
+
+    /// The toolstack takes away the device at an address. False where it is not known.
+    pub(super) fn take_away(&mut self, address: PciAddress) -> bool {
+        let Some(index) = self.held.iter().position(|(held, _)| *held == address) else {
+            return false;
+        };
+        self.leaving.push(self.held.remove(index).1);
+        true
+    }
+
+    /// The toolstack takes away all devices: gives their addresses.
+    pub(super) fn take_away_all(&mut self) -> Vec<PciAddress> {
+        let (addresses, tenures): (Vec<_>, Vec<_>) = self.held.drain(..).unzip();
+        self.leaving.extend(tenures);
+        addresses
+    }
+
+    /// pciback is about to be told that the devices that leave may be taken.
+    pub(super) fn let_go(&self) {
+        for tenure in &self.leaving {
+            tenure.custody.set(Custody::LetGo);
+        }
+    }
+
+    /// pciback has taken what was let go, and reset it.
+    pub(super) fn returned(&mut self) {
+        for tenure in self.leaving.extract_if(.., |tenure| tenure.custody.get() == Custody::LetGo) {
+            tenure.custody.set(Custody::Returned);
+        }
+    }
+
+    /// Forgets the devices that pciback no longer lists, though nobody took them away.
+    pub(super) fn keep(&mut self, listed: impl Fn(PciAddress) -> bool) {
+        for (_, tenure) in self.held.extract_if(.., |(address, _)| !listed(*address)) {
+            tenure.custody.set(Custody::Lost);
+        }
+    }
+
+    /// pciback will say nothing more.
+    pub(super) fn lose(&mut self) {
+        for tenure in self.held.drain(..).map(|(_, tenure)| tenure).chain(self.leaving.drain(..)) {
+            tenure.custody.set(Custody::Lost);
+        }
+    }
+}
+
+impl Drop for Holdings {
+    fn drop(&mut self) {
+        self.lose();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use core::cell::RefCell;
+    use core::pin::pin;
+    use core::task::{Context, Poll, Waker};
+
+    fn address() -> PciAddress {
+        PciAddress::new(0, 0, 1, 0)
+    }
+
+    /// A pciback that gives these answers to writes, the last one first, and then takes them.
+    #[derive(Default)]
+    struct Fake {
+        answers: RefCell<Vec<PciError>>,
+        writes: Cell<usize>,
+    }
+
+    impl Fake {
+        fn new(answers: &[PciError]) -> Self {
+            Self { answers: RefCell::new(answers.to_vec()), writes: Cell::new(0) }
+        }
+    }
+
+    impl ConfigSpace for Fake {
+        async fn read(&self, _: u16, _: Width) -> Result<u32, PciError> {
+            unreachable!("nothing is read")
+        }
+
+        async fn write(&self, offset: u16, width: Width, value: u32) -> Result<(), PciError> {
+            assert_eq!((offset, width, value), (config::COMMAND, Width::Word, 0));
+            self.writes.set(self.writes.get() + 1);
+            self.answers.borrow_mut().pop().map_or(Ok(()), Err)
+        }
+    }
+
+    fn now<F: Future>(future: F) -> F::Output {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => value,
+            Poll::Pending => unreachable!("the fake never waits"),
+        }
+    }
+
+    /// A device that masters the bus, and the connection that it came through.
+    fn device() -> (Rc<Tenure>, Holdings) {
+        let (tenure, mut holdings) = (Rc::new(Tenure::new()), Holdings::default());
+        holdings.add(address(), Rc::clone(&tenure));
+        tenure.master();
+        (tenure, holdings)
+    }
+
+    const REFUSED: PciError = PciError::Refused { command: 1, error: -5 };
+    const UNANSWERED: PciError = PciError::Timeout { command: 1 };
+
+    fn end(tenure: &Tenure, pciback: &Fake) -> Option<Unfinished> {
+        now(tenure.end(pciback)).err()
+    }
+
+    #[test]
+    fn only_a_write_that_was_taken_is_a_proof() {
+        let (tenure, _holdings) = device();
+        let pciback = Fake::new(&[UNANSWERED, PciError::NotFound, REFUSED]);
+        for why in ["refused", "forgotten, and perhaps not yet reset", "lost"] {
+            assert_eq!(end(&tenure, &pciback), Some(Unfinished::Later), "{why}");
+            assert!(tenure.quiesced().is_none());
+        }
+        let proof = now(tenure.end(&pciback)).expect("it was taken");
+        assert!(tenure.reach().end(&proof) && !Reach::default().end(&proof));
+        assert_eq!(end(&tenure, &pciback), None);
+        assert_eq!(pciback.writes.get(), 4, "it is not asked for what it has done");
+    }
+
+    #[test]
+    fn a_device_that_never_mastered_the_bus_has_ended() {
+        let pciback = Fake::default();
+        assert_eq!(end(&Tenure::new(), &pciback), None);
+        assert_eq!(pciback.writes.get(), 0);
+    }
+
+    #[test]
+    fn a_late_close_does_not_touch_what_stands_at_the_address() {
+        let (tenure, mut holdings) = device();
+        let pciback = Fake::new(&[REFUSED]);
+        assert_eq!(end(&tenure, &pciback), Some(Unfinished::Later));
+        assert!(holdings.take_away(address()) && !holdings.has(address()));
+        holdings.returned();
+        assert_eq!(tenure.custody.get(), Custody::Ours, "it was not let go yet");
+        holdings.let_go();
+        assert_eq!(end(&tenure, &pciback), Some(Unfinished::Later), "its reset may be under way");
+        holdings.returned();
+        let other = Rc::new(Tenure::new());
+        holdings.add(address(), Rc::clone(&other));
+        assert_eq!(end(&tenure, &pciback), None, "pciback has reset it");
+        assert_eq!(pciback.writes.get(), 1, "the second device at that address is left alone");
+        assert!(other.is_ours());
+    }
+
+    #[test]
+    fn nothing_is_tried_for_ever() {
+        let pauses = RefCell::new(Vec::new());
+        let (tenure, holdings) = device();
+        let holdings = RefCell::new(holdings);
+        let pciback = Fake::new(&[UNANSWERED; 20]);
+        let sleep = async |pause: Duration| {
+            pauses.borrow_mut().push(pause.as_secs());
+            if pauses.borrow().len() == 8 {
+                holdings.take();
+            }
+        };
+        assert!(now(persist(async || tenure.end(&pciback).await, &sleep)).is_none(), "pciback has gone");
+        assert_eq!((pciback.writes.get(), pauses.take()), (8, vec![1, 2, 4, 8, 16, 32, 60, 60]));
+        let (tenure, _holdings) = device();
+        let pciback = Fake::new(&[UNANSWERED, REFUSED]);
+        assert!(now(persist(async || tenure.end(&pciback).await, &sleep)).is_some());
+        assert_eq!((pciback.writes.get(), pauses.take()), (3, vec![1, 2]));
+    }
+
+    #[test]
+    fn devices_that_vanish_from_the_list_are_lost() {
+        let (tenure, mut holdings) = device();
+        holdings.keep(|known| known == address());
+        assert!(tenure.is_ours());
+        holdings.keep(|_| false);
+        assert_eq!(end(&tenure, &Fake::default()), Some(Unfinished::Never));
+    }
+}
