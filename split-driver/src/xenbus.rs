@@ -5,6 +5,7 @@
 
 mod backend;
 mod bus;
+mod context;
 mod departures;
 mod device;
 mod errors;

@@ -10,48 +10,26 @@ use core::cell::RefCell;
 use core::convert::Infallible;
 use core::future::poll_fn;
 use core::pin::{Pin, pin};
-use core::task::{Context, Poll};
+use core::task::{self, Poll};
 
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, Stream};
 use xen_pv_sys::DomainId;
 
 use super::backend::{Backend, Mailbox, Timing};
-use super::departures::Departures;
+use super::context::{Context, retry_after};
 use super::device::Session;
-use super::errors::Errors;
 use super::{DeviceId, canonical, domain};
 use crate::store::{Store, StoreError, Transaction, Watch};
 use crate::time::{Duration, Instant, Timer};
-use crate::turns::Turns;
-
-/// Transactions of one bus that are open at once. xenstored lets a domain have ten, and others of the domain want some, too.
-const TRANSACTIONS_MAX: usize = 4;
-
-/// How long to wait before what the store refused for the `attempt`th time in a row is tried again.
-pub(super) fn retry_after(attempt: u32) -> Duration {
-    const FIRST: Duration = Duration::from_millis(20);
-    const MOST: Duration = Duration::from_secs(1);
-    let factor = 1 << attempt.saturating_sub(1).min(10);
-    FIRST.saturating_mul(factor).min(MOST)
-}
 
 /// The backend side of xenbus for one kind of device: [`run`](Self::run) it as a task.
 pub struct Bus<S, T, B> {
-    pub(super) store: S,
-    pub(super) timer: T,
-    pub(super) backend: B,
-    pub(super) timing: Timing,
-    /// Transactions of all devices.
-    pub(super) transactions: Turns,
-    /// Devices that are closed and about to be deleted, by their frontend.
-    pub(super) departures: Departures,
+    context: Context<S, T, B>,
     /// Devices with a task.
     devices: RefCell<BTreeMap<DeviceId, Rc<Mailbox>>>,
     /// Devices that shall have one.
     births: RefCell<Vec<DeviceId>>,
-    /// Why devices were refused.
-    pub(super) errors: Errors,
 }
 
 /// What an event below `backend/<kind>` is about.
@@ -99,14 +77,14 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
 
     /// As [`new`](Self::new), with other patience.
     pub fn with_timing(store: S, timer: T, backend: B, timing: Timing) -> Self {
-        let transactions = Turns::new(TRANSACTIONS_MAX);
-        let (departures, devices, births, errors) = Default::default();
-        Self { store, timer, backend, timing, transactions, departures, devices, births, errors }
+        let context = Context::new(store, timer, backend, timing);
+        let (devices, births) = Default::default();
+        Self { context, devices, births }
     }
 
     /// The kind of device that this bus serves.
     pub fn backend(&self) -> &B {
-        &self.backend
+        &self.context.backend
     }
 
     /// Devices that have a task: those in the store.
@@ -120,22 +98,17 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
         self.devices.borrow().values().map(|mailbox| mailbox.nodes()).sum()
     }
 
-    /// `backend/<kind>`, relative to our home.
-    pub(super) fn top(&self) -> String {
-        format!("backend/{}", self.backend.kind())
-    }
-
     /// Serves devices until the store is gone. Dropping the future disconnects all.
     ///
     /// # Errors
     /// Never ends otherwise: why the store does not serve us.
     pub async fn run(&self) -> Result<(), StoreError> {
-        let top = self.top();
-        let mut watch = self.persist(async || self.store.watch(&top).await).await?;
+        let top = self.context.top();
+        let mut watch = self.persist(async || self.context.store.watch(&top).await).await?;
         let dispatch = pin!(self.dispatch(&top, &mut watch));
         let mut tasks = FuturesUnordered::new();
-        let devices = pin!(poll_fn(|context| {
-            self.poll_devices(&mut tasks, |id, mailbox| self.serve(id, mailbox), context);
+        let devices = pin!(poll_fn(|waker| {
+            self.poll_devices(&mut tasks, |id, mailbox| self.serve(id, mailbox), waker);
             Poll::<Infallible>::Pending
         }));
         match select(dispatch, devices).await {
@@ -150,10 +123,10 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
         // When all is to be looked at.
         let mut due: Option<Instant> = None;
         loop {
-            let event = match due.map(|due| due.since(self.timer.now())) {
+            let event = match due.map(|due| due.since(self.context.timer.now())) {
                 None => Some(watch.next().await),
                 Some(Duration::ZERO) => None,
-                Some(left) => match select(pin!(watch.next()), pin!(self.timer.sleep(left))).await {
+                Some(left) => match select(pin!(watch.next()), pin!(self.context.timer.sleep(left))).await {
                     Either::Left((path, _)) => Some(path),
                     Either::Right(((), _)) => None,
                 },
@@ -168,7 +141,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                     }
                     if due.is_none() || event.is_none() {
                         attempt += 1;
-                        due = Some(self.timer.now() + retry_after(attempt));
+                        due = Some(self.context.timer.now() + retry_after(attempt));
                     }
                     continue;
                 }
@@ -189,9 +162,9 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                 Err(error) if error.is_transient() => {
                     attempt += 1;
                     if attempt == 1 {
-                        log::warn!("{}: {error}, trying again", self.top());
+                        log::warn!("{}: {error}, trying again", self.context.top());
                     }
-                    self.timer.sleep(retry_after(attempt)).await;
+                    self.context.timer.sleep(retry_after(attempt)).await;
                 }
                 other => return other,
             }
@@ -200,7 +173,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
 
     /// One device, from its directory's appearance to its disappearance.
     async fn serve(&self, id: DeviceId, mailbox: Rc<Mailbox>) -> DeviceId {
-        Session::new(self, id, mailbox).run().await;
+        Session::new(&self.context, id, mailbox).run().await;
         id
     }
 
@@ -210,7 +183,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
         &self,
         tasks: &mut FuturesUnordered<F>,
         begin: impl Fn(DeviceId, Rc<Mailbox>) -> F,
-        context: &mut Context<'_>,
+        waker: &mut task::Context<'_>,
     ) {
         loop {
             for id in self.births.take() {
@@ -221,7 +194,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                     tasks.push(begin(id, mailbox));
                 }
             }
-            match Pin::new(&mut *tasks).poll_next(context) {
+            match Pin::new(&mut *tasks).poll_next(waker) {
                 Poll::Ready(Some(id)) => {
                     let mailbox = self.devices.borrow_mut().remove(&id);
                     // Its directory is gone; where something was said of it since, it may be back.
@@ -258,7 +231,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                     (Some(mailbox), None | Some("state" | "online" | "frontend" | "frontend-id")) => {
                         mailbox.poke();
                     }
-                    (Some(mailbox), Some(node)) if self.backend.backend_nodes().contains(&node) => {
+                    (Some(mailbox), Some(node)) if self.context.backend.backend_nodes().contains(&node) => {
                         mailbox.nodes_changed();
                     }
                     // Mostly what we wrote ourselves.
@@ -278,7 +251,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
 
     /// The names below a directory; none where it is not there.
     async fn names(&self, path: &str) -> Result<Vec<String>, StoreError> {
-        match self.store.directory(Transaction::NONE, path).await {
+        match self.context.store.directory(Transaction::NONE, path).await {
             Err(StoreError::NotFound) => Ok(Vec::new()),
             other => other,
         }

@@ -17,7 +17,7 @@ use log::Level;
 use xen_pv_sys::io::xenbus::XenbusState;
 
 use super::backend::{Backend, DeviceHandle, Mailbox};
-use super::bus::{Bus, retry_after};
+use super::context::{Context, retry_after};
 use super::limits::{Budget, Lines, Violations};
 use super::states::{Phase, Seen, Step, next};
 use super::{DeviceId, Directory, Excerpt, Nodes, domain};
@@ -58,7 +58,7 @@ struct Frontend<W> {
 }
 
 pub(super) struct Session<'a, S: Store, T, B: Backend> {
-    bus: &'a Bus<S, T, B>,
+    context: &'a Context<S, T, B>,
     id: DeviceId,
     /// `backend/<kind>/<frontend>/<handle>`.
     path: String,
@@ -105,11 +105,11 @@ fn is_state(value: &[u8]) -> bool {
 }
 
 impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
-    pub(super) fn new(bus: &'a Bus<S, T, B>, id: DeviceId, mailbox: Rc<Mailbox>) -> Self {
+    pub(super) fn new(context: &'a Context<S, T, B>, id: DeviceId, mailbox: Rc<Mailbox>) -> Self {
         Self {
-            bus,
+            context,
             id,
-            path: format!("{}/{}/{}", bus.top(), id.frontend.0, id.handle),
+            path: format!("{}/{}/{}", context.top(), id.frontend.0, id.handle),
             mailbox,
             phase: Phase::New,
             device: None,
@@ -134,7 +134,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     pub(super) async fn run(mut self) {
         let end = self.live().await;
         self.disconnect();
-        self.bus.backend.settled(self.id).await;
+        self.context.backend.settled(self.id).await;
         self.frontend = None;
         if end == End::Gone {
             self.forget_error().await;
@@ -170,7 +170,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             return;
         }
         log::debug!("{self}: {error}, trying again");
-        self.bus.timer.sleep(retry_after(self.setbacks)).await;
+        self.context.timer.sleep(retry_after(self.setbacks)).await;
     }
 
     /// Looks, and takes one step.
@@ -183,7 +183,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if self.may_have_room(seen) {
             return self.try_room().await;
         }
-        let step = next(self.phase, seen, |state| self.bus.backend.connects(state));
+        let step = next(self.phase, seen, |state| self.context.backend.connects(state));
         match step {
             Step::Wait => self.idle(seen).await,
             Step::WaitBriefly => self.wait_for_frontend().await,
@@ -201,11 +201,11 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             }
             Step::Finish => {
                 self.disconnect();
-                self.bus.backend.settled(self.id).await;
+                self.context.backend.settled(self.id).await;
                 self.enter(Phase::Closed).await
             }
             Step::Remove if self.state != XenbusState::Closed => {
-                self.bus.backend.settled(self.id).await;
+                self.context.backend.settled(self.id).await;
                 self.enter(Phase::Closed).await
             }
             Step::Remove => self.remove().await,
@@ -238,7 +238,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             return poked.await;
         };
         let Some(watch) = watch else {
-            select(poked, pin!(self.bus.timer.sleep(refusal::ROOM_INTERVAL))).await;
+            select(poked, pin!(self.context.timer.sleep(refusal::ROOM_INTERVAL))).await;
             return;
         };
         loop {
@@ -246,7 +246,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
                 Either::Left(_) => return,
                 Either::Right((event, _)) => event,
             };
-            let watched = self.bus.backend.watched_frontend_nodes();
+            let watched = self.context.backend.watched_frontend_nodes();
             match event.strip_prefix(path.as_str()) {
                 // The directory itself: made, gone, or too many events to tell apart.
                 Some("") => mailbox.nodes_changed(),
@@ -261,13 +261,13 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
 
     /// Waits for a word as [`wait`](Self::wait), but not longer than that.
     async fn wait_at_most(&mut self, limit: Duration) {
-        let timer = &self.bus.timer;
+        let timer = &self.context.timer;
         select(pin!(timer.sleep(limit)), pin!(self.wait())).await;
     }
 
     /// Writes a line into the log, unless there were many about this device.
     fn say(&mut self, level: Level, text: &dyn Display) {
-        match self.lines.take(self.bus.timer.now()) {
+        match self.lines.take(self.context.timer.now()) {
             Some(0) => log::log!(level, "{self}: {text}"),
             Some(left_out) => log::log!(level, "{self}: {text} (before it, {left_out} lines were left out)"),
             None => {}
@@ -276,8 +276,8 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
 
     /// A device is being removed under a connected frontend: gives it time to close.
     async fn wait_for_frontend(&mut self) -> Result<(), End> {
-        let timer = &self.bus.timer;
-        let patience = timer.sleep(self.bus.timing.patience);
+        let timer = &self.context.timer;
+        let patience = timer.sleep(self.context.timing.patience);
         let closes = async {
             loop {
                 let seen = self.look().await?;
@@ -304,14 +304,14 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if let Some(frontend) = &mut self.frontend
             && frontend.watch.is_none()
         {
-            match self.bus.store.watch(&frontend.path).await {
+            match self.context.store.watch(&frontend.path).await {
                 Ok(watch) => frontend.watch = Some(watch),
                 Err(error) if self.refusal.is_none() => return Err(End::Store(error)),
                 // It was said already.
                 Err(_) => {}
             }
         }
-        let store = &self.bus.store;
+        let store = &self.context.store;
         let none = Transaction::NONE;
         let state_path = format!("{}/state", self.path);
         let online_path = format!("{}/online", self.path);
@@ -366,7 +366,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
 
     /// Reads who the frontend is, and watches it. The toolstack wrote this, so nonsense is worth a refusal but no suspicion.
     async fn open(&mut self) -> Result<(), End> {
-        let store = &self.bus.store;
+        let store = &self.context.store;
         let frontend_path = format!("{}/frontend", self.path);
         let id_path = format!("{}/frontend-id", self.path);
         let none = Transaction::NONE;
@@ -400,11 +400,11 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
 
     /// Reads the nodes that the kind asked for.
     async fn nodes(&self, with_frontend: bool) -> Result<Nodes, End> {
-        let backend = self.directory(&self.path, self.bus.backend.backend_nodes());
+        let backend = self.directory(&self.path, self.context.backend.backend_nodes());
         let frontend = async {
             match (&self.frontend, with_frontend) {
                 (Some(frontend), true) => {
-                    let backend = &self.bus.backend;
+                    let backend = &self.context.backend;
                     let mut nodes = self.directory(&frontend.path, backend.frontend_nodes()).await?;
                     let further = backend.further_frontend_nodes(&nodes);
                     nodes.0.extend(self.directory(&frontend.path, &further).await?.0);
@@ -418,7 +418,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     }
 
     async fn directory<N: AsRef<str>>(&self, path: &str, names: &[N]) -> Result<Directory, StoreError> {
-        let store = &self.bus.store;
+        let store = &self.context.store;
         let reads = names.iter().map(|name| async move {
             let name = name.as_ref();
             let value = store.read_optional(Transaction::NONE, &format!("{path}/{name}")).await?;
@@ -430,8 +430,8 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
 
     /// Has the kind make itself ready. False where the device shall not be after all, which is not to wait for that.
     async fn prepare(&mut self, nodes: &Nodes) -> Result<bool, End> {
-        let bus = self.bus;
-        let mut ready = pin!(bus.backend.prepare(self.id, nodes));
+        let context = self.context;
+        let mut ready = pin!(context.backend.prepare(self.id, nodes));
         loop {
             if let Either::Left(((), _)) = select(ready.as_mut(), pin!(self.wait())).await {
                 return Ok(true);
@@ -446,18 +446,18 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     async fn announce(&mut self) -> Result<(), End> {
         // Another try of one beginning is none of its own.
         if self.setbacks == 0
-            && let Err(delay) = self.beginnings.take(self.bus.timer.now())
+            && let Err(delay) = self.beginnings.take(self.context.timer.now())
         {
             self.wait_at_most(delay).await;
             return Ok(());
         }
         // Where the device was removed and made again behind our back, its last connection may not be over.
-        self.bus.backend.settled(self.id).await;
+        self.context.backend.settled(self.id).await;
         let nodes = self.nodes(false).await?;
         if !self.prepare(&nodes).await? {
             return Ok(());
         }
-        let offer = match self.bus.backend.probe(self.id, &nodes) {
+        let offer = match self.context.backend.probe(self.id, &nodes) {
             Ok(offer) => offer,
             Err(error) => {
                 self.refuse(Fault::Host, &error).await;
@@ -480,13 +480,13 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     }
 
     async fn connect(&mut self) -> Result<(), End> {
-        if let Some(delay) = self.violations.poll_delay(self.bus.timer.now()) {
+        if let Some(delay) = self.violations.poll_delay(self.context.timer.now()) {
             self.wait_at_most(delay).await;
             return Ok(());
         }
         let nodes = self.nodes(true).await?;
         let handle = DeviceHandle::new(self.id, &self.mailbox);
-        match self.bus.backend.connect(&handle, &nodes) {
+        match self.context.backend.connect(&handle, &nodes) {
             Ok(device) => self.device = Some(device),
             Err(error) => {
                 self.refuse(self.fault(&error), &error).await;
@@ -496,7 +496,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         self.mailbox.take_nodes_changed();
         self.stale.append(&mut self.properties);
         self.phase = Phase::Connected;
-        let description = self.device.as_ref().map(|device| self.bus.backend.describe(device)).unwrap_or_default();
+        let description = self.device.as_ref().map(|device| self.context.backend.describe(device)).unwrap_or_default();
         self.say(Level::Info, &format_args!("connected {description}"));
         self.publish_writes(XenbusState::Connected).await?;
         self.count_nodes().await;
@@ -516,7 +516,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         // What could not be read is still to be told.
         let nodes = self.nodes(true).await.inspect_err(|_| self.mailbox.nodes_changed())?;
         if let Some(device) = &mut self.device
-            && let Err(error) = self.bus.backend.changed(device, &nodes)
+            && let Err(error) = self.context.backend.changed(device, &nodes)
         {
             self.refuse(self.fault(&error), &error).await;
         }
@@ -528,7 +528,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         self.mailbox.end_connection();
         self.reconfigured = false;
         if let Some(device) = self.device.take() {
-            self.bus.backend.disconnect(device);
+            self.context.backend.disconnect(device);
             self.say(Level::Info, &"disconnected");
         }
     }
@@ -550,13 +550,13 @@ impl<S: Store, T, B: Backend> Drop for Session<'_, S, T, B> {
     /// Also where the bus itself is dropped.
     fn drop(&mut self) {
         if let Some(device) = self.device.take() {
-            self.bus.backend.disconnect(device);
+            self.context.backend.disconnect(device);
         }
     }
 }
 
 impl<S: Store, T, B: Backend> Display for Session<'_, S, T, B> {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(formatter, "{}{}", self.bus.backend.kind(), self.id)
+        write!(formatter, "{}{}", self.context.backend.kind(), self.id)
     }
 }

@@ -51,7 +51,7 @@ impl Display for StoreRefusal {
 impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
     /// This device is over until its frontend begins anew; says why. What is said already is not said again.
     pub(super) async fn refuse(&mut self, fault: Fault, reason: &dyn Display) {
-        let since = self.bus.timer.now();
+        let since = self.context.timer.now();
         if fault == Fault::Frontend && matches!(self.phase, Phase::InitWait | Phase::Connected) {
             self.violations.handle_violation(since);
         }
@@ -65,7 +65,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         }
         self.say(Level::Warn, &reason);
         self.error_written = true;
-        let store = &self.bus.store;
+        let store = &self.context.store;
         let state_path = format!("{}/state", self.path);
         let here = format!("{}/error", self.path);
         // One node of a directory that is there, and that nobody but the toolstack can make again: no transaction is needed.
@@ -75,7 +75,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         };
         let elsewhere = format!("error/{}/error", self.path);
         let elsewhere = store.write(Transaction::NONE, &elsewhere, reason.as_bytes()).await;
-        self.bus.errors.tell(store, self.bus.backend.kind(), self.id, &reason).await;
+        self.context.errors.tell(store, self.context.backend.kind(), self.id, &reason).await;
         match (written, elsewhere) {
             (Ok(()), Ok(())) => self.told = Some(reason),
             (Err(error), _) | (_, Err(error)) => {
@@ -86,7 +86,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
 
     /// Writes a node of our directory; where we may have no more nodes, in place of one that nobody needs when the device is refused.
     async fn write_in_any_room(&self, path: &str, value: &str) -> Result<(), StoreError> {
-        let store = &self.bus.store;
+        let store = &self.context.store;
         let none = Transaction::NONE;
         match store.write(none, path, value.as_bytes()).await {
             Err(StoreError::Quota) => {
@@ -103,7 +103,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         if !core::mem::take(&mut self.error_written) {
             return;
         }
-        let store = &self.bus.store;
+        let store = &self.context.store;
         let none = Transaction::NONE;
         let mut path = format!("error/{}", self.path);
         let _ = store.remove(none, &path).await;
@@ -131,7 +131,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
 
     /// Whose fault an error of a connected device, or one about to be, is.
     pub(super) fn fault(&self, error: &B::Error) -> Fault {
-        if self.bus.backend.is_violation(error) { Fault::Frontend } else { Fault::Host }
+        if self.context.backend.is_violation(error) { Fault::Frontend } else { Fault::Host }
     }
 
     /// Whether a device that was refused for want of room is to be tried again: its frontend has not come yet, and nobody but us can
@@ -141,7 +141,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         let due = |refusal: Refusal| {
             refusal.fault == Fault::NoRoom
                 && !refusal.was_elsewhere
-                && self.bus.timer.now().since(refusal.since) >= ROOM_INTERVAL
+                && self.context.timer.now().since(refusal.since) >= ROOM_INTERVAL
         };
         let here = (self.phase, seen.frontend) == (Phase::Closing, XenbusState::Initialising);
         here && !seen.removing && watched && self.refusal.is_some_and(due)
@@ -154,7 +154,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         match self.announce().await {
             Err(End::Store(error)) if error.is_transient() => {
                 self.phase = Phase::Closing;
-                self.refusal = refusal.map(|refusal| Refusal { since: self.bus.timer.now(), ..refusal });
+                self.refusal = refusal.map(|refusal| Refusal { since: self.context.timer.now(), ..refusal });
                 Ok(())
             }
             other => other,

@@ -31,7 +31,7 @@ fn entries(writes: &BTreeMap<String, String>) -> Vec<Entry<'_>> {
 impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
     /// Counts the nodes of our directory, and itself.
     pub(super) async fn count_nodes(&self) {
-        if let Ok(names) = self.bus.store.directory(Transaction::NONE, &self.path).await {
+        if let Ok(names) = self.context.store.directory(Transaction::NONE, &self.path).await {
             self.mailbox.set_nodes(names.len() + 1);
         }
     }
@@ -74,7 +74,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
     /// In one transaction, and only while our `state` node says what we last knew of it: a directory that is gone must not come back to
     /// life, and what the toolstack wrote must not be lost.
     async fn write_entries(&self, new: XenbusState, entries: &[Entry<'_>]) -> Result<Written, StoreError> {
-        let store = &self.bus.store;
+        let store = &self.context.store;
         let state_path = format!("{}/state", self.path);
         self.transact(async |transaction| {
             let now = store.read(transaction, &state_path).await?;
@@ -107,11 +107,11 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         mut body: impl AsyncFnMut(Transaction) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
         // Kept until it is done, so that few ask a store that refuses.
-        let _turn = self.bus.transactions.take().await;
+        let _turn = self.context.transactions.take().await;
         let mut attempt = 0;
         loop {
             let opened = Cell::new(false);
-            let outcome = transaction(&self.bus.store, async |transaction| {
+            let outcome = transaction(&self.context.store, async |transaction| {
                 opened.set(true);
                 body(transaction).await
             })
@@ -120,7 +120,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
                 Err(error) if error.is_transient() && !opened.get() => {
                     attempt += 1;
                     log::debug!("{self}: no transaction: {error}, trying again");
-                    self.bus.timer.sleep(retry_after(attempt)).await;
+                    self.context.timer.sleep(retry_after(attempt)).await;
                 }
                 other => return other,
             }
@@ -129,12 +129,12 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
 
     /// Closed, and not wanted any more: deletes our directory, when the toolstack has had time to see the `Closed`.
     pub(super) async fn remove(&mut self) -> Result<(), End> {
-        let timer = &self.bus.timer;
-        let departure = self.bus.departures.begin(self.id.frontend, timer.now());
-        while let Some(delay) = departure.poll_delay(&self.bus.timing, timer.now()) {
+        let timer = &self.context.timer;
+        let departure = self.context.departures.begin(self.id.frontend, timer.now());
+        while let Some(delay) = departure.poll_delay(&self.context.timing, timer.now()) {
             timer.sleep(delay).await;
         }
-        let store = &self.bus.store;
+        let store = &self.context.store;
         let state_path = format!("{}/state", self.path);
         let online_path = format!("{}/online", self.path);
         self.transact(async |transaction| {

@@ -1,0 +1,48 @@
+//! What all devices of one bus share. Pure over the store's trait. Floor 1.
+
+use alloc::format;
+use alloc::string::String;
+
+use super::backend::{Backend, Timing};
+use super::departures::Departures;
+use super::errors::Errors;
+use crate::time::Duration;
+use crate::turns::Turns;
+
+/// Transactions of one bus that are open at once. xenstored lets a domain have ten, and others of the domain want some, too.
+const TRANSACTIONS_MAX: usize = 4;
+
+/// How long to wait before what the store refused for the `attempt`th time in a row is tried again.
+pub(super) fn retry_after(attempt: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(20);
+    const MOST: Duration = Duration::from_secs(1);
+    let factor = 1 << attempt.saturating_sub(1).min(10);
+    FIRST.saturating_mul(factor).min(MOST)
+}
+
+/// The kind of device, by what it is reached, and what its devices take turns at.
+pub(super) struct Context<S, T, B> {
+    pub(super) store: S,
+    pub(super) timer: T,
+    pub(super) backend: B,
+    pub(super) timing: Timing,
+    /// Transactions of all devices.
+    pub(super) transactions: Turns,
+    /// Devices that are closed and about to be deleted, by their frontend.
+    pub(super) departures: Departures,
+    /// Why devices were refused.
+    pub(super) errors: Errors,
+}
+
+impl<S, T, B: Backend> Context<S, T, B> {
+    pub(super) fn new(store: S, timer: T, backend: B, timing: Timing) -> Self {
+        let transactions = Turns::new(TRANSACTIONS_MAX);
+        let (departures, errors) = Default::default();
+        Self { store, timer, backend, timing, transactions, departures, errors }
+    }
+
+    /// `backend/<kind>`, relative to our home.
+    pub(super) fn top(&self) -> String {
+        format!("backend/{}", self.backend.kind())
+    }
+}
