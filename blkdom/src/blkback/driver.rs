@@ -13,7 +13,7 @@ use super::nodes::{QDISK, READ};
 use super::violation::AttachError;
 use crate::datapath::{DataPath, VbdId};
 use crate::disk::Geometry;
-use crate::volume::{Claim, ClaimError, Claims, NameError, Resolved};
+use crate::volume::{Claim, ClaimError, Claims, NameError, Resolved, Unwritable};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::rc::Rc;
@@ -60,8 +60,8 @@ pub enum VbdError {
     Name(NameError),
     /// Somebody else has its volume.
     Claim(ClaimError),
-    /// It shall be written, and cannot be.
-    ReadOnly(String),
+    /// It shall be written, and cannot be; why, where that is not the device's own doing.
+    ReadOnly(String, Option<Unwritable>),
     /// It is to be connected and was not probed: a fault of ours.
     Unprobed,
     /// Its rings or channels could not be had.
@@ -117,7 +117,8 @@ impl fmt::Display for VbdError {
             ),
             Self::Name(error) => error.fmt(formatter),
             Self::Claim(error) => error.fmt(formatter),
-            Self::ReadOnly(name) => write!(formatter, "{name} cannot be written; say access=ro"),
+            Self::ReadOnly(name, None) => write!(formatter, "{name} cannot be written; say access=ro"),
+            Self::ReadOnly(name, Some(why)) => write!(formatter, "{name} cannot be written: {why}; say access=ro"),
             Self::Unprobed => write!(formatter, "no volume was claimed"),
             Self::Attach(error) => error.fmt(formatter),
             Self::Memory(error) => error.fmt(formatter),
@@ -325,7 +326,7 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
             VbdError::Image(_)
             | VbdError::Name(_)
             | VbdError::Claim(_)
-            | VbdError::ReadOnly(_)
+            | VbdError::ReadOnly(..)
             | VbdError::Unprobed
             | VbdError::Attach(AttachError::NoPlace)
             | VbdError::Memory(_) => false,
@@ -345,7 +346,7 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
         let volume = self.inventory.resolve(&identity.target)?;
         let access = identity.access(volume.shared);
         if access.writes() && volume.geometry.read_only {
-            return Err(VbdError::ReadOnly(volume.name));
+            return Err(VbdError::ReadOnly(volume.name, volume.unwritable));
         }
         let claim = self.inventory.claims().claim(identity.holder(id), &volume, access)?;
         vbds.insert(id, Served { identity, volume, claim, connected: None, description: String::new(), memory: None });

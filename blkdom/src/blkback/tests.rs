@@ -104,7 +104,8 @@ impl Inventory for Names {
 
 fn resolved(name: &str, start: u64, sectors: u64) -> Resolved {
     let geometry = Geometry { sectors, ..geometry(SECTORS, 512) };
-    Resolved { name: name.into(), lasting: None, volume: Volume::linear(UNIT, start, sectors), geometry, shared: false }
+    let volume = Volume::linear(UNIT, start, sectors);
+    Resolved { name: name.into(), lasting: None, volume, geometry, unwritable: None, shared: false }
 }
 
 struct Host {

@@ -70,8 +70,8 @@ pub struct Unit {
     pub model: String,
     /// The serial number, as the device says; printable.
     pub serial: String,
-    /// The name that no other device in the world has, as Linux writes it: `0x5000c500a1b2c3d4` of a drive, `eui.0025385b71b00c42` of a
-    /// namespace. Empty where it has none.
+    /// The name that no other device in the world has, as Linux writes it: `0x5000c500a1b2c3d4` of a drive, `eui.0025385b71b00c42` or `uuid.` of
+    /// a namespace. Empty where it has none.
     pub wwn: String,
     /// Size and abilities.
     pub geometry: Geometry,

@@ -241,15 +241,15 @@ impl Catalogue {
             let owners = all.filter_map(|entry| entry.names.first().cloned()).collect();
             return Err(NameError::Ambiguous { name, owners });
         }
-        let (volume, read_only) = match &entry.what {
-            Ok((volume, read_only)) => (volume.clone(), *read_only),
+        let (volume, unwritable) = match &entry.what {
+            Ok(found) => found.clone(),
             Err(reason) => return Err(NameError::Unusable { name, reason: reason.clone() }),
         };
         let mut geometry = combine(&self.units, &volume);
-        geometry.read_only |= read_only;
+        geometry.read_only |= unwritable.is_some();
         let name = entry.names.first().cloned().unwrap_or(name);
         let lasting = self.lasting(entry).cloned();
-        Ok(Resolved { name, lasting, volume, geometry, shared })
+        Ok(Resolved { name, lasting, volume, geometry, unwritable, shared })
     }
 
     /// A name of the device itself that no other entry has: the namespaces of one controller share its serial number.

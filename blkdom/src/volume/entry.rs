@@ -1,6 +1,6 @@
 //! What a target may name, and what it means then. Pure. Floor 3.
 
-use super::fault::Unusable;
+use super::fault::{Unusable, Unwritable};
 use super::{UnitRef, Volume};
 use crate::disk::Geometry;
 use alloc::string::String;
@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 pub(super) struct Entry {
     /// Its names, the one that it is known by first.
     pub(super) names: Vec<String>,
-    /// Where it lies and whether it may be read only, or why it cannot be had.
-    pub(super) what: Result<(Volume, bool), Unusable>,
+    /// Where it lies and why it may be read only, if so; or why it cannot be had.
+    pub(super) what: Result<(Volume, Option<Unwritable>), Unusable>,
     /// Whether it is shown where names are listed.
     pub(super) listed: bool,
     /// The units whose tables and metadata say that there is such a thing; none for a unit itself.
@@ -30,6 +30,8 @@ pub struct Resolved {
     pub volume: Volume,
     /// Its size, and what its units together can do.
     pub geometry: Geometry,
+    /// Why it may be read only, where that is not its units' own doing.
+    pub unwritable: Option<Unwritable>,
     /// The target says that it is shared: [`super::Access::from_mode`].
     pub shared: bool,
 }

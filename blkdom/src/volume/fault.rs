@@ -1,9 +1,38 @@
 //! Why something that a disk says it has is not handed out. Pure. Floor 3.
 
 use super::member::Member;
+use super::region::ReadError;
 use super::target::Printable;
 use alloc::string::String;
 use core::fmt;
+
+/// Why something that is handed out is not to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unwritable {
+    /// LVM's metadata says so.
+    Metadata,
+    /// What it lies in may be a part of something larger, which alone may write it: the mark of that could not be read.
+    Unread {
+        /// What it lies in.
+        name: String,
+        /// Where the mark would be, in bytes from the beginning of that.
+        offset: u64,
+        /// Why it was not read.
+        error: ReadError,
+    },
+}
+
+impl fmt::Display for Unwritable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Metadata => formatter.write_str("LVM's metadata says that it is read-only"),
+            Self::Unread { name, offset, error } => {
+                let name = Printable(name);
+                write!(formatter, "whether {name} is a part of something larger is not known: byte {offset}: {error}")
+            }
+        }
+    }
+}
 
 /// Why something that exists is not handed out.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,7 +30,7 @@ mod tests;
 pub use catalogue::{Catalogue, Grounds, NameError};
 pub use claims::{Access, Claim, ClaimError, Claims, Ended};
 pub use entry::Resolved;
-pub use fault::Unusable;
+pub use fault::{Unusable, Unwritable};
 pub use region::{Glance, ReadError, Sectors, Source};
 pub use scan::scan;
 

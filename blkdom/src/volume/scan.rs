@@ -9,7 +9,7 @@
 
 use super::catalogue::Catalogue;
 use super::entry::Entry;
-use super::fault::Unusable;
+use super::fault::{Unusable, Unwritable};
 use super::lvm;
 use super::mbr::{self, Mbr};
 use super::member;
@@ -60,7 +60,7 @@ impl<'a, S: Sectors> Scan<'a, S> {
     async fn unit(&mut self, source: &'a Source) {
         let sectors = source.geometry.sectors;
         let whole = Volume::linear(source.unit, 0, sectors);
-        let what = if whole.sectors() == 0 { Err(Unusable::Empty) } else { Ok((whole, false)) };
+        let what = if whole.sectors() == 0 { Err(Unusable::Empty) } else { Ok((whole, None)) };
         let names = core::iter::once(&source.name).chain(&source.aliases).cloned().collect();
         self.catalogue.add(Entry { names, what, listed: true, grounds: Vec::new() });
         let region = Region { eye: self.eye, source, start: 0, sectors };
@@ -69,7 +69,7 @@ impl<'a, S: Sectors> Scan<'a, S> {
             Err(error) => return self.unreadable(&source.name, &error),
         };
         let table = match table {
-            None => return self.physical_volume(&source.name, &region).await,
+            None => return self.physical_volume(&source.name, &region, None).await,
             Some(Mbr::Protective) => gpt::read(&region).await.map_err(|errors| {
                 let [primary, backup] = &errors;
                 format!("no GPT is to be believed: the primary: {primary}; the backup: {backup}")
@@ -107,9 +107,9 @@ impl<'a, S: Sectors> Scan<'a, S> {
         let first = inner.iter().map(|partition| partition.sector).min().unwrap_or_default();
         inner.push(Piece { unit: source.unit, sector: 0, sectors: first.max(table.covers) });
         let member::Marks { member, unread } = member::find(whole, &inner).await;
-        if let Some((offset, error)) = unread {
-            let what = "whether it is a part of something larger is not known";
-            self.catalogue.note(format!("{}: {what}: byte {offset}: {error}", source.name));
+        let unread = unread.map(|(offset, error)| Unwritable::Unread { name: source.name.clone(), offset, error });
+        if let Some(unread) = &unread {
+            self.catalogue.note(format!("{unread}: what lies in it cannot be written"));
         }
         for note in table.notes {
             self.catalogue.note(format!("{}: {note}", source.name));
@@ -126,11 +126,12 @@ impl<'a, S: Sectors> Scan<'a, S> {
             names.extend(label.map(|label| format!("PARTLABEL={label}")));
             names.extend(uuid.map(|uuid| format!("PARTUUID={uuid}")));
             let sound = fault.is_none();
-            let what = fault.map_or_else(|| Ok((Volume::linear(source.unit, start, sectors), false)), Err);
+            let volume = (Volume::linear(source.unit, start, sectors), unread.clone());
+            let what = fault.map_or_else(|| Ok(volume), Err);
             self.catalogue.add(Entry { names, what, listed: true, grounds: vec![source.unit] });
             let region = Region { eye: self.eye, source, start, sectors };
             if is_lvm && sound {
-                self.physical_volume(&name, &region).await;
+                self.physical_volume(&name, &region, unread.as_ref()).await;
             } else if sound && peeks < PEEKS {
                 peeks += 1;
                 if !lvm::is_labelled(&region).await {
@@ -144,8 +145,9 @@ impl<'a, S: Sectors> Scan<'a, S> {
         }
     }
 
-    async fn physical_volume(&mut self, name: &str, region: &Region<'a, S>) {
-        if let Err(error) = self.volumes.look(name, region).await {
+    /// Looks for a physical volume in what lies in something that may not be written, if so.
+    async fn physical_volume(&mut self, name: &str, region: &Region<'a, S>, around: Option<&Unwritable>) {
+        if let Err(error) = self.volumes.look(name, region, around).await {
             self.unreadable(name, &error);
         }
     }

@@ -58,6 +58,8 @@ pub mod cns {
     pub const CONTROLLER: u8 = 0x01;
     /// The list of active namespaces.
     pub const ACTIVE_NAMESPACES: u8 = 0x02;
+    /// The namespace's list of identification descriptors.
+    pub const NAMESPACE_DESCRIPTORS: u8 = 0x03;
     /// The controller's limits for a command set (NVM: 4.1.5.4).
     pub const COMMAND_SET_CONTROLLER: u8 = 0x06;
 }

@@ -182,6 +182,8 @@ impl core::error::Error for Unusable {}
 pub struct Format {
     /// NGUID and EUI64: another namespace has others.
     pub identity: [u8; 24],
+    /// The UUID of its descriptors, zeroes where these have none. `None` while it is not known.
+    pub uuid: Option<[u8; 16]>,
     /// A block is of `1 << shift` bytes.
     pub shift: u8,
     /// Size and abilities.
@@ -189,17 +191,23 @@ pub struct Format {
 }
 
 impl Format {
-    /// The namespace's name in the form of Linux' `wwid`: of the NGUID, else of the EUI64, else empty. Linux prefers a UUID, which is not read.
+    /// The namespace's name in the form of Linux' `wwid`: of the UUID, else of the NGUID, else of the EUI64, else empty.
     pub fn wwn(&self) -> String {
-        let identity = &self.identity;
-        let (nguid, eui) = identity.split_at(16);
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        if let Some(uuid) = self.uuid.filter(|uuid| *uuid != [0; 16]) {
+            let [a, b, c, d, e] = [0..4, 4..6, 6..8, 8..10, 10..16].map(|part| hex(uuid.get(part).unwrap_or_default()));
+            return format!("uuid.{a}-{b}-{c}-{d}-{e}");
+        }
+        let (nguid, eui) = self.identity.split_at(16);
         let known = [nguid, eui].into_iter().find(|name| name.iter().any(|byte| *byte != 0));
-        known.map_or_else(String::new, |name| {
-            name.iter().fold(String::from("eui."), |mut text, byte| {
-                text.push_str(&format!("{byte:02x}"));
-                text
-            })
-        })
+        known.map_or_else(String::new, |name| format!("eui.{}", hex(name)))
+    }
+
+    /// Whether two formats are of one namespace, whose size may have changed. Another block size makes it another unit: nobody who uses it
+    /// could go on.
+    pub fn is_of_same(&self, other: &Self) -> bool {
+        let one_uuid = self.uuid.zip(other.uuid).is_none_or(|(one, other)| one == other);
+        self.identity == other.identity && one_uuid && self.shift == other.shift
     }
 
     /// Takes the structure apart.
@@ -240,7 +248,7 @@ impl Format {
             }),
             write_zeroes: controller.write_zeroes,
         };
-        Ok(Self { identity: array(bytes, 104), shift, geometry })
+        Ok(Self { identity: array(bytes, 104), uuid: None, shift, geometry })
     }
 }
 
@@ -279,6 +287,26 @@ pub fn active_namespaces(bytes: &[u8]) -> impl Iterator<Item = u32> {
         before = *number;
         ascends
     })
+}
+
+/// The UUID in a list of namespace identification descriptors (2.0: 5.17.2.3): type, length, two reserved bytes, then the identifier; a
+/// length of zero ends the list. Zeroes where there is none.
+pub fn uuid(bytes: &[u8]) -> [u8; 16] {
+    /// NIDT.
+    const UUID: u8 = 3;
+    let mut rest = bytes;
+    while let Some(([kind, length, _, _], after)) = rest.split_first_chunk()
+        && *length != 0
+        && let Some((identifier, after)) = after.split_at_checked(usize::from(*length))
+    {
+        if *kind == UUID
+            && let Ok(uuid) = identifier.try_into()
+        {
+            return uuid;
+        }
+        rest = after;
+    }
+    [0; 16]
 }
 
 /// Bytes to read of a log page that an event names (2.0: 5.16.1): error information, SMART, changed namespaces.
@@ -353,6 +381,25 @@ mod tests {
         assert_eq!(name(120, &[0, 0x25, 0x38, 0x5b, 0x71, 0xb0, 0x0c, 0x42]), "eui.0025385b71b00c42");
         assert_eq!(name(104, &[0xAB; 24]), "eui.abababababababababababababababab", "the longer one counts");
         assert_eq!(name(104, &[0; 24]), "");
+        let uuid = core::array::from_fn(|at| 0x10 + at as u8);
+        let with = |uuid| Format { uuid: Some(uuid), ..changed(104, &[0xAB; 24]).expect("usable") };
+        assert_eq!(with(uuid).wwn(), "uuid.10111213-1415-1617-1819-1a1b1c1d1e1f", "Linux' %pU");
+        assert_eq!(with([0; 16]).wwn(), "eui.abababababababababababababababab");
+        assert!(!with(uuid).is_of_same(&with([1; 16])));
+        assert!(with(uuid).is_of_same(&Format { uuid: None, ..with(uuid) }), "it did not tell this time");
+    }
+
+    #[test]
+    fn descriptors_are_read_up_to_their_end() {
+        let descriptor = |kind, length, value| [vec![kind, length, 0, 0], vec![value; length.into()]].concat();
+        let (eui, other, own) = (descriptor(1, 8, 1), descriptor(3, 8, 2), descriptor(3, 16, 3));
+        assert_eq!(uuid(&[eui.clone(), other.clone(), own.clone()].concat()), [3; 16]);
+        assert_eq!(uuid(&[eui.clone(), vec![0; 4], own.clone()].concat()), [0; 16], "the end comes first");
+        assert_eq!(uuid(&[eui, other].concat()), [0; 16]);
+        for length in 0..own.len() {
+            assert_eq!(uuid(&own[..length]), [0; 16], "cut off at {length}");
+        }
+        assert_eq!(uuid(&[0xFF; IDENTIFY_BYTES]), [0; 16]);
     }
 
     #[test]

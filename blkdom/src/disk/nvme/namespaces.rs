@@ -1,7 +1,7 @@
 //! Namespaces as units: what a scan found is set against what there was. Pure. Floor 3.
 
 use super::command::Status;
-use super::identify::{Controller, Format, active_namespaces};
+use super::identify::{Controller, Format, active_namespaces, uuid};
 use super::slots::Slots;
 use crate::disk::{Event, Unit, UnitId, UnitKind};
 use alloc::collections::VecDeque;
@@ -97,6 +97,25 @@ impl Namespaces {
         self.found.push(found);
     }
 
+    /// Whether the namespace at `place` can be used, so that it is asked for its descriptors.
+    pub(super) fn is_usable(&self, place: usize) -> bool {
+        matches!(self.found.get(place), Some(Found::Usable(_)))
+    }
+
+    /// What Identify gave for the descriptors of the namespace at `place`.
+    pub(super) fn described(&mut self, place: usize, answer: Result<&Vec<u8>, u16>) {
+        if let Some(Found::Usable(format)) = self.found.get_mut(place) {
+            format.uuid = match answer {
+                Ok(bytes) => Some(uuid(bytes)),
+                Err(Status::INVALID_FIELD) => Some([0; 16]),
+                Err(status) => {
+                    log::warn!("nvme: a namespace does not tell its UUID: status {status:#x}");
+                    None
+                }
+            };
+        }
+    }
+
     /// All listed namespaces were looked at. `tell` where units were known before.
     pub(super) fn finish_scan(&mut self, controller: &Controller, tell: bool, events: &mut VecDeque<Event>) {
         let seen: Vec<(u32, Found)> = self.listed.drain(..).zip(self.found.drain(..)).collect();
@@ -106,10 +125,10 @@ impl Namespaces {
         while let (Some(unit), Some(namespace)) = (self.units.get_mut(place), self.namespaces.get_mut(place)) {
             let stays = match find(namespace.number) {
                 Some(Found::Unknown) => true,
-                Some(Found::Usable(format)) if is_same(&namespace.format, &format) => {
+                Some(Found::Usable(format)) if namespace.format.is_of_same(&format) => {
                     if unit.geometry != format.geometry {
                         unit.geometry = format.geometry;
-                        namespace.format = format;
+                        namespace.format = Format { uuid: format.uuid.or(namespace.format.uuid), ..format };
                         events.push_back(Event::Changed(unit.id));
                     }
                     true
@@ -171,10 +190,4 @@ impl Namespaces {
         self.namespaces.clear();
         self.leaving.clear();
     }
-}
-
-/// Whether two formats are of one namespace whose size may have changed. Another block size makes it another unit: nobody who uses it
-/// could go on.
-fn is_same(before: &Format, now: &Format) -> bool {
-    before.identity == now.identity && before.shift == now.shift
 }

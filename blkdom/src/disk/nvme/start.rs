@@ -2,7 +2,7 @@
 //! admin command at a time. Pure. Floor 3.
 //!
 //! New -> Disabling -> Enabling -> Controller -> Limits -> QueueCount -> Events -> CompletionQueue -> SubmissionQueue -> List ->
-//! Namespace (each) -> Idle; from Idle to List again when namespaces change, to Log and back when an event comes; from anywhere to
+//! Namespace -> Descriptors (each) -> Idle; from Idle to List again when namespaces change, to Log and back when an event comes; from anywhere to
 //! Disabling when the controller fails, and to Dead when that is of no use (NVM Express Base 2.0: 3.5.1, 3.6.1).
 
 use super::command::{self, Answer, Entry, Status, cns, feature};
@@ -58,6 +58,8 @@ pub(super) enum Step {
     List,
     /// Identify the namespace of this place in the list.
     Namespace(usize),
+    /// Identify the descriptors of the namespace of this place.
+    Descriptors(usize),
     /// Read the log page that an event named.
     Log(u8),
     /// Nothing.
@@ -196,6 +198,9 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
                 Some(namespace) => command::identify(cns::NAMESPACE, namespace, page),
                 None => return self.finish_scan(completions),
             },
+            Step::Descriptors(place) => {
+                command::identify(cns::NAMESPACE_DESCRIPTORS, self.namespaces.listed(place).unwrap_or(0), page)
+            }
             Step::Log(log) => command::log_page(log, identify::log_bytes(log), page),
             Step::New | Step::Disabling | Step::Enabling | Step::Idle | Step::Dead => {
                 self.step = step;
@@ -302,6 +307,13 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
             (Step::Namespace(place), failed) => {
                 let bytes = if failed.is_none() { self.page_bytes() } else { Vec::new() };
                 self.namespaces.found(place, failed.map_or(Ok(&bytes), Err), &self.controller);
+                // Mandatory from 1.3 on.
+                let asks = self.version.at_least(1, 3) && self.namespaces.is_usable(place);
+                if asks { Step::Descriptors(place) } else { Step::Namespace(place + 1) }
+            }
+            (Step::Descriptors(place), failed) => {
+                let bytes = if failed.is_none() { self.page_bytes() } else { Vec::new() };
+                self.namespaces.described(place, failed.map_or(Ok(&bytes), Err));
                 Step::Namespace(place + 1)
             }
             (Step::Log(log), _) => {

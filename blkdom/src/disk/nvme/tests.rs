@@ -787,6 +787,31 @@ fn namespaces_come_change_and_go() {
 }
 
 #[test]
+fn a_namespace_is_called_by_its_uuid_where_it_has_one() {
+    let uuid = [&[3, 16, 0, 0][..], &[0x5A; 16]].concat();
+    for (version, name) in [
+        (0x0001_0400, "uuid.5a5a5a5a-5a5a-5a5a-5a5a-5a5a5a5a5a5a"),
+        (0x0001_0200, "eui.01010101010101010101010101010101"),
+    ] {
+        let mut bench = start(|device| {
+            device.insert(1, Medium::new(9, 2048));
+            device.set_version(version);
+            device.patch(command::cns::NAMESPACE_DESCRIPTORS, 0, &uuid);
+        });
+        assert_eq!(bench.disk.units()[0].wwn, name);
+        // The same number and size, another namespace.
+        bench.events.clear();
+        bench.device.patch(command::cns::NAMESPACE_DESCRIPTORS, 4, &[0x5B; 16]);
+        bench.device.resize(1, 2048);
+        bench.run();
+        let events: &[Event] =
+            if name.starts_with("eui") { &[] } else { &[Event::Added(UnitId(1)), Event::Removed(UnitId(0))] };
+        assert_eq!(bench.events, events);
+        bench.finish();
+    }
+}
+
+#[test]
 fn a_namespace_that_goes_under_load_ends_its_commands_first() {
     let mut bench = bench();
     let data = bench.data(0, 4096);

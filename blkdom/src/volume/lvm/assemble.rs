@@ -4,7 +4,7 @@ use super::mapping;
 use super::metadata::VolumeGroup;
 use super::{Copy, Found, Group, PhysicalVolume};
 use crate::volume::entry::Entry;
-use crate::volume::fault::Unusable;
+use crate::volume::fault::{Unusable, Unwritable};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
@@ -120,11 +120,13 @@ fn entries(group: &VolumeGroup, present: &[Option<&PhysicalVolume>], fault: Opti
     grounds.sort_unstable();
     grounds.dedup();
     let volumes = group.logical.iter().zip(mapped);
+    let metadata = |writable: bool| (!(group.writable && writable)).then_some(Unwritable::Metadata);
+    let unread = present.iter().flatten().find_map(|physical| physical.unwritable.as_ref());
     volumes
         .map(|(volume, what)| Entry {
             grounds: grounds.clone(),
             names: vec![format!("{}/{}", group.name, volume.name)],
-            what: what.map(|found| (found, !(group.writable && volume.writable))),
+            what: what.map(|found| (found, metadata(volume.writable).or_else(|| unread.cloned()))),
             listed: volume.visible,
         })
         .collect()

@@ -16,6 +16,7 @@ mod metadata;
 pub(crate) mod text;
 
 use super::entry::Entry;
+use super::fault::Unwritable;
 use super::member::{self, Member};
 use super::region::{ReadError, Region, Sectors};
 use super::{Piece, UnitRef};
@@ -54,6 +55,8 @@ struct PhysicalVolume {
     sectors: u64,
     /// The array or the like that it is a part of, and that alone may write it.
     member: Option<Member>,
+    /// Why nothing on it may be written, if so.
+    unwritable: Option<Unwritable>,
     /// Sectors that its label says it has; those that there are where it says nothing.
     declared: u64,
     /// Where label and metadata lie, from its beginning, in sectors: no extent may.
@@ -74,11 +77,16 @@ pub(super) struct Group {
 }
 
 impl Found {
-    /// Looks whether a region is a physical volume, and reads what it says.
+    /// Looks whether a region is a physical volume, and reads what it says. What lies `around` it may not be written, if so.
     ///
     /// # Errors
     /// Its first sectors could not be read.
-    pub(super) async fn look<S: Sectors>(&mut self, name: &str, region: &Region<'_, S>) -> Result<(), ReadError> {
+    pub(super) async fn look<S: Sectors>(
+        &mut self,
+        name: &str,
+        region: &Region<'_, S>,
+        around: Option<&Unwritable>,
+    ) -> Result<(), ReadError> {
         if self.volumes.len() >= PHYSICAL {
             self.note(name, &format!("not looked at: there are more than {PHYSICAL} physical volumes"));
             return Ok(());
@@ -120,9 +128,11 @@ impl Found {
             sectors: area.end.saturating_sub(area.start),
         }));
         let member::Marks { member, unread } = member::find(region, &inner).await;
-        if let Some((offset, error)) = unread {
-            self.note(name, &format!("whether it is a part of something larger is not known: byte {offset}: {error}"));
+        let unread = unread.map(|(offset, error)| Unwritable::Unread { name: name.to_owned(), offset, error });
+        if let Some(unread) = &unread {
+            self.notes.push(format!("{unread}: what lies on it cannot be written"));
         }
+        let unwritable = unread.or_else(|| around.cloned());
         self.volumes.push(PhysicalVolume {
             name: name.to_owned(),
             id,
@@ -130,6 +140,7 @@ impl Found {
             start,
             sectors,
             member,
+            unwritable,
             declared,
             reserved,
         });

@@ -146,27 +146,29 @@ fn marks_in_a_metadata_area_are_left_over() {
     }
 }
 
-/// A bad sector where a mark might be is said, and takes nothing away.
+/// Behind a bad sector there may be the mark of an array, which alone may write its legs. Nothing else is taken away.
 #[test]
-fn a_mark_that_cannot_be_read_costs_a_note() {
+fn a_mark_that_cannot_be_read_costs_writing() {
     let mut image = Disk::new(1, SECTORS - BEHIND, &Text::default().to_string()).image();
     image.resize(SECTORS * 512, 0);
     let mut units = Units::one(image, 512);
     units.bad = vec![(unit(0), SECTORS as u64 - 16)];
     let catalogue = units.catalogue();
-    assert!(catalogue.resolve("vg0/a").is_ok(), "{:?}", catalogue.resolve("vg0/a"));
+    let text = "whether nvme0n1 is a part of something larger is not known: byte 8380416: ";
+    let found = catalogue.resolve("vg0/a").unwrap();
+    assert!(found.geometry.read_only && found.unwritable.unwrap().to_string().starts_with(text));
+    assert!(!catalogue.resolve("nvme0n1").unwrap().geometry.read_only, "the leg as a whole is the administrator's");
     let [note] = catalogue.notes() else { panic!("{:?}", catalogue.notes()) };
-    assert!(
-        note.starts_with("nvme0n1: whether it is a part of something larger is not known: byte 8380416: "),
-        "{note}"
-    );
+    assert!(note.starts_with(text), "{note}");
     // So with a table.
     let mut image = Gpt::new(512, (SECTORS - BEHIND) as u64).with(LINUX, 64, 127, "a").image();
     image.resize(SECTORS * 512, 0);
     let mut units = Units::one(image, 512);
     units.bad = vec![(unit(0), SECTORS as u64 - 16)];
     let catalogue = units.catalogue();
-    assert!(catalogue.resolve("nvme0n1p1").is_ok() && catalogue.notes().len() == 1, "{:?}", catalogue.notes());
+    let found = catalogue.resolve("nvme0n1p1").unwrap();
+    assert!(found.geometry.read_only && found.unwritable.unwrap().to_string().starts_with(text));
+    assert_eq!(catalogue.notes().len(), 1, "{:?}", catalogue.notes());
 }
 
 /// A guest that has the end of a physical volume, or of a disk, can make nothing of the rest.

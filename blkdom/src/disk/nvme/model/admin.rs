@@ -187,6 +187,7 @@ impl State {
                 }
             }
             cns::COMMAND_SET_CONTROLLER => {}
+            cns::NAMESPACE_DESCRIPTORS if self.version >= 0x0001_0300 => {}
             _ => return refusal(Status::INVALID_FIELD),
         }
         for (_, at, patch) in self.patches.iter().filter(|(of, ..)| *of == what) {
