@@ -4,6 +4,7 @@ use crate::memory::{DeviceAddress, SharedMemory};
 use alloc::vec::Vec;
 use xen_pv_sys::errno::{ENOMEM, ENOSPC};
 use xen_pv_sys::grant_table::GrantCopy;
+use xen_pv_sys::grant_table::{GNTST_NO_DEVICE_SPACE, GNTST_NO_SPACE};
 use xen_pv_sys::{DomainId, GrantRef, Port};
 
 /// A refusal of the hypervisor: a positive `errno.h` number, or a `GNTST_*` status.
@@ -23,7 +24,7 @@ impl XenError {
         match self {
             Self::Exhausted => true,
             Self::Errno(error) => matches!(error, ENOMEM | ENOSPC),
-            Self::Grant(_) => false,
+            Self::Grant(status) => matches!(status, GNTST_NO_DEVICE_SPACE | GNTST_NO_SPACE),
         }
     }
 }

@@ -11,7 +11,8 @@ use super::config::{
 };
 use super::nodes::{QDISK, READ};
 use super::violation::AttachError;
-use crate::datapath::{DataPath, VbdId};
+use crate::blkback::request::SLOTS_PER_PAGE;
+use crate::datapath::{DataPath, VbdId, bytes_for};
 use crate::disk::Geometry;
 use crate::volume::{Claim, ClaimError, Claims, NameError, Resolved, Unwritable};
 use alloc::collections::BTreeMap;
@@ -70,10 +71,8 @@ pub enum VbdError {
     Memory(TooLittleMemory),
 }
 
-/// Bytes of heap that a busy queue of a vbd takes at most, as measured with indirect requests and persistent grants.
-const QUEUE_BYTES: usize = 112 << 10;
-/// What a vbd takes beside its queues.
-const VBD_BYTES: usize = 4 << 10;
+/// What a vbd takes beside the memory for its requests, in bytes: its nodes, its name, its queues.
+pub(super) const VBD_BYTES: usize = 4 << 10;
 
 impl From<ConfigError> for VbdError {
     fn from(error: ConfigError) -> Self {
@@ -328,7 +327,7 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
             | VbdError::Claim(_)
             | VbdError::ReadOnly(..)
             | VbdError::Unprobed
-            | VbdError::Attach(AttachError::NoPlace)
+            | VbdError::Attach(AttachError::NoPlace | AttachError::NoMemory)
             | VbdError::Memory(_) => false,
         }
     }
@@ -368,7 +367,8 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
             queues.first().map_or(0, |queue| queue.ring.len()),
             if persistent { ", persistent grants" } else { "" },
         );
-        let memory = self.memory.promise(VBD_BYTES + QUEUE_BYTES * queues.len())?;
+        let slots: usize = queues.iter().map(|queue| queue.ring.len() * SLOTS_PER_PAGE).sum();
+        let memory = self.memory.promise(VBD_BYTES + bytes_for(slots))?;
         let config = VbdConfig {
             domain: id.frontend,
             handle: id.handle,

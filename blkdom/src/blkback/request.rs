@@ -16,6 +16,8 @@ pub const MAX_INDIRECT_SEGMENTS: usize = 256;
 pub const SEGMENTS_PER_PAGE: usize = PAGE_SIZE / size_of::<blkif::RequestSegment>();
 /// Sectors of a page.
 pub const SECTORS_PER_PAGE: u8 = 8;
+/// Requests that a page of a ring holds, at most: slots are of 108 or 112 bytes, and a power of two of them.
+pub const SLOTS_PER_PAGE: usize = 32;
 
 /// How a frontend lays out its slots (`protocol`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

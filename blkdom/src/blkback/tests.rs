@@ -1,8 +1,8 @@
 //! blkback on a store and a bus: from the nodes that the toolstack and the frontend write to sectors, and back.
 
-use super::driver::{Blkback, Inventory};
-use super::request::Abi;
-use crate::datapath::DataPath;
+use super::driver::{Blkback, Inventory, VBD_BYTES};
+use super::request::{Abi, SLOTS_PER_PAGE};
+use crate::datapath::{DataPath, bytes_for};
 use crate::disk::{Geometry, UnitId};
 use crate::fakes::frontend::Response;
 use crate::fakes::{Drive, FakeDisk, Frontend, Setup, geometry};
@@ -18,9 +18,12 @@ use core::future::poll_fn;
 use core::task::{Poll, Waker};
 use proptest::prelude::*;
 use split_driver::fakes::{FakeClock, FakePages, FakeStore, FakeXen, Live, Tasks};
+use split_driver::hypervisor::XenError;
 use split_driver::time::{Duration, Instant};
-use split_driver::xenbus::Bus;
+use split_driver::xenbus::{Available, Bus, DeviceMemory};
 use xen_pv_sys::DomainId;
+use xen_pv_sys::errno::ENOSPC;
+use xen_pv_sys::grant_table::{GNTST_BAD_GNTREF, GNTST_NO_SPACE};
 
 const US: DomainId = DomainId(7);
 const PAGES: usize = 1024;
@@ -122,6 +125,10 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::with_memory(DeviceMemory::unbounded())
+    }
+
+    fn with_memory(memory: DeviceMemory) -> Self {
         let xen = FakeXen::new();
         let path = Rc::new(RefCell::new(DataPath::new(xen.clone(), Box::new(FakePages::new(&xen, PAGES)))));
         let (disk, drive) = FakeDisk::new(&xen, &[geometry(SECTORS, 512)]);
@@ -130,7 +137,7 @@ impl Host {
         for volume in [resolved("disk", 0, SECTORS), resolved("vg0/a", 1024, 1024), resolved("vg0/b", 4096, 1024)] {
             names.put(volume);
         }
-        let blkback = Blkback::new(Rc::clone(&path), Rc::clone(&names), Rc::new(|| {}));
+        let blkback = Blkback::new(Rc::clone(&path), Rc::clone(&names), Rc::new(|| {})).with_memory(memory);
         let (store, clock) = (FakeStore::new(), FakeClock::default());
         let home = format!("/local/domain/{}", US.0);
         for path in [home.clone(), format!("{home}/backend"), format!("{home}/error")] {
@@ -632,6 +639,77 @@ fn a_broken_ring_is_told() {
     assert_eq!(host.error(3), "ring overrun in queue 1: request producer 1000, consumer 0");
     assert_eq!((host.state(3).as_deref(), host.blkback.connected()), (Some("5"), 1));
     assert_eq!(host.write(&mut alice, 0, 0, 9), [OKAY]);
+    host.end();
+}
+
+/// 100 disks of four queues fit into what 16 MiB leave for them. One too many is refused with the figures, and the others go on.
+#[test]
+fn a_disk_without_memory_is_refused() {
+    const DISKS: u16 = 4;
+    let needed = VBD_BYTES + bytes_for(4 * SLOTS_PER_PAGE);
+    assert!(100 * needed <= 7 << 20, "{needed}");
+    let left = usize::from(DISKS) * needed + 1000;
+    let mut host = Host::with_memory(DeviceMemory::new(1 << 20, move || Available { free: left + (1 << 20), heap: 0 }));
+    let setup = Setup { queues: 4, pages: 16, persistent: true, ..Setup::default() };
+    let mut guests = Vec::new();
+    for guest in 8..8 + DISKS {
+        host.names.put(resolved(&format!("v{guest}"), u64::from(guest) * 8, 8));
+        host.create(guest, &format!("v{guest}"), &[]);
+        guests.push(host.connect(guest, setup));
+    }
+    host.create(3, "vg0/a", &[]);
+    let late = Frontend::new(&host.xen, 3, setup);
+    host.say(3, &late);
+    let reason = host.error(3);
+    let figures = format!("may take {} KiB of memory and 0 KiB are left", needed.div_ceil(1024));
+    assert!(reason.contains(&figures) && reason.contains("memory="), "{reason}");
+    assert_eq!((late.domain.mapped(), host.blkback.connected()), (0, usize::from(DISKS)));
+    for (queue, guest) in guests.iter_mut().enumerate() {
+        assert_eq!(host.write(guest, queue, 0, 7), [OKAY]);
+    }
+    host.end();
+}
+
+/// A frontend that broke the protocol twice waits before it is connected again. One for which this domain, or Xen, had no memory does not.
+#[test]
+fn who_broke_the_protocol_waits() {
+    let mut host = Host::new();
+    for (guest, waits) in [(8, true), (9, true), (10, true), (11, false), (12, false), (13, false)] {
+        host.names.put(resolved(&format!("v{guest}"), u64::from(guest) * 8, 8));
+        host.create(guest, &format!("v{guest}"), &[]);
+        for _ in 0..2 {
+            let frontend = Frontend::new(&host.xen, guest, Setup::default());
+            match guest {
+                8 => {}
+                9 => assert!(frontend.queues[0].memory.write(0, &1000_u32.to_le_bytes())),
+                10 => host.xen.fail_next_map(XenError::Grant(GNTST_BAD_GNTREF)),
+                11 => host.xen.fail_next_map(XenError::Exhausted),
+                12 => host.xen.fail_next_bind(XenError::Errno(ENOSPC)),
+                _ => host.xen.fail_next_map(XenError::Grant(GNTST_NO_SPACE)),
+            }
+            if guest == 8 {
+                let config = frontend.config(Volume::default(), geometry(8, 512));
+                let port = config.queues[0].port.0.to_string();
+                for (name, value) in [("/ring-ref", "nothing"), ("/event-channel", &*port), ("/state", "3")] {
+                    host.put_frontend(guest, name, value);
+                }
+                host.settle();
+            } else {
+                host.say(guest, &frontend);
+            }
+            assert_eq!(host.state(guest).as_deref(), Some("5"), "{guest}");
+            for state in ["6", "1"] {
+                host.put_frontend(guest, "/state", state);
+                host.settle();
+            }
+            assert_eq!(host.state(guest).as_deref(), Some("2"), "{guest}");
+        }
+        let frontend = Frontend::new(&host.xen, guest, Setup::default());
+        host.say(guest, &frontend);
+        assert_eq!(host.state(guest).as_deref() != Some("4"), waits, "{guest}: {}", host.error(guest));
+        host.advance(1000);
+        assert_eq!(host.state(guest).as_deref(), Some("4"), "{guest}");
+    }
     host.end();
 }
 

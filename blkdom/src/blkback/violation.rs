@@ -70,6 +70,8 @@ pub enum AttachError {
     },
     /// There are as many vbds as there can be.
     NoPlace,
+    /// The memory for its requests could not be had.
+    NoMemory,
 }
 
 impl fmt::Display for AttachError {
@@ -79,6 +81,9 @@ impl fmt::Display for AttachError {
             Self::Ring { queue, error } => write!(formatter, "the ring of queue {queue}: {error}"),
             Self::Bind { queue, error } => write!(formatter, "binding the event channel of queue {queue}: {error}"),
             Self::NoPlace => write!(formatter, "no place for another disk"),
+            Self::NoMemory => {
+                write!(formatter, "no memory for the disk's requests: give the driver domain more (memory=)")
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use super::collect::copied;
 use super::operation::{Kind, Movement};
 use super::pages::Pages;
 use super::persistent::Found;
+use super::room::{Loan, Room};
 use super::round::{Copied, Round};
 use super::segments::{Backing, Segments};
 use super::statistics::Failure;
@@ -90,7 +91,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
 
     /// Gives the first waiting request of a vbd memory.
     fn back_one(&mut self, index: u16, share: usize, empty: bool) -> Turn {
-        let Self { vbds, pages, round, now, .. } = self;
+        let Self { vbds, pages, room, round, now, .. } = self;
         let Some(Some(vbd)) = vbds.get_mut(usize::from(index)) else {
             return Turn::Done;
         };
@@ -98,7 +99,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
             return Turn::Done;
         };
         let new_grants = vbd.to_map.len();
-        let turn = if vbd.map_segments(number, *now, round) {
+        let turn = if vbd.map_segments(number, *now, room, round) {
             match vbd.to_map.len() > new_grants || vbd.awaits_map(number) {
                 true => {
                     round.mapped.push((index, number));
@@ -247,7 +248,7 @@ pub(super) enum Direction {
 impl<H: Hypervisor> Vbd<H> {
     /// Whether the device can reach all of a request's pages itself, and only so many new ones as there is room for: all its segments
     /// are places in the table of grants then.
-    fn map_segments(&mut self, number: u16, now: Instant, round: &mut Round) -> bool {
+    fn map_segments(&mut self, number: u16, now: Instant, room: &mut Room, round: &mut Round) -> bool {
         let block = u32::from(SECTORS_PER_PAGE).min(self.config.geometry.logical_block / SECTOR_BYTES).max(1);
         let Some(operation) = self.operations.get_mut(number) else {
             return false;
@@ -269,11 +270,17 @@ impl<H: Hypervisor> Vbd<H> {
         if !whole(&self.segments) {
             return false;
         }
+        let mut loan = Loan { room, held: &mut self.steps };
+        let count = usize::from(operation.segments.count);
+        if !queue.persistent.holds(count, &mut loan) || self.to_map.try_reserve(count).is_err() {
+            return false;
+        }
         let written = operation.kind == Kind::Read;
         let (list, queue_number, new_grants) = (operation.segments, operation.queue, self.to_map.len());
         let mut position = list.start();
         while let Some(element) = self.segments.get_mut(position) {
-            let place = match queue.persistent.acquire(element.guest.grant, written, now, &mut round.unmap) {
+            let grant = element.guest.grant;
+            let place = match queue.persistent.acquire(grant, written, now, &mut loan, &mut round.unmap) {
                 Found::Known(place) => place,
                 Found::New(place) => {
                     self.to_map.push((queue_number, place));

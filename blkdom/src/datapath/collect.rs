@@ -82,7 +82,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         let Some(Some(vbd)) = self.vbds.get_mut(usize::from(request.vbd)) else {
             return;
         };
-        vbd.fetching = vbd.fetching.saturating_sub(1);
+        vbd.fetching = vbd.fetching.saturating_sub(request.segments.into());
         let outcome = match bytes.filter(|_| fetched) {
             Some(bytes) => match self.pages.read(request.page, 0, bytes) {
                 true => vbd.take_fetched(request.operation, bytes, request.segments),
@@ -140,7 +140,7 @@ impl<H: Hypervisor> Vbd<H> {
                 return Ok(Stop::Empty);
             }
             let busy = self.barrier.is_some() || self.starved || self.operations.is_full();
-            if busy || self.segments.room() < (self.fetching + 1) * MAX_SEGMENTS {
+            if busy || self.segments.room() < self.fetching + MAX_SEGMENTS {
                 return Ok(Stop::Busy);
             }
             if round.indirect.len() >= INDIRECT_PAGES.min(indirect.len()) {
@@ -268,7 +268,7 @@ impl<H: Hypervisor> Vbd<H> {
             return;
         };
         let copy = round.outward.len() as u32;
-        self.fetching += 1;
+        self.fetching += usize::from(segments);
         round.indirect.push(Indirect { vbd: place.vbd, operation: number, segments, copy, page: local });
         round.outward.push(GrantCopy {
             source: CopyEnd::granted(self.config.domain, page, 0),

@@ -93,6 +93,9 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         for queue in &mut vbd.queues {
             queue.persistent.clear(&mut self.round.unmap);
         }
+        vbd.return_steps(&mut self.room);
+        debug_assert_eq!(vbd.steps, 0, "steps were lost");
+        self.room.leave();
         debug_assert_eq!((vbd.commands, vbd.pages), (0, 0), "something is in use still");
         *place = None;
         self.hungry.retain(|other| *other != index);

@@ -29,6 +29,7 @@ mod operation;
 pub mod pages;
 mod persistent;
 mod reader;
+mod room;
 mod round;
 mod segments;
 pub mod statistics;
@@ -47,15 +48,18 @@ use alloc::vec::Vec;
 use disks::DiskSlot;
 use flush::Retries;
 use pages::Pages;
+use persistent::STEP_BYTES;
 pub use persistent::{PERSISTENT_GRANTS, UNUSED};
 pub use reader::Reader;
 use reader::ReaderState;
+use room::Room;
 use round::Round;
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
 use split_driver::memory::PageArray;
 use split_driver::time::Instant;
 use split_driver::xenbus::DeviceId;
 use statistics::Statistics;
+pub use vbd::bytes_for;
 use vbd::{Standing, Vbd};
 use xen_pv_sys::{Mfn, Port};
 
@@ -107,6 +111,10 @@ pub(crate) enum Stop {
 pub struct DataPath<H: Hypervisor + DeviceMapping> {
     hypervisor: H,
     pages: Pages,
+    /// For tables of mapped grants.
+    room: Room,
+    /// A vbd is to give up what is in use still.
+    shedding: bool,
     /// For the segments of indirect requests, within a round.
     indirect_pages: Vec<(u32, Mfn)>,
     disks: Vec<Option<DiskSlot>>,
@@ -144,6 +152,8 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         Self {
             hypervisor,
             pages,
+            room: Room::new(usize::MAX),
+            shedding: false,
             indirect_pages,
             disks: Vec::new(),
             vbds: Vec::new(),
@@ -169,6 +179,16 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         self.maps = maps;
     }
 
+    /// Bounds the heap that tables of mapped grants take. To be said before the first vbd is attached.
+    pub fn bound_tables(&mut self, bytes: usize) {
+        self.room = Room::new(bytes / STEP_BYTES);
+    }
+
+    /// Bytes of heap that tables of mapped grants take.
+    pub fn table_bytes(&self) -> usize {
+        self.room.lent() * STEP_BYTES
+    }
+
     /// The hypervisor it was given.
     pub fn hypervisor(&self) -> &H {
         &self.hypervisor
@@ -192,6 +212,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         let generation = self.generation.wrapping_add(1);
         let vbd = Vbd::connect(&self.hypervisor, config, self.maps, generation)?;
         self.generation = generation;
+        self.room.join();
         for (queue, local) in vbd.local_ports() {
             let place = local.0 as usize;
             if self.ports.len() <= place {
@@ -265,6 +286,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
     pub fn poll(&mut self, now: Instant) -> Poll {
         self.now = now;
         self.look_at_timers();
+        self.share_tables();
         self.retry_flushes();
         self.poll_disks();
         self.relieve();
@@ -356,7 +378,25 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
                 }
                 sooner(queue.wake);
             }
+            vbd.return_steps(&mut self.room);
         }
         self.wake = next;
+    }
+
+    /// Has those with more than their part of the room for tables give a step back, where one got less.
+    fn share_tables(&mut self) {
+        let short = self.room.take_short();
+        if !short && !self.shedding {
+            return;
+        }
+        self.shedding = false;
+        let part = self.room.part();
+        for vbd in self.vbds.iter_mut().flatten() {
+            if short && vbd.steps > part && !vbd.is_shedding() {
+                vbd.shed(&mut self.round.unmap);
+            }
+            vbd.return_steps(&mut self.room);
+            self.shedding |= vbd.is_shedding();
+        }
     }
 }

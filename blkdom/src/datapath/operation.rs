@@ -183,11 +183,20 @@ pub(crate) struct Operations {
 }
 
 impl Operations {
-    /// Room for `slots` requests, or as many as one vbd may have at work.
-    pub(crate) fn new(slots: usize) -> Self {
+    /// Bytes of heap for one request.
+    pub(crate) const EACH: usize = size_of::<Option<Operation>>() + 2 * size_of::<u16>();
+
+    /// Room for `slots` requests, or as many as one vbd may have at work: it does not grow. `None` where there is no memory.
+    pub(crate) fn new(slots: usize) -> Option<Self> {
         let limit = slots.min(OPERATIONS);
-        let free = (0..limit as u16).rev().collect();
-        Self { places: alloc::vec![None; limit], generations: alloc::vec![0; limit], free, limit }
+        let (mut places, mut generations, mut free) = (Vec::new(), Vec::new(), Vec::new());
+        places.try_reserve_exact(limit).ok()?;
+        places.resize(limit, None);
+        generations.try_reserve_exact(limit).ok()?;
+        generations.resize(limit, 0);
+        free.try_reserve_exact(limit).ok()?;
+        free.extend((0..limit as u16).rev());
+        Some(Self { places, generations, free, limit })
     }
 
     /// How many are at work.
@@ -247,7 +256,7 @@ mod tests {
 
     #[test]
     fn tags_find_their_operation_and_no_later_one_in_its_place() {
-        let mut operations = Operations::new(2);
+        let mut operations = Operations::new(2).unwrap();
         let read = Operation::new(0, &Request::Flush { id: 7 }, Kind::Read, 0, 8);
         let first = operations.insert(read.clone()).unwrap();
         let owner = operations.name(3, first, 0x1234);

@@ -3,7 +3,11 @@
 //!
 //! Bounded: where all are in use, a request's data are copied instead. The longest unused goes first; those unused for a minute go
 //! anyway. A grant that a command in flight uses stays.
+//!
+//! A table takes memory by steps, from a [room](super::room) that all share, and gives it back when it is empty or has to
+//! [shed](Persistent::shed) a step.
 
+use super::room::Loan;
 use alloc::vec::Vec;
 use split_driver::hypervisor::DevicePage;
 use split_driver::memory::DeviceAddress;
@@ -12,6 +16,10 @@ use xen_pv_sys::GrantRef;
 
 /// Grants kept of a ring: what a ring of a page can use at once (32 requests of 11 segments, thrice), as many as Linux keeps.
 pub const PERSISTENT_GRANTS: usize = 1056;
+/// Grants that a table grows by.
+pub(crate) const STEP: usize = PERSISTENT_GRANTS / 8;
+/// Bytes of heap that a step takes.
+pub(crate) const STEP_BYTES: usize = STEP * (size_of::<Entry>() + size_of::<(GrantRef, u16)>() + size_of::<u16>());
 /// How long an unused grant is kept, as by Linux.
 pub const UNUSED: Duration = Duration::from_secs(60);
 /// Grants that cannot be mapped before a ring's requests are copied for good: each try is a hypercall for nothing.
@@ -55,6 +63,14 @@ pub(crate) struct Persistent {
     failures: u32,
     /// What is not in use stays.
     keeps: bool,
+    /// Places that may be used: whole steps.
+    limit: usize,
+    /// Entries at places beyond, which go as soon as they are not in use.
+    beyond: usize,
+    /// Steps of those places.
+    shedding: usize,
+    /// Steps without memory, not given back yet.
+    returned: usize,
 }
 
 impl Persistent {
@@ -68,7 +84,77 @@ impl Persistent {
             newest: NONE,
             failures: 0,
             keeps,
+            limit: 0,
+            beyond: 0,
+            shedding: 0,
+            returned: 0,
         }
+    }
+
+    /// Whether a request with `count` grants has room here, once others gave way; grows where it may.
+    pub(crate) fn holds(&mut self, count: usize, loan: &mut Loan<'_>) -> bool {
+        while self.limit < count && self.grow(loan) {}
+        self.limit >= count
+    }
+
+    /// Takes a step more.
+    fn grow(&mut self, loan: &mut Loan<'_>) -> bool {
+        if self.shedding > 0 || self.limit >= PERSISTENT_GRANTS || !loan.take() {
+            return false;
+        }
+        let limit = self.limit + STEP;
+        let more = |length: usize| limit.saturating_sub(length);
+        let had = self.entries.try_reserve_exact(more(self.entries.len())).is_ok()
+            && self.places.try_reserve_exact(more(self.places.len())).is_ok()
+            && self.free.try_reserve_exact(more(self.free.len())).is_ok();
+        match had {
+            true => self.limit = limit,
+            false => loan.give(1),
+        }
+        had
+    }
+
+    /// Gives up a step, as soon as no command in flight uses what is there.
+    pub(crate) fn shed(&mut self, unmap: &mut Vec<DevicePage>) {
+        if self.limit == 0 {
+            return;
+        }
+        self.limit = self.limit.saturating_sub(STEP);
+        self.shedding += 1;
+        self.free.retain(|place| usize::from(*place) < self.limit);
+        self.beyond = self.places.iter().filter(|(_, place)| usize::from(*place) >= self.limit).count();
+        for place in self.limit..self.entries.len() {
+            if self.entries.get(place).is_some_and(|entry| entry.uses == 0 && entry.page.is_some()) {
+                self.remove(place as u16, unmap);
+            }
+        }
+        self.shrink();
+    }
+
+    /// Lets go of the memory of steps that were given up.
+    fn shrink(&mut self) {
+        if self.shedding > 0 && self.beyond == 0 {
+            self.entries.truncate(self.limit);
+            self.entries.shrink_to(self.limit);
+            self.places.shrink_to(self.limit);
+            self.free.shrink_to(self.limit);
+            self.returned += core::mem::take(&mut self.shedding);
+        }
+    }
+
+    /// Places that it may use.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Whether it gives up steps that are in use still.
+    pub(crate) fn is_shedding(&self) -> bool {
+        self.shedding > 0
+    }
+
+    /// Steps that it has done without since this was called last.
+    pub(crate) fn take_returned(&mut self) -> usize {
+        core::mem::take(&mut self.returned)
     }
 
     /// Whether it is of any use to map this frontend's grants.
@@ -84,6 +170,7 @@ impl Persistent {
         grant: GrantRef,
         written: bool,
         now: Instant,
+        loan: &mut Loan<'_>,
         unmap: &mut Vec<DevicePage>,
     ) -> Found {
         let writable = written || self.keeps;
@@ -105,7 +192,7 @@ impl Persistent {
             Err(position) => position,
         };
         let entry = Entry { grant, page: None, writable, uses: 1, last_use: now, older: NONE, newer: NONE };
-        let (place, position) = match self.vacate(unmap) {
+        let (place, position) = match self.vacate(loan, unmap) {
             Some((place, former)) => (place, position - usize::from(former.is_some_and(|former| former < grant))),
             None => return Found::Full,
         };
@@ -119,11 +206,11 @@ impl Persistent {
     }
 
     /// A place for a new entry, and whose it was.
-    fn vacate(&mut self, unmap: &mut Vec<DevicePage>) -> Option<(u16, Option<GrantRef>)> {
+    fn vacate(&mut self, loan: &mut Loan<'_>, unmap: &mut Vec<DevicePage>) -> Option<(u16, Option<GrantRef>)> {
         if let Some(place) = self.free.pop() {
             return Some((place, None));
         }
-        if self.entries.len() < PERSISTENT_GRANTS {
+        if self.entries.len() < self.limit || self.grow(loan) {
             return Some((self.entries.len() as u16, None));
         }
         let place = self.oldest_unused()?;
@@ -148,8 +235,8 @@ impl Persistent {
         if let Some(entry) = self.entries.get_mut(usize::from(place)) {
             debug_assert!(entry.uses > 0, "released more often than acquired");
             entry.uses = entry.uses.saturating_sub(1);
-            // Else it could not be mapped.
-            let stays = self.keeps && entry.page.is_some();
+            // Else it could not be mapped, or is in a step that was given up.
+            let stays = self.keeps && entry.page.is_some() && usize::from(place) < self.limit;
             if entry.uses == 0 && !stays {
                 self.remove(place, unmap);
             }
@@ -184,6 +271,9 @@ impl Persistent {
                 return Some(due);
             }
             self.remove(place, unmap);
+            if self.places.is_empty() {
+                self.clear(unmap);
+            }
         }
     }
 
@@ -193,7 +283,8 @@ impl Persistent {
             debug_assert_eq!(entry.uses, 0, "unmapped in use");
             unmap.extend(entry.page);
         }
-        *self = Self::new(self.keeps);
+        let returned = self.returned + self.shedding + self.limit / STEP;
+        *self = Self { returned, failures: self.failures, ..Self::new(self.keeps) };
     }
 
     /// How many are mapped.
@@ -208,7 +299,12 @@ impl Persistent {
             if let Ok(position) = self.places.binary_search_by_key(&entry.grant, |(grant, _)| *grant) {
                 self.places.remove(position);
             }
-            self.free.push(place);
+            if usize::from(place) < self.limit {
+                self.free.push(place);
+            } else {
+                self.beyond = self.beyond.saturating_sub(1);
+                self.shrink();
+            }
         }
     }
 
@@ -243,10 +339,22 @@ impl Persistent {
 
 #[cfg(test)]
 mod tests {
+    use super::super::room::Room;
     use super::*;
 
     fn page(number: u32) -> DevicePage {
         DevicePage::new(number, u64::from(number) << 12, false)
+    }
+
+    /// With room for all that it may take.
+    fn acquire(
+        table: &mut Persistent,
+        grant: GrantRef,
+        written: bool,
+        now: Instant,
+        unmap: &mut Vec<DevicePage>,
+    ) -> Found {
+        table.acquire(grant, written, now, &mut Loan { room: &mut Room::new(64), held: &mut 0 }, unmap)
     }
 
     /// A table with these grants mapped and unused, used at one second each.
@@ -254,7 +362,7 @@ mod tests {
         let (mut table, mut unmap) = (Persistent::new(true), Vec::new());
         for (second, grant) in grants.enumerate() {
             let now = Instant(second as u64 * 1_000_000_000);
-            let Found::New(place) = table.acquire(GrantRef(grant), false, now, &mut unmap) else {
+            let Found::New(place) = acquire(&mut table, GrantRef(grant), false, now, &mut unmap) else {
                 panic!("{grant} is known")
             };
             table.handle_mapped(place, Some(page(grant)));
@@ -271,23 +379,23 @@ mod tests {
         assert_eq!((table.mapped(), unmap.len()), (PERSISTENT_GRANTS, 0));
         let now = Instant(2_000_000_000_000);
         // The oldest is in use, the next one was used again since.
-        let Found::Known(_) = table.acquire(GrantRef(number(0)), false, now, &mut unmap) else { panic!() };
-        let Found::Known(again) = table.acquire(GrantRef(number(1)), false, now, &mut unmap) else { panic!() };
+        let Found::Known(_) = acquire(&mut table, GrantRef(number(0)), false, now, &mut unmap) else { panic!() };
+        let Found::Known(again) = acquire(&mut table, GrantRef(number(1)), false, now, &mut unmap) else { panic!() };
         table.release(again, &mut unmap);
         for fresh in [0, 5000, 6000] {
-            assert!(matches!(table.acquire(GrantRef(fresh), false, now, &mut unmap), Found::New(_)));
+            assert!(matches!(acquire(&mut table, GrantRef(fresh), false, now, &mut unmap), Found::New(_)));
         }
         let unmapped: Vec<_> = unmap.iter().map(|page| page.handle).collect();
         assert_eq!(unmapped, [number(2), number(3), number(4)]);
         assert_eq!(table.mapped(), PERSISTENT_GRANTS);
         for index in 5..1056 {
             assert!(
-                matches!(table.acquire(GrantRef(number(index)), false, now, &mut unmap), Found::Known(_)),
+                matches!(acquire(&mut table, GrantRef(number(index)), false, now, &mut unmap), Found::Known(_)),
                 "{index}"
             );
         }
-        assert!(matches!(table.acquire(GrantRef(number(1)), false, now, &mut unmap), Found::Known(_)));
-        assert_eq!(table.acquire(GrantRef(9999), false, now, &mut unmap), Found::Full);
+        assert!(matches!(acquire(&mut table, GrantRef(number(1)), false, now, &mut unmap), Found::Known(_)));
+        assert_eq!(acquire(&mut table, GrantRef(9999), false, now, &mut unmap), Found::Full);
         assert_eq!(unmap.len(), 3);
     }
 
@@ -298,7 +406,7 @@ mod tests {
         assert_eq!(table.age(at(59), &mut unmap), Some(at(60)));
         assert_eq!(table.age(at(61), &mut unmap), Some(at(62)));
         assert_eq!(unmap.iter().map(|page| page.handle).collect::<Vec<_>>(), [30, 20]);
-        let Found::Known(place) = table.acquire(GrantRef(10), false, at(61), &mut unmap) else { panic!() };
+        let Found::Known(place) = acquire(&mut table, GrantRef(10), false, at(61), &mut unmap) else { panic!() };
         assert_eq!(table.age(at(200), &mut unmap), None, "in use");
         assert_eq!(table.address(place), Some(DeviceAddress::made_up(10 << 12)));
         table.release(place, &mut unmap);
@@ -311,8 +419,8 @@ mod tests {
         let (mut table, mut unmap) = (Persistent::new(true), Vec::new());
         for try_number in 0..FAILURES {
             assert!(table.is_useful(), "{try_number}");
-            let Found::New(place) = table.acquire(GrantRef(9), false, Instant(0), &mut unmap) else { panic!() };
-            assert_eq!(table.acquire(GrantRef(9), false, Instant(0), &mut unmap), Found::Known(place));
+            let Found::New(place) = acquire(&mut table, GrantRef(9), false, Instant(0), &mut unmap) else { panic!() };
+            assert_eq!(acquire(&mut table, GrantRef(9), false, Instant(0), &mut unmap), Found::Known(place));
             table.handle_mapped(place, None);
             assert_eq!(table.address(place), None);
             table.release(place, &mut unmap);
@@ -326,17 +434,65 @@ mod tests {
     #[test]
     fn what_is_mapped_for_a_request_goes_with_it() {
         let (mut table, mut unmap) = (Persistent::new(false), Vec::new());
-        let Found::New(place) = table.acquire(GrantRef(9), false, Instant(0), &mut unmap) else { panic!() };
+        let Found::New(place) = acquire(&mut table, GrantRef(9), false, Instant(0), &mut unmap) else { panic!() };
         assert_eq!(table.grant(place), Some((GrantRef(9), false)));
         table.handle_mapped(place, Some(page(9)));
-        assert_eq!(table.acquire(GrantRef(9), true, Instant(0), &mut unmap), Found::Full);
-        assert_eq!(table.acquire(GrantRef(9), false, Instant(0), &mut unmap), Found::Known(place));
+        assert_eq!(acquire(&mut table, GrantRef(9), true, Instant(0), &mut unmap), Found::Full);
+        assert_eq!(acquire(&mut table, GrantRef(9), false, Instant(0), &mut unmap), Found::Known(place));
         table.release(place, &mut unmap);
         assert_eq!(unmap.len(), 0);
         table.release(place, &mut unmap);
         assert_eq!((unmap.len(), table.mapped()), (1, 0));
-        let Found::New(place) = table.acquire(GrantRef(9), true, Instant(0), &mut unmap) else { panic!() };
+        let Found::New(place) = acquire(&mut table, GrantRef(9), true, Instant(0), &mut unmap) else { panic!() };
         assert_eq!(table.grant(place), Some((GrantRef(9), true)));
         table.release(place, &mut unmap);
+    }
+
+    /// A table that gives up a step keeps what is in use there, and only then has the memory gone; with no room, all is copied.
+    #[test]
+    fn a_table_grows_by_steps_and_gives_them_back() {
+        let (mut room, mut held) = (Room::new(3), 0);
+        let (mut table, mut unmap) = (Persistent::new(true), Vec::new());
+        let now = Instant(0);
+        let map =
+            |table: &mut Persistent, room: &mut Room, held: &mut usize, grant: u32, unmap: &mut Vec<DevicePage>| {
+                let found = table.acquire(GrantRef(grant), false, now, &mut Loan { room, held }, unmap);
+                if let Found::New(place) = found {
+                    table.handle_mapped(place, Some(page(grant)));
+                }
+                found
+            };
+        assert!(!table.holds(4 * STEP, &mut Loan { room: &mut room, held: &mut held }), "there are three steps");
+        assert_eq!((held, table.limit()), (3, 3 * STEP));
+        for grant in 0..3 * STEP as u32 {
+            assert_eq!(map(&mut table, &mut room, &mut held, grant, &mut unmap), Found::New(grant as u16));
+            if grant != 300 {
+                table.release(grant as u16, &mut unmap);
+            }
+        }
+        table.shed(&mut unmap);
+        assert_eq!((unmap.len(), table.mapped()), (STEP - 1, 2 * STEP + 1));
+        assert!(table.is_shedding() && table.take_returned() == 0, "one is in use");
+        assert_eq!(map(&mut table, &mut room, &mut held, 300, &mut unmap), Found::Known(300));
+        table.release(300, &mut unmap);
+        table.release(300, &mut unmap);
+        assert_eq!((table.is_shedding(), table.take_returned(), table.mapped()), (false, 1, 2 * STEP));
+        Loan { room: &mut room, held: &mut held }.give(1);
+        // Its places are used again, and no others.
+        for grant in 5000..5000 + 4 * STEP as u32 {
+            let room_before = room.lent();
+            assert!(matches!(map(&mut table, &mut room, &mut held, grant, &mut unmap), Found::New(_)));
+            let place = table.places.iter().find(|(known, _)| *known == GrantRef(grant)).map(|(_, place)| *place);
+            table.release(place.unwrap(), &mut unmap);
+            assert!(room.lent() >= room_before && table.mapped() <= 3 * STEP);
+        }
+        assert_eq!(table.age(Instant(0) + UNUSED, &mut unmap), None);
+        assert_eq!((table.mapped(), table.take_returned(), table.limit()), (0, 3, 0));
+        assert_eq!(unmap.len(), 7 * STEP, "each was unmapped once");
+        Loan { room: &mut room, held: &mut held }.give(3);
+        assert_eq!((held, room.lent()), (0, 0));
+        let mut none = Room::new(0);
+        let nothing = &mut Loan { room: &mut none, held: &mut held };
+        assert_eq!(table.acquire(GrantRef(1), false, now, nothing, &mut unmap), Found::Full);
     }
 }

@@ -1,11 +1,13 @@
 //! The segments of requests at work, in lists over one array a vbd: what a guest can make us remember is bounded, whatever it asks.
 //! Pure. Floor 3.
 
-use crate::blkback::request::GuestSegment;
+use crate::blkback::request::{GuestSegment, MAX_INDIRECT_SEGMENTS};
 use alloc::vec::Vec;
 
-/// Segments of all requests of a vbd that are at work: 8 MiB of its memory. A request has 256 at most.
-pub(crate) const SEGMENTS: usize = 2048;
+/// Segments of all requests of a vbd that are at work, at most: 8 MiB of its memory. A request has 256 at most.
+const SEGMENTS: usize = 2048;
+/// Segments for a place in a ring: as many as Linux' requests have.
+const FOR_A_SLOT: usize = 32;
 /// No segment.
 const END: u16 = u16::MAX;
 
@@ -54,16 +56,26 @@ pub(crate) struct Segments {
     elements: Vec<Element>,
     free: u16,
     used: usize,
+    capacity: usize,
 }
 
 impl Segments {
-    pub(crate) const fn new() -> Self {
-        Self { elements: Vec::new(), free: END, used: 0 }
+    /// How many there are for rings of so many slots: one more request of the largest can be taken while all others are of the usual size.
+    pub(crate) fn capacity(slots: usize) -> usize {
+        SEGMENTS.min(slots * FOR_A_SLOT + MAX_INDIRECT_SEGMENTS)
+    }
+
+    /// Room for the segments of rings of so many slots: it does not grow. `None` where there is no memory.
+    pub(crate) fn new(slots: usize) -> Option<Self> {
+        let capacity = Self::capacity(slots);
+        let mut elements = Vec::new();
+        elements.try_reserve_exact(capacity).ok()?;
+        Some(Self { elements, free: END, used: 0, capacity })
     }
 
     /// How many may be added.
     pub(crate) fn room(&self) -> usize {
-        SEGMENTS.saturating_sub(self.used)
+        self.capacity.saturating_sub(self.used)
     }
 
     /// Adds a segment to a list. False where there is no room.
@@ -149,7 +161,8 @@ mod tests {
 
     #[test]
     fn lists_share_what_is_there_and_give_it_back() {
-        let mut segments = Segments::new();
+        let mut segments = Segments::new(1 << 10).unwrap();
+        assert_eq!(segments.room(), SEGMENTS);
         let (mut a, mut b) = (List::EMPTY, List::EMPTY);
         for number in 0..SEGMENTS as u32 {
             let list = if number % 3 == 0 { &mut a } else { &mut b };

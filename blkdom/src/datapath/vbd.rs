@@ -1,10 +1,11 @@
 //! All that is known of one guest's disk: its rings, and its requests at work. Pure but for the hypervisor it is given. Floor 3.
 
-use super::operation::{Kind, Operation, Operations, Outcome};
+use super::operation::{Kind, OPERATIONS, Operation, Operations, Outcome};
 use super::pages::Pages;
 use super::persistent::Persistent;
+use super::room::{Loan, Room};
 use super::round::Round;
-use super::segments::{Backing, List, Segments};
+use super::segments::{Backing, Element, List, Segments};
 use super::statistics::{Failure, Statistics};
 use crate::blkback::config::VbdConfig;
 use crate::blkback::request::{Answer, RequestRing};
@@ -91,7 +92,7 @@ pub(crate) struct Vbd<H: Hypervisor> {
     pub(crate) barrier: Option<u16>,
     /// It waits still.
     pub(crate) barrier_waits: bool,
-    /// Requests whose segments are on their way, in this round.
+    /// Segments of requests that are on their way, in this round.
     pub(crate) fetching: usize,
     /// Commands in flight.
     pub(crate) commands: u32,
@@ -101,6 +102,8 @@ pub(crate) struct Vbd<H: Hypervisor> {
     pub(crate) pages: usize,
     /// Grants to be mapped in this round, by queue and place.
     pub(crate) to_map: Vec<(u16, u16)>,
+    /// Steps of all tables of grants that it has of the domain's.
+    pub(crate) steps: usize,
     /// In the list of those with room again.
     pub(crate) relieved: bool,
     /// A flush failed for good: nothing is written any more.
@@ -140,18 +143,20 @@ impl<H: Hypervisor> Vbd<H> {
                 wake: None,
             });
         }
+        let operations = Operations::new(slots).ok_or(AttachError::NoMemory)?;
+        let maps = maps || config.persistent;
         Ok(Self {
             generation,
             units: config.volume.units(),
-            maps: maps || config.persistent,
+            maps,
             config,
             queues,
-            operations: Operations::new(slots),
-            segments: Segments::new(),
-            waiting: VecDeque::new(),
+            segments: Segments::new(slots).ok_or(AttachError::NoMemory)?,
+            waiting: list(&operations)?,
             starved: false,
             hungry: false,
-            submit: VecDeque::new(),
+            submit: list(&operations)?,
+            operations,
             submitting: false,
             barrier: None,
             barrier_waits: false,
@@ -160,6 +165,7 @@ impl<H: Hypervisor> Vbd<H> {
             discards: 0,
             pages: 0,
             to_map: Vec::new(),
+            steps: 0,
             relieved: false,
             undurable: false,
             standing: Standing::Served,
@@ -244,6 +250,25 @@ impl<H: Hypervisor> Vbd<H> {
         }
     }
 
+    /// Gives up a step of its largest table, for those who have less than their part.
+    pub(crate) fn shed(&mut self, unmap: &mut Vec<DevicePage>) {
+        let tables = self.queues.iter_mut().map(|queue| &mut queue.persistent);
+        if let Some(table) = tables.max_by_key(|table| table.limit()) {
+            table.shed(unmap);
+        }
+    }
+
+    /// Whether a table gives up what is in use still.
+    pub(crate) fn is_shedding(&self) -> bool {
+        self.queues.iter().any(|queue| queue.persistent.is_shedding())
+    }
+
+    /// Gives back the steps that its tables have done without.
+    pub(crate) fn return_steps(&mut self, room: &mut Room) {
+        let returned = self.queues.iter_mut().map(|queue| queue.persistent.take_returned()).sum();
+        Loan { room, held: &mut self.steps }.give(returned);
+    }
+
     /// Gives back what backs a request.
     pub(crate) fn release_memory(&mut self, list: List, queue: u16, pages: &mut Pages, unmap: &mut Vec<DevicePage>) {
         let mut persistent = self.queues.get_mut(usize::from(queue)).map(|queue| &mut queue.persistent);
@@ -264,6 +289,21 @@ impl<H: Hypervisor> Vbd<H> {
             position = self.segments.next(position);
         }
     }
+}
+
+/// An empty list of requests that never grows.
+fn list(operations: &Operations) -> Result<VecDeque<u16>, AttachError> {
+    let mut list = VecDeque::new();
+    list.try_reserve_exact(operations.limit().into()).map_err(|_| AttachError::NoMemory)?;
+    Ok(list)
+}
+
+/// Bytes of heap that the requests of a vbd with so many places in its rings take at most: those that it always has. The tables of grants
+/// that stay mapped come from the domain's [`Room`].
+pub fn bytes_for(slots: usize) -> usize {
+    let (requests, segments) = (slots.min(OPERATIONS), Segments::capacity(slots));
+    let lists = requests * 2 * size_of::<u16>() + segments * size_of::<(u16, u16)>();
+    requests * Operations::EACH + segments * size_of::<Element>() + lists
 }
 
 /// Whose request it is.

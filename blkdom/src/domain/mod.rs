@@ -25,11 +25,14 @@ use runtime::time::{self, Clock};
 use split_driver::xenbus::Bus;
 use split_driver::xenstore_client::Client;
 use volumes::Volumes;
-use xen_pv_sys::Port;
+use xen_pv_sys::{PAGE_SIZE, Port};
 
 /// Pages for what cannot be read or written in place: enough for some requests of each guest, but never so many that rings and heap go
 /// short.
 const POOL_PAGES: usize = 4096;
+
+/// The part of the memory left that is for tables of mapped grants.
+const TABLES: usize = 6;
 
 /// Words of the command line.
 #[derive(Default)]
@@ -77,13 +80,15 @@ impl Service for Domain {
         let events = xen.events().clone();
         let mut path = DataPath::new(xen, Box::new(pages));
         path.map_requests(words.map_requests);
+        let tables = memory::usage().free_frames * PAGE_SIZE / TABLES;
+        path.bound_tables(tables);
         let path = Rc::new(RefCell::new(path));
         let work = Rc::new(Signal::new());
         let controllers = Rc::new(RefCell::new(Controllers::default()));
         let volumes = Rc::new(Volumes::new(Rc::clone(&path), Rc::clone(&controllers), Rc::clone(&work)));
         let wake = Rc::clone(&work);
         let blkback = Blkback::new(Rc::clone(&path), Rc::clone(&volumes), Rc::new(move || wake.set()));
-        let blkback = blkback.with_memory(service::device_memory());
+        let blkback = blkback.with_memory(service::device_memory(tables));
         let (failed, stopping) = (Signal::new(), Cell::new(false));
         Ok(Self { store, complaints, options, events, path, blkback, work, controllers, volumes, failed, stopping })
     }

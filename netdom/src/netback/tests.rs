@@ -13,9 +13,12 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use split_driver::fakes::{FakeClock, FakePages, FakeStore, FakeXen, Live, Tasks};
+use split_driver::hypervisor::XenError;
 use split_driver::time::{Duration, Instant};
 use split_driver::xenbus::Bus;
 use xen_pv_sys::DomainId;
+use xen_pv_sys::errno::{EINVAL, ENOSPC};
+use xen_pv_sys::grant_table::{GNTST_BAD_GNTREF, GNTST_NO_SPACE};
 use xen_pv_sys::io::netif::{ExtraInfo, TxFlags, TxRequest};
 
 const US: DomainId = DomainId(7);
@@ -301,6 +304,43 @@ fn a_broken_rule_is_told() {
     alice.send(&frame([0xff; 6], alice.mac));
     host.settle();
     assert_eq!(host.wire.borrow().sent.len(), 1);
+    host.end();
+}
+
+/// A frontend that broke the protocol twice waits before it is connected again. One for which this domain, or Xen, had no memory does not.
+#[test]
+fn who_broke_the_protocol_waits() {
+    let mut host = Host::new();
+    for (guest, waits) in [(3, true), (4, true), (5, true), (6, false), (8, false), (9, false)] {
+        host.create(guest, &[]);
+        for _ in 0..2 {
+            match guest {
+                3 => host.put_frontend(guest, "/request-rx-copy", "0"),
+                4 => host.xen.fail_next_map(XenError::Grant(GNTST_BAD_GNTREF)),
+                5 => host.xen.fail_next_bind(XenError::Errno(EINVAL)),
+                6 => host.xen.fail_next_map(XenError::Exhausted),
+                8 => host.xen.fail_next_bind(XenError::Errno(ENOSPC)),
+                _ => host.xen.fail_next_map(XenError::Grant(GNTST_NO_SPACE)),
+            }
+            if guest == 3 {
+                host.put_frontend(guest, "/state", "4");
+                host.settle();
+            } else {
+                host.connect(guest);
+            }
+            assert_eq!(host.backend(guest, "state").as_deref(), Some("5"), "{guest}");
+            for state in ["6", "1"] {
+                host.put_frontend(guest, "/state", state);
+                host.settle();
+            }
+            assert_eq!(host.backend(guest, "state").as_deref(), Some("2"), "{guest}");
+        }
+        host.connect(guest);
+        assert_eq!(host.backend(guest, "state").as_deref() != Some("4"), waits, "{guest}");
+        host.clock.advance(Duration::from_secs(1));
+        host.settle();
+        assert_eq!(host.backend(guest, "state").as_deref(), Some("4"), "{guest}");
+    }
     host.end();
 }
 

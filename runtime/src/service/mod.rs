@@ -188,9 +188,10 @@ pub async fn watch_nodes(store: &Client, complaints: &Complaints, count: impl Fn
 /// Bytes that devices leave to all else: tables that grow, the store's requests, a device that is passed later.
 const MEMORY_RESERVE: usize = 1 << 20;
 
-/// The domain's memory, for a back end that must not promise its devices more than there is.
-pub fn device_memory() -> DeviceMemory {
-    DeviceMemory::new(MEMORY_RESERVE, || {
+/// The domain's memory, for a back end that must not promise its devices more than there is; `shared` bytes of it are for what devices
+/// share.
+pub fn device_memory(shared: usize) -> DeviceMemory {
+    DeviceMemory::new(MEMORY_RESERVE + shared, || {
         let usage = memory::usage();
         let pages = usage.free_frames + usage.room_frames + usage.heap_frames;
         let free = (pages * PAGE_SIZE).saturating_sub(usage.heap_bytes);

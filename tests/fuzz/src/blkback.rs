@@ -23,6 +23,8 @@ use std::rc::Rc;
 
 /// Pages of the pool: few, so that it runs out.
 const PAGES: usize = 24 + 256 + 32;
+/// Bytes of the tables of mapped grants.
+const TABLE_BYTES: usize = 16 << 10;
 /// Actions of an input, at most.
 const ACTIONS: usize = 40;
 /// Sectors of an honest guest's disk, and of each of its parts: it has a request at once on each.
@@ -84,6 +86,8 @@ impl Blkback {
     pub fn new() -> Self {
         let xen = FakeXen::new();
         let mut path = DataPath::new(xen.clone(), Box::new(FakePages::new(&xen, PAGES)));
+        // Two steps of a table: guests take them from each other.
+        path.bound_tables(TABLE_BYTES);
         let disk_geometry = geometry(2 * HONEST_SECTORS + MALLORY_SECTORS, 512);
         let (disk, drive) = FakeDisk::new(&xen, &[disk_geometry]);
         drive.borrow_mut().order = 1;

@@ -1,6 +1,7 @@
 //! Where data lie on their way: grants that stay mapped, bounce pages, and who gets them.
 
 use super::{PAGES, World, pattern};
+use crate::datapath::persistent::{STEP, STEP_BYTES};
 use crate::datapath::{PERSISTENT_GRANTS, UNUSED};
 use crate::disk::Geometry;
 use crate::fakes::frontend::segment;
@@ -207,7 +208,7 @@ fn bad_grants_fail_their_request_alone() {
 #[test]
 fn pages_mapped_for_a_request_go_with_it() {
     let setup = Setup { persistent: false, ..KEEPS };
-    let mut world = World::build(&[setup], geometry(super::SECTORS, 512), true, |_| {});
+    let mut world = World::build(&[setup], geometry(super::SECTORS, 512), |path| path.map_requests(true), |_| {});
     let bytes = pattern(5, 32 * 4096);
     world.guests[0].write(0, &bytes);
     for (operation, page) in [(1, 0), (0, 100)] {
@@ -226,5 +227,78 @@ fn pages_mapped_for_a_request_go_with_it() {
     assert_eq!(world.guests[0].read(100, bytes.len()), bytes);
     assert_eq!(world.xen.copy_count(), (0, 0));
     assert_eq!(world.run().deadline, None);
+    world.end();
+}
+
+/// What each may have of little room for mapped grants: who comes late gets its part from those who had more, though these ask for ever
+/// more, and nobody waits meanwhile.
+#[test]
+fn room_for_mapped_grants_is_shared() {
+    let setups = [KEEPS; 4];
+    let mut world =
+        World::build(&setups, geometry(4 * super::SECTORS, 512), |path| path.bound_tables(8 * STEP_BYTES), |_| {});
+    // Each request has pages of its own, so that more grants are asked for than fit.
+    let mut turn = 0;
+    let mut ask = |world: &mut World, guest: usize| {
+        for id in 0..8 {
+            let page = (turn * 8 + id) % 64 * 32;
+            assert!(world.guests[guest].transfer(0, id as u64, (id & 1) as u8, 0, (page, 256)));
+        }
+        turn += 1;
+        assert_eq!(done(world, guest), 8);
+    };
+    let mapped = |world: &World| world.guests.iter().map(|guest| guest.domain.mapped() - 16).collect::<Vec<_>>();
+    for _ in 0..8 {
+        ask(&mut world, 0);
+    }
+    assert_eq!(mapped(&world), [4 * STEP, 0, 0, 0], "half is left");
+    for _ in 0..16 {
+        for guest in 0..4 {
+            ask(&mut world, guest);
+        }
+    }
+    assert_eq!(mapped(&world), [2 * STEP; 4]);
+    assert_eq!(world.path.table_bytes(), 8 * STEP_BYTES);
+    // Unused for a minute: all comes back.
+    world.now = world.now + UNUSED + UNUSED;
+    world.run();
+    assert_eq!((mapped(&world), world.path.table_bytes()), (vec![0; 4], 0));
+    ask(&mut world, 3);
+    world.end();
+}
+
+/// With no room for them at all, and with commands in flight while a step is given up.
+#[test]
+fn without_room_for_mapped_grants_all_is_copied() {
+    let mut world = World::build(&[KEEPS], geometry(super::SECTORS, 512), |path| path.bound_tables(0), |_| {});
+    let bytes = pattern(4, 16 * 4096);
+    world.guests[0].write(0, &bytes);
+    assert!(world.guests[0].transfer(0, 1, 1, 0, (0, 128)));
+    assert_eq!(done(&mut world, 0), 1);
+    assert_eq!(world.contents(0, 0, bytes.len()), bytes);
+    assert_eq!((world.xen.device_map_calls(), world.path.table_bytes()), (0, 0));
+    world.end();
+
+    let disk = geometry(3 * super::SECTORS, 512);
+    let mut world = World::build(&[KEEPS; 3], disk, |path| path.bound_tables(3 * STEP_BYTES), |_| {});
+    world.drive.borrow_mut().hold = true;
+    for id in 0..2 {
+        assert!(world.guests[0].transfer(0, id, 0, 0, (id as usize * 128, 1024)));
+    }
+    assert_eq!(done(&mut world, 0), 0);
+    assert_eq!(world.guests[0].domain.mapped(), 16 + 256, "two steps, in use");
+    for guest in [1, 2, 2] {
+        assert!(world.guests[guest].transfer(0, 0, 0, 0, (0, 8 * STEP)));
+        assert_eq!(done(&mut world, guest), 0);
+    }
+    let mapped = |world: &World| [0, 1, 2].map(|guest: usize| world.guests[guest].domain.mapped() - 16);
+    assert_eq!(mapped(&world), [256, STEP, 0], "what is in use stays");
+    world.drive.borrow_mut().hold = false;
+    world.run();
+    assert_eq!([0, 1, 2].map(|guest: usize| world.guests[guest].responses(0).len()), [2, 1, 2]);
+    assert_eq!(mapped(&world), [STEP, STEP, 0], "and then goes");
+    assert!(world.guests[2].transfer(0, 0, 0, 0, (0, 8 * STEP)));
+    assert_eq!(done(&mut world, 2), 1);
+    assert_eq!(mapped(&world), [STEP; 3]);
     world.end();
 }

@@ -47,18 +47,18 @@ impl World {
     }
 
     fn with(setups: &[Setup], geometry: Geometry, change: impl Fn(&mut crate::blkback::config::VbdConfig)) -> Self {
-        Self::build(setups, geometry, false, change)
+        Self::build(setups, geometry, |_| {}, change)
     }
 
     fn build(
         setups: &[Setup],
         geometry: Geometry,
-        maps: bool,
+        prepare: impl FnOnce(&mut DataPath<FakeXen>),
         change: impl Fn(&mut crate::blkback::config::VbdConfig),
     ) -> Self {
         let xen = FakeXen::new();
         let mut path = DataPath::new(xen.clone(), Box::new(FakePages::new(&xen, PAGES)));
-        path.map_requests(maps);
+        prepare(&mut path);
         let (disk, drive) = FakeDisk::new(&xen, &[geometry]);
         assert_eq!(path.add_disk(Box::new(disk)), 0);
         let mut world = Self { xen, path, drive, guests: Vec::new(), ids: Vec::new(), now: Instant(0) };

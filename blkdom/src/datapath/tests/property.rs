@@ -5,6 +5,7 @@
 
 use super::{SECTORS, UNIT, World};
 use crate::blkback::request::Abi;
+use crate::datapath::persistent::STEP_BYTES;
 use crate::disk::{IoError, UnitId};
 use crate::fakes::frontend::{Response, segment};
 use crate::fakes::{Fault, FaultyRange, Frontend, Setup, geometry};
@@ -425,7 +426,12 @@ proptest! {
     ) {
         let block = if wide_blocks { 8 } else { 1 };
         let disk = geometry(SECTORS * setups.len() as u64, block as u32 * 512);
-        let world = World::build(&setups, disk, maps, |_| {});
+        let prepare = |path: &mut crate::datapath::DataPath<_>| {
+            path.map_requests(maps);
+            // Much, or so little that guests take it from each other.
+            path.bound_tables(if seed & 2 == 0 { usize::MAX } else { 2 * STEP_BYTES });
+        };
+        let world = World::build(&setups, disk, prepare, |_| {});
         {
             let mut drive = world.drive.borrow_mut();
             drive.depth = depth;
