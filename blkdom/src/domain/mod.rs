@@ -9,6 +9,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
+use blkdom::blkback::buses::run_both;
 use blkdom::blkback::driver::Blkback;
 use blkdom::datapath::{DataPath, Poll};
 use blkdom::disk::Event;
@@ -145,13 +146,7 @@ impl Service for Domain {
         let crowded = service::watch_nodes(&self.store, &self.complaints, || {
             (bus.store_nodes() + images.store_nodes(), bus.device_count() + images.device_count())
         });
-        let refused = async {
-            if let Err(error) = images.run().await {
-                log::error!("disks for QEMU to serve are no longer refused: {error}");
-            }
-            core::future::pending::<()>().await;
-        };
-        if let Either::Left(Err(error)) = select(bus.run(), select(crowded, refused)).await {
+        if let Either::Left(Err(error)) = select(run_both(bus.run(), images.run()), crowded).await {
             log::error!("disks are no longer served: {error}");
         }
     }

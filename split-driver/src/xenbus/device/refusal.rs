@@ -75,7 +75,8 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         };
         let elsewhere = format!("error/{}/error", self.path);
         let elsewhere = store.write(Transaction::NONE, &elsewhere, reason.as_bytes()).await;
-        self.context.errors.tell(store, self.context.backend.kind(), self.id, &reason).await;
+        let of_frontend = fault == Fault::Frontend;
+        self.context.errors.tell(store, self.context.backend.kind(), self.id, &reason, of_frontend).await;
         match (written, elsewhere) {
             (Ok(()), Ok(())) => self.told = Some(reason),
             (Err(error), _) | (_, Err(error)) => {

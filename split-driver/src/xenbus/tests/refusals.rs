@@ -148,21 +148,21 @@ fn discovery_is_not_held_up_by_what_the_store_refuses_for_now() {
 #[test]
 fn reasons_outlive_their_devices() {
     let mut host = Host::new();
-    for handle in 0..18 {
-        host.make(3, handle);
-        host.store.delete(&format!("{}/mac", be_path(3, handle)));
-        host.store.put(&format!("{}/state", be_path(3, handle)), "1", &[]);
+    for domain in 3..21 {
+        host.make(domain, 0);
+        host.store.delete(&format!("{}/mac", be_path(domain, 0)));
+        host.store.put(&format!("{}/state", be_path(domain, 0)), "1", &[]);
         host.settle();
-        if handle == 0 {
+        if domain == 3 {
             assert_eq!(errors(&host), [("0".into(), "vif3.0: node mac is missing".into())]);
         }
-        host.detach(3, handle, true);
+        host.detach(domain, 0, true);
         host.advance(10_000);
     }
     let errors = errors(&host);
     assert_eq!(errors.len(), 17);
     assert!(errors.contains(&("removed".into(), "2".into())), "{errors:?}");
-    assert!(errors.contains(&("17".into(), "vif3.17: node mac is missing".into())), "{errors:?}");
+    assert!(errors.contains(&("17".into(), "vif20.0: node mac is missing".into())), "{errors:?}");
 }
 
 /// A node that is left out where it says what the header says of its absence must not be there from an earlier connection.
