@@ -34,7 +34,7 @@ pub enum NameError {
         existing: Vec<String>,
         /// What was not looked into, because guests may write it.
         left_out: Vec<String>,
-        /// Where a logical volume of that name may be, and why it is not used.
+        /// Where a logical volume or a partition of that name may be, and why it is not used.
         hints: Vec<String>,
     },
     /// Several have that name.
@@ -118,6 +118,8 @@ pub struct Catalogue {
     left_out: Vec<String>,
     /// Why there may be logical volumes that are not known.
     hints: Vec<String>,
+    /// Why there may be partitions that are not known, each with the name of their disk.
+    disk_hints: Vec<(String, String)>,
     /// What it follows from.
     glances: Vec<Glance>,
 }
@@ -156,6 +158,10 @@ impl Catalogue {
 
     pub(super) fn hint(&mut self, hint: String) {
         self.hints.push(hint);
+    }
+
+    pub(super) fn hint_of(&mut self, disk: &str, hint: String) {
+        self.disk_hints.push((disk.to_owned(), hint));
     }
 
     pub(super) fn leave_out(&mut self, name: &str) {
@@ -276,7 +282,9 @@ impl Catalogue {
         let mut others: Vec<String> = rest.into_iter().map(|(_, name)| name).collect();
         others.sort();
         let existing = ranked.into_iter().map(|(_, name)| name).chain(others).collect();
-        let hints = if name.contains('/') { self.hints.clone() } else { Vec::new() };
+        let of_disks = self.disk_hints.iter().filter(|(disk, _)| name.starts_with(disk));
+        let of_disks = of_disks.map(|(disk, hint)| format!("{disk}: {hint}"));
+        let hints = if name.contains('/') { self.hints.clone() } else { of_disks.collect() };
         NameError::Unknown { name, existing, left_out: self.left_out.clone(), hints }
     }
 }

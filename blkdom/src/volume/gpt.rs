@@ -264,7 +264,8 @@ pub(super) async fn read<S: Sectors>(region: &Region<'_, S>) -> Result<Table, [G
     let blocks = region.bytes_long() / block;
     let primary = match read_copy(region, block, 1, blocks).await {
         Ok((partitions, end)) => {
-            return Ok(Table { partitions, notes: Vec::new(), covers: end.min(blocks).saturating_mul(block / sector) });
+            let covers = end.min(blocks).saturating_mul(block / sector);
+            return Ok(Table { partitions, covers, ..Table::default() });
         }
         Err(error) => error,
     };
@@ -272,7 +273,8 @@ pub(super) async fn read<S: Sectors>(region: &Region<'_, S>) -> Result<Table, [G
         Ok((partitions, _)) => {
             let note = format!("the partition table's backup is used, for the primary one is bad: {primary}");
             // It lies at the unit's end.
-            Ok(Table { partitions, notes: alloc::vec![note], covers: blocks.saturating_mul(block / sector) })
+            let covers = blocks.saturating_mul(block / sector);
+            Ok(Table { partitions, notes: alloc::vec![note], covers, ..Table::default() })
         }
         Err(backup) => Err([primary, backup]),
     }

@@ -4,6 +4,7 @@
 //! all numbers are Linux' (block/partitions/msdos.c and efi.c): an entry is in use where it has a size, whatever its type.
 
 use super::fault::Unusable;
+use super::foreign::{self, Within};
 use super::partition::{Partition, Table, mark_overlaps};
 use super::region::{Region, Sectors};
 use crate::disk::SECTOR_BYTES;
@@ -66,6 +67,8 @@ pub enum Mbr {
     Protective,
     /// There is an entry for a GPT that does not begin at block 1: Linux takes neither table.
     Ambiguous,
+    /// Linux takes another table, of this name, which is not read here.
+    Foreign(&'static str),
     /// A table of this kind.
     Table(Primary),
 }
@@ -96,11 +99,16 @@ fn record(bytes: &[u8]) -> Option<RawRecord> {
 
 /// Reads a unit's first sector; none where that holds no table with a partition.
 pub fn parse(bytes: &[u8]) -> Option<Mbr> {
-    let raw = record(bytes)?;
+    let Some(raw) = record(bytes) else {
+        return foreign::without_mbr(bytes).map(Mbr::Foreign);
+    };
     let mut protective = raw.entries.iter().filter(|entry| entry.kind == PROTECTIVE);
     // Linux looks for a GPT first, and at nothing but the type and the start.
     if protective.clone().any(|entry| entry.start.get() == 1) {
         return Some(Mbr::Protective);
+    }
+    if let Some(name) = foreign::before_mbr(bytes, raw.entries.map(|entry| entry.kind)) {
+        return Some(Mbr::Foreign(name));
     }
     if raw.entries.iter().any(|entry| entry.boot & 0x7f != 0) || !raw.entries.iter().any(RawEntry::is_used) {
         return None;
@@ -140,6 +148,7 @@ pub(super) async fn read_logical<S: Sectors>(region: &Region<'_, S>, primary: Pr
         number = chain.number;
     }
     let block_sectors = block / u64::from(SECTOR_BYTES);
+    let unknown = within(region, &partitions, block_sectors, number).await;
     let mut partitions: Vec<Partition> = partitions
         .iter()
         .map(|entry| {
@@ -157,7 +166,26 @@ pub(super) async fn read_logical<S: Sectors>(region: &Region<'_, S>, primary: Pr
         })
         .collect();
     mark_overlaps(&mut partitions);
-    Table { partitions, notes, covers: 0 }
+    Table { partitions, notes, unknown, covers: 0 }
+}
+
+/// Says which primary partitions hold a table of their own. What is in them, Linux numbers from `number` on.
+async fn within<S: Sectors>(region: &Region<'_, S>, entries: &[Entry], block_sectors: u64, number: u32) -> Vec<String> {
+    let mut said = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.number < FIRST_LOGICAL) {
+        let Some(table) = Within::of(entry.kind) else {
+            continue;
+        };
+        let sector = entry.start.saturating_mul(block_sectors).saturating_add(table.sector);
+        let bytes = region.peek(sector.saturating_mul(SECTOR_BYTES.into()), BYTES).await.unwrap_or_default();
+        if table.is_marked(&bytes) {
+            let (own, name) = (entry.number, table.name);
+            said.push(format!(
+                "partition {own} holds {name}, whose partitions, which Linux numbers from {number} on, are not known"
+            ));
+        }
+    }
+    said
 }
 
 /// The extended boot records of one extended partition. Each holds the partition that is counted from itself, and the next record,

@@ -15,6 +15,7 @@ mod entry;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fakes;
 mod fault;
+mod foreign;
 pub mod gpt;
 pub mod lvm;
 pub mod mbr;

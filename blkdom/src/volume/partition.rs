@@ -31,6 +31,8 @@ pub struct Table {
     pub partitions: Vec<Partition>,
     /// What its owner should know.
     pub notes: Vec<String>,
+    /// What there is in it that is not known, and so has no name here.
+    pub unknown: Vec<String>,
     /// Sectors from the beginning that it says are its own, the table's other copy among them; 0 where it does not say.
     pub covers: u64,
 }

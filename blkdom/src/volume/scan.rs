@@ -78,6 +78,11 @@ impl<'a, S: Sectors> Scan<'a, S> {
                 "there is no partition table: an entry of type ee (GPT) does not begin at block 1, so that Linux takes neither the \
                  GPT nor the MBR",
             )),
+            Some(Mbr::Foreign(what)) => {
+                let text = format!("{what} is not read: only the disk as a whole can be had");
+                self.catalogue.hint_of(&source.name, text.clone());
+                Err(text)
+            }
             Some(Mbr::Table(table)) => Ok(mbr::read_logical(&region, table).await),
         };
         match table {
@@ -110,6 +115,10 @@ impl<'a, S: Sectors> Scan<'a, S> {
         let unread = unread.map(|(offset, error)| Unwritable::Unread { name: source.name.clone(), offset, error });
         if let Some(unread) = &unread {
             self.catalogue.note(format!("{unread}: what lies in it cannot be written"));
+        }
+        for text in table.unknown {
+            self.catalogue.hint_of(&source.name, text.clone());
+            self.catalogue.note(format!("{}: {text}", source.name));
         }
         for note in table.notes {
             self.catalogue.note(format!("{}: {note}", source.name));

@@ -4,6 +4,7 @@ use crate::volume::fakes::gpt::{Gpt, LINUX};
 use crate::volume::fakes::{Units, names, unit};
 use crate::volume::gpt::guid;
 use crate::volume::{NameError, Piece, Unusable};
+use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -318,6 +319,64 @@ fn who_could_write_a_boot_record_is_refused() {
         assert_eq!(reason, Unusable::HoldsTable, "{name}");
     }
     assert!(catalogue.resolve("nvme0n1p6").is_ok());
+}
+
+/// Debian's kernels read them, and an MBR that stands beside one is not looked at.
+#[test]
+fn tables_of_other_kinds_are_refused_by_name() {
+    type Change = fn(&mut [u8]);
+    let cases: [(&str, Change); 7] = [
+        ("an SGI volume header (dvh)", |image| image[..4].copy_from_slice(&[0x0b, 0xe5, 0xa9, 0x41])),
+        ("a Windows dynamic disk (LDM)", |image| mbr_entry(image, 0, 1, 0x42, 700, 100)),
+        ("an SGI volume header (dvh)", |image| {
+            image[..512].copy_from_slice(&[&[0x0b, 0xe5, 0xa9, 0x41][..], &[0; 508]].concat())
+        }),
+        ("a Sun disklabel", |image| image[508..512].copy_from_slice(&[0xda, 0xbe, 1, 2])),
+        ("an Apple partition map", |image| image[..512].copy_from_slice(&[&b"ER"[..], &[0; 510]].concat())),
+        ("a BSD or OSF disklabel", |image| {
+            image[..512].fill(0);
+            image[64..68].copy_from_slice(&0x8256_4557_u32.to_le_bytes());
+        }),
+        ("an Amiga rigid disk block", |image| image[..512].copy_from_slice(&[&b"RDSK"[..], &[0; 508]].concat())),
+    ];
+    for (what, change) in cases {
+        let mut image = mbr();
+        change(&mut image);
+        let catalogue = Units::one(image, 512).catalogue();
+        assert_eq!(names(&catalogue), ["nvme0n1"], "{what}");
+        let text = catalogue.resolve("nvme0n1p1").unwrap_err().to_string();
+        assert!(text.contains(&format!("not used: nvme0n1: {what} is not read")), "{what}: {text}");
+    }
+}
+
+#[test]
+fn tables_within_partitions_are_named() {
+    let cases: [(u8, &str, usize, &[u8]); 6] = [
+        (0xa5, "a BSD disklabel", 512, &[0x57, 0x45, 0x56, 0x82]),
+        (0xa9, "a BSD disklabel", 512, &[0x57, 0x45, 0x56, 0x82]),
+        (0x82, "a Solaris VTOC", 524, &0x600d_deee_u32.to_le_bytes()),
+        (0xbf, "a Solaris VTOC", 524, &0x600d_deee_u32.to_le_bytes()),
+        (0x63, "a UnixWare disklabel", 29 * 512 + 4, &0xca5e_600d_u32.to_le_bytes()),
+        (0x81, "a Minix table", 510, &[0x55, 0xaa]),
+    ];
+    for (kind, what, at, magic) in cases {
+        for marked in [true, false] {
+            let mut image = mbr();
+            mbr_entry(&mut image, 0, 2, kind, 200, 300);
+            if marked {
+                image[200 * 512 + at..][..magic.len()].copy_from_slice(magic);
+            }
+            let catalogue = Units::one(image, 512).catalogue();
+            // The numbers of the others are as they would be without.
+            assert_eq!(names(&catalogue), ["nvme0n1", "nvme0n1p1", "nvme0n1p3", "nvme0n1p5", "nvme0n1p6"]);
+            let text = catalogue.resolve("nvme0n1p7").unwrap_err().to_string();
+            let said = text.contains(&format!(
+                "nvme0n1: partition 3 holds {what}, whose partitions, which Linux numbers from 7 on,"
+            ));
+            assert_eq!(said, marked, "{what}: {text}");
+            assert_eq!(catalogue.notes().len(), usize::from(marked));
+        }
+    }
 }
 
 #[test]
