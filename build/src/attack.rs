@@ -1,9 +1,10 @@
 //! `cargo xtask attack`: hostile frontends against any backend, each with its verdict. Host.
 
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use e2e::attack::campaign::{Backend, Battlefield, Sortie, Verdict};
 use lab::{Row, host};
@@ -25,6 +26,9 @@ pub(crate) struct Arguments {
     /// Only attacks whose name contains this
     #[arg(long, conflicts_with = "rounds")]
     only: Option<String>,
+    /// Replay what a fuzzer's hostile guest did in a file of inputs (`cargo xtask fuzz` writes one where it finds something)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "rounds"])]
+    replay: Option<PathBuf>,
     /// Number of attackers that make attacks by chance, one after the other, in place of each attack once
     #[arg(long)]
     rounds: Option<u64>,
@@ -59,19 +63,40 @@ fn backend(arguments: &Arguments) -> Result<Backend> {
     })
 }
 
-fn sorties(arguments: &Arguments, backend: Backend) -> Vec<Sortie> {
+fn sorties(arguments: &Arguments, backend: Backend) -> Result<Vec<Sortie>> {
+    if let Some(file) = &arguments.replay {
+        let tape = tape(arguments.what, file)?;
+        let lives = tape.lines().filter(|line| line.starts_with("life")).count();
+        ensure!(lives > 0, "{} has no input", file.display());
+        println!("The tape has {lives} lives");
+        return Ok(vec![Sortie::replay(tape)]);
+    }
     if let Some(rounds) = arguments.rounds {
         let first = arguments.seed.unwrap_or_else(seed_by_the_clock);
         println!("{rounds} rounds, seeds from {first} on");
-        return (0..rounds).map(|round| Sortie::random(backend, first.wrapping_add(round))).collect();
+        return Ok((0..rounds).map(|round| Sortie::random(backend, first.wrapping_add(round))).collect());
     }
     let only = arguments.only.as_deref().unwrap_or_default();
-    backend.attacks().into_iter().filter(|attack| attack.name.contains(only)).map(Sortie::single).collect()
+    let attacks = backend.attacks().into_iter().filter(|attack| attack.name.contains(only));
+    Ok(attacks.map(Sortie::single).collect())
+}
+
+/// What the hostile guest does in a file of the fuzzer's inputs.
+fn tape(what: What, file: &Path) -> Result<String> {
+    let program = images::cargo_build("fuzz", "fuzz")?;
+    let target = match what {
+        What::Net => "netback",
+        What::Blk => "blkback",
+    };
+    let output = Command::new(&program).arg(target).arg("--tape").arg(file).output();
+    let output = output.with_context(|| format!("starting {}", program.display()))?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    String::from_utf8(output.stdout).context("the tape is no text")
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let backend = backend(arguments)?;
-    let sorties = sorties(arguments, backend);
+    let sorties = sorties(arguments, backend)?;
     ensure!(!sorties.is_empty(), "there is no attack of that name");
     host::provide(&[host::IMAGES, host::BOOT].concat())?;
     println!("Building the images, which takes minutes the first time");

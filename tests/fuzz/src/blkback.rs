@@ -14,6 +14,7 @@ use blkdom::datapath::{DataPath, VbdId};
 use blkdom::disk::{IoError, UnitId};
 use blkdom::fakes::{Drive, FakeDisk, Fault, FaultyRange, Frontend, Setup, geometry};
 use blkdom::volume::{UnitRef, Volume};
+use guests::tape::Step;
 use mallory::{Action, Features, Mallory};
 use split_driver::fakes::{FakePages, FakeXen};
 use split_driver::time::{Duration, Instant};
@@ -298,6 +299,24 @@ pub fn describe(input: &[u8]) -> String {
     let (features, actions) = decode(input);
     let lines = actions.iter().map(|action| format!("{action:?}\n"));
     std::iter::once(format!("{features:?}\n")).chain(lines).collect()
+}
+
+/// What the hostile guest does in these inputs. What others and the disk do there is left out: under Xen there are others.
+pub fn tape(inputs: &[Vec<u8>]) -> Vec<guests::tape::Life> {
+    let mut mallory = Mallory::new(&FakeXen::new());
+    for input in inputs {
+        let (features, actions) = decode(input);
+        mallory.reset(&features, Volume::linear(UNIT, MALLORY_START, MALLORY_SECTORS));
+        mallory.recorder.begin(features.words());
+        for action in &actions {
+            match action {
+                Action::Poll => mallory.recorder.note(|| Step::Wait(1)),
+                Action::Wait(milliseconds) => mallory.recorder.note(|| Step::Wait((*milliseconds).into())),
+                other => mallory.act(other),
+            }
+        }
+    }
+    mallory.recorder.finish()
 }
 
 impl Target for Blkback {

@@ -14,6 +14,7 @@ pub mod inputs;
 pub mod mutate;
 pub mod netback;
 pub mod nvme;
+mod recorder;
 pub mod shrink;
 pub mod volumes;
 pub mod xenstore;
@@ -60,6 +61,15 @@ pub fn describe(name: &str, input: &[u8]) -> String {
         "lvm" | "gpt" => volumes::describe(input),
         "xenstore" => xenstore::describe(input),
         _ => String::new(),
+    }
+}
+
+/// The inputs of that target as a frontend under Xen can play them ([`guests::tape`]); none for a target that is no backend.
+pub fn tape(name: &str, inputs: &[Vec<u8>]) -> Option<Vec<guests::tape::Life>> {
+    match name {
+        "netback" => Some(netback::tape(inputs)),
+        "blkback" => Some(blkback::tape(inputs)),
+        _ => None,
     }
 }
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use fuzz::{World, inputs, shrink};
 
-const USAGE: &str = "usage: fuzz TARGET [--seconds N] [--seed S] [--keep] [--one FILE] [--minimise FILE] [--unpack DIR] [--pack DIR]
+const USAGE: &str = "usage: fuzz TARGET [--seconds N] [--seed S] [--keep] [--one FILE] [--minimise FILE] [--tape FILE] [--unpack DIR] [--pack DIR]
 
   --seconds N      how long (default 10)
   --seed S         where the random numbers begin (default 1)
   --keep           keep what shows something new in the corpus, and of the rest what shows something no shorter one shows
   --one FILE       run the inputs of a file, in one world
   --minimise FILE  find the least of a failing file that still fails; it goes into FILE.min
+  --tape FILE      print what the hostile guest does in the inputs of a file, for a frontend under Xen
   --unpack DIR     write each input of the corpus to a file of its own in DIR
   --pack DIR       make the corpus of the files in DIR";
 
@@ -22,6 +23,7 @@ enum Task {
     Feed,
     One(PathBuf),
     Minimise(PathBuf),
+    Tape(PathBuf),
     Unpack(PathBuf),
     Pack(PathBuf),
 }
@@ -42,6 +44,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Option<Options> {
         match word.as_str() {
             "--one" => options.task = Task::One(path()?),
             "--minimise" => options.task = Task::Minimise(path()?),
+            "--tape" => options.task = Task::Tape(path()?),
             "--unpack" => options.task = Task::Unpack(path()?),
             "--pack" => options.task = Task::Pack(path()?),
             "--seconds" => options.seconds = words.next()?.parse().ok()?,
@@ -59,6 +62,7 @@ fn run(options: &Options) -> Result<()> {
         Task::Feed => feed(options),
         Task::One(file) => one(name, file),
         Task::Minimise(file) => minimise(name, file),
+        Task::Tape(file) => tape(name, file),
         Task::Unpack(directory) => unpack(name, directory),
         Task::Pack(directory) => pack(name, directory),
     }
@@ -125,6 +129,13 @@ fn minimise(name: &str, file: &Path) -> Result<()> {
         println!("{} bytes:\n{}", input.len(), fuzz::describe(name, input));
     }
     println!("fuzz {name}: {} inputs are left after {trials} trials, in {}", least.len(), path.display());
+    Ok(())
+}
+
+fn tape(name: &str, file: &Path) -> Result<()> {
+    let lives = fuzz::tape(name, &inputs::read(file)?);
+    let lives = lives.ok_or_else(|| Error::other(format!("{name} is no backend; netback and blkback are")))?;
+    print!("{}", guests::tape::write(&lives));
     Ok(())
 }
 

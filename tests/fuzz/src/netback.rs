@@ -10,6 +10,7 @@ mod honest;
 mod mallory;
 
 use crate::Target;
+use guests::tape::Step;
 use honest::{BRIDGES, GUESTS, Honest, LISTENER, Model, STATION, address, group, public_address};
 use mallory::{Action, Life, Mallory};
 use netdom::credit::Rate;
@@ -205,6 +206,24 @@ pub fn describe(input: &[u8]) -> String {
     let (life, actions) = decode(input);
     let lines = actions.iter().map(|action| format!("{action:?}\n"));
     std::iter::once(format!("{life:?}\n")).chain(lines).collect()
+}
+
+/// What the hostile guest does in these inputs. What others do there is left out: under Xen there are others.
+pub fn tape(inputs: &[Vec<u8>]) -> Vec<guests::tape::Life> {
+    let mut mallory = Mallory::new(&FakeXen::new());
+    for input in inputs {
+        let (life, actions) = decode(input);
+        mallory.reset(&life);
+        mallory.recorder.begin(life.nodes());
+        for action in &actions {
+            match action {
+                Action::Poll => mallory.recorder.note(|| Step::Wait(1)),
+                Action::Wait(milliseconds) => mallory.recorder.note(|| Step::Wait((*milliseconds).into())),
+                other => drop(mallory.act(other)),
+            }
+        }
+    }
+    mallory.recorder.finish()
 }
 
 impl Target for Netback {

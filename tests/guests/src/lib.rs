@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod script;
+pub mod tape;
 
 /// How a test ends, as in Xen's XTF. The last line on the console is `Test result: ` and the outcome in capitals; none for a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

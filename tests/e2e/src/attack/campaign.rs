@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::{Attack, End, Needs, Protocol, block, judge, let_go, network, with_attacker};
+use super::{Attack, End, Needs, PATIENCE, Protocol, block, judge, let_go, network, with_attacker};
 use crate::bench::common::{LINUX, LinuxDriverDomain};
 use crate::bench::{blk, net};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
@@ -56,12 +56,19 @@ pub struct Sortie {
     attacks: Vec<Attack>,
     /// More words of the image's command line.
     words: String,
+    /// What a fuzzer's hostile guest did (`guests::tape`), in place of attacks.
+    tape: Option<String>,
 }
 
 impl Sortie {
     /// One attack alone.
     pub fn single(attack: Attack) -> Self {
-        Self { attacks: vec![attack], words: String::new() }
+        Self { attacks: vec![attack], words: String::new(), tape: None }
+    }
+
+    /// What a fuzzer's hostile guest did.
+    pub fn replay(tape: String) -> Self {
+        Self { attacks: Vec::new(), words: String::new(), tape: Some(tape) }
     }
 
     /// Attacks by chance, the same for the same seed; what is random in them has that seed, too.
@@ -93,15 +100,23 @@ impl Sortie {
             attacks.extend(several.choose(&mut random));
         }
         attacks.extend(last.choose(&mut random));
-        Self { attacks, words }
+        Self { attacks, words, tape: None }
     }
 
     fn has(&self, needs: Needs) -> bool {
         self.attacks.iter().any(|attack| attack.needs == needs)
     }
 
+    fn patience(&self) -> Duration {
+        let lives = self.tape.iter().flat_map(|tape| tape.lines()).filter(|line| line.starts_with("life")).count();
+        PATIENCE + LIFE * u32::try_from(lives).unwrap_or(u32::MAX)
+    }
+
     /// What the protocol says of the whole, and how it ends with netdom or blkdom: as the last attack.
     fn expected(&self) -> (Protocol, End) {
+        if self.tape.is_some() {
+            return (Protocol::Open, End::Either);
+        }
         self.attacks.last().map_or((Protocol::Allowed, End::Borne), |attack| (attack.protocol, attack.end))
     }
 }
@@ -109,7 +124,8 @@ impl Sortie {
 impl fmt::Display for Sortie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.attacks.iter().map(|attack| attack.name).collect();
-        write!(f, "{}", names.join(","))?;
+        let names = if self.tape.is_some() { "the tape".to_owned() } else { names.join(",") };
+        write!(f, "{names}")?;
         if self.has(Needs::ReadOnly) {
             write!(f, " (read-only)")?;
         }
@@ -161,6 +177,10 @@ const DISK: u64 = 16 << 20;
 const CLOSING: Duration = Duration::from_secs(10);
 /// What Linux' backends say when they serve a frontend no longer, which they do not always say in the store.
 const HALTED: [&str; 2] = ["disabling device", "Halting ring processing"];
+/// How long a life of a tape may take: a frontend that broke the protocol waits up to 16 s before it is served again.
+const LIFE: Duration = Duration::from_secs(30);
+/// Where dom0 has the tape of a fuzzer's hostile guest.
+const TAPE: &str = "/run/hostile.tape";
 /// Lines of a kernel's log with these tell of a fault of the kernel itself.
 const ALARMS: [&str; 10] = [
     "BUG",
@@ -293,7 +313,8 @@ impl Scene<'_> {
     fn made(&self, sortie: &Sortie, verdict: &mut Verdict) -> Result<()> {
         let (lab, backend) = (self.lab(), self.field.backend);
         let names: Vec<_> = sortie.attacks.iter().map(|attack| attack.name).collect();
-        let (names, access) = (names.join(","), if sortie.has(Needs::ReadOnly) { "ro" } else { "rw" });
+        let names = if sortie.tape.is_some() { "tape".to_owned() } else { names.join(",") };
+        let (names, access) = (names, if sortie.has(Needs::ReadOnly) { "ro" } else { "rw" });
         let (devices, names, handle) = if backend.is_block() {
             (format!("disk = {:?}", [disk(backend, access, 1)]), format!("blk-{names}"), 202 << 8)
         } else {
@@ -303,8 +324,15 @@ impl Scene<'_> {
             }
             (format!("vif = {vifs:?}"), names, 0)
         };
+        let devices = match &sortie.tape {
+            Some(tape) => {
+                lab.put(TAPE, 0o644, tape.as_bytes())?;
+                format!("{devices}\nramdisk = \"{TAPE}\"")
+            }
+            None => devices,
+        };
         with_attacker(lab, &self.domain, &devices, &format!("{names} {}", sortie.words), |id| {
-            verdict.neighbour = self.beside_neighbour(|| let_go(lab, id))?;
+            verdict.neighbour = self.beside_neighbour(|| let_go(lab, id, sortie.patience()))?;
             let device = self.domain.backend(id, handle);
             let (protocol, end) = sortie.expected();
             verdict.closed = match backend.is_linux() {

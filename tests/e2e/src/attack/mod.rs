@@ -73,7 +73,7 @@ impl Attack {
 }
 
 /// How long an attack, and what the driver domain does about it, may take on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs something with the image that makes an attack, which waits for its word to begin; returns when the driver domain has forgotten it.
 ///
@@ -111,13 +111,13 @@ fn word(id: u32) -> String {
     format!("/local/domain/{id}/data/hostile")
 }
 
-/// Lets the attack begin, and waits until it is made.
+/// Lets the attack begin, and waits until it is made, for so long.
 ///
 /// # Errors
 /// What the image says that failed.
-pub fn let_go(lab: &Lab, id: u32) -> Result<()> {
+pub fn let_go(lab: &Lab, id: u32, patience: Duration) -> Result<()> {
     lab.must(&format!("xenstore-write /local/domain/{id}/data/go 1"))?;
-    wait_for_word(lab, &word(id), "done")
+    wait_for(lab, &word(id), "done", patience)
 }
 
 /// Waits for the image's word; `failed` ends the wait.
@@ -125,8 +125,12 @@ pub fn let_go(lab: &Lab, id: u32) -> Result<()> {
 /// # Errors
 /// Where it says another.
 pub fn wait_for_word(lab: &Lab, node: &str, word: &str) -> Result<()> {
+    wait_for(lab, node, word, PATIENCE)
+}
+
+fn wait_for(lab: &Lab, node: &str, word: &str, patience: Duration) -> Result<()> {
     let either = format!("xenstore-read {node} | grep -x -e {word} -e failed");
-    let said = lab.wait_until(&either, PATIENCE).with_context(|| format!("it never was {word}"))?;
+    let said = lab.wait_until(&either, patience).with_context(|| format!("it never was {word}"))?;
     if said.trim() != word {
         bail!("it {} before it was {word}", said.trim());
     }

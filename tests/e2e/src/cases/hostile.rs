@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Case, Scene};
 use crate::attack::network::{CHAINS, GRANTS, NOISE, OFFLOADS, RINGS, beside_pings};
-use crate::attack::{Attack, Needs, judge, let_go, with_attacker};
+use crate::attack::{Attack, Needs, PATIENCE, judge, let_go, with_attacker};
 use crate::stage::vif;
 use crate::traffic;
 
@@ -50,7 +50,7 @@ fn one(scene: &Scene<'_>, attack: &Attack) -> Result<(Option<String>, f64)> {
     }
     let (lab, netdom) = (&scene.stage.lab, &scene.netdom);
     with_attacker(lab, netdom, &format!("vif = {vifs:?}"), attack.name, |id| {
-        let ping = beside_pings(&scene.a, &scene.peer(), || let_go(lab, id)).with_context(|| {
+        let ping = beside_pings(&scene.a, &scene.peer(), || let_go(lab, id, PATIENCE)).with_context(|| {
             let ports = lab.must(&format!("sleep 1; xenstore-ls -f /local/domain/{}/data/statistics", netdom.id));
             format!("the ports:\n{}", ports.unwrap_or_default())
         })?;

@@ -1,11 +1,13 @@
 //! The hostile frontend: rings, pages and grants that last, and what it may do with them. Host.
 
 use crate::flicker::{self, Flicker};
+use crate::recorder::Recorder;
 use arbitrary::Arbitrary;
 use blkdom::blkback::config::{QueueConfig, VbdConfig};
 use blkdom::blkback::request::Abi;
 use blkdom::fakes::geometry;
 use blkdom::volume::Volume;
+use guests::tape::{Area, Step, Word};
 use split_driver::fakes::peer::{Fetches, Peer};
 use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
 use split_driver::memory::SharedMemory;
@@ -32,6 +34,16 @@ pub(super) struct Features {
     pub(super) detach_early: bool,
     /// Its pages are mapped for each request, if it does not keep them mapped.
     pub(super) maps: bool,
+}
+
+impl Features {
+    /// The words with which the frontend under Xen connects so.
+    pub(super) fn words(&self) -> Vec<String> {
+        let mut words = vec![format!("queues={}", self.queues), format!("pages={}", self.ring_pages)];
+        let said = [("narrow", self.abi == Abi::X86_32), ("persistent", self.persistent)];
+        words.extend(said.into_iter().filter(|(_, is)| *is).map(|(word, _)| word.into()));
+        words
+    }
 }
 
 /// A part of a page.
@@ -109,6 +121,7 @@ pub(super) struct Mallory {
     /// What is fetched from its rings.
     pub(super) fetches: [Fetches; QUEUES],
     flicker: Option<Flicker>,
+    pub(super) recorder: Recorder,
 }
 
 impl Mallory {
@@ -139,6 +152,7 @@ impl Mallory {
         Self {
             fetches: [0, 1].map(|queue: usize| Fetches::new(&rings[queue])),
             flicker: None,
+            recorder: Recorder::default(),
             first_grant: grants[0].0,
             domain,
             rings,
@@ -204,27 +218,58 @@ impl Mallory {
         (words, if self.features.ring_pages == 1 { 32 } else { 64 })
     }
 
-    fn put(&mut self, queue: usize, words: &[u32]) {
+    fn memory(&self, area: Area) -> &GuestMemory {
+        match area {
+            Area::Ring(queue) => &self.rings[usize::from(queue)],
+            Area::Data => &self.pages,
+            Area::Indirect => &self.indirect,
+        }
+    }
+
+    fn value(&self, word: &Word) -> u32 {
+        let page = |area: Area, page: u8, writable: bool| match (area, writable) {
+            (Area::Indirect, _) => u32::from(PAGES) * 2 + u32::from(page),
+            (_, true) => page.into(),
+            (_, false) => u32::from(PAGES) + u32::from(page),
+        };
+        match word {
+            Word::Number(value) => *value,
+            Word::Grant { area, page: number, writable } => self.first_grant + page(*area, *number, *writable),
+            Word::Fickle => self.fickle.0,
+        }
+    }
+
+    fn store(&mut self, area: Area, place: usize, words: &[Word]) {
+        for (memory, word) in self.memory(area).words()[place..].iter().zip(words) {
+            memory.store(self.value(word), Ordering::Relaxed);
+        }
+        self.recorder.note(|| Step::Store { area, place: place as u32, words: words.to_vec() });
+    }
+
+    fn put(&mut self, queue: usize, words: &[Word]) {
         let (width, slots) = self.layout();
         let start = 16 + (self.producers[queue] & (slots - 1)) as usize * width;
-        for (word, value) in self.rings[queue].words()[start..start + width].iter().zip(words) {
-            word.store(*value, Ordering::Relaxed);
-        }
-        self.producers[queue] = self.producers[queue].wrapping_add(1);
-        self.rings[queue].words()[0].store(self.producers[queue], Ordering::Relaxed);
+        self.store(Area::Ring(queue as u8), start, &words[..words.len().min(width)]);
+        self.publish(queue, 1);
+    }
+
+    fn publish(&mut self, queue: usize, count: u32) {
+        self.producers[queue] = self.producers[queue].wrapping_add(count);
+        self.store(Area::Ring(queue as u8), 0, &[Word::Number(self.producers[queue])]);
         self.notify(queue);
     }
 
-    fn notify(&self, queue: usize) {
+    fn notify(&mut self, queue: usize) {
         self.domain.notify(self.ports[queue]);
+        self.recorder.note(|| Step::Notify(queue as u8));
     }
 
     /// The beginning of a slot: operation and its companion, id, sector. In the 32-bit layout there is no padding.
-    fn head(&mut self, first: u32, sector: u64) -> Vec<u32> {
+    fn head(&mut self, first: u32, sector: u64) -> Vec<Word> {
         self.next_id += 1;
         let numbers = [self.next_id, sector].into_iter().flat_map(|number| [number as u32, (number >> 32) as u32]);
         let padding = if self.features.abi == Abi::X86_64 { vec![first, 0] } else { vec![first] };
-        padding.into_iter().chain(numbers).collect()
+        padding.into_iter().chain(numbers).map(Word::Number).collect()
     }
 
     fn sector(place: Where) -> u64 {
@@ -237,12 +282,15 @@ impl Mallory {
         }
     }
 
-    fn segment(&self, piece: Piece) -> [u32; 2] {
+    fn segment(piece: Piece) -> [Word; 2] {
         let grant = match piece.page {
-            250 => self.fickle.0,
-            251..=254 => u32::from(piece.page) << 8,
-            255 => 0,
-            page => self.first_grant + u32::from(page) % (u32::from(PAGES) * 2),
+            250 => Word::Fickle,
+            251..=254 => Word::Number(u32::from(piece.page) << 8),
+            255 => Word::Number(0),
+            page => {
+                let place = page % (PAGES * 2);
+                Word::Grant { area: Area::Data, page: place % PAGES, writable: place < PAGES }
+            }
         };
         // The bounds are in order mostly.
         let (a, b) = (piece.bounds & 7, piece.bounds >> 3 & 7);
@@ -250,7 +298,7 @@ impl Mallory {
             3 => (a, b.wrapping_mul(3)),
             _ => (a.min(b), a.max(b)),
         };
-        [grant, u32::from(first) | u32::from(last) << 8]
+        [grant, Word::Number(u32::from(first) | u32::from(last) << 8)]
     }
 
     pub(super) fn act(&mut self, action: &Action) {
@@ -260,7 +308,7 @@ impl Mallory {
                 let operation = if *operation < 240 { *operation % 4 } else { *operation };
                 let mut words = self.head(u32::from(operation) | u32::from(count) << 8, Self::sector(*place));
                 for place in 0..usize::from(count.min(11)) {
-                    words.extend(self.segment(pieces[place % pieces.len()]));
+                    words.extend(Self::segment(pieces[place % pieces.len()]));
                 }
                 let queue = self.queue(*queue);
                 self.put(queue, &words);
@@ -268,65 +316,62 @@ impl Mallory {
             Action::Indirect { queue, operation, place, pieces, count, page } => {
                 let count = if *count & 3 == 0 { *count } else { *count % 24 };
                 let operation = if *operation < 240 { *operation & 1 } else { *operation };
-                let local = usize::from(page % INDIRECT_PAGES);
-                let words = &self.indirect.words()[local * 1024..];
-                for (place, words) in words.chunks_exact(2).take(usize::from(count).min(256)).enumerate() {
-                    for (word, value) in words.iter().zip(self.segment(pieces[place % pieces.len()])) {
-                        word.store(value, Ordering::Relaxed);
-                    }
-                }
-                let reference = self.first_grant + u32::from(PAGES) * 2 + u32::from(*page) % u32::from(INDIRECT_PAGES);
+                let local = page % INDIRECT_PAGES;
+                let segments =
+                    (0..usize::from(count).min(256)).map(|place| Self::segment(pieces[place % pieces.len()]));
+                self.store(Area::Indirect, usize::from(local) * 1024, &segments.flatten().collect::<Vec<_>>());
+                let reference = Word::Grant { area: Area::Indirect, page: local, writable: false };
                 let first = 6 | u32::from(operation) << 8 | u32::from(count) << 16;
                 let mut words = self.head(first, Self::sector(*place));
-                words.extend([0, if *page < 240 { reference } else { u32::from(*page) }]);
+                words.extend([Word::Number(0), if *page < 240 { reference } else { Word::Number((*page).into()) }]);
                 let queue = self.queue(*queue);
                 self.put(queue, &words);
             }
             Action::Discard { queue, flag, place, sectors } => {
                 let mut words = self.head(5 | u32::from(*flag) << 8, Self::sector(*place));
                 let sectors = Self::sector(*sectors);
-                words.extend([sectors as u32, (sectors >> 32) as u32]);
+                words.extend([sectors as u32, (sectors >> 32) as u32].map(Word::Number));
                 let queue = self.queue(*queue);
                 self.put(queue, &words);
             }
             Action::Slot { queue, words } => {
                 let queue = self.queue(*queue);
-                self.put(queue, words);
+                self.put(queue, &words.map(Word::Number));
             }
             Action::Word { queue, place, value } => {
                 let queue = self.queue(*queue);
-                let words = self.rings[queue].words();
-                words[usize::from(*place) % words.len()].store(*value, Ordering::Relaxed);
+                let place = usize::from(*place) % self.rings[queue].words().len();
+                self.store(Area::Ring(queue as u8), place, &[Word::Number(*value)]);
                 self.notify(queue);
             }
             Action::Index { queue, which, steps } => {
                 let queue = self.queue(*queue);
-                let word = &self.rings[queue].words()[usize::from(which & 3)];
-                let value = word.load(Ordering::Relaxed).wrapping_add_signed((*steps).into());
-                word.store(value, Ordering::Relaxed);
+                let (place, value) = (u32::from(which & 3), i32::from(*steps) as u32);
+                self.rings[queue].words()[place as usize].fetch_add(value, Ordering::Relaxed);
+                self.recorder.note(|| Step::Add { area: Area::Ring(queue as u8), place, value });
                 self.notify(queue);
             }
             Action::Publish { queue, count } => {
                 let queue = self.queue(*queue);
-                self.producers[queue] = self.producers[queue].wrapping_add(u32::from(*count % 32));
-                self.rings[queue].words()[0].store(self.producers[queue], Ordering::Relaxed);
-                self.notify(queue);
+                self.publish(queue, u32::from(*count % 32));
             }
             Action::Notify { queue } => self.notify(self.queue(*queue)),
             Action::Scribble { page, value } => {
-                let words = &self.indirect.words()[usize::from(page % INDIRECT_PAGES) * 1024..];
-                words[..32].iter().for_each(|word| word.store(*value, Ordering::Relaxed));
+                let place = usize::from(page % INDIRECT_PAGES) * 1024;
+                self.store(Area::Indirect, place, &[Word::Number(*value); 32]);
             }
             Action::Flicker { what, place, value } => {
                 let copies = what & 2 != 0;
-                let memory = if copies { &self.indirect } else { &self.rings[usize::from(what & 1)] };
+                let area = if copies { Area::Indirect } else { Area::Ring(what & 1) };
                 // Of a page of segments the first are used mostly.
                 let place = if copies { *place & 0xc1f } else { *place };
-                self.flicker = Some(Flicker::new(memory, place.into(), *value, copies));
+                self.flicker = Some(Flicker::new(self.memory(area), place.into(), *value, copies));
+                self.recorder.note(|| Step::Flicker { area, place: place.into(), bits: *value });
             }
             Action::Revoke => {
                 let ended = self.domain.end_grant(self.fickle);
                 self.fickle = if ended { self.domain.grant(&self.pages, 0, true) } else { self.fickle };
+                self.recorder.note(|| Step::Revoke);
             }
             _ => {}
         }

@@ -2,7 +2,9 @@
 
 use super::honest::{STATION, public_address};
 use crate::flicker::{self, Flicker};
+use crate::recorder::Recorder;
 use arbitrary::Arbitrary;
+use guests::tape::{Area, Step, Word};
 use netdom::credit::Rate;
 use netdom::netback::vif::{Features, RemotePorts, VifConfig};
 use split_driver::fakes::peer::{Fetches, Peer};
@@ -106,6 +108,10 @@ pub(super) enum Action {
     Flicker { what: u8, place: u16, value: u32 },
 }
 
+fn ring_area(ring: usize) -> Area {
+    Area::Ring(ring as u8)
+}
+
 pub(super) struct Mallory {
     domain: FakeDomain,
     rings: [GuestMemory; 2],
@@ -124,6 +130,7 @@ pub(super) struct Mallory {
     tame: bool,
     /// Pages of packets that may be under way, a bit each.
     busy: u32,
+    pub(super) recorder: Recorder,
 }
 
 /// What it is in one life.
@@ -133,6 +140,31 @@ pub(super) struct Life {
     pub(super) bridge: &'static str,
     pub(super) rate: Option<Rate>,
     pub(super) tame: bool,
+}
+
+impl Life {
+    /// The nodes that say so (`io/netif.h`).
+    pub(super) fn nodes(&self) -> Vec<String> {
+        let Features {
+            scatter_gather,
+            gso_tcpv4,
+            gso_tcpv6,
+            checksum_v4,
+            checksum_v6,
+            receive_notify,
+            multicast_control,
+        } = self.features;
+        let nodes = [
+            ("feature-sg", scatter_gather),
+            ("feature-gso-tcpv4", gso_tcpv4),
+            ("feature-gso-tcpv6", gso_tcpv6),
+            ("feature-no-csum-offload", !checksum_v4),
+            ("feature-ipv6-csum-offload", checksum_v6),
+            ("feature-rx-notify", receive_notify),
+            ("request-multicast-control", multicast_control),
+        ];
+        nodes.map(|(node, value)| format!("{node}={}", u8::from(value))).into()
+    }
 }
 
 impl Mallory {
@@ -156,6 +188,7 @@ impl Mallory {
             ports,
             pages,
             first_grant: grants[0].0,
+            recorder: Recorder::default(),
             producers: [0; 2],
             published: [0; 2],
             split: false,
@@ -224,23 +257,39 @@ impl Mallory {
         u64::from(self.rings[0].words()[2].load(Ordering::Relaxed))
     }
 
-    fn put(&mut self, ring: usize, words: &[u32]) {
-        let width = [3, 2][ring];
-        let start = 16 + (self.producers[ring] as usize & 255) * width;
-        for (word, value) in self.rings[ring].words()[start..start + width].iter().zip(words) {
-            word.store(*value, Ordering::Relaxed);
+    /// The grant of a page for packets from it, or for packets to it, which are writable.
+    fn grant(page: u32, writable: bool) -> Word {
+        let first = if writable { PAGES } else { 0 };
+        Word::Grant { area: Area::Data, page: first + (page % u32::from(PAGES)) as u8, writable }
+    }
+
+    fn store(&mut self, ring: usize, place: usize, words: &[Word]) {
+        for (memory, word) in self.rings[ring].words()[place..].iter().zip(words) {
+            let value = match word {
+                Word::Number(value) => *value,
+                Word::Grant { page, .. } => self.first_grant + u32::from(*page),
+                Word::Fickle => 0,
+            };
+            memory.store(value, Ordering::Relaxed);
         }
+        self.recorder.note(|| Step::Store { area: ring_area(ring), place: place as u32, words: words.to_vec() });
+    }
+
+    fn put(&mut self, ring: usize, words: &[Word]) {
+        let width = [3, 2][ring];
+        self.store(ring, 16 + (self.producers[ring] as usize & 255) * width, words);
         self.producers[ring] = self.producers[ring].wrapping_add(1);
     }
 
     fn publish(&mut self, ring: usize) {
         self.published[ring] = self.producers[ring];
-        self.rings[ring].words()[0].store(self.published[ring], Ordering::Relaxed);
+        self.store(ring, 0, &[Word::Number(self.published[ring])]);
         self.notify(ring == 1);
     }
 
-    fn notify(&self, receive: bool) {
+    fn notify(&mut self, receive: bool) {
         self.domain.notify(self.ports[usize::from(receive && self.split)]);
+        self.recorder.note(|| Step::Notify(receive.into()));
     }
 
     /// Gives what it sent where that can be said.
@@ -263,29 +312,30 @@ impl Mallory {
                 let memory = if copies { &self.pages } else { &self.rings[usize::from(what % 3)] };
                 let place = usize::from(*place) % memory.words().len();
                 self.flicker = Some(Flicker::new(memory, place, *value, copies));
+                let area = if copies { Area::Data } else { ring_area(usize::from(what % 3)) };
+                self.recorder.note(|| Step::Flicker { area, place: place as u32, bits: *value });
             }
             Action::Slot { words } => {
-                self.put(0, words);
+                self.put(0, &words.map(Word::Number));
                 self.publish(0);
             }
             Action::Post { count, first, writable } => {
                 for place in 0..u32::from(*count) {
-                    let page = (u32::from(*first) + place) % u32::from(PAGES);
-                    let reference = self.first_grant + page + if *writable { u32::from(PAGES) } else { 0 };
-                    self.put(1, &[place, reference]);
+                    let reference = Self::grant(u32::from(*first) + place, *writable);
+                    self.put(1, &[Word::Number(place), reference]);
                 }
                 self.publish(1);
             }
             Action::Word { receive, place, value } => {
                 // Most of a ring is slots; the indices have an action of their own.
                 let place = usize::from(*place) % 1024;
-                self.rings[usize::from(*receive)].words()[place].store(*value, Ordering::Relaxed);
+                self.store((*receive).into(), place, &[Word::Number(*value)]);
                 self.notify(*receive);
             }
             Action::Index { receive, which, steps } => {
-                let word = &self.rings[usize::from(*receive)].words()[usize::from(which & 3)];
-                let value = word.load(Ordering::Relaxed).wrapping_add_signed((*steps).into());
-                word.store(value, Ordering::Relaxed);
+                let (ring, place, value) = (usize::from(*receive), u32::from(which & 3), i32::from(*steps) as u32);
+                self.rings[ring].words()[place as usize].fetch_add(value, Ordering::Relaxed);
+                self.recorder.note(|| Step::Add { area: ring_area(ring), place, value });
                 self.notify(*receive);
             }
             Action::Notify { receive } => self.notify(*receive),
@@ -312,7 +362,7 @@ impl Mallory {
         for (index, piece) in pieces.iter().enumerate() {
             let size = piece.size();
             let mut offset = u16::from(piece.offset).min(4096 - size);
-            let mut reference = self.first_grant + u32::from(piece.page / 4 % PAGES);
+            let mut reference = Self::grant(u32::from(piece.page / 4), false);
             if index == 0 {
                 self.write_headers(usize::from(piece.page / 4 % PAGES) * 4096 + usize::from(offset), to, kind, total);
             }
@@ -326,25 +376,27 @@ impl Mallory {
             let mut whole = if index == 0 { total as u16 } else { size };
             match fault {
                 Fault::Total(delta) if index == 0 => whole = whole.wrapping_add(delta),
-                Fault::Grant if index + 1 == pieces.len() => reference = 0,
+                Fault::Grant if index + 1 == pieces.len() => reference = Word::Number(0),
                 Fault::Offset(value) if index + 1 == pieces.len() => offset = value,
                 Fault::Flags(value) if index == 0 => slot_flags = value,
                 Fault::Cut if index + 1 == pieces.len() => slot_flags |= 4,
                 _ => {}
             }
             let id = u32::from(piece.page);
-            self.put(0, &[reference, u32::from(offset) | u32::from(slot_flags) << 16, id | u32::from(whole) << 16]);
+            let words = [u32::from(offset) | u32::from(slot_flags) << 16, id | u32::from(whole) << 16];
+            self.put(0, &[reference, Word::Number(words[0]), Word::Number(words[1])]);
             if let (0, Some((kind, size, gso))) = (index, extra) {
                 let kind = if kind & 0xc0 == 0 { 1 } else { kind & 7 };
                 let more = if kind & 0x20 == 0 { 0 } else { 1 };
-                self.put(0, &[u32::from(kind) | more << 8 | u32::from(size) << 16, 1 + u32::from(gso & 1), 0]);
+                let words = [u32::from(kind) | more << 8 | u32::from(size) << 16, 1 + u32::from(gso & 1), 0];
+                self.put(0, &words.map(Word::Number));
             }
         }
         self.publish(0);
     }
 
     /// Headers of Ethernet, IP and TCP that are nearly right.
-    fn write_headers(&self, at: usize, to: To, kind: u8, total: u32) {
+    fn write_headers(&mut self, at: usize, to: To, kind: u8, total: u32) {
         let destination = match to {
             To::Neighbour(which) => public_address(which.into()),
             To::Distant(which) => public_address(2 + usize::from(which)),
@@ -378,5 +430,10 @@ impl Mallory {
         let room = (self.pages.words().len() * 4).saturating_sub(at);
         head.truncate(room.min(4096));
         assert!(self.pages.write(at, &head));
+        self.recorder.note(|| {
+            let words = self.pages.words()[at / 4..(at + head.len()).div_ceil(4)].iter();
+            let words = words.map(|word| Word::Number(word.load(Ordering::Relaxed))).collect();
+            Step::Store { area: Area::Data, place: (at / 4) as u32, words }
+        });
     }
 }

@@ -23,7 +23,7 @@ const RECEIVE_SLOTS: u16 = 64;
 
 /// What a frontend says of itself before it connects.
 #[derive(Clone, Copy)]
-pub(crate) struct Manners {
+pub(crate) struct Manners<'a> {
     /// Posts receive slots before it connects.
     pub(crate) posts: bool,
     /// Written as `tx-ring-ref` in place of the ring's own.
@@ -31,7 +31,7 @@ pub(crate) struct Manners {
     /// Written as `event-channel-rx` in place of the channel's own.
     pub(crate) port: Option<u32>,
     /// Nodes that say what it can take, and what it wishes.
-    pub(crate) features: &'static [(&'static str, &'static str)],
+    pub(crate) features: &'a [(&'a str, &'a str)],
 }
 
 /// All that the protocol knows, as an attacker wants it.
@@ -43,7 +43,7 @@ const ALL: &[(&str, &str)] = &[
     ("request-multicast-control", "1"),
 ];
 
-impl Manners {
+impl Manners<'_> {
     /// All as it should be.
     pub(crate) const GOOD: Self = Self { posts: true, ring: None, port: None, features: ALL };
 }
@@ -76,7 +76,7 @@ pub(crate) struct Frontend {
 
 impl Frontend {
     /// The whole handshake with that vif's backend, as Linux' netfront does it.
-    pub(crate) async fn connect(vif: Device, manners: Manners) -> Result<Self> {
+    pub(crate) async fn connect(vif: Device, manners: Manners<'_>) -> Result<Self> {
         let frontend = Self::offer(vif, manners).await?;
         frontend.vif.wait_for(&[XenbusState::Connected]).await?;
         frontend.transmit_channel.notify();
@@ -85,7 +85,7 @@ impl Frontend {
     }
 
     /// Makes rings, and tells the backend of them.
-    pub(crate) async fn offer(vif: Device, manners: Manners) -> Result<Self> {
+    pub(crate) async fn offer(vif: Device, manners: Manners<'_>) -> Result<Self> {
         vif.wait_for(&[XenbusState::InitWait, XenbusState::Connected]).await?;
         let mac = parse_mac(&vif.read("mac").await?).ok_or(Error::Text)?;
         let (transmit_page, receive_page) = (Rc::new(Page::new()?), Rc::new(Page::new()?));

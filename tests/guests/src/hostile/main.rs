@@ -6,6 +6,8 @@
 //! `attack=blk-NAME` is against a block backend, with the first vbd; else it is against a network backend. Several names, with commas
 //! between them, are made one after the other; `seed=N` decides what is random in them.
 //!
+//! `attack=tape` and `attack=blk-tape` play what a fuzzer's hostile guest did ([`tape`]), which is the domain's module.
+//!
 //! `attack=member` and `attack=station` are none: they are proper frontends of kinds that Linux has not, with the same code.
 #![no_std]
 #![no_main]
@@ -28,8 +30,10 @@ mod random;
 mod rings;
 mod segment;
 mod station;
+mod tape;
 
 use alloc::boxed::Box;
+use core::any::Any;
 use device::Device;
 use error::{Error, Result};
 use frontend::{Frontend, Manners};
@@ -53,9 +57,10 @@ async fn main(environment: Environment) {
     };
     runtime::spawn(obey(store.clone()));
     let words = &environment.command_line;
-    let result = match name.strip_prefix("blk-") {
-        Some(name) => block::run(&store, name, words).await,
-        None => run(&store, name, words).await.map(|pair| Box::new(pair) as _),
+    let result = match (name, name.strip_prefix("blk-")) {
+        ("tape" | "blk-tape", _) => play(&store, name, &environment).await,
+        (_, Some(name)) => block::run(&store, name, words).await,
+        (_, None) => run(&store, name, words).await.map(|pair| Box::new(pair) as _),
     };
     let word = match result {
         Ok(frontends) => {
@@ -126,6 +131,20 @@ impl Pair {
         }
         Ok(())
     }
+}
+
+/// Plays the tape.
+async fn play(store: &Client, name: &str, environment: &Environment) -> Result<Box<dyn Any>> {
+    let lives = tape::lives(environment.module)?;
+    let device = match name {
+        "tape" => Device::find(store, "device/vif/0".into()).await?,
+        _ => block::find(store).await?,
+    };
+    go(store, environment.command_line).await?;
+    Ok(match name {
+        "tape" => Box::new(tape::play(device, &lives).await?),
+        _ => Box::new(tape::play_block(device, &lives).await?),
+    })
 }
 
 async fn run(store: &Client, name: &str, words: &str) -> Result<Pair> {

@@ -20,7 +20,7 @@ const fn group(number: u8) -> [u8; 6] {
     [0x01, 0x00, 0x5e, 0x07, 0x07, number]
 }
 
-const MANNERS: Manners =
+const MANNERS: Manners<'static> =
     Manners { features: &[("feature-no-csum-offload", "1"), ("request-multicast-control", "1")], ..Manners::GOOD };
 
 pub(crate) async fn run(vif: Device) -> Result<Infallible> {

@@ -27,7 +27,7 @@ const TEXT: &[u8] = b"oxidom\n";
 /// Our first sequence number; nothing ever follows it but the end.
 const SEQUENCE: u32 = 0x1000;
 
-const MANNERS: Manners = Manners { features: &[("feature-no-csum-offload", "1")], ..Manners::GOOD };
+const MANNERS: Manners<'static> = Manners { features: &[("feature-no-csum-offload", "1")], ..Manners::GOOD };
 
 pub(crate) async fn run(vif: Device) -> Result<Infallible> {
     let mut frontend = Frontend::connect(vif, MANNERS).await?;

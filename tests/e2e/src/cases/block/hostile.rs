@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Block, BlockScene, MEBIBYTE, MEDIA, PLAIN, SMALL, disk, handle};
 use crate::attack::block::{FLOODS, NODES, OVERRUNS, REQUESTS, WRITES, beside_verification, word};
-use crate::attack::{Attack, End, judge, let_go, with_attacker};
+use crate::attack::{Attack, End, PATIENCE, judge, let_go, with_attacker};
 use crate::cases::Case;
 use crate::traffic::Shell;
 
@@ -102,7 +102,7 @@ fn one(
     let devices = format!("disk = {:?}", [disk("xvda", ground.target, access)]);
     let words = format!("{} {words}", word(attacks));
     let result = with_attacker(scene.lab, &scene.blkdom, &devices, &words, |id| {
-        let operations = beside_verification(&scene.b, || let_go(scene.lab, id))?;
+        let operations = beside_verification(&scene.b, || let_go(scene.lab, id, PATIENCE))?;
         let reason = judge(scene.lab, &scene.blkdom, &scene.blkdom.backend(id, handle("xvda")), end)?;
         Ok((reason, operations))
     })?;

@@ -11,10 +11,15 @@ mod noise;
 mod ring;
 mod rings;
 
+use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::tape::Rings;
 use alloc::boxed::Box;
 use core::any::Any;
+use core::sync::atomic::AtomicU32;
 use frontend::{Frontend, Manners};
+
+pub(crate) use frontend::find;
 use runtime::time;
 use split_driver::xenstore_client::Client;
 
@@ -50,6 +55,33 @@ async fn attack(frontend: &mut Frontend, name: &str) -> Result<()> {
         || rings::attack(frontend, name).await?
         || noise::attack(frontend, name).await?;
     if known { Ok(()) } else { Err(Error::Unknown) }
+}
+
+/// A frontend whose rings are open to a tape.
+pub(crate) struct Disk(Frontend);
+
+impl Disk {
+    /// Connects as these words of a command line say.
+    pub(crate) async fn connect(device: Device, words: &str) -> Result<Self> {
+        Ok(Self(Frontend::connect(device, manners(words)).await?))
+    }
+
+    /// Does as any frontend would.
+    pub(crate) async fn works(&mut self) -> Result<()> {
+        self.0.works().await
+    }
+}
+
+impl Rings for Disk {
+    fn word(&self, ring: u8, place: usize) -> Option<&AtomicU32> {
+        self.0.queues.get(usize::from(ring))?.ring.word(place)
+    }
+
+    fn notify(&self, ring: u8) {
+        if let Some(queue) = self.0.queues.get(usize::from(ring)) {
+            queue.channel.notify();
+        }
+    }
 }
 
 fn manners(words: &str) -> Manners {

@@ -47,7 +47,8 @@ impl Ring {
         self.pages.len() * PAGE_SIZE / 4
     }
 
-    fn word(&self, index: usize) -> Option<&AtomicU32> {
+    /// Any word, index or slot.
+    pub(crate) fn word(&self, index: usize) -> Option<&AtomicU32> {
         self.pages.get(index * 4 / PAGE_SIZE)?.words().get(index % (PAGE_SIZE / 4))
     }
 
