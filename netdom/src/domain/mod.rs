@@ -4,7 +4,6 @@ mod nic;
 mod statistics;
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -13,6 +12,7 @@ use core::cell::{Cell, RefCell};
 use netdom::command_line;
 use netdom::datapath::{DataPath, Poll};
 use netdom::netback::driver::Netback;
+use netdom::nic::candidates::Candidates;
 use netdom::nic::e1000e::E1000e;
 use netdom::packet::Pool;
 use nic::ActiveNic;
@@ -47,10 +47,8 @@ pub(crate) struct Domain {
     netback: Netback<Xen, Driver>,
     work: Rc<Signal>,
     nic: RefCell<Option<ActiveNic>>,
-    /// Devices that were passed beside the NIC.
-    spare: RefCell<VecDeque<Device>>,
-    /// Devices that are of no use.
-    refused: RefCell<Vec<PciAddress>>,
+    /// The devices that were passed: which of them is the NIC.
+    candidates: RefCell<Candidates<PciAddress, Device>>,
     /// The devices that the domain began with were seen.
     ready: Cell<bool>,
     stopping: Cell<bool>,
@@ -78,23 +76,9 @@ impl Service for Domain {
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
         let netback = netback.with_memory(service::device_memory(0));
-        let (nic, spare, refused) = Default::default();
+        let (nic, candidates) = Default::default();
         let (ready, stopping) = (Cell::new(false), Cell::new(false));
-        Ok(Self {
-            store,
-            complaints,
-            options,
-            words,
-            events,
-            path,
-            netback,
-            work,
-            nic,
-            spare,
-            refused,
-            ready,
-            stopping,
-        })
+        Ok(Self { store, complaints, options, words, events, path, netback, work, nic, candidates, ready, stopping })
     }
 
     fn store(&self) -> &Client {

@@ -72,10 +72,18 @@ pub(super) async fn added(domain: &Domain, device: Device) {
     if domain.stopping.get() {
         return;
     }
-    if domain.nic.borrow().is_some() {
-        domain.spare.borrow_mut().push_back(device);
-    } else {
-        take_up(domain, device).await;
+    domain.candidates.borrow_mut().arrive(device.address(), device);
+    take_up_next(domain).await;
+}
+
+/// Has the next device take the place of the NIC, where there is none.
+async fn take_up_next(domain: &Domain) {
+    while !domain.stopping.get() {
+        let next = domain.candidates.borrow_mut().poll_next();
+        let Some(next) = next else {
+            break;
+        };
+        take_up(domain, next).await;
     }
     tell(domain).await;
 }
@@ -103,7 +111,7 @@ async fn take_up(domain: &Domain, device: Device) {
         Err(error) => {
             let kind = device.kind().await;
             log::error!("pci {address}: {id} ({kind}) left alone: {error}");
-            domain.refused.borrow_mut().push(address);
+            domain.candidates.borrow_mut().refuse(address);
             // Where pciback refuses, its drop tries again.
             drop(device.close().await);
         }
@@ -114,9 +122,9 @@ async fn take_up(domain: &Domain, device: Device) {
 pub(super) async fn tell(domain: &Domain) {
     let used = domain.nic.borrow().as_ref().map(|nic| format!("{}, {}", nic.device.address(), nic.name));
     // Before the domain is ready, more devices are to come.
-    let none = domain.ready.get() && used.is_none() && !domain.refused.borrow().is_empty();
-    let spare: Vec<String> =
-        domain.spare.borrow().iter().map(|device| format!("pci {} ({})", device.address(), device.id())).collect();
+    let none = domain.ready.get() && domain.candidates.borrow().are_useless();
+    let name = |device: &Device| format!("pci {} ({})", device.address(), device.id());
+    let spare: Vec<String> = domain.candidates.borrow().spare().map(name).collect();
     if none {
         let text = "no supported NIC among the PCI devices: guests are switched without one";
         domain.complaints.complain(NONE, text).await;
@@ -167,21 +175,12 @@ fn busy_wait(duration: Duration) {
 
 /// Lets go of a device that is taken away. Where it is the NIC, the next one that there is takes its place.
 pub(super) async fn removed(domain: &Domain, address: PciAddress) {
-    domain.refused.borrow_mut().retain(|refused| *refused != address);
-    domain.spare.borrow_mut().retain(|spare| spare.address() != address);
-    let is_nic = domain.nic.borrow().as_ref().is_some_and(|nic| nic.device.address() == address);
-    if is_nic {
+    let was_nic = domain.candidates.borrow_mut().depart(address);
+    if was_nic {
         log::info!("pci {address}: taken away");
         stop(domain).await;
     }
-    while !domain.stopping.get() && domain.nic.borrow().is_none() {
-        let next = domain.spare.borrow_mut().pop_front();
-        let Some(next) = next else {
-            break;
-        };
-        take_up(domain, next).await;
-    }
-    tell(domain).await;
+    take_up_next(domain).await;
 }
 
 /// Stops the NIC and gives it back.
