@@ -27,8 +27,18 @@ pub(super) fn without_mbr(bytes: &[u8]) -> Option<&'static str> {
         () if has(0, b"ER") => Some("an Apple partition map"),
         () if has(64, &BSD) => Some("a BSD or OSF disklabel"),
         () if has(0, b"RDSK") => Some("an Amiga rigid disk block"),
+        () if is_atari(bytes) => Some("an Atari root sector"),
         () => None,
     }
+}
+
+/// A root sector of Atari's: entries of flags, three letters, start and size, of which the first bit says that one counts (atari.c).
+fn is_atari(bytes: &[u8]) -> bool {
+    let entries = bytes.get(0x1c6..0x1f6).unwrap_or_default();
+    entries.chunks_exact(12).any(|entry| {
+        let (flags, letters) = entry.split_at(1);
+        flags.iter().all(|flags| flags & 1 != 0) && letters.iter().take(3).all(u8::is_ascii_alphanumeric)
+    })
 }
 
 /// A table within a primary partition of the MBR, whose partitions Linux numbers behind all others (`subtypes` in msdos.c).

@@ -67,8 +67,13 @@ pub enum Mbr {
     Protective,
     /// There is an entry for a GPT that does not begin at block 1: Linux takes neither table.
     Ambiguous,
-    /// Linux takes another table, of this name, which is not read here.
-    Foreign(&'static str),
+    /// Linux takes another table, which is not read here.
+    Foreign {
+        /// What it is.
+        name: &'static str,
+        /// What looks like an MBR is there as well, so that LVM takes the disk for a partitioned one.
+        beside_mbr: bool,
+    },
     /// A table of this kind.
     Table(Primary),
 }
@@ -100,7 +105,7 @@ fn record(bytes: &[u8]) -> Option<RawRecord> {
 /// Reads a unit's first sector; none where that holds no table with a partition.
 pub fn parse(bytes: &[u8]) -> Option<Mbr> {
     let Some(raw) = record(bytes) else {
-        return foreign::without_mbr(bytes).map(Mbr::Foreign);
+        return foreign::without_mbr(bytes).map(|name| Mbr::Foreign { name, beside_mbr: false });
     };
     let mut protective = raw.entries.iter().filter(|entry| entry.kind == PROTECTIVE);
     // Linux looks for a GPT first, and at nothing but the type and the start.
@@ -108,7 +113,7 @@ pub fn parse(bytes: &[u8]) -> Option<Mbr> {
         return Some(Mbr::Protective);
     }
     if let Some(name) = foreign::before_mbr(bytes, raw.entries.map(|entry| entry.kind)) {
-        return Some(Mbr::Foreign(name));
+        return Some(Mbr::Foreign { name, beside_mbr: true });
     }
     if raw.entries.iter().any(|entry| entry.boot & 0x7f != 0) || !raw.entries.iter().any(RawEntry::is_used) {
         return None;

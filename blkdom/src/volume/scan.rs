@@ -78,9 +78,12 @@ impl<'a, S: Sectors> Scan<'a, S> {
                 "there is no partition table: an entry of type ee (GPT) does not begin at block 1, so that Linux takes neither the \
                  GPT nor the MBR",
             )),
-            Some(Mbr::Foreign(what)) => {
-                let text = format!("{what} is not read: only the disk as a whole can be had");
+            Some(Mbr::Foreign { name, beside_mbr }) => {
+                let text = format!("{name} is not read: only the disk as a whole can be had");
                 self.catalogue.hint_of(&source.name, text.clone());
+                if !beside_mbr {
+                    self.physical_volume(&source.name, &region, None).await;
+                }
                 Err(text)
             }
             Some(Mbr::Table(table)) => Ok(mbr::read_logical(&region, table).await),

@@ -409,3 +409,14 @@ fn an_unknown_volume_is_answered_with_why_it_may_be_unknown() {
     let text = Units::one(disk.image(), 512).catalogue().resolve("vg0/a").unwrap_err().to_string();
     assert!(text.contains("not used: nvme0n1: a metadata text of 525312 bytes is longer than the 524288"), "{text}");
 }
+
+/// What an earlier table left in the first sector, which LVM does not write, hides no physical volume.
+#[test]
+fn a_label_of_another_kind_hides_no_volume() {
+    let mut image = Disk::new(1, 16384, &Text::default().to_string()).image();
+    image[..4].copy_from_slice(b"RDSK");
+    let catalogue = Units::one(image, 512).catalogue();
+    assert!(catalogue.resolve("vg0/a").is_ok());
+    let [note] = catalogue.notes() else { panic!("{:?}", catalogue.notes()) };
+    assert!(note.contains("an Amiga rigid disk block is not read"), "{note}");
+}

@@ -325,7 +325,7 @@ fn who_could_write_a_boot_record_is_refused() {
 #[test]
 fn tables_of_other_kinds_are_refused_by_name() {
     type Change = fn(&mut [u8]);
-    let cases: [(&str, Change); 7] = [
+    let cases: [(&str, Change); 8] = [
         ("an SGI volume header (dvh)", |image| image[..4].copy_from_slice(&[0x0b, 0xe5, 0xa9, 0x41])),
         ("a Windows dynamic disk (LDM)", |image| mbr_entry(image, 0, 1, 0x42, 700, 100)),
         ("an SGI volume header (dvh)", |image| {
@@ -336,6 +336,10 @@ fn tables_of_other_kinds_are_refused_by_name() {
         ("a BSD or OSF disklabel", |image| {
             image[..512].fill(0);
             image[64..68].copy_from_slice(&0x8256_4557_u32.to_le_bytes());
+        }),
+        ("an Atari root sector", |image| {
+            image[..512].fill(0);
+            image[0x1d2..0x1d6].copy_from_slice(b"\x01LNX");
         }),
         ("an Amiga rigid disk block", |image| image[..512].copy_from_slice(&[&b"RDSK"[..], &[0; 508]].concat())),
     ];
