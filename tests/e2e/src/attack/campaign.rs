@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::{Attack, End, Needs, PATIENCE, Protocol, block, judge, let_go, network, with_attacker};
+use super::{Attack, End, Needs, PATIENCE, Protocol, block, carries, judge, let_go, network, with_attacker};
 use crate::bench::common::{LINUX, LinuxDriverDomain};
 use crate::bench::{blk, net};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
@@ -118,6 +118,18 @@ impl Sortie {
             return (Protocol::Open, End::Either);
         }
         self.attacks.last().map_or((Protocol::Allowed, End::Borne), |attack| (attack.protocol, attack.end))
+    }
+}
+
+impl Sortie {
+    /// Whether the device must work afterwards. Of Linux' backends, where all that was done is allowed.
+    fn must_work(&self, backend: Backend) -> bool {
+        let mut attacks = self.attacks.iter();
+        let must = match backend.is_linux() {
+            true => attacks.all(|attack| attack.protocol == Protocol::Allowed),
+            false => attacks.all(|attack| attack.end == End::Borne),
+        };
+        must && self.tape.is_none() && self.attacks.iter().all(|attack| !attack.never_ends())
     }
 }
 
@@ -331,7 +343,8 @@ impl Scene<'_> {
             }
             None => devices,
         };
-        with_attacker(lab, &self.domain, &devices, &format!("{names} {}", sortie.words), |id| {
+        let words = format!("{names} {} {}", sortie.words, network::witness(&self.field.stage.peer(0)));
+        with_attacker(lab, &self.domain, &devices, &words, |id| {
             verdict.neighbour = self.beside_neighbour(|| let_go(lab, id, sortie.patience()))?;
             let device = self.domain.backend(id, handle);
             let (protocol, end) = sortie.expected();
@@ -339,6 +352,9 @@ impl Scene<'_> {
                 true => self.judge_linux(&device, protocol, &mut verdict.alarms)?,
                 false => judge(lab, &self.domain, &device, end)?,
             };
+            if verdict.closed.is_none() && sortie.must_work(backend) {
+                carries(lab, id)?;
+            }
             if sortie.has(Needs::Helper) {
                 let helper = format!("{}/state", self.domain.backend(id, 1));
                 ensure!(

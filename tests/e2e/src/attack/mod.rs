@@ -70,6 +70,11 @@ impl Attack {
     const fn needs(self, needs: Needs) -> Self {
         Self { needs, ..self }
     }
+
+    /// Whether it goes on for as long as its domain lives, so that nothing can be asked of that.
+    pub fn never_ends(&self) -> bool {
+        self.name == "vanish"
+    }
 }
 
 /// How long an attack, and what the driver domain does about it, may take on a slow machine.
@@ -118,6 +123,15 @@ fn word(id: u32) -> String {
 pub fn let_go(lab: &Lab, id: u32, patience: Duration) -> Result<()> {
     lab.must(&format!("xenstore-write /local/domain/{id}/data/go 1"))?;
     wait_for(lab, &word(id), "done", patience)
+}
+
+/// Has the attacker's own device carry traffic after the attack: packets both ways, or blocks.
+///
+/// # Errors
+/// Where it does not.
+pub fn carries(lab: &Lab, id: u32) -> Result<()> {
+    lab.must(&format!("xenstore-write /local/domain/{id}/data/go 2"))?;
+    wait_for_word(lab, &word(id), "works").context("the attacker's own device carries no traffic")
 }
 
 /// Waits for the image's word; `failed` ends the wait.

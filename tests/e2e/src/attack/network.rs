@@ -81,6 +81,11 @@ pub fn all() -> Vec<Attack> {
     [GRANTS, CHAINS, OFFLOADS, RINGS, NOISE].concat()
 }
 
+/// The word of the image's command line for the station that is to answer it.
+pub fn witness(peer: &str) -> String {
+    format!("witness={peer}")
+}
+
 /// Pings of the neighbour beside each attack, and the milliseconds between two.
 const PINGS: (u32, u32) = (120, 10);
 

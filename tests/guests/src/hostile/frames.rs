@@ -10,6 +10,7 @@ pub(crate) const NOBODY: [u8; 6] = [0x02, 0xde, 0xad, 0xbe, 0xef, 0x00];
 pub(crate) const EXPERIMENT: [u8; 2] = [0x88, 0xb5];
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
+const ARP: [u8; 2] = [0x08, 0x06];
 
 fn frame(destination: [u8; 6], source: [u8; 6], kind: [u8; 2], payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
@@ -23,6 +24,13 @@ fn frame(destination: [u8; 6], source: [u8; 6], kind: [u8; 2], payload: &[u8]) -
 /// A broadcast, by which the switch learns where the sender is.
 pub(crate) fn hello(source: [u8; 6]) -> Vec<u8> {
     frame(BROADCAST, source, EXPERIMENT, &[0; 46])
+}
+
+/// Who has this address? As `own` it asks, and is answered (RFC 826).
+pub(crate) fn question(source: [u8; 6], own: [u8; 4], address: [u8; 4]) -> Vec<u8> {
+    let fixed = [0, 1, 8, 0, 6, 4, 0, 1];
+    let packet = [&fixed[..], &source, &own, &[0; 6], &address, &[0; 18]].concat();
+    frame(BROADCAST, source, ARP, &packet)
 }
 
 /// A frame with that many bytes of payload.

@@ -200,6 +200,30 @@ impl Frontend {
         }
     }
 
+    /// Sends one whole frame behind all that was placed before it, and waits until it is taken, whatever else is answered.
+    pub(crate) async fn send_behind(&mut self, frame: &[u8]) -> Result<()> {
+        let reference = self.lend_bytes(frame)?;
+        let size = u16::try_from(frame.len()).map_err(|_| Error::Text)?;
+        while !self.slot(reference, 0, size, TxFlags::empty()) {
+            self.responses(1).await?;
+        }
+        let own = self.identifier;
+        self.publish();
+        let deadline = time::now() + PATIENCE;
+        loop {
+            for _ in 0..self.transmit.unconsumed()? {
+                match self.transmit.take() {
+                    TxResponse { id, status: NETIF_RSP_OKAY } if id == own => return Ok(()),
+                    TxResponse { id, status } if id == own => return Err(Error::Answer(status)),
+                    _ => {}
+                }
+            }
+            if self.transmit.final_check_for_responses()? == 0 {
+                time::timeout_at(deadline, self.transmit_channel.wait()).await?;
+            }
+        }
+    }
+
     /// Responses that wait on the receive ring.
     pub(crate) fn received(&self) -> Result<u32> {
         Ok(self.receive.unconsumed()?)

@@ -2,6 +2,7 @@
 //!
 //! With the word `wait` it says `ready` in its node `data/hostile` first and waits for `data/go`, so that neighbours can be measured
 //! meanwhile; in the end it says `done` there, or `failed`, and why on the console. With a second vif it sends itself packets.
+//! When `data/go` says `2` then, it says `works` once its device has carried traffic again ([`Attacker::works`]).
 //!
 //! `attack=blk-NAME` is against a block backend, with the first vbd; else it is against a network backend. Several names, with commas
 //! between them, are made one after the other; `seed=N` decides what is random in them.
@@ -26,6 +27,7 @@ mod member;
 mod neighbour;
 mod noise;
 mod offloads;
+mod proof;
 mod random;
 mod rings;
 mod segment;
@@ -58,24 +60,64 @@ async fn main(environment: Environment) {
     runtime::spawn(obey(store.clone()));
     let words = &environment.command_line;
     let result = match (name, name.strip_prefix("blk-")) {
-        ("tape" | "blk-tape", _) => play(&store, name, &environment).await,
-        (_, Some(name)) => block::run(&store, name, words).await,
-        (_, None) => run(&store, name, words).await.map(|pair| Box::new(pair) as _),
+        ("tape" | "blk-tape", _) => play(&store, name, &environment).await.map(|rings| {
+            core::mem::forget(rings);
+            Attacker::Tape
+        }),
+        (_, Some(name)) => block::run(&store, name, words).await.map(|frontend| Attacker::Block(Box::new(frontend))),
+        (_, None) => run(&store, name, words).await.map(|pair| Attacker::Network(Box::new(pair))),
     };
-    let word = match result {
-        Ok(frontends) => {
+    match result {
+        Ok(mut attacker) => {
             log::info!("attack {name} done");
+            say(&store, "done").await;
+            if let Err(error) = attacker.prove(&store, words).await {
+                log::error!("the device no longer works: {error:?}");
+                say(&store, "failed").await;
+            }
             // What is granted and bound stays so, or the backend would see the end of that in place of the attack's.
-            core::mem::forget(frontends);
-            "done"
+            core::mem::forget(attacker);
         }
         Err(error) => {
             log::error!("attack {name} failed: {error:?}");
-            "failed"
+            say(&store, "failed").await;
         }
-    };
-    say(&store, word).await;
+    }
     core::future::pending().await
+}
+
+/// Who has made an attack.
+enum Attacker {
+    Network(Box<Pair>),
+    Block(Box<block::Frontend>),
+    Tape,
+}
+
+impl Attacker {
+    /// Shows that the device works, where and when dom0 asks for it.
+    async fn prove(&mut self, store: &Client, words: &str) -> Result<()> {
+        if !waits(words) {
+            return Ok(());
+        }
+        order(store, Some("2")).await?;
+        self.works(words).await?;
+        say(store, "works").await;
+        Ok(())
+    }
+
+    /// Has the device carry traffic: packets both ways with the station that the word `witness=ADDRESS` names, or blocks.
+    async fn works(&mut self, words: &str) -> Result<()> {
+        match self {
+            Self::Block(frontend) => frontend.works().await,
+            // Its last life has shown it.
+            Self::Tape => Ok(()),
+            Self::Network(pair) => {
+                let witness = words.split_ascii_whitespace().find_map(|word| word.strip_prefix("witness="));
+                let witness = witness.and_then(|address| address.parse().ok()).ok_or(Error::Text)?;
+                proof::carries(&mut pair.attacker, witness).await
+            }
+        }
+    }
 }
 
 /// Ends the domain when the toolstack says so.
@@ -94,15 +136,27 @@ pub(crate) async fn say(store: &Client, word: &str) {
 
 /// Waits for dom0's word, where the command line says so.
 pub(crate) async fn go(store: &Client, words: &str) -> Result<()> {
-    if !words.split_ascii_whitespace().any(|word| word == "wait") {
+    if !waits(words) {
         return Ok(());
     }
     say(store, "ready").await;
+    order(store, None).await
+}
+
+fn waits(words: &str) -> bool {
+    words.split_ascii_whitespace().any(|word| word == "wait")
+}
+
+/// Waits until `data/go` is there, or says this.
+async fn order(store: &Client, word: Option<&str>) -> Result<()> {
     let mut watch = store.watch("data/go").await?;
-    while store.read_optional(Transaction::NONE, "data/go").await?.is_none() {
+    loop {
+        let said = store.read_optional(Transaction::NONE, "data/go").await?;
+        if said.is_some_and(|said| word.is_none_or(|word| said == word.as_bytes())) {
+            return Ok(());
+        }
         watch.next().await;
     }
-    Ok(())
 }
 
 /// A vif of ours, and another that sends it packets where there is one.

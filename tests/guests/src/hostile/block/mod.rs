@@ -14,17 +14,15 @@ mod rings;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Rings;
-use alloc::boxed::Box;
-use core::any::Any;
 use core::sync::atomic::AtomicU32;
-use frontend::{Frontend, Manners};
+use frontend::Manners;
 
-pub(crate) use frontend::find;
+pub(crate) use frontend::{Frontend, find};
 use runtime::time;
 use split_driver::xenstore_client::Client;
 
 /// Connects, makes the attack, and gives what must stay as it is after it.
-pub(crate) async fn run(store: &Client, name: &str, words: &str) -> Result<Box<dyn Any>> {
+pub(crate) async fn run(store: &Client, name: &str, words: &str) -> Result<Frontend> {
     let device = frontend::find(store).await?;
     let manners = manners(words);
     if let Some(lies) = rings::lies(name) {
@@ -32,7 +30,7 @@ pub(crate) async fn run(store: &Client, name: &str, words: &str) -> Result<Box<d
         let frontend =
             Frontend::offer(device, Manners { read_only: name == "ring-read-only", lies, ..manners }).await?;
         frontend.device.wait_for_end().await?;
-        return Ok(Box::new(frontend));
+        return Ok(frontend);
     }
     let mut frontend = Frontend::connect(device, manners).await?;
     frontend.works().await?;
@@ -43,7 +41,7 @@ pub(crate) async fn run(store: &Client, name: &str, words: &str) -> Result<Box<d
         attack(&mut frontend, name).await.inspect_err(|_| log::error!("attack {name}"))?;
         log::info!("attack {name}: {} ms", (time::now().0 - start.0) / 1_000_000);
     }
-    Ok(Box::new(frontend))
+    Ok(frontend)
 }
 
 /// Each family of attacks says whether the name is one of its own.
