@@ -65,3 +65,50 @@ impl Drop for Departure<'_> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: u64) -> Instant {
+        Instant(1_000_000_000) + Duration::from_millis(milliseconds)
+    }
+
+    fn left(departure: &Departure<'_>, now: u64) -> Option<u64> {
+        let timing =
+            Timing { linger: Duration::from_millis(500), linger_max: Duration::from_secs(2), ..Timing::default() };
+        departure.poll_delay(&timing, at(now)).map(|delay| delay.as_nanos() as u64 / 1_000_000)
+    }
+
+    #[test]
+    fn a_device_alone_stays_as_long_as_said() {
+        let departures = Departures::default();
+        let device = departures.begin(DomainId(1), at(0));
+        let _of_another = [departures.begin(DomainId(2), at(400)), departures.begin(DomainId(2), at(400))];
+        assert_eq!([0, 499, 500, 600].map(|now| left(&device, now)), [Some(500), Some(1), None, None]);
+    }
+
+    #[test]
+    fn devices_that_go_together_wait_for_the_last() {
+        let departures = Departures::default();
+        let first = departures.begin(DomainId(1), at(0));
+        let second = departures.begin(DomainId(1), at(300));
+        // 500 ms after the second, and 100 for each.
+        assert_eq!([left(&first, 300), left(&second, 300)], [Some(700); 2]);
+        assert_eq!([left(&first, 1000), left(&second, 1000)], [None; 2]);
+        drop(first);
+        assert_eq!(left(&second, 300), Some(500), "the last is alone again");
+        drop(second);
+        let later = departures.begin(DomainId(1), at(5000));
+        assert_eq!(left(&later, 5000), Some(500), "nothing is left of those before");
+    }
+
+    #[test]
+    fn however_many_follow_a_device_goes_in_the_end() {
+        let departures = Departures::default();
+        let all: alloc::vec::Vec<_> = (0..50).map(|number| departures.begin(DomainId(1), at(number * 100))).collect();
+        assert_eq!(left(&all[0], 1999), Some(1));
+        assert_eq!(left(&all[0], 2000), None);
+        assert_eq!(left(&all[49], 4900), Some(2000));
+    }
+}
