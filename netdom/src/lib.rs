@@ -4,9 +4,11 @@
 
 extern crate alloc;
 
+pub mod backend;
 pub mod command_line;
 pub mod credit;
 pub mod datapath;
+pub mod ethernet;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fakes;
 pub mod netback;

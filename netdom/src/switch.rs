@@ -3,7 +3,7 @@
 //! Each frame costs two look-ups, however many ports there are. The table is bounded as a whole and for each port: a guest that sends
 //! from ever new addresses pushes out its own entries and nobody else's. Nothing is allocated after [`Switch::new`] but for ports.
 
-use crate::nic::MacAddress;
+use crate::ethernet::MacAddress;
 use alloc::string::String;
 use alloc::vec::Vec;
 use hashbrown::HashTable;
@@ -41,7 +41,7 @@ pub enum Reason {
     NoBridge,
     /// Its source is a group or zero: no station sends such.
     Source,
-    /// Its destination is reserved for the two ends of a link (IEEE 802.1D-2004, table 7-10), and is not [`BRIDGE_GROUP`].
+    /// Its destination is reserved for the two ends of a link (IEEE 802.1D-2004, table 7-10), and is not [`MacAddress::BRIDGE_GROUP`].
     LinkLocal,
     /// Its destination is where it came from.
     SamePort,
@@ -66,19 +66,6 @@ impl core::fmt::Display for AddError {
 }
 
 impl core::error::Error for AddError {}
-
-/// Whether an address is a group's, broadcast among them.
-pub const fn is_group(address: MacAddress) -> bool {
-    address[0] & 1 != 0
-}
-
-/// The bridge group address, to which bridges send their BPDUs (IEEE 802.1D-2004, table 7-10).
-pub const BRIDGE_GROUP: MacAddress = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x00];
-
-/// Whether an address is one of 01-80-C2-00-00-00 to -0F, which are for the two ends of a link.
-pub const fn is_link_local(address: MacAddress) -> bool {
-    matches!(address, [0x01, 0x80, 0xc2, 0x00, 0x00, last] if last < 0x10)
-}
 
 struct Entry {
     address: MacAddress,
@@ -195,16 +182,16 @@ impl Switch {
         let Some(bridge) = self.port(port).map(|state| state.bridge) else {
             return Forward::Drop(Reason::NoBridge);
         };
-        if is_group(source) || source == [0; 6] {
+        if !source.is_station() {
             return Forward::Drop(Reason::Source);
         }
         // A bridge without a spanning tree of its own passes on the BPDUs of those that have one, or they could not see a loop through it
         // (Linux: `br_handle_frame`, with STP off).
-        if is_link_local(destination) && destination != BRIDGE_GROUP {
+        if destination.is_link_local() && destination != MacAddress::BRIDGE_GROUP {
             return Forward::Drop(Reason::LinkLocal);
         }
         self.learn(port, bridge, source, now);
-        if is_group(destination) {
+        if destination.is_group() {
             return Forward::Flood;
         }
         match self.find(bridge, destination) {
@@ -413,7 +400,7 @@ fn is_of(entries: &[Entry], number: u32, bridge: u16, address: MacAddress) -> bo
 
 /// Two folded multiplications by a secret: two multiplications are cheaper than SipHash, and a guest sees no hash and no collision.
 fn hash(key: [u64; 2], bridge: u16, address: MacAddress) -> u64 {
-    let [a, b, c, d, e, f] = address;
+    let [a, b, c, d, e, f] = address.0;
     let [g, h] = bridge.to_le_bytes();
     let word = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
     let fold = |left: u64, right: u64| {

@@ -1,9 +1,9 @@
 //! First step of a round: what the ready vifs have, and the heads of what they send. Floor 3.
 
 use super::round::{Chunks, Extent, HEAD, PULLED, Round, SMALL, Sent, gather};
+use super::vif::Vif;
 use super::{DataPath, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS, WAITED_PACKETS, route};
 use crate::netback::request::{PacketRequest, Wish, parse};
-use crate::netback::vif::Vif;
 use crate::netback::violation::{RingName, Violation};
 use crate::nic::Nic;
 use crate::packet::{Offload, Packet, Pool};

@@ -3,9 +3,9 @@
 use super::blame::any_failed;
 use super::prepare::{Ability, offload_layout, prepare};
 use super::round::{Bounce, ReceivedKind, Source};
+use super::vif::{Acceptance, Vif};
 use super::{DataPath, NIC_PENDING, NIC_PORT, NicPort, Stop};
 use crate::netback::request::Wish;
-use crate::netback::vif::{Acceptance, Vif};
 use crate::netback::violation::{RingName, Violation};
 use crate::nic::Nic;
 use crate::offload::headers::Layout;

@@ -20,12 +20,14 @@ mod round;
 mod route;
 #[cfg(test)]
 mod tests;
+pub(crate) mod vif;
 mod wire;
 
 use crate::credit::{Credit, Rate};
-use crate::netback::vif::{Vif, VifConfig};
+use crate::ethernet::MacAddress;
+use crate::netback::config::VifConfig;
 use crate::netback::violation::{AttachError, Violation};
-use crate::nic::{Link, MacAddress, Nic};
+use crate::nic::{Link, Nic};
 use crate::offload::coalesce::Coalescer;
 use crate::offload::headers::{self, ETHERNET_HEADER, Layout};
 use crate::packet::{Packet, Pool};
@@ -38,6 +40,7 @@ use alloc::vec::Vec;
 use round::Round;
 use split_driver::hypervisor::{EventChannel, Hypervisor};
 use split_driver::time::{Duration, Instant};
+use vif::Vif;
 use xen_pv_sys::Port;
 
 /// The NIC's port of the switch; vifs follow.

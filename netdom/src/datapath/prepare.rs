@@ -5,7 +5,7 @@
 //! extension headers that [`headers::parse`] knows, too. So a guest gets a blank checksum or a super-frame in that form only; all other
 //! packets are completed and cut here.
 
-use crate::netback::vif::Features;
+use crate::netback::config::Features;
 use crate::nic::Capabilities;
 use crate::offload::checksum;
 use crate::offload::headers::{self, Layout, MAX_HEADERS, Network, Transport};

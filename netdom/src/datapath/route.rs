@@ -2,14 +2,15 @@
 
 use super::prepare::offload_layout;
 use super::round::{Bounce, Chunks, Extent, PULLED, Received, ReceivedKind, Round, Source, chunks_of, gather};
+use super::vif::{Acceptance, Vif};
 use super::{DataPath, NIC_PORT, Stop};
-use crate::netback::request::Wish;
-use crate::netback::vif::{Acceptance, Vif};
-use crate::nic::{MacAddress, Nic};
+use crate::ethernet::MacAddress;
+use crate::netback::request::{DataSlot, Wish};
+use crate::nic::Nic;
 use crate::offload::headers::Layout;
 use crate::packet::{Checksum, Offload};
 use crate::statistics::DropCause;
-use crate::switch::{BRIDGE_GROUP, Forward};
+use crate::switch::Forward;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
@@ -63,7 +64,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         let layout = offload_layout(&sent.local, offload);
         self.choose(port, destination, source, now);
         if let [only] = *self.round.destinations.as_slice()
-            && destination[0] & 1 == 0
+            && !destination.is_group()
         {
             if may_wait && let Some(until) = self.must_wait(port, only, length, offload, layout.as_ref(), now) {
                 self.give_back(index, until);
@@ -135,7 +136,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         match self.switch.forward(port, destination, source, now) {
             Forward::Drop(_) => self.count_drop(port, DropCause::NotForwarded),
             Forward::Port(to) => self.round.destinations.push(to),
-            Forward::Flood if destination == BRIDGE_GROUP && !self.bpdus_on_wire => {
+            Forward::Flood if destination == MacAddress::BRIDGE_GROUP && !self.bpdus_on_wire => {
                 if port == NIC_PORT {
                     self.count_drop(port, DropCause::NotForwarded);
                 } else {
@@ -239,7 +240,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
 
 fn gather_rest(
     sent: &mut super::round::Sent,
-    slots: &[crate::netback::request::DataSlot],
+    slots: &[DataSlot],
     domain: DomainId,
     pool: &crate::packet::Pool,
     copies: &mut alloc::vec::Vec<GrantCopy>,

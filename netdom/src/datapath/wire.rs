@@ -4,7 +4,8 @@ use super::prepare::offload_layout;
 use super::round::{Chunk, Chunks, Source};
 use super::route::Passing;
 use super::{DataPath, NIC_FRAMES, NIC_PORT};
-use crate::nic::{MacAddress, Nic};
+use crate::ethernet::MacAddress;
+use crate::nic::Nic;
 use crate::offload::headers::{self, Layout};
 use crate::packet::{Checksum, Packet};
 use split_driver::hypervisor::Hypervisor;
@@ -43,7 +44,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         self.choose(NIC_PORT, destination, source, now);
         let mut bytes = [0; HEAD];
         if let [to] = *self.round.destinations.as_slice()
-            && destination[0] & 1 == 0
+            && !destination.is_group()
             && let Some((head, layout)) = self.joinable(to, &frame, &mut bytes)
         {
             let Self { coalescer, round, .. } = self;

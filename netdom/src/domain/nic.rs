@@ -96,7 +96,7 @@ async fn take_up(domain: &Domain, device: Device) {
                 "pci {address}: {name}, {}, {} vectors, address {}",
                 interrupts.kind(),
                 interrupts.channels().len(),
-                mac_text(driver.mac_address())
+                driver.mac_address()
             );
             {
                 let mut path = domain.path.borrow_mut();
@@ -210,9 +210,4 @@ pub(super) async fn stop(domain: &Domain) {
         // Where it was refused, its drop tries again.
         (None, _) => {}
     }
-}
-
-fn mac_text(address: [u8; 6]) -> String {
-    let [a, b, c, d, e, f] = address;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

@@ -1,7 +1,7 @@
 //! A guest's netfront, well-behaved unless the test reaches into its rings. Floor 3.
 
-use crate::netback::vif::{Features, RemotePorts, VifConfig};
-use crate::nic::MacAddress;
+use crate::ethernet::MacAddress;
+use crate::netback::config::{Features, RemotePorts, VifConfig};
 use crate::packet::{Checksum, Gso, GsoKind};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -50,7 +50,7 @@ pub struct Frontend {
     /// The domain that it runs in.
     pub domain: FakeDomain,
     /// Its address.
-    pub mac: MacAddress,
+    pub mac: [u8; 6],
     /// The transmit ring.
     pub transmit: FrontRing<GuestMemory, TxRequest, TxResponse>,
     /// The receive ring.
@@ -129,7 +129,7 @@ impl Frontend {
         VifConfig {
             domain: self.domain.id(),
             handle: 0,
-            mac: self.mac,
+            mac: MacAddress(self.mac),
             bridge: String::from(bridge),
             features,
             transmit_ring: self.ring_grants[0],
@@ -177,16 +177,16 @@ impl Frontend {
     }
 
     /// Lists a group. False where the ring or the pages do not do.
-    pub fn join(&mut self, group: MacAddress) -> bool {
+    pub fn join(&mut self, group: [u8; 6]) -> bool {
         self.change_groups(XEN_NETIF_EXTRA_TYPE_MCAST_ADD, group)
     }
 
     /// Takes a group off the list. False likewise.
-    pub fn leave(&mut self, group: MacAddress) -> bool {
+    pub fn leave(&mut self, group: [u8; 6]) -> bool {
         self.change_groups(XEN_NETIF_EXTRA_TYPE_MCAST_DEL, group)
     }
 
-    fn change_groups(&mut self, kind: u8, group: MacAddress) -> bool {
+    fn change_groups(&mut self, kind: u8, group: [u8; 6]) -> bool {
         if self.transmit.free() < 2 {
             return false;
         }

@@ -1,6 +1,7 @@
 //! A NIC that is a list of frames each way. Floor 3.
 
-use crate::nic::{Capabilities, Causes, Link, MacAddress, Nic, NicStatistics};
+use crate::ethernet::MacAddress;
+use crate::nic::{Capabilities, Causes, Link, Nic, NicStatistics};
 use crate::offload::headers::Layout;
 use crate::packet::{Buffer, Checksum, Fragment, Offload, Packet, Pool};
 use alloc::collections::VecDeque;
@@ -73,7 +74,7 @@ pub(crate) fn bytes_of(packet: &Packet) -> Vec<u8> {
 
 impl Nic for FakeNic {
     fn mac_address(&self) -> MacAddress {
-        [0, 0x16, 0x3e, 0xff, 0xff, 0xff]
+        MacAddress([0, 0x16, 0x3e, 0xff, 0xff, 0xff])
     }
 
     fn capabilities(&self) -> Capabilities {

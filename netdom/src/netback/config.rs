@@ -2,14 +2,69 @@
 
 use super::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
 use super::nodes::NODES;
-use super::vif::{Features, RemotePorts, VifConfig};
 use crate::credit::{Rate, RateError};
-use crate::nic::MacAddress;
+use crate::ethernet::MacAddress;
 use alloc::string::String;
 use core::fmt;
 use split_driver::xenbus::toolstack::{Refusal, refuse};
 use split_driver::xenbus::{BadNode, DeviceId, Directory};
-use xen_pv_sys::{GrantRef, Port};
+use xen_pv_sys::{DomainId, GrantRef, Port};
+
+/// What a frontend negotiated (its xenstore nodes of the same names).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Features {
+    /// `feature-sg`: takes packets of more than one slot.
+    pub scatter_gather: bool,
+    /// `feature-gso-tcpv4`.
+    pub gso_tcpv4: bool,
+    /// `feature-gso-tcpv6`.
+    pub gso_tcpv6: bool,
+    /// Not `feature-no-csum-offload`: takes IPv4 packets with a blank checksum.
+    pub checksum_v4: bool,
+    /// `feature-ipv6-csum-offload`: the same for IPv6.
+    pub checksum_v6: bool,
+    /// `feature-rx-notify`: says when it has posted receive slots.
+    pub receive_notify: bool,
+    /// `request-multicast-control`: wants the groups it lists and no others.
+    pub multicast_control: bool,
+}
+
+/// The remote ends of a frontend's event channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemotePorts {
+    /// `event-channel`.
+    Single(Port),
+    /// `event-channel-tx` and `event-channel-rx`.
+    Split {
+        /// For packets from the guest.
+        transmit: Port,
+        /// For packets to the guest.
+        receive: Port,
+    },
+}
+
+/// What a vif is made from, read from the store and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VifConfig {
+    /// The guest.
+    pub domain: DomainId,
+    /// Which of its interfaces.
+    pub handle: u32,
+    /// The guest's own address.
+    pub mac: MacAddress,
+    /// The bridge it is on.
+    pub bridge: String,
+    /// What its frontend can do.
+    pub features: Features,
+    /// `tx-ring-ref`.
+    pub transmit_ring: GrantRef,
+    /// `rx-ring-ref`.
+    pub receive_ring: GrantRef,
+    /// Its event channels.
+    pub ports: RemotePorts,
+    /// How much it may send.
+    pub rate: Option<Rate>,
+}
 
 /// Nodes of the frontend directory that are read.
 pub const FRONTEND_NODES: &[&str] = &[
@@ -180,19 +235,9 @@ fn features(frontend: &Directory) -> Result<Features, BadNode> {
     })
 }
 
-/// Six pairs of hexadecimal digits; a group's address is no guest's.
+/// A group's address is no guest's.
 fn parse_mac(text: &[u8]) -> Option<MacAddress> {
-    let mut mac = [0; 6];
-    let mut parts = core::str::from_utf8(text).ok()?.split(':');
-    for byte in &mut mac {
-        let part = parts.next()?;
-        if part.len() != 2 || !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return None;
-        }
-        *byte = u8::from_str_radix(part, 16).ok()?;
-    }
-    let unicast = mac[0] & 1 == 0 && mac != [0; 6];
-    (parts.next().is_none() && unicast).then_some(mac)
+    MacAddress::parse(core::str::from_utf8(text).ok()?).filter(|mac| mac.is_station())
 }
 
 fn bridge(name: &[u8]) -> Option<String> {
@@ -208,7 +253,6 @@ mod tests {
     use super::*;
     use split_driver::time::Duration;
     use split_driver::xenbus::Nodes;
-    use xen_pv_sys::DomainId;
 
     const ID: DeviceId = DeviceId { frontend: DomainId(3), handle: 0 };
 
@@ -234,7 +278,7 @@ mod tests {
     #[test]
     fn defaults() {
         let config = read(&nodes(&[])).unwrap();
-        assert_eq!(config.mac, [0, 0x16, 0x3e, 1, 2, 3]);
+        assert_eq!(config.mac, MacAddress([0, 0x16, 0x3e, 1, 2, 3]));
         assert_eq!(config.bridge, "xenbr0");
         assert_eq!(config.ports, RemotePorts::Single(Port(5)));
         assert_eq!(config.features, Features { checksum_v4: true, ..Features::default() });

@@ -1,17 +1,12 @@
 //! netback: the backend half of `io/netif.h`. Pure but for the traits of `split_driver`. Floor 3.
 //!
-//! [`request`] reads what a guest sends, [`vif`] is all that is known of one guest's interface, [`violation`] is why one is closed; [`config`] and
-//! [`nodes`] are what the store says, [`bridges`] what a vif may be on, and [`driver`] joins all that to xenbus.
-//! The packets' way from ring to ring is in [`crate::datapath`].
+//! [`request`] reads what a guest sends, and [`violation`] is why a vif is closed; [`config`] and [`nodes`] are what the store says, and
+//! [`bridges`] what a vif may be on. The packets' way from ring to ring is in [`crate::datapath`]; [`crate::backend`] joins both to xenbus.
 
 pub mod bridges;
 pub mod config;
-pub mod driver;
 pub mod nodes;
 pub mod request;
-#[cfg(test)]
-mod tests;
-pub mod vif;
 pub mod violation;
 
 /// Slots of packet bytes in one packet (`XEN_NETIF_NR_SLOTS_MIN`): what every frontend may use.

@@ -5,7 +5,7 @@
 
 use super::violation::{RingName, Violation};
 use super::{GSO_SIZE_LEAST, SLOTS_FATAL, SLOTS_LEGAL};
-use crate::nic::MacAddress;
+use crate::ethernet::MacAddress;
 use crate::packet::{Checksum, Gso, GsoKind, Offload};
 use alloc::vec::Vec;
 use split_driver::memory::SharedMemory;
@@ -175,10 +175,10 @@ fn parse_extras<M: SharedMemory>(ring: &TransmitRing<M>, available: u32) -> Resu
         match extra.kind {
             XEN_NETIF_EXTRA_TYPE_GSO => extras.gso = Some(parse_gso(&extra)?),
             XEN_NETIF_EXTRA_TYPE_MCAST_ADD => {
-                extras.membership = Some(Membership::Join(extra.mcast()));
+                extras.membership = Some(Membership::Join(MacAddress(extra.mcast())));
             }
             XEN_NETIF_EXTRA_TYPE_MCAST_DEL => {
-                extras.membership = Some(Membership::Leave(extra.mcast()));
+                extras.membership = Some(Membership::Leave(MacAddress(extra.mcast())));
             }
             // A hint, of no use to us.
             XEN_NETIF_EXTRA_TYPE_HASH => {}

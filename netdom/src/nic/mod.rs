@@ -4,12 +4,10 @@
 pub mod candidates;
 pub mod e1000e;
 
+use crate::ethernet::MacAddress;
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 use split_driver::memory::Quiesced;
-
-/// An Ethernet address.
-pub type MacAddress = [u8; 6];
 
 /// What a NIC does for a packet that it sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! Nothing here trusts a length that a packet states: every field is read from the bytes at hand, or is an error.
 
-use crate::nic::MacAddress;
+use crate::ethernet::MacAddress;
 
 /// Bytes of an Ethernet header without a tag (IEEE 802.3).
 pub const ETHERNET_HEADER: usize = 14;
@@ -170,7 +170,7 @@ pub(crate) fn put(head: &mut [u8], offset: usize, source: &[u8]) -> bool {
 
 /// Destination and source of a frame; `None` where it is shorter than them.
 pub fn addresses(head: &[u8]) -> Option<(MacAddress, MacAddress)> {
-    Some((*head.first_chunk()?, *head.get(6..)?.first_chunk()?))
+    Some((MacAddress(*head.first_chunk()?), MacAddress(*head.get(6..)?.first_chunk()?)))
 }
 
 /// Finds the headers in the first bytes of a packet.

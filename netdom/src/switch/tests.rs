@@ -6,11 +6,11 @@ use alloc::vec;
 use alloc::vec::Vec;
 use proptest::prelude::*;
 
-const BROADCAST: MacAddress = [0xff; 6];
+const BROADCAST: MacAddress = MacAddress::BROADCAST;
 
 fn mac(number: u32) -> MacAddress {
     let [a, b, c, d] = number.to_be_bytes();
-    [0x02, 0x16, a, b, c, d]
+    MacAddress([0x02, 0x16, a, b, c, d])
 }
 
 fn second(seconds: u64) -> Instant {
@@ -47,17 +47,17 @@ fn frames() {
         (1, 1, mac(1), mac(1), Drop(Reason::SamePort)),
         // Groups.
         (1, 1, mac(1), BROADCAST, Flood),
-        (1, 1, mac(1), [0x01, 0, 0x5e, 0, 0, 1], Flood),
-        (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x00], Flood),
-        (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x01], Drop(Reason::LinkLocal)),
-        (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x0e], Drop(Reason::LinkLocal)),
-        (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x0f], Drop(Reason::LinkLocal)),
-        (1, 1, mac(1), [0x01, 0x80, 0xc2, 0, 0, 0x10], Flood),
+        (1, 1, mac(1), MacAddress([0x01, 0, 0x5e, 0, 0, 1]), Flood),
+        (1, 1, mac(1), MacAddress([0x01, 0x80, 0xc2, 0, 0, 0x00]), Flood),
+        (1, 1, mac(1), MacAddress([0x01, 0x80, 0xc2, 0, 0, 0x01]), Drop(Reason::LinkLocal)),
+        (1, 1, mac(1), MacAddress([0x01, 0x80, 0xc2, 0, 0, 0x0e]), Drop(Reason::LinkLocal)),
+        (1, 1, mac(1), MacAddress([0x01, 0x80, 0xc2, 0, 0, 0x0f]), Drop(Reason::LinkLocal)),
+        (1, 1, mac(1), MacAddress([0x01, 0x80, 0xc2, 0, 0, 0x10]), Flood),
         // No station sends from these, and they are not learnt.
         (1, 1, BROADCAST, mac(2), Drop(Reason::Source)),
-        (1, 1, [0; 6], mac(2), Drop(Reason::Source)),
-        (1, 1, [0x01, 0, 0, 0, 0, 0], mac(2), Drop(Reason::Source)),
-        (1, 2, mac(2), [0; 6], Flood),
+        (1, 1, MacAddress([0; 6]), mac(2), Drop(Reason::Source)),
+        (1, 1, MacAddress([0x01, 0, 0, 0, 0, 0]), mac(2), Drop(Reason::Source)),
+        (1, 2, mac(2), MacAddress([0; 6]), Flood),
         // No such port.
         (1, 4, mac(1), mac(2), Drop(Reason::NoBridge)),
         (1, 4000, mac(1), mac(2), Drop(Reason::NoBridge)),

@@ -11,15 +11,14 @@ mod mallory;
 
 use crate::Target;
 use guests::tape::Step;
-use honest::{BRIDGES, GUESTS, Honest, LISTENER, Model, STATION, address, group, public_address};
+use honest::{BRIDGE_GROUP, BRIDGES, GUESTS, Honest, LISTENER, Model, STATION, address, group, public_address};
 use mallory::{Action, Life, Mallory};
 use netdom::credit::Rate;
 use netdom::datapath::DataPath;
 use netdom::fakes::{FakeNic, Frontend, Outgoing, Wire};
-use netdom::netback::vif::Features;
+use netdom::netback::config::Features;
 use netdom::nic::Capabilities;
 use netdom::packet::{Checksum, Pool};
-use netdom::switch::BRIDGE_GROUP;
 use split_driver::fakes::{FakePages, FakeXen, Live};
 use split_driver::time::{Duration, Instant};
 use std::cell::RefCell;

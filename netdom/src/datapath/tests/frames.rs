@@ -1,21 +1,26 @@
 //! Frames to send.
 
-use crate::nic::MacAddress;
+use crate::ethernet::MacAddress;
 use alloc::vec::Vec;
 
 /// A frame of no protocol, `payload` bytes behind its header, each byte telling its place.
-pub(crate) fn ethernet(destination: MacAddress, source: MacAddress, payload: usize) -> Vec<u8> {
-    let mut frame = Vec::from(destination);
-    frame.extend(source);
+pub(crate) fn ethernet(destination: impl Into<MacAddress>, source: impl Into<MacAddress>, payload: usize) -> Vec<u8> {
+    let mut frame = Vec::from(destination.into().0);
+    frame.extend(source.into().0);
     frame.extend([0x88, 0xb5]);
     frame.extend((0..payload).map(|place| (place % 251) as u8));
     frame
 }
 
 /// A TCP frame over IPv4 or IPv6 with a blank checksum, its payload each byte telling its place.
-pub(crate) fn tcp(destination: MacAddress, source: MacAddress, ipv6: bool, payload: usize) -> Vec<u8> {
-    let mut frame = Vec::from(destination);
-    frame.extend(source);
+pub(crate) fn tcp(
+    destination: impl Into<MacAddress>,
+    source: impl Into<MacAddress>,
+    ipv6: bool,
+    payload: usize,
+) -> Vec<u8> {
+    let mut frame = Vec::from(destination.into().0);
+    frame.extend(source.into().0);
     let transport = 32 + payload;
     if ipv6 {
         frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);

@@ -3,7 +3,7 @@
 use super::Net;
 use super::frames::ethernet;
 use crate::fakes::{Frontend, Outgoing};
-use crate::netback::vif::Features;
+use crate::netback::config::Features;
 use crate::netback::violation::{RingName, Violation};
 use crate::packet::{Checksum, Gso, GsoKind};
 use crate::statistics::DropCause;

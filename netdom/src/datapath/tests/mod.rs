@@ -9,7 +9,7 @@ mod traffic;
 
 use super::{DataPath, Poll, VifId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
-use crate::netback::vif::Features;
+use crate::netback::config::Features;
 use crate::nic::Capabilities;
 use crate::packet::Pool;
 use alloc::boxed::Box;

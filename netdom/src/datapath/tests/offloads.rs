@@ -3,7 +3,7 @@
 use super::frames::{complete, ethernet, is_complete, tcp, transport_offset};
 use super::{Net, OFFLOADS};
 use crate::fakes::{Frontend, Outgoing};
-use crate::netback::vif::Features;
+use crate::netback::config::Features;
 use crate::nic::Capabilities;
 use crate::packet::{Checksum, Gso, GsoKind};
 use alloc::vec;

@@ -3,7 +3,7 @@
 use super::frames::ethernet;
 use super::{Net, PAGES, RING};
 use crate::fakes::{Frontend, Outgoing};
-use crate::netback::vif::Features;
+use crate::netback::config::Features;
 use crate::packet::Checksum;
 use crate::statistics::DropCause;
 use alloc::vec;

@@ -3,7 +3,7 @@
 use super::frames::{ethernet, tcp};
 use super::{Net, RING};
 use crate::fakes::{Frontend, Outgoing};
-use crate::netback::vif::Features;
+use crate::netback::config::Features;
 use crate::nic::Link;
 use crate::packet::{Checksum, Gso, GsoKind};
 use crate::statistics::DropCause;

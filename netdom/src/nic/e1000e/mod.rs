@@ -40,7 +40,8 @@ mod nonsense;
 #[cfg(test)]
 mod tests;
 
-use crate::nic::{Capabilities, Causes, Link, MacAddress, Nic, NicStatistics};
+use crate::ethernet::MacAddress;
+use crate::nic::{Capabilities, Causes, Link, Nic, NicStatistics};
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 use core::sync::atomic::{Ordering, fence};
@@ -145,10 +146,7 @@ impl core::fmt::Display for Error {
             }
             Self::Absent { status } => write!(formatter, "no device answers: STATUS reads as {status:#x}"),
             Self::Reset { eec } => write!(formatter, "the reset did not end within 10 ms: EEC reads as {eec:#x}"),
-            Self::Address { address } => {
-                let [a, b, c, d, e, f] = address;
-                write!(formatter, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} is no address of a station")
-            }
+            Self::Address { address } => write!(formatter, "{address} is no address of a station"),
             Self::Ring { descriptors } => write!(formatter, "a ring cannot have {descriptors} descriptors"),
             Self::MaxFrame { asked, limit } => {
                 write!(formatter, "frames of {asked} bytes are not possible, the limit is {limit}")

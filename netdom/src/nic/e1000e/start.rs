@@ -8,7 +8,7 @@ use super::descriptors::Ring;
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Registers, Rfctl, Rxcsum, Tctl, Tipg};
 use super::{Error, STANDARD_FRAME};
-use crate::nic::MacAddress;
+use crate::ethernet::MacAddress;
 use core::time::Duration;
 use split_driver::memory::{DmaMemory, Mmio, Quiesced};
 
@@ -95,8 +95,8 @@ pub(super) fn address<M: Mmio>(registers: &Registers<M>) -> Result<MacAddress, E
     let high = registers.read(reg::RAH0);
     let [a, b, c, d] = low.to_le_bytes();
     let [e, f] = high.high().to_le_bytes();
-    let address = [a, b, c, d, e, f];
-    if !high.valid() || address == [0; 6] || a & 1 != 0 {
+    let address = MacAddress([a, b, c, d, e, f]);
+    if !high.valid() || !address.is_station() {
         return Err(Error::Address { address });
     }
     Ok(address)

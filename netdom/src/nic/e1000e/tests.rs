@@ -161,7 +161,7 @@ fn blank(mut packet: Packet, gso: Option<Gso>) -> Packet {
 #[test]
 fn starts_with_the_address_and_the_link() {
     let mut bench = bench();
-    assert_eq!(bench.nic.mac_address(), ADDRESS);
+    assert_eq!(bench.nic.mac_address().0, ADDRESS);
     assert_eq!(bench.nic.link(), Link::Up(1000));
     bench.device.set(reg::STATUS, 0x41u32);
     assert_eq!(bench.nic.link(), Link::Down);

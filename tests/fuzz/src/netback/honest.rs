@@ -19,7 +19,7 @@ pub(super) const LISTENER: usize = 3;
 /// The address of a station on the wire.
 pub(super) const STATION: [u8; 6] = [2, 0, 0, 0, 0, 9];
 /// To which bridges send BPDUs; up to 15 beside it are for the two ends of a link (IEEE 802.1D-2004, table 7-10).
-const BRIDGE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
+pub(super) const BRIDGE_GROUP: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0];
 /// After this time an address may be forgotten, and a frame to it goes to all.
 const KNOWN: Duration = Duration::from_secs(290);
 

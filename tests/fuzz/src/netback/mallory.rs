@@ -6,7 +6,7 @@ use crate::recorder::Recorder;
 use arbitrary::Arbitrary;
 use guests::tape::{Area, Step, Word};
 use netdom::credit::Rate;
-use netdom::netback::vif::{Features, RemotePorts, VifConfig};
+use netdom::netback::config::{Features, RemotePorts, VifConfig};
 use split_driver::fakes::peer::{Fetches, Peer};
 use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
 use split_driver::memory::SharedMemory;
@@ -215,7 +215,7 @@ impl Mallory {
         VifConfig {
             domain: DOMAIN,
             handle: 0,
-            mac: ADDRESS,
+            mac: ADDRESS.into(),
             bridge: (*bridge).into(),
             features: *features,
             transmit_ring: self.ring_grants[0],

@@ -1,9 +1,9 @@
 //! netback on a store and a bus: from the nodes that the toolstack and the frontend write to packets, and back.
 
-use super::bridges::Bridges;
-use super::driver::Netback;
+use super::Netback;
 use crate::datapath::DataPath;
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
+use crate::netback::bridges::Bridges;
 use crate::nic::Capabilities;
 use crate::packet::Pool;
 use alloc::boxed::Box;

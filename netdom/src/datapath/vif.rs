@@ -1,81 +1,25 @@
 //! All that is known of one guest's interface. Pure but for the hypervisor it is given. Floor 3.
 
-use super::request::{Membership, ReceiveRing, TransmitRing};
-use super::violation::{AttachError, RingName, Violation};
-use crate::credit::{Credit, Rate};
-use crate::datapath::patience::Patience;
-use crate::datapath::prepare::{Ability, fits};
-use crate::datapath::queue::Queue;
-use crate::nic::MacAddress;
+use super::patience::Patience;
+use super::prepare::{Ability, fits};
+use super::queue::Queue;
+use crate::credit::Credit;
+use crate::ethernet::MacAddress;
+use crate::netback::config::{RemotePorts, VifConfig};
+use crate::netback::request::{Membership, ReceiveRing, TransmitRing};
+use crate::netback::violation::{AttachError, RingName, Violation};
 use crate::offload::headers::Layout;
 use crate::packet::{Checksum, Offload};
 use crate::statistics::PortStatistics;
-use alloc::string::String;
 use alloc::vec::Vec;
 use split_driver::hypervisor::{EventChannel, Hypervisor};
 use split_driver::throttle::Throttle;
 use split_driver::time::Instant;
+use xen_pv_sys::Port;
 use xen_pv_sys::io::netif::RxRequest;
-use xen_pv_sys::{DomainId, GrantRef, Port};
 
 /// Groups a guest may list (as many as Linux' netback takes).
-pub const GROUPS: usize = 64;
-
-/// What a frontend negotiated (its xenstore nodes of the same names).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Features {
-    /// `feature-sg`: takes packets of more than one slot.
-    pub scatter_gather: bool,
-    /// `feature-gso-tcpv4`.
-    pub gso_tcpv4: bool,
-    /// `feature-gso-tcpv6`.
-    pub gso_tcpv6: bool,
-    /// Not `feature-no-csum-offload`: takes IPv4 packets with a blank checksum.
-    pub checksum_v4: bool,
-    /// `feature-ipv6-csum-offload`: the same for IPv6.
-    pub checksum_v6: bool,
-    /// `feature-rx-notify`: says when it has posted receive slots.
-    pub receive_notify: bool,
-    /// `request-multicast-control`: wants the groups it lists and no others.
-    pub multicast_control: bool,
-}
-
-/// The remote ends of a frontend's event channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RemotePorts {
-    /// `event-channel`.
-    Single(Port),
-    /// `event-channel-tx` and `event-channel-rx`.
-    Split {
-        /// For packets from the guest.
-        transmit: Port,
-        /// For packets to the guest.
-        receive: Port,
-    },
-}
-
-/// What a vif is made from, read from the store and checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VifConfig {
-    /// The guest.
-    pub domain: DomainId,
-    /// Which of its interfaces.
-    pub handle: u32,
-    /// The guest's own address.
-    pub mac: MacAddress,
-    /// The bridge it is on.
-    pub bridge: String,
-    /// What its frontend can do.
-    pub features: Features,
-    /// `tx-ring-ref`.
-    pub transmit_ring: GrantRef,
-    /// `rx-ring-ref`.
-    pub receive_ring: GrantRef,
-    /// Its event channels.
-    pub ports: RemotePorts,
-    /// How much it may send.
-    pub rate: Option<Rate>,
-}
+pub(crate) const GROUPS: usize = 64;
 
 /// One event channel, and whether its event was delivered and not yet acknowledged.
 pub(crate) struct Channel<C> {
@@ -98,7 +42,7 @@ impl<C: EventChannel> Channel<C> {
 }
 
 /// A vif, connected.
-pub struct Vif<H: Hypervisor> {
+pub(crate) struct Vif<H: Hypervisor> {
     pub(crate) config: VifConfig,
     pub(crate) ability: Ability,
     /// What it may still send, where that is limited.
@@ -244,7 +188,7 @@ impl<H: Hypervisor> Vif<H> {
 
     /// Whether the guest wants frames to this address: unicast and broadcast always, groups as it said.
     pub(crate) fn wants(&self, destination: MacAddress) -> bool {
-        let group = destination[0] & 1 != 0 && destination != [0xff; 6];
+        let group = destination.is_group() && destination != MacAddress::BROADCAST;
         !group || !self.config.features.multicast_control || self.groups.contains(&destination)
     }
 

@@ -1,10 +1,10 @@
 //! netback as xenbus sees it: what a vif offers, and its way to and from the data path. Floor 3.
 
-use super::bridges::Bridges;
-use super::config::{ConfigError, FRONTEND_NODES, WATCHED_FRONTEND_NODES, config, identity, rate};
-use super::nodes;
-use super::violation::AttachError;
 use crate::datapath::{DataPath, VifId};
+use crate::netback::bridges::Bridges;
+use crate::netback::config::{ConfigError, FRONTEND_NODES, WATCHED_FRONTEND_NODES, config, identity, rate};
+use crate::netback::nodes;
+use crate::netback::violation::AttachError;
 use crate::nic::{Link, Nic};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
@@ -277,3 +277,6 @@ impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
         self.path.borrow_mut().detach(device);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! Ethernet addresses (IEEE 802-2014, 8). Pure. Floor 3.
+
+use core::fmt;
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// All stations.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+    /// The bridge group address, to which bridges send their BPDUs (IEEE 802.1D-2004, table 7-10).
+    pub const BRIDGE_GROUP: Self = Self([0x01, 0x80, 0xc2, 0x00, 0x00, 0x00]);
+
+    /// From six pairs of hexadecimal digits with colons between.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut address = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut address {
+            let part = parts.next()?;
+            if part.len() != 2 || !part.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return None;
+            }
+            *byte = u8::from_str_radix(part, 16).ok()?;
+        }
+        parts.next().is_none().then_some(Self(address))
+    }
+
+    /// Whether it is a group's, broadcast among them.
+    pub const fn is_group(self) -> bool {
+        let [first, ..] = self.0;
+        first & 1 != 0
+    }
+
+    /// Whether it can be one station's: it is neither a group's nor zero.
+    pub fn is_station(self) -> bool {
+        !self.is_group() && self != Self::default()
+    }
+
+    /// Whether it is one of 01-80-C2-00-00-00 to -0F, which are for the two ends of a link.
+    pub const fn is_link_local(self) -> bool {
+        matches!(self.0, [0x01, 0x80, 0xc2, 0x00, 0x00, last] if last < 0x10)
+    }
+}
+
+impl From<[u8; 6]> for MacAddress {
+    fn from(octets: [u8; 6]) -> Self {
+        Self(octets)
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(formatter, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn text_and_back() {
+        let address = MacAddress([0x00, 0x16, 0x3e, 0x0a, 0x02, 0xff]);
+        assert_eq!(MacAddress::parse("00:16:3E:0a:02:ff"), Some(address));
+        assert_eq!(address.to_string(), "00:16:3e:0a:02:ff");
+        for wrong in
+            ["", "00:16:3e:0a:02", "00:16:3e:0a:02:ff:00", "00:16:3e:0a:02:+f", "0:16:3e:0a:02:ff", "00163e0a02ff"]
+        {
+            assert_eq!(MacAddress::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn kinds() {
+        let station = MacAddress([2, 0, 0, 0, 0, 1]);
+        assert!(station.is_station() && !station.is_group() && !station.is_link_local());
+        assert!(!MacAddress::default().is_station() && !MacAddress::default().is_group());
+        assert!(MacAddress::BROADCAST.is_group() && !MacAddress::BROADCAST.is_link_local());
+        assert!(MacAddress::BRIDGE_GROUP.is_group() && MacAddress::BRIDGE_GROUP.is_link_local());
+        assert!(!MacAddress([1, 0x80, 0xc2, 0, 0, 0x10]).is_link_local());
+    }
+}
