@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod backend;
 pub mod blkback;
 pub mod datapath;
 pub mod disk;

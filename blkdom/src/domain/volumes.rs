@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use blkdom::blkback::driver::Inventory;
+use blkdom::backend::Inventory;
 use blkdom::datapath::{DataPath, Reader};
 use blkdom::volume::{self, Catalogue, Claims, NameError, Resolved, Source};
 use core::cell::{Cell, RefCell};

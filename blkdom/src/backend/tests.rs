@@ -1,7 +1,7 @@
 //! blkback on a store and a bus: from the nodes that the toolstack and the frontend write to sectors, and back.
 
-use super::driver::{Blkback, Inventory, VBD_BYTES};
-use super::request::{Abi, SLOTS_PER_PAGE};
+use super::{Blkback, Inventory, VBD_BYTES};
+use crate::blkback::request::{Abi, SLOTS_PER_PAGE};
 use crate::datapath::{DataPath, bytes_for};
 use crate::disk::{Geometry, UnitId};
 use crate::fakes::frontend::Response;

@@ -6,12 +6,12 @@
 //!                                               └── until ─────────────────── settled: no command in flight, claim given back
 //! ```
 
-use super::config::{
+use crate::blkback::config::{
     ConfigError, FRONTEND_NODES, Frontend, Identity, VbdConfig, frontend, further_nodes, identity, offers, properties,
 };
-use super::nodes::{QDISK, READ};
-use super::violation::AttachError;
+use crate::blkback::nodes::{QDISK, READ};
 use crate::blkback::request::SLOTS_PER_PAGE;
+use crate::blkback::violation::AttachError;
 use crate::datapath::{DataPath, VbdId, bytes_for};
 use crate::disk::Geometry;
 use crate::volume::{Claim, ClaimError, Claims, NameError, Resolved, Unwritable};
@@ -430,3 +430,6 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
         drop(self.served.borrow_mut().remove(&id));
     }
 }
+
+#[cfg(test)]
+mod tests;
