@@ -6,14 +6,18 @@
 //!
 //! Fakes are test code: they panic where the test itself is wrong, never on what the code under test does.
 
+mod domain;
 mod hypervisor;
 mod memory;
 pub mod peer;
+mod region;
 mod store;
 mod tasks;
 
-pub use hypervisor::{FakeChannel, FakeDomain, FakeRing, FakeXen, GuestMemory, Live, Violation};
+pub use domain::FakeDomain;
+pub use hypervisor::{FakeChannel, FakeRing, FakeXen, Live, Violation};
 pub use memory::{FakeClosedDevice, FakeDma, FakeDmaMemory, FakePages, closed};
+pub use region::GuestMemory;
 pub use store::{FakeConnection, FakeStore, FakeWatch, StoreQuotas};
 pub use tasks::{FakeClock, Tasks, block_on};
 

@@ -1,11 +1,11 @@
 //! A hypervisor in a test: domains with pages, grants and event channels, and Xen's checks of what crosses between them. Floor 1.
 
+mod held;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use core::ops::Range;
-use core::ptr;
 
 use xen_pv_sys::grant_table::{
     CopyEnd, GNTST_BAD_COPY_ARG, GNTST_BAD_DOMAIN, GNTST_BAD_GNTREF, GNTST_BAD_PAGE, GNTST_GENERAL_ERROR,
@@ -13,11 +13,11 @@ use xen_pv_sys::grant_table::{
 };
 use xen_pv_sys::{DomainId, GrantRef, Mfn, PAGE_SIZE, Port};
 
-use super::memory::{FakeDma, PAGE_WORDS, Region, copy_bytes, read_bytes, region, write_bytes};
 use super::peer::{Peer, Place, Step};
+use super::region::{PAGE_WORDS, Region, copy_bytes, read_bytes, write_bytes};
 use crate::atomic::AtomicU32;
-use crate::hypervisor::{Adopt, DeviceMap, DeviceMapping, DevicePage, EventChannel, Hypervisor, XenError};
-use crate::memory::SharedMemory;
+use crate::hypervisor::{Adopt, DeviceMap, DeviceMapping, DevicePage, Hypervisor, XenError};
+pub use held::{FakeChannel, FakeRing};
 
 /// `EINVAL`.
 const EINVAL: u16 = 22;
@@ -49,21 +49,21 @@ pub struct Live {
 }
 
 #[derive(Debug)]
-struct Grant {
-    region: Region,
-    page: usize,
-    writable: bool,
-    maps: usize,
+pub(super) struct Grant {
+    pub(super) region: Region,
+    pub(super) page: usize,
+    pub(super) writable: bool,
+    pub(super) maps: usize,
 }
 
 #[derive(Debug, Default)]
-struct DomainState {
-    grants: Vec<Option<Grant>>,
+pub(super) struct DomainState {
+    pub(super) grants: Vec<Option<Grant>>,
     /// Ports the domain allocated for us, with the local port once bound.
-    ports: BTreeMap<u32, Option<Port>>,
-    next_port: u32,
+    pub(super) ports: BTreeMap<u32, Option<Port>>,
+    pub(super) next_port: u32,
     /// Notifications that arrived, by the domain's port.
-    notified: BTreeMap<u32, u64>,
+    pub(super) notified: BTreeMap<u32, u64>,
 }
 
 #[derive(Debug)]
@@ -83,8 +83,8 @@ struct ChannelState {
 }
 
 #[derive(Debug, Default)]
-struct World {
-    domains: RefCell<BTreeMap<DomainId, DomainState>>,
+pub(super) struct World {
+    pub(super) domains: RefCell<BTreeMap<DomainId, DomainState>>,
     channels: RefCell<BTreeMap<u32, ChannelState>>,
     events: RefCell<VecDeque<Port>>,
     local: RefCell<BTreeMap<u64, Region>>,
@@ -106,7 +106,7 @@ struct World {
 
 /// The hypervisor. Clones are the same one.
 #[derive(Clone, Debug)]
-pub struct FakeXen(Rc<World>);
+pub struct FakeXen(pub(super) Rc<World>);
 
 impl Default for FakeXen {
     fn default() -> Self {
@@ -121,12 +121,6 @@ impl FakeXen {
         world.next_frame.set(0x10_0000);
         world.next_port.set(1);
         Self(Rc::new(world))
-    }
-
-    /// Makes a domain, or takes a handle to it where it is there already.
-    pub fn domain(&self, id: DomainId) -> FakeDomain {
-        self.0.domains.borrow_mut().entry(id).or_default();
-        FakeDomain { xen: self.clone(), id }
     }
 
     /// The next port whose event was delivered to us. The port stays masked until its channel is unmasked.
@@ -171,11 +165,6 @@ impl FakeXen {
     /// The copy after `skip` more fails with `status`.
     pub fn fail_copy(&self, skip: u64, status: i16) {
         self.0.fail_copy.set(Some((skip, status)));
-    }
-
-    /// An allocator of DMA memory for a device of the local domain.
-    pub fn dma(&self) -> FakeDma {
-        FakeDma::new(self)
     }
 
     /// Has a peer act before each look at a mapped ring and before each grant copy, or none any more.
@@ -304,7 +293,7 @@ impl FakeXen {
     }
 
     /// An event for the local `port` arrives.
-    fn deliver(&self, port: Port) {
+    pub(super) fn deliver(&self, port: Port) {
         if let Some(channel) = self.0.channels.borrow_mut().get_mut(&port.0) {
             if channel.masked {
                 channel.pending = true;
@@ -443,210 +432,5 @@ impl DeviceMapping for FakeXen {
         for page in pages.drain(..) {
             self.unmap_one(&page);
         }
-    }
-}
-
-/// A mapped ring. The pages outlive their domain, as they do in Xen.
-#[derive(Debug)]
-pub struct FakeRing {
-    xen: FakeXen,
-    domain: DomainId,
-    references: Vec<GrantRef>,
-    region: Region,
-    first: usize,
-}
-
-impl SharedMemory for FakeRing {
-    #[inline]
-    fn words(&self) -> &[AtomicU32] {
-        let start = self.first * PAGE_WORDS;
-        self.region.get(start..start + self.references.len() * PAGE_WORDS).unwrap_or_default()
-    }
-
-    fn look(&self, range: Range<usize>) -> &[AtomicU32] {
-        let words = self.words().get(range).unwrap_or_default();
-        self.xen.0.peer.before(Step::Look(words));
-        words
-    }
-}
-
-impl Drop for FakeRing {
-    fn drop(&mut self) {
-        let world = &self.xen.0;
-        let pages = self.references.len();
-        world.mapped_pages.set(world.mapped_pages.get() - pages);
-        if let Some(state) = world.domains.borrow_mut().get_mut(&self.domain) {
-            for reference in &self.references {
-                // Unless another domain has got the number meanwhile.
-                let grant = state.grants.get_mut(reference.0 as usize).and_then(Option::as_mut);
-                if let Some(grant) = grant.filter(|grant| Rc::ptr_eq(&grant.region, &self.region)) {
-                    grant.maps -= 1;
-                }
-            }
-        }
-    }
-}
-
-/// A bound event channel.
-#[derive(Debug)]
-pub struct FakeChannel {
-    xen: FakeXen,
-    port: Port,
-}
-
-impl EventChannel for FakeChannel {
-    fn port(&self) -> Port {
-        self.port
-    }
-
-    fn notify(&self) {
-        let remote = match self.xen.0.channels.borrow().get(&self.port.0) {
-            Some(channel) => channel.remote,
-            None => return,
-        };
-        if let Some(state) = self.xen.0.domains.borrow_mut().get_mut(&remote.0) {
-            *state.notified.entry(remote.1.0).or_default() += 1;
-        }
-    }
-
-    fn unmask(&self) {
-        let pending = match self.xen.0.channels.borrow_mut().get_mut(&self.port.0) {
-            Some(channel) => {
-                channel.masked = false;
-                core::mem::take(&mut channel.pending)
-            }
-            None => false,
-        };
-        if pending {
-            self.xen.deliver(self.port);
-        }
-    }
-}
-
-impl Drop for FakeChannel {
-    fn drop(&mut self) {
-        let world = &self.xen.0;
-        let Some(channel) = world.channels.borrow_mut().remove(&self.port.0) else {
-            return;
-        };
-        let (domain, remote) = channel.remote;
-        // The other end is unbound again, as `EVTCHNOP_close` leaves it.
-        if let Some(state) = world.domains.borrow_mut().get_mut(&domain)
-            && let Some(bound) = state.ports.get_mut(&remote.0)
-        {
-            *bound = None;
-        }
-        world.events.borrow_mut().retain(|port| *port != self.port);
-    }
-}
-
-/// Memory of a fake guest, seen by the test as the guest sees it.
-#[derive(Clone, Debug)]
-pub struct GuestMemory {
-    region: Region,
-}
-
-impl GuestMemory {
-    /// Copies bytes out; false where they are not all there.
-    pub fn read(&self, offset: usize, destination: &mut [u8]) -> bool {
-        read_bytes(&self.region, offset, destination)
-    }
-
-    /// Copies bytes in; false where there is no room for all.
-    pub fn write(&self, offset: usize, source: &[u8]) -> bool {
-        write_bytes(&self.region, offset, source)
-    }
-
-    /// The place of the first of these words in this memory; none where it is another's.
-    pub fn place(&self, words: &[AtomicU32]) -> Option<usize> {
-        let first = ptr::from_ref(self.region.first()?).addr();
-        let bytes = ptr::from_ref(words.first()?).addr().checked_sub(first)?;
-        Some(bytes / size_of::<AtomicU32>()).filter(|place| *place < self.region.len())
-    }
-}
-
-impl SharedMemory for GuestMemory {
-    #[inline]
-    fn words(&self) -> &[AtomicU32] {
-        &self.region
-    }
-}
-
-/// A guest, as the test that plays it.
-#[derive(Clone, Debug)]
-pub struct FakeDomain {
-    xen: FakeXen,
-    id: DomainId,
-}
-
-impl FakeDomain {
-    /// Its number.
-    pub fn id(&self) -> DomainId {
-        self.id
-    }
-
-    fn with<T>(&self, body: impl FnOnce(&mut DomainState) -> T) -> T {
-        body(self.xen.0.domains.borrow_mut().entry(self.id).or_default())
-    }
-
-    /// Zeroed pages, contiguous.
-    pub fn pages(&self, count: usize) -> GuestMemory {
-        GuestMemory { region: region(count) }
-    }
-
-    /// Grants page `page` of `memory` to us. References are given out from 0 and not reused.
-    pub fn grant(&self, memory: &GuestMemory, page: usize, writable: bool) -> GrantRef {
-        assert!(page < memory.region.len() / PAGE_WORDS, "the test grants a page that it has not");
-        let grant = Grant { region: memory.region.clone(), page, writable, maps: 0 };
-        self.with(|state| {
-            state.grants.push(Some(grant));
-            GrantRef(u32::try_from(state.grants.len() - 1).unwrap_or(u32::MAX))
-        })
-    }
-
-    /// Ends a grant; false, and not ended, where it is mapped still.
-    pub fn end_grant(&self, reference: GrantRef) -> bool {
-        self.with(|state| match state.grants.get_mut(reference.0 as usize) {
-            Some(slot) if slot.as_ref().is_none_or(|grant| grant.maps == 0) => {
-                *slot = None;
-                true
-            }
-            _ => false,
-        })
-    }
-
-    /// Pages of this domain that we have mapped.
-    pub fn mapped(&self) -> usize {
-        self.with(|state| {
-            let grants = state.grants.iter().flatten();
-            grants.map(|grant| grant.maps).sum()
-        })
-    }
-
-    /// Allocates a port for us to bind to.
-    pub fn allocate_port(&self) -> Port {
-        self.with(|state| {
-            state.next_port += 1;
-            state.ports.insert(state.next_port, None);
-            Port(state.next_port)
-        })
-    }
-
-    /// Notifies us through its port.
-    pub fn notify(&self, port: Port) {
-        let local = self.with(|state| state.ports.get(&port.0).copied().flatten());
-        if let Some(local) = local {
-            self.xen.deliver(local);
-        }
-    }
-
-    /// Notifications that we sent to its port since it was last asked.
-    pub fn take_notifications(&self, port: Port) -> u64 {
-        self.with(|state| state.notified.remove(&port.0).unwrap_or(0))
-    }
-
-    /// The domain dies: its grants and ports are gone, what is mapped stays till it is unmapped.
-    pub fn destroy(self) {
-        self.xen.0.domains.borrow_mut().remove(&self.id);
     }
 }

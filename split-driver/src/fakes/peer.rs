@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
 
-use super::hypervisor::GuestMemory;
+use super::region::GuestMemory;
 use crate::atomic::AtomicU32;
 use crate::memory::SharedMemory;
 
