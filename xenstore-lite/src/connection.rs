@@ -10,11 +10,7 @@ use xen_pv_sys::{DomainId, Port};
 use crate::path_map::PathMap;
 use crate::transaction::Transaction;
 use crate::wire::{self, Message, ProtocolError};
-use crate::{Map, charge};
-
-/// A connection, as long as it lives. None is used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub(crate) u32);
+use crate::{ConnectionId, Map, charge};
 
 /// A request whose events have not all been fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

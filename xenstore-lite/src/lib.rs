@@ -16,6 +16,7 @@ extern crate std;
 mod access;
 mod charge;
 mod connection;
+mod connection_id;
 #[cfg(any(test, feature = "fakes"))]
 pub mod differential;
 mod domains;
@@ -37,7 +38,7 @@ mod transaction;
 mod watches;
 mod wire;
 
-pub use connection::ConnectionId;
+pub use connection_id::ConnectionId;
 pub use error::Error;
 pub use host::Host;
 pub use map::Map;

@@ -17,7 +17,8 @@ use alloc::vec::Vec;
 use xen_pv_sys::io::xs_wire::ServerFeatures;
 use xen_pv_sys::{DomainId, Port};
 
-use crate::connection::{Cause, Connection, ConnectionId, Gone};
+use crate::ConnectionId;
+use crate::connection::{Cause, Connection, Gone};
 use crate::domains::Domains;
 use crate::node::{self, Node, Tree};
 use crate::path;

@@ -6,8 +6,9 @@ use xen_pv_sys::DomainId;
 use xen_pv_sys::io::xs_wire::{self as abi, MessageHeader};
 
 use super::{Store, mark_ready};
+use crate::ConnectionId;
 use crate::charge;
-use crate::connection::{Cause, ConnectionId};
+use crate::connection::Cause;
 use crate::domains::Domains;
 use crate::node::Tree;
 use crate::path;

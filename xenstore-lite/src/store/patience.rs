@@ -10,8 +10,8 @@ use xen_pv_sys::DomainId;
 use xen_pv_sys::io::xs_wire as abi;
 
 use super::Store;
+use crate::ConnectionId;
 use crate::Error;
-use crate::connection::ConnectionId;
 use crate::path;
 use crate::payload;
 use crate::transaction::Transaction;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use xen_pv_sys::io::xs_wire::{self as abi, MessageHeader};
 
 use super::{Store, error_payload, mark_ready};
-use crate::connection::ConnectionId;
+use crate::ConnectionId;
 use crate::node::Node;
 use crate::payload;
 use crate::permissions::Caller;

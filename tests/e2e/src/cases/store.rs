@@ -5,6 +5,7 @@ mod hoards;
 mod hostile;
 mod lives;
 mod load;
+mod said;
 
 pub use hoards::Many;
 pub use lives::Lives;

@@ -10,7 +10,8 @@ use super::{
     ALIGNMENT, ALL_LEVELS, CONNECTION, CUT_OFF, DOMAIN, END, GIVEN, GLOBAL, GLOBAL_QUOTA, HAS_UNIQUE, HEADER, MISSED,
     NODE, RING, STALE, TRANSACTION, WATCH, WATCH_EXTENDED,
 };
-use crate::connection::{Connection, ConnectionId};
+use crate::ConnectionId;
+use crate::connection::Connection;
 use crate::domains::Counted;
 use crate::node::{INTRODUCE_DOMAIN, Listing, Node, RELEASE_DOMAIN};
 use crate::path;

@@ -6,8 +6,9 @@ use super::{
     ALIGNMENT, ALL_LEVELS, CONNECTION, CUT_OFF, DOMAIN, END, EXACT, GIVEN, GLOBAL, GLOBAL_QUOTA, HAS_UNIQUE, HEADER,
     MISSED, NODE, READ, RING, SILENT, STALE, TRANSACTION, WATCH_EXTENDED, WRITTEN,
 };
+use crate::ConnectionId;
 use crate::charge;
-use crate::connection::{Connection, ConnectionId};
+use crate::connection::Connection;
 use crate::node::{INTRODUCE_DOMAIN, Node, RELEASE_DOMAIN};
 use crate::path;
 use crate::quota::{Quota, Resource};

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Clock, Lab, Row};
 
 use super::super::{Case, Family, Play, Rows};
-use super::{NAME, PATIENCE, Store, lives, load};
+use super::{NAME, PATIENCE, Store, load, said};
 use crate::differential::{create, play_lines};
 use crate::stage::{Images, Stage};
 use crate::traffic::Shell;
@@ -52,7 +52,7 @@ impl<'a> Crowd<'a> {
         }
         let neighbour = ids.pop().context("no neighbour")?;
         lab.must(&format!("xenstore-write {SHARED} '' && xenstore-chmod {SHARED} n{} r{}", ids[0], ids[1]))?;
-        Ok(Self { lab, attackers: ids, neighbour, lives: lives::count(lab)? })
+        Ok(Self { lab, attackers: ids, neighbour, lives: said::count(lab)? })
     }
 
     /// Has them hoard, looks at how the others are, and has them begin anew; a line of what was seen.
@@ -75,7 +75,7 @@ impl<'a> Crowd<'a> {
             "they do not begin anew: {begun:?}"
         );
         self.clear()?;
-        let lives = lives::count(self.lab)?;
+        let lives = said::count(self.lab)?;
         ensure!(lives == self.lives, "{} lives of the store were lost", lives - self.lives);
         let figure = |name: &str| {
             report.lines().find(|line| line.starts_with(name)).and_then(|line| line.split_whitespace().nth(2))
@@ -171,9 +171,9 @@ fn many(stage: &&Stage) -> Result<String> {
     let before = lab.must("xenstore-control memreport")?;
     let crowd = Crowd::create(lab)?;
     let suffered = crowd.suffer(TOGETHER)?;
-    lab.must(&format!("xenstore-control live-update {}", lives::IMAGE))?;
+    lab.must(&format!("xenstore-control live-update {}", said::IMAGE))?;
     lab.must("xenstore-control check")?;
-    let pause = lives::last_pause(lab)?;
+    let pause = said::last_pause(lab)?;
     crowd.destroy()?;
     lab.stop("simulate")?;
     let one = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -204,7 +204,7 @@ pub(super) fn siege(lab: &Lab) -> Result<String> {
         create(lab, &name)?;
         ids.push(lab.domain_id(&name)?);
     }
-    let lives = lives::count(lab)?;
+    let lives = said::count(lab)?;
     let (mut rounds, mut guest_seconds) = (0, 0.0);
     let done = load::under_load(lab, || {
         let uptime = || -> Result<f64> { Ok(lab.must("cut -d ' ' -f 1 /proc/uptime")?.trim().parse()?) };
@@ -226,7 +226,7 @@ pub(super) fn siege(lab: &Lab) -> Result<String> {
         guest_seconds = uptime()? - began;
         Ok(())
     })?;
-    let lost = lives::count(lab)? - lives;
+    let lost = said::count(lab)? - lives;
     ensure!(lost == 0, "{lost} lives of the store were lost");
     for number in 0..HOSTILE {
         lab.must(&format!("xl destroy hostile{number}"))?;

@@ -13,6 +13,7 @@ use object::elf::{FileHeader64, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 use super::super::{Case, Family, Play, Rows};
+use super::said::{IMAGE, LOG, SERVES, count, last_pause};
 use super::{NAME, PATIENCE, hoards, load};
 use crate::differential::{create, play_lines};
 use crate::stage::{Images, Stage};
@@ -61,13 +62,8 @@ const ON_REQUEST: &[Case<Lives>] = &[Case {
     run: |stage| hoards::siege(&stage.lab),
 }];
 
-/// The image that it runs, in dom0.
-pub(super) const IMAGE: &str = "/usr/lib/oxidom/xenstore-stubdom";
 /// One that does the same and differs in each page of its text, as a later build would.
 const REBUILT: &str = "/tmp/rebuilt";
-/// Its console in dom0, and what it says there of each life but the first.
-const LOG: &str = "/var/log/xen/console/guest-Xenstore.log";
-const SERVES: &str = "serves .* domains after";
 /// A pause takes less of the domain's own time, under the load of dom0 and four guests, in microseconds: it counts instructions.
 const LIMIT_US: u64 = 10_000;
 /// An image that exchanges more pages than that is another one.
@@ -133,21 +129,9 @@ fn lives(stage: &&Stage) -> Result<u64> {
     count(&stage.lab)
 }
 
-/// The same.
-pub(super) fn count(lab: &Lab) -> Result<u64> {
-    let said = lab.must(&format!("cat {LOG} 2>/dev/null | grep -c '{SERVES}' || true"))?;
-    said.trim().parse().with_context(|| format!("'{said}'"))
-}
-
 /// Waits until so many lives have come to serve.
 fn wait_for_life(stage: &&Stage, count: u64) -> Result<()> {
     stage.lab.wait_until(&format!("[ $(grep -c '{SERVES}' {LOG}) -ge {count} ]"), PATIENCE).map(drop)
-}
-
-/// What the store says of its last pause.
-pub(super) fn last_pause(lab: &Lab) -> Result<String> {
-    let said = lab.must(&format!("grep -o 'pause .*' {LOG} | tail -n 1"))?;
-    Ok(said.trim().to_owned())
 }
 
 /// What the store says of its pauses, of all lives but so many.
