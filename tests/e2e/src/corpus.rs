@@ -1,5 +1,5 @@
-//! The corpus of what real tools write on disks: forms made in dom0 by sfdisk and lvm2, each with what Linux then says of its
-//! partitions and logical volumes. `cargo xtask corpus` makes the file, a test of this crate holds blkdom's volumes against it. Host.
+//! The corpus of what real tools write on disks: forms made in dom0 by sfdisk, sgdisk, parted, lvm2 and mdadm, each with what Linux then
+//! says of its partitions and logical volumes, and what the tools say. `cargo xtask corpus` makes the file, a test of this crate holds blkdom's volumes against it. Host.
 //!
 //! The file is gzip over lines of text:
 //!
@@ -8,6 +8,7 @@
 //! unit BLOCK SECTORS                          a disk, with bytes of a logical block
 //! sector NUMBER HEX                           of the disk before it; what is not there is zeroes, at the end of a sector too
 //! partition UNIT NUMBER START SECTORS UUID LABEL
+//! said TOOL UNIT NUMBER START SECTORS LABEL    a partition as a tool prints it; parted prints extended ones whole
 //! volume GROUP/NAME rw|ro                     a logical volume
 //! linear START SECTORS UNIT SECTOR            of the volume before it
 //! striped START SECTORS CHUNK UNIT:SECTOR ...
@@ -25,8 +26,9 @@ use anyhow::{Context, Result, bail, ensure};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
+use lab::more::more;
 use lab::scratch::Scratch;
-use lab::{ControllerKind, Disk, DiskController, DiskMedium, Equipment, Lab, LabConfig, Row, cache};
+use lab::{ControllerKind, Disk, DiskController, DiskMedium, Equipment, Lab, LabConfig, Row, Tree, cache};
 
 mod forms;
 
@@ -35,6 +37,10 @@ pub const SECTOR: usize = 512;
 /// Logical blocks of the disks, and bytes of each disk.
 const BLOCKS: [u32; 3] = [512, 512, 4096];
 const BYTES: u64 = 24 << 20;
+/// The tools that not every lab has, and what arrays need of the kernel.
+const PACKAGES: [&str; 3] = ["gdisk", "parted", "mdadm"];
+const PROGRAMS: [&str; 3] = ["usr/sbin/sgdisk", "usr/sbin/parted", "usr/sbin/mdadm"];
+const MODULES: [&str; 4] = ["md-mod", "raid0", "raid1", "raid10"];
 
 /// Where the file is.
 pub fn file() -> PathBuf {
@@ -46,8 +52,32 @@ pub fn file() -> PathBuf {
 pub struct Unit {
     /// Bytes of a logical block.
     pub block: u32,
+    /// Its sectors.
+    pub sectors: usize,
+    /// What the sectors hold that are not zeroes, without the zeroes at a sector's end.
+    pub written: BTreeMap<usize, Vec<u8>>,
+}
+
+impl Unit {
+    fn new(block: u32, bytes: &[u8]) -> Self {
+        let sectors = bytes.chunks(SECTOR).enumerate();
+        let written = sectors.filter(|(_, sector)| **sector != [0; SECTOR]).map(|(number, sector)| {
+            let end = sector.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            (number, sector.iter().take(end).copied().collect())
+        });
+        Self { block, sectors: bytes.len() / SECTOR, written: written.collect() }
+    }
+
     /// All its bytes.
-    pub bytes: Vec<u8>,
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.sectors * SECTOR];
+        for (number, held) in &self.written {
+            if let Some(place) = bytes.get_mut(number * SECTOR..).and_then(|rest| rest.get_mut(..held.len())) {
+                place.copy_from_slice(held);
+            }
+        }
+        bytes
+    }
 }
 
 /// A partition as Linux has it.
@@ -65,6 +95,15 @@ pub struct Partition {
     pub uuid: String,
     /// Its name; empty where it has none.
     pub label: String,
+}
+
+/// What a tool prints of a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Which tool.
+    pub tool: String,
+    /// What it says; it prints no UUID.
+    pub partition: Partition,
 }
 
 /// A run of a logical volume.
@@ -100,6 +139,8 @@ pub struct Form {
     pub units: Vec<Unit>,
     /// Partitions of all disks.
     pub partitions: Vec<Partition>,
+    /// What the tools say of them.
+    pub said: Vec<Said>,
     /// Volumes of all groups that lvm2 activates.
     pub volumes: Vec<Volume>,
 }
@@ -143,25 +184,23 @@ impl Form {
         let words: Vec<&str> = rest.split(' ').collect();
         match (kind, words.as_slice()) {
             ("unit", [block, sectors]) => {
-                let bytes = vec![0; sectors.parse::<usize>()? * SECTOR];
-                self.units.push(Unit { block: block.parse()?, bytes });
+                self.units.push(Unit { block: block.parse()?, sectors: sectors.parse()?, written: BTreeMap::new() });
             }
             ("sector", [number, hex]) => {
                 let unit = self.units.last_mut().context("no disk")?;
-                let place = number.parse::<usize>()? * SECTOR;
-                for (at, pair) in (place..).zip(hex.as_bytes().chunks(2)) {
-                    let byte = u8::from_str_radix(std::str::from_utf8(pair)?, 16)?;
-                    *unit.bytes.get_mut(at).context("beyond the disk")? = byte;
-                }
+                let number = number.parse()?;
+                ensure!(number < unit.sectors && hex.len() <= 2 * SECTOR, "beyond the disk");
+                let byte = |pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?);
+                let held = hex.as_bytes().chunks(2).map(byte).collect::<Result<_>>()?;
+                unit.written.insert(number, held);
             }
-            ("partition", [unit, number, start, sectors, uuid, label @ ..]) => self.partitions.push(Partition {
-                unit: unit.parse()?,
-                number: number.parse()?,
-                start: start.parse()?,
-                sectors: sectors.parse()?,
-                uuid: (*uuid).to_owned(),
-                label: label.join(" "),
-            }),
+            ("partition", [unit, number, start, sectors, uuid, label @ ..]) => {
+                self.partitions.push(partition([unit, number, start, sectors], uuid, label)?);
+            }
+            ("said", [tool, unit, number, start, sectors, label @ ..]) => {
+                let partition = partition([unit, number, start, sectors], "", label)?;
+                self.said.push(Said { tool: (*tool).to_owned(), partition });
+            }
             ("volume", [name, mode]) => {
                 self.volumes.push(Volume { name: (*name).to_owned(), writable: *mode == "rw", spans: Vec::new() });
             }
@@ -192,13 +231,10 @@ impl Form {
     fn write(&self, text: &mut String) -> Result<()> {
         writeln!(text, "form {}", self.name)?;
         for unit in &self.units {
-            writeln!(text, "unit {} {}", unit.block, unit.bytes.len() / SECTOR)?;
-            for (number, sector) in unit.bytes.chunks(SECTOR).enumerate() {
-                let Some(last) = sector.iter().rposition(|byte| *byte != 0) else {
-                    continue;
-                };
+            writeln!(text, "unit {} {}", unit.block, unit.sectors)?;
+            for (number, held) in &unit.written {
                 write!(text, "sector {number} ")?;
-                for byte in sector.iter().take(last + 1) {
+                for byte in held {
                     write!(text, "{byte:02x}")?;
                 }
                 text.push('\n');
@@ -206,6 +242,9 @@ impl Form {
         }
         for Partition { unit, number, start, sectors, uuid, label } in &self.partitions {
             writeln!(text, "partition {unit} {number} {start} {sectors} {uuid} {label}")?;
+        }
+        for Said { tool, partition: Partition { unit, number, start, sectors, label, .. } } in &self.said {
+            writeln!(text, "said {tool} {unit} {number} {start} {sectors} {label}")?;
         }
         for volume in &self.volumes {
             writeln!(text, "volume {} {}", volume.name, if volume.writable { "rw" } else { "ro" })?;
@@ -222,11 +261,24 @@ impl Form {
     }
 }
 
-/// Makes the corpus anew in a dom0 of `row`. Returns how many forms it has.
+/// A partition of these words.
+fn partition([unit, number, start, sectors]: [&str; 4], uuid: &str, label: &[&str]) -> Result<Partition> {
+    Ok(Partition {
+        unit: unit.parse()?,
+        number: number.parse()?,
+        start: start.parse()?,
+        sectors: sectors.parse()?,
+        uuid: uuid.to_lowercase(),
+        label: label.join(" "),
+    })
+}
+
+/// Makes the corpus anew in a dom0 of `row`: the forms whose names hold one of `only`, while the others stay. Returns how many forms it has.
 ///
 /// # Errors
 /// The command of a form that failed, or what the lab lacks.
-pub fn generate(row: Row) -> Result<usize> {
+pub fn generate(row: Row, only: &[String]) -> Result<usize> {
+    let before = if only.is_empty() { Vec::new() } else { read(&file())? };
     let scratch = Scratch::new()?;
     let images: Vec<PathBuf> = (0..BLOCKS.len()).map(|index| scratch.path().join(format!("d{index}"))).collect();
     let mut disks = Vec::new();
@@ -237,16 +289,21 @@ pub fn generate(row: Row) -> Result<usize> {
     let mut config = LabConfig::new(row);
     config.equipment = Equipment::Disks;
     config.controllers = vec![DiskController { kind: ControllerKind::Nvme, slot: 4, disks }];
+    config.files.extend(more(&Tree::prepare(row.release)?, &PACKAGES, &PROGRAMS, &MODULES)?);
     let lab = Lab::boot(&config)?;
     lab.must(forms::PREPARATION)?;
     let (mut made, mut failed) = (Vec::new(), Vec::new());
     for (name, commands) in forms::ALL {
+        if !only.is_empty() && !only.iter().any(|part| name.contains(part)) {
+            made.extend(before.iter().find(|form| form.name == *name).cloned());
+            continue;
+        }
         println!("{name}");
         match make(&lab, commands) {
             Ok(mut form) => {
                 form.name = (*name).to_owned();
                 for (image, block) in images.iter().zip(BLOCKS) {
-                    form.units.push(Unit { block, bytes: fs::read(image)? });
+                    form.units.push(Unit::new(block, &fs::read(image)?));
                 }
                 made.push(form);
             }
@@ -264,7 +321,7 @@ pub fn generate(row: Row) -> Result<usize> {
 /// Makes a form on the disks, and asks what it is.
 fn make(lab: &Lab, commands: &str) -> Result<Form> {
     lab.must(forms::CLEAN)?;
-    lab.must(&format!(". /tmp/disks; set -e\n{commands}"))?;
+    lab.must(&format!("{}\n{commands}", forms::BEGINNING))?;
     let said = lab.must(forms::ANSWERS)?;
     answers(&said).context(said)
 }
@@ -282,11 +339,13 @@ fn answers(said: &str) -> Result<Form> {
                 places.insert(device, (unit.parse()?, 0));
             }
             ["partition", unit, device, number, start, sectors, uuid, label @ ..] => {
-                let (unit, start) = (unit.parse()?, start.parse()?);
-                places.insert(device, (unit, start));
-                let (number, sectors) = (number.parse()?, sectors.parse()?);
-                let (uuid, label) = (uuid.to_lowercase(), label.join(" "));
-                form.partitions.push(Partition { unit, number, start, sectors, uuid, label });
+                let found = partition([unit, number, start, sectors], uuid, label)?;
+                places.insert(device, (found.unit, found.start));
+                form.partitions.push(found);
+            }
+            ["said", ..] => {
+                let (kind, rest) = line.split_once(' ').context("a word")?;
+                form.read_line(kind, rest)?;
             }
             ["volume", mapped, name, attributes] => {
                 modes.insert(mapped, (name, attributes.get(1..2) == Some("w")));

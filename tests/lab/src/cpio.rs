@@ -57,6 +57,14 @@ impl Archive {
         self
     }
 
+    /// Its files: paths, permission bits and what is in them.
+    pub fn into_files(self) -> impl Iterator<Item = (String, u32, Vec<u8>)> {
+        self.nodes.into_iter().filter_map(|(path, node)| match node {
+            Node::File { mode, content } => Some((path, mode, content)),
+            Node::Directory | Node::Link { .. } | Node::CharacterDevice { .. } => None,
+        })
+    }
+
     /// The bytes, uncompressed: under emulation that unpacks fastest. A sorted map lists parents before children.
     pub fn finish(&self) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -14,6 +14,7 @@ pub mod host;
 mod kernel;
 pub mod machine;
 pub mod modules;
+pub mod more;
 pub mod packages;
 pub mod qmp;
 pub mod root;

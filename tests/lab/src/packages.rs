@@ -259,7 +259,7 @@ fn read_stamp(stamp: &Path) -> Option<(String, Duration)> {
 
 /// Asks apt for the release's packages, and makes the tree of them unless it is made of just these.
 fn renew(release: Release, base: &Path, key: &str) -> Result<()> {
-    let archives = download(release, base)?;
+    let archives = download(release, base, &release.packages())?;
     let names = archives.iter().filter_map(|path| path.file_name()?.to_str());
     let made = std::iter::once(key).chain(names).fold(String::new(), |text, line| text + line + "\n");
     let (stamp, tree) = (base.join("stamp"), base.join("tree"));
@@ -298,8 +298,8 @@ fn mirror() -> Result<String> {
     found.ok_or_else(|| anyhow!("apt knows no Debian main archive; set OXIDOM_MIRROR to the URI of one"))
 }
 
-/// Has apt resolve and download the release's packages; gives their files.
-fn download(release: Release, base: &Path) -> Result<Vec<PathBuf>> {
+/// Has apt resolve and download packages of the release, with all that they need; gives their files.
+pub(crate) fn download(release: Release, base: &Path, packages: &[String]) -> Result<Vec<PathBuf>> {
     let archives = base.join("apt/cache/archives");
     fs::create_dir_all(archives.join("partial"))?;
     fs::create_dir_all(base.join("apt/state/lists/partial"))?;
@@ -324,7 +324,6 @@ APT::Update::Error-Mode "any"; Acquire::Languages "none"; Acquire::Retries "3"; 
     let bar = apt::bar(&format!("{release}: package lists"));
     apt::tick(&bar);
     private_apt(&config, &["update"], &bar)?;
-    let packages = release.packages();
     let with_packages = |arguments: &[&'static str]| -> Vec<&str> {
         arguments.iter().copied().chain(packages.iter().map(String::as_str)).collect()
     };
@@ -371,7 +370,7 @@ fn unpack(archives: &[PathBuf], tree: &Path) -> Result<()> {
     apt::tick(&bar);
     bar.set_length(archives.len() as u64);
     for archive in archives {
-        unpack_package(archive, &part).with_context(|| format!("unpacking {}", archive.display()))?;
+        unpack_package(archive, &part, wanted).with_context(|| format!("unpacking {}", archive.display()))?;
         bar.inc(1);
     }
     apt::say(&bar, "kernel and modules");
@@ -398,14 +397,14 @@ fn unpack(archives: &[PathBuf], tree: &Path) -> Result<()> {
     Ok(())
 }
 
-fn remove(directory: &Path) -> Result<()> {
+pub(crate) fn remove(directory: &Path) -> Result<()> {
     if directory.exists() {
         fs::remove_dir_all(directory).with_context(|| format!("removing {}", directory.display()))?;
     }
     Ok(())
 }
 
-fn unpack_package(archive: &Path, tree: &Path) -> Result<()> {
+pub(crate) fn unpack_package(archive: &Path, tree: &Path, wanted: fn(&Path) -> bool) -> Result<()> {
     let mut child = Command::new("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(archive)
@@ -462,7 +461,7 @@ fn merged(path: &Path) -> Option<PathBuf> {
 }
 
 /// Whether a file of a package can be of use in the lab: documentation, locales and most modules cannot.
-fn wanted(path: &Path) -> bool {
+pub(crate) fn wanted(path: &Path) -> bool {
     let text = path.to_string_lossy();
     if let Some(module) = text.strip_prefix("usr/lib/modules/").and_then(|rest| rest.split_once('/')) {
         return modules::wanted(module.1);

@@ -128,7 +128,7 @@ pub fn guest(tree: &Tree, equipment: Equipment, extra: &[Extra]) -> Result<Vec<u
         Equipment::Disks => base(tree, "guest", equipment, &[&GUEST_MODULES[..], &disks::GUEST_MODULES].concat())?,
     };
     match equipment {
-        Equipment::Network => add_programs(&mut archive, tree, &BTreeSet::from(["usr/bin/ip".to_owned()]))?,
+        Equipment::Network => add_programs(&mut archive, &tree.path, &BTreeSet::from(["usr/bin/ip".to_owned()]))?,
         Equipment::Disks => disks::equip_guest(&mut archive, tree)?,
     }
     add(&mut archive, extra);
@@ -229,7 +229,7 @@ fn with_toolstack(tree: &Tree, role: &str, equipment: Equipment, modules: &[&str
             .map(|directory| format!("{directory}/{name}"))
             .find(|path| tree.path.join(path).symlink_metadata().is_ok_and(|metadata| metadata.is_file()))
     }));
-    add_programs(&mut archive, tree, &programs)?;
+    add_programs(&mut archive, &tree.path, &programs)?;
     for entry in fs::read_dir(tree.path.join("etc/xen/scripts"))? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -240,21 +240,20 @@ fn with_toolstack(tree: &Tree, role: &str, equipment: Equipment, modules: &[&str
 }
 
 /// Adds programs of the packages, by their paths, and the libraries that they need.
-fn add_programs(archive: &mut Archive, tree: &Tree, programs: &BTreeSet<String>) -> Result<()> {
+pub(crate) fn add_programs(archive: &mut Archive, tree: &Path, programs: &BTreeSet<String>) -> Result<()> {
     let mut libraries = BTreeMap::new();
     for program in programs {
-        let Ok(content) = fs::read(tree.path.join(program)) else {
+        let Ok(content) = fs::read(tree.join(program)) else {
             continue;
         };
         if content.starts_with(b"\x7fELF") {
-            collect_libraries(&tree.path, &content, &mut libraries)
-                .with_context(|| format!("libraries of {program}"))?;
+            collect_libraries(tree, &content, &mut libraries).with_context(|| format!("libraries of {program}"))?;
         }
         archive.file(program, 0o755, content);
     }
     // glibc opens this one when a thread ends, which no header says.
     for name in [LOADER, "libgcc_s.so.1"] {
-        libraries.insert(name.to_owned(), library(&tree.path, name)?);
+        libraries.insert(name.to_owned(), library(tree, name)?);
     }
     for (name, file) in libraries {
         archive.file(&format!("{LIBRARIES}/{name}"), 0o755, fs::read(file)?);

@@ -4,19 +4,28 @@
 /// Finds the disks, which Linux numbers in the order that it finds them in.
 pub(super) const PREPARATION: &str = r#"set -e
 modprobe nvme; modprobe dm-mod
+for m in $(cat /etc/lab/modules.more); do insmod $m 2>/dev/null || true; done
 for name in pvchange pvremove vgexport vgreduce vgremove vgrename vgsplit lvchange lvrename; do ln -sf lvm /usr/sbin/$name; done
 for n in 1 2 3; do for i in $(seq 1000); do test -b /dev/nvme0n$n && break; usleep 10000; done; done
 for n in 1 2 3; do echo "d$(($(cat /sys/block/nvme0n$n/nsid) - 1))=nvme0n$n"; done >/tmp/disks"#;
 
+/// What each form begins with. No udev: mdadm makes its device nodes itself.
+pub(super) const BEGINNING: &str = ". /tmp/disks; set -e; exec >/dev/null; export MDADM_NO_UDEV=1 MDADM_NO_SYSTEMCTL=1";
+
 /// Takes away what the form before has left.
 pub(super) const CLEAN: &str = r#"set -e; . /tmp/disks
-vgchange -q -q -an >/dev/null 2>&1 || true; dmsetup remove_all
-for d in $d0 $d1 $d2; do dd if=/dev/zero of=/dev/$d bs=1M count=24 conv=fsync 2>/dev/null; blockdev --rereadpt /dev/$d; done"#;
+vgchange -q -q -an >/dev/null 2>&1 || true; dmsetup remove_all; mdadm --stop --scan >/dev/null 2>&1 || true
+for d in $d0 $d1 $d2; do /usr/sbin/blkdiscard -z /dev/$d; blockdev --rereadpt /dev/$d; done"#;
 
-/// Prints what Linux says of partitions and volumes.
+/// Prints what Linux, the tools and lvm2 say, with the arrays stopped: of legs, as a domain without md sees them.
 pub(super) const ANSWERS: &str = r#"set -e; . /tmp/disks
+vgchange -q -q -an >/dev/null 2>&1 || true; dmsetup remove_all; mdadm --stop --scan >/dev/null 2>&1 || true
 unit=0
 for d in $d0 $d1 $d2; do
+    blockdev --rereadpt /dev/$d
+    block=$(($(blockdev --getss /dev/$d) / 512))
+    parted -s -m /dev/$d unit s print >/tmp/parted 2>/dev/null || true
+    kind=$(sed -n 2p /tmp/parted | cut -d: -f6)
     echo "disk $unit $(cat /sys/block/$d/dev)"
     for p in /sys/block/$d/${d}p*; do
         test -d $p || continue
@@ -24,6 +33,12 @@ for d in $d0 $d1 $d2; do
         uuid=$(sfdisk --part-uuid /dev/$d $n 2>/dev/null || true)
         label=$(sfdisk --part-label /dev/$d $n 2>/dev/null || true)
         echo "partition $unit $(cat $p/dev) $n $(cat $p/start) $(cat $p/size) ${uuid:--} $label"
+        test "$kind" = gpt && sgdisk -i $n /dev/$d >/tmp/said 2>/dev/null || continue
+        first=$(sed -n 's/^First sector: \([0-9]*\).*/\1/p' /tmp/said); last=$(sed -n 's/^Last sector: \([0-9]*\).*/\1/p' /tmp/said)
+        test -z "$first" || echo "said sgdisk $unit $n $((first * block)) $(((last - first + 1) * block)) $(sed -n "s/^Partition name: '\(.*\)'/\1/p" /tmp/said)"
+    done
+    case $kind in gpt|msdos) sed 1,2d /tmp/parted;; esac | while IFS=: read n first last size fs name flags; do
+        test -z "$n" || echo "said parted $unit $n $((${first%s} * block)) $((${size%s} * block)) $name"
     done
     unit=$((unit + 1))
 done
@@ -204,5 +219,127 @@ pub(super) const ALL: &[(&str, &str)] = &[
         "lvm1-leftover",
         "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; vgremove -q -q -f vg0; pvremove -q -q /dev/$d0; \
         vgcreate -q -q vg1 /dev/$d0; lvcreate -q -q -y -Wn -n c -L 8M vg1",
+    ),
+    (
+        "sgdisk-names",
+        "sgdisk -n 1:0:+1M -c 1:'one two' -n 2:0:+2M -c 2:'\u{fc}ber/\"x\"' -n 3:0:0 -c 3:$(printf %036d 7) /dev/$d0",
+    ),
+    (
+        "sgdisk-attributes",
+        "sgdisk -n 1:0:+1M -A 1:set:0 -A 1:set:2 -A 1:set:60 -A 1:set:63 -n 2:0:+1M -A 2:set:1 -A 2:set:62 /dev/$d0",
+    ),
+    (
+        "sgdisk-types",
+        "sgdisk -n 1:0:+1M -t 1:ef00 -n 2:0:+1M -t 2:ef02 -n 3:0:+1M -t 3:8200 -n 4:0:+1M -t 4:fd00 -n 5:0:+1M -t 5:0c01 -n 6:0:+4M -t 6:8e00 \
+        /dev/$d0; vgcreate -q -q -s 1M vg0 /dev/${d0}p6; lvcreate -q -q -y -Wn -n a -L 1M vg0",
+    ),
+    ("sgdisk-hybrid", "sgdisk -n 1:0:+1M -n 2:0:+1M -n 3:0:+1M /dev/$d0; sgdisk -h 1:2 /dev/$d0"),
+    ("sgdisk-hybrid-last", "sgdisk -n 1:0:+1M -n 2:0:+1M -n 3:0:+1M /dev/$d0; sgdisk -h 1:2:EE /dev/$d0"),
+    ("sgdisk-unaligned", "sgdisk -a 1 -n 1:34:133 -n 2:0:+7 -n 3:200:200 -n 4:0:0 /dev/$d0"),
+    ("sgdisk-far-number", "sgdisk -n 128:0:+1M -n 7:0:+1M /dev/$d0"),
+    ("sgdisk-table-sizes", "sgdisk -S 256 -n 200:0:+1M /dev/$d0; sgdisk -S 16 -n 16:0:+1M /dev/$d1"),
+    ("sgdisk-table-elsewhere", "sgdisk -j 100 -n 1:0:+1M /dev/$d0"),
+    ("sgdisk-sorted", "sgdisk -n 1:8M:+1M -n 2:4M:+1M -n 3:1M:+1M /dev/$d0; sgdisk -s /dev/$d0"),
+    (
+        "sgdisk-swapped",
+        "sgdisk -n 1:0:+1M -c 1:one -n 2:0:+1M -c 2:two /dev/$d0; sgdisk -r 1:2 -d 2 -n 5:0:+1M /dev/$d0",
+    ),
+    (
+        "sgdisk-guids",
+        "sgdisk -n 1:0:+1M -n 2:0:+1M -G /dev/$d0; sgdisk -u 1:01234567-89ab-cdef-0123-456789abcdef /dev/$d0",
+    ),
+    (
+        "sgdisk-from-mbr",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\n1: size=1MiB\n2: type=5\n5: size=1MiB\n6: size=2MiB\nEND\nsgdisk -g /dev/$d0",
+    ),
+    ("sgdisk-to-mbr", "sgdisk -n 1:0:+1M -n 2:0:+2M -n 3:0:+1M /dev/$d0; sgdisk -m 1:3 /dev/$d0"),
+    ("sgdisk-zapped", "sgdisk -n 1:0:+1M /dev/$d0; sgdisk -z /dev/$d0; sgdisk -n 1:0:+1M /dev/$d1; sgdisk -Z /dev/$d1"),
+    ("sgdisk-4096", "sgdisk -n 1:0:+1M -c 1:large -n 2:0:+2M -n 3:0:0 /dev/$d2"),
+    (
+        "parted-gpt",
+        "parted -s /dev/$d0 mklabel gpt mkpart \"'a b'\" ext4 1MiB 2MiB mkpart swap linux-swap 2MiB 4MiB mkpart c 5MiB 9MiB \
+        set 1 legacy_boot on set 2 swap on set 3 lvm on name 2 two",
+    ),
+    (
+        "parted-gpt-resized",
+        "parted -s /dev/$d0 mklabel gpt mkpart a 1MiB 2MiB mkpart b 8MiB 9MiB resizepart 1 4MiB rm 2 mkpart c 6MiB 7MiB",
+    ),
+    (
+        "parted-logical",
+        "parted -s /dev/$d0 mklabel msdos mkpart primary 1MiB 2MiB mkpart extended 2MiB 20MiB mkpart logical 3MiB 4MiB \
+        mkpart logical 5MiB 7MiB mkpart logical 8MiB 9MiB",
+    ),
+    (
+        "parted-logical-removed",
+        "parted -s /dev/$d0 mklabel msdos mkpart primary 1MiB 2MiB mkpart extended 2MiB 20MiB mkpart logical 3MiB 4MiB \
+        mkpart logical 5MiB 7MiB mkpart logical 8MiB 9MiB rm 5 rm 5 mkpart logical 12MiB 13MiB mkpart logical 3MiB 4MiB",
+    ),
+    (
+        "parted-unaligned",
+        "parted -s -a none /dev/$d0 mklabel msdos mkpart primary 63s 1000s mkpart extended 1001s 40000s mkpart logical 1002s 1002s \
+        mkpart logical 1010s 3000s",
+    ),
+    ("parted-empty-extended", "parted -s /dev/$d0 mklabel msdos mkpart extended 1MiB 20MiB"),
+    (
+        "parted-4096",
+        "parted -s /dev/$d2 mklabel msdos mkpart primary 1MiB 4MiB mkpart extended 4MiB 20MiB mkpart logical 5MiB 8MiB mkpart logical 9MiB 12MiB",
+    ),
+    ("parted-gpt-4096", "parted -s /dev/$d2 mklabel gpt mkpart a 1MiB 4MiB mkpart b 4MiB 8MiB"),
+    ("other-bsd", "parted -s /dev/$d0 mklabel bsd mkpart ext2 1MiB 4MiB"),
+    ("other-dvh", "parted -s /dev/$d0 mklabel dvh mkpart primary ext2 4MiB 8MiB"),
+    ("other-loop", "parted -s /dev/$d0 mklabel loop"),
+    ("md-0.90", "mdadm -q -C /dev/md0 -R -e 0.90 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1"),
+    ("md-1.0", "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1"),
+    ("md-1.1", "mdadm -q -C /dev/md0 -R -e 1.1 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1"),
+    ("md-1.2", "mdadm -q -C /dev/md0 -R -e 1.2 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1"),
+    (
+        "md-0.90-partitioned",
+        "mdadm -q -C /dev/md0 -R -e 0.90 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1; sfdisk -q /dev/md0 <<END\nlabel: dos\n1: size=1MiB\n\
+        2: type=5\n5: size=1MiB\n6: size=1MiB\nEND",
+    ),
+    (
+        "md-1.0-partitioned",
+        "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1; sgdisk -n 1:0:+1M -n 2:0:0 /dev/md0",
+    ),
+    (
+        "md-1.0-bitmap",
+        "mdadm -q -C /dev/md0 -R -e 1.0 -b internal -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1; sgdisk -n 1:0:+1M /dev/md0",
+    ),
+    (
+        "md-1.2-partitioned",
+        "mdadm -q -C /dev/md0 -R -e 1.2 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1; sgdisk -n 1:0:+1M -n 2:0:0 /dev/md0",
+    ),
+    (
+        "md-0.90-lvm",
+        "mdadm -q -C /dev/md0 -R -e 0.90 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1; vgcreate -q -q vg0 /dev/md0; \
+        lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "md-1.0-lvm",
+        "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1; vgcreate -q -q vg0 /dev/md0; \
+        lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "md-1.2-lvm",
+        "mdadm -q -C /dev/md0 -R -e 1.2 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1; vgcreate -q -q vg0 /dev/md0; \
+        lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "md-1.0-in-partitions-lvm",
+        "for d in $d0 $d1; do sgdisk -n 1:0:+12M -t 1:8e00 /dev/$d; done; \
+        mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 --assume-clean /dev/${d0}p1 /dev/${d1}p1; \
+        vgcreate -q -q vg0 /dev/md0; lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    ("md-raid0", "mdadm -q -C /dev/md0 -R -e 1.0 -l 0 -n 2 /dev/$d0 /dev/$d1; sgdisk -n 1:0:+1M /dev/md0"),
+    (
+        "md-raid10",
+        "mdadm -q -C /dev/md0 -R -e 1.0 -l 10 -n 2 --assume-clean /dev/$d0 /dev/$d1; sgdisk -n 1:0:+1M /dev/md0",
+    ),
+    ("md-missing", "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 /dev/$d0 missing; sgdisk -n 1:0:+1M /dev/md0"),
+    ("md-4096", "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 /dev/$d2 missing; sgdisk -n 1:0:+1M /dev/md0"),
+    (
+        "md-zeroed",
+        "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1; sgdisk -n 1:0:+1M /dev/md0; mdadm -q --stop /dev/md0; \
+        mdadm --zero-superblock /dev/$d0 /dev/$d1",
     ),
 ];

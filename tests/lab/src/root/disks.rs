@@ -30,7 +30,7 @@ pub(super) fn tool() -> Result<PathBuf> {
 pub(super) fn equip_guest(archive: &mut Archive, tree: &Tree) -> Result<()> {
     archive.file("usr/bin/blocks", 0o755, std::fs::read(tool()?)?);
     let programs = ["blkdiscard", "mke2fs", "e2fsck", "resize2fs"].map(|name| format!("usr/sbin/{name}"));
-    add_programs(archive, tree, &BTreeSet::from(programs))?;
+    add_programs(archive, &tree.path, &BTreeSet::from(programs))?;
     archive.link("usr/sbin/mkfs.ext4", "mke2fs").link("usr/sbin/fsck.ext4", "e2fsck");
     Ok(())
 }
@@ -39,7 +39,7 @@ pub(super) fn equip_guest(archive: &mut Archive, tree: &Tree) -> Result<()> {
 pub(super) fn equip_dom0(archive: &mut Archive, tree: &Tree) -> Result<()> {
     equip_guest(archive, tree)?;
     let programs = ["sfdisk", "lvm", "dmsetup"].map(|name| format!("usr/sbin/{name}"));
-    add_programs(archive, tree, &BTreeSet::from(programs))?;
+    add_programs(archive, &tree.path, &BTreeSet::from(programs))?;
     for name in ["pvcreate", "vgcreate", "vgchange", "vgs", "lvcreate", "lvs", "lvextend", "lvremove"] {
         archive.link(&format!("usr/sbin/{name}"), "lvm");
     }
