@@ -62,7 +62,7 @@ pub const RINGS: &[Attack] = &[
     Attack::new("producer-goes-back", Broken, Closed("tx ring overrun")),
     Attack::new("rx-producer-overrun", Broken, Closed("rx ring overrun")).needs(Helper),
     Attack::new("rx-never-filled", Allowed, Borne).needs(Helper),
-    Attack::new("ring-never-granted", Broken, Closed("mapping the Transmit ring")),
+    Attack::new("ring-never-granted", Broken, Closed("mapping the transmit ring")),
     Attack::new("channel-of-nobody", Broken, Closed("binding the event channel")),
     Attack::new("begin-anew", Allowed, Borne),
 ];
