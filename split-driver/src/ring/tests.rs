@@ -62,6 +62,24 @@ fn slots_lie_where_the_header_says() {
 }
 
 /// Each producer index a peer can write, from each place in the ring: accepted exactly where the ring can hold it.
+/// The peer hears of an index once it is published, and not again (`RING_PUSH_REQUESTS_AND_CHECK_NOTIFY` of `io/ring.h`).
+#[test]
+fn the_peer_is_notified_of_what_it_waits_for() {
+    for start in [0, 1 << 31, u32::MAX - 1] {
+        let memory = page(1024);
+        let state = FrontState { produced: start, published: start, consumed: start };
+        let mut front = FrontRing::<_, Request, Response>::resume(&memory, state).unwrap();
+        for (pushed, event, notified) in
+            [(2, 0, false), (2, 1, true), (2, 2, true), (2, 3, false), (0, 0, false), (2, 256, false)]
+        {
+            let FrontState { published, .. } = front.state();
+            set(&memory, REQUEST_EVENT, published.wrapping_add(event));
+            assert!((0..pushed).all(|_| front.push(&[0; 3])));
+            assert_eq!(front.push_and_check_notify(), notified, "{pushed} from {published} on, waiting for {event}");
+        }
+    }
+}
+
 #[test]
 fn producer_is_believed_within_the_ring_only() {
     for start in [0_u32, 5, u32::MAX - 2] {

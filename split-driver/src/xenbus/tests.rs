@@ -629,6 +629,43 @@ fn a_frontend_begins_anew_after_nonsense_however_quickly() {
     }
 }
 
+/// What a data path says of a connection after its end is said of no other one.
+#[test]
+fn a_handle_speaks_for_its_connection_alone() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.connect(3, 0);
+    let id = DeviceId { frontend: DomainId(3), handle: 0 };
+    let first = host.kind.handles.borrow().get(&id).cloned().unwrap();
+    for state in ["6", "1", "4"] {
+        host.frontend(3, 0, "state", state);
+    }
+    assert_eq!((host.kind.connected.get(), host.state(3, 0)), (2, Some(4)));
+    first.write_node("sectors", "old");
+    first.fail("of the first");
+    host.settle();
+    assert_eq!(host.state(3, 0), Some(4));
+    assert_eq!(host.backend(3, 0, "sectors").as_deref(), Some("2"));
+    assert_eq!(host.backend(3, 0, "error"), None);
+}
+
+/// Writes that could not be done are done again, but for what was asked for since; not in the next connection.
+#[test]
+fn writes_come_back_to_their_connection_alone() {
+    let mailbox = Rc::new(backend::Mailbox::default());
+    let handle = DeviceHandle::new(DeviceId { frontend: DomainId(3), handle: 0 }, &mailbox);
+    handle.write_node("carrier", 1);
+    handle.write_node("rate", 2);
+    let (connection, writes) = mailbox.take_writes();
+    handle.write_node("carrier", 0);
+    mailbox.return_writes(connection, writes.clone());
+    let expected = [("carrier", "0"), ("rate", "2")].map(|(name, value)| (name.into(), value.into()));
+    assert_eq!(mailbox.take_writes(), (connection, expected.into()));
+    mailbox.end_connection();
+    mailbox.return_writes(connection, writes);
+    assert!(!mailbox.has_writes());
+}
+
 #[test]
 fn fifty_cycles_leave_nothing() {
     let mut host = Host::new();
