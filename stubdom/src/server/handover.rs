@@ -1,0 +1,135 @@
+//! From life to life: what is kept of the state after each request, how the next life goes on from it, and another image that takes the place of
+//! this one. Pure. Floor 3.
+
+use alloc::rc::Rc;
+use alloc::string::String;
+
+use split_driver::domains::Domains;
+use split_driver::hypervisor::Adopt;
+use xen_pv_sys::DomainId;
+use xenstore_lite::{Config, StateError, Store};
+
+use super::Server;
+#[cfg(any(test, feature = "faults"))]
+use crate::faults::Faults;
+use crate::page::Fault;
+use crate::saved::{Keeper, Saved, Snapshot};
+use crate::update::Begin;
+
+impl<H: Adopt, D: Domains> Server<H, D> {
+    /// Goes on from what an earlier life left. `failed` says that it ended by a failure.
+    ///
+    /// # Errors
+    /// Why the store's state cannot be read.
+    pub fn resume(
+        hypervisor: H,
+        domains: D,
+        config: Config,
+        saved: &Saved<'_>,
+        failed: bool,
+    ) -> Result<Self, StateError> {
+        let ids = (config.own, config.privileged);
+        let mut server = Self::with(Store::read_state(saved.state, config)?, hypervisor, domains, ids);
+        server.machine.known = saved.known.iter().copied().collect();
+        *server.keeper.command_line.borrow_mut() = saved.command_line.clone();
+        for ring in &saved.rings {
+            if !server.machine.adopt(ring) {
+                log::error!("domain {}: its ring is not there any more", ring.domain.0);
+                continue;
+            }
+            let id = server.store.connection(ring.domain);
+            let Some((id, link)) = id.zip(server.machine.links.get_mut(&ring.domain)) else {
+                continue;
+            };
+            // What the ring has and the state does not know of: answers that wait, and then those of requests that only read.
+            let unseen = server.store.waiting(id).min(ring.unseen as usize);
+            server.store.transmitted(id, unseen);
+            link.id = Some(id);
+            link.standing.base.set(ring.answers.wrapping_sub(server.store.gone(id)));
+            server.machine.connections.insert(id, ring.domain);
+            if ring.hoards {
+                log::warn!("domain {} is cut off: {}", ring.domain.0, Fault::Hoard);
+                link.page.set_fault(Fault::Hoard);
+            }
+            // It may not have been told of what is in its page.
+            link.notify();
+            server.enqueue(ring.domain);
+        }
+        if let Some(suspect) = saved.suspect.filter(|_| failed) {
+            server.keeper.suspect.set(Some(suspect));
+            log::warn!("domain {}'s request ended {} lives of the store", suspect.domain.0, suspect.lives);
+        }
+        server.commit(None);
+        Ok(server)
+    }
+
+    /// What is to be written when a life ends.
+    pub fn keeper(&self) -> &Rc<Keeper> {
+        &self.keeper
+    }
+
+    /// How images take the place of this one.
+    pub fn allow_updates(&mut self, begin: Begin) {
+        self.machine.update.begin = begin;
+    }
+
+    /// How a live update went, for whoever began it.
+    pub fn set_verdict(&mut self, verdict: Result<(), String>) {
+        self.machine.update.verdict = Some(verdict);
+    }
+
+    /// From now on the privileged domain may have the store fail; `memory` has so many allocations succeed and the next one fail.
+    #[cfg(any(test, feature = "faults"))]
+    pub fn allow_faults(&mut self, memory: fn(u32)) {
+        self.machine.faults = Some(Faults::new(memory));
+    }
+
+    /// Makes what is now the state to go on from; of a domain's requests, so many bytes are taken with it.
+    pub(super) fn commit(&mut self, taken: Option<(DomainId, usize)>) {
+        self.connect_introduced();
+        let (rings, known) = (self.machine.rings.clone(), self.machine.known.clone());
+        let snapshot = Rc::new(Snapshot { store: self.store.clone(), rings, known });
+        let link = taken.and_then(|(domain, count)| Some((self.machine.links.get_mut(&domain)?, count)));
+        let old = self.keeper.snapshot.replace(Some(snapshot));
+        if let Some((link, count)) = link {
+            link.take(count);
+        }
+        drop(old);
+        self.keeper.changes.set(self.keeper.changes.get() + 1);
+        self.machine.released.clear();
+    }
+
+    /// A domain's request was served: whatever life it ended, it ends no other.
+    pub(super) fn forget_suspect(&self, domain: DomainId, taken: usize) {
+        if taken > 0 && self.keeper.suspect.get().is_some_and(|suspect| suspect.domain == domain) {
+            self.keeper.suspect.set(None);
+        }
+    }
+
+    /// Puts the staged image in the place of this one. Where that fails, the request is served again, and tells why.
+    pub(super) fn update(&mut self, domain: DomainId) {
+        self.machine.update.due = false;
+        let Some(staged) = self.machine.update.staged.take() else {
+            return;
+        };
+        // As before the request: it is the new image's to answer.
+        if let Some(snapshot) = self.keeper.snapshot.take() {
+            self.store = snapshot.store.clone();
+            self.keeper.snapshot.set(Some(snapshot));
+            for link in self.machine.links.values() {
+                let Some(id) = link.id else { continue };
+                let unseen = link.standing.unseen(self.store.gone(id)) as usize;
+                self.store.transmitted(id, self.store.waiting(id).min(unseen));
+            }
+        }
+        self.keeper.turn.set(None);
+        let words = staged.command_line.or_else(|| self.keeper.command_line.borrow().clone());
+        let before = self.keeper.command_line.replace(words);
+        let reason = staged.image.enter();
+        log::error!("live update: {reason}");
+        self.keeper.command_line.replace(before);
+        self.set_verdict(Err(reason));
+        self.commit(None);
+        self.enqueue(domain);
+    }
+}
