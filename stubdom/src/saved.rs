@@ -123,14 +123,15 @@ impl Snapshot {
         bytes
     }
 
-    /// From which hoard on domains are cut off, so that the next life has what it wants; `usize::MAX` for nobody. Allocates nothing.
-    fn limit(&self, means: &Means, line: usize) -> usize {
+    /// From which hoard on domains are cut off, so that the next life has what it wants; `usize::MAX` for nobody. `again` says that the request
+    /// which was served has ended a life before: then somebody's hoard is not the cause. Allocates nothing.
+    fn limit(&self, means: &Means, line: usize, again: bool) -> usize {
         let fits = |limit: usize| {
             self.store.counted_below(limit) <= means.heap
                 && (self.store.state_bound() < means.room / 2 || self.bytes(limit).saturating_add(line) <= means.room)
         };
         let next = |limit| self.store.most_hoarded(limit).map(|(_, hoard)| hoard).filter(|hoard| *hoard >= HOARD);
-        let mut limit = if means.ran_out { next(usize::MAX).unwrap_or(usize::MAX) } else { usize::MAX };
+        let mut limit = if means.ran_out && !again { next(usize::MAX).unwrap_or(usize::MAX) } else { usize::MAX };
         while !fits(limit)
             && let Some(lower) = next(limit)
         {
@@ -165,21 +166,16 @@ impl Keeper {
         let position = |domain| snapshot.rings.get(&domain).map_or(0, |ring| ring.requests.get());
         let command_line = self.command_line.try_borrow().ok();
         let command_line = command_line.as_ref().and_then(|line| line.as_deref());
-        let limit = snapshot.limit(means, command_line.map_or(0, str::len));
-        match self.turn.get() {
-            // Who is served when memory runs out is not who took it.
-            Some(_) if means.ran_out && limit != usize::MAX => {
-                [NOBODY, 0, 0].into_iter().for_each(|value| number(out, value))
-            }
-            Some(domain) => {
-                let known = self.suspect.get().filter(|suspect| suspect.domain == domain);
-                let known = known.filter(|suspect| suspect.position == position(domain));
-                number(out, domain.0.into());
-                number(out, position(domain));
-                number(out, known.map_or(0, |suspect| suspect.lives) + 1);
-            }
-            None => [NOBODY, 0, 0].into_iter().for_each(|value| number(out, value)),
-        }
+        let suspect = self.turn.get().map(|domain| {
+            let position = position(domain);
+            let known = self.suspect.get().filter(|known| (known.domain, known.position) == (domain, position));
+            Suspect { domain, position, lives: known.map_or(0, |known| known.lives) + 1 }
+        });
+        let again = suspect.is_some_and(|suspect| suspect.lives > 1);
+        let limit = snapshot.limit(means, command_line.map_or(0, str::len), again);
+        let words =
+            suspect.map_or([NOBODY, 0, 0], |suspect| [suspect.domain.0.into(), suspect.position, suspect.lives]);
+        words.into_iter().for_each(|word| number(out, word));
         let length = command_line.map_or(NOBODY, |line| u32::try_from(line.len()).unwrap_or(0));
         for value in [length, snapshot.rings.len() as u32, snapshot.known.len() as u32] {
             number(out, value);

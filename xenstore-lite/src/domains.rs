@@ -240,6 +240,15 @@ impl Domains {
             || (resource == Resource::Memory && self.exceeds_share(id, more))
     }
 
+    /// Whether nodes that count `now` are more than `id` may have in place of those that counted `before`.
+    pub(crate) fn exceeds_instead(&self, id: DomainId, before: Counted, now: Counted) -> bool {
+        let own = |counted: Counted| counted.memory.saturating_sub(counted.given);
+        let more = now.memory.saturating_sub(before.memory);
+        let more_own = own(now).saturating_sub(own(before));
+        (more > 0 && self.exceeds(id, Resource::Memory, self.takes(id, Resource::Memory) + more))
+            || (more_own > 0 && self.exceeds_share(id, more_own))
+    }
+
     /// What all take.
     pub(crate) fn all(&self, resource: Resource) -> usize {
         at(&self.all, resource)

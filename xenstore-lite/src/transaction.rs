@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use xen_pv_sys::DomainId;
 
-use crate::domains::Domains;
+use crate::domains::{Counted, Domains};
 use crate::node::{Node, Tree};
 use crate::path_map::PathMap;
 use crate::permissions::{ANY, Caller, Permission};
@@ -155,11 +155,26 @@ impl Transaction {
         })
     }
 
+    /// Whether an owner of what it changed would take more memory than it may: a node counts more in the tree than it does here.
+    fn exceeds_memory(&self, tree: &Tree, domains: &Domains) -> bool {
+        let mut owners: Map<DomainId, (Counted, Counted)> = Map::default();
+        for (path, met) in self.met().filter(|(_, met)| met.changed) {
+            let mut count = |node: &Node, add: fn(&mut (Counted, Counted), Counted)| {
+                if let Some(both) = owners.get_or_insert_with(node.owner(), Default::default) {
+                    add(both, node.counted(path, domains.privileged));
+                }
+            };
+            tree.nodes.get(path).into_iter().for_each(|node| count(node, |(before, _), node| *before += node));
+            met.now.iter().for_each(|node| count(node, |(_, now), node| *now += node));
+        }
+        owners.iter().any(|(owner, (before, now))| domains.exceeds_instead(*owner, *before, *now))
+    }
+
     /// Makes the tree what the transaction made of it.
     ///
     /// # Errors
-    /// `ENOMEM` where it has failed before, `ENOSPC` where a domain would have too many nodes, `EAGAIN` where another changed what it met; and
-    /// then nothing is changed.
+    /// `ENOMEM` where it has failed before or an owner of nodes would take more memory than it may, `ENOSPC` where a domain would have too many
+    /// nodes, `EAGAIN` where another changed what it met; and then nothing is changed.
     pub(crate) fn commit(
         self,
         tree: &mut Tree,
@@ -178,6 +193,9 @@ impl Transaction {
         }
         if !self.holds(tree, domains) {
             return Err(Error::EAGAIN);
+        }
+        if !caller.privileged && self.exceeds_memory(tree, domains) {
+            return Err(Error::ENOMEM);
         }
         let Self { mut met, order, .. } = self;
         for path in order.values() {

@@ -211,6 +211,77 @@ fn a_gift_that_is_gone_is_no_room() {
     assert_eq!(scene.store.check(), Ok(()));
 }
 
+/// A state of one who does not tell of gifts, as C xenstored's: what its owner cannot have made was given.
+#[test]
+fn an_old_state_makes_no_hoarder_of_a_driver_domain() {
+    let mut scene = Scene::new();
+    scene.give("/local/domain/1/backend", "", "n0 r1");
+    for frontend in 10..70 {
+        scene.give_vif(frontend);
+        for name in ["hotplug-status", "feature-sg", "feature-rx-copy", "carrier"] {
+            scene.done(1, XS_WRITE, &format!("backend/vif/{frontend}/0/{name}\x001"));
+        }
+    }
+    for number in 0..40 {
+        scene.done(2, XS_WRITE, &format!("data/{number}\0{:01900}", 1));
+    }
+    let mut state = Vec::new();
+    scene.store.write_state(&mut |bytes| state.extend_from_slice(bytes));
+    without_gifts(&mut state);
+    let config = Config { memory: SMALL, ..Config::default() };
+    scene.store = Store::read_state(&state, config).expect("a state");
+    assert_eq!(scene.store.most_hoarded(usize::MAX).map(|(domain, _)| domain), Some(DomainId(2)));
+    assert_eq!(scene.store.most_hoarded(80_000).map(|(_, hoard)| hoard), Some(0));
+    for number in 0..300 {
+        scene.done(1, XS_WRITE, &format!("backend/vif/10/0/x{number}\x001"));
+    }
+    assert_eq!(scene.store.check(), Ok(()));
+}
+
+/// Takes what was given out of the nodes' records (`xenstore-migration.md`): the upper bits of a field that C xenstored leaves empty.
+fn without_gifts(state: &mut [u8]) {
+    let mut at = 16;
+    while let Some([kind, length]) = state
+        .get(at..at + 8)
+        .map(|head| [0, 4].map(|place| u32::from_le_bytes(head[place..place + 4].try_into().expect("four bytes"))))
+    {
+        if kind == 5 {
+            state[at + 20] &= 0x0f;
+            state[at + 21] = 0;
+        }
+        at += 8 + length as usize;
+    }
+}
+
+/// A commit that would leave a guest with more memory than it may have is refused, and changes nothing.
+#[test]
+fn a_commit_is_held_against_memory() {
+    let mut scene = Scene::new();
+    let used = scene.store.usage(DomainId(1)).memory;
+    scene.done(0, XS_SET_QUOTA, "1\0memory\x00100000\0");
+    for (nodes, expected) in [(100, "OK|"), (200, "ENOMEM|"), (100, "OK|")] {
+        scene.done(0, XS_RM, "/local/domain/1/data\0");
+        scene.give("/local/domain/1/data", "", "n1");
+        let transaction: u32 =
+            scene.ask(1, XS_TRANSACTION_START, "\0").trim_end_matches('|').parse().expect("a number");
+        let within = |scene: &mut Scene, kind, payload: &str| {
+            let bytes = request(kind, transaction, payload.as_bytes());
+            scene.store.handle_bytes(scene.ids[1], &bytes, &mut scene.host).expect("no long message");
+            scene.fetch(1).into_iter().rfind(|heard| heard.kind != XS_WATCH_EVENT).expect("an answer").text()
+        };
+        for number in 0..nodes {
+            assert_eq!(within(&mut scene, XS_MKDIR, &format!("data/{number}\0")), "OK|");
+            let permissions = format!("data/{number}\0n1\0r0\0r2\0r3\0r4\0");
+            assert_eq!(within(&mut scene, XS_SET_PERMS, &permissions), "OK|");
+        }
+        assert_eq!(within(&mut scene, XS_TRANSACTION_END, "T\0"), expected, "{nodes} nodes");
+        let usage = scene.store.usage(DomainId(1));
+        assert!(usage.memory <= 100_000, "{} bytes", usage.memory);
+        assert_eq!(usage.memory == used, expected != "OK|");
+        assert_eq!(scene.store.check(), Ok(()));
+    }
+}
+
 /// What a guest grows is its own, also within a node that dom0 gave it.
 #[test]
 fn a_gift_that_grows_is_the_guests() {

@@ -100,6 +100,25 @@ fn a_transaction_commits_in_another_store() {
     assert_eq!(new.check(), Ok(()));
 }
 
+/// What a transaction only read is told of with no other bit than that, which images of before would take for a change.
+#[test]
+fn a_transaction_that_reads_changes_nothing_for_another() {
+    const READ: u16 = 1;
+    let mut old = full();
+    ask(&mut old, 1, XS_TRANSACTION_START, 0, b"\0");
+    ask(&mut old, 1, XS_READ, 1, b"/local/domain/1\0");
+    ask(&mut old, 1, XS_READ, 1, b"x\0");
+    let state = bytes(&old);
+    let (all, _) = records(&state);
+    let word = |record: &[u8], at: usize| u16::from_le_bytes(record[at..at + 2].try_into().expect("two bytes"));
+    let met: Vec<u16> =
+        all.iter().filter(|node| word(node, 0) == 5 && word(node, 8) != 0).map(|node| word(node, 20)).collect();
+    assert_eq!(met, [READ; 2]);
+    let mut new = Store::read_state(&state, Config::default()).expect("a state");
+    assert_eq!(ask(&mut new, 1, XS_TRANSACTION_END, 1, b"T\0"), ["OK|"]);
+    assert_eq!((new.check(), new.usage(DomainId(1))), (Ok(()), full().usage(DomainId(1))));
+}
+
 #[test]
 fn bytes_that_are_no_state() {
     let read = |bytes: &[u8]| Store::read_state(bytes, Config::default()).map(drop);

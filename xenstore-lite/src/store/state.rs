@@ -38,7 +38,8 @@ const WRITTEN: u16 = 2;
 const SILENT: u16 = 4;
 /// It brings one for watches of the very path. Ours likewise.
 const EXACT: u16 = 8;
-/// Of the same field, for all nodes: the bytes of it that the privileged domain gave, rounded down to sixteens. Ours too.
+/// Of the same field, for all nodes but those that a transaction only read: the bytes of it that the privileged domain gave, rounded down to
+/// sixteens. Ours too. The root has some; where it has none, who wrote the state does not tell of gifts, as C xenstored.
 const GIVEN: u16 = 0xfff0;
 /// In the last field of a watch's record, which C xenstored leaves empty: there was no room for an event of it.
 const MISSED: u16 = 1;

@@ -115,6 +115,8 @@ struct Reader {
     permissions: Vec<Permission>,
     /// The last domain that was met in them.
     met: DomainId,
+    /// The nodes say what of them was given, as the root's does. C xenstored's do not.
+    tells_given: bool,
     /// Nodes of transactions, by connection and transaction.
     pending: BTreeMap<(u32, u32), Vec<Pending>>,
 }
@@ -163,6 +165,7 @@ impl Reader {
             generation: 0,
             permissions: Vec::new(),
             met,
+            tells_given: false,
             pending: BTreeMap::new(),
         }
     }
@@ -332,9 +335,18 @@ impl Reader {
             self.names.push(0);
         }
         let names = self.names.len();
-        let node = Node { given: usize::from(access & GIVEN), ..Node::new(value, permissions) };
+        let mut node = Node { given: usize::from(access & GIVEN), ..Node::new(value, permissions) };
+        self.tells_given |= path == path::ROOT && node.given > 0;
+        if !self.tells_given && self.open.last().is_some_and(|above| self.is_gift(&node, &above.node)) {
+            node.given = node.charge(path);
+        }
         self.open.push(Open { path: path.into(), node, names });
         Some(())
+    }
+
+    /// Whether it was the privileged domain that made a node: its owner may not write to the one above.
+    fn is_gift(&self, node: &Node, above: &Node) -> bool {
+        !self.store.domains.caller(node.owner()).rights(&above.permissions).hold(Rights::WRITE)
     }
 
     /// A node has all its children.
@@ -407,7 +419,10 @@ impl Reader {
             transaction.created |= changed && live.is_none();
             let generation = store.tree.generation();
             let children = listings.remove(&**path)?;
-            let now = node.clone().map(|node| Node { generation, children, ..node });
+            let now = node.clone().map(|node| {
+                let given = live.filter(|_| !changed).map_or(node.given, |live| live.given);
+                Node { generation, children, given, ..node }
+            });
             if changed {
                 let owners = [(live, -1), (now.as_ref(), 1)];
                 owners.into_iter().for_each(|(node, more)| {

@@ -260,7 +260,8 @@ impl Store {
                 Some(Scope::Exact) => EXACT,
                 _ => 0,
             };
-            let given = met.now.as_ref().map_or(0, given);
+            // Of a node that was only read, the tree's says it. Images of before would take another bit than `READ` for a change.
+            let given = met.now.as_ref().filter(|_| met.changed).map_or(0, given);
             records.node(owner, path, met.now.as_ref(), access | event | given);
         }
     }
