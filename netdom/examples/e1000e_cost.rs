@@ -4,18 +4,19 @@
 
 use netdom::nic::Nic;
 use netdom::nic::e1000e::descriptors::ReceiveStatus;
-use netdom::nic::e1000e::model::{Bus, Device};
+use netdom::nic::e1000e::model::Device;
 use netdom::nic::e1000e::models::Model;
 use netdom::nic::e1000e::{E1000e, Interrupts, Options};
 use netdom::offload::headers::{Layout, Network, Transport};
 use netdom::packet::{Checksum, Fragment, Packet, Pool};
+use split_driver::fakes::{FakeDma, FakePages, FakeXen};
 use std::time::{Duration, Instant};
 
 const BATCH: usize = 64;
 const ROUNDS: usize = 2_000;
 
 struct Bench {
-    nic: E1000e<Device, Bus>,
+    nic: E1000e<Device, FakeDma>,
     device: Device,
     pool: Pool,
 }
@@ -89,19 +90,19 @@ fn show(name: &str, (spent, accesses): (Duration, usize)) {
 }
 
 fn main() {
-    let bus = Bus::default();
-    let pool = Pool::new(Box::new(bus.region(1024 * 4096)));
-    let device = Device::new(&bus);
+    let xen = FakeXen::new();
+    let pool = Pool::new(Box::new(FakePages::new(&xen, 1024)));
+    let device = Device::new(&xen);
     device.be_lazy();
     device.discard_sent();
     let Some(model) = Model::find(0x8086, 0x10D3) else {
         return;
     };
     let (vectors, options) = (Interrupts::MsiX(2), Options::default());
-    let nic = match E1000e::new(device.clone(), bus.clone(), model, vectors, &pool, options, &mut |_| ()) {
+    let nic = match E1000e::new(device.clone(), device.dma(), model, vectors, &pool, options, &mut |_| ()) {
         Ok(nic) => nic,
         Err(error) => {
-            println!("the model does not start: {error:?}");
+            println!("the model does not start: {error}");
             return;
         }
     };

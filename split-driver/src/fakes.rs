@@ -2,10 +2,12 @@
 //!
 //! [`FakeXen`] is the hypervisor with its domains ([`FakeDomain`]), local packet pages ([`FakePages`]) and DMA memory
 //! ([`FakeDmaMemory`]). [`FakeStore`] is the xenstore, with a [`FakeConnection`] a domain. [`FakeClock`] is moved by hand, [`Tasks`] step
-//! when told. In [`peer`], a peer acts between two steps of ours. Build one per test; for a fuzzer, build it once and reuse pages.
+//! when told. In [`peer`], a peer acts between two steps of ours; in [`device`], a
+//! device does. Build one per test; for a fuzzer, build it once and reuse pages.
 //!
 //! Fakes are test code: they panic where the test itself is wrong, never on what the code under test does.
 
+pub mod device;
 mod domain;
 mod hypervisor;
 mod memory;

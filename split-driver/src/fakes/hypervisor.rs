@@ -101,7 +101,7 @@ pub(super) struct World {
     fail_bind: Cell<Option<XenError>>,
     fail_copy: Cell<Option<(u64, i16)>>,
     dma_credit: Cell<Option<usize>>,
-    peer: Place,
+    pub(super) peer: Place,
 }
 
 /// The hypervisor. Clones are the same one.
@@ -167,7 +167,7 @@ impl FakeXen {
         self.0.fail_copy.set(Some((skip, status)));
     }
 
-    /// Has a peer act before each look at a mapped ring and before each grant copy, or none any more.
+    /// Has a peer act before each look at a mapped ring or at DMA memory and before each grant copy, or no longer.
     pub fn set_peer(&self, peer: Option<Peer>) {
         self.0.peer.set(peer);
     }

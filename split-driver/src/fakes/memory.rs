@@ -1,10 +1,12 @@
 //! Memory of the local domain: packet pages, DMA memory with the device's view of it. Floor 1.
 
 use core::cell::Cell;
+use core::ops::Range;
 
 use xen_pv_sys::{Mfn, PAGE_SIZE};
 
 use super::hypervisor::FakeXen;
+use super::peer::Step;
 use super::region::{PAGE_WORDS, Region, read_bytes, region, write_bytes};
 use crate::atomic::AtomicU32;
 use crate::memory::{BusMaster, DmaAllocator, DmaMemory, OutOfMemory, PageArray, Quiesced, Reach, SharedMemory};
@@ -121,6 +123,12 @@ impl Drop for FakeDmaMemory {
 impl SharedMemory for FakeDmaMemory {
     fn words(&self) -> &[AtomicU32] {
         &self.region
+    }
+
+    fn look(&self, range: Range<usize>) -> &[AtomicU32] {
+        let words = self.region.get(range).unwrap_or_default();
+        self.xen.0.peer.before(Step::Look(words));
+        words
     }
 }
 

@@ -188,7 +188,7 @@ impl<D: DmaMemory> Memory<D> {
     /// The block of data, copied once.
     pub(super) fn block(&self) -> [u32; BLOCK_WORDS] {
         let mut block = [0; BLOCK_WORDS];
-        for (to, word) in block.iter_mut().zip(self.page.words().get(BLOCK / 4..).unwrap_or_default()) {
+        for (to, word) in block.iter_mut().zip(self.page.look(BLOCK / 4..BLOCK / 4 + BLOCK_WORDS)) {
             *to = word.load(Ordering::Acquire);
         }
         block

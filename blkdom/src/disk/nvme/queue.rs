@@ -87,7 +87,7 @@ impl<D: DmaMemory> Queue<D> {
     /// The last word of the next answer, where the device has written it.
     fn status_word(&self) -> Option<u32> {
         let last = usize::from(self.head) * ANSWER_WORDS + ANSWER_WORDS - 1;
-        let word = self.completion.words().get(last)?.load(Ordering::Acquire);
+        let word = self.completion.look(last..last + 1).first()?.load(Ordering::Acquire);
         (Status::from_bits((word >> 16) as u16).phase() == self.phase).then_some(word)
     }
 
@@ -95,7 +95,10 @@ impl<D: DmaMemory> Queue<D> {
     pub(super) fn pop(&mut self) -> Option<Answer> {
         let status = self.status_word()?;
         let first = usize::from(self.head) * ANSWER_WORDS;
-        let word = |index: usize| self.completion.words().get(first + index).map_or(0, |w| w.load(Ordering::Relaxed));
+        let word = |index: usize| {
+            let at = first + index;
+            self.completion.look(at..at + 1).first().map_or(0, |word| word.load(Ordering::Relaxed))
+        };
         let answer = Answer::parse([word(0), 0, word(2), status]);
         self.head = self.after(self.head);
         if self.head == 0 {

@@ -220,7 +220,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
     /// What an admin command put into the page, copied once.
     fn page_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; identify::IDENTIFY_BYTES];
-        for (place, word) in bytes.chunks_exact_mut(4).zip(self.page.words()) {
+        for (place, word) in bytes.chunks_exact_mut(4).zip(self.page.look(0..identify::IDENTIFY_BYTES / 4)) {
             place.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
         }
         bytes

@@ -42,7 +42,8 @@ impl<D: DmaMemory> Ring<D> {
 
     /// One word of a descriptor as it is now; 0 beyond the ring, which reads as "not done".
     pub(super) fn word(&self, index: u16, word: usize) -> u32 {
-        self.memory.words().get(usize::from(index) * WORDS + word).map_or(0, |slot| slot.load(Ordering::Acquire))
+        let at = usize::from(index) * WORDS + word;
+        self.memory.look(at..at + 1).first().map_or(0, |slot| slot.load(Ordering::Acquire))
     }
 
     pub(super) fn set_word(&self, index: u16, word: usize, value: u32) {

@@ -2,16 +2,17 @@
 //! between calls of the driver in any order. It must cost frames at most: no panic, no page lost, no frame out of bounds.
 
 use super::descriptors::ReceiveStatus;
-use super::model::{Bus, Device};
+use super::model::Device;
 use super::registers as reg;
 use super::*;
 use crate::offload::headers::{Network, Transport};
 use crate::packet::{Checksum, Fragment, Gso, GsoKind, Offload};
 use alloc::boxed::Box;
 use alloc::vec;
-use alloc::vec::Vec;
 use proptest::prelude::*;
-use split_driver::fakes::closed;
+use split_driver::fakes::device::scribbler;
+use split_driver::fakes::{FakeDma, FakePages, FakeXen, closed};
+use split_driver::memory::DmaAllocator;
 use xen_pv_sys::PAGE_SIZE;
 
 #[derive(Clone, Debug)]
@@ -69,22 +70,22 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 struct World {
-    nic: E1000e<Device, Bus>,
+    nic: E1000e<Device, FakeDma>,
     device: Device,
-    bus: Bus,
+    xen: FakeXen,
     pool: Pool,
 }
 
 impl World {
     fn new(max_frame: usize, interrupts: Interrupts) -> Self {
-        let bus = Bus::default();
-        let pool = Pool::new(Box::new(bus.region(96 * PAGE_SIZE)));
-        let device = Device::new(&bus);
+        let xen = FakeXen::new();
+        let pool = Pool::new(Box::new(FakePages::new(&xen, 96)));
+        let device = Device::new(&xen);
         device.be_lazy();
         let options = Options { transmit_descriptors: 64, receive_descriptors: 64, max_frame, ..Options::default() };
         let model = Model::find(0x8086, 0x10D3).expect("the 82574L");
-        let nic = E1000e::new(device.clone(), bus.clone(), model, interrupts, &pool, options, &mut |_| ());
-        Self { nic: nic.expect("the model starts"), device, bus, pool }
+        let nic = E1000e::new(device.clone(), device.dma(), model, interrupts, &pool, options, &mut |_| ());
+        Self { nic: nic.expect("the model starts"), device, xen, pool }
     }
 
     fn packet(&self, length: usize, cut: usize) -> Option<Packet> {
@@ -100,12 +101,12 @@ impl World {
     }
 
     fn step(&mut self, step: Step) -> Result<(), TestCaseError> {
-        let (device, bus, nic) = (&self.device, &self.bus, &mut self.nic);
+        let (device, nic) = (&self.device, &mut self.nic);
         match step {
-            Step::WriteReceive(index, words) => bus.write_words(device.receive_descriptor(index), words),
-            Step::WriteTransmit(index, words) => bus.write_words(device.transmit_descriptor(index), words),
+            Step::WriteReceive(index, words) => device.write_descriptor(device.receive_descriptor(index), words),
+            Step::WriteTransmit(index, words) => device.write_descriptor(device.transmit_descriptor(index), words),
             Step::FinishReceive(index, status, length) => {
-                bus.write_words(device.receive_descriptor(index), [0, 0, status, length]);
+                device.write_descriptor(device.receive_descriptor(index), [0, 0, status, length]);
             }
             // The rings' places stay, so that the nonsense lands in them.
             Step::SetRegister(at, _) if (0x2800..0x2810).contains(&at) || (0x3800..0x3810).contains(&at) => {}
@@ -168,16 +169,18 @@ proptest! {
     fn a_device_may_do_anything(
         jumbo in any::<bool>(),
         single in any::<bool>(),
+        scribbles in any::<Option<u32>>(),
         steps in proptest::collection::vec(step(), 1..200),
     ) {
         let interrupts = if single { Interrupts::Single } else { Interrupts::MsiX(2) };
         let mut world = World::new(if jumbo { 9018 } else { STANDARD_FRAME }, interrupts);
-        let taken: Vec<Step> = steps;
-        for step in taken {
+        // It writes between any two looks of its driver, too.
+        world.xen.set_peer(scribbles.map(scribbler));
+        for step in steps {
             world.step(step)?;
         }
         world.nic.quiesce();
-        world.nic.release(closed(world.bus.reach()));
+        world.nic.release(closed(world.device.dma().reach()));
         drop(world.nic);
         prop_assert_eq!(world.pool.available(), world.pool.capacity());
     }

@@ -1,7 +1,7 @@
 //! The driver against the model: frames byte for byte, rings that wrap and fill, offloads, interrupts, and a device that lies.
 
 use super::descriptors::ReceiveStatus;
-use super::model::{ADDRESS, Bus, Device, checksum};
+use super::model::{ADDRESS, Device, checksum};
 use super::registers::{self as reg};
 use super::*;
 use crate::nic::Link;
@@ -10,25 +10,25 @@ use crate::packet::{Checksum, Fragment, Gso, GsoKind, Offload};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use split_driver::fakes::closed;
+use split_driver::fakes::{FakeDma, FakePages, FakeXen, closed};
 use split_driver::memory::DmaAllocator;
 use xen_pv_sys::PAGE_SIZE;
 
 struct Bench {
-    nic: E1000e<Device, Bus>,
+    nic: E1000e<Device, FakeDma>,
     device: Device,
-    bus: Bus,
+    xen: FakeXen,
     pool: Pool,
 }
 
 fn start(device: impl FnOnce(&Device), interrupts: Interrupts, options: Options) -> Result<Bench, Error> {
-    let bus = Bus::default();
-    let pool = Pool::new(Box::new(bus.region(1024 * PAGE_SIZE)));
+    let xen = FakeXen::new();
+    let pool = Pool::new(Box::new(FakePages::new(&xen, 1024)));
     let model = Model::find(0x8086, 0x10D3).expect("the 82574L");
-    let hardware = Device::new(&bus);
+    let hardware = Device::new(&xen);
     device(&hardware);
-    let nic = E1000e::new(hardware.clone(), bus.clone(), model, interrupts, &pool, options, &mut |_| ())?;
-    Ok(Bench { nic, device: hardware, bus, pool })
+    let nic = E1000e::new(hardware.clone(), hardware.dma(), model, interrupts, &pool, options, &mut |_| ())?;
+    Ok(Bench { nic, device: hardware, xen, pool })
 }
 
 fn bench() -> Bench {
@@ -39,7 +39,7 @@ fn bench() -> Bench {
 fn finish(mut bench: Bench) {
     bench.nic.quiesce();
     assert_eq!(bench.device.misuse(), Vec::<&str>::new());
-    assert_eq!(bench.bus.faults(), 0, "accesses beyond what was given");
+    assert_eq!(bench.xen.take_violations(), [], "accesses beyond what was given");
     assert_eq!(bench.pool.available(), bench.pool.capacity());
 }
 
@@ -286,7 +286,7 @@ fn long_batches_are_reported_on_in_between() {
         .filter(|index| {
             let at = bench.device.transmit_descriptor(*index);
             let mut status = [0];
-            bench.bus.read(at + 12, &mut status);
+            bench.xen.device_read(at + 12, &mut status);
             status[0] & 1 != 0
         })
         .count();
@@ -651,7 +651,7 @@ fn a_device_pulled_out_hangs_nothing() {
     assert_eq!(bench.nic.transmit_room(), 0);
     bench.nic.quiesce();
     assert!(bench.pool.available() < bench.pool.capacity(), "what reads as ones has not said that it stopped");
-    bench.nic.release(closed(bench.bus.reach()));
+    bench.nic.release(closed(bench.device.dma().reach()));
     finish(bench);
 }
 
@@ -678,7 +678,7 @@ fn a_device_that_lies_costs_itself() {
     for (what, descriptors, count) in cases {
         for (status, length) in *descriptors {
             let at = bench.device.receive_descriptor(index);
-            bench.bus.write_words(at, [u32::MAX, u32::MAX, *status, *length]);
+            bench.device.write_descriptor(at, [u32::MAX, u32::MAX, *status, *length]);
             index += 1;
         }
         bench.device.set(reg::RDH, index);
@@ -702,7 +702,7 @@ fn done_bits_where_nothing_is_posted_are_not_looked_at() {
     // The whole ring as done, at once: as many frames as buffers were posted, not one more.
     for index in 0..256 {
         let at = bench.device.receive_descriptor(index);
-        bench.bus.write_words(at, [0, 0, 3, 64]);
+        bench.device.write_descriptor(at, [0, 0, 3, 64]);
     }
     let mut frames = Vec::new();
     while let Some(frame) = bench.nic.receive() {
@@ -712,7 +712,7 @@ fn done_bits_where_nothing_is_posted_are_not_looked_at() {
     // Done bits on transmit descriptors that were never given.
     for index in 0..512 {
         let at = bench.device.transmit_descriptor(index);
-        bench.bus.write_words(at, [0, 0, 0, 1]);
+        bench.device.write_descriptor(at, [0, 0, 0, 1]);
     }
     assert_eq!(bench.nic.reclaim(), 0);
     assert_eq!(bench.nic.transmit_room(), 511);
@@ -730,11 +730,11 @@ fn memory_of_a_device_that_does_not_stop_goes_back_with_a_proof_alone() {
         bench.nic.quiesce();
         assert_eq!(bench.pool.available(), before, "the device may still write to them");
         if ended {
-            bench.nic.release(closed(bench.bus.reach()));
+            bench.nic.release(closed(bench.device.dma().reach()));
         }
         drop(bench.nic);
         assert_eq!(bench.pool.available(), if ended { bench.pool.capacity() } else { before });
         // The pool's pages, and the two rings where the device may still write to them.
-        assert_eq!(bench.bus.regions(), if ended { 1 } else { 3 });
+        assert_eq!(bench.xen.live().local_regions, if ended { 1 } else { 3 });
     }
 }

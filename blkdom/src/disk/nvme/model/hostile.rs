@@ -10,6 +10,7 @@ use crate::disk::{Command, Disk, Event, IoError, Operation, Refusal, Segment, Ta
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
+use split_driver::fakes::device::{Script, scribbler};
 use split_driver::fakes::{FakeDma, FakePages, FakeXen};
 use split_driver::memory::{DeviceAddress, PageArray};
 use split_driver::time::Instant;
@@ -24,27 +25,6 @@ const READS: usize = 8;
 /// Times that pass, in milliseconds: a register wait, a look, an Abort's patience, a command's.
 const PAUSES: [u64; 6] = [1, 20, 300, 1_100, 6_000, 31_000];
 
-/// Bytes that are read as numbers; zero at the end.
-struct Input<'a>(core::slice::Iter<'a, u8>);
-
-impl Input<'_> {
-    fn byte(&mut self) -> u8 {
-        self.0.next().copied().unwrap_or(0)
-    }
-
-    fn half(&mut self) -> u16 {
-        u16::from_le_bytes([self.byte(), self.byte()])
-    }
-
-    fn word(&mut self) -> u32 {
-        u32::from(self.half()) | u32::from(self.half()) << 16
-    }
-
-    fn is_over(&self) -> bool {
-        self.0.len() == 0
-    }
-}
-
 struct World {
     xen: FakeXen,
     device: Device,
@@ -57,7 +37,7 @@ struct World {
 
 /// One life of a driver with a device that does what `input` says. What was to be seen goes into `seen`.
 pub fn run(input: &[u8], seen: &mut Vec<u64>) {
-    let mut input = Input(input.iter());
+    let mut input = Script::new(input);
     let Some(mut world) = World::new(&mut input) else {
         return;
     };
@@ -71,7 +51,7 @@ pub fn run(input: &[u8], seen: &mut Vec<u64>) {
 }
 
 impl World {
-    fn new(input: &mut Input<'_>) -> Option<Self> {
+    fn new(input: &mut Script<'_>) -> Option<Self> {
         let flags = input.byte();
         let xen = FakeXen::new();
         let device = Device::new(&xen);
@@ -95,6 +75,11 @@ impl World {
                 world.now = world.now + Duration::from_millis(1);
                 world.poll(&mut Vec::new());
             }
+        }
+        // It writes between any two looks of its driver, too.
+        if flags & 64 != 0 {
+            let seed = input.word();
+            world.xen.set_peer(Some(scribbler(seed)));
         }
         Some(world)
     }
@@ -127,7 +112,7 @@ impl World {
         assert!(accesses.reads <= READS, "{} reads of registers in one call", accesses.reads);
     }
 
-    fn act(&mut self, input: &mut Input<'_>, seen: &mut Vec<u64>) {
+    fn act(&mut self, input: &mut Script<'_>, seen: &mut Vec<u64>) {
         let action = input.byte() % 20;
         match action {
             0..=3 => self.submit(input, seen),
@@ -157,7 +142,7 @@ impl World {
         }
     }
 
-    fn misbehave(&mut self, action: u8, input: &mut Input<'_>) {
+    fn misbehave(&mut self, action: u8, input: &mut Script<'_>) {
         let device = &self.device;
         match action {
             11 => device.work(usize::from(input.byte() % 8)),
@@ -213,7 +198,7 @@ impl World {
         }
     }
 
-    fn fail(&mut self, input: &mut Input<'_>) {
+    fn fail(&mut self, input: &mut Script<'_>) {
         let device = &self.device;
         match input.byte() % 10 {
             0 => device.be_lazy(true),
@@ -234,7 +219,7 @@ impl World {
         }
     }
 
-    fn submit(&mut self, input: &mut Input<'_>, seen: &mut Vec<u64>) {
+    fn submit(&mut self, input: &mut Script<'_>, seen: &mut Vec<u64>) {
         let (what, sector, length) = (input.byte(), input.byte(), input.byte());
         let operation = match what & 7 {
             0..=2 => Operation::Read,

@@ -1,9 +1,5 @@
 //! A model of the 82574 for tests, fuzzers and measurements: it does what the datasheet says, and worse where told to. Host only.
 
-mod bus;
-
-pub use bus::{Bus, Region};
-
 use super::descriptors::{ContextCommand, DESCRIPTOR_BYTES, DataCommand, DataOptions, ReceiveStatus};
 use super::registers::{self as reg, Causes, Ctrl, CtrlExt, Reg};
 use alloc::boxed::Box;
@@ -12,6 +8,7 @@ use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use split_driver::fakes::{FakeDma, FakeXen};
 use split_driver::memory::{DmaAllocator, Mmio, Reach};
 use xen_pv_sys::PAGE_SIZE;
 
@@ -47,7 +44,8 @@ impl Held {
 pub struct Device(Rc<State>);
 
 struct State {
-    bus: Bus,
+    xen: FakeXen,
+    dma: FakeDma,
     registers: RefCell<Box<[u32]>>,
     context: Cell<Option<Held>>,
     contexts: Cell<usize>,
@@ -69,9 +67,10 @@ pub const ADDRESS: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 
 impl Device {
     /// A device just powered on.
-    pub fn new(bus: &Bus) -> Self {
+    pub fn new(xen: &FakeXen) -> Self {
         let device = Self(Rc::new(State {
-            bus: bus.clone(),
+            xen: xen.clone(),
+            dma: xen.dma(),
             registers: RefCell::new(vec![0; reg::SPACE / 4].into_boxed_slice()),
             context: Cell::new(None),
             contexts: Cell::new(0),
@@ -89,6 +88,16 @@ impl Device {
         }));
         device.power_on();
         device
+    }
+
+    /// The allocator of its memory.
+    pub fn dma(&self) -> FakeDma {
+        self.0.dma.clone()
+    }
+
+    /// Writes a descriptor, its status word last.
+    pub fn write_descriptor(&self, address: u64, [low, high, status, length]: [u32; 4]) {
+        self.0.xen.device_write_words(address, [(0, low), (1, high), (3, length), (2, status)]);
     }
 
     fn power_on(&self) {
@@ -208,18 +217,18 @@ impl Device {
         let mut chunks = frame.chunks(PAGE_SIZE).peekable();
         while let Some(chunk) = chunks.next() {
             let at = self.receive_descriptor(index);
-            let [low, high, status, _] = self.0.bus.read_words(at);
+            let [low, high, status, _] = self.0.xen.device_read_words(at);
             if ReceiveStatus::from(status).done() {
                 self.complain("a receive descriptor was posted as done");
             }
-            self.0.bus.write(address(low, high), chunk);
+            self.0.xen.device_write(address(low, high), chunk);
             let status = if chunks.peek().is_none() {
                 checksum.with_done(true).with_end(true)
             } else {
                 ReceiveStatus::new().with_done(true)
             };
             let words = [0, 0, status.into(), chunk.len() as u32];
-            self.0.bus.write_words(at, words);
+            self.write_descriptor(at, words);
             index = index.wrapping_add(1) % count;
         }
         self.set(reg::RDH, index);
@@ -303,7 +312,7 @@ impl Device {
 
     /// One transmit descriptor. True where it asked for a report.
     fn descriptor(&self, at: u64) -> bool {
-        let words @ [low, high, command, options] = self.0.bus.read_words(at);
+        let words @ [low, high, command, options] = self.0.xen.device_read_words(at);
         let data = DataCommand::from(command);
         if !data.extended() {
             self.complain("a legacy descriptor");
@@ -318,7 +327,7 @@ impl Device {
             self.complain("an empty descriptor");
         }
         let mut bytes = vec![0; (data.length() as usize).min(1 << 14)];
-        self.0.bus.read(address(low, high), &mut bytes);
+        self.0.xen.device_read(address(low, high), &mut bytes);
         self.0.packet.borrow_mut().append(&mut bytes);
         if data.end() {
             let packet = core::mem::take(&mut *self.0.packet.borrow_mut());
@@ -326,7 +335,7 @@ impl Device {
         }
         if data.report() {
             let done = DataOptions::from(options).with_done(true);
-            self.0.bus.write_words(at, [low, high, command, done.into()]);
+            self.write_descriptor(at, [low, high, command, done.into()]);
         }
         data.report()
     }
@@ -422,7 +431,7 @@ impl Device {
 
 impl Mmio for Device {
     fn reach(&self) -> Reach {
-        self.0.bus.reach().clone()
+        self.0.dma.reach().clone()
     }
 
     fn len(&self) -> usize {
