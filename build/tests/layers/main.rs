@@ -98,6 +98,7 @@ const LAB: House = House {
         &["host", "kernel", "machine"],
         &["packages"],
         &["direct", "root"],
+        &["more"],
         &["dom0"],
     ],
     strict: None,
