@@ -37,19 +37,19 @@ impl Loan<'_> {
 pub(crate) struct Room {
     steps: usize,
     lent: usize,
-    /// Those who share them.
+    /// The vbds that share them.
     vbds: usize,
-    /// One got less than its part since that was asked last.
+    /// A vbd got less than its part since the last [`take_short`](Self::take_short).
     short: bool,
 }
 
 impl Room {
-    /// So many steps.
+    /// A room of this many steps.
     pub(crate) const fn new(steps: usize) -> Self {
         Self { steps, lent: 0, vbds: 0, short: false }
     }
 
-    /// Steps that each may have, whatever the others do.
+    /// The steps that a vbd may always have.
     pub(crate) fn part(&self) -> usize {
         self.steps / self.vbds.max(1)
     }
@@ -59,12 +59,12 @@ impl Room {
         self.lent
     }
 
-    /// One more shares them.
+    /// Another vbd shares them.
     pub(crate) fn join(&mut self) {
         self.vbds += 1;
     }
 
-    /// One less, which has given all back.
+    /// A vbd that has given all back goes.
     pub(crate) fn leave(&mut self) {
         debug_assert!(self.vbds > 0, "left twice");
         self.vbds = self.vbds.saturating_sub(1);

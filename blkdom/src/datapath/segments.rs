@@ -60,12 +60,12 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    /// How many there are for rings of so many slots: one more request of the largest can be taken while all others are of the usual size.
+    /// The segments for rings with `slots` slots: while all requests are of the usual size, one of the largest can be taken besides.
     pub(crate) fn capacity(slots: usize) -> usize {
         SEGMENTS.min(slots * FOR_A_SLOT + MAX_INDIRECT_SEGMENTS)
     }
 
-    /// Room for the segments of rings of so many slots: it does not grow. `None` where there is no memory.
+    /// Makes the table for rings with `slots` slots. It does not grow. `None` where there is no memory.
     pub(crate) fn new(slots: usize) -> Option<Self> {
         let capacity = Self::capacity(slots);
         let mut elements = Vec::new();

@@ -298,8 +298,8 @@ fn list(operations: &Operations) -> Result<VecDeque<u16>, AttachError> {
     Ok(list)
 }
 
-/// Bytes of heap that the requests of a vbd with so many places in its rings take at most: those that it always has. The tables of grants
-/// that stay mapped come from the domain's [`Room`].
+/// The bytes of heap that a vbd has for its requests from the beginning, with `slots` slots in all its rings. The tables of grants that stay
+/// mapped come from the domain's [`Room`].
 pub fn bytes_for(slots: usize) -> usize {
     let (requests, segments) = (slots.min(OPERATIONS), Segments::capacity(slots));
     let lists = requests * 2 * size_of::<u16>() + segments * size_of::<(u16, u16)>();

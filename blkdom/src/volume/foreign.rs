@@ -1,7 +1,7 @@
 //! Tables that Linux reads and blkdom does not: each is refused by its name. Pure. Floor 3.
 //!
-//! Linux' `block/partitions/` knows more than GPT and MBR, and Debian's kernels have nearly all of it. Some of those tables it takes where
-//! a boot record's signature stands in the first sector as well, so that what looks like an MBR is none.
+//! Linux' `block/partitions/` knows more than GPT and MBR, and Debian's kernels have nearly all of it. It looks for some of those
+//! before it looks for an MBR: a boot record's signature in the first sector does not say then that there is one.
 
 /// SGI's volume header (`SGI_LABEL_MAGIC`), big-endian: looked for before an MBR (sgi.c).
 const SGI: [u8; 4] = [0x0b, 0xe5, 0xa9, 0x41];
@@ -43,11 +43,11 @@ fn is_atari(bytes: &[u8]) -> bool {
 
 /// A table within a primary partition of the MBR, whose partitions Linux numbers behind all others (`subtypes` in msdos.c).
 pub(super) struct Within {
-    /// What it is.
+    /// The name of the format.
     pub(super) name: &'static str,
     /// The sector of the partition that has its mark.
     pub(super) sector: u64,
-    /// Where that is, in bytes, and what it is.
+    /// The mark's offset in that sector, in bytes, and its bytes.
     at: usize,
     magic: &'static [u8],
 }

@@ -76,7 +76,7 @@ pub(super) async fn added(domain: &Domain, device: Device) {
     take_up_next(domain).await;
 }
 
-/// Has the next device take the place of the NIC, where there is none.
+/// Makes the next device the NIC while there is none.
 async fn take_up_next(domain: &Domain) {
     while !domain.stopping.get() {
         let next = domain.candidates.borrow_mut().poll_next();

@@ -24,7 +24,7 @@ impl<A: Copy + PartialEq, D> Candidates<A, D> {
         self.spare.push_back((address, device));
     }
 
-    /// The device that is to be the NIC now. `None` where there is a NIC, or no device.
+    /// Takes the device that becomes the NIC now. `None` while there is a NIC, or no device.
     pub fn poll_next(&mut self) -> Option<D> {
         if self.used.is_some() {
             return None;

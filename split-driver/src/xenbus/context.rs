@@ -20,7 +20,7 @@ pub(super) fn retry_after(attempt: u32) -> Duration {
     FIRST.saturating_mul(factor).min(MOST)
 }
 
-/// The kind of device, by what it is reached, and what its devices take turns at.
+/// What a bus and its devices share: store, timer and backend, and the work at which devices take turns.
 pub(super) struct Context<S, T, B> {
     pub(super) store: S,
     pub(super) timer: T,

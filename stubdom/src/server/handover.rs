@@ -34,7 +34,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         *server.keeper.command_line.borrow_mut() = saved.command_line.clone();
         for ring in &saved.rings {
             if !server.machine.adopt(ring) {
-                log::error!("domain {}: its ring is not there any more", ring.domain.0);
+                log::error!("domain {}: its ring is no longer there", ring.domain.0);
                 continue;
             }
             let id = server.store.connection(ring.domain);

@@ -290,7 +290,7 @@ pub fn active_namespaces(bytes: &[u8]) -> impl Iterator<Item = u32> {
 }
 
 /// The UUID in a list of namespace identification descriptors (2.0: 5.17.2.3): type, length, two reserved bytes, then the identifier; a
-/// length of zero ends the list. Zeroes where there is none.
+/// length of zero ends the list. A list without a UUID gives zeros.
 pub fn uuid(bytes: &[u8]) -> [u8; 16] {
     /// NIDT.
     const UUID: u8 = 3;

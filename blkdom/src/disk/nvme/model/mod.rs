@@ -268,7 +268,7 @@ impl Device {
         self.0.borrow_mut().bad_starts = count;
     }
 
-    /// Each start takes so many reads of CSTS.
+    /// The controller becomes ready at the `reads`th read of CSTS after each start.
     pub fn start_slowly(&self, reads: u32) {
         self.0.borrow_mut().slow_start = reads;
     }
