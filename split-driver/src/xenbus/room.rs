@@ -10,8 +10,8 @@ use crate::store::{Store, StoreError, Transaction};
 
 /// With fewer nodes, nothing is tried: the lowest default is 1,000 (C xenstored, oxenstored).
 const FEW: usize = 200;
-/// So many more or fewer are worth another try: a device's.
-const STEP: usize = 20;
+/// A tenth more or fewer nodes are worth another try: the last one looked further, and each costs the store the work of hundreds of nodes.
+const PART: usize = 10;
 /// Nodes that are made to try, at most. Their path has two bytes each; xenstored takes 2,048.
 const TRIED_MAX: usize = 400;
 /// Where they are made.
@@ -37,7 +37,7 @@ impl NodeRoom {
     /// # Errors
     /// Why it could not be tried.
     pub async fn is_short(&self, store: &impl Store, nodes: usize, again: bool) -> Result<bool, StoreError> {
-        let changed = nodes.abs_diff(self.at.get()) >= STEP;
+        let changed = nodes.abs_diff(self.at.get()) >= nodes.div_ceil(PART);
         if nodes < FEW {
             self.short.set(false);
             self.at.set(0);
@@ -91,7 +91,7 @@ mod tests {
         let connection = store.connection(US);
         let room = NodeRoom::new();
         let is_short = |nodes, again| block_on(room.is_short(&connection, nodes, again));
-        assert_eq!(is_short(790, false), Ok(false));
+        assert_eq!(is_short(720, false), Ok(false));
         assert_eq!(store.paths("/local/domain/5/data").len(), 799, "all is removed again");
         assert_eq!(is_short(810, false), Ok(true));
         // Raised: nothing is said of it, so it is tried again.
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(is_short(810, true), Ok(false));
         // Lowered, and looked at with the next device.
         store.set_quotas(quota(850));
-        assert_eq!((is_short(820, false), is_short(831, false)), (Ok(false), Ok(true)));
+        assert_eq!((is_short(880, false), is_short(900, false)), (Ok(false), Ok(true)));
         assert_eq!(is_short(100, false), Ok(false));
     }
 
@@ -110,6 +110,18 @@ mod tests {
         let connection = store.connection(US);
         let before = store.counts();
         assert_eq!(block_on(NodeRoom::new().is_short(&connection, 199, true)), Ok(false));
+        assert_eq!(store.counts(), before);
+    }
+
+    #[test]
+    fn a_device_more_among_many_costs_no_request() {
+        let store = store_with(799);
+        let connection = store.connection(US);
+        let room = NodeRoom::new();
+        store.set_quotas(quota(6000));
+        assert_eq!(block_on(room.is_short(&connection, 790, false)), Ok(false));
+        let before = store.counts();
+        assert_eq!(block_on(room.is_short(&connection, 840, false)), Ok(false));
         assert_eq!(store.counts(), before);
     }
 
