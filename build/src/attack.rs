@@ -133,4 +133,9 @@ fn show(verdicts: &[Verdict]) {
         let right = if verdict.is_right() { "yes" } else { "NO" };
         println!("{:<width$}  {device:<7}  {logs:<4}  {right:<9}", verdict.sortie);
     }
+    for verdict in verdicts {
+        if let Some(wrong) = &verdict.wrong {
+            println!("\n{} is wrong: {wrong}", verdict.sortie);
+        }
+    }
 }

@@ -1,6 +1,10 @@
 //! Each public error type is a `core::error::Error`, and texts hold what an error says: tested by reading the sources. Host.
 
+mod sources;
+
 use std::path::{Path, PathBuf};
+
+use sources::sources;
 
 /// The crates that go into images.
 const CRATES: [&str; 6] = ["split-driver", "xenstore-lite", "runtime", "netdom", "blkdom", "stubdom"];
@@ -10,16 +14,6 @@ const ENDINGS: [&str; 6] = ["Error", "Refusal", "Unusable", "Violation", "Unwrit
 
 /// What a text would hold that shows an error as the code writes it, not what it says.
 const AS_WRITTEN: [&str; 5] = ["error:?}", "refusal:?}", "reason:?}", "fault:?}", "end:?}"];
-
-fn sources(directory: &Path, into: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        match path.is_dir() {
-            true => sources(&path, into),
-            false => into.push(path),
-        }
-    }
-}
 
 /// The public error types of a file that are not `Error`.
 fn lacking(text: &str) -> Vec<&str> {

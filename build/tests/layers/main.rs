@@ -6,6 +6,8 @@
 
 mod names;
 mod rules;
+#[path = "../sources/mod.rs"]
+mod sources;
 
 use names::{Module, texts};
 use rules::{House, violations};

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::sources::sources;
+
 /// A module by its path from the crate's root.
 pub(crate) type Module = Vec<String>;
 
@@ -11,16 +13,6 @@ pub(crate) type Texts = BTreeMap<Module, String>;
 
 /// What each module names, as paths from the crate's root.
 pub(crate) type Names = BTreeMap<Module, BTreeSet<Module>>;
-
-fn sources(directory: &Path, into: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        match path.is_dir() {
-            true => sources(&path, into),
-            false => into.push(path),
-        }
-    }
-}
 
 /// The module that a file is.
 fn module(file: &Path) -> Module {

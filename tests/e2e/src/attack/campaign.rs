@@ -122,14 +122,18 @@ impl Sortie {
 }
 
 impl Sortie {
-    /// Whether the device must work afterwards. Of Linux' backends, where all that was done is allowed.
-    fn must_work(&self, backend: Backend) -> bool {
+    /// Whether the device must work afterwards: where it was not `closed` and, of Linux' backends, all that was done is allowed. A tape ends with
+    /// a proper connection, which works with netdom and blkdom; Linux' netback serves no vif again that it has halted.
+    fn must_work(&self, backend: Backend, closed: bool) -> bool {
+        if self.tape.is_some() {
+            return !backend.is_linux();
+        }
         let mut attacks = self.attacks.iter();
         let must = match backend.is_linux() {
             true => attacks.all(|attack| attack.protocol == Protocol::Allowed),
             false => attacks.all(|attack| attack.end == End::Borne),
         };
-        must && self.tape.is_none() && self.attacks.iter().all(|attack| !attack.never_ends())
+        must && !closed && self.attacks.iter().all(|attack| !attack.never_ends())
     }
 }
 
@@ -352,7 +356,7 @@ impl Scene<'_> {
                 true => self.judge_linux(&device, protocol, &mut verdict.alarms)?,
                 false => judge(lab, &self.domain, &device, end)?,
             };
-            if verdict.closed.is_none() && sortie.must_work(backend) {
+            if sortie.must_work(backend, verdict.closed.is_some()) {
                 carries(lab, id)?;
             }
             if sortie.has(Needs::Helper) {

@@ -35,7 +35,6 @@ mod station;
 mod tape;
 
 use alloc::boxed::Box;
-use core::any::Any;
 use device::Device;
 use error::{Error, Result};
 use frontend::{Frontend, Manners};
@@ -60,10 +59,7 @@ async fn main(environment: Environment) {
     runtime::spawn(obey(store.clone()));
     let words = &environment.command_line;
     let result = match (name, name.strip_prefix("blk-")) {
-        ("tape" | "blk-tape", _) => play(&store, name, &environment).await.map(|rings| {
-            core::mem::forget(rings);
-            Attacker::Tape
-        }),
+        ("tape" | "blk-tape", _) => play(&store, name, &environment).await,
         (_, Some(name)) => block::run(&store, name, words).await.map(|frontend| Attacker::Block(Box::new(frontend))),
         (_, None) => run(&store, name, words).await.map(|pair| Attacker::Network(Box::new(pair))),
     };
@@ -86,11 +82,10 @@ async fn main(environment: Environment) {
     core::future::pending().await
 }
 
-/// Who has made an attack.
+/// The frontend that has made an attack.
 enum Attacker {
     Network(Box<Pair>),
     Block(Box<block::Frontend>),
-    Tape,
 }
 
 impl Attacker {
@@ -109,8 +104,6 @@ impl Attacker {
     async fn works(&mut self, words: &str) -> Result<()> {
         match self {
             Self::Block(frontend) => frontend.works().await,
-            // Its last life has shown it.
-            Self::Tape => Ok(()),
             Self::Network(pair) => {
                 let witness = words.split_ascii_whitespace().find_map(|word| word.strip_prefix("witness="));
                 let witness = witness.and_then(|address| address.parse().ok()).ok_or(Error::Text)?;
@@ -188,17 +181,16 @@ impl Pair {
 }
 
 /// Plays the tape.
-async fn play(store: &Client, name: &str, environment: &Environment) -> Result<Box<dyn Any>> {
+async fn play(store: &Client, name: &str, environment: &Environment) -> Result<Attacker> {
     let lives = tape::lives(environment.module)?;
-    let device = match name {
-        "tape" => Device::find(store, "device/vif/0".into()).await?,
-        _ => block::find(store).await?,
-    };
+    if name == "tape" {
+        let vif = Device::find(store, "device/vif/0".into()).await?;
+        go(store, environment.command_line).await?;
+        return Ok(Attacker::Network(Box::new(tape::play(vif, &lives).await?)));
+    }
+    let vbd = block::find(store).await?;
     go(store, environment.command_line).await?;
-    Ok(match name {
-        "tape" => Box::new(tape::play(device, &lives).await?),
-        _ => Box::new(tape::play_block(device, &lives).await?),
-    })
+    Ok(Attacker::Block(Box::new(tape::play_block(vbd, &lives).await?)))
 }
 
 async fn run(store: &Client, name: &str, words: &str) -> Result<Pair> {

@@ -1,11 +1,11 @@
 //! Plays what a fuzzer's hostile guest did (`guests::tape`), from the domain's module: `attack=tape`, or `attack=blk-tape`.
 //!
-//! Each life of the tape is a connection. After the last one the device must serve a proper frontend again.
+//! Each life of the tape is a connection. After the last one a proper frontend connects, which shows whether it is served if dom0 asks for that.
 
-use crate::block::Disk;
+use crate::Pair;
+use crate::block;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::frames;
 use crate::frontend::{Frontend, Manners};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -60,7 +60,7 @@ pub(crate) fn lives(module: Option<&[u8]>) -> Result<Vec<Life>> {
 }
 
 /// Against a network backend; gives the proper frontend of the end.
-pub(crate) async fn play(vif: Device, lives: &[Life]) -> Result<Frontend> {
+pub(crate) async fn play(vif: Device, lives: &[Life]) -> Result<Pair> {
     let mut player = Player::new(vif.domain);
     for (number, life) in lives.iter().enumerate() {
         log::info!("life {number}: {} steps", life.steps.len());
@@ -70,24 +70,19 @@ pub(crate) async fn play(vif: Device, lives: &[Life]) -> Result<Frontend> {
         player.live(&frontend, life).await?;
         vif.begin_anew().await?;
     }
-    let mut frontend = Frontend::connect(vif, Manners::GOOD).await?;
-    let hello = frames::hello(frontend.mac);
-    frontend.send(&hello).await?;
-    Ok(frontend)
+    Ok(Pair { attacker: Frontend::connect(vif, Manners::GOOD).await?, helper: None })
 }
 
 /// Against a block backend; gives the proper frontend of the end.
-pub(crate) async fn play_block(vbd: Device, lives: &[Life]) -> Result<Disk> {
+pub(crate) async fn play_block(vbd: Device, lives: &[Life]) -> Result<block::Frontend> {
     let mut player = Player::new(vbd.domain);
     for (number, life) in lives.iter().enumerate() {
         log::info!("life {number}: {} steps", life.steps.len());
-        let disk = Disk::connect(vbd.clone(), &life.words.join(" ")).await?;
-        player.live(&disk, life).await?;
+        let frontend = block::connect(vbd.clone(), &life.words.join(" ")).await?;
+        player.live(&frontend, life).await?;
         vbd.begin_anew().await?;
     }
-    let mut disk = Disk::connect(vbd, "").await?;
-    disk.works().await?;
-    Ok(disk)
+    block::connect(vbd, "").await
 }
 
 /// What the steps name: pages, and grants of them, which outlive a connection.

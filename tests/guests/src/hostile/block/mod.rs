@@ -16,10 +16,10 @@ use crate::error::{Error, Result};
 use crate::tape::Rings;
 use core::sync::atomic::AtomicU32;
 use frontend::Manners;
-
-pub(crate) use frontend::{Frontend, find};
 use runtime::time;
 use split_driver::xenstore_client::Client;
+
+pub(crate) use frontend::{Frontend, find};
 
 /// Connects, makes the attack, and gives what must stay as it is after it.
 pub(crate) async fn run(store: &Client, name: &str, words: &str) -> Result<Frontend> {
@@ -55,28 +55,18 @@ async fn attack(frontend: &mut Frontend, name: &str) -> Result<()> {
     if known { Ok(()) } else { Err(Error::Unknown) }
 }
 
-/// A frontend whose rings are open to a tape.
-pub(crate) struct Disk(Frontend);
-
-impl Disk {
-    /// Connects as these words of a command line say.
-    pub(crate) async fn connect(device: Device, words: &str) -> Result<Self> {
-        Ok(Self(Frontend::connect(device, manners(words)).await?))
-    }
-
-    /// Does as any frontend would.
-    pub(crate) async fn works(&mut self) -> Result<()> {
-        self.0.works().await
-    }
+/// Connects as these words of a command line say.
+pub(crate) async fn connect(device: Device, words: &str) -> Result<Frontend> {
+    Frontend::connect(device, manners(words)).await
 }
 
-impl Rings for Disk {
+impl Rings for Frontend {
     fn word(&self, ring: u8, place: usize) -> Option<&AtomicU32> {
-        self.0.queues.get(usize::from(ring))?.ring.word(place)
+        self.queues.get(usize::from(ring))?.ring.word(place)
     }
 
     fn notify(&self, ring: u8) {
-        if let Some(queue) = self.0.queues.get(usize::from(ring)) {
+        if let Some(queue) = self.queues.get(usize::from(ring)) {
             queue.channel.notify();
         }
     }
