@@ -76,7 +76,7 @@ pub(super) async fn added(domain: &Domain, device: Device) {
     take_up_next(domain).await;
 }
 
-/// Makes the next device the NIC while there is none.
+/// Takes devices up in turn until one is the NIC.
 async fn take_up_next(domain: &Domain) {
     while !domain.stopping.get() {
         let next = domain.candidates.borrow_mut().poll_next();

@@ -73,18 +73,18 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         self.machine.update.begin = begin;
     }
 
-    /// How a live update went, for whoever began it.
+    /// Keeps the result of a live update for the domain that began it.
     pub fn set_verdict(&mut self, verdict: Result<(), String>) {
         self.machine.update.verdict = Some(verdict);
     }
 
-    /// From now on the privileged domain may have the store fail; `memory` has so many allocations succeed and the next one fail.
+    /// Lets the privileged domain make the store fail. `memory` makes an allocation fail, after the number of allocations that it is given.
     #[cfg(any(test, feature = "faults"))]
     pub fn allow_faults(&mut self, memory: fn(u32)) {
         self.machine.faults = Some(Faults::new(memory));
     }
 
-    /// Makes what is now the state to go on from; of a domain's requests, so many bytes are taken with it.
+    /// Makes the present state the one that the next life goes on from. With it, a number of bytes of a domain's requests is taken.
     pub(super) fn commit(&mut self, taken: Option<(DomainId, usize)>) {
         self.connect_introduced();
         let (rings, known) = (self.machine.rings.clone(), self.machine.known.clone());
@@ -99,7 +99,7 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         self.machine.released.clear();
     }
 
-    /// A domain's request was served: whatever life it ended, it ends no other.
+    /// Clears the suspicion of a domain's request, which was served.
     pub(super) fn forget_suspect(&self, domain: DomainId, taken: usize) {
         if taken > 0 && self.keeper.suspect.get().is_some_and(|suspect| suspect.domain == domain) {
             self.keeper.suspect.set(None);

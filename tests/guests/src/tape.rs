@@ -71,7 +71,7 @@ pub enum Step {
     Notify(u8),
     /// Ends the grant [`Word::Fickle`], if it can, and makes another one.
     Revoke,
-    /// Lets so many milliseconds pass.
+    /// Waits, in milliseconds.
     Wait(u32),
 }
 
@@ -194,7 +194,7 @@ pub fn write(lives: &[Life]) -> String {
 /// The lives on a tape.
 ///
 /// # Errors
-/// The first line that is none.
+/// The first line that does not belong to a tape.
 pub fn read(text: &str) -> Result<Vec<Life>, String> {
     let mut lives: Vec<Life> = Vec::new();
     for line in text.lines() {

@@ -200,7 +200,7 @@ impl Frontend {
         }
     }
 
-    /// Sends one whole frame behind all that was placed before it, and waits until it is taken, whatever else is answered.
+    /// Sends one whole frame behind all that was placed before it, and waits for its response. Responses to other requests are dropped.
     pub(crate) async fn send_behind(&mut self, frame: &[u8]) -> Result<()> {
         let reference = self.lend_bytes(frame)?;
         let size = u16::try_from(frame.len()).map_err(|_| Error::Text)?;

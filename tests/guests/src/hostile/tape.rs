@@ -152,7 +152,7 @@ impl Player {
         Ok(())
     }
 
-    /// Changes a word; one beyond a ring's end is none.
+    /// Changes a word. A place beyond the end of a ring is ignored.
     fn change(&mut self, rings: &dyn Rings, word: (Area, usize), change: impl FnOnce(&AtomicU32)) -> Result<()> {
         let (area, place) = word;
         if let Area::Ring(ring) = area {
