@@ -3,7 +3,7 @@
 use super::command::opcode;
 use super::identify::Identity;
 use super::model::{Device, Drive, Quirks, Trap};
-use super::registers::{PortStatus, signature};
+use super::registers::{PORT_BYTES, PORTS, PortCommand, PortStatus, signature};
 use super::*;
 use crate::disk::{Discard, Geometry, IoError, Operation, Segment, Tag, UnitId, UnitKind};
 use alloc::vec;
@@ -837,6 +837,30 @@ fn a_link_that_does_not_come_back_takes_the_unit_along() {
     bench.run();
     assert_eq!(bench.results(), [(0, Ok(()))]);
     bench.finish();
+}
+
+/// A drive that went has none of its commands, but the adapter may still read them from the list: it says itself when it does no longer.
+#[test]
+fn commands_of_a_drive_that_went_end_when_the_list_is_idle() {
+    let command = PORTS + PORT_BYTES + reg::PX_CMD.offset();
+    for tenths in 0..20 {
+        let mut bench = bench();
+        let data = bench.data(0, 4096);
+        bench.device.be_deaf(1, true);
+        bench.submit(WRITE, 0, 8, &data).expect("taken");
+        bench.disk.ring();
+        bench.device.unplug(1);
+        bench.wait(Duration::from_millis(9_990 + 10 * tenths));
+        let before = bench.results();
+        bench.device.set_register(command, Some(PortCommand::new().with_running(true).into()));
+        bench.wait(Duration::from_secs(2));
+        assert_eq!(bench.results(), [], "the list is worked on, after {tenths}");
+        bench.device.set_register(command, None);
+        bench.run();
+        let after = bench.results();
+        assert_eq!([before, after].concat(), [(0, Err(IoError::Gone))], "after {tenths}");
+        bench.finish();
+    }
 }
 
 #[test]
