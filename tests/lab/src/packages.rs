@@ -99,15 +99,17 @@ pub struct Row {
 
 impl Row {
     /// Every row by its name.
-    const NAMES: [(&str, Self); 8] = [
+    const NAMES: [(&str, Self); 10] = [
         ("debian12", Self::new(Release::Debian12, StorePlace::Daemon)),
         ("debian13", Self::new(Release::Debian13, StorePlace::Daemon)),
         ("debian12-oxenstored", Self::new(Release::Debian12, StorePlace::OcamlDaemon)),
         ("debian13-oxenstored", Self::new(Release::Debian13, StorePlace::OcamlDaemon)),
         ("debian12-stubdom", Self::new(Release::Debian12, StorePlace::Domain)),
         ("debian13-stubdom", Self::new(Release::Debian13, StorePlace::Domain)),
-        ("debian12-pvh", Self::with_pvh_guests(Release::Debian12)),
-        ("debian13-pvh", Self::with_pvh_guests(Release::Debian13)),
+        ("debian12-pvh", Self::with_pvh_guests(Release::Debian12, StorePlace::Daemon)),
+        ("debian13-pvh", Self::with_pvh_guests(Release::Debian13, StorePlace::Daemon)),
+        ("debian12-stubdom-pvh", Self::with_pvh_guests(Release::Debian12, StorePlace::Domain)),
+        ("debian13-stubdom-pvh", Self::with_pvh_guests(Release::Debian13, StorePlace::Domain)),
     ];
 
     /// The rows that are run where none is named.
@@ -122,9 +124,9 @@ impl Row {
         Self { release, store, guests: GuestKind::Pv }
     }
 
-    /// The row of that release with C xenstored and PVH guests.
-    pub const fn with_pvh_guests(release: Release) -> Self {
-        Self { guests: GuestKind::Pvh, ..Self::new(release, StorePlace::Daemon) }
+    /// The row of that release with that store and PVH guests.
+    pub const fn with_pvh_guests(release: Release, store: StorePlace) -> Self {
+        Self { guests: GuestKind::Pvh, ..Self::new(release, store) }
     }
 
     /// The name on command lines.

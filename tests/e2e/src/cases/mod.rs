@@ -18,7 +18,7 @@ mod traffic;
 mod tunnels;
 
 use anyhow::{Context, Result, bail};
-use lab::{Guest, GuestConfig, GuestKind, Lab, Nic, Release, Row, StorePlace};
+use lab::{Guest, GuestConfig, Lab, Nic, Release, Row, StorePlace};
 
 use crate::driver_domain::{DriverDomain, Resources};
 use crate::stage::{Images, Stage, lease, vif};
@@ -84,12 +84,7 @@ pub enum Rows {
 
 impl Rows {
     /// Whether this row is one of them; `whole` where all of the matrix is asked for.
-    ///
-    /// With guests of another kind than PV, only what is on each is asked: the plain cases.
     pub fn contain(self, row: Row, whole: bool) -> bool {
-        if row.guests != GuestKind::Pv {
-            return self == Self::All;
-        }
         match self {
             Self::All => true,
             Self::StoreLikeC => row.store != StorePlace::OcamlDaemon,
