@@ -72,7 +72,7 @@ impl Attack {
     }
 
     /// Whether it goes on for as long as its domain lives, so that nothing can be asked of that.
-    pub fn never_ends(&self) -> bool {
+    fn never_ends(&self) -> bool {
         self.name == "vanish"
     }
 }
@@ -123,6 +123,11 @@ fn word(id: u32) -> String {
 pub fn let_go(lab: &Lab, id: u32, patience: Duration) -> Result<()> {
     lab.must(&format!("xenstore-write /local/domain/{id}/data/go 1"))?;
     wait_for(lab, &word(id), "done", patience)
+}
+
+/// Whether netdom's or blkdom's device must carry traffic when one frontend has made these.
+pub fn must_work(attacks: &[Attack]) -> bool {
+    attacks.iter().all(|attack| attack.end == End::Borne && !attack.never_ends())
 }
 
 /// Has the attacker's own device carry traffic after the attack: packets both ways, or blocks.

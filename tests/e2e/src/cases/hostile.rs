@@ -1,10 +1,11 @@
-//! A hostile frontend, written in Rust as a guest image: each attack costs its own vif at most, and the neighbours go on. Host.
+//! A hostile frontend, written in Rust as a guest image: each attack costs its own vif at most, and the neighbours go on. A vif whose
+//! frontend may go on carries packets afterwards. Host.
 
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Scene};
-use crate::attack::network::{CHAINS, GRANTS, NOISE, OFFLOADS, RINGS, beside_pings};
-use crate::attack::{Attack, Needs, PATIENCE, judge, let_go, with_attacker};
+use crate::attack::network::{CHAINS, GRANTS, NOISE, OFFLOADS, RINGS, beside_pings, witness};
+use crate::attack::{Attack, Needs, PATIENCE, carries, judge, let_go, must_work, with_attacker};
 use crate::stage::vif;
 use crate::traffic;
 
@@ -49,12 +50,16 @@ fn one(scene: &Scene<'_>, attack: &Attack) -> Result<(Option<String>, f64)> {
         vifs.push(vif("netdom", 0x32));
     }
     let (lab, netdom) = (&scene.stage.lab, &scene.netdom);
-    with_attacker(lab, netdom, &format!("vif = {vifs:?}"), attack.name, |id| {
+    let words = format!("{} {}", attack.name, witness(&scene.peer()));
+    with_attacker(lab, netdom, &format!("vif = {vifs:?}"), &words, |id| {
         let ping = beside_pings(&scene.a, &scene.peer(), || let_go(lab, id, PATIENCE)).with_context(|| {
             let ports = lab.must(&format!("sleep 1; xenstore-ls -f /local/domain/{}/data/statistics", netdom.id));
             format!("the ports:\n{}", ports.unwrap_or_default())
         })?;
         let reason = judge(lab, netdom, &netdom.backend(id, 0), attack.end)?;
+        if must_work(&[*attack]) {
+            carries(lab, id)?;
+        }
         if helped {
             let helper = format!("{}/state", netdom.backend(id, 1));
             ensure!(lab.must(&format!("xenstore-read {helper}"))?.trim() == "4", "the vif beside it was closed too");

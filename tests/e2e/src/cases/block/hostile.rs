@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Block, BlockScene, MEBIBYTE, MEDIA, PLAIN, SMALL, disk, handle};
 use crate::attack::block::{FLOODS, NODES, OVERRUNS, REQUESTS, WRITES, beside_verification, word};
-use crate::attack::{Attack, End, PATIENCE, judge, let_go, with_attacker};
+use crate::attack::{Attack, End, PATIENCE, carries, judge, let_go, must_work, with_attacker};
 use crate::cases::Case;
 use crate::traffic::Shell;
 
@@ -104,6 +104,9 @@ fn one(
     let result = with_attacker(scene.lab, &scene.blkdom, &devices, &words, |id| {
         let operations = beside_verification(&scene.b, || let_go(scene.lab, id, PATIENCE))?;
         let reason = judge(scene.lab, &scene.blkdom, &scene.blkdom.backend(id, handle("xvda")), end)?;
+        if must_work(attacks) {
+            carries(scene.lab, id)?;
+        }
         Ok((reason, operations))
     })?;
     ensure!(others(scene, ground)? == before, "bytes of the medium that are another's were changed");
