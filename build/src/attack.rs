@@ -12,6 +12,9 @@ use lab::{Row, host};
 use crate::images;
 use crate::torture::seed_by_the_clock;
 
+/// Lines of the kernels' logs that are shown of an attack that ended as it must not.
+const LOG_LINES: usize = 30;
+
 /// What `cargo xtask attack` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -129,13 +132,15 @@ fn show(verdicts: &[Verdict]) {
     for verdict in verdicts {
         let device = if verdict.closed.is_some() { "closed" } else { "borne" };
         let device = if verdict.wrong.is_some() { "-" } else { device };
-        let logs = if verdict.alarms.is_empty() { "-" } else { "loud" };
+        let logs = if verdict.alarms().next().is_none() { "-" } else { "loud" };
         let right = if verdict.is_right() { "yes" } else { "NO" };
         println!("{:<width$}  {device:<7}  {logs:<4}  {right:<9}", verdict.sortie);
     }
     for verdict in verdicts {
         if let Some(wrong) = &verdict.wrong {
             println!("\n{} is wrong: {wrong}", verdict.sortie);
+            let last = verdict.logs.len().saturating_sub(LOG_LINES);
+            verdict.logs.iter().skip(last).for_each(|line| println!("in the log of {line}"));
         }
     }
 }

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::{Attack, End, Needs, PATIENCE, Protocol, block, carries, judge, let_go, network, with_attacker};
+use super::{Attack, End, Needs, PATIENCE, Protocol, block, carries, judge, let_go, must_work, network, with_attacker};
 use crate::bench::common::{LINUX, LinuxDriverDomain};
 use crate::bench::{blk, net};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
@@ -130,10 +130,10 @@ impl Sortie {
         }
         let mut attacks = self.attacks.iter();
         let must = match backend.is_linux() {
-            true => attacks.all(|attack| attack.protocol == Protocol::Allowed),
-            false => attacks.all(|attack| attack.end == End::Borne),
+            true => attacks.all(|attack| attack.protocol == Protocol::Allowed && !attack.never_ends()),
+            false => must_work(&self.attacks),
         };
-        must && !closed && self.attacks.iter().all(|attack| !attack.never_ends())
+        must && !closed
     }
 }
 
@@ -158,8 +158,8 @@ pub struct Verdict {
     pub closed: Option<String>,
     /// How the neighbour fared.
     pub neighbour: String,
-    /// What the kernels' logs say that is no mere report of a bad frontend.
-    pub alarms: Vec<String>,
+    /// What the kernels' logs said meanwhile, each line behind its domain.
+    pub logs: Vec<String>,
     /// What is not as the protocol wants it.
     pub wrong: Option<String>,
 }
@@ -167,7 +167,12 @@ pub struct Verdict {
 impl Verdict {
     /// Whether all is as it must be.
     pub fn is_right(&self) -> bool {
-        self.wrong.is_none() && self.alarms.is_empty()
+        self.wrong.is_none() && self.alarms().next().is_none()
+    }
+
+    /// What the kernels' logs say that is no mere report of a bad frontend.
+    pub fn alarms(&self) -> impl Iterator<Item = &str> {
+        self.logs.iter().map(String::as_str).filter(|line| ALARMS.iter().any(|word| line.contains(word)))
     }
 }
 
@@ -181,7 +186,7 @@ impl fmt::Display for Verdict {
         if !self.neighbour.is_empty() {
             write!(f, "; the neighbour: {}", self.neighbour)?;
         }
-        self.alarms.iter().try_for_each(|line| write!(f, "; ALARM in the log of {line}"))
+        self.alarms().try_for_each(|line| write!(f, "; ALARM in the log of {line}"))
     }
 }
 
@@ -313,12 +318,12 @@ impl Scene<'_> {
             sortie: sortie.to_string(),
             closed: None,
             neighbour: String::new(),
-            alarms: Vec::new(),
+            logs: Vec::new(),
             wrong: None,
         };
         let made = self.made(sortie, &mut verdict);
         verdict.wrong = made.err().map(|error| format!("{error:#}"));
-        verdict.alarms.extend(self.news()?.into_iter().filter(|line| ALARMS.iter().any(|word| line.contains(word))));
+        verdict.logs.extend(self.news()?);
         Ok(verdict)
     }
 
@@ -353,7 +358,7 @@ impl Scene<'_> {
             let device = self.domain.backend(id, handle);
             let (protocol, end) = sortie.expected();
             verdict.closed = match backend.is_linux() {
-                true => self.judge_linux(&device, protocol, &mut verdict.alarms)?,
+                true => self.judge_linux(&device, protocol, &mut verdict.logs)?,
                 false => judge(lab, &self.domain, &device, end)?,
             };
             if sortie.must_work(backend, verdict.closed.is_some()) {
@@ -384,12 +389,12 @@ impl Scene<'_> {
     }
 
     /// What Linux' backend made of it, by the store and by its log; held against the protocol.
-    fn judge_linux(&self, device: &str, protocol: Protocol, alarms: &mut Vec<String>) -> Result<Option<String>> {
+    fn judge_linux(&self, device: &str, protocol: Protocol, logs: &mut Vec<String>) -> Result<Option<String>> {
         let start = Instant::now();
         let closed = loop {
             let news = self.news()?;
             let halted = news.iter().find(|line| HALTED.iter().any(|word| line.contains(word))).cloned();
-            alarms.extend(news.into_iter().filter(|line| ALARMS.iter().any(|word| line.contains(word))));
+            logs.extend(news);
             let state = self.lab().run(&format!("xenstore-read {device}/state"))?.stdout;
             let ended = match state.trim() {
                 state @ ("5" | "6") => Some(format!("state {state}")),

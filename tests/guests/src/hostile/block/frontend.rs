@@ -23,6 +23,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 /// Sectors of a page.
 pub(crate) const PAGE_SECTORS: u64 = 8;
+/// Grants of a page that is in many segments.
+pub(crate) const SHARES: usize = 32;
 
 /// What a frontend says of itself before it connects.
 #[derive(Clone, Copy)]
@@ -58,6 +60,8 @@ pub(crate) struct Frontend {
     pub(crate) writable: bool,
     pub(crate) queues: Vec<Queue>,
     grants: Vec<Grant>,
+    /// The page of many segments, by all its grants.
+    shared: Vec<GrantRef>,
 }
 
 /// The first vbd of ours.
@@ -83,8 +87,16 @@ impl Frontend {
     /// Makes rings, and tells the backend of them.
     pub(crate) async fn offer(device: Device, manners: Manners) -> Result<Self> {
         device.wait_for(&[XenbusState::InitWait, XenbusState::Connected]).await?;
-        let mut frontend =
-            Self { device, manners, sectors: 0, block: 1, writable: false, queues: Vec::new(), grants: Vec::new() };
+        let mut frontend = Self {
+            device,
+            manners,
+            sectors: 0,
+            block: 1,
+            writable: false,
+            queues: Vec::new(),
+            grants: Vec::new(),
+            shared: Vec::new(),
+        };
         // An attack may have left one, and a ring of one page has none (note 6 of `io/blkif.h`).
         frontend.device.remove("ring-page-order").await?;
         let mut nodes = frontend.make_queues()?;
@@ -135,6 +147,18 @@ impl Frontend {
         page.write(0, &[byte; PAGE_SIZE]);
         let reference = self.lend(Rc::clone(&page), false)?;
         Ok((page, reference))
+    }
+
+    /// One page of zeros for many segments, by as many grants as these take: Xen has a grant mapped no more than 128 times at once.
+    pub(crate) fn share(&mut self) -> Result<[GrantRef; SHARES]> {
+        if self.shared.is_empty() {
+            let page = Rc::new(Page::new()?);
+            for _ in 0..SHARES {
+                let reference = self.lend(Rc::clone(&page), false)?;
+                self.shared.push(reference);
+            }
+        }
+        self.shared.as_slice().try_into().map_err(|_| Error::Memory)
     }
 
     /// The first queue.

@@ -30,14 +30,14 @@ pub(crate) async fn attack(frontend: &mut Frontend, name: &str) -> Result<bool> 
 }
 
 /// A page of descriptors, all of them of the same page of data; granted for reading alone, as is enough.
-fn table(frontend: &mut Frontend) -> Result<(Rc<Page>, GrantRef, GrantRef)> {
-    let (_data, data) = frontend.lend_filled(0)?;
+pub(crate) fn table(frontend: &mut Frontend) -> Result<(Rc<Page>, GrantRef)> {
+    let data = frontend.share()?;
     let page = Rc::new(Page::new()?);
-    for index in 0..PAGE_SIZE / size_of::<RequestSegment>() {
-        describe(&page, index, whole(data));
+    for (index, reference) in (0..PAGE_SIZE / size_of::<RequestSegment>()).zip(data.into_iter().cycle()) {
+        describe(&page, index, whole(reference));
     }
     let reference = frontend.lend(Rc::clone(&page), true)?;
-    Ok((page, reference, data))
+    Ok((page, reference))
 }
 
 /// Overwrites a descriptor.
@@ -46,10 +46,11 @@ pub(crate) fn describe(page: &Page, index: usize, segment: RequestSegment) {
 }
 
 async fn good(frontend: &mut Frontend) -> Result<()> {
-    let (_, page, _) = table(frontend)?;
+    let (_, page) = table(frontend)?;
     for count in [1, 12, MOST] {
         let status = frontend.ask(indirect(BLKIF_OP_READ, 0, count, page).as_bytes()).await?;
         if status != BLKIF_RSP_OKAY {
+            log::error!("a read of {count} segments that are all in order");
             return Err(Error::Answer(status));
         }
     }
@@ -57,7 +58,7 @@ async fn good(frontend: &mut Frontend) -> Result<()> {
 }
 
 async fn counts(frontend: &mut Frontend) -> Result<()> {
-    let (_, page, _) = table(frontend)?;
+    let (_, page) = table(frontend)?;
     for operation in TRANSFERS {
         for count in [0, MOST + 1, 512, 513, 4095, 4096, 4097, 32768, u16::MAX] {
             let request = indirect(operation, 0, count, page);
@@ -68,7 +69,7 @@ async fn counts(frontend: &mut Frontend) -> Result<()> {
 }
 
 async fn operations(frontend: &mut Frontend) -> Result<()> {
-    let (_, page, _) = table(frontend)?;
+    let (_, page) = table(frontend)?;
     for operation in [2, 3, 4, 5, 6, 7, 128, 255] {
         let request = indirect(operation, 0, 12, page);
         frontend.refused(&format!("operation {operation} within"), request.as_bytes()).await?;
@@ -92,7 +93,8 @@ async fn pages(frontend: &mut Frontend) -> Result<()> {
 
 /// One wrong descriptor: the first, one in the midst, the last; then a page of nonsense.
 async fn segments(frontend: &mut Frontend) -> Result<()> {
-    let (page, reference, data) = table(frontend)?;
+    let (page, reference) = table(frontend)?;
+    let [data, ..] = frontend.share()?;
     let wrong = [
         segment(data, 1, 0),
         segment(data, 0, 8),
@@ -117,7 +119,7 @@ async fn segments(frontend: &mut Frontend) -> Result<()> {
 
 /// Across the end, and where the sum does not fit.
 async fn sectors(frontend: &mut Frontend) -> Result<()> {
-    let (_, page, _) = table(frontend)?;
+    let (_, page) = table(frontend)?;
     let end = frontend.sectors;
     for count in [1, 12, 255, MOST] {
         let length = u64::from(count) * PAGE_SECTORS;
@@ -137,7 +139,7 @@ async fn sectors(frontend: &mut Frontend) -> Result<()> {
 
 /// Writes of all sizes, on a disk that may not be written.
 pub(crate) async fn refused_writes(frontend: &mut Frontend) -> Result<()> {
-    let (_, page, _) = table(frontend)?;
+    let (_, page) = table(frontend)?;
     for count in [1, MOST] {
         frontend.refused("an indirect write", indirect(BLKIF_OP_WRITE, 0, count, page).as_bytes()).await?;
     }

@@ -2,12 +2,11 @@
 
 use super::bounds::discard;
 use super::frontend::{Frontend, indirect, transfer, whole};
-use super::indirect::describe;
+use super::indirect::{describe, table};
 use crate::error::Result;
 use crate::random::Random;
 use crate::say;
-use alloc::rc::Rc;
-use runtime::memory::Page;
+use alloc::vec::Vec;
 use runtime::time::{self, Duration};
 use xen_pv_sys::io::blkif::{
     BLKIF_OP_FLUSH_DISKCACHE, BLKIF_OP_READ, BLKIF_OP_WRITE, BLKIF_OP_WRITE_BARRIER, RequestSegment,
@@ -85,13 +84,14 @@ async fn begin_anew(frontend: &mut Frontend) -> Result<()> {
 
 /// Fills each ring with requests of 11 pages, all over the disk.
 fn fill(frontend: &mut Frontend, operation: u8) -> Result<()> {
-    let (_page, reference) = frontend.lend_filled(0)?;
+    let mut pages = frontend.share()?.into_iter().cycle();
     let places = frontend.sectors.saturating_sub(88) / 8;
     for (number, queue) in frontend.queues.iter_mut().enumerate() {
         while queue.ring.free() > 0 {
             let place = u64::from(queue.ring.produced) * 977 + number as u64 * 31;
             let sector = place % places.max(1) * 8;
-            queue.ring.push(transfer(operation, sector, &[whole(reference); 11]).as_bytes())?;
+            let segments: Vec<_> = pages.by_ref().take(11).map(whole).collect();
+            queue.ring.push(transfer(operation, sector, &segments).as_bytes())?;
         }
     }
     Ok(())
@@ -134,9 +134,9 @@ async fn changed(frontend: &mut Frontend) -> Result<()> {
 /// The same with the pages that describe segments.
 async fn changed_indirect(frontend: &mut Frontend) -> Result<()> {
     let mut random = Random::new();
-    let (_data, data) = frontend.lend_filled(0x5a)?;
-    let page = Rc::new(Page::new()?);
-    let reference = frontend.lend(Rc::clone(&page), true)?;
+    let (page, reference) = table(frontend)?;
+    let shares = frontend.share()?;
+    let [data, ..] = shares;
     let good = whole(data);
     let versions = [
         good,
@@ -147,8 +147,8 @@ async fn changed_indirect(frontend: &mut Frontend) -> Result<()> {
     ];
     let mut refused = 0;
     for round in 0..ROUNDS {
-        for index in 0..256 {
-            describe(&page, index, good);
+        for (index, share) in (0..256).zip(shares.into_iter().cycle()) {
+            describe(&page, index, whole(share));
         }
         let sector = frontend.sectors - 2048;
         let queue = frontend.queue()?;
