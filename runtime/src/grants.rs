@@ -59,6 +59,12 @@ impl Grant {
     }
 }
 
+impl SharedMemory for Grant {
+    fn words(&self) -> &[AtomicU32] {
+        self.page.words()
+    }
+}
+
 impl Drop for Grant {
     fn drop(&mut self) {
         if !self.ended && !table::end(self.reference) {

@@ -65,18 +65,24 @@ pub(super) async fn memory_bar(config: &impl ConfigSpace, index: u8) -> Result<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::cell::Cell;
     use core::future::Future;
     use core::pin::pin;
     use core::task::{Context, Poll, Waker};
 
-    /// Six BARs.
-    struct Fake([u32; 6]);
+    /// Six BARs. pciback may answer something else the second time, so none is read twice.
+    struct Fake {
+        bars: [u32; 6],
+        read: Cell<u8>,
+    }
 
     impl ConfigSpace for Fake {
         async fn read(&self, offset: u16, width: Width) -> Result<u32, PciError> {
             assert_eq!((offset % 4, width), (0, Width::Double));
             let index = usize::from(offset / 4).checked_sub(4).expect("only BARs are read");
-            Ok(self.0[index])
+            assert_eq!(self.read.get() & 1 << index, 0, "BAR {index} is read twice");
+            self.read.set(self.read.get() | 1 << index);
+            Ok(self.bars[index])
         }
 
         async fn write(&self, _: u16, _: Width, _: u32) -> Result<(), PciError> {
@@ -93,13 +99,14 @@ mod tests {
 
     #[test]
     fn where_bars_lie() {
-        let fake = Fake([0xfebc_0000, 0x0000_c001, 0xe000_000c, 0x0000_0001, 0, 0xfebc_0004]);
+        let bars = [0xfebc_0000, 0x0000_c001, 0xe000_000c, 0x0000_0001, 0, 0xfebc_0004];
+        let base = |index| now(memory_bar(&Fake { bars, read: Cell::new(0) }, index));
         let unusable = |index, address| Err(PciError::UnusableBar { index, address });
-        assert_eq!(now(memory_bar(&fake, 0)), Ok(0xfebc_0000));
-        assert_eq!(now(memory_bar(&fake, 1)), unusable(1, 0xc001), "ports");
-        assert_eq!(now(memory_bar(&fake, 2)), Ok(0x1_e000_0000), "64 bits, prefetchable");
-        assert_eq!(now(memory_bar(&fake, 4)), unusable(4, 0), "not implemented, or not assigned");
-        assert_eq!(now(memory_bar(&fake, 5)), unusable(5, 0xfebc_0000), "64 bits, without a second half");
-        assert_eq!(now(memory_bar(&fake, 6)), unusable(6, 0), "no such BAR");
+        assert_eq!(base(0), Ok(0xfebc_0000));
+        assert_eq!(base(1), unusable(1, 0xc001), "ports");
+        assert_eq!(base(2), Ok(0x1_e000_0000), "64 bits, prefetchable");
+        assert_eq!(base(4), unusable(4, 0), "not implemented, or not assigned");
+        assert_eq!(base(5), unusable(5, 0xfebc_0000), "64 bits, without a second half");
+        assert_eq!(base(6), unusable(6, 0), "no such BAR");
     }
 }

@@ -66,18 +66,40 @@ impl Operation {
     }
 }
 
+/// How pciback is told of an operation, and its event awaited.
+pub(super) trait Doorbell {
+    fn now(&self) -> Instant;
+    fn notify(&self);
+    /// Waits for an event, until `deadline`.
+    async fn wait_until(&self, deadline: Instant) -> Result<(), Elapsed>;
+}
+
+impl Doorbell for Channel {
+    fn now(&self) -> Instant {
+        time::now()
+    }
+
+    fn notify(&self) {
+        Self::notify(self);
+    }
+
+    async fn wait_until(&self, deadline: Instant) -> Result<(), Elapsed> {
+        time::timeout_at(deadline, self.wait()).await
+    }
+}
+
 /// The connection to pciback: one operation at a time.
-pub(super) struct Bus {
-    grant: Grant,
-    channel: Channel,
+pub(super) struct Bus<M = Grant, D = Channel> {
+    page: M,
+    doorbell: D,
     busy: Cell<bool>,
     waiting: RefCell<Vec<Waker>>,
 }
 
 /// The right to use the page; the next in line is woken when it is dropped.
-struct Turn<'a>(&'a Bus);
+struct Turn<'a, M, D>(&'a Bus<M, D>);
 
-impl Drop for Turn<'_> {
+impl<M, D> Drop for Turn<'_, M, D> {
     fn drop(&mut self) {
         self.0.busy.set(false);
         for waker in self.0.waiting.take() {
@@ -87,14 +109,16 @@ impl Drop for Turn<'_> {
 }
 
 impl Bus {
-    /// Over a zeroed page, granted to the backend, and a channel for it to bind to.
-    pub(super) fn new(grant: Grant, channel: Channel) -> Self {
-        Self { grant, channel, busy: Cell::new(false), waiting: RefCell::default() }
-    }
-
     /// The page's reference and the channel's port, for the store.
     pub(super) fn published(&self) -> (u32, u32) {
-        (self.grant.reference().0, self.channel.port().0)
+        (self.page.reference().0, self.doorbell.port().0)
+    }
+}
+
+impl<M: SharedMemory, D: Doorbell> Bus<M, D> {
+    /// Over a zeroed page, granted to the backend, and a channel for it to bind to.
+    pub(super) fn new(page: M, doorbell: D) -> Self {
+        Self { page, doorbell, busy: Cell::new(false), waiting: RefCell::default() }
     }
 
     /// Waits until no operation is under way.
@@ -102,7 +126,7 @@ impl Bus {
         drop(self.turn().await);
     }
 
-    async fn turn(&self) -> Turn<'_> {
+    async fn turn(&self) -> Turn<'_, M, D> {
         poll_fn(|context| {
             if self.busy.replace(true) {
                 self.waiting.borrow_mut().push(context.waker().clone());
@@ -114,28 +138,29 @@ impl Bus {
         Turn(self)
     }
 
-    fn word(&self, index: usize) -> Option<&AtomicU32> {
-        self.grant.page().words().get(index)
-    }
-
     fn put(&self, index: usize, value: u32) {
-        if let Some(word) = self.word(index) {
+        if let Some(word) = self.page.words().get(index) {
             word.store(value, Ordering::Relaxed);
         }
     }
 
+    /// The word, to be loaded now, once: pciback may write to the page between any two looks.
+    fn look(&self, index: usize) -> Option<&AtomicU32> {
+        self.page.look(index..index + 1).first()
+    }
+
     fn get(&self, index: usize) -> u32 {
-        self.word(index).map_or(0, |word| word.load(Ordering::Relaxed))
+        self.look(index).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
     fn active(&self) -> bool {
-        self.word(word::FLAGS).is_some_and(|flags| flags.load(Ordering::Acquire) & ACTIVE.bits() != 0)
+        self.look(word::FLAGS).is_some_and(|flags| flags.load(Ordering::Acquire) & ACTIVE.bits() != 0)
     }
 
     /// Waits until pciback is done with what it was asked.
     async fn idle(&self, deadline: Instant) -> Result<(), Elapsed> {
         while self.active() {
-            let waited = time::timeout_at(deadline, self.channel.wait()).await;
+            let waited = self.doorbell.wait_until(deadline).await;
             if waited.is_err() && self.active() {
                 return Err(Elapsed);
             }
@@ -144,8 +169,8 @@ impl Bus {
     }
 
     /// Puts the operation and `entries` into the page and waits for the answer, which stays in the page as long as `turn` is held.
-    async fn perform(&self, _turn: &Turn<'_>, operation: &Operation, entries: &[u16]) -> Result<u32, PciError> {
-        let deadline = time::now() + TIMEOUT;
+    async fn perform(&self, _turn: &Turn<'_, M, D>, operation: &Operation, entries: &[u16]) -> Result<u32, PciError> {
+        let deadline = self.doorbell.now() + TIMEOUT;
         let timeout = |Elapsed| PciError::Timeout { command: operation.command };
         // An operation that was given up may still be under way: writing over it would mix two answers.
         self.idle(deadline).await.map_err(timeout)?;
@@ -162,10 +187,10 @@ impl Bus {
         for (index, entry) in entries.iter().take(SH_INFO_MAX_VEC).enumerate() {
             self.put(word::ENTRIES + index, u32::from(*entry) << 16 | 0xffff);
         }
-        if let Some(flags) = self.word(word::FLAGS) {
+        if let Some(flags) = self.look(word::FLAGS) {
             flags.fetch_or(ACTIVE.bits(), Ordering::Release);
         }
-        self.channel.notify();
+        self.doorbell.notify();
         self.idle(deadline).await.map_err(timeout)?;
         match self.get(word::ERROR).cast_signed() {
             0 => Ok(self.get(word::VALUE)),
@@ -194,3 +219,6 @@ impl Bus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
