@@ -291,6 +291,11 @@ proptest! {
             );
             let sequence = u32::from_be_bytes(segment[transport + 4..transport + 8].try_into().unwrap());
             prop_assert_eq!(sequence, whole.sequence.wrapping_add(payload.len() as u32));
+            if !whole.v6 {
+                let place = usize::from(layout.network_offset) + 4;
+                let identification = u16::from_be_bytes([segment[place], segment[place + 1]]);
+                prop_assert_eq!(identification, whole.identification.wrapping_add(index as u16));
+            }
             let flags = segment[transport + 13];
             let last = index + 1 == all.len();
             prop_assert_eq!(flags & 0x09, if last { whole.flags & 0x09 } else { 0 });
@@ -440,6 +445,81 @@ proptest! {
         drop(out);
         prop_assert_eq!(pool.available(), pool.capacity());
     }
+}
+
+/// A sender's two segments, the second one shorter.
+fn two_segments(v6: bool, port: u8) -> [Vec<u8>; 2] {
+    let whole = Super {
+        v6,
+        tags: 0,
+        options: 3,
+        sequence: 7,
+        identification: 100,
+        flags: 0x10,
+        payload: vec![port; 1500],
+        size: 1000,
+    };
+    let mut frame = whole.frame();
+    let layout = headers::parse(&frame).unwrap();
+    frame[usize::from(layout.transport_offset) + 1] = port;
+    complete(&mut frame, &layout);
+    segments(&frame, &layout, 1000).try_into().expect("two segments")
+}
+
+/// The packets that come of these frames.
+fn joined<'a>(pool: &Pool, frames: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec<Vec<u8>> {
+    let (mut coalescer, mut out) = (Coalescer::new(), Vec::new());
+    for frame in frames {
+        let packet = packet(pool, frame, frame.len(), VERIFIED);
+        let layout = headers::parse(frame).ok();
+        coalescer.push(3_u16, packet, frame, layout.as_ref(), &mut |_, packet| out.push(bytes(&packet)));
+    }
+    coalescer.flush(&mut |_, packet| out.push(bytes(&packet)));
+    out
+}
+
+#[test]
+fn segments_of_flows_that_take_turns_are_joined() {
+    let pool = pool(40);
+    for v6 in [false, true] {
+        let (one, other) = (two_segments(v6, 1), two_segments(v6, 2));
+        let lengths: Vec<usize> =
+            joined(&pool, [&one[0], &other[0], &one[1], &other[1]]).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [one[0].len() + 500; 2], "IPv6: {v6}");
+    }
+}
+
+/// One identification for all, or each the next: anything else would be lost.
+#[test]
+fn segments_whose_identifications_are_no_series_stay_apart() {
+    let pool = pool(40);
+    let with_identification = |frame: &[u8], identification: u16| {
+        let mut frame = frame.to_vec();
+        frame[18..20].copy_from_slice(&identification.to_be_bytes());
+        let layout = headers::parse(&frame).unwrap();
+        checksum::complete_network(&mut frame, &layout);
+        frame
+    };
+    let [first, second] = two_segments(false, 1);
+    for (identification, packets) in [(101, 1), (100, 1), (102, 2), (99, 2), (5000, 2)] {
+        let second = with_identification(&second, identification);
+        assert_eq!(joined(&pool, [&first, &second]).len(), packets, "100, then {identification}");
+    }
+}
+
+#[test]
+fn headers_alone_in_the_first_page_are_enough_to_cut() {
+    let pool = pool(40);
+    let [frame, _] = two_segments(false, 1);
+    let layout = headers::parse(&frame).unwrap();
+    let first = usize::from(layout.payload_offset);
+    let whole = packet(&pool, &frame, first, Offload::default());
+    let mut parts = 0;
+    assert_eq!(segment::split(&whole, &layout, 400, &pool, |_| parts += 1), Ok(()));
+    assert_eq!(parts, 3);
+    let whole = packet(&pool, &frame, first - 1, Offload::default());
+    let error = SegmentError::Headers { headers: first, have: first - 1 };
+    assert_eq!(segment::split(&whole, &layout, 400, &pool, |_| ()), Err(error));
 }
 
 #[test]

@@ -214,3 +214,56 @@ fn layout_of(packet: &Packet) -> Option<Layout> {
     }
     headers::parse(head).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Fragment;
+    use alloc::boxed::Box;
+    use alloc::vec::Vec;
+    use split_driver::fakes::{FakePages, FakeXen};
+
+    /// Each kind of super-frame for a guest that says so, takes that checksum blank, and takes chains.
+    #[test]
+    fn super_frames_want_three_features() {
+        for bits in 0..32_u8 {
+            let has = |bit: u8| bits & 1 << bit != 0;
+            let features = Features {
+                scatter_gather: has(0),
+                gso_tcpv4: has(1),
+                checksum_v4: has(2),
+                gso_tcpv6: has(3),
+                checksum_v6: has(4),
+                ..Features::default()
+            };
+            let ability = Ability::of_guest(&features);
+            assert_eq!(ability.gso_v4, has(0) && has(1) && has(2), "{features:?}");
+            assert_eq!(ability.gso_v6, has(0) && has(3) && has(4), "{features:?}");
+        }
+    }
+
+    /// An untagged UDP packet, to a guest that completes no checksum.
+    #[test]
+    fn the_longest_packet_is_taken() {
+        let ability = Ability::of_guest(&Features::default());
+        let lengths = [(PAGE_SIZE, Ok(())), (PAGE_SIZE + 1, Err(DropCause::Unsuitable))];
+        let kinds = [Checksum::Blank, Checksum::Verified];
+        for (checksum, (length, done)) in kinds.into_iter().flat_map(|kind| lengths.map(|length| (kind, length))) {
+            let pool = Pool::new(Box::new(FakePages::new(&FakeXen::default(), 8)));
+            let mut head = [0; 42];
+            head[12..16].copy_from_slice(&[0x08, 0x00, 0x45, 0x00]);
+            head[16..18].copy_from_slice(&(length as u16 - 14).to_be_bytes());
+            (head[22], head[23]) = (64, 17);
+            head[38..40].copy_from_slice(&(length as u16 - 34).to_be_bytes());
+            let mut packet = Packet { offload: Offload { checksum, gso: None }, ..Packet::default() };
+            for (bytes, length) in [(&head[..], head.len()), (&[], length - head.len())] {
+                let buffer = pool.take().expect("a page");
+                assert!(buffer.write(0, bytes));
+                assert!(packet.fragments.push(Fragment { buffer, offset: 0, length: length as u16 }).is_ok());
+            }
+            let mut taken = Vec::new();
+            assert_eq!(prepare(packet, &ability, &pool, &mut |packet, _| taken.push(packet.len())), done);
+            assert_eq!(taken.len(), usize::from(done.is_ok()));
+        }
+    }
+}
