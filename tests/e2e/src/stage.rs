@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Equipment, GUEST_MEMORY, Guest, GuestConfig, Lab, LabConfig, Nic, Row};
+use lab::{Equipment, GUEST_MEMORY, Guest, GuestConfig, Lab, LabConfig, Nic, Row, StorePlace};
 
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 
@@ -114,6 +114,24 @@ impl Stage {
             lease(&guest, &format!("eth{index}"))?;
         }
         Ok(guest)
+    }
+}
+
+/// As the README says it.
+pub const RAISE_QUOTAS: &str = "xenstore-control quota set nodes 6000 && xenstore-control quota set watches 300";
+
+/// Debian's file with the lines that the README names, without those that are the defaults.
+pub const OXENSTORED: &str = "pid-file = /var/run/xen/xenstored.pid\nquota-activate = true\nquota-maxentity = 6000\n\
+    quota-maxwatch = 300\npersistent = false\nxenstored-kva = /proc/xen/xsd_kva\nxenstored-port = /proc/xen/xsd_port\n";
+
+/// Raises the quotas of a store that lets that be done while it runs.
+///
+/// # Errors
+/// What the store's tool said.
+pub fn raise_quotas(lab: &Lab) -> Result<()> {
+    match lab.row().store {
+        StorePlace::Daemon => lab.must(RAISE_QUOTAS).map(drop),
+        StorePlace::OcamlDaemon | StorePlace::Domain => Ok(()),
     }
 }
 

@@ -98,6 +98,11 @@ impl LabConfig {
         self.files.push(Extra { path: path.to_owned(), mode, content });
         Ok(self)
     }
+
+    /// Puts a text into dom0's root, in place of what would be there.
+    pub fn put_text(&mut self, path: &str, text: &str) {
+        self.files.push(Extra { path: path.to_owned(), mode: 0o644, content: text.into() });
+    }
 }
 
 impl Nic {
@@ -258,7 +263,12 @@ impl Lab {
         let tree = Tree::prepare(config.row.release)?;
         let directory = Scratch::new()?;
         let guest = root::guest(&tree, config.equipment, &config.guest_files)?;
-        let mut files = config.files.clone();
+        // The last of a name is what dom0 has.
+        let mut files = match config.row.store {
+            StorePlace::OcamlDaemon => root::oxenstored(&tree)?,
+            StorePlace::Daemon | StorePlace::Domain => Vec::new(),
+        };
+        files.extend_from_slice(&config.files);
         if config.driver_root {
             let content = root::driver(&tree, &[])?;
             files.push(Extra { path: "boot/driver.img".to_owned(), mode: 0o644, content });
@@ -275,7 +285,6 @@ impl Lab {
             }
         }
         if config.row.store == StorePlace::OcamlDaemon {
-            files.extend(root::oxenstored(&tree)?);
             arguments += &format!(" lab.daemon={}", root::OXENSTORED);
         }
         let initramfs = directory.path().join("dom0.img");

@@ -12,10 +12,13 @@ mod frontends;
 mod hostile;
 mod interrupts;
 mod lifecycle;
+mod many;
 mod runtime;
 pub mod store;
 mod traffic;
 mod tunnels;
+
+pub use many::ManyVifs;
 
 use anyhow::{Context, Result, bail};
 use lab::{Guest, GuestConfig, Lab, Nic, Release, Row, StorePlace};

@@ -1,5 +1,7 @@
 //! Disks come and go; the neighbour does not notice, and nothing is left behind. Host.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use lab::GuestConfig;
 
@@ -14,7 +16,10 @@ pub(super) const MANY: &[Case<Block>] = &[
     Case { name: "20 times xl destroy of a guest under full load, nothing left behind", run: destroy_under_load },
 ];
 
-pub(super) const CASES: &[Case<Block>] = &[Case { name: "a guest reboots and has its disk again", run: reboot }];
+pub(super) const CASES: &[Case<Block>] = &[
+    Case { name: "a guest reboots and has its disk again", run: reboot },
+    Case { name: "xl destroy of a guest with 12 disks complains of nothing", run: destroy_with_many },
+];
 
 /// Runs `disturb` while `b` keeps its disk busy; gives its slowest operation in milliseconds.
 fn beside_a_load(scene: &BlockScene<'_>, disturb: impl FnOnce() -> Result<()>) -> Result<f64> {
@@ -56,6 +61,27 @@ fn destroy_under_load(scene: &BlockScene<'_>) -> Result<String> {
     }
     scene.given_back(&before)?;
     Ok(format!("the neighbour's slowest operation {worst:.0} ms"))
+}
+
+/// libxl looks at each disk's backend in turn: none may be gone before that.
+fn destroy_with_many(scene: &BlockScene<'_>) -> Result<String> {
+    let before = scene.at_rest()?;
+    let mut guest = GuestConfig { memory: 160, ..GuestConfig::new("many") };
+    for letter in 'a'..='l' {
+        guest = guest.disk(&disk(&format!("xvd{letter}"), "vg0/filled", "ro"));
+    }
+    let guest = scene.lab.create(&guest)?;
+    for letter in 'a'..='l' {
+        appear(&guest, &format!("xvd{letter}"))?;
+    }
+    let start = Instant::now();
+    let said = scene.lab.run("xl destroy many")?;
+    let took = start.elapsed().as_secs_f64();
+    ensure!(said.status == 0 && said.stdout.trim().is_empty(), "it said: {}", said.stdout.trim());
+    let gone = format!("! xenstore-exists /local/domain/{}/backend/vbd/{}", scene.blkdom.id, guest.id());
+    scene.lab.wait_until(&gone, PATIENCE).context("blkdom or the toolstack kept its directory")?;
+    scene.given_back(&before)?;
+    Ok(format!("in {took:.1} s"))
 }
 
 fn reboot(scene: &BlockScene<'_>) -> Result<String> {

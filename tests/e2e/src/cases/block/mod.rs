@@ -3,6 +3,7 @@
 mod faults;
 mod hostile;
 mod lifecycle;
+mod many;
 mod matrix;
 mod names;
 
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::{ControllerKind, DiskController, Equipment, Guest, GuestConfig, Lab, Release, Row};
+
+pub use many::ManyDisks;
 
 use super::{Family, Play, Rows, at_rest, given_back};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig, Resources};
