@@ -102,6 +102,24 @@ fn record(bytes: &[u8]) -> Option<RawRecord> {
     (raw.magic.get() == 0xaa55).then_some(raw)
 }
 
+/// Whether a unit with this first sector is a disk of AIX. Linux looks for that before it looks at the signature, and takes an MBR all the
+/// same that has a partition of its own (`aix_magic_present` in msdos.c).
+pub(super) async fn is_aix<S: Sectors>(unit: &Region<'_, S>, first: &[u8]) -> bool {
+    // `IBMA` in EBCDIC.
+    const MAGIC: [u8; 4] = [0xc9, 0xc2, 0xd4, 0xc1];
+    const VOLUMES: &[u8] = b"_LVM";
+    let is_linux = |entry: &RawEntry| entry.is_extended() || matches!(entry.kind, 0x82 | 0x83 | LVM | 0xfd);
+    let raw = RawRecord::read_from_prefix(first);
+    first.starts_with(&MAGIC)
+        && raw.is_ok_and(|(raw, _)| !raw.entries.iter().any(is_linux))
+        && unit.read(7 * u64::from(SECTOR_BYTES), VOLUMES.len()).await.is_ok_and(|mark| mark == VOLUMES)
+}
+
+/// Whether there is the signature of a boot record.
+pub(super) fn has_signature(bytes: &[u8]) -> bool {
+    record(bytes).is_some()
+}
+
 /// Reads a unit's first sector; none where that holds no table with a partition.
 pub fn parse(bytes: &[u8]) -> Option<Mbr> {
     let Some(raw) = record(bytes) else {

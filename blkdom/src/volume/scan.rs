@@ -65,7 +65,13 @@ impl<'a, S: Sectors> Scan<'a, S> {
         self.catalogue.add(Entry { names, what, listed: true, grounds: Vec::new() });
         let region = Region { eye: self.eye, source, start: 0, sectors };
         let table = match region.read(0, mbr::BYTES).await {
-            Ok(bytes) => mbr::parse(&bytes),
+            Ok(bytes) => match mbr::parse(&bytes) {
+                found @ Some(Mbr::Protective | Mbr::Foreign { .. }) => found,
+                _ if mbr::is_aix(&region, &bytes).await => {
+                    Some(Mbr::Foreign { name: "an AIX volume group", beside_mbr: mbr::has_signature(&bytes) })
+                }
+                found => found,
+            },
             Err(error) => return self.unreadable(&source.name, &error),
         };
         let table = match table {

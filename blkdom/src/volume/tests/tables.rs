@@ -353,6 +353,30 @@ fn tables_of_other_kinds_are_refused_by_name() {
     }
 }
 
+/// Both marks, and no partition of Linux' own.
+#[test]
+fn an_aix_disk_is_known_before_an_mbr() {
+    for (kind, second_mark, is_aix) in
+        [(0x06, true, true), (0x06, false, false), (0x83, true, false), (0x05, true, false)]
+    {
+        let mut image = vec![0; 4096 * 512];
+        mbr_entry(&mut image, 0, 1, kind, 64, 100);
+        image[..4].copy_from_slice(&[0xc9, 0xc2, 0xd4, 0xc1]);
+        if second_mark {
+            image[7 * 512..7 * 512 + 4].copy_from_slice(b"_LVM");
+        }
+        for signature in [true, false] {
+            image[510..512].copy_from_slice(if signature { &[0x55, 0xaa] } else { &[0, 0] });
+            let catalogue = Units::one(image.clone(), 512).catalogue();
+            let text = catalogue.resolve("nvme0n1p9").unwrap_err().to_string();
+            let said = text.contains("not used: nvme0n1: an AIX volume group is not read");
+            assert_eq!(said, is_aix, "{kind:02x}, {second_mark}, {signature}: {text}");
+            let partitions = usize::from(signature && !is_aix && kind != 0x05);
+            assert_eq!(names(&catalogue).len(), 1 + partitions, "{kind:02x}, {second_mark}, {signature}");
+        }
+    }
+}
+
 #[test]
 fn tables_within_partitions_are_named() {
     let cases: [(u8, &str, usize, &[u8]); 6] = [
