@@ -21,7 +21,7 @@ const ALL: u32 = OF_DOM0 + 2 * OF_A_GUEST + 2;
 const MADE: u32 = ALL - 2;
 /// How long all may take to be attached.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Datagrams of the shortest frames, for so many seconds.
+/// Bytes of a datagram that makes a shortest frame, and seconds of a flood of them.
 const PAYLOAD: u32 = 18;
 const SECONDS: u32 = 8;
 
@@ -101,7 +101,7 @@ fn costs(stage: &Stage, netdom: &DriverDomain<'_>, a: &Guest<'_>) -> Result<[f64
     ])
 }
 
-/// Gives a domain so many vifs: the nodes that libxl writes, one vif after another. `xl network-attach` takes two seconds for each in the lab,
+/// Gives a domain these vifs: the nodes that libxl writes, one vif after another. `xl network-attach` takes two seconds for each in the lab,
 /// most of them in C xenstored, and libxl waits ten for a guest's many.
 fn attach(lab: &Lab, netdom: u32, domain: u32, devices: Range<u32>, mac: u32) -> Result<()> {
     let (first, end) = (devices.start, devices.end);
@@ -221,14 +221,14 @@ fn owned(lab: &Lab, domain: u32) -> Result<String> {
     Ok(said.trim().trim_end_matches(')').to_owned())
 }
 
-/// So many vifs do not fit in 1,000 nodes.
+/// Vifs that do not fit in 1,000 nodes.
 const TOO_MANY: u32 = 60;
 
 /// The toolstack's nodes count for netdom and are not refused; netdom's own are, the reason's among them.
 fn beyond(scene: &ManyScene<'_>) -> Result<String> {
     let (lab, netdom) = (&scene.stage.lab, scene.netdom.id);
     if lab.row().store != StorePlace::Daemon {
-        return Ok("not tried: this store's quota is none, or was raised".to_owned());
+        return Ok("not tried: this store has no such quota, or it was raised".to_owned());
     }
     let attach_one =
         |number: u32| lab.run(&format!("xl network-attach 0 backend=netdom mac=00:16:3e:00:04:{number:02x}"));
@@ -267,7 +267,7 @@ fn beyond(scene: &ManyScene<'_>) -> Result<String> {
     ))
 }
 
-/// That so many backends are: one process in place of one for each vif.
+/// A script that tells whether `count` backends are connected, by one process in place of one for each vif.
 fn connected(netdom: u32, count: u32) -> String {
     let backends = format!("/local/domain/{netdom}/backend/vif");
     format!("test $(xenstore-ls -f {backends} | grep -c '/state = \"4\"') -eq {count} || {{ sleep 2; false; }}")

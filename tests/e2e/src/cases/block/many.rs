@@ -14,7 +14,7 @@ use crate::media::Media;
 use crate::stage::{Images, Stage, raise_quotas};
 use crate::traffic::Shell;
 
-/// Disks of each guest, and its CPUs: so many queues each disk has. Linux keeps 4 MiB of pages for a queue. libxl gives up a guest's disks that
+/// Disks of each guest, and its CPUs, which are the queues of each disk. Linux keeps 4 MiB of pages for a queue. libxl gives up a guest's disks that
 /// are not connected after ten seconds, so the guests with many come first.
 const GUESTS: [(&str, usize, u32); 8] =
     [("a", 21, 1), ("b", 12, 1), ("c", 12, 1), ("d", 12, 1), ("e", 12, 1), ("f", 12, 1), ("g", 12, 1), ("h", 7, 4)];
@@ -106,7 +106,7 @@ fn devices(count: usize) -> impl Iterator<Item = String> {
     (b'a'..=b'z').take(count).map(|letter| format!("xvd{}", char::from(letter)))
 }
 
-/// Has all disks of all guests written, read and compared at once, for so many seconds; gives the operations.
+/// Has all disks of all guests written, read and compared at once; gives the operations.
 fn verify(scene: &ManyScene<'_>, seconds: u32) -> Result<u64> {
     let all = || scene.guests.iter().zip(GUESTS);
     for (guest, (_, count, _)) in all() {
