@@ -46,7 +46,7 @@ use xen_pv_sys::Port;
 /// The NIC's port of the switch; vifs follow.
 pub const NIC_PORT: u16 = 0;
 /// Packets taken from one vif in a round.
-pub const VIF_PACKETS: usize = 64;
+const VIF_PACKETS: usize = 64;
 /// The same where the last packets had to be given back to its ring.
 const WAITED_PACKETS: usize = 8;
 /// Packets taken from all vifs in a round: each takes a page of the pool.

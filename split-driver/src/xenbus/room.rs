@@ -13,8 +13,8 @@ const FEW: usize = 200;
 /// A tenth more or fewer nodes are worth another try: the last one looked further, and each costs the store the work of hundreds of nodes.
 const PART: usize = 10;
 /// Nodes that are made to try, at most: a quarter of those of a domain that has 800 of xenstored's 1,000. C xenstored limits the rate of
-/// writes: a domain may make some 1,000 nodes at once and 200 a second, where to remove one counts as two, and waits when it has used that
-/// up. With 400 it did, for seconds in which devices were attached.
+/// writes: a domain may make some 1,000 nodes at once and 200 a second, removals count as well, and it waits when it has used that up. With
+/// 400 nodes it did, for seconds in which devices were attached.
 const TRIED_MAX: usize = 200;
 /// Where they are made.
 const TOP: &str = "data/room";

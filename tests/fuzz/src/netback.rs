@@ -3,9 +3,8 @@
 //! The data path, the honest guests and the NIC live as long as the target; each input is one life of the hostile vif: attached, at
 //! work, detached. What must hold: the honest guests' packets arrive whole, once and in order, answered with success, and each frame only
 //! where a bridge brings it ([`honest`]); only the hostile vif is ever closed; an error is seen by a neighbour only where that happened; the
-//! hostile guest sends no more than its rate, and no more than its share of a round; honest packets arrive within some rounds; nothing is
-//! fetched twice from the hostile ring; no call was made that Xen would refuse us as a fault of our own; and when the vif is gone, pages,
-//! mappings and channels are back.
+//! hostile guest sends no more than its rate; honest packets arrive within [`HONEST_ROUNDS`]; nothing is fetched twice from the hostile
+//! ring; no call was made that Xen would refuse us as a fault of our own; and when the vif is gone, pages, mappings and channels are back.
 
 mod honest;
 mod mallory;
@@ -15,7 +14,7 @@ use guests::tape::Step;
 use honest::{BRIDGE_GROUP, BRIDGES, GUESTS, Honest, LISTENER, Model, STATION, address, group, public_address};
 use mallory::{Action, Life, Mallory};
 use netdom::credit::Rate;
-use netdom::datapath::{DataPath, VIF_PACKETS, VifId};
+use netdom::datapath::DataPath;
 use netdom::fakes::{FakeNic, Frontend, Outgoing, Wire};
 use netdom::netback::config::Features;
 use netdom::nic::Capabilities;
@@ -30,7 +29,7 @@ use std::rc::Rc;
 const PAGES: usize = 512;
 /// Actions of an input, at most.
 const ACTIONS: usize = 40;
-/// Rounds in which what honest guests sent arrives, whatever the hostile one does: twice what the corpus takes.
+/// Rounds in which the honest guests' packets arrive, with any hostile guest beside them. The most that was seen is 90.
 const HONEST_ROUNDS: u64 = 200;
 /// Words of a ring before its slots (`io/ring.h`).
 const RING_HEADER: usize = 16;
@@ -43,8 +42,8 @@ pub struct Netback {
     honest: [Honest; GUESTS],
     model: Model,
     mallory: Mallory,
-    /// The hostile vif, where it is there.
-    attached: Option<VifId>,
+    /// Whether the hostile vif is there.
+    attached: bool,
     now: Instant,
     /// What is held while the hostile vif is not there.
     rest: (usize, Live),
@@ -78,7 +77,7 @@ impl Netback {
         });
         let (mallory, model) = (Mallory::new(&xen), Model::default());
         let (now, rest) = (Instant(0), (0, Live::default()));
-        let mut world = Self { xen, path, wire, honest, model, mallory, attached: None, now, rest };
+        let mut world = Self { xen, path, wire, honest, model, mallory, attached: false, now, rest };
         for from in 0..GUESTS {
             let mut bytes = vec![0xff; 6];
             bytes.extend(public_address(from));
@@ -102,24 +101,15 @@ impl Netback {
         while let Some(port) = self.xen.next_event() {
             self.path.handle_event(port, self.now);
         }
-        self.xen.set_peer(self.attached.map(|_| self.mallory.peer()));
-        let before = self.of_mallory();
+        self.xen.set_peer(self.attached.then(|| self.mallory.peer()));
         let again = self.path.poll(self.now).again;
         self.xen.set_peer(None);
         let repeated = self.mallory.fetches.take_repeated(RING_HEADER);
         assert_eq!(repeated, None, "a word of the hostile ring was fetched twice in a round");
-        let taken = self.of_mallory() - before;
-        assert!(taken <= VIF_PACKETS as u64, "{taken} packets of one vif in a round");
         for honest in &mut self.honest {
             honest.look(&self.model);
         }
         again
-    }
-
-    /// Packets that were taken from the hostile vif.
-    fn of_mallory(&self) -> u64 {
-        let statistics = self.attached.and_then(|id| self.path.vif_statistics(id));
-        statistics.map_or(0, |statistics| statistics.from_port.packets)
     }
 
     /// Rounds until nothing is left to do now, the NIC sending.
@@ -250,7 +240,7 @@ impl Target for Netback {
         let Ok(id) = self.path.attach(config) else {
             panic!("the hostile vif could not be attached");
         };
-        (self.attached, self.model.hostile_bridge) = (Some(id), life.bridge);
+        (self.attached, self.model.hostile_bridge) = (true, life.bridge);
         let start = self.now;
         for action in &actions {
             self.act(action);
@@ -265,7 +255,7 @@ impl Target for Netback {
             seen.push(crate::hash(format!("{:?}", std::mem::discriminant(&violation)).as_bytes()));
         }
         let statistics = self.path.detach(id).expect("the hostile vif");
-        self.attached = None;
+        self.attached = false;
         if let Some(Rate { bytes, interval }) = life.rate {
             let intervals = self.now.since(start).as_nanos() / interval.as_nanos() + 1;
             let most = bytes * intervals as u64;

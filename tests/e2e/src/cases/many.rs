@@ -101,8 +101,8 @@ fn costs(stage: &Stage, netdom: &DriverDomain<'_>, a: &Guest<'_>) -> Result<[f64
     ])
 }
 
-/// Gives a domain these vifs: the nodes that libxl writes, one vif after another. `xl network-attach` takes two seconds for each in the lab,
-/// most of them in C xenstored, and libxl waits ten for a guest's many.
+/// Gives a domain these vifs: the nodes that libxl writes, one vif after another. `xl network-attach` takes two seconds for each in the
+/// lab, and libxl gives up a guest's vifs that are not ready within ten.
 fn attach(lab: &Lab, netdom: u32, domain: u32, devices: Range<u32>, mac: u32) -> Result<()> {
     let (first, end) = (devices.start, devices.end);
     let script = format!(

@@ -14,17 +14,17 @@ use crate::media::Media;
 use crate::stage::{Images, Stage, raise_quotas};
 use crate::traffic::Shell;
 
-/// Disks of each guest, and its CPUs, which are the queues of each disk. Linux keeps 4 MiB of pages for a queue. libxl gives up a guest's disks that
-/// are not connected after ten seconds, so the guests with many come first.
+/// Disks of each guest, and its CPUs, which are the queues of each disk. Linux keeps 4 MiB of pages for a queue. libxl gives up a guest's
+/// disks that are not connected after ten seconds, so the guest with most comes first.
 const GUESTS: [(&str, usize, u32); 8] =
     [("a", 21, 1), ("b", 12, 1), ("c", 12, 1), ("d", 12, 1), ("e", 12, 1), ("f", 12, 1), ("g", 12, 1), ("h", 7, 4)];
 const DISKS: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A blkdom, and a machine with a disk of 100 partitions and some more.
+/// A blkdom, and a machine with a disk of 100 partitions.
 pub struct ManyDisks;
 
-/// What is behind it.
+/// The machine, and what its disk is made of.
 pub struct ManyStage {
     stage: Stage,
     /// After the machine, whose disks are on it.
