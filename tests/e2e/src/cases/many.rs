@@ -55,6 +55,8 @@ impl Play for ManyVifs {
             config.dom0_memory = 1280;
             config.memory = 3072;
             config.xen_arguments = "gnttab_max_frames=256".to_owned();
+            // Of a store's domain, which 205 vifs filled when it had 8.
+            config.store_memory = 32;
             if row.store == StorePlace::OcamlDaemon {
                 config.put_text("etc/xen/oxenstored.conf", crate::stage::OXENSTORED);
             }
