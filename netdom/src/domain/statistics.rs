@@ -47,8 +47,7 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
     }
     for (device, vif) in domain.netback.vifs() {
         if let Some(statistics) = path.vif_statistics(vif) {
-            // As Linux names it, but for the dot, which no node's name may have.
-            let name = format!("vif{}-{}", device.frontend.0, device.handle);
+            let name = format!("vif/{}/{}", device.frontend.0, device.handle);
             ports.push((name, line(&statistics)));
         }
     }

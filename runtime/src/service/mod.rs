@@ -81,7 +81,7 @@ pub trait Service: Sized + 'static {
     /// All devices of the domain's creation were added: waits until they can be used, and says what it is ready with.
     fn ready(&self) -> impl Future<Output = String>;
 
-    /// A line for each thing that counts, by a name that may be a node's.
+    /// A line for each thing that counts, by a path in the store: that of a device is `vif/3/0`, as its backend's.
     fn statistics(&self) -> Vec<(String, String)>;
 
     /// What it has on loan beside what every domain has, as `name value` pairs with commas.

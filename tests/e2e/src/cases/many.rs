@@ -158,6 +158,8 @@ fn in_use(scene: &ManyScene<'_>) -> Result<String> {
     }
     let (vifs, least) = (replies.len(), replies.iter().min().copied().unwrap_or_default());
     ensure!(vifs == MADE as usize && least > 0, "of {vifs} vifs that sent at once one had {least} replies");
+    let counted = format!("xenstore-ls -f /local/domain/{netdom}/data/statistics/vif | grep -c packets");
+    lab.wait_until(&format!("test $({counted}) -eq {ALL}"), PATIENCE).context("not all vifs have statistics")?;
     let memory = scene.netdom.resources()?;
     let figure = |name: &str| memory.0.get(name).copied().unwrap_or_default();
     drop(scene.crowd.set(crowd));
