@@ -8,7 +8,7 @@ use xen_pv_sys::DomainId;
 
 use crate::permissions::Caller;
 use crate::quota::{Quota, Quotas, RESOURCES, Resource};
-use crate::{ConnectionId, Host, Map, charge};
+use crate::{ConnectionId, Error, Host, Map, charge};
 
 /// A domain that is connected, or that nodes or their permissions name.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub(crate) struct Domain {
     /// Quotas of its own.
     quotas: BTreeMap<&'static str, (Quota, u32)>,
     beyond_soft: bool,
+    /// Whether the log has been told that it met a quota or its share.
+    refused: bool,
 }
 
 impl Domain {
@@ -170,6 +172,7 @@ impl Domains {
             devices: 0,
             quotas: BTreeMap::new(),
             beyond_soft: false,
+            refused: false,
         })
     }
 
@@ -330,6 +333,26 @@ impl Domains {
                 log::warn!("domain {} takes up {value} bytes, more than its soft quota of {soft}", id.0);
             }
             domain.beyond_soft = beyond;
+        }
+    }
+
+    /// Tells the log, once a domain, that it may have no more: its kernel is the only one that hears of it otherwise.
+    pub(crate) fn note_refusal(&mut self, id: DomainId, error: Error) {
+        let (free, memory) = (self.free(), self.memory);
+        let Some(domain) = self.known.get_mut(&id).filter(|_| id != self.privileged) else {
+            return;
+        };
+        if !core::mem::replace(&mut domain.refused, true) {
+            log::warn!(
+                "domain {} is refused a request by {}: it has {} nodes, {} watches and {} bytes, {} of them of its own making; {free} of {memory} \
+                 bytes are free. This is said once of a domain",
+                id.0,
+                error.name(),
+                domain.takes(Resource::Nodes),
+                domain.takes(Resource::Watches),
+                domain.takes(Resource::Memory),
+                domain.hoards(),
+            );
         }
     }
 

@@ -101,6 +101,9 @@ impl Store {
         if request.transaction != 0 || !only_reads(request.kind) {
             self.changes += 1;
         }
+        if let Err(error @ (Error::ENOMEM | Error::ENOSPC)) = &reply {
+            self.domains.note_refusal(domain, *error);
+        }
         self.deliver((!caller.privileged).then_some(id));
         self.answer(id, header, &reply);
     }

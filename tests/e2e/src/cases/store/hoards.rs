@@ -118,6 +118,9 @@ fn alone(stage: &&Stage) -> Result<String> {
     for (name, hoards) in HOARDS {
         report.push(format!("{name}: {}", crowd.suffer(hoards).context(*name)?));
     }
+    // The operator hears of it, too.
+    let told = format!("domain {} is refused a request", crowd.attackers[0]);
+    stage.lab.wait_for_console(NAME, &told, Duration::from_secs(60))?;
     crowd.destroy()?;
     Ok(report.join("; "))
 }
