@@ -419,12 +419,6 @@ impl<M: SharedMemory> RequestRing<M> {
         either!(self, ring => ring.slots())
     }
 
-    /// Requests taken and not yet answered.
-    #[inline]
-    pub fn unanswered(&self) -> u32 {
-        either!(self, ring => ring.unanswered())
-    }
-
     /// Requests that wait, so many that may be [taken](Self::take).
     ///
     /// # Errors

@@ -473,6 +473,8 @@ mod tests {
         table.shed(&mut unmap);
         assert_eq!((unmap.len(), table.mapped()), (STEP - 1, 2 * STEP + 1));
         assert!(table.is_shedding() && table.take_returned() == 0, "one is in use");
+        let mut plenty = Loan { room: &mut Room::new(8), held: &mut 0 };
+        assert!(!table.holds(3 * STEP, &mut plenty), "it would have one place for two grants");
         assert_eq!(map(&mut table, &mut room, &mut held, 300, &mut unmap), Found::Known(300));
         table.release(300, &mut unmap);
         table.release(300, &mut unmap);

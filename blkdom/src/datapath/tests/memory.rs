@@ -3,7 +3,7 @@
 use super::{PAGES, World, pattern};
 use crate::datapath::persistent::{STEP, STEP_BYTES};
 use crate::datapath::{PERSISTENT_GRANTS, UNUSED};
-use crate::disk::Geometry;
+use crate::disk::{Geometry, Operation};
 use crate::fakes::frontend::segment;
 use crate::fakes::{Frontend, Setup, geometry};
 use alloc::vec;
@@ -175,6 +175,43 @@ fn nobody_starves_of_pages() {
     // Those that had the pages that it needs go before it, and little more.
     assert!(others < 40, "{others} requests of others were answered first");
     world.run();
+    world.end();
+}
+
+/// A barrier without data is served while the pages that another's request waits for are not there.
+#[test]
+fn what_needs_no_pages_does_not_wait_for_any() {
+    let greedy = Setup { ring_pages: 16, ..Setup::default() };
+    let mut world = World::new(&[greedy, greedy, greedy, greedy]);
+    world.drive.borrow_mut().hold = true;
+    for guest in 0..2 {
+        for id in 0..200 {
+            assert!(world.guests[guest].transfer(0, id, 0, 0, (0, 88)));
+        }
+        assert_eq!(world.ask(guest), []);
+    }
+    world.drive.borrow_mut().seen = Some(Vec::new());
+    assert!(world.guests[2].transfer(0, 1, 0, 0, (0, 2048)));
+    assert_eq!(world.ask(2), []);
+    assert!(world.guests[3].place(0, 2, 2, 0, &[]));
+    assert_eq!(world.ask(3), []);
+    let seen: Vec<_> = world.drive.borrow().seen.iter().flatten().map(|seen| seen.operation).collect();
+    assert_eq!(seen, [Operation::Flush]);
+    world.drive.borrow_mut().hold = false;
+    world.run();
+    world.end();
+}
+
+/// Segments of a few sectors are blocks of a disk whose blocks are sectors: they need not be put together.
+#[test]
+fn pieces_of_a_page_are_mapped_where_blocks_are_small() {
+    let mut world = World::new(&[KEEPS]);
+    let guest = &mut world.guests[0];
+    let pieces =
+        [(0, 3, 6), (1, 1, 1), (2, 0, 2)].map(|(page, first, last)| segment(guest.grant(page, true), first, last));
+    assert!(guest.place(0, 1, 0, 8, &pieces));
+    assert_eq!(done(&mut world, 0), 1);
+    assert_eq!(world.xen.copy_count(), (0, 0), "nothing was copied");
     world.end();
 }
 
