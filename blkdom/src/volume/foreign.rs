@@ -3,6 +3,9 @@
 //! Linux' `block/partitions/` knows more than GPT and MBR, and Debian's kernels have nearly all of it. It looks for some of those
 //! before it looks for an MBR: a boot record's signature in the first sector does not say then that there is one.
 
+use super::region::{Region, Sectors};
+use crate::disk::SECTOR_BYTES;
+
 /// SGI's volume header (`SGI_LABEL_MAGIC`), big-endian: looked for before an MBR (sgi.c).
 const SGI: [u8; 4] = [0x0b, 0xe5, 0xa9, 0x41];
 /// A partition's type in the MBR of a Windows dynamic disk (`LDM_PARTITION`), whose own table Linux looks for before an MBR (ldm.c).
@@ -26,7 +29,6 @@ pub(super) fn without_mbr(bytes: &[u8]) -> Option<&'static str> {
         () if has(508, &[0xda, 0xbe]) => Some("a Sun disklabel"),
         () if has(0, b"ER") => Some("an Apple partition map"),
         () if has(64, &BSD) => Some("a BSD or OSF disklabel"),
-        () if has(0, b"RDSK") => Some("an Amiga rigid disk block"),
         () if is_atari(bytes) => Some("an Atari root sector"),
         () => None,
     }
@@ -38,6 +40,24 @@ fn is_atari(bytes: &[u8]) -> bool {
     entries.chunks_exact(12).any(|entry| {
         let (flags, letters) = entry.split_at(1);
         flags.iter().all(|flags| flags & 1 != 0) && letters.iter().take(3).all(u8::is_ascii_alphanumeric)
+    })
+}
+
+/// Sectors in the first of which a rigid disk block may lie (`RDB_ALLOCATION_LIMIT`).
+const RIGID_DISK_SECTORS: usize = 16;
+/// Its magic.
+const RIGID_DISK: &[u8] = b"RDSK";
+
+/// Whether one of the first sectors is a rigid disk block of Amiga's whose longs, as many as its second says, add up to zero (amiga.c).
+pub(super) async fn is_amiga<S: Sectors>(unit: &Region<'_, S>) -> bool {
+    let size = SECTOR_BYTES as usize;
+    let Ok(bytes) = unit.read(0, RIGID_DISK_SECTORS * size).await else {
+        return false;
+    };
+    bytes.chunks_exact(size).any(|sector| {
+        let longs = sector.as_chunks().0.iter().copied().map(u32::from_be_bytes);
+        let summed = longs.clone().nth(1).unwrap_or_default() & 0x7f;
+        sector.starts_with(RIGID_DISK) && longs.take(summed as usize).fold(0, u32::wrapping_add) == 0
     })
 }
 

@@ -15,7 +15,7 @@ use super::mbr::{self, Mbr};
 use super::member;
 use super::partition::{self, Partition, Table};
 use super::region::{Eye, ReadError, Region, Sectors, Source};
-use super::{Piece, Volume, gpt};
+use super::{Piece, Volume, foreign, gpt};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -69,6 +69,9 @@ impl<'a, S: Sectors> Scan<'a, S> {
                 found @ Some(Mbr::Protective | Mbr::Foreign { .. }) => found,
                 _ if mbr::is_aix(&region, &bytes).await => {
                     Some(Mbr::Foreign { name: "an AIX volume group", beside_mbr: mbr::has_signature(&bytes) })
+                }
+                None if !mbr::has_signature(&bytes) && foreign::is_amiga(&region).await => {
+                    Some(Mbr::Foreign { name: "an Amiga rigid disk block", beside_mbr: false })
                 }
                 found => found,
             },

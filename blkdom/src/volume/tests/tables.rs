@@ -325,7 +325,7 @@ fn who_could_write_a_boot_record_is_refused() {
 #[test]
 fn tables_of_other_kinds_are_refused_by_name() {
     type Change = fn(&mut [u8]);
-    let cases: [(&str, Change); 8] = [
+    let cases: [(&str, Change); 9] = [
         ("an SGI volume header (dvh)", |image| image[..4].copy_from_slice(&[0x0b, 0xe5, 0xa9, 0x41])),
         ("a Windows dynamic disk (LDM)", |image| mbr_entry(image, 0, 1, 0x42, 700, 100)),
         ("an SGI volume header (dvh)", |image| {
@@ -342,6 +342,10 @@ fn tables_of_other_kinds_are_refused_by_name() {
             image[0x1d2..0x1d6].copy_from_slice(b"\x01LNX");
         }),
         ("an Amiga rigid disk block", |image| image[..512].copy_from_slice(&[&b"RDSK"[..], &[0; 508]].concat())),
+        ("an Amiga rigid disk block", |image| {
+            image[..512].fill(0);
+            rigid_disk_block(&mut image[15 * 512..]);
+        }),
     ];
     for (what, change) in cases {
         let mut image = mbr();
@@ -350,6 +354,27 @@ fn tables_of_other_kinds_are_refused_by_name() {
         assert_eq!(names(&catalogue), ["nvme0n1"], "{what}");
         let text = catalogue.resolve("nvme0n1p1").unwrap_err().to_string();
         assert!(text.contains(&format!("not used: nvme0n1: {what} is not read")), "{what}: {text}");
+    }
+}
+
+/// Amiga's block with a checksum: the longs that it counts add up to zero.
+fn rigid_disk_block(sector: &mut [u8]) {
+    let longs = [u32::from_be_bytes(*b"RDSK"), 64];
+    let check = longs.iter().fold(0, |sum: u32, long| sum.wrapping_sub(*long));
+    for (place, long) in sector.chunks_exact_mut(4).zip(longs.into_iter().chain([check])) {
+        place.copy_from_slice(&long.to_be_bytes());
+    }
+}
+
+/// Linux looks in sixteen sectors, and at the checksum.
+#[test]
+fn what_is_no_rigid_disk_block_is_not_named() {
+    for (sector, byte) in [(16, 0), (15, 1)] {
+        let mut image = vec![0; 4096 * 512];
+        rigid_disk_block(&mut image[sector * 512..]);
+        image[15 * 512 + 100] = byte;
+        let text = Units::one(image, 512).catalogue().resolve("nvme0n1p1").unwrap_err().to_string();
+        assert!(!text.contains("Amiga"), "{text}");
     }
 }
 
