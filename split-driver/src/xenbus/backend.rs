@@ -110,6 +110,9 @@ pub struct Timing {
     pub linger: Duration,
     /// The same at most, where several devices of one frontend go together: libxl comes round to them one by one.
     pub linger_max: Duration,
+    /// In `InitWait`, when a device is new: libxl calls it an error, after 10 s, when it reads the `state` node only once that says
+    /// `Connected`. A hotplug script gives it as long elsewhere.
+    pub announcement: Duration,
 }
 
 impl Default for Timing {
@@ -118,6 +121,7 @@ impl Default for Timing {
             patience: Duration::from_secs(2),
             linger: Duration::from_millis(500),
             linger_max: Duration::from_secs(6),
+            announcement: Duration::from_millis(100),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::limits::{Budget, Lines, Violations};
 use super::states::{Phase, Seen, Step, next};
 use super::{DeviceId, Directory, Excerpt, Nodes, domain};
 use crate::store::{Store, StoreError, Transaction, Watch, parse};
-use crate::time::{Duration, Timer};
+use crate::time::{Duration, Instant, Timer};
 use refusal::{Fault, Refusal, StoreRefusal};
 use writes::Written;
 
@@ -64,6 +64,8 @@ pub(super) struct Session<'a, S: Store, T, B: Backend> {
     path: String,
     mailbox: Rc<Mailbox>,
     phase: Phase,
+    /// When the toolstack was first told that the device is there.
+    announced: Option<Instant>,
     device: Option<B::Device>,
     frontend: Option<Frontend<S::Watch>>,
     /// What the frontend's `state` node said at the last look.
@@ -112,6 +114,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             path: format!("{}/{}/{}", context.top(), id.frontend.0, id.handle),
             mailbox,
             phase: Phase::New,
+            announced: None,
             device: None,
             frontend: None,
             frontend_state: XenbusState::Initialising,
@@ -473,6 +476,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         }
         if self.publish(XenbusState::InitWait, &entries).await? == Written::Done {
             self.phase = Phase::InitWait;
+            self.announced.get_or_insert(self.context.timer.now());
             self.forget_error().await;
             self.count_nodes().await;
         }
@@ -480,7 +484,11 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     }
 
     async fn connect(&mut self) -> Result<(), End> {
-        if let Some(delay) = self.violations.poll_delay(self.context.timer.now()) {
+        let now = self.context.timer.now();
+        let seen_by_toolstack = self.announced.map_or(now, |at| at + self.context.timing.announcement);
+        let penance = self.violations.poll_delay(now).unwrap_or(Duration::ZERO);
+        let delay = penance.max(seen_by_toolstack.since(now));
+        if delay > Duration::ZERO {
             self.wait_at_most(delay).await;
             return Ok(());
         }

@@ -169,8 +169,13 @@ impl Host {
     }
 
     fn with_store(store: FakeStore) -> Self {
+        let timing = Timing { announcement: Duration::ZERO, ..Timing::default() };
+        Self::with_timing(store, timing)
+    }
+
+    fn with_timing(store: FakeStore, timing: Timing) -> Self {
         let (clock, kind) = (FakeClock::default(), Rc::new(Kind::default()));
-        let bus = Bus::new(store.connection(US), clock.clone(), kind.clone());
+        let bus = Bus::with_timing(store.connection(US), clock.clone(), kind.clone(), timing);
         let bus = Rc::new(bus);
         let mut tasks = Tasks::new();
         let running = bus.clone();
@@ -506,6 +511,28 @@ fn lives() {
         assert_eq!(host.state(3, 0), None, "{name}");
         host.assert_clean();
     }
+}
+
+/// libxl reads the state once it hears of it, and wants to find `InitWait`. A frontend that begins anew need not wait for that.
+#[test]
+fn a_new_device_is_announced_for_a_while() {
+    let store = FakeStore::new();
+    for domain in [0, 3, US.0] {
+        store.add_domain(DomainId(domain));
+    }
+    let mut host = Host::with_timing(store, Timing::default());
+    host.attach(3, 0);
+    host.connect(3, 0);
+    host.advance(99);
+    assert_eq!(host.state(3, 0), Some(2));
+    host.advance(1);
+    assert_eq!(host.state(3, 0), Some(4));
+    for (state, expected) in [("5", 5), ("6", 6), ("1", 2)] {
+        host.frontend(3, 0, "state", state);
+        assert_eq!(host.state(3, 0), Some(expected));
+    }
+    host.connect(3, 0);
+    assert_eq!(host.state(3, 0), Some(4));
 }
 
 #[test]
