@@ -39,6 +39,7 @@ pub async fn scan<S: Sectors>(reader: &S, units: &[Source], written: &[Piece]) -
     for source in units {
         scan.unit(source).await;
     }
+    scan.volumes.measure(&eye, units).await;
     let Scan { mut catalogue, volumes, .. } = scan;
     for group in volumes.assemble() {
         for note in group.notes {

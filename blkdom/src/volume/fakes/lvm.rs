@@ -22,13 +22,15 @@ pub struct Text {
     pub sequence: u32,
     /// Physical volumes.
     pub physical: u32,
+    /// Sectors that each has; none says nothing.
+    pub sectors: Option<u64>,
     /// More logical volumes.
     pub more: String,
 }
 
 impl Default for Text {
     fn default() -> Self {
-        Self { sequence: 7, physical: 1, more: String::new() }
+        Self { sequence: 7, physical: 1, sectors: None, more: String::new() }
     }
 }
 
@@ -47,11 +49,12 @@ impl Text {
 
 impl fmt::Display for Text {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = self.sectors.map(|sectors| format!("dev_size = {sectors}\n")).unwrap_or_default();
         let physical: String = (0..self.physical)
             .map(|number| {
                 format!(
                     "pv{number} {{\nid = \"{}\"\ndevice = \"/dev/sd\\\"x\"\t# Hint only\n\nstatus = [\"ALLOCATABLE\"]\nflags = []\n\
-                     dev_size = 32768\npe_start = 2048\npe_count = 100\n}}\n",
+                     {size}pe_start = 2048\npe_count = 100\n}}\n",
                     pv_id(number + 1)
                 )
             })

@@ -103,7 +103,7 @@ fn unsound(group: &VolumeGroup, volumes: &[PhysicalVolume]) -> Option<String> {
                 member.remedy()
             )),
             None if declared > sectors => Some(format!(
-                "the physical volume on {name} has {declared} sectors by its label, but {name} only {sectors}"
+                "the physical volume on {name} has {declared} sectors, but {name} only {sectors}"
             )),
             None => None,
         }

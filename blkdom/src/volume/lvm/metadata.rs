@@ -43,6 +43,8 @@ pub(super) struct Physical {
     pub(super) start: u64,
     /// How many extents it has.
     pub(super) extents: u64,
+    /// Sectors of it, where the metadata say. `pvresize` changes this and not the label.
+    pub(super) size: Option<u64>,
     /// The group was changed while it was not there: what it holds is old.
     pub(super) missing: bool,
 }
@@ -198,7 +200,8 @@ fn physical_volumes(section: &Section<'_>) -> Result<Vec<Physical>, MetadataErro
         // Without extents there is no beginning of them.
         let start = volume.number("pe_start").or((extents == 0).then_some(0)).ok_or(bad("pe_start"))?;
         let missing = ["status", "flags"].iter().any(|key| volume.has(key, "MISSING"));
-        volumes.push(Physical { name: name.to_owned(), id, start, extents, missing });
+        let size = volume.number("dev_size").filter(|size| *size > 0);
+        volumes.push(Physical { name: name.to_owned(), id, start, extents, size, missing });
     }
     Ok(volumes)
 }

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! look: label ── areas ── text ──> a copy (metadata)        for each physical volume, in any order
+//! measure: the size of each by the newest copy, and of what it is a part
 //! assemble: copies of one id ──> newest ──> logical volumes (mapping)
 //! ```
 
@@ -18,7 +19,7 @@ pub(crate) mod text;
 use super::entry::Entry;
 use super::fault::Unwritable;
 use super::member::{self, Member};
-use super::region::{ReadError, Region, Sectors};
+use super::region::{Eye, ReadError, Region, Sectors, Source};
 use super::{Piece, UnitRef};
 use crate::disk::SECTOR_BYTES;
 use alloc::borrow::ToOwned;
@@ -57,10 +58,24 @@ struct PhysicalVolume {
     member: Option<Member>,
     /// Why nothing on it may be written, if so.
     unwritable: Option<Unwritable>,
-    /// Sectors that its label says it has; those that there are where it says nothing.
+    /// Sectors that it has by its group's metadata or else by its label; those that there are where neither says.
     declared: u64,
     /// Where label and metadata lie, from its beginning, in sectors: no extent may.
     reserved: Vec<core::ops::Range<u64>>,
+}
+
+impl PhysicalVolume {
+    /// Where no mark of something larger counts: what is larger than the volume on it may have its mark behind it.
+    fn inner(&self) -> Vec<Piece> {
+        let piece =
+            |sector: u64, sectors| Piece { unit: self.unit, sector: self.start.saturating_add(sector), sectors };
+        // What lies in the volume's extents is a guest's.
+        let mut inner = vec![piece(EXTENTS, self.declared.saturating_sub(EXTENTS))];
+        // A metadata area is LVM's: a ring that is written bit by bit, with what was there before it in the rest.
+        let areas = self.reserved.iter().skip(1);
+        inner.extend(areas.map(|area| piece(area.start, area.end.saturating_sub(area.start))));
+        inner
+    }
 }
 
 /// A text, and who has it.
@@ -115,36 +130,42 @@ impl Found {
             }
         }
         let (unit, start, sectors) = (region.unit(), region.start, region.sectors);
-        let areas = reserved.iter().skip(1);
-        let declared = if label.bytes == 0 { sectors } else { label.bytes / sector_bytes };
-        let id = label.id;
-        // What is larger than the volume on it may have its mark behind it. What lies in the volume's extents is a guest's.
-        let extents = Piece { unit, sector: start.saturating_add(EXTENTS), sectors: declared.saturating_sub(EXTENTS) };
-        let mut inner = vec![extents];
-        // A metadata area is LVM's: a ring that is written bit by bit, with what was there before it in the rest.
-        inner.extend(areas.map(|area| Piece {
-            unit,
-            sector: start.saturating_add(area.start),
-            sectors: area.end.saturating_sub(area.start),
-        }));
-        let member::Marks { member, unread } = member::find(region, &inner).await;
-        let unread = unread.map(|(offset, error)| Unwritable::Unread { name: name.to_owned(), offset, error });
-        if let Some(unread) = &unread {
-            self.notes.push(format!("{unread}: what lies on it cannot be written"));
-        }
-        let unwritable = unread.or_else(|| around.cloned());
         self.volumes.push(PhysicalVolume {
             name: name.to_owned(),
-            id,
+            id: label.id,
             unit,
             start,
             sectors,
-            member,
-            unwritable,
-            declared,
+            member: None,
+            unwritable: around.cloned(),
+            declared: if label.bytes == 0 { sectors } else { label.bytes / sector_bytes },
             reserved,
         });
         Ok(())
+    }
+
+    /// Takes the sizes of all physical volumes from the newest metadata, and looks of what each is a part.
+    pub(super) async fn measure<S: Sectors>(&mut self, eye: &Eye<'_, S>, units: &[Source]) {
+        for volume in &mut self.volumes {
+            let known = self.copies.iter().filter_map(|copy| {
+                let physical = copy.group.physical.iter().find(|physical| physical.id == volume.id)?;
+                Some((copy.group.sequence, physical.size?))
+            });
+            if let Some((_, size)) = known.max() {
+                volume.declared = size;
+            }
+            let Some(source) = units.iter().find(|source| source.unit == volume.unit) else {
+                continue;
+            };
+            let region = Region { eye, source, start: volume.start, sectors: volume.sectors };
+            let member::Marks { member, unread } = member::find(&region, &volume.inner()).await;
+            volume.member = member;
+            if let Some((offset, error)) = unread {
+                let unread = Unwritable::Unread { name: volume.name.clone(), offset, error };
+                self.notes.push(format!("{unread}: what lies on it cannot be written"));
+                volume.unwritable = Some(unread);
+            }
+        }
     }
 
     fn note(&mut self, name: &str, what: &dyn Display) {

@@ -207,7 +207,28 @@ fn a_volume_larger_than_what_it_lies_on_is_refused() {
     let text = Units::one(image, 512).catalogue().resolve("vg0/a").unwrap_err().to_string();
     assert_eq!(
         text,
-        "vg0/a cannot be used: its volume group is not used: the physical volume on nvme0n1 has 16384 sectors by its label, but \
+        "vg0/a cannot be used: its volume group is not used: the physical volume on nvme0n1 has 16384 sectors, but \
          nvme0n1 only 16376"
     );
+}
+
+/// `pvresize` writes the metadata and leaves the label as it was.
+#[test]
+fn a_volume_has_the_size_that_its_metadata_say() {
+    let beyond = Text::volume("b", "\"pv0\", 96", 1, 4);
+    let grown = Text { sectors: Some(SECTORS as u64), more: beyond, ..Text::default() };
+    let mut image = Disk::new(1, SECTORS / 2, &grown.to_string()).image();
+    image.resize(SECTORS * 512, 0);
+    // What a guest writes at the end of it says nothing of the disk.
+    for (_, offset, mark) in marks().iter().filter(|(_, offset, _)| *offset < 0) {
+        put(&mut image, *offset, mark);
+    }
+    let catalogue = Units::one(image, 512).catalogue();
+    for name in ["vg0/a", "vg0/b"] {
+        assert!(catalogue.resolve(name).is_ok(), "{:?}", catalogue.resolve(name));
+    }
+    let shrunk = Text { sectors: Some(SECTORS as u64 - 8), ..Text::default() };
+    let mut image = Disk::new(1, SECTORS, &shrunk.to_string()).image();
+    image.truncate((SECTORS - 8) * 512);
+    assert!(Units::one(image, 512).catalogue().resolve("vg0/a").is_ok());
 }
