@@ -254,7 +254,8 @@ pub fn guid(bytes: &[u8; 16]) -> String {
     format!("{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
 }
 
-/// Reads the table of a unit: the primary one, and where that is not to be believed, the backup.
+/// Reads the table of a unit: the primary one, and where that is not to be believed, the backup. So do the tools; Linux does with `gpt` on
+/// its command line alone.
 ///
 /// # Errors
 /// Why neither is, the primary's first.

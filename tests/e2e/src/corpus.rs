@@ -5,11 +5,15 @@
 //!
 //! ```text
 //! form NAME                                   what follows is its own
-//! unit BLOCK SECTORS                          a disk, with bytes of a logical block
+//! unit BLOCK SECTORS                          a disk, with bytes of a logical block; those behind the last with contents are left out
 //! sector NUMBER HEX                           of the disk before it; what is not there is zeroes, at the end of a sector too
+//! sectors NUMBER COUNT HEX                    so many with the same bytes
 //! partition UNIT NUMBER START SECTORS UUID LABEL
 //! said TOOL UNIT NUMBER START SECTORS LABEL    a partition as a tool prints it; parted prints extended ones whole
+//! table UNIT KIND                             a disk's partition table as parted calls it
+//! member UNIT NUMBER FORMAT                   a leg as mdadm examines it: a partition, or with the number 0 a disk
 //! volume GROUP/NAME rw|ro                     a logical volume
+//! other TARGET                                a target of the volume before it that is neither of those below
 //! linear START SECTORS UNIT SECTOR            of the volume before it
 //! striped START SECTORS CHUNK UNIT:SECTOR ...
 //! ```
@@ -35,12 +39,27 @@ mod forms;
 /// Bytes of a sector.
 pub const SECTOR: usize = 512;
 /// Logical blocks of the disks, and bytes of each disk.
-const BLOCKS: [u32; 3] = [512, 512, 4096];
-const BYTES: u64 = 24 << 20;
-/// The tools that not every lab has, and what arrays need of the kernel.
-const PACKAGES: [&str; 3] = ["gdisk", "parted", "mdadm"];
-const PROGRAMS: [&str; 3] = ["usr/sbin/sgdisk", "usr/sbin/parted", "usr/sbin/mdadm"];
-const MODULES: [&str; 4] = ["md-mod", "raid0", "raid1", "raid10"];
+const DISKS: [(u32, u64); 5] = [(512, 24 << 20), (512, 24 << 20), (4096, 24 << 20), (512, 80 << 20), (512, 80 << 20)];
+/// The tools that not every lab has, and what arrays and volumes need of the kernel.
+const PACKAGES: [&str; 4] = ["fdisk", "gdisk", "parted", "mdadm"];
+const PROGRAMS: [&str; 5] =
+    ["usr/sbin/fdisk", "usr/sbin/sgdisk", "usr/sbin/parted", "usr/sbin/mdadm", "usr/sbin/mdmon"];
+const MODULES: [&str; 14] = [
+    "crc32c_generic",
+    "md-mod",
+    "raid0",
+    "raid1",
+    "raid10",
+    "raid456",
+    "dm-raid",
+    "dm-mirror",
+    "dm-snapshot",
+    "dm-thin-pool",
+    "dm-cache",
+    "dm-cache-smq",
+    "dm-writecache",
+    "dm-zero",
+];
 
 /// Where the file is.
 pub fn file() -> PathBuf {
@@ -128,6 +147,8 @@ pub struct Volume {
     pub writable: bool,
     /// Its runs.
     pub spans: Vec<Span>,
+    /// Targets that it has besides, or what it lies on in place of a disk.
+    pub others: Vec<String>,
 }
 
 /// What a few commands made.
@@ -141,6 +162,10 @@ pub struct Form {
     pub partitions: Vec<Partition>,
     /// What the tools say of them.
     pub said: Vec<Said>,
+    /// Disks' tables as parted calls them.
+    pub tables: Vec<(usize, String)>,
+    /// Legs as mdadm examines them: disk, partition or 0, and format.
+    pub members: Vec<(usize, u32, String)>,
     /// Volumes of all groups that lvm2 activates.
     pub volumes: Vec<Volume>,
 }
@@ -186,14 +211,8 @@ impl Form {
             ("unit", [block, sectors]) => {
                 self.units.push(Unit { block: block.parse()?, sectors: sectors.parse()?, written: BTreeMap::new() });
             }
-            ("sector", [number, hex]) => {
-                let unit = self.units.last_mut().context("no disk")?;
-                let number = number.parse()?;
-                ensure!(number < unit.sectors && hex.len() <= 2 * SECTOR, "beyond the disk");
-                let byte = |pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?);
-                let held = hex.as_bytes().chunks(2).map(byte).collect::<Result<_>>()?;
-                unit.written.insert(number, held);
-            }
+            ("sector", [number, hex]) => self.read_sectors(number.parse()?, 1, hex)?,
+            ("sectors", [number, count, hex]) => self.read_sectors(number.parse()?, count.parse()?, hex)?,
             ("partition", [unit, number, start, sectors, uuid, label @ ..]) => {
                 self.partitions.push(partition([unit, number, start, sectors], uuid, label)?);
             }
@@ -202,8 +221,18 @@ impl Form {
                 self.said.push(Said { tool: (*tool).to_owned(), partition });
             }
             ("volume", [name, mode]) => {
-                self.volumes.push(Volume { name: (*name).to_owned(), writable: *mode == "rw", spans: Vec::new() });
+                self.volumes.push(Volume {
+                    name: (*name).to_owned(),
+                    writable: *mode == "rw",
+                    spans: Vec::new(),
+                    others: Vec::new(),
+                });
             }
+            ("table", [unit, kind]) => self.tables.push((unit.parse()?, (*kind).to_owned())),
+            ("member", [unit, number, format]) => {
+                self.members.push((unit.parse()?, number.parse()?, (*format).to_owned()));
+            }
+            ("other", [target]) => self.volumes.last_mut().context("no volume")?.others.push((*target).to_owned()),
             ("striped", [start, sectors, chunk, stripes @ ..]) => {
                 let stripes = stripes.iter().map(|stripe| {
                     let (unit, sector) = stripe.split_once(':').context("a stripe")?;
@@ -228,13 +257,28 @@ impl Form {
         Ok(())
     }
 
+    fn read_sectors(&mut self, number: usize, count: usize, hex: &str) -> Result<()> {
+        let unit = self.units.last_mut().context("no disk")?;
+        let end = number.checked_add(count).filter(|end| *end <= unit.sectors);
+        ensure!(hex.len() <= 2 * SECTOR, "beyond the sector");
+        let byte = |pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?);
+        let held: Vec<u8> = hex.as_bytes().chunks(2).map(byte).collect::<Result<_>>()?;
+        unit.written.extend((number..end.context("beyond the disk")?).map(|number| (number, held.clone())));
+        Ok(())
+    }
+
     fn write(&self, text: &mut String) -> Result<()> {
         writeln!(text, "form {}", self.name)?;
         for unit in &self.units {
             writeln!(text, "unit {} {}", unit.block, unit.sectors)?;
-            for (number, held) in &unit.written {
-                write!(text, "sector {number} ")?;
-                for byte in held {
+            let sectors: Vec<_> = unit.written.iter().collect();
+            for run in sectors.chunk_by(|(number, held), (next, more)| *next - *number == 1 && held == more) {
+                let Some((number, held)) = run.first() else { continue };
+                match run.len() {
+                    1 => write!(text, "sector {number} ")?,
+                    count => write!(text, "sectors {number} {count} ")?,
+                }
+                for byte in *held {
                     write!(text, "{byte:02x}")?;
                 }
                 text.push('\n');
@@ -246,8 +290,17 @@ impl Form {
         for Said { tool, partition: Partition { unit, number, start, sectors, label, .. } } in &self.said {
             writeln!(text, "said {tool} {unit} {number} {start} {sectors} {label}")?;
         }
+        for (unit, kind) in &self.tables {
+            writeln!(text, "table {unit} {kind}")?;
+        }
+        for (unit, number, format) in &self.members {
+            writeln!(text, "member {unit} {number} {format}")?;
+        }
         for volume in &self.volumes {
             writeln!(text, "volume {} {}", volume.name, if volume.writable { "rw" } else { "ro" })?;
+            for target in &volume.others {
+                writeln!(text, "other {target}")?;
+            }
             for Span { start, sectors, chunk, stripes } in &volume.spans {
                 if let [(unit, sector)] = stripes.as_slice() {
                     writeln!(text, "linear {start} {sectors} {unit} {sector}")?;
@@ -280,10 +333,10 @@ fn partition([unit, number, start, sectors]: [&str; 4], uuid: &str, label: &[&st
 pub fn generate(row: Row, only: &[String]) -> Result<usize> {
     let before = if only.is_empty() { Vec::new() } else { read(&file())? };
     let scratch = Scratch::new()?;
-    let images: Vec<PathBuf> = (0..BLOCKS.len()).map(|index| scratch.path().join(format!("d{index}"))).collect();
+    let images: Vec<PathBuf> = (0..DISKS.len()).map(|index| scratch.path().join(format!("d{index}"))).collect();
     let mut disks = Vec::new();
-    for (image, block) in images.iter().zip(BLOCKS) {
-        File::create(image)?.set_len(BYTES)?;
+    for (image, (block, bytes)) in images.iter().zip(DISKS) {
+        File::create(image)?.set_len(bytes)?;
         disks.push(Disk { medium: DiskMedium::Image(image.clone()), logical_block: block });
     }
     let mut config = LabConfig::new(row);
@@ -302,8 +355,11 @@ pub fn generate(row: Row, only: &[String]) -> Result<usize> {
         match make(&lab, commands) {
             Ok(mut form) => {
                 form.name = (*name).to_owned();
-                for (image, block) in images.iter().zip(BLOCKS) {
+                for (image, (block, _)) in images.iter().zip(DISKS) {
                     form.units.push(Unit::new(block, &fs::read(image)?));
+                }
+                while form.units.last().is_some_and(|unit| unit.written.is_empty()) {
+                    form.units.pop();
                 }
                 made.push(form);
             }
@@ -343,22 +399,26 @@ fn answers(said: &str) -> Result<Form> {
                 places.insert(device, (found.unit, found.start));
                 form.partitions.push(found);
             }
-            ["said", ..] => {
+            ["said" | "table" | "member", ..] => {
                 let (kind, rest) = line.split_once(' ').context("a word")?;
                 form.read_line(kind, rest)?;
             }
             ["volume", mapped, name, attributes] => {
                 modes.insert(mapped, (name, attributes.get(1..2) == Some("w")));
             }
-            ["table", mapped, start, sectors, kind, more @ ..] => {
+            ["mapped", mapped, start, sectors, kind, more @ ..] => {
                 let Some((name, writable)) = modes.get(mapped.trim_end_matches(':')) else {
                     continue;
                 };
                 if form.volumes.last().is_none_or(|volume| volume.name != *name) {
-                    form.volumes.push(Volume { name: (*name).to_owned(), writable: *writable, spans: Vec::new() });
+                    let (spans, others) = Default::default();
+                    form.volumes.push(Volume { name: (*name).to_owned(), writable: *writable, spans, others });
                 }
-                let span = span(start.parse()?, sectors.parse()?, kind, more, &places)?;
-                form.volumes.last_mut().context("a volume")?.spans.push(span);
+                let volume = form.volumes.last_mut().context("a volume")?;
+                match span(start.parse()?, sectors.parse()?, kind, more, &places)? {
+                    Some(span) => volume.spans.push(span),
+                    None => volume.others.push((*kind).to_owned()),
+                }
             }
             [] => {}
             _ => bail!("a line '{line}'"),
@@ -368,17 +428,26 @@ fn answers(said: &str) -> Result<Form> {
     Ok(form)
 }
 
-/// A line of a table of device-mapper's.
-fn span(start: u64, sectors: u64, kind: &str, more: &[&str], places: &BTreeMap<&str, (usize, u64)>) -> Result<Span> {
+/// A line of a table of device-mapper's; nothing where its target is another than these two, or lies on another mapped device.
+fn span(
+    start: u64,
+    sectors: u64,
+    kind: &str,
+    more: &[&str],
+    places: &BTreeMap<&str, (usize, u64)>,
+) -> Result<Option<Span>> {
     let (chunk, places_of) = match (kind, more) {
         ("linear", places) => (sectors, places),
         ("striped", [_, chunk, places @ ..]) => (chunk.parse()?, places),
-        _ => bail!("a target {kind}"),
+        _ => return Ok(None),
     };
-    let stripe = |pair: &[&str]| {
+    let mut stripes = Vec::new();
+    for pair in places_of.chunks(2) {
         let [device, offset] = pair else { bail!("half a place") };
-        let (unit, first) = places.get(device).with_context(|| format!("no device {device}"))?;
-        Ok((*unit, first + offset.parse::<u64>()?))
-    };
-    Ok(Span { start, sectors, chunk, stripes: places_of.chunks(2).map(stripe).collect::<Result<_>>()? })
+        let Some((unit, first)) = places.get(device) else {
+            return Ok(None);
+        };
+        stripes.push((*unit, first + offset.parse::<u64>()?));
+    }
+    Ok(Some(Span { start, sectors, chunk, stripes }))
 }

@@ -14,6 +14,9 @@ const REFUSED: [(&str, &str, &str); 3] = [
     ("lvm-lacks-a-volume", "vg0/b", "is on"),
 ];
 
+/// A GPT whose first copy is bad: blkdom takes the other one, as the tools do, and Linux with `gpt` on its command line alone.
+const BY_BACKUP: (&str, [&str; 2]) = ("gpt-one-table", ["nvme0n1p1", "nvme0n1p2"]);
+
 fn forms() -> Vec<Form> {
     corpus::read(&corpus::file()).expect("the corpus is there")
 }
@@ -54,9 +57,29 @@ fn is_extended(partition: &Partition) -> bool {
     partition.number < 5 && [2, 8].contains(&partition.sectors) && partition.uuid.len() < 36
 }
 
-/// Whether the disks of a form are legs of an array of md, so that what seems to lie on them lies in it.
-fn is_of_legs(form: &Form) -> bool {
-    form.name.starts_with("md-") && form.name != "md-zeroed" && !form.name.contains("in-partitions")
+/// What the reason says of what lies on a disk that mdadm takes for a leg. A superblock of version 0.90 at the end of the last partition
+/// may be the disk's as well, for all that mdadm can tell: it is the partition's.
+fn leg(form: &Form, unit: usize) -> Option<String> {
+    let format = |disk: bool| form.members.iter().find(|(of, number, _)| *of == unit && (*number == 0) == disk);
+    let (_, _, format) = format(true).filter(|_| format(false).is_none())?;
+    Some(match format.as_str() {
+        "imsm" => "is a part of an Intel firmware RAID".to_owned(),
+        "ddf" => "is a part of a DDF RAID".to_owned(),
+        version => format!("is a part of an md array (superblock {})", version.trim_end_matches(".00")),
+    })
+}
+
+/// The table of a disk that Linux reads and blkdom does not, by the name that the reason gives it.
+fn foreign(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "amiga" => "an Amiga rigid disk block",
+        "atari" => "an Atari root sector",
+        "bsd" => "a BSD or OSF disklabel",
+        "dvh" => "an SGI volume header (dvh)",
+        "mac" => "an Apple partition map",
+        "sun" => "a Sun disklabel",
+        _ => return None,
+    })
 }
 
 #[test]
@@ -70,12 +93,18 @@ fn partitions_are_those_that_linux_has() {
                 let error = catalogue.resolve(&name).expect_err(&form.name).to_string();
                 assert!(error.contains(text), "{}: {name}: {error}", form.name);
             };
+            if let Some(table) =
+                form.tables.iter().find_map(|(unit, kind)| (*unit == partition.unit).then(|| foreign(kind))?)
+            {
+                refused(&format!("{table} is not read"));
+                continue;
+            }
             if form.name.starts_with("other-") {
                 refused("is not read");
                 continue;
             }
-            if is_of_legs(&form) {
-                refused("is a part of an md array (superblock ");
+            if let Some(reason) = leg(&form, partition.unit) {
+                refused(&reason);
                 expected.insert(name);
                 continue;
             }
@@ -93,6 +122,10 @@ fn partitions_are_those_that_linux_has() {
                 assert_eq!(found.map(|found| found.name).as_ref(), Ok(&name), "{}: {kind}={word}", form.name);
             }
             expected.insert(name);
+        }
+        if form.name == BY_BACKUP.0 {
+            assert!(form.partitions.is_empty(), "Linux takes the backup, too");
+            expected.extend(BY_BACKUP.1.map(str::to_owned));
         }
         let names = catalogue.names().filter(|name| name.contains("n1p")).map(str::to_owned);
         assert_eq!(names.collect::<BTreeSet<_>>(), expected, "{}", form.name);
@@ -128,6 +161,16 @@ fn volumes_lie_where_lvm_has_them() {
         let catalogue = catalogue(&mut form);
         let mut expected = BTreeSet::new();
         for volume in &form.volumes {
+            if !volume.others.is_empty() {
+                let error = catalogue.resolve(&volume.name).expect_err(&form.name).to_string();
+                let reasons = [
+                    "only linear and striped ones are supported",
+                    "snapshots, which are not supported",
+                    "it is a part of ",
+                ];
+                assert!(reasons.iter().any(|reason| error.contains(reason)), "{}: {error}", form.name);
+                continue;
+            }
             let found = catalogue.resolve(&volume.name).unwrap_or_else(|error| panic!("{}: {error}", form.name));
             assert!(sectors(&found.volume) == mapped(&volume.spans), "{}: {}", form.name, volume.name);
             assert_eq!(found.geometry.read_only, !volume.writable, "{}: {}", form.name, volume.name);
@@ -136,6 +179,48 @@ fn volumes_lie_where_lvm_has_them() {
         let found = catalogue.volumes().map(|(name, _)| name).filter(|name| name.contains('/'));
         assert_eq!(found.collect::<BTreeSet<_>>(), expected, "{}", form.name);
     }
+}
+
+/// A table that Linux reads and blkdom does not is named, whether Linux finds a partition in it or not.
+#[test]
+fn tables_of_other_kinds_are_named() {
+    let mut seen = BTreeSet::new();
+    for mut form in forms() {
+        let catalogue = catalogue(&mut form);
+        for (unit, kind) in &form.tables {
+            if let Some(table) = foreign(kind) {
+                let error = catalogue.resolve(&format!("nvme{unit}n1p1")).expect_err(&form.name).to_string();
+                assert!(error.contains(&format!("{table} is not read")), "{}: {error}", form.name);
+                seen.insert(kind.clone());
+            }
+        }
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["amiga", "atari", "bsd", "dvh", "mac", "sun"]);
+}
+
+/// What lies in a leg that mdadm examines is refused with that reason.
+#[test]
+fn nothing_in_a_leg_is_handed_out() {
+    let mut seen = BTreeSet::new();
+    for mut form in forms() {
+        let catalogue = catalogue(&mut form);
+        for (unit, _, format) in form.members.iter().filter(|(_, number, _)| *number == 0) {
+            let Some(reason) = leg(&form, *unit) else {
+                continue;
+            };
+            // What lies behind a superblock at the beginning is not where a disk's would be.
+            let at_beginning = ["1.1", "1.2"].contains(&format.as_str());
+            let within = match form.partitions.iter().find(|partition| partition.unit == *unit) {
+                Some(partition) => format!("nvme{unit}n1p{}", partition.number),
+                None if form.name.ends_with("-lvm") && !at_beginning => "vg0/a".to_owned(),
+                None => continue,
+            };
+            let error = catalogue.resolve(&within).expect_err(&form.name).to_string();
+            assert!(error.contains(&reason), "{}: {within}: {error}", form.name);
+            seen.insert(format.clone());
+        }
+    }
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["0.90.00", "1.0", "ddf", "imsm"]);
 }
 
 #[test]

@@ -1,37 +1,49 @@
 //! The forms of the corpus, as commands for dom0's shell. `$d0` and `$d1` are disks with blocks of 512 bytes, `$d2` has blocks of
-//! 4,096; each has 24 MiB and holds zeroes. Host.
+//! 4,096; each has 24 MiB. `$d3` and `$d4` have blocks of 512 bytes and 80 MiB. All hold zeroes. Host.
 
 /// Finds the disks, which Linux numbers in the order that it finds them in.
 pub(super) const PREPARATION: &str = r#"set -e
 modprobe nvme; modprobe dm-mod
-for m in $(cat /etc/lab/modules.more); do insmod $m 2>/dev/null || true; done
-for name in pvchange pvremove vgexport vgreduce vgremove vgrename vgsplit lvchange lvrename; do ln -sf lvm /usr/sbin/$name; done
-for n in 1 2 3; do for i in $(seq 1000); do test -b /dev/nvme0n$n && break; usleep 10000; done; done
-for n in 1 2 3; do echo "d$(($(cat /sys/block/nvme0n$n/nsid) - 1))=nvme0n$n"; done >/tmp/disks"#;
+for m in $(cat /etc/lab/modules.more); do insmod $m 2>/tmp/insmod || grep -q exists /tmp/insmod || { echo $m; cat /tmp/insmod; exit 1; } >&2; done
+for name in pvchange pvmove pvremove pvresize vgcfgbackup vgcfgrestore vgexport vgimport vgimportclone vgmerge vgreduce vgremove \
+    vgrename vgsplit lvchange lvconvert lvreduce lvrename; do ln -sf lvm /usr/sbin/$name; done
+echo 'global { thin_check_executable="" cache_check_executable="" } activation { monitoring=0 }' >>/etc/lvm/lvmlocal.conf
+for n in 1 2 3 4 5; do for i in $(seq 1000); do test -b /dev/nvme0n$n && break; usleep 10000; done; done
+for n in 1 2 3 4 5; do echo "d$(($(cat /sys/block/nvme0n$n/nsid) - 1))=nvme0n$n"; done >/tmp/disks"#;
 
 /// What each form begins with. No udev: mdadm makes its device nodes itself.
-pub(super) const BEGINNING: &str = ". /tmp/disks; set -e; exec >/dev/null; export MDADM_NO_UDEV=1 MDADM_NO_SYSTEMCTL=1";
+pub(super) const BEGINNING: &str =
+    ". /tmp/disks; set -e; exec >/dev/null; export MDADM_NO_UDEV=1 MDADM_NO_SYSTEMCTL=1 IMSM_NO_PLATFORM=1";
 
 /// Takes away what the form before has left.
 pub(super) const CLEAN: &str = r#"set -e; . /tmp/disks
 vgchange -q -q -an >/dev/null 2>&1 || true; dmsetup remove_all; mdadm --stop --scan >/dev/null 2>&1 || true
-for d in $d0 $d1 $d2; do /usr/sbin/blkdiscard -z /dev/$d; blockdev --rereadpt /dev/$d; done"#;
+for d in $d0 $d1 $d2 $d3 $d4; do /usr/sbin/blkdiscard -z /dev/$d; blockdev --rereadpt /dev/$d; done"#;
 
 /// Prints what Linux, the tools and lvm2 say, with the arrays stopped: of legs, as a domain without md sees them.
 pub(super) const ANSWERS: &str = r#"set -e; . /tmp/disks
 vgchange -q -q -an >/dev/null 2>&1 || true; dmsetup remove_all; mdadm --stop --scan >/dev/null 2>&1 || true
 unit=0
-for d in $d0 $d1 $d2; do
+for d in $d0 $d1 $d2 $d3 $d4; do
     blockdev --rereadpt /dev/$d
     block=$(($(blockdev --getss /dev/$d) / 512))
     parted -s -m /dev/$d unit s print >/tmp/parted 2>/dev/null || true
     kind=$(sed -n 2p /tmp/parted | cut -d: -f6)
     echo "disk $unit $(cat /sys/block/$d/dev)"
+    case $kind in ''|unknown|loop) ;; *) echo "table $unit $kind";; esac
+    member() {
+        IMSM_NO_PLATFORM=1 mdadm --examine --export $1 >/tmp/examined 2>/dev/null || true
+        format=$(sed -n 's/^MD_METADATA=//p' /tmp/examined)
+        test -n "$format" || format=$(mdadm --examine $1 2>/dev/null | sed -n 's/^ *Version : \([0-9.]*\).*/\1/p')
+        test -z "$format" || echo "member $unit $2 $format"
+    }
+    member /dev/$d 0
     for p in /sys/block/$d/${d}p*; do
         test -d $p || continue
         n=$(cat $p/partition)
         uuid=$(sfdisk --part-uuid /dev/$d $n 2>/dev/null || true)
         label=$(sfdisk --part-label /dev/$d $n 2>/dev/null || true)
+        member /dev/$(basename $p) $n
         echo "partition $unit $(cat $p/dev) $n $(cat $p/start) $(cat $p/size) ${uuid:--} $label"
         test "$kind" = gpt && sgdisk -i $n /dev/$d >/tmp/said 2>/dev/null || continue
         first=$(sed -n 's/^First sector: \([0-9]*\).*/\1/p' /tmp/said); last=$(sed -n 's/^Last sector: \([0-9]*\).*/\1/p' /tmp/said)
@@ -46,7 +58,7 @@ vgchange -q -q -ay >/dev/null 2>&1 || true
 lvs --noheadings --separator ' ' -o lv_dm_path,vg_name,lv_name,lv_attr 2>/dev/null | while read path group name attributes; do
     echo "volume ${path#/dev/mapper/} $group/$name $attributes"
 done
-dmsetup table | grep -v 'No devices' | sed 's/^/table /'
+dmsetup table | grep -v 'No devices' | sed 's/^/mapped /'
 vgchange -q -q -an >/dev/null 2>&1 || true
 sync"#;
 
@@ -288,6 +300,140 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ("other-bsd", "parted -s /dev/$d0 mklabel bsd mkpart ext2 1MiB 4MiB"),
     ("other-dvh", "parted -s /dev/$d0 mklabel dvh mkpart primary ext2 4MiB 8MiB"),
     ("other-loop", "parted -s /dev/$d0 mklabel loop"),
+    ("other-amiga", "parted -s /dev/$d0 mklabel amiga mkpart a 4080s 8159s mkpart b 16320s 24479s"),
+    ("other-atari", "parted -s /dev/$d0 mklabel atari mkpart primary 2MiB 4MiB mkpart primary 8MiB 12MiB"),
+    ("other-mac", "parted -s /dev/$d0 mklabel mac mkpart a 2MiB 4MiB mkpart b 8MiB 12MiB"),
+    ("other-pc98", "parted -s /dev/$d0 mklabel pc98 mkpart primary 4080s 8159s"),
+    ("other-sun", "parted -s /dev/$d0 mklabel sun mkpart 16320s 32639s"),
+    (
+        "other-sun-sfdisk",
+        "sfdisk -q /dev/$d0 <<END\nlabel: sun\n1: start=0, size=16065\n2: start=16065, size=16065\nEND",
+    ),
+    ("other-sgi-sfdisk", "sfdisk -q /dev/$d0 <<END\nlabel: sgi\n1: start=16065, size=16065\nEND"),
+    ("other-sgi-fdisk", "printf 'G\\nw\\n' | fdisk /dev/$d0"),
+    ("other-sun-fdisk", "printf 's\\nw\\n' | fdisk /dev/$d0"),
+    (
+        "dos-reordered",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\n1: start=8MiB, size=1MiB\n2: start=2MiB, size=1MiB\nEND\nsfdisk -q -r /dev/$d0",
+    ),
+    (
+        "dos-moved",
+        "sfdisk -q /dev/$d0 <<END\nlabel: dos\n1: start=2MiB, size=1MiB\n2: start=8MiB, type=5\n5: size=1MiB\nEND\n\
+        echo '4MiB,' | sfdisk -q --move-data=/tmp/moved /dev/$d0 -N 1",
+    ),
+    (
+        "dos-fdisk",
+        "printf 'o\\nn\\np\\n1\\n\\n+2M\\nn\\ne\\n2\\n\\n\\nn\\n\\n+1M\\nn\\n\\n+2M\\nw\\n' | fdisk /dev/$d0",
+    ),
+    ("gpt-fdisk", "printf 'g\\nn\\n3\\n\\n+2M\\nn\\n1\\n\\n+1M\\nw\\n' | fdisk /dev/$d0"),
+    (
+        "gpt-one-table",
+        "sfdisk -q /dev/$d0 <<END\nlabel: gpt\nsize=1MiB\nsize=2MiB\nEND\ndd if=/dev/zero of=/dev/$d0 bs=512 seek=1 count=1 conv=notrunc,fsync 2>/dev/null",
+    ),
+    (
+        "gpt-grown",
+        "sfdisk -q /dev/$d0 <<END\nlabel: gpt\nlast-lba: 20000\nsize=1MiB\nsize=2MiB\nEND\nsgdisk -e /dev/$d0",
+    ),
+    (
+        "lvm-mirror",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3; lvcreate -q -q -y -Wn --nosync --type mirror --mirrorlog core -m 1 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
+        "lvm-raid0",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn --type raid0 -i 2 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
+        "lvm-raid1",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn --nosync --type raid1 -m 1 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
+        "lvm-raid5",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3; lvcreate -q -q -y -Wn --type raid5 -i 2 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
+        "lvm-raid10",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3 /dev/$d4; lvcreate -q -q -y -Wn --nosync --type raid10 -i 2 -m 1 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
+        "lvm-raid1-from-linear",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0; lvconvert -q -q -y --type raid1 -m 1 vg0/a; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
+        "lvm-raid1-to-linear",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn --nosync --type raid1 -m 1 -n a -L 4M vg0; lvconvert -q -q -y -m 0 vg0/a",
+    ),
+    (
+        "lvm-thin",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Zn --type thin-pool -n pool -L 8M vg0; lvcreate -q -q -y -V 16M -T vg0/pool -n t; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0; lvcreate -q -q -y -s -n u vg0/t",
+    ),
+    (
+        "lvm-snapshot",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; lvcreate -q -q -y -s -n s -L 2M vg0/a; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
+        "lvm-snapshot-merged",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; lvcreate -q -q -y -s -n s -L 2M vg0/a; \
+        lvconvert -q -q -y --merge vg0/s; sleep 2; lvs >/dev/null 2>&1; vgchange -q -q -an vg0; vgchange -q -q -ay vg0; sleep 2; lvs >/dev/null 2>&1; true",
+    ),
+    (
+        "lvm-cache",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d3; lvcreate -q -q -y -Wn -n a -L 8M vg0 /dev/$d0; \
+        lvcreate -q -q -y -Wn -n fast -L 12M vg0 /dev/$d3; lvconvert -q -q -y --type cache --cachevol fast vg0/a; lvcreate -q -q -y -Wn -n b -L 2M vg0 /dev/$d0",
+    ),
+    (
+        "lvm-writecache",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d3; lvcreate -q -q -y -Wn -n a -L 8M vg0 /dev/$d0; \
+        lvcreate -q -q -y -Wn -n fast -L 8M vg0 /dev/$d3; lvchange -q -q -an vg0/fast; lvconvert -q -q -y --type writecache --cachevol fast vg0/a; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0 /dev/$d0",
+    ),
+    (
+        "lvm-zero-and-error",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -Zn --type zero -n z -L 4M vg0; lvcreate -q -q -y -Wn -Zn --type error -n e -L 4M vg0; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
+        "lvm-striped-4",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3 /dev/$d4; lvcreate -q -q -y -Wn -n a -i 4 -I 8k -L 8M vg0",
+    ),
+    (
+        "lvm-pv-grown",
+        "sgdisk -n 1:0:+8M -t 1:8e00 /dev/$d0; vgcreate -q -q -s 1M vg0 /dev/${d0}p1; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; \
+        sgdisk -d 1 -n 1:0:+16M -t 1:8e00 /dev/$d0; blockdev --rereadpt /dev/$d0; pvresize -q -q /dev/${d0}p1; lvcreate -q -q -y -Wn -n b -L 8M vg0",
+    ),
+    (
+        "lvm-pv-shrunk",
+        "sgdisk -n 1:0:+16M -t 1:8e00 /dev/$d0; vgcreate -q -q -s 1M vg0 /dev/${d0}p1; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; \
+        pvresize -q -q -y --setphysicalvolumesize 8M /dev/${d0}p1; sgdisk -d 1 -n 1:0:+8M -t 1:8e00 /dev/$d0; blockdev --rereadpt /dev/$d0",
+    ),
+    (
+        "lvm-reduced-volume",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 8M vg0; lvreduce -q -q -f -y --fs ignore -L 3M vg0/a; lvcreate -q -q -y -Wn -n b -L 4M vg0",
+    ),
+    (
+        "lvm-merged",
+        "vgcreate -q -q vg0 /dev/$d0; vgcreate -q -q vg1 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 4M vg1; \
+        vgchange -q -q -an vg0 vg1; vgmerge -q -q vg0 vg1",
+    ),
+    (
+        "lvm-moved",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0 /dev/$d0; pvmove -q -q -i 1 /dev/$d0",
+    ),
+    (
+        "lvm-clone",
+        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; dd if=/dev/$d0 of=/dev/$d1 bs=1M conv=fsync 2>/dev/null; \
+        vgimportclone -q -q -n vg1 /dev/$d1",
+    ),
+    (
+        "lvm-restored",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgcfgbackup -q -q -f /tmp/vg0 vg0; lvcreate -q -q -y -Wn -n b -L 4M vg0; \
+        vgchange -q -q -an vg0; vgcfgrestore -q -q -f /tmp/vg0 vg0",
+    ),
+    (
+        "lvm-imported",
+        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; vgexport -q -q vg0; vgimport -q -q vg0",
+    ),
     ("md-0.90", "mdadm -q -C /dev/md0 -R -e 0.90 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1"),
     ("md-1.0", "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1"),
     ("md-1.1", "mdadm -q -C /dev/md0 -R -e 1.1 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1"),
@@ -337,6 +483,41 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ),
     ("md-missing", "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 /dev/$d0 missing; sgdisk -n 1:0:+1M /dev/md0"),
     ("md-4096", "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 /dev/$d2 missing; sgdisk -n 1:0:+1M /dev/md0"),
+    (
+        "md-raid4",
+        "mdadm -q -C /dev/md0 -R -e 1.0 -l 4 -n 3 --assume-clean /dev/$d0 /dev/$d1 missing; sgdisk -n 1:0:+1M /dev/md0",
+    ),
+    (
+        "md-raid5",
+        "mdadm -q -C /dev/md0 -R -e 1.0 -l 5 -n 3 --assume-clean /dev/$d0 /dev/$d1 missing; sgdisk -n 1:0:+1M /dev/md0",
+    ),
+    (
+        "md-raid6",
+        "mdadm -q -C /dev/md0 -R -e 1.2 -l 6 -n 4 --assume-clean /dev/$d0 /dev/$d1 missing missing; sgdisk -n 1:0:+1M /dev/md0",
+    ),
+    (
+        "md-0.90-in-partitions",
+        "for d in $d0 $d1; do sfdisk -q /dev/$d <<END\nlabel: dos\n1: size=8MiB, type=fd\n2: size=4MiB, type=83\nEND\ndone\n\
+        mdadm -q -C /dev/md0 -R -e 0.90 -l 1 -n 2 --assume-clean /dev/${d0}p1 /dev/${d1}p1; \
+        vgcreate -q -q vg0 /dev/md0; lvcreate -q -q -y -Wn -n a -L 4M vg0",
+    ),
+    (
+        "md-0.90-in-last-partitions",
+        "for d in $d0 $d1; do sfdisk -q /dev/$d <<END\nlabel: dos\n1: size=4MiB, type=83\n2: type=fd\nEND\ndone\n\
+        mdadm -q -C /dev/md0 -R -e 0.90 -l 1 -n 2 --assume-clean /dev/${d0}p2 /dev/${d1}p2",
+    ),
+    (
+        "md-spare",
+        "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 -x 1 --assume-clean /dev/$d0 missing /dev/$d1; sgdisk -n 1:0:+1M /dev/md0",
+    ),
+    (
+        "md-imsm",
+        "mdadm -q -C /dev/md/imsm -R -e imsm -n 2 /dev/$d3 /dev/$d4; mdadm -q -C /dev/md/v -R -l 1 -n 2 --assume-clean /dev/md/imsm; sgdisk -n 1:0:+1M /dev/md/v",
+    ),
+    (
+        "md-ddf",
+        "mdadm -q -C /dev/md/ddf -R -e ddf -n 2 /dev/$d3 /dev/$d4; mdadm -q -C /dev/md/v -R -l 1 -n 2 --assume-clean /dev/md/ddf; sgdisk -n 1:0:+1M /dev/md/v",
+    ),
     (
         "md-zeroed",
         "mdadm -q -C /dev/md0 -R -e 1.0 -l 1 -n 2 --assume-clean /dev/$d0 /dev/$d1; sgdisk -n 1:0:+1M /dev/md0; mdadm -q --stop /dev/md0; \
