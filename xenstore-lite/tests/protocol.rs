@@ -408,6 +408,14 @@ fn long_directories() {
     let expected: String = (0..1000).map(|number| format!("{number:05}|")).collect();
     assert_eq!(names, expected);
     assert!(scene.ask(0, 0, "DIRECTORY_PART /d|6000|").ends_with("||"));
+    // A part may fill a message to its last byte: the generation, the names, and the end.
+    let generation = scene.ask(0, 0, "DIRECTORY_PART /d|6000|").len() - 2;
+    let room = 4096 - generation - 2;
+    for (name, length) in [("a", room / 2), ("b", room - room / 2)] {
+        assert_eq!(scene.ask(0, 0, &format!("MKDIR /e/{}|", name.repeat(length - 1))), "OK|");
+    }
+    let part = scene.ask(0, 0, "DIRECTORY_PART /e|0|");
+    assert_eq!((part.len(), part.ends_with("||")), (4096, true));
     assert_eq!(scene.ask(0, 0, "DIRECTORY_PART /d|"), "EINVAL|");
     assert_eq!(scene.ask(0, 0, "DIRECTORY_PART /none|0|"), "ENOENT|");
 }
@@ -485,6 +493,40 @@ fn a_transaction_may_exchange_nodes_at_the_quota() {
     assert_eq!(scene.store.usage(DomainId(1)).nodes, 3);
     scene.table(&[(1, 0, "START |", "2|"), (1, 2, "RM /d/4|", "OK|"), (1, 2, "END T|", "OK|")]);
     assert_eq!(scene.store.usage(DomainId(1)).nodes, 1);
+}
+
+/// Nodes that its domain made meanwhile count when a transaction commits.
+#[test]
+fn a_commit_is_held_against_the_quota_of_nodes() {
+    let mut quotas = Quotas::default();
+    quotas.set_hard(Resource::Nodes, 3);
+    let mut scene = Scene::new(quotas);
+    scene.table(&[
+        (0, 0, "MKDIR /d|", "OK|"),
+        (0, 0, "SET_PERMS /d|b0|", "OK|"),
+        (0, 0, "MKDIR /e|", "OK|"),
+        (0, 0, "SET_PERMS /e|b0|", "OK|"),
+        (1, 0, "MKDIR /d/1|", "OK|"),
+        (1, 0, "START |", "1|"),
+        (1, 1, "MKDIR /e/2/3|", "OK|"),
+        (1, 0, "MKDIR /d/4|", "OK|"),
+        (1, 1, "END T|", "ENOSPC|"),
+    ]);
+    assert_eq!(scene.store.usage(DomainId(1)).nodes, 2);
+}
+
+/// Where there is no quota, a backend has none either.
+#[test]
+fn devices_bring_no_quota_where_there_is_none() {
+    let mut scene = Scene::new(Quotas::default());
+    scene.table(&[
+        (0, 0, "SET_QUOTA nodes|0|", "OK|"),
+        (0, 0, "MKDIR /local/domain/1/backend/vif/2/0|", "OK|"),
+        (0, 0, "SET_PERMS /local/domain/1/backend/vif/2/0|n1|r2|", "OK|"),
+    ]);
+    for number in 0..200 {
+        assert_eq!(scene.ask(1, 0, &format!("MKDIR /local/domain/1/backend/vif/2/0/{number}|")), "OK|", "{number}");
+    }
 }
 
 #[test]

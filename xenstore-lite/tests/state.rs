@@ -119,6 +119,34 @@ fn a_transaction_that_reads_changes_nothing_for_another() {
     assert_eq!((new.check(), new.usage(DomainId(1))), (Ok(()), full().usage(DomainId(1))));
 }
 
+/// Memory is kept for the state by its bound: it is never larger, and not much smaller where there is much of anything.
+#[test]
+fn no_state_is_larger_than_its_bound() {
+    let mut store = full();
+    for (domain, name) in [(1, "nodes"), (1, "memory"), (2, "watches"), (2, "node-size")] {
+        let payload = format!("{domain}\0{name}\x005000\0");
+        assert_eq!(ask(&mut store, 0, XS_SET_QUOTA, 0, payload.as_bytes()), ["OK|"]);
+    }
+    let check = |store: &Store| {
+        let (bytes, bound) = (bytes(store).len(), store.state_bound());
+        assert!(bytes <= bound && bound <= 4 * bytes + 4096, "{bytes} bytes, the bound is {bound}");
+    };
+    check(&store);
+    for number in 0..500 {
+        ask(&mut store, 0, XS_WATCH, 0, format!("/w\0{number}\0").as_bytes());
+    }
+    check(&store);
+    for number in 0..2000 {
+        ask(&mut store, 0, XS_WRITE, 0, format!("/n/{number}\0").as_bytes());
+    }
+    check(&store);
+    for number in 0..10 {
+        ask(&mut store, 1, XS_TRANSACTION_START, 0, b"\0");
+        ask(&mut store, 1, XS_WRITE, number + 1, format!("/local/domain/1/{number}\0value").as_bytes());
+        check(&store);
+    }
+}
+
 #[test]
 fn bytes_that_are_no_state() {
     let read = |bytes: &[u8]| Store::read_state(bytes, Config::default()).map(drop);
