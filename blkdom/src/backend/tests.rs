@@ -20,7 +20,7 @@ use proptest::prelude::*;
 use split_driver::fakes::{FakeClock, FakePages, FakeStore, FakeXen, Live, Tasks};
 use split_driver::hypervisor::XenError;
 use split_driver::time::{Duration, Instant};
-use split_driver::xenbus::{Available, Bus, DeviceMemory};
+use split_driver::xenbus::{Available, Bus, DeviceMemory, Timing};
 use xen_pv_sys::DomainId;
 use xen_pv_sys::errno::ENOSPC;
 use xen_pv_sys::grant_table::{GNTST_BAD_GNTREF, GNTST_NO_SPACE};
@@ -144,7 +144,7 @@ impl Host {
             store.put(&path, "", &[&format!("n{}", US.0)]);
         }
         let mut tasks = Tasks::new();
-        let bus = Bus::new(store.connection(US), clock.clone(), blkback.clone());
+        let bus = Bus::with_timing(store.connection(US), clock.clone(), blkback.clone(), Timing::AT_ONCE);
         tasks.spawn(async move {
             let _ = bus.run().await;
         });
@@ -423,7 +423,12 @@ fn refusals_at_once() {
 #[test]
 fn a_disk_for_qemu_is_refused_with_its_reason() {
     let mut host = Host::new();
-    let bus = Bus::new(host.store.connection(US), host.clock.clone(), host.blkback.refusing_images());
+    let bus = Bus::with_timing(
+        host.store.connection(US),
+        host.clock.clone(),
+        host.blkback.refusing_images(),
+        Timing::AT_ONCE,
+    );
     host.tasks.spawn(async move {
         let _ = bus.run().await;
     });

@@ -15,7 +15,7 @@ use core::cell::{Cell, RefCell};
 use split_driver::fakes::{FakeClock, FakePages, FakeStore, FakeXen, Live, Tasks};
 use split_driver::hypervisor::XenError;
 use split_driver::time::{Duration, Instant};
-use split_driver::xenbus::Bus;
+use split_driver::xenbus::{Bus, Timing};
 use xen_pv_sys::DomainId;
 use xen_pv_sys::errno::{EINVAL, ENOSPC};
 use xen_pv_sys::grant_table::{GNTST_BAD_GNTREF, GNTST_NO_SPACE};
@@ -65,7 +65,7 @@ impl Host {
             store.put(&path, "", &[&format!("n{}", US.0)]);
         }
         let mut tasks = Tasks::new();
-        let bus = Bus::new(store.connection(US), clock.clone(), netback.clone());
+        let bus = Bus::with_timing(store.connection(US), clock.clone(), netback.clone(), Timing::AT_ONCE);
         tasks.spawn(async move {
             let _ = bus.run().await;
         });

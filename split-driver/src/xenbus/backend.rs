@@ -115,14 +115,22 @@ pub struct Timing {
     pub announcement: Duration,
 }
 
+impl Timing {
+    /// The default, but that a frontend of a test, in which no toolstack looks, is served at once.
+    #[cfg(any(test, feature = "fakes"))]
+    pub const AT_ONCE: Self = Self { announcement: Duration::ZERO, ..Self::DEFAULT };
+
+    const DEFAULT: Self = Self {
+        patience: Duration::from_secs(2),
+        linger: Duration::from_millis(500),
+        linger_max: Duration::from_secs(6),
+        announcement: Duration::from_millis(100),
+    };
+}
+
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            patience: Duration::from_secs(2),
-            linger: Duration::from_millis(500),
-            linger_max: Duration::from_secs(6),
-            announcement: Duration::from_millis(100),
-        }
+        Self::DEFAULT
     }
 }
 

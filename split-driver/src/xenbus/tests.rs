@@ -169,8 +169,7 @@ impl Host {
     }
 
     fn with_store(store: FakeStore) -> Self {
-        let timing = Timing { announcement: Duration::ZERO, ..Timing::default() };
-        Self::with_timing(store, timing)
+        Self::with_timing(store, Timing::AT_ONCE)
     }
 
     fn with_timing(store: FakeStore, timing: Timing) -> Self {
