@@ -1,5 +1,6 @@
-//! The corpus of what real tools write on disks: forms made in dom0 by sfdisk, sgdisk, parted, lvm2 and mdadm, each with what Linux then
-//! says of its partitions and logical volumes, and what the tools say. `cargo xtask corpus` makes the file, a test of this crate holds blkdom's volumes against it. Host.
+//! The corpus of disks that real tools wrote: forms made in dom0 by fdisk, sfdisk, sgdisk, parted, lvm2 and mdadm, each with Linux' words
+//! of its partitions and logical volumes, and the tools'. `cargo xtask corpus` makes the file, a test of this crate holds blkdom's volumes
+//! against it. Host.
 //!
 //! The file is gzip over lines of text:
 //!

@@ -189,7 +189,8 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ),
     (
         "lvm-tags",
-        "vgcreate -q -q --addtag host=a vg0 /dev/$d0; lvcreate -q -q -y -Wn --addtag 'x&y' -n a -L 4M vg0; pvchange -q -q --addtag ssd /dev/$d0",
+        "vgcreate -q -q --addtag host=a vg0 /dev/$d0; lvcreate -q -q -y -Wn --addtag 'x&y' -n a -L 4M vg0; \
+        pvchange -q -q --addtag ssd /dev/$d0",
     ),
     (
         "lvm-renamed",
@@ -197,7 +198,8 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ),
     (
         "lvm-wrapped",
-        "pvcreate -q -q --metadatasize 64k /dev/$d0; vgcreate -q -q -s 1M vg0 /dev/$d0; i=0; while test $i -lt 60; do echo \"lvchange --addtag t$i vg0/a\"; \
+        "pvcreate -q -q --metadatasize 64k /dev/$d0; vgcreate -q -q -s 1M vg0 /dev/$d0; i=0; while test $i -lt 60; \
+        do echo \"lvchange --addtag t$i vg0/a\"; \
         echo \"lvchange --deltag t$i vg0/a\"; i=$((i + 1)); done >/tmp/many; lvcreate -q -q -y -Wn -n a -L 4M vg0; \
         lvm </tmp/many >/dev/null 2>&1; lvcreate -q -q -y -Wn -n b -L 2M vg0",
     ),
@@ -207,7 +209,8 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ),
     (
         "lvm-split",
-        "vgcreate -q -q vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n b -L 4M vg0 /dev/$d1; \
+        "vgcreate -q -q vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0 /dev/$d0; \
+        lvcreate -q -q -y -Wn -n b -L 4M vg0 /dev/$d1; \
         vgchange -q -q -an vg0; vgsplit -q -q vg0 vg1 /dev/$d1",
     ),
     (
@@ -220,16 +223,19 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ),
     (
         "lvm-foreign",
-        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; vgchange -q -q -y --systemid another vg0",
+        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; \
+        vgchange -q -q -y --systemid another vg0",
     ),
     (
         "lvm-lacks-a-volume",
-        "vgcreate -q -q vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n b -L 4M vg0 /dev/$d1; \
+        "vgcreate -q -q vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0 /dev/$d0; \
+        lvcreate -q -q -y -Wn -n b -L 4M vg0 /dev/$d1; \
         vgchange -q -q -an vg0; dd if=/dev/zero of=/dev/$d1 bs=1M count=24 conv=fsync 2>/dev/null",
     ),
     (
         "lvm1-leftover",
-        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; vgremove -q -q -f vg0; pvremove -q -q /dev/$d0; \
+        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; vgremove -q -q -f vg0; \
+        pvremove -q -q /dev/$d0; \
         vgcreate -q -q vg1 /dev/$d0; lvcreate -q -q -y -Wn -n c -L 8M vg1",
     ),
     (
@@ -336,23 +342,28 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ),
     (
         "lvm-mirror",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3; lvcreate -q -q -y -Wn --nosync --type mirror --mirrorlog core -m 1 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3; \
+        lvcreate -q -q -y -Wn --nosync --type mirror --mirrorlog core -m 1 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
     ),
     (
         "lvm-raid0",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn --type raid0 -i 2 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn --type raid0 -i 2 -n a -L 4M vg0; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0",
     ),
     (
         "lvm-raid1",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn --nosync --type raid1 -m 1 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn --nosync --type raid1 -m 1 -n a -L 4M vg0; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0",
     ),
     (
         "lvm-raid5",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3; lvcreate -q -q -y -Wn --type raid5 -i 2 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3; lvcreate -q -q -y -Wn --type raid5 -i 2 -n a -L 4M vg0; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0",
     ),
     (
         "lvm-raid10",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3 /dev/$d4; lvcreate -q -q -y -Wn --nosync --type raid10 -i 2 -m 1 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3 /dev/$d4; \
+        lvcreate -q -q -y -Wn --nosync --type raid10 -i 2 -m 1 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
     ),
     (
         "lvm-raid1-from-linear",
@@ -361,36 +372,43 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ),
     (
         "lvm-raid1-to-linear",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn --nosync --type raid1 -m 1 -n a -L 4M vg0; lvconvert -q -q -y -m 0 vg0/a",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn --nosync --type raid1 -m 1 -n a -L 4M vg0; \
+        lvconvert -q -q -y -m 0 vg0/a",
     ),
     (
         "lvm-thin",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Zn --type thin-pool -n pool -L 8M vg0; lvcreate -q -q -y -V 16M -T vg0/pool -n t; \
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Zn --type thin-pool -n pool -L 8M vg0; \
+        lvcreate -q -q -y -V 16M -T vg0/pool -n t; \
         lvcreate -q -q -y -Wn -n b -L 2M vg0; lvcreate -q -q -y -s -n u vg0/t",
     ),
     (
         "lvm-snapshot",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; lvcreate -q -q -y -s -n s -L 2M vg0/a; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; lvcreate -q -q -y -s -n s -L 2M vg0/a; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0",
     ),
     (
         "lvm-snapshot-merged",
         "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; lvcreate -q -q -y -s -n s -L 2M vg0/a; \
-        lvconvert -q -q -y --merge vg0/s; sleep 2; lvs >/dev/null 2>&1; vgchange -q -q -an vg0; vgchange -q -q -ay vg0; sleep 2; lvs >/dev/null 2>&1; true",
+        lvconvert -q -q -y --merge vg0/s; sleep 2; lvs >/dev/null 2>&1; vgchange -q -q -an vg0; vgchange -q -q -ay vg0; sleep 2; \
+        lvs >/dev/null 2>&1; true",
     ),
     (
         "lvm-cache",
         "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d3; lvcreate -q -q -y -Wn -n a -L 8M vg0 /dev/$d0; \
-        lvcreate -q -q -y -Wn -n fast -L 12M vg0 /dev/$d3; lvconvert -q -q -y --type cache --cachevol fast vg0/a; lvcreate -q -q -y -Wn -n b -L 2M vg0 /dev/$d0",
+        lvcreate -q -q -y -Wn -n fast -L 12M vg0 /dev/$d3; lvconvert -q -q -y --type cache --cachevol fast vg0/a; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0 /dev/$d0",
     ),
     (
         "lvm-writecache",
         "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d3; lvcreate -q -q -y -Wn -n a -L 8M vg0 /dev/$d0; \
-        lvcreate -q -q -y -Wn -n fast -L 8M vg0 /dev/$d3; lvchange -q -q -an vg0/fast; lvconvert -q -q -y --type writecache --cachevol fast vg0/a; \
+        lvcreate -q -q -y -Wn -n fast -L 8M vg0 /dev/$d3; lvchange -q -q -an vg0/fast; \
+        lvconvert -q -q -y --type writecache --cachevol fast vg0/a; \
         lvcreate -q -q -y -Wn -n b -L 2M vg0 /dev/$d0",
     ),
     (
         "lvm-zero-and-error",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -Zn --type zero -n z -L 4M vg0; lvcreate -q -q -y -Wn -Zn --type error -n e -L 4M vg0; \
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -Zn --type zero -n z -L 4M vg0; \
+        lvcreate -q -q -y -Wn -Zn --type error -n e -L 4M vg0; \
         lvcreate -q -q -y -Wn -n b -L 2M vg0",
     ),
     (
@@ -399,21 +417,26 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ),
     (
         "lvm-pv-grown",
-        "sgdisk -n 1:0:+8M -t 1:8e00 /dev/$d0; vgcreate -q -q -s 1M vg0 /dev/${d0}p1; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; \
-        sgdisk -d 1 -n 1:0:+16M -t 1:8e00 /dev/$d0; blockdev --rereadpt /dev/$d0; pvresize -q -q /dev/${d0}p1; lvcreate -q -q -y -Wn -n b -L 8M vg0",
+        "sgdisk -n 1:0:+8M -t 1:8e00 /dev/$d0; vgcreate -q -q -s 1M vg0 /dev/${d0}p1; lvcreate -q -q -y -Wn -n a -L 4M vg0; \
+        vgchange -q -q -an vg0; \
+        sgdisk -d 1 -n 1:0:+16M -t 1:8e00 /dev/$d0; blockdev --rereadpt /dev/$d0; pvresize -q -q /dev/${d0}p1; \
+        lvcreate -q -q -y -Wn -n b -L 8M vg0",
     ),
     (
         "lvm-pv-shrunk",
-        "sgdisk -n 1:0:+16M -t 1:8e00 /dev/$d0; vgcreate -q -q -s 1M vg0 /dev/${d0}p1; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; \
+        "sgdisk -n 1:0:+16M -t 1:8e00 /dev/$d0; vgcreate -q -q -s 1M vg0 /dev/${d0}p1; lvcreate -q -q -y -Wn -n a -L 4M vg0; \
+        vgchange -q -q -an vg0; \
         pvresize -q -q -y --setphysicalvolumesize 8M /dev/${d0}p1; sgdisk -d 1 -n 1:0:+8M -t 1:8e00 /dev/$d0; blockdev --rereadpt /dev/$d0",
     ),
     (
         "lvm-reduced-volume",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 8M vg0; lvreduce -q -q -f -y --fs ignore -L 3M vg0/a; lvcreate -q -q -y -Wn -n b -L 4M vg0",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 8M vg0; lvreduce -q -q -f -y --fs ignore -L 3M vg0/a; \
+        lvcreate -q -q -y -Wn -n b -L 4M vg0",
     ),
     (
         "lvm-merged",
-        "vgcreate -q -q vg0 /dev/$d0; vgcreate -q -q vg1 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 4M vg1; \
+        "vgcreate -q -q vg0 /dev/$d0; vgcreate -q -q vg1 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0; \
+        lvcreate -q -q -y -Wn -n b -L 4M vg1; \
         vgchange -q -q -an vg0 vg1; vgmerge -q -q vg0 vg1",
     ),
     (
@@ -422,12 +445,14 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ),
     (
         "lvm-clone",
-        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; dd if=/dev/$d0 of=/dev/$d1 bs=1M conv=fsync 2>/dev/null; \
+        "vgcreate -q -q vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgchange -q -q -an vg0; \
+        dd if=/dev/$d0 of=/dev/$d1 bs=1M conv=fsync 2>/dev/null; \
         vgimportclone -q -q -n vg1 /dev/$d1",
     ),
     (
         "lvm-restored",
-        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgcfgbackup -q -q -f /tmp/vg0 vg0; lvcreate -q -q -y -Wn -n b -L 4M vg0; \
+        "vgcreate -q -q -s 1M vg0 /dev/$d0; lvcreate -q -q -y -Wn -n a -L 4M vg0; vgcfgbackup -q -q -f /tmp/vg0 vg0; \
+        lvcreate -q -q -y -Wn -n b -L 4M vg0; \
         vgchange -q -q -an vg0; vgcfgrestore -q -q -f /tmp/vg0 vg0",
     ),
     (
@@ -512,11 +537,13 @@ pub(super) const ALL: &[(&str, &str)] = &[
     ),
     (
         "md-imsm",
-        "mdadm -q -C /dev/md/imsm -R -e imsm -n 2 /dev/$d3 /dev/$d4; mdadm -q -C /dev/md/v -R -l 1 -n 2 --assume-clean /dev/md/imsm; sgdisk -n 1:0:+1M /dev/md/v",
+        "mdadm -q -C /dev/md/imsm -R -e imsm -n 2 /dev/$d3 /dev/$d4; mdadm -q -C /dev/md/v -R -l 1 -n 2 --assume-clean /dev/md/imsm; \
+        sgdisk -n 1:0:+1M /dev/md/v",
     ),
     (
         "md-ddf",
-        "mdadm -q -C /dev/md/ddf -R -e ddf -n 2 /dev/$d3 /dev/$d4; mdadm -q -C /dev/md/v -R -l 1 -n 2 --assume-clean /dev/md/ddf; sgdisk -n 1:0:+1M /dev/md/v",
+        "mdadm -q -C /dev/md/ddf -R -e ddf -n 2 /dev/$d3 /dev/$d4; mdadm -q -C /dev/md/v -R -l 1 -n 2 --assume-clean /dev/md/ddf; \
+        sgdisk -n 1:0:+1M /dev/md/v",
     ),
     (
         "md-zeroed",
