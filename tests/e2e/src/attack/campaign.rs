@@ -198,6 +198,8 @@ const DISK: u64 = 16 << 20;
 const CLOSING: Duration = Duration::from_secs(10);
 /// What Linux' backends say when they serve a frontend no longer, which they do not always say in the store.
 const HALTED: [&str; 2] = ["disabling device", "Halting ring processing"];
+/// blkback's word of a frontend that begins anew.
+const BEGUN_ANEW: &str = "prepare for reconnect";
 /// How long a life of a tape may take: a frontend that broke the protocol waits up to 16 s before it is served again.
 const LIFE: Duration = Duration::from_secs(30);
 /// Where dom0 has the tape of a fuzzer's hostile guest.
@@ -393,7 +395,11 @@ impl Scene<'_> {
         let start = Instant::now();
         let closed = loop {
             let news = self.news()?;
-            let halted = news.iter().find(|line| HALTED.iter().any(|word| line.contains(word))).cloned();
+            // A ring that was halted and then begun anew is at work.
+            let halted = news.iter().fold(None, |halted, line| match HALTED.iter().any(|word| line.contains(word)) {
+                true => Some(line.clone()),
+                false => halted.filter(|_| !line.contains(BEGUN_ANEW)),
+            });
             logs.extend(news);
             let state = self.lab().run(&format!("xenstore-read {device}/state"))?.stdout;
             let ended = match state.trim() {
