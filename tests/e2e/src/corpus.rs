@@ -8,7 +8,7 @@
 //! form NAME                                   what follows is its own
 //! unit BLOCK SECTORS                          a disk, with bytes of a logical block; those behind the last with contents are left out
 //! sector NUMBER HEX                           of the disk before it; what is not there is zeroes, at the end of a sector too
-//! sectors NUMBER COUNT HEX                    so many with the same bytes
+//! sectors NUMBER COUNT HEX                    COUNT sectors of the same bytes
 //! partition UNIT NUMBER START SECTORS UUID LABEL
 //! said TOOL UNIT NUMBER START SECTORS LABEL    a partition as a tool prints it; parted prints extended ones whole
 //! table UNIT KIND                             a disk's partition table as parted calls it

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! look: label ── areas ── text ──> a copy (metadata)        for each physical volume, in any order
-//! measure: the size of each by the newest copy, and of what it is a part
+//! measure: each one's size by the newest copy, and the array that it is a part of
 //! assemble: copies of one id ──> newest ──> logical volumes (mapping)
 //! ```
 
