@@ -119,7 +119,7 @@ fn a_transaction_that_reads_changes_nothing_for_another() {
     assert_eq!((new.check(), new.usage(DomainId(1))), (Ok(()), full().usage(DomainId(1))));
 }
 
-/// Memory is kept for the state by its bound: it is never larger, and not much smaller where there is much of anything.
+/// Memory is set aside for the state by its bound: the state never takes more, and where there is much of anything it takes a quarter.
 #[test]
 fn no_state_is_larger_than_its_bound() {
     let mut store = full();

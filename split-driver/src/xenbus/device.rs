@@ -545,6 +545,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     fn begin_anew(&mut self) {
         self.disconnect();
         self.phase = Phase::New;
+        self.announced = None;
         self.frontend = None;
         self.refusal = None;
         self.told = None;

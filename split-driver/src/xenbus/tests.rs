@@ -532,6 +532,13 @@ fn a_new_device_is_announced_for_a_while() {
     }
     host.connect(3, 0);
     assert_eq!(host.state(3, 0), Some(4));
+    // One that the toolstack makes in its place is new.
+    host.attach(3, 0);
+    host.connect(3, 0);
+    host.advance(99);
+    assert_eq!(host.state(3, 0), Some(2));
+    host.advance(1);
+    assert_eq!(host.state(3, 0), Some(4));
 }
 
 #[test]

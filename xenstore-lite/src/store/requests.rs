@@ -101,8 +101,11 @@ impl Store {
         if request.transaction != 0 || !only_reads(request.kind) {
             self.changes += 1;
         }
-        if let Err(error @ (Error::ENOMEM | Error::ENOSPC)) = &reply {
-            self.domains.note_refusal(domain, *error);
+        match &reply {
+            // `E2BIG` of a watch is its quota, and of anything else an answer that is too long.
+            Err(Error::E2BIG) if request.kind != abi::XS_WATCH => {}
+            Err(error @ (Error::ENOMEM | Error::ENOSPC | Error::E2BIG)) => self.domains.note_refusal(domain, *error),
+            _ => {}
         }
         self.deliver((!caller.privileged).then_some(id));
         self.answer(id, header, &reply);

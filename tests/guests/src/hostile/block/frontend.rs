@@ -39,6 +39,8 @@ pub(crate) struct Manners {
     pub(crate) persistent: bool,
     /// The backend may not write the rings.
     pub(crate) read_only: bool,
+    /// The backend halts a ring that cannot be believed, and says so nowhere in the store.
+    pub(crate) halted_silently: bool,
     /// Nodes with another value than the true one, or left out.
     pub(crate) lies: &'static [(&'static str, Option<&'static str>)],
 }

@@ -68,13 +68,15 @@ fn claim(frontend: &mut Frontend, index: fn(u32, u32) -> u32) -> Result<()> {
     Ok(())
 }
 
-/// Breaks the protocol, begins anew, and must be served like anyone. Whether the backend closes the device or halts its ring without a
-/// word is its own affair here.
+/// Breaks the protocol, is closed for it, begins anew, and must be served like anyone.
 async fn begin_anew(frontend: &mut Frontend) -> Result<()> {
     for _ in 0..5 {
         fill(frontend, BLKIF_OP_READ)?;
         claim(frontend, |produced, slots| produced.wrapping_add(slots))?;
         let (device, manners) = (frontend.device.clone(), frontend.manners);
+        if !manners.halted_silently {
+            device.wait_for_end().await?;
+        }
         device.begin_anew().await?;
         *frontend = Frontend::connect(device, manners).await?;
         frontend.works().await?;
