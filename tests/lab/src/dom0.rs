@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,9 @@ use wire::Wire;
 
 /// How long a command may take if nothing else is said: generous, as machines differ.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long dom0 may take to say that it is there, after a command that had no end.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
 /// Memory of a Linux guest, in MiB: with 96, Debian's kernel may run out of it as it boots.
 pub const GUEST_MEMORY: u32 = 128;
@@ -231,6 +235,8 @@ pub struct Lab {
     controllers: Vec<DiskController>,
     /// After the machine: QEMU is their peer.
     wires: Vec<Option<Wire>>,
+    /// Dom0 answered nothing, a command that does nothing included: it is asked no more, as each question would take its whole patience.
+    hangs: AtomicBool,
     /// From QEMU's start to the toolstack's readiness.
     pub boot_time: Duration,
     /// Dom0's own uptime then.
@@ -312,7 +318,8 @@ impl Lab {
         let channel = Channel::connect(&port).map_err(|error| error.context(machine.console()))?;
         let dom0_uptime = wait_ready(&machine, &channel)?;
         let (row, controllers, boot_time) = (config.row, config.controllers.clone(), start.elapsed());
-        Ok(Self { channel, machine, row, nics, controllers, wires, boot_time, dom0_uptime })
+        let hangs = AtomicBool::new(false);
+        Ok(Self { channel, machine, row, nics, controllers, wires, hangs, boot_time, dom0_uptime })
     }
 
     /// The row that was booted.
@@ -354,6 +361,26 @@ impl Lab {
         self.machine.directory().to_owned()
     }
 
+    /// Asks dom0's agent. Where it gives no answer in time, and none to a command that does nothing, the error says where the machine hangs.
+    fn ask(&self, kind: Kind, payload: Vec<u8>, timeout: Duration, watch: impl FnMut(&[u8])) -> Result<Answer> {
+        if self.hangs.load(Ordering::Relaxed) {
+            bail!("dom0 hangs since an earlier command");
+        }
+        let start = Instant::now();
+        let answer = self.channel.ask(kind, payload, timeout, watch);
+        match answer {
+            Err(error)
+                if start.elapsed() >= timeout
+                    && self.machine.is_running()
+                    && self.channel.ask(Kind::Run, "true".into(), SIGN_OF_LIFE, |_| ()).is_err() =>
+            {
+                self.hangs.store(true, Ordering::Relaxed);
+                Err(error.context(format!("dom0 answers nothing; {}", self.machine.describe_hang())))
+            }
+            answer => answer,
+        }
+    }
+
     /// Runs a shell command in dom0, whatever its status.
     pub fn run(&self, command: &str) -> Result<Output> {
         self.run_for(command, PATIENCE)
@@ -361,13 +388,13 @@ impl Lab {
 
     /// Runs a shell command in dom0 that may take longer, or must not take as long.
     pub fn run_for(&self, command: &str, timeout: Duration) -> Result<Output> {
-        let answer = self.channel.ask(Kind::Run, command.into(), timeout, |_| ());
+        let answer = self.ask(Kind::Run, command.into(), timeout, |_| ());
         answer.map(Output::from).with_context(|| format!("in dom0: {command}"))
     }
 
     /// Runs a shell command in dom0 and passes its output on as it comes.
     pub fn run_watched(&self, command: &str, timeout: Duration, watch: impl FnMut(&[u8])) -> Result<Output> {
-        let answer = self.channel.ask(Kind::Run, command.into(), timeout, watch);
+        let answer = self.ask(Kind::Run, command.into(), timeout, watch);
         answer.map(Output::from).with_context(|| format!("in dom0: {command}"))
     }
 
@@ -378,15 +405,14 @@ impl Lab {
 
     /// Writes a file in dom0.
     pub fn put(&self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
-        self.channel
-            .ask(Kind::Put, encode_put(path, mode, content), PATIENCE, |_| ())
+        self.ask(Kind::Put, encode_put(path, mode, content), PATIENCE, |_| ())
             .with_context(|| format!("writing {path} in dom0"))?;
         Ok(())
     }
 
     /// Reads a file of dom0.
     pub fn get(&self, path: &str) -> Result<Vec<u8>> {
-        let answer = self.channel.ask(Kind::Get, path.into(), PATIENCE, |_| ());
+        let answer = self.ask(Kind::Get, path.into(), PATIENCE, |_| ());
         Ok(answer.with_context(|| format!("reading {path} in dom0"))?.output)
     }
 
@@ -442,6 +468,15 @@ impl Lab {
     /// A Linux guest that exists.
     pub fn guest(&self, name: &str) -> Result<Guest<'_>> {
         Ok(Guest { lab: self, id: self.domain_id(name)?, name: name.to_owned() })
+    }
+
+    /// Destroys a domain when its work is done; of two errors the work's is told, which came first.
+    ///
+    /// # Errors
+    /// The work's, or those of `xl destroy`.
+    pub fn destroy_after<T>(&self, name: &str, result: Result<T>) -> Result<T> {
+        let destroyed = self.must(&format!("xl destroy {name}"));
+        result.and_then(|value| destroyed.map(|_| value))
     }
 
     /// Makes a NIC assignable to a domain; gives its address in `xl`'s words.
@@ -531,7 +566,7 @@ impl Guest<'_> {
 
     /// Runs a shell command in the guest with another patience.
     pub fn run_for(&self, command: &str, timeout: Duration) -> Result<Output> {
-        let answer = self.lab.channel.ask(Kind::Guest, encode_guest(self.id, command), timeout, |_| ());
+        let answer = self.lab.ask(Kind::Guest, encode_guest(self.id, command), timeout, |_| ());
         answer.map(Output::from).with_context(|| format!("in {}: {command}", self.name))
     }
 

@@ -251,6 +251,27 @@ impl Machine {
         input.flush().map_err(Into::into)
     }
 
+    /// Where the machine hangs, for a reader of Xen's source: what Xen says of dom0's registers, its run queues, interrupts and domains (the keys
+    /// `0`, `r`, `i` and `q` of its console), with the end of what was said before.
+    pub fn describe_hang(&self) -> String {
+        let before = self.console();
+        // Three times Ctrl-A makes Xen the reader of its serial console.
+        if let Err(error) = self.type_on_console(b"\x01\x01\x010riq") {
+            return format!("{error:#}; the console's end:\n{}", tail(before.as_bytes(), 40));
+        }
+        let mut said = before.len();
+        loop {
+            thread::sleep(Duration::from_secs(5));
+            let console = self.console();
+            if console.len() == said {
+                let answer = console.get(before.len()..).unwrap_or_default();
+                let answer = if answer.is_empty() { "nothing: Xen hangs, or QEMU" } else { answer };
+                return format!("the console's end:\n{}\nXen, asked:\n{answer}", tail(before.as_bytes(), 40));
+            }
+            said = console.len();
+        }
+    }
+
     /// Waits until the console has said the text; gives its line. The end of QEMU ends the wait.
     pub fn wait_for(&self, needle: &str, timeout: Duration) -> Result<String> {
         self.wait_for_any(&[needle], timeout)

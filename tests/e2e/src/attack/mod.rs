@@ -103,8 +103,7 @@ pub fn with_attacker<T>(
         let end: Vec<&str> = console.lines().rev().take(8).collect();
         format!("the console of hostile ends:\n{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"))
     });
-    lab.must("xl destroy hostile")?;
-    let result = result?;
+    let result = lab.destroy_after("hostile", result)?;
     // The next one begins when this one is forgotten.
     let gone = format!("! xenstore-exists {}", domain.backends(id));
     lab.wait_until(&gone, PATIENCE).context("the driver domain or the toolstack kept its directory")?;

@@ -115,8 +115,7 @@ fn command_line(scene: &Scene<'_>) -> Result<String> {
         }
         Ok(line)
     });
-    lab.must("xl destroy misconfigured 2>/dev/null || true")?;
-    line
+    lab.destroy_after("misconfigured", line)
 }
 
 /// What a frontend may write below its own directory: (what it is, `node value` pairs). Each is one frontend's whole say.
@@ -170,8 +169,7 @@ fn nonsense(scene: &Scene<'_>) -> Result<String> {
                 .with_context(|| format!("{what}: the neighbour suffers"))?;
             Ok(reason.trim().to_owned())
         })();
-        lab.must("xl destroy liar")?;
-        reasons.push(result?);
+        reasons.push(lab.destroy_after("liar", result)?);
     }
     let console = scene.netdom.console()?;
     for reason in &reasons {

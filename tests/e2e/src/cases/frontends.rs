@@ -30,8 +30,7 @@ fn beside(scene: &Scene<'_>, role: &str, show: impl FnOnce(&str) -> Result<Strin
     let directory = format!("/local/domain/{}", lab.domain_id(role)?);
     let result = wait_for_word(lab, &format!("{directory}/data/hostile"), "ready").and_then(|()| show(&directory));
     let result = result.with_context(|| format!("its console:\n{}", lab.console(role).unwrap_or_default()));
-    lab.must(&format!("xl destroy {role}"))?;
-    result
+    lab.destroy_after(role, result)
 }
 
 /// The address of the `number`th group that the frontend knows.

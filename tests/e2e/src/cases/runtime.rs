@@ -32,8 +32,7 @@ fn domain<T>(scene: &Scene<'_>, test: &str, with: impl FnOnce(&str, &str) -> Res
     lab.put(&format!("/etc/xen/{name}.cfg"), 0o644, config.as_bytes())?;
     lab.must(&format!("xl create -q /etc/xen/{name}.cfg"))?;
     let result = lab.domain_id(&name).and_then(|id| with(&name, &format!("/local/domain/{id}")));
-    lab.must(&format!("xl destroy {name}"))?;
-    result
+    lab.destroy_after(&name, result)
 }
 
 /// The test must end well; gives its console.
