@@ -2,7 +2,7 @@
 //!
 //! The data path, the honest guests and the disk live as long as the target; each input is one life of the hostile vbd: attached, at
 //! work, detached. What must hold: the honest guests' requests succeed, and their disks hold what they wrote and nothing else; only the
-//! hostile vbd is ever closed; what an answered flush or barrier covers is durable; a disk that may only be read is not written; the disk is
+//! hostile vbd is ever closed; no honest request waits long for the hostile ones; what an answered flush or barrier covers is durable; a disk that may only be read is not written; the disk is
 //! never asked for nonsense; nothing is fetched twice from the hostile rings; no call was made that Xen would refuse us as a fault of our
 //! own; and when the vbd is gone, pages, mappings and channels are back.
 
@@ -32,6 +32,11 @@ const ACTIONS: usize = 40;
 const HONEST_SECTORS: u64 = 64;
 const PARTS: u64 = 4;
 const PART_SECTORS: u64 = HONEST_SECTORS / PARTS;
+/// Rounds in which the disk is at work that an honest request waits at most: a command that the disk loses takes 20 of them, and the most that was
+/// seen in a million inputs is 16.
+const PATIENCE: u32 = 40;
+/// Rounds in which a hostile guest with that feature fills its rings anew: more than that.
+const REFILLS: u32 = 60;
 /// Where the hostile guest's sectors lie: between the others'.
 const MALLORY_START: u64 = HONEST_SECTORS;
 const MALLORY_SECTORS: u64 = 64;
@@ -48,6 +53,8 @@ pub struct Blkback {
     mallory: Mallory,
     /// Whether the hostile vbd is there.
     attached: bool,
+    /// The rounds in which it still fills its rings anew.
+    refills: u32,
     now: Instant,
     /// Pages, channels and local memory while the hostile vbd is not there.
     rest: (usize, usize, usize),
@@ -62,6 +69,8 @@ struct Honest {
     image: Vec<u8>,
     /// Its requests, by part: operation, first sector, sectors.
     asked: [Option<(u8, u64, usize)>; PARTS as usize],
+    /// The rounds that each has waited in which the disk was at work.
+    waited: [u32; PARTS as usize],
     /// What must be durable when the flush or barrier of a part is answered.
     promised: [Option<Promise>; PARTS as usize],
     serial: u8,
@@ -107,14 +116,15 @@ impl Blkback {
                 start: starts[which],
                 image,
                 asked: [None; 4],
+                waited: [0; 4],
                 promised: Default::default(),
                 serial: 0,
                 answered: 0,
             }
         });
         let mallory = Mallory::new(&xen);
-        let (attached, now, rest) = (false, Instant(0), (0, 0, 0));
-        let mut world = Self { xen, path, drive, honest, mallory, attached, now, rest };
+        let (attached, refills, now, rest) = (false, 0, Instant(0), (0, 0, 0));
+        let mut world = Self { xen, path, drive, honest, mallory, attached, refills, now, rest };
         world.settle();
         world.rest = world.held();
         world
@@ -128,9 +138,17 @@ impl Blkback {
     /// Hands events over and does one round.
     fn round(&mut self) -> bool {
         self.now = self.now + Duration::from_micros(5);
+        if self.attached && self.refills > 0 {
+            self.refills -= 1;
+            self.mallory.refill();
+        }
         while let Some(port) = self.xen.next_event() {
             self.path.handle_event(port, self.now);
         }
+        let at_work = {
+            let drive = self.drive.borrow();
+            !drive.hold && drive.recovering == 0
+        };
         self.xen.set_peer(self.attached.then(|| self.mallory.peer()));
         let again = self.path.poll(self.now).again;
         self.xen.set_peer(None);
@@ -141,6 +159,7 @@ impl Blkback {
         let drive = self.drive.borrow();
         for honest in &mut self.honest {
             honest.look(drive.durable(UNIT.unit));
+            honest.wait(at_work);
         }
         again
     }
@@ -270,6 +289,14 @@ impl Honest {
         }
     }
 
+    /// Counts a round that its requests have waited for their answers; the disk's delays are not blkdom's.
+    fn wait(&mut self, at_work: bool) {
+        for (waited, asked) in self.waited.iter_mut().zip(&self.asked) {
+            *waited = if asked.is_some() { *waited + u32::from(at_work) } else { 0 };
+            assert!(*waited <= PATIENCE, "an honest request waits for {waited} rounds");
+        }
+    }
+
     /// Takes the answers, which are all good. `durable` is what the disk has for good.
     fn look(&mut self, durable: &[u8]) {
         if self.asked.iter().all(Option::is_none) {
@@ -302,6 +329,7 @@ pub fn describe(input: &[u8]) -> String {
 }
 
 /// What the hostile guest does in these inputs. What others and the disk do there is left out: under Xen there are others.
+/// So is the filling of rings anew, which follows the answers.
 pub fn tape(inputs: &[Vec<u8>]) -> Vec<guests::tape::Life> {
     let mut mallory = Mallory::new(&FakeXen::new());
     for input in inputs {
@@ -336,6 +364,7 @@ impl Target for Blkback {
             panic!("the hostile vbd could not be attached");
         };
         self.attached = true;
+        self.refills = if features.refills { REFILLS } else { 0 };
         for action in &actions {
             self.act(action);
         }
@@ -390,6 +419,7 @@ fn decode(input: &[u8]) -> (Features, Vec<Action>) {
         read_only: bit(4) && bit(5),
         detach_early: bit(6) && bit(7),
         maps: bit(5) ^ bit(6),
+        refills: bit(4) && !bit(5),
     };
     let mut actions = Vec::new();
     while actions.len() < ACTIONS && !bytes.is_empty() {

@@ -34,6 +34,8 @@ pub(super) struct Features {
     pub(super) detach_early: bool,
     /// Its pages are mapped for each request, if it does not keep them mapped.
     pub(super) maps: bool,
+    /// For some rounds it fills its rings anew, with what lies in them.
+    pub(super) refills: bool,
 }
 
 impl Features {
@@ -148,6 +150,7 @@ impl Mallory {
             read_only: false,
             detach_early: false,
             maps: false,
+            refills: false,
         };
         Self {
             fetches: [0, 1].map(|queue: usize| Fetches::new(&rings[queue])),
@@ -190,6 +193,18 @@ impl Mallory {
             geometry: geometry(volume.sectors(), 512),
             volume,
             read_only: features.read_only,
+        }
+    }
+
+    /// Publishes what its rings have room for, as it lies there.
+    pub(super) fn refill(&mut self) {
+        let (_, slots) = self.layout();
+        for queue in 0..self.features.queues {
+            let answered = self.rings[queue].words()[2].load(Ordering::Relaxed);
+            let free = slots.saturating_sub(self.producers[queue].wrapping_sub(answered));
+            if free > 0 {
+                self.publish(queue, free);
+            }
         }
     }
 
