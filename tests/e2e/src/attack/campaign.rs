@@ -354,8 +354,8 @@ impl Scene<'_> {
             }
             None => devices,
         };
-        let halts = if backend.is_linux() { "halted-silently " } else { "" };
-        let words = format!("{names} {halts}{} {}", sortie.words, network::witness(&self.field.stage.peer(0)));
+        let kind = if backend.is_linux() { "linux " } else { "" };
+        let words = format!("{names} {kind}{} {}", sortie.words, network::witness(&self.field.stage.peer(0)));
         with_attacker(lab, &self.domain, &devices, &words, |id| {
             verdict.neighbour = self.beside_neighbour(|| let_go(lab, id, sortie.patience()))?;
             let device = self.domain.backend(id, handle);

@@ -39,8 +39,9 @@ pub(crate) struct Manners {
     pub(crate) persistent: bool,
     /// The backend may not write the rings.
     pub(crate) read_only: bool,
-    /// The backend halts a ring that cannot be believed, and says so nowhere in the store.
-    pub(crate) halted_silently: bool,
+    /// The backend is Linux': it halts a ring that cannot be believed and says so nowhere in the store, and it forgets for ever a device whose
+    /// frontend writes a state that is none.
+    pub(crate) linux: bool,
     /// Nodes with another value than the true one, or left out.
     pub(crate) lies: &'static [(&'static str, Option<&'static str>)],
 }

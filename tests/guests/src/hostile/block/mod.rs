@@ -81,7 +81,7 @@ fn manners(words: &str) -> Manners {
         narrow: said("narrow"),
         persistent: said("persistent"),
         read_only: false,
-        halted_silently: said("halted-silently"),
+        linux: said("linux"),
         lies: &[],
     }
 }

@@ -21,6 +21,9 @@ pub(crate) async fn attack(frontend: &mut Frontend, name: &str) -> Result<bool> 
         "state-flapping" => {
             let (device, manners) = (frontend.device.clone(), frontend.manners);
             flap(&device, &NODES).await?;
+            if manners.linux {
+                return Ok(true);
+            }
             device.begin_anew().await?;
             *frontend = Frontend::connect(device, manners).await?;
             frontend.works().await?;

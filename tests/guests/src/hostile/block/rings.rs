@@ -74,7 +74,7 @@ async fn begin_anew(frontend: &mut Frontend) -> Result<()> {
         fill(frontend, BLKIF_OP_READ)?;
         claim(frontend, |produced, slots| produced.wrapping_add(slots))?;
         let (device, manners) = (frontend.device.clone(), frontend.manners);
-        if !manners.halted_silently {
+        if !manners.linux {
             device.wait_for_end().await?;
         }
         device.begin_anew().await?;
