@@ -83,21 +83,28 @@ impl Report {
     /// Removes nodes without a line, and directories below which none is left. Says how many requests that took.
     async fn remove_gone(&mut self, store: &impl Store, lines: &BTreeMap<String, String>) -> Result<usize, StoreError> {
         self.refused.retain(|name| lines.contains_key(name));
-        let mut removed = 0;
+        let (mut removed, mut last) = (0, String::new());
         while removed < A_ROUND
-            && let Some(gone) = self.written.keys().find(|name| !lines.contains_key(*name))
+            && let Some(gone) = self.next_gone(&last, lines)
         {
-            let top = highest_unused(gone, lines);
+            let top = highest_unused(&gone, lines);
             let path = node(&top);
             match store.remove(Transaction::NONE, &path).await {
-                Ok(()) | Err(StoreError::NotFound) => {}
+                Ok(()) | Err(StoreError::NotFound) => {
+                    self.written.retain(|name, _| *name != top && !is_below(name, &top));
+                }
                 Err(StoreError::Closed) => return Err(StoreError::Closed),
-                Err(error) => log::debug!("{path} not removed: {error}"),
+                Err(error) => log::debug!("{path} not removed, to be tried again: {error}"),
             }
-            self.written.retain(|name, _| *name != top && !is_below(name, &top));
-            removed += 1;
+            (removed, last) = (removed + 1, gone);
         }
         Ok(removed)
+    }
+
+    /// The first written name behind `last` that has no line.
+    fn next_gone(&self, last: &str, lines: &BTreeMap<String, String>) -> Option<String> {
+        let mut behind = self.written.range::<str, _>((Excluded(last), Unbounded));
+        behind.find(|(name, _)| !lines.contains_key(*name)).map(|(name, _)| name.clone())
     }
 }
 
@@ -202,5 +209,14 @@ mod tests {
         lines.remove("vif/3/1");
         block_on(report.tell(&connection, &lines)).unwrap();
         assert_eq!(below(&store), ["nic", "vif", "vif/33", "vif/33/0"]);
+        // What the store does not remove now keeps no other node, and goes later.
+        store.set_busy(Some(&format!("{TOP}/nic")));
+        lines.clear();
+        lines.insert("vif/33/1".into(), "1".into());
+        block_on(report.tell(&connection, &lines)).unwrap();
+        assert_eq!(below(&store), ["nic", "vif", "vif/33", "vif/33/1"]);
+        store.set_busy(None);
+        block_on(report.tell(&connection, &lines)).unwrap();
+        assert_eq!(below(&store), ["vif", "vif/33", "vif/33/1"]);
     }
 }

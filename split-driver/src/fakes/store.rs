@@ -359,7 +359,7 @@ impl FakeStore {
         self.0.borrow_mut().quotas = quotas;
     }
 
-    /// Refuses to list this directory, for now.
+    /// Refuses to list or to remove this node, for now.
     pub fn set_busy(&self, path: Option<&str>) {
         self.0.borrow_mut().busy = path.map(Into::into);
     }
@@ -451,6 +451,10 @@ impl FakeConnection {
         if valid(&path) && short { Ok(path) } else { Err(EINVAL) }
     }
 
+    fn refuse_if_busy(&self, path: &str) -> Result<(), StoreError> {
+        if self.store.0.borrow().busy.as_deref() == Some(path) { Err(EBUSY) } else { Ok(()) }
+    }
+
     /// One request's way to the store and back.
     async fn travel(&self) {
         let turns = {
@@ -539,9 +543,7 @@ impl Store for FakeConnection {
 
     async fn directory(&self, transaction: Transaction, path: &str) -> Result<Vec<String>, StoreError> {
         self.travel().await;
-        if self.store.0.borrow().busy.as_deref() == Some(&*self.absolute(path)?) {
-            return Err(EBUSY);
-        }
+        self.refuse_if_busy(&self.absolute(path)?)?;
         self.look(transaction, path, |tree, path, _| {
             let below = tree.keys().filter(|other| parent(other) == Some(path));
             below.filter_map(|other| Some(other.rsplit_once('/')?.1.into())).collect()
@@ -551,6 +553,7 @@ impl Store for FakeConnection {
     async fn remove(&self, transaction: Transaction, path: &str) -> Result<(), StoreError> {
         self.travel().await;
         let path = self.absolute(path)?;
+        self.refuse_if_busy(&path)?;
         self.change(transaction, Change::Remove(path))
     }
 
