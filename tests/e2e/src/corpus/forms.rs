@@ -54,7 +54,7 @@ for d in $d0 $d1 $d2 $d3 $d4; do
     done
     unit=$((unit + 1))
 done
-vgchange -q -q -ay >/dev/null 2>&1 || true
+vgchange -q -q -ay --poll n >/dev/null 2>&1 || true
 lvs --noheadings --separator ' ' -o lv_dm_path,vg_name,lv_name,lv_attr 2>/dev/null | while read path group name attributes; do
     echo "volume ${path#/dev/mapper/} $group/$name $attributes"
 done
@@ -356,14 +356,31 @@ pub(super) const ALL: &[(&str, &str)] = &[
         lvcreate -q -q -y -Wn -n b -L 2M vg0",
     ),
     (
+        "lvm-raid4",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3; lvcreate -q -q -y -Wn --type raid4 -i 2 -n a -L 4M vg0; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
         "lvm-raid5",
         "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3; lvcreate -q -q -y -Wn --type raid5 -i 2 -n a -L 4M vg0; \
         lvcreate -q -q -y -Wn -n b -L 2M vg0",
     ),
     (
+        "lvm-raid6",
+        "sgdisk -n 1:0:+30M -n 2:0:+30M /dev/$d3; vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/${d3}p1 /dev/${d3}p2 /dev/$d4; \
+        lvcreate -q -q -y -Wn --type raid6 -i 3 -n a -L 3M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    (
         "lvm-raid10",
         "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1 /dev/$d3 /dev/$d4; \
         lvcreate -q -q -y -Wn --nosync --type raid10 -i 2 -m 1 -n a -L 4M vg0; lvcreate -q -q -y -Wn -n b -L 2M vg0",
+    ),
+    // The copy is done at once, and never concluded: the tool that looks for its end every minute is killed.
+    (
+        "lvm-pvmove-interrupted",
+        "vgcreate -q -q -s 1M vg0 /dev/$d0 /dev/$d1; lvcreate -q -q -y -Wn -n a -L 4M vg0 /dev/$d0; \
+        lvcreate -q -q -y -Wn -n b -L 2M vg0 /dev/$d1; \
+        timeout -s KILL 5 pvmove -q -q -i +60 /dev/$d0 /dev/$d1 || true; lvs -a vg0 | grep -q pvmove0",
     ),
     (
         "lvm-raid1-from-linear",
