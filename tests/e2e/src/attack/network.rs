@@ -64,7 +64,7 @@ pub const RINGS: &[Attack] = &[
     Attack::new("rx-never-filled", Allowed, Borne).needs(Helper),
     Attack::new("ring-never-granted", Broken, Closed("mapping the transmit ring")),
     Attack::new("channel-of-nobody", Broken, Closed("binding the event channel")),
-    Attack::new("begin-anew", Allowed, Borne),
+    Attack::new("begin-anew", Open, Borne),
 ];
 
 /// Storms of events, states and random bytes.

@@ -7,6 +7,8 @@
 //! `attack=blk-NAME` is against a block backend, with the first vbd; else it is against a network backend. Several names, with commas
 //! between them, are made one after the other; `seed=N` decides what is random in them.
 //!
+//! The word `linux` says that the backend is Linux', which serves no frontend again after some attacks: those end there.
+//!
 //! `attack=tape` and `attack=blk-tape` play what a fuzzer's hostile guest did ([`tape`]), which is the domain's module.
 //!
 //! `attack=member` and `attack=station` are none: they are proper frontends of kinds that Linux has not, with the same code.
@@ -156,6 +158,8 @@ async fn order(store: &Client, word: Option<&str>) -> Result<()> {
 pub(crate) struct Pair {
     pub(crate) attacker: Frontend,
     pub(crate) helper: Option<Frontend>,
+    /// The backend is Linux': it serves no vif again that it has halted, and forgets one whose frontend writes a state that is none.
+    pub(crate) linux: bool,
 }
 
 impl Pair {
@@ -204,14 +208,15 @@ async fn run(store: &Client, name: &str, words: &str) -> Result<Pair> {
         Ok(vif) => Some(Frontend::connect(vif, Manners::GOOD).await?),
         Err(_) => None,
     };
+    let linux = words.split_ascii_whitespace().any(|word| word == "linux");
     let posts = !rings::posts_nothing(name);
     if rings::is_handshake(name) {
         go(store, words).await?;
         let attacker = rings::handshake(vif, name).await?;
-        return Ok(Pair { attacker, helper });
+        return Ok(Pair { attacker, helper, linux });
     }
     let attacker = Frontend::connect(vif, Manners { posts, ..Manners::GOOD }).await?;
-    let mut pair = Pair { attacker, helper };
+    let mut pair = Pair { attacker, helper, linux };
     let hello = frames::hello(pair.attacker.mac);
     pair.attacker.send(&hello).await?;
     log::info!("attack {name}: the vif works");

@@ -70,7 +70,7 @@ pub(crate) async fn play(vif: Device, lives: &[Life]) -> Result<Pair> {
         player.live(&frontend, life).await?;
         vif.begin_anew().await?;
     }
-    Ok(Pair { attacker: Frontend::connect(vif, Manners::GOOD).await?, helper: None })
+    Ok(Pair { attacker: Frontend::connect(vif, Manners::GOOD).await?, helper: None, linux: false })
 }
 
 /// Against a block backend; gives the proper frontend of the end.
