@@ -1,12 +1,12 @@
 //! netback as xenbus sees it: what a vif offers, and its way to and from the data path. Floor 3.
 
-use crate::datapath::{DataPath, VifId};
+use crate::datapath::{DataPath, LinkChange, NicId, VifId};
 use crate::netback::bridges::Bridges;
 use crate::netback::config::{ConfigError, FRONTEND_NODES, WATCHED_FRONTEND_NODES, config, identity, rate};
 use crate::netback::nodes;
 use crate::netback::violation::AttachError;
-use crate::nic::{Link, Nic};
-use alloc::collections::{BTreeMap, VecDeque};
+use crate::nic::Link;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
@@ -83,11 +83,11 @@ struct Connected {
 }
 
 /// The vifs of one data path. Hand a clone to `xenbus::Bus::new`, keep one to [`report`](Self::report) after each round.
-pub struct Netback<H: Hypervisor, N: Nic> {
-    path: Rc<RefCell<DataPath<H, N>>>,
+pub struct Netback<H: Hypervisor> {
+    path: Rc<RefCell<DataPath<H>>>,
     connected: Rc<RefCell<BTreeMap<VifId, Connected>>>,
-    /// The bridge that the NIC is on, or was on before it was taken away, and whether it has a link there.
-    carrier: Rc<RefCell<Option<(String, bool)>>>,
+    /// The bridges that have a NIC, or had one before it was taken away, with the NICs that have a link there.
+    links: Rc<RefCell<BTreeMap<String, BTreeSet<NicId>>>>,
     bridges: Rc<Bridges>,
     /// The last devices whose nodes the log was told about.
     remarked: Rc<RefCell<VecDeque<DeviceId>>>,
@@ -96,12 +96,12 @@ pub struct Netback<H: Hypervisor, N: Nic> {
     wake: Rc<dyn Fn()>,
 }
 
-impl<H: Hypervisor, N: Nic> Clone for Netback<H, N> {
+impl<H: Hypervisor> Clone for Netback<H> {
     fn clone(&self) -> Self {
         Self {
             path: Rc::clone(&self.path),
             connected: Rc::clone(&self.connected),
-            carrier: Rc::clone(&self.carrier),
+            links: Rc::clone(&self.links),
             bridges: Rc::clone(&self.bridges),
             remarked: Rc::clone(&self.remarked),
             memory: self.memory.clone(),
@@ -110,12 +110,12 @@ impl<H: Hypervisor, N: Nic> Clone for Netback<H, N> {
     }
 }
 
-impl<H: Hypervisor, N: Nic> Netback<H, N> {
+impl<H: Hypervisor> Netback<H> {
     /// The vifs of `path`, each on one of `bridges`; `wake` has the path polled soon.
-    pub fn new(path: Rc<RefCell<DataPath<H, N>>>, bridges: Bridges, wake: Rc<dyn Fn()>) -> Self {
-        let (connected, carrier, remarked) = Default::default();
+    pub fn new(path: Rc<RefCell<DataPath<H>>>, bridges: Bridges, wake: Rc<dyn Fn()>) -> Self {
+        let (connected, links, remarked) = Default::default();
         let memory = DeviceMemory::unbounded();
-        Self { path, connected, carrier, bridges: Rc::new(bridges), remarked, memory, wake }
+        Self { path, connected, links, bridges: Rc::new(bridges), remarked, memory, wake }
     }
 
     /// The same, with bounded memory for its vifs.
@@ -123,7 +123,7 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
         Self { memory, ..self }
     }
 
-    /// Tells the bus what the last rounds brought: vifs that broke the protocol, and the NIC's link. Costs next to nothing where there
+    /// Tells the bus what the last rounds brought: vifs that broke the protocol, and links of NICs. Costs next to nothing where there
     /// is nothing to tell.
     pub fn report(&self) {
         loop {
@@ -137,19 +137,37 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
                 vif.handle.fail(violation);
             }
         }
-        let link = self.path.borrow_mut().poll_link();
-        if let Some((bridge, link)) = link {
-            let up = link != Link::Down;
-            match link {
-                Link::Down => log::info!("link of {bridge}: down"),
-                Link::Up(speed) => log::info!("link of {bridge}: up, {speed} Mbit/s"),
+        loop {
+            let change = self.path.borrow_mut().poll_link();
+            let Some(change) = change else {
+                break;
+            };
+            self.tell_link(change);
+        }
+    }
+
+    /// Tells the log of a NIC's link, and the vifs of its bridge, where that has a link now or has none any longer.
+    fn tell_link(&self, change: LinkChange) {
+        let LinkChange { nic, bridge, link } = change;
+        let before = self.has_carrier(&bridge);
+        let mut links = self.links.borrow_mut();
+        let up = links.entry(bridge.clone()).or_default();
+        if link == Link::Down {
+            up.remove(&nic);
+        } else {
+            up.insert(nic);
+        }
+        drop(links);
+        let after = self.has_carrier(&bridge);
+        match link {
+            Link::Down if after => log::info!("link of {bridge}: down; there is another"),
+            Link::Down => log::info!("link of {bridge}: down"),
+            Link::Up(speed) => log::info!("link of {bridge}: up, {speed} Mbit/s"),
+        }
+        if before != after {
+            for vif in self.connected.borrow().values().filter(|vif| vif.bridge == bridge) {
+                vif.handle.write_node("carrier", u8::from(after));
             }
-            for vif in self.connected.borrow().values() {
-                if vif.bridge == bridge {
-                    vif.handle.write_node("carrier", u8::from(up));
-                }
-            }
-            *self.carrier.borrow_mut() = Some((bridge, up));
         }
     }
 
@@ -187,17 +205,14 @@ impl<H: Hypervisor, N: Nic> Netback<H, N> {
         }
     }
 
-    /// `carrier` of a vif on this bridge: up, unless the bridge has a NIC without a link, or lost the one it had. A bridge that never had
-    /// one is there for guests among themselves.
+    /// `carrier` of a vif on this bridge: up, unless none of its NICs has a link. A bridge that never had a NIC is there for guests among
+    /// themselves.
     fn has_carrier(&self, bridge: &str) -> bool {
-        match &*self.carrier.borrow() {
-            Some((nic_bridge, up)) => *up || nic_bridge != bridge,
-            None => true,
-        }
+        self.links.borrow().get(bridge).is_none_or(|up| !up.is_empty())
     }
 }
 
-impl<H: Hypervisor, N: Nic> Backend for Netback<H, N> {
+impl<H: Hypervisor> Backend for Netback<H> {
     type Device = VifId;
     type Error = VifError;
 

@@ -8,15 +8,84 @@ use alloc::vec::Vec;
 /// What the command line asks of netdom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    bridge: Option<String>,
+    bridge: Option<NicBridges>,
     internal: Vec<String>,
     bpdu: Option<bool>,
 }
 
+/// The bridges that NICs are ports of (`bridge=`): `[ADDRESS:]NAME`, separated by commas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct NicBridges {
+    /// By the NIC's address in the host, as `0000:00:03.0`.
+    named: Vec<(String, String)>,
+    /// The bridge of the other NICs.
+    others: Option<String>,
+}
+
+impl NicBridges {
+    /// Reads the value of the word.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the word.
+    fn parse(value: &str) -> Result<Self, String> {
+        let wrong = |why: &str| Err(format!("\"bridge={}\": {why}", value.escape_debug()));
+        let mut bridges = Self::default();
+        for entry in value.split(',') {
+            let Some((address, name)) = entry.rsplit_once(':') else {
+                check_bridge("bridge", entry)?;
+                if bridges.others.replace(entry.into()).is_some() {
+                    return wrong("two bridges for the NICs that have none of their own; say ADDRESS:NAME for each");
+                }
+                continue;
+            };
+            let Some(address) = full_address(address) else {
+                return wrong(
+                    "before the colon is the address of a NIC, as \"xl pci-assignable-list\" prints it: 00:03.0:xenbr0",
+                );
+            };
+            check_bridge("bridge", name)?;
+            if bridges.named.iter().any(|(known, _)| *known == address) {
+                return wrong("a NIC has one bridge, and this names two for one address");
+            }
+            bridges.named.push((address, name.into()));
+        }
+        Ok(bridges)
+    }
+}
+
+/// An address as `xl` takes it, `[SEGMENT:]BUS:DEVICE.FUNCTION` in hexadecimal, with its segment.
+fn full_address(text: &str) -> Option<String> {
+    let (rest, function) = text.rsplit_once('.')?;
+    let mut parts = rest.rsplit(':');
+    let mut number = |default: Option<&'static str>, below: u16| {
+        let part = parts.next().or(default)?;
+        let short = (1..=4).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u16::from_str_radix(part, 16).ok().filter(|number| short && *number < below)
+    };
+    let (device, bus, segment) = (number(None, 32)?, number(None, 256)?, number(Some("0"), u16::MAX)?);
+    let function = function.parse().ok().filter(|function: &u8| *function < 8)?;
+    parts.next().is_none().then(|| format!("{segment:04x}:{bus:02x}:{device:02x}.{function}"))
+}
+
 impl Options {
-    /// The bridge that the NIC is a port of (`bridge=`).
-    pub fn bridge(&self) -> &str {
-        self.bridge.as_deref().unwrap_or(DEFAULT_BRIDGE)
+    /// The bridge that a NIC is a port of (`bridge=`), by its address in the host (`0000:00:03.0`). None where the word names bridges
+    /// for other NICs alone.
+    pub fn bridge(&self, address: &str) -> Option<&str> {
+        let Some(bridges) = &self.bridge else {
+            return Some(DEFAULT_BRIDGE);
+        };
+        let named = bridges.named.iter().find(|(known, _)| known == address).map(|(_, name)| name);
+        named.or(bridges.others.as_ref()).map(String::as_str)
+    }
+
+    /// The bridges that NICs are ports of.
+    fn wired(&self) -> Vec<&str> {
+        match &self.bridge {
+            Some(NicBridges { named, others }) => {
+                named.iter().map(|(_, name)| name).chain(others).map(String::as_str).collect()
+            }
+            None => Vec::from([DEFAULT_BRIDGE]),
+        }
     }
 
     /// Whether BPDUs go to the wire and come from it (`bpdu=forward`).
@@ -27,15 +96,15 @@ impl Options {
     /// All bridges that a vif may name.
     ///
     /// # Errors
-    /// The NIC's bridge was declared to be one without a NIC.
+    /// A NIC's bridge was declared to be one without a NIC.
     pub fn bridges(&self) -> Result<Bridges, String> {
-        let nic = self.bridge();
-        if self.internal.iter().any(|name| name == nic) {
+        let wired = self.wired();
+        if let Some(name) = self.internal.iter().find(|name| wired.contains(&name.as_str())) {
             return Err(format!(
-                "\"internal={nic}\": the NIC is a port of this bridge, unless \"bridge=\" names another"
+                "\"internal={name}\": a NIC is a port of this bridge, unless \"bridge=\" names another"
             ));
         }
-        Ok(Bridges::new(nic, &self.internal))
+        Ok(Bridges::new(wired, &self.internal))
     }
 
     /// Obeys a word `name=value`; false where it is none of netdom's.
@@ -45,8 +114,8 @@ impl Options {
     pub fn set(&mut self, name: &str, value: &str) -> Result<bool, String> {
         match name {
             "bridge" => {
-                check_bridge(name, value)?;
-                set(&mut self.bridge, name, value, value.into())
+                let bridges = NicBridges::parse(value)?;
+                set(&mut self.bridge, name, value, bridges)
             }
             "internal" => {
                 check_bridge(name, value)?;
@@ -69,9 +138,12 @@ impl Options {
 }
 
 fn check_bridge(name: &str, value: &str) -> Result<(), String> {
-    if value.is_empty() || value.len() > BRIDGE_BYTES || !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && ![b',', b':'].contains(&byte);
+    if value.is_empty() || value.len() > BRIDGE_BYTES || !value.bytes().all(allowed) {
         let value = value.escape_debug();
-        return Err(format!("\"{name}={value}\": a bridge's name is 1 to {BRIDGE_BYTES} printable characters"));
+        return Err(format!(
+            "\"{name}={value}\": a bridge's name is 1 to {BRIDGE_BYTES} printable characters, without comma and colon"
+        ));
     }
     Ok(())
 }
@@ -88,21 +160,57 @@ fn set<T: PartialEq>(place: &mut Option<T>, name: &str, text: &str, value: T) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
+
+    const NIC: &str = "0000:00:03.0";
 
     #[test]
-    fn bridges() {
+    fn one_bridge_for_all_nics() {
         let mut options = Options::default();
-        assert_eq!(options.bridge(), "xenbr0");
+        assert_eq!(options.bridge(NIC), Some("xenbr0"));
         assert_eq!(options.set("colour", "green"), Ok(false));
         assert_eq!(options.set("bridge", "a=b"), Ok(true));
         assert_eq!(options.set("bridge", "a=b"), Ok(true));
-        assert_eq!(options.bridge(), "a=b");
+        assert_eq!(options.bridge(NIC), Some("a=b"));
         let long = "x".repeat(65);
         for wrong in ["", "lan", "é", "a\u{1b}b", &long] {
             let error = options.set("bridge", wrong).unwrap_err();
             assert!(error.chars().all(|c| !c.is_control()), "{error:?}");
         }
-        assert_eq!(options.bridge(), "a=b");
+        assert_eq!(options.bridge(NIC), Some("a=b"));
+    }
+
+    #[test]
+    fn a_bridge_for_each_nic() {
+        let mut options = Options::default();
+        assert_eq!(options.set("bridge", "00:03.0:xenbr0,0001:a0:1f.7:dmz,0:4.0:xenbr0"), Ok(true));
+        let bridges = [NIC, "0001:a0:1f.7", "0000:00:04.0", "0000:00:05.0"].map(|nic| options.bridge(nic));
+        assert_eq!(bridges, [Some("xenbr0"), Some("dmz"), Some("xenbr0"), None]);
+        assert_eq!(options.bridges().unwrap().to_string(), "xenbr0, dmz");
+        // One without an address is that of the others.
+        let mut options = Options::default();
+        assert_eq!(options.set("bridge", "lan,00:03.0:dmz"), Ok(true));
+        assert_eq!([NIC, "0000:00:05.0"].map(|nic| options.bridge(nic)), [Some("dmz"), Some("lan")]);
+        assert_eq!(options.set("internal", "dmz"), Ok(true));
+        assert!(options.bridges().unwrap_err().contains("internal=dmz"));
+        for wrong in [
+            "a,b",
+            "a,",
+            ":a",
+            "00:03.0:",
+            "00:03.0:a,0000:00:03.0:b",
+            "00:03:a",
+            "03.0:a",
+            "00:20.0:a",
+            "00:03.8:a",
+            "100:03.0:a",
+            "0:0:00:03.0:a",
+            "00:+3.0:a",
+            "vlan:7",
+        ] {
+            let error = Options::default().set("bridge", wrong).unwrap_err();
+            assert!(error.contains("bridge=") && error.contains(": "), "{wrong}: {error}");
+        }
     }
 
     #[test]

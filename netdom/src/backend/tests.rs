@@ -1,7 +1,7 @@
 //! netback on a store and a bus: from the nodes that the toolstack and the frontend write to packets, and back.
 
 use super::Netback;
-use crate::datapath::DataPath;
+use crate::datapath::{DataPath, NicId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
 use crate::netback::bridges::Bridges;
 use crate::nic::Capabilities;
@@ -24,7 +24,7 @@ use xen_pv_sys::io::netif::{ExtraInfo, TxFlags, TxRequest};
 const US: DomainId = DomainId(7);
 const PAGES: usize = 512;
 
-type Path = DataPath<FakeXen, FakeNic>;
+type Path = DataPath<FakeXen>;
 
 struct Host {
     xen: FakeXen,
@@ -32,7 +32,8 @@ struct Host {
     clock: FakeClock,
     tasks: Tasks<'static>,
     path: Rc<RefCell<Path>>,
-    netback: Netback<FakeXen, FakeNic>,
+    netback: Netback<FakeXen>,
+    nics: Vec<NicId>,
     wire: Rc<RefCell<Wire>>,
     wakes: Rc<Cell<usize>>,
     now: Instant,
@@ -41,10 +42,7 @@ struct Host {
 impl Host {
     fn new() -> Self {
         let mut host = Self::without_nic();
-        let (nic, wire) = FakeNic::new(Capabilities { max_frame: 1518, ..Capabilities::default() }, 16);
-        assert!(host.path.borrow_mut().set_nic(nic, "xenbr0").is_none());
-        host.wire = wire;
-        host.settle();
+        host.add_nic("xenbr0");
         host
     }
 
@@ -56,7 +54,7 @@ impl Host {
         let count = Rc::clone(&wakes);
         let netback = Netback::new(
             Rc::clone(&path),
-            Bridges::new("xenbr0", &["inside".into()]),
+            Bridges::new(["xenbr0"], &["inside".into()]),
             Rc::new(move || count.set(count.get() + 1)),
         );
         let (store, clock) = (FakeStore::new(), FakeClock::default());
@@ -69,9 +67,36 @@ impl Host {
         tasks.spawn(async move {
             let _ = bus.run().await;
         });
-        let mut host = Self { xen, store, clock, tasks, path, netback, wire: Rc::default(), wakes, now: Instant(0) };
+        let mut host = Self {
+            xen,
+            store,
+            clock,
+            tasks,
+            path,
+            netback,
+            nics: Vec::new(),
+            wire: Rc::default(),
+            wakes,
+            now: Instant(0),
+        };
         host.settle();
         host
+    }
+
+    /// Puts a NIC on a bridge; the last one is that of `wire`.
+    fn add_nic(&mut self, bridge: &str) {
+        let (nic, wire) = FakeNic::new(Capabilities { max_frame: 1518, ..Capabilities::default() }, 16);
+        let added = self.path.borrow_mut().add_nic(Box::new(nic), bridge);
+        self.nics.push(added.ok().unwrap());
+        self.wire = wire;
+        self.settle();
+    }
+
+    /// Takes the last NIC away.
+    fn remove_nic(&mut self) {
+        let nic = self.nics.pop().unwrap();
+        drop(self.path.borrow_mut().remove_nic(nic));
+        self.settle();
     }
 
     fn settle(&mut self) {
@@ -89,10 +114,11 @@ impl Host {
         self.tasks.run_until_stalled();
     }
 
-    /// The NIC's cable is pulled out or put in.
+    /// The last NIC's cable is pulled out or put in.
     fn set_link(&mut self, up: bool) {
         self.wire.borrow_mut().down = !up;
-        self.path.borrow_mut().handle_interrupt(0, self.now);
+        let nic = *self.nics.last().unwrap();
+        self.path.borrow_mut().handle_interrupt(nic, 0);
         self.settle();
     }
 
@@ -154,7 +180,9 @@ impl Host {
 
     fn end(mut self) {
         self.tasks = Tasks::new();
-        drop(self.path.borrow_mut().remove_nic());
+        while !self.nics.is_empty() {
+            self.remove_nic();
+        }
         assert_eq!(self.path.borrow().pool().available(), PAGES);
         assert_eq!(self.netback.connected(), 0, "dropping the bus disconnects all");
         drop((self.path, self.netback));
@@ -232,18 +260,36 @@ fn carrier_is_the_link_of_the_bridges_nic() {
     assert_eq!(carriers(&host), told("1", "1"));
 
     // The NIC is taken away and given back.
-    let nic = host.path.borrow_mut().remove_nic();
-    host.settle();
+    host.remove_nic();
     assert_eq!(carriers(&host), told("0", "1"));
     host.connect(5);
     assert_eq!(host.backend(5, "carrier").as_deref(), Some("0"));
-    drop(nic);
-    let (nic, wire) = FakeNic::new(Capabilities { max_frame: 1518, ..Capabilities::default() }, 16);
-    host.wire = wire;
-    assert!(host.path.borrow_mut().set_nic(nic, "xenbr0").is_none());
-    host.settle();
+    host.add_nic("xenbr0");
     assert_eq!(carriers(&host), told("1", "1"));
     assert_eq!(host.backend(5, "carrier").as_deref(), Some("1"));
+    host.end();
+}
+
+/// A bridge with two NICs has a link while one of them has; another bridge's NIC is none of its.
+#[test]
+fn a_bridge_has_a_carrier_while_one_of_its_nics_has_a_link() {
+    let mut host = Host::new();
+    host.create(3, &[]);
+    host.connect(3);
+    let carrier = |host: &Host| host.backend(3, "carrier").unwrap();
+    host.add_nic("dmz");
+    host.set_link(false);
+    assert_eq!(carrier(&host), "1");
+    host.add_nic("xenbr0");
+    host.set_link(false);
+    assert_eq!(carrier(&host), "1");
+    // The first is taken away: what is left has no link.
+    let first = host.nics.remove(0);
+    drop(host.path.borrow_mut().remove_nic(first));
+    host.settle();
+    assert_eq!(carrier(&host), "0");
+    host.set_link(true);
+    assert_eq!(carrier(&host), "1");
     host.end();
 }
 
@@ -265,7 +311,7 @@ fn nonsense_is_refused_with_its_reason() {
         (4, ("/bridge", "not a name"), "bridge is no name"),
         (5, ("/rate", "much"), "rate: it is not bytes,microseconds"),
         (7, ("/rate", "99999999999999999999,1"), "rate: a number has more than 64 bits"),
-        (9, ("/bridge", "xenbr1"), "no bridge \"xenbr1\"; there are: xenbr0 (the NIC's), inside."),
+        (9, ("/bridge", "xenbr1"), "no bridge \"xenbr1\"; there are: xenbr0, inside (internal)."),
         (10, ("/ip", "10.0.0.5"), "ip=10.0.0.5: netdom does not filter"),
         (11, ("/script", "/etc/xen/scripts/vif-nat"), "script=/etc/xen/scripts/vif-nat: netdom runs no scripts"),
         (12, ("/vlan", "5"), "vlan=5: netdom's bridges know no VLANs"),

@@ -6,7 +6,6 @@
 use super::DataPath;
 use super::round::{Received, ReceivedKind};
 use crate::netback::violation::Violation;
-use crate::nic::Nic;
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use split_driver::hypervisor::Hypervisor;
@@ -33,7 +32,7 @@ fn failed(probes: &[GrantCopy], key: Key) -> Option<Violation> {
     (probe.status != 0).then(|| Violation::bad_grant(end, probe.status))
 }
 
-impl<H: Hypervisor, N: Nic> DataPath<H, N> {
+impl<H: Hypervisor> DataPath<H> {
     /// Finds out which end of each failed copy is at fault, and closes that vif.
     pub(super) fn blame(&mut self) {
         let copies = &self.round.copies;

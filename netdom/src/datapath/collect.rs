@@ -1,24 +1,18 @@
 //! First step of a round: what the ready vifs have, and the heads of what they send. Floor 3.
 
 use super::round::{Chunks, Extent, HEAD, PULLED, Round, SMALL, Sent, gather};
-use super::vif::Vif;
+use super::vif::{Toward, Vif};
 use super::{DataPath, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS, WAITED_PACKETS, route};
 use crate::netback::request::{PacketRequest, Wish, parse};
 use crate::netback::violation::{RingName, Violation};
-use crate::nic::Nic;
 use crate::packet::{Offload, Packet, Pool};
 use alloc::vec::Vec;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 
-impl<H: Hypervisor, N: Nic> DataPath<H, N> {
+impl<H: Hypervisor> DataPath<H> {
     /// Serves the ready vifs, as many as a round has room for, and fetches heads.
     pub(super) fn collect(&mut self, now: Instant) {
-        // Without a link it takes nothing, and nobody waits for it.
-        let nic_full = self
-            .nic
-            .as_ref()
-            .is_some_and(|port| port.up && (!port.pending.is_empty() || port.nic.transmit_room() < super::NIC_ROOM));
         for _ in 0..self.ready.len() {
             if self.round.sent.len() >= ROUND_PACKETS {
                 break;
@@ -44,7 +38,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             }
             let pages = vif.queue.pages();
             let served = drain(vif, port, &mut self.round, now).and_then(|()| {
-                if nic_full && vif.held_locally {
+                if vif.toward.nic().is_some_and(|nic| self.nics.is_full(nic)) {
                     return Ok(Stop::Until(now + RETRY));
                 }
                 take_requests(vif, port, &mut self.round, &self.pool, now)
@@ -175,7 +169,8 @@ fn take_one<H: Hypervisor>(
             sent.offload = offload;
             let start = round.heads.len();
             let slots = sent.slots(&round.slots);
-            let extent = first_look(vif.held_locally, request.length, slots.first().map_or(0, |slot| slot.size));
+            let extent =
+                first_look(vif.toward != Toward::Vif, request.length, slots.first().map_or(0, |slot| slot.size));
             let domain = vif.config.domain;
             if !gather(&mut sent.local, slots, domain, extent, pool, &mut round.heads) {
                 round.heads.truncate(start);

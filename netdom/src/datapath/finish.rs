@@ -1,13 +1,13 @@
 //! Last step of a round: answers, what goes on by way of local memory, and one notify a guest. Floor 3.
 
 use super::blame::any_failed;
+use super::nics::{NicPort, is_nic};
 use super::prepare::{Ability, offload_layout, prepare};
 use super::round::{Bounce, ReceivedKind, Source};
 use super::vif::{Acceptance, Vif};
-use super::{DataPath, NIC_PENDING, NIC_PORT, NicPort, Stop};
+use super::{DataPath, NIC_PENDING, Stop};
 use crate::netback::request::Wish;
 use crate::netback::violation::{RingName, Violation};
-use crate::nic::Nic;
 use crate::offload::headers::Layout;
 use crate::packet::{GsoKind, Packet};
 use crate::statistics::DropCause;
@@ -18,7 +18,7 @@ use xen_pv_sys::io::netif::{
     XEN_NETIF_GSO_TYPE_TCPV6,
 };
 
-impl<H: Hypervisor, N: Nic> DataPath<H, N> {
+impl<H: Hypervisor> DataPath<H> {
     /// Answers and passes on what the round copied.
     pub(super) fn finish(&mut self, now: Instant) {
         if self.round.copies.iter().any(|copy| copy.status != 0) {
@@ -28,7 +28,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         self.answer_senders();
         self.publish();
         self.pass_bounced(now);
-        if let Some(port) = &mut self.nic {
+        for port in self.nics.iter_mut() {
             port.nic.flush();
         }
         for index in 0..self.round.served.len() {
@@ -136,8 +136,8 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             };
             if packet.is_empty() {
                 self.count_drop(to, DropCause::CopyFailed);
-            } else if to == NIC_PORT {
-                self.send_to_nic(packet);
+            } else if is_nic(to) {
+                self.send_to_nic(to, packet);
             } else {
                 self.enqueue(to, packet, now);
             }
@@ -168,8 +168,8 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         Some(packet)
     }
 
-    fn send_to_nic(&mut self, packet: Packet) {
-        let Some(port) = &mut self.nic else {
+    fn send_to_nic(&mut self, to: u16, packet: Packet) {
+        let Some(port) = self.nics.get_mut(to) else {
             return;
         };
         if !port.up {
@@ -283,11 +283,7 @@ fn unmask<H: Hypervisor>(vif: &mut Vif<H>) {
 
 #[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
 /// Gives a packet to the NIC; back where it has no room now. A packet that it can never send is dropped.
-pub(super) fn hand_to_nic<N: Nic>(
-    port: &mut NicPort<N>,
-    packet: Packet,
-    layout: Option<&Layout>,
-) -> Result<(), Packet> {
+pub(super) fn hand_to_nic(port: &mut NicPort, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
     let room = port.nic.transmit_room();
     match port.nic.transmit(packet, layout) {
@@ -303,7 +299,7 @@ pub(super) fn hand_to_nic<N: Nic>(
     }
 }
 
-fn wait_for_nic<N: Nic>(port: &mut NicPort<N>, packet: Packet, layout: Option<&Layout>) {
+fn wait_for_nic(port: &mut NicPort, packet: Packet, layout: Option<&Layout>) {
     if port.pending.len() >= NIC_PENDING {
         port.statistics.drop(DropCause::NicFull);
         return;

@@ -13,6 +13,7 @@
 mod blame;
 mod collect;
 mod finish;
+mod nics;
 pub mod patience;
 pub(crate) mod prepare;
 pub mod queue;
@@ -27,36 +28,32 @@ use crate::credit::{Credit, Rate};
 use crate::ethernet::MacAddress;
 use crate::netback::config::VifConfig;
 use crate::netback::violation::{AttachError, Violation};
-use crate::nic::{Link, Nic};
 use crate::offload::coalesce::Coalescer;
-use crate::offload::headers::{self, ETHERNET_HEADER, Layout};
+use crate::offload::headers::{self, ETHERNET_HEADER};
 use crate::packet::{Packet, Pool};
 use crate::statistics::{DropCause, PortStatistics};
-use crate::switch::{AGEING, GUEST_ENTRIES, Switch, TABLE_ENTRIES, WIRE_ENTRIES};
+use crate::switch::{AGEING, GUEST_ENTRIES, Switch, TABLE_ENTRIES};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::string::String;
 use alloc::vec::Vec;
+use nics::NicPorts;
+pub use nics::{LinkChange, NICS, NicId};
 use round::Round;
 use split_driver::hypervisor::{EventChannel, Hypervisor};
 use split_driver::time::{Duration, Instant};
 use vif::Vif;
 use xen_pv_sys::Port;
 
-/// The NIC's port of the switch; vifs follow.
-pub const NIC_PORT: u16 = 0;
 /// Packets taken from one vif in a round.
 const VIF_PACKETS: usize = 64;
 /// The same where the last packets had to be given back to its ring.
 const WAITED_PACKETS: usize = 8;
 /// Packets taken from all vifs in a round: each takes a page of the pool.
 const ROUND_PACKETS: usize = 192;
-/// Frames taken from the NIC in a round.
+/// Frames taken from a NIC in a round.
 const NIC_FRAMES: usize = 64;
 /// Packets kept for a NIC whose ring is full: a super-frame may be cut into some dozens.
 const NIC_PENDING: usize = 512;
-/// Descriptors that must be free for a guest that sends to the wire to be served.
-const NIC_ROOM: usize = 64;
 /// How long a vif waits where the NIC or the pool is exhausted.
 const RETRY: Duration = Duration::from_micros(100);
 /// How often queues are looked through for packets that waited too long.
@@ -100,38 +97,16 @@ struct Slot<H: Hypervisor> {
     wake: Option<Instant>,
 }
 
-/// The NIC as a port.
-struct NicPort<N> {
-    nic: N,
-    bridge: String,
-    /// Whether it has a link. Without one, nothing is given to it: on hardware it would stay in its ring.
-    up: bool,
-    pending: VecDeque<(Packet, Option<Layout>)>,
-    statistics: PortStatistics,
-}
-
-impl<N> NicPort<N> {
-    /// The link came or went. With it goes what waited for room.
-    fn set_up(&mut self, up: bool) {
-        self.up = up;
-        if !up {
-            for _ in self.pending.drain(..) {
-                self.statistics.drop(DropCause::NoLink);
-            }
-        }
-    }
-}
-
-/// The data path of one domain: its guests, its NIC, the switch between them.
-pub struct DataPath<H: Hypervisor, N: Nic> {
+/// The data path of one domain: its guests, its NICs, the switch between them.
+pub struct DataPath<H: Hypervisor> {
     hypervisor: H,
     pool: Pool,
-    nic: Option<NicPort<N>>,
-    /// By port number; [`NIC_PORT`] is `None`.
+    nics: NicPorts,
+    /// By port number; those of NICs are `None`.
     vifs: Vec<Option<Box<Slot<H>>>>,
     generation: u32,
     /// By local event channel.
-    ports: Vec<u16>,
+    ports: Vec<Option<u16>>,
     ready: VecDeque<u16>,
     switch: Switch,
     /// Whether BPDUs go from guests to the wire, and from there to guests.
@@ -141,21 +116,19 @@ pub struct DataPath<H: Hypervisor, N: Nic> {
     /// Pages in all queues.
     queued_pages: usize,
     failed: VecDeque<(VifId, Violation)>,
-    /// The NIC's bridge and its link there, where it changed.
-    link: Option<(String, Link)>,
     wake: Option<Instant>,
     /// When the last round was.
     now: Instant,
 }
 
-impl<H: Hypervisor, N: Nic> DataPath<H, N> {
+impl<H: Hypervisor> DataPath<H> {
     /// No vif, no NIC. `seed` is a number that guests do not know: it keys the switch's table.
     pub fn new(hypervisor: H, pool: Pool, seed: u64) -> Self {
         Self {
             hypervisor,
             pool,
-            nic: None,
-            vifs: alloc::vec![None],
+            nics: NicPorts::default(),
+            vifs: (0..NICS).map(|_| None).collect(),
             generation: 0,
             ports: Vec::new(),
             ready: VecDeque::new(),
@@ -165,7 +138,6 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             coalescer: Coalescer::new(),
             queued_pages: 0,
             failed: VecDeque::new(),
-            link: None,
             wake: None,
             now: Instant::default(),
         }
@@ -187,45 +159,13 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         &self.pool
     }
 
-    /// Puts the NIC on a bridge. The former NIC, if any, is given back.
-    pub fn set_nic(&mut self, mut nic: N, bridge: &str) -> Option<N> {
-        let former = self.remove_nic();
-        nic.refill(&self.pool);
-        let link = nic.link();
-        self.link = Some((bridge.into(), link));
-        self.nic = Some(NicPort {
-            nic,
-            bridge: bridge.into(),
-            up: link != Link::Down,
-            pending: VecDeque::with_capacity(64),
-            statistics: PortStatistics::default(),
-        });
-        // The port was free: `remove_nic` made it so.
-        let _ = self.switch.add(NIC_PORT, bridge, WIRE_ENTRIES);
-        former
-    }
-
-    /// Takes the NIC off its bridge, stopped. The bridge has lost its link to the wire by that.
-    pub fn remove_nic(&mut self) -> Option<N> {
-        let mut port = self.nic.take()?;
-        self.switch.remove(NIC_PORT);
-        port.nic.quiesce();
-        self.link = Some((port.bridge, Link::Down));
-        Some(port.nic)
-    }
-
-    /// The NIC, for what is not on the path of packets.
-    pub fn nic(&mut self) -> Option<&mut N> {
-        self.nic.as_mut().map(|port| &mut port.nic)
-    }
-
     /// Connects a vif to its frontend and to its bridge.
     ///
     /// # Errors
     /// What could not be had; nothing is left behind.
     pub fn attach(&mut self, config: VifConfig) -> Result<VifId, AttachError> {
-        let index = match self.vifs.iter().skip(1).position(Option::is_none) {
-            Some(free) => free + 1,
+        let index = match self.vifs.iter().skip(NICS.into()).position(Option::is_none) {
+            Some(free) => free + usize::from(NICS),
             None => self.vifs.len(),
         };
         let port = u16::try_from(index).map_err(|_| AttachError::NoPort)?;
@@ -233,10 +173,10 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         for local in vif.local_ports() {
             let place = local.0 as usize;
             if self.ports.len() <= place {
-                self.ports.resize(place + 1, NIC_PORT);
+                self.ports.resize(place + 1, None);
             }
             if let Some(entry) = self.ports.get_mut(place) {
-                *entry = port;
+                *entry = Some(port);
             }
         }
         self.generation = self.generation.wrapping_add(1);
@@ -262,7 +202,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         self.switch.remove(id.port);
         for local in slot.vif.local_ports() {
             if let Some(entry) = self.ports.get_mut(local.0 as usize) {
-                *entry = NIC_PORT;
+                *entry = None;
             }
         }
         self.ready.retain(|port| *port != id.port);
@@ -272,12 +212,9 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
 
     /// An event came in on a channel, which is masked from now on until its ring was served.
     pub fn handle_event(&mut self, local: Port, _now: Instant) {
-        let Some(&port) = self.ports.get(local.0 as usize) else {
+        let Some(&Some(port)) = self.ports.get(local.0 as usize) else {
             return;
         };
-        if port == NIC_PORT {
-            return;
-        }
         let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) else {
             return;
         };
@@ -288,24 +225,6 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             _ => vif.channel.masked = true,
         }
         self.mark_ready(port);
-    }
-
-    /// The NIC raised its interrupt. The next [`Self::poll`] looks for frames.
-    pub fn handle_interrupt(&mut self, vector: usize, _now: Instant) {
-        if let Some(port) = &mut self.nic {
-            let causes = port.nic.handle_interrupt(vector);
-            if causes.link {
-                let link = port.nic.link();
-                port.set_up(link != Link::Down);
-                self.link = Some((port.bridge.clone(), link));
-            }
-        }
-    }
-
-    /// The NIC's bridge and its link there, where that changed since the last call: for the `carrier` nodes. A NIC that was taken away
-    /// has no link.
-    pub fn poll_link(&mut self) -> Option<(String, Link)> {
-        self.link.take()
     }
 
     /// A vif that broke the protocol and is served no more; the caller detaches it and says why.
@@ -324,13 +243,8 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
         let frames_left = self.round.frames_left;
         self.round.clear();
         let mut again = frames_left || !self.ready.is_empty();
-        if !again && let Some(port) = &mut self.nic {
-            // Sent packets need an interrupt only where somebody waits for room; the timer is for NICs that are late with it.
-            let waiting = !port.pending.is_empty();
-            again = port.nic.enable_interrupts(waiting);
-            if waiting {
-                self.wake_at(now + RETRY);
-            }
+        if !again {
+            again = self.enable_nic_interrupts(now);
         }
         Poll { again, deadline: self.wake }
     }
@@ -339,11 +253,6 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
     pub fn vif_statistics(&self, id: VifId) -> Option<PortStatistics> {
         let slot = self.vifs.get(usize::from(id.port))?.as_ref()?;
         (slot.generation == id.generation).then_some(slot.vif.statistics)
-    }
-
-    /// The counters of the NIC's port.
-    pub fn nic_statistics(&self) -> Option<PortStatistics> {
-        self.nic.as_ref().map(|port| port.statistics)
     }
 
     /// Replaces the guest's groups-only wish, which it may change at any time (`request-multicast-control`).
@@ -404,7 +313,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             return;
         }
         self.wake = None;
-        for index in 1..self.vifs.len() {
+        for index in usize::from(NICS)..self.vifs.len() {
             let Some(Some(slot)) = self.vifs.get_mut(index) else {
                 continue;
             };
@@ -429,20 +338,6 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             }
             if due && let Ok(port) = u16::try_from(index) {
                 self.mark_ready(port);
-            }
-        }
-    }
-
-    /// Gives the NIC's sent buffers back, and the NIC what had to wait for room.
-    fn reclaim(&mut self) {
-        let Some(port) = &mut self.nic else {
-            return;
-        };
-        port.nic.reclaim();
-        while let Some((packet, layout)) = port.pending.pop_front() {
-            if let Err(packet) = finish::hand_to_nic(port, packet, layout.as_ref()) {
-                port.pending.push_front((packet, layout));
-                break;
             }
         }
     }

@@ -1,12 +1,12 @@
 //! Second step of a round: where each packet goes, and all copies that bring it there. Floor 3.
 
+use super::nics::is_nic;
 use super::prepare::offload_layout;
 use super::round::{Bounce, Chunks, Extent, PULLED, Received, ReceivedKind, Round, Source, chunks_of, gather};
-use super::vif::{Acceptance, Vif};
-use super::{DataPath, NIC_PORT, Stop};
+use super::vif::{Acceptance, Toward, Vif};
+use super::{DataPath, Stop};
 use crate::ethernet::MacAddress;
 use crate::netback::request::{DataSlot, Wish};
-use crate::nic::Nic;
 use crate::offload::headers::Layout;
 use crate::packet::{Checksum, Offload};
 use crate::statistics::DropCause;
@@ -28,7 +28,7 @@ pub(super) struct Passing<'a> {
     pub(super) chunks: &'a Chunks,
 }
 
-impl<H: Hypervisor, N: Nic> DataPath<H, N> {
+impl<H: Hypervisor> DataPath<H> {
     /// Decides on all packets of the round and makes all copies.
     pub(super) fn route(&mut self, now: Instant) {
         for index in 0..self.round.sent.len() {
@@ -70,7 +70,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
                 self.give_back(index, until);
                 return;
             }
-            slot_hint(&mut self.vifs, port, only == NIC_PORT);
+            slot_hint(&mut self.vifs, port, only);
         }
         if let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) {
             slot.vif.statistics.from_port.count(length);
@@ -137,10 +137,10 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             Forward::Drop(_) => self.count_drop(port, DropCause::NotForwarded),
             Forward::Port(to) => self.round.destinations.push(to),
             Forward::Flood if destination == MacAddress::BRIDGE_GROUP && !self.bpdus_on_wire => {
-                if port == NIC_PORT {
+                if is_nic(port) {
                     self.count_drop(port, DropCause::NotForwarded);
                 } else {
-                    self.round.destinations.extend(self.switch.flood(port).filter(|to| *to != NIC_PORT));
+                    self.round.destinations.extend(self.switch.flood(port).filter(|to| !is_nic(*to)));
                 }
             }
             Forward::Flood => self.round.destinations.extend(self.switch.flood(port)),
@@ -153,7 +153,7 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
             let Some(&to) = self.round.destinations.get(place) else {
                 return;
             };
-            if to == NIC_PORT || !self.pass_to_vif(to, passing) {
+            if is_nic(to) || !self.pass_to_vif(to, passing) {
                 self.bounce(to, passing.source);
             }
         }
@@ -228,10 +228,8 @@ impl<H: Hypervisor, N: Nic> DataPath<H, N> {
 
     /// Counts a packet lost on its way to a port.
     pub(super) fn count_drop(&mut self, port: u16, cause: DropCause) {
-        if port == NIC_PORT {
-            if let Some(nic) = &mut self.nic {
-                nic.statistics.drop(cause);
-            }
+        if let Some(nic) = self.nics.get_mut(port) {
+            nic.statistics.drop(cause);
         } else if let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) {
             slot.vif.statistics.drop(cause);
         }
@@ -254,9 +252,9 @@ fn gather_rest(
 }
 
 /// Remembers where a guest's unicast packets go.
-fn slot_hint<H: Hypervisor>(vifs: &mut [Option<alloc::boxed::Box<super::Slot<H>>>], port: u16, local: bool) {
+fn slot_hint<H: Hypervisor>(vifs: &mut [Option<alloc::boxed::Box<super::Slot<H>>>], port: u16, to: u16) {
     if let Some(Some(slot)) = vifs.get_mut(usize::from(port)) {
-        slot.vif.held_locally = local;
+        slot.vif.toward = if is_nic(to) { Toward::Nic(to) } else { Toward::Vif };
     }
 }
 

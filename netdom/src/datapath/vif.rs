@@ -71,8 +71,8 @@ pub(crate) struct Vif<H: Hypervisor> {
     pub(crate) ready: bool,
     /// An event came since it was last served.
     pub(crate) event: bool,
-    /// The last unicast packet went to where packets are held in local memory.
-    pub(crate) held_locally: bool,
+    /// Where its last packet to one station went.
+    pub(crate) toward: Toward,
     /// A packet for it is on its way into the queue, so that none may overtake it.
     pub(crate) bouncing: bool,
     /// Responses placed on the rings in this round.
@@ -81,6 +81,28 @@ pub(crate) struct Vif<H: Hypervisor> {
     pub(crate) starving: Option<Instant>,
     /// It broke the protocol: nothing is done for it any more.
     pub(crate) broken: bool,
+}
+
+/// Where packets of a vif go, as far as the last one tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Toward {
+    /// It sent none to one station.
+    Unknown,
+    /// To the NIC with this port.
+    Nic(u16),
+    /// To another guest.
+    Vif,
+}
+
+impl Toward {
+    /// The NIC whose room the next packet wants; within, none where it may be any. Packets to guests want none.
+    pub(crate) fn nic(self) -> Option<Option<u16>> {
+        match self {
+            Self::Unknown => Some(None),
+            Self::Nic(port) => Some(Some(port)),
+            Self::Vif => None,
+        }
+    }
 }
 
 impl<H: Hypervisor> Vif<H> {
@@ -121,7 +143,7 @@ impl<H: Hypervisor> Vif<H> {
             statistics: PortStatistics::default(),
             ready: false,
             event: false,
-            held_locally: true,
+            toward: Toward::Unknown,
             bouncing: false,
             touched: false,
             starving: None,

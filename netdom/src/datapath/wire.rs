@@ -1,11 +1,10 @@
-//! Frames from the NIC: where each goes, and those of one flow joined for guests that take super-frames. Floor 3.
+//! Frames from the NICs: where each goes, and those of one flow joined for guests that take super-frames. Floor 3.
 
 use super::prepare::offload_layout;
 use super::round::{Chunk, Chunks, Source};
 use super::route::Passing;
-use super::{DataPath, NIC_FRAMES, NIC_PORT};
+use super::{DataPath, NIC_FRAMES, NICS};
 use crate::ethernet::MacAddress;
-use crate::nic::Nic;
 use crate::offload::headers::{self, Layout};
 use crate::packet::{Checksum, Packet};
 use split_driver::hypervisor::Hypervisor;
@@ -14,34 +13,40 @@ use split_driver::time::Instant;
 /// Bytes of a frame that are looked at: the longest headers that are joined.
 const HEAD: usize = 128;
 
-impl<H: Hypervisor, N: Nic> DataPath<H, N> {
-    /// Takes frames from the NIC, plans their copies, and gives the NIC new buffers.
+impl<H: Hypervisor> DataPath<H> {
+    /// Takes frames from the NICs, plans their copies, and gives the NICs new buffers.
     pub(super) fn receive_frames(&mut self, now: Instant) {
+        for from in 0..NICS {
+            self.receive_from(from, now);
+        }
+    }
+
+    fn receive_from(&mut self, from: u16, now: Instant) {
         for taken in 0..NIC_FRAMES {
-            let Some(port) = &mut self.nic else {
+            let Some(port) = self.nics.get_mut(from) else {
                 return;
             };
             let Some(frame) = port.nic.receive() else {
                 break;
             };
             port.statistics.from_port.count(u32::try_from(frame.len()).unwrap_or(u32::MAX));
-            self.receive_frame(frame, now);
-            self.round.frames_left = taken + 1 == NIC_FRAMES;
+            self.receive_frame(from, frame, now);
+            self.round.frames_left |= taken + 1 == NIC_FRAMES;
         }
         let Self { coalescer, round, .. } = self;
         coalescer.flush(&mut |to, packet| round.joined.push((to, packet)));
         self.pass_joined();
-        if let Some(port) = &mut self.nic {
+        if let Some(port) = self.nics.get_mut(from) {
             // Also where there were no frames: the pool may have had nothing to give the last time.
             port.nic.refill(&self.pool);
         }
     }
 
-    fn receive_frame(&mut self, frame: Packet, now: Instant) {
+    fn receive_frame(&mut self, from: u16, frame: Packet, now: Instant) {
         let Some((destination, source)) = Self::addresses(&frame) else {
             return;
         };
-        self.choose(NIC_PORT, destination, source, now);
+        self.choose(from, destination, source, now);
         let mut bytes = [0; HEAD];
         if let [to] = *self.round.destinations.as_slice()
             && !destination.is_group()

@@ -1,26 +1,22 @@
-//! The running domain: the data path, netback and the NIC as a service of the runtime. Floor 3.
+//! The running domain: the data path, netback and the NICs as a service of the runtime. Floor 3.
 
-mod nic;
+mod nics;
 mod statistics;
 
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use netdom::backend::Netback;
 use netdom::command_line;
 use netdom::datapath::{DataPath, Poll};
-use netdom::nic::candidates::Candidates;
-use netdom::nic::e1000e::E1000e;
 use netdom::packet::Pool;
-use nic::ActiveNic;
-use runtime::dma::DmaFrames;
+use nics::Nics;
 use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
-use runtime::mmio::MmioRegion;
 use runtime::pci::{Device, PciAddress};
 use runtime::select::{Either, select};
 use runtime::service::{self, Complaints, Options, Service, Wait};
@@ -29,9 +25,6 @@ use runtime::time::{self, Clock};
 use split_driver::xenbus::Bus;
 use split_driver::xenstore_client::Client;
 use xen_pv_sys::Port;
-
-/// The driver of the one family there is so far.
-type Driver = E1000e<MmioRegion, DmaFrames>;
 
 /// Pages for packets: enough for a NIC's receive ring and some queues, but never so many that rings and heap go short.
 const POOL_PAGES: usize = 8192;
@@ -43,12 +36,10 @@ pub(crate) struct Domain {
     options: Options,
     words: command_line::Options,
     events: EventSet,
-    path: Rc<RefCell<DataPath<Xen, Driver>>>,
-    netback: Netback<Xen, Driver>,
+    path: Rc<RefCell<DataPath<Xen>>>,
+    netback: Netback<Xen>,
     work: Rc<Signal>,
-    nic: RefCell<Option<ActiveNic>>,
-    /// The devices that were passed: which of them is the NIC.
-    candidates: RefCell<Candidates<PciAddress, Device>>,
+    nics: RefCell<Nics>,
     /// The devices that the domain began with were seen.
     ready: Cell<bool>,
     stopping: Cell<bool>,
@@ -76,9 +67,9 @@ impl Service for Domain {
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
         let netback = netback.with_memory(service::device_memory(0));
-        let (nic, candidates) = Default::default();
+        let nics = RefCell::default();
         let (ready, stopping) = (Cell::new(false), Cell::new(false));
-        Ok(Self { store, complaints, options, words, events, path, netback, work, nic, candidates, ready, stopping })
+        Ok(Self { store, complaints, options, words, events, path, netback, work, nics, ready, stopping })
     }
 
     fn store(&self) -> &Client {
@@ -96,12 +87,11 @@ impl Service for Domain {
     fn round(&self, ports: &mut Vec<Port>) -> Wait {
         let now = time::now();
         let mut path = self.path.borrow_mut();
-        let nic = self.nic.borrow();
+        let nics = self.nics.borrow();
         for port in ports.drain(..) {
-            let interrupt = nic.as_ref().and_then(|nic| nic.interrupt(port));
-            match interrupt {
-                Some((vector, channel)) => {
-                    path.handle_interrupt(vector, now);
+            match nics.interrupt(port) {
+                Some((nic, vector, channel)) => {
+                    path.handle_interrupt(nic, vector);
                     // The device keeps the interrupt disabled until the data path has nothing left to do.
                     channel.unmask();
                 }
@@ -110,7 +100,7 @@ impl Service for Domain {
         }
         let Poll { again, deadline } = path.poll(now);
         drop(path);
-        drop(nic);
+        drop(nics);
         self.netback.report();
         if again { Wait::No } else { Wait::Until(deadline) }
     }
@@ -124,18 +114,19 @@ impl Service for Domain {
     }
 
     async fn device_added(&self, device: Device) {
-        nic::added(self, device).await;
+        nics::added(self, device).await;
     }
 
     async fn device_removed(&self, address: PciAddress) {
-        nic::removed(self, address).await;
+        nics::removed(self, address).await;
     }
 
     async fn ready(&self) -> String {
         self.ready.set(true);
-        nic::tell(self).await;
-        let nic = self.nic.borrow();
-        nic.as_ref().map_or_else(|| "no NIC".into(), |nic| format!("{} on bridge {}", nic.name(), self.words.bridge()))
+        nics::tell(self).await;
+        let nics = self.nics.borrow();
+        let nics: Vec<String> = nics.active().iter().map(ToString::to_string).collect();
+        if nics.is_empty() { "no NIC".into() } else { nics.join(", ") }
     }
 
     fn statistics(&self) -> Vec<(String, String)> {
@@ -153,6 +144,6 @@ impl Service for Domain {
 
     async fn stop(&self) {
         self.stopping.set(true);
-        nic::stop(self).await;
+        nics::stop(self).await;
     }
 }

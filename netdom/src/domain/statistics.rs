@@ -24,13 +24,16 @@ fn line(statistics: &PortStatistics) -> String {
     text
 }
 
-/// Every port by name, the NIC first.
+/// Every port by name: NICs as `nic/0` and so on, with their address and bridge before their counters, and vifs.
 pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
     let mut path = domain.path.borrow_mut();
     let mut ports = Vec::new();
-    if let Some(statistics) = path.nic_statistics() {
-        let mut text = line(&statistics);
-        if let Some(device) = path.nic().map(Nic::statistics) {
+    for nic in domain.nics.borrow().active() {
+        let Some(statistics) = path.nic_statistics(nic.id()) else {
+            continue;
+        };
+        let mut text = format!("pci {} on {}, {}", nic.address(), nic.bridge(), line(&statistics));
+        if let Some(device) = path.nic(nic.id()).map(Nic::statistics) {
             for (name, count) in [
                 ("receive-errors", device.receive_errors),
                 ("receive-missed", device.receive_missed),
@@ -43,7 +46,7 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
                 }
             }
         }
-        ports.push(("nic".into(), text));
+        ports.push((format!("nic/{}", nic.id().number()), text));
     }
     for (device, vif) in domain.netback.vifs() {
         if let Some(statistics) = path.vif_statistics(vif) {

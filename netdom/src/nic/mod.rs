@@ -1,7 +1,6 @@
 //! What the data path asks of a NIC driver. A driver is a file below; it sees registers and DMA memory through
 //! `split_driver::memory` only, so that the same code runs on hardware, on a model and in a fuzzer. Floor 3.
 
-pub mod candidates;
 pub mod e1000e;
 
 use crate::ethernet::MacAddress;

@@ -58,6 +58,7 @@ pub struct Device {
 #[derive(Clone)]
 struct Inner {
     address: PciAddress,
+    host: PciAddress,
     id: DeviceId,
     bus: Rc<Bus>,
     interrupts: Rc<Cell<Option<InterruptKind>>>,
@@ -97,10 +98,10 @@ impl Inner {
 }
 
 impl Device {
-    /// Asks the device at `address` who it is.
-    pub(super) async fn probe(bus: Rc<Bus>, address: PciAddress) -> Result<Self, PciError> {
+    /// Asks the device at `address`, which the host has at `host`, who it is.
+    pub(super) async fn probe(bus: Rc<Bus>, address: PciAddress, host: PciAddress) -> Result<Self, PciError> {
         let tenure = Rc::new(Tenure::new());
-        let mut inner = Inner { address, id: DeviceId::new(0), bus, interrupts: Rc::default(), tenure };
+        let mut inner = Inner { address, host, id: DeviceId::new(0), bus, interrupts: Rc::default(), tenure };
         let identity = inner.read(config::IDENTITY, Width::Double).await?;
         // What answers for a device that is not there: no vendor has either number.
         if matches!(identity & 0xffff, 0 | 0xffff) {
@@ -113,6 +114,11 @@ impl Device {
     /// Where this domain finds it: pciback's numbering, not the host's.
     pub fn address(&self) -> PciAddress {
         self.inner.address
+    }
+
+    /// Where the host has it, as the toolstack's configs name it; where the toolstack does not say so, as [`Device::address`].
+    pub fn host_address(&self) -> PciAddress {
+        self.inner.host
     }
 
     /// What it is.

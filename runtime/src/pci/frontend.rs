@@ -49,6 +49,16 @@ mod state {
     pub(super) const RECONFIGURED: u32 = XenbusState::Reconfigured as u32;
 }
 
+/// A device that pciback lists.
+struct Listed {
+    /// Where this domain finds it.
+    address: PciAddress,
+    /// Where the host has it, by the toolstack's word.
+    host: PciAddress,
+    /// Its `state-N`.
+    state: u32,
+}
+
 /// What came of pciback.
 #[derive(Debug)]
 pub enum Event {
@@ -203,7 +213,7 @@ impl<S: Store> Frontend<S> {
     }
 
     /// Takes the step that pciback's state asks for. True where there was one.
-    async fn answer(&mut self, theirs: u32, ours: u32, listed: Vec<(PciAddress, u32)>) -> Result<bool, PciError> {
+    async fn answer(&mut self, theirs: u32, ours: u32, listed: Vec<Listed>) -> Result<bool, PciError> {
         match (theirs, ours) {
             (state::CONNECTED, state::INITIALISED) | (state::RECONFIGURED, state::RECONFIGURING) => {
                 if let Some(link) = &mut self.link {
@@ -298,8 +308,8 @@ impl<S: Store> Frontend<S> {
         Ok(())
     }
 
-    /// The devices that pciback lists, each with its `state-N`.
-    async fn listed(&self, link: &Link<S::Watch>) -> Result<Vec<(PciAddress, u32)>, PciError> {
+    /// The devices that pciback lists.
+    async fn listed(&self, link: &Link<S::Watch>) -> Result<Vec<Listed>, PciError> {
         let backend = &link.backend;
         let number_path = format!("{backend}/num_devs");
         // Most domains have one device: it is asked for together with their number.
@@ -316,9 +326,15 @@ impl<S: Store> Frontend<S> {
     }
 
     /// The device that pciback lists under a number; `None` where it has not taken one up there.
-    async fn listed_at(&self, backend: &str, index: u32) -> Result<Option<(PciAddress, u32)>, PciError> {
+    async fn listed_at(&self, backend: &str, index: u32) -> Result<Option<Listed>, PciError> {
         let (path, state_path) = (format!("{backend}/vdev-{index}"), format!("{backend}/state-{index}"));
-        let (text, state) = join(read::<String>(&self.store, &path), read(&self.store, &state_path)).await;
+        let host_path = format!("{backend}/dev-{index}");
+        let (text, state, host) = join3(
+            read::<String>(&self.store, &path),
+            read(&self.store, &state_path),
+            read::<String>(&self.store, &host_path),
+        )
+        .await;
         let Some(text) = text? else {
             return Ok(None);
         };
@@ -326,20 +342,21 @@ impl<S: Store> Frontend<S> {
             log::warn!("pcifront: {path} is not an address: {text:?}");
             return Ok(None);
         };
-        Ok(Some((address, state?.unwrap_or(0))))
+        let host = host.ok().flatten().and_then(|text| parse_address(&text));
+        Ok(Some(Listed { address, host: host.unwrap_or(address), state: state?.unwrap_or(0) }))
     }
 
     /// Queues an event for each device that is new, and forgets those that are no longer listed.
-    async fn scan(&mut self, listed: Vec<(PciAddress, u32)>) {
+    async fn scan(&mut self, listed: Vec<Listed>) {
         let Some(link) = &mut self.link else {
             return;
         };
-        link.devices.keep(|known| listed.iter().any(|(address, _)| *address == known));
-        for (address, device_state) in listed {
-            if device_state == state::CLOSING || link.devices.has(address) {
+        link.devices.keep(|known| listed.iter().any(|device| device.address == known));
+        for Listed { address, host, state } in listed {
+            if state == state::CLOSING || link.devices.has(address) {
                 continue;
             }
-            match Device::probe(Rc::clone(&link.bus), address).await {
+            match Device::probe(Rc::clone(&link.bus), address, host).await {
                 Ok(device) => {
                     link.devices.add(address, Rc::clone(device.tenure()));
                     self.queue.push_back(Event::Added(device));
@@ -353,13 +370,13 @@ impl<S: Store> Frontend<S> {
     }
 
     /// Queues an event for each device that the toolstack takes away. False where there is none (left).
-    fn announce_closing(&mut self, listed: Vec<(PciAddress, u32)>) -> bool {
+    fn announce_closing(&mut self, listed: Vec<Listed>) -> bool {
         let Some(link) = &mut self.link else {
             return false;
         };
         let before = self.queue.len();
-        for (address, device_state) in listed {
-            if device_state == state::CLOSING && link.devices.take_away(address) {
+        for Listed { address, state, .. } in listed {
+            if state == state::CLOSING && link.devices.take_away(address) {
                 self.queue.push_back(Event::Removed(address));
             }
         }

@@ -37,7 +37,7 @@ const RING_HEADER: usize = 16;
 /// The world that inputs run in.
 pub struct Netback {
     xen: FakeXen,
-    path: DataPath<FakeXen, FakeNic>,
+    path: DataPath<FakeXen>,
     wire: Rc<RefCell<Wire>>,
     honest: [Honest; GUESTS],
     model: Model,
@@ -63,7 +63,8 @@ impl Netback {
         let mut path = DataPath::new(xen.clone(), pool, 1);
         let capabilities = Capabilities { checksum_v4: true, tso_v4: true, max_frame: 9018, ..Capabilities::default() };
         let (nic, wire) = FakeNic::new(capabilities, 16);
-        drop(path.set_nic(nic, BRIDGES[0]));
+        let added = path.add_nic(Box::new(nic), BRIDGES[0]);
+        assert!(added.is_ok(), "there is room for a NIC");
         let honest = std::array::from_fn(|which| {
             let mut guest = Frontend::new(&xen, which as u16 + 1, which.is_multiple_of(2));
             guest.mac = address(which);

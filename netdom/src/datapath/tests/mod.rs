@@ -3,11 +3,12 @@
 mod frames;
 mod headers;
 mod hostile;
+mod nics;
 mod offloads;
 mod shares;
 mod traffic;
 
-use super::{DataPath, Poll, VifId};
+use super::{DataPath, NicId, Poll, VifId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
 use crate::netback::config::Features;
 use crate::nic::Capabilities;
@@ -24,9 +25,10 @@ pub(super) const RING: usize = 64;
 
 pub(super) struct Net {
     pub(super) xen: FakeXen,
-    pub(super) path: DataPath<FakeXen, FakeNic>,
+    pub(super) path: DataPath<FakeXen>,
     pub(super) guests: Vec<Frontend>,
     pub(super) ids: Vec<VifId>,
+    pub(super) nic: NicId,
     pub(super) wire: Rc<RefCell<Wire>>,
     pub(super) now: Instant,
 }
@@ -44,8 +46,8 @@ impl Net {
         let pool = Pool::new(Box::new(FakePages::new(&xen, PAGES)));
         let mut path = DataPath::new(xen.clone(), pool, 1);
         let (nic, wire) = FakeNic::new(capabilities, RING);
-        path.set_nic(nic, "xenbr0");
-        let mut net = Self { xen, path, guests: Vec::new(), ids: Vec::new(), wire, now: Instant(0) };
+        let nic = path.add_nic(Box::new(nic), "xenbr0").ok().unwrap();
+        let mut net = Self { xen, path, guests: Vec::new(), ids: Vec::new(), nic, wire, now: Instant(0) };
         for features in features {
             net.add(*features, "xenbr0");
         }
@@ -113,7 +115,7 @@ impl Net {
         for id in &self.ids {
             let _ = self.path.detach(*id);
         }
-        drop(self.path.remove_nic());
+        drop(self.path.remove_nic(self.nic));
         assert_eq!(self.path.pool().available(), PAGES, "pages leaked");
         assert_eq!(self.xen.take_violations(), []);
         drop(self.path);

@@ -313,10 +313,10 @@ fn a_nic_without_a_link_holds_nobody_back() {
         guest.arrived();
     }
     net.wire.borrow_mut().down = true;
-    net.path.handle_interrupt(0, net.now);
-    let (bridge, link) = net.path.poll_link().unwrap();
-    assert_eq!((bridge.as_str(), link), ("xenbr0", Link::Down));
-    let lost = net.path.nic_statistics().unwrap().drops[DropCause::NoLink as usize];
+    net.path.handle_interrupt(net.nic, 0);
+    let change = net.path.poll_link().unwrap();
+    assert_eq!((change.nic, change.bridge.as_str(), change.link), (net.nic, "xenbr0", Link::Down));
+    let lost = net.path.nic_statistics(net.nic).unwrap().drops[DropCause::NoLink as usize];
     assert_eq!(lost, 128 - 100, "what waited for room is dropped");
     for _ in 0..10 {
         net.guests[0].post(64);
@@ -326,14 +326,14 @@ fn a_nic_without_a_link_holds_nobody_back() {
         net.guests[0].collect_answers();
         assert!(net.guests[1].arrived().iter().any(|packet| packet.bytes[..6] == b), "guests reach each other");
     }
-    assert_eq!(net.path.nic_statistics().unwrap().drops[DropCause::NoLink as usize], lost + 10);
+    assert_eq!(net.path.nic_statistics(net.nic).unwrap().drops[DropCause::NoLink as usize], lost + 10);
     {
         let mut wire = net.wire.borrow_mut();
         (wire.hold, wire.down) = (false, false);
         wire.sent.clear();
     }
-    net.path.handle_interrupt(0, net.now);
-    assert_eq!(net.path.poll_link().map(|(_, link)| link), Some(Link::Up(1000)));
+    net.path.handle_interrupt(net.nic, 0);
+    assert_eq!(net.path.poll_link().map(|change| change.link), Some(Link::Up(1000)));
     net.send(0, &plain(outwards));
     assert_eq!(net.wire.borrow().sent.len(), 1);
     net.end();

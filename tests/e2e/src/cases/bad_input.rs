@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::GuestConfig;
 
-use super::{Case, SPARE_NIC, Scene};
+use super::{Case, Scene};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::vif;
 use crate::traffic;
@@ -13,7 +13,6 @@ use crate::traffic;
 pub(super) const CASES: &[Case] = &[
     Case { name: "no PCI device: says so, and switches between guests all the same", run: no_device },
     Case { name: "a device of another kind: says which", run: other_device },
-    Case { name: "a second NIC: says which one is used, and takes complaints back", run: second_nic },
     Case { name: "a malformed command line: says which words, in data/error too", run: command_line },
     Case { name: "a vif on no bridge, or with ip=: refused with the reason", run: refused_vifs },
     Case { name: "nonsense in a frontend's nodes: its vif closed, the reason in its error node", run: nonsense },
@@ -55,30 +54,6 @@ fn other_device(scene: &Scene<'_>) -> Result<String> {
     let line = lab.wait_for_console("othernic", "8086:100e", PATIENCE);
     other.destroy()?;
     line
-}
-
-fn second_nic(scene: &Scene<'_>) -> Result<String> {
-    let lab = &scene.stage.lab;
-    let devices = [lab.make_assignable(SPARE_NIC.into())?, lab.make_assignable(1)?];
-    let config = DriverDomainConfig::netdom("twonics").pci(&devices[0]).pci(&devices[1]);
-    let other = DriverDomain::create(lab, &config)?;
-    let says = |command: &str, error: &str| -> Result<String> {
-        lab.must(command)?;
-        let node = format!("/local/domain/{}/data/error", other.id);
-        lab.wait_until(&format!("xenstore-read {node} | grep '{error}'"), PATIENCE)
-            .with_context(|| format!("after {command}: data/error is not '{error}'"))
-    };
-    let result = (|| {
-        let error = says("true", "netdom drives one NIC.*82574L")?;
-        // The next one is tried in its place; it is none that netdom drives.
-        says(&format!("xl pci-detach twonics {}", devices[0]), "^no supported NIC[^;]*$")?;
-        lab.must(&format!("xl pci-attach twonics {}", devices[0]))?;
-        let gone = format!("! xenstore-exists /local/domain/{}/data/error", other.id);
-        lab.wait_until(&gone, PATIENCE).context("data/error stays")?;
-        Ok(error)
-    })();
-    other.destroy()?;
-    result
 }
 
 /// Wrong vifs: what is added to the config's words, and what the log and the error node say.

@@ -13,6 +13,7 @@ mod hostile;
 mod interrupts;
 mod lifecycle;
 mod many;
+mod nics;
 mod runtime;
 pub mod store;
 mod traffic;
@@ -129,6 +130,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::StoreInDom0, cases: control::CASES },
     Family { rows: Rows::StoreInDom0, cases: crowd::CASES },
     Family { rows: Rows::StoreInDom0, cases: interrupts::CASES },
+    Family { rows: Rows::StoreInDom0, cases: nics::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: lifecycle::CASES },
     Family { rows: Rows::StoreInDom0, cases: bad_input::CASES },
     Family { rows: Rows::StoreInDom0, cases: hostile::CASES },
@@ -150,13 +152,14 @@ pub struct Scene<'s> {
     pub b_address: String,
 }
 
-/// The NICs of a machine for the cases: one for netdom, one of another programming model that it must refuse, and one for a second
+/// The NICs of a machine for the cases: one for netdom, one of another programming model that it must refuse, and two for a second
 /// netdom.
 fn nics() -> Vec<Nic> {
-    vec![Nic::wired(0), Nic { model: "e1000".to_owned(), ..Nic::wired(1) }, Nic::wired(SPARE_NIC)]
+    let other = Nic { model: "e1000".to_owned(), ..Nic::wired(1) };
+    vec![Nic::wired(0), other, Nic::wired(SPARE_NIC), Nic::wired(SPARE_NIC + 1)]
 }
 
-/// The NIC for a second netdom.
+/// The NIC for a second netdom; the one behind it is for a netdom with two.
 const SPARE_NIC: u8 = 2;
 
 impl<'s> Scene<'s> {

@@ -1,0 +1,165 @@
+//! Several NICs, on one bridge and on several.
+
+use super::frames::ethernet;
+use super::{Net, OFFLOADS, PAGES, RING};
+use crate::datapath::{NICS, NicId};
+use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
+use crate::packet::Checksum;
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use split_driver::time::Duration;
+
+/// Stations behind the first NIC and the second.
+const PEERS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
+
+fn plain(bytes: Vec<u8>) -> Outgoing {
+    Outgoing { bytes, ..Outgoing::default() }
+}
+
+/// One more NIC.
+fn add_nic(net: &mut Net, bridge: &str) -> (NicId, Rc<RefCell<Wire>>) {
+    let (nic, wire) = FakeNic::new(OFFLOADS, RING);
+    (net.path.add_nic(Box::new(nic), bridge).ok().unwrap(), wire)
+}
+
+fn receive(net: &mut Net, wire: &Rc<RefCell<Wire>>, frame: Vec<u8>) {
+    wire.borrow_mut().incoming.push_back((frame, Checksum::Unverified));
+    net.run();
+}
+
+fn sent(wire: &Rc<RefCell<Wire>>) -> Vec<Vec<u8>> {
+    wire.borrow_mut().sent.drain(..).map(|frame| frame.bytes).collect()
+}
+
+#[test]
+fn two_nics_of_a_bridge_reach_each_other_and_its_guests() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
+    let first = Rc::clone(&net.wire);
+    let (id, second) = add_nic(&mut net, "xenbr0");
+    net.introduce();
+    sent(&second);
+    let a = net.guests[0].mac;
+
+    // Flooded, and then by what was learnt.
+    let hello = ethernet([0xff; 6], PEERS[0], 100);
+    receive(&mut net, &first, hello.clone());
+    assert_eq!((sent(&first).len(), sent(&second)), (0, [hello].into()));
+    assert_eq!(net.guests[0].arrived().len(), 1);
+    let back = ethernet(PEERS[0], PEERS[1], 1500);
+    receive(&mut net, &second, back.clone());
+    assert_eq!((sent(&first), sent(&second).len()), ([back].into(), 0));
+    assert_eq!(net.guests[0].arrived(), []);
+    for (wire, peer) in [(&first, PEERS[0]), (&second, PEERS[1])] {
+        let frame = ethernet(peer, a, 200);
+        net.send(0, &plain(frame.clone()));
+        assert_eq!(sent(wire), [frame]);
+        let frame = ethernet(a, peer, 200);
+        receive(&mut net, wire, frame.clone());
+        assert_eq!(net.guests[0].arrived()[0].bytes, frame);
+    }
+
+    // With the second NIC goes what was learnt there.
+    drop(net.path.remove_nic(id));
+    let frame = ethernet(PEERS[1], a, 200);
+    net.send(0, &plain(frame.clone()));
+    assert_eq!((sent(&first), sent(&second).len()), ([frame].into(), 0));
+    net.end();
+}
+
+#[test]
+fn nics_of_two_bridges_are_apart() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
+    let first = Rc::clone(&net.wire);
+    let (id, second) = add_nic(&mut net, "dmz");
+    net.add(Frontend::linux_features(), "dmz");
+    net.introduce();
+    sent(&second);
+    for (wire, other, guest, stranger) in [(&first, &second, 0, 1), (&second, &first, 1, 0)] {
+        let frame = ethernet([0xff; 6], PEERS[0], 100);
+        receive(&mut net, wire, frame);
+        assert_eq!((net.guests[guest].arrived().len(), net.guests[stranger].arrived().len()), (1, 0));
+        let frame = ethernet([0xff; 6], net.guests[guest].mac, 100);
+        net.send(guest, &plain(frame));
+        assert_eq!((sent(wire).len(), sent(other).len()), (1, 0));
+    }
+    drop(net.path.remove_nic(id));
+    net.end();
+}
+
+/// A NIC whose ring is full holds back those that send to it, and nobody else.
+#[test]
+fn a_full_nic_holds_its_own_senders_back() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
+    let first = Rc::clone(&net.wire);
+    let (id, second) = add_nic(&mut net, "dmz");
+    net.add(Frontend::linux_features(), "dmz");
+    net.introduce();
+    sent(&second);
+    for (wire, peer) in [(&first, PEERS[0]), (&second, PEERS[1])] {
+        receive(&mut net, wire, ethernet([0xff; 6], peer, 100));
+    }
+    first.borrow_mut().hold = true;
+    let mut placed = [0, 0];
+    for _ in 0..20 {
+        for guest in [0, 1] {
+            let frame = ethernet(PEERS[guest], net.guests[guest].mac, 100);
+            while net.guests[guest].place(&plain(frame.clone())) {
+                placed[guest] += 1;
+            }
+            net.guests[guest].publish();
+        }
+        net.run();
+        for guest in &mut net.guests {
+            guest.collect_answers();
+        }
+    }
+    assert_eq!(second.borrow().sent.len(), placed[1], "the other NIC's guest is not held back");
+    assert!(placed[0] < 1000 && placed[1] > 2000, "{placed:?}");
+    first.borrow_mut().hold = false;
+    for _ in 0..100 {
+        net.now = net.now + Duration::from_millis(1);
+        net.run();
+    }
+    assert_eq!(first.borrow().sent.len(), placed[0]);
+    drop(net.path.remove_nic(id));
+    net.end();
+}
+
+/// BPDUs stay off the wires, and off the way from one to another.
+#[test]
+fn bpdus_do_not_go_from_wire_to_wire() {
+    let mut net = Net::new(&[]);
+    let first = Rc::clone(&net.wire);
+    let (id, second) = add_nic(&mut net, "xenbr0");
+    let bpdu = ethernet([1, 0x80, 0xc2, 0, 0, 0], PEERS[0], 60);
+    receive(&mut net, &first, bpdu.clone());
+    assert!(sent(&second).is_empty());
+    net.path.set_bpdus_on_wire(true);
+    receive(&mut net, &first, bpdu);
+    assert_eq!(sent(&second).len(), 1);
+    drop(net.path.remove_nic(id));
+    net.end();
+}
+
+#[test]
+fn there_is_room_for_so_many_nics_and_their_places_are_used_again() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
+    let mut nics: Vec<NicId> =
+        (1..NICS).map(|number| add_nic(&mut net, ["xenbr0", "dmz"][usize::from(number) % 2]).0).collect();
+    let (nic, _) = FakeNic::new(OFFLOADS, RING);
+    assert!(net.path.add_nic(Box::new(nic), "xenbr0").is_err());
+    let gone = nics.remove(7);
+    drop(net.path.remove_nic(gone));
+    assert!(net.path.remove_nic(gone).is_none());
+    let (id, wire) = add_nic(&mut net, "lan");
+    assert_eq!(id, gone);
+    net.introduce();
+    assert!(sent(&wire).is_empty(), "it is on another bridge now");
+    assert!(net.path.pool().available() <= PAGES - usize::from(NICS) * RING / 2);
+    for nic in nics.into_iter().chain([id]) {
+        drop(net.path.remove_nic(nic));
+    }
+    net.end();
+}

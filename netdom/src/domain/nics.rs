@@ -1,0 +1,279 @@
+//! NICs: found through pcifront, started, put on their bridges, and let go of when the toolstack takes them away. Floor 3.
+
+use super::Domain;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+use netdom::datapath::{NICS, NicId};
+use netdom::nic::Nic;
+use netdom::nic::e1000e::models::Model;
+use netdom::nic::e1000e::{self, registers};
+use runtime::events::Channel;
+use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
+use runtime::time;
+use xen_pv_sys::Port;
+
+/// The topic of complaints.
+const UNUSED: &str = "unused pci devices";
+
+/// Vectors the driver makes use of: receive, transmit, link.
+const VECTORS: usize = 3;
+
+/// The NICs in use, and the devices that are of no use.
+#[derive(Default)]
+pub(super) struct Nics {
+    active: Vec<ActiveNic>,
+    /// By their addresses: what to call them, and why they are left alone.
+    unused: BTreeMap<PciAddress, String>,
+}
+
+impl Nics {
+    /// Those in use.
+    pub(super) fn active(&self) -> &[ActiveNic] {
+        &self.active
+    }
+
+    /// The NIC and the vector whose channel `port` is.
+    pub(super) fn interrupt(&self, port: Port) -> Option<(NicId, usize, &Channel)> {
+        self.active.iter().find_map(|nic| {
+            let mut channels = nic.interrupts.channels().iter().enumerate();
+            let (vector, channel) = channels.find(|(_, channel)| channel.port() == port)?;
+            Some((nic.id, vector, channel))
+        })
+    }
+
+    /// What is wrong with the devices that there are.
+    fn complaint(&self) -> Option<String> {
+        if self.unused.is_empty() {
+            return None;
+        }
+        let unused = self.unused.values().map(String::as_str).collect::<Vec<_>>().join(", ");
+        Some(match self.active.is_empty() {
+            true => format!("no NIC among the PCI devices, guests are switched without one: {unused}"),
+            false => format!("not used: {unused}"),
+        })
+    }
+}
+
+/// A NIC in use: what is left of it beside the driver, which the data path has.
+pub(super) struct ActiveNic {
+    id: NicId,
+    // Dropped before the device is closed: the channels of its interrupts.
+    interrupts: Interrupts,
+    device: Device,
+    name: String,
+    bridge: String,
+}
+
+impl ActiveNic {
+    /// Its name on the data path.
+    pub(super) fn id(&self) -> NicId {
+        self.id
+    }
+
+    /// Where the host has it.
+    pub(super) fn address(&self) -> PciAddress {
+        self.device.host_address()
+    }
+
+    /// The bridge that it is a port of.
+    pub(super) fn bridge(&self) -> &str {
+        &self.bridge
+    }
+}
+
+impl fmt::Display for ActiveNic {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} on bridge {}", self.name, self.bridge)
+    }
+}
+
+/// Why a device was not taken into use.
+enum Unusable {
+    /// There is no driver for it.
+    NoDriver,
+    /// The command line names bridges for other NICs alone.
+    NoBridge,
+    /// There are as many as there can be.
+    TooMany,
+    /// PCI.
+    Pci(PciError),
+    /// The driver's initialisation.
+    Driver(e1000e::Error),
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDriver => formatter.write_str("no driver for it"),
+            Self::NoBridge => formatter.write_str("\"bridge=\" names no bridge for it"),
+            Self::TooMany => write!(formatter, "netdom drives {NICS} NICs at most"),
+            Self::Pci(error) => error.fmt(formatter),
+            Self::Driver(error) => write!(formatter, "driver: {error}"),
+        }
+    }
+}
+
+impl From<PciError> for Unusable {
+    fn from(error: PciError) -> Self {
+        Self::Pci(error)
+    }
+}
+
+/// A device that is left alone.
+struct Refused {
+    device: Device,
+    /// Where it was started in vain.
+    driver: Option<Box<dyn Nic>>,
+    why: Unusable,
+}
+
+/// Takes a device into use.
+pub(super) async fn added(domain: &Domain, device: Device) {
+    if domain.stopping.get() {
+        return;
+    }
+    let (address, host, id) = (device.address(), device.host_address(), device.id());
+    if let Err(Refused { device, driver, why }) = take_up(domain, device).await {
+        let kind = device.kind().await;
+        log::error!("pci {host}: {id} ({kind}) left alone: {why}");
+        domain.nics.borrow_mut().unused.insert(address, format!("pci {host} ({id}): {why}"));
+        close(driver, device).await;
+    }
+    tell(domain).await;
+}
+
+/// Starts a device's driver and puts it on its bridge.
+async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
+    let host = device.host_address();
+    let refuse = |device, why| Err(Refused { device, driver: None, why });
+    let Some(bridge) = domain.words.bridge(&host.to_string()).map(String::from) else {
+        return refuse(device, Unusable::NoBridge);
+    };
+    if domain.nics.borrow().active.len() >= NICS.into() {
+        return refuse(device, Unusable::TooMany);
+    }
+    let (driver, interrupts, name) = match start(domain, &device).await {
+        Ok(started) => started,
+        Err(why) => return refuse(device, why),
+    };
+    let (kind, vectors, mac) = (interrupts.kind(), interrupts.channels().len(), driver.mac_address());
+    let mut path = domain.path.borrow_mut();
+    let id = match path.add_nic(driver, &bridge) {
+        Ok(id) => id,
+        Err(mut driver) => {
+            driver.quiesce();
+            return Err(Refused { device, driver: Some(driver), why: Unusable::TooMany });
+        }
+    };
+    log::info!("pci {host}: {name}, {kind}, {vectors} vectors, address {mac}, on bridge {bridge}");
+    for channel in interrupts.channels() {
+        path.hypervisor().events().add(channel);
+    }
+    drop(path);
+    domain.nics.borrow_mut().active.push(ActiveNic { id, interrupts, device, name, bridge });
+    domain.work.set();
+    Ok(())
+}
+
+/// Says which devices are of no use, and takes back what is no longer so. Before the domain is ready, more devices are to come.
+pub(super) async fn tell(domain: &Domain) {
+    let complaint = domain.nics.borrow().complaint().filter(|_| domain.ready.get());
+    match complaint {
+        Some(text) => domain.complaints.complain(UNUSED, &text).await,
+        None => domain.complaints.retract(UNUSED).await,
+    }
+}
+
+/// From a device to a driver that runs.
+async fn start(domain: &Domain, device: &Device) -> Result<(Box<dyn Nic>, Interrupts, String), Unusable> {
+    let id = device.id();
+    let model = Model::find(id.vendor, id.device).ok_or(Unusable::NoDriver)?;
+    device.enable().await?;
+    log::debug!("pci {}: enabled", device.address());
+    let registers = device.map_bar(0, registers::SPACE).await?;
+    log::debug!("pci {}: registers mapped", device.address());
+    let best = match domain.options.interrupts {
+        InterruptKind::MsiX if model.vectors() == 0 => InterruptKind::Msi,
+        best => best,
+    };
+    let interrupts = device.enable_interrupts(best, VECTORS).await?;
+    log::debug!("pci {}: interrupts bound", device.address());
+    let wiring = match interrupts.kind() {
+        InterruptKind::MsiX => e1000e::Interrupts::MsiX(interrupts.channels().len()),
+        InterruptKind::Msi | InterruptKind::IntX => e1000e::Interrupts::Single,
+    };
+    let pool = domain.path.borrow().pool().clone();
+    let options = e1000e::Options::default();
+    let driver = e1000e::E1000e::new(registers, device.dma(), model, wiring, &pool, options, &mut busy_wait)
+        .map_err(Unusable::Driver)?;
+    Ok((Box::new(driver), interrupts, format!("Intel {}", model.name)))
+}
+
+/// For waits of microseconds during a device's reset.
+fn busy_wait(duration: Duration) {
+    let end = time::now() + duration;
+    while time::now() < end {
+        core::hint::spin_loop();
+    }
+}
+
+/// Lets go of a device that is taken away.
+pub(super) async fn removed(domain: &Domain, address: PciAddress) {
+    let mut nics = domain.nics.borrow_mut();
+    nics.unused.remove(&address);
+    let place = nics.active.iter().position(|nic| nic.device.address() == address);
+    let nic = place.map(|place| nics.active.remove(place));
+    drop(nics);
+    if let Some(nic) = nic {
+        log::info!("pci {}: taken away", nic.address());
+        give_back(domain, nic).await;
+    }
+    tell(domain).await;
+}
+
+/// Stops all NICs and gives them back.
+pub(super) async fn stop(domain: &Domain) {
+    loop {
+        let nic = domain.nics.borrow_mut().active.pop();
+        let Some(nic) = nic else {
+            return;
+        };
+        give_back(domain, nic).await;
+    }
+}
+
+/// Stops a NIC and gives it back.
+async fn give_back(domain: &Domain, nic: ActiveNic) {
+    let ActiveNic { id, interrupts, device, .. } = nic;
+    let driver = domain.path.borrow_mut().remove_nic(id);
+    // The vifs' carrier is told of by the next round, which nothing else might bring about.
+    domain.work.set();
+    drop(interrupts);
+    close(driver, device).await;
+}
+
+/// Takes interrupts and access to memory from a device whose driver, if any, was stopped, and gives the driver its memory back.
+async fn close(driver: Option<Box<dyn Nic>>, device: Device) {
+    let host = device.host_address();
+    match (driver, device.close().await) {
+        (Some(mut driver), Ok(proof)) => driver.release(proof),
+        (Some(mut driver), Err(Unclosed::Refused(device))) => {
+            log::warn!("pci {host}: its memory waits until it is taken back");
+            runtime::spawn(async move {
+                if let Some(proof) = device.close_in_the_end().await {
+                    driver.release(proof);
+                    log::info!("pci {host}: taken back");
+                }
+            });
+        }
+        // Its drop says what is lost.
+        (Some(driver), Err(Unclosed::Lost)) => drop(driver),
+        // Where it was refused, its drop tries again.
+        (None, _) => {}
+    }
+}
