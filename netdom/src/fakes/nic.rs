@@ -26,6 +26,8 @@ pub struct SentFrame {
 pub struct Wire {
     /// Frames sent, oldest first.
     pub sent: Vec<SentFrame>,
+    /// Frames that the NIC was not told of: a flush sends them.
+    unflushed: Vec<SentFrame>,
     /// Frames to be received, with the device's word on their checksum.
     pub incoming: VecDeque<(Vec<u8>, Checksum)>,
     /// Buffers of frames "on the wire", which a reclaim gives back.
@@ -101,7 +103,7 @@ impl Nic for FakeNic {
         if wire.in_flight.len() >= wire.room {
             return Err(packet);
         }
-        wire.sent.push(SentFrame { bytes: bytes_of(&packet), offload: packet.offload, layout: layout.copied() });
+        wire.unflushed.push(SentFrame { bytes: bytes_of(&packet), offload: packet.offload, layout: layout.copied() });
         wire.in_flight.push(packet);
         Ok(())
     }
@@ -112,7 +114,10 @@ impl Nic for FakeNic {
     }
 
     fn flush(&mut self) {
-        self.wire.borrow_mut().flushes += 1;
+        let mut wire = self.wire.borrow_mut();
+        let Wire { sent, unflushed, flushes, .. } = &mut *wire;
+        sent.append(unflushed);
+        *flushes += 1;
     }
 
     fn reclaim(&mut self) -> usize {
@@ -156,6 +161,7 @@ impl Nic for FakeNic {
         self.buffers.clear();
         let mut wire = self.wire.borrow_mut();
         wire.in_flight.clear();
+        wire.unflushed.clear();
         wire.quiesced = true;
     }
 
