@@ -190,9 +190,10 @@ impl<H: Hypervisor> Netback<H> {
     }
 
     /// Tells the log once of nodes that have no meaning here: a frontend that comes again is no reason to say it again.
-    fn remark(&self, id: DeviceId, directory: &Directory) {
+    fn remark(&self, id: DeviceId, bridge: &str, directory: &Directory) {
         let mut known = self.remarked.borrow_mut();
-        let remarks = remarks(nodes::NODES, directory);
+        let mut remarks = remarks(nodes::NODES, directory);
+        remarks.extend(self.path.borrow().mtu(bridge).and_then(|carried| nodes::mtu_remark(directory, carried)));
         if remarks.is_empty() || known.contains(&id) {
             return;
         }
@@ -248,7 +249,7 @@ impl<H: Hypervisor> Backend for Netback<H> {
     fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, VifError> {
         let identity = identity(id, &nodes.backend).map_err(VifError::Identity)?;
         self.admit(&identity.bridge)?;
-        self.remark(id, &nodes.backend);
+        self.remark(id, &identity.bridge, &nodes.backend);
         let carrier = u8::from(self.has_carrier(&identity.bridge)).to_string();
         Ok(OFFERS
             .iter()

@@ -11,7 +11,13 @@ pub struct Options {
     bridge: Option<NicBridges>,
     internal: Vec<String>,
     bpdu: Option<bool>,
+    mtu: Option<u16>,
 }
+
+/// Bytes of an IP packet on an Ethernet without jumbo frames (RFC 894).
+const STANDARD_MTU: u16 = 1500;
+/// The most that `mtu=` may say: what NICs carry at most is around it.
+const MOST_MTU: u16 = 9216;
 
 /// The bridges that NICs are ports of (`bridge=`): `[ADDRESS:]NAME`, separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,6 +99,11 @@ impl Options {
         self.bpdu == Some(true)
     }
 
+    /// Bytes of the largest IP packet to and from the wire (`mtu=`).
+    pub fn mtu(&self) -> u16 {
+        self.mtu.unwrap_or(STANDARD_MTU)
+    }
+
     /// All bridges that a vif may name.
     ///
     /// # Errors
@@ -131,6 +142,14 @@ impl Options {
                     _ => return Err(format!("\"bpdu={}\": it is forward or drop", value.escape_debug())),
                 };
                 set(&mut self.bpdu, name, value, forward)
+            }
+            "mtu" => {
+                let bytes = value.parse().ok().filter(|bytes| (STANDARD_MTU..=MOST_MTU).contains(bytes));
+                let Some(bytes) = bytes else {
+                    let value = value.escape_debug();
+                    return Err(format!("\"mtu={value}\": it is a number from {STANDARD_MTU} to {MOST_MTU}"));
+                };
+                set(&mut self.mtu, name, value, bytes)
             }
             _ => Ok(false),
         }
@@ -231,6 +250,17 @@ mod tests {
         assert!(options.bridges().unwrap().has("xenbr0"));
         assert_eq!(options.set("internal", "lan"), Ok(true));
         assert!(options.bridges().is_err());
+    }
+
+    #[test]
+    fn mtus() {
+        let mut options = Options::default();
+        assert_eq!(options.mtu(), 1500);
+        for wrong in ["", "1499", "9217", "-9000", "9k", "70000"] {
+            assert!(options.set("mtu", wrong).unwrap_err().contains("1500 to 9216"), "{wrong}");
+        }
+        assert_eq!((options.set("mtu", "9000"), options.mtu()), (Ok(true), 9000));
+        assert!(options.set("mtu", "1500").is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::finish;
 use super::{DataPath, RETRY};
-use crate::nic::{Link, Nic};
+use crate::nic::{FRAME_HEADERS, Link, Nic};
 use crate::offload::headers::Layout;
 use crate::packet::Packet;
 use crate::statistics::{DropCause, PortStatistics};
@@ -147,6 +147,12 @@ impl<H: Hypervisor> DataPath<H> {
     /// A NIC, for what is not on the path of packets.
     pub fn nic(&mut self, id: NicId) -> Option<&mut dyn Nic> {
         self.nics.get_mut(id.0).map(|port| &mut *port.nic as &mut dyn Nic)
+    }
+
+    /// Bytes of the largest IP packet that all NICs of a bridge carry; none where it has no NIC.
+    pub fn mtu(&self, bridge: &str) -> Option<usize> {
+        let ports = self.nics.ports.iter().flatten().filter(|port| port.bridge == bridge);
+        ports.map(|port| port.nic.capabilities().max_frame.saturating_sub(FRAME_HEADERS)).min()
     }
 
     /// The NIC raised its interrupt. The next [`Self::poll`] looks for frames.

@@ -9,9 +9,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use netdom::datapath::{NICS, NicId};
-use netdom::nic::Nic;
 use netdom::nic::e1000e::models::Model;
 use netdom::nic::e1000e::{self, registers};
+use netdom::nic::{FRAME_HEADERS, Nic};
 use runtime::events::Channel;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
 use runtime::time;
@@ -48,14 +48,15 @@ impl Nics {
 
     /// What is wrong with the devices that there are.
     fn complaint(&self) -> Option<String> {
-        if self.unused.is_empty() {
-            return None;
-        }
+        let mut parts: Vec<String> = self.active.iter().filter_map(|nic| nic.lack.clone()).collect();
         let unused = self.unused.values().map(String::as_str).collect::<Vec<_>>().join(", ");
-        Some(match self.active.is_empty() {
-            true => format!("no NIC among the PCI devices, guests are switched without one: {unused}"),
-            false => format!("not used: {unused}"),
-        })
+        if !unused.is_empty() {
+            parts.push(match self.active.is_empty() {
+                true => format!("no NIC among the PCI devices, guests are switched without one: {unused}"),
+                false => format!("not used: {unused}"),
+            });
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 }
 
@@ -67,6 +68,8 @@ pub(super) struct ActiveNic {
     device: Device,
     name: String,
     bridge: String,
+    /// What it cannot do that the command line asks for.
+    lack: Option<String>,
 }
 
 impl ActiveNic {
@@ -162,6 +165,9 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
         Err(why) => return refuse(device, why),
     };
     let (kind, vectors, mac) = (interrupts.kind(), interrupts.channels().len(), driver.mac_address());
+    let (asked, carried) = (domain.words.mtu(), driver.capabilities().max_frame.saturating_sub(FRAME_HEADERS));
+    let lack =
+        (carried < asked.into()).then(|| format!("pci {host} carries packets of {carried} bytes, not of mtu={asked}"));
     let mut path = domain.path.borrow_mut();
     let id = match path.add_nic(driver, &bridge) {
         Ok(id) => id,
@@ -175,7 +181,7 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
         path.hypervisor().events().add(channel);
     }
     drop(path);
-    domain.nics.borrow_mut().active.push(ActiveNic { id, interrupts, device, name, bridge });
+    domain.nics.borrow_mut().active.push(ActiveNic { id, interrupts, device, name, bridge, lack });
     domain.work.set();
     Ok(())
 }
@@ -208,7 +214,8 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Box<dyn Nic>, Interr
         InterruptKind::Msi | InterruptKind::IntX => e1000e::Interrupts::Single,
     };
     let pool = domain.path.borrow().pool().clone();
-    let options = e1000e::Options::default();
+    let asked = usize::from(domain.words.mtu()) + FRAME_HEADERS;
+    let options = e1000e::Options { max_frame: asked.min(model.max_frame()), ..e1000e::Options::default() };
     let driver = e1000e::E1000e::new(registers, device.dma(), model, wiring, &pool, options, &mut busy_wait)
         .map_err(Unusable::Driver)?;
     Ok((Box::new(driver), interrupts, format!("Intel {}", model.name)))

@@ -4,6 +4,9 @@
 //! In dom0 most of these are read by hotplug scripts. netdom runs no scripts: what one of them would have done to the packets is refused, as
 //! an administrator relies on it; what it would have done to dom0's interface alone is named in the log.
 
+use alloc::format;
+use alloc::string::{String, ToString};
+use split_driver::xenbus::Directory;
 use split_driver::xenbus::toolstack::{Node, Treatment, is_said, node};
 
 /// All of them.
@@ -35,7 +38,8 @@ pub const NODES: &[Node] = &[
             "netdom's bridges know no VLANs; give the guest a tagged interface, or a bridge of its own",
         ),
     ),
-    node("mtu", Treatment::Named(is_jumbo, "frames to and from the wire have 1,500 bytes of payload at most")),
+    // Where it is more than the NICs carry, the log says so: `mtu_remark`.
+    node("mtu", Treatment::Heeded),
     node("vifname", Treatment::Named(is_said, "netdom has no interface that could be called so")),
     node("gatewaydev", Treatment::Named(is_said, "netdom does not route")),
     // COLO, which mirrors a guest's packets.
@@ -52,17 +56,23 @@ fn is_other_script(value: &str) -> bool {
     is_said(value) && value.rsplit('/').next() != Some("vif-bridge")
 }
 
-fn is_jumbo(value: &str) -> bool {
-    value.parse::<u32>().map_or(is_said(value), |mtu| mtu > 1500)
+/// What the log says of a vif's `mtu`, where the NICs of its bridge carry IP packets of `carried` bytes at most.
+pub fn mtu_remark(nodes: &Directory, carried: usize) -> Option<String> {
+    nodes.get("mtu").filter(|value| !value.is_empty())?;
+    match nodes.required::<usize>("mtu") {
+        Ok(mtu) if mtu <= carried => None,
+        Ok(mtu) => Some(format!(
+            "mtu={mtu} is more than the NICs of its bridge carry: packets to and from the wire have {carried} bytes at most, as the word \
+             mtu= of netdom's command line says"
+        )),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::format;
-    use alloc::string::String;
     use alloc::vec::Vec;
-    use split_driver::xenbus::Directory;
     use split_driver::xenbus::toolstack;
     use split_driver::xenbus::toolstack::Refusal;
 
@@ -137,16 +147,29 @@ mod tests {
 
     #[test]
     fn what_has_no_meaning_is_named() {
-        let nodes =
-            [("vifname", "web"), ("gatewaydev", "eth0"), ("mtu", "9000"), ("forwarddev", "eth1"), ("colo_x", "1")];
+        let nodes = [("vifname", "web"), ("gatewaydev", "eth0"), ("forwarddev", "eth1"), ("colo_x", "1")];
         let remarks = remarks(&directory(&nodes));
-        assert_eq!(remarks.len(), 4);
-        for (name, value) in &nodes[..4] {
+        assert_eq!(remarks.len(), 3);
+        for (name, value) in &nodes[..3] {
             let beginning = format!("{name}={value} is not heeded: ");
             assert!(remarks.iter().any(|remark| remark.starts_with(&beginning)), "{remarks:?}");
         }
-        for (mtu, count) in [("1500", 0), ("1400", 0), ("1501", 1), ("many", 1), ("", 0)] {
-            assert_eq!(super::tests::remarks(&directory(&[("mtu", mtu)])).len(), count, "{mtu}");
+    }
+
+    #[test]
+    fn an_mtu_beyond_the_wires_is_named() {
+        for (mtu, carried, named) in [
+            ("1500", 1500, false),
+            ("1400", 1500, false),
+            ("1501", 1500, true),
+            ("many", 1500, true),
+            ("", 1500, false),
+            ("9000", 9000, false),
+            ("9001", 9000, true),
+        ] {
+            let remark = mtu_remark(&directory(&[("mtu", mtu)]), carried);
+            assert_eq!(remark.is_some(), named, "{mtu}: {remark:?}");
         }
+        assert_eq!(mtu_remark(&directory(&[]), 1500), None);
     }
 }

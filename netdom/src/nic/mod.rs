@@ -8,6 +8,9 @@ use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 use split_driver::memory::Quiesced;
 
+/// Bytes of a frame's headers: addresses and type, and an 802.1Q tag.
+pub const FRAME_HEADERS: usize = 18;
+
 /// What a NIC does for a packet that it sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {

@@ -41,7 +41,7 @@ mod nonsense;
 mod tests;
 
 use crate::ethernet::MacAddress;
-use crate::nic::{Capabilities, Causes, Link, Nic, NicStatistics};
+use crate::nic::{Capabilities, Causes, FRAME_HEADERS, Link, Nic, NicStatistics};
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 use core::sync::atomic::{Ordering, fence};
@@ -57,8 +57,8 @@ use split_driver::memory::{DmaAllocator, Mmio, Quiesced};
 use start::ABSENT;
 use transmit::Transmit;
 
-/// Bytes of the largest frame without jumbo frames: 1,500 of payload, 14 of header, 4 of an 802.1Q tag.
-pub const STANDARD_FRAME: usize = 1518;
+/// Bytes of the largest frame without jumbo frames.
+pub const STANDARD_FRAME: usize = 1500 + FRAME_HEADERS;
 
 /// Whether segmentation is left to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -22,7 +22,7 @@ mod tunnels;
 pub use many::ManyVifs;
 
 use anyhow::{Context, Result, bail};
-use lab::{Guest, GuestConfig, Lab, Nic, Release, Row, StorePlace};
+use lab::{Guest, GuestConfig, Lab, Network as NetworkKind, Nic, Release, Row, StorePlace};
 
 use crate::driver_domain::{DriverDomain, Resources};
 use crate::stage::{Images, Stage, lease, vif};
@@ -156,7 +156,11 @@ pub struct Scene<'s> {
 /// netdom.
 fn nics() -> Vec<Nic> {
     let other = Nic { model: "e1000".to_owned(), ..Nic::wired(1) };
-    vec![Nic::wired(0), other, Nic::wired(SPARE_NIC), Nic::wired(SPARE_NIC + 1)]
+    let mut jumbo = Nic::wired(SPARE_NIC + 1);
+    if let NetworkKind::Wire(wire) = &mut jumbo.network {
+        wire.mtu = 9000;
+    }
+    vec![Nic::wired(0), other, Nic::wired(SPARE_NIC), jumbo]
 }
 
 /// The NIC for a second netdom; the one behind it is for a netdom with two.

@@ -1,4 +1,4 @@
-//! A netdom with several NICs, each on its bridge. Host.
+//! A netdom with several NICs, each on its bridge, and jumbo frames. Host.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn two_nics(scene: &Scene<'_>) -> Result<String> {
         words.push(format!("{nic}:{bridge}"));
         config = config.pci(&nic);
     }
-    let netdom = DriverDomain::create(lab, &config.extra(&format!("bridge={}", words.join(","))))?;
+    let netdom = DriverDomain::create(lab, &config.extra(&format!("bridge={} mtu=9000", words.join(","))))?;
     let result = with_both(scene, &netdom);
     for guest in ["a", "b"] {
         lab.run(&format!("xl network-detach {guest} 1"))?;
@@ -80,8 +80,9 @@ fn with_both(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
         lab.wait_for_node(&carrier(1), "1", PATIENCE).with_context(|| format!("after {back:?}"))?;
         reaches(&scene.b, &peers[1]).with_context(|| format!("after {back:?}"))?;
     }
+    let jumbo = jumbo(&scene.b, &peers[1])?;
     let third = third(lab, netdom)?;
-    Ok(format!("{ready}; {third}"))
+    Ok(format!("{ready}; {jumbo}; {third}"))
 }
 
 /// What is done to a NIC.
@@ -108,6 +109,21 @@ fn reaches(guest: &Guest<'_>, peer: &str) -> Result<()> {
     let ping = traffic::ping(guest, peer, 50, 0, 56)?;
     ensure!(ping.lost == 0 && ping.duplicates == 0, "{ping:?}");
     Ok(())
+}
+
+/// Packets of 9,000 bytes to the wire and from it, and TCP of as long segments both ways.
+fn jumbo(guest: &Guest<'_>, peer: &str) -> Result<String> {
+    guest.must("ip link set eth1 mtu 9000")?;
+    // 8,972 bytes and 28 of headers fill 9,000 without a fragment.
+    let ping = traffic::ping(guest, peer, 100, 0, 8972)?;
+    ensure!(ping.lost == 0, "of 9,000 bytes: {ping:?}");
+    let send = traffic::tcp(guest, "send", peer, 16)?;
+    let receive = traffic::tcp(guest, "receive", peer, 16)?;
+    guest.must("ip link set eth1 mtu 1500")?;
+    Ok(format!(
+        "jumbo frames: pings {:.0} us, TCP {:.0} Mbit/s to the wire and {:.0} from it",
+        ping.median_us, send.mbit_per_second, receive.mbit_per_second
+    ))
 }
 
 /// A device that no bridge is named for is said to be left alone, for as long as it is there.
