@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::ops::{Deref, DerefMut};
 use split_driver::memory::{DeviceAddress, PageArray};
 use xen_pv_sys::Mfn;
 
@@ -16,6 +17,21 @@ struct Pages {
     places: Vec<DeviceAddress>,
     references: Vec<Cell<u16>>,
     free: RefCell<Vec<u32>>,
+    /// Lists of fragments that packets no longer use.
+    lists: RefCell<Vec<Vec<Fragment>>>,
+}
+
+/// Lists of fragments that are kept for later packets at most.
+const SPARE_LISTS: usize = 256;
+
+impl Pages {
+    /// Keeps an empty list for a later packet.
+    fn keep(&self, list: Vec<Fragment>) {
+        let mut lists = self.lists.borrow_mut();
+        if lists.len() < SPARE_LISTS {
+            lists.push(list);
+        }
+    }
 }
 
 /// A fixed number of page-sized buffers. Taking and giving back allocate nothing; what runs out is the packet, not the domain.
@@ -28,7 +44,7 @@ impl Pool {
         let places: Vec<_> = (0..memory.len()).map_while(|index| memory.device_address(index)).collect();
         let references = places.iter().map(|_| Cell::new(0)).collect();
         let free = (0..places.len()).rev().filter_map(|index| u32::try_from(index).ok()).collect();
-        Self(Rc::new(Pages { memory, places, references, free: RefCell::new(free) }))
+        Self(Rc::new(Pages { memory, places, references, free: RefCell::new(free), lists: RefCell::default() }))
     }
 
     /// One buffer, its contents left from its last use. `None` where all are in use.
@@ -119,6 +135,122 @@ pub struct Fragment {
     pub length: u16,
 }
 
+/// The fragments of a packet, in order; [`MAX_FRAGMENTS`] at most. A packet is moved from hand to hand, so that this is small: one fragment lies
+/// in it, more are in a list that later packets use again.
+#[derive(Default)]
+pub struct Fragments(Places);
+
+#[derive(Default)]
+enum Places {
+    #[default]
+    None,
+    One(Fragment),
+    /// Two and more, and a capacity of [`MAX_FRAGMENTS`].
+    Many(Vec<Fragment>),
+}
+
+impl Fragments {
+    /// None.
+    pub const fn new() -> Self {
+        Self(Places::None)
+    }
+
+    /// Adds one behind the others.
+    ///
+    /// # Errors
+    /// The fragment, where there are [`MAX_FRAGMENTS`].
+    pub fn push(&mut self, fragment: Fragment) -> Result<(), Fragment> {
+        match &mut self.0 {
+            Places::None => self.0 = Places::One(fragment),
+            Places::One(_) => {
+                let spare = fragment.buffer.pages.lists.borrow_mut().pop();
+                let mut list = spare.unwrap_or_else(|| Vec::with_capacity(MAX_FRAGMENTS));
+                if let Places::One(first) = core::mem::take(&mut self.0) {
+                    list.push(first);
+                }
+                list.push(fragment);
+                self.0 = Places::Many(list);
+            }
+            Places::Many(list) if list.len() < MAX_FRAGMENTS => list.push(fragment),
+            Places::Many(_) => return Err(fragment),
+        }
+        Ok(())
+    }
+
+    /// Whether no other fits in.
+    pub fn is_full(&self) -> bool {
+        self.len() >= MAX_FRAGMENTS
+    }
+
+    /// Hands all out, in order.
+    pub fn for_each_taken(mut self, mut take: impl FnMut(Fragment)) {
+        match core::mem::take(&mut self.0) {
+            Places::None => {}
+            Places::One(fragment) => take(fragment),
+            Places::Many(mut list) => {
+                let pages = list.first().map(|fragment| Rc::clone(&fragment.buffer.pages));
+                list.drain(..).for_each(take);
+                if let Some(pages) = pages {
+                    pages.keep(list);
+                }
+            }
+        }
+    }
+}
+
+impl Deref for Fragments {
+    type Target = [Fragment];
+
+    fn deref(&self) -> &[Fragment] {
+        match &self.0 {
+            Places::None => &[],
+            Places::One(fragment) => core::slice::from_ref(fragment),
+            Places::Many(list) => list,
+        }
+    }
+}
+
+impl DerefMut for Fragments {
+    fn deref_mut(&mut self) -> &mut [Fragment] {
+        match &mut self.0 {
+            Places::None => &mut [],
+            Places::One(fragment) => core::slice::from_mut(fragment),
+            Places::Many(list) => list,
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Fragments {
+    type Item = &'a Fragment;
+    type IntoIter = core::slice::Iter<'a, Fragment>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl Clone for Fragments {
+    fn clone(&self) -> Self {
+        let mut all = Self::new();
+        for fragment in self.iter() {
+            // As many as there are fit in.
+            let _ = all.push(fragment.clone());
+        }
+        all
+    }
+}
+
+impl Drop for Fragments {
+    fn drop(&mut self) {
+        if let Places::Many(mut list) = core::mem::take(&mut self.0)
+            && let Some(pages) = list.first().map(|fragment| Rc::clone(&fragment.buffer.pages))
+        {
+            list.clear();
+            pages.keep(list);
+        }
+    }
+}
+
 /// What is known of a packet's transport checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksum {
@@ -162,7 +294,7 @@ pub struct Offload {
 #[derive(Clone, Default)]
 pub struct Packet {
     /// The bytes, in order. The first fragment holds all headers.
-    pub fragments: heapless::Vec<Fragment, MAX_FRAGMENTS>,
+    pub fragments: Fragments,
     /// What is left to do.
     pub offload: Offload,
 }
@@ -176,5 +308,48 @@ impl Packet {
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use split_driver::fakes::{FakePages, FakeXen};
+
+    #[test]
+    fn fragments_keep_their_order_and_their_lists() {
+        let pool = Pool::new(Box::new(FakePages::new(&FakeXen::new(), 64)));
+        let fragment = |length| Fragment { buffer: pool.take().unwrap(), offset: 0, length };
+        for round in 0..3 {
+            let mut packet = Packet::default();
+            assert!(packet.fragments.is_empty() && packet.is_empty());
+            for length in 1..=MAX_FRAGMENTS as u16 {
+                assert!(!packet.fragments.is_full());
+                assert!(packet.fragments.push(fragment(length)).is_ok());
+                assert_eq!(packet.fragments.len(), usize::from(length));
+                // What has one fragment only wants no list.
+                assert_eq!(pool.0.lists.borrow().len(), usize::from(round > 0 && length == 1));
+            }
+            assert!(packet.fragments.is_full());
+            assert_eq!(packet.fragments.push(fragment(1)).unwrap_err().length, 1);
+            let whole = packet.clone();
+            assert_eq!(whole.len(), MAX_FRAGMENTS * (MAX_FRAGMENTS + 1) / 2);
+            let mut lengths = Vec::new();
+            match round {
+                0 => drop(packet),
+                _ => packet.fragments.for_each_taken(|fragment| lengths.push(fragment.length)),
+            }
+            assert!(
+                lengths.iter().copied().eq(whole.fragments.iter().map(|fragment| fragment.length).take(lengths.len()))
+            );
+            drop(whole);
+            assert_eq!(pool.available(), 64);
+            // The two lists are there for the next packets; the clone's is taken again, too.
+            pool.0.lists.borrow_mut().truncate(1);
+        }
+        let mut one = Fragments::new();
+        assert!(one.push(fragment(7)).is_ok());
+        one.for_each_taken(|fragment| assert_eq!(fragment.length, 7));
+        assert!(core::mem::size_of::<Packet>() <= 40, "{}", core::mem::size_of::<Packet>());
     }
 }

@@ -281,7 +281,6 @@ fn unmask<H: Hypervisor>(vif: &mut Vif<H>) {
     }
 }
 
-#[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
 /// Gives a packet to the NIC; back where it has no room now. A packet that it can never send is dropped.
 pub(super) fn hand_to_nic(port: &mut NicPort, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);

@@ -95,7 +95,6 @@ pub trait Nic {
     /// Queues a packet for sending. `layout` says where its headers lie, `None` where nothing is left to the NIC to do.
     /// Gives the packet back where the ring is full or the packet needs more than the NIC can do; a packet that no NIC
     /// can send (shorter than its addresses, longer than the wire allows) is dropped and counted.
-    #[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
     fn transmit(&mut self, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet>;
     /// Descriptors that can be queued now.
     fn transmit_room(&self) -> usize;

@@ -7,7 +7,7 @@
 use super::checksum;
 use super::headers::{Layout, Network, Transport, put, read_u16, read_u32, transport_length};
 use super::segment::{TCP_CWR, TCP_FIN, TCP_FLAGS, TCP_PSH};
-use crate::packet::{Checksum, Fragment, Gso, GsoKind, MAX_FRAGMENTS, Packet};
+use crate::packet::{Checksum, Fragments, Gso, GsoKind, MAX_FRAGMENTS, Packet};
 
 /// Flows joined at a time; a further one sends the oldest on.
 pub const MAX_FLOWS: usize = 8;
@@ -153,7 +153,6 @@ impl<Tag: Copy + PartialEq> Coalescer<Tag> {
 }
 
 impl<Tag> Flow<Tag> {
-    #[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
     fn new(tag: Tag, mut packet: Packet, segment: &Segment<'_>) -> Result<Self, Packet> {
         let Ok(headers) = heapless::Vec::try_from(segment.headers) else {
             return Err(packet);
@@ -301,26 +300,21 @@ impl<Tag> Flow<Tag> {
 }
 
 /// Moves `length` bytes of `fragments`, from `skip` on, to the end of `into`. What does not fit is lost: the caller has counted.
-fn append(
-    into: &mut heapless::Vec<Fragment, MAX_FRAGMENTS>,
-    fragments: heapless::Vec<Fragment, MAX_FRAGMENTS>,
-    skip: usize,
-    length: usize,
-) {
+fn append(into: &mut Fragments, fragments: Fragments, skip: usize, length: usize) {
     let (mut skip, mut left) = (skip, length);
-    for mut fragment in fragments {
+    fragments.for_each_taken(|mut fragment| {
         let size = usize::from(fragment.length);
         if skip >= size {
             skip -= size;
-            continue;
+            return;
         }
         // Both are at most the fragment's length.
         fragment.offset += skip as u16;
         fragment.length = left.min(size - skip) as u16;
         skip = 0;
         left -= usize::from(fragment.length);
-        if fragment.length == 0 || into.push(fragment).is_err() {
-            return;
+        if fragment.length > 0 && into.push(fragment).is_err() {
+            left = 0;
         }
-    }
+    });
 }

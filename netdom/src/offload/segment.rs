@@ -6,7 +6,7 @@
 
 use super::checksum;
 use super::headers::{self, Layout, MAX_HEADERS, Network, Transport, put, read_u16, read_u32};
-use crate::packet::{Checksum, Fragment, MAX_FRAGMENTS, Offload, Packet, Pool};
+use crate::packet::{Checksum, Fragment, Fragments, Offload, Packet, Pool};
 use core::ops::Range;
 
 /// The smallest segment that is cut: no sender uses less (Linux: `TCP_MIN_SND_MSS`), and less would make one packet many thousands.
@@ -208,7 +208,7 @@ pub fn split(
         if !buffer.write(0, &segment.headers) {
             return Err(SegmentError::Page);
         }
-        let mut fragments = heapless::Vec::new();
+        let mut fragments = Fragments::new();
         let head = Fragment { buffer, offset: 0, length: layout.payload_offset };
         fragments.push(head).map_err(|_| SegmentError::Fragments)?;
         if !cursor.take(segment.payload.len(), &mut fragments) {
@@ -247,7 +247,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Adds the next `length` bytes to `fragments`. False where they lie in too many pages, or are not there.
-    fn take(&mut self, length: usize, fragments: &mut heapless::Vec<Fragment, MAX_FRAGMENTS>) -> bool {
+    fn take(&mut self, length: usize, fragments: &mut Fragments) -> bool {
         let mut left = length;
         while left > 0 {
             let Some(mut here) = self.here.take().or_else(|| self.rest.next().cloned()) else {

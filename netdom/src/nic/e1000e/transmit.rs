@@ -75,7 +75,6 @@ impl<D: DmaMemory> Transmit<D> {
         self.errors
     }
 
-    #[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
     pub(super) fn queue(&mut self, mut packet: Packet, layout: Option<&Layout>, pool: &Pool) -> Result<(), Packet> {
         let length = packet.len();
         let segment = packet.offload.gso.is_some();
@@ -118,7 +117,6 @@ impl<D: DmaMemory> Transmit<D> {
     }
 
     /// Queues a frame that is too short for the device to pad: padded, in a page of its own. Such a frame has no offload.
-    #[expect(clippy::result_large_err, reason = "the packet itself is what is given back")]
     fn queue_padded(&mut self, packet: &Packet, pool: &Pool) -> Result<(), Packet> {
         let refused = || packet.clone();
         if 1 + EXTRA > self.room() {
@@ -157,16 +155,18 @@ impl<D: DmaMemory> Transmit<D> {
             command.set_segment(plan.segment);
         }
         let mut last = None;
-        for fragment in headers.into_iter().chain(packet.fragments) {
+        let mut place = |fragment: Fragment| {
             // Each buffer of a pool has an address.
-            let Some(address) = fragment.buffer.device_address(fragment.offset).filter(|_| fragment.length > 0) else {
-                continue;
-            };
-            let [low, high] = address.halves();
-            let command = command.with_length(u32::from(fragment.length));
-            let words = [low, high, command.into(), options.into()];
-            last = Some((self.push(words, Some(fragment.buffer)), command));
-        }
+            let address = fragment.buffer.device_address(fragment.offset).filter(|_| fragment.length > 0);
+            if let Some(address) = address {
+                let [low, high] = address.halves();
+                let command = command.with_length(u32::from(fragment.length));
+                let words = [low, high, command.into(), options.into()];
+                last = Some((self.push(words, Some(fragment.buffer)), command));
+            }
+        };
+        headers.into_iter().for_each(&mut place);
+        packet.fragments.for_each_taken(place);
         let Some((index, command)) = last else {
             return;
         };
