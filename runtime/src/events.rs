@@ -9,11 +9,11 @@ use crate::environment::environment;
 use crate::hypercall::{self, number};
 use crate::layout;
 use crate::local::Local;
-use crate::memory::tables;
+use crate::memory::{Page, tables};
 use crate::record::record;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, OnceCell, RefCell};
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use core::task::{Context, Poll, Waker};
@@ -23,7 +23,9 @@ use xen_pv_sys::event_channel::{
     EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE,
     EVTCHNOP_SEND, EVTCHNOP_STATUS, EVTCHNSTAT_PIRQ, EVTCHNSTAT_VIRQ, Send, Status,
 };
-use xen_pv_sys::physdev::{Eoi, IrqStatus, IrqStatusQuery, PHYSDEVOP_EOI, PHYSDEVOP_IRQ_STATUS_QUERY};
+use xen_pv_sys::physdev::{
+    Eoi, IrqStatus, IrqStatusQuery, PHYSDEVOP_EOI, PHYSDEVOP_IRQ_STATUS_QUERY, PHYSDEVOP_PIRQ_EOI_GMFN_V2, PirqEoiGmfn,
+};
 use xen_pv_sys::xen::SharedInfo;
 use xen_pv_sys::{DomainId, Mfn, Port};
 
@@ -85,7 +87,7 @@ enum Delivery {
 /// What is known of a bound port.
 struct Binding {
     delivery: Delivery,
-    /// The physical interrupt that has to be ended before the next one comes.
+    /// The physical interrupt that may have to be ended before the next one comes.
     interrupt: Option<u32>,
 }
 
@@ -94,6 +96,34 @@ static INHERITED: Local<[Cell<u64>; 64]> = Local::new([const { Cell::new(0) }; 6
 
 /// Bindings by port.
 static BINDINGS: Local<RefCell<Vec<Option<Binding>>>> = Local::new(RefCell::new(Vec::new()));
+
+/// The page in which Xen keeps a bit for each physical interrupt that has to be ended; none where Xen gave none, and each has to be.
+static ENDS: Local<OnceCell<Option<Page>>> = Local::new(OnceCell::new());
+
+/// Asks Xen to keep that page, before the first interrupt is bound. An interrupt by message that can be masked needs no end then: without the
+/// page Xen says of each that it does (`PHYSDEVOP_irq_status_query`).
+fn ends() -> Option<&'static Page> {
+    let ask = || {
+        let page = Page::new().ok()?;
+        let mut argument = PirqEoiGmfn { gmfn: page.mfn() };
+        // SAFETY: the operation's struct; the page is Xen's to write from then on, and never given back.
+        let asked =
+            unsafe { hypercall::operation::<{ number::PHYSDEV_OP }, _>(PHYSDEVOP_PIRQ_EOI_GMFN_V2, &mut argument) };
+        asked.inspect_err(|error| log::debug!("no page of interrupts to be ended: {error}")).ok().map(|_| page)
+    };
+    ENDS.get_or_init(ask).as_ref()
+}
+
+/// Whether an interrupt has to be ended.
+fn needs_end(pirq: u32) -> bool {
+    let mut word = [0; 4];
+    match ENDS.get().and_then(Option::as_ref) {
+        Some(page) if page.read((pirq / 32 * 4) as usize, &mut word) => {
+            u32::from_le_bytes(word) & 1 << (pirq % 32) != 0
+        }
+        _ => true,
+    }
+}
 
 /// A channel's word and bit.
 fn bit(port: Port) -> (usize, u64) {
@@ -272,7 +302,9 @@ impl Channel {
     pub fn unmask(&self) {
         let interrupt = self.with_binding(|binding| binding.interrupt).flatten();
         open(self.port);
-        if let Some(irq) = interrupt {
+        if let Some(irq) = interrupt
+            && needs_end(irq)
+        {
             // SAFETY: the operation's struct; the interrupt is ours.
             let _ = unsafe { hypercall::operation::<{ number::PHYSDEV_OP }, _>(PHYSDEVOP_EOI, &mut Eoi { irq }) };
         }
@@ -426,15 +458,17 @@ pub fn bind_virq(virq: u32) -> Result<Channel, XenError> {
 pub fn bind_pirq(pirq: u32, shareable: bool) -> Result<Channel, XenError> {
     let mut argument = BindPirq { pirq, flags: if shareable { BIND_PIRQ_WILL_SHARE } else { 0 }, port: Port(0) };
     let mut status = IrqStatusQuery { irq: pirq, flags: 0 };
+    let page = ends();
     // SAFETY: the operations' structs.
-    let needs_end = unsafe {
+    let may_need_end = unsafe {
         if let Err(error) = bind(EVTCHNOP_BIND_PIRQ, &mut argument) {
             argument.port = find_inherited(EVTCHNSTAT_PIRQ, pirq).ok_or(error)?;
         }
-        hypercall::operation::<{ number::PHYSDEV_OP }, _>(PHYSDEVOP_IRQ_STATUS_QUERY, &mut status).is_ok()
-            && IrqStatus::from_bits_retain(status.flags).contains(IrqStatus::NEEDS_EOI)
+        page.is_some()
+            || hypercall::operation::<{ number::PHYSDEV_OP }, _>(PHYSDEVOP_IRQ_STATUS_QUERY, &mut status).is_ok()
+                && IrqStatus::from_bits_retain(status.flags).contains(IrqStatus::NEEDS_EOI)
     };
-    let channel = Channel::new(argument.port, needs_end.then_some(pirq));
+    let channel = Channel::new(argument.port, may_need_end.then_some(pirq));
     // One that came before the binding is ended too, or none would follow.
     channel.unmask();
     Ok(channel)
