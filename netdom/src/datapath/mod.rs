@@ -304,6 +304,7 @@ impl<H: Hypervisor> DataPath<H> {
         while slot.vif.queue.discard() {}
         let id = VifId { port, generation: slot.generation };
         self.switch.remove(port);
+        self.round.last_look = None;
         self.failed.push_back((id, violation));
     }
 

@@ -2,6 +2,7 @@
 //!
 //! The lists are emptied, never freed, so that a round allocates nothing.
 
+use crate::ethernet::MacAddress;
 use crate::netback::request::{DataSlot, PacketRequest};
 use crate::packet::{Fragment, MAX_FRAGMENTS, Offload, Packet, Pool};
 use alloc::vec::Vec;
@@ -99,6 +100,15 @@ pub(crate) struct Bounce {
     pub(crate) port: u16,
 }
 
+/// A look-up of the switch: from which port, for which addresses, and to which port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    pub(crate) from: u16,
+    pub(crate) destination: MacAddress,
+    pub(crate) source: MacAddress,
+    pub(crate) to: u16,
+}
+
 /// All that a round needs to remember.
 #[derive(Default)]
 pub(crate) struct Round {
@@ -116,6 +126,8 @@ pub(crate) struct Round {
     pub(crate) received: Vec<Received>,
     pub(crate) bounces: Vec<Bounce>,
     pub(crate) destinations: Vec<u16>,
+    /// The last look-up of the switch that gave one port: the packets of a flow come one behind the other.
+    pub(crate) last_look: Option<Look>,
     /// The NIC had more frames than a round takes.
     pub(crate) frames_left: bool,
     /// Vifs with responses placed and not published.
@@ -137,6 +149,7 @@ impl Round {
         self.received.clear();
         self.bounces.clear();
         self.destinations.clear();
+        self.last_look = None;
         self.frames_left = false;
         self.touched.clear();
         self.served.clear();

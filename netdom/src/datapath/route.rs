@@ -2,7 +2,7 @@
 
 use super::nics::is_nic;
 use super::prepare::offload_layout;
-use super::round::{Bounce, Chunks, Extent, PULLED, Received, ReceivedKind, Round, Source, chunks_of, gather};
+use super::round::{Bounce, Chunks, Extent, Look, PULLED, Received, ReceivedKind, Round, Source, chunks_of, gather};
 use super::vif::{Acceptance, Toward, Vif};
 use super::{DataPath, Stop};
 use crate::ethernet::MacAddress;
@@ -133,9 +133,19 @@ impl<H: Hypervisor> DataPath<H> {
     /// Lists the ports a frame goes to.
     pub(super) fn choose(&mut self, port: u16, destination: MacAddress, source: MacAddress, now: Instant) {
         self.round.destinations.clear();
+        // In a round no time passes: the same look-up would learn nothing and find the same.
+        if let Some(look) = self.round.last_look
+            && (look.from, look.destination, look.source) == (port, destination, source)
+        {
+            return self.round.destinations.push(look.to);
+        }
+        self.round.last_look = None;
         match self.switch.forward(port, destination, source, now) {
             Forward::Drop(_) => self.count_drop(port, DropCause::NotForwarded),
-            Forward::Port(to) => self.round.destinations.push(to),
+            Forward::Port(to) => {
+                self.round.destinations.push(to);
+                self.round.last_look = Some(Look { from: port, destination, source, to });
+            }
             Forward::Flood if destination == MacAddress::BRIDGE_GROUP && !self.bpdus_on_wire => {
                 if is_nic(port) {
                     self.count_drop(port, DropCause::NotForwarded);

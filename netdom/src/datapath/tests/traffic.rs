@@ -49,6 +49,22 @@ fn unicast_goes_one_way_and_broadcast_all() {
     net.end();
 }
 
+/// A look-up that the switch just made is not made again, unless something else was learnt meanwhile.
+#[test]
+fn a_station_that_moves_within_a_round_is_found_where_it_is() {
+    let mut net = Net::new(&[linux()]);
+    net.introduce();
+    let (a, peer) = (net.guests[0].mac, [2, 0, 0, 0, 0, 9]);
+    let inward = || (ethernet(a, peer, 200), Checksum::Unverified);
+    // The guest's own address comes from the wire: it has moved there.
+    let moved = (ethernet([0xff; 6], a, 100), Checksum::Unverified);
+    net.wire.borrow_mut().incoming.extend([inward(), inward(), moved, inward()]);
+    net.run();
+    assert_eq!(net.guests[0].arrived().iter().filter(|packet| packet.bytes == inward().0).count(), 2);
+    assert_eq!(net.path.nic_statistics(net.nic).unwrap().drops[DropCause::NotForwarded as usize], 1);
+    net.end();
+}
+
 #[test]
 fn wire_to_guest_and_back() {
     let mut net = Net::new(&[linux(), linux()]);
