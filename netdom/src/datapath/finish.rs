@@ -1,11 +1,11 @@
 //! Last step of a round: answers, what goes on by way of local memory, and one notify a guest. Floor 3.
 
 use super::blame::any_failed;
-use super::nics::{NicPort, is_nic};
+use super::nics::is_nic;
 use super::prepare::{Ability, offload_layout, prepare};
 use super::round::{Bounce, ReceivedKind, Source};
 use super::vif::{Acceptance, Vif};
-use super::{DataPath, NIC_PENDING, Stop};
+use super::{DataPath, Stop};
 use crate::netback::request::Wish;
 use crate::netback::violation::{RingName, Violation};
 use crate::offload::headers::Layout;
@@ -178,11 +178,7 @@ impl<H: Hypervisor> DataPath<H> {
         }
         let ability = Ability::of_nic(&port.nic.capabilities());
         let prepared = prepare(packet, &ability, &self.pool, &mut |packet, layout| {
-            if !port.pending.is_empty() {
-                wait_for_nic(port, packet, layout);
-            } else if let Err(packet) = hand_to_nic(port, packet, layout) {
-                wait_for_nic(port, packet, layout);
-            }
+            port.send(packet, layout);
         });
         if let Err(cause) = prepared {
             port.statistics.drop(cause);
@@ -279,29 +275,4 @@ fn unmask<H: Hypervisor>(vif: &mut Vif<H>) {
     if let Some(channel) = &mut vif.receive_channel {
         channel.unmask();
     }
-}
-
-/// Gives a packet to the NIC; back where it has no room now. A packet that it can never send is dropped.
-pub(super) fn hand_to_nic(port: &mut NicPort, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {
-    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-    let room = port.nic.transmit_room();
-    match port.nic.transmit(packet, layout) {
-        Ok(()) => {
-            port.statistics.to_port.count(length);
-            Ok(())
-        }
-        Err(_) if room > crate::packet::MAX_FRAGMENTS * 2 => {
-            port.statistics.drop(DropCause::Unsuitable);
-            Ok(())
-        }
-        Err(packet) => Err(packet),
-    }
-}
-
-fn wait_for_nic(port: &mut NicPort, packet: Packet, layout: Option<&Layout>) {
-    if port.pending.len() >= NIC_PENDING {
-        port.statistics.drop(DropCause::NicFull);
-        return;
-    }
-    port.pending.push_back((packet, layout.copied()));
 }

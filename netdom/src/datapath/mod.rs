@@ -52,8 +52,6 @@ const WAITED_PACKETS: usize = 8;
 const ROUND_PACKETS: usize = 192;
 /// Frames taken from a NIC in a round.
 const NIC_FRAMES: usize = 64;
-/// Packets kept for a NIC whose ring is full: a super-frame may be cut into some dozens.
-const NIC_PENDING: usize = 512;
 /// How long a vif waits where the NIC or the pool is exhausted.
 const RETRY: Duration = Duration::from_micros(100);
 /// How often queues are looked through for packets that waited too long.

@@ -1,10 +1,9 @@
 //! The NICs as ports of the switch. Floor 3.
 
-use super::finish;
 use super::{DataPath, RETRY};
 use crate::nic::{FRAME_HEADERS, Link, Nic};
 use crate::offload::headers::Layout;
-use crate::packet::Packet;
+use crate::packet::{MAX_FRAGMENTS, Packet};
 use crate::statistics::{DropCause, PortStatistics};
 use crate::switch::WIRE_ENTRIES;
 use alloc::boxed::Box;
@@ -15,6 +14,8 @@ use split_driver::time::Instant;
 
 /// NICs of a domain at most. Their ports of the switch are the first ones, those of vifs follow.
 pub const NICS: u16 = 16;
+/// Packets kept for a NIC whose ring is full: a super-frame may be cut into some dozens.
+const PENDING: usize = 512;
 /// Descriptors that must be free for a guest that sends to the wire to be served.
 const ROOM: usize = 64;
 
@@ -52,7 +53,7 @@ pub(super) struct NicPort {
     /// Whether it has a link. Without one, nothing is given to it: on hardware it would stay in its ring.
     pub(super) up: bool,
     /// Packets that wait for room in its ring.
-    pub(super) pending: VecDeque<(Packet, Option<Layout>)>,
+    pending: VecDeque<(Packet, Option<Layout>)>,
     pub(super) statistics: PortStatistics,
 }
 
@@ -63,6 +64,49 @@ impl NicPort {
         if !up {
             for _ in self.pending.drain(..) {
                 self.statistics.drop(DropCause::NoLink);
+            }
+        }
+    }
+
+    /// Sends a packet behind those that wait for room, or has it wait. One that the NIC can never send is dropped.
+    pub(super) fn send(&mut self, packet: Packet, layout: Option<&Layout>) {
+        let packet = match self.pending.is_empty() {
+            true => match self.hand_over(packet, layout) {
+                Ok(()) => return,
+                Err(packet) => packet,
+            },
+            false => packet,
+        };
+        if self.pending.len() >= PENDING {
+            self.statistics.drop(DropCause::NicFull);
+            return;
+        }
+        self.pending.push_back((packet, layout.copied()));
+    }
+
+    /// Gives a packet to the NIC; back where it has no room now.
+    fn hand_over(&mut self, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {
+        let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+        let room = self.nic.transmit_room();
+        match self.nic.transmit(packet, layout) {
+            Ok(()) => {
+                self.statistics.to_port.count(length);
+                Ok(())
+            }
+            Err(_) if room > MAX_FRAGMENTS * 2 => {
+                self.statistics.drop(DropCause::Unsuitable);
+                Ok(())
+            }
+            Err(packet) => Err(packet),
+        }
+    }
+
+    /// Gives the NIC what had to wait for room.
+    fn send_pending(&mut self) {
+        while let Some((packet, layout)) = self.pending.pop_front() {
+            if let Err(packet) = self.hand_over(packet, layout.as_ref()) {
+                self.pending.push_front((packet, layout));
+                break;
             }
         }
     }
@@ -183,12 +227,7 @@ impl<H: Hypervisor> DataPath<H> {
     pub(super) fn reclaim(&mut self) {
         for port in self.nics.iter_mut() {
             port.nic.reclaim();
-            while let Some((packet, layout)) = port.pending.pop_front() {
-                if let Err(packet) = finish::hand_to_nic(port, packet, layout.as_ref()) {
-                    port.pending.push_front((packet, layout));
-                    break;
-                }
-            }
+            port.send_pending();
         }
     }
 

@@ -46,6 +46,13 @@ impl Nics {
         })
     }
 
+    /// Forgets the device at an address; gives the NIC where it is one.
+    fn take(&mut self, address: PciAddress) -> Option<ActiveNic> {
+        self.unused.remove(&address);
+        let place = self.active.iter().position(|nic| nic.device.address() == address)?;
+        Some(self.active.remove(place))
+    }
+
     /// What is wrong with the devices that there are.
     fn complaint(&self) -> Option<String> {
         let mut parts: Vec<String> = self.active.iter().filter_map(|nic| nic.lack.clone()).collect();
@@ -231,11 +238,7 @@ fn busy_wait(duration: Duration) {
 
 /// Lets go of a device that is taken away.
 pub(super) async fn removed(domain: &Domain, address: PciAddress) {
-    let mut nics = domain.nics.borrow_mut();
-    nics.unused.remove(&address);
-    let place = nics.active.iter().position(|nic| nic.device.address() == address);
-    let nic = place.map(|place| nics.active.remove(place));
-    drop(nics);
+    let nic = domain.nics.borrow_mut().take(address);
     if let Some(nic) = nic {
         log::info!("pci {}: taken away", nic.address());
         give_back(domain, nic).await;
