@@ -169,6 +169,15 @@ fn a_mark_that_cannot_be_read_costs_writing() {
     let found = catalogue.resolve("nvme0n1p1").unwrap();
     assert!(found.geometry.read_only && found.unwritable.unwrap().to_string().starts_with(text));
     assert_eq!(catalogue.notes().len(), 1, "{:?}", catalogue.notes());
+    // And with a physical volume in a partition.
+    let disk = Disk::new(1, 8192, &Text::default().to_string()).image();
+    let mut image = Gpt::new(512, (SECTORS - BEHIND) as u64).with(LVM, 2048, 2048 + 8191, "pv").image();
+    image[2048 * 512..][..disk.len()].copy_from_slice(&disk);
+    image.resize(SECTORS * 512, 0);
+    let mut units = Units::one(image, 512);
+    units.bad = vec![(unit(0), SECTORS as u64 - 16)];
+    let found = units.catalogue().resolve("vg0/a").unwrap();
+    assert!(found.geometry.read_only && found.unwritable.unwrap().to_string().starts_with(text));
 }
 
 /// A guest that has the end of a physical volume, or of a disk, can make nothing of the rest.
