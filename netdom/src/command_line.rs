@@ -84,6 +84,11 @@ impl Options {
         named.or(bridges.others.as_ref()).map(String::as_str)
     }
 
+    /// The addresses of the NICs that `bridge=` names.
+    pub fn named_nics(&self) -> impl Iterator<Item = &str> {
+        self.bridge.iter().flat_map(|bridges| &bridges.named).map(|(address, _)| address.as_str())
+    }
+
     /// The bridges that NICs are ports of.
     fn wired(&self) -> Vec<&str> {
         match &self.bridge {
@@ -206,6 +211,7 @@ mod tests {
         let bridges = [NIC, "0001:a0:1f.7", "0000:00:04.0", "0000:00:05.0"].map(|nic| options.bridge(nic));
         assert_eq!(bridges, [Some("xenbr0"), Some("dmz"), Some("xenbr0"), None]);
         assert_eq!(options.bridges().unwrap().to_string(), "xenbr0, dmz");
+        assert!(options.named_nics().eq([NIC, "0001:a0:1f.7", "0000:00:04.0"]));
         // One without an address is that of the others.
         let mut options = Options::default();
         assert_eq!(options.set("bridge", "lan,00:03.0:dmz"), Ok(true));

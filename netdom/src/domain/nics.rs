@@ -27,8 +27,16 @@ const VECTORS: usize = 3;
 #[derive(Default)]
 pub(super) struct Nics {
     active: Vec<ActiveNic>,
-    /// By their addresses: what to call them, and why they are left alone.
-    unused: BTreeMap<PciAddress, String>,
+    /// By their addresses.
+    unused: BTreeMap<PciAddress, Unused>,
+}
+
+/// A device that is of no use.
+struct Unused {
+    /// Where the host has it.
+    host: PciAddress,
+    /// What it is, and why it is left alone.
+    why: String,
 }
 
 impl Nics {
@@ -53,15 +61,23 @@ impl Nics {
         Some(self.active.remove(place))
     }
 
-    /// What is wrong with the devices that there are.
-    fn complaint(&self) -> Option<String> {
+    /// What is wrong with the devices that there are, and which of those in `named` are not there.
+    fn complaint<'a>(&self, named: impl Iterator<Item = &'a str>) -> Option<String> {
         let mut parts: Vec<String> = self.active.iter().filter_map(|nic| nic.lack.clone()).collect();
-        let unused = self.unused.values().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let unused: Vec<String> =
+            self.unused.values().map(|Unused { host, why }| format!("pci {host} {why}")).collect();
         if !unused.is_empty() {
+            let unused = unused.join(", ");
             parts.push(match self.active.is_empty() {
                 true => format!("no NIC among the PCI devices, guests are switched without one: {unused}"),
                 false => format!("not used: {unused}"),
             });
+        }
+        let hosts = self.active.iter().map(ActiveNic::address).chain(self.unused.values().map(|unused| unused.host));
+        let there: Vec<String> = hosts.map(|host| host.to_string()).collect();
+        let absent: Vec<&str> = named.filter(|name| there.iter().all(|host| host != name)).collect();
+        if !absent.is_empty() {
+            parts.push(format!("\"bridge=\" names {}, which pci= does not", absent.join(", ")));
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -151,7 +167,7 @@ pub(super) async fn added(domain: &Domain, device: Device) {
     if let Err(Refused { device, driver, why }) = take_up(domain, device).await {
         let kind = device.kind().await;
         log::error!("pci {host}: {id} ({kind}) left alone: {why}");
-        domain.nics.borrow_mut().unused.insert(address, format!("pci {host} ({id}): {why}"));
+        domain.nics.borrow_mut().unused.insert(address, Unused { host, why: format!("({id}): {why}") });
         close(driver, device).await;
     }
     tell(domain).await;
@@ -195,7 +211,7 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
 
 /// Says which devices are of no use, and takes back what is no longer so. Before the domain is ready, more devices are to come.
 pub(super) async fn tell(domain: &Domain) {
-    let complaint = domain.nics.borrow().complaint().filter(|_| domain.ready.get());
+    let complaint = domain.nics.borrow().complaint(domain.words.named_nics()).filter(|_| domain.ready.get());
     match complaint {
         Some(text) => domain.complaints.complain(UNUSED, &text).await,
         None => domain.complaints.retract(UNUSED).await,

@@ -62,14 +62,22 @@ fn with_both(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     ensure!(crossed.status != 0, "the wire of {} is reached from {}", NICS[1].1, NICS[0].1);
 
     let carrier = |place: usize| format!("{}/carrier", netdom.backend(guests[place].id(), 1));
+    let error = format!("/local/domain/{}/data/error", netdom.id);
     let second = NICS[1].0;
     let nic = lab.nics().get(usize::from(second)).context("the machine has no such NIC")?.bdf();
     for (away, back) in
         [(Change::Link(second, false), Change::Link(second, true)), (Change::Detach(&nic), Change::Attach(&nic))]
     {
         away.apply(lab)?;
-        let without = lab
-            .wait_for_node(&carrier(1), "0", PATIENCE)
+        let said = match &away {
+            Change::Detach(nic) => {
+                let says = format!("xenstore-read {error} | grep 'names 0000:{nic}, which pci= does not'");
+                lab.wait_until(&says, PATIENCE).map(drop)
+            }
+            _ => Ok(()),
+        };
+        let without = said
+            .and_then(|()| lab.wait_for_node(&carrier(1), "0", PATIENCE))
             .and_then(|()| traffic::ping(&scene.a, &peers[0], 50, 0, 56))
             .and_then(|ping| {
                 ensure!(ping.lost == 0, "the other NIC's guest lost packets: {ping:?}");
