@@ -40,7 +40,10 @@ struct Controller {
     interrupts: Option<Interrupts>,
     /// Not there while it is given back.
     device: Option<Device>,
+    /// Where pciback has it, for this domain.
     address: PciAddress,
+    /// Where the host has it: pciback's numbers follow the order in which devices were passed, and names must not.
+    host: PciAddress,
     family: Family,
     /// The toolstack took it away: its address may be another's.
     taken: bool,
@@ -139,8 +142,8 @@ impl Controllers {
         let Some(controller) = self.known.get_mut(&number) else {
             return false;
         };
-        let address = controller.address;
-        let name = self.places.controller(controller.family, address).unwrap_or_else(|| format!("pci {address}"));
+        let host = controller.host;
+        let name = self.places.controller(controller.family, host).unwrap_or_else(|| format!("pci {host}"));
         match event {
             Event::Ready => {
                 log::info!("{name}: {disk}");
@@ -162,9 +165,9 @@ impl Controllers {
         let Some(controller) = self.known.get(&number) else {
             return Vec::new();
         };
-        let address = controller.address;
+        let host = controller.host;
         let units = disk.units().iter().filter_map(|unit| {
-            let name = self.places.unit(controller.family, address, unit.kind)?;
+            let name = self.places.unit(controller.family, host, unit.kind)?;
             let aliases = places::aliases(unit);
             let (unit, geometry) = (UnitRef { controller: number, unit: unit.id }, unit.geometry);
             Some(Source { unit, name, aliases, geometry })
@@ -175,7 +178,7 @@ impl Controllers {
 
 /// Takes a device into use.
 pub(super) async fn added(domain: &Domain, device: Device) {
-    let (address, id) = (device.address(), device.id());
+    let (address, host, id) = (device.address(), device.host_address(), device.id());
     match start(domain, &device).await {
         Ok((family, disk, interrupts)) => {
             let kind = interrupts.kind();
@@ -186,15 +189,15 @@ pub(super) async fn added(domain: &Domain, device: Device) {
             let number = path.add_disk(disk);
             drop(path);
             let mut controllers = domain.controllers.borrow_mut();
-            log::info!("pci {address}: {kind}, {} vectors", interrupts.channels().len());
+            log::info!("pci {host}: {kind}, {} vectors", interrupts.channels().len());
             let (interrupts, device) = (Some(interrupts), Some(device));
             let controller =
-                Controller { interrupts, device, address, family, taken: false, settled: false, failed: None };
+                Controller { interrupts, device, address, host, family, taken: false, settled: false, failed: None };
             controllers.known.insert(number, controller);
             domain.work.set();
         }
         Err(error) => {
-            log::error!("pci {address}: {id} ({}) left alone: {error}", device.kind().await);
+            log::error!("pci {host}: {id} ({}) left alone: {error}", device.kind().await);
             // Where pciback refuses, its drop tries again.
             drop(device.close().await);
         }
@@ -209,7 +212,7 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Family, Box<dyn Disk
         _ => return Err(Unusable::NoDriver),
     };
     // One that does not come up has its number all the same, so that the others have theirs.
-    domain.controllers.borrow_mut().places.expect(family, device.address());
+    domain.controllers.borrow_mut().places.expect(family, device.host_address());
     let (disk, interrupts) = match family {
         Family::Nvme => start_nvme(domain, device).await?,
         Family::Ahci => start_ahci(domain, device).await?,
@@ -243,8 +246,8 @@ pub(super) async fn removed(domain: &Domain, address: PciAddress) {
     let Some(number) = domain.controllers.borrow().number(address) else {
         return;
     };
-    log::info!("pci {address}: taken away");
     if let Some(controller) = domain.controllers.borrow_mut().known.get_mut(&number) {
+        log::info!("pci {}: taken away", controller.host);
         controller.taken = true;
         // Once pciback has it there is a proof: it is asked for soon.
         controller.failed = None;
@@ -306,7 +309,7 @@ async fn give_back(domain: &Domain, number: u16) {
         Err(Unclosed::Refused(device)) => {
             log::error!(
                 "pci {}: pciback does not take it back: its requests stay open until it does",
-                device.address()
+                device.host_address()
             );
             if let Some(controller) = domain.controllers.borrow_mut().known.get_mut(&number) {
                 controller.device = Some(device);

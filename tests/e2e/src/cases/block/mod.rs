@@ -35,10 +35,12 @@ const FAMILIES: &[Family<Block>] = &[
 const PATIENCE: Duration = Duration::from_secs(90);
 
 const MEBIBYTE: u64 = 1 << 20;
-/// Bytes of the media: the NVMe controller's two namespaces, the AHCI controller's two drives.
-const MEDIA: [u64; 4] = [144 * MEBIBYTE, 8 * MEBIBYTE, 48 * MEBIBYTE, 16 * MEBIBYTE];
-/// The controllers' slots.
-const SLOTS: [u8; 2] = [4, 5];
+/// Bytes of the media: the NVMe controller's two namespaces, the AHCI controller's two drives, and a namespace of each of the others.
+const MEDIA: [u64; 6] = [144 * MEBIBYTE, 8 * MEBIBYTE, 48 * MEBIBYTE, 16 * MEBIBYTE, MEBIBYTE, 2 * MEBIBYTE];
+/// The controllers' slots: those of blkdom, and two NVMe controllers for another.
+const SLOTS: [u8; 4] = [4, 5, 8, 9];
+/// Controllers of blkdom; those behind are for another.
+const CONTROLLERS: usize = 2;
 
 /// Where volumes are, in bytes of their medium.
 struct Place {
@@ -145,13 +147,20 @@ impl Play for Block {
         let media = Media::new(&MEDIA)?;
         let nvme = vec![media.disk(0, 512)?, media.disk(1, 4096)?];
         let sata = vec![media.disk(2, 512)?, media.disk(3, 512)?];
+        let others = (media.disk(4, 512)?, media.disk(5, 512)?);
         let stage = Stage::boot_with(row, images, Vec::new(), |config| {
             config.equipment = Equipment::Disks;
             config.controllers = vec![
                 DiskController { kind: ControllerKind::Nvme, slot: SLOTS[0], disks: nvme },
                 DiskController { kind: ControllerKind::Ahci, slot: SLOTS[1], disks: sata },
+                DiskController { kind: ControllerKind::Nvme, slot: SLOTS[2], disks: vec![others.0] },
+                DiskController { kind: ControllerKind::Nvme, slot: SLOTS[3], disks: vec![others.1] },
             ];
         })?;
+        // Dom0 is not to see them.
+        for other in stage.lab.controllers().iter().skip(CONTROLLERS) {
+            stage.lab.hide(&other.bdf())?;
+        }
         let said = stage.lab.sh(PREPARATION)?;
         let filled = ["vg0/filled", SMALL.target, "SERIAL=lab1-0-part1"];
         let digests = said.lines().filter_map(|line| Some(line.split_once("  /dev/")?.0.to_owned()));
@@ -167,7 +176,7 @@ impl Play for Block {
     fn set(block: &BlockStage) -> Result<BlockScene<'_>> {
         let lab = &block.stage.lab;
         let mut config = DriverDomainConfig::blkdom("blkdom");
-        for controller in lab.controllers() {
+        for controller in lab.controllers().iter().take(CONTROLLERS) {
             config = config.pci(&lab.hide(&controller.bdf())?);
         }
         let blkdom = DriverDomain::create(lab, &config)?;

@@ -1,11 +1,12 @@
 //! What a `target=` names, and to whom it is given: partitions, logical volumes, refusals, disks that are only read. Host.
 
-use anyhow::{Context, Result, ensure};
-use lab::GuestKind;
+use anyhow::{Context, Result, bail, ensure};
+use lab::{DiskController, GuestKind};
 
-use super::{Block, BlockScene, PATIENCE, SATA, disk, handle};
+use super::{Block, BlockScene, CONTROLLERS, PATIENCE, SATA, disk, handle};
 use crate::blocks;
 use crate::cases::Case;
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::traffic::Shell;
 
 pub(super) const CASES: &[Case<Block>] = &[
@@ -17,6 +18,7 @@ pub(super) const CASES: &[Case<Block>] = &[
     Case { name: "a partition that a guest moved by writing the disk is served from where it is now", run: moved },
     Case { name: "a logical volume that lvm2 moved through a vbd is served from where it is now", run: remapped },
     Case { name: "a volume that grows is a disk that grows", run: grows },
+    Case { name: "controllers have their names in whatever order they are passed, taken and given", run: order },
 ];
 
 fn taken_over(scene: &BlockScene<'_>) -> Result<String> {
@@ -26,6 +28,36 @@ fn taken_over(scene: &BlockScene<'_>) -> Result<String> {
     }
     let names: Vec<&str> = scene.block.filled.iter().map(|(target, _)| *target).collect();
     Ok(names.join(", "))
+}
+
+/// pciback numbers devices in the order in which they are passed; blkdom's names follow the host's addresses.
+fn order(scene: &BlockScene<'_>) -> Result<String> {
+    let lab = scene.lab;
+    let others = lab.controllers().iter().skip(CONTROLLERS).map(DiskController::bdf).collect::<Vec<_>>();
+    let [low, high] = others.as_slice() else { bail!("the machine has other controllers: {others:?}") };
+    let blkdom = DriverDomain::create(lab, &DriverDomainConfig::blkdom("order").pci(high).pci(low))?;
+    let named = |when: &str| -> Result<()> {
+        // The last that its console says of each.
+        let tell = format!("echo volumes > $(xenstore-read /local/domain/{}/console/tty); sleep 1", blkdom.id);
+        let last = |name: &str| format!("grep '^{name}: ' /var/log/xen/console/guest-order.log | tail -n 1");
+        let right = |name: &str, serial: &str| format!("{} | grep -q '_{serial}_1'", last(name));
+        let both = format!("{tell}; {} && {}", right("nvme0n1", "lab2"), right("nvme1n1", "lab3"));
+        lab.wait_until(&both, PATIENCE).map(drop).with_context(|| {
+            let said = ["nvme0n1", "nvme1n1"].map(|name| lab.must(&last(name)).unwrap_or_default());
+            format!("{when}, they are called so: {said:?}")
+        })
+    };
+    let result = named("passed in the other order").and_then(|()| {
+        for controller in [low, high] {
+            lab.must(&format!("xl pci-detach order {controller}"))?;
+        }
+        for controller in [high, low] {
+            lab.must(&format!("xl pci-attach order {controller}"))?;
+        }
+        named("given back in the other order")
+    });
+    lab.destroy_after("order", result)?;
+    Ok(format!("nvme0 is at {low}, nvme1 at {high}"))
 }
 
 fn side_by_side(scene: &BlockScene<'_>) -> Result<String> {
