@@ -1,7 +1,8 @@
 //! Names of controllers and their units: the same hardware has the same names each time, in any order of discovery. Pure. Floor 3.
 //!
-//! A controller's number is its place among those of its kind, by its PCI address in the host, and stays its own while the domain runs, also where it
-//! fails or is taken away and comes again. A drive's letter is its port's, so that one that is slow or dead moves no other's name.
+//! A controller's number is its place among those of its kind, by its PCI address in the host, and stays its own while the domain runs,
+//! also where it fails or is taken away and comes again. A drive's letter is its port's, so that one that is slow or dead moves no other's
+//! name.
 
 use crate::disk::{Unit, UnitKind};
 use alloc::format;
