@@ -8,8 +8,8 @@ use core::ops::{Deref, DerefMut};
 use split_driver::memory::{DeviceAddress, PageArray};
 use xen_pv_sys::Mfn;
 
-/// The most pages a packet may lie in: 64 KiB of frames of 1,460 bytes of TCP, each in a page of its own, and more than a frontend may use slots
-/// (`XEN_NETIF_NR_SLOTS_MIN`, `io/netif.h`).
+/// The most pages a packet may lie in: 64 KiB of frames of 1,460 bytes of TCP, each in a page of its own, and more slots than a frontend may
+/// use (`XEN_NETIF_NR_SLOTS_MIN`, `io/netif.h`).
 pub const MAX_FRAGMENTS: usize = 48;
 
 struct Pages {

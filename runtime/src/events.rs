@@ -101,7 +101,7 @@ static BINDINGS: Local<RefCell<Vec<Option<Binding>>>> = Local::new(RefCell::new(
 static ENDS: Local<OnceCell<Option<Page>>> = Local::new(OnceCell::new());
 
 /// Asks Xen to keep that page, before the first interrupt is bound. An interrupt by message that can be masked needs no end then: without the
-/// page Xen says of each that it does (`PHYSDEVOP_irq_status_query`).
+/// page Xen says of every one that it has to be ended (`PHYSDEVOP_irq_status_query`).
 fn ends() -> Option<&'static Page> {
     let ask = || {
         let page = Page::new().ok()?;

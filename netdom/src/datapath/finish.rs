@@ -137,7 +137,7 @@ impl<H: Hypervisor> DataPath<H> {
             if packet.is_empty() {
                 self.count_drop(to, DropCause::CopyFailed);
             } else if is_nic(to) {
-                self.send_to_nic(to, packet);
+                self.send_to_nic(to, source, packet);
             } else {
                 self.enqueue(to, packet, now);
             }
@@ -168,12 +168,16 @@ impl<H: Hypervisor> DataPath<H> {
         Some(packet)
     }
 
-    fn send_to_nic(&mut self, to: u16, packet: Packet) {
+    fn send_to_nic(&mut self, to: u16, source: Source, packet: Packet) {
         let Some(port) = self.nics.get_mut(to) else {
             return;
         };
         if !port.up {
             port.statistics.drop(DropCause::NoLink);
+            return;
+        }
+        if matches!(source, Source::Wire(_)) && !port.has_room_for_wire() {
+            port.statistics.drop(DropCause::NicFull);
             return;
         }
         let ability = Ability::of_nic(&port.nic.capabilities());

@@ -50,9 +50,9 @@ const VIF_PACKETS: usize = 64;
 const WAITED_PACKETS: usize = 8;
 /// Packets taken from all vifs in a round: each takes a page of the pool.
 const ROUND_PACKETS: usize = 192;
-/// Frames taken from a NIC in a round.
+/// Frames taken from all NICs in a round.
 const NIC_FRAMES: usize = 64;
-/// How long a vif waits where the NIC or the pool is exhausted.
+/// How long a vif waits where a NIC or the pool is exhausted.
 const RETRY: Duration = Duration::from_micros(100);
 /// How often queues are looked through for packets that waited too long.
 const EXPIRY: Duration = Duration::from_secs(1);
@@ -84,7 +84,7 @@ pub(crate) enum Stop {
     Empty,
     /// There are more, for the next round.
     Budget,
-    /// The NIC or the pool has no room; or the guest has no credit: not before then.
+    /// A NIC or the pool has no room; or the guest has no credit: not before then.
     Until(Instant),
 }
 

@@ -1,5 +1,6 @@
 //! The NICs as ports of the switch. Floor 3.
 
+use super::vif::Toward;
 use super::{DataPath, RETRY};
 use crate::nic::{FRAME_HEADERS, Link, Nic};
 use crate::offload::headers::Layout;
@@ -68,6 +69,11 @@ impl NicPort {
         }
     }
 
+    /// Whether there is room for a packet from another NIC. Those cannot be held back as guests can, and leave room for what guests send.
+    pub(super) fn has_room_for_wire(&self) -> bool {
+        self.pending.is_empty() && self.nic.transmit_room() >= 2 * ROOM
+    }
+
     /// Sends a packet behind those that wait for room, or has it wait. One that the NIC can never send is dropped.
     pub(super) fn send(&mut self, packet: Packet, layout: Option<&Layout>) {
         let packet = match self.pending.is_empty() {
@@ -121,6 +127,8 @@ impl NicPort {
 #[derive(Default)]
 pub(super) struct NicPorts {
     ports: [Option<NicPort>; NICS as usize],
+    /// Whose frames are taken first the next time.
+    first: u16,
     changes: VecDeque<LinkChange>,
 }
 
@@ -133,14 +141,21 @@ impl NicPorts {
         self.ports.iter_mut().flatten()
     }
 
-    /// Whether a guest that sends to this one, or it is not known to which, is to wait for room.
-    pub(super) fn is_full(&self, port: Option<u16>) -> bool {
-        match port {
-            Some(port) => {
-                self.ports.get(usize::from(port)).is_some_and(|port| port.as_ref().is_some_and(NicPort::is_full))
-            }
-            None => self.ports.iter().flatten().any(NicPort::is_full),
+    /// Whether a guest on a bridge, whose packets go there, must wait for room at a NIC.
+    pub(super) fn hold_back(&self, toward: Toward, bridge: &str) -> bool {
+        let waits = |port: &NicPort| port.bridge == bridge && port.is_full();
+        match toward {
+            Toward::Nic(port) => self.ports.get(usize::from(port)).is_some_and(|port| port.as_ref().is_some_and(waits)),
+            Toward::Unknown => self.ports.iter().flatten().any(waits),
+            Toward::Vif => false,
         }
+    }
+
+    /// The NICs' ports, each time another one first.
+    pub(super) fn take_turns(&mut self) -> impl Iterator<Item = u16> + use<> {
+        let first = self.first;
+        self.first = (first + 1) % NICS;
+        (first..NICS).chain(0..first)
     }
 
     /// Notes a link that is to be told of. Only the last of a NIC on its bridge counts.

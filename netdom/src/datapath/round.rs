@@ -119,7 +119,7 @@ pub(crate) struct Round {
     pub(crate) slots: Vec<DataSlot>,
     pub(crate) sent: Vec<Sent>,
     pub(crate) frames: Vec<Packet>,
-    /// Frames of the NIC that are joined as far as they can be, with the port they go to.
+    /// Frames of NICs that are joined as far as they can be, with the port they go to.
     pub(crate) joined: Vec<(u16, Packet)>,
     /// Pages to be kept until the copies are done.
     pub(crate) held: Vec<Fragment>,
@@ -128,7 +128,7 @@ pub(crate) struct Round {
     pub(crate) destinations: Vec<u16>,
     /// The last look-up of the switch that gave one port: the packets of a flow come one behind the other.
     pub(crate) last_look: Option<Look>,
-    /// The NIC had more frames than a round takes.
+    /// The NICs may have more frames than a round takes.
     pub(crate) frames_left: bool,
     /// Vifs with responses placed and not published.
     pub(crate) touched: Vec<u16>,

@@ -147,10 +147,10 @@ impl<H: Hypervisor> DataPath<H> {
                 self.round.last_look = Some(Look { from: port, destination, source, to });
             }
             Forward::Flood if destination == MacAddress::BRIDGE_GROUP && !self.bpdus_on_wire => {
-                if is_nic(port) {
+                // From guest to guest, and from wire to wire, so that those out there see a loop through the bridge.
+                self.round.destinations.extend(self.switch.flood(port).filter(|to| is_nic(*to) == is_nic(port)));
+                if self.round.destinations.is_empty() && is_nic(port) {
                     self.count_drop(port, DropCause::NotForwarded);
-                } else {
-                    self.round.destinations.extend(self.switch.flood(port).filter(|to| !is_nic(*to)));
                 }
             }
             Forward::Flood => self.round.destinations.extend(self.switch.flood(port)),

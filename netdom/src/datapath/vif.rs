@@ -94,17 +94,6 @@ pub(crate) enum Toward {
     Vif,
 }
 
-impl Toward {
-    /// The NIC whose room the next packet wants; within, none where it may be any. Packets to guests want none.
-    pub(crate) fn nic(self) -> Option<Option<u16>> {
-        match self {
-            Self::Unknown => Some(None),
-            Self::Nic(port) => Some(Some(port)),
-            Self::Vif => None,
-        }
-    }
-}
-
 impl<H: Hypervisor> Vif<H> {
     /// Maps the rings and binds the channels.
     ///

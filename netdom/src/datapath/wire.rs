@@ -3,7 +3,7 @@
 use super::prepare::offload_layout;
 use super::round::{Chunk, Chunks, Source};
 use super::route::Passing;
-use super::{DataPath, NIC_FRAMES, NICS};
+use super::{DataPath, NIC_FRAMES};
 use crate::ethernet::MacAddress;
 use crate::offload::headers::{self, Layout};
 use crate::packet::{Checksum, Packet};
@@ -16,30 +16,34 @@ const HEAD: usize = 128;
 impl<H: Hypervisor> DataPath<H> {
     /// Takes frames from the NICs, plans their copies, and gives the NICs new buffers.
     pub(super) fn receive_frames(&mut self, now: Instant) {
-        for from in 0..NICS {
-            self.receive_from(from, now);
+        let mut budget = NIC_FRAMES;
+        for from in self.nics.take_turns() {
+            budget -= self.receive_from(from, budget, now);
         }
+        self.round.frames_left = budget == 0;
     }
 
-    fn receive_from(&mut self, from: u16, now: Instant) {
-        for taken in 0..NIC_FRAMES {
-            let Some(port) = self.nics.get_mut(from) else {
-                return;
-            };
-            let Some(frame) = port.nic.receive() else {
-                break;
-            };
+    /// Takes so many frames at most from a NIC; says how many there were.
+    fn receive_from(&mut self, from: u16, budget: usize, now: Instant) -> usize {
+        let mut taken = 0;
+        while taken < budget
+            && let Some(port) = self.nics.get_mut(from)
+            && let Some(frame) = port.nic.receive()
+        {
             port.statistics.from_port.count(u32::try_from(frame.len()).unwrap_or(u32::MAX));
             self.receive_frame(from, frame, now);
-            self.round.frames_left |= taken + 1 == NIC_FRAMES;
+            taken += 1;
         }
-        let Self { coalescer, round, .. } = self;
-        coalescer.flush(&mut |to, packet| round.joined.push((to, packet)));
-        self.pass_joined();
+        if taken > 0 {
+            let Self { coalescer, round, .. } = self;
+            coalescer.flush(&mut |to, packet| round.joined.push((to, packet)));
+            self.pass_joined();
+        }
         if let Some(port) = self.nics.get_mut(from) {
             // Also where there were no frames: the pool may have had nothing to give the last time.
             port.nic.refill(&self.pool);
         }
+        taken
     }
 
     fn receive_frame(&mut self, from: u16, frame: Packet, now: Instant) {

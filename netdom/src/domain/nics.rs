@@ -20,6 +20,9 @@ use xen_pv_sys::Port;
 /// The topic of complaints.
 const UNUSED: &str = "unused pci devices";
 
+/// Descriptors of a receive ring, each with a page of the packets'; fewer where the rings of several NICs would leave too few to the guests.
+const RECEIVE_RINGS: [u16; 3] = [256, 128, 64];
+
 /// Vectors the driver makes use of: receive, transmit, link.
 const VECTORS: usize = 3;
 
@@ -77,7 +80,7 @@ impl Nics {
         let there: Vec<String> = hosts.map(|host| host.to_string()).collect();
         let absent: Vec<&str> = named.filter(|name| there.iter().all(|host| host != name)).collect();
         if !absent.is_empty() {
-            parts.push(format!("\"bridge=\" names {}, which pci= does not", absent.join(", ")));
+            parts.push(format!("\"bridge=\" names {}, which is not there", absent.join(", ")));
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -91,6 +94,8 @@ pub(super) struct ActiveNic {
     device: Device,
     name: String,
     bridge: String,
+    /// Descriptors of its receive ring.
+    receive_ring: u16,
     /// What it cannot do that the command line asks for.
     lack: Option<String>,
 }
@@ -126,6 +131,10 @@ enum Unusable {
     NoBridge,
     /// There are as many as there can be.
     TooMany,
+    /// The others' receive rings have half of the packets' pages.
+    Memory,
+    /// The domain stops.
+    Stopping,
     /// PCI.
     Pci(PciError),
     /// The driver's initialisation.
@@ -138,6 +147,10 @@ impl fmt::Display for Unusable {
             Self::NoDriver => formatter.write_str("no driver for it"),
             Self::NoBridge => formatter.write_str("\"bridge=\" names no bridge for it"),
             Self::TooMany => write!(formatter, "netdom drives {NICS} NICs at most"),
+            Self::Memory => {
+                formatter.write_str("no memory for its receive ring: give the domain 2 MiB more for each NIC")
+            }
+            Self::Stopping => formatter.write_str("the domain stops"),
             Self::Pci(error) => error.fmt(formatter),
             Self::Driver(error) => write!(formatter, "driver: {error}"),
         }
@@ -153,7 +166,7 @@ impl From<PciError> for Unusable {
 /// A device that is left alone.
 struct Refused {
     device: Device,
-    /// Where it was started in vain.
+    /// The driver, where it was started.
     driver: Option<Box<dyn Nic>>,
     why: Unusable,
 }
@@ -183,10 +196,22 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     if domain.nics.borrow().active.len() >= NICS.into() {
         return refuse(device, Unusable::TooMany);
     }
-    let (driver, interrupts, name) = match start(domain, &device).await {
+    let taken: usize = domain.nics.borrow().active.iter().map(|nic| usize::from(nic.receive_ring)).sum();
+    let left = (domain.path.borrow().pool().capacity() / 2).saturating_sub(taken);
+    let Some(receive_ring) = RECEIVE_RINGS.into_iter().find(|ring| usize::from(*ring) <= left) else {
+        return refuse(device, Unusable::Memory);
+    };
+    let (mut driver, interrupts, name) = match start(domain, &device, receive_ring).await {
         Ok(started) => started,
         Err(why) => return refuse(device, why),
     };
+    if domain.stopping.get() {
+        driver.quiesce();
+        return Err(Refused { device, driver: Some(driver), why: Unusable::Stopping });
+    }
+    if domain.nics.borrow().active.iter().any(|nic| nic.bridge == bridge) {
+        log::warn!("pci {host}: bridge {bridge} has another NIC: the two must not lead to the same network");
+    }
     let (kind, vectors, mac) = (interrupts.kind(), interrupts.channels().len(), driver.mac_address());
     let (asked, carried) = (domain.words.mtu(), driver.capabilities().max_frame.saturating_sub(FRAME_HEADERS));
     let lack =
@@ -204,7 +229,7 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
         path.hypervisor().events().add(channel);
     }
     drop(path);
-    domain.nics.borrow_mut().active.push(ActiveNic { id, interrupts, device, name, bridge, lack });
+    domain.nics.borrow_mut().active.push(ActiveNic { id, interrupts, device, name, bridge, receive_ring, lack });
     domain.work.set();
     Ok(())
 }
@@ -219,7 +244,11 @@ pub(super) async fn tell(domain: &Domain) {
 }
 
 /// From a device to a driver that runs.
-async fn start(domain: &Domain, device: &Device) -> Result<(Box<dyn Nic>, Interrupts, String), Unusable> {
+async fn start(
+    domain: &Domain,
+    device: &Device,
+    receive_ring: u16,
+) -> Result<(Box<dyn Nic>, Interrupts, String), Unusable> {
     let id = device.id();
     let model = Model::find(id.vendor, id.device).ok_or(Unusable::NoDriver)?;
     device.enable().await?;
@@ -238,7 +267,11 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Box<dyn Nic>, Interr
     };
     let pool = domain.path.borrow().pool().clone();
     let asked = usize::from(domain.words.mtu()) + FRAME_HEADERS;
-    let options = e1000e::Options { max_frame: asked.min(model.max_frame()), ..e1000e::Options::default() };
+    let options = e1000e::Options {
+        max_frame: asked.min(model.max_frame()),
+        receive_descriptors: receive_ring,
+        ..e1000e::Options::default()
+    };
     let driver = e1000e::E1000e::new(registers, device.dma(), model, wiring, &pool, options, &mut busy_wait)
         .map_err(Unusable::Driver)?;
     Ok((Box::new(driver), interrupts, format!("Intel {}", model.name)))

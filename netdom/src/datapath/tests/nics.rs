@@ -5,6 +5,7 @@ use super::{Net, OFFLOADS, PAGES, RING};
 use crate::datapath::{NICS, NicId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
 use crate::packet::Checksum;
+use crate::statistics::DropCause;
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -127,18 +128,102 @@ fn a_full_nic_holds_its_own_senders_back() {
     net.end();
 }
 
-/// BPDUs stay off the wires, and off the way from one to another.
+/// BPDUs go from wire to wire: those out there must see a loop through the bridge. They do not reach the guests.
 #[test]
-fn bpdus_do_not_go_from_wire_to_wire() {
-    let mut net = Net::new(&[]);
+fn bpdus_go_from_wire_to_wire() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
     let first = Rc::clone(&net.wire);
     let (id, second) = add_nic(&mut net, "xenbr0");
+    net.introduce();
+    sent(&second);
     let bpdu = ethernet([1, 0x80, 0xc2, 0, 0, 0], PEERS[0], 60);
     receive(&mut net, &first, bpdu.clone());
-    assert!(sent(&second).is_empty());
+    assert_eq!((sent(&second).len(), net.guests[0].arrived().len()), (1, 0));
     net.path.set_bpdus_on_wire(true);
     receive(&mut net, &first, bpdu);
-    assert_eq!(sent(&second).len(), 1);
+    assert_eq!((sent(&second).len(), net.guests[0].arrived().len()), (1, 1));
+    drop(net.path.remove_nic(id));
+    net.end();
+}
+
+/// Frames from one NIC to another that is too slow for them are dropped, and leave room for what guests send.
+#[test]
+fn a_wire_does_not_starve_the_guests() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
+    let first = Rc::clone(&net.wire);
+    let (id, second) = add_nic(&mut net, "xenbr0");
+    net.introduce();
+    sent(&second);
+    receive(&mut net, &second, ethernet([0xff; 6], PEERS[1], 100));
+    net.guests[0].arrived();
+    let a = net.guests[0].mac;
+    net.send(0, &plain(ethernet(PEERS[1], a, 100)));
+    sent(&second);
+    second.borrow_mut().hold = true;
+    for _ in 0..40 {
+        let frames = (0..32).map(|_| (ethernet(PEERS[1], PEERS[0], 1000), Checksum::Unverified));
+        first.borrow_mut().incoming.extend(frames);
+        net.run();
+    }
+    let lost = net.path.nic_statistics(id).unwrap().drops[DropCause::NicFull as usize];
+    assert!(lost > 500, "{lost}");
+    // The ring has room for some of the guest's.
+    let frame = ethernet(PEERS[1], a, 200);
+    for _ in 0..32 {
+        net.send(0, &plain(frame.clone()));
+    }
+    assert_eq!(sent(&second).iter().filter(|sent| **sent == frame).count(), 32);
+    second.borrow_mut().hold = false;
+    net.run();
+    drop(net.path.remove_nic(id));
+    net.end();
+}
+
+/// A NIC of another bridge that is full holds nobody back, also where it is not known yet where a guest sends to.
+#[test]
+fn a_full_nic_of_another_bridge_is_waited_for_by_nobody() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
+    let first = Rc::clone(&net.wire);
+    net.introduce();
+    receive(&mut net, &first, ethernet([0xff; 6], PEERS[0], 100));
+    first.borrow_mut().hold = true;
+    let frame = ethernet(PEERS[0], net.guests[0].mac, 100);
+    for _ in 0..20 {
+        while net.guests[0].place(&plain(frame.clone())) {}
+        net.guests[0].publish();
+        net.run();
+        net.guests[0].collect_answers();
+    }
+    let (other, third) = (net.add(Frontend::linux_features(), "inside"), net.add(Frontend::linux_features(), "inside"));
+    net.send(other, &plain(ethernet([0xff; 6], net.guests[other].mac, 100)));
+    assert_eq!(net.guests[third].arrived().len(), 1);
+    first.borrow_mut().hold = false;
+    for _ in 0..100 {
+        net.now = net.now + Duration::from_millis(1);
+        net.run();
+    }
+    net.end();
+}
+
+/// A round takes so many frames from all NICs together, and another one comes first each time.
+#[test]
+fn nics_share_a_round() {
+    let mut net = Net::new(&[]);
+    let first = Rc::clone(&net.wire);
+    let (id, second) = add_nic(&mut net, "dmz");
+    net.run();
+    for (wire, peer) in [(&first, PEERS[0]), (&second, PEERS[1])] {
+        let frames = (0..100).map(|_| (ethernet([0xff; 6], peer, 100), Checksum::Unverified));
+        wire.borrow_mut().incoming.extend(frames);
+    }
+    let taken = |net: &Net| [net.nic, id].map(|nic| net.path.nic_statistics(nic).unwrap().from_port.packets);
+    for round in 1..=2 {
+        assert!(net.path.poll(net.now).again);
+        assert_eq!(taken(&net).iter().sum::<u64>(), 64 * round);
+    }
+    assert!(taken(&net).iter().all(|packets| *packets > 0), "{:?}", taken(&net));
+    net.run();
+    assert_eq!(taken(&net), [100, 100]);
     drop(net.path.remove_nic(id));
     net.end();
 }

@@ -71,7 +71,7 @@ fn with_both(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
         away.apply(lab)?;
         let said = match &away {
             Change::Detach(nic) => {
-                let says = format!("xenstore-read {error} | grep 'names 0000:{nic}, which pci= does not'");
+                let says = format!("xenstore-read {error} | grep 'names 0000:{nic}, which is not there'");
                 lab.wait_until(&says, PATIENCE).map(drop)
             }
             _ => Ok(()),
