@@ -270,7 +270,7 @@ fn carrier_is_the_link_of_the_bridges_nic() {
     host.end();
 }
 
-/// A bridge with two NICs has a link while one of them has; another bridge's NIC is none of its.
+/// A bridge with two NICs has a link while one of them has one. NICs of other bridges do not count.
 #[test]
 fn a_bridge_has_a_carrier_while_one_of_its_nics_has_a_link() {
     let mut host = Host::new();

@@ -151,14 +151,14 @@ impl NicPorts {
         }
     }
 
-    /// The NICs' ports, each time another one first.
+    /// The NICs' ports, beginning with another one each time.
     pub(super) fn take_turns(&mut self) -> impl Iterator<Item = u16> + use<> {
         let first = self.first;
         self.first = (first + 1) % NICS;
         (first..NICS).chain(0..first)
     }
 
-    /// Notes a link that is to be told of. Only the last of a NIC on its bridge counts.
+    /// Notes a change for [`DataPath::poll_link`]. It replaces an earlier one of the same NIC on the same bridge.
     fn note(&mut self, change: LinkChange) {
         self.changes.retain(|known| known.nic != change.nic || known.bridge != change.bridge);
         self.changes.push_back(change);

@@ -23,7 +23,7 @@ impl<H: Hypervisor> DataPath<H> {
         self.round.frames_left = budget == 0;
     }
 
-    /// Takes so many frames at most from a NIC; says how many there were.
+    /// Takes up to `budget` frames from a NIC; returns their number.
     fn receive_from(&mut self, from: u16, budget: usize, now: Instant) -> usize {
         let mut taken = 0;
         while taken < budget

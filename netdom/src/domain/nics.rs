@@ -38,7 +38,7 @@ pub(super) struct Nics {
 struct Unused {
     /// Where the host has it.
     host: PciAddress,
-    /// What it is, and why it is left alone.
+    /// Its ids, and the reason why it is left alone.
     why: String,
 }
 
@@ -64,7 +64,7 @@ impl Nics {
         Some(self.active.remove(place))
     }
 
-    /// What is wrong with the devices that there are, and which of those in `named` are not there.
+    /// What is wrong with the devices, and which addresses of `named` have none.
     fn complaint<'a>(&self, named: impl Iterator<Item = &'a str>) -> Option<String> {
         let mut parts: Vec<String> = self.active.iter().filter_map(|nic| nic.lack.clone()).collect();
         let unused: Vec<String> =
@@ -96,7 +96,7 @@ pub(super) struct ActiveNic {
     bridge: String,
     /// Descriptors of its receive ring.
     receive_ring: u16,
-    /// What it cannot do that the command line asks for.
+    /// A wish of the command line that it cannot fulfil.
     lack: Option<String>,
 }
 

@@ -205,7 +205,7 @@ fn a_full_nic_of_another_bridge_is_waited_for_by_nobody() {
     net.end();
 }
 
-/// A round takes so many frames from all NICs together, and another one comes first each time.
+/// A round takes 64 frames at most from all NICs together, and begins with another NIC each time.
 #[test]
 fn nics_share_a_round() {
     let mut net = Net::new(&[]);
@@ -229,7 +229,7 @@ fn nics_share_a_round() {
 }
 
 #[test]
-fn there_is_room_for_so_many_nics_and_their_places_are_used_again() {
+fn there_is_room_for_16_nics_and_their_places_are_used_again() {
     let mut net = Net::new(&[Frontend::linux_features()]);
     let mut nics: Vec<NicId> =
         (1..NICS).map(|number| add_nic(&mut net, ["xenbr0", "dmz"][usize::from(number) % 2]).0).collect();

@@ -158,7 +158,7 @@ async fn order(store: &Client, word: Option<&str>) -> Result<()> {
 pub(crate) struct Pair {
     pub(crate) attacker: Frontend,
     pub(crate) helper: Option<Frontend>,
-    /// The backend is Linux': it serves no vif again that it has halted, and forgets one whose frontend writes a state that is none.
+    /// The backend is Linux': it serves no vif again that it has halted, and unregisters one whose frontend writes a value that is no state.
     pub(crate) linux: bool,
 }
 

@@ -39,8 +39,8 @@ pub(crate) struct Manners {
     pub(crate) persistent: bool,
     /// The backend may not write the rings.
     pub(crate) read_only: bool,
-    /// The backend is Linux': it halts a ring that cannot be believed and says so nowhere in the store, and it forgets for ever a device whose
-    /// frontend writes a state that is none.
+    /// The backend is Linux': it halts a ring that cannot be believed and says so nowhere in the store, and it unregisters for good a device
+    /// whose frontend writes a value that is no xenbus state.
     pub(crate) linux: bool,
     /// Nodes with another value than the true one, or left out.
     pub(crate) lies: &'static [(&'static str, Option<&'static str>)],
