@@ -4,7 +4,7 @@ use netdom::offload::checksum::{self, Sum};
 use netdom::offload::coalesce::Coalescer;
 use netdom::offload::headers::{self, Layout, Network, Transport};
 use netdom::offload::segment::{self, SegmentError, Segmenter};
-use netdom::packet::{Checksum, Fragment, Gso, GsoKind, Offload, Packet, Pool};
+use netdom::packet::{Checksum, Fragment, Gso, GsoKind, MAX_FRAGMENTS, Offload, Packet, Pool};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use split_driver::memory::PageArray;
@@ -345,7 +345,7 @@ proptest! {
             });
         }
         coalescer.flush(&mut |tag, packet| out.push((tag, packet)));
-        prop_assert_eq!(out.len(), all.len().div_ceil(20));
+        prop_assert_eq!(out.len(), all.len().div_ceil(MAX_FRAGMENTS));
         let mut again = Vec::new();
         for (tag, packet) in &out {
             prop_assert_eq!(*tag, 3);
