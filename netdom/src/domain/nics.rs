@@ -148,7 +148,7 @@ impl fmt::Display for Unusable {
             Self::NoBridge => formatter.write_str("\"bridge=\" names no bridge for it"),
             Self::TooMany => write!(formatter, "netdom drives {NICS} NICs at most"),
             Self::Memory => {
-                formatter.write_str("no memory for its receive ring: give the domain 2 MiB more for each NIC")
+                formatter.write_str("no memory for its receive ring: give the domain 4 MiB more for each NIC")
             }
             Self::Stopping => formatter.write_str("the domain stops"),
             Self::Pci(error) => error.fmt(formatter),

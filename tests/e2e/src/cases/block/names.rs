@@ -18,7 +18,7 @@ pub(super) const CASES: &[Case<Block>] = &[
     Case { name: "a partition that a guest moved by writing the disk is served from where it is now", run: moved },
     Case { name: "a logical volume that lvm2 moved through a vbd is served from where it is now", run: remapped },
     Case { name: "a volume that grows is a disk that grows", run: grows },
-    Case { name: "controllers have their names in whatever order they are passed, taken and given", run: order },
+    Case { name: "controllers keep their names in any order of passing, taking and giving them", run: order },
 ];
 
 fn taken_over(scene: &BlockScene<'_>) -> Result<String> {
