@@ -2,11 +2,11 @@
 //!
 //! `cargo run --release -p netdom --features fakes --example e1000e_cost`
 
-use netdom::nic::Nic;
+use netdom::nic::e1000e::E1000e;
 use netdom::nic::e1000e::descriptors::ReceiveStatus;
 use netdom::nic::e1000e::model::Device;
 use netdom::nic::e1000e::models::Model;
-use netdom::nic::e1000e::{E1000e, Interrupts, Options};
+use netdom::nic::{Interrupts, Nic, Options, queue};
 use netdom::offload::headers::{Layout, Network, Transport};
 use netdom::packet::{Checksum, Fragment, Packet, Pool};
 use split_driver::fakes::{FakeDma, FakePages, FakeXen};
@@ -46,16 +46,16 @@ fn send(bench: &mut Bench, fragments: usize, checksum: Checksum) -> (Duration, u
         bench.device.accesses();
         let start = Instant::now();
         for packet in packets {
-            if bench.nic.transmit(packet, Some(&layout)).is_err() {
+            if queue(&mut bench.nic).transmit(packet, Some(&layout)).is_err() {
                 println!("the ring is full: the figures are wrong");
             }
         }
-        bench.nic.flush();
+        queue(&mut bench.nic).flush();
         spent += start.elapsed();
         accesses += bench.device.accesses();
         bench.device.transmit();
         let start = Instant::now();
-        bench.nic.reclaim();
+        queue(&mut bench.nic).reclaim();
         spent += start.elapsed();
     }
     (spent, accesses)
@@ -72,11 +72,11 @@ fn receive(bench: &mut Bench) -> (Duration, usize) {
         bench.device.accesses();
         let start = Instant::now();
         bench.nic.handle_interrupt(0);
-        while let Some(packet) = bench.nic.receive() {
+        while let Some(packet) = queue(&mut bench.nic).receive() {
             drop(packet);
         }
-        bench.nic.refill(&bench.pool);
-        bench.nic.enable_interrupts(false);
+        queue(&mut bench.nic).refill(&bench.pool);
+        queue(&mut bench.nic).arm(false);
         spent += start.elapsed();
         accesses += bench.device.accesses();
     }

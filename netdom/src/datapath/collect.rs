@@ -38,7 +38,7 @@ impl<H: Hypervisor> DataPath<H> {
             }
             let pages = vif.queue.pages();
             let served = drain(vif, port, &mut self.round, now).and_then(|()| {
-                if self.nics.hold_back(vif.toward, &vif.config.bridge) {
+                if self.nics.hold_back(port, vif.toward, &vif.config.bridge) {
                     return Ok(Stop::Until(now + RETRY));
                 }
                 take_requests(vif, port, &mut self.round, &self.pool, now)

@@ -29,7 +29,7 @@ impl<H: Hypervisor> DataPath<H> {
         self.publish();
         self.pass_bounced(now);
         for port in self.nics.iter_mut() {
-            port.nic.flush();
+            port.flush();
         }
         for index in 0..self.round.served.len() {
             if let Some(&(port, stop)) = self.round.served.get(index) {
@@ -169,20 +169,25 @@ impl<H: Hypervisor> DataPath<H> {
     }
 
     fn send_to_nic(&mut self, to: u16, source: Source, packet: Packet) {
-        let Some(port) = self.nics.get_mut(to) else {
+        let from = match source {
+            Source::Guest(index) => self.round.sent.get(index as usize).map(|sent| sent.vif),
+            // In one queue, as they came.
+            Source::Wire(_) => Some(0),
+        };
+        let (Some(port), Some(from)) = (self.nics.get_mut(to), from) else {
             return;
         };
         if !port.up {
             port.statistics.drop(DropCause::NoLink);
             return;
         }
-        if matches!(source, Source::Wire(_)) && !port.has_room_for_wire() {
+        if matches!(source, Source::Wire(_)) && !port.has_room_for_wire(from) {
             port.statistics.drop(DropCause::NicFull);
             return;
         }
         let ability = Ability::of_nic(&port.nic.capabilities());
         let prepared = prepare(packet, &ability, &self.pool, &mut |packet, layout| {
-            port.send(packet, layout);
+            port.send(from, packet, layout);
         });
         if let Err(cause) = prepared {
             port.statistics.drop(cause);

@@ -2,14 +2,15 @@
 
 use super::vif::Toward;
 use super::{DataPath, RETRY};
-use crate::nic::{FRAME_HEADERS, Link, Nic};
+use crate::nic::{self, Delay, FRAME_HEADERS, Fault, Link, Nic};
 use crate::offload::headers::Layout;
-use crate::packet::{MAX_FRAGMENTS, Packet};
+use crate::packet::{MAX_FRAGMENTS, Packet, Pool};
 use crate::statistics::{DropCause, PortStatistics};
 use crate::switch::WIRE_ENTRIES;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::vec::Vec;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 
@@ -47,14 +48,21 @@ pub(super) fn is_nic(port: u16) -> bool {
     port < NICS
 }
 
+/// Packets that wait for room in a queue's ring, and where their headers lie.
+type Pending = VecDeque<(Packet, Option<Layout>)>;
+
 /// A NIC as a port.
 pub(super) struct NicPort {
     pub(super) nic: Box<dyn Nic>,
     bridge: String,
     /// Whether it has a link. Without one, nothing is given to it: on hardware it would stay in its ring.
     pub(super) up: bool,
-    /// Packets that wait for room in its ring.
-    pending: VecDeque<(Packet, Option<Layout>)>,
+    /// By its queues, one at least.
+    pending: Vec<Pending>,
+    /// Whose frames are taken first the next time.
+    first_queue: usize,
+    /// What it said that it no longer does.
+    fault: Option<Fault>,
     pub(super) statistics: PortStatistics,
 }
 
@@ -63,38 +71,55 @@ impl NicPort {
     fn set_up(&mut self, up: bool) {
         self.up = up;
         if !up {
-            for _ in self.pending.drain(..) {
+            for _ in self.pending.iter_mut().flat_map(|pending| pending.drain(..)) {
                 self.statistics.drop(DropCause::NoLink);
             }
         }
     }
 
-    /// Whether there is room for a packet from another NIC. Those cannot be held back as guests can, and leave room for what guests send.
-    pub(super) fn has_room_for_wire(&self) -> bool {
-        self.pending.is_empty() && self.nic.transmit_room() >= 2 * ROOM
+    /// The queue for packets from a port: they stay in order, and those of a guest that sends too much are not in the way of all.
+    fn queue_of(&self, source: u16) -> usize {
+        usize::from(source) % self.pending.len().max(1)
     }
 
-    /// Sends a packet behind those that wait for room, or has it wait. One that the NIC can never send is dropped.
-    pub(super) fn send(&mut self, packet: Packet, layout: Option<&Layout>) {
-        let packet = match self.pending.is_empty() {
-            true => match self.hand_over(packet, layout) {
+    fn room(&mut self, queue: usize) -> usize {
+        self.nic.queue(queue).map_or(0, |queue| queue.room())
+    }
+
+    fn waits(&self, queue: usize) -> bool {
+        self.pending.get(queue).is_some_and(|pending| !pending.is_empty())
+    }
+
+    /// Whether there is room for a packet from another NIC. Those cannot be held back as guests can, and leave room for what guests send.
+    pub(super) fn has_room_for_wire(&mut self, source: u16) -> bool {
+        let queue = self.queue_of(source);
+        !self.waits(queue) && self.room(queue) >= 2 * ROOM
+    }
+
+    /// Sends a packet from a port behind those that wait for room, or has it wait. One that the NIC can never send is dropped.
+    pub(super) fn send(&mut self, source: u16, packet: Packet, layout: Option<&Layout>) {
+        let queue = self.queue_of(source);
+        let packet = match self.waits(queue) {
+            true => packet,
+            false => match self.hand_over(queue, packet, layout) {
                 Ok(()) => return,
                 Err(packet) => packet,
             },
-            false => packet,
         };
-        if self.pending.len() >= PENDING {
-            self.statistics.drop(DropCause::NicFull);
-            return;
+        match self.pending.get_mut(queue) {
+            Some(pending) if pending.len() < PENDING => pending.push_back((packet, layout.copied())),
+            _ => self.statistics.drop(DropCause::NicFull),
         }
-        self.pending.push_back((packet, layout.copied()));
     }
 
-    /// Gives a packet to the NIC; back where it has no room now.
-    fn hand_over(&mut self, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {
+    /// Gives a packet to a queue of the NIC; back where it has no room now.
+    fn hand_over(&mut self, queue: usize, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {
         let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-        let room = self.nic.transmit_room();
-        match self.nic.transmit(packet, layout) {
+        let Some(queue) = self.nic.queue(queue) else {
+            return Err(packet);
+        };
+        let room = queue.room();
+        match queue.transmit(packet, layout) {
             Ok(()) => {
                 self.statistics.to_port.count(length);
                 Ok(())
@@ -107,19 +132,74 @@ impl NicPort {
         }
     }
 
-    /// Gives the NIC what had to wait for room.
-    fn send_pending(&mut self) {
-        while let Some((packet, layout)) = self.pending.pop_front() {
-            if let Err(packet) = self.hand_over(packet, layout.as_ref()) {
-                self.pending.push_front((packet, layout));
-                break;
+    /// Gives the NIC's sent buffers back, and the NIC what had to wait for room.
+    fn reclaim(&mut self) {
+        for index in 0..self.pending.len() {
+            if let Some(queue) = self.nic.queue(index) {
+                queue.reclaim();
+            }
+            while let Some((packet, layout)) = self.pending.get_mut(index).and_then(Pending::pop_front) {
+                if let Err(packet) = self.hand_over(index, packet, layout.as_ref()) {
+                    if let Some(pending) = self.pending.get_mut(index) {
+                        pending.push_front((packet, layout));
+                    }
+                    break;
+                }
             }
         }
     }
 
     /// Whether a guest that sends to it is to wait. Without a link it takes nothing, and nobody waits for it.
-    fn is_full(&self) -> bool {
-        self.up && (!self.pending.is_empty() || self.nic.transmit_room() < ROOM)
+    fn is_full(&mut self, source: u16) -> bool {
+        let queue = self.queue_of(source);
+        self.up && (self.waits(queue) || self.room(queue) < ROOM)
+    }
+
+    /// The next received frame of any queue.
+    pub(super) fn receive(&mut self) -> Option<Packet> {
+        let queues = self.pending.len();
+        for _ in 0..queues {
+            if let Some(frame) = self.nic.queue(self.first_queue)?.receive() {
+                return Some(frame);
+            }
+            self.first_queue = if self.first_queue + 1 < queues { self.first_queue + 1 } else { 0 };
+        }
+        None
+    }
+
+    /// The next round begins with another queue's frames.
+    pub(super) fn next_queue(&mut self) {
+        self.first_queue = (self.first_queue + 1) % self.pending.len().max(1);
+    }
+
+    /// Gives its rings new buffers.
+    pub(super) fn refill(&mut self, pool: &Pool) {
+        for index in 0..self.pending.len() {
+            if let Some(queue) = self.nic.queue(index) {
+                queue.refill(pool);
+            }
+        }
+    }
+
+    /// Tells it of what was queued.
+    pub(super) fn flush(&mut self) {
+        for index in 0..self.pending.len() {
+            if let Some(queue) = self.nic.queue(index) {
+                queue.flush();
+            }
+        }
+    }
+
+    /// Enables its interrupts. Whether there is something for another round, and whether somebody waits for room.
+    fn arm(&mut self) -> (bool, bool) {
+        let (mut again, mut waits) = (false, false);
+        for (index, pending) in self.pending.iter().enumerate() {
+            // Sent packets need an interrupt only where somebody waits for room; the timer is for NICs that are late with it.
+            let waiting = !pending.is_empty();
+            again |= self.nic.queue(index).is_some_and(|queue| queue.arm(waiting));
+            waits |= waiting;
+        }
+        (again, waits)
     }
 }
 
@@ -142,11 +222,11 @@ impl NicPorts {
     }
 
     /// Whether a guest on a bridge, whose packets go there, must wait for room at a NIC.
-    pub(super) fn hold_back(&self, toward: Toward, bridge: &str) -> bool {
-        let waits = |port: &NicPort| port.bridge == bridge && port.is_full();
+    pub(super) fn hold_back(&mut self, source: u16, toward: Toward, bridge: &str) -> bool {
+        let waits = |port: &mut NicPort| port.bridge == bridge && port.is_full(source);
         match toward {
-            Toward::Nic(port) => self.ports.get(usize::from(port)).is_some_and(|port| port.as_ref().is_some_and(waits)),
-            Toward::Unknown => self.ports.iter().flatten().any(waits),
+            Toward::Nic(port) => self.get_mut(port).is_some_and(waits),
+            Toward::Unknown => self.iter_mut().any(waits),
             Toward::Vif => false,
         }
     }
@@ -178,18 +258,22 @@ impl<H: Hypervisor> DataPath<H> {
         if self.switch.add(port, bridge, WIRE_ENTRIES).is_err() {
             return Err(nic);
         }
-        nic.refill(&self.pool);
         let link = nic.link();
+        let queues = nic.queues().max(1);
         let id = NicId(port);
         self.nics.note(LinkChange { nic: id, bridge: bridge.into(), link });
         if let Some(place) = self.nics.ports.get_mut(usize::from(port)) {
-            *place = Some(NicPort {
+            let mut port = NicPort {
                 nic,
                 bridge: bridge.into(),
                 up: link != Link::Down,
-                pending: VecDeque::with_capacity(64),
+                pending: (0..queues).map(|_| Pending::with_capacity(64)).collect(),
+                first_queue: 0,
+                fault: None,
                 statistics: PortStatistics::default(),
-            });
+            };
+            port.refill(&self.pool);
+            *place = Some(port);
         }
         Ok(id)
     }
@@ -219,7 +303,11 @@ impl<H: Hypervisor> DataPath<H> {
         let Some(port) = self.nics.get_mut(id.0) else {
             return;
         };
-        if port.nic.handle_interrupt(vector).link {
+        let causes = port.nic.handle_interrupt(vector);
+        if let Some(fault) = causes.fault {
+            port.fault.get_or_insert(fault);
+        }
+        if causes.link {
             let link = port.nic.link();
             port.set_up(link != Link::Down);
             let change = LinkChange { nic: id, bridge: port.bridge.clone(), link };
@@ -238,11 +326,32 @@ impl<H: Hypervisor> DataPath<H> {
         Some(port.statistics)
     }
 
+    /// What a NIC no longer does, by its own word or because nothing is sent. To be asked about once a second.
+    pub fn watch(&mut self, id: NicId, now: Instant) -> Option<Fault> {
+        let port = self.nics.get_mut(id.0)?;
+        port.fault.take().or_else(|| port.nic.watch(now))
+    }
+
+    /// Resets a NIC and starts it anew; what was in its rings is lost.
+    ///
+    /// # Errors
+    /// Why it cannot be used any longer; none of its frames are taken any more.
+    pub fn restart_nic(&mut self, id: NicId, delay: Delay<'_>) -> Result<(), nic::Error> {
+        let Some(port) = self.nics.get_mut(id.0) else {
+            return Ok(());
+        };
+        let result = port.nic.restart(delay);
+        let link = port.nic.link();
+        port.set_up(result.is_ok() && link != Link::Down);
+        let change = LinkChange { nic: id, bridge: port.bridge.clone(), link };
+        self.nics.note(change);
+        result
+    }
+
     /// Gives the NICs' sent buffers back, and the NICs what had to wait for room.
     pub(super) fn reclaim(&mut self) {
         for port in self.nics.iter_mut() {
-            port.nic.reclaim();
-            port.send_pending();
+            port.reclaim();
         }
     }
 
@@ -250,9 +359,8 @@ impl<H: Hypervisor> DataPath<H> {
     pub(super) fn enable_nic_interrupts(&mut self, now: Instant) -> bool {
         let (mut again, mut waits) = (false, false);
         for port in self.nics.iter_mut() {
-            // Sent packets need an interrupt only where somebody waits for room; the timer is for NICs that are late with it.
-            let waiting = !port.pending.is_empty();
-            again |= port.nic.enable_interrupts(waiting);
+            let (more, waiting) = port.arm();
+            again |= more;
             waits |= waiting;
         }
         if waits {

@@ -28,7 +28,7 @@ impl<H: Hypervisor> DataPath<H> {
         let mut taken = 0;
         while taken < budget
             && let Some(port) = self.nics.get_mut(from)
-            && let Some(frame) = port.nic.receive()
+            && let Some(frame) = port.receive()
         {
             port.statistics.from_port.count(u32::try_from(frame.len()).unwrap_or(u32::MAX));
             self.receive_frame(from, frame, now);
@@ -41,7 +41,8 @@ impl<H: Hypervisor> DataPath<H> {
         }
         if let Some(port) = self.nics.get_mut(from) {
             // Also where there were no frames: the pool may have had nothing to give the last time.
-            port.nic.refill(&self.pool);
+            port.next_queue();
+            port.refill(&self.pool);
         }
         taken
     }

@@ -106,6 +106,7 @@ impl Service for Domain {
     }
 
     async fn serve(self: Rc<Self>) {
+        runtime::spawn(nics::watch(Rc::clone(&self)));
         let bus = Bus::new(self.store.clone(), Clock, self.netback.clone());
         let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
         if let Either::Left(Err(error)) = select(bus.run(), crowded).await {

@@ -4,14 +4,14 @@ use super::Domain;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use netdom::datapath::{NICS, NicId};
-use netdom::nic::e1000e::models::Model;
-use netdom::nic::e1000e::{self, registers};
-use netdom::nic::{FRAME_HEADERS, Nic};
+use netdom::nic::models::Model;
+use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
 use runtime::events::Channel;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
 use runtime::time;
@@ -23,8 +23,11 @@ const UNUSED: &str = "unused pci devices";
 /// Descriptors of a receive ring, each with a page of the packets'; fewer where the rings of several NICs would leave too few to the guests.
 const RECEIVE_RINGS: [u16; 3] = [256, 128, 64];
 
-/// Vectors the driver makes use of: receive, transmit, link.
-const VECTORS: usize = 3;
+/// Queues of a NIC: one vCPU serves them all, and what it does is bounded by its time, not by a ring's.
+const QUEUES: usize = 1;
+
+/// How often NICs are looked at.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// The NICs in use, and the devices that are of no use.
 #[derive(Default)]
@@ -138,7 +141,7 @@ enum Unusable {
     /// PCI.
     Pci(PciError),
     /// The driver's initialisation.
-    Driver(e1000e::Error),
+    Driver(nic::Error),
 }
 
 impl fmt::Display for Unusable {
@@ -253,28 +256,30 @@ async fn start(
     let model = Model::find(id.vendor, id.device).ok_or(Unusable::NoDriver)?;
     device.enable().await?;
     log::debug!("pci {}: enabled", device.address());
-    let registers = device.map_bar(0, registers::SPACE).await?;
+    let registers = device.map_bar(0, model.registers()).await?;
     log::debug!("pci {}: registers mapped", device.address());
+    let vectors = model.vectors(QUEUES);
     let best = match domain.options.interrupts {
-        InterruptKind::MsiX if model.vectors() == 0 => InterruptKind::Msi,
+        InterruptKind::MsiX if vectors == 0 => InterruptKind::Msi,
         best => best,
     };
-    let interrupts = device.enable_interrupts(best, VECTORS).await?;
+    let interrupts = device.enable_interrupts(best, vectors).await?;
     log::debug!("pci {}: interrupts bound", device.address());
-    let wiring = match interrupts.kind() {
-        InterruptKind::MsiX => e1000e::Interrupts::MsiX(interrupts.channels().len()),
-        InterruptKind::Msi | InterruptKind::IntX => e1000e::Interrupts::Single,
+    let kind = match interrupts.kind() {
+        InterruptKind::MsiX => nic::Interrupts::MsiX(interrupts.channels().len()),
+        InterruptKind::Msi | InterruptKind::IntX => nic::Interrupts::Single,
     };
     let pool = domain.path.borrow().pool().clone();
     let asked = usize::from(domain.words.mtu()) + FRAME_HEADERS;
-    let options = e1000e::Options {
+    let options = Options {
+        queues: QUEUES,
         max_frame: asked.min(model.max_frame()),
         receive_descriptors: receive_ring,
-        ..e1000e::Options::default()
+        seed: time::now().0,
+        ..Options::default()
     };
-    let driver = e1000e::E1000e::new(registers, device.dma(), model, wiring, &pool, options, &mut busy_wait)
-        .map_err(Unusable::Driver)?;
-    Ok((Box::new(driver), interrupts, format!("Intel {}", model.name)))
+    let driver = model.start(registers, device.dma(), kind, &pool, options, &mut busy_wait);
+    Ok((driver.map_err(Unusable::Driver)?, interrupts, format!("Intel {}", model.name())))
 }
 
 /// For waits of microseconds during a device's reset.
@@ -283,6 +288,46 @@ fn busy_wait(duration: Duration) {
     while time::now() < end {
         core::hint::spin_loop();
     }
+}
+
+/// Looks once a second whether all NICs do what they are told, and resets one that does not. One that cannot be reset is given back.
+pub(super) async fn watch(domain: Rc<Domain>) {
+    while !domain.stopping.get() {
+        time::sleep(WATCH).await;
+        let ids: Vec<NicId> = domain.nics.borrow().active().iter().map(ActiveNic::id).collect();
+        for id in ids {
+            let fault = domain.path.borrow_mut().watch(id, time::now());
+            if let Some(fault) = fault {
+                revive(&domain, id, fault).await;
+            }
+        }
+    }
+}
+
+/// Resets a NIC that no longer does what it is told.
+async fn revive(domain: &Domain, id: NicId, fault: Fault) {
+    let Some(host) = domain.nics.borrow().active().iter().find(|nic| nic.id == id).map(ActiveNic::address) else {
+        return;
+    };
+    log::error!("pci {host}: {fault}: it is reset, and the frames in its rings are lost");
+    let result = domain.path.borrow_mut().restart_nic(id, &mut busy_wait);
+    domain.work.set();
+    let Err(error) = result else {
+        return;
+    };
+    let nic = {
+        let mut nics = domain.nics.borrow_mut();
+        let Some(place) = nics.active.iter().position(|nic| nic.id == id) else {
+            return;
+        };
+        let nic = nics.active.remove(place);
+        let why = format!("({}): {fault}, and then: {error}", nic.device.id());
+        nics.unused.insert(nic.device.address(), Unused { host, why });
+        nic
+    };
+    log::error!("pci {host}: {error}: it is given back");
+    give_back(domain, nic).await;
+    tell(domain).await;
 }
 
 /// Lets go of a device that is taken away.

@@ -1,7 +1,7 @@
 //! A NIC that is a list of frames each way. Floor 3.
 
 use crate::ethernet::MacAddress;
-use crate::nic::{Capabilities, Causes, Link, Nic, NicStatistics};
+use crate::nic::{Capabilities, Causes, Delay, Error, Fault, Link, Nic, NicQueue, NicStatistics};
 use crate::offload::headers::Layout;
 use crate::packet::{Buffer, Checksum, Fragment, Offload, Packet, Pool};
 use alloc::collections::VecDeque;
@@ -9,6 +9,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use split_driver::memory::Quiesced;
+use split_driver::time::Instant;
 
 /// A frame that was given to the NIC.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub struct Wire {
     pub down: bool,
     /// Times `flush` was called.
     pub flushes: usize,
+    /// What it no longer does; a restart is the remedy.
+    pub fault: Option<Fault>,
     /// Whether it was stopped.
     pub quiesced: bool,
 }
@@ -92,7 +95,44 @@ impl Nic for FakeNic {
         Causes { receive: true, link: self.wire.borrow().down != self.told_down, ..Causes::default() }
     }
 
-    fn enable_interrupts(&mut self, transmit: bool) -> bool {
+    fn queues(&self) -> usize {
+        1
+    }
+
+    fn queue(&mut self, index: usize) -> Option<&mut dyn NicQueue> {
+        (index == 0).then_some(self)
+    }
+
+    fn watch(&mut self, _now: Instant) -> Option<Fault> {
+        self.wire.borrow().fault
+    }
+
+    fn restart(&mut self, _delay: Delay<'_>) -> Result<(), Error> {
+        self.buffers.clear();
+        let mut wire = self.wire.borrow_mut();
+        wire.in_flight.clear();
+        wire.unflushed.clear();
+        wire.fault = None;
+        Ok(())
+    }
+
+    fn statistics(&mut self) -> NicStatistics {
+        NicStatistics::default()
+    }
+
+    fn quiesce(&mut self) {
+        self.buffers.clear();
+        let mut wire = self.wire.borrow_mut();
+        wire.in_flight.clear();
+        wire.unflushed.clear();
+        wire.quiesced = true;
+    }
+
+    fn release(&mut self, _proof: Quiesced) {}
+}
+
+impl NicQueue for FakeNic {
+    fn arm(&mut self, transmit: bool) -> bool {
         let wire = self.wire.borrow();
         let receive = !wire.incoming.is_empty() && !self.buffers.is_empty();
         receive || transmit && !wire.hold && !wire.in_flight.is_empty()
@@ -108,7 +148,7 @@ impl Nic for FakeNic {
         Ok(())
     }
 
-    fn transmit_room(&self) -> usize {
+    fn room(&self) -> usize {
         let wire = self.wire.borrow();
         wire.room.saturating_sub(wire.in_flight.len())
     }
@@ -152,18 +192,4 @@ impl Nic for FakeNic {
             self.buffers.push(buffer);
         }
     }
-
-    fn statistics(&mut self) -> NicStatistics {
-        NicStatistics::default()
-    }
-
-    fn quiesce(&mut self) {
-        self.buffers.clear();
-        let mut wire = self.wire.borrow_mut();
-        wire.in_flight.clear();
-        wire.unflushed.clear();
-        wire.quiesced = true;
-    }
-
-    fn release(&mut self, _proof: Quiesced) {}
 }

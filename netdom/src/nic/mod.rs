@@ -1,12 +1,35 @@
-//! What the data path asks of a NIC driver. A driver is a file below; it sees registers and DMA memory through
+//! What the data path asks of a NIC driver. A driver is a folder below; it sees registers and DMA memory through
 //! `split_driver::memory` only, so that the same code runs on hardware, on a model and in a fuzzer. Floor 3.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `models` | the drivers, by the PCI ids of their devices |
+//! | `driver`, `queue` | the driver that all families share |
+//! | `advanced` | the descriptors that igb and ixgbe share, and receive-side scaling |
+//! | `ring` | rings of descriptors, packets out and frames in |
+//! | `wiring`, `moderation` | which cause of an interrupt goes to which vector, and how often |
+//! | `e1000e`, `igb`, `ixgbe` | the families: their registers, and the order in which they are written |
 
+pub mod advanced;
+pub mod driver;
 pub mod e1000e;
+mod error;
+pub mod igb;
+pub mod ixgbe;
+pub mod models;
+mod moderation;
+mod queue;
+pub mod ring;
+mod wiring;
+
+pub use error::Error;
 
 use crate::ethernet::MacAddress;
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
+use core::time::Duration;
 use split_driver::memory::Quiesced;
+use split_driver::time::Instant;
 
 /// Bytes of a frame's headers: addresses and type, and an 802.1Q tag.
 pub const FRAME_HEADERS: usize = 18;
@@ -35,6 +58,8 @@ pub struct Causes {
     pub transmit: bool,
     /// The link went up or down.
     pub link: bool,
+    /// The device no longer works by its own word: see [`Nic::restart`].
+    pub fault: Option<Fault>,
 }
 
 /// What the NIC counted since it was started.
@@ -61,24 +86,101 @@ pub enum Link {
     Up(u32),
 }
 
-/// A NIC, started. Batches: any number of `transmit`, then one `flush`; `receive` until `None`, then one `refill`.
+/// Bytes of the largest frame without jumbo frames.
+pub const STANDARD_FRAME: usize = 1500 + FRAME_HEADERS;
+
+/// Whether segmentation is left to the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Segmentation {
+    /// Where the segments are such as any receiver takes.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// Wherever the device says that it can.
+    On,
+}
+
+/// Choices of the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Queues, each with a ring each way. A device has as many of them as it and its interrupts allow.
+    pub queues: usize,
+    /// Descriptors of a transmit ring: a multiple of 8 from 64 to 4,096.
+    pub transmit_descriptors: u16,
+    /// Descriptors of a receive ring, each with a page behind it: a multiple of 8 from 64 to 4,096.
+    pub receive_descriptors: u16,
+    /// Bytes of the largest frame, frame check sequence not included: [`STANDARD_FRAME`], or more for jumbo frames.
+    pub max_frame: usize,
+    /// Whether segmentation is left to the device.
+    pub segmentation: Segmentation,
+    /// A number that guests do not know: it keys the hash by which a device spreads flows over its queues.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            queues: 1,
+            transmit_descriptors: 512,
+            receive_descriptors: 256,
+            max_frame: STANDARD_FRAME,
+            segmentation: Segmentation::Auto,
+            seed: 0,
+        }
+    }
+}
+
+/// How the device's interrupts reach the domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupts {
+    /// MSI-X with so many vectors.
+    MsiX(usize),
+    /// MSI or INTx.
+    Single,
+}
+
+/// What a device no longer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It sends nothing although it has a link: its transmit queue of this number stands still.
+    TransmitHang(usize),
+    /// It could not reach memory, or lost what it had read.
+    Memory,
+}
+
+impl core::fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::TransmitHang(queue) => write!(formatter, "transmit queue {queue} hangs"),
+            Self::Memory => formatter.write_str("an error of its access to memory"),
+        }
+    }
+}
+
+/// The caller's busy wait, microseconds to some milliseconds at a time.
+pub type Delay<'a> = &'a mut dyn FnMut(Duration);
+
+/// A NIC, started, with one queue at least.
 ///
-/// Interrupts are one-shot: `new` leaves all disabled, and one that arrived stays disabled until [`Nic::enable_interrupts`].
-/// A poll is therefore
+/// Interrupts are one-shot: a start leaves all disabled, and one that arrived stays disabled until [`NicQueue::arm`]. A poll is
+/// therefore
 ///
 /// ```text
 /// causes = nic.handle_interrupt(vector)      where one arrived
 /// loop {
-///     nic.reclaim();
-///     while let Some(frame) = nic.receive() { ... nic.transmit(...) ... }
-///     nic.flush();
-///     nic.refill(&pool);
-///     if nothing else is to do and !nic.enable_interrupts(waits_for_room) { break }   then block
+///     for each queue {
+///         queue.reclaim();
+///         while let Some(frame) = queue.receive() { ... another.transmit(...) ... }
+///         queue.flush();
+///         queue.refill(&pool);
+///     }
+///     if nothing else is to do and no queue.arm(waits_for_room) is true { break }   then block
 /// }
 /// ```
 ///
-/// Sent packets need no interrupt: `reclaim` in each poll finds them. Who waits for descriptors or buffers says so to
-/// `enable_interrupts`. All of this may be called at any time, also without an interrupt (a spurious one does no harm).
+/// Sent packets need no interrupt: `reclaim` in each poll finds them. Where somebody waits for descriptors, `arm` is told so. All of
+/// this may be called at any time, also without an interrupt (a spurious one does no harm).
 pub trait Nic {
     /// Its own address.
     fn mac_address(&self) -> MacAddress;
@@ -86,18 +188,39 @@ pub trait Nic {
     fn capabilities(&self) -> Capabilities;
     /// The link now.
     fn link(&mut self) -> Link;
+    /// Its queues. Frames of one flow are received by one of them; what is given to one of them is sent in order.
+    fn queues(&self) -> usize;
+    /// One of them.
+    fn queue(&mut self, index: usize) -> Option<&mut dyn NicQueue>;
     /// Says what the interrupt of `vector` (0 where there is only one) was about, acknowledges it and keeps that
-    /// interrupt disabled until [`Nic::enable_interrupts`].
+    /// interrupt disabled until [`NicQueue::arm`].
     fn handle_interrupt(&mut self, vector: usize) -> Causes;
-    /// Enables interrupts: link and receive always, transmit where asked. True where frames, or sent packets where asked
-    /// for, are there already: poll once more instead of blocking, no interrupt may come for them.
-    fn enable_interrupts(&mut self, transmit: bool) -> bool;
+    /// What the device no longer does, as far as can be told by looking about once a second; [`Self::restart`] is the remedy.
+    fn watch(&mut self, now: Instant) -> Option<Fault>;
+    /// Resets the device and starts it anew. Frames in its rings are lost, and their buffers go back. The PHY is left alone.
+    ///
+    /// # Errors
+    /// [`Error`], with the device stopped.
+    fn restart(&mut self, delay: Delay<'_>) -> Result<(), Error>;
+    /// What the device counted. Reads registers: not for the hot path.
+    fn statistics(&mut self) -> NicStatistics;
+    /// Stops DMA and interrupts. Gives all buffers back where the device says that it has stopped; otherwise they wait for
+    /// [`Nic::release`].
+    fn quiesce(&mut self);
+    /// Gives all buffers back: the device no longer reaches memory.
+    fn release(&mut self, proof: Quiesced);
+}
+
+/// A queue of a NIC: a ring each way. Batches: any number of `transmit`, then one `flush`; `receive` until `None`, then one `refill`.
+pub trait NicQueue {
     /// Queues a packet for sending. `layout` says where its headers lie, `None` where nothing is left to the NIC to do.
-    /// Gives the packet back where the ring is full or the packet needs more than the NIC can do; a packet that no NIC
-    /// can send (shorter than its addresses, longer than the wire allows) is dropped and counted.
+    /// A packet that no NIC can send (shorter than its addresses, longer than the wire allows) is dropped and counted.
+    ///
+    /// # Errors
+    /// The packet, where the ring is full or the packet needs more than the NIC can do.
     fn transmit(&mut self, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet>;
     /// Descriptors that can be queued now.
-    fn transmit_room(&self) -> usize;
+    fn room(&self) -> usize;
     /// Tells the device of what was queued: one write to the tail register.
     fn flush(&mut self);
     /// Gives the buffers of sent packets back to their pool. Returns how many packets were sent.
@@ -107,11 +230,13 @@ pub trait Nic {
     /// Puts buffers of `pool` into the places of received frames and tells the device: one write to the tail register.
     /// What the pool cannot give now is made up for in a later call.
     fn refill(&mut self, pool: &Pool);
-    /// What the device counted. Reads registers: not for the hot path.
-    fn statistics(&mut self) -> NicStatistics;
-    /// Stops DMA and interrupts. Gives all buffers back where the device says that it has stopped; otherwise they wait for
-    /// [`Nic::release`].
-    fn quiesce(&mut self);
-    /// Gives all buffers back: the device no longer reaches memory.
-    fn release(&mut self, proof: Quiesced);
+    /// Enables its interrupts: link and receive always, transmit where asked. True where frames, or sent packets where asked
+    /// for, are there already: poll once more instead of blocking, no interrupt may come for them.
+    fn arm(&mut self, transmit: bool) -> bool;
+}
+
+/// The first queue, of which there is one always.
+#[cfg(any(test, feature = "fakes"))]
+pub fn queue(nic: &mut dyn Nic) -> &mut dyn NicQueue {
+    nic.queue(0).expect("one queue at least")
 }

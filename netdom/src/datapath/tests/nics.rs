@@ -4,6 +4,7 @@ use super::frames::ethernet;
 use super::{Net, OFFLOADS, PAGES, RING};
 use crate::datapath::{NICS, NicId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
+use crate::nic::{Fault, Link};
 use crate::packet::Checksum;
 use crate::statistics::DropCause;
 use alloc::boxed::Box;
@@ -246,5 +247,33 @@ fn there_is_room_for_16_nics_and_their_places_are_used_again() {
     for nic in nics.into_iter().chain([id]) {
         drop(net.path.remove_nic(nic));
     }
+    net.end();
+}
+
+#[test]
+fn a_nic_with_a_fault_is_started_anew_and_serves_on() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
+    let wire = Rc::clone(&net.wire);
+    net.introduce();
+    sent(&wire);
+    let id = net.nic;
+    assert_eq!(net.path.watch(id, net.now), None);
+    wire.borrow_mut().fault = Some(Fault::TransmitHang(0));
+    wire.borrow_mut().hold = true;
+    let frame = ethernet(PEERS[0], net.guests[0].mac, 100);
+    net.send(0, &plain(frame.clone()));
+    sent(&wire);
+    assert_eq!(net.path.watch(id, net.now), Some(Fault::TransmitHang(0)));
+    while net.path.poll_link().is_some() {}
+    assert_eq!(net.path.restart_nic(id, &mut |_| ()), Ok(()));
+    let change = net.path.poll_link().unwrap();
+    assert_eq!((change.nic, change.bridge.as_str(), change.link), (id, "xenbr0", Link::Up(1000)));
+    assert_eq!(net.path.watch(id, net.now), None);
+    wire.borrow_mut().hold = false;
+    net.send(0, &plain(frame.clone()));
+    assert_eq!(sent(&wire), [frame]);
+    let back = ethernet(net.guests[0].mac, PEERS[0], 100);
+    receive(&mut net, &wire, back);
+    assert_eq!(net.guests[0].arrived().len(), 1, "it has buffers again");
     net.end();
 }

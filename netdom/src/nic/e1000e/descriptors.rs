@@ -1,61 +1,61 @@
-//! Descriptors and their rings: what is written for the device, and what it wrote, copied once and then taken apart. Pure. Floor 3.
+//! The descriptors of the family: what is written for the device, and what it wrote. Pure. Floor 3.
 
+use crate::nic::ring::plan::Plan;
+use crate::nic::ring::{Format, ReceivedBits, Words};
+use crate::offload::headers::{Network, Transport};
 use bitfield_struct::bitfield;
-use core::sync::atomic::Ordering;
-use split_driver::memory::{DeviceAddress, DmaMemory};
 
-/// Bytes of any descriptor used here.
-pub const DESCRIPTOR_BYTES: usize = 16;
-const WORDS: usize = DESCRIPTOR_BYTES / 4;
+/// Extended descriptors, 82574 datasheet 7.1.4 and 7.2.6 to 7.2.9.
+pub struct Extended;
 
-/// A descriptor, word by word as it lies in memory.
-pub type Words = [u32; WORDS];
+/// Where the checksum lies in an IPv4 header (RFC 791).
+const IPV4_CHECKSUM: u16 = 10;
 
-/// A ring of descriptors in memory that the device reads and writes.
-pub(super) struct Ring<D> {
-    memory: D,
-    count: u16,
-}
+impl Format for Extended {
+    const RECEIVED: ReceivedBits = ReceivedBits {
+        damaged: ReceiveStatus::new()
+            .with_crc_error(true)
+            .with_symbol_error(true)
+            .with_sequence_error(true)
+            .with_extension_error(true)
+            .with_data_error(true)
+            .into_bits(),
+        unchecked: ReceiveStatus::new().with_ignore_checksum(true).into_bits(),
+        checked: ReceiveStatus::new().with_transport_checked(true).with_udp_checked(true).into_bits(),
+        wrong: ReceiveStatus::new().with_transport_error(true).with_ip_error(true).into_bits(),
+    };
 
-impl<D: DmaMemory> Ring<D> {
-    /// A ring of `count` descriptors. `None` where `memory` is too small.
-    pub(super) fn new(memory: D, count: u16) -> Option<Self> {
-        (memory.words().len() >= usize::from(count) * WORDS).then_some(Self { memory, count })
-    }
-
-    pub(super) fn device_address(&self) -> DeviceAddress {
-        self.memory.device_address(0)
-    }
-
-    pub(super) const fn count(&self) -> u16 {
-        self.count
-    }
-
-    pub(super) const fn bytes(&self) -> u32 {
-        self.count as u32 * DESCRIPTOR_BYTES as u32
-    }
-
-    /// The descriptor after `index`.
-    pub(super) const fn after(&self, index: u16) -> u16 {
-        if index + 1 >= self.count { 0 } else { index + 1 }
-    }
-
-    /// One word of a descriptor as it is now; 0 beyond the ring, which reads as "not done".
-    pub(super) fn word(&self, index: u16, word: usize) -> u32 {
-        let at = usize::from(index) * WORDS + word;
-        self.memory.look(at..at + 1).first().map_or(0, |slot| slot.load(Ordering::Acquire))
-    }
-
-    pub(super) fn set_word(&self, index: u16, word: usize, value: u32) {
-        if let Some(slot) = self.memory.words().get(usize::from(index) * WORDS + word) {
-            slot.store(value, Ordering::Relaxed);
+    fn context(plan: &Plan) -> Option<Words> {
+        let layout = &plan.layout;
+        let byte = |offset: u16| u8::try_from(offset).ok();
+        let v4 = layout.network == Network::V4;
+        let command = ContextCommand::new().with_tcp(layout.transport == Transport::Tcp).with_ipv4(v4);
+        let mut context = Context {
+            ip_start: byte(layout.network_offset)?,
+            ip_checksum: byte(layout.network_offset.saturating_add(IPV4_CHECKSUM))?,
+            ip_end: if v4 { layout.transport_offset - 1 } else { 0 },
+            transport_start: byte(layout.transport_offset)?,
+            transport_checksum: byte(layout.checksum_offset())?,
+            command,
+            ..Context::default()
+        };
+        if let Some(size) = plan.segment {
+            context.headers = byte(layout.payload_offset)?;
+            context.segment_size = size;
+            context.command = command.with_segment(true).with_payload(plan.payload);
         }
+        Some(context.words())
     }
 
-    pub(super) fn write(&self, index: u16, words: Words) {
-        for (word, value) in words.into_iter().enumerate() {
-            self.set_word(index, word, value);
-        }
+    fn data(plan: Option<&Plan>, _length: usize) -> [u32; 2] {
+        let command = DataCommand::new().with_kind(1).with_extended(true).with_insert_crc(true);
+        let Some(plan) = plan else {
+            return [command.into(), 0];
+        };
+        let segment = plan.segment.is_some();
+        let ip_checksum = segment && plan.layout.network == Network::V4;
+        let options = DataOptions::new().with_transport_checksum(true).with_ip_checksum(ip_checksum);
+        [command.with_segment(segment).into(), options.into()]
     }
 }
 
@@ -193,37 +193,6 @@ pub struct ReceiveStatus {
     pub ip_error: bool,
     /// RXE: the data are wrong.
     pub data_error: bool,
-}
-
-impl ReceiveStatus {
-    /// Whether the frame itself arrived damaged (as opposed to a packet in it whose checksum is wrong).
-    pub const fn damaged(self) -> bool {
-        self.crc_error() || self.symbol_error() || self.sequence_error() || self.extension_error() || self.data_error()
-    }
-
-    /// Whether the device vouches for the TCP or UDP checksum.
-    pub const fn verified(self) -> bool {
-        !self.ignore_checksum()
-            && (self.transport_checked() || self.udp_checked())
-            && !self.transport_error()
-            && !self.ip_error()
-    }
-}
-
-/// Words of a receive descriptor.
-pub(super) mod receive_word {
-    /// Status and errors.
-    pub(in super::super) const STATUS: usize = 2;
-    /// Length in the low half, VLAN tag in the high half.
-    pub(in super::super) const LENGTH: usize = 3;
-}
-
-/// Words of a transmit data descriptor.
-pub(super) mod transmit_word {
-    /// [`super::DataCommand`].
-    pub(in super::super) const COMMAND: usize = 2;
-    /// [`super::DataOptions`].
-    pub(in super::super) const OPTIONS: usize = 3;
 }
 
 #[cfg(test)]

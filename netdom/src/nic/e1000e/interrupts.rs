@@ -5,150 +5,119 @@
 //! INTx, reading ICR acknowledges and disables (IAM by way of `CTRL_EXT.IAME`): QEMU clears ICR on reading in no other way.
 
 use super::models::Model;
-use super::moderation::Load;
 use super::registers::{self as reg, Causes, CtrlExt, Ivar, Registers};
-use super::start::ABSENT;
 use crate::nic;
+use crate::nic::driver::{ABSENT, Arm};
+use crate::nic::wiring::Wiring;
+use core::time::Duration;
 use split_driver::memory::Mmio;
 
-/// How the device's interrupts reach us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interrupts {
-    /// MSI-X with so many vectors. One: all causes. Two: packets, link. Three and more: receive, transmit, link.
-    MsiX(usize),
-    /// MSI or INTx.
-    Single,
+/// What ITR and EITR count in (82574 datasheet 10.2.4.2).
+const INTERVAL_UNIT: Duration = Duration::from_nanos(256);
+
+/// The bits that say that frames were received.
+const fn received(wiring: Wiring) -> Causes {
+    if wiring.is_by_message() { Causes::new().with_receive_queue0(true) } else { Causes::new().with_received(true) }
 }
 
-/// Where each cause arrives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wiring {
-    message: bool,
-    receive: u8,
-    transmit: u8,
-    other: u8,
+/// The bits that say that packets were sent.
+const fn sent(wiring: Wiring) -> Causes {
+    if wiring.is_by_message() { Causes::new().with_transmit_queue0(true) } else { Causes::new().with_transmitted(true) }
 }
 
-impl Wiring {
-    pub(super) const fn new(interrupts: Interrupts) -> Self {
-        let (message, receive, transmit, other) = match interrupts {
-            Interrupts::Single => (false, 0, 0, 0),
-            Interrupts::MsiX(0 | 1) => (true, 0, 0, 0),
-            Interrupts::MsiX(2) => (true, 0, 0, 1),
-            Interrupts::MsiX(_) => (true, 0, 1, 2),
+/// The bits for the link.
+const fn link(wiring: Wiring) -> Causes {
+    Causes::new().with_link(true).with_other(wiring.is_by_message())
+}
+
+/// Tells the device, all interrupts disabled.
+pub(super) fn set_up<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, model: &Model) {
+    let queues = Causes::new().with_receive_queue0(true).with_transmit_queue0(true).with_other(true);
+    if model.vectors() > 0 {
+        let ivar = if wiring.is_by_message() {
+            Ivar::new()
+                .with_receive0(wiring.receive(0))
+                .with_receive0_valid(true)
+                .with_transmit0(wiring.transmit())
+                .with_transmit0_valid(true)
+                .with_other(wiring.other())
+                .with_other_valid(true)
+        } else {
+            Ivar::new()
         };
-        Self { message, receive, transmit, other }
+        registers.write(reg::IVAR, ivar);
+        let clear = if wiring.is_by_message() { queues } else { Causes::new() };
+        registers.write(reg::EIAC, clear);
     }
+    let masked = if wiring.is_by_message() { queues } else { Causes::from(u32::MAX) };
+    registers.write(reg::IAM, masked);
+    registers.update(reg::CTRL_EXT, |ctrl: CtrlExt| {
+        ctrl.with_message_auto_mask(wiring.is_by_message())
+            .with_read_auto_mask(!wiring.is_by_message())
+            .with_timers_clear(false)
+            .with_pending_clear(false)
+            .with_driver_loaded(true)
+    });
+}
 
-    /// The bits that say that frames were received.
-    const fn received(self) -> Causes {
-        if self.message { Causes::new().with_receive_queue0(true) } else { Causes::new().with_received(true) }
+/// Sets the least time between two interrupts of packets.
+pub(super) fn moderate<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, interval: Duration) {
+    let interval = u32::try_from(interval.as_nanos() / INTERVAL_UNIT.as_nanos()).unwrap_or(u32::MAX);
+    if !wiring.is_by_message() {
+        registers.write(reg::ITR, interval);
+        return;
     }
-
-    /// The bits that say that packets were sent.
-    const fn sent(self) -> Causes {
-        if self.message { Causes::new().with_transmit_queue0(true) } else { Causes::new().with_transmitted(true) }
-    }
-
-    /// The bits for the link.
-    const fn link(self) -> Causes {
-        Causes::new().with_link(true).with_other(self.message)
-    }
-
-    /// Tells the device, all interrupts disabled.
-    pub(super) fn set_up<M: Mmio>(self, registers: &Registers<M>, model: &Model) {
-        let queues = Causes::new().with_receive_queue0(true).with_transmit_queue0(true).with_other(true);
-        if model.vectors() > 0 {
-            let ivar = if self.message {
-                Ivar::new()
-                    .with_receive0(self.receive)
-                    .with_receive0_valid(true)
-                    .with_transmit0(self.transmit)
-                    .with_transmit0_valid(true)
-                    .with_other(self.other)
-                    .with_other_valid(true)
-            } else {
-                Ivar::new()
-            };
-            registers.write(reg::IVAR, ivar);
-            let clear = if self.message { queues } else { Causes::new() };
-            registers.write(reg::EIAC, clear);
-        }
-        let masked = if self.message { queues } else { Causes::from(u32::MAX) };
-        registers.write(reg::IAM, masked);
-        registers.update(reg::CTRL_EXT, |ctrl: CtrlExt| {
-            ctrl.with_message_auto_mask(self.message)
-                .with_read_auto_mask(!self.message)
-                .with_timers_clear(false)
-                .with_pending_clear(false)
-                .with_driver_loaded(true)
-        });
-        self.moderate(registers, Load::default().interval());
-    }
-
-    /// Sets the least time between two interrupts of packets.
-    pub(super) fn moderate<M: Mmio>(self, registers: &Registers<M>, interval: u32) {
-        if !self.message {
-            registers.write(reg::ITR, interval);
-            return;
-        }
-        for (vector, eitr) in (0u8..).zip(reg::EITR) {
-            if vector == self.receive || vector == self.transmit {
-                registers.write(eitr, interval);
-            }
+    for (vector, eitr) in (0u8..).zip(reg::EITR) {
+        if vector == wiring.receive(0) || vector == wiring.transmit() {
+            registers.write(eitr, interval);
         }
     }
+}
 
-    /// What an interrupt was about. `None` where the device is gone.
-    pub(super) fn handle<M: Mmio>(self, registers: &Registers<M>, vector: usize) -> Option<nic::Causes> {
-        let mut causes = nic::Causes {
-            receive: vector == usize::from(self.receive),
-            transmit: vector == usize::from(self.transmit),
-            link: false,
-        };
-        if vector != usize::from(self.other) {
-            return Some(causes);
-        }
-        let seen = registers.read(reg::ICR);
-        if u32::from(seen) == ABSENT {
-            return None;
-        }
-        if self.message {
-            // Acknowledged here are the causes behind "other" alone; those of the queues were by their messages.
-            let behind = Causes::new()
-                .with_link(true)
-                .with_overrun(true)
-                .with_mdio(true)
-                .with_small(true)
-                .with_ack(true)
-                .with_management(true)
-                .with_other(true);
-            registers.write(reg::ICR, Causes::from(u32::from(seen) & u32::from(behind)));
-        }
-        causes.link = seen.link();
-        // Hardware may have cleared the queues' causes with this reading: have the rings looked at.
-        causes.receive |= seen.receive_queue0() || seen.received() || seen.overrun();
-        causes.transmit |= seen.transmit_queue0() || seen.transmitted();
-        Some(causes)
+/// What an interrupt was about. `None` where the device is gone.
+pub(super) fn handle<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, vector: usize) -> Option<nic::Causes> {
+    let mut causes = nic::Causes {
+        receive: vector == usize::from(wiring.receive(0)),
+        transmit: vector == usize::from(wiring.transmit()),
+        ..nic::Causes::default()
+    };
+    if vector != usize::from(wiring.other()) {
+        return Some(causes);
     }
+    let seen = registers.read(reg::ICR);
+    if u32::from(seen) == ABSENT {
+        return None;
+    }
+    if wiring.is_by_message() {
+        // Acknowledged here are the causes behind "other" alone; those of the queues were by their messages.
+        let behind = Causes::new()
+            .with_link(true)
+            .with_overrun(true)
+            .with_mdio(true)
+            .with_small(true)
+            .with_ack(true)
+            .with_management(true)
+            .with_other(true);
+        registers.write(reg::ICR, Causes::from(u32::from(seen) & u32::from(behind)));
+    }
+    causes.link = seen.link();
+    // Hardware may have cleared the queues' causes with this reading: have the rings looked at.
+    causes.receive |= seen.receive_queue0() || seen.received() || seen.overrun();
+    causes.transmit |= seen.transmit_queue0() || seen.transmitted();
+    Some(causes)
+}
 
-    /// Enables; before that forgets what the poll that ends has dealt with, frames where `stale`. What came in between is
-    /// for the caller to look for.
-    pub(super) fn enable<M: Mmio>(self, registers: &Registers<M>, stale: bool, transmit: bool) {
-        let received = if stale { self.received().into() } else { 0 };
-        let sent = if transmit { self.sent().into() } else { 0 };
-        if received | sent != 0u32 {
-            registers.write(reg::ICR, Causes::from(received | sent));
-        }
-        let mut wanted = u32::from(self.received()) | u32::from(self.link());
-        if transmit {
-            wanted |= u32::from(self.sent());
-        }
-        registers.write(reg::IMS, Causes::from(wanted));
+/// Enables; before that forgets what the poll that ends has dealt with, frames where they are stale. What came in between is
+/// for the caller to look for.
+pub(super) fn arm<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, arm: Arm) {
+    if arm.transmit_before && !arm.transmit {
+        registers.write(reg::IMC, sent(wiring));
     }
-
-    /// Disables the transmit interrupt.
-    pub(super) fn disable_transmit<M: Mmio>(self, registers: &Registers<M>) {
-        registers.write(reg::IMC, self.sent());
+    let received = if arm.stale { received(wiring).into() } else { 0 };
+    let reported = if arm.transmit { sent(wiring).into() } else { 0 };
+    if received | reported != 0u32 {
+        registers.write(reg::ICR, Causes::from(received | reported));
     }
+    let wanted = u32::from(self::received(wiring)) | u32::from(link(wiring)) | reported;
+    registers.write(reg::IMS, Causes::from(wanted));
 }

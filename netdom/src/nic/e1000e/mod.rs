@@ -4,11 +4,9 @@
 //! |---|---|
 //! | `models` | the family: ids, and in what its kinds differ |
 //! | `registers` | registers, typed and cited |
-//! | `descriptors` | descriptors and rings |
+//! | `descriptors` | what its descriptors say |
 //! | `start` | stop, reset, set up |
-//! | `interrupts`, `moderation` | which cause goes where, and how often |
-//! | `transmit`, `offload` | packets out: checksums and segmentation by the device |
-//! | `receive` | frames in |
+//! | `interrupts` | enabled, handled |
 //!
 //! One queue each way. No flow control, no VLAN filter, no RSS, no wake-up: a bridge port needs none of them. The PHY is left
 //! as its strapping and the firmware set it. A device that is pulled out reads as all ones: nothing here waits for it.
@@ -26,12 +24,8 @@
 pub mod descriptors;
 mod interrupts;
 pub mod models;
-mod moderation;
-mod offload;
-mod receive;
 pub mod registers;
 mod start;
-mod transmit;
 
 #[cfg(any(test, feature = "fakes"))]
 pub mod model;
@@ -40,152 +34,31 @@ mod nonsense;
 #[cfg(test)]
 mod tests;
 
+use super::driver::{ABSENT, Arm, Direction, Driver, Family, Setup};
+use super::ring::Ring;
+use super::wiring::Wiring;
+use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation};
 use crate::ethernet::MacAddress;
-use crate::nic::{Capabilities, Causes, FRAME_HEADERS, Link, Nic, NicStatistics};
-use crate::offload::headers::Layout;
-use crate::packet::{Packet, Pool};
-use core::sync::atomic::{Ordering, fence};
+use crate::packet::Pool;
+use core::cell::Cell;
 use core::time::Duration;
-use descriptors::{DESCRIPTOR_BYTES, Ring};
-pub use interrupts::Interrupts;
-use interrupts::Wiring;
+use descriptors::Extended;
 use models::{Kind, Model};
-use moderation::Moderation;
-use receive::Receive;
 use registers::{self as reg, Registers};
-use split_driver::memory::{DmaAllocator, Mmio, Quiesced};
-use start::ABSENT;
-use transmit::Transmit;
+use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
 
-/// Bytes of the largest frame without jumbo frames.
-pub const STANDARD_FRAME: usize = 1500 + FRAME_HEADERS;
+/// A started device.
+pub type E1000e<M, A> = Driver<M, A, Hardware>;
 
-/// Whether segmentation is left to the device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Segmentation {
-    /// Where what comes out is something that any receiver takes. With QEMU before 8.0 that is IPv4.
-    #[default]
-    Auto,
-    /// Never.
-    Off,
-    /// Wherever the device says that it can.
-    On,
-}
-
-/// Choices of the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Transmit descriptors: a multiple of 8 from 64 to 4,096.
-    pub transmit_descriptors: u16,
-    /// Receive descriptors, each with a page behind it: a multiple of 8 from 64 to 4,096.
-    pub receive_descriptors: u16,
-    /// Bytes of the largest frame, frame check sequence not included: [`STANDARD_FRAME`], or more for jumbo frames.
-    pub max_frame: usize,
-    /// Whether segmentation is left to the device.
-    pub segmentation: Segmentation,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            transmit_descriptors: 512,
-            receive_descriptors: 256,
-            max_frame: STANDARD_FRAME,
-            segmentation: Segmentation::Auto,
-        }
-    }
-}
-
-/// Why a device could not be started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Error {
-    /// The registers are fewer than the family has.
-    Registers {
-        /// Bytes mapped.
-        mapped: usize,
-    },
-    /// There is no device behind the registers.
-    Absent {
-        /// What STATUS reads as.
-        status: u32,
-    },
-    /// The device did not come out of its reset within 10 ms.
-    Reset {
-        /// What EEC reads as.
-        eec: u32,
-    },
-    /// The device has no usable address.
-    Address {
-        /// What it gives as its address.
-        address: MacAddress,
-    },
-    /// A ring cannot have that many descriptors.
-    Ring {
-        /// Descriptors asked for.
-        descriptors: u16,
-    },
-    /// The device cannot carry frames of that size, or a frame could not be smaller.
-    MaxFrame {
-        /// Bytes asked for.
-        asked: usize,
-        /// The most it can.
-        limit: usize,
-    },
-    /// No memory for a ring.
-    Memory {
-        /// Bytes asked for.
-        bytes: usize,
-    },
-}
-
-impl core::fmt::Display for Error {
-    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Registers { mapped } => {
-                write!(formatter, "{mapped} bytes of registers are mapped, {} are needed", reg::SPACE)
-            }
-            Self::Absent { status } => write!(formatter, "no device answers: STATUS reads as {status:#x}"),
-            Self::Reset { eec } => write!(formatter, "the reset did not end within 10 ms: EEC reads as {eec:#x}"),
-            Self::Address { address } => write!(formatter, "{address} is no address of a station"),
-            Self::Ring { descriptors } => write!(formatter, "a ring cannot have {descriptors} descriptors"),
-            Self::MaxFrame { asked, limit } => {
-                write!(formatter, "frames of {asked} bytes are not possible, the limit is {limit}")
-            }
-            Self::Memory { bytes } => write!(formatter, "no memory for a ring of {bytes} bytes"),
-        }
-    }
-}
-
-impl core::error::Error for Error {}
-
-/// A started device. `M` are its registers (BAR 0), `A` gives the memory of its rings.
-pub struct E1000e<M: Mmio, A: DmaAllocator> {
-    registers: Registers<M>,
+/// A device of the family.
+pub struct Hardware {
     model: &'static Model,
-    wiring: Wiring,
-    transmit: Transmit<A::Memory>,
-    receive: Receive<A::Memory>,
-    dma: A,
-    moderation: Moderation,
-    pool: Pool,
-    address: MacAddress,
-    capabilities: Capabilities,
-    counted: NicStatistics,
-    /// What TDT was last told.
-    told: u16,
-    /// Interrupts were enabled, for sent packets too where so, and none was handled since.
-    armed: bool,
-    transmit_armed: bool,
-    /// Stopped, or pulled out.
-    halted: bool,
-    /// The device no longer reaches memory, and the buffers went back.
-    quiesced: Option<Quiesced>,
+    /// Its reset is none.
+    hollow: Cell<bool>,
 }
 
 impl<M: Mmio, A: DmaAllocator> E1000e<M, A> {
-    /// Resets the device behind `mmio` and starts it: it receives into pages of `pool` from here on, interrupts disabled.
-    /// Memory access by the device (bus mastering) must be enabled. `delay` waits, microseconds at a time, 20 ms where the
-    /// device is an I217 to I219. The link may come up later.
+    /// Starts the device behind `mmio`, see [`Driver::start`]. `delay` waits 20 ms where it is an I217 to I219.
     ///
     /// # Errors
     /// [`Error`], with the device stopped.
@@ -196,97 +69,86 @@ impl<M: Mmio, A: DmaAllocator> E1000e<M, A> {
         interrupts: Interrupts,
         pool: &Pool,
         options: Options,
-        delay: &mut dyn FnMut(Duration),
+        delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        if mmio.len() < reg::SPACE {
-            return Err(Error::Registers { mapped: mmio.len() });
-        }
-        if options.max_frame > model.max_frame() || options.max_frame < STANDARD_FRAME {
-            return Err(Error::MaxFrame { asked: options.max_frame, limit: model.max_frame() });
-        }
+        let hardware = Hardware { model, hollow: Cell::new(false) };
+        Self::start(mmio, dma, hardware, interrupts, pool, options, delay)
+    }
+}
+
+impl Family for Hardware {
+    type Format = Extended;
+    const NAME: &'static str = "e1000e";
+    const REGISTERS: usize = reg::SPACE;
+
+    fn name(&self) -> &'static str {
+        self.model.name
+    }
+
+    fn max_frame(&self) -> usize {
+        self.model.max_frame()
+    }
+
+    fn queues(&self) -> usize {
+        1
+    }
+
+    fn stop<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
+        start::stop(&Registers(mmio), delay)
+    }
+
+    fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
         let registers = Registers(mmio);
-        let reset = start::reset(&registers, model, delay)?;
-        let address = start::address(&registers)?;
-        let transmit = ring(&dma, options.transmit_descriptors)?;
-        let receive = ring(&dma, options.receive_descriptors)?;
-        start::prepare(&registers, model, options.max_frame);
-        start::transmit(&registers, &transmit);
-        start::receive(&registers, &receive, model, options.max_frame);
-        let wiring = Wiring::new(interrupts);
-        wiring.set_up(&registers, model);
-        let segments = model.segments() && options.segmentation != Segmentation::Off;
-        let tso_v6 = segments && (!reset.hollow || options.segmentation == Segmentation::On);
-        log::info!("e1000e: {}, segmentation of IPv4 {segments}, of IPv6 {tso_v6}", model.name);
-        let mut nic = Self {
-            transmit: Transmit::new(transmit, options.max_frame),
-            receive: Receive::new(receive, options.max_frame),
-            moderation: Moderation::default(),
-            pool: pool.clone(),
-            capabilities: Capabilities {
-                checksum_v4: true,
-                checksum_v6: true,
-                tso_v4: segments,
-                tso_v6,
-                max_frame: options.max_frame,
-            },
-            counted: NicStatistics::default(),
-            told: 0,
-            armed: false,
-            transmit_armed: false,
-            halted: false,
-            dma,
-            quiesced: None,
-            registers,
-            model,
-            wiring,
-            address,
-        };
-        // Reading clears: what earlier owners left behind is not ours.
-        let _earlier = nic.statistics();
-        nic.counted = NicStatistics::default();
-        nic.refill(pool);
-        Ok(nic)
+        let reset = start::reset(&registers, self.model, delay)?;
+        self.hollow.set(reset.hollow);
+        start::address(&registers)
     }
 
-    /// Which device it is.
-    pub const fn model(&self) -> &'static Model {
-        self.model
+    fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup) {
+        let registers = Registers(mmio);
+        start::prepare(&registers, self.model, setup.max_frame);
+        interrupts::set_up(setup.wiring, &registers, self.model);
     }
 
-    /// Writes a tail register, after everything written to memory before. While the firmware of a hub uses the register
-    /// bus such a write may be lost, so it is waited out; it holds the bus for microseconds.
-    fn write_tail(&self, register: reg::Reg<u32>, index: u16) {
-        fence(Ordering::SeqCst);
-        if self.model.kind == Kind::Hub {
-            for _ in 0..200 {
-                if !self.registers.read(reg::FWSM).arbiter_busy() {
-                    break;
-                }
-            }
+    fn start_transmit<M: Mmio, D: DmaMemory>(
+        &self,
+        mmio: &M,
+        _queue: usize,
+        ring: &Ring<D>,
+        _delay: Delay<'_>,
+    ) -> Result<(), Error> {
+        start::transmit(&Registers(mmio), ring);
+        Ok(())
+    }
+
+    fn start_receive<M: Mmio, D: DmaMemory>(
+        &self,
+        mmio: &M,
+        _queue: usize,
+        ring: &Ring<D>,
+        _delay: Delay<'_>,
+    ) -> Result<(), Error> {
+        start::receive(&Registers(mmio), ring, self.model);
+        Ok(())
+    }
+
+    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup) {
+        start::enable(&Registers(mmio), setup.max_frame);
+    }
+
+    fn capabilities(&self, setup: &Setup) -> Capabilities {
+        let segments = self.model.segments() && setup.segmentation != Segmentation::Off;
+        Capabilities {
+            checksum_v4: true,
+            checksum_v6: true,
+            tso_v4: segments,
+            tso_v6: segments && (!self.hollow.get() || setup.segmentation == Segmentation::On),
+            max_frame: setup.max_frame,
         }
-        self.registers.write(register, u32::from(index));
-    }
-}
-
-fn ring<A: DmaAllocator>(dma: &A, descriptors: u16) -> Result<Ring<A::Memory>, Error> {
-    if !(64..=4096).contains(&descriptors) || !descriptors.is_multiple_of(8) {
-        return Err(Error::Ring { descriptors });
-    }
-    let bytes = usize::from(descriptors) * DESCRIPTOR_BYTES;
-    dma.allocate(bytes).ok().and_then(|memory| Ring::new(memory, descriptors)).ok_or(Error::Memory { bytes })
-}
-
-impl<M: Mmio, A: DmaAllocator> Nic for E1000e<M, A> {
-    fn mac_address(&self) -> MacAddress {
-        self.address
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.capabilities
-    }
-
-    fn link(&mut self) -> Link {
-        let status = self.registers.read(reg::STATUS);
+    fn link<M: Mmio>(&self, mmio: &M) -> Link {
+        let status = Registers(mmio).read(reg::STATUS);
         if u32::from(status) == ABSENT || !status.link_up() {
             return Link::Down;
         }
@@ -297,132 +159,46 @@ impl<M: Mmio, A: DmaAllocator> Nic for E1000e<M, A> {
         })
     }
 
-    fn handle_interrupt(&mut self, vector: usize) -> Causes {
-        if self.halted {
-            return Causes::default();
-        }
-        self.armed = false;
-        self.wiring.handle(&self.registers, vector).unwrap_or_else(|| {
-            log::warn!("e1000e: the device is gone");
-            self.halted = true;
-            Causes { link: true, ..Causes::default() }
-        })
+    fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {
+        interrupts::handle(wiring, &Registers(mmio), vector)
     }
 
-    fn enable_interrupts(&mut self, transmit: bool) -> bool {
-        if self.halted {
-            return false;
-        }
-        // Before a wait that may be long, pages go home.
-        let sent = self.reclaim();
-        // What is enabled costs no register access: a poll for the guests' sake alone must not touch the device.
-        if !self.armed || transmit != self.transmit_armed {
-            // The message of the first frame took its cause away; a later one set it again, for nothing once taken.
-            let stale = self.moderation.packets() > 1;
-            if let Some(interval) = self.moderation.poll_ended() {
-                self.wiring.moderate(&self.registers, interval);
-            }
-            if self.transmit_armed && !transmit {
-                self.wiring.disable_transmit(&self.registers);
-            }
-            self.wiring.enable(&self.registers, stale, transmit);
-            self.armed = true;
-            self.transmit_armed = transmit;
-        }
-        self.receive.ready() || (transmit && sent + self.reclaim() > 0)
+    fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm) {
+        interrupts::arm(wiring, &Registers(mmio), arm);
     }
 
-    fn transmit(&mut self, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {
-        if self.halted {
-            return Err(packet);
-        }
-        self.transmit.queue(packet, layout, &self.pool)
+    fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, _queue: usize, interval: Duration) {
+        interrupts::moderate(wiring, &Registers(mmio), interval);
     }
 
-    fn transmit_room(&self) -> usize {
-        if self.halted { 0 } else { self.transmit.room() }
-    }
-
-    fn flush(&mut self) {
-        if self.halted {
+    fn count<M: Mmio>(&self, mmio: &M, _queues: usize, counted: &mut NicStatistics) {
+        let registers = Registers(mmio);
+        if u32::from(registers.read(reg::STATUS)) == ABSENT {
             return;
         }
-        if let Some(tail) = self.transmit.flush(self.told) {
-            self.told = tail;
-            self.write_tail(reg::TDT, tail);
-        }
+        let read =
+            |list: &[reg::Reg<u32>]| -> u64 { list.iter().map(|register| u64::from(registers.read(*register))).sum() };
+        let received = [reg::CRCERRS, reg::ALGNERRC, reg::RXERRC, reg::CEXTERR, reg::RLEC];
+        counted.receive_errors += read(&received);
+        counted.receive_missed += read(&[reg::MPC]);
+        counted.receive_oversize += read(&[reg::ROC]);
+        counted.transmit_errors += read(&[reg::ECOL, reg::LATECOL]);
     }
 
-    fn reclaim(&mut self) -> usize {
-        self.transmit.reclaim()
-    }
-
-    fn receive(&mut self) -> Option<Packet> {
-        let packet = self.receive.take()?;
-        self.moderation.count();
-        Some(packet)
-    }
-
-    fn refill(&mut self, pool: &Pool) {
-        if self.halted {
-            return;
+    /// While the firmware of a hub uses the register bus a write may be lost, so it is waited out; it holds the bus for microseconds.
+    fn write_tail<M: Mmio>(&self, mmio: &M, _queue: usize, direction: Direction, index: u16) {
+        let registers = Registers(mmio);
+        if self.model.kind == Kind::Hub {
+            for _ in 0..200 {
+                if !registers.read(reg::FWSM).arbiter_busy() {
+                    break;
+                }
+            }
         }
-        if let Some(tail) = self.receive.refill(pool) {
-            self.write_tail(reg::RDT, tail);
-        }
-    }
-
-    fn statistics(&mut self) -> NicStatistics {
-        let absent = u32::from(self.registers.read(reg::STATUS)) == ABSENT;
-        if !absent {
-            let read = |registers: &[reg::Reg<u32>]| -> u64 {
-                registers.iter().map(|register| u64::from(self.registers.read(*register))).sum()
-            };
-            let received = [reg::CRCERRS, reg::ALGNERRC, reg::RXERRC, reg::CEXTERR, reg::RLEC];
-            self.counted.receive_errors += read(&received);
-            self.counted.receive_missed += read(&[reg::MPC]);
-            self.counted.receive_oversize += read(&[reg::ROC]);
-            self.counted.transmit_errors += read(&[reg::ECOL, reg::LATECOL]);
-        }
-        NicStatistics {
-            receive_errors: self.counted.receive_errors + self.receive.errors(),
-            receive_malformed: self.receive.malformed(),
-            receive_oversize: self.counted.receive_oversize + self.receive.oversize(),
-            transmit_errors: self.counted.transmit_errors + self.transmit.errors(),
-            ..self.counted
-        }
-    }
-
-    fn quiesce(&mut self) {
-        // Each read of STATUS takes a device's time, so no clock is needed to bound the wait.
-        let proof = start::stop(&self.registers, &mut |_| ());
-        self.halted = true;
-        if let Some(proof) = proof {
-            self.release(proof);
-        } else if self.quiesced.is_none() {
-            log::warn!("e1000e: it does not say that it has stopped: its buffers wait until its bus mastering ends");
-        }
-    }
-
-    fn release(&mut self, proof: Quiesced) {
-        self.halted = true;
-        if self.dma.release(&proof) {
-            self.transmit.clear(&proof);
-            self.receive.clear(&proof);
-            self.quiesced = Some(proof);
-        }
-    }
-}
-
-impl<M: Mmio, A: DmaAllocator> Drop for E1000e<M, A> {
-    /// A running device would go on writing to pages that are no longer its own.
-    fn drop(&mut self) {
-        if !self.halted {
-            self.quiesce();
-        }
-        if self.quiesced.is_none() {
-            let lost = self.transmit.abandon() + self.receive.abandon();
-            log::error!("e1000e: {lost} buffers are lost: the device may still write to them");
-        }
+        let tail = match direction {
+            Direction::Transmit => reg::TDT,
+            Direction::Receive => reg::RDT,
+        };
+        registers.write(tail, u32::from(index));
     }
 }

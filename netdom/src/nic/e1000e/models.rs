@@ -49,7 +49,7 @@ impl Model {
     pub const fn max_frame(&self) -> usize {
         match self.kind {
             Kind::I82571 | Kind::I82574 => 9234 - 4,
-            Kind::I82573 | Kind::Hub => super::STANDARD_FRAME,
+            Kind::I82573 | Kind::Hub => crate::nic::STANDARD_FRAME,
         }
     }
 

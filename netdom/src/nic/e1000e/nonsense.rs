@@ -5,8 +5,9 @@ use super::descriptors::ReceiveStatus;
 use super::model::Device;
 use super::registers as reg;
 use super::*;
-use crate::offload::headers::{Network, Transport};
-use crate::packet::{Checksum, Fragment, Gso, GsoKind, Offload};
+use crate::nic::{Nic, STANDARD_FRAME, queue};
+use crate::offload::headers::{Layout, Network, Transport};
+use crate::packet::{Checksum, Fragment, Gso, GsoKind, Offload, Packet};
 use alloc::boxed::Box;
 use alloc::vec;
 use proptest::prelude::*;
@@ -126,16 +127,16 @@ impl World {
                 let gso = gso.map(|size| Gso { kind: GsoKind::TcpV4, size });
                 let checksum = if layout.is_some() { Checksum::Blank } else { Checksum::Unverified };
                 packet.offload = Offload { checksum, gso };
-                if let Err(back) = self.nic.transmit(packet, layout.as_ref()) {
+                if let Err(back) = queue(&mut self.nic).transmit(packet, layout.as_ref()) {
                     prop_assert!(back.len() <= length);
                 }
             }
-            Step::Flush => nic.flush(),
+            Step::Flush => queue(nic).flush(),
             Step::Reclaim => {
-                nic.reclaim();
+                queue(nic).reclaim();
             }
             Step::Receive => {
-                if let Some(packet) = nic.receive() {
+                if let Some(packet) = queue(nic).receive() {
                     let limit = nic.capabilities().max_frame;
                     prop_assert!((14..=limit).contains(&packet.len()));
                     let within = |f: &Fragment| usize::from(f.offset) + usize::from(f.length) <= PAGE_SIZE;
@@ -143,12 +144,12 @@ impl World {
                     prop_assert!(packet.offload.gso.is_none());
                 }
             }
-            Step::Refill => nic.refill(&self.pool),
+            Step::Refill => queue(nic).refill(&self.pool),
             Step::Interrupt(vector) => {
                 nic.handle_interrupt(vector);
             }
             Step::Enable(transmit) => {
-                nic.enable_interrupts(transmit);
+                queue(nic).arm(transmit);
             }
             Step::Statistics => {
                 nic.statistics();
@@ -157,7 +158,7 @@ impl World {
                 nic.link();
             }
         }
-        prop_assert!(self.nic.transmit_room() < 64);
+        prop_assert!(queue(&mut self.nic).room() < 64);
         Ok(())
     }
 }

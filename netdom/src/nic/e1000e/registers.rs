@@ -33,19 +33,19 @@ pub(super) const fn any(offset: usize) -> Reg<u32> {
 }
 
 /// Reads and writes typed registers.
-pub(super) struct Registers<M>(pub(super) M);
+pub(super) struct Registers<'a, M>(pub(super) &'a M);
 
-impl<M: Mmio> Registers<M> {
+impl<M: Mmio> Registers<'_, M> {
     pub(super) fn read<T: From<u32>>(&self, register: Reg<T>) -> T {
-        register.read(&self.0, 0)
+        register.read(self.0, 0)
     }
 
     pub(super) fn write<T: Into<u32>>(&self, register: Reg<T>, value: T) {
-        register.write(&self.0, 0, value);
+        register.write(self.0, 0, value);
     }
 
     pub(super) fn write_base(&self, base: Base<Space>, address: DeviceAddress) {
-        base.write(&self.0, 0, address);
+        base.write(self.0, 0, address);
     }
 
     pub(super) fn update<T: From<u32> + Into<u32>>(&self, register: Reg<T>, change: impl FnOnce(T) -> T) {
@@ -54,7 +54,7 @@ impl<M: Mmio> Registers<M> {
 
     /// Proof that the device has stopped, where the register says so.
     pub(super) fn confirm<T: From<u32>>(&self, register: Reg<T>, stopped: impl FnOnce(T) -> bool) -> Option<Quiesced> {
-        register.confirm(&self.0, 0, stopped)
+        register.confirm(self.0, 0, stopped)
     }
 }
 

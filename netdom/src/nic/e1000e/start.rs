@@ -4,37 +4,21 @@
 //! power-on, and a reset of the MAC leaves it alone. So a start costs some fifty register accesses, and only the waits that
 //! the documents ask for: a microsecond on a discrete device, 20 ms on a platform controller hub.
 
-use super::descriptors::Ring;
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Registers, Rfctl, Rxcsum, Tctl, Tipg};
-use super::{Error, STANDARD_FRAME};
 use crate::ethernet::MacAddress;
+use crate::nic::driver::{ABSENT, wait};
+use crate::nic::ring::Ring;
+use crate::nic::{Delay, Error, STANDARD_FRAME};
 use core::time::Duration;
 use split_driver::memory::{DmaMemory, Mmio, Quiesced};
-
-/// What a read of a register that is not there gives.
-pub(super) const ABSENT: u32 = u32::MAX;
 
 /// A value that no reset leaves in TADV.
 const MARK: u32 = 0x5AA5;
 
-/// The caller's busy wait.
-pub(super) type Delay<'a> = &'a mut dyn FnMut(Duration);
-
-/// Repeats `done` until it is true, at most `times`, `pause` apart.
-fn wait(delay: Delay<'_>, pause: Duration, times: u32, mut done: impl FnMut() -> bool) -> bool {
-    for _ in 0..times {
-        if done() {
-            return true;
-        }
-        delay(pause);
-    }
-    done()
-}
-
 /// Stops both directions and all interrupts, and waits until no request to memory is under way (82574 datasheet 5.2.5.3;
 /// Linux waits 80 ms at most). `None` where the device does not say so.
-pub(super) fn stop<M: Mmio>(registers: &Registers<M>, delay: Delay<'_>) -> Option<Quiesced> {
+pub(super) fn stop<M: Mmio>(registers: &Registers<'_, M>, delay: Delay<'_>) -> Option<Quiesced> {
     registers.write(reg::IMC, Causes::from(u32::MAX));
     registers.write(reg::RCTL, Rctl::new());
     registers.write(reg::TCTL, Tctl::new().with_pad_short(true));
@@ -54,7 +38,7 @@ pub(super) struct Reset {
 }
 
 /// Resets the MAC.
-pub(super) fn reset<M: Mmio>(registers: &Registers<M>, model: &Model, delay: Delay<'_>) -> Result<Reset, Error> {
+pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay: Delay<'_>) -> Result<Reset, Error> {
     let status: u32 = registers.read(reg::STATUS).into();
     if status == ABSENT {
         return Err(Error::Absent { status });
@@ -78,7 +62,7 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<M>, model: &Model, delay: Del
         let read = wait(delay, Duration::from_micros(50), 200, || registers.read(reg::EEC).auto_read_done());
         let eec: u32 = registers.read(reg::EEC).into();
         if !read || eec == ABSENT {
-            return Err(Error::Reset { eec });
+            return Err(Error::Reset { register: "EEC", value: eec });
         }
     }
     if shared_mdio {
@@ -90,7 +74,7 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<M>, model: &Model, delay: Del
 }
 
 /// The device's own address, which the reset brought back from the non-volatile memory (82574 datasheet 10.2.5).
-pub(super) fn address<M: Mmio>(registers: &Registers<M>) -> Result<MacAddress, Error> {
+pub(super) fn address<M: Mmio>(registers: &Registers<'_, M>) -> Result<MacAddress, Error> {
     let low = registers.read(reg::RAL0);
     let high = registers.read(reg::RAH0);
     let [a, b, c, d] = low.to_le_bytes();
@@ -103,7 +87,7 @@ pub(super) fn address<M: Mmio>(registers: &Registers<M>) -> Result<MacAddress, E
 }
 
 /// Bits that the documents and their errata want set whatever one does.
-pub(super) fn prepare<M: Mmio>(registers: &Registers<M>, model: &Model, max_frame: usize) {
+pub(super) fn prepare<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_frame: usize) {
     registers.update(reg::CTRL, |ctrl: Ctrl| {
         ctrl.with_set_link_up(true)
             .with_force_speed(false)
@@ -138,13 +122,8 @@ pub(super) fn prepare<M: Mmio>(registers: &Registers<M>, model: &Model, max_fram
     }
 }
 
-/// Sets up the receive ring, empty, and starts to receive as a bridge port must: every frame, whoever it is for.
-pub(super) fn receive<M: Mmio, D: DmaMemory>(
-    registers: &Registers<M>,
-    ring: &Ring<D>,
-    model: &Model,
-    max_frame: usize,
-) {
+/// Sets up the receive ring, empty.
+pub(super) fn receive<M: Mmio, D: DmaMemory>(registers: &Registers<'_, M>, ring: &Ring<D>, model: &Model) {
     registers.write_base(reg::RDBA, ring.device_address());
     registers.write(reg::RDLEN, ring.bytes());
     registers.write(reg::RDH, 0);
@@ -167,6 +146,10 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
             .with_ipv6_extension_disable(old)
             .with_new_ipv6_extension_disable(old),
     );
+}
+
+/// Starts to receive as a bridge port must: every frame, whoever it is for.
+pub(super) fn enable<M: Mmio>(registers: &Registers<'_, M>, max_frame: usize) {
     registers.write(
         reg::RCTL,
         Rctl::new()
@@ -184,7 +167,7 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
 }
 
 /// Sets up the transmit ring, empty, and starts to transmit.
-pub(super) fn transmit<M: Mmio, D: DmaMemory>(registers: &Registers<M>, ring: &Ring<D>) {
+pub(super) fn transmit<M: Mmio, D: DmaMemory>(registers: &Registers<'_, M>, ring: &Ring<D>) {
     registers.write_base(reg::TDBA, ring.device_address());
     registers.write(reg::TDLEN, ring.bytes());
     registers.write(reg::TDH, 0);

@@ -4,14 +4,15 @@ use super::descriptors::ReceiveStatus;
 use super::model::{ADDRESS, Device, checksum};
 use super::registers::{self as reg};
 use super::*;
-use crate::nic::Link;
-use crate::offload::headers::{Network, Transport};
-use crate::packet::{Checksum, Fragment, Gso, GsoKind, Offload};
+use crate::nic::{Fault, Link, Nic, queue};
+use crate::offload::headers::{Layout, Network, Transport};
+use crate::packet::{Checksum, Fragment, Gso, GsoKind, Offload, Packet};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use split_driver::fakes::{FakeDma, FakePages, FakeXen, closed};
 use split_driver::memory::DmaAllocator;
+use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
 
 struct Bench {
@@ -186,7 +187,7 @@ fn says_why_it_cannot_start() {
     let too_large = Options { max_frame: 20_000, ..options };
     let run = |device: fn(&Device), options| start(device, Interrupts::Single, options).err();
     assert_eq!(run(Device::pull_out, options), Some(Error::Absent { status: u32::MAX }));
-    assert_eq!(run(Device::get_stuck, options), Some(Error::Reset { eec: 0 }));
+    assert_eq!(run(Device::get_stuck, options), Some(Error::Reset { register: "EEC", value: 0 }));
     assert_eq!(run(|_| (), bad_ring), Some(Error::Ring { descriptors: 100 }));
     assert_eq!(run(|_| (), too_large), Some(Error::MaxFrame { asked: 20_000, limit: 9230 }));
 }
@@ -197,8 +198,8 @@ fn a_reset_that_resets_nothing_costs_segmentation_of_ipv6_alone() {
     let can = bench.nic.capabilities();
     assert!(can.tso_v4 && !can.tso_v6 && can.checksum_v6);
     let frame = bytes(600, 4);
-    assert!(bench.nic.transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
-    bench.nic.flush();
+    assert!(queue(&mut bench.nic).transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+    queue(&mut bench.nic).flush();
     assert_eq!(bench.device.sent(), Some(frame));
     finish(bench);
 }
@@ -214,10 +215,10 @@ fn sends_byte_for_byte_through_many_wraps() {
             _ => &[1, 1, 1, 1],
         };
         let packet = packet(&bench.pool, &frame, cuts);
-        assert!(bench.nic.transmit(packet, None).is_ok());
+        assert!(queue(&mut bench.nic).transmit(packet, None).is_ok());
         if round % 5 == 0 {
-            bench.nic.flush();
-            bench.nic.reclaim();
+            queue(&mut bench.nic).flush();
+            queue(&mut bench.nic).reclaim();
         }
         if round % 5 == 0 {
             while let Some(sent) = bench.device.sent() {
@@ -226,14 +227,14 @@ fn sends_byte_for_byte_through_many_wraps() {
             }
         }
     }
-    bench.nic.flush();
+    queue(&mut bench.nic).flush();
     let frame = bytes(900, 77);
     while bench.device.sent().is_some() {}
-    assert!(bench.nic.transmit(packet(&bench.pool, &frame, &[14, 20, 300]), None).is_ok());
-    bench.nic.flush();
+    assert!(queue(&mut bench.nic).transmit(packet(&bench.pool, &frame, &[14, 20, 300]), None).is_ok());
+    queue(&mut bench.nic).flush();
     assert_eq!(bench.device.sent(), Some(frame));
-    bench.nic.reclaim();
-    assert_eq!(bench.nic.transmit_room(), 511);
+    queue(&mut bench.nic).reclaim();
+    assert_eq!(queue(&mut bench.nic).room(), 511);
     assert_eq!(bench.device.contexts(), 0, "no offload, no context");
     finish(bench);
 }
@@ -243,10 +244,10 @@ fn each_frame_arrives_in_order_and_unchanged() {
     let mut bench = bench();
     for round in 0..1000 {
         let frame = bytes(60 + round * 13 % 1458, round);
-        assert!(bench.nic.transmit(packet(&bench.pool, &frame, &[40]), None).is_ok());
-        bench.nic.flush();
+        assert!(queue(&mut bench.nic).transmit(packet(&bench.pool, &frame, &[40]), None).is_ok());
+        queue(&mut bench.nic).flush();
         assert_eq!(bench.device.sent(), Some(frame), "round {round}");
-        assert_eq!(bench.nic.reclaim(), 1);
+        assert_eq!(queue(&mut bench.nic).reclaim(), 1);
     }
     finish(bench);
 }
@@ -258,19 +259,19 @@ fn a_full_ring_gives_the_packet_back_and_drains() {
     let mut queued = 0;
     let returned = loop {
         let frame = bytes(100, queued);
-        match bench.nic.transmit(packet(&bench.pool, &frame, &[50]), None) {
+        match queue(&mut bench.nic).transmit(packet(&bench.pool, &frame, &[50]), None) {
             Ok(()) => queued += 1,
             Err(packet) => break packet,
         }
     };
     assert_eq!(contents(&returned), bytes(100, queued), "unchanged");
     assert!(queued >= 29, "{queued}");
-    bench.nic.flush();
-    assert_eq!(bench.nic.reclaim(), 0, "nothing is sent yet");
-    assert!(bench.nic.transmit(returned, None).is_err());
+    queue(&mut bench.nic).flush();
+    assert_eq!(queue(&mut bench.nic).reclaim(), 0, "nothing is sent yet");
+    assert!(queue(&mut bench.nic).transmit(returned, None).is_err());
     bench.device.transmit();
-    assert_eq!(bench.nic.reclaim(), queued);
-    assert_eq!(bench.nic.transmit_room(), 63);
+    assert_eq!(queue(&mut bench.nic).reclaim(), queued);
+    assert_eq!(queue(&mut bench.nic).room(), 63);
     finish(bench);
 }
 
@@ -279,9 +280,9 @@ fn long_batches_are_reported_on_in_between() {
     let mut bench = bench();
     for round in 0..200 {
         let packet = packet(&bench.pool, &bytes(60, round), &[]);
-        assert!(bench.nic.transmit(packet, None).is_ok());
+        assert!(queue(&mut bench.nic).transmit(packet, None).is_ok());
     }
-    bench.nic.flush();
+    queue(&mut bench.nic).flush();
     let reports = (0..200)
         .filter(|index| {
             let at = bench.device.transmit_descriptor(*index);
@@ -291,7 +292,7 @@ fn long_batches_are_reported_on_in_between() {
         })
         .count();
     assert_eq!(reports, 4);
-    assert_eq!(bench.nic.reclaim(), 200);
+    assert_eq!(queue(&mut bench.nic).reclaim(), 200);
     finish(bench);
 }
 
@@ -304,11 +305,11 @@ fn completes_checksums_with_one_context_for_many() {
                 let (frame, layout) = transport(network, kind, size);
                 let packet = blank(packet(&bench.pool, &frame, &[100]), None);
                 let layout = Some(&layout);
-                assert!(bench.nic.transmit(packet, layout).is_ok());
+                assert!(queue(&mut bench.nic).transmit(packet, layout).is_ok());
             }
         }
     }
-    bench.nic.flush();
+    queue(&mut bench.nic).flush();
     assert_eq!(bench.device.contexts(), 4);
     for network in [Network::V4, Network::V6] {
         for kind in [Transport::Tcp, Transport::Udp] {
@@ -339,8 +340,8 @@ fn segments_super_frames() {
         // Once with the headers apart, as many a frontend sends them, once with payload behind them.
         for cut in [headers, headers + 100] {
             let packet = blank(packet(&bench.pool, &frame, &[cut]), Some(gso));
-            assert!(bench.nic.transmit(packet, Some(&layout)).is_ok());
-            bench.nic.flush();
+            assert!(queue(&mut bench.nic).transmit(packet, Some(&layout)).is_ok());
+            queue(&mut bench.nic).flush();
             let mut payload: Vec<u8> = Vec::new();
             let mut count = 0;
             while let Some(segment) = bench.device.sent() {
@@ -354,7 +355,7 @@ fn segments_super_frames() {
             assert_eq!(count, 43);
             assert_eq!(payload, frame[headers..]);
         }
-        assert_eq!(bench.nic.reclaim(), 2);
+        assert_eq!(queue(&mut bench.nic).reclaim(), 2);
         finish(bench);
     }
 }
@@ -365,8 +366,8 @@ fn a_super_frame_that_fits_needs_a_checksum_only() {
     let (frame, layout) = tcp(Network::V4, 1000);
     let gso = Gso { kind: GsoKind::TcpV4, size: 1400 };
     let packet = blank(packet(&bench.pool, &frame, &[]), Some(gso));
-    assert!(bench.nic.transmit(packet, Some(&layout)).is_ok());
-    bench.nic.flush();
+    assert!(queue(&mut bench.nic).transmit(packet, Some(&layout)).is_ok());
+    queue(&mut bench.nic).flush();
     verify(&bench.device.sent().expect("a frame"), &layout);
     assert_eq!(bench.device.sent(), None);
     finish(bench);
@@ -378,8 +379,8 @@ fn pages_of_others_are_left_alone() {
     let (frame, layout) = tcp(Network::V4, 5000);
     let gso = Gso { kind: GsoKind::TcpV4, size: 1400 };
     let flooded = blank(packet(&bench.pool, &frame, &[]), Some(gso));
-    assert!(bench.nic.transmit(flooded.clone(), Some(&layout)).is_ok());
-    bench.nic.flush();
+    assert!(queue(&mut bench.nic).transmit(flooded.clone(), Some(&layout)).is_ok());
+    queue(&mut bench.nic).flush();
     assert_eq!(contents(&flooded), frame, "another port's copy");
     let mut count = 0;
     while let Some(segment) = bench.device.sent() {
@@ -409,7 +410,7 @@ fn what_it_cannot_do_comes_back_whole() {
     ];
     for (what, gso, layout, cuts) in cases {
         let packet = blank(packet(&bench.pool, &frame, cuts), gso);
-        let returned = bench.nic.transmit(packet, layout);
+        let returned = queue(&mut bench.nic).transmit(packet, layout);
         let returned = returned.expect_err(what);
         assert_eq!(contents(&returned), frame, "{what}");
     }
@@ -421,9 +422,9 @@ fn what_no_nic_can_send_is_counted() {
     let mut bench = bench();
     for length in [1, 13, 1519, 4000] {
         let packet = packet(&bench.pool, &bytes(length, 0), &[]);
-        assert!(bench.nic.transmit(packet, None).is_ok());
+        assert!(queue(&mut bench.nic).transmit(packet, None).is_ok());
     }
-    bench.nic.flush();
+    queue(&mut bench.nic).flush();
     assert_eq!(bench.device.sent(), None);
     assert_eq!(bench.nic.statistics().transmit_errors, 4);
     finish(bench);
@@ -440,13 +441,13 @@ fn frames_too_short_for_the_device_are_padded() {
             // The next page taken has contents, and this packet's are another port's, too.
             let shared = packet.clone();
             assert!(bench.pool.take().expect("a page").write(0, &[0xee; 4096]));
-            assert!(bench.nic.transmit(packet, None).is_ok());
-            bench.nic.flush();
+            assert!(queue(&mut bench.nic).transmit(packet, None).is_ok());
+            queue(&mut bench.nic).flush();
             let mut padded = frame.clone();
             padded.resize(60, 0);
             assert_eq!(bench.device.sent(), Some(padded), "{length} {cuts:?}");
             assert_eq!(shared.len(), length);
-            bench.nic.reclaim();
+            queue(&mut bench.nic).reclaim();
         }
     }
     assert_eq!(bench.nic.statistics().transmit_errors, 0);
@@ -459,12 +460,12 @@ fn receives_byte_for_byte_through_many_wraps() {
     for round in 0..1500 {
         let frame = bytes(60 + round * 29 % 1458, round);
         assert!(bench.device.inject(&frame, ReceiveStatus::new()), "round {round}");
-        let packet = bench.nic.receive().expect("a frame");
+        let packet = queue(&mut bench.nic).receive().expect("a frame");
         assert_eq!(contents(&packet), frame);
         assert_eq!(packet.offload, Offload::default());
-        bench.nic.refill(&bench.pool);
+        queue(&mut bench.nic).refill(&bench.pool);
     }
-    assert!(bench.nic.receive().is_none());
+    assert!(queue(&mut bench.nic).receive().is_none());
     finish(bench);
 }
 
@@ -482,11 +483,11 @@ fn believes_the_device_about_checksums_it_looked_at() {
     let mut bench = bench();
     for (status, expected) in cases {
         assert!(bench.device.inject(&bytes(64, 1), status));
-        let packet = bench.nic.receive().expect("a frame");
+        let packet = queue(&mut bench.nic).receive().expect("a frame");
         assert_eq!(packet.offload.checksum, expected, "{status:?}");
     }
     assert!(bench.device.inject(&bytes(64, 1), good.with_crc_error(true)));
-    assert!(bench.nic.receive().is_none());
+    assert!(queue(&mut bench.nic).receive().is_none());
     assert_eq!(bench.nic.statistics().receive_errors, 1);
     finish(bench);
 }
@@ -498,18 +499,18 @@ fn jumbo_frames_span_buffers() {
     for length in [1519, 4096, 4097, 8192, 9018] {
         let frame = bytes(length, length);
         assert!(bench.device.inject(&frame, ReceiveStatus::new()));
-        assert_eq!(contents(&bench.nic.receive().expect("a frame")), frame);
-        assert!(bench.nic.transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
-        bench.nic.flush();
+        assert_eq!(contents(&queue(&mut bench.nic).receive().expect("a frame")), frame);
+        assert!(queue(&mut bench.nic).transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+        queue(&mut bench.nic).flush();
         assert_eq!(bench.device.sent(), Some(frame));
-        bench.nic.reclaim();
+        queue(&mut bench.nic).reclaim();
     }
     assert!(bench.device.inject(&bytes(9019, 0), ReceiveStatus::new()));
-    assert!(bench.nic.receive().is_none(), "longer than asked for");
+    assert!(queue(&mut bench.nic).receive().is_none(), "longer than asked for");
     let counted = bench.nic.statistics();
     assert_eq!((counted.receive_malformed, counted.receive_oversize), (0, 1));
     assert!(bench.device.inject(&bytes(100, 0), ReceiveStatus::new()));
-    assert!(bench.nic.receive().is_some(), "and the next one is whole");
+    assert!(queue(&mut bench.nic).receive().is_some(), "and the next one is whole");
     finish(bench);
 }
 
@@ -524,11 +525,11 @@ fn without_buffers_frames_are_missed_and_with_them_received_again() {
     let mut received = 0;
     while bench.device.inject(&frame, ReceiveStatus::new()) {
         received += 1;
-        assert!(bench.nic.receive().is_some());
+        assert!(queue(&mut bench.nic).receive().is_some());
     }
     assert_eq!(received, 255, "the ring was full, less one");
     // The dropped packets' pages are the pool's again, and two of the held.
-    bench.nic.refill(&bench.pool);
+    queue(&mut bench.nic).refill(&bench.pool);
     assert!(bench.device.inject(&frame, ReceiveStatus::new()));
     assert_eq!(bench.nic.statistics().receive_missed, 1);
     held.clear();
@@ -547,28 +548,28 @@ fn one_interrupt_a_poll_however_wired() {
         let frame = bytes(64, 0);
         bench.device.inject(&frame, ReceiveStatus::new());
         assert!(bench.device.messages().is_empty(), "disabled at first");
-        assert!(bench.nic.enable_interrupts(false), "a frame is there already");
+        assert!(queue(&mut bench.nic).arm(false), "a frame is there already");
         bench.device.messages();
         for _ in 0..3 {
             let _causes = bench.nic.handle_interrupt(receive);
-            while bench.nic.receive().is_some() {}
+            while queue(&mut bench.nic).receive().is_some() {}
             // A frame during the poll: no message, and none later, once it was taken.
             bench.device.inject(&frame, ReceiveStatus::new());
             assert!(bench.device.messages().is_empty(), "{interrupts:?}");
-            assert!(bench.nic.receive().is_some());
-            assert!(!bench.nic.enable_interrupts(false));
+            assert!(queue(&mut bench.nic).receive().is_some());
+            assert!(!queue(&mut bench.nic).arm(false));
             assert!(bench.device.messages().is_empty(), "{interrupts:?}: stale");
             bench.device.inject(&frame, ReceiveStatus::new());
             bench.device.inject(&frame, ReceiveStatus::new());
             assert_eq!(bench.device.messages(), [receive as u8], "{interrupts:?}");
         }
         assert!(bench.nic.handle_interrupt(receive).receive);
-        while bench.nic.receive().is_some() {}
-        assert!(!bench.nic.enable_interrupts(false));
+        while queue(&mut bench.nic).receive().is_some() {}
+        assert!(!queue(&mut bench.nic).arm(false));
         bench.device.raise(super::registers::Causes::new().with_link(true));
         assert_eq!(bench.device.messages(), [link as u8], "{interrupts:?}");
         assert!(bench.nic.handle_interrupt(link).link);
-        assert!(!bench.nic.enable_interrupts(false));
+        assert!(!queue(&mut bench.nic).arm(false));
         assert!(bench.device.messages().is_empty(), "{interrupts:?}: acknowledged");
         finish(bench);
     }
@@ -579,12 +580,12 @@ fn sent_packets_interrupt_only_where_asked() {
     let mut bench = start(Device::be_lazy, Interrupts::MsiX(2), Options::default()).expect("it starts");
     let send = |bench: &mut Bench, ask: bool| {
         let packet = packet(&bench.pool, &bytes(64, 0), &[]);
-        assert!(bench.nic.transmit(packet, None).is_ok());
-        bench.nic.flush();
-        assert!(!bench.nic.enable_interrupts(ask));
+        assert!(queue(&mut bench.nic).transmit(packet, None).is_ok());
+        queue(&mut bench.nic).flush();
+        assert!(!queue(&mut bench.nic).arm(ask));
         bench.device.transmit();
         let messages = bench.device.messages();
-        assert_eq!(bench.nic.reclaim(), 1);
+        assert_eq!(queue(&mut bench.nic).reclaim(), 1);
         messages
     };
     assert!(send(&mut bench, false).is_empty());
@@ -598,10 +599,10 @@ fn room_found_while_enabling_is_not_kept_secret() {
     let mut bench = bench();
     for ask in [true, false] {
         let packet = packet(&bench.pool, &bytes(64, 0), &[]);
-        assert!(bench.nic.transmit(packet, None).is_ok());
-        bench.nic.flush();
-        assert_eq!(bench.nic.enable_interrupts(ask), ask);
-        assert_eq!(bench.nic.transmit_room(), 511, "taken back before the wait");
+        assert!(queue(&mut bench.nic).transmit(packet, None).is_ok());
+        queue(&mut bench.nic).flush();
+        assert_eq!(queue(&mut bench.nic).arm(ask), ask);
+        assert_eq!(queue(&mut bench.nic).room(), 511, "taken back before the wait");
     }
     finish(bench);
 }
@@ -609,14 +610,14 @@ fn room_found_while_enabling_is_not_kept_secret() {
 #[test]
 fn a_poll_that_finds_nothing_touches_no_register() {
     let mut bench = bench();
-    assert!(!bench.nic.enable_interrupts(false));
+    assert!(!queue(&mut bench.nic).arm(false));
     bench.device.accesses();
     for _ in 0..10 {
-        bench.nic.reclaim();
-        assert!(bench.nic.receive().is_none());
-        bench.nic.flush();
-        bench.nic.refill(&bench.pool);
-        assert!(!bench.nic.enable_interrupts(false));
+        queue(&mut bench.nic).reclaim();
+        assert!(queue(&mut bench.nic).receive().is_none());
+        queue(&mut bench.nic).flush();
+        queue(&mut bench.nic).refill(&bench.pool);
+        assert!(!queue(&mut bench.nic).arm(false));
     }
     assert_eq!(bench.device.accesses(), 0);
     // A batch each way: one access for each tail; the interrupt of it: two to enable, none to handle.
@@ -625,12 +626,12 @@ fn a_poll_that_finds_nothing_touches_no_register() {
     }
     bench.device.accesses();
     bench.nic.handle_interrupt(0);
-    while let Some(packet) = bench.nic.receive() {
-        assert!(bench.nic.transmit(packet, None).is_ok());
+    while let Some(packet) = queue(&mut bench.nic).receive() {
+        assert!(queue(&mut bench.nic).transmit(packet, None).is_ok());
     }
-    bench.nic.flush();
-    bench.nic.refill(&bench.pool);
-    assert!(!bench.nic.enable_interrupts(false));
+    queue(&mut bench.nic).flush();
+    queue(&mut bench.nic).refill(&bench.pool);
+    assert!(!queue(&mut bench.nic).arm(false));
     assert_eq!(bench.device.accesses(), 5, "tails, cause, mask, and the interval for the new load");
     finish(bench);
 }
@@ -642,13 +643,13 @@ fn a_device_pulled_out_hangs_nothing() {
     bench.device.pull_out();
     assert_eq!(bench.nic.link(), Link::Down);
     assert!(bench.nic.handle_interrupt(1).link);
-    assert!(bench.nic.transmit(send, None).is_err());
-    bench.nic.flush();
-    assert_eq!(bench.nic.reclaim(), 0);
-    assert!(bench.nic.receive().is_none());
-    assert!(!bench.nic.enable_interrupts(true));
+    assert!(queue(&mut bench.nic).transmit(send, None).is_err());
+    queue(&mut bench.nic).flush();
+    assert_eq!(queue(&mut bench.nic).reclaim(), 0);
+    assert!(queue(&mut bench.nic).receive().is_none());
+    assert!(!queue(&mut bench.nic).arm(true));
     assert_eq!(bench.nic.statistics(), NicStatistics::default());
-    assert_eq!(bench.nic.transmit_room(), 0);
+    assert_eq!(queue(&mut bench.nic).room(), 0);
     bench.nic.quiesce();
     assert!(bench.pool.available() < bench.pool.capacity(), "what reads as ones has not said that it stopped");
     bench.nic.release(closed(bench.device.dma().reach()));
@@ -682,7 +683,7 @@ fn a_device_that_lies_costs_itself() {
             index += 1;
         }
         bench.device.set(reg::RDH, index);
-        assert!(bench.nic.receive().is_none(), "{what}");
+        assert!(queue(&mut bench.nic).receive().is_none(), "{what}");
         malformed += count[0];
         oversize += count[1];
         let counted = bench.nic.statistics();
@@ -690,9 +691,9 @@ fn a_device_that_lies_costs_itself() {
         let good = bytes(70, 5);
         assert!(bench.device.inject(&good, ReceiveStatus::new()));
         index += 1;
-        assert_eq!(contents(&bench.nic.receive().expect(what)), good);
+        assert_eq!(contents(&queue(&mut bench.nic).receive().expect(what)), good);
     }
-    bench.nic.refill(&bench.pool);
+    queue(&mut bench.nic).refill(&bench.pool);
     finish(bench);
 }
 
@@ -705,7 +706,7 @@ fn done_bits_where_nothing_is_posted_are_not_looked_at() {
         bench.device.write_descriptor(at, [0, 0, 3, 64]);
     }
     let mut frames = Vec::new();
-    while let Some(frame) = bench.nic.receive() {
+    while let Some(frame) = queue(&mut bench.nic).receive() {
         frames.push(frame);
     }
     assert_eq!(frames.len(), 255);
@@ -714,8 +715,8 @@ fn done_bits_where_nothing_is_posted_are_not_looked_at() {
         let at = bench.device.transmit_descriptor(index);
         bench.device.write_descriptor(at, [0, 0, 0, 1]);
     }
-    assert_eq!(bench.nic.reclaim(), 0);
-    assert_eq!(bench.nic.transmit_room(), 511);
+    assert_eq!(queue(&mut bench.nic).reclaim(), 0);
+    assert_eq!(queue(&mut bench.nic).room(), 511);
     drop(frames);
     finish(bench);
 }
@@ -737,4 +738,60 @@ fn memory_of_a_device_that_does_not_stop_goes_back_with_a_proof_alone() {
         // The pool's pages, and the two rings where the device may still write to them.
         assert_eq!(bench.xen.live().local_regions, if ended { 1 } else { 3 });
     }
+}
+
+#[test]
+fn a_device_that_sends_nothing_for_long_is_started_anew() {
+    let mut bench = bench();
+    let second = |number: u64| Instant(number * 1_000_000_000);
+    let send = |bench: &mut Bench, seed| {
+        let packet = packet(&bench.pool, &bytes(600, seed), &[]);
+        assert!(queue(&mut bench.nic).transmit(packet, None).is_ok());
+        queue(&mut bench.nic).flush();
+    };
+    bench.device.be_lazy();
+    send(&mut bench, 0);
+    // While something is sent from time to time, it does not hang; nor where it has nothing to send, or no link.
+    for number in 0..20 {
+        assert_eq!(bench.nic.watch(second(number)), None, "after {number} s");
+        bench.device.transmit();
+        send(&mut bench, 1);
+    }
+    bench.device.transmit();
+    assert_eq!((20..40).filter_map(|number| bench.nic.watch(second(number))).count(), 0);
+    send(&mut bench, 2);
+    let status = bench.device.peek(reg::STATUS.offset());
+    bench.device.set(reg::STATUS, status & !2);
+    assert_eq!((40..60).filter_map(|number| bench.nic.watch(second(number))).count(), 0, "no link");
+    bench.device.set(reg::STATUS, status);
+    let found: Vec<_> = (60..70).map(|number| bench.nic.watch(second(number))).collect();
+    let expected = (0..10).map(|number| (number >= 5).then_some(Fault::TransmitHang(0)));
+    assert!(found.iter().copied().eq(expected), "{found:?}");
+
+    while bench.device.sent().is_some() {}
+    bench.nic.restart(&mut |_| ()).expect("it starts anew");
+    assert_eq!(bench.pool.available(), bench.pool.capacity() - 255, "what was to be sent is lost, its page is not");
+    assert_eq!(bench.nic.watch(second(80)), None);
+    send(&mut bench, 3);
+    bench.device.transmit();
+    assert_eq!(bench.device.sent(), Some(bytes(600, 3)));
+    assert_eq!(queue(&mut bench.nic).reclaim(), 1);
+    assert!(bench.device.inject(&bytes(70, 4), ReceiveStatus::new()));
+    assert_eq!(contents(&queue(&mut bench.nic).receive().expect("a frame")), bytes(70, 4));
+    assert!(!queue(&mut bench.nic).arm(false));
+    assert!(bench.device.inject(&bytes(70, 5), ReceiveStatus::new()));
+    assert_eq!(bench.device.messages(), [0], "its interrupts are enabled again");
+    finish(bench);
+}
+
+#[test]
+fn a_device_that_does_not_stop_is_not_started_anew() {
+    let mut bench = bench();
+    bench.device.stay_busy();
+    assert_eq!(bench.nic.restart(&mut |_| ()), Err(Error::Running));
+    let packet = packet(&bench.pool, &bytes(600, 0), &[]);
+    assert!(queue(&mut bench.nic).transmit(packet, None).is_err());
+    assert!(bench.pool.available() < bench.pool.capacity(), "its pages are not given to others");
+    bench.nic.release(closed(bench.device.dma().reach()));
+    finish(bench);
 }

@@ -1,7 +1,8 @@
 //! A model of the 82574 for tests, fuzzers and measurements: it does what the datasheet says, and worse where told to. Host only.
 
-use super::descriptors::{ContextCommand, DESCRIPTOR_BYTES, DataCommand, DataOptions, ReceiveStatus};
+use super::descriptors::{ContextCommand, DataCommand, DataOptions, ReceiveStatus};
 use super::registers::{self as reg, Causes, Ctrl, CtrlExt, Reg};
+use crate::nic::ring::DESCRIPTOR_BYTES;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;

@@ -1,7 +1,9 @@
 //! Interrupt moderation: how long the device waits between interrupts, by how much each of them brought. Pure. Floor 3.
 //!
 //! Interrupts are one-shot here, so a busy loop sees few of them in any case; the interval bounds those of a half-busy one.
-//! QEMU never waits less than 128 us between two interrupts of a vector, whatever it is told (its `E1000E_MIN_XITR`).
+//! QEMU's e1000e never waits less than 128 us between two interrupts of a vector, whatever it is told (its `E1000E_MIN_XITR`).
+
+use core::time::Duration;
 
 /// How busy the device is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,12 +18,12 @@ pub(super) enum Load {
 }
 
 impl Load {
-    /// The interval in units of 256 ns (82574 datasheet 10.2.4.2): some 70,000, 20,000 and 8,000 interrupts a second.
-    pub(super) const fn interval(self) -> u32 {
+    /// The least time between two interrupts: some 70,000, 20,000 and 8,000 a second.
+    pub(super) const fn interval(self) -> Duration {
         match self {
-            Self::Quiet => 56,
-            Self::Busy => 195,
-            Self::Bulk => 488,
+            Self::Quiet => Duration::from_micros(14),
+            Self::Busy => Duration::from_micros(50),
+            Self::Bulk => Duration::from_micros(125),
         }
     }
 }
@@ -34,6 +36,11 @@ pub(super) struct Moderation {
 }
 
 impl Moderation {
+    /// The least time between two interrupts now.
+    pub(super) const fn interval(&self) -> Duration {
+        self.load.interval()
+    }
+
     /// A packet was received.
     pub(super) const fn count(&mut self) {
         self.packets = self.packets.saturating_add(1);
@@ -45,7 +52,7 @@ impl Moderation {
     }
 
     /// A poll ended. The new interval, where it changes: one step at a time, and down later than up, so that it settles.
-    pub(super) fn poll_ended(&mut self) -> Option<u32> {
+    pub(super) fn poll_ended(&mut self) -> Option<Duration> {
         let packets = core::mem::take(&mut self.packets);
         let load = match (self.load, packets) {
             (Load::Quiet, 17..) => Load::Busy,
@@ -64,7 +71,7 @@ impl Moderation {
 mod tests {
     use super::*;
 
-    fn poll(moderation: &mut Moderation, packets: u32) -> Option<u32> {
+    fn poll(moderation: &mut Moderation, packets: u32) -> Option<Duration> {
         for _ in 0..packets {
             moderation.count();
         }

@@ -4,12 +4,13 @@
 //! device, and one covers all descriptors before it. Buffers travel from the packet to the descriptor's slot, and go back to
 //! their pool when the slot is cleared. Nothing is ever read back from a descriptor but the one bit "done".
 
-use super::descriptors::{Context, DataCommand, DataOptions, Ring, transmit_word as word};
-use super::offload::{self, Plan};
+use super::plan;
+use super::{DONE, END, Format, REPORT, Ring, Words};
 use crate::offload::headers::{ETHERNET_HEADER, Layout};
 use crate::packet::{Buffer, Fragment, Packet, Pool};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 use split_driver::memory::{DmaMemory, Quiesced};
 use xen_pv_sys::PAGE_SIZE;
 
@@ -29,26 +30,34 @@ struct Slot {
     last: bool,
 }
 
-pub(super) struct Transmit<D> {
+/// Words of a data descriptor.
+const COMMAND: usize = 2;
+const STATUS: usize = 3;
+
+/// A transmit ring of a family with the descriptors `F`.
+pub struct Transmit<D, F> {
     ring: Ring<D>,
     slots: Vec<Slot>,
     /// The first descriptor not yet reclaimed, and the next one to be filled.
     head: u16,
     tail: u16,
     used: u16,
+    reclaimed: u64,
     /// Descriptors that will be reported on, in order.
     reports: VecDeque<u16>,
     since_report: u16,
     /// The last data descriptor and its command, while the device has not been told of it.
-    pending: Option<(u16, DataCommand)>,
+    pending: Option<(u16, u32)>,
     /// The context that the device holds.
-    context: Option<Context>,
+    context: Option<Words>,
     max_frame: usize,
     errors: u64,
+    format: PhantomData<F>,
 }
 
-impl<D: DmaMemory> Transmit<D> {
-    pub(super) fn new(ring: Ring<D>, max_frame: usize) -> Self {
+impl<D: DmaMemory, F: Format> Transmit<D, F> {
+    /// An empty ring. `max_frame`: bytes of the largest frame on the wire.
+    pub fn new(ring: Ring<D>, max_frame: usize) -> Self {
         let count = usize::from(ring.count());
         Self {
             slots: core::iter::repeat_with(Slot::default).take(count).collect(),
@@ -57,25 +66,46 @@ impl<D: DmaMemory> Transmit<D> {
             head: 0,
             tail: 0,
             used: 0,
+            reclaimed: 0,
             since_report: 0,
             pending: None,
             context: None,
             max_frame,
             errors: 0,
+            format: PhantomData,
         }
     }
 
-    /// One descriptor stays empty, so that a full ring does not look like an empty one.
-    pub(super) fn room(&self) -> usize {
+    /// Descriptors that can be filled now. One descriptor stays empty, so that a full ring does not look like an empty one.
+    pub fn room(&self) -> usize {
         usize::from(self.ring.count() - 1 - self.used)
     }
 
+    /// The ring.
+    pub const fn ring(&self) -> &Ring<D> {
+        &self.ring
+    }
+
+    /// Whether the device has nothing of it.
+    pub const fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Descriptors that were reclaimed in all.
+    pub const fn reclaimed(&self) -> u64 {
+        self.reclaimed
+    }
+
     /// Packets that were dropped because no NIC could send them.
-    pub(super) const fn errors(&self) -> u64 {
+    pub const fn errors(&self) -> u64 {
         self.errors
     }
 
-    pub(super) fn queue(&mut self, mut packet: Packet, layout: Option<&Layout>, pool: &Pool) -> Result<(), Packet> {
+    /// Fills descriptors for a packet, of which [`Self::flush`] tells the device: see [`crate::nic::NicQueue::transmit`].
+    ///
+    /// # Errors
+    /// The packet, where there is no room for it or the device cannot do to it what it asks for.
+    pub fn queue(&mut self, mut packet: Packet, layout: Option<&Layout>, pool: &Pool) -> Result<(), Packet> {
         let length = packet.len();
         let segment = packet.offload.gso.is_some();
         if length < ETHERNET_HEADER || (length > self.max_frame && !segment) {
@@ -88,17 +118,19 @@ impl<D: DmaMemory> Transmit<D> {
         if packet.fragments.len() + EXTRA > self.room() {
             return Err(packet);
         }
-        let Ok(plan) = offload::plan(&packet, layout, length) else {
+        let Ok(plan) = plan::plan(&packet, layout, length) else {
             return Err(packet);
+        };
+        let context = match &plan {
+            Some(plan) => match F::context(plan) {
+                None => return Err(packet),
+                context => context,
+            },
+            None => None,
         };
         let mut private = None;
         if let (Some(plan), Some(layout)) = (&plan, layout) {
-            let too_long = if plan.segment {
-                usize::from(layout.payload_offset) + usize::from(plan.context.segment_size)
-            } else {
-                length
-            };
-            if too_long > self.max_frame {
+            if plan.longest_frame(length) > self.max_frame {
                 return Err(packet);
             }
             match own_headers(&mut packet, layout, pool) {
@@ -106,13 +138,14 @@ impl<D: DmaMemory> Transmit<D> {
                 Err(Refused) => return Err(packet),
             }
             let headers = private.as_ref().or(packet.fragments.first());
-            let prepared =
-                !plan.segment || headers.is_some_and(|headers| offload::prepare_segmentation(headers, layout).is_ok());
+            let prepared = plan.segment.is_none()
+                || headers.is_some_and(|headers| plan::prepare_segmentation(headers, layout).is_ok());
             if !prepared {
                 return Err(packet);
             }
         }
-        self.describe(plan, private, packet);
+        let data = F::data(plan.as_ref(), length);
+        self.describe(context, data, private, packet);
         Ok(())
     }
 
@@ -138,21 +171,23 @@ impl<D: DmaMemory> Transmit<D> {
         let mut padded = Packet::default();
         let whole = Fragment { buffer, offset: 0, length: SHORTEST_ON_WIRE as u16 };
         padded.fragments.push(whole).map_err(|_| refused())?;
-        self.describe(None, None, padded);
+        self.describe(None, F::data(None, SHORTEST_ON_WIRE), None, padded);
         Ok(())
     }
 
     /// Fills descriptors. Room for them was checked.
-    fn describe(&mut self, plan: Option<Plan>, headers: Option<Fragment>, packet: Packet) {
-        let mut options = DataOptions::new();
-        let mut command = DataCommand::new().with_kind(1).with_extended(true).with_insert_crc(true);
-        if let Some(plan) = plan {
-            if self.context != Some(plan.context) {
-                self.context = Some(plan.context);
-                self.push(plan.context.words(), None);
-            }
-            options = plan.options;
-            command.set_segment(plan.segment);
+    fn describe(
+        &mut self,
+        context: Option<Words>,
+        [command, options]: [u32; 2],
+        headers: Option<Fragment>,
+        packet: Packet,
+    ) {
+        if let Some(words) = context
+            && self.context != context
+        {
+            self.context = context;
+            self.push(words, None);
         }
         let mut last = None;
         let mut place = |fragment: Fragment| {
@@ -160,9 +195,8 @@ impl<D: DmaMemory> Transmit<D> {
             let address = fragment.buffer.device_address(fragment.offset).filter(|_| fragment.length > 0);
             if let Some(address) = address {
                 let [low, high] = address.halves();
-                let command = command.with_length(u32::from(fragment.length));
-                let words = [low, high, command.into(), options.into()];
-                last = Some((self.push(words, Some(fragment.buffer)), command));
+                let command = command | u32::from(fragment.length);
+                last = Some((self.push([low, high, command, options], Some(fragment.buffer)), command));
             }
         };
         headers.into_iter().for_each(&mut place);
@@ -170,20 +204,20 @@ impl<D: DmaMemory> Transmit<D> {
         let Some((index, command)) = last else {
             return;
         };
-        let mut command = command.with_end(true);
+        let mut command = command | END;
         if let Some(slot) = self.slots.get_mut(usize::from(index)) {
             slot.last = true;
         }
         if self.since_report >= REPORT_EVERY {
-            command.set_report(true);
+            command |= REPORT;
             self.report(index);
         } else {
             self.pending = Some((index, command));
         }
-        self.ring.set_word(index, word::COMMAND, command.into());
+        self.ring.set_word(index, COMMAND, command);
     }
 
-    fn push(&mut self, words: [u32; 4], buffer: Option<Buffer>) -> u16 {
+    fn push(&mut self, words: Words, buffer: Option<Buffer>) -> u16 {
         let index = self.tail;
         self.ring.write(index, words);
         if let Some(slot) = self.slots.get_mut(usize::from(index)) {
@@ -202,21 +236,21 @@ impl<D: DmaMemory> Transmit<D> {
     }
 
     /// What the tail register must be told, if anything is new.
-    pub(super) fn flush(&mut self, told: u16) -> Option<u16> {
+    pub fn flush(&mut self, told: u16) -> Option<u16> {
         if let Some((index, command)) = self.pending {
-            self.ring.set_word(index, word::COMMAND, command.with_report(true).into());
+            self.ring.set_word(index, COMMAND, command | REPORT);
             self.report(index);
         }
         (told != self.tail).then_some(self.tail)
     }
 
     /// Whether the next report has come.
-    pub(super) fn reported(&self) -> bool {
-        self.reports.front().is_some_and(|index| DataOptions::from(self.ring.word(*index, word::OPTIONS)).done())
+    pub fn reported(&self) -> bool {
+        self.reports.front().is_some_and(|index| self.ring.word(*index, STATUS) & DONE != 0)
     }
 
     /// Clears the slots of all packets that the device reported, and says how many packets they were.
-    pub(super) fn reclaim(&mut self) -> usize {
+    pub fn reclaim(&mut self) -> usize {
         let mut packets = 0;
         while self.reported() {
             let Some(end) = self.reports.pop_front() else {
@@ -230,6 +264,7 @@ impl<D: DmaMemory> Transmit<D> {
                 }
                 self.head = self.ring.after(index);
                 self.used -= 1;
+                self.reclaimed += 1;
                 if index == end {
                     break;
                 }
@@ -239,21 +274,19 @@ impl<D: DmaMemory> Transmit<D> {
     }
 
     /// Loses all buffers for good, because the device may still use them. Gives how many.
-    pub(super) fn abandon(&mut self) -> usize {
+    pub fn abandon(&mut self) -> usize {
         let slots = core::mem::take(&mut self.slots);
         let lost = slots.iter().filter(|slot| slot.buffer.is_some()).count();
         core::mem::forget(slots);
         lost
     }
 
-    /// Gives all buffers back.
-    pub(super) fn clear(&mut self, _proof: &Quiesced) {
+    /// Gives all buffers back, and begins anew at the first descriptor.
+    pub fn clear(&mut self, _proof: &Quiesced) {
         self.slots.fill_with(Slot::default);
         self.reports.clear();
-        self.pending = None;
-        self.context = None;
-        self.used = 0;
-        self.head = self.tail;
+        (self.pending, self.context) = (None, None);
+        (self.head, self.tail, self.used, self.since_report) = (0, 0, 0, 0);
     }
 }
 

@@ -3,9 +3,10 @@
 //! The device is believed in one thing only: that the descriptor after the last one is done. Which buffer lies behind it is
 //! our own book-keeping, so a device that writes nonsense gets its frames dropped and counted, and nothing else.
 
-use super::descriptors::{ReceiveStatus, Ring, receive_word as word};
+use super::{DONE, Format, Ring};
 use crate::packet::{Buffer, Checksum, Fragment, Offload, Packet, Pool};
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 use split_driver::memory::{DmaMemory, Quiesced};
 use xen_pv_sys::PAGE_SIZE;
 
@@ -14,7 +15,14 @@ const REFILL_AT: u16 = 32;
 /// The shortest thing that is an Ethernet frame: two addresses and a type.
 const HEADER: usize = 14;
 
-pub(super) struct Receive<D> {
+/// EOP: the frame ends here.
+const END: u32 = 1 << 1;
+/// Words of a descriptor that the device wrote.
+const STATUS: usize = 2;
+const LENGTH: usize = 3;
+
+/// A receive ring of a family with the descriptors `F`, each with a page behind it.
+pub struct Receive<D, F> {
     ring: Ring<D>,
     slots: Vec<Option<Buffer>>,
     /// The next descriptor that the device will have filled, the next to get a buffer, and how many lie between.
@@ -29,6 +37,7 @@ pub(super) struct Receive<D> {
     malformed: u64,
     oversize: u64,
     errors: u64,
+    format: PhantomData<F>,
 }
 
 /// Why a buffer is not a part of a frame to be passed on.
@@ -41,8 +50,9 @@ enum Unfit {
     Rest,
 }
 
-impl<D: DmaMemory> Receive<D> {
-    pub(super) fn new(ring: Ring<D>, max_frame: usize) -> Self {
+impl<D: DmaMemory, F: Format> Receive<D, F> {
+    /// A ring without buffers. `max_frame`: bytes of the largest frame that is passed on.
+    pub fn new(ring: Ring<D>, max_frame: usize) -> Self {
         let count = usize::from(ring.count());
         Self {
             slots: core::iter::repeat_with(|| None).take(count).collect(),
@@ -56,53 +66,59 @@ impl<D: DmaMemory> Receive<D> {
             malformed: 0,
             oversize: 0,
             errors: 0,
+            format: PhantomData,
         }
     }
 
+    /// The ring.
+    pub const fn ring(&self) -> &Ring<D> {
+        &self.ring
+    }
+
     /// Frames that the device described wrongly.
-    pub(super) const fn malformed(&self) -> u64 {
+    pub const fn malformed(&self) -> u64 {
         self.malformed
     }
 
     /// Frames longer than the wire allows.
-    pub(super) const fn oversize(&self) -> u64 {
+    pub const fn oversize(&self) -> u64 {
         self.oversize
     }
 
     /// Frames that the device handed over as damaged.
-    pub(super) const fn errors(&self) -> u64 {
+    pub const fn errors(&self) -> u64 {
         self.errors
     }
 
-    fn status(&self) -> Option<ReceiveStatus> {
+    fn status(&self) -> Option<u32> {
         if self.posted == 0 {
             return None;
         }
-        let status = ReceiveStatus::from(self.ring.word(self.next, word::STATUS));
-        status.done().then_some(status)
+        let status = self.ring.word(self.next, STATUS);
+        (status & DONE != 0).then_some(status)
     }
 
     /// Whether the device is done with a descriptor that we have not looked at.
-    pub(super) fn ready(&self) -> bool {
+    pub fn ready(&self) -> bool {
         self.status().is_some()
     }
 
     /// The next frame. Bounded by the buffers posted, however the device behaves.
-    pub(super) fn take(&mut self) -> Option<Packet> {
+    pub fn take(&mut self) -> Option<Packet> {
         while let Some(status) = self.status() {
             // The load of the status acquired; the length was written with it or before.
-            let length = (self.ring.word(self.next, word::LENGTH) & 0xFFFF) as u16;
+            let length = (self.ring.word(self.next, LENGTH) & 0xFFFF) as u16;
             let buffer = self.slots.get_mut(usize::from(self.next)).and_then(Option::take);
             self.next = self.ring.after(self.next);
             self.posted -= 1;
             let appended = match buffer {
-                Some(buffer) => self.append(buffer, length, status.end()),
+                Some(buffer) => self.append(buffer, length, status & END != 0),
                 None => Err(Unfit::Malformed),
             };
             if let Err(unfit) = appended {
                 self.skip(&unfit);
             }
-            if status.end()
+            if status & END != 0
                 && let Some(packet) = self.end(status)
             {
                 return Some(packet);
@@ -147,12 +163,12 @@ impl<D: DmaMemory> Receive<D> {
     }
 
     /// The end of a frame was seen.
-    fn end(&mut self, status: ReceiveStatus) -> Option<Packet> {
+    fn end(&mut self, status: u32) -> Option<Packet> {
         let mut packet = core::mem::take(&mut self.frame);
         if core::mem::take(&mut self.skipping) {
             return None;
         }
-        if status.damaged() {
+        if F::RECEIVED.is_damaged(status) {
             self.errors += 1;
             return None;
         }
@@ -160,13 +176,16 @@ impl<D: DmaMemory> Receive<D> {
             self.malformed += 1;
             return None;
         }
-        packet.offload =
-            Offload { checksum: if status.verified() { Checksum::Verified } else { Checksum::Unverified }, gso: None };
+        let checksum = match F::RECEIVED.is_verified(status) {
+            true => Checksum::Verified,
+            false => Checksum::Unverified,
+        };
+        packet.offload = Offload { checksum, gso: None };
         Some(packet)
     }
 
     /// Posts buffers. Returns what the tail register must be told, if there is anything to tell.
-    pub(super) fn refill(&mut self, pool: &Pool) -> Option<u16> {
+    pub fn refill(&mut self, pool: &Pool) -> Option<u16> {
         let mut empty = self.ring.count() - 1 - self.posted;
         if empty < REFILL_AT.min(self.ring.count() / 2) {
             return None;
@@ -189,19 +208,18 @@ impl<D: DmaMemory> Receive<D> {
     }
 
     /// Loses all buffers for good, because the device may still use them. Gives how many.
-    pub(super) fn abandon(&mut self) -> usize {
+    pub fn abandon(&mut self) -> usize {
         let slots = core::mem::take(&mut self.slots);
         let lost = slots.iter().filter(|slot| slot.is_some()).count();
         core::mem::forget(slots);
         lost
     }
 
-    /// Gives all buffers back.
-    pub(super) fn clear(&mut self, _proof: &Quiesced) {
+    /// Gives all buffers back, and begins anew at the first descriptor.
+    pub fn clear(&mut self, _proof: &Quiesced) {
         self.slots.fill_with(|| None);
         self.frame = Packet::default();
         self.skipping = false;
-        self.posted = 0;
-        self.next = self.fill;
+        (self.next, self.fill, self.posted) = (0, 0, 0);
     }
 }

@@ -1,0 +1,111 @@
+//! Interrupts by MSI-X, MSI or INTx, one shot at a time. Pure. Floor 3.
+//!
+//! With MSI-X a message clears its vector (EIAC) and disables it (EIAM by way of `GPIE.EIAME`), so a receive or transmit interrupt costs no
+//! register access at all. With one vector for everything, MSI or INTx, reading ICR acknowledges and disables (IAM, `CTRL_EXT.IAME`).
+//! QEMU's device does not disable a vector by its message: more interrupts come there than were asked for, and find nothing.
+
+use super::models::Model;
+use super::registers::{self as reg, Causes, Eitr, Gpie, update};
+use super::start::vector_place;
+use crate::nic;
+use crate::nic::Fault;
+use crate::nic::driver::{ABSENT, Arm};
+use crate::nic::wiring::Wiring;
+use core::time::Duration;
+use split_driver::memory::Mmio;
+
+/// Causes that are not of a queue.
+const fn other() -> Causes {
+    Causes::new().with_link(true).with_fatal(true).with_reset(true)
+}
+
+/// Tells the device, all interrupts disabled.
+pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, model: &Model, queues: usize) {
+    let by_message = wiring.is_by_message();
+    // What follows counts in the mode that this chooses.
+    let gpie = Gpie::new().with_clear_on_read(true).with_msix(by_message).with_auto_mask(by_message);
+    reg::GPIE.write(mmio, 0, gpie.with_pending_bits(by_message));
+    let mut words = [[0; 4]; reg::IVAR_WORDS];
+    for queue in 0..queues {
+        let (word, byte) = vector_place(model, queue);
+        let vectors = [wiring.receive(queue), wiring.transmit()].map(|vector| vector | reg::IVAR_VALID);
+        for (place, vector) in (byte..).zip(vectors) {
+            if let Some(entry) = words.get_mut(word).and_then(|word| word.get_mut(place)) {
+                *entry = vector;
+            }
+        }
+    }
+    for (word, bytes) in words.into_iter().enumerate() {
+        mmio.write32(reg::IVAR + 4 * word, if by_message { u32::from_le_bytes(bytes) } else { 0 });
+    }
+    if by_message {
+        reg::IVAR_MISC.write(mmio, 0, u32::from(wiring.other() | reg::IVAR_VALID) << 8);
+        reg::EIAC.write(mmio, 0, 0xFFFF);
+        reg::EIAM.write(mmio, 0, 0xFFFF);
+        reg::IAM.write(mmio, 0, Causes::new());
+        reg::IMS.write(mmio, 0, other());
+    } else {
+        reg::IAM.write(mmio, 0, Causes::from(u32::MAX));
+    }
+    update(reg::CTRL_EXT, mmio, 0, |control: reg::CtrlExt| {
+        control.with_read_auto_mask(!by_message).with_driver_loaded(true)
+    });
+}
+
+/// Sets the least time between two interrupts of a queue's packets.
+pub(super) fn moderate<M: Mmio>(wiring: Wiring, mmio: &M, queue: usize, interval: Duration) {
+    let interval = u16::try_from(interval.as_micros()).unwrap_or(u16::MAX).min(0x1FFF);
+    for vector in [wiring.receive(queue), wiring.transmit()] {
+        if let Some(eitr) = reg::EITR.get(usize::from(vector)) {
+            eitr.write(mmio, 0, Eitr::new().with_interval(interval).with_keep_counter(true));
+        }
+    }
+}
+
+/// What an interrupt was about. `None` where the device is gone.
+pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, vector: usize) -> Option<nic::Causes> {
+    let mut causes = nic::Causes {
+        receive: vector < wiring.queues(),
+        transmit: vector == usize::from(wiring.transmit()),
+        ..nic::Causes::default()
+    };
+    if vector != usize::from(wiring.other()) {
+        return Some(causes);
+    }
+    let seen = reg::ICR.read(mmio, 0);
+    if u32::from(seen) == ABSENT {
+        return None;
+    }
+    causes.link = seen.link();
+    causes.receive |= seen.received();
+    causes.transmit |= seen.sent();
+    if seen.fatal() || seen.reset() {
+        causes.fault = Some(Fault::Memory);
+    }
+    Some(causes)
+}
+
+/// Enables; before that forgets what the poll that ends has dealt with, frames where they are stale. What came in between is for the
+/// caller to look for.
+pub(super) fn arm<M: Mmio>(wiring: Wiring, mmio: &M, arm: Arm) {
+    if !wiring.is_by_message() {
+        if arm.transmit_before && !arm.transmit {
+            reg::IMC.write(mmio, 0, Causes::new().with_sent(true));
+        }
+        if arm.stale || arm.transmit {
+            reg::ICR.write(mmio, 0, Causes::new().with_received(arm.stale).with_sent(arm.transmit));
+        }
+        reg::IMS.write(mmio, 0, other().with_received(true).with_sent(arm.transmit));
+        return;
+    }
+    let (received, sent) = (1 << wiring.receive(arm.queue), 1 << wiring.transmit());
+    if arm.transmit_before && !arm.transmit && received != sent {
+        reg::EIMC.write(mmio, 0, sent);
+    }
+    let reported = if arm.transmit { sent } else { 0 };
+    let dealt_with = if arm.stale { received } else { 0 } | reported;
+    if dealt_with != 0 {
+        reg::EICR.write(mmio, 0, dealt_with);
+    }
+    reg::EIMS.write(mmio, 0, received | reported | 1 << wiring.other());
+}

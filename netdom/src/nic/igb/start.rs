@@ -1,0 +1,192 @@
+//! From whatever state the device was left in to one that sends and receives: stop, reset, set up. Pure. Floor 3.
+//!
+//! The order is that of the 82576 datasheet, 4.5 (initialisation), 4.5.9 (receive) and 4.5.10 (transmit). Nothing here waits for the link.
+
+use super::models::{Kind, Model};
+use super::registers::{self as reg, Causes, Ctrl, Dctl, Mdic, Rctl, Tctl, update};
+use crate::ethernet::MacAddress;
+use crate::nic::advanced::rss;
+use crate::nic::driver::{ABSENT, Setup, wait};
+use crate::nic::ring::Ring;
+use crate::nic::{Delay, Error, STANDARD_FRAME};
+use core::time::Duration;
+use split_driver::memory::{DmaMemory, Mmio, Quiesced};
+
+/// After a reset the device is left alone for so long (82576 datasheet 4.3.1: 1 ms).
+const RESET: Duration = Duration::from_millis(1);
+
+/// Stops both directions and all interrupts, and waits until no request to memory is under way (82576 datasheet 5.2.3.3; Linux waits 80 ms
+/// at most). `None` where the device does not say so.
+pub(super) fn stop<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
+    reg::EIMC.write(mmio, 0, u32::MAX);
+    reg::IMC.write(mmio, 0, Causes::from(u32::MAX));
+    reg::RCTL.write(mmio, 0, Rctl::new());
+    reg::TCTL.write(mmio, 0, Tctl::new().with_pad_short(true));
+    update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_master_disable(true));
+    wait(delay, Duration::from_micros(100), 800, || {
+        let status: u32 = reg::STATUS.read(mmio, 0).into();
+        status == ABSENT || !reg::Status::from(status).master_enabled()
+    });
+    reg::STATUS.confirm(mmio, 0, |status: reg::Status| !status.master_enabled())
+}
+
+/// Resets all but the PHY and the link.
+pub(super) fn reset<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Result<(), Error> {
+    let status: u32 = reg::STATUS.read(mmio, 0).into();
+    if status == ABSENT {
+        return Err(Error::Absent { status });
+    }
+    let _proof = stop(mmio, delay);
+    update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_reset(true));
+    delay(RESET);
+    let ended = wait(delay, Duration::from_micros(100), 100, || !reg::CTRL.read(mmio, 0).reset());
+    let control: u32 = reg::CTRL.read(mmio, 0).into();
+    if !ended || control == ABSENT {
+        return Err(Error::Reset { register: "CTRL", value: control });
+    }
+    let read = wait(delay, Duration::from_micros(100), 100, || reg::EEC.read(mmio, 0).auto_read_done());
+    if !read {
+        return Err(Error::Reset { register: "EEC", value: reg::EEC.read(mmio, 0).into() });
+    }
+    reg::EIMC.write(mmio, 0, u32::MAX);
+    reg::IMC.write(mmio, 0, Causes::from(u32::MAX));
+    let _acknowledged = reg::ICR.read(mmio, 0);
+    Ok(())
+}
+
+/// The device's own address, which the reset brought back from the non-volatile memory (82576 datasheet 8.10.16).
+pub(super) fn address<M: Mmio>(mmio: &M) -> Result<MacAddress, Error> {
+    let low = reg::RAL.read(mmio, 0);
+    let high = reg::RAH.read(mmio, 0);
+    let [a, b, c, d] = low.to_le_bytes();
+    let [e, f] = high.high().to_le_bytes();
+    let address = MacAddress([a, b, c, d, e, f]);
+    if !high.valid() || !address.is_station() {
+        return Err(Error::Address { address });
+    }
+    Ok(address)
+}
+
+/// An access to a register of the PHY; `None` where it fails, as it does where there is none.
+fn phy<M: Mmio>(mmio: &M, operation: Mdic, delay: Delay<'_>) -> Option<u16> {
+    reg::MDIC.write(mmio, 0, operation);
+    let mut seen = Mdic::new();
+    let ended = wait(delay, Duration::from_micros(50), 40, || {
+        seen = reg::MDIC.read(mmio, 0);
+        seen.ready()
+    });
+    (ended && !seen.error()).then_some(seen.data())
+}
+
+/// Turns the PHY on, where a driver before this one turned it off, and has it negotiate. One that is on is left alone, so that the link stays.
+pub(super) fn wake_phy<M: Mmio>(mmio: &M, delay: Delay<'_>) {
+    const CONTROL: u8 = 0;
+    const POWER_DOWN: u16 = 1 << 11;
+    /// Auto-negotiation: enabled, and begun anew (IEEE 802.3, 22.2.4.1).
+    const NEGOTIATE: u16 = 1 << 12 | 1 << 9;
+    let register = Mdic::new().with_phy(1).with_register(CONTROL);
+    if let Some(control) = phy(mmio, register.with_operation(2), delay)
+        && control & POWER_DOWN != 0
+    {
+        let control = control & !POWER_DOWN | NEGOTIATE;
+        let _done = phy(mmio, register.with_operation(1).with_data(control), delay);
+    }
+}
+
+/// Sets up all that is not of one queue.
+pub(super) fn prepare<M: Mmio>(mmio: &M, setup: &Setup) {
+    update(reg::CTRL, mmio, 0, |control: Ctrl| {
+        control
+            .with_set_link_up(true)
+            .with_force_speed(false)
+            .with_force_duplex(false)
+            .with_vlan_mode(false)
+            .with_receive_flow_control(false)
+            .with_transmit_flow_control(false)
+            .with_master_disable(false)
+            .with_reset(false)
+    });
+    let spread = setup.queues > 1;
+    // QEMU looks at checksums only where descriptors have no hash.
+    reg::RXCSUM.write(mmio, 0, reg::Rxcsum::new().with_ip(true).with_transport(true).with_hash(spread));
+    for (word, value) in rss::key(setup.seed).into_iter().enumerate() {
+        mmio.write32(reg::RSSRK + 4 * word, value);
+    }
+    for (word, value) in rss::table(setup.queues).into_iter().enumerate() {
+        mmio.write32(reg::RETA + 4 * word, value);
+    }
+    reg::MRQC.write(mmio, 0, if spread { 2 | rss::fields::ALL } else { 0 });
+    update(reg::RFCTL, mmio, 0, |control| {
+        control.with_iscsi_disable(true).with_nfs_write_disable(true).with_nfs_read_disable(true)
+    });
+    // At most 9,728.
+    reg::RLPML.write(mmio, 0, setup.max_frame as u32 + 4);
+    update(reg::TCTL, mmio, 0, |control: Tctl| {
+        control.with_enable(true).with_pad_short(true).with_collision_threshold(15).with_retransmit_late(true)
+    });
+}
+
+/// Sets up a transmit ring, empty, and enables its queue.
+pub(super) fn transmit<M: Mmio, D: DmaMemory>(
+    mmio: &M,
+    queue: usize,
+    ring: &Ring<D>,
+    delay: Delay<'_>,
+) -> Result<(), Error> {
+    let at = reg::transmit(queue);
+    reg::TXDCTL.write(mmio, at, Dctl::new());
+    reg::TDBA.write(mmio, at, ring.device_address());
+    reg::TDLEN.write(mmio, at, ring.bytes());
+    reg::TDH.write(mmio, at, 0);
+    reg::TDT.write(mmio, at, 0);
+    let control = Dctl::new().with_prefetch(8).with_host(1).with_write_back(1).with_enable(true);
+    reg::TXDCTL.write(mmio, at, control);
+    if !wait(delay, Duration::from_micros(100), 100, || reg::TXDCTL.read(mmio, at).enable()) {
+        return Err(Error::Stuck { register: "TXDCTL", value: reg::TXDCTL.read(mmio, at).into() });
+    }
+    Ok(())
+}
+
+/// Sets up a receive ring, empty, and enables its queue.
+pub(super) fn receive<M: Mmio, D: DmaMemory>(
+    mmio: &M,
+    queue: usize,
+    ring: &Ring<D>,
+    delay: Delay<'_>,
+) -> Result<(), Error> {
+    let at = reg::receive(queue);
+    reg::RXDCTL.write(mmio, at, Dctl::new());
+    reg::RDBA.write(mmio, at, ring.device_address());
+    reg::RDLEN.write(mmio, at, ring.bytes());
+    reg::RDH.write(mmio, at, 0);
+    reg::RDT.write(mmio, at, 0);
+    // A page; a queue without buffers must not hold up the others.
+    reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(4).with_kind(1).with_drop(true));
+    let control = Dctl::new().with_prefetch(8).with_host(8).with_write_back(1).with_enable(true);
+    reg::RXDCTL.write(mmio, at, control);
+    if !wait(delay, Duration::from_micros(100), 100, || reg::RXDCTL.read(mmio, at).enable()) {
+        return Err(Error::Stuck { register: "RXDCTL", value: reg::RXDCTL.read(mmio, at).into() });
+    }
+    Ok(())
+}
+
+/// Starts to receive as a bridge port must: every frame, whoever it is for.
+pub(super) fn enable<M: Mmio>(mmio: &M, max_frame: usize) {
+    let control = Rctl::new()
+        .with_enable(true)
+        .with_unicast_promiscuous(true)
+        .with_multicast_promiscuous(true)
+        .with_broadcast(true)
+        .with_long_packets(max_frame > STANDARD_FRAME)
+        .with_discard_pause(true)
+        .with_strip_crc(true);
+    reg::RCTL.write(mmio, 0, control);
+}
+
+/// Where the vectors of a queue lie: the word of IVAR, and the byte of the receive queue in it. The transmit queue's is the next.
+pub(super) const fn vector_place(model: &Model, queue: usize) -> (usize, usize) {
+    match model.kind {
+        Kind::I82576 => (queue % 8, queue / 8 * 2),
+        Kind::I350 | Kind::I210 | Kind::I211 => (queue / 2, queue % 2 * 2),
+    }
+}

@@ -1,0 +1,175 @@
+//! ixgbe: Intel's 82599 (X520), X540 and X550. Floor 3.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `models` | the family: ids, and in what its kinds differ |
+//! | `registers` | registers, typed and cited |
+//! | `start` | stop, reset, set up |
+//! | `interrupts` | enabled, handled |
+//!
+//! Descriptors are those of [`super::advanced`]. No LinkSec, no IPsec, no virtual functions, no RSC: a bridge port needs none of them.
+//! Pause frames are neither obeyed nor sent: one guest that takes nothing would stop all others.
+//!
+//! The link comes up as the non-volatile memory and the PHY's firmware set it. The start-up sequences that a card's memory holds for
+//! each kind of SFP+ module are not played: they are left to the firmware and to a driver that ran before.
+
+mod interrupts;
+pub mod models;
+pub mod registers;
+mod start;
+
+use super::driver::{ABSENT, Arm, Direction, Driver, Family, Setup};
+use super::ring::Ring;
+use super::wiring::Wiring;
+use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation, advanced};
+use crate::ethernet::MacAddress;
+use crate::packet::Pool;
+use core::time::Duration;
+use models::{Kind, Model};
+use registers as reg;
+use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
+
+/// Queues that are used at most: as many as the entries of the redirection table name.
+pub const QUEUES: usize = 16;
+
+/// A started device.
+pub type Ixgbe<M, A> = Driver<M, A, Hardware>;
+
+/// A device of the family.
+pub struct Hardware {
+    model: &'static Model,
+}
+
+impl<M: Mmio, A: DmaAllocator> Ixgbe<M, A> {
+    /// Starts the device behind `mmio`, see [`Driver::start`]. `delay` waits 10 ms in all.
+    ///
+    /// # Errors
+    /// [`Error`], with the device stopped.
+    pub fn new(
+        mmio: M,
+        dma: A,
+        model: &'static Model,
+        interrupts: Interrupts,
+        pool: &Pool,
+        options: Options,
+        delay: Delay<'_>,
+    ) -> Result<Self, Error> {
+        Self::start(mmio, dma, Hardware { model }, interrupts, pool, options, delay)
+    }
+}
+
+impl Family for Hardware {
+    type Format = advanced::Ixgbe;
+    const NAME: &'static str = "ixgbe";
+    const REGISTERS: usize = reg::SPACE;
+
+    fn name(&self) -> &'static str {
+        self.model.name
+    }
+
+    fn max_frame(&self) -> usize {
+        self.model.max_frame()
+    }
+
+    fn queues(&self) -> usize {
+        QUEUES
+    }
+
+    fn stop<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
+        start::stop(mmio, delay)
+    }
+
+    fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
+        start::reset(mmio, delay)?;
+        start::address(mmio)
+    }
+
+    fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup) {
+        start::prepare(mmio, self.model, setup);
+        interrupts::set_up(setup.wiring, mmio, setup.queues);
+    }
+
+    fn start_transmit<M: Mmio, D: DmaMemory>(
+        &self,
+        mmio: &M,
+        queue: usize,
+        ring: &Ring<D>,
+        delay: Delay<'_>,
+    ) -> Result<(), Error> {
+        start::transmit(mmio, queue, ring, delay)
+    }
+
+    fn start_receive<M: Mmio, D: DmaMemory>(
+        &self,
+        mmio: &M,
+        queue: usize,
+        ring: &Ring<D>,
+        delay: Delay<'_>,
+    ) -> Result<(), Error> {
+        start::receive(mmio, queue, ring, delay)
+    }
+
+    fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup) {
+        start::enable(mmio);
+        start::start_link(mmio, self.model);
+    }
+
+    fn capabilities(&self, setup: &Setup) -> Capabilities {
+        let segments = setup.segmentation != Segmentation::Off;
+        Capabilities {
+            checksum_v4: true,
+            checksum_v6: true,
+            tso_v4: segments,
+            tso_v6: segments,
+            max_frame: setup.max_frame,
+        }
+    }
+
+    fn link<M: Mmio>(&self, mmio: &M) -> Link {
+        let links = reg::LINKS.read(mmio, 0);
+        if u32::from(links) == ABSENT || !links.up() {
+            return Link::Down;
+        }
+        let other = self.model.kind == Kind::X550 && links.other_speeds();
+        Link::Up(match (links.speed(), other) {
+            (1, true) => 5000,
+            (1, false) => 100,
+            (2, _) => 1000,
+            (3, true) => 2500,
+            (0 | 3.., _) => 10_000,
+        })
+    }
+
+    fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {
+        interrupts::handle(wiring, mmio, vector)
+    }
+
+    fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm) {
+        interrupts::arm(wiring, mmio, arm);
+    }
+
+    fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, queue: usize, interval: Duration) {
+        interrupts::moderate(wiring, mmio, queue, interval);
+    }
+
+    fn count<M: Mmio>(&self, mmio: &M, queues: usize, counted: &mut NicStatistics) {
+        if u32::from(reg::STATUS.read(mmio, 0)) == ABSENT {
+            return;
+        }
+        let read =
+            |list: &[reg::Reg<u32>]| -> u64 { list.iter().map(|register| u64::from(register.read(mmio, 0))).sum() };
+        counted.receive_errors += read(&[reg::CRCERRS, reg::ILLERRC, reg::RLEC]);
+        counted.receive_missed += read(&[reg::MPC]);
+        counted.receive_oversize += read(&[reg::ROC]);
+        for queue in 0..queues {
+            counted.receive_missed += u64::from(reg::QPRDC.read(mmio, reg::receive(queue) + reg::QPRDC_BLOCK));
+        }
+    }
+
+    fn write_tail<M: Mmio>(&self, mmio: &M, queue: usize, direction: Direction, index: u16) {
+        match direction {
+            Direction::Transmit => reg::TDT.write(mmio, reg::transmit(queue), u32::from(index)),
+            Direction::Receive => reg::RDT.write(mmio, reg::receive(queue), u32::from(index)),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Registers of the 82599 and its successors: typed, each at an offset checked against the register space. Pure. Floor 3.
+//!
+//! Sections are those of the Intel 82599 10 GbE Controller datasheet, revision 3.4. Offsets and bits were checked against the headers of
+//! Linux's ixgbe.
+
+use split_driver::memory::Mmio;
+use split_driver::registers::{self, Base, Block};
+
+mod fields;
+
+pub use fields::{
+    Autoc, Causes, Ctrl, CtrlExt, Dmatxctl, Eec, Eitr, Esdp, Fctrl, Gpie, Hlreg0, Links, Mflcn, Rah, Rdrxctl, Rttdcs,
+    Rxcsum, Rxctrl, Rxdctl, Secrxctrl, Secrxstat, Srrctl, Status, Txdctl,
+};
+
+/// Bytes of the register space that are used, of the 512 KiB of BAR 0 (82599 datasheet 8.1.1).
+pub const SPACE: usize = 0x2_0000;
+/// Bytes from the registers of one queue to those of the next.
+const QUEUE: usize = 0x40;
+
+/// BAR 0.
+#[derive(Debug)]
+pub enum Space {}
+
+impl Block for Space {
+    const BYTES: usize = SPACE;
+}
+
+/// The registers of a receive queue, at 0x1000 (82599 datasheet 8.2.3.8).
+#[derive(Debug)]
+pub enum ReceiveQueue {}
+
+impl Block for ReceiveQueue {
+    const BYTES: usize = QUEUE;
+}
+
+/// The registers of a transmit queue, at 0x6000 (82599 datasheet 8.2.3.9).
+#[derive(Debug)]
+pub enum TransmitQueue {}
+
+impl Block for TransmitQueue {
+    const BYTES: usize = QUEUE;
+}
+
+/// A register that holds a `T`, at a byte offset into BAR 0.
+pub type Reg<T> = registers::Reg<Space, T>;
+type Receive<T> = registers::Reg<ReceiveQueue, T>;
+type Transmit<T> = registers::Reg<TransmitQueue, T>;
+
+/// Where the registers of a receive queue below 64 begin.
+pub const fn receive(queue: usize) -> usize {
+    0x1000 + QUEUE * queue
+}
+
+/// Where the registers of a transmit queue begin.
+pub const fn transmit(queue: usize) -> usize {
+    0x6000 + QUEUE * queue
+}
+
+/// Changes a register.
+pub(super) fn update<M: Mmio, B: Block, T: From<u32> + Into<u32>>(
+    register: registers::Reg<B, T>,
+    mmio: &M,
+    base: usize,
+    change: impl FnOnce(T) -> T,
+) {
+    register.write(mmio, base, change(register.read(mmio, base)));
+}
+
+/// CTRL, 82599 datasheet 8.2.3.1.1.
+pub const CTRL: Reg<Ctrl> = Reg::at(0x0_0000);
+/// STATUS, 82599 datasheet 8.2.3.1.2.
+pub const STATUS: Reg<Status> = Reg::at(0x0_0008);
+/// `CTRL_EXT`, 82599 datasheet 8.2.3.1.3.
+pub const CTRL_EXT: Reg<CtrlExt> = Reg::at(0x0_0018);
+/// ESDP, 82599 datasheet 8.2.3.1.4: software-definable pins; with an SFP+ module pin 3 turns its laser off.
+pub const ESDP: Reg<Esdp> = Reg::at(0x0_0020);
+/// EEC, 82599 datasheet 8.2.3.2.1.
+pub const EEC: Reg<Eec> = Reg::at(0x1_0010);
+
+/// EICR, 82599 datasheet 8.2.3.5.1: causes, cleared by writing ones.
+pub const EICR: Reg<Causes> = Reg::at(0x0_0800);
+/// EIAC, 82599 datasheet 8.2.3.5.5: causes that a message clears.
+pub const EIAC: Reg<Causes> = Reg::at(0x0_0810);
+/// EITR, 82599 datasheet 8.2.3.5.12: the least time between interrupts, by vector.
+pub const EITR: [Reg<Eitr>; 16] = {
+    let mut all = [Reg::at(0x0_0820); 16];
+    let mut vector = 0;
+    while vector < all.len() {
+        all[vector] = Reg::at(0x0_0820 + 4 * vector);
+        vector += 1;
+    }
+    all
+};
+/// EIMS, 82599 datasheet 8.2.3.5.3: enables interrupts by writing ones.
+pub const EIMS: Reg<Causes> = Reg::at(0x0_0880);
+/// EIMC, 82599 datasheet 8.2.3.5.4: disables interrupts by writing ones.
+pub const EIMC: Reg<Causes> = Reg::at(0x0_0888);
+/// EIAM, 82599 datasheet 8.2.3.5.6: interrupts that a message or a reading of EICR disables.
+pub const EIAM: Reg<Causes> = Reg::at(0x0_0890);
+/// GPIE, 82599 datasheet 8.2.3.5.18.
+pub const GPIE: Reg<Gpie> = Reg::at(0x0_0898);
+/// IVAR, 82599 datasheet 8.2.3.5.16: the vectors of two queues, receive and transmit each, a byte each.
+pub const IVAR: [Reg<u32>; 8] = {
+    let mut all = [Reg::at(0x0_0900); 8];
+    let mut pair = 0;
+    while pair < all.len() {
+        all[pair] = Reg::at(0x0_0900 + 4 * pair);
+        pair += 1;
+    }
+    all
+};
+/// `IVAR_MISC`, 82599 datasheet 8.2.3.5.17: the vector of all other causes in its second byte.
+pub const IVAR_MISC: Reg<u32> = Reg::at(0x0_0A00);
+/// In IVAR and `IVAR_MISC`: the vector counts.
+pub const IVAR_VALID: u8 = 0x80;
+/// `EIMC_EX`, 82599 datasheet 8.2.3.5.9: disables the interrupts of all 64 vectors.
+pub const EIMC_EX: [Reg<u32>; 2] = [Reg::at(0x0_0AB0), Reg::at(0x0_0AB4)];
+
+/// RDRXCTL, 82599 datasheet 8.2.3.8.8.
+pub const RDRXCTL: Reg<Rdrxctl> = Reg::at(0x0_2F00);
+/// RXCTRL, 82599 datasheet 8.2.3.8.10.
+pub const RXCTRL: Reg<Rxctrl> = Reg::at(0x0_3000);
+/// MPC, 82599 datasheet 8.2.3.23.4: frames missed because packet buffer 0 was full. Cleared by reading, as all counters.
+pub const MPC: Reg<u32> = Reg::at(0x0_3FA0);
+/// CRCERRS, 82599 datasheet 8.2.3.23.1.
+pub const CRCERRS: Reg<u32> = Reg::at(0x0_4000);
+/// ILLERRC, 82599 datasheet 8.2.3.23.2: frames with an illegal symbol.
+pub const ILLERRC: Reg<u32> = Reg::at(0x0_4004);
+/// ERRBC, 82599 datasheet 8.2.3.23.3: bytes in error. X540 and X550 do not have it.
+pub const RLEC: Reg<u32> = Reg::at(0x0_4040);
+/// ROC, 82599 datasheet 8.2.3.23: frames longer than the device takes.
+pub const ROC: Reg<u32> = Reg::at(0x0_40AC);
+/// HLREG0, 82599 datasheet 8.2.3.22.8.
+pub const HLREG0: Reg<Hlreg0> = Reg::at(0x0_4240);
+/// MAXFRS, 82599 datasheet 8.2.3.22.13: bytes of the largest frame, frame check sequence included, in the high half.
+pub const MAXFRS: Reg<u32> = Reg::at(0x0_4268);
+/// MFLCN, 82599 datasheet 8.2.3.22.34: what is done to pause frames.
+pub const MFLCN: Reg<Mflcn> = Reg::at(0x0_4294);
+/// AUTOC, 82599 datasheet 8.2.3.22.19.
+pub const AUTOC: Reg<Autoc> = Reg::at(0x0_42A0);
+/// LINKS, 82599 datasheet 8.2.3.22.20.
+pub const LINKS: Reg<Links> = Reg::at(0x0_42A4);
+/// RTTDCS, 82599 datasheet 8.2.3.10.3.
+pub const RTTDCS: Reg<Rttdcs> = Reg::at(0x0_4900);
+/// DMATXCTL, 82599 datasheet 8.2.3.9.2.
+pub const DMATXCTL: Reg<Dmatxctl> = Reg::at(0x0_4A80);
+/// RXCSUM, 82599 datasheet 8.2.3.7.5.
+pub const RXCSUM: Reg<Rxcsum> = Reg::at(0x0_5000);
+/// FCTRL, 82599 datasheet 8.2.3.7.1.
+pub const FCTRL: Reg<Fctrl> = Reg::at(0x0_5080);
+/// VLNCTRL, 82599 datasheet 8.2.3.7.2: zero filters no 802.1Q tags.
+pub const VLNCTRL: Reg<u32> = Reg::at(0x0_5088);
+/// MRQC, 82599 datasheet 8.2.3.7.12 (its alias of the 82598).
+pub const MRQC: Reg<u32> = Reg::at(0x0_5818);
+/// RETA, 82599 datasheet 8.2.3.7.13 (its alias of the 82598): the first of 32 words.
+pub const RETA: usize = 0x0_5C00;
+/// RSSRK, 82599 datasheet 8.2.3.7.14 (its alias of the 82598): the first of 10 words.
+pub const RSSRK: usize = 0x0_5C80;
+/// MTQC, 82599 datasheet 8.2.3.9.15: zero is one pool of queues.
+pub const MTQC: Reg<u32> = Reg::at(0x0_8120);
+/// SECRXCTRL, 82599 datasheet 8.2.3.12.6.
+pub const SECRXCTRL: Reg<Secrxctrl> = Reg::at(0x0_8D00);
+/// SECRXSTAT, 82599 datasheet 8.2.3.12.7.
+pub const SECRXSTAT: Reg<Secrxstat> = Reg::at(0x0_8D04);
+/// RAL(0), 82599 datasheet 8.2.3.7.8: bytes 0 to 3 of the device's own address.
+pub const RAL: Reg<u32> = Reg::at(0x0_A200);
+/// RAH(0), 82599 datasheet 8.2.3.7.9.
+pub const RAH: Reg<Rah> = Reg::at(0x0_A204);
+
+/// RDBAL and RDBAH, 82599 datasheet 8.2.3.8.1: the receive ring's address.
+pub const RDBA: Base<ReceiveQueue> = Base::at(0x00);
+/// RDLEN, 82599 datasheet 8.2.3.8.3: bytes of the receive ring, a multiple of 128.
+pub const RDLEN: Receive<u32> = Receive::at(0x08);
+/// `DCA_RXCTRL`, 82599 datasheet 8.2.3.11.1.
+pub const DCA_RXCTRL: Receive<u32> = Receive::at(0x0C);
+/// RDH, 82599 datasheet 8.2.3.8.4.
+pub const RDH: Receive<u32> = Receive::at(0x10);
+/// SRRCTL, 82599 datasheet 8.2.3.8.7.
+pub const SRRCTL: Receive<Srrctl> = Receive::at(0x14);
+/// RDT, 82599 datasheet 8.2.3.8.5.
+pub const RDT: Receive<u32> = Receive::at(0x18);
+/// RXDCTL, 82599 datasheet 8.2.3.8.6.
+pub const RXDCTL: Receive<Rxdctl> = Receive::at(0x28);
+/// RSCCTL, 82599 datasheet 8.2.3.8.13: zero joins no frames.
+pub const RSCCTL: Receive<u32> = Receive::at(0x2C);
+/// QPRDC, 82599 datasheet 8.2.3.23: frames of the queue that were dropped for want of a buffer.
+pub const QPRDC: Receive<u32> = Receive::at(0x30);
+/// The offset of QPRDC's queues from the other registers of theirs.
+pub const QPRDC_BLOCK: usize = 0x400;
+
+/// TDBAL and TDBAH, 82599 datasheet 8.2.3.9.5: the transmit ring's address.
+pub const TDBA: Base<TransmitQueue> = Base::at(0x00);
+/// TDLEN, 82599 datasheet 8.2.3.9.7.
+pub const TDLEN: Transmit<u32> = Transmit::at(0x08);
+/// `DCA_TXCTRL`, 82599 datasheet 8.2.3.11.2.
+pub const DCA_TXCTRL: Transmit<u32> = Transmit::at(0x0C);
+/// TDH, 82599 datasheet 8.2.3.9.8.
+pub const TDH: Transmit<u32> = Transmit::at(0x10);
+/// TDT, 82599 datasheet 8.2.3.9.9.
+pub const TDT: Transmit<u32> = Transmit::at(0x18);
+/// TXDCTL, 82599 datasheet 8.2.3.9.10.
+pub const TXDCTL: Transmit<Txdctl> = Transmit::at(0x28);
+/// In `DCA_RXCTRL`: data and headers may be written in another order (bits 13 and 15).
+pub const DCA_RX_RELAXED: u32 = 1 << 13 | 1 << 15;
+/// In `DCA_TXCTRL`: descriptors may be written back in another order (bit 11).
+pub const DCA_TX_RELAXED: u32 = 1 << 11;

@@ -1,0 +1,189 @@
+//! From whatever state the device was left in to one that sends and receives: stop, reset, set up. Pure. Floor 3.
+//!
+//! The order is that of the 82599 datasheet, 4.6.3 (initialisation), 4.6.7 (receive) and 4.6.8 (transmit). Nothing here waits for the link.
+
+use super::models::{Kind, Model};
+use super::registers::{self as reg, Causes, Ctrl, update};
+use crate::ethernet::MacAddress;
+use crate::nic::advanced::rss;
+use crate::nic::driver::{ABSENT, Setup, wait};
+use crate::nic::ring::Ring;
+use crate::nic::{Delay, Error, STANDARD_FRAME};
+use core::time::Duration;
+use split_driver::memory::{DmaMemory, Mmio, Quiesced};
+
+/// After a reset the device is left alone for so long (82599 datasheet 4.2.1.6.1: 1 ms; 4.6.3.2: 10 ms).
+const RESET: Duration = Duration::from_millis(10);
+/// Queues that a driver before this one may have left running.
+const QUEUES: usize = 64;
+
+/// Stops both directions and all interrupts, and waits until no request to memory is under way (82599 datasheet 5.2.5.3.2; Linux waits 80 ms
+/// at most). `None` where the device does not say so.
+pub(super) fn stop<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
+    reg::EIMC.write(mmio, 0, Causes::from(u32::MAX));
+    for mask in reg::EIMC_EX {
+        mask.write(mmio, 0, u32::MAX);
+    }
+    update(reg::RXCTRL, mmio, 0, |control: reg::Rxctrl| control.with_enable(false));
+    update(reg::DMATXCTL, mmio, 0, |control: reg::Dmatxctl| control.with_enable(false));
+    update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_master_disable(true));
+    wait(delay, Duration::from_micros(100), 800, || {
+        let status: u32 = reg::STATUS.read(mmio, 0).into();
+        status == ABSENT || !reg::Status::from(status).master_enabled()
+    });
+    reg::STATUS.confirm(mmio, 0, |status: reg::Status| !status.master_enabled())
+}
+
+/// Resets all but the link.
+pub(super) fn reset<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Result<(), Error> {
+    let status: u32 = reg::STATUS.read(mmio, 0).into();
+    if status == ABSENT {
+        return Err(Error::Absent { status });
+    }
+    let _proof = stop(mmio, delay);
+    update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_reset(true));
+    delay(RESET);
+    let ended = wait(delay, Duration::from_micros(100), 100, || !reg::CTRL.read(mmio, 0).reset());
+    let control: u32 = reg::CTRL.read(mmio, 0).into();
+    if !ended || control == ABSENT {
+        return Err(Error::Reset { register: "CTRL", value: control });
+    }
+    let read = wait(delay, Duration::from_micros(100), 100, || reg::EEC.read(mmio, 0).auto_read_done());
+    if !read {
+        return Err(Error::Reset { register: "EEC", value: reg::EEC.read(mmio, 0).into() });
+    }
+    let ready = wait(delay, Duration::from_micros(100), 100, || reg::RDRXCTL.read(mmio, 0).ready());
+    if !ready {
+        return Err(Error::Reset { register: "RDRXCTL", value: reg::RDRXCTL.read(mmio, 0).into() });
+    }
+    reg::EIMC.write(mmio, 0, Causes::from(u32::MAX));
+    let _acknowledged = reg::EICR.read(mmio, 0);
+    Ok(())
+}
+
+/// The device's own address, which the reset brought back from the non-volatile memory (82599 datasheet 8.2.3.7.8).
+pub(super) fn address<M: Mmio>(mmio: &M) -> Result<MacAddress, Error> {
+    let low = reg::RAL.read(mmio, 0);
+    let high = reg::RAH.read(mmio, 0);
+    let [a, b, c, d] = low.to_le_bytes();
+    let [e, f] = high.high().to_le_bytes();
+    let address = MacAddress([a, b, c, d, e, f]);
+    if !high.valid() || !address.is_station() {
+        return Err(Error::Address { address });
+    }
+    Ok(address)
+}
+
+/// Sets up all that is not of one queue.
+pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
+    update(reg::CTRL_EXT, mmio, 0, |control: reg::CtrlExt| {
+        control.with_no_snoop_disable(true).with_relaxed_order_disable(true).with_driver_loaded(true)
+    });
+    if model.kind == Kind::I82599Fibre {
+        // A driver before this one may have turned the laser off.
+        update(reg::ESDP, mmio, 0, |pins: reg::Esdp| pins.with_laser_off(false));
+    }
+    // Frames in: checks, filters, queues.
+    reg::FCTRL.write(mmio, 0, reg::Fctrl::new());
+    reg::VLNCTRL.write(mmio, 0, 0);
+    reg::RXCSUM.write(mmio, 0, reg::Rxcsum::new().with_hash(true));
+    for (word, value) in rss::key(setup.seed).into_iter().enumerate() {
+        mmio.write32(reg::RSSRK + 4 * word, value);
+    }
+    for (word, value) in rss::table(setup.queues).into_iter().enumerate() {
+        mmio.write32(reg::RETA + 4 * word, value);
+    }
+    let hashed = if setup.queues > 1 { 1 | rss::fields::ALL } else { 0 };
+    reg::MRQC.write(mmio, 0, hashed);
+    update(reg::RDRXCTL, mmio, 0, |control: reg::Rdrxctl| {
+        control.with_strip_crc(true).with_rsc_first_size(0).with_rsc_ack(true).with_fcoe_write_fix(true)
+    });
+    update(reg::HLREG0, mmio, 0, |control: reg::Hlreg0| {
+        control
+            .with_add_crc(true)
+            .with_strip_crc(true)
+            .with_pad(true)
+            .with_loopback(false)
+            .with_jumbo(setup.max_frame > STANDARD_FRAME)
+    });
+    // At most 9,728.
+    let longest = setup.max_frame as u32 + 4;
+    reg::MAXFRS.write(mmio, 0, longest << 16);
+    update(reg::MFLCN, mmio, 0, |control: reg::Mflcn| {
+        control.with_pass_control(false).with_discard_pause(true).with_obey(false)
+    });
+    // Packets out: one pool of queues, chosen while nothing is sent.
+    update(reg::RTTDCS, mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(true));
+    reg::MTQC.write(mmio, 0, 0);
+    update(reg::RTTDCS, mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(false));
+    update(reg::DMATXCTL, mmio, 0, |control: reg::Dmatxctl| control.with_enable(true));
+    for queue in 0..QUEUES {
+        update(reg::DCA_RXCTRL, mmio, reg::receive(queue), |control: u32| control & !reg::DCA_RX_RELAXED);
+        update(reg::DCA_TXCTRL, mmio, reg::transmit(queue), |control: u32| control & !reg::DCA_TX_RELAXED);
+    }
+}
+
+/// Sets up a transmit ring, empty, and enables its queue.
+pub(super) fn transmit<M: Mmio, D: DmaMemory>(
+    mmio: &M,
+    queue: usize,
+    ring: &Ring<D>,
+    delay: Delay<'_>,
+) -> Result<(), Error> {
+    let at = reg::transmit(queue);
+    reg::TXDCTL.write(mmio, at, reg::Txdctl::new().with_flush(true));
+    reg::TDBA.write(mmio, at, ring.device_address());
+    reg::TDLEN.write(mmio, at, ring.bytes());
+    reg::TDH.write(mmio, at, 0);
+    reg::TDT.write(mmio, at, 0);
+    let control = reg::Txdctl::new().with_prefetch(32).with_host(1).with_write_back(1).with_enable(true);
+    reg::TXDCTL.write(mmio, at, control);
+    if !wait(delay, Duration::from_micros(100), 100, || reg::TXDCTL.read(mmio, at).enable()) {
+        return Err(Error::Stuck { register: "TXDCTL", value: reg::TXDCTL.read(mmio, at).into() });
+    }
+    Ok(())
+}
+
+/// Sets up a receive ring, empty, and enables its queue.
+pub(super) fn receive<M: Mmio, D: DmaMemory>(
+    mmio: &M,
+    queue: usize,
+    ring: &Ring<D>,
+    delay: Delay<'_>,
+) -> Result<(), Error> {
+    let at = reg::receive(queue);
+    update(reg::RXDCTL, mmio, at, |control: reg::Rxdctl| control.with_enable(false));
+    if !wait(delay, Duration::from_micros(100), 100, || !reg::RXDCTL.read(mmio, at).enable()) {
+        return Err(Error::Stuck { register: "RXDCTL", value: reg::RXDCTL.read(mmio, at).into() });
+    }
+    reg::RDBA.write(mmio, at, ring.device_address());
+    reg::RDLEN.write(mmio, at, ring.bytes());
+    reg::RDH.write(mmio, at, 0);
+    reg::RDT.write(mmio, at, 0);
+    reg::RSCCTL.write(mmio, at, 0);
+    // A page; a queue without buffers must not hold up the others.
+    reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(4).with_kind(1).with_drop(true));
+    update(reg::RXDCTL, mmio, at, |control: reg::Rxdctl| control.with_enable(true).with_strip_tag(false));
+    if !wait(delay, Duration::from_micros(100), 100, || reg::RXDCTL.read(mmio, at).enable()) {
+        return Err(Error::Stuck { register: "RXDCTL", value: reg::RXDCTL.read(mmio, at).into() });
+    }
+    Ok(())
+}
+
+/// Starts to receive as a bridge port must: every frame, whoever it is for.
+pub(super) fn enable<M: Mmio>(mmio: &M) {
+    // The unit must not be enabled while frames come in: they wait before the security engine meanwhile (82599 datasheet 4.6.7).
+    update(reg::SECRXCTRL, mmio, 0, |control: reg::Secrxctrl| control.with_receive_disable(true));
+    wait(&mut |_| (), Duration::ZERO, 100, || reg::SECRXSTAT.read(mmio, 0).ready());
+    update(reg::RXCTRL, mmio, 0, |control: reg::Rxctrl| control.with_enable(true));
+    update(reg::SECRXCTRL, mmio, 0, |control: reg::Secrxctrl| control.with_receive_disable(false));
+    let every = reg::Fctrl::new().with_multicast_promiscuous(true).with_unicast_promiscuous(true).with_broadcast(true);
+    reg::FCTRL.write(mmio, 0, every);
+}
+
+/// Begins with the link, where the PHY has no life of its own.
+pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model) {
+    if matches!(model.kind, Kind::I82599 | Kind::I82599Fibre) && !reg::LINKS.read(mmio, 0).up() {
+        update(reg::AUTOC, mmio, 0, |control: reg::Autoc| control.with_restart(true));
+    }
+}

@@ -1,0 +1,117 @@
+//! The drivers, by the PCI ids of their devices. Pure. Floor 3.
+
+use super::driver::Family;
+use super::{Delay, Error, Interrupts, Nic, Options, e1000e, igb, ixgbe};
+use crate::packet::Pool;
+use alloc::boxed::Box;
+use split_driver::memory::{DmaAllocator, Mmio};
+
+/// A device that there is a driver for.
+#[derive(Clone, Copy, Debug)]
+pub enum Model {
+    /// Driven by [`e1000e`].
+    E1000e(&'static e1000e::models::Model),
+    /// Driven by [`igb`].
+    Igb(&'static igb::models::Model),
+    /// Driven by [`ixgbe`].
+    Ixgbe(&'static ixgbe::models::Model),
+}
+
+impl Model {
+    /// The model with these PCI ids.
+    pub fn find(vendor: u16, device: u16) -> Option<Self> {
+        let e1000e = e1000e::models::Model::find(vendor, device).map(Self::E1000e);
+        let igb = || igb::models::Model::find(vendor, device).map(Self::Igb);
+        let ixgbe = || ixgbe::models::Model::find(vendor, device).map(Self::Ixgbe);
+        e1000e.or_else(igb).or_else(ixgbe)
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::E1000e(model) => model.name,
+            Self::Igb(model) => model.name,
+            Self::Ixgbe(model) => model.name,
+        }
+    }
+
+    /// The name of its driver.
+    pub const fn driver(self) -> &'static str {
+        match self {
+            Self::E1000e(_) => e1000e::Hardware::NAME,
+            Self::Igb(_) => igb::Hardware::NAME,
+            Self::Ixgbe(_) => ixgbe::Hardware::NAME,
+        }
+    }
+
+    /// Bytes of registers, from the beginning of BAR 0.
+    pub const fn registers(self) -> usize {
+        match self {
+            Self::E1000e(_) => e1000e::Hardware::REGISTERS,
+            Self::Igb(_) => igb::Hardware::REGISTERS,
+            Self::Ixgbe(_) => ixgbe::Hardware::REGISTERS,
+        }
+    }
+
+    /// MSI-X vectors that the driver makes use of with so many queues: one a queue, one for packets sent, one for the link. None where the
+    /// device has no MSI-X.
+    pub fn vectors(self, queues: usize) -> usize {
+        let (there, most) = match self {
+            Self::E1000e(model) => (model.vectors(), 1),
+            Self::Igb(model) => (model.vectors(), model.queues()),
+            Self::Ixgbe(model) => (model.vectors(), ixgbe::QUEUES),
+        };
+        there.min(queues.clamp(1, most) + 2)
+    }
+
+    /// Bytes of the largest frame, frame check sequence not included.
+    pub const fn max_frame(self) -> usize {
+        match self {
+            Self::E1000e(model) => model.max_frame(),
+            Self::Igb(model) => model.max_frame(),
+            Self::Ixgbe(model) => model.max_frame(),
+        }
+    }
+
+    /// Starts the device behind `mmio`, see [`Driver::start`](super::driver::Driver::start).
+    ///
+    /// # Errors
+    /// [`Error`], with the device stopped.
+    pub fn start<M: Mmio + 'static, A: DmaAllocator<Memory: 'static> + 'static>(
+        self,
+        mmio: M,
+        dma: A,
+        interrupts: Interrupts,
+        pool: &Pool,
+        options: Options,
+        delay: Delay<'_>,
+    ) -> Result<Box<dyn Nic>, Error> {
+        Ok(match self {
+            Self::E1000e(model) => Box::new(e1000e::E1000e::new(mmio, dma, model, interrupts, pool, options, delay)?),
+            Self::Igb(model) => Box::new(igb::Igb::new(mmio, dma, model, interrupts, pool, options, delay)?),
+            Self::Ixgbe(model) => Box::new(ixgbe::Ixgbe::new(mmio, dma, model, interrupts, pool, options, delay)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_one_driver() {
+        let table = [(0x10D3, "e1000e", 3), (0x153A, "e1000e", 0), (0x10C9, "igb", 6), (0x1539, "igb", 4)];
+        for (device, driver, vectors) in table.into_iter().chain([(0x10FB, "ixgbe", 6), (0x1528, "ixgbe", 6)]) {
+            let model = Model::find(0x8086, device).expect("a model");
+            assert_eq!((model.driver(), model.vectors(4)), (driver, vectors), "{}", model.name());
+        }
+        let all = e1000e::models::MODELS.iter().map(|model| model.device);
+        let all = all.chain(igb::models::MODELS.iter().map(|model| model.device));
+        let mut all: alloc::vec::Vec<u16> = all.chain(ixgbe::models::MODELS.iter().map(|model| model.device)).collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count, "no id is of two families");
+        assert!(Model::find(0x8086, 0x100E).is_none() && Model::find(0x10EC, 0x10D3).is_none());
+    }
+}

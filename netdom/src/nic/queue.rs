@@ -1,0 +1,191 @@
+//! A queue of a NIC: its rings, its interrupts and their rate, and whether it stands still. Floor 3.
+
+use super::driver::{Arm, Direction, Family};
+use super::moderation::Moderation;
+use super::ring::Ring;
+use super::ring::receive::Receive;
+use super::ring::transmit::Transmit;
+use super::wiring::Wiring;
+use super::{Delay, Error, NicQueue, NicStatistics};
+use crate::offload::headers::Layout;
+use crate::packet::{Packet, Pool};
+use alloc::rc::Rc;
+use core::cell::Cell;
+use core::sync::atomic::{Ordering, fence};
+use core::time::Duration;
+use split_driver::memory::{DmaMemory, Mmio, Quiesced};
+use split_driver::time::Instant;
+
+/// A queue that has sent nothing for so long although it was told to, hangs (Linux: `watchdog_timeo`).
+const HANG: Duration = Duration::from_secs(5);
+
+/// What the queues of a device share.
+pub(super) struct Shared<M, F> {
+    pub(super) mmio: M,
+    pub(super) family: F,
+    pub(super) wiring: Wiring,
+    /// For the headers of packets that have to be copied.
+    pub(super) pool: Pool,
+    /// Stopped, or pulled out.
+    pub(super) halted: Cell<bool>,
+}
+
+/// A queue. `D` is the memory of its rings.
+pub(super) struct Queue<M, D, F: Family> {
+    shared: Rc<Shared<M, F>>,
+    index: usize,
+    transmit: Transmit<D, F::Format>,
+    receive: Receive<D, F::Format>,
+    moderation: Moderation,
+    /// What the transmit tail was last told.
+    told: u16,
+    /// Interrupts were enabled, for sent packets too where so, and none was handled since.
+    armed: bool,
+    transmit_armed: bool,
+    /// What `transmit` had reclaimed in all when it was looked at, and since when.
+    seen: Option<(u64, Instant)>,
+}
+
+impl<M: Mmio, D: DmaMemory, F: Family> Queue<M, D, F> {
+    pub(super) fn new(
+        shared: &Rc<Shared<M, F>>,
+        index: usize,
+        transmit: Ring<D>,
+        receive: Ring<D>,
+        max_frame: usize,
+    ) -> Self {
+        Self {
+            shared: Rc::clone(shared),
+            index,
+            transmit: Transmit::new(transmit, max_frame),
+            receive: Receive::new(receive, max_frame),
+            moderation: Moderation::default(),
+            told: 0,
+            armed: false,
+            transmit_armed: false,
+            seen: None,
+        }
+    }
+
+    /// Tells the device of the rings.
+    pub(super) fn start(&mut self, delay: Delay<'_>) -> Result<(), Error> {
+        let Shared { mmio, family, wiring, .. } = &*self.shared;
+        family.start_transmit(mmio, self.index, self.transmit.ring(), delay)?;
+        family.start_receive(mmio, self.index, self.receive.ring(), delay)?;
+        family.moderate(mmio, *wiring, self.index, Moderation::default().interval());
+        Ok(())
+    }
+
+    /// An interrupt came: those of this queue are disabled.
+    pub(super) const fn disarmed(&mut self) {
+        self.armed = false;
+    }
+
+    /// Whether nothing was sent for long although the device was told of packets, and has a link.
+    pub(super) fn hangs(&mut self, up: bool, now: Instant) -> bool {
+        self.transmit.reclaim();
+        if !up || self.transmit.is_empty() {
+            self.seen = None;
+            return false;
+        }
+        let reclaimed = self.transmit.reclaimed();
+        match self.seen {
+            Some((before, since)) if before == reclaimed => now >= since + HANG,
+            _ => {
+                self.seen = Some((reclaimed, now));
+                false
+            }
+        }
+    }
+
+    /// Adds what the rings counted.
+    pub(super) const fn count(&self, sum: &mut NicStatistics) {
+        sum.receive_errors += self.receive.errors();
+        sum.receive_malformed += self.receive.malformed();
+        sum.receive_oversize += self.receive.oversize();
+        sum.transmit_errors += self.transmit.errors();
+    }
+
+    /// Gives all buffers back, and begins anew.
+    pub(super) fn clear(&mut self, proof: &Quiesced) {
+        self.transmit.clear(proof);
+        self.receive.clear(proof);
+        (self.told, self.armed, self.transmit_armed, self.seen) = (0, false, false, None);
+        self.moderation = Moderation::default();
+    }
+
+    /// Loses all buffers for good, because the device may still use them. Gives how many.
+    pub(super) fn abandon(&mut self) -> usize {
+        self.transmit.abandon() + self.receive.abandon()
+    }
+
+    /// Writes a tail register, after everything written to memory before.
+    fn write_tail(&self, direction: Direction, index: u16) {
+        fence(Ordering::SeqCst);
+        self.shared.family.write_tail(&self.shared.mmio, self.index, direction, index);
+    }
+}
+
+impl<M: Mmio, D: DmaMemory, F: Family> NicQueue for Queue<M, D, F> {
+    fn transmit(&mut self, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {
+        if self.shared.halted.get() {
+            return Err(packet);
+        }
+        self.transmit.queue(packet, layout, &self.shared.pool)
+    }
+
+    fn room(&self) -> usize {
+        if self.shared.halted.get() { 0 } else { self.transmit.room() }
+    }
+
+    fn flush(&mut self) {
+        if self.shared.halted.get() {
+            return;
+        }
+        if let Some(tail) = self.transmit.flush(self.told) {
+            self.told = tail;
+            self.write_tail(Direction::Transmit, tail);
+        }
+    }
+
+    fn reclaim(&mut self) -> usize {
+        self.transmit.reclaim()
+    }
+
+    fn receive(&mut self) -> Option<Packet> {
+        let packet = self.receive.take()?;
+        self.moderation.count();
+        Some(packet)
+    }
+
+    fn refill(&mut self, pool: &Pool) {
+        if self.shared.halted.get() {
+            return;
+        }
+        if let Some(tail) = self.receive.refill(pool) {
+            self.write_tail(Direction::Receive, tail);
+        }
+    }
+
+    fn arm(&mut self, transmit: bool) -> bool {
+        let Shared { mmio, family, wiring, halted, .. } = &*self.shared;
+        if halted.get() {
+            return false;
+        }
+        // Before a wait that may be long, pages go home.
+        let sent = self.transmit.reclaim();
+        // What is enabled costs no register access: a poll for the guests' sake alone must not touch the device.
+        if !self.armed || transmit != self.transmit_armed {
+            // The message of the first frame took its cause away; a later one set it again, for nothing once taken.
+            let stale = self.moderation.packets() > 1;
+            if let Some(interval) = self.moderation.poll_ended() {
+                family.moderate(mmio, *wiring, self.index, interval);
+            }
+            let arm = Arm { queue: self.index, stale, transmit, transmit_before: self.transmit_armed };
+            family.arm(mmio, *wiring, arm);
+            self.armed = true;
+            self.transmit_armed = transmit;
+        }
+        self.receive.ready() || (transmit && sent + self.transmit.reclaim() > 0)
+    }
+}
