@@ -19,6 +19,7 @@ pub mod packages;
 pub mod qmp;
 pub mod root;
 pub mod scratch;
+mod suite;
 
 pub use dom0::{GUEST_MEMORY, Guest, GuestConfig, Lab, LabConfig, NATIVE_CLOCK, Output};
 pub use lab_agent::DOM0_WEIGHT;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use crate::modules::{self, Modules};
 use crate::packages::{self, Tree};
 use crate::root::{self, Extra};
+use crate::suite;
 use crate::{cache, cpio::Archive};
 
 /// Where the list of modules is, one path a line, each after those that it needs.
@@ -31,20 +32,18 @@ fn is_module(path: &Path) -> bool {
 /// # Errors
 /// What could not be downloaded or unpacked, or is not there.
 pub fn more(tree: &Tree, packages: &[&str], programs: &[&str], modules: &[&str]) -> Result<Vec<Extra>> {
-    let name = format!("{}-more", tree.release.name());
-    let _lock = cache::lock(&name)?;
-    let base = cache::directory()?.join(&name);
-    let path = base.join("tree");
-    packages::remove(&path)?;
-    let wanted: Vec<String> = packages.iter().map(|package| (*package).to_owned()).collect();
-    for archive in packages::download(tree.release, &base, &wanted)? {
-        packages::unpack_package(&archive, &path, packages::wanted)?;
+    let selection = tree.more(packages);
+    let _lock = cache::lock(&selection.name)?;
+    let path = selection.base()?.join("tree");
+    suite::remove(&path)?;
+    for archive in selection.download()? {
+        suite::unpack_package(&archive, &path, packages::wanted)?;
     }
     let kernels = tree.path.with_file_name("apt").join("cache/archives");
     for entry in fs::read_dir(kernels)? {
         let archive = entry?.path();
         if archive.file_name().is_some_and(|name| name.to_string_lossy().starts_with("linux-image-")) {
-            packages::unpack_package(&archive, &path, is_module)?;
+            suite::unpack_package(&archive, &path, is_module)?;
         }
     }
     modules::decompress(&path)?;
