@@ -13,7 +13,7 @@ use object::{Object, ObjectSection};
 
 /// Whether a file below `/lib/modules/VERSION/` is kept when the kernel's package is unpacked.
 pub(crate) fn wanted(path: &str) -> bool {
-    const KEPT: [&str; 49] = [
+    const KEPT: [&str; 55] = [
         "modules.builtin",
         "kernel/arch/x86/crypto/",
         "kernel/block/",
@@ -31,6 +31,12 @@ pub(crate) fn wanted(path: &str) -> bool {
         "kernel/drivers/net/dummy",
         "kernel/drivers/net/ethernet/intel/e1000",
         "kernel/drivers/net/ethernet/intel/igb",
+        "kernel/drivers/net/ethernet/intel/ixgbe/",
+        "kernel/drivers/net/ethernet/intel/libie/",
+        "kernel/drivers/net/mdio",
+        "kernel/drivers/net/phy/fixed_phy",
+        "kernel/drivers/net/phy/libphy",
+        "kernel/drivers/net/phy/mdio_devres",
         "kernel/drivers/net/tun",
         "kernel/drivers/net/veth",
         "kernel/drivers/net/vxlan/",

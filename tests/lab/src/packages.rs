@@ -150,7 +150,7 @@ impl std::fmt::Display for Row {
 }
 
 /// How a release becomes a tree.
-const RECIPE: Recipe = Recipe { format: 4, wanted, finish };
+const RECIPE: Recipe = Recipe { format: 5, wanted, finish };
 
 /// The unpacked packages of a release: what is needed of them, with `/bin`, `/sbin` and `/lib*` merged into `/usr`.
 #[derive(Clone, Debug)]

@@ -36,10 +36,12 @@ const GUEST_MODULES: [&str; 3] = ["xenfs", "xen-netfront", "xen-blkfront"];
 const DRIVER_MODULES: [&str; 8] =
     ["xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xen-netback", "xen-pcifront", "bridge"];
 /// There for `modprobe` in each domain.
-const EXTRA_MODULES: [&str; 11] = [
+const EXTRA_MODULES: [&str; 13] = [
     "e1000",
     "e1000e",
     "igb",
+    "igbvf",
+    "ixgbe",
     "nvme",
     "bridge",
     "8021q",
