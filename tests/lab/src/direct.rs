@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::emulator::Emulator;
 use crate::host;
 use crate::machine::{self, Machine, MachineConfig};
 use crate::packages::{Release, Tree};
@@ -110,6 +111,7 @@ pub fn run(release: Release, guest: Guest<'_>, timeout: Duration) -> Result<Repo
 fn run_once(release: Release, guest: Guest<'_>, timeout: Duration) -> Result<Report> {
     let Guest { image, arguments, module, memory } = guest;
     host::provide(host::BOOT)?;
+    let emulator = Emulator::prepare()?;
     let tree = Tree::prepare(release)?;
     let config = MachineConfig {
         hypervisor: tree.hypervisor(),
@@ -121,7 +123,7 @@ fn run_once(release: Release, guest: Guest<'_>, timeout: Duration) -> Result<Rep
         ..MachineConfig::default()
     };
     let start = Instant::now();
-    let machine = Machine::start(&config, Scratch::new()?)?;
+    let machine = Machine::start(&emulator, &config, Scratch::new()?)?;
     let ends: Vec<_> = ["Test result:"].into_iter().chain(CRASHED).collect();
     // The wait fails when the image dies first; the console then says what there is to say.
     machine.wait_for_any(&ends, timeout).ok();

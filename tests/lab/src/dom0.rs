@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use lab_agent::frame::{Kind, encode_guest, encode_put};
 
 use crate::channel::{Answer, Channel};
+use crate::emulator::Emulator;
 use crate::host;
 use crate::machine::{self, Clock, DiskController, Machine, MachineConfig, Network, Nic};
 use crate::packages::{GuestKind, Row, StorePlace, Tree};
@@ -266,6 +267,7 @@ impl Lab {
 
     fn boot_once(config: &LabConfig) -> Result<Self> {
         host::provide(host::BOOT)?;
+        let emulator = Emulator::prepare()?;
         let tree = Tree::prepare(config.row.release)?;
         let directory = Scratch::new()?;
         let guest = root::guest(&tree, config.equipment, &config.guest_files)?;
@@ -314,7 +316,7 @@ impl Lab {
             clock: config.clock,
         };
         let start = Instant::now();
-        let machine = Machine::start(&machine_config, directory)?;
+        let machine = Machine::start(&emulator, &machine_config, directory)?;
         let channel = Channel::connect(&port).map_err(|error| error.context(machine.console()))?;
         let dom0_uptime = wait_ready(&machine, &channel)?;
         let (row, controllers, boot_time) = (config.row, config.controllers.clone(), start.elapsed());

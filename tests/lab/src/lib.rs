@@ -10,6 +10,7 @@ pub mod channel;
 pub mod cpio;
 pub mod direct;
 pub mod dom0;
+pub mod emulator;
 pub mod host;
 mod kernel;
 pub mod machine;

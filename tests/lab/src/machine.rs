@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::emulator::Emulator;
 use crate::qmp::Monitor;
 use crate::scratch::Scratch;
 
@@ -184,8 +185,8 @@ pub fn dying_with_us(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 impl Machine {
     /// Starts QEMU in a directory of its own.
-    pub fn start(config: &MachineConfig, directory: Scratch) -> Result<Self> {
-        let mut command = dying_with_us("qemu-system-x86_64");
+    pub fn start(emulator: &Emulator, config: &MachineConfig, directory: Scratch) -> Result<Self> {
+        let mut command = emulator.command();
         let monitor = format!("unix:{},server=on,wait=off", directory.path().join(MONITOR).display());
         command
             .args(arguments(config))
@@ -200,7 +201,7 @@ impl Machine {
             started.send(command.spawn()).ok();
             kept.recv().ok();
         });
-        let mut child = start.recv()?.context("starting qemu-system-x86_64 by setpriv")?;
+        let mut child = start.recv()?.context("starting QEMU by setpriv")?;
         let input = child.stdin.take().context("QEMU's stdin")?;
         let console = Arc::new(Console::default());
         let log = File::create(directory.path().join("console.log"))?;
