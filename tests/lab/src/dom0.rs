@@ -1,5 +1,6 @@
 //! A dom0 under real Xen, its guests, and what one can ask of them. Host.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use lab_agent::frame::{Kind, encode_guest, encode_put};
 use crate::channel::{Answer, Channel};
 use crate::emulator::Emulator;
 use crate::host;
-use crate::machine::{self, Clock, DiskController, Machine, MachineConfig, Network, Nic};
+use crate::machine::{self, Clock, DeviceServer, DiskController, Machine, MachineConfig, Network, Nic, NicModel};
 use crate::packages::{GuestKind, Row, StorePlace, Tree};
 use crate::root::{self, Equipment, Extra};
 use crate::scratch::Scratch;
@@ -52,7 +53,7 @@ pub struct LabConfig {
     pub memory: u32,
     /// Dom0's memory, in MiB.
     pub dom0_memory: u32,
-    /// Emulated NICs.
+    /// NICs.
     pub nics: Vec<Nic>,
     /// Emulated disk controllers.
     pub controllers: Vec<DiskController>,
@@ -114,7 +115,7 @@ impl Nic {
     /// The `index`th e1000e, in slot `3 + index`, on a wire of its own.
     pub fn wired(index: u8) -> Self {
         Self {
-            model: "e1000e".to_owned(),
+            model: NicModel::Emulated("e1000e"),
             slot: 3 + index,
             mac: format!("52:54:00:12:34:{:02x}", 0x56 + index),
             network: Network::Wire(Box::new(wire::Config::new("", index))),
@@ -234,7 +235,9 @@ pub struct Lab {
     row: Row,
     nics: Vec<Nic>,
     controllers: Vec<DiskController>,
-    /// After the machine: QEMU is their peer.
+    /// By the number of the NIC that they play. After the machine: QEMU is their peer.
+    servers: BTreeMap<usize, Box<dyn DeviceServer>>,
+    /// After the machine and the servers, which are their peers.
     wires: Vec<Option<Wire>>,
     /// Dom0 answered nothing, a command that does nothing included: it is asked no more, as each question would take its whole patience.
     hangs: AtomicBool,
@@ -298,7 +301,8 @@ impl Lab {
         let initramfs = directory.path().join("dom0.img");
         fs::write(&initramfs, root::dom0(&tree, config.equipment, &guest, &files)?)?;
         let port = directory.path().join("port");
-        let (nics, wires) = start_wires(&config.nics, directory.path())?;
+        let (mut nics, wires) = start_wires(&config.nics, directory.path())?;
+        let servers = start_servers(&mut nics, directory.path())?;
         let memory = config.dom0_memory;
         if config.shell {
             arguments += " lab.shell=1";
@@ -321,7 +325,7 @@ impl Lab {
         let dom0_uptime = wait_ready(&machine, &channel)?;
         let (row, controllers, boot_time) = (config.row, config.controllers.clone(), start.elapsed());
         let hangs = AtomicBool::new(false);
-        Ok(Self { channel, machine, row, nics, controllers, wires, hangs, boot_time, dom0_uptime })
+        Ok(Self { channel, machine, row, nics, controllers, servers, wires, hangs, boot_time, dom0_uptime })
     }
 
     /// The row that was booted.
@@ -348,9 +352,9 @@ impl Lab {
     /// Pulls the cable of the machine's `index`th NIC out, or puts it in.
     ///
     /// # Errors
-    /// What QEMU says.
+    /// What QEMU says, or the server that plays the NIC.
     pub fn set_link(&self, index: usize, up: bool) -> Result<()> {
-        self.machine.set_link(index, up)
+        self.servers.get(&index).map_or_else(|| self.machine.set_link(index, up), |server| server.set_link(up))
     }
 
     /// The machine, for its console.
@@ -511,6 +515,25 @@ fn start_wires(nics: &[Nic], directory: &Path) -> Result<(Vec<Nic>, Vec<Option<W
     Ok((connected, wires))
 }
 
+/// Starts the servers of NICs that QEMU lacks, each on a socket in the directory, and has QEMU connect to them.
+fn start_servers(nics: &mut [Nic], directory: &Path) -> Result<BTreeMap<usize, Box<dyn DeviceServer>>> {
+    let mut servers = BTreeMap::new();
+    for (index, nic) in nics.iter_mut().enumerate() {
+        if let NicModel::Served(model) = &nic.model {
+            let socket = directory.join(format!("d{index}"));
+            let wire = match &nic.network {
+                Network::Socket(path) => Some(path.as_path()),
+                Network::Wire(_) => None,
+                Network::User => bail!("NIC {index}, {model:?}: QEMU's own network has no socket for it"),
+            };
+            let server = model.serve(nic, &socket, wire).with_context(|| format!("serving NIC {index}, {model:?}"))?;
+            servers.insert(index, server);
+            nic.model = NicModel::VfioUser(socket);
+        }
+    }
+    Ok(servers)
+}
+
 /// Dom0 crashed, or never spoke, before its toolstack was up.
 #[derive(Debug)]
 struct Dom0Died {
@@ -575,5 +598,50 @@ impl Guest<'_> {
     /// Runs a shell command in the guest that must succeed; gives its output.
     pub fn must(&self, command: &str) -> Result<String> {
         self.run(command)?.success().with_context(|| format!("in {}: {command}", self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::machine::DeviceModel;
+
+    /// A model whose servers note what they are told.
+    #[derive(Debug, Default)]
+    struct Noting(Arc<Mutex<Vec<String>>>);
+
+    struct NotingServer(Arc<Mutex<Vec<String>>>);
+
+    impl DeviceModel for Noting {
+        fn serve(&self, nic: &Nic, socket: &Path, wire: Option<&Path>) -> Result<Box<dyn DeviceServer>> {
+            self.0.lock().unwrap().push(format!("{} {} {wire:?}", nic.mac, socket.display()));
+            Ok(Box::new(NotingServer(Arc::clone(&self.0))))
+        }
+    }
+
+    impl DeviceServer for NotingServer {
+        fn set_link(&self, up: bool) -> Result<()> {
+            self.0.lock().unwrap().push(format!("link {up}"));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_served_nic_is_behind_its_servers_socket() {
+        let notes = Arc::default();
+        let model = NicModel::Served(Arc::new(Noting(Arc::clone(&notes))));
+        let network = Network::Socket("/s/n1".into());
+        let mut nics = [Nic::wired(0), Nic { model: model.clone(), network, ..Nic::wired(1) }];
+        let servers = start_servers(&mut nics, Path::new("/s")).unwrap();
+        assert_eq!(servers.keys().collect::<Vec<_>>(), [&1]);
+        assert!(matches!(&nics[0].model, NicModel::Emulated("e1000e")));
+        assert!(matches!(&nics[1].model, NicModel::VfioUser(path) if path == Path::new("/s/d1")));
+        servers[&1].set_link(false).unwrap();
+        assert_eq!(*notes.lock().unwrap(), ["52:54:00:12:34:57 /s/d1 Some(\"/s/n1\")", "link false"]);
+
+        let mut nics = [Nic { model, network: Network::User, ..Nic::wired(0) }];
+        assert!(start_servers(&mut nics, Path::new("/s")).is_err());
     }
 }

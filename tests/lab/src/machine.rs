@@ -4,6 +4,7 @@
 //! XSAVE wrong for PV domains), the interrupt controller split for the IOMMU's interrupt remapping, no fast string instructions (Linux would
 //! copy with them a byte at a step, which no real CPU does).
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -14,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde_json::json;
 
 use crate::emulator::Emulator;
 use crate::qmp::Monitor;
@@ -30,11 +32,11 @@ pub enum Network {
     Wire(Box<wire::Config>),
 }
 
-/// An emulated NIC.
+/// A NIC of the machine.
 #[derive(Clone, Debug)]
 pub struct Nic {
-    /// QEMU's name of the device: `e1000e`, or, for a device of another kind, say `e1000` or `ne2k_pci`.
-    pub model: String,
+    /// What it is.
+    pub model: NicModel,
     /// Its slot on bus 0: `3` makes it `00:03.0`.
     pub slot: u8,
     /// Its address.
@@ -48,6 +50,36 @@ impl Nic {
     pub fn bdf(&self) -> String {
         format!("00:{:02x}.0", self.slot)
     }
+}
+
+/// What a NIC is, and who plays it.
+#[derive(Clone, Debug)]
+pub enum NicModel {
+    /// QEMU, by its name of the device: `e1000e`, `igb`, or, for a device of another kind, say `e1000` or `ne2k_pci`.
+    Emulated(&'static str),
+    /// A vfio-user server that listens on this socket before QEMU starts, and has the far end of the cable.
+    VfioUser(PathBuf),
+    /// A vfio-user server that the lab starts.
+    Served(Arc<dyn DeviceModel>),
+}
+
+/// A model of a NIC that QEMU lacks.
+pub trait DeviceModel: fmt::Debug + Send + Sync {
+    /// Starts a vfio-user server that listens on `socket` by the time this returns, and has the NIC's cable on the stream socket `wire`, in
+    /// the frames of QEMU's `-netdev stream`; without one, a NIC without a cable.
+    ///
+    /// # Errors
+    /// What keeps it from listening.
+    fn serve(&self, nic: &Nic, socket: &Path, wire: Option<&Path>) -> Result<Box<dyn DeviceServer>>;
+}
+
+/// A running server of a NIC. Dropping it ends it; QEMU has ended before.
+pub trait DeviceServer: Send + Sync {
+    /// Pulls the cable out, or puts it in.
+    ///
+    /// # Errors
+    /// What keeps it from that.
+    fn set_link(&self, up: bool) -> Result<()>;
 }
 
 /// What an emulated disk controller is.
@@ -374,9 +406,36 @@ fn follow(mut output: impl Read, mut errors: impl Read, mut log: File, console: 
     console.grown.notify_all();
 }
 
+/// A NIC, for QEMU's command line.
+fn add_nic(add: &mut impl FnMut(&str, String), index: usize, nic: &Nic) {
+    let slot = format!("{:x}", nic.slot);
+    let device = match &nic.model {
+        NicModel::Emulated(name) => format!("{name},netdev=n{index},mac={},addr={slot},bus=pcie.0", nic.mac),
+        NicModel::VfioUser(path) => {
+            let socket = json!({ "type": "unix", "path": path });
+            return add(
+                "-device",
+                json!({ "driver": "vfio-user-pci", "socket": socket, "addr": slot, "bus": "pcie.0" }).to_string(),
+            );
+        }
+        // The lab has replaced it by its socket; without one, an empty slot.
+        NicModel::Served(_) => return,
+    };
+    let network = match &nic.network {
+        Network::User => format!("user,id=n{index}"),
+        Network::Socket(path) => {
+            format!("stream,id=n{index},server=off,addr.type=unix,addr.path={}", path.display())
+        }
+        // The lab has replaced it by its socket; without one, a NIC without a cable.
+        Network::Wire(_) => format!("hubport,id=n{index},hubid={index}"),
+    };
+    add("-netdev", network);
+    add("-device", device);
+}
+
 /// A controller with its disks, for QEMU's command line.
 fn add_controller(add: &mut impl FnMut(&str, String), index: usize, controller: &DiskController) {
-    let slot = controller.slot;
+    let slot = format!("{:x}", controller.slot);
     match controller.kind {
         ControllerKind::Nvme => add("-device", format!("nvme,id=c{index},serial=lab{index},addr={slot}")),
         ControllerKind::Ahci => add("-device", format!("ich9-ahci,id=c{index},addr={slot}")),
@@ -432,18 +491,12 @@ fn arguments(config: &MachineConfig) -> Vec<String> {
     add("-kernel", config.hypervisor.display().to_string());
     add("-append", format!("console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all {}", config.xen_arguments));
     add("-initrd", modules);
-    add("-device", "intel-iommu,intremap=on".into());
+    let served = |nic: &Nic| matches!(nic.model, NicModel::VfioUser(_));
+    // QEMU tells a device behind vfio-user of new mappings only where the IOMMU's driver has to, too.
+    let caching = if config.nics.iter().any(served) { ",caching-mode=on" } else { "" };
+    add("-device", format!("intel-iommu,intremap=on{caching}"));
     for (index, nic) in config.nics.iter().enumerate() {
-        let network = match &nic.network {
-            Network::User => format!("user,id=n{index}"),
-            Network::Socket(path) => {
-                format!("stream,id=n{index},server=off,addr.type=unix,addr.path={}", path.display())
-            }
-            // The lab has replaced it by its socket; without one, a NIC without a cable.
-            Network::Wire(_) => format!("hubport,id=n{index},hubid={index}"),
-        };
-        add("-netdev", network);
-        add("-device", format!("{},netdev=n{index},mac={},addr={},bus=pcie.0", nic.model, nic.mac, nic.slot));
+        add_nic(&mut add, index, nic);
     }
     for (index, controller) in config.controllers.iter().enumerate() {
         add_controller(&mut add, index, controller);
@@ -455,4 +508,34 @@ fn arguments(config: &MachineConfig) -> Vec<String> {
     }
     arguments.push("-no-reboot".into());
     arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(config: &MachineConfig, flag: &str) -> Vec<String> {
+        let arguments = arguments(config);
+        arguments.windows(2).filter(|pair| pair[0] == flag).map(|pair| pair[1].clone()).collect()
+    }
+
+    #[test]
+    fn a_nic_is_qemus_or_a_servers() {
+        let network = Network::Socket("/s/n0".into());
+        let igb = Nic { model: NicModel::Emulated("igb"), slot: 3, mac: "52:54:00:12:34:56".into(), network };
+        let served = Nic { model: NicModel::VfioUser("/s/\"d,1".into()), slot: 0x1d, ..igb.clone() };
+        let config = MachineConfig { nics: vec![igb.clone()], ..MachineConfig::default() };
+        let netdev = "stream,id=n0,server=off,addr.type=unix,addr.path=/s/n0";
+        assert_eq!(values(&config, "-netdev"), [netdev]);
+        let igb_device = "igb,netdev=n0,mac=52:54:00:12:34:56,addr=3,bus=pcie.0";
+        assert_eq!(values(&config, "-device"), ["intel-iommu,intremap=on", igb_device]);
+
+        let config = MachineConfig { nics: vec![igb, served], ..MachineConfig::default() };
+        assert_eq!(values(&config, "-netdev"), [netdev]);
+        let devices = values(&config, "-device");
+        assert_eq!(devices[..2], ["intel-iommu,intremap=on,caching-mode=on", igb_device]);
+        let device: serde_json::Value = serde_json::from_str(&devices[2]).expect("it is JSON");
+        let socket = json!({ "type": "unix", "path": "/s/\"d,1" });
+        assert_eq!(device, json!({ "driver": "vfio-user-pci", "socket": socket, "addr": "1d", "bus": "pcie.0" }));
+    }
 }

@@ -22,7 +22,7 @@ mod tunnels;
 pub use many::ManyVifs;
 
 use anyhow::{Context, Result, bail};
-use lab::{Guest, GuestConfig, Lab, Network as NetworkKind, Nic, Release, Row, StorePlace};
+use lab::{Guest, GuestConfig, Lab, Network as NetworkKind, Nic, NicModel, Release, Row, StorePlace};
 
 use crate::driver_domain::{DriverDomain, Resources};
 use crate::stage::{Images, Stage, lease, vif};
@@ -155,7 +155,7 @@ pub struct Scene<'s> {
 /// The NICs of a machine for the cases: one for netdom, one of another programming model that it must refuse, and two for a second
 /// netdom.
 fn nics() -> Vec<Nic> {
-    let other = Nic { model: "e1000".to_owned(), ..Nic::wired(1) };
+    let other = Nic { model: NicModel::Emulated("e1000"), ..Nic::wired(1) };
     let mut jumbo = Nic::wired(SPARE_NIC + 1);
     if let NetworkKind::Wire(wire) = &mut jumbo.network {
         wire.mtu = 9000;
