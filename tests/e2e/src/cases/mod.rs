@@ -152,19 +152,26 @@ pub struct Scene<'s> {
     pub b_address: String,
 }
 
-/// The NICs of a machine for the cases: one for netdom, one of another programming model that it must refuse, and two for a second
-/// netdom.
+/// The NICs of a machine for the cases: one for netdom, one of another programming model that it must refuse, two for a second netdom, and
+/// one of each other kind that netdom drives.
 fn nics() -> Vec<Nic> {
-    let other = Nic { model: NicModel::Emulated("e1000"), ..Nic::wired(1) };
-    let mut jumbo = Nic::wired(SPARE_NIC + 1);
-    if let NetworkKind::Wire(wire) = &mut jumbo.network {
-        wire.mtu = 9000;
-    }
-    vec![Nic::wired(0), other, Nic::wired(SPARE_NIC), jumbo]
+    let of = |number, model| {
+        let mut nic = Nic { model, ..Nic::wired(number) };
+        if let NetworkKind::Wire(wire) = &mut nic.network
+            && number > SPARE_NIC
+        {
+            wire.mtu = 9000;
+        }
+        nic
+    };
+    let models = ["e1000e", "e1000", "e1000e", "e1000e", "igb"];
+    (0..).zip(models).map(|(number, model)| of(number, NicModel::Emulated(model))).collect()
 }
 
-/// The NIC for a second netdom; the one behind it is for a netdom with two.
+/// The NIC for a second netdom; the one behind it is for a netdom with several.
 const SPARE_NIC: u8 = 2;
+/// The 82576.
+const IGB: u8 = SPARE_NIC + 2;
 
 impl<'s> Scene<'s> {
     /// Sets the scene on a booted stage.

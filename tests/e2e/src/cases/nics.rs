@@ -1,76 +1,147 @@
-//! A netdom with several NICs, each on its bridge, and jumbo frames. Host.
+//! NICs of each kind, alone and several in one netdom, each on its bridge; jumbo frames. Host.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::{Guest, Lab};
 
-use super::{Case, SPARE_NIC, Scene};
+use super::{Case, IGB, SPARE_NIC, Scene};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::vif;
 use crate::traffic;
 
-pub(super) const CASES: &[Case] = &[Case {
-    name: "two NICs, each on its bridge: apart, and unplugged, taken and given each alone; a third without a bridge is left alone",
-    run: two_nics,
-}];
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "four NICs of three kinds, each on its bridge: apart, and unplugged, taken and given each alone; a fifth without a bridge is left alone",
+        run: four_nics,
+    },
+    Case { name: "an 82576 (igb): each kind of interrupt, TCP, jumbo frames, the cable, taken and given", run: igb },
+];
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The NICs, by the number of their wires, and their bridges.
-const NICS: [(u8, &str); 2] = [(SPARE_NIC, "lan2"), (SPARE_NIC + 1, "lan3")];
+/// The NICs of one netdom, by the numbers of their wires, and their bridges; two at a time have guests.
+const PAIRS: [[(u8, &str); 2]; 1] = [[(SPARE_NIC, "lan2"), (SPARE_NIC + 1, "lan3")]];
+/// Kinds of interrupts: the word for each, and what the log calls it.
+const INTERRUPTS: [(&str, &str); 3] = [("msix", "MSI-X"), ("msi", "MSI"), ("intx", "INTx")];
 
-fn two_nics(scene: &Scene<'_>) -> Result<String> {
+fn four_nics(scene: &Scene<'_>) -> Result<String> {
     let lab = &scene.stage.lab;
     let mut config = DriverDomainConfig::netdom("nics");
     let mut words = Vec::new();
-    for (number, bridge) in NICS {
+    for (number, bridge) in PAIRS.into_iter().flatten() {
         let nic = lab.make_assignable(number.into())?;
         words.push(format!("{nic}:{bridge}"));
         config = config.pci(&nic);
     }
     let netdom = DriverDomain::create(lab, &config.extra(&format!("bridge={} mtu=9000", words.join(","))))?;
-    let result = with_both(scene, &netdom);
-    for guest in ["a", "b"] {
-        lab.run(&format!("xl network-detach {guest} 1"))?;
-    }
+    let result: Result<String> = PAIRS.iter().try_fold(String::new(), |said, pair| {
+        let result = with_both(scene, &netdom, *pair);
+        for guest in ["a", "b"] {
+            lab.run(&format!("xl network-detach {guest} 1"))?;
+        }
+        Ok(said + &result? + "; ")
+    });
+    let result = result.and_then(|said| Ok(said + &third(lab, &netdom)?));
     let console = netdom.console().unwrap_or_default();
     lab.destroy_after("nics", result.with_context(|| format!("the console of nics:\n{console}")))
 }
 
-fn with_both(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
+fn igb(scene: &Scene<'_>) -> Result<String> {
+    alone(scene, IGB, "igb", "Intel 82576")
+}
+
+/// A netdom with one NIC alone, once with each kind of interrupt.
+fn alone(scene: &Scene<'_>, number: u8, driver: &str, model: &str) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let mut said = Vec::new();
+    for (word, kind) in INTERRUPTS {
+        let nic = lab.make_assignable(number.into())?;
+        // A name of its own for each: dom0 keeps consoles by name.
+        let name = format!("{driver}-{word}");
+        let config = DriverDomainConfig::netdom(&name).pci(&nic).extra(&format!("interrupts={word} mtu=9000"));
+        let netdom = DriverDomain::create(lab, &config)?;
+        let result = lab
+            .wait_for_console(&name, &format!("{model}, {kind}, "), PATIENCE)
+            .and_then(|_| attach(scene, &netdom, &scene.a, number, "xenbr0"))
+            .and_then(|()| match kind {
+                "MSI-X" => thoroughly(scene, &netdom, number, &nic),
+                _ => reaches(&scene.a, &scene.stage.peer(number.into())).map(|()| kind.to_owned()),
+            });
+        lab.run("xl network-detach a 1")?;
+        let console = netdom.console().unwrap_or_default();
+        said.push(lab.destroy_after(&name, result.with_context(|| format!("the console of {name}:\n{console}")))?);
+    }
+    Ok(said.join("; "))
+}
+
+/// All that a NIC does, and what is done to it.
+fn thoroughly(scene: &Scene<'_>, netdom: &DriverDomain<'_>, number: u8, nic: &str) -> Result<String> {
+    let (lab, a) = (&scene.stage.lab, &scene.a);
+    let peer = scene.stage.peer(number.into());
+    reaches(a, &peer)?;
+    let send = traffic::tcp(a, "send", &peer, 64)?;
+    let receive = traffic::tcp(a, "receive", &peer, 64)?;
+    let jumbo = jumbo(a, &peer)?;
+    let carrier = format!("{}/carrier", netdom.backend(a.id(), 1));
+    for (away, back) in [
+        (Change::Link(number, false), Change::Link(number, true)),
+        (Change::Detach(&netdom.name, nic), Change::Attach(&netdom.name, nic)),
+    ] {
+        away.apply(lab)?;
+        let without = lab.wait_for_node(&carrier, "0", PATIENCE);
+        back.apply(lab)?;
+        without.with_context(|| format!("after {away:?}"))?;
+        lab.wait_for_node(&carrier, "1", PATIENCE).with_context(|| format!("after {back:?}"))?;
+        reaches(a, &peer).with_context(|| format!("after {back:?}"))?;
+    }
+    Ok(format!(
+        "TCP {:.0} Mbit/s to the wire and {:.0} from it; {jumbo}",
+        send.mbit_per_second, receive.mbit_per_second
+    ))
+}
+
+/// Gives a guest a vif on a bridge, with an address on the NIC's wire.
+fn attach(scene: &Scene<'_>, netdom: &DriverDomain<'_>, guest: &Guest<'_>, wire: u8, bridge: &str) -> Result<()> {
+    let words = format!("{},bridge={bridge}", vif(&netdom.name, 0x61 + wire));
+    scene.stage.lab.must(&format!("xl network-attach {} {}", guest.name(), words.replace(',', " ")))?;
+    let peer = scene.stage.peer(wire.into());
+    // Beyond the addresses that the wire's DHCP server gives.
+    let network = peer.strip_suffix("0.1").with_context(|| format!("the peer is '{peer}'"))?;
+    guest.must(&format!(
+        "for i in $(seq 500); do test -e /sys/class/net/eth1 && break; usleep 20000; done; \
+         ip link set eth1 up && ip addr add {network}200.1/16 dev eth1"
+    ))?;
+    Ok(())
+}
+
+/// Two NICs of a netdom, each with a guest on its bridge.
+fn with_both(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: [(u8, &str); 2]) -> Result<String> {
     let lab = &scene.stage.lab;
     let ready = netdom.node("data/ready")?;
-    ensure!(NICS.iter().all(|(_, bridge)| ready.contains(&format!("on bridge {bridge}"))), "it is ready with {ready}");
+    ensure!(nics.iter().all(|(_, bridge)| ready.contains(&format!("on bridge {bridge}"))), "it is ready with {ready}");
     let guests = [&scene.a, &scene.b];
-    let peers = NICS.map(|(number, _)| scene.stage.peer(number.into()));
-    for (place, guest) in guests.into_iter().enumerate() {
-        let number = 0x61 + place as u8;
-        let words = format!("{},bridge={}", vif(&netdom.name, number), NICS[place].1);
-        lab.must(&format!("xl network-attach {} {}", guest.name(), words.replace(',', " ")))?;
-        // Beyond the addresses that the wire's DHCP server gives.
-        let network = peers[place].strip_suffix("0.1").with_context(|| format!("the peer is '{}'", peers[place]))?;
-        guest.must(&format!(
-            "for i in $(seq 500); do test -e /sys/class/net/eth1 && break; usleep 20000; done; \
-             ip link set eth1 up && ip addr add {network}200.1/16 dev eth1"
-        ))?;
-        reaches(guest, &peers[place])?;
+    let peers = nics.map(|(number, _)| scene.stage.peer(number.into()));
+    for (guest, ((number, bridge), peer)) in guests.into_iter().zip(nics.iter().zip(&peers)) {
+        attach(scene, netdom, guest, *number, bridge)?;
+        reaches(guest, peer)?;
     }
     // What one bridge floods does not reach the other: its peer answers nobody there.
     let other = &peers[1];
     scene.a.must(&format!("ip route add {other}/32 dev eth1"))?;
     let crossed = scene.a.run(&format!("ping -c 2 -W 1 {other}"))?;
-    ensure!(crossed.status != 0, "the wire of {} is reached from {}", NICS[1].1, NICS[0].1);
+    ensure!(crossed.status != 0, "the wire of {} is reached from {}", nics[1].1, nics[0].1);
 
     let carrier = |place: usize| format!("{}/carrier", netdom.backend(guests[place].id(), 1));
     let error = format!("/local/domain/{}/data/error", netdom.id);
-    let second = NICS[1].0;
+    let second = nics[1].0;
     let nic = lab.nics().get(usize::from(second)).context("the machine has no such NIC")?.bdf();
-    for (away, back) in
-        [(Change::Link(second, false), Change::Link(second, true)), (Change::Detach(&nic), Change::Attach(&nic))]
-    {
+    for (away, back) in [
+        (Change::Link(second, false), Change::Link(second, true)),
+        (Change::Detach(&netdom.name, &nic), Change::Attach(&netdom.name, &nic)),
+    ] {
         away.apply(lab)?;
         let said = match &away {
-            Change::Detach(nic) => {
+            Change::Detach(_, nic) => {
                 let says = format!("xenstore-read {error} | grep 'names 0000:{nic}, which is not there'");
                 lab.wait_until(&says, PATIENCE).map(drop)
             }
@@ -89,24 +160,23 @@ fn with_both(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
         reaches(&scene.b, &peers[1]).with_context(|| format!("after {back:?}"))?;
     }
     let jumbo = jumbo(&scene.b, &peers[1])?;
-    let third = third(lab, netdom)?;
-    Ok(format!("{ready}; {jumbo}; {third}"))
+    Ok(format!("{ready}; {jumbo}"))
 }
 
 /// What is done to a NIC.
 #[derive(Debug)]
 enum Change<'a> {
     Link(u8, bool),
-    Detach(&'a str),
-    Attach(&'a str),
+    Detach(&'a str, &'a str),
+    Attach(&'a str, &'a str),
 }
 
 impl Change<'_> {
     fn apply(&self, lab: &Lab) -> Result<()> {
         match self {
             Self::Link(number, up) => lab.set_link((*number).into(), *up),
-            Self::Detach(nic) => lab.must(&format!("xl pci-detach nics {nic}")).map(drop),
-            Self::Attach(nic) => lab.must(&format!("xl pci-attach nics {nic}")).map(drop),
+            Self::Detach(domain, nic) => lab.must(&format!("xl pci-detach {domain} {nic}")).map(drop),
+            Self::Attach(domain, nic) => lab.must(&format!("xl pci-attach {domain} {nic}")).map(drop),
         }
     }
 }
