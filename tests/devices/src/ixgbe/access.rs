@@ -1,0 +1,236 @@
+//! What reading and writing a register does. 82599 datasheet 8.2.3. Pure.
+
+use super::registers::{self as reg, Direction};
+use super::{Ixgbe, Kind, phy};
+use crate::ring::{self, offset as place};
+
+impl Ixgbe {
+    pub(super) fn read_register(&mut self, offset: usize) -> u32 {
+        self.check_settled(offset);
+        if offset >= reg::SPACE {
+            // Flash, empty.
+            return u32::MAX;
+        }
+        let offset = reg::canonical(offset);
+        let held = self.registers.get(offset);
+        match offset {
+            reg::CTRL => self.read_ctrl(),
+            reg::STATUS => self.read_status(),
+            reg::ESDP if self.module.is_some() => held | 1 << 2,
+            reg::I2CCTL => self.read_wires(held),
+            reg::EICR => self.interrupts.read(&self.registers, &self.configuration),
+            reg::EICS => self.interrupts.pending(),
+            reg::EIMS => self.interrupts.enabled(),
+            reg::EIMC => 0,
+            _ if offset & !4 == reg::EIMS_EX => self.interrupts.enabled_vectors((offset / 4) & 1),
+            reg::SWSM => {
+                self.registers.raise(reg::SWSM, reg::SWSM_SMBI);
+                held
+            }
+            reg::SW_FW_SYNC if self.kind == Kind::X540 => {
+                self.registers.raise(reg::SW_FW_SYNC, reg::SW_FW_SYNC_REGISTERS);
+                held
+            }
+            reg::LINKS => self.read_links(),
+            reg::ANLP1 => 1 << 16,
+            _ if reg::clears(offset) => {
+                self.registers.set(offset, 0);
+                held
+            }
+            _ => match reg::queue_of(offset) {
+                Some((direction, queue, place::CONTROL)) => held & !ring::ENABLE | self.enabled(direction, queue),
+                _ => held,
+            },
+        }
+    }
+
+    pub(super) fn write_register(&mut self, offset: usize, value: u32) {
+        self.check_settled(offset);
+        if offset >= reg::SPACE {
+            self.misuse.note(format!("a write beyond the registers, at {offset:#x}"));
+            return;
+        }
+        let offset = reg::canonical(offset);
+        let (registers, space) = (&self.registers, &self.configuration);
+        match offset {
+            reg::CTRL => self.write_ctrl(value),
+            reg::STATUS | reg::LINKS | reg::ANLP1 | reg::FWSM | reg::SECRXSTAT | reg::SECTXSTAT => {}
+            reg::I2CCTL => {
+                self.registers.set(offset, value);
+                if let Some(module) = &mut self.module {
+                    module.drive(value & 2 != 0, value & 8 != 0);
+                }
+            }
+            reg::EERD => self.read_eeprom(value),
+            reg::EEC => {
+                let fixed = self.registers.get(reg::EEC) & 0x7F00;
+                // EE_GNT follows EE_REQ at once.
+                self.registers.set(offset, value & !0x7F80 | fixed | value << 1 & 0x80);
+            }
+            reg::EICR => self.interrupts.acknowledge(value, registers, space),
+            reg::EICS => self.interrupts.set(u64::from(value & 0xFFFF), value, registers, space),
+            reg::EIMS => self.interrupts.enable(u64::from(value & 0xFFFF), value, registers, space),
+            reg::EIMC => self.interrupts.disable(u64::from(value & 0xFFFF), value, registers, space),
+            _ if offset & !4 == reg::EICS_EX => self.interrupts.set(vectors(offset, value), 0, registers, space),
+            _ if offset & !4 == reg::EIMS_EX => self.interrupts.enable(vectors(offset, value), 0, registers, space),
+            _ if offset & !4 == reg::EIMC_EX => self.interrupts.disable(vectors(offset, value), 0, registers, space),
+            reg::MSCA => phy::command(self.phy.as_mut(), &mut self.registers, value, self.link),
+            reg::MSRWD => {
+                let read = self.registers.get(offset) & 0xFFFF_0000;
+                self.registers.set(offset, read | value & 0xFFFF);
+            }
+            reg::AUTOC => self.registers.set(offset, value & !reg::AUTOC_RESTART),
+            reg::RDRXCTL => self.registers.set(offset, value | reg::RDRXCTL_DMAIDONE),
+            reg::RXCTRL => self.write_receive_control(value),
+            _ => match reg::queue_of(offset) {
+                Some((direction, queue, place)) => self.write_queue(direction, queue, place, value),
+                None => self.registers.set(offset, value),
+            },
+        }
+    }
+
+    /// I2CCTL: what is on the wires, which are low where either end pulls.
+    fn read_wires(&self, held: u32) -> u32 {
+        let data = self.module.as_ref().map_or(held & 8 != 0, crate::i2c::Module::data);
+        held & !5 | u32::from(held & 2 != 0) | u32::from(data) << 2
+    }
+
+    /// EERD: start, done, address of 14 bits, data.
+    fn read_eeprom(&mut self, value: u32) {
+        let address = value >> 2 & 0x3FFF;
+        let word = self.eeprom.get(address as usize).copied().unwrap_or(0xFFFF);
+        let done = value & 1 != 0 && !self.faults.eeprom_stuck;
+        let result = if done { u32::from(word) << 16 | address << 2 | 2 } else { value & 0xFFFC };
+        self.registers.set(reg::EERD, result);
+    }
+
+    fn write_receive_control(&mut self, value: u32) {
+        let enable = value & reg::RXCTRL_RXEN != 0;
+        if enable && !self.registers.has(reg::RXCTRL, reg::RXCTRL_RXEN) {
+            // 4.6.7: the path is halted while receive is enabled.
+            if !self.registers.has(reg::SECRXCTRL, reg::SECRXCTRL_RX_DIS) {
+                self.misuse.note("RXCTRL.RXEN was set while SECRXCTRL.RX_DIS was clear");
+            }
+            let (by_mac, by_dma) = (reg::HLREG0_RXCRCSTRP, reg::RDRXCTL_CRCSTRIP);
+            if self.registers.has(reg::HLREG0, by_mac) != self.registers.has(reg::RDRXCTL, by_dma) {
+                self.misuse.note("HLREG0.RXCRCSTRP and RDRXCTL.CRCSTRIP differ");
+            }
+        }
+        self.registers.set(reg::RXCTRL, value);
+    }
+
+    /// ENABLE as the queue's control register shows it: also while the queue ends what it began.
+    fn enabled(&self, direction: Direction, queue: usize) -> u32 {
+        let (bits, busy) = match direction {
+            Direction::Transmit => {
+                (self.transmit_enabled, self.transmit.get(queue).is_some_and(|queue| queue.is_busy()))
+            }
+            Direction::Receive => (self.receive_enabled, self.receive.get(queue).is_some_and(|queue| queue.is_busy())),
+        };
+        if bits >> queue & 1 != 0 || busy || self.faults.disable_stuck && self.was_enabled(direction, queue) {
+            ring::ENABLE
+        } else {
+            0
+        }
+    }
+
+    /// Whether the queue was ever set up.
+    fn was_enabled(&self, direction: Direction, queue: usize) -> bool {
+        self.registers.get(first_register(direction, queue) + place::LENGTH) != 0
+    }
+
+    fn write_queue(&mut self, direction: Direction, queue: usize, at: usize, value: u32) {
+        let first = first_register(direction, queue);
+        let bits = match direction {
+            Direction::Transmit => self.transmit_enabled,
+            Direction::Receive => self.receive_enabled,
+        };
+        let enabled = bits >> queue & 1 != 0;
+        match at {
+            place::CONTROL => {
+                self.registers.set(first + at, value & !reg::TXDCTL_SWFLSH);
+                if enabled != (value & ring::ENABLE != 0) {
+                    self.switch_queue(direction, queue, !enabled);
+                }
+                return;
+            }
+            place::TAIL => {
+                let count = self.registers.get(first + place::LENGTH) / 16;
+                if value >= count.max(1) {
+                    self.misuse.note(format!("a tail of {value} in a ring of {count}"));
+                    return;
+                }
+                if !enabled && value != 0 {
+                    self.misuse.note("the tail of a queue that is not enabled was moved");
+                }
+                if enabled && !self.configuration.masters_bus() {
+                    self.misuse.note("a tail was moved while bus mastering is off");
+                }
+            }
+            0x00..=place::LENGTH | place::HEAD if enabled => {
+                self.misuse.note("a ring was moved while its queue is enabled");
+            }
+            _ => {}
+        }
+        self.registers.set(first + at, value);
+    }
+
+    fn switch_queue(&mut self, direction: Direction, queue: usize, on: bool) {
+        let bit = 1u128 << queue;
+        let bits = match direction {
+            Direction::Transmit => &mut self.transmit_enabled,
+            Direction::Receive => &mut self.receive_enabled,
+        };
+        if !on {
+            *bits &= !bit;
+            return;
+        }
+        *bits |= bit;
+        let first = first_register(direction, queue);
+        if let Some(fault) = ring::fault(&self.registers, first) {
+            self.misuse.note(fault);
+        }
+        if !self.configuration.masters_bus() {
+            self.misuse.note("a queue was enabled while bus mastering is off");
+        }
+        match direction {
+            Direction::Transmit => {
+                // 4.6.8: DMATXCTL.TE comes before the first queue.
+                if !self.registers.has(reg::DMATXCTL, reg::DMATXCTL_TE) {
+                    self.misuse.note("a transmit queue was enabled before DMATXCTL.TE");
+                }
+                if let Some(queue) = self.transmit.get_mut(queue).filter(|queue| !queue.is_busy()) {
+                    queue.reset();
+                }
+            }
+            Direction::Receive => {
+                let control = self.registers.get(first + reg::SRRCTL);
+                match control >> 25 & 7 {
+                    1 => {}
+                    0 => self.misuse.note("a receive queue with legacy descriptors"),
+                    kind => self
+                        .misuse
+                        .note(format!("a receive queue with descriptors of type {kind}, which is not modelled")),
+                }
+                if !(1..=16).contains(&(control & 0x1F)) {
+                    self.misuse.note("SRRCTL.BSIZEPACKET is not of 1 to 16 KB");
+                }
+                if let Some(queue) = self.receive.get_mut(queue).filter(|queue| !queue.is_busy()) {
+                    queue.reset();
+                }
+            }
+        }
+    }
+}
+
+const fn first_register(direction: Direction, queue: usize) -> usize {
+    match direction {
+        Direction::Transmit => reg::transmit(queue),
+        Direction::Receive => reg::receive(queue),
+    }
+}
+
+/// The vectors that a half of an EX register holds.
+const fn vectors(offset: usize, value: u32) -> u64 {
+    (value as u64) << (32 * ((offset / 4) & 1))
+}

@@ -1,0 +1,258 @@
+//! Intel's 82599 and X540 as far as drivers look. Host.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `registers` | offsets and bits, with their sections of the datasheet |
+//! | `access` | what reading and writing a register does |
+//! | `control` | power-on values, resets, the link |
+//! | `queues` | the data path: queues in turn, statistics |
+//! | `filter` | which frames are taken, for which queue, and what is told of them |
+//! | `interrupts` | causes, vectors, masks |
+//! | `eeprom`, `phy` | what drivers read before they believe in the device |
+//!
+//! Not modelled: receive-side coalescing (it never coalesces, as it may), header split, flow director, DCB, VMDq and SR-IOV, IPsec,
+//! MACsec, FCoE, SCTP's checksum, time stamps, wake-up, flow control, interrupt throttling (each cause interrupts at once).
+
+mod access;
+mod control;
+mod eeprom;
+mod filter;
+mod interrupts;
+mod phy;
+mod queues;
+pub mod registers;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+pub use interrupts::cause;
+use registers::Direction;
+
+use crate::bus::{Faults, Interrupt, Misuse, Model, Transfer};
+use crate::ethernet::Address;
+use crate::i2c::Module;
+use crate::pci::{ConfigurationSpace, Identity, Request};
+use crate::receive::ReceiveQueue;
+use crate::registers::Registers;
+use crate::transmit::TransmitQueue;
+
+/// Queues in each direction.
+pub const QUEUES: usize = 128;
+/// Bytes of packet memory for receive, 82599 datasheet 7.1.3.1.
+const PACKET_MEMORY: usize = 512 << 10;
+
+/// Which card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 82599 on a backplane, 10GBASE-KX4.
+    Kx4,
+    /// 82599 with an SFP+ cage and short-range optics.
+    Sfp,
+    /// 82599 with a copper PHY, TN1010.
+    T3,
+    /// X540, 10GBASE-T.
+    X540,
+}
+
+impl Kind {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Kx4, Self::Sfp, Self::T3, Self::X540];
+
+    /// Its identity on the bus.
+    pub const fn identity(self) -> Identity {
+        let (device, registers) = match self {
+            Self::Kx4 => (0x10F7, 512 << 10),
+            Self::Sfp => (0x10FB, 512 << 10),
+            Self::T3 => (0x151C, 512 << 10),
+            Self::X540 => (0x1528, 2 << 20),
+        };
+        Identity { vendor: 0x8086, device, subsystem: [0x8086, 0x0003], revision: 1, registers, vectors: 64 }
+    }
+}
+
+/// The device.
+#[derive(Debug)]
+pub struct Ixgbe {
+    kind: Kind,
+    address: Address,
+    configuration: ConfigurationSpace,
+    registers: Registers,
+    interrupts: interrupts::Interrupts,
+    eeprom: Box<[u16]>,
+    module: Option<Module>,
+    phy: Option<phy::Phy>,
+    transmit: Box<[TransmitQueue]>,
+    receive: Box<[ReceiveQueue]>,
+    /// Queues that are enabled, as bits.
+    transmit_enabled: u128,
+    receive_enabled: u128,
+    /// A batch of transfers is out, and whose its parts are.
+    in_flight: Option<Vec<(Direction, usize, Range<usize>)>>,
+    out: VecDeque<Vec<u8>>,
+    link: bool,
+    /// The link was down since LINKS was read last.
+    link_fell: bool,
+    now: Duration,
+    /// When the last reset began, if it was not long ago.
+    reset_at: Option<Duration>,
+    faults: Faults,
+    misuse: Misuse,
+}
+
+impl Ixgbe {
+    /// A card just powered on, its cable plugged in, with `address` in its EEPROM.
+    pub fn new(kind: Kind, address: Address) -> Self {
+        let mut device = Self {
+            kind,
+            address,
+            configuration: ConfigurationSpace::new(kind.identity()),
+            registers: Registers::new(registers::SPACE),
+            interrupts: interrupts::Interrupts::default(),
+            eeprom: eeprom::image(kind, address),
+            module: (kind == Kind::Sfp).then(Module::short_range),
+            phy: phy::Phy::new(kind),
+            transmit: (0..QUEUES).map(|queue| TransmitQueue::new(registers::transmit(queue))).collect(),
+            receive: (0..QUEUES).map(|queue| ReceiveQueue::new(registers::receive(queue))).collect(),
+            transmit_enabled: 0,
+            receive_enabled: 0,
+            in_flight: None,
+            out: VecDeque::new(),
+            link: true,
+            link_fell: false,
+            now: Duration::ZERO,
+            reset_at: None,
+            faults: Faults::default(),
+            misuse: Misuse::default(),
+        };
+        device.power_on();
+        device
+    }
+
+    /// Which card it is.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Causes of [`cause`] arise, such as [`cause::ECC`].
+    pub fn raise(&mut self, causes: u32) {
+        self.interrupts.set(0, causes, &self.registers, &self.configuration);
+    }
+
+    /// The permanent address.
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    /// PCI configuration space, for a bus driver in a test.
+    pub const fn configuration_mut(&mut self) -> &mut ConfigurationSpace {
+        &mut self.configuration
+    }
+}
+
+impl Model for Ixgbe {
+    fn configuration(&self) -> &ConfigurationSpace {
+        &self.configuration
+    }
+
+    fn read_configuration(&mut self, offset: usize, data: &mut [u8]) {
+        if self.faults.pulled_out {
+            data.fill(0xFF);
+            return;
+        }
+        self.configuration.set_pending(self.in_flight.is_some() || self.faults.master_stuck);
+        self.configuration.read(offset, data);
+    }
+
+    fn write_configuration(&mut self, offset: usize, data: &[u8]) {
+        if self.faults.pulled_out {
+            return;
+        }
+        if self.configuration.write(offset, data) == Some(Request::Reset) {
+            self.reset();
+        }
+    }
+
+    fn read(&mut self, bar: usize, offset: u64, data: &mut [u8]) {
+        data.fill(if self.faults.pulled_out { 0xFF } else { 0 });
+        if bar != 0 || self.faults.pulled_out {
+            return;
+        }
+        match (<&mut [u8; 4]>::try_from(&mut *data), usize::try_from(offset)) {
+            (Ok(word), Ok(offset)) if offset.is_multiple_of(4) => *word = self.read_register(offset).to_le_bytes(),
+            // The 82599 takes aligned accesses of 32 bits only, 8.2.1.
+            _ => self.misuse.note(format!("{} bytes read at register {offset:#x}", data.len())),
+        }
+    }
+
+    fn write(&mut self, bar: usize, offset: u64, data: &[u8]) {
+        if bar != 0 || self.faults.pulled_out {
+            return;
+        }
+        match (<[u8; 4]>::try_from(data), usize::try_from(offset)) {
+            (Ok(word), Ok(offset)) if offset.is_multiple_of(4) => self.write_register(offset, u32::from_le_bytes(word)),
+            _ => self.misuse.note(format!("{} bytes written at register {offset:#x}", data.len())),
+        }
+    }
+
+    fn reset(&mut self) {
+        self.configuration.reset();
+        self.power_on();
+        self.reset_at = None;
+    }
+
+    fn handle_time(&mut self, now: Duration) {
+        self.now = self.now.max(now);
+    }
+
+    fn handle_frame(&mut self, frame: &[u8]) -> bool {
+        self.take_frame(frame)
+    }
+
+    fn poll_frame(&mut self) -> Option<Vec<u8>> {
+        self.out.pop_front()
+    }
+
+    fn poll_dma(&mut self) -> Vec<Transfer> {
+        self.next_batch()
+    }
+
+    fn handle_dma(&mut self, batch: Vec<Transfer>) {
+        self.finish_batch(&batch);
+    }
+
+    fn poll_interrupt(&mut self) -> Option<Interrupt> {
+        self.interrupts.poll().filter(|_| !self.faults.pulled_out)
+    }
+
+    fn set_link(&mut self, up: bool) {
+        if up == self.link {
+            return;
+        }
+        self.link = up;
+        self.link_fell |= !up;
+        self.raise(cause::LSC);
+    }
+
+    fn faults(&mut self) -> &mut Faults {
+        &mut self.faults
+    }
+
+    fn misuse(&self) -> &[String] {
+        self.misuse.list()
+    }
+
+    fn peek(&self, offset: usize) -> u32 {
+        match offset {
+            registers::EICR => self.interrupts.pending(),
+            registers::EIMS => self.interrupts.enabled(),
+            _ => self.registers.get(registers::canonical(offset)),
+        }
+    }
+
+    fn poke(&mut self, offset: usize, value: u32) {
+        self.registers.set(registers::canonical(offset), value);
+    }
+}

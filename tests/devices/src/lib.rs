@@ -1,0 +1,27 @@
+//! Models of NICs that QEMU lacks: for tests and fuzzers of their drivers on a host, and over vfio-user for the lab. Host.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`bus`] | what a model reaches and how it is reached, without I/O |
+//! | [`ixgbe`] | Intel's 82599 and X540 |
+//! | [`advanced`], [`transmit`], [`receive`], [`ring`] | descriptors and queues of the 82575's line |
+//! | [`offload`], [`packet`], [`toeplitz`], [`checksum`], [`ethernet`] | what NICs do to packets |
+//! | [`pci`], [`registers`], [`i2c`] | parts of devices |
+//! | [`fake`] | a model under a driver in a test |
+#![forbid(unsafe_code)]
+
+pub mod advanced;
+pub mod bus;
+pub mod checksum;
+pub mod ethernet;
+pub mod fake;
+pub mod i2c;
+pub mod ixgbe;
+pub mod offload;
+pub mod packet;
+pub mod pci;
+pub mod receive;
+pub mod registers;
+pub mod ring;
+pub mod toeplitz;
+pub mod transmit;
