@@ -1,0 +1,348 @@
+//! netdom's ixgbe driver against the model: frames byte for byte, offloads, queues, interrupts, faults. The model finds nothing wrong in it. Host.
+
+mod bench;
+
+use std::time::Duration;
+
+use bench::{Bench, bytes, contents, layout, packet, tcp_packet};
+use devices::bus::{Interrupt, Model};
+use devices::fake::Device;
+use devices::ixgbe::{Ixgbe, Kind};
+use netdom::nic::{Error, Fault, Interrupts, Link, Options, STANDARD_FRAME, models, queue};
+use netdom::offload::headers::Network;
+use netdom::packet::Checksum;
+use split_driver::fakes::closed;
+use split_driver::memory::DmaAllocator;
+use split_driver::time::Instant;
+
+const ADDRESS: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+
+fn model(kind: Kind) -> models::Model {
+    models::Model::find(0x8086, kind.identity().device).expect("a driver")
+}
+
+fn start_on(
+    kind: Kind,
+    change: impl FnOnce(&Device<Ixgbe>),
+    interrupts: Interrupts,
+    options: Options,
+) -> Result<Bench<Ixgbe>, Error> {
+    Bench::start(Ixgbe::new(kind, ADDRESS), change, model(kind), interrupts, options)
+}
+
+fn bench(options: Options) -> Bench<Ixgbe> {
+    let vectors = Interrupts::MsiX(options.queues + 2);
+    start_on(Kind::Sfp, |_| (), vectors, options).expect("it starts")
+}
+
+#[test]
+fn starts_each_kind_and_has_a_link() {
+    for kind in Kind::ALL {
+        let mut bench = start_on(kind, |_| (), Interrupts::MsiX(3), Options::default()).expect("it starts");
+        assert_eq!(bench.nic.mac_address().0, ADDRESS);
+        bench.device.wait(Duration::from_secs(5));
+        assert_eq!(bench.nic.link(), Link::Up(10_000), "{kind:?}");
+        let frame = bytes(900, 1);
+        assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, &[14, 20]), None).is_ok());
+        queue(&mut *bench.nic).flush();
+        assert_eq!(bench.device.sent(), Some(frame.clone()), "{kind:?}");
+        assert!(bench.device.inject(&frame));
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), frame);
+        bench.finish();
+    }
+}
+
+#[test]
+fn a_device_that_cannot_be_started_says_why() {
+    let run = |change: fn(&Device<Ixgbe>), options| start_on(Kind::Sfp, change, Interrupts::MsiX(3), options).err();
+    let options = Options::default();
+    assert_eq!(run(Device::pull_out, options), Some(Error::Absent { status: u32::MAX }));
+    assert!(matches!(run(Device::get_stuck, options), Some(Error::Reset { register: "CTRL", .. })));
+    let jumbo = Options { max_frame: 9725, ..options };
+    assert_eq!(run(|_| (), jumbo), Some(Error::MaxFrame { asked: 9725, limit: 9724 }));
+    let ring = Options { receive_descriptors: 100, ..options };
+    assert_eq!(run(|_| (), ring), Some(Error::Ring { descriptors: 100 }));
+}
+
+#[test]
+fn frames_go_both_ways_unchanged_through_many_wraps() {
+    let mut bench = bench(Options { transmit_descriptors: 64, receive_descriptors: 64, ..Options::default() });
+    for round in 0..700 {
+        let frame = bytes(60 + round * 37 % 1455, round);
+        let cuts: &[usize] = [&[][..], &[14, 20], &[1, 1, 1, 1]][round % 3];
+        assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, cuts), None).is_ok());
+        queue(&mut *bench.nic).flush();
+        assert_eq!(bench.device.sent(), Some(frame.clone()), "round {round}");
+        assert_eq!(queue(&mut *bench.nic).reclaim(), 1);
+        assert!(bench.device.inject(&frame));
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), frame, "round {round}");
+        queue(&mut *bench.nic).refill(&bench.pool);
+    }
+    bench.finish();
+}
+
+#[test]
+fn short_frames_are_padded() {
+    let mut bench = bench(Options::default());
+    for length in [14, 16, 17, 59] {
+        let frame = bytes(length, length);
+        assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+        queue(&mut *bench.nic).flush();
+        let mut padded = frame;
+        padded.resize(60, 0);
+        assert_eq!(bench.device.sent(), Some(padded));
+    }
+    bench.finish();
+}
+
+#[test]
+fn jumbo_frames_go_both_ways() {
+    let mut bench = bench(Options { max_frame: 9018, ..Options::default() });
+    let frame = bytes(9014, 3);
+    assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+    queue(&mut *bench.nic).flush();
+    assert_eq!(bench.device.sent(), Some(frame.clone()));
+    assert!(bench.device.inject(&frame));
+    let received = queue(&mut *bench.nic).receive().expect("a frame");
+    assert_eq!(received.fragments.len(), 3);
+    assert_eq!(contents(&received), frame);
+    drop(received);
+    bench.finish();
+}
+
+#[test]
+fn a_frame_beyond_the_wires_mtu_is_counted_and_dropped() {
+    let mut bench = bench(Options { max_frame: STANDARD_FRAME, ..Options::default() });
+    bench.device.inject(&bytes(3000, 3));
+    assert!(queue(&mut *bench.nic).receive().is_none());
+    assert!(bench.device.inject(&bytes(1514, 4)));
+    assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(1514, 4));
+    bench.finish();
+}
+
+#[test]
+fn checksums_are_completed_and_super_frames_are_cut() {
+    for network in [Network::V4, Network::V6] {
+        let mut bench = bench(Options::default());
+        let frame = tcp_packet(network, 500, 7);
+        let mut blank = packet(&bench.pool, &bench::without_checksum(network, &frame), &[80]);
+        blank.offload.checksum = Checksum::Blank;
+        assert!(queue(&mut *bench.nic).transmit(blank, Some(&layout(network))).is_ok());
+        queue(&mut *bench.nic).flush();
+        assert_eq!(bench.device.sent(), Some(frame), "{network:?}");
+
+        let whole = tcp_packet(network, 20_000, 8);
+        let superframe = bench::superframe(network, &bench.pool, &whole, 1428);
+        assert!(queue(&mut *bench.nic).transmit(superframe, Some(&layout(network))).is_ok());
+        queue(&mut *bench.nic).flush();
+        let mut payload = Vec::new();
+        while let Some(segment) = bench.device.sent() {
+            assert!(bench::has_right_checksums(network, &segment), "{network:?}");
+            payload.extend_from_slice(&segment[usize::from(layout(network).payload_offset)..]);
+        }
+        assert_eq!(payload, whole[usize::from(layout(network).payload_offset)..], "{network:?}");
+        bench.finish();
+    }
+}
+
+#[test]
+fn verified_checksums_are_told() {
+    let mut bench = bench(Options::default());
+    let good = tcp_packet(Network::V4, 300, 1);
+    let mut bad = good.clone();
+    if let Some(last) = bad.last_mut() {
+        *last ^= 1;
+    }
+    for (frame, expected) in [(good, Checksum::Verified), (bad, Checksum::Unverified)] {
+        assert!(bench.device.inject(&frame));
+        assert_eq!(queue(&mut *bench.nic).receive().expect("a frame").offload.checksum, expected);
+    }
+    bench.finish();
+}
+
+#[test]
+fn flows_are_spread_over_queues_and_stay_in_one() {
+    let mut bench = bench(Options { queues: 4, receive_descriptors: 64, seed: 42, ..Options::default() });
+    assert_eq!(bench.nic.queues(), 4);
+    let mut of_flow = [None; 40];
+    for _ in 0..3 {
+        for (flow, place) in of_flow.iter_mut().enumerate() {
+            let mut frame = tcp_packet(Network::V4, 100, flow);
+            // The source port.
+            frame[35] = flow as u8;
+            assert!(bench.device.inject(&frame));
+            let found = (0..4).find(|index| {
+                let queue = bench.nic.queue(*index).expect("a queue");
+                let received = queue.receive();
+                queue.refill(&bench.pool);
+                received.is_some()
+            });
+            let found = found.expect("a frame");
+            assert_eq!(*place.get_or_insert(found), found);
+        }
+    }
+    for index in 0..4 {
+        assert!(of_flow.contains(&Some(index)), "queue {index} has no flow");
+        let frame = bytes(300, index);
+        let queue = bench.nic.queue(index).expect("a queue");
+        assert!(queue.transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+        queue.flush();
+        assert_eq!(bench.device.sent(), Some(frame));
+        assert_eq!(queue.reclaim(), 1);
+    }
+    assert!(bench.nic.queue(4).is_none());
+    bench.finish();
+}
+
+#[test]
+fn each_queue_interrupts_once_until_it_is_armed_again() {
+    let mut bench = bench(Options { queues: 2, receive_descriptors: 64, seed: 1, ..Options::default() });
+    assert!(bench.device.inject(&bytes(70, 1)), "not armed yet");
+    assert_eq!(bench.device.messages(), []);
+    assert!(queue(&mut *bench.nic).arm(false), "a frame is there already");
+    while queue(&mut *bench.nic).receive().is_some() {}
+    let _earlier = bench.device.messages();
+    let _causes = bench.nic.handle_interrupt(0);
+    assert!(!queue(&mut *bench.nic).arm(false));
+    for round in 0..3 {
+        // No IP: the first queue.
+        for _ in 0..=round {
+            assert!(bench.device.inject(&bytes(70, 2)));
+        }
+        assert_eq!(bench.device.messages(), [0], "one for all");
+        bench.device.accesses();
+        assert!(bench.nic.handle_interrupt(0).receive);
+        assert_eq!(bench.device.accesses(), 0, "a message costs no access");
+        while queue(&mut *bench.nic).receive().is_some() {}
+        queue(&mut *bench.nic).refill(&bench.pool);
+        assert!(!queue(&mut *bench.nic).arm(false));
+        assert_eq!(bench.device.messages(), [], "what was dealt with interrupts no more");
+    }
+    // Sent packets interrupt where somebody waits for room.
+    for wanted in [false, true, false] {
+        let queue = bench.nic.queue(1).expect("a queue");
+        assert!(!queue.arm(wanted));
+        assert!(queue.transmit(packet(&bench.pool, &bytes(100, 3), &[]), None).is_ok());
+        queue.flush();
+        assert_eq!(bench.device.messages(), if wanted { vec![2] } else { vec![] });
+        if wanted {
+            assert!(bench.nic.handle_interrupt(2).transmit);
+        }
+        assert_eq!(bench.nic.queue(1).expect("a queue").reclaim(), 1);
+    }
+    bench.finish();
+}
+
+#[test]
+fn one_interrupt_for_all_says_which_it_was() {
+    for (kind, by) in [(Interrupts::Single, Interrupt::Msi), (Interrupts::Single, Interrupt::Line(true))] {
+        let change = |device: &Device<Ixgbe>| device.interrupt_by(by);
+        let mut bench =
+            start_on(Kind::Sfp, change, kind, Options { queues: 4, ..Options::default() }).expect("it starts");
+        assert_eq!(bench.nic.queues(), 1);
+        bench.device.wait(Duration::from_secs(5));
+        assert!(!queue(&mut *bench.nic).arm(false));
+        while !bench.device.messages().is_empty() {
+            let _link = bench.nic.handle_interrupt(0);
+            assert!(!queue(&mut *bench.nic).arm(false));
+        }
+        for round in 0..3 {
+            assert!(bench.device.inject(&bytes(70, round)));
+            assert!(bench.device.inject(&bytes(70, round)));
+            assert!(!bench.device.messages().is_empty(), "{by:?}");
+            let causes = bench.nic.handle_interrupt(0);
+            assert!(causes.receive && !causes.link, "{by:?} {causes:?}");
+            assert!(!bench.device.line());
+            while queue(&mut *bench.nic).receive().is_some() {}
+            assert!(!queue(&mut *bench.nic).arm(false));
+        }
+        bench.device.set_link(false);
+        assert_eq!(bench.device.messages(), [0], "{by:?}");
+        assert!(bench.nic.handle_interrupt(0).link);
+        assert_eq!(bench.nic.link(), Link::Down);
+        bench.finish();
+    }
+}
+
+#[test]
+fn the_link_and_faults_are_told() {
+    let mut bench = bench(Options::default());
+    bench.device.wait(Duration::from_secs(5));
+    assert!(!queue(&mut *bench.nic).arm(false));
+    let _earlier = (bench.device.messages(), bench.nic.handle_interrupt(2), queue(&mut *bench.nic).arm(false));
+    for up in [false, true] {
+        bench.device.set_link(up);
+        bench.device.wait(Duration::from_secs(5));
+        assert!(bench.device.messages().contains(&2), "up: {up}");
+        assert!(bench.nic.handle_interrupt(2).link);
+        assert_eq!(bench.nic.link() != Link::Down, up);
+        assert!(!queue(&mut *bench.nic).arm(false));
+    }
+    let _earlier = bench.device.messages();
+    bench.device.with_model(|model| model.raise(devices::ixgbe::cause::ECC));
+    assert_eq!(bench.device.messages(), [2]);
+    assert_eq!(bench.nic.handle_interrupt(2).fault, Some(Fault::Memory));
+    bench.finish();
+}
+
+#[test]
+fn a_queue_that_hangs_is_found_and_the_device_started_anew() {
+    let mut bench = bench(Options { queues: 2, receive_descriptors: 64, ..Options::default() });
+    bench.device.wait(Duration::from_secs(5));
+    bench.device.hang(1);
+    let send = |bench: &mut Bench<Ixgbe>, index: usize| {
+        let frame = packet(&bench.pool, &bytes(600, index), &[]);
+        let queue = bench.nic.queue(index).expect("a queue");
+        assert!(queue.transmit(frame, None).is_ok());
+        queue.flush();
+    };
+    send(&mut bench, 1);
+    let found = (0..10).find_map(|second| {
+        send(&mut bench, 0);
+        bench.nic.watch(Instant(second * 1_000_000_000)).map(|fault| (second, fault))
+    });
+    assert_eq!(found, Some((5, Fault::TransmitHang(1))));
+    bench.device.with_model(|model| model.faults().hung_transmit = 0);
+    while bench.device.sent().is_some() {}
+    let device = bench.device.clone();
+    bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+    bench.device.wait(Duration::from_secs(5));
+    assert!(bench.nic.link() != Link::Down);
+    for index in [0, 1] {
+        send(&mut bench, index);
+        assert_eq!(bench.device.sent(), Some(bytes(600, index)));
+        assert_eq!(bench.nic.queue(index).expect("a queue").reclaim(), 1);
+    }
+    assert!(bench.device.inject(&bytes(70, 4)));
+    assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(70, 4));
+    bench.finish();
+}
+
+#[test]
+fn a_pulled_out_device_is_waited_for_nowhere() {
+    let mut bench = bench(Options::default());
+    bench.device.pull_out();
+    assert!(bench.nic.handle_interrupt(2).link);
+    assert_eq!(bench.nic.link(), Link::Down);
+    let send = packet(&bench.pool, &bytes(64, 0), &[]);
+    assert!(queue(&mut *bench.nic).transmit(send, None).is_err());
+    assert!(!queue(&mut *bench.nic).arm(true));
+    assert_eq!(bench.nic.watch(Instant(0)), None);
+    bench.nic.quiesce();
+    assert!(bench.pool.available() < bench.pool.capacity(), "what reads as ones has not said that it stopped");
+    bench.nic.release(closed(bench.device.dma().reach()));
+    bench.finish();
+}
+
+#[test]
+fn pages_of_a_device_that_does_not_stop_stay_with_it() {
+    let mut bench = bench(Options::default());
+    let before = bench.pool.available();
+    bench.device.stay_busy();
+    let device = bench.device.clone();
+    assert_eq!(bench.nic.restart(&mut |time| device.wait(time)), Err(Error::Running));
+    bench.nic.quiesce();
+    assert_eq!(bench.pool.available(), before);
+    bench.nic.release(closed(bench.device.dma().reach()));
+    bench.finish();
+}
