@@ -13,6 +13,7 @@ mod flicker;
 pub mod inputs;
 pub mod mutate;
 pub mod netback;
+pub mod nic;
 pub mod nvme;
 mod recorder;
 pub mod shrink;
@@ -37,7 +38,7 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 7] = ["netback", "blkback", "lvm", "gpt", "nvme", "ahci", "xenstore"];
+pub const TARGETS: [&str; 8] = ["netback", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "xenstore"];
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<Box<dyn Target>> {
@@ -47,6 +48,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
         "nvme" => Some(Box::new(nvme::Nvme)),
         "ahci" => Some(Box::new(ahci::Ahci)),
+        "ixgbe" => Some(Box::new(nic::Nic::<devices::ixgbe::Ixgbe>::default())),
         "gpt" => Some(Box::new(volumes::PartitionTables)),
         "xenstore" => Some(Box::new(xenstore::Xenstore::default())),
         _ => None,

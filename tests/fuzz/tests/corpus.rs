@@ -84,6 +84,16 @@ fn ahci_for_a_second() {
 }
 
 #[test]
+fn ixgbe_corpus() {
+    run_corpus("ixgbe");
+}
+
+#[test]
+fn ixgbe_for_a_second() {
+    run_for_a_second("ixgbe");
+}
+
+#[test]
 fn xenstore_corpus() {
     run_corpus("xenstore");
 }
