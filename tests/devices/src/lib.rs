@@ -8,6 +8,7 @@
 //! | [`offload`], [`packet`], [`toeplitz`], [`checksum`], [`ethernet`] | what NICs do to packets |
 //! | [`pci`], [`registers`], [`i2c`] | parts of devices |
 //! | [`fake`] | a model under a driver in a test |
+//! | [`vfio_user`] | a model under QEMU |
 #![forbid(unsafe_code)]
 
 pub mod advanced;
@@ -25,3 +26,4 @@ pub mod registers;
 pub mod ring;
 pub mod toeplitz;
 pub mod transmit;
+pub mod vfio_user;

@@ -220,7 +220,7 @@ fn interrupts_name_their_vector() {
     driver.send(2, &frame(60, 1));
     assert_eq!(driver.device.messages(), [2]);
     driver.send(2, &frame(60, 1));
-    assert_eq!(driver.device.messages(), [], "the vector masked itself");
+    assert!(driver.device.messages().is_empty(), "the vector masked itself");
     driver.device.write32(reg::EIMS, 1 << 2);
     assert_eq!(driver.device.messages(), [2]);
     assert!(driver.device.inject(&frame(60, 1)));
