@@ -34,8 +34,8 @@ pub(super) fn image(kind: Kind, address: Address) -> Box<[u16]> {
     // Firmware: its patch configuration holds version 6; below that Linux calls a card pre-production.
     put(FIRMWARE, &[0x0200]);
     put(0x0200 + 2, &[0xFFFF]);
-    put(0x0200 + 7, &[0x0220]);
-    put(0x0220 + 4, &[0x0600]);
+    put(0x0200 + 4, &[0x0220]);
+    put(0x0220 + 7, &[0x0600]);
     if kind == Kind::Sfp {
         // How each kind of module is started: none needs more than the list's end. Kinds 5 and 6 are short-range and long-range optics.
         put(0x2B, &[0x0100]);
@@ -64,8 +64,8 @@ mod tests {
             assert_eq!(sum, SUM);
             // Modules that the sum covers too (pointers 3 to 14) are not there.
             assert!(words[3..FIRMWARE].iter().all(|pointer| matches!(pointer, 0 | 0xFFFF)));
-            let patch = words[usize::from(words[FIRMWARE]) + 7];
-            assert!(words[usize::from(patch) + 4] > 5);
+            let patch = words[usize::from(words[FIRMWARE]) + 4];
+            assert!(words[usize::from(patch) + 7] > 5);
         }
         assert_eq!(WORDS, 64 << SIZE_FIELD);
     }

@@ -152,6 +152,12 @@ impl Ixgbe {
     }
 }
 
+/// Where an access of `length` bytes begins, if registers are accessed so: 32 bits, or two registers at once as Linux writes FDIRHASH.
+fn register_at(offset: u64, length: usize) -> Option<usize> {
+    let aligned = matches!(length, 4 | 8) && offset.is_multiple_of(length as u64);
+    usize::try_from(offset).ok().filter(|_| aligned)
+}
+
 impl Model for Ixgbe {
     fn configuration(&self) -> &ConfigurationSpace {
         &self.configuration
@@ -180,10 +186,11 @@ impl Model for Ixgbe {
         if bar != 0 || self.faults.pulled_out {
             return;
         }
-        match (<&mut [u8; 4]>::try_from(&mut *data), usize::try_from(offset)) {
-            (Ok(word), Ok(offset)) if offset.is_multiple_of(4) => *word = self.read_register(offset).to_le_bytes(),
-            // The 82599 takes aligned accesses of 32 bits only, 8.2.1.
-            _ => self.misuse.note(format!("{} bytes read at register {offset:#x}", data.len())),
+        let Some(start) = register_at(offset, data.len()) else {
+            return self.misuse.note(format!("{} bytes read at register {offset:#x}", data.len()));
+        };
+        for (place, word) in (start..).step_by(4).zip(data.as_chunks_mut::<4>().0) {
+            *word = self.read_register(place).to_le_bytes();
         }
     }
 
@@ -191,9 +198,11 @@ impl Model for Ixgbe {
         if bar != 0 || self.faults.pulled_out {
             return;
         }
-        match (<[u8; 4]>::try_from(data), usize::try_from(offset)) {
-            (Ok(word), Ok(offset)) if offset.is_multiple_of(4) => self.write_register(offset, u32::from_le_bytes(word)),
-            _ => self.misuse.note(format!("{} bytes written at register {offset:#x}", data.len())),
+        let Some(start) = register_at(offset, data.len()) else {
+            return self.misuse.note(format!("{} bytes written at register {offset:#x}", data.len()));
+        };
+        for (place, word) in (start..).step_by(4).zip(data.as_chunks::<4>().0) {
+            self.write_register(place, u32::from_le_bytes(*word));
         }
     }
 

@@ -1,0 +1,58 @@
+//! Serves a NIC to QEMU, with the lab's wire as its cable: `serve SOCKET kx4|sfp|t3|x540`. `up` and `down` on standard input are the
+//! link's; `peek OFFSET` shows a register. The driver's offences are printed as they come. Host.
+//!
+//! QEMU takes it by `-device '{"driver":"vfio-user-pci","socket":{"path":"SOCKET","type":"unix"}}'`.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use devices::bus::Model;
+use devices::ixgbe::{Ixgbe, Kind};
+use devices::vfio_user::{Server, State};
+use wire::{Config, Wire};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(socket), Some(kind)) = (arguments.next().map(PathBuf::from), arguments.next()) else {
+        return Err("serve SOCKET kx4|sfp|t3|x540".into());
+    };
+    let kind = match kind.as_str() {
+        "kx4" => Kind::Kx4,
+        "sfp" => Kind::Sfp,
+        "t3" => Kind::T3,
+        "x540" => Kind::X540,
+        other => return Err(format!("{other} is no kind of card").into()),
+    };
+    let cable = socket.with_extension("wire");
+    let wire = Wire::start(Config::new(&cable, 1))?;
+    let model = Ixgbe::new(kind, [0x00, 0x1B, 0x21, 0xAA, 0xBB, 0x01]);
+    let server = std::sync::Arc::new(Server::start(model, socket, Some(cable))?);
+    let commanded = std::sync::Arc::clone(&server);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+                ["up"] => commanded.with_model(|model| model.set_link(true)),
+                ["down"] => commanded.with_model(|model| model.set_link(false)),
+                ["peek", offset] => match usize::from_str_radix(offset.trim_start_matches("0x"), 16) {
+                    Ok(offset) => println!("{offset:#07x}: {:#010x}", commanded.with_model(|model| model.peek(offset))),
+                    Err(error) => println!("{offset}: {error}"),
+                },
+                _ => println!("up, down, peek OFFSET"),
+            }
+        }
+    });
+    let mut told = 0;
+    loop {
+        let misuse = server.misuse();
+        for offence in misuse.iter().skip(told) {
+            println!("misuse: {offence}");
+        }
+        told = misuse.len();
+        if let State::Ended(reason) = server.state() {
+            println!("{:?}", wire.stats());
+            return reason.map_or(Ok(()), |reason| Err(reason.into()));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
