@@ -117,8 +117,8 @@ pub trait Family {
         ring: &Ring<D>,
         delay: Delay<'_>,
     ) -> Result<(), Error>;
-    /// Lets frames in, as a bridge port must: every frame, whoever it is for.
-    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup);
+    /// Lets frames in, as a bridge port must: every frame, whoever it is for; and begins with the link, where nobody has.
+    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>);
     /// What it does for packets.
     fn capabilities(&self, setup: &Setup) -> Capabilities;
     /// The link now.
@@ -226,7 +226,7 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
         for queue in &mut self.queues {
             queue.refill(&self.pool);
         }
-        family.enable(mmio, &self.setup);
+        family.enable(mmio, &self.setup, delay);
         Ok(())
     }
 

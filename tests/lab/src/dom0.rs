@@ -357,6 +357,11 @@ impl Lab {
         self.servers.get(&index).map_or_else(|| self.machine.set_link(index, up), |server| server.set_link(up))
     }
 
+    /// What drivers did against the datasheet of the machine's `index`th NIC, where the lab serves it; nothing of another.
+    pub fn misuse(&self, index: usize) -> Vec<String> {
+        self.servers.get(&index).map_or_else(Vec::new, |server| server.misuse())
+    }
+
     /// The machine, for its console.
     pub fn machine(&self) -> &Machine {
         &self.machine
@@ -625,6 +630,10 @@ mod tests {
         fn set_link(&self, up: bool) -> Result<()> {
             self.0.lock().unwrap().push(format!("link {up}"));
             Ok(())
+        }
+
+        fn misuse(&self) -> Vec<String> {
+            self.0.lock().unwrap().clone()
         }
     }
 

@@ -80,6 +80,9 @@ pub trait DeviceServer: Send + Sync {
     /// # Errors
     /// What keeps it from that.
     fn set_link(&self, up: bool) -> Result<()>;
+
+    /// What drivers did against the datasheet since the machine was started; each offence once.
+    fn misuse(&self) -> Vec<String>;
 }
 
 /// What an emulated disk controller is.

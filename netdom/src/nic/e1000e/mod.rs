@@ -132,7 +132,7 @@ impl Family for Hardware {
         Ok(())
     }
 
-    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup) {
+    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, _delay: Delay<'_>) {
         start::enable(&Registers(mmio), setup.max_frame);
     }
 

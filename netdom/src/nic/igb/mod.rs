@@ -10,7 +10,8 @@
 //! Descriptors are those of [`super::advanced`]. No virtual functions, no VLAN filter, no wake-up: a bridge port needs none of them.
 //! Pause frames are neither obeyed nor sent: one guest that takes nothing would stop all others.
 //!
-//! The PHY is left as its strapping and the firmware set it, but for one that another driver turned off.
+//! The PHY is left as its strapping and the firmware set it, but for one that has no link: it is turned on, and
+//! negotiates anew.
 
 mod interrupts;
 pub mod models;
@@ -77,7 +78,6 @@ impl Family for Hardware {
 
     fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
         start::reset(mmio, delay)?;
-        start::wake_phy(mmio, delay);
         start::address(mmio)
     }
 
@@ -106,8 +106,9 @@ impl Family for Hardware {
         start::receive(mmio, queue, ring, delay)
     }
 
-    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup) {
+    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>) {
         start::enable(mmio, setup.max_frame);
+        start::start_link(mmio, delay);
     }
 
     fn capabilities(&self, setup: &Setup) -> Capabilities {

@@ -76,16 +76,18 @@ fn phy<M: Mmio>(mmio: &M, operation: Mdic, delay: Delay<'_>) -> Option<u16> {
     (ended && !seen.error()).then_some(seen.data())
 }
 
-/// Turns the PHY on, where a driver before this one turned it off, and has it negotiate. One that is on is left alone, so that the link stays.
-pub(super) fn wake_phy<M: Mmio>(mmio: &M, delay: Delay<'_>) {
+/// Has the PHY negotiate where there is no link, and turns it on where a driver before this one turned it off. A link that is up stays:
+/// it is seen within a moment of a reset.
+pub(super) fn start_link<M: Mmio>(mmio: &M, delay: Delay<'_>) {
     const CONTROL: u8 = 0;
     const POWER_DOWN: u16 = 1 << 11;
     /// Auto-negotiation: enabled, and begun anew (IEEE 802.3, 22.2.4.1).
     const NEGOTIATE: u16 = 1 << 12 | 1 << 9;
+    if wait(delay, Duration::from_micros(100), 50, || reg::STATUS.read(mmio, 0).link_up()) {
+        return;
+    }
     let register = Mdic::new().with_phy(1).with_register(CONTROL);
-    if let Some(control) = phy(mmio, register.with_operation(2), delay)
-        && control & POWER_DOWN != 0
-    {
+    if let Some(control) = phy(mmio, register.with_operation(2), delay) {
         let control = control & !POWER_DOWN | NEGOTIATE;
         let _done = phy(mmio, register.with_operation(1).with_data(control), delay);
     }

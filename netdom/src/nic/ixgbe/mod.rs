@@ -109,7 +109,7 @@ impl Family for Hardware {
         start::receive(mmio, queue, ring, delay)
     }
 
-    fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup) {
+    fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup, _delay: Delay<'_>) {
         start::enable(mmio);
         start::start_link(mmio, self.model);
     }

@@ -22,9 +22,11 @@ mod tunnels;
 pub use many::ManyVifs;
 
 use anyhow::{Context, Result, bail};
+use devices::ixgbe::Kind;
 use lab::{Guest, GuestConfig, Lab, Network as NetworkKind, Nic, NicModel, Release, Row, StorePlace};
 
 use crate::driver_domain::{DriverDomain, Resources};
+use crate::served;
 use crate::stage::{Images, Stage, lease, vif};
 
 /// What cases share: a machine, and a scene on it.
@@ -164,14 +166,19 @@ fn nics() -> Vec<Nic> {
         }
         nic
     };
-    let models = ["e1000e", "e1000", "e1000e", "e1000e", "igb"];
-    (0..).zip(models).map(|(number, model)| of(number, NicModel::Emulated(model))).collect()
+    let emulated = ["e1000e", "e1000", "e1000e", "e1000e", "igb"].map(NicModel::Emulated);
+    let served = [Kind::Sfp, Kind::X540].map(served::ixgbe);
+    (0..).zip(emulated.into_iter().chain(served)).map(|(number, model)| of(number, model)).collect()
 }
 
 /// The NIC for a second netdom; the one behind it is for a netdom with several.
 const SPARE_NIC: u8 = 2;
 /// The 82576.
 const IGB: u8 = SPARE_NIC + 2;
+/// The 82599.
+const IXGBE: u8 = SPARE_NIC + 3;
+/// The X540.
+const X540: u8 = SPARE_NIC + 4;
 
 impl<'s> Scene<'s> {
     /// Sets the scene on a booted stage.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Guest, Lab};
+use lab::{Guest, GuestConfig, Lab};
 
-use super::{Case, IGB, SPARE_NIC, Scene};
+use super::{Case, IGB, IXGBE, SPARE_NIC, Scene, X540};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::vif;
 use crate::traffic;
@@ -16,11 +16,20 @@ pub(super) const CASES: &[Case] = &[
         run: four_nics,
     },
     Case { name: "an 82576 (igb): each kind of interrupt, TCP, jumbo frames, the cable, taken and given", run: igb },
+    Case {
+        name: "an 82599 (ixgbe): each kind of interrupt, TCP, jumbo frames, the cable, taken and given",
+        run: ixgbe,
+    },
+    Case { name: "an X540 (ixgbe): each kind of interrupt, TCP, jumbo frames, the cable, taken and given", run: x540 },
+    Case {
+        name: "Linux' own ixgbe on the same 82599: TCP both ways, jumbo frames, no offence either",
+        run: linux_ixgbe,
+    },
 ];
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The NICs of one netdom, by the numbers of their wires, and their bridges; two at a time have guests.
-const PAIRS: [[(u8, &str); 2]; 1] = [[(SPARE_NIC, "lan2"), (SPARE_NIC + 1, "lan3")]];
+const PAIRS: [[(u8, &str); 2]; 2] = [[(SPARE_NIC, "lan2"), (SPARE_NIC + 1, "lan3")], [(IGB, "lan4"), (IXGBE, "lan5")]];
 /// Kinds of interrupts: the word for each, and what the log calls it.
 const INTERRUPTS: [(&str, &str); 3] = [("msix", "MSI-X"), ("msi", "MSI"), ("intx", "INTx")];
 
@@ -50,6 +59,40 @@ fn igb(scene: &Scene<'_>) -> Result<String> {
     alone(scene, IGB, "igb", "Intel 82576")
 }
 
+fn ixgbe(scene: &Scene<'_>) -> Result<String> {
+    alone(scene, IXGBE, "ixgbe", "Intel 82599 SFP+")
+}
+
+fn x540(scene: &Scene<'_>) -> Result<String> {
+    alone(scene, X540, "x540", "Intel X540-T2")
+}
+
+/// A Linux guest that has the NIC itself: what Linux' driver may do, netdom's may, and the other way round.
+fn linux_ixgbe(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let pci = vec![lab.make_assignable(IXGBE.into())?];
+    let guest = lab.create(&GuestConfig { pci, memory: 256, ..GuestConfig::new("owner") })?;
+    let result = owns(scene, &guest);
+    lab.destroy_after("owner", result)
+}
+
+fn owns(scene: &Scene<'_>, guest: &Guest<'_>) -> Result<String> {
+    guest.must(
+        "modprobe xen-pcifront; modprobe ixgbe; \
+         for i in $(seq 500); do test -e /sys/class/net/eth0 && break; usleep 20000; done; ip link set eth0 up mtu 9000",
+    )?;
+    crate::stage::lease(guest, "eth0")?;
+    let peer = scene.stage.peer(IXGBE.into());
+    reaches(guest, &peer)?;
+    let send = traffic::tcp(guest, "send", &peer, 64)?;
+    let receive = traffic::tcp(guest, "receive", &peer, 64)?;
+    let ping = traffic::ping(guest, &peer, 100, 0, 8972)?;
+    ensure!(ping.lost == 0, "of 9,000 bytes: {ping:?}");
+    let misuse = scene.stage.lab.misuse(IXGBE.into());
+    ensure!(misuse.is_empty(), "Linux: {misuse:?}");
+    Ok(format!("TCP {:.0} Mbit/s to the wire and {:.0} from it", send.mbit_per_second, receive.mbit_per_second))
+}
+
 /// A netdom with one NIC alone, once with each kind of interrupt.
 fn alone(scene: &Scene<'_>, number: u8, driver: &str, model: &str) -> Result<String> {
     let lab = &scene.stage.lab;
@@ -71,6 +114,8 @@ fn alone(scene: &Scene<'_>, number: u8, driver: &str, model: &str) -> Result<Str
         let console = netdom.console().unwrap_or_default();
         said.push(lab.destroy_after(&name, result.with_context(|| format!("the console of {name}:\n{console}")))?);
     }
+    let misuse = lab.misuse(number.into());
+    ensure!(misuse.is_empty(), "the driver: {misuse:?}");
     Ok(said.join("; "))
 }
 
