@@ -145,3 +145,6 @@ fn segment(packet: &[u8], payload: usize, context: &Context) -> Result<Vec<Vec<u
     }
     Ok(frames)
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,3 +124,6 @@ impl Headers {
         Some(())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

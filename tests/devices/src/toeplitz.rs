@@ -22,7 +22,7 @@ pub fn hash(key: &[u8; KEY_BYTES], input: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The key of Microsoft's "Verifying the RSS Hash Calculation".

@@ -107,8 +107,8 @@ impl Ixgbe {
     fn write_receive_control(&mut self, value: u32) {
         let enable = value & reg::RXCTRL_RXEN != 0;
         if enable && !self.registers.has(reg::RXCTRL, reg::RXCTRL_RXEN) {
-            // 4.6.7: the path is halted while receive is enabled.
-            if !self.registers.has(reg::SECRXCTRL, reg::SECRXCTRL_RX_DIS) {
+            // 4.6.7: the 82599's path is halted while receive is enabled.
+            if self.kind != Kind::X540 && !self.registers.has(reg::SECRXCTRL, reg::SECRXCTRL_RX_DIS) {
                 self.misuse.note("RXCTRL.RXEN was set while SECRXCTRL.RX_DIS was clear");
             }
             let (by_mac, by_dma) = (reg::HLREG0_RXCRCSTRP, reg::RDRXCTL_CRCSTRIP);

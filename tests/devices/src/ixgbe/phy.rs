@@ -36,6 +36,9 @@ impl Phy {
             ((PMA, 3), id as u16),
             // Speeds: 10G, 1G, 100M.
             ((PMA, 4), 0x0031),
+            // Devices in the package: PMA, PCS, PHY XS, autonegotiation; and that this one answers.
+            ((PMA, 5), 0x009A),
+            ((PMA, 8), 0x8000),
             // Extended abilities: 10GBASE-T, 1000BASE-T, 100BASE-TX.
             ((PMA, 11), 0x00A4),
             ((AUTONEGOTIATION, 0), 0x3000),
@@ -65,7 +68,7 @@ impl Phy {
             // Resets and restarts end at once.
             (PMA | PHY_XS, 0) => value & !0x8000,
             (AUTONEGOTIATION, 0) => value & !0x8200,
-            (PMA, 1..=4) => return,
+            (PMA, 1..=8) => return,
             _ => value,
         };
         self.registers.insert((device, register), value);
@@ -108,6 +111,8 @@ mod tests {
     fn identifiers() {
         assert_eq!((read(Kind::X540, 0, 1, 2), read(Kind::X540, 0, 1, 3)), (0x0154, 0x0200));
         assert_eq!((read(Kind::T3, 0, 1, 2), read(Kind::T3, 0, 1, 3)), (0x00A1, 0x9410));
+        // As Linux's mdio45_probe looks for a PHY.
+        assert_eq!((read(Kind::X540, 0, 1, 8) >> 14, read(Kind::X540, 0, 1, 5) & 2), (2, 2));
         assert_eq!((read(Kind::Sfp, 0, 1, 2), read(Kind::X540, 1, 1, 2)), (0xFFFF, 0xFFFF));
     }
 
