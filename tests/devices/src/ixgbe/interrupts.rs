@@ -129,26 +129,24 @@ impl Interrupts {
     fn signal(&mut self, queues: u64, others: u32, registers: &Registers, space: &ConfigurationSpace) {
         let enabled = (self.queues & self.queues_enabled, self.others & self.others_enabled);
         let now = (queues & enabled.0, others & enabled.1);
-        if registers.has(reg::GPIE, reg::GPIE_MSIX) && matches!(space.interrupt(0), Some(Interrupt::MsiX(_)) | None) {
-            self.vectors(now, registers, space);
-            return;
+        let way = space.interrupt(0);
+        let level = matches!(way, Some(Interrupt::Line(_))) && (enabled.0 as u32 & QUEUES != 0 || enabled.1 != 0);
+        if level != self.line {
+            self.line = level;
+            self.out.push_back(Interrupt::Line(level));
         }
-        let level = enabled.0 as u32 & QUEUES != 0 || enabled.1 != 0;
-        match space.interrupt(0) {
-            Some(Interrupt::Line(_)) if level != self.line => {
-                self.line = level;
-                self.out.push_back(Interrupt::Line(level));
-            }
-            Some(message @ (Interrupt::Msi | Interrupt::MsiX(_))) => {
-                if std::mem::take(&mut self.line) {
-                    self.out.push_back(Interrupt::Line(false));
-                }
-                if (now.0 != 0 || now.1 != 0) && space.masters_bus() {
-                    self.out.push_back(message);
-                }
+        match way {
+            Some(Interrupt::MsiX(_)) if registers.has(reg::GPIE, reg::GPIE_MSIX) => self.vectors(now, registers, space),
+            Some(message @ (Interrupt::Msi | Interrupt::MsiX(_))) if now != (0, 0) && space.masters_bus() => {
+                self.out.push_back(message);
             }
             _ => {}
         }
+    }
+
+    /// The bus enabled interrupts, or another kind of them: what is pending is sent.
+    pub(super) fn refresh(&mut self, registers: &Registers, space: &ConfigurationSpace) {
+        self.signal(u64::MAX, u32::MAX, registers, space);
     }
 
     fn vectors(&mut self, (queues, others): (u64, u32), registers: &Registers, space: &ConfigurationSpace) {
@@ -176,3 +174,6 @@ impl Interrupts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,8 @@ mod control;
 mod eeprom;
 mod filter;
 mod interrupts;
+#[cfg(test)]
+mod nonsense;
 mod phy;
 mod queues;
 pub mod registers;
@@ -91,6 +93,8 @@ pub struct Ixgbe {
     receive_enabled: u128,
     /// A batch of transfers is out, and whose its parts are.
     in_flight: Option<Vec<(Direction, usize, Range<usize>)>>,
+    /// The queue that comes first in the next batch.
+    turn: usize,
     out: VecDeque<Vec<u8>>,
     link: bool,
     /// The link was down since LINKS was read last.
@@ -119,6 +123,7 @@ impl Ixgbe {
             transmit_enabled: 0,
             receive_enabled: 0,
             in_flight: None,
+            turn: 0,
             out: VecDeque::new(),
             link: true,
             link_fell: false,
@@ -176,8 +181,12 @@ impl Model for Ixgbe {
         if self.faults.pulled_out {
             return;
         }
+        let before = (self.configuration.interrupt(0), self.configuration.masters_bus());
         if self.configuration.write(offset, data) == Some(Request::Reset) {
             self.reset();
+        }
+        if (self.configuration.interrupt(0), self.configuration.masters_bus()) != before {
+            self.interrupts.refresh(&self.registers, &self.configuration);
         }
     }
 

@@ -1,7 +1,7 @@
 //! The data path: queues in turn give their transfers, and statistics count what came of them. Pure.
 
-use super::Ixgbe;
 use super::registers::{self as reg, Direction, count};
+use super::{Ixgbe, QUEUES};
 use crate::bus::Transfer;
 use crate::ethernet::{destination, is_broadcast, is_multicast};
 use crate::receive::Settings;
@@ -10,6 +10,13 @@ use crate::receive::Settings;
 const SHORTEST: usize = 60;
 /// Bytes of the frame check sequence.
 const FRAME_CHECK: usize = 4;
+
+/// Bytes of a batch of transfers from which on no other queue adds to it.
+const BATCH: usize = 4 << 20;
+
+fn bytes(transfers: Option<&[Transfer]>) -> usize {
+    transfers.unwrap_or_default().iter().map(|transfer| transfer.data.len()).sum()
+}
 
 impl Ixgbe {
     pub(super) fn settings(&self, queue: usize) -> Settings {
@@ -25,7 +32,12 @@ impl Ixgbe {
         let begins = !self.registers.has(reg::CTRL, reg::CTRL_MASTER_DISABLE);
         let mut parts = Vec::new();
         let sends = begins && self.link && self.registers.has(reg::DMATXCTL, reg::DMATXCTL_TE);
-        for (index, queue) in self.transmit.iter_mut().enumerate() {
+        // Queues in turn, from another one each time, until the batch is large enough.
+        let first = self.turn;
+        self.turn = (first + 1) % QUEUES;
+        let mut total = 0;
+        for index in (first..QUEUES).chain(0..first) {
+            let Some(queue) = self.transmit.get_mut(index).filter(|_| total < BATCH) else { break };
             let bit = 1u128 << index;
             let enabled = sends && self.transmit_enabled & bit != 0;
             if !queue.is_busy() && !enabled || self.faults.hung_transmit & bit != 0 {
@@ -34,12 +46,13 @@ impl Ixgbe {
             let start = batch.len();
             queue.poll(&self.registers, enabled, &mut batch);
             if batch.len() > start {
+                total += bytes(batch.get(start..));
                 parts.push((Direction::Transmit, index, start..batch.len()));
             }
         }
-        for index in 0..self.receive.len() {
+        for index in (first..QUEUES).chain(0..first) {
             let settings = self.settings(index);
-            let Some(queue) = self.receive.get_mut(index) else { break };
+            let Some(queue) = self.receive.get_mut(index).filter(|_| total < BATCH) else { break };
             let enabled = begins && self.receive_enabled >> index & 1 != 0;
             if !(queue.is_busy() || enabled && queue.waiting() > 0) {
                 continue;
@@ -47,6 +60,7 @@ impl Ixgbe {
             let start = batch.len();
             let dropped = queue.poll(&self.registers, enabled, settings, &mut batch);
             if batch.len() > start {
+                total += bytes(batch.get(start..));
                 parts.push((Direction::Receive, index, start..batch.len()));
             }
             if dropped > 0 && index < 16 {
