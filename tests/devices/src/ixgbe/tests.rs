@@ -212,7 +212,9 @@ fn frames_go_both_ways() {
     assert_eq!(driver.device.read32(count::GPTC), 3 * DESCRIPTORS);
     assert_eq!(driver.device.read32(count::GPTC), 0, "cleared by reading");
     assert_eq!(driver.device.read32(count::GPRC), 3 * DESCRIPTORS);
-    assert_eq!(driver.device.read32(count::QPRC), 3 * DESCRIPTORS);
+    assert_eq!((driver.device.read32(count::QPRC), driver.device.read32(count::QPRC)), (3 * DESCRIPTORS, 0));
+    assert_ne!(driver.device.read32(driver.receive[0].first + offset::TAIL), 0, "beside counters, and not cleared");
+    assert_ne!(driver.device.read32(driver.receive[0].first + offset::LENGTH), 0);
     assert_eq!(driver.device.read32(driver.transmit[0].first + offset::HEAD), 0, "the head went around");
     driver.finish();
 }
@@ -394,10 +396,13 @@ fn long_frames_need_jumbo_and_several_descriptors() {
     assert!(driver.device.inject(&frame(1514, 1)));
     assert!(!driver.device.inject(&frame(1515, 1)));
     assert_eq!(driver.device.read32(count::ROC), 1);
+    let tagged = [&frame(12, 1)[..12], &[0x81, 0, 0, 1], &frame(1514, 1)[12..]].concat();
+    assert!(driver.device.inject(&tagged), "a tag does not count");
+    assert_eq!(driver.next(0).map(|(frame, _)| frame.len()), Some(1514));
+    assert_eq!(driver.next(0).map(|(frame, _)| frame.len()), Some(1518));
     let hlreg0 = driver.device.read32(reg::HLREG0);
     driver.device.write32(reg::HLREG0, hlreg0 | reg::HLREG0_JUMBOEN);
     driver.device.write32(reg::MAXFRS, 9018 << 16);
-    assert_eq!(driver.next(0).map(|(frame, _)| frame.len()), Some(1514));
     for _ in 0..DESCRIPTORS {
         let sent = frame(9014, 3);
         assert!(driver.device.inject(&sent));
@@ -574,6 +579,11 @@ fn the_eeprom_is_read_and_semaphores_are_taken() {
         }
         assert_eq!(sum, 0xBABA);
         assert_eq!((device.read32(reg::SWSM) & 1, device.read32(reg::SWSM) & 1), (0, 1));
+        // The wires of the EEPROM are granted where they are asked for.
+        device.write32(reg::EEC, 1 << 6);
+        assert_eq!(device.read32(reg::EEC) & 0x3C0, 0x3C0);
+        device.write32(reg::EEC, 0);
+        assert_eq!(device.read32(reg::EEC) & 0x3C0, 0x300);
         device.write32(reg::SWSM, 0);
         assert_eq!(device.read32(reg::SWSM) & 1, 0);
         device.with_model(|model| model.faults().eeprom_stuck = true);

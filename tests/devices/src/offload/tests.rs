@@ -49,6 +49,20 @@ fn checksums_are_completed() {
 }
 
 #[test]
+fn a_udp_checksum_is_never_zero() {
+    let recipe = Recipe { tcp: false, payload: 2, pseudo: Some(10), ..Recipe::default() };
+    let mut packet = recipe.frame(STATION);
+    // The payload that makes the sum all ones.
+    let start = IP + 20;
+    packet[start + 8..].fill(0);
+    let sum = sum(&packet[start..], 0);
+    packet[start + 8..].copy_from_slice(&(!sum).to_be_bytes());
+    let first = Data { transport_checksum: true, ..data(packet.len()) };
+    let frames = apply(packet, &first, Some(&context(recipe)), 0x8100).expect("it fits");
+    assert_eq!(half(&frames[0], start + 6), Some(0xFFFF));
+}
+
+#[test]
 fn tcp_is_segmented() {
     for v6 in [false, true] {
         let recipe = Recipe { v6, payload: 2500, pseudo: Some(0), ..Recipe::default() };

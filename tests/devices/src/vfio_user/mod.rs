@@ -189,10 +189,18 @@ impl<M: Model + Send + 'static> Drop for Server<M> {
     }
 }
 
+/// Whether the other end has gone, whatever was under way.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
+}
+
 /// Waits for QEMU, then answers it until it goes.
 fn serve<M: Model>(shared: &Shared<M>, listener: &UnixListener) {
     let reason = match accept(shared, listener) {
-        Ok(Some(connection)) => answer(shared, connection).err().map(|error| error.to_string()),
+        Ok(Some(connection)) => {
+            answer(shared, connection).err().filter(|error| !is_gone(error)).map(|error| error.to_string())
+        }
         Ok(None) => None,
         Err(error) => Some(error.to_string()),
     };
@@ -277,7 +285,7 @@ fn round<M: Model>(shared: &Shared<M>, wire: &mut Wire) -> bool {
         && let Err(error) = transfer(connection, &mut batch, shared.longest.load(Ordering::Relaxed))
         && !shared.is_stopped()
     {
-        shared.stop(Some(format!("a transfer cannot be asked for: {error}")));
+        shared.stop((!is_gone(&error)).then(|| format!("a transfer cannot be asked for: {error}")));
     }
     shared.lock().model.handle_dma(batch);
     true

@@ -243,6 +243,9 @@ fn interrupts_reach_their_eventfds() {
     assert_eq!(count(&line), 1);
     client.set(reg::EICS, cause::ECC);
     assert_eq!(count(&line), 0, "it is masked");
+    client.get(reg::EICR);
+    client.set(reg::EICS, cause::LSC | cause::ECC);
+    assert_eq!(count(&line), 0, "it is still masked");
     client.irqs(irq::SET_NONE | irq::SET_UNMASK, irq::LINE, 0, 1, &[]).expect("an end of interrupt");
     assert_eq!(count(&line), 1, "and still asserted");
     assert_eq!(client.get(reg::EICR), cause::LSC | cause::ECC | cause::OTHER);
@@ -323,6 +326,15 @@ fn frames_go_both_ways_by_messages() {
     client.until(|client| client.memory[8] & 1 == 1);
     assert_eq!(client.memory[0x9000..0x9000 + broadcast.len()], broadcast);
     assert_eq!(client.memory[12..14], (broadcast.len() as u16).to_le_bytes());
+    client.put(0x10, &words([0x10, 0, 0, 0]));
+    client.set(reg::receive(0) + offset::TAIL, 2);
+    wire.write_all(&[&(broadcast.len() as u32).to_be_bytes()[..], &broadcast].concat()).expect("a frame");
+    client.until(|client| client.memory[0x18] & 1 == 1);
+    client.until(|client| client.get(reg::receive(0) + offset::HEAD) == 2);
+    assert_eq!(
+        server.misuse().last().map(String::as_str),
+        Some("a receive buffer or descriptor lies where the device may not write")
+    );
     // QEMU goes while a transfer is out: the server ends.
     client.set(reg::transmit(0) + offset::TAIL, 4);
     drop(client);
