@@ -19,7 +19,9 @@ use std::time::Duration;
 use split_driver::fakes::{FakeDma, FakeXen};
 use split_driver::memory::{DmaAllocator, Mmio, Reach};
 
+use crate::advanced::BYTES;
 use crate::bus::{Interrupt, Model, Transfer};
+use crate::ring::offset;
 
 /// How long an access of a register takes. Time moves by accesses and by [`Device::wait`], by nothing else.
 const ACCESS: Duration = Duration::from_micros(1);
@@ -213,6 +215,13 @@ impl<M: Model> Device<M> {
     /// Writes a descriptor, its status word last.
     pub fn write_descriptor(&self, address: u64, [low, high, status, length]: [u32; 4]) {
         self.0.xen.device_write_words(address, [(0, low), (1, high), (3, length), (2, status)]);
+    }
+
+    /// Where descriptor `index` of the ring lies whose first register is at `first_register`.
+    pub fn descriptor(&self, first_register: usize, index: u32) -> u64 {
+        let low = self.peek(first_register + offset::BASE);
+        let high = self.peek(first_register + offset::BASE + 4);
+        (u64::from(low) | u64::from(high) << 32).wrapping_add(u64::from(index) * BYTES as u64)
     }
 
     /// Does something with the model, and then what follows from it.

@@ -55,6 +55,7 @@ pub struct TransmitQueue {
     step: Step,
     transfers: Vec<Transfer>,
     contexts: [Option<Context>; 2],
+    contexts_seen: usize,
     packet: Vec<u8>,
     first: Option<Data>,
     pieces: usize,
@@ -68,6 +69,7 @@ impl TransmitQueue {
             step: Step::Idle,
             transfers: Vec::new(),
             contexts: [None; 2],
+            contexts_seen: 0,
             packet: Vec::new(),
             first: None,
             pieces: 0,
@@ -77,6 +79,11 @@ impl TransmitQueue {
     /// As after power-on; also where it is disabled.
     pub fn reset(&mut self) {
         *self = Self::new(self.first_register);
+    }
+
+    /// Context descriptors taken since it was enabled.
+    pub const fn contexts_seen(&self) -> usize {
+        self.contexts_seen
     }
 
     /// Whether it is amid a run of descriptors.
@@ -195,6 +202,7 @@ impl TransmitQueue {
                 if self.first.is_some() {
                     misuse.note("a context descriptor amid a packet");
                 }
+                self.contexts_seen += 1;
                 match self.contexts.get_mut(context.index) {
                     Some(place) => *place = Some(context),
                     None => misuse.note("a context with an index above 1"),

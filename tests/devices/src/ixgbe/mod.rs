@@ -146,6 +146,11 @@ impl Ixgbe {
         self.interrupts.set(0, causes, &self.registers, &self.configuration);
     }
 
+    /// Context descriptors that the queues took since each was enabled: how well a driver keeps the contexts it has.
+    pub fn contexts_seen(&self) -> usize {
+        self.transmit.iter().map(TransmitQueue::contexts_seen).sum()
+    }
+
     /// The permanent address.
     pub const fn address(&self) -> Address {
         self.address

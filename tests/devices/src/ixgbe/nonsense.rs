@@ -87,7 +87,7 @@ fn act(device: &mut Ixgbe, step: Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_driver_may_do_anything(kind in 0usize..4, steps in proptest::collection::vec(step(), 1..300)) {

@@ -288,6 +288,7 @@ fn offloads_work_over_several_descriptors() {
             assert_eq!(driver.device.sent(), None);
         }
     }
+    assert_eq!(driver.device.with_model(|model| model.contexts_seen()), 4 * DESCRIPTORS as usize);
     let recipe = Recipe { tcp: false, pseudo: Some(108), ..Recipe::default() };
     let packet = recipe.frame([2, 0, 0, 0, 0, 7]);
     send_offloaded(&driver, &packet, 60, context(recipe, 0, 0), 0, (packet.len() as u32) << 14 | 0x300);
@@ -552,6 +553,8 @@ fn it_misbehaves_when_told() {
     driver.device.with_model(|model| model.faults().wrong_length = Some(3000));
     assert!(driver.device.inject(&frame(60, 0)));
     assert_eq!(driver.receive[0].get(0)[3] & 0xFFFF, 3000);
+    let [low, high] = driver.receive[0].ring.device_address(16).halves();
+    assert_eq!(driver.device.descriptor(reg::receive(0), 1), u64::from(low) | u64::from(high) << 32);
     driver.device.stay_busy();
     driver.device.write32(reg::CTRL, reg::CTRL_MASTER_DISABLE);
     assert_ne!(driver.device.read32(reg::STATUS) & reg::STATUS_MASTER, 0);

@@ -352,3 +352,37 @@ fn a_wire_that_is_not_there_is_an_error() {
     let error = Server::start(model(), path("s"), Some(path("nowhere"))).err().expect("no wire");
     assert!(error.to_string().contains("the wire"), "{error}");
 }
+
+/// Bodies without rhyme or reason: each request is answered, and the server goes on.
+#[test]
+fn any_body_is_answered() {
+    let server = Server::start(model(), path("s"), None).expect("it starts");
+    let mut client = Client::connect(&server);
+    // Marsaglia's xorshift32.
+    let mut state = 0x9E37_79B9_u32;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state
+    };
+    let mut answered = 0;
+    for _ in 0..3000 {
+        let command = (next() % 20) as u16;
+        let length = next() % 48;
+        let small = next().is_multiple_of(2);
+        let mut body: Vec<u8> = (0..length).map(|_| if small { next() as u8 % 4 } else { next() as u8 }).collect();
+        // What lies within a region, now and then.
+        if small && body.len() > 16 {
+            body[4..8].fill(0);
+            body[9..12].fill(0);
+            body[13..16].fill(0);
+        }
+        let descriptors: Vec<_> = (0..next() % 3).map(|_| event().0).collect();
+        answered += usize::from(client.ask(command, &body, &descriptors).is_ok());
+    }
+    assert!(answered > 100, "{answered} of them were right by chance");
+    assert_eq!(server.state(), State::Connected);
+    client.set(reg::RETA, 7);
+    assert_eq!(client.get(reg::RETA), 7);
+}
