@@ -25,6 +25,8 @@ pub mod cause {
 }
 
 const QUEUES: u32 = 0xFFFF;
+/// Causes that reading EICR clears even where GPIE.OCD keeps it from clearing.
+const OTHERS: u32 = 0x3FFF_0000;
 
 /// What is pending and what is enabled.
 #[derive(Debug, Default)]
@@ -108,7 +110,7 @@ impl Interrupts {
     /// EICR is read.
     pub(super) fn read(&mut self, registers: &Registers, space: &ConfigurationSpace) -> u32 {
         let value = self.pending();
-        let cleared = if registers.has(reg::GPIE, reg::GPIE_OCD) { value & QUEUES } else { value };
+        let cleared = if registers.has(reg::GPIE, reg::GPIE_OCD) { value & OTHERS } else { value };
         self.acknowledge(cleared, registers, space);
         value
     }

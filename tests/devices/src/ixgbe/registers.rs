@@ -67,7 +67,7 @@ pub const EIAM_EX: usize = 0x0_0AD0;
 pub const GPIE: usize = 0x0_0898;
 /// GPIE: several vectors.
 pub const GPIE_MSIX: u32 = 1 << 4;
-/// GPIE: other causes are not cleared by reading.
+/// GPIE: reading EICR clears bits 16 to 29 alone.
 pub const GPIE_OCD: u32 = 1 << 5;
 /// GPIE: EIAM works when a message is sent.
 pub const GPIE_EIAME: u32 = 1 << 30;
