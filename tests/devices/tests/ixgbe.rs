@@ -198,7 +198,7 @@ fn flows_are_spread_over_queues_and_stay_in_one() {
 fn each_queue_interrupts_once_until_it_is_armed_again() {
     let mut bench = bench(Options { queues: 2, receive_descriptors: 64, seed: 1, ..Options::default() });
     assert!(bench.device.inject(&bytes(70, 1)), "not armed yet");
-    assert_eq!(bench.device.messages(), []);
+    assert_eq!(bench.device.messages(), [0u16; 0]);
     assert!(queue(&mut *bench.nic).arm(false), "a frame is there already");
     while queue(&mut *bench.nic).receive().is_some() {}
     let _earlier = bench.device.messages();
@@ -216,7 +216,7 @@ fn each_queue_interrupts_once_until_it_is_armed_again() {
         while queue(&mut *bench.nic).receive().is_some() {}
         queue(&mut *bench.nic).refill(&bench.pool);
         assert!(!queue(&mut *bench.nic).arm(false));
-        assert_eq!(bench.device.messages(), [], "what was dealt with interrupts no more");
+        assert_eq!(bench.device.messages(), [0u16; 0], "what was dealt with interrupts no more");
     }
     // Sent packets interrupt where somebody waits for room.
     for wanted in [false, true, false] {
