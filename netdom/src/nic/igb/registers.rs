@@ -82,14 +82,15 @@ pub const RCTL: Reg<Rctl> = Reg::at(0x0_0100);
 /// TCTL, 82576 datasheet 8.12.1.
 pub const TCTL: Reg<Tctl> = Reg::at(0x0_0400);
 
-/// ICR, 82576 datasheet 8.8.9: causes that are not of a queue; without MSI-X, all.
-pub const ICR: Reg<Causes> = Reg::at(0x0_1500);
+/// ICR, 82576 datasheet 8.8.9: causes that are not of a queue; without MSI-X, all. It and the next three are at the places that the 82574 has
+/// them at, where Linux writes them too; those from 0x1500 on are not in QEMU.
+pub const ICR: Reg<Causes> = Reg::at(0x0_00C0);
 /// IMS, 82576 datasheet 8.8.11: enables interrupts by writing ones.
-pub const IMS: Reg<Causes> = Reg::at(0x0_1508);
+pub const IMS: Reg<Causes> = Reg::at(0x0_00D0);
 /// IMC, 82576 datasheet 8.8.12: disables interrupts by writing ones.
-pub const IMC: Reg<Causes> = Reg::at(0x0_150C);
+pub const IMC: Reg<Causes> = Reg::at(0x0_00D8);
 /// IAM, 82576 datasheet 8.8.13: interrupts that an acknowledgement disables.
-pub const IAM: Reg<Causes> = Reg::at(0x0_1510);
+pub const IAM: Reg<Causes> = Reg::at(0x0_00E0);
 /// GPIE, 82576 datasheet 8.8.14.
 pub const GPIE: Reg<Gpie> = Reg::at(0x0_1514);
 /// EIMS, 82576 datasheet 8.8.3: enables vectors by writing ones.
