@@ -21,8 +21,8 @@ macro_rules! number {
 
 number!(u8, u16, u32, u64, usize, i16, i32, io::xenbus::XenbusState; value => value as i64 as u64);
 number!(DomainId, GrantRef; value => value.0.into());
-number!(arch_x86::VcpuContextFlags, grant_table::GrantEntryFlags, grant_table::MapFlags, io::netif::RxFlags,
-    io::netif::TxFlags, io::pciif::PciFlags, io::xs_wire::ServerFeatures, physdev::IrqStatus, start_info::StartFlags,
+number!(arch_x86::VcpuContextFlags, grant_table::GrantEntryFlags, grant_table::MapFlags, io::netif::HashTypes,
+    io::netif::RxFlags, io::netif::TxFlags, io::pciif::PciFlags, io::xs_wire::ServerFeatures, physdev::IrqStatus, start_info::StartFlags,
     xen::TimeFlags, xen::UpdateVaMappingFlags; value => value.bits().number());
 // A text of one byte, as its first character.
 number!(&str; value => u64::from(value.as_bytes()[0]) * u64::from(value.len() == 1));
@@ -295,6 +295,13 @@ constants! {
     io::netif::RxFlags::MORE_DATA => "NETRXF_more_data",
     io::netif::RxFlags::EXTRA_INFO => "NETRXF_extra_info",
     io::netif::RxFlags::GSO_PREFIX => "NETRXF_gso_prefix",
+    io::netif::HashTypes::IPV4 => "XEN_NETIF_CTRL_HASH_TYPE_IPV4",
+    io::netif::HashTypes::IPV4_TCP => "XEN_NETIF_CTRL_HASH_TYPE_IPV4_TCP",
+    io::netif::HashTypes::IPV6 => "XEN_NETIF_CTRL_HASH_TYPE_IPV6",
+    io::netif::HashTypes::IPV6_TCP => "XEN_NETIF_CTRL_HASH_TYPE_IPV6_TCP",
+    io::netif::XEN_NETIF_CTRL_HASH_ALGORITHM_NONE => "XEN_NETIF_CTRL_HASH_ALGORITHM_NONE",
+    io::netif::XEN_NETIF_CTRL_HASH_ALGORITHM_TOEPLITZ => "XEN_NETIF_CTRL_HASH_ALGORITHM_TOEPLITZ",
+    io::netif::XEN_NETIF_CTRL_TYPE_INVALID => "XEN_NETIF_CTRL_TYPE_INVALID",
     io::netif::XEN_NETIF_CTRL_TYPE_GET_HASH_FLAGS => "XEN_NETIF_CTRL_TYPE_GET_HASH_FLAGS",
     io::netif::XEN_NETIF_CTRL_TYPE_SET_HASH_FLAGS => "XEN_NETIF_CTRL_TYPE_SET_HASH_FLAGS",
     io::netif::XEN_NETIF_CTRL_TYPE_SET_HASH_KEY => "XEN_NETIF_CTRL_TYPE_SET_HASH_KEY",
@@ -302,6 +309,9 @@ constants! {
     io::netif::XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING_SIZE => "XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING_SIZE",
     io::netif::XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING => "XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING",
     io::netif::XEN_NETIF_CTRL_TYPE_SET_HASH_ALGORITHM => "XEN_NETIF_CTRL_TYPE_SET_HASH_ALGORITHM",
+    io::netif::XEN_NETIF_CTRL_TYPE_GET_GREF_MAPPING_SIZE => "XEN_NETIF_CTRL_TYPE_GET_GREF_MAPPING_SIZE",
+    io::netif::XEN_NETIF_CTRL_TYPE_ADD_GREF_MAPPING => "XEN_NETIF_CTRL_TYPE_ADD_GREF_MAPPING",
+    io::netif::XEN_NETIF_CTRL_TYPE_DEL_GREF_MAPPING => "XEN_NETIF_CTRL_TYPE_DEL_GREF_MAPPING",
     io::netif::XEN_NETIF_CTRL_STATUS_SUCCESS => "XEN_NETIF_CTRL_STATUS_SUCCESS",
     io::netif::XEN_NETIF_CTRL_STATUS_NOT_SUPPORTED => "XEN_NETIF_CTRL_STATUS_NOT_SUPPORTED",
     io::netif::XEN_NETIF_CTRL_STATUS_INVALID_PARAMETER => "XEN_NETIF_CTRL_STATUS_INVALID_PARAMETER",
@@ -1195,6 +1205,8 @@ const OURS: &[(&str, &str)] = &[
     ("domctl::XEN_DOMCTL_INTERFACE_VERSION", "differs from version to version"),
     ("domctl::XEN_DOMCTL_GET", "newer than 4.17, whose headers these are"),
     ("domctl::GetDomainState", "newer than 4.17, whose headers these are"),
+    ("io::netif::XEN_NETIF_EXTRA_TYPE_XDP", "in Linux' copy of the header only"),
+    ("io::netif::XEN_NETIF_MAX_XDP_HEADROOM", "in Linux' copy of the header only"),
     ("io::xs_wire::XS_GET_FEATURE", "newer than 4.17, whose headers these are"),
     ("io::xs_wire::XS_SET_FEATURE", "newer than 4.17, whose headers these are"),
     ("io::xs_wire::XS_GET_QUOTA", "newer than 4.17, whose headers these are"),

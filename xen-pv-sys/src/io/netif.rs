@@ -22,6 +22,12 @@ pub const XEN_NETIF_EXTRA_TYPE_HASH: u8 = 4;
 /// The first number that is none of these (`XEN_NETIF_EXTRA_TYPE_MAX`).
 pub const XEN_NETIF_EXTRA_TYPE_MAX: u8 = 5;
 
+/// How far into its page a packet for the guest begins (`XEN_NETIF_EXTRA_TYPE_XDP`). Linux' copy of the header has it, Xen's does not: only
+/// a frontend that asked for headroom is sent it.
+pub const XEN_NETIF_EXTRA_TYPE_XDP: u8 = 5;
+/// Bytes of headroom that a frontend may ask for (`XEN_NETIF_MAX_XDP_HEADROOM` of Linux' copy of the header).
+pub const XEN_NETIF_MAX_XDP_HEADROOM: u16 = 0x7fff;
+
 /// [`ExtraInfo::flags`]: another follows (`XEN_NETIF_EXTRA_FLAG_MORE`).
 pub const XEN_NETIF_EXTRA_FLAG_MORE: u8 = 1;
 
@@ -160,6 +166,30 @@ impl ExtraInfo {
         Self { kind: XEN_NETIF_EXTRA_TYPE_GSO, flags: 0, value: [low, high, kind, 0, 0, 0] }
     }
 
+    /// An extra of a hash, the last of its packet.
+    pub const fn new_hash(hash: ExtraHash) -> Self {
+        let [a, b, c, d] = hash.value;
+        Self { kind: XEN_NETIF_EXTRA_TYPE_HASH, flags: 0, value: [hash.kind, hash.algorithm, a, b, c, d] }
+    }
+
+    /// An extra of headroom (`u.xdp` of Linux' copy of the header), the last of its packet.
+    pub const fn new_xdp(headroom: u16) -> Self {
+        let [low, high] = headroom.to_le_bytes();
+        Self { kind: XEN_NETIF_EXTRA_TYPE_XDP, flags: 0, value: [low, high, 0, 0, 0, 0] }
+    }
+
+    /// The value as `u.hash`.
+    pub const fn hash(&self) -> ExtraHash {
+        let [kind, algorithm, a, b, c, d] = self.value;
+        ExtraHash { kind, algorithm, value: [a, b, c, d] }
+    }
+
+    /// The value as `u.xdp.headroom`.
+    pub const fn headroom(&self) -> u16 {
+        let [low, high, ..] = self.value;
+        u16::from_le_bytes([low, high])
+    }
+
     /// The value as `u.gso`.
     pub const fn gso(&self) -> ExtraGso {
         let [s0, s1, kind, pad, f0, f1] = self.value;
@@ -192,16 +222,41 @@ const _: () = assert!(size_of::<ExtraGso>() == 6);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ExtraHash {
-    /// The header fields hashed (`type`).
+    /// The header fields hashed: the number of one of [`HashTypes`]' bits, `_XEN_NETIF_CTRL_HASH_TYPE_*` (`type`).
     pub kind: u8,
     /// `XEN_NETIF_CTRL_HASH_ALGORITHM_*`.
     pub algorithm: u8,
-    /// The hash.
+    /// The hash, little-endian.
     pub value: [u8; 4],
 }
 
 const _: () = assert!(size_of::<ExtraHash>() == 6);
 
+/// The header fields that a hash is over (`XEN_NETIF_CTRL_HASH_TYPE_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub struct HashTypes(u32);
+
+bitflags! {
+    impl HashTypes: u32 {
+        /// Source and destination of an IPv4 packet: 8 bytes (`XEN_NETIF_CTRL_HASH_TYPE_IPV4`).
+        const IPV4 = 1 << 0;
+        /// The same, and TCP's source and destination port: 12 bytes (`XEN_NETIF_CTRL_HASH_TYPE_IPV4_TCP`).
+        const IPV4_TCP = 1 << 1;
+        /// Source and destination of an IPv6 packet: 32 bytes (`XEN_NETIF_CTRL_HASH_TYPE_IPV6`).
+        const IPV6 = 1 << 2;
+        /// The same, and TCP's source and destination port: 36 bytes (`XEN_NETIF_CTRL_HASH_TYPE_IPV6_TCP`).
+        const IPV6_TCP = 1 << 3;
+    }
+}
+
+/// No hash: the backend chooses the queue (`XEN_NETIF_CTRL_HASH_ALGORITHM_NONE`).
+pub const XEN_NETIF_CTRL_HASH_ALGORITHM_NONE: u32 = 0;
+/// The Toeplitz hash (`XEN_NETIF_CTRL_HASH_ALGORITHM_TOEPLITZ`).
+pub const XEN_NETIF_CTRL_HASH_ALGORITHM_TOEPLITZ: u32 = 1;
+
+/// `XEN_NETIF_CTRL_TYPE_INVALID`.
+pub const XEN_NETIF_CTRL_TYPE_INVALID: u16 = 0;
 /// `XEN_NETIF_CTRL_TYPE_GET_HASH_FLAGS`.
 pub const XEN_NETIF_CTRL_TYPE_GET_HASH_FLAGS: u16 = 1;
 /// `XEN_NETIF_CTRL_TYPE_SET_HASH_FLAGS`.
@@ -216,6 +271,12 @@ pub const XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING_SIZE: u16 = 5;
 pub const XEN_NETIF_CTRL_TYPE_SET_HASH_MAPPING: u16 = 6;
 /// `XEN_NETIF_CTRL_TYPE_SET_HASH_ALGORITHM`.
 pub const XEN_NETIF_CTRL_TYPE_SET_HASH_ALGORITHM: u16 = 7;
+/// `XEN_NETIF_CTRL_TYPE_GET_GREF_MAPPING_SIZE`.
+pub const XEN_NETIF_CTRL_TYPE_GET_GREF_MAPPING_SIZE: u16 = 8;
+/// `XEN_NETIF_CTRL_TYPE_ADD_GREF_MAPPING`.
+pub const XEN_NETIF_CTRL_TYPE_ADD_GREF_MAPPING: u16 = 9;
+/// `XEN_NETIF_CTRL_TYPE_DEL_GREF_MAPPING`.
+pub const XEN_NETIF_CTRL_TYPE_DEL_GREF_MAPPING: u16 = 10;
 
 /// `XEN_NETIF_CTRL_STATUS_SUCCESS`.
 pub const XEN_NETIF_CTRL_STATUS_SUCCESS: u32 = 0;
