@@ -11,6 +11,7 @@ mod device;
 mod errors;
 mod limits;
 mod memory;
+pub mod queues;
 mod room;
 mod states;
 pub mod toolstack;

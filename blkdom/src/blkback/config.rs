@@ -8,6 +8,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use split_driver::xenbus::queues::{self, BadQueueCount};
 use split_driver::xenbus::toolstack::{Refusal, refuse};
 use split_driver::xenbus::{BadNode, DeviceId, Directory, Excerpt};
 use xen_pv_sys::io::blkif::{VDISK_CDROM, VDISK_READONLY, VDISK_REMOVABLE};
@@ -22,7 +23,7 @@ pub const MAX_RING_PAGE_ORDER: u32 = 4;
 pub const FRONTEND_NODES: &[&str] = &[
     "protocol",
     "feature-persistent",
-    "multi-queue-num-queues",
+    queues::NUM_QUEUES,
     "ring-page-order",
     "ring-ref",
     "ring-ref0",
@@ -41,7 +42,7 @@ pub enum ConfigError {
     /// `protocol` is none that there is.
     Protocol(String),
     /// No queue, or more than were offered.
-    Queues(u32),
+    Queues(BadQueueCount),
     /// A ring of more pages than were offered.
     RingOrder(u32),
 }
@@ -49,6 +50,12 @@ pub enum ConfigError {
 impl From<Refusal> for ConfigError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<BadQueueCount> for ConfigError {
+    fn from(error: BadQueueCount) -> Self {
+        Self::Queues(error)
     }
 }
 
@@ -65,7 +72,7 @@ impl fmt::Display for ConfigError {
             Self::Refused(refusal) => refusal.fmt(formatter),
             Self::Empty => write!(formatter, "target= is empty: drives without a medium are not served"),
             Self::Protocol(name) => write!(formatter, "unknown protocol \"{}\"", Excerpt(name)),
-            Self::Queues(queues) => write!(formatter, "{queues} queues, of 1 to {MAX_QUEUES} offered"),
+            Self::Queues(error) => error.fmt(formatter),
             Self::RingOrder(order) => {
                 write!(formatter, "ring-page-order is {order}, of {MAX_RING_PAGE_ORDER} offered")
             }
@@ -175,12 +182,6 @@ pub struct Frontend {
     pub queues: Vec<QueueConfig>,
 }
 
-/// How many queues the frontend wants.
-fn queues(nodes: &Directory) -> Result<u32, ConfigError> {
-    let queues = nodes.optional("multi-queue-num-queues")?.unwrap_or(1);
-    if (1..=MAX_QUEUES).contains(&queues) { Ok(queues) } else { Err(ConfigError::Queues(queues)) }
-}
-
 /// `ring-page-order`, if the frontend says so.
 fn ring_page_order(nodes: &Directory) -> Result<Option<u32>, ConfigError> {
     match nodes.optional("ring-page-order")? {
@@ -189,25 +190,15 @@ fn ring_page_order(nodes: &Directory) -> Result<Option<u32>, ConfigError> {
     }
 }
 
-/// The directory of each queue's nodes, with a `/` behind: the frontend's own where there is one queue only.
-fn directories(queues: u32) -> impl Iterator<Item = String> {
-    (0..queues).map(move |queue| if queues == 1 { String::new() } else { format!("queue-{queue}/") })
-}
-
 /// The nodes that a frontend's other nodes ([`FRONTEND_NODES`]) lead to; none where they make no sense.
 pub fn further_nodes(nodes: &Directory) -> Vec<String> {
-    let (Ok(queues), Ok(order)) = (queues(nodes), ring_page_order(nodes)) else {
+    let (Ok(queues), Ok(order)) = (queues::count::<ConfigError>(nodes, MAX_QUEUES), ring_page_order(nodes)) else {
         return Vec::new();
     };
-    directories(queues)
-        .flat_map(|directory| {
-            let single = order.unwrap_or(0) == 0;
-            let references = order.map_or(0..0, |order| 0..1_u32 << order).map(|page| format!("ring-ref{page}"));
-            let others = single.then(|| String::from("ring-ref")).into_iter().chain([String::from("event-channel")]);
-            references.chain(others).map(move |name| format!("{directory}{name}"))
-        })
-        .filter(|name| !FRONTEND_NODES.contains(&name.as_str()))
-        .collect()
+    let single = order.unwrap_or(0) == 0;
+    let references = order.map_or(0..0, |order| 0..1_u32 << order).map(|page| format!("ring-ref{page}"));
+    let others = single.then(|| String::from("ring-ref")).into_iter().chain([String::from("event-channel")]);
+    queues::further_nodes(queues, &references.chain(others).collect::<Vec<_>>(), FRONTEND_NODES)
 }
 
 /// Reads the frontend's nodes.
@@ -222,7 +213,8 @@ pub fn frontend(nodes: &Directory) -> Result<Frontend, ConfigError> {
         Some(other) => return Err(ConfigError::Protocol(String::from_utf8_lossy(other).into())),
     };
     let order = ring_page_order(nodes)?;
-    let queues = directories(queues(nodes)?).map(|directory| queue(nodes, &directory, order));
+    let queues = queues::count::<ConfigError>(nodes, MAX_QUEUES)?;
+    let queues = queues::directories(queues).map(|directory| queue(nodes, &directory, order));
     Ok(Frontend { abi, persistent: nodes.flag("feature-persistent")?, queues: queues.collect::<Result<_, _>>()? })
 }
 
@@ -244,7 +236,7 @@ fn queue(nodes: &Directory, directory: &str, order: Option<u32>) -> Result<Queue
 pub fn offers() -> Vec<(String, String)> {
     [
         ("feature-max-indirect-segments", MAX_INDIRECT_SEGMENTS as u32),
-        ("multi-queue-max-queues", MAX_QUEUES),
+        (queues::MAX_QUEUES, MAX_QUEUES),
         ("max-ring-page-order", MAX_RING_PAGE_ORDER),
     ]
     .map(|(name, value)| (name.to_string(), value.to_string()))
