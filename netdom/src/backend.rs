@@ -2,7 +2,9 @@
 
 use crate::datapath::{DataPath, LinkChange, NicId, VifId};
 use crate::netback::bridges::Bridges;
-use crate::netback::config::{ConfigError, FRONTEND_NODES, WATCHED_FRONTEND_NODES, config, identity, rate};
+use crate::netback::config::{
+    ConfigError, FRONTEND_NODES, MAX_QUEUES, WATCHED_FRONTEND_NODES, config, further_nodes, headroom, identity, rate,
+};
 use crate::netback::nodes;
 use crate::netback::violation::AttachError;
 use crate::nic::Link;
@@ -16,12 +18,12 @@ use core::fmt;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::xenbus::toolstack::remarks;
 use split_driver::xenbus::{
-    Backend, DeviceHandle, DeviceId, DeviceMemory, Directory, Nodes, Promise, TooLittleMemory, XenbusState,
+    Backend, DeviceHandle, DeviceId, DeviceMemory, Directory, Nodes, Promise, TooLittleMemory, XenbusState, queues,
 };
 
 /// What every vif is offered (`io/netif.h`), as far as it is not the header's default: a store has room for so many nodes of a domain.
-/// Multiple queues, flipped pages and the control ring are not.
-const OFFERS: [(&str, &str); 8] = [
+/// Flipped pages are not.
+const OFFERS: [(&str, &str); 10] = [
     ("feature-sg", "1"),
     ("feature-gso-tcpv4", "1"),
     ("feature-gso-tcpv6", "1"),
@@ -30,6 +32,8 @@ const OFFERS: [(&str, &str); 8] = [
     ("feature-multicast-control", "1"),
     ("feature-dynamic-multicast-control", "1"),
     ("feature-split-event-channels", "1"),
+    ("feature-ctrl-ring", "1"),
+    ("feature-xdp-headroom", "1"),
 ];
 
 /// Devices that are remembered as those that the log was told about.
@@ -48,8 +52,10 @@ pub enum VifError {
     Memory(TooLittleMemory),
 }
 
-/// Bytes of heap that a connected vif takes at most, beside its share of the lists of queued packets, which the pool bounds.
+/// Bytes of heap that a connected vif of one queue takes at most, beside its share of the lists of packets held, which the pool bounds.
 const VIF_BYTES: usize = 8 << 10;
+/// The same of each further queue.
+const QUEUE_BYTES: usize = 2 << 10;
 
 impl From<AttachError> for VifError {
     fn from(error: AttachError) -> Self {
@@ -79,6 +85,7 @@ impl core::error::Error for VifError {}
 struct Connected {
     handle: DeviceHandle,
     bridge: String,
+    queues: usize,
     _memory: Promise,
 }
 
@@ -89,6 +96,8 @@ pub struct Netback<H: Hypervisor> {
     /// The bridges that have a NIC, or had one before it was taken away, with the NICs that have a link there.
     links: Rc<RefCell<BTreeMap<String, BTreeSet<NicId>>>>,
     bridges: Rc<Bridges>,
+    /// Queues that each vif is offered.
+    queues: u8,
     /// The last devices whose nodes the log was told about.
     remarked: Rc<RefCell<VecDeque<DeviceId>>>,
     memory: DeviceMemory,
@@ -103,6 +112,7 @@ impl<H: Hypervisor> Clone for Netback<H> {
             connected: Rc::clone(&self.connected),
             links: Rc::clone(&self.links),
             bridges: Rc::clone(&self.bridges),
+            queues: self.queues,
             remarked: Rc::clone(&self.remarked),
             memory: self.memory.clone(),
             wake: Rc::clone(&self.wake),
@@ -115,7 +125,12 @@ impl<H: Hypervisor> Netback<H> {
     pub fn new(path: Rc<RefCell<DataPath<H>>>, bridges: Bridges, wake: Rc<dyn Fn()>) -> Self {
         let (connected, links, remarked) = Default::default();
         let memory = DeviceMemory::unbounded();
-        Self { path, connected, links, bridges: Rc::new(bridges), remarked, memory, wake }
+        Self { path, connected, links, bridges: Rc::new(bridges), queues: 1, remarked, memory, wake }
+    }
+
+    /// The same, with so many queues offered to each vif, 1 to [`MAX_QUEUES`].
+    pub fn with_queues(self, queues: u8) -> Self {
+        Self { queues: queues.clamp(1, MAX_QUEUES), ..self }
     }
 
     /// The same, with bounded memory for its vifs.
@@ -229,6 +244,10 @@ impl<H: Hypervisor> Backend for Netback<H> {
         FRONTEND_NODES
     }
 
+    fn further_frontend_nodes(&self, frontend: &Directory) -> Vec<String> {
+        further_nodes(frontend, self.queues)
+    }
+
     fn watched_frontend_nodes(&self) -> &[&str] {
         WATCHED_FRONTEND_NODES
     }
@@ -255,19 +274,22 @@ impl<H: Hypervisor> Backend for Netback<H> {
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .chain([(String::from("carrier"), carrier)])
+            // One is the default.
+            .chain((self.queues > 1).then(|| (queues::MAX_QUEUES.into(), self.queues.to_string())))
             .collect())
     }
 
     fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<VifId, VifError> {
         let identity = identity(handle.id(), &nodes.backend).map_err(VifError::Identity)?;
-        let config = config(handle.id(), identity, &nodes.frontend).map_err(VifError::Frontend)?;
+        let config = config(handle.id(), identity, &nodes.frontend, self.queues).map_err(VifError::Frontend)?;
         let bridge = config.bridge.clone();
         self.admit(&bridge)?;
         // The link may have changed between probe and now.
         handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));
-        let memory = self.memory.promise(VIF_BYTES)?;
+        let further = config.queues.len().saturating_sub(1);
+        let memory = self.memory.promise(VIF_BYTES + further * QUEUE_BYTES)?;
         let id = self.path.borrow_mut().attach(config)?;
-        let vif = Connected { handle: handle.clone(), bridge, _memory: memory };
+        let vif = Connected { handle: handle.clone(), bridge, queues: further + 1, _memory: memory };
         self.connected.borrow_mut().insert(id, vif);
         (self.wake)();
         Ok(id)
@@ -275,15 +297,23 @@ impl<H: Hypervisor> Backend for Netback<H> {
 
     fn describe(&self, device: &VifId) -> String {
         let connected = self.connected.borrow();
-        connected.get(device).map(|vif| format!("to {}", vif.bridge)).unwrap_or_default()
+        let Some(vif) = connected.get(device) else {
+            return String::new();
+        };
+        match vif.queues {
+            1 => format!("to {}", vif.bridge),
+            queues => format!("to {}, {queues} queues", vif.bridge),
+        }
     }
 
     fn changed(&self, device: &mut VifId, nodes: &Nodes) -> Result<(), VifError> {
         let wanted = nodes.frontend.flag("request-multicast-control");
         let wanted = wanted.map_err(|error| VifError::Frontend(error.into()))?;
+        let headroom = headroom(&nodes.frontend).map_err(VifError::Frontend)?;
         let rate = rate(&nodes.backend).map_err(VifError::Identity)?;
         let mut path = self.path.borrow_mut();
         path.set_multicast_control(*device, wanted);
+        path.set_headroom(*device, headroom);
         path.set_rate(*device, rate);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The words of the command line (`extra=` of the domain's config) that netdom alone knows. Pure. Floor 3.
 
 use crate::netback::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
+use crate::netback::config::MAX_QUEUES;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,12 +13,15 @@ pub struct Options {
     internal: Vec<String>,
     bpdu: Option<bool>,
     mtu: Option<u16>,
+    queues: Option<u8>,
 }
 
 /// Bytes of an IP packet on an Ethernet without jumbo frames (RFC 894).
 const STANDARD_MTU: u16 = 1500;
 /// The most that `mtu=` may say: frames of 9,234 bytes with their check sequence, the most that the e1000e carries.
 const MOST_MTU: u16 = 9212;
+/// Queues that each vif is offered.
+const DEFAULT_QUEUES: u8 = 4;
 
 /// The bridges that NICs are ports of (`bridge=`): `[ADDRESS:]NAME`, separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,6 +113,11 @@ impl Options {
         self.mtu.unwrap_or(STANDARD_MTU)
     }
 
+    /// Queues that each vif is offered (`queues=`).
+    pub fn queues(&self) -> u8 {
+        self.queues.unwrap_or(DEFAULT_QUEUES)
+    }
+
     /// All bridges that a vif may name.
     ///
     /// # Errors
@@ -155,6 +164,14 @@ impl Options {
                     return Err(format!("\"mtu={value}\": it is a number from {STANDARD_MTU} to {MOST_MTU}"));
                 };
                 set(&mut self.mtu, name, value, bytes)
+            }
+            "queues" => {
+                let queues = value.parse().ok().filter(|queues| (1..=MAX_QUEUES).contains(queues));
+                let Some(queues) = queues else {
+                    let value = value.escape_debug();
+                    return Err(format!("\"queues={value}\": it is a number from 1 to {MAX_QUEUES}"));
+                };
+                set(&mut self.queues, name, value, queues)
             }
             _ => Ok(false),
         }
@@ -267,6 +284,17 @@ mod tests {
         }
         assert_eq!((options.set("mtu", "9000"), options.mtu()), (Ok(true), 9000));
         assert!(options.set("mtu", "1500").is_err());
+    }
+
+    #[test]
+    fn queues() {
+        let mut options = Options::default();
+        assert_eq!(options.queues(), 4);
+        for wrong in ["", "0", "9", "-1", "two", "256"] {
+            assert!(options.set("queues", wrong).unwrap_err().contains("1 to 8"), "{wrong}");
+        }
+        assert_eq!((options.set("queues", "8"), options.queues()), (Ok(true), 8));
+        assert!(options.set("queues", "1").is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod datapath;
 pub mod ethernet;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fakes;
+mod hash;
 pub mod netback;
 pub mod nic;
 pub mod offload;

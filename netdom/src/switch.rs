@@ -4,6 +4,7 @@
 //! from ever new addresses pushes out its own entries and nobody else's. Nothing is allocated after [`Switch::new`] but for ports.
 
 use crate::ethernet::MacAddress;
+use crate::hash::KeyedHash;
 use alloc::string::String;
 use alloc::vec::Vec;
 use hashbrown::HashTable;
@@ -93,7 +94,7 @@ struct Bridge {
 
 /// The switch.
 pub struct Switch {
-    key: [u64; 2],
+    key: KeyedHash,
     ageing: Duration,
     capacity: usize,
     bridges: Vec<Bridge>,
@@ -113,7 +114,7 @@ impl Switch {
     pub fn new(capacity: usize, ageing: Duration, seed: u64) -> Self {
         let capacity = capacity.clamp(1, 1 << 24);
         Self {
-            key: [seed ^ 0x9e37_79b9_7f4a_7c15, seed.rotate_left(32).wrapping_mul(0xd6e8_feb8_6659_fd93) | 1],
+            key: KeyedHash::new(seed),
             ageing,
             capacity,
             bridges: Vec::new(),
@@ -399,16 +400,10 @@ fn is_of(entries: &[Entry], number: u32, bridge: u16, address: MacAddress) -> bo
 }
 
 /// Two folded multiplications by a secret: two multiplications are cheaper than SipHash, and a guest sees no hash and no collision.
-fn hash(key: [u64; 2], bridge: u16, address: MacAddress) -> u64 {
+fn hash(key: KeyedHash, bridge: u16, address: MacAddress) -> u64 {
     let [a, b, c, d, e, f] = address.0;
     let [g, h] = bridge.to_le_bytes();
-    let word = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-    let fold = |left: u64, right: u64| {
-        let product = u128::from(left) * u128::from(right);
-        (product >> 64) as u64 ^ product as u64
-    };
-    let once = fold(word ^ key[0], key[1]);
-    fold(once ^ key[1], key[0] | 1)
+    key.of([u64::from_le_bytes([a, b, c, d, e, f, g, h])])
 }
 
 #[cfg(test)]

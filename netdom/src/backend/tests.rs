@@ -4,6 +4,7 @@ use super::Netback;
 use crate::datapath::{DataPath, NicId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
 use crate::netback::bridges::Bridges;
+use crate::netback::config::RemotePorts;
 use crate::nic::Capabilities;
 use crate::packet::Pool;
 use alloc::boxed::Box;
@@ -23,6 +24,7 @@ use xen_pv_sys::io::netif::{ExtraInfo, TxFlags, TxRequest};
 
 const US: DomainId = DomainId(7);
 const PAGES: usize = 512;
+const QUEUES: u8 = 4;
 
 type Path = DataPath<FakeXen>;
 
@@ -57,6 +59,7 @@ impl Host {
             Bridges::new(["xenbr0"], &["inside".into()]),
             Rc::new(move || count.set(count.get() + 1)),
         );
+        let netback = netback.with_queues(QUEUES);
         let (store, clock) = (FakeStore::new(), FakeClock::default());
         let home = format!("/local/domain/{}", US.0);
         for path in [home.clone(), format!("{home}/backend"), format!("{home}/error")] {
@@ -158,24 +161,61 @@ impl Host {
 
     /// The frontend does its part.
     fn connect(&mut self, guest: u16) -> Frontend {
-        let mut frontend = Frontend::new(&self.xen, guest, false);
-        frontend.post(256);
+        let frontend = Frontend::new(&self.xen, guest, false);
+        self.connect_as(frontend)
+    }
+
+    /// The same with this frontend.
+    fn connect_as(&mut self, mut frontend: Frontend) -> Frontend {
+        let guest = frontend.domain.id().0;
+        for queue in &mut frontend.queues {
+            queue.post(256);
+        }
         let config = frontend.config("", Frontend::linux_features());
-        let [port, _] = frontend.ports;
-        for (name, value) in [
-            ("/request-rx-copy", 1),
-            ("/feature-sg", 1),
-            ("/feature-rx-notify", 1),
-            ("/feature-gso-tcpv4", 1),
-            ("/tx-ring-ref", config.transmit_ring.0),
-            ("/rx-ring-ref", config.receive_ring.0),
-            ("/event-channel", port.0),
-            ("/state", 4),
-        ] {
-            self.put_frontend(guest, name, &value.to_string());
+        let mut nodes = Vec::new();
+        let mut put = |name: &str, value: u32| nodes.push((format!("/{name}"), value));
+        for name in ["request-rx-copy", "feature-sg", "feature-rx-notify", "feature-gso-tcpv4"] {
+            put(name, 1);
+        }
+        if config.queues.len() > 1 {
+            put("multi-queue-num-queues", config.queues.len() as u32);
+        }
+        for (number, queue) in config.queues.iter().enumerate() {
+            let directory = if config.queues.len() > 1 { format!("queue-{number}/") } else { String::new() };
+            let mut put = |name: &str, value: u32| put(&format!("{directory}{name}"), value);
+            put("tx-ring-ref", queue.transmit_ring.0);
+            put("rx-ring-ref", queue.receive_ring.0);
+            match queue.ports {
+                RemotePorts::Single(port) => put("event-channel", port.0),
+                RemotePorts::Split { transmit, receive } => {
+                    put("event-channel-tx", transmit.0);
+                    put("event-channel-rx", receive.0);
+                }
+            }
+        }
+        if let Some(control) = config.control {
+            put("ctrl-ring-ref", control.ring.0);
+            put("event-channel-ctrl", control.port.0);
+        }
+        put("state", 4);
+        for (name, value) in nodes {
+            self.put_frontend(guest, &name, &value.to_string());
         }
         self.settle();
         frontend
+    }
+
+    /// What is wrong with a guest's vif, as its `error` node says.
+    fn error(&self, guest: u16) -> Option<String> {
+        self.store.get(&format!("/local/domain/{}/error/backend/vif/{guest}/0/error", US.0))
+    }
+
+    /// The frontend goes through these states.
+    fn pass(&mut self, guest: u16, states: &[u32]) {
+        for state in states {
+            self.put_frontend(guest, "/state", &state.to_string());
+            self.settle();
+        }
     }
 
     fn end(mut self) {
@@ -212,6 +252,9 @@ fn two_guests_meet() {
         ("feature-multicast-control", "1"),
         ("feature-dynamic-multicast-control", "1"),
         ("feature-split-event-channels", "1"),
+        ("feature-ctrl-ring", "1"),
+        ("feature-xdp-headroom", "1"),
+        ("multi-queue-max-queues", "4"),
         ("hotplug-status", "connected"),
         ("carrier", "1"),
     ] {
@@ -223,7 +266,8 @@ fn two_guests_meet() {
     // No bridge named: the same one. dom0 is a guest like any other.
     host.create(0, &[]);
     let mut b = host.connect(0);
-    a.send(&frame([0xff; 6], a.mac));
+    let packet = frame([0xff; 6], a.mac);
+    a.send(&packet);
     host.settle();
     assert_eq!(b.arrived().len(), 1);
     assert_eq!(host.wire.borrow().sent.len(), 1);
@@ -347,7 +391,8 @@ fn a_broken_rule_is_told() {
     let error = host.store.get(&format!("/local/domain/{}/error/backend/vif/3/0/error", US.0)).unwrap();
     assert!(error.contains("offset 4000 with size 200 crosses a page"), "{error}");
     assert_eq!(host.netback.connected(), 1);
-    alice.send(&frame([0xff; 6], alice.mac));
+    let packet = frame([0xff; 6], alice.mac);
+    alice.send(&packet);
     host.settle();
     assert_eq!(host.wire.borrow().sent.len(), 1);
     host.end();
@@ -400,7 +445,8 @@ fn groups_and_rate_change_while_connected() {
     host.put_frontend(4, "/request-multicast-control", "1");
     host.settle();
     let group = [1, 0, 0x5e, 0, 0, 1];
-    a.send(&frame(group, a.mac));
+    let (to_group, to_all) = (frame(group, a.mac), frame([0xff; 6], a.mac));
+    a.send(&to_group);
     host.settle();
     assert_eq!(b.arrived().len(), 0);
     for (kind, expected) in [(2, 1), (3, 0)] {
@@ -411,7 +457,7 @@ fn groups_and_rate_change_while_connected() {
         host.settle();
         b.collect_answers();
         assert_eq!(b.answers.pop(), Some((99, 0)));
-        a.send(&frame(group, a.mac));
+        a.send(&to_group);
         host.settle();
         assert_eq!(b.arrived().len(), expected);
     }
@@ -421,7 +467,7 @@ fn groups_and_rate_change_while_connected() {
     host.wire.borrow_mut().sent.clear();
     let mut placed = 0;
     for _ in 0..8 {
-        while placed < 1500 && a.place(&frame([0xff; 6], a.mac)) {
+        while placed < 1500 && a.place(&to_all) {
             placed += 1;
         }
         a.publish();
@@ -436,5 +482,122 @@ fn groups_and_rate_change_while_connected() {
     host.settle();
     assert_eq!(host.wire.borrow().sent.len(), placed);
     let _ = host.clock.now();
+    host.end();
+}
+
+/// A frontend comes again and again with another number of queues (`ethtool -L`, or a module loaded with another `max_queues`): by way of
+/// `Closed`, and as Windows does without it. Each time all queues work, and nothing is left of those before.
+#[test]
+fn the_number_of_queues_changes() {
+    let mut host = Host::new();
+    host.create(3, &[]);
+    host.create(4, &[]);
+    let mut alice = host.connect(4);
+    let hello = frame([0xff; 6], alice.mac);
+    alice.send(&hello);
+    host.settle();
+    for (round, queues) in [1, 4, 2, 3, 1, 4].into_iter().enumerate() {
+        let split: Vec<_> = (0..queues).map(|queue| queue % 2 == round % 2).collect();
+        let mut guest = Frontend::with_queues(&host.xen, 3, &split);
+        if round % 2 == 0 {
+            guest = guest.with_control();
+        }
+        let mut guest = host.connect_as(guest);
+        assert_eq!(host.backend(3, "state").as_deref(), Some("4"), "{queues} queues");
+        for queue in 0..queues {
+            let mut packet = frame(alice.mac, guest.mac);
+            packet.bytes.push(queue as u8);
+            guest.queues[queue].send(&packet);
+            host.settle();
+            assert_eq!(alice.arrived().iter().map(|one| &one.bytes).collect::<Vec<_>>(), [&packet.bytes]);
+            alice.post(256);
+        }
+        let rings = host.xen.live().mapped_pages - 2;
+        assert_eq!(rings, 2 * queues + usize::from(round % 2 == 0));
+        host.pass(3, &[5, 6]);
+        assert_eq!(host.backend(3, "state").as_deref(), Some("6"));
+        assert_eq!(host.xen.live().mapped_pages, 2);
+        // What the last one said goes with it.
+        let home = "/local/domain/3/device/vif/0";
+        for node in ["multi-queue-num-queues", "ctrl-ring-ref", "event-channel-ctrl", "event-channel", "tx-ring-ref"] {
+            host.store.delete(&format!("{home}/{node}"));
+        }
+        for queue in 0..4 {
+            host.store.delete(&format!("{home}/queue-{queue}"));
+        }
+        host.pass(3, &[1]);
+        assert_eq!(host.backend(3, "state").as_deref(), Some("2"));
+    }
+    host.end();
+}
+
+/// Numbers of queues that were not offered, and queues of which something is missing, are refused with the reason.
+#[test]
+fn queues_that_cannot_be() {
+    let mut host = Host::new();
+    for (guest, node, reason) in [
+        (3, ("/multi-queue-num-queues", "0"), "0 queues, of 1 to 4 offered"),
+        (4, ("/multi-queue-num-queues", "5"), "5 queues, of 1 to 4 offered"),
+        (5, ("/multi-queue-num-queues", "3"), "node queue-2/event-channel is missing"),
+        (6, ("/queue-1/rx-ring-ref", "none"), "node queue-1/rx-ring-ref is malformed"),
+        (8, ("/queue-1/tx-ring-ref", "60000"), "mapping the transmit ring: grant status -3"),
+        (9, ("/queue-1/event-channel", "60000"), "binding the event channel: Xen refused with errno 22"),
+        (10, ("/ctrl-ring-ref", "8"), "node event-channel-ctrl is missing"),
+        (11, ("/xdp-headroom", "4096"), "xdp-headroom is 4096, and leaves no room for a packet"),
+    ] {
+        host.create(guest, &[]);
+        host.put_frontend(guest, node.0, node.1);
+        let frontend = Frontend::with_queues(&host.xen, guest, &[false; 2]);
+        let config = frontend.config("", Frontend::linux_features());
+        host.put_frontend(guest, "/request-rx-copy", "1");
+        for (number, queue) in config.queues.iter().enumerate() {
+            let RemotePorts::Single(port) = queue.ports else { panic!("one channel") };
+            let values = [queue.transmit_ring.0, queue.receive_ring.0, port.0];
+            for (name, value) in ["tx-ring-ref", "rx-ring-ref", "event-channel"].into_iter().zip(values) {
+                let name = format!("/queue-{number}/{name}");
+                if name != node.0 {
+                    host.put_frontend(guest, &name, &value.to_string());
+                }
+            }
+        }
+        if node.0 != "/multi-queue-num-queues" {
+            host.put_frontend(guest, "/multi-queue-num-queues", "2");
+        }
+        host.pass(guest, &[4]);
+        let error = host.error(guest);
+        assert!(error.as_ref().is_some_and(|error| error.contains(reason)), "{reason}: {error:?}");
+        assert_eq!(host.backend(guest, "state").as_deref(), Some("5"), "{reason}");
+    }
+    assert_eq!(host.xen.live().mapped_pages, 0, "what was mapped is given back");
+    host.end();
+}
+
+/// A frontend that turns XDP on and off: it asks for headroom, waits for the answer, and goes on.
+#[test]
+fn headroom_changes_while_connected() {
+    let mut host = Host::new();
+    host.create(3, &[]);
+    let mut a = host.connect(3);
+    host.create(4, &[]);
+    host.put_frontend(4, "/xdp-headroom", "64");
+    let mut b = host.connect(4);
+    let packet = frame([0xff; 6], a.mac);
+    for (wanted, before) in [("256", 64), ("0", 256), ("256", 0)] {
+        a.send(&packet);
+        host.settle();
+        assert_eq!(b.arrived()[0].offset, before);
+        host.put_frontend(4, "/xdp-headroom", wanted);
+        host.pass(4, &[7]);
+        assert_eq!(host.backend(4, "state").as_deref(), Some("8"));
+        a.send(&packet);
+        host.settle();
+        assert_eq!(b.arrived()[0].offset.to_string(), wanted);
+        host.pass(4, &[4]);
+        assert_eq!(host.backend(4, "state").as_deref(), Some("4"));
+    }
+    host.put_frontend(4, "/xdp-headroom", "32767");
+    host.pass(4, &[7]);
+    assert!(host.error(4).unwrap().contains("xdp-headroom is 32767"));
+    assert_eq!(host.netback.connected(), 1);
     host.end();
 }

@@ -5,76 +5,81 @@ use crate::packet::{Fragment, Offload, Packet};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use split_driver::time::{Duration, Instant};
+use xen_pv_sys::io::netif::ExtraHash;
 
-/// Bytes one guest's queue holds at most (as much as Linux' netback: half a receive ring of pages).
-pub const QUEUE_BYTES: usize = 512 * 1024;
-/// Pages one guest's queue holds at most.
-pub const QUEUE_PAGES: usize = 512;
+/// Bytes held for one queue at most (as much as Linux' netback: half a receive ring of pages).
+pub(crate) const BACKLOG_BYTES: usize = 512 * 1024;
+/// Pages held for one queue at most.
+pub(crate) const BACKLOG_PAGES: usize = 512;
 /// How long a packet is held.
-pub const LIFETIME: Duration = Duration::from_secs(10);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(10);
 
 struct Entry {
     fragments: u8,
     length: u32,
     offload: Offload,
+    hash: Option<ExtraHash>,
     queued: Instant,
 }
 
-/// A guest's queue, bounded in bytes and pages.
+/// What waits for the receive slots of a queue, bounded in bytes and pages.
 #[derive(Default)]
-pub struct Queue {
+pub(crate) struct Backlog {
     entries: VecDeque<Entry>,
     fragments: VecDeque<Fragment>,
     bytes: usize,
 }
 
-/// What is at the head of a queue.
+/// The packet that is next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub(crate) struct Head {
     /// Bytes.
-    pub length: u32,
+    pub(crate) length: u32,
     /// What is left to do.
-    pub offload: Offload,
+    pub(crate) offload: Offload,
+    /// The hash that the guest is told.
+    pub(crate) hash: Option<ExtraHash>,
 }
 
-impl Queue {
-    /// An empty queue.
-    pub fn new() -> Self {
+impl Backlog {
+    /// Nothing.
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Pages held.
-    pub fn pages(&self) -> usize {
+    pub(crate) fn pages(&self) -> usize {
         self.fragments.len()
     }
 
     /// Adds a packet. False where there is no room.
-    pub fn push(&mut self, packet: &Packet, now: Instant) -> bool {
+    pub(crate) fn push(&mut self, packet: &Packet, hash: Option<ExtraHash>, now: Instant) -> bool {
         let length = packet.len();
         let (Ok(fragments), Ok(length32)) = (u8::try_from(packet.fragments.len()), u32::try_from(length)) else {
             return false;
         };
-        if self.bytes + length > QUEUE_BYTES || self.fragments.len() + packet.fragments.len() > QUEUE_PAGES {
+        if self.bytes + length > BACKLOG_BYTES || self.fragments.len() + packet.fragments.len() > BACKLOG_PAGES {
             return false;
         }
         self.bytes += length;
         self.fragments.extend(packet.fragments.iter().cloned());
-        self.entries.push_back(Entry { fragments, length: length32, offload: packet.offload, queued: now });
+        let offload = packet.offload;
+        self.entries.push_back(Entry { fragments, length: length32, offload, hash, queued: now });
         true
     }
 
     /// The packet that is next.
-    pub fn head(&self) -> Option<Head> {
-        self.entries.front().map(|entry| Head { length: entry.length, offload: entry.offload })
+    pub(crate) fn head(&self) -> Option<Head> {
+        self.entries.front().map(|entry| Head { length: entry.length, offload: entry.offload, hash: entry.hash })
     }
 
     /// When the head was queued.
-    pub fn head_since(&self) -> Option<Instant> {
+    pub(crate) fn head_since(&self) -> Option<Instant> {
         self.entries.front().map(|entry| entry.queued)
     }
 
@@ -97,7 +102,7 @@ impl Queue {
     }
 
     /// Drops the head. False where there is none.
-    pub fn discard(&mut self) -> bool {
+    pub(crate) fn discard(&mut self) -> bool {
         let Some(entry) = self.entries.pop_front() else {
             return false;
         };

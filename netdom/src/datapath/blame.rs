@@ -47,7 +47,7 @@ impl<H: Hypervisor> DataPath<H> {
             let Some(sent) = self.round.sent.get_mut(index) else {
                 break;
             };
-            let port = sent.vif;
+            let port = sent.from.port;
             let Some(Some(slot)) = self.vifs.get(usize::from(port)) else {
                 continue;
             };
@@ -61,12 +61,12 @@ impl<H: Hypervisor> DataPath<H> {
             }
         }
         for index in 0..self.round.received.len() {
-            let Some(Received { vif, kind: ReceivedKind::Data { copies, .. }, failed: true }) =
+            let Some(Received { to, kind: ReceivedKind::Data { copies, .. }, failed: true }) =
                 self.round.received.get(index)
             else {
                 continue;
             };
-            let (port, range) = (*vif, copies.0 as usize..copies.1 as usize);
+            let (port, range) = (to.port, copies.0 as usize..copies.1 as usize);
             let mut copies = self.round.copies.get(range).unwrap_or_default().iter();
             let violation = copies.find_map(|copy| {
                 let end = copy.destination;

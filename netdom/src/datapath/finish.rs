@@ -5,18 +5,16 @@ use super::nics::is_nic;
 use super::prepare::{Ability, offload_layout, prepare};
 use super::round::{Bounce, ReceivedKind, Source};
 use super::vif::{Acceptance, Vif};
-use super::{DataPath, Stop};
+use super::{DataPath, QueueId, Stop, queue_mut};
 use crate::netback::request::Wish;
+use crate::netback::steering::Steer;
 use crate::netback::violation::{RingName, Violation};
 use crate::offload::headers::Layout;
-use crate::packet::{GsoKind, Packet};
+use crate::packet::Packet;
 use crate::statistics::DropCause;
-use split_driver::hypervisor::{EventChannel, Hypervisor};
+use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
-use xen_pv_sys::io::netif::{
-    ExtraInfo, NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, RxResponse, TxResponse, XEN_NETIF_GSO_TYPE_TCPV4,
-    XEN_NETIF_GSO_TYPE_TCPV6,
-};
+use xen_pv_sys::io::netif::{NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, RxResponse, TxResponse};
 
 impl<H: Hypervisor> DataPath<H> {
     /// Answers and passes on what the round copied.
@@ -32,8 +30,8 @@ impl<H: Hypervisor> DataPath<H> {
             port.flush();
         }
         for index in 0..self.round.served.len() {
-            if let Some(&(port, stop)) = self.round.served.get(index) {
-                self.settle(port, stop, now);
+            if let Some(&(id, stop)) = self.round.served.get(index) {
+                self.settle(id, stop, now);
             }
         }
     }
@@ -41,14 +39,14 @@ impl<H: Hypervisor> DataPath<H> {
     /// Places the responses of all receive slots filled.
     fn answer_receivers(&mut self) {
         for received in &self.round.received {
-            let Some(Some(slot)) = self.vifs.get_mut(usize::from(received.vif)) else {
+            let Some(queue) = queue_mut(&mut self.vifs, received.to) else {
                 continue;
             };
-            let ring = &mut slot.vif.receive;
+            let ring = &mut queue.receive;
             match received.kind {
-                ReceivedKind::Data { id, length, flags, .. } => ring.push(&RxResponse {
+                ReceivedKind::Data { id, offset, length, flags, .. } => ring.push(&RxResponse {
                     id,
-                    offset: 0,
+                    offset,
                     flags,
                     status: match received.failed {
                         true => NETIF_RSP_ERROR,
@@ -56,13 +54,7 @@ impl<H: Hypervisor> DataPath<H> {
                         false => length.cast_signed(),
                     },
                 }),
-                ReceivedKind::Extra(gso) => {
-                    let kind = match gso.kind {
-                        GsoKind::TcpV4 => XEN_NETIF_GSO_TYPE_TCPV4,
-                        GsoKind::TcpV6 => XEN_NETIF_GSO_TYPE_TCPV6,
-                    };
-                    ring.push_as(&ExtraInfo::new_gso(gso.size, kind));
-                }
+                ReceivedKind::Extra(extra) => ring.push_as(&extra),
             }
         }
     }
@@ -70,15 +62,18 @@ impl<H: Hypervisor> DataPath<H> {
     /// Places the responses of all packets taken, each slot's its own.
     fn answer_senders(&mut self) {
         for sent in &self.round.sent {
-            let Some(Some(slot)) = self.vifs.get_mut(usize::from(sent.vif)) else {
-                continue;
-            };
-            let vif = &mut slot.vif;
             if sent.undone {
                 continue;
             }
+            let Some(Some(slot)) = self.vifs.get_mut(usize::from(sent.from.port)) else {
+                continue;
+            };
+            let Vif { queues, statistics, .. } = &mut slot.vif;
+            let Some(queue) = queues.get_mut(usize::from(sent.from.queue)) else {
+                continue;
+            };
             if sent.request.wish == Wish::Refuse {
-                vif.statistics.drop(DropCause::Malformed);
+                statistics.drop(DropCause::Malformed);
             }
             let status = match sent.failed {
                 true => NETIF_RSP_ERROR,
@@ -86,37 +81,31 @@ impl<H: Hypervisor> DataPath<H> {
             };
             let mut extras = sent.request.extras;
             for data in sent.slots(&self.round.slots) {
-                vif.transmit.push(&TxResponse { id: data.id, status });
+                queue.transmit.push(&TxResponse { id: data.id, status });
                 for _ in 0..core::mem::take(&mut extras) {
-                    vif.transmit.push(&TxResponse { id: 0, status: NETIF_RSP_NULL });
+                    queue.transmit.push(&TxResponse { id: 0, status: NETIF_RSP_NULL });
                 }
             }
-            if !vif.touched {
-                vif.touched = true;
-                self.round.touched.push(sent.vif);
+            if !queue.touched {
+                queue.touched = true;
+                self.round.touched.push(sent.from);
             }
         }
     }
 
-    /// Publishes the responses, and wakes each frontend that asked for it, once.
+    /// Publishes the responses, and wakes each frontend that asked for it, once a queue.
     fn publish(&mut self) {
-        for &port in &self.round.touched {
-            let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) else {
+        for &id in &self.round.touched {
+            let Some(Some(slot)) = self.vifs.get_mut(usize::from(id.port)) else {
                 continue;
             };
-            let vif = &mut slot.vif;
-            vif.touched = false;
-            if vif.broken {
+            let Vif { queues, broken, .. } = &mut slot.vif;
+            let Some(queue) = queues.get_mut(usize::from(id.queue)) else {
                 continue;
-            }
-            let transmit = vif.transmit.unpublished() > 0 && vif.transmit.push_and_check_notify();
-            let receive = vif.receive.unpublished() > 0 && vif.receive.push_and_check_notify();
-            match &vif.receive_channel {
-                Some(channel) if receive => channel.channel.notify(),
-                _ => {}
-            }
-            if transmit || receive && vif.receive_channel.is_none() {
-                vif.channel.channel.notify();
+            };
+            queue.touched = false;
+            if !*broken {
+                queue.publish();
             }
         }
     }
@@ -124,11 +113,11 @@ impl<H: Hypervisor> DataPath<H> {
     /// Hands on what came into local memory.
     fn pass_bounced(&mut self, now: Instant) {
         for index in 0..self.round.bounces.len() {
-            let Some(&Bounce { source, port: to }) = self.round.bounces.get(index) else {
+            let Some(&Bounce { source, port: to, steer }) = self.round.bounces.get(index) else {
                 return;
             };
-            if let Some(Some(slot)) = self.vifs.get_mut(usize::from(to)) {
-                slot.vif.bouncing = false;
+            if let Some(queue) = queue_mut(&mut self.vifs, QueueId { port: to, queue: steer.queue }) {
+                queue.bouncing = false;
             }
             let last = self.round.bounces.get(index + 1).is_none_or(|next| next.source != source);
             let Some(packet) = self.take_bounced(source, last) else {
@@ -139,7 +128,7 @@ impl<H: Hypervisor> DataPath<H> {
             } else if is_nic(to) {
                 self.send_to_nic(to, source, packet);
             } else {
-                self.enqueue(to, packet, now);
+                self.enqueue(to, steer, packet, now);
             }
         }
     }
@@ -170,9 +159,9 @@ impl<H: Hypervisor> DataPath<H> {
 
     fn send_to_nic(&mut self, to: u16, source: Source, packet: Packet) {
         let from = match source {
-            Source::Guest(index) => self.round.sent.get(index as usize).map(|sent| sent.vif),
+            Source::Guest(index) => self.round.sent.get(index as usize).map(|sent| sent.from),
             // In one queue, as they came.
-            Source::Wire(_) => Some(0),
+            Source::Wire(_) => Some(QueueId { port: 0, queue: 0 }),
         };
         let (Some(port), Some(from)) = (self.nics.get_mut(to), from) else {
             return;
@@ -194,8 +183,8 @@ impl<H: Hypervisor> DataPath<H> {
         }
     }
 
-    /// Queues a packet for a guest, made fit for it.
-    fn enqueue(&mut self, to: u16, packet: Packet, now: Instant) {
+    /// Holds a packet for a queue of a guest, made fit for it.
+    fn enqueue(&mut self, to: u16, steer: Steer, packet: Packet, now: Instant) {
         let share = self.pool.capacity() / 2;
         let Some(Some(slot)) = self.vifs.get_mut(usize::from(to)) else {
             return;
@@ -207,14 +196,17 @@ impl<H: Hypervisor> DataPath<H> {
         let layout = offload_layout(&packet, packet.offload);
         let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
         let acceptance = vif.accepts(length, packet.offload, layout.as_ref());
-        let (queue, statistics) = (&mut vif.queue, &mut vif.statistics);
-        let before = queue.pages();
-        let others = self.queued_pages.saturating_sub(before);
+        let others = self.held_pages.saturating_sub(vif.held_pages);
+        let Vif { queues, statistics, ability, held_pages, .. } = vif;
+        let Some(backlog) = queues.get_mut(usize::from(steer.queue)).map(|queue| &mut queue.backlog) else {
+            return;
+        };
+        let elsewhere = held_pages.saturating_sub(backlog.pages());
         let mut push = |packet: Packet, _: Option<&Layout>| {
-            // A queue never has more than what is left to all: guests that take nothing leave room for those that do.
-            let free = share.saturating_sub(others + queue.pages());
-            let room = queue.pages() + packet.fragments.len() <= free;
-            if !room || !queue.push(&packet, now) {
+            // A vif never has more than what is left to all: guests that take nothing leave room for those that do.
+            let held = elsewhere + backlog.pages();
+            let room = held + packet.fragments.len() <= share.saturating_sub(others + held);
+            if !room || !backlog.push(&packet, steer.hash, now) {
                 statistics.drop(DropCause::QueueFull);
             }
         };
@@ -223,65 +215,59 @@ impl<H: Hypervisor> DataPath<H> {
                 push(packet, None);
                 Ok(())
             }
-            Acceptance::Prepared => prepare(packet, &vif.ability, &self.pool, &mut push),
+            Acceptance::Prepared => prepare(packet, ability, &self.pool, &mut push),
             Acceptance::Never => Err(DropCause::Unsuitable),
         };
         if let Err(cause) = prepared {
             statistics.drop(cause);
         }
-        self.queued_pages = others + queue.pages();
-        if !queue.is_empty() {
-            self.wake_at(now + super::EXPIRY);
-            self.mark_ready(to);
+        *held_pages = elsewhere + backlog.pages();
+        self.held_pages = others + *held_pages;
+        if !backlog.is_empty() {
+            self.wake_vif_at(to, now + super::EXPIRY);
+            self.mark_ready(QueueId { port: to, queue: steer.queue });
         }
     }
 
-    /// After a vif was served: served again, or asleep until its next event.
-    fn settle(&mut self, port: u16, stop: Stop, now: Instant) {
-        let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) else {
+    /// After a queue was served: served again, or asleep until its next event.
+    fn settle(&mut self, id: QueueId, stop: Stop, now: Instant) {
+        let Some(Some(slot)) = self.vifs.get_mut(usize::from(id.port)) else {
             return;
         };
-        let vif = &mut slot.vif;
-        if vif.broken {
+        let Vif { queues, broken, .. } = &mut slot.vif;
+        let Some(queue) = queues.get_mut(usize::from(id.queue)).filter(|_| !*broken) else {
             return;
+        };
+        if core::mem::take(&mut queue.event) {
+            queue.throttle.handle_served(queue.progress, now);
         }
-        if core::mem::take(&mut vif.event) {
-            vif.throttle.handle_served(vif.progress, now);
-        }
-        vif.progress = false;
+        queue.progress = false;
         let mut wake = None;
         match stop {
             Stop::Budget => {
-                self.mark_ready(port);
+                self.mark_ready(id);
                 return;
             }
-            Stop::Empty => match vif.transmit.final_check_for_requests() {
+            Stop::Empty => match queue.transmit.final_check_for_requests() {
                 Ok(0) => {}
                 Ok(_) => {
-                    self.mark_ready(port);
+                    self.mark_ready(id);
                     return;
                 }
                 Err(error) => {
-                    self.fail(port, Violation::from((RingName::Transmit, error)));
+                    self.fail(id.port, Violation::from((RingName::Transmit, error)));
                     return;
                 }
             },
             Stop::Until(at) => wake = Some(at),
         }
-        match vif.throttle.poll_delay(now) {
+        match queue.throttle.poll_delay(now) {
             Some(until) => wake = Some(wake.map_or(until, |at| at.min(until))),
-            None => unmask(vif),
+            None => queue.unmask(),
         }
         if let Some(at) = wake {
-            slot.wake = Some(at);
-            self.wake_at(at);
+            queue.wake = Some(at);
+            self.wake_vif_at(id.port, at);
         }
-    }
-}
-
-fn unmask<H: Hypervisor>(vif: &mut Vif<H>) {
-    vif.channel.unmask();
-    if let Some(channel) = &mut vif.receive_channel {
-        channel.unmask();
     }
 }

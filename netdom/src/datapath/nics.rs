@@ -1,7 +1,7 @@
 //! The NICs as ports of the switch. Floor 3.
 
 use super::vif::Toward;
-use super::{DataPath, RETRY};
+use super::{DataPath, QueueId, RETRY};
 use crate::nic::{self, Delay, FRAME_HEADERS, Fault, Link, Nic};
 use crate::offload::headers::Layout;
 use crate::packet::{MAX_FRAGMENTS, Packet, Pool};
@@ -77,9 +77,9 @@ impl NicPort {
         }
     }
 
-    /// The queue for packets from a port: they stay in order, and those of a guest that sends too much are not in the way of all.
-    fn queue_of(&self, source: u16) -> usize {
-        usize::from(source) % self.pending.len().max(1)
+    /// The NIC's queue for packets from a vif's queue: they stay in order, and those of a guest that sends too much are not in the way of all.
+    fn queue_of(&self, source: QueueId) -> usize {
+        (usize::from(source.port) + usize::from(source.queue)) % self.pending.len().max(1)
     }
 
     fn room(&mut self, queue: usize) -> usize {
@@ -91,13 +91,13 @@ impl NicPort {
     }
 
     /// Whether there is room for a packet from another NIC. Those cannot be held back as guests can, and leave room for what guests send.
-    pub(super) fn has_room_for_wire(&mut self, source: u16) -> bool {
+    pub(super) fn has_room_for_wire(&mut self, source: QueueId) -> bool {
         let queue = self.queue_of(source);
         !self.waits(queue) && self.room(queue) >= 2 * ROOM
     }
 
-    /// Sends a packet from a port behind those that wait for room, or has it wait. One that the NIC can never send is dropped.
-    pub(super) fn send(&mut self, source: u16, packet: Packet, layout: Option<&Layout>) {
+    /// Sends a packet from a vif's queue behind those that wait for room, or has it wait. One that the NIC can never send is dropped.
+    pub(super) fn send(&mut self, source: QueueId, packet: Packet, layout: Option<&Layout>) {
         let queue = self.queue_of(source);
         let packet = match self.waits(queue) {
             true => packet,
@@ -150,7 +150,7 @@ impl NicPort {
     }
 
     /// Whether a guest that sends to it is to wait. Without a link it takes nothing, and nobody waits for it.
-    fn is_full(&mut self, source: u16) -> bool {
+    fn is_full(&mut self, source: QueueId) -> bool {
         let queue = self.queue_of(source);
         self.up && (self.waits(queue) || self.room(queue) < ROOM)
     }
@@ -222,7 +222,7 @@ impl NicPorts {
     }
 
     /// Whether a guest on a bridge, whose packets go there, must wait for room at a NIC.
-    pub(super) fn hold_back(&mut self, source: u16, toward: Toward, bridge: &str) -> bool {
+    pub(super) fn hold_back(&mut self, source: QueueId, toward: Toward, bridge: &str) -> bool {
         let waits = |port: &mut NicPort| port.bridge == bridge && port.is_full(source);
         match toward {
             Toward::Nic(port) => self.get_mut(port).is_some_and(waits),

@@ -39,7 +39,8 @@ impl Ability {
         }
     }
 
-    pub(crate) fn of_guest(features: &Features) -> Self {
+    /// `headroom` is what is left free before a packet in its first slot.
+    pub(crate) fn of_guest(features: &Features, headroom: u16) -> Self {
         let chains = features.scatter_gather;
         Self {
             checksum_v4: features.checksum_v4,
@@ -47,7 +48,7 @@ impl Ability {
             gso_v4: features.gso_tcpv4 && features.checksum_v4 && chains,
             gso_v6: features.gso_tcpv6 && features.checksum_v6 && chains,
             told_headers: false,
-            longest: if chains { 0xffff } else { PAGE_SIZE },
+            longest: if chains { 0xffff } else { PAGE_SIZE - usize::from(headroom).min(PAGE_SIZE) },
         }
     }
 
@@ -236,7 +237,7 @@ mod tests {
                 checksum_v6: has(4),
                 ..Features::default()
             };
-            let ability = Ability::of_guest(&features);
+            let ability = Ability::of_guest(&features, 0);
             assert_eq!(ability.gso_v4, has(0) && has(1) && has(2), "{features:?}");
             assert_eq!(ability.gso_v6, has(0) && has(3) && has(4), "{features:?}");
         }
@@ -245,7 +246,7 @@ mod tests {
     /// An untagged UDP packet, to a guest that completes no checksum.
     #[test]
     fn the_longest_packet_is_taken() {
-        let ability = Ability::of_guest(&Features::default());
+        let ability = Ability::of_guest(&Features::default(), 0);
         let lengths = [(PAGE_SIZE, Ok(())), (PAGE_SIZE + 1, Err(DropCause::Unsuitable))];
         let kinds = [Checksum::Blank, Checksum::Verified];
         for (checksum, (length, done)) in kinds.into_iter().flat_map(|kind| lengths.map(|length| (kind, length))) {

@@ -2,13 +2,16 @@
 //!
 //! The lists are emptied, never freed, so that a round allocates nothing.
 
+use super::QueueId;
 use crate::ethernet::MacAddress;
 use crate::netback::request::{DataSlot, PacketRequest};
+use crate::netback::steering::Steer;
+use crate::offload::flow::Flow;
 use crate::packet::{Fragment, MAX_FRAGMENTS, Offload, Packet, Pool};
 use alloc::vec::Vec;
 use xen_pv_sys::DomainId;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
-use xen_pv_sys::io::netif::RxFlags;
+use xen_pv_sys::io::netif::{ExtraInfo, RxFlags};
 
 /// Runs of bytes one packet may lie in: a head in local memory, and a slot of the sender each.
 pub(crate) const CHUNKS: usize = MAX_FRAGMENTS + 1;
@@ -39,7 +42,7 @@ pub(crate) type Chunks = heapless::Vec<Chunk, CHUNKS>;
 /// A packet that a guest sends.
 pub(crate) struct Sent {
     /// The sender.
-    pub(crate) vif: u16,
+    pub(crate) from: QueueId,
     /// Its first entry in [`Round::slots`].
     pub(crate) first: u32,
     pub(crate) request: PacketRequest,
@@ -71,7 +74,7 @@ impl Sent {
 
 /// A receive slot filled in this round.
 pub(crate) struct Received {
-    pub(crate) vif: u16,
+    pub(crate) to: QueueId,
     pub(crate) kind: ReceivedKind,
     pub(crate) failed: bool,
 }
@@ -79,9 +82,9 @@ pub(crate) struct Received {
 /// What goes into the response.
 pub(crate) enum ReceivedKind {
     /// Packet bytes, copied by these entries of the batch.
-    Data { id: u16, length: u16, flags: RxFlags, copies: (u32, u32) },
-    /// The GSO extra of the packet whose first slot is before it.
-    Extra(crate::packet::Gso),
+    Data { id: u16, offset: u16, length: u16, flags: RxFlags, copies: (u32, u32) },
+    /// More about the packet whose first slot is before it.
+    Extra(ExtraInfo),
 }
 
 /// Where a packet in local memory is.
@@ -98,6 +101,8 @@ pub(crate) struct Bounce {
     pub(crate) source: Source,
     /// The port it goes to.
     pub(crate) port: u16,
+    /// Where it goes there, if that is a guest.
+    pub(crate) steer: Steer,
 }
 
 /// A look-up of the switch: from which port, for which addresses, and to which port.
@@ -107,6 +112,14 @@ pub(crate) struct Look {
     pub(crate) destination: MacAddress,
     pub(crate) source: MacAddress,
     pub(crate) to: u16,
+}
+
+/// A packet's way within the guest that it is for: to which port, of which flow.
+#[derive(Clone, Copy)]
+pub(crate) struct Steered {
+    pub(crate) to: u16,
+    pub(crate) flow: Flow,
+    pub(crate) steer: Steer,
 }
 
 /// All that a round needs to remember.
@@ -128,12 +141,14 @@ pub(crate) struct Round {
     pub(crate) destinations: Vec<u16>,
     /// The last look-up of the switch that gave one port: the packets of a flow come one behind the other.
     pub(crate) last_look: Option<Look>,
+    /// The last packet that was steered by a hash, for the same reason.
+    pub(crate) last_steered: Option<Steered>,
     /// The NICs may have more frames than a round takes.
     pub(crate) frames_left: bool,
-    /// Vifs with responses placed and not published.
-    pub(crate) touched: Vec<u16>,
-    /// Vifs that were looked at, and why the look ended.
-    pub(crate) served: Vec<(u16, super::Stop)>,
+    /// Queues with responses placed and not published.
+    pub(crate) touched: Vec<QueueId>,
+    /// Queues that were looked at, and why the look ended.
+    pub(crate) served: Vec<(QueueId, super::Stop)>,
 }
 
 impl Round {
@@ -150,6 +165,7 @@ impl Round {
         self.bounces.clear();
         self.destinations.clear();
         self.last_look = None;
+        self.last_steered = None;
         self.frames_left = false;
         self.touched.clear();
         self.served.clear();

@@ -3,18 +3,21 @@
 use super::nics::is_nic;
 use super::prepare::offload_layout;
 use super::round::{Bounce, Chunks, Extent, Look, PULLED, Received, ReceivedKind, Round, Source, chunks_of, gather};
-use super::vif::{Acceptance, Toward, Vif};
-use super::{DataPath, Stop};
+use super::vif::{Acceptance, Toward, Vif, slots_for};
+use super::{DataPath, QueueId, Stop, queue_mut};
 use crate::ethernet::MacAddress;
 use crate::netback::request::{DataSlot, Wish};
+use crate::netback::steering::Steer;
 use crate::offload::headers::Layout;
-use crate::packet::{Checksum, Offload};
+use crate::packet::{Checksum, GsoKind, Offload};
 use crate::statistics::DropCause;
 use crate::switch::Forward;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
-use xen_pv_sys::io::netif::RxFlags;
+use xen_pv_sys::io::netif::{
+    ExtraHash, ExtraInfo, RxFlags, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_TCPV6,
+};
 use xen_pv_sys::{DomainId, PAGE_SIZE};
 
 /// A packet on its way through the switch.
@@ -44,7 +47,8 @@ impl<H: Hypervisor> DataPath<H> {
         let Some(sent) = self.round.sent.get(index) else {
             return;
         };
-        let port = sent.vif;
+        let from = sent.from;
+        let port = from.port;
         if sent.failed || sent.undone || !matches!(sent.request.wish, Wish::Send(_)) {
             return;
         }
@@ -66,11 +70,15 @@ impl<H: Hypervisor> DataPath<H> {
         if let [only] = *self.round.destinations.as_slice()
             && !destination.is_group()
         {
-            if may_wait && let Some(until) = self.must_wait(port, only, length, offload, layout.as_ref(), now) {
+            let source = Source::Guest(index as u32);
+            if may_wait && let Some(until) = self.must_wait(from, only, source, (length, offload), layout.as_ref(), now)
+            {
                 self.give_back(index, until);
                 return;
             }
-            slot_hint(&mut self.vifs, port, only);
+            if let Some(queue) = queue_mut(&mut self.vifs, from) {
+                queue.toward = if is_nic(only) { Toward::Nic(only) } else { Toward::Vif };
+            }
         }
         if let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) {
             slot.vif.statistics.from_port.count(length);
@@ -83,49 +91,56 @@ impl<H: Hypervisor> DataPath<H> {
     /// Whether a packet from one vif to another waits for receive slots of that, and until when.
     fn must_wait(
         &mut self,
-        from: u16,
+        from: QueueId,
         to: u16,
-        length: u32,
-        offload: Offload,
+        source: Source,
+        (length, offload): (u32, Offload),
         layout: Option<&Layout>,
         now: Instant,
     ) -> Option<Instant> {
+        if is_nic(to) {
+            return None;
+        }
+        let steer = self.steer(to, source);
         let vif = &mut self.vifs.get_mut(usize::from(to))?.as_mut()?.vif;
-        let queued = vif.bouncing || !vif.queue.is_empty();
-        if vif.broken || queued || vif.accepts(length, offload, layout) != Acceptance::AsIs {
+        if vif.broken || vif.accepts(length, offload, layout) != Acceptance::AsIs {
             return None;
         }
-        let needed = Vif::<H>::slots_for(length, offload);
+        let needed = slots_for(length, offload, steer.hash.is_some(), vif.config.headroom);
+        let queue = vif.queues.get_mut(usize::from(steer.queue))?;
+        if queue.bouncing || !queue.backlog.is_empty() {
+            return None;
+        }
         // What is wrong with the ring shows when the packet is to go there.
-        if vif.await_receive_slots(needed) != Ok(false) {
-            vif.patience.handle_slots(now);
+        if queue.await_receive_slots(needed) != Ok(false) {
+            queue.patience.handle_slots(now);
             return None;
         }
-        let until = vif.patience.poll_until(now)?;
-        if vif.waiters.is_empty() {
-            vif.awaited = needed;
+        let until = queue.patience.poll_until(now)?;
+        if queue.waiters.is_empty() {
+            queue.awaited = needed;
         }
-        if !vif.waiters.contains(&from) {
-            vif.waiters.push(from);
+        if !queue.waiters.contains(&from) {
+            queue.waiters.push(from);
         }
         Some(until)
     }
 
     /// Gives a packet and all after it back to their sender's ring, to be read anew then.
     fn give_back(&mut self, index: usize, until: Instant) {
-        let Some(port) = self.round.sent.get(index).map(|sent| sent.vif) else {
+        let Some(from) = self.round.sent.get(index).map(|sent| sent.from) else {
             return;
         };
         let mut used = 0;
-        for sent in self.round.sent.iter_mut().skip(index).take_while(|sent| sent.vif == port) {
+        for sent in self.round.sent.iter_mut().skip(index).take_while(|sent| sent.from == from) {
             sent.undone = true;
             used += sent.request.used();
         }
-        if let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) {
-            slot.vif.transmit.unconsume(used);
-            slot.vif.waited = true;
+        if let Some(queue) = queue_mut(&mut self.vifs, from) {
+            queue.transmit.unconsume(used);
+            queue.waited = true;
         }
-        if let Some((_, stop)) = self.round.served.iter_mut().find(|(served, _)| *served == port) {
+        if let Some((_, stop)) = self.round.served.iter_mut().find(|(served, _)| *served == from) {
             *stop = Stop::Until(until);
         }
     }
@@ -163,63 +178,58 @@ impl<H: Hypervisor> DataPath<H> {
             let Some(&to) = self.round.destinations.get(place) else {
                 return;
             };
-            if is_nic(to) || !self.pass_to_vif(to, passing) {
-                self.bounce(to, passing.source);
+            if is_nic(to) {
+                self.bounce(to, Steer::default(), passing.source);
+            } else if let Some(steer) = self.pass_to_vif(to, passing) {
+                self.bounce(to, steer, passing.source);
             }
         }
     }
 
-    /// Plans the copy into a guest's receive slots. False where it must go by way of local memory.
-    fn pass_to_vif(&mut self, to: u16, passing: &Passing<'_>) -> bool {
-        let Some(Some(slot)) = self.vifs.get_mut(usize::from(to)) else {
-            return true;
-        };
-        let vif = &mut slot.vif;
+    /// Plans the copy into a guest's receive slots, or gives the packet's way where it must go by way of local memory.
+    fn pass_to_vif(&mut self, to: u16, passing: &Passing<'_>) -> Option<Steer> {
+        let steer = self.steer(to, passing.source);
+        let vif = &mut self.vifs.get_mut(usize::from(to))?.as_mut()?.vif;
         if vif.broken {
-            return true;
+            return None;
         }
         if !vif.wants(passing.destination) {
             vif.statistics.drop(DropCause::Filtered);
-            return true;
+            return None;
         }
-        match vif.accepts(passing.length, passing.offload, passing.layout.as_ref()) {
-            Acceptance::AsIs => {}
-            Acceptance::Prepared => {
-                vif.bouncing = true;
-                return false;
-            }
-            Acceptance::Never => {
-                vif.statistics.drop(DropCause::Unsuitable);
-                return true;
-            }
+        let acceptance = vif.accepts(passing.length, passing.offload, passing.layout.as_ref());
+        if acceptance == Acceptance::Never {
+            vif.statistics.drop(DropCause::Unsuitable);
+            return None;
         }
-        if vif.bouncing || !vif.queue.is_empty() {
-            vif.bouncing = true;
-            return false;
-        }
-        match vif.has_receive_slots(Vif::<H>::slots_for(passing.length, passing.offload)) {
+        let needed = slots_for(passing.length, passing.offload, steer.hash.is_some(), vif.config.headroom);
+        let queue = vif.queues.get_mut(usize::from(steer.queue))?;
+        let in_order = acceptance == Acceptance::AsIs && !queue.bouncing && queue.backlog.is_empty();
+        match if in_order { queue.has_receive_slots(needed) } else { Ok(false) } {
             Ok(true) => {}
             Ok(false) => {
-                vif.bouncing = true;
-                return false;
+                queue.bouncing = true;
+                return Some(steer);
             }
             Err(violation) => {
                 self.fail(to, violation);
-                return true;
+                return None;
             }
         }
-        fill_slots(vif, to, &mut self.round, passing.chunks, passing.length, passing.offload);
-        true
+        let Passing { chunks, length, offload, .. } = *passing;
+        let filling = Filling { chunks, length, offload, hash: steer.hash };
+        fill_slots(vif, QueueId { port: to, queue: steer.queue }, &mut self.round, &filling);
+        None
     }
 
     /// Has a packet brought into local memory with the batch, to be passed on after it.
-    fn bounce(&mut self, to: u16, source: Source) {
+    fn bounce(&mut self, to: u16, steer: Steer, source: Source) {
         if let Source::Guest(index) = source {
             let Round { sent, slots, copies, .. } = &mut self.round;
             let Some(sent) = sent.get_mut(index as usize) else {
                 return;
             };
-            let Some(Some(slot)) = self.vifs.get(usize::from(sent.vif)) else {
+            let Some(Some(slot)) = self.vifs.get(usize::from(sent.from.port)) else {
                 return;
             };
             let domain = slot.vif.config.domain;
@@ -233,7 +243,7 @@ impl<H: Hypervisor> DataPath<H> {
                 }
             }
         }
-        self.round.bounces.push(Bounce { source, port: to });
+        self.round.bounces.push(Bounce { source, port: to, steer });
     }
 
     /// Counts a packet lost on its way to a port.
@@ -261,24 +271,45 @@ fn gather_rest(
     gather(&mut sent.local, slots, domain, extent, pool, copies)
 }
 
-/// Remembers where a guest's unicast packets go.
-fn slot_hint<H: Hypervisor>(vifs: &mut [Option<alloc::boxed::Box<super::Slot<H>>>], port: u16, to: u16) {
-    if let Some(Some(slot)) = vifs.get_mut(usize::from(port)) {
-        slot.vif.toward = if is_nic(to) { Toward::Nic(to) } else { Toward::Vif };
+/// A packet that receive slots are filled with.
+pub(super) struct Filling<'a> {
+    pub(super) chunks: &'a Chunks,
+    pub(super) length: u32,
+    pub(super) offload: Offload,
+    pub(super) hash: Option<ExtraHash>,
+}
+
+impl Filling<'_> {
+    /// Its extra infos, in the order in which Linux' netback has them.
+    fn extras(&self, headroom: u16) -> heapless::Vec<ExtraInfo, 3> {
+        let gso = self.offload.gso.map(|gso| {
+            let kind = match gso.kind {
+                GsoKind::TcpV4 => XEN_NETIF_GSO_TYPE_TCPV4,
+                GsoKind::TcpV6 => XEN_NETIF_GSO_TYPE_TCPV6,
+            };
+            ExtraInfo::new_gso(gso.size, kind)
+        });
+        let hash = self.hash.map(ExtraInfo::new_hash);
+        let xdp = (headroom > 0).then(|| ExtraInfo::new_xdp(headroom));
+        let mut extras: heapless::Vec<_, 3> = [gso, hash, xdp].into_iter().flatten().collect();
+        if let Some((_, others)) = extras.split_last_mut() {
+            others.iter_mut().for_each(|extra| extra.flags |= XEN_NETIF_EXTRA_FLAG_MORE);
+        }
+        extras
     }
 }
 
-/// Takes the receive slots that a packet needs, which must be posted, and adds the copies into them. Each page is filled from its start;
-/// a GSO extra takes the second slot.
-pub(super) fn fill_slots<H: Hypervisor>(
-    vif: &mut Vif<H>,
-    port: u16,
-    round: &mut Round,
-    chunks: &Chunks,
-    length: u32,
-    offload: Offload,
-) {
-    let domain = vif.config.domain;
+/// Takes the receive slots that a packet needs, which must be posted, and adds the copies into them. The first page is filled behind the
+/// headroom, each other from its start; extra infos take the slots behind the first.
+///
+/// Linux' netback leaves headroom in each page, and says only of the first where the bytes begin. This is right for any frontend: the
+/// response says where they are, and so does the extra info that Linux' netfront wants.
+pub(super) fn fill_slots<H: Hypervisor>(vif: &mut Vif<H>, to: QueueId, round: &mut Round, filling: &Filling<'_>) {
+    let Vif { config, queues, statistics, .. } = vif;
+    let Some(queue) = queues.get_mut(usize::from(to.queue)) else {
+        return;
+    };
+    let &Filling { chunks, length, offload, hash } = filling;
     let mut flags = match offload.checksum {
         Checksum::Blank => RxFlags::CSUM_BLANK | RxFlags::DATA_VALIDATED,
         Checksum::Verified => RxFlags::DATA_VALIDATED,
@@ -286,46 +317,40 @@ pub(super) fn fill_slots<H: Hypervisor>(
     };
     if offload.gso.is_some() {
         // Windows drops super-frames without it.
-        flags |= RxFlags::DATA_VALIDATED | RxFlags::EXTRA_INFO;
+        flags |= RxFlags::DATA_VALIDATED;
     }
-    let mut extra = offload.gso;
+    let mut offset = config.headroom;
+    let mut extras = heapless::Vec::new();
+    if offload.gso.is_some() || hash.is_some() || offset > 0 {
+        extras = filling.extras(offset);
+        flags |= RxFlags::EXTRA_INFO;
+    }
     let mut source = Cursor { chunks, chunk: 0, offset: 0 };
     let mut left = length;
     loop {
-        let request = vif.take_receive_slot();
+        let request = queue.take_receive_slot();
         let start = round.copies.len();
-        let page = left.min(PAGE_SIZE as u32) as u16;
-        let destination = CopyEnd::granted(domain, request.gref, 0);
-        source.copy_to(destination, page, &mut round.copies);
-        left -= u32::from(page);
-        if left > 0 {
-            flags |= RxFlags::MORE_DATA;
-        } else {
-            flags -= RxFlags::MORE_DATA;
-        }
-        round.received.push(Received {
-            vif: port,
-            kind: ReceivedKind::Data {
-                id: request.id,
-                length: page,
-                flags,
-                copies: (start as u32, round.copies.len() as u32),
-            },
-            failed: false,
-        });
-        if let Some(gso) = extra.take() {
-            let _ = vif.take_receive_slot();
-            round.received.push(Received { vif: port, kind: ReceivedKind::Extra(gso), failed: false });
+        let room = (PAGE_SIZE as u32).saturating_sub(offset.into());
+        let part = left.min(room) as u16;
+        source.copy_to(CopyEnd::granted(config.domain, request.gref, offset), part, &mut round.copies);
+        left -= u32::from(part);
+        flags.set(RxFlags::MORE_DATA, left > 0);
+        let copies = (start as u32, round.copies.len() as u32);
+        let kind = ReceivedKind::Data { id: request.id, offset, length: part, flags, copies };
+        round.received.push(Received { to, kind, failed: false });
+        for extra in extras.drain(..) {
+            let _ = queue.take_receive_slot();
+            round.received.push(Received { to, kind: ReceivedKind::Extra(extra), failed: false });
         }
         if left == 0 {
             break;
         }
-        flags = RxFlags::empty();
+        (flags, offset) = (RxFlags::empty(), 0);
     }
-    vif.statistics.to_port.count(length);
-    if !vif.touched {
-        vif.touched = true;
-        round.touched.push(port);
+    statistics.to_port.count(length);
+    if !queue.touched {
+        queue.touched = true;
+        round.touched.push(to);
     }
 }
 

@@ -66,7 +66,7 @@ impl Service for Domain {
         let wake = Rc::clone(&work);
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
-        let netback = netback.with_memory(service::device_memory(0));
+        let netback = netback.with_memory(service::device_memory(0)).with_queues(words.queues());
         let nics = RefCell::default();
         let (ready, stopping) = (Cell::new(false), Cell::new(false));
         Ok(Self { store, complaints, options, words, events, path, netback, work, nics, ready, stopping })

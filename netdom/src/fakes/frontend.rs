@@ -1,16 +1,18 @@
 //! A guest's netfront, well-behaved unless the test reaches into its rings. Floor 3.
 
 use crate::ethernet::MacAddress;
-use crate::netback::config::{Features, RemotePorts, VifConfig};
+use crate::netback::config::{ControlConfig, Features, QueueConfig, RemotePorts, VifConfig};
 use crate::packet::{Checksum, Gso, GsoKind};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
 use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
 use split_driver::ring::FrontRing;
 use xen_pv_sys::io::netif::{
-    ExtraInfo, RxFlags, RxRequest, RxResponse, TxFlags, TxRequest, TxResponse, XEN_NETIF_EXTRA_TYPE_GSO,
-    XEN_NETIF_EXTRA_TYPE_MCAST_ADD, XEN_NETIF_EXTRA_TYPE_MCAST_DEL,
+    CtrlRequest, CtrlResponse, ExtraHash, ExtraInfo, RxFlags, RxRequest, RxResponse, TxFlags, TxRequest, TxResponse,
+    XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_TYPE_HASH, XEN_NETIF_EXTRA_TYPE_MCAST_ADD,
+    XEN_NETIF_EXTRA_TYPE_MCAST_DEL, XEN_NETIF_EXTRA_TYPE_XDP,
 };
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE, Port};
 
@@ -39,18 +41,98 @@ pub struct Arrived {
     pub flags: RxFlags,
     /// Whether it is a super-frame.
     pub gso: Option<Gso>,
+    /// Its hash, where it was told.
+    pub hash: Option<ExtraHash>,
+    /// Where it begins in its first page, as the response says.
+    pub offset: u16,
+    /// The same as an extra info says.
+    pub headroom: Option<u16>,
     /// Slots that it took, extras included.
     pub slots: usize,
     /// Whether a response was an error.
     pub error: bool,
 }
 
-/// The frontend.
+/// The frontend. One with a single queue is used as that queue.
 pub struct Frontend {
     /// The domain that it runs in.
     pub domain: FakeDomain,
     /// Its address.
     pub mac: [u8; 6],
+    /// Its queues, at least one.
+    pub queues: Vec<FrontQueue>,
+    /// Its control ring, where it has one.
+    pub control: Option<FrontControl>,
+}
+
+impl Deref for Frontend {
+    type Target = FrontQueue;
+
+    fn deref(&self) -> &FrontQueue {
+        &self.queues[0]
+    }
+}
+
+impl DerefMut for Frontend {
+    fn deref_mut(&mut self) -> &mut FrontQueue {
+        &mut self.queues[0]
+    }
+}
+
+/// A control ring.
+pub struct FrontControl {
+    /// The ring.
+    pub ring: FrontRing<GuestMemory, CtrlRequest, CtrlResponse>,
+    /// Its page.
+    pub memory: GuestMemory,
+    ring_grant: GrantRef,
+    /// Its port.
+    pub port: Port,
+    /// A page for keys and tables, which the backend may read.
+    pub data: GuestMemory,
+    /// Its grant.
+    pub data_grant: GrantRef,
+    domain: FakeDomain,
+    asked: u16,
+}
+
+impl FrontControl {
+    fn new(domain: &FakeDomain) -> Self {
+        let (memory, data) = (domain.pages(1), domain.pages(1));
+        Self {
+            ring: FrontRing::init(memory.clone()).expect("a page"),
+            ring_grant: domain.grant(&memory, 0, true),
+            port: domain.allocate_port(),
+            data_grant: domain.grant(&data, 0, false),
+            memory,
+            data,
+            domain: domain.clone(),
+            asked: 0,
+        }
+    }
+
+    /// Makes a request. False where the ring is full.
+    pub fn ask(&mut self, kind: u16, data: [u32; 3]) -> bool {
+        self.asked = self.asked.wrapping_add(1);
+        let placed = self.ring.push(&CtrlRequest { id: self.asked, kind, data });
+        if self.ring.push_and_check_notify() {
+            self.domain.notify(self.port);
+        }
+        placed
+    }
+
+    /// Takes the responses, oldest first.
+    pub fn answers(&mut self) -> Vec<CtrlResponse> {
+        let count = self.ring.unconsumed().expect("a sane backend");
+        let answers = (0..count).map(|_| self.ring.take()).collect();
+        let _ = self.ring.final_check_for_responses();
+        answers
+    }
+}
+
+/// One of its queues.
+pub struct FrontQueue {
+    domain: FakeDomain,
     /// The transmit ring.
     pub transmit: FrontRing<GuestMemory, TxRequest, TxResponse>,
     /// The receive ring.
@@ -74,8 +156,13 @@ pub struct Frontend {
 }
 
 impl Frontend {
-    /// A frontend in domain `id`, with split event channels or one.
+    /// A frontend of one queue in domain `id`, with split event channels or one.
     pub fn new(xen: &FakeXen, id: u16, split: bool) -> Self {
+        Self::with_queues(xen, id, &[split])
+    }
+
+    /// A frontend with a queue for each of `split`, which says whether that has two event channels.
+    pub fn with_queues(xen: &FakeXen, id: u16, split: &[bool]) -> Self {
         let domain = xen.domain(DomainId(id));
         // Grants 0 to 7 are reserved, as in Linux.
         let reserved = domain.pages(1);
@@ -83,31 +170,14 @@ impl Frontend {
             let grant = domain.grant(&reserved, 0, false);
             domain.end_grant(grant);
         }
-        let rings = [domain.pages(1), domain.pages(1)];
-        let ring_grants = [domain.grant(&rings[0], 0, true), domain.grant(&rings[1], 0, true)];
-        let (transmit_pages, receive_pages) = (domain.pages(PAGES), domain.pages(PAGES));
-        let transmit_grants = (0..PAGES).map(|page| domain.grant(&transmit_pages, page, false)).collect();
-        let receive_grants = (0..PAGES).map(|page| domain.grant(&receive_pages, page, true)).collect();
-        let ports = [domain.allocate_port(), domain.allocate_port()];
-        let [transmit, receive] = rings.clone();
-        Self {
-            mac: [0, 0x16, 0x3e, 0, 0, id as u8],
-            transmit: FrontRing::init(transmit).expect("a page"),
-            receive: FrontRing::init(receive).expect("a page"),
-            rings,
-            ring_grants,
-            ports,
-            split,
-            transmit_pages,
-            transmit_grants,
-            transmit_free: (0..PAGES as u16).collect(),
-            receive_pages,
-            receive_grants,
-            receive_free: (0..PAGES as u16).collect(),
-            posted: BTreeMap::new(),
-            answers: Vec::new(),
-            domain,
-        }
+        let queues = split.iter().map(|split| FrontQueue::new(&domain, *split)).collect();
+        Self { domain, mac: [0, 0x16, 0x3e, 0, 0, id as u8], queues, control: None }
+    }
+
+    /// The same with a control ring.
+    pub fn with_control(mut self) -> Self {
+        self.control = Some(FrontControl::new(&self.domain));
+        self
     }
 
     /// What a Linux frontend negotiates.
@@ -125,20 +195,61 @@ impl Frontend {
 
     /// What the backend reads of it.
     pub fn config(&self, bridge: &str, features: Features) -> VifConfig {
-        let [transmit, receive] = self.ports;
         VifConfig {
             domain: self.domain.id(),
             handle: 0,
             mac: MacAddress(self.mac),
             bridge: String::from(bridge),
             features,
+            queues: self.queues.iter().map(FrontQueue::config).collect(),
+            control: self
+                .control
+                .as_ref()
+                .map(|control| ControlConfig { ring: control.ring_grant, port: control.port }),
+            headroom: 0,
+            rate: None,
+        }
+    }
+}
+
+impl FrontQueue {
+    fn new(domain: &FakeDomain, split: bool) -> Self {
+        let rings = [domain.pages(1), domain.pages(1)];
+        let ring_grants = [domain.grant(&rings[0], 0, true), domain.grant(&rings[1], 0, true)];
+        let (transmit_pages, receive_pages) = (domain.pages(PAGES), domain.pages(PAGES));
+        let transmit_grants = (0..PAGES).map(|page| domain.grant(&transmit_pages, page, false)).collect();
+        let receive_grants = (0..PAGES).map(|page| domain.grant(&receive_pages, page, true)).collect();
+        let ports = [domain.allocate_port(), domain.allocate_port()];
+        let [transmit, receive] = rings.clone();
+        Self {
+            transmit: FrontRing::init(transmit).expect("a page"),
+            receive: FrontRing::init(receive).expect("a page"),
+            rings,
+            ring_grants,
+            ports,
+            split,
+            transmit_pages,
+            transmit_grants,
+            transmit_free: (0..PAGES as u16).collect(),
+            receive_pages,
+            receive_grants,
+            receive_free: (0..PAGES as u16).collect(),
+            posted: BTreeMap::new(),
+            answers: Vec::new(),
+            domain: domain.clone(),
+        }
+    }
+
+    /// What the backend reads of it.
+    pub fn config(&self) -> QueueConfig {
+        let [transmit, receive] = self.ports;
+        QueueConfig {
             transmit_ring: self.ring_grants[0],
             receive_ring: self.ring_grants[1],
             ports: match self.split {
                 true => RemotePorts::Split { transmit, receive },
                 false => RemotePorts::Single(transmit),
             },
-            rate: None,
         }
     }
 
@@ -284,7 +395,16 @@ impl Frontend {
     }
 
     fn one_arrived(&mut self, waiting: &mut u32) -> Arrived {
-        let mut packet = Arrived { bytes: Vec::new(), flags: RxFlags::empty(), gso: None, slots: 0, error: false };
+        let mut packet = Arrived {
+            bytes: Vec::new(),
+            flags: RxFlags::empty(),
+            gso: None,
+            hash: None,
+            offset: 0,
+            headroom: None,
+            slots: 0,
+            error: false,
+        };
         loop {
             assert!(*waiting > 0, "a packet published in part");
             let index = self.receive.state().consumed;
@@ -305,9 +425,11 @@ impl Frontend {
             }
             if packet.slots == 1 {
                 packet.flags = response.flags - RxFlags::MORE_DATA - RxFlags::EXTRA_INFO;
+                packet.offset = response.offset;
             }
-            if response.flags.contains(RxFlags::EXTRA_INFO) {
-                self.take_extra(&mut packet, waiting);
+            let mut more = response.flags.contains(RxFlags::EXTRA_INFO);
+            while more {
+                more = self.take_extra(&mut packet, waiting);
             }
             if !response.flags.contains(RxFlags::MORE_DATA) {
                 return packet;
@@ -315,7 +437,8 @@ impl Frontend {
         }
     }
 
-    fn take_extra(&mut self, packet: &mut Arrived, waiting: &mut u32) {
+    /// Takes an extra info; whether another follows.
+    fn take_extra(&mut self, packet: &mut Arrived, waiting: &mut u32) -> bool {
         assert!(*waiting > 0, "an extra info announced and missing");
         let index = self.receive.state().consumed;
         let extra: ExtraInfo = self.receive.take_as();
@@ -323,12 +446,24 @@ impl Frontend {
         let page = self.posted.remove(&index).expect("a posted slot");
         self.receive_free.push_back(page);
         packet.slots += 1;
-        assert_eq!((extra.kind, extra.flags), (XEN_NETIF_EXTRA_TYPE_GSO, 0));
-        let kind = match extra.gso().kind {
-            1 => GsoKind::TcpV4,
-            2 => GsoKind::TcpV6,
-            kind => panic!("GSO kind {kind}"),
-        };
-        packet.gso = Some(Gso { kind, size: extra.gso().size });
+        match extra.kind {
+            XEN_NETIF_EXTRA_TYPE_GSO => {
+                let kind = match extra.gso().kind {
+                    1 => GsoKind::TcpV4,
+                    2 => GsoKind::TcpV6,
+                    kind => panic!("GSO kind {kind}"),
+                };
+                let gso = packet.gso.replace(Gso { kind, size: extra.gso().size });
+                assert_eq!((gso, packet.hash, packet.headroom), (None, None, None), "extra infos out of order");
+            }
+            XEN_NETIF_EXTRA_TYPE_HASH => {
+                let hash = packet.hash.replace(extra.hash());
+                assert_eq!((hash, packet.headroom), (None, None), "extra infos out of order");
+            }
+            XEN_NETIF_EXTRA_TYPE_XDP => assert_eq!(packet.headroom.replace(extra.headroom()), None),
+            kind => panic!("extra info of type {kind}"),
+        }
+        assert_eq!(extra.flags & !XEN_NETIF_EXTRA_FLAG_MORE, 0);
+        extra.flags == XEN_NETIF_EXTRA_FLAG_MORE
     }
 }

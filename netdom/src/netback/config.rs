@@ -4,11 +4,14 @@ use super::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
 use super::nodes::NODES;
 use crate::credit::{Rate, RateError};
 use crate::ethernet::MacAddress;
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
+use split_driver::xenbus::queues::{self, BadQueueCount};
 use split_driver::xenbus::toolstack::{Refusal, refuse};
 use split_driver::xenbus::{BadNode, DeviceId, Directory};
-use xen_pv_sys::{DomainId, GrantRef, Port};
+use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE, Port};
 
 /// What a frontend negotiated (its xenstore nodes of the same names).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +46,26 @@ pub enum RemotePorts {
     },
 }
 
+/// One of a vif's queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// `tx-ring-ref`.
+    pub transmit_ring: GrantRef,
+    /// `rx-ring-ref`.
+    pub receive_ring: GrantRef,
+    /// Its event channels.
+    pub ports: RemotePorts,
+}
+
+/// A control ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// `ctrl-ring-ref`.
+    pub ring: GrantRef,
+    /// `event-channel-ctrl`.
+    pub port: Port,
+}
+
 /// What a vif is made from, read from the store and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VifConfig {
@@ -56,25 +79,34 @@ pub struct VifConfig {
     pub bridge: String,
     /// What its frontend can do.
     pub features: Features,
-    /// `tx-ring-ref`.
-    pub transmit_ring: GrantRef,
-    /// `rx-ring-ref`.
-    pub receive_ring: GrantRef,
-    /// Its event channels.
-    pub ports: RemotePorts,
-    /// How much it may send.
+    /// Its queues, at least one.
+    pub queues: Vec<QueueConfig>,
+    /// Its control ring, where it has one.
+    pub control: Option<ControlConfig>,
+    /// `xdp-headroom`: bytes before a packet in its first receive slot; less than a page.
+    pub headroom: u16,
+    /// How much it may send, with all queues together.
     pub rate: Option<Rate>,
 }
 
-/// Nodes of the frontend directory that are read.
+/// Queues of a vif, at most: as many as Linux' netback offers by itself. More are of no use to one vCPU.
+pub const MAX_QUEUES: u8 = 8;
+
+/// Nodes of a queue.
+const QUEUE_NODES: [&str; 5] = ["tx-ring-ref", "rx-ring-ref", "event-channel", "event-channel-tx", "event-channel-rx"];
+
+/// Nodes of the frontend directory that are read. [`further_nodes`] has those of several queues.
 pub const FRONTEND_NODES: &[&str] = &[
     "request-rx-copy",
-    "multi-queue-num-queues",
+    queues::NUM_QUEUES,
     "tx-ring-ref",
     "rx-ring-ref",
     "event-channel",
     "event-channel-tx",
     "event-channel-rx",
+    "ctrl-ring-ref",
+    "event-channel-ctrl",
+    "xdp-headroom",
     "feature-sg",
     "feature-gso-tcpv4",
     "feature-gso-tcpv6",
@@ -110,8 +142,16 @@ pub enum ConfigError {
     Handle(u32),
     /// The frontend wants its pages flipped (`request-rx-copy` is not 1): nobody does that any more.
     NoCopy,
-    /// More queues than were offered.
-    Queues(u32),
+    /// No queue, or more than were offered.
+    Queues(BadQueueCount),
+    /// `xdp-headroom` leaves no room for a packet in its page.
+    Headroom(u16),
+}
+
+impl From<BadQueueCount> for ConfigError {
+    fn from(error: BadQueueCount) -> Self {
+        Self::Queues(error)
+    }
 }
 
 impl From<Refusal> for ConfigError {
@@ -140,7 +180,13 @@ impl fmt::Display for ConfigError {
             ),
             Self::Handle(handle) => write!(formatter, "handle is {handle}, not the directory's"),
             Self::NoCopy => write!(formatter, "request-rx-copy is not 1"),
-            Self::Queues(queues) => write!(formatter, "{queues} queues, of 1 offered"),
+            Self::Queues(error) => error.fmt(formatter),
+            Self::Headroom(bytes) => {
+                write!(
+                    formatter,
+                    "xdp-headroom is {bytes}, and leaves no room for a packet in a page of {PAGE_SIZE} bytes"
+                )
+            }
         }
     }
 }
@@ -191,36 +237,55 @@ pub fn rate(nodes: &Directory) -> Result<Option<Rate>, ConfigError> {
     }
 }
 
-/// Reads what the frontend says, too.
+/// The nodes that a frontend's other nodes ([`FRONTEND_NODES`]) lead to: those of its queues, of `offered`. None where it has one only, or
+/// says nonsense.
+pub fn further_nodes(frontend: &Directory, offered: u8) -> Vec<String> {
+    let queues = queues::count::<ConfigError>(frontend, offered.into());
+    queues.map(|queues| queues::further_nodes(queues, &QUEUE_NODES, FRONTEND_NODES)).unwrap_or_default()
+}
+
+/// Reads what the frontend says, too. It was offered so many queues.
 ///
 /// # Errors
 /// What is wrong with that.
-pub fn config(id: DeviceId, identity: Identity, frontend: &Directory) -> Result<VifConfig, ConfigError> {
+pub fn config(id: DeviceId, identity: Identity, frontend: &Directory, offered: u8) -> Result<VifConfig, ConfigError> {
     let Identity { mac, bridge, rate } = identity;
     if !frontend.flag("request-rx-copy")? {
         return Err(ConfigError::NoCopy);
     }
-    match frontend.optional::<u32>("multi-queue-num-queues")? {
-        None | Some(1) => {}
-        Some(queues) => return Err(ConfigError::Queues(queues)),
-    }
-    let transmit = frontend.optional("event-channel-tx")?;
-    let receive = frontend.optional("event-channel-rx")?;
+    let queues = queues::directories(queues::count::<ConfigError>(frontend, offered.into())?);
+    let queues = queues.map(|directory| queue(frontend, &directory)).collect::<Result<_, _>>()?;
+    let control = match frontend.optional("ctrl-ring-ref")? {
+        Some(ring) => {
+            Some(ControlConfig { ring: GrantRef(ring), port: Port(frontend.required("event-channel-ctrl")?) })
+        }
+        None => None,
+    };
+    let (features, headroom) = (features(frontend)?, headroom(frontend)?);
+    Ok(VifConfig { domain: id.frontend, handle: id.handle, mac, bridge, features, queues, control, headroom, rate })
+}
+
+fn queue(frontend: &Directory, directory: &str) -> Result<QueueConfig, BadNode> {
+    let node = |name: &str| format!("{directory}{name}");
+    let transmit = frontend.optional(&node("event-channel-tx"))?;
+    let receive = frontend.optional(&node("event-channel-rx"))?;
     let ports = match (transmit, receive) {
         (Some(transmit), Some(receive)) => RemotePorts::Split { transmit: Port(transmit), receive: Port(receive) },
-        _ => RemotePorts::Single(Port(frontend.required("event-channel")?)),
+        _ => RemotePorts::Single(Port(frontend.required(&node("event-channel"))?)),
     };
-    Ok(VifConfig {
-        domain: id.frontend,
-        handle: id.handle,
-        mac,
-        bridge,
-        features: features(frontend)?,
-        transmit_ring: GrantRef(frontend.required("tx-ring-ref")?),
-        receive_ring: GrantRef(frontend.required("rx-ring-ref")?),
-        ports,
-        rate,
-    })
+    let reference = |name: &str| frontend.required(&node(name)).map(GrantRef);
+    Ok(QueueConfig { transmit_ring: reference("tx-ring-ref")?, receive_ring: reference("rx-ring-ref")?, ports })
+}
+
+/// Reads `xdp-headroom`, which may change while the vif is connected.
+///
+/// # Errors
+/// It is no number, or leaves no byte of a page.
+pub fn headroom(frontend: &Directory) -> Result<u16, ConfigError> {
+    match frontend.optional::<u16>("xdp-headroom")? {
+        Some(bytes) if usize::from(bytes) >= PAGE_SIZE => Err(ConfigError::Headroom(bytes)),
+        bytes => Ok(bytes.unwrap_or(0)),
+    }
 }
 
 fn features(frontend: &Directory) -> Result<Features, BadNode> {
@@ -251,6 +316,8 @@ fn bridge(name: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
     use split_driver::time::Duration;
     use split_driver::xenbus::Nodes;
 
@@ -258,7 +325,7 @@ mod tests {
 
     /// What both ends say.
     fn read(nodes: &Nodes) -> Result<VifConfig, ConfigError> {
-        config(ID, identity(ID, &nodes.backend)?, &nodes.frontend)
+        config(ID, identity(ID, &nodes.backend)?, &nodes.frontend, 4)
     }
 
     fn nodes(changes: &[(&str, &str)]) -> Nodes {
@@ -280,7 +347,9 @@ mod tests {
         let config = read(&nodes(&[])).unwrap();
         assert_eq!(config.mac, MacAddress([0, 0x16, 0x3e, 1, 2, 3]));
         assert_eq!(config.bridge, "xenbr0");
-        assert_eq!(config.ports, RemotePorts::Single(Port(5)));
+        let queue =
+            QueueConfig { transmit_ring: GrantRef(8), receive_ring: GrantRef(9), ports: RemotePorts::Single(Port(5)) };
+        assert_eq!((config.queues, config.control, config.headroom), (vec![queue], None, 0));
         assert_eq!(config.features, Features { checksum_v4: true, ..Features::default() });
         assert_eq!(config.rate, None);
     }
@@ -297,11 +366,56 @@ mod tests {
             ("rate", "1250000,50000"),
         ]);
         let config = read(&nodes).unwrap();
-        assert_eq!(config.ports, RemotePorts::Split { transmit: Port(6), receive: Port(7) });
+        assert_eq!(config.queues[0].ports, RemotePorts::Split { transmit: Port(6), receive: Port(7) });
         assert!(config.features.scatter_gather && !config.features.checksum_v4);
         assert!(!config.features.gso_tcpv4);
         assert_eq!(config.bridge, "br1");
         assert_eq!(config.rate, Some(Rate { bytes: 1_250_000, interval: Duration::from_millis(50) }));
+    }
+
+    /// Each queue has nodes of its own, and says by itself whether its channels are split.
+    #[test]
+    fn several_queues() {
+        for count in 1..=4_u8 {
+            let mut said = vec![(String::from("request-rx-copy"), String::from("1"))];
+            let mut expected = Vec::new();
+            said.push(("multi-queue-num-queues".into(), count.to_string()));
+            let directories = |queue| if count == 1 { String::new() } else { format!("queue-{queue}/") };
+            for queue in 0..u32::from(count) {
+                let mut put = |name: &str, value: u32| said.push((directories(queue) + name, value.to_string()));
+                put("tx-ring-ref", 10 + queue);
+                put("rx-ring-ref", 20 + queue);
+                let ports = if queue.is_multiple_of(2) {
+                    put("event-channel-tx", 30 + queue);
+                    put("event-channel-rx", 40 + queue);
+                    RemotePorts::Split { transmit: Port(30 + queue), receive: Port(40 + queue) }
+                } else {
+                    put("event-channel", 50 + queue);
+                    RemotePorts::Single(Port(50 + queue))
+                };
+                let (transmit_ring, receive_ring) = (GrantRef(10 + queue), GrantRef(20 + queue));
+                expected.push(QueueConfig { transmit_ring, receive_ring, ports });
+            }
+            // Of other queues, and of none.
+            said.extend(
+                [("queue-7/tx-ring-ref", "1"), ("ctrl-ring-ref", "3"), ("event-channel-ctrl", "4")]
+                    .map(|(name, value)| (name.into(), value.into())),
+            );
+            let mut known: Vec<String> = FRONTEND_NODES.iter().map(ToString::to_string).collect();
+            known.extend(further_nodes(&said.iter().cloned().collect(), 4));
+            let frontend = said.iter().filter(|(name, _)| known.contains(name)).cloned().collect();
+            let config = read(&Nodes { backend: nodes(&[]).backend, frontend }).unwrap();
+            assert_eq!(config.queues, expected);
+            assert_eq!(config.control, Some(ControlConfig { ring: GrantRef(3), port: Port(4) }));
+            // The last queue is missing.
+            let last = format!("{}rx-ring-ref", directories(u32::from(count) - 1));
+            let frontend = said.iter().filter(|(name, _)| known.contains(name) && *name != last).cloned().collect();
+            let error = read(&Nodes { backend: nodes(&[]).backend, frontend });
+            assert_eq!(error, Err(ConfigError::Node(BadNode::Missing(last))));
+        }
+        for nonsense in ["0", "5", "1000000", "x"] {
+            assert_eq!(further_nodes(&[("multi-queue-num-queues", nonsense)].into_iter().collect(), 4), [""; 0]);
+        }
     }
 
     /// Nonsense of either end is an error, and says which.
@@ -328,8 +442,15 @@ mod tests {
             (("request-rx-copy", "-"), ConfigError::NoCopy),
             (("request-rx-copy", "0"), ConfigError::NoCopy),
             (("request-rx-copy", "x"), malformed("request-rx-copy")),
-            (("multi-queue-num-queues", "2"), ConfigError::Queues(2)),
-            (("multi-queue-num-queues", "0"), ConfigError::Queues(0)),
+            (("multi-queue-num-queues", "5"), ConfigError::Queues(BadQueueCount { wanted: 5, offered: 4 })),
+            (("multi-queue-num-queues", "0"), ConfigError::Queues(BadQueueCount { wanted: 0, offered: 4 })),
+            (("multi-queue-num-queues", "two"), malformed("multi-queue-num-queues")),
+            (("multi-queue-num-queues", "2"), missing("queue-0/event-channel")),
+            (("ctrl-ring-ref", "7"), missing("event-channel-ctrl")),
+            (("ctrl-ring-ref", "x"), malformed("ctrl-ring-ref")),
+            (("xdp-headroom", "4096"), ConfigError::Headroom(4096)),
+            (("xdp-headroom", "32768"), ConfigError::Headroom(32768)),
+            (("xdp-headroom", "65536"), malformed("xdp-headroom")),
             (("tx-ring-ref", "-"), missing("tx-ring-ref")),
             (("rx-ring-ref", "99999999999"), malformed("rx-ring-ref")),
             (("event-channel", "-"), missing("event-channel")),

@@ -1,12 +1,16 @@
 //! netback: the backend half of `io/netif.h`. Pure but for the traits of `split_driver`. Floor 3.
 //!
-//! [`request`] reads what a guest sends, and [`violation`] is why a vif is closed; [`config`] and [`nodes`] are what the store says, and
-//! [`bridges`] what a vif may be on. The packets' way from ring to ring is in [`crate::datapath`]; [`crate::backend`] joins both to xenbus.
+//! [`request`] reads what a guest sends, [`control`] what it asks for on the control ring, and [`violation`] is why a vif is closed;
+//! [`steering`] is which of a vif's queues a packet goes to; [`config`] and [`nodes`] are what the store says, and [`bridges`] what a vif
+//! may be on. The packets' way from ring to ring is in [`crate::datapath`]; [`crate::backend`] joins both to xenbus.
 
 pub mod bridges;
 pub mod config;
+pub mod control;
 pub mod nodes;
 pub mod request;
+pub mod steering;
+pub mod toeplitz;
 pub mod violation;
 
 /// Slots of packet bytes in one packet (`XEN_NETIF_NR_SLOTS_MIN`): what every frontend may use.

@@ -6,13 +6,15 @@ use split_driver::ring::RingError;
 use xen_pv_sys::GrantRef;
 use xen_pv_sys::grant_table::CopyEnd;
 
-/// One of a vif's two rings.
+/// One of a queue's two rings, or the vif's control ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingName {
     /// Packets from the guest.
     Transmit,
     /// Packets to the guest.
     Receive,
+    /// The control ring.
+    Control,
 }
 
 impl fmt::Display for RingName {
@@ -20,6 +22,7 @@ impl fmt::Display for RingName {
         formatter.write_str(match self {
             Self::Transmit => "transmit",
             Self::Receive => "receive",
+            Self::Control => "control",
         })
     }
 }
@@ -92,6 +95,7 @@ impl fmt::Display for Violation {
                 let name = match ring {
                     RingName::Transmit => "tx",
                     RingName::Receive => "rx",
+                    RingName::Control => "control",
                 };
                 write!(formatter, "{name} ring overrun: request producer {producer}, consumer {consumer}")
             }

@@ -173,33 +173,40 @@ pub fn addresses(head: &[u8]) -> Option<(MacAddress, MacAddress)> {
     Some((MacAddress(*head.first_chunk()?), MacAddress(*head.get(6..)?.first_chunk()?)))
 }
 
-/// Finds the headers in the first bytes of a packet.
+/// Finds the IP header behind those of Ethernet: its version and where it begins. Whether it is one is not looked at.
 ///
 /// # Errors
-/// What is there instead; [`HeaderError::Short`] says how many bytes to come back with.
-pub fn parse(head: &[u8]) -> Result<Layout, HeaderError> {
+/// What is there instead.
+pub fn network(head: &[u8]) -> Result<(Network, usize), HeaderError> {
     let mut ether_type = u16::from_be_bytes(bytes(head, 12)?);
-    let mut network_offset = ETHERNET_HEADER;
+    let mut offset = ETHERNET_HEADER;
     let mut tags = 0;
     while matches!(ether_type, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN) {
         if tags == MAX_TAGS {
             return Err(HeaderError::Tags);
         }
         tags += 1;
-        ether_type = u16::from_be_bytes(bytes(head, network_offset + 2)?);
-        network_offset += 4;
+        ether_type = u16::from_be_bytes(bytes(head, offset + 2)?);
+        offset += 4;
     }
-    let (network, protocol, transport_offset) = match ether_type {
-        ETHERTYPE_IPV4 => {
-            let (protocol, length) = parse_v4(head, network_offset)?;
-            (Network::V4, protocol, network_offset + length)
-        }
-        ETHERTYPE_IPV6 => {
-            let (protocol, length) = parse_v6(head, network_offset)?;
-            (Network::V6, protocol, network_offset + length)
-        }
-        other => return Err(HeaderError::EtherType(other)),
+    match ether_type {
+        ETHERTYPE_IPV4 => Ok((Network::V4, offset)),
+        ETHERTYPE_IPV6 => Ok((Network::V6, offset)),
+        other => Err(HeaderError::EtherType(other)),
+    }
+}
+
+/// Finds the headers in the first bytes of a packet.
+///
+/// # Errors
+/// What is there instead; [`HeaderError::Short`] says how many bytes to come back with.
+pub fn parse(head: &[u8]) -> Result<Layout, HeaderError> {
+    let (network, network_offset) = network(head)?;
+    let (protocol, length) = match network {
+        Network::V4 => parse_v4(head, network_offset)?,
+        Network::V6 => parse_v6(head, network_offset)?,
     };
+    let transport_offset = network_offset + length;
     let (transport, length) = parse_transport(head, protocol, transport_offset)?;
     // Nothing above goes far beyond `head`, and a head beyond 64 KiB is not one.
     let offset =

@@ -2,5 +2,6 @@
 
 pub mod checksum;
 pub mod coalesce;
+pub mod flow;
 pub mod headers;
 pub mod segment;

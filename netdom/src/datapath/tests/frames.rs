@@ -45,6 +45,15 @@ pub(crate) fn tcp(
     frame
 }
 
+/// The same, between these ports.
+pub(crate) fn tcp_ports(destination: [u8; 6], source: [u8; 6], ports: [u16; 2], payload: usize) -> Vec<u8> {
+    let mut frame = tcp(destination, source, false, payload);
+    frame[34..36].copy_from_slice(&ports[0].to_be_bytes());
+    frame[36..38].copy_from_slice(&ports[1].to_be_bytes());
+    complete(&mut frame);
+    frame
+}
+
 /// Where TCP starts.
 pub(crate) fn transport_offset(frame: &[u8]) -> usize {
     if frame[12..14] == [0x86, 0xdd] { 54 } else { 34 }

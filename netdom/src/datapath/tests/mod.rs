@@ -5,12 +5,14 @@ mod headers;
 mod hostile;
 mod nics;
 mod offloads;
+mod queues;
 mod shares;
+mod steering;
 mod traffic;
 
 use super::{DataPath, NicId, Poll, VifId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
-use crate::netback::config::Features;
+use crate::netback::config::{Features, VifConfig};
 use crate::nic::Capabilities;
 use crate::packet::Pool;
 use alloc::boxed::Box;
@@ -56,12 +58,26 @@ impl Net {
 
     pub(super) fn add(&mut self, features: Features, bridge: &str) -> usize {
         let index = self.guests.len();
-        let mut guest = Frontend::new(&self.xen, index as u16 + 1, index.is_multiple_of(2));
-        guest.post(256);
-        let id = self.path.attach(guest.config(bridge, features)).unwrap();
+        let guest = Frontend::new(&self.xen, index as u16 + 1, index.is_multiple_of(2));
+        let config = guest.config(bridge, features);
+        self.attach(guest, config)
+    }
+
+    pub(super) fn attach(&mut self, mut guest: Frontend, config: VifConfig) -> usize {
+        for queue in &mut guest.queues {
+            queue.post(256);
+        }
+        self.ids.push(self.path.attach(config).unwrap());
         self.guests.push(guest);
-        self.ids.push(id);
-        index
+        self.guests.len() - 1
+    }
+
+    /// Adds a guest with so many queues and a control ring, the channels of every second queue split.
+    pub(super) fn add_queues(&mut self, queues: usize) -> usize {
+        let split: Vec<_> = (0..queues).map(|queue| queue.is_multiple_of(2)).collect();
+        let guest = Frontend::with_queues(&self.xen, self.guests.len() as u16 + 1, &split).with_control();
+        let config = guest.config("xenbr0", Frontend::linux_features());
+        self.attach(guest, config)
     }
 
     /// Delivers events and polls until nothing is left to do now.
@@ -86,11 +102,11 @@ impl Net {
             assert!(self.guests[index].send(&Outgoing { bytes: frame, ..Outgoing::default() }));
             self.run();
         }
-        for guest in &mut self.guests {
-            guest.arrived();
-            guest.post(256);
-            guest.collect_answers();
-            guest.answers.clear();
+        for queue in self.guests.iter_mut().flat_map(|guest| &mut guest.queues) {
+            queue.arrived();
+            queue.post(256);
+            queue.collect_answers();
+            queue.answers.clear();
         }
         self.run();
         self.wire.borrow_mut().sent.clear();

@@ -241,7 +241,7 @@ fn queue_is_bounded_and_expires() {
     let drops = net.path.vif_statistics(net.ids[1]).unwrap().drops;
     assert!(drops[DropCause::QueueFull as usize] > 0);
     let held = super::PAGES - RING - net.path.pool().available();
-    assert!(held > 100 && held <= super::super::queue::QUEUE_PAGES, "{held}");
+    assert!(held > 100 && held <= super::super::backlog::BACKLOG_PAGES, "{held}");
     let deadline = net.run().deadline.expect("a look at the queue");
     net.now = deadline.max(net.now + Duration::from_secs(11));
     net.run();

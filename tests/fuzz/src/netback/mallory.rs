@@ -6,7 +6,7 @@ use crate::recorder::Recorder;
 use arbitrary::Arbitrary;
 use guests::tape::{Area, Step, Word};
 use netdom::credit::Rate;
-use netdom::netback::config::{Features, RemotePorts, VifConfig};
+use netdom::netback::config::{Features, QueueConfig, RemotePorts, VifConfig};
 use split_driver::fakes::peer::{Fetches, Peer};
 use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
 use split_driver::memory::SharedMemory;
@@ -218,9 +218,17 @@ impl Mallory {
             mac: ADDRESS.into(),
             bridge: (*bridge).into(),
             features: *features,
-            transmit_ring: self.ring_grants[0],
-            receive_ring: self.ring_grants[1],
-            ports: if self.split { RemotePorts::Split { transmit, receive } } else { RemotePorts::Single(transmit) },
+            queues: vec![QueueConfig {
+                transmit_ring: self.ring_grants[0],
+                receive_ring: self.ring_grants[1],
+                ports: if self.split {
+                    RemotePorts::Split { transmit, receive }
+                } else {
+                    RemotePorts::Single(transmit)
+                },
+            }],
+            control: None,
+            headroom: 0,
             rate: *rate,
         }
     }
