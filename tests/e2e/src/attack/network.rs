@@ -64,6 +64,10 @@ pub const RINGS: &[Attack] = &[
     Attack::new("rx-never-filled", Allowed, Borne).needs(Helper),
     Attack::new("ring-never-granted", Broken, Closed("mapping the transmit ring")),
     Attack::new("channel-of-nobody", Broken, Closed("binding the event channel")),
+    Attack::new("queues-too-many", Broken, Closed("9 queues, of 1 to 4 offered")),
+    Attack::new("queues-missing", Broken, Closed("node queue-0/event-channel is missing")),
+    Attack::new("control-ring-never-granted", Broken, Closed("mapping the control ring")),
+    Attack::new("headroom-of-a-page", Broken, Closed("xdp-headroom is 4096")),
     Attack::new("begin-anew", Open, Borne),
 ];
 

@@ -1,4 +1,4 @@
-//! Proper frontends of kinds that Linux has not: with multicast control, and without any offload. Host.
+//! Proper frontends of kinds that Linux has not: with multicast control, without any offload, and with a control ring. Host.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::traffic::Shell;
 pub(super) const CASES: &[Case] = &[
     Case { name: "a proper frontend with multicast control gets its groups, and all without", run: groups },
     Case { name: "a proper frontend without offloads gets super-frames as segments with checksums", run: segments },
+    Case { name: "a proper frontend with a control ring gets hashes, in the queues of its mapping", run: hashes },
 ];
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -107,5 +108,74 @@ fn segments(scene: &Scene<'_>) -> Result<String> {
             figures.push(format!("{super_frames} packets sent came as {segments} segments"));
         }
         Ok(figures.join("; by IPv6 "))
+    })
+}
+
+/// Packets of TCP and of UDP, each between other ports, and frames that are no IP.
+const PACKETS: [u16; 3] = [120, 40, 10];
+
+fn hashes(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let wire = lab.wire(0)?;
+    let [tcp, udp, others] = PACKETS;
+    let ip = |protocol: u8, number: u16| {
+        let mut frame = vec![0x00, 0x16, 0x3e, 0x00, 0x00, 0x51, 0x02, 0x6f, 0x78, 0x99, 0x00, 0x04];
+        frame.extend([
+            0x08,
+            0x00,
+            0x45,
+            0,
+            0,
+            46,
+            0,
+            0,
+            0x40,
+            0,
+            64,
+            protocol,
+            0,
+            0,
+            10,
+            9,
+            77,
+            number as u8,
+            10,
+            9,
+            77,
+            250,
+        ]);
+        frame.extend((1024 + number * 7).to_be_bytes());
+        frame.extend([0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10]);
+        frame.resize(60, 0);
+        frame
+    };
+    let plain = || {
+        let mut frame = vec![0x00, 0x16, 0x3e, 0x00, 0x00, 0x51, 0x02, 0x6f, 0x78, 0x99, 0x00, 0x04, 0x88, 0xb5];
+        frame.resize(60, 0);
+        frame
+    };
+    beside(scene, "steered", |directory| {
+        // A few at a time: what waits for receive slots may not wait for ever.
+        for number in 0..tcp {
+            wire.inject([ip(6, number)]);
+            wire.inject((number < udp).then(|| ip(17, number)));
+            wire.inject((number < others).then(plain));
+        }
+        let node = format!("{directory}/data/steered");
+        let script = format!("xenstore-read {node} | awk '$1 + $2 >= {} {{ print }}' | grep .", tcp + udp + others);
+        let said = lab.wait_until(&script, PATIENCE);
+        let word = lab.must(&format!("xenstore-read {directory}/data/hostile"))?;
+        ensure!(word.trim() == "ready", "it {}", word.trim());
+        let said = said.with_context(|| lab.must(&format!("xenstore-read {node}")).unwrap_or_default())?;
+        let numbers = said.split_whitespace().map(str::parse).collect::<Result<Vec<u16>, _>>()?;
+        let [first, second, with_ports, with_addresses] = numbers[..] else {
+            bail!("{node} says '{said}'");
+        };
+        ensure!(with_ports >= tcp && with_addresses >= udp, "not all are hashed: '{said}'");
+        // Five of the mapping's eight entries are the first queue's.
+        ensure!(first > tcp / 3 && second > tcp / 6, "all in one queue: '{said}'");
+        Ok(format!(
+            "{first} and {second} packets in two queues, {with_ports} hashed with ports, {with_addresses} without"
+        ))
     })
 }

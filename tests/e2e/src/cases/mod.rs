@@ -14,6 +14,7 @@ mod interrupts;
 mod lifecycle;
 mod many;
 mod nics;
+mod queues;
 mod runtime;
 pub mod store;
 mod traffic;
@@ -128,6 +129,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::Once(Release::Debian13), cases: tunnels::CASES },
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
+    Family { rows: Rows::StoreInDom0, cases: queues::CASES },
     Family { rows: Rows::StoreInDom0, cases: runtime::CASES },
     Family { rows: Rows::StoreInDom0, cases: control::CASES },
     Family { rows: Rows::StoreInDom0, cases: crowd::CASES },

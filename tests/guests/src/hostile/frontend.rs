@@ -2,8 +2,9 @@
 
 use crate::device::{Device, PATIENCE};
 use crate::error::{Error, Result};
+use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use runtime::events::{self, Channel};
@@ -46,6 +47,13 @@ const ALL: &[(&str, &str)] = &[
 impl Manners<'_> {
     /// All as it should be.
     pub(crate) const GOOD: Self = Self { posts: true, ring: None, port: None, features: ALL };
+
+    /// Nodes of the vif as a whole.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (String, String)> {
+        let fixed = [("request-rx-copy", "1"), ("feature-rx-notify", "1")];
+        let nodes = fixed.into_iter().chain(self.features.iter().copied());
+        nodes.map(|(node, value)| (node.into(), value.into()))
+    }
 }
 
 fn parse_mac(text: &str) -> Option<[u8; 6]> {
@@ -87,6 +95,18 @@ impl Frontend {
     /// Makes rings, and tells the backend of them.
     pub(crate) async fn offer(vif: Device, manners: Manners<'_>) -> Result<Self> {
         vif.wait_for(&[XenbusState::InitWait, XenbusState::Connected]).await?;
+        let (frontend, mut nodes) = Self::prepare(vif, manners, "").await?;
+        nodes.extend(manners.nodes());
+        frontend.vif.write_with_state(&nodes, XenbusState::Connected).await?;
+        Ok(frontend)
+    }
+
+    /// Makes the rings of a queue, and gives the nodes that tell of them, in this directory of the frontend's (with a `/` behind).
+    pub(crate) async fn prepare(
+        vif: Device,
+        manners: Manners<'_>,
+        directory: &str,
+    ) -> Result<(Self, Vec<(String, String)>)> {
         let mac = parse_mac(&vif.read("mac").await?).ok_or(Error::Text)?;
         let (transmit_page, receive_page) = (Rc::new(Page::new()?), Rc::new(Page::new()?));
         let mut frontend = Self {
@@ -113,19 +133,14 @@ impl Frontend {
             }
             let _ = frontend.receive.push_and_check_notify();
         }
-        let number = |value: u32| value.to_string();
         let nodes = [
-            ("tx-ring-ref", number(manners.ring.unwrap_or(transmit_ring.0))),
-            ("rx-ring-ref", number(receive_ring.0)),
-            ("event-channel-tx", number(frontend.transmit_channel.port().0)),
-            ("event-channel-rx", number(manners.port.unwrap_or(frontend.receive_channel.port().0))),
-            ("request-rx-copy", number(1)),
-            ("feature-rx-notify", number(1)),
+            ("tx-ring-ref", manners.ring.unwrap_or(transmit_ring.0)),
+            ("rx-ring-ref", receive_ring.0),
+            ("event-channel-tx", frontend.transmit_channel.port().0),
+            ("event-channel-rx", manners.port.unwrap_or(frontend.receive_channel.port().0)),
         ];
-        let features = manners.features.iter().map(|(node, value)| (*node, (*value).to_string()));
-        let nodes: Vec<_> = nodes.into_iter().chain(features).map(|(node, value)| (node.to_string(), value)).collect();
-        frontend.vif.write_with_state(&nodes, XenbusState::Connected).await?;
-        Ok(frontend)
+        let nodes = nodes.map(|(node, value)| (format!("{directory}{node}"), value.to_string()));
+        Ok((frontend, nodes.into()))
     }
 
     /// Grants a page to the backend for as long as this frontend lives.
@@ -248,6 +263,21 @@ impl Frontend {
             return Err(Error::Wrong("more slots were answered than posted"));
         }
         Ok(Some((flags, frame)))
+    }
+
+    /// The extra info behind a frame that was taken, whose slot is placed anew.
+    pub(crate) fn take_extra(&mut self) -> Result<ExtraInfo> {
+        if self.receive.unconsumed()? == 0 {
+            return Err(Error::Wrong("an extra info was announced and is missing"));
+        }
+        // It is in the place of its request, and all requests come round in one order.
+        let place = self.receive.state().consumed as usize % usize::from(RECEIVE_SLOTS);
+        let extra = self.receive.take_as();
+        let &(gref, _) = self.buffers.get(place).ok_or(Error::Wrong("no slot was posted"))?;
+        if !self.receive.push(&RxRequest { id: place as u16 + 1, pad: 0, gref }) {
+            return Err(Error::Wrong("more slots were answered than posted"));
+        }
+        Ok(extra)
     }
 
     /// Overwrites a word of the transmit ring, index or slot.

@@ -11,7 +11,7 @@
 //!
 //! `attack=tape` and `attack=blk-tape` play what a fuzzer's hostile guest did ([`tape`]), which is the domain's module.
 //!
-//! `attack=member` and `attack=station` are none: they are proper frontends of kinds that Linux has not, with the same code.
+//! `attack=member`, `attack=station` and `attack=steered` are none: they are proper frontends of kinds that Linux has not, with the same code.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -34,6 +34,7 @@ mod random;
 mod rings;
 mod segment;
 mod station;
+mod steered;
 mod tape;
 
 use alloc::boxed::Box;
@@ -202,6 +203,7 @@ async fn run(store: &Client, name: &str, words: &str) -> Result<Pair> {
     match name {
         "member" => match member::run(vif).await? {},
         "station" => match station::run(vif).await? {},
+        "steered" => match steered::run(vif).await? {},
         _ => {}
     }
     let helper = match Device::find(store, "device/vif/1".into()).await {

@@ -17,13 +17,28 @@ pub(crate) fn posts_nothing(name: &str) -> bool {
 
 /// Whether the attack is made while connecting.
 pub(crate) fn is_handshake(name: &str) -> bool {
-    ["ring-never-granted", "channel-of-nobody"].contains(&name)
+    const NAMES: [&str; 6] = [
+        "ring-never-granted",
+        "channel-of-nobody",
+        "queues-too-many",
+        "queues-missing",
+        "control-ring-never-granted",
+        "headroom-of-a-page",
+    ];
+    NAMES.contains(&name)
 }
 
 /// Connects with what is not there.
 pub(crate) async fn handshake(vif: Device, name: &str) -> Result<Frontend> {
     let manners = match name {
         "ring-never-granted" => Manners { ring: Some(0x00ff_ffff), ..Manners::GOOD },
+        "queues-too-many" => Manners { features: &[("multi-queue-num-queues", "9")], ..Manners::GOOD },
+        // The nodes of the rings are where those of a single queue are.
+        "queues-missing" => Manners { features: &[("multi-queue-num-queues", "2")], ..Manners::GOOD },
+        "control-ring-never-granted" => {
+            Manners { features: &[("ctrl-ring-ref", "16777215"), ("event-channel-ctrl", "3000")], ..Manners::GOOD }
+        }
+        "headroom-of-a-page" => Manners { features: &[("xdp-headroom", "4096")], ..Manners::GOOD },
         _ => Manners { port: Some(3000), ..Manners::GOOD },
     };
     let frontend = Frontend::offer(vif, manners).await?;
