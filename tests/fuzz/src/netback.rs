@@ -1,4 +1,4 @@
-//! netback with a hostile frontend beside honest ones, on two bridges. Host.
+//! netback with a hostile frontend beside honest ones, on two bridges. It has up to three queues, and may have a control ring. Host.
 //!
 //! The data path, the honest guests and the NIC live as long as the target; each input is one life of the hostile vif: attached, at
 //! work, detached. What must hold: the honest guests' packets arrive whole, once and in order, answered with success, and each frame only
@@ -105,7 +105,7 @@ impl Netback {
         self.xen.set_peer(self.attached.then(|| self.mallory.peer()));
         let again = self.path.poll(self.now).again;
         self.xen.set_peer(None);
-        let repeated = self.mallory.fetches.take_repeated(RING_HEADER);
+        let repeated = self.mallory.take_repeated(RING_HEADER);
         assert_eq!(repeated, None, "a word of the hostile ring was fetched twice in a round");
         for honest in &mut self.honest {
             honest.look(&self.model);
@@ -285,7 +285,7 @@ impl Target for Netback {
 /// Reads an input. Bytes that are missing are zero: every input is one.
 fn decode(input: &[u8]) -> (Life, Vec<Action>) {
     let mut bytes = arbitrary::Unstructured::new(input);
-    let [low, high]: [u8; 2] = bytes.arbitrary().unwrap_or_default();
+    let [low, high, further]: [u8; 3] = bytes.arbitrary().unwrap_or_default();
     let bit = |place: u8| low & 1 << place != 0;
     let features = Features {
         scatter_gather: bit(0),
@@ -300,7 +300,9 @@ fn decode(input: &[u8]) -> (Life, Vec<Action>) {
     let limited = !tame && high & 2 != 0;
     let rate = limited.then(|| Rate { bytes: 1000 << (high >> 4), interval: Duration::from_millis(50) });
     let bridge = BRIDGES[if bit(7) { LISTENER } else { 0 }];
-    let life = Life { features, bridge, rate, tame };
+    let (queues, control) = (1 + further % 3, further & 4 != 0);
+    let headroom = [0, 0, 256, 4095][usize::from(further >> 3 & 3)];
+    let life = Life { features, bridge, rate, tame, queues, control, headroom };
     let mut actions = Vec::new();
     while actions.len() < ACTIONS && !bytes.is_empty() {
         match bytes.arbitrary() {

@@ -6,7 +6,7 @@ use crate::recorder::Recorder;
 use arbitrary::Arbitrary;
 use guests::tape::{Area, Step, Word};
 use netdom::credit::Rate;
-use netdom::netback::config::{Features, QueueConfig, RemotePorts, VifConfig};
+use netdom::netback::config::{ControlConfig, Features, QueueConfig, RemotePorts, VifConfig};
 use split_driver::fakes::peer::{Fetches, Peer};
 use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
 use split_driver::memory::SharedMemory;
@@ -106,25 +106,81 @@ pub(super) enum Action {
     HonestGroup { from: u8, group: u8 },
     /// From now on a word of a ring, or of its packets, is another one each time that it is looked at or copied.
     Flicker { what: u8, place: u16, value: u32 },
+    /// What it does on rings is from now on done on those of another queue.
+    Queue(u8),
+    /// A request on the control ring: of which kind, whether it names a page that is granted, and numbers.
+    Ask { kind: u8, granted: bool, numbers: [u8; 2] },
+    /// Any request on the control ring.
+    Request { words: [u32; 4] },
+    /// An index of the control ring, by some steps.
+    ControlIndex { which: u8, steps: i16 },
 }
 
 fn ring_area(ring: usize) -> Area {
     Area::Ring(ring as u8)
 }
 
-pub(super) struct Mallory {
-    domain: FakeDomain,
+/// Queues that it has, at most.
+const QUEUES: usize = 3;
+
+/// One of its queues.
+struct Queue {
     rings: [GuestMemory; 2],
     ring_grants: [GrantRef; 2],
     ports: [Port; 2],
-    pages: GuestMemory,
-    /// First of the grants of `pages` for packets from it; as many follow for packets to it.
-    first_grant: u32,
     producers: [u32; 2],
     published: [u32; 2],
     split: bool,
-    /// What is fetched from its transmit ring.
-    pub(super) fetches: Fetches,
+}
+
+impl Queue {
+    fn new(domain: &FakeDomain) -> Self {
+        let rings = [domain.pages(1), domain.pages(1)];
+        let ring_grants = [domain.grant(&rings[0], 0, true), domain.grant(&rings[1], 0, true)];
+        let ports = [domain.allocate_port(), domain.allocate_port()];
+        Self { rings, ring_grants, ports, producers: [0; 2], published: [0; 2], split: false }
+    }
+
+    fn reset(&mut self, split: bool) -> QueueConfig {
+        self.rings.iter().for_each(clear);
+        (self.producers, self.published, self.split) = ([0; 2], [0; 2], split);
+        let [transmit, receive] = self.ports;
+        QueueConfig {
+            transmit_ring: self.ring_grants[0],
+            receive_ring: self.ring_grants[1],
+            ports: if split { RemotePorts::Split { transmit, receive } } else { RemotePorts::Single(transmit) },
+        }
+    }
+}
+
+/// Its control ring.
+struct Control {
+    ring: GuestMemory,
+    ring_grant: GrantRef,
+    port: Port,
+    producer: u32,
+}
+
+/// Makes a ring's page one of a new ring.
+fn clear(ring: &GuestMemory) {
+    for (word, value) in ring.words().iter().zip([0, 1, 0, 1]) {
+        word.store(value, Ordering::Relaxed);
+    }
+}
+
+pub(super) struct Mallory {
+    domain: FakeDomain,
+    queues: [Queue; QUEUES],
+    /// Queues in this life.
+    count: usize,
+    /// The queue that it is at.
+    queue: usize,
+    control: Control,
+    pages: GuestMemory,
+    /// First of the grants of `pages` for packets from it; as many follow for packets to it.
+    first_grant: u32,
+    /// What is fetched from its transmit rings and its control ring.
+    fetches: Vec<Fetches>,
     flicker: Option<Flicker>,
     /// It keeps to what can be said beforehand: packets in order, but for their grants.
     tame: bool,
@@ -140,10 +196,13 @@ pub(super) struct Life {
     pub(super) bridge: &'static str,
     pub(super) rate: Option<Rate>,
     pub(super) tame: bool,
+    pub(super) queues: u8,
+    pub(super) control: bool,
+    pub(super) headroom: u16,
 }
 
 impl Life {
-    /// The nodes that say so (`io/netif.h`).
+    /// The nodes that say so (`io/netif.h`). Those of its queues are left out: a tape is played on one.
     pub(super) fn nodes(&self) -> Vec<String> {
         let Features {
             scatter_gather,
@@ -170,72 +229,66 @@ impl Life {
 impl Mallory {
     pub(super) fn new(xen: &FakeXen) -> Self {
         let domain = xen.domain(DOMAIN);
-        let rings = [domain.pages(1), domain.pages(1)];
-        let ended = domain.grant(&rings[0], 0, true);
+        let reserved = domain.pages(1);
+        let ended = domain.grant(&reserved, 0, true);
         domain.end_grant(ended);
-        let ring_grants = [domain.grant(&rings[0], 0, true), domain.grant(&rings[1], 0, true)];
+        let queues = std::array::from_fn(|_| Queue::new(&domain));
         let pages = domain.pages(usize::from(PAGES) * 2);
         let grants: Vec<_> = (0..PAGES * 2).map(|page| domain.grant(&pages, page.into(), page >= PAGES)).collect();
-        let ports = [domain.allocate_port(), domain.allocate_port()];
+        let ring = domain.pages(1);
+        let (ring_grant, port) = (domain.grant(&ring, 0, true), domain.allocate_port());
+        let fetched = queues.iter().map(|queue| &queue.rings[0]).chain([&ring]);
         Self {
-            fetches: Fetches::new(&rings[0]),
+            fetches: fetched.map(Fetches::new).collect(),
             flicker: None,
             tame: false,
             busy: 0,
             domain,
-            rings,
-            ring_grants,
-            ports,
+            queues,
+            count: 1,
+            queue: 0,
+            control: Control { ring, ring_grant, port, producer: 0 },
             pages,
             first_grant: grants[0].0,
             recorder: Recorder::default(),
-            producers: [0; 2],
-            published: [0; 2],
-            split: false,
         }
     }
 
     /// A new life.
     pub(super) fn reset(&mut self, life: &Life) -> VifConfig {
-        let Life { features, bridge, rate, tame } = life;
+        let Life { features, bridge, rate, tame, queues, control, headroom } = life;
         for page in PAGES..2 * PAGES {
             self.pages.write(usize::from(page) * 4096, &[0; 16]);
         }
         (self.flicker, self.tame, self.busy) = (None, *tame, 0);
-
-        for ring in &self.rings {
-            for (word, value) in ring.words().iter().zip([0, 1, 0, 1]) {
-                word.store(value, Ordering::Relaxed);
-            }
-        }
-        self.producers = [0; 2];
-        self.published = [0; 2];
-        self.split = features.scatter_gather ^ features.receive_notify;
-        let [transmit, receive] = self.ports;
+        (self.count, self.queue) = (usize::from(*queues).clamp(1, QUEUES), 0);
+        clear(&self.control.ring);
+        self.control.producer = 0;
+        let split = features.scatter_gather ^ features.receive_notify;
+        let queues = self.queues.iter_mut().take(self.count).enumerate();
+        let queues = queues.map(|(number, queue)| queue.reset(split ^ (number == 1))).collect();
+        let Control { ring_grant, port, .. } = self.control;
         VifConfig {
             domain: DOMAIN,
             handle: 0,
             mac: ADDRESS.into(),
             bridge: (*bridge).into(),
             features: *features,
-            queues: vec![QueueConfig {
-                transmit_ring: self.ring_grants[0],
-                receive_ring: self.ring_grants[1],
-                ports: if self.split {
-                    RemotePorts::Split { transmit, receive }
-                } else {
-                    RemotePorts::Single(transmit)
-                },
-            }],
-            control: None,
-            headroom: 0,
+            queues,
+            control: control.then_some(ControlConfig { ring: ring_grant, port }),
+            headroom: *headroom,
             rate: *rate,
         }
     }
 
+    /// A word of a ring that was fetched more than once since the last look.
+    pub(super) fn take_repeated(&mut self, header: usize) -> Option<usize> {
+        self.fetches.iter_mut().filter_map(|fetches| fetches.take_repeated(header)).last()
+    }
+
     /// What it does between two steps of the backend, and what counts those.
     pub(super) fn peer(&self) -> Peer {
-        flicker::peer(vec![self.fetches.clone()], self.flicker.clone())
+        flicker::peer(self.fetches.clone(), self.flicker.clone())
     }
 
     /// The destinations of what lies in the pages for packets to it.
@@ -260,9 +313,17 @@ impl Mallory {
         self.busy = 0;
     }
 
-    /// Responses on its transmit ring.
+    /// Responses on its transmit rings and its control ring.
     pub(super) fn answers(&self) -> u64 {
-        u64::from(self.rings[0].words()[2].load(Ordering::Relaxed))
+        let rings = self.queues.iter().map(|queue| &queue.rings[0]).chain([&self.control.ring]);
+        rings.map(|ring| u64::from(ring.words()[2].load(Ordering::Relaxed))).sum()
+    }
+
+    /// Notes a step on the queue that it is at; a tape has the first one's.
+    fn note(&mut self, step: impl FnOnce() -> Step) {
+        if self.queue == 0 {
+            self.recorder.note(step);
+        }
     }
 
     /// The grant of a page for packets from it, or for packets to it, which are writable.
@@ -272,7 +333,7 @@ impl Mallory {
     }
 
     fn store(&mut self, ring: usize, place: usize, words: &[Word]) {
-        for (memory, word) in self.rings[ring].words()[place..].iter().zip(words) {
+        for (memory, word) in self.queues[self.queue].rings[ring].words()[place..].iter().zip(words) {
             let value = match word {
                 Word::Number(value) => *value,
                 Word::Grant { page, .. } => self.first_grant + u32::from(*page),
@@ -280,24 +341,28 @@ impl Mallory {
             };
             memory.store(value, Ordering::Relaxed);
         }
-        self.recorder.note(|| Step::Store { area: ring_area(ring), place: place as u32, words: words.to_vec() });
+        self.note(|| Step::Store { area: ring_area(ring), place: place as u32, words: words.to_vec() });
     }
 
     fn put(&mut self, ring: usize, words: &[Word]) {
         let width = [3, 2][ring];
-        self.store(ring, 16 + (self.producers[ring] as usize & 255) * width, words);
-        self.producers[ring] = self.producers[ring].wrapping_add(1);
+        let producer = self.queues[self.queue].producers[ring];
+        self.store(ring, 16 + (producer as usize & 255) * width, words);
+        self.queues[self.queue].producers[ring] = producer.wrapping_add(1);
     }
 
     fn publish(&mut self, ring: usize) {
-        self.published[ring] = self.producers[ring];
-        self.store(ring, 0, &[Word::Number(self.published[ring])]);
+        let queue = &mut self.queues[self.queue];
+        queue.published[ring] = queue.producers[ring];
+        let published = queue.published[ring];
+        self.store(ring, 0, &[Word::Number(published)]);
         self.notify(ring == 1);
     }
 
     fn notify(&mut self, receive: bool) {
-        self.domain.notify(self.ports[usize::from(receive && self.split)]);
-        self.recorder.note(|| Step::Notify(receive.into()));
+        let queue = &self.queues[self.queue];
+        self.domain.notify(queue.ports[usize::from(receive && queue.split)]);
+        self.note(|| Step::Notify(receive.into()));
     }
 
     /// Gives what it sent where that can be said.
@@ -311,17 +376,36 @@ impl Mallory {
                 let copied = used(pieces).last().is_some_and(|piece| piece.size() > 0);
                 return (matches!(fault, Fault::None) || !copied).then(|| self.bytes_of(pieces));
             }
-            Action::Slot { .. } | Action::Word { .. } | Action::Index { .. } | Action::Flicker { .. } if self.tame => {}
+            Action::Slot { .. }
+            | Action::Word { .. }
+            | Action::Index { .. }
+            | Action::Flicker { .. }
+            | Action::ControlIndex { .. }
+                if self.tame => {}
             Action::Send { to, kind, extra, flags, pieces, fault } => {
                 self.send(*to, *kind, *extra, *flags, pieces, *fault);
             }
             Action::Flicker { what, place, value } => {
                 let copies = what % 3 == 2;
-                let memory = if copies { &self.pages } else { &self.rings[usize::from(what % 3)] };
+                let rings = &self.queues[self.queue].rings;
+                let memory = if copies { &self.pages } else { &rings[usize::from(what % 3)] };
                 let place = usize::from(*place) % memory.words().len();
                 self.flicker = Some(Flicker::new(memory, place, *value, copies));
                 let area = if copies { Area::Data } else { ring_area(usize::from(what % 3)) };
-                self.recorder.note(|| Step::Flicker { area, place: place as u32, bits: *value });
+                self.note(|| Step::Flicker { area, place: place as u32, bits: *value });
+            }
+            Action::Queue(number) => self.queue = usize::from(*number) % self.count,
+            Action::Ask { kind, granted, numbers: [first, second] } => {
+                let page = self.first_grant + u32::from(*first % PAGES);
+                let (first, second) = (u32::from(*first), u32::from(*second));
+                let data = if *granted { [page, second, first] } else { [first, second, 0] };
+                self.request([u32::from(*kind % 12) << 16 | second, data[0], data[1], data[2]]);
+            }
+            Action::Request { words } => self.request(*words),
+            Action::ControlIndex { which, steps } => {
+                let value = i32::from(*steps) as u32;
+                self.control.ring.words()[usize::from(which & 3)].fetch_add(value, Ordering::Relaxed);
+                self.domain.notify(self.control.port);
             }
             Action::Slot { words } => {
                 self.put(0, &words.map(Word::Number));
@@ -342,14 +426,26 @@ impl Mallory {
             }
             Action::Index { receive, which, steps } => {
                 let (ring, place, value) = (usize::from(*receive), u32::from(which & 3), i32::from(*steps) as u32);
-                self.rings[ring].words()[place as usize].fetch_add(value, Ordering::Relaxed);
-                self.recorder.note(|| Step::Add { area: ring_area(ring), place, value });
+                self.queues[self.queue].rings[ring].words()[place as usize].fetch_add(value, Ordering::Relaxed);
+                self.note(|| Step::Add { area: ring_area(ring), place, value });
                 self.notify(*receive);
             }
             Action::Notify { receive } => self.notify(*receive),
             _ => {}
         }
         None
+    }
+
+    /// Makes a request on the control ring.
+    fn request(&mut self, words: [u32; 4]) {
+        let Control { ring, port, producer, .. } = &mut self.control;
+        let place = 16 + (*producer as usize & 127) * 4;
+        for (memory, word) in ring.words()[place..].iter().zip(words) {
+            memory.store(word, Ordering::Relaxed);
+        }
+        *producer = producer.wrapping_add(1);
+        ring.words()[0].store(*producer, Ordering::Relaxed);
+        self.domain.notify(*port);
     }
 
     /// The bytes of a packet in order.
