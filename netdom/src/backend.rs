@@ -53,9 +53,9 @@ pub enum VifError {
 }
 
 /// Bytes of heap that a connected vif of one queue takes at most, beside its share of the lists of packets held, which the pool bounds.
-const VIF_BYTES: usize = 8 << 10;
+pub(crate) const VIF_BYTES: usize = 8 << 10;
 /// The same of each further queue.
-const QUEUE_BYTES: usize = 2 << 10;
+pub(crate) const QUEUE_BYTES: usize = 2 << 10;
 
 impl From<AttachError> for VifError {
     fn from(error: AttachError) -> Self {

@@ -141,7 +141,8 @@ impl<H: Hypervisor> DataPath<H> {
             return;
         };
         let (domain, queues) = (slot.vif.config.domain, slot.vif.queue_count());
-        let Some(control) = slot.vif.control.as_mut().filter(|control| control.ready) else {
+        let broken = slot.vif.broken;
+        let Some(control) = slot.vif.control.as_mut().filter(|control| control.ready && !broken) else {
             return;
         };
         control.ready = false;

@@ -16,7 +16,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
-use xen_pv_sys::Port;
+use xen_pv_sys::{PAGE_SIZE, Port};
 
 /// Groups a guest may list (as many as Linux' netback takes).
 const GROUPS: usize = 64;
@@ -65,7 +65,8 @@ impl<H: Hypervisor> Vif<H> {
     ///
     /// # Errors
     /// What could not be had; all else is given back.
-    pub(crate) fn connect(hypervisor: &H, config: VifConfig, now: Instant) -> Result<Self, AttachError> {
+    pub(crate) fn connect(hypervisor: &H, mut config: VifConfig, now: Instant) -> Result<Self, AttachError> {
+        config.headroom = within_page(config.headroom);
         let domain = config.domain;
         let queues = config.queues.iter().map(|queue| Queue::connect(hypervisor, domain, queue));
         let control = config.control.map(|control| Control::connect(hypervisor, domain, control));
@@ -106,8 +107,8 @@ impl<H: Hypervisor> Vif<H> {
 
     /// Changes the bytes before a packet in its first receive slot.
     pub(crate) fn set_headroom(&mut self, headroom: u16) {
-        self.config.headroom = headroom;
-        self.ability = Ability::of_guest(&self.config.features, headroom);
+        self.config.headroom = within_page(headroom);
+        self.ability = Ability::of_guest(&self.config.features, self.config.headroom);
     }
 
     /// Whether the guest takes the packet with that much left to do. `layout` is where the headers are that this is about.
@@ -136,6 +137,11 @@ impl<H: Hypervisor> Vif<H> {
     }
 }
 
+/// Headroom that leaves at least a byte of a page, so that each slot takes a packet further.
+fn within_page(headroom: u16) -> u16 {
+    headroom.min(PAGE_SIZE as u16 - 1)
+}
+
 /// Changes a list of groups. False where it is full.
 pub(crate) fn change_groups(groups: &mut Groups, membership: Membership) -> bool {
     match membership {
@@ -149,7 +155,7 @@ pub(crate) fn change_groups(groups: &mut Groups, membership: Membership) -> bool
 
 /// Receive slots that a packet of `length` bytes takes: those of its bytes, behind the headroom, and one for each extra info.
 pub(crate) fn slots_for(length: u32, offload: Offload, hashed: bool, headroom: u16) -> u32 {
-    let data = (length + u32::from(headroom)).div_ceil(4096).max(1);
+    let data = (length + u32::from(headroom)).div_ceil(PAGE_SIZE as u32).max(1);
     data + u32::from(offload.gso.is_some()) + u32::from(hashed) + u32::from(headroom > 0)
 }
 

@@ -362,3 +362,18 @@ fn duplicates_among_queues() {
     assert!(net.failures().iter().all(|(guest, _)| *guest == mallory));
     net.end();
 }
+
+/// A vif is promised memory before it connects: for its queues, its control ring, and some hundred others that may wait for each queue.
+#[test]
+fn a_vif_takes_what_it_was_promised() {
+    use crate::backend::{QUEUE_BYTES, VIF_BYTES};
+    use crate::datapath::control::Control;
+    use crate::datapath::queue::Queue;
+    use crate::datapath::{QueueId, Slot};
+    use split_driver::fakes::FakeXen;
+    let waiters = 256 * size_of::<QueueId>();
+    let queue = size_of::<Queue<FakeXen>>() + waiters;
+    assert!(queue <= QUEUE_BYTES, "{queue}");
+    let vif = size_of::<Slot<FakeXen>>() + size_of::<Control<FakeXen>>() + queue;
+    assert!(vif <= VIF_BYTES, "{vif}");
+}
