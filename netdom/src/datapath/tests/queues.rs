@@ -164,6 +164,62 @@ fn a_full_queue_holds_up_itself_alone() {
     net.end();
 }
 
+/// A packet that waits for another guest's slots holds up those behind it in its queue, and not the other queues.
+#[test]
+fn a_waiting_queue_holds_up_itself_alone() {
+    let mut net = net(&[2, 1]);
+    let [a, b] = [0, 1].map(|guest| net.guests[guest].mac);
+    for _ in 0..256 {
+        net.send(0, &plain(ethernet(b, a, 100)));
+        net.guests[0].collect_answers();
+    }
+    // Its slots are used up, and others wait for some milliseconds.
+    for queue in 0..2 {
+        let destination = if queue == 0 { b } else { STATION };
+        for _ in 0..3 {
+            assert!(net.guests[0].queues[queue].place(&plain(ethernet(destination, a, 100))));
+        }
+        net.guests[0].queues[queue].publish();
+    }
+    net.run();
+    assert_eq!(net.wire.borrow().sent.len(), 3);
+    let answers = [0, 1].map(|queue| net.guests[0].queues[queue].collect_answers());
+    assert_eq!(answers, [0, 3]);
+    net.guests[1].arrived();
+    net.guests[1].post(256);
+    net.run();
+    assert_eq!(net.guests[1].arrived().len(), 3);
+    assert_eq!(net.guests[0].queues[0].collect_answers(), 3);
+    net.end();
+}
+
+/// A guest with many queues that takes nothing is held no more pages than one with a single queue.
+#[test]
+fn many_queues_hold_no_more_pages() {
+    let held = [1, 8].map(|queues| {
+        let mut net = net(&[1]);
+        let guest = Frontend::with_queues(&net.xen, 2, &vec![true; queues]);
+        net.ids.push(net.path.attach(guest.config("xenbr0", Frontend::linux_features())).unwrap());
+        net.guests.push(guest);
+        let [a, b] = [0, 1].map(|guest| net.guests[guest].mac);
+        for port in 0..1000 {
+            net.send(0, &plain(tcp_ports(b, a, [port, 80], 64)));
+            net.guests[0].collect_answers();
+        }
+        let held = super::PAGES - super::RING - net.path.pool().available();
+        for queue in &mut net.guests[1].queues {
+            queue.post(256);
+        }
+        net.run();
+        assert_eq!(net.path.pool().available(), super::PAGES - super::RING);
+        // There is as much room as before.
+        net.guests[1].queues.iter_mut().for_each(|queue| assert!(!queue.arrived().is_empty()));
+        net.end();
+        held
+    });
+    assert_eq!(held, [super::PAGES / 4; 2]);
+}
+
 /// Guests get on alike, whether they have one queue or eight; and the queues of one get on alike.
 #[test]
 fn shares_are_of_guests_not_of_queues() {
