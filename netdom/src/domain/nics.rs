@@ -23,8 +23,10 @@ const UNUSED: &str = "unused pci devices";
 /// Descriptors of a receive ring, each with a page of the packets'; fewer where the rings of several NICs would leave too few to the guests.
 const RECEIVE_RINGS: [u16; 3] = [256, 128, 64];
 
-/// Queues of a NIC: one vCPU serves them all, and what it does is bounded by its time, not by a ring's.
-const QUEUES: usize = 1;
+/// Descriptors of a transmit ring; all rings of a NIC together have as many, as far as they may be so short.
+const TRANSMIT_RING: u16 = 512;
+/// The shortest ring.
+const SHORTEST_RING: u16 = 64;
 
 /// How often NICs are looked at.
 const WATCH: Duration = Duration::from_secs(1);
@@ -258,7 +260,9 @@ async fn start(
     log::debug!("pci {}: enabled", device.address());
     let registers = device.map_bar(0, model.registers()).await?;
     log::debug!("pci {}: registers mapped", device.address());
-    let vectors = model.vectors(QUEUES);
+    // As many as a vif has, where each has a ring of its own of the pages that one queue would have.
+    let queues = usize::from(domain.words.queues()).min(model.queues()).min((receive_ring / SHORTEST_RING).into());
+    let vectors = model.vectors(queues);
     let best = match domain.options.interrupts {
         InterruptKind::MsiX if vectors == 0 => InterruptKind::Msi,
         best => best,
@@ -272,14 +276,21 @@ async fn start(
     let pool = domain.path.borrow().pool().clone();
     let asked = usize::from(domain.words.mtu()) + FRAME_HEADERS;
     let options = Options {
-        queues: QUEUES,
+        queues,
         max_frame: asked.min(model.max_frame()),
-        receive_descriptors: receive_ring,
+        transmit_descriptors: share(TRANSMIT_RING, queues),
+        receive_descriptors: share(receive_ring, queues),
         seed: time::now().0,
         ..Options::default()
     };
     let driver = model.start(registers, device.dma(), kind, &pool, options, &mut busy_wait);
     Ok((driver.map_err(Unusable::Driver)?, interrupts, format!("Intel {}", model.name())))
+}
+
+/// A queue's share of the descriptors of one ring: a multiple of 8.
+fn share(ring: u16, queues: usize) -> u16 {
+    let share = usize::from(ring) / queues.max(1) / 8 * 8;
+    u16::try_from(share).unwrap_or(ring).max(SHORTEST_RING)
 }
 
 /// For waits of microseconds during a device's reset.

@@ -56,12 +56,21 @@ impl Model {
     /// MSI-X vectors that the driver makes use of with so many queues: one a queue, one for packets sent, one for the link. None where the
     /// device has no MSI-X.
     pub fn vectors(self, queues: usize) -> usize {
-        let (there, most) = match self {
-            Self::E1000e(model) => (model.vectors(), 1),
-            Self::Igb(model) => (model.vectors(), model.queues()),
-            Self::Ixgbe(model) => (model.vectors(), ixgbe::QUEUES),
+        let there = match self {
+            Self::E1000e(model) => model.vectors(),
+            Self::Igb(model) => model.vectors(),
+            Self::Ixgbe(model) => model.vectors(),
         };
-        there.min(queues.clamp(1, most) + 2)
+        there.min(queues.clamp(1, self.queues()) + 2)
+    }
+
+    /// Queues each way that the driver makes use of at most.
+    pub const fn queues(self) -> usize {
+        match self {
+            Self::E1000e(_) => 1,
+            Self::Igb(model) => model.queues(),
+            Self::Ixgbe(_) => ixgbe::QUEUES,
+        }
     }
 
     /// Bytes of the largest frame, frame check sequence not included.
