@@ -69,7 +69,7 @@ const XENSTORE_LITE: House = House {
 const NETDOM: House = House {
     root: "netdom",
     layers: &[
-        &["credit", "ethernet", "packet", "statistics"],
+        &["credit", "ethernet", "hash", "packet", "statistics"],
         &["offload", "switch"],
         &["netback", "nic"],
         &["command_line", "datapath", "fakes"],

@@ -1,8 +1,9 @@
 //! First step of a round: what the ready vifs have, and the heads of what they send. Floor 3.
 
+use super::queue::Toward;
 use super::round::{Chunks, Extent, HEAD, PULLED, Round, SMALL, Sent, gather};
 use super::vif::{Groups, change_groups};
-use super::vif::{Toward, Vif, slots_for};
+use super::vif::{Vif, slots_for};
 use super::{DataPath, QueueId, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS, WAITED_PACKETS, queue_mut, route};
 use crate::credit::Credit;
 use crate::netback::request::{PacketRequest, Wish, parse};

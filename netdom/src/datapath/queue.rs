@@ -3,7 +3,6 @@
 use super::QueueId;
 use super::backlog::Backlog;
 use super::patience::Patience;
-use super::vif::Toward;
 use crate::netback::config::{QueueConfig, RemotePorts};
 use crate::netback::request::{ReceiveRing, TransmitRing};
 use crate::netback::violation::{AttachError, RingName, Violation};
@@ -53,6 +52,17 @@ pub(crate) fn map_ring<H: Hypervisor>(
     reference: GrantRef,
 ) -> Result<H::Ring, AttachError> {
     hypervisor.map_ring(domain, &[reference]).map_err(|error| AttachError::Map(name, error))
+}
+
+/// Where packets of a queue go, as far as the last one tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Toward {
+    /// It sent none to one station.
+    Unknown,
+    /// To the NIC with this port.
+    Nic(u16),
+    /// To another guest.
+    Vif,
 }
 
 /// A queue, connected.

@@ -2,8 +2,9 @@
 
 use super::nics::is_nic;
 use super::prepare::offload_layout;
+use super::queue::Toward;
 use super::round::{Bounce, Chunks, Extent, Look, PULLED, Received, ReceivedKind, Round, Source, chunks_of, gather};
-use super::vif::{Acceptance, Toward, Vif, slots_for};
+use super::vif::{Acceptance, Vif, slots_for};
 use super::{DataPath, QueueId, Stop, queue_mut};
 use crate::ethernet::MacAddress;
 use crate::netback::request::{DataSlot, Wish};

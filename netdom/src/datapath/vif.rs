@@ -3,6 +3,7 @@
 use super::control::Control;
 use super::prepare::{Ability, fits};
 use super::queue::Queue;
+pub(crate) use super::queue::Toward;
 use crate::credit::Credit;
 use crate::ethernet::MacAddress;
 use crate::netback::config::VifConfig;
@@ -47,17 +48,6 @@ pub(crate) struct Vif<H: Hypervisor> {
     pub(crate) turn: u8,
     /// It broke the protocol: nothing is done for it any more.
     pub(crate) broken: bool,
-}
-
-/// Where packets of a queue go, as far as the last one tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Toward {
-    /// It sent none to one station.
-    Unknown,
-    /// To the NIC with this port.
-    Nic(u16),
-    /// To another guest.
-    Vif,
 }
 
 impl<H: Hypervisor> Vif<H> {
