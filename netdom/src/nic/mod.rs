@@ -4,6 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `models` | the drivers, by the PCI ids of their devices |
+//! | `family` | what is of one family of devices alone |
 //! | `driver`, `queue` | the driver that all families share |
 //! | `advanced` | the descriptors that igb and ixgbe share, and receive-side scaling |
 //! | `ring` | rings of descriptors, packets out and frames in |
@@ -14,6 +15,7 @@ pub mod advanced;
 pub mod driver;
 pub mod e1000e;
 mod error;
+pub mod family;
 pub mod igb;
 pub mod ixgbe;
 pub mod models;

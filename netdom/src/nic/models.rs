@@ -1,6 +1,6 @@
 //! The drivers, by the PCI ids of their devices. Pure. Floor 3.
 
-use super::driver::Family;
+use super::family::Family;
 use super::{Delay, Error, Interrupts, Nic, Options, e1000e, igb, ixgbe};
 use crate::packet::Pool;
 use alloc::boxed::Box;

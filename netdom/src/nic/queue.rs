@@ -1,6 +1,6 @@
 //! A queue of a NIC: its rings, its interrupts and their rate, and whether it stands still. Floor 3.
 
-use super::driver::{Arm, Direction, Family};
+use super::family::{Arm, Direction, Family};
 use super::moderation::Moderation;
 use super::ring::Ring;
 use super::ring::receive::Receive;

@@ -7,7 +7,7 @@
 use super::models::Model;
 use super::registers::{self as reg, Causes, CtrlExt, Ivar, Registers};
 use crate::nic;
-use crate::nic::driver::{ABSENT, Arm};
+use crate::nic::family::{ABSENT, Arm};
 use crate::nic::wiring::Wiring;
 use core::time::Duration;
 use split_driver::memory::Mmio;

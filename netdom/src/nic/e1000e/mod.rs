@@ -34,7 +34,8 @@ mod nonsense;
 #[cfg(test)]
 mod tests;
 
-use super::driver::{ABSENT, Arm, Direction, Driver, Family, Setup};
+use super::driver::Driver;
+use super::family::{ABSENT, Arm, Direction, Family, Setup};
 use super::ring::Ring;
 use super::wiring::Wiring;
 use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation};

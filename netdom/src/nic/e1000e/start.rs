@@ -7,7 +7,7 @@
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Registers, Rfctl, Rxcsum, Tctl, Tipg};
 use crate::ethernet::MacAddress;
-use crate::nic::driver::{ABSENT, wait};
+use crate::nic::family::{ABSENT, wait};
 use crate::nic::ring::Ring;
 use crate::nic::{Delay, Error, STANDARD_FRAME};
 use core::time::Duration;

@@ -18,7 +18,8 @@ pub mod models;
 pub mod registers;
 mod start;
 
-use super::driver::{ABSENT, Arm, Direction, Driver, Family, Setup};
+use super::driver::Driver;
+use super::family::{ABSENT, Arm, Direction, Family, Setup};
 use super::ring::Ring;
 use super::wiring::Wiring;
 use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation, advanced};

@@ -6,7 +6,7 @@ use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl, Dctl, Mdic, Rctl, Tctl, update};
 use crate::ethernet::MacAddress;
 use crate::nic::advanced::rss;
-use crate::nic::driver::{ABSENT, Setup, wait};
+use crate::nic::family::{ABSENT, Setup, wait};
 use crate::nic::ring::Ring;
 use crate::nic::{Delay, Error, STANDARD_FRAME};
 use core::time::Duration;

@@ -6,7 +6,7 @@
 use super::registers::{self as reg, Causes, Eitr, Gpie};
 use crate::nic;
 use crate::nic::Fault;
-use crate::nic::driver::{ABSENT, Arm};
+use crate::nic::family::{ABSENT, Arm};
 use crate::nic::wiring::Wiring;
 use core::time::Duration;
 use split_driver::memory::Mmio;

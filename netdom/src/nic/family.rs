@@ -1,0 +1,126 @@
+//! What is of one family of devices alone: the registers, and the order in which they are written. Floor 3.
+
+use super::ring::{Format, Ring};
+use super::wiring::Wiring;
+use super::{Capabilities, Causes, Delay, Error, Link, NicStatistics};
+use crate::ethernet::MacAddress;
+use core::time::Duration;
+use split_driver::memory::{DmaMemory, Mmio, Quiesced};
+
+/// What a read of a register that is not there gives.
+pub(super) const ABSENT: u32 = u32::MAX;
+
+/// Repeats `done` until it is true, at most `times`, `pause` apart.
+pub(super) fn wait(delay: Delay<'_>, pause: Duration, times: u32, mut done: impl FnMut() -> bool) -> bool {
+    for _ in 0..times {
+        if done() {
+            return true;
+        }
+        delay(pause);
+    }
+    done()
+}
+
+/// What a device is to be set up for.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Queues.
+    pub queues: usize,
+    /// Bytes of the largest frame, frame check sequence not included.
+    pub max_frame: usize,
+    /// Where interrupts arrive.
+    pub wiring: Wiring,
+    /// Whether segmentation is left to the device.
+    pub segmentation: super::Segmentation,
+    /// Keys the hash by which flows are spread over queues.
+    pub seed: u64,
+}
+
+/// Which interrupts of a queue are to be enabled.
+#[derive(Clone, Copy, Debug)]
+pub struct Arm {
+    /// The queue.
+    pub queue: usize,
+    /// A cause of frames that were taken already may be set.
+    pub stale: bool,
+    /// Packets sent are to interrupt; and whether they were to before.
+    pub transmit: bool,
+    /// Whether they were to before.
+    pub transmit_before: bool,
+}
+
+/// One of the two directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Frames in.
+    Receive,
+    /// Packets out.
+    Transmit,
+}
+
+/// A family of devices: the registers, and the order in which they are written.
+///
+/// A start is `reset`, `prepare`, for each queue `start_transmit` and `start_receive`, and `enable`.
+pub trait Family {
+    /// How its descriptors say a thing.
+    type Format: Format;
+    /// The driver's name.
+    const NAME: &'static str;
+    /// Bytes of registers needed.
+    const REGISTERS: usize;
+
+    /// The device's name.
+    fn name(&self) -> &'static str;
+    /// Bytes of the largest frame, frame check sequence not included.
+    fn max_frame(&self) -> usize;
+    /// The most queues.
+    fn queues(&self) -> usize;
+    /// Stops both directions and all interrupts, and waits until no request to memory is under way. `None` where the device does not say
+    /// so.
+    fn stop<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Option<Quiesced>;
+    /// Resets the device, from whatever state it was left in; gives its address.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::Reset`], [`Error::Address`].
+    fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error>;
+    /// Sets up all that is not of one queue, interrupts disabled.
+    fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup);
+    /// Sets up a transmit ring, empty.
+    ///
+    /// # Errors
+    /// [`Error::Stuck`].
+    fn start_transmit<M: Mmio, D: DmaMemory>(
+        &self,
+        mmio: &M,
+        queue: usize,
+        ring: &Ring<D>,
+        delay: Delay<'_>,
+    ) -> Result<(), Error>;
+    /// Sets up a receive ring, empty.
+    ///
+    /// # Errors
+    /// [`Error::Stuck`].
+    fn start_receive<M: Mmio, D: DmaMemory>(
+        &self,
+        mmio: &M,
+        queue: usize,
+        ring: &Ring<D>,
+        delay: Delay<'_>,
+    ) -> Result<(), Error>;
+    /// Lets frames in, as a bridge port must: every frame, whoever it is for; and begins with the link, where nobody has.
+    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>);
+    /// What it does for packets.
+    fn capabilities(&self, setup: &Setup) -> Capabilities;
+    /// The link now.
+    fn link<M: Mmio>(&self, mmio: &M) -> Link;
+    /// See [`Nic::handle_interrupt`]. `None` where the device is gone.
+    fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes>;
+    /// See [`NicQueue::arm`].
+    fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm);
+    /// Sets the least time between two interrupts of a queue's packets.
+    fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, queue: usize, interval: Duration);
+    /// Adds what the device counted since it was asked last.
+    fn count<M: Mmio>(&self, mmio: &M, queues: usize, counted: &mut NicStatistics);
+    /// Tells the device how far a ring is filled. All that was written to memory before is there already.
+    fn write_tail<M: Mmio>(&self, mmio: &M, queue: usize, direction: Direction, index: u16);
+}
