@@ -2,6 +2,8 @@
 //!
 //! A descriptor is 16 bytes, little-endian; here four words of 32 bits.
 
+use crate::packet::{self, Headers, Network};
+
 /// Bytes of a descriptor.
 pub const BYTES: usize = 16;
 
@@ -156,12 +158,42 @@ pub mod status {
     pub const IPCS: u32 = 1 << 6;
     /// The address matched by hash only (PIF).
     pub const PIF: u32 = 1 << 7;
-    /// The MAC found an error.
-    pub const RXE: u32 = 1 << 29;
-    /// The layer 4 checksum is wrong.
-    pub const L4E: u32 = 1 << 30;
-    /// The IPv4 header's checksum is wrong.
-    pub const IPE: u32 = 1 << 31;
+}
+
+/// Bits of errors of the third word, which differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Errors {
+    /// L4E: the layer 4 checksum is wrong.
+    pub transport: u32,
+    /// IPE: the IPv4 header's checksum is wrong.
+    pub network: u32,
+}
+
+impl Errors {
+    /// 82599 datasheet 7.1.6.2.
+    pub const I82599: Self = Self { transport: 1 << 30, network: 1 << 31 };
+    /// 82576 datasheet 7.1.5.2.
+    pub const I82576: Self = Self { transport: 1 << 29, network: 1 << 30 };
+}
+
+/// Which checksums are verified, RXCSUM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verify {
+    /// Of IPv4 headers.
+    pub network: bool,
+    /// Of TCP and UDP.
+    pub transport: bool,
+}
+
+/// Packet types, bits of a descriptor's 13: 82599 datasheet 7.1.6.2.
+mod packet_type {
+    pub(super) const IPV4: u32 = 1 << 0;
+    pub(super) const IPV4_OPTIONS: u32 = 1 << 1;
+    pub(super) const IPV6: u32 = 1 << 2;
+    pub(super) const IPV6_EXTENSIONS: u32 = 1 << 3;
+    pub(super) const TCP: u32 = 1 << 4;
+    pub(super) const UDP: u32 = 1 << 5;
+    pub(super) const SCTP: u32 = 1 << 6;
 }
 
 /// What a received frame is, as the device tells it.
@@ -180,6 +212,43 @@ pub struct Received {
 }
 
 impl Received {
+    /// What a device tells of a frame with these headers, without hash and VLAN.
+    pub fn describe(headers: &Headers, verify: Verify, errors: Errors) -> Self {
+        let mut about = Self::default();
+        match headers.network {
+            Some(Network::V4 { options, valid }) => {
+                about.packet_type |= if options { packet_type::IPV4_OPTIONS } else { packet_type::IPV4 };
+                if verify.network {
+                    about.status |= status::IPCS | if valid { 0 } else { errors.network };
+                }
+            }
+            Some(Network::V6 { extensions }) => {
+                about.packet_type |= if extensions { packet_type::IPV6_EXTENSIONS } else { packet_type::IPV6 };
+            }
+            None => {}
+        }
+        let verified = |valid: bool| status::L4CS | if valid { 0 } else { errors.transport };
+        let checked = match headers.transport {
+            Some(packet::Transport::Tcp(valid)) => {
+                about.packet_type |= packet_type::TCP;
+                verified(valid)
+            }
+            Some(packet::Transport::Udp(valid)) => {
+                about.packet_type |= packet_type::UDP;
+                valid.map_or(0, |valid| verified(valid) | status::UDPCS)
+            }
+            Some(packet::Transport::Sctp) => {
+                about.packet_type |= packet_type::SCTP;
+                0
+            }
+            None => 0,
+        };
+        if verify.transport {
+            about.status |= checked;
+        }
+        about
+    }
+
     /// The write-back for a piece of `length` bytes. What concerns the whole frame stands in its last piece; types and hash in each.
     pub fn write_back(&self, length: u16, last: bool) -> [u32; 4] {
         let status = status::DD | if last { self.status | status::EOP } else { 0 };

@@ -88,6 +88,11 @@ pub trait Model {
     /// The time since power-on. It never goes back.
     fn handle_time(&mut self, now: Duration);
 
+    /// When it wants to be told the time next, for what it does on its own by then.
+    fn poll_time(&self) -> Option<Duration> {
+        None
+    }
+
     /// A frame from the wire, without its frame check sequence. False where the device does not take it.
     fn handle_frame(&mut self, frame: &[u8]) -> bool;
 

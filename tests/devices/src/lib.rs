@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`bus`] | what a model reaches and how it is reached, without I/O |
 //! | [`ixgbe`] | Intel's 82599 and X540 |
-//! | [`advanced`], [`transmit`], [`receive`], [`ring`] | descriptors and queues of the 82575's line |
+//! | [`advanced`], [`transmit`], [`receive`], [`ring`], [`queues`] | descriptors and queues of the 82575's line |
+//! | [`filter`], [`rss`] | which frames are taken, and for which queue |
 //! | [`offload`], [`packet`], [`toeplitz`], [`checksum`], [`ethernet`] | what NICs do to packets |
 //! | [`pci`], [`registers`], [`i2c`] | parts of devices |
 //! | [`fake`] | a model under a driver in a test |
@@ -16,14 +17,17 @@ pub mod bus;
 pub mod checksum;
 pub mod ethernet;
 pub mod fake;
+pub mod filter;
 pub mod i2c;
 pub mod ixgbe;
 pub mod offload;
 pub mod packet;
 pub mod pci;
+pub mod queues;
 pub mod receive;
 pub mod registers;
 pub mod ring;
+pub mod rss;
 pub mod toeplitz;
 pub mod transmit;
 pub mod vfio_user;

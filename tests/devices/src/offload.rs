@@ -8,9 +8,6 @@ const TCP_CHECKSUM: usize = 16;
 /// Where in a UDP header the checksum is, RFC 768.
 const UDP_CHECKSUM: usize = 6;
 
-/// Largest packet without segmentation, 82599 datasheet 7.2.1.2.
-pub const LONGEST: usize = 15_872;
-
 /// Frames as they go to the wire, for `packet` as its first data descriptor and the context tell; `vlan` is the type of inserted tags.
 ///
 /// # Errors

@@ -53,10 +53,33 @@ pub struct Identity {
     pub subsystem: [u16; 2],
     /// Revision.
     pub revision: u8,
+    /// Where its base address registers are.
+    pub bars: Bars,
     /// Bytes of BAR 0: a power of two.
     pub registers: u64,
-    /// MSI-X vectors; their table is in BAR 4, pending bits at 0x2000.
+    /// MSI-X vectors; pending bits are at 0x2000 behind their table.
     pub vectors: u16,
+    /// PCI Express: generation and lanes.
+    pub link: (u8, u8),
+}
+
+/// How a device uses its base address registers. Registers are in BAR 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bars {
+    /// Of 64 bits, prefetchable; MSI-X in BAR 4.
+    Wide,
+    /// Of 32 bits; MSI-X in BAR 3.
+    Narrow,
+}
+
+impl Bars {
+    /// The one with the table of MSI-X.
+    pub const fn vectors(self) -> usize {
+        match self {
+            Self::Wide => 4,
+            Self::Narrow => 3,
+        }
+    }
 }
 
 /// Configuration space with power management, MSI, MSI-X and PCI Express.
@@ -74,9 +97,9 @@ pub enum Request {
     Reset,
 }
 
-/// Bytes of BAR 4: table and pending bits of MSI-X.
+/// Bytes of the table's BAR: table and pending bits of MSI-X.
 pub const VECTOR_SPACE: u64 = 0x4000;
-/// Where in BAR 4 the pending bits are.
+/// Where in it the pending bits are.
 pub const PENDING_BITS: u64 = 0x2000;
 
 impl ConfigurationSpace {
@@ -102,17 +125,24 @@ impl ConfigurationSpace {
     }
 
     fn fill(&mut self) {
-        let Identity { vendor, device, subsystem: [owner, card], revision, registers, vectors } = self.identity;
+        let Identity { vendor, device, subsystem: [owner, card], revision, bars, registers, vectors, link } =
+            self.identity;
         self.put(header::IDS, &(u32::from(vendor) | u32::from(device) << 16).to_le_bytes());
         self.allow(header::COMMAND, &COMMAND_WRITABLE.to_le_bytes());
         self.put(header::STATUS, &[0x10, 0]);
         self.put(header::CLASS, &[revision, 0, 0, 2]);
         self.allow(header::CLASS + 4, &[0xFF]);
-        // 64 bits wide, prefetchable.
-        self.put(header::BAR0, &[0x0C]);
-        self.allow(header::BAR0, &(!(registers - 1)).to_le_bytes());
-        self.put(header::BAR0 + 16, &[0x0C]);
-        self.allow(header::BAR0 + 16, &(!(VECTOR_SPACE - 1)).to_le_bytes());
+        for (bar, size) in [(0, registers), (bars.vectors(), VECTOR_SPACE)] {
+            let at = header::BAR0 + 4 * bar;
+            let mask = (!(size - 1)).to_le_bytes();
+            match bars {
+                Bars::Wide => {
+                    self.put(at, &[0x0C]);
+                    self.allow(at, &mask);
+                }
+                Bars::Narrow => self.allow(at, mask.get(..4).unwrap_or_default()),
+            }
+        }
         self.put(header::SUBSYSTEM, &(u32::from(owner) | u32::from(card) << 16).to_le_bytes());
         self.put(header::CAPABILITIES, &[place::POWER as u8]);
         self.put(header::INTERRUPT, &[0, 1]);
@@ -124,12 +154,15 @@ impl ConfigurationSpace {
         self.put(place::MSI, &[0x05, place::MSI_X as u8, 0x80, 0x01]);
         self.allow(place::MSI + 2, &[0x01, 0, 0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 1]);
         let size = vectors.saturating_sub(1).to_le_bytes();
-        self.put(place::MSI_X, &[0x11, place::EXPRESS as u8, size[0], size[1], 4, 0, 0, 0, 4, 0x20, 0, 0]);
+        let bar = bars.vectors() as u8;
+        self.put(place::MSI_X, &[0x11, place::EXPRESS as u8, size[0], size[1], bar, 0, 0, 0, bar, 0x20, 0, 0]);
         self.allow(place::MSI_X + 3, &[0xC0]);
-        // An endpoint of version 2 that can be reset alone; 8 lanes of 5 GT/s.
+        // An endpoint of version 2 that can be reset alone.
+        let (generation, lanes) = link;
+        let [low, high] = (u16::from(lanes) << 4 | u16::from(generation)).to_le_bytes();
         self.put(
             place::EXPRESS,
-            &[0x10, 0, 0x02, 0, 0xC2, 0x8C, 0, 0x10, 0x10, 0x28, 0, 0, 0x82, 0xF4, 3, 0, 0, 0, 0x82, 0x10],
+            &[0x10, 0, 0x02, 0, 0xC2, 0x8C, 0, 0x10, 0x10, 0x28, 0, 0, low, high | 0xF4, 3, 0, 0, 0, low, high | 0x10],
         );
         self.put(place::EXPRESS + 0x24, &[0x1F]);
         self.allow(place::EXPRESS + 8, &[0xFF, 0x7F]);
@@ -144,7 +177,10 @@ impl ConfigurationSpace {
 
     /// Bytes of the memory behind each base address register.
     pub const fn bars(&self) -> [u64; 6] {
-        [self.identity.registers, 0, 0, 0, VECTOR_SPACE, 0]
+        match self.identity.bars {
+            Bars::Wide => [self.identity.registers, 0, 0, 0, VECTOR_SPACE, 0],
+            Bars::Narrow => [self.identity.registers, 0, 0, VECTOR_SPACE, 0, 0],
+        }
     }
 
     /// Reads; zeroes beyond the end.
@@ -219,13 +255,19 @@ mod tests {
     use super::*;
 
     fn space() -> ConfigurationSpace {
+        space_with(Bars::Wide)
+    }
+
+    fn space_with(bars: Bars) -> ConfigurationSpace {
         let identity = Identity {
             vendor: 0x8086,
             device: 0x10FB,
             subsystem: [0x8086, 3],
             revision: 1,
+            bars,
             registers: 0x8_0000,
             vectors: 64,
+            link: (2, 8),
         };
         ConfigurationSpace::new(identity)
     }
@@ -248,8 +290,16 @@ mod tests {
         assert_eq!(seen, [(0x40, 1), (0x50, 5), (0x70, 0x11), (0xA0, 0x10)]);
         space.write(0x10, &[0xFF; 8]);
         assert_eq!((word(&space, 0x10), word(&space, 0x14)), (0xFFF8_000C, 0xFFFF_FFFF));
+        assert_eq!((word(&space, 0x74), word(&space, 0x78)), (4, 0x2004));
         space.write(0, &[0; 4]);
         assert_eq!(word(&space, 0), 0x10FB_8086, "ids cannot be written");
+        let mut space = space_with(Bars::Narrow);
+        space.write(0x10, &[0xFF; 24]);
+        let bars: Vec<_> = (0..6).map(|bar| word(&space, 0x10 + 4 * bar)).collect();
+        assert_eq!(bars, [0xFFF8_0000, 0, 0, 0xFFFF_C000, 0, 0]);
+        assert_eq!((word(&space, 0x74), word(&space, 0x78)), (3, 0x2003));
+        assert_eq!(space.bars(), [0x8_0000, 0, 0, VECTOR_SPACE, 0, 0]);
+        assert_eq!(word(&space, 0xAC) & 0x3FF, 0x082);
     }
 
     #[test]

@@ -1,5 +1,12 @@
 //! A file of 32-bit registers: what each holds, without what reading or writing it does. Pure.
 
+/// Where an access of `length` bytes begins, if registers are accessed so: 32 bits, or two registers at once as Linux writes the 82599's
+/// FDIRHASH.
+pub fn register_at(offset: u64, length: usize) -> Option<usize> {
+    let aligned = matches!(length, 4 | 8) && offset.is_multiple_of(length as u64);
+    usize::try_from(offset).ok().filter(|_| aligned)
+}
+
 /// Registers by their byte offset.
 #[derive(Clone, Debug)]
 pub struct Registers(Box<[u32]>);

@@ -20,6 +20,8 @@ pub mod offset {
 
 /// RXDCTL.ENABLE and TXDCTL.ENABLE.
 pub const ENABLE: u32 = 1 << 25;
+/// TXDCTL.SWFLSH and RXDCTL.SWFLUSH: write back what waits; clears itself.
+pub const FLUSH: u32 = 1 << 26;
 
 /// A ring as its registers say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -39,6 +39,15 @@ enum Step {
     Halted,
 }
 
+/// What a device's queues have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wire {
+    /// EtherType of inserted tags.
+    pub vlan: u16,
+    /// Bytes of the longest packet that need not be segmented.
+    pub longest: usize,
+}
+
 /// What came of a batch.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -106,8 +115,8 @@ impl TransmitQueue {
         batch.append(&mut self.transfers);
     }
 
-    /// Its part of a batch came back. `vlan` is the type of inserted tags.
-    pub fn handle(&mut self, registers: &mut Registers, done: &[Transfer], vlan: u16, misuse: &mut Misuse) -> Outcome {
+    /// Its part of a batch came back.
+    pub fn handle(&mut self, registers: &mut Registers, done: &[Transfer], wire: Wire, misuse: &mut Misuse) -> Outcome {
         let mut outcome = Outcome::default();
         match std::mem::replace(&mut self.step, Step::Idle) {
             Step::Idle => {}
@@ -124,13 +133,13 @@ impl TransmitQueue {
                 self.ask_buffers(&descriptors);
                 self.step = Step::Buffers { taken, descriptors };
                 if self.transfers.is_empty() {
-                    return self.handle(registers, &[], vlan, misuse);
+                    return self.handle(registers, &[], wire, misuse);
                 }
             }
             Step::Buffers { taken, descriptors } => {
                 let mut buffers = done.iter();
                 for descriptor in &descriptors {
-                    self.take(*descriptor, &mut buffers, vlan, misuse, &mut outcome.frames);
+                    self.take(*descriptor, &mut buffers, wire, misuse, &mut outcome.frames);
                 }
                 let reported = self.ask_write_back(registers, taken, &descriptors);
                 self.step = Step::WriteBack { taken, reported };
@@ -191,7 +200,7 @@ impl TransmitQueue {
         &mut self,
         descriptor: Transmit,
         buffers: &mut impl Iterator<Item = &'a Transfer>,
-        vlan: u16,
+        wire: Wire,
         misuse: &mut Misuse,
         frames: &mut Vec<Vec<u8>>,
     ) {
@@ -237,10 +246,10 @@ impl TransmitQueue {
         if pieces > PIECES {
             return;
         }
-        if !first.segment && packet.len() > offload::LONGEST {
-            return misuse.note("a packet longer than 15.5 KB that is not segmented");
+        if !first.segment && packet.len() > wire.longest {
+            return misuse.note(format!("a packet longer than {} bytes that is not segmented", wire.longest));
         }
-        match offload::apply(packet, &first, self.contexts.get(first.context).and_then(Option::as_ref), vlan) {
+        match offload::apply(packet, &first, self.contexts.get(first.context).and_then(Option::as_ref), wire.vlan) {
             Ok(made) => frames.extend(made),
             Err(offence) => misuse.note(offence),
         }

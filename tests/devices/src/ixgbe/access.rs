@@ -1,7 +1,8 @@
 //! What reading and writing a register does. 82599 datasheet 8.2.3. Pure.
 
-use super::registers::{self as reg, Direction};
+use super::registers::{self as reg};
 use super::{Ixgbe, Kind, phy};
+use crate::queues::Direction;
 use crate::ring::{self, offset as place};
 
 impl Ixgbe {
@@ -38,7 +39,9 @@ impl Ixgbe {
                 held
             }
             _ => match reg::queue_of(offset) {
-                Some((direction, queue, place::CONTROL)) => held & !ring::ENABLE | self.enabled(direction, queue),
+                Some((direction, queue, place::CONTROL)) => {
+                    self.queues.control(direction, queue, held, self.faults.disable_stuck, &self.registers)
+                }
                 _ => held,
             },
         }
@@ -83,7 +86,7 @@ impl Ixgbe {
             reg::RDRXCTL => self.registers.set(offset, value | reg::RDRXCTL_DMAIDONE),
             reg::RXCTRL => self.write_receive_control(value),
             _ => match reg::queue_of(offset) {
-                Some((direction, queue, place)) => self.write_queue(direction, queue, place, value),
+                Some(at) => self.write_queue(at, value),
                 None => self.registers.set(offset, value),
             },
         }
@@ -119,114 +122,16 @@ impl Ixgbe {
         self.registers.set(reg::RXCTRL, value);
     }
 
-    /// ENABLE as the queue's control register shows it: also while the queue ends what it began.
-    fn enabled(&self, direction: Direction, queue: usize) -> u32 {
-        let (bits, busy) = match direction {
-            Direction::Transmit => {
-                (self.transmit_enabled, self.transmit.get(queue).is_some_and(|queue| queue.is_busy()))
-            }
-            Direction::Receive => (self.receive_enabled, self.receive.get(queue).is_some_and(|queue| queue.is_busy())),
-        };
-        if bits >> queue & 1 != 0 || busy || self.faults.disable_stuck && self.was_enabled(direction, queue) {
-            ring::ENABLE
-        } else {
-            0
+    fn write_queue(&mut self, at: (Direction, usize, usize), value: u32) {
+        let (direction, queue, place) = at;
+        let masters = self.configuration.masters_bus();
+        let was_on = self.queues.is_enabled(direction, queue);
+        self.queues.write(&mut self.registers, at, value, masters, &mut self.misuse);
+        // 4.6.8: DMATXCTL.TE comes before the first queue.
+        let enables = direction == Direction::Transmit && place == place::CONTROL && value & ring::ENABLE != 0;
+        if enables && !was_on && !self.registers.has(reg::DMATXCTL, reg::DMATXCTL_TE) {
+            self.misuse.note("a transmit queue was enabled before DMATXCTL.TE");
         }
-    }
-
-    /// Whether the queue was ever set up.
-    fn was_enabled(&self, direction: Direction, queue: usize) -> bool {
-        self.registers.get(first_register(direction, queue) + place::LENGTH) != 0
-    }
-
-    fn write_queue(&mut self, direction: Direction, queue: usize, at: usize, value: u32) {
-        let first = first_register(direction, queue);
-        let bits = match direction {
-            Direction::Transmit => self.transmit_enabled,
-            Direction::Receive => self.receive_enabled,
-        };
-        let enabled = bits >> queue & 1 != 0;
-        match at {
-            place::CONTROL => {
-                self.registers.set(first + at, value & !reg::TXDCTL_SWFLSH);
-                if enabled != (value & ring::ENABLE != 0) {
-                    self.switch_queue(direction, queue, !enabled);
-                }
-                return;
-            }
-            place::TAIL => {
-                let count = self.registers.get(first + place::LENGTH) / 16;
-                if value >= count.max(1) {
-                    self.misuse.note(format!("a tail of {value} in a ring of {count}"));
-                    return;
-                }
-                if !enabled && value != 0 {
-                    self.misuse.note("the tail of a queue that is not enabled was moved");
-                }
-                if enabled && !self.configuration.masters_bus() {
-                    self.misuse.note("a tail was moved while bus mastering is off");
-                }
-            }
-            0x00..=place::LENGTH | place::HEAD if enabled => {
-                self.misuse.note("a ring was moved while its queue is enabled");
-            }
-            _ => {}
-        }
-        self.registers.set(first + at, value);
-    }
-
-    fn switch_queue(&mut self, direction: Direction, queue: usize, on: bool) {
-        let bit = 1u128 << queue;
-        let bits = match direction {
-            Direction::Transmit => &mut self.transmit_enabled,
-            Direction::Receive => &mut self.receive_enabled,
-        };
-        if !on {
-            *bits &= !bit;
-            return;
-        }
-        *bits |= bit;
-        let first = first_register(direction, queue);
-        if let Some(fault) = ring::fault(&self.registers, first) {
-            self.misuse.note(fault);
-        }
-        if !self.configuration.masters_bus() {
-            self.misuse.note("a queue was enabled while bus mastering is off");
-        }
-        match direction {
-            Direction::Transmit => {
-                // 4.6.8: DMATXCTL.TE comes before the first queue.
-                if !self.registers.has(reg::DMATXCTL, reg::DMATXCTL_TE) {
-                    self.misuse.note("a transmit queue was enabled before DMATXCTL.TE");
-                }
-                if let Some(queue) = self.transmit.get_mut(queue).filter(|queue| !queue.is_busy()) {
-                    queue.reset();
-                }
-            }
-            Direction::Receive => {
-                let control = self.registers.get(first + reg::SRRCTL);
-                match control >> 25 & 7 {
-                    1 => {}
-                    0 => self.misuse.note("a receive queue with legacy descriptors"),
-                    kind => self
-                        .misuse
-                        .note(format!("a receive queue with descriptors of type {kind}, which is not modelled")),
-                }
-                if !(1..=16).contains(&(control & 0x1F)) {
-                    self.misuse.note("SRRCTL.BSIZEPACKET is not of 1 to 16 KB");
-                }
-                if let Some(queue) = self.receive.get_mut(queue).filter(|queue| !queue.is_busy()) {
-                    queue.reset();
-                }
-            }
-        }
-    }
-}
-
-const fn first_register(direction: Direction, queue: usize) -> usize {
-    match direction {
-        Direction::Transmit => reg::transmit(queue),
-        Direction::Receive => reg::receive(queue),
     }
 }
 

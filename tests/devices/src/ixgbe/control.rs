@@ -22,7 +22,7 @@ impl Ixgbe {
 
     /// What CTRL.RST does: everything but the EEPROM's and the firmware's registers (those above 0x10000).
     pub(super) fn software_reset(&mut self) {
-        if self.in_flight.is_some() {
+        if self.queues.is_in_flight() {
             self.misuse.note("a reset while the device reaches memory");
         }
         for offset in (0..0x1_0000).step_by(4) {
@@ -34,17 +34,7 @@ impl Ixgbe {
 
     fn initialise(&mut self) {
         self.interrupts.reset();
-        for queue in &mut self.transmit {
-            queue.reset();
-        }
-        for queue in &mut self.receive {
-            queue.reset();
-        }
-        (self.transmit_enabled, self.receive_enabled) = (0, 0);
-        // The bus may still do what is out; nobody waits for it.
-        if let Some(parts) = &mut self.in_flight {
-            parts.clear();
-        }
+        self.queues.reset();
         let registers = &mut self.registers;
         let (autoc, autoc2) = match self.kind {
             // KX4 and KX, by autonegotiation.
@@ -108,7 +98,7 @@ impl Ixgbe {
 
     pub(super) fn read_status(&self) -> u32 {
         let disabled = self.registers.has(reg::CTRL, reg::CTRL_MASTER_DISABLE);
-        let busy = self.in_flight.is_some() || self.faults.master_stuck;
+        let busy = self.queues.is_in_flight() || self.faults.master_stuck;
         if disabled && !busy { 0 } else { reg::STATUS_MASTER }
     }
 

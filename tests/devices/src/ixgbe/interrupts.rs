@@ -5,9 +5,10 @@
 
 use std::collections::VecDeque;
 
-use super::registers::{self as reg, Direction};
+use super::registers::{self as reg};
 use crate::bus::Interrupt;
 use crate::pci::ConfigurationSpace;
+use crate::queues::Direction;
 use crate::registers::Registers;
 
 /// Causes besides queues, EICR.

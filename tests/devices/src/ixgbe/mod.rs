@@ -27,24 +27,31 @@ pub mod registers;
 mod tests;
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::time::Duration;
 
 pub use interrupts::cause;
-use registers::Direction;
 
 use crate::bus::{Faults, Interrupt, Misuse, Model, Transfer};
 use crate::ethernet::Address;
 use crate::i2c::Module;
-use crate::pci::{ConfigurationSpace, Identity, Request};
-use crate::receive::ReceiveQueue;
-use crate::registers::Registers;
-use crate::transmit::TransmitQueue;
+use crate::pci::{Bars, ConfigurationSpace, Identity, Request};
+use crate::queues::{Layout, Queues};
+use crate::registers::{Registers, register_at};
 
 /// Queues in each direction.
 pub const QUEUES: usize = 128;
 /// Bytes of packet memory for receive, 82599 datasheet 7.1.3.1.
 const PACKET_MEMORY: usize = 512 << 10;
+
+const LAYOUT: Layout = Layout {
+    queues: QUEUES,
+    transmit: registers::transmit,
+    receive: registers::receive,
+    srrctl: registers::SRRCTL,
+    buffer: 0x1F,
+    largest: 16,
+    drop: registers::SRRCTL_DROP,
+};
 
 /// Which card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +78,16 @@ impl Kind {
             Self::T3 => (0x151C, 512 << 10),
             Self::X540 => (0x1528, 2 << 20),
         };
-        Identity { vendor: 0x8086, device, subsystem: [0x8086, 0x0003], revision: 1, registers, vectors: 64 }
+        Identity {
+            vendor: 0x8086,
+            device,
+            subsystem: [0x8086, 0x0003],
+            revision: 1,
+            bars: Bars::Wide,
+            registers,
+            vectors: 64,
+            link: (2, 8),
+        }
     }
 }
 
@@ -86,15 +102,7 @@ pub struct Ixgbe {
     eeprom: Box<[u16]>,
     module: Option<Module>,
     phy: Option<phy::Phy>,
-    transmit: Box<[TransmitQueue]>,
-    receive: Box<[ReceiveQueue]>,
-    /// Queues that are enabled, as bits.
-    transmit_enabled: u128,
-    receive_enabled: u128,
-    /// A batch of transfers is out, and whose its parts are.
-    in_flight: Option<Vec<(Direction, usize, Range<usize>)>>,
-    /// The queue that comes first in the next batch.
-    turn: usize,
+    queues: Queues,
     out: VecDeque<Vec<u8>>,
     link: bool,
     /// The link was down since LINKS was read last.
@@ -118,12 +126,7 @@ impl Ixgbe {
             eeprom: eeprom::image(kind, address),
             module: (kind == Kind::Sfp).then(Module::short_range),
             phy: phy::Phy::new(kind),
-            transmit: (0..QUEUES).map(|queue| TransmitQueue::new(registers::transmit(queue))).collect(),
-            receive: (0..QUEUES).map(|queue| ReceiveQueue::new(registers::receive(queue))).collect(),
-            transmit_enabled: 0,
-            receive_enabled: 0,
-            in_flight: None,
-            turn: 0,
+            queues: Queues::new(LAYOUT),
             out: VecDeque::new(),
             link: true,
             link_fell: false,
@@ -148,7 +151,7 @@ impl Ixgbe {
 
     /// Context descriptors that the queues took since each was enabled: how well a driver keeps the contexts it has.
     pub fn contexts_seen(&self) -> usize {
-        self.transmit.iter().map(TransmitQueue::contexts_seen).sum()
+        self.queues.contexts_seen()
     }
 
     /// The permanent address.
@@ -162,12 +165,6 @@ impl Ixgbe {
     }
 }
 
-/// Where an access of `length` bytes begins, if registers are accessed so: 32 bits, or two registers at once as Linux writes FDIRHASH.
-fn register_at(offset: u64, length: usize) -> Option<usize> {
-    let aligned = matches!(length, 4 | 8) && offset.is_multiple_of(length as u64);
-    usize::try_from(offset).ok().filter(|_| aligned)
-}
-
 impl Model for Ixgbe {
     fn configuration(&self) -> &ConfigurationSpace {
         &self.configuration
@@ -178,7 +175,7 @@ impl Model for Ixgbe {
             data.fill(0xFF);
             return;
         }
-        self.configuration.set_pending(self.in_flight.is_some() || self.faults.master_stuck);
+        self.configuration.set_pending(self.queues.is_in_flight() || self.faults.master_stuck);
         self.configuration.read(offset, data);
     }
 

@@ -1,5 +1,7 @@
 //! Registers of the 82599 and the X540: offsets and bits, by the section of the 82599 datasheet (331520) that has them. Pure.
 
+use crate::queues::Direction;
+
 /// Bytes of registers; flash lies beyond.
 pub const SPACE: usize = 0x2_0000;
 
@@ -100,8 +102,7 @@ pub const RXCSUM_PCSD: u32 = 1 << 13;
 pub const MTA: usize = 0x0_5200;
 /// RAL and RAH, 8.2.3.7.8 and 9: 128 pairs.
 pub const RAL: usize = 0x0_A200;
-/// RAH: address valid.
-pub const RAH_AV: u32 = 1 << 31;
+pub use crate::filter::ADDRESS_VALID as RAH_AV;
 /// VFTA, 8.2.3.7.11: 128 registers.
 pub const VFTA: usize = 0x0_A000;
 /// MRQC, 8.2.3.7.12.
@@ -150,8 +151,6 @@ pub const DMATXCTL: usize = 0x0_4A80;
 pub const DMATXCTL_TE: u32 = 1 << 0;
 /// First register of transmit queue 0, 8.2.3.9.5; the next is 0x40 further.
 pub const TRANSMIT: usize = 0x0_6000;
-/// TXDCTL: software flush, 8.2.3.9.10.
-pub const TXDCTL_SWFLSH: u32 = 1 << 26;
 
 /// HLREG0, 8.2.3.22.8.
 pub const HLREG0: usize = 0x0_4240;
@@ -253,15 +252,6 @@ pub const fn queue_of(offset: usize) -> Option<(Direction, usize, usize)> {
         0x6000..0x8000 => Some((Direction::Transmit, (offset - TRANSMIT) / 0x40, place)),
         _ => None,
     }
-}
-
-/// Direction of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// From the wire.
-    Receive,
-    /// To the wire.
-    Transmit,
 }
 
 /// Where the register at `offset` lies, if it has several addresses (the 82598's, 8.2.2).

@@ -9,7 +9,7 @@ use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, SharedMemory};
 
 use super::registers::{self as reg, count};
 use super::*;
-use crate::advanced::status;
+use crate::advanced::{Errors, status};
 use crate::fake::Device;
 use crate::packet::tests::Recipe;
 use crate::packet::{Headers, Transport};
@@ -367,7 +367,10 @@ fn checksums_are_told() {
         })
         .into();
     let (l4, ip) = (status::L4CS, status::IPCS);
-    assert_eq!(seen, [l4 | ip, l4 | ip | status::L4E, l4 | ip | status::IPE | status::UDPCS, 0]);
+    assert_eq!(
+        seen,
+        [l4 | ip, l4 | ip | Errors::I82599.transport, l4 | ip | Errors::I82599.network | status::UDPCS, 0]
+    );
     driver.finish();
 }
 
@@ -522,7 +525,7 @@ fn bad_descriptors_cost_themselves() {
     put([low, high, 0x2B30_0040, 0x41 << 14], "PAYLEN is not the packet's length");
     put([low, high, 0x2930_0040, 0x40 << 14], "a packet without IFCS");
     put([low, high, 0x2B30_0040, 0x40 << 14 | 0x200], "an offload without a context");
-    put([low, high, 0x2B30_4000, 0x4000 << 14], "a packet longer than 15.5 KB that is not segmented");
+    put([low, high, 0x2B30_4000, 0x4000 << 14], "a packet longer than 15872 bytes that is not segmented");
     put([0x1000, 0, 0x2B30_0040, 0x40 << 14], "a packet lies where the device may not read");
     assert!(!driver.xen.take_violations().is_empty());
     for index in 0..50 {

@@ -27,9 +27,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::bus::{Model, Transfer};
 use connection::Connection;
@@ -79,6 +79,14 @@ impl<M: Model> Shared<M> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.model.handle_time(self.started.elapsed());
         inner
+    }
+
+    /// How long the model can be left alone; `None` where that is for ever.
+    fn until_next(&self) -> Option<Timespec> {
+        let at = self.lock().model.poll_time()?;
+        // Past the time, not short of it.
+        let left = at.saturating_sub(self.started.elapsed()) + Duration::from_micros(1);
+        Timespec::try_from(left).ok()
     }
 
     /// Delivers interrupts, and has the rest done by the other thread.
@@ -256,7 +264,8 @@ fn work<M: Model>(shared: &Shared<M>, mut wire: Wire) {
             let events = if *room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
             descriptors.push(PollFd::from_borrowed_fd(descriptor.as_fd(), events));
         }
-        let _ = poll(&mut descriptors, None);
+        let timeout = shared.until_next();
+        let _ = poll(&mut descriptors, timeout.as_ref());
         // Empties the counter; where it is empty already there is nothing to read.
         let _ = rustix::io::read(&shared.work, &mut [0; 8]);
         while round(shared, &mut wire) {}

@@ -12,8 +12,6 @@ use crate::pci::{PENDING_BITS, SPACE};
 
 /// Bytes of the pending bit array: for 2,048 vectors, the most that PCI knows.
 const PENDING_BYTES: u64 = 256;
-/// BAR of the MSI-X table.
-const VECTOR_BAR: usize = 4;
 
 /// Does what `message` asks for.
 ///
@@ -109,9 +107,10 @@ fn access<M: Model>(inner: &Inner<M>, body: &[u8]) -> Result<Access, u32> {
 fn read<M: Model>(inner: &mut Inner<M>, body: &[u8]) -> Result<Vec<u8>, u32> {
     let Access { offset, region, count } = access(inner, body)?;
     let mut data = vec![0; count as usize];
+    let vectors = inner.model.configuration().identity().bars.vectors();
     match region {
         region::CONFIGURATION => inner.model.read_configuration(offset as usize, &mut data),
-        _ if region as usize == VECTOR_BAR => {
+        _ if region as usize == vectors => {
             if (PENDING_BITS..PENDING_BITS + PENDING_BYTES).contains(&offset) {
                 inner.irqs.read_pending((offset - PENDING_BITS) as usize, &mut data);
             }
@@ -126,10 +125,11 @@ fn read<M: Model>(inner: &mut Inner<M>, body: &[u8]) -> Result<Vec<u8>, u32> {
 fn write<M: Model>(inner: &mut Inner<M>, body: &[u8]) -> Result<Vec<u8>, u32> {
     let Access { offset, region, count } = access(inner, body)?;
     let data = body.get(Access::BYTES..).and_then(|data| data.get(..count as usize)).ok_or(errno::INVALID)?;
+    let vectors = inner.model.configuration().identity().bars.vectors();
     match region {
         region::CONFIGURATION => inner.model.write_configuration(offset as usize, data),
         // The table is QEMU's.
-        _ if region as usize == VECTOR_BAR => {}
+        _ if region as usize == vectors => {}
         _ => inner.model.write(region as usize, offset, data),
     }
     Ok(body.get(..Access::BYTES).unwrap_or_default().to_vec())

@@ -1,5 +1,7 @@
 //! A driver on a model, and packets for it. Host.
 
+pub(crate) mod cases;
+
 use devices::bus::Model;
 use devices::fake::Device;
 use netdom::nic::{Error, Interrupts, Nic, Options, models};

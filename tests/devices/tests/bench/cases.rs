@@ -1,0 +1,404 @@
+//! Cases that hold for each card and its driver: frames byte for byte, offloads, queues, interrupts, faults. The model finds nothing wrong in
+//! the driver. Host.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use devices::bus::{Interrupt, Model};
+use devices::fake::Device;
+use netdom::nic::{Error, Fault, Interrupts, Link, Options, STANDARD_FRAME, models, queue};
+use netdom::offload::headers::Network;
+use netdom::packet::Checksum;
+use split_driver::fakes::closed;
+use split_driver::memory::DmaAllocator;
+use split_driver::time::Instant;
+
+use super::{Bench, bytes, contents, layout, packet, tcp_packet};
+
+pub(crate) const ADDRESS: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+
+/// A model of a family of cards.
+pub(crate) trait Card: Model + Sized + 'static {
+    /// Which card of the family.
+    type Kind: Copy + Debug + 'static;
+    /// Mbit/s of its link.
+    const SPEED: u32;
+
+    /// The card just powered on.
+    fn power_on(kind: Self::Kind, address: [u8; 6]) -> Self;
+    /// Its PCI device id.
+    fn device(kind: Self::Kind) -> u16;
+    /// A memory of the device loses what it held.
+    fn lose_memory(&mut self);
+}
+
+/// Each case as a test, for a card.
+macro_rules! cases {
+    ($card:ty, $($name:ident: $kind:expr),+) => {
+        $(mod $name {
+            use super::*;
+            $crate::bench::cases::each!($card, $kind;
+                it_starts_and_has_a_link
+                a_device_that_cannot_be_started_says_why
+                frames_go_both_ways_unchanged_through_many_wraps
+                short_frames_are_padded
+                jumbo_frames_go_both_ways
+                a_frame_beyond_the_wires_mtu_is_counted_and_dropped
+                checksums_are_completed_and_super_frames_are_cut
+                verified_checksums_are_told
+                flows_are_spread_over_queues_and_stay_in_one
+                each_queue_interrupts_once_until_it_is_armed_again
+                one_interrupt_for_all_says_which_it_was
+                the_link_and_faults_are_told
+                frames_without_a_buffer_are_counted_once
+                a_queue_that_hangs_is_found_and_the_device_started_anew
+                a_pulled_out_device_is_waited_for_nowhere
+                pages_of_a_device_that_does_not_stop_stay_with_it);
+        })+
+    };
+}
+pub(crate) use cases;
+
+macro_rules! each {
+    ($card:ty, $kind:expr; $($case:ident)+) => {
+        $(#[test]
+        fn $case() {
+            $crate::bench::cases::$case::<$card>($kind);
+        })+
+    };
+}
+pub(crate) use each;
+
+fn model<C: Card>(kind: C::Kind) -> models::Model {
+    models::Model::find(0x8086, C::device(kind)).expect("a driver")
+}
+
+pub(crate) fn start_on<C: Card>(
+    kind: C::Kind,
+    change: impl FnOnce(&Device<C>),
+    interrupts: Interrupts,
+    options: Options,
+) -> Result<Bench<C>, Error> {
+    let bench = Bench::start(C::power_on(kind, ADDRESS), change, model::<C>(kind), interrupts, options)?;
+    // A link needs some time.
+    bench.device.wait(Duration::from_secs(5));
+    Ok(bench)
+}
+
+pub(crate) fn bench<C: Card>(kind: C::Kind, options: Options) -> Bench<C> {
+    let vectors = Interrupts::MsiX(model::<C>(kind).vectors(options.queues));
+    start_on(kind, |_| (), vectors, options).expect("it starts")
+}
+
+pub(crate) fn it_starts_and_has_a_link<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    assert_eq!(bench.nic.mac_address().0, ADDRESS);
+    assert_eq!(bench.nic.link(), Link::Up(C::SPEED));
+    let frame = bytes(900, 1);
+    assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, &[14, 20]), None).is_ok());
+    queue(&mut *bench.nic).flush();
+    assert_eq!(bench.device.sent(), Some(frame.clone()));
+    assert!(bench.device.inject(&frame));
+    assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), frame);
+    bench.finish();
+}
+
+pub(crate) fn a_device_that_cannot_be_started_says_why<C: Card>(kind: C::Kind) {
+    let run = |change: fn(&Device<C>), options| start_on(kind, change, Interrupts::MsiX(3), options).err();
+    let options = Options::default();
+    assert_eq!(run(Device::pull_out, options), Some(Error::Absent { status: u32::MAX }));
+    assert!(matches!(run(Device::get_stuck, options), Some(Error::Reset { register: "CTRL", .. })));
+    let jumbo = Options { max_frame: 9725, ..options };
+    assert_eq!(run(|_| (), jumbo), Some(Error::MaxFrame { asked: 9725, limit: 9724 }));
+    let ring = Options { receive_descriptors: 100, ..options };
+    assert_eq!(run(|_| (), ring), Some(Error::Ring { descriptors: 100 }));
+}
+
+pub(crate) fn frames_go_both_ways_unchanged_through_many_wraps<C: Card>(kind: C::Kind) {
+    let mut bench =
+        bench::<C>(kind, Options { transmit_descriptors: 64, receive_descriptors: 64, ..Options::default() });
+    for round in 0..700 {
+        let frame = bytes(60 + round * 37 % 1455, round);
+        let cuts: &[usize] = [&[][..], &[14, 20], &[1, 1, 1, 1]][round % 3];
+        assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, cuts), None).is_ok());
+        queue(&mut *bench.nic).flush();
+        assert_eq!(bench.device.sent(), Some(frame.clone()), "round {round}");
+        assert_eq!(queue(&mut *bench.nic).reclaim(), 1);
+        assert!(bench.device.inject(&frame));
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), frame, "round {round}");
+        queue(&mut *bench.nic).refill(&bench.pool);
+    }
+    bench.finish();
+}
+
+pub(crate) fn short_frames_are_padded<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    for length in [14, 16, 17, 59] {
+        let frame = bytes(length, length);
+        assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+        queue(&mut *bench.nic).flush();
+        let mut padded = frame;
+        padded.resize(60, 0);
+        assert_eq!(bench.device.sent(), Some(padded));
+    }
+    bench.finish();
+}
+
+pub(crate) fn jumbo_frames_go_both_ways<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { max_frame: 9018, ..Options::default() });
+    let frame = bytes(9014, 3);
+    assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+    queue(&mut *bench.nic).flush();
+    assert_eq!(bench.device.sent(), Some(frame.clone()));
+    assert!(bench.device.inject(&frame));
+    let received = queue(&mut *bench.nic).receive().expect("a frame");
+    assert_eq!(received.fragments.len(), 3);
+    assert_eq!(contents(&received), frame);
+    drop(received);
+    bench.finish();
+}
+
+pub(crate) fn a_frame_beyond_the_wires_mtu_is_counted_and_dropped<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { max_frame: STANDARD_FRAME, ..Options::default() });
+    bench.device.inject(&bytes(3000, 3));
+    assert!(queue(&mut *bench.nic).receive().is_none());
+    assert!(bench.device.inject(&bytes(1514, 4)));
+    assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(1514, 4));
+    bench.finish();
+}
+
+pub(crate) fn checksums_are_completed_and_super_frames_are_cut<C: Card>(kind: C::Kind) {
+    for network in [Network::V4, Network::V6] {
+        let mut bench = bench::<C>(kind, Options::default());
+        let frame = tcp_packet(network, 500, 7);
+        let mut blank = packet(&bench.pool, &super::without_checksum(network, &frame), &[80]);
+        blank.offload.checksum = Checksum::Blank;
+        assert!(queue(&mut *bench.nic).transmit(blank, Some(&layout(network))).is_ok());
+        queue(&mut *bench.nic).flush();
+        assert_eq!(bench.device.sent(), Some(frame), "{network:?}");
+
+        let whole = tcp_packet(network, 20_000, 8);
+        let superframe = super::superframe(network, &bench.pool, &whole, 1428);
+        assert!(queue(&mut *bench.nic).transmit(superframe, Some(&layout(network))).is_ok());
+        queue(&mut *bench.nic).flush();
+        let mut payload = Vec::new();
+        while let Some(segment) = bench.device.sent() {
+            assert!(super::has_right_checksums(network, &segment), "{network:?}");
+            payload.extend_from_slice(&segment[usize::from(layout(network).payload_offset)..]);
+        }
+        assert_eq!(payload, whole[usize::from(layout(network).payload_offset)..], "{network:?}");
+        bench.finish();
+    }
+}
+
+pub(crate) fn verified_checksums_are_told<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    let good = tcp_packet(Network::V4, 300, 1);
+    let mut bad = good.clone();
+    if let Some(last) = bad.last_mut() {
+        *last ^= 1;
+    }
+    for (frame, expected) in [(good, Checksum::Verified), (bad, Checksum::Unverified)] {
+        assert!(bench.device.inject(&frame));
+        assert_eq!(queue(&mut *bench.nic).receive().expect("a frame").offload.checksum, expected);
+    }
+    bench.finish();
+}
+
+pub(crate) fn flows_are_spread_over_queues_and_stay_in_one<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { queues: 4, receive_descriptors: 64, seed: 42, ..Options::default() });
+    let queues = model::<C>(kind).vectors(4) - 2;
+    assert_eq!(bench.nic.queues(), queues);
+    let mut of_flow = [None; 40];
+    for _ in 0..3 {
+        for (flow, place) in of_flow.iter_mut().enumerate() {
+            let mut frame = tcp_packet(Network::V4, 100, flow);
+            // The source port.
+            frame[35] = flow as u8;
+            assert!(bench.device.inject(&frame));
+            let found = (0..queues).find(|index| {
+                let queue = bench.nic.queue(*index).expect("a queue");
+                let received = queue.receive();
+                queue.refill(&bench.pool);
+                received.is_some()
+            });
+            let found = found.expect("a frame");
+            assert_eq!(*place.get_or_insert(found), found);
+        }
+    }
+    for index in 0..queues {
+        assert!(of_flow.contains(&Some(index)), "queue {index} has no flow");
+        let frame = bytes(300, index);
+        let queue = bench.nic.queue(index).expect("a queue");
+        assert!(queue.transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+        queue.flush();
+        assert_eq!(bench.device.sent(), Some(frame));
+        assert_eq!(queue.reclaim(), 1);
+    }
+    assert!(bench.nic.queue(queues).is_none());
+    bench.finish();
+}
+
+pub(crate) fn each_queue_interrupts_once_until_it_is_armed_again<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { queues: 2, receive_descriptors: 64, seed: 1, ..Options::default() });
+    assert!(bench.device.inject(&bytes(70, 1)), "not armed yet");
+    assert_eq!(bench.device.messages(), [0u16; 0]);
+    assert!(queue(&mut *bench.nic).arm(false), "a frame is there already");
+    while queue(&mut *bench.nic).receive().is_some() {}
+    let _earlier = bench.device.messages();
+    let _causes = bench.nic.handle_interrupt(0);
+    assert!(!queue(&mut *bench.nic).arm(false));
+    for round in 0..3 {
+        // No IP: the first queue.
+        for _ in 0..=round {
+            assert!(bench.device.inject(&bytes(70, 2)));
+        }
+        assert_eq!(bench.device.messages(), [0], "one for all");
+        bench.device.accesses();
+        assert!(bench.nic.handle_interrupt(0).receive);
+        assert_eq!(bench.device.accesses(), 0, "a message costs no access");
+        while queue(&mut *bench.nic).receive().is_some() {}
+        queue(&mut *bench.nic).refill(&bench.pool);
+        assert!(!queue(&mut *bench.nic).arm(false));
+        assert_eq!(bench.device.messages(), [0u16; 0], "what was dealt with interrupts no more");
+    }
+    // Sent packets interrupt where somebody waits for room.
+    for wanted in [false, true, false] {
+        let queue = bench.nic.queue(1).expect("a queue");
+        assert!(!queue.arm(wanted));
+        assert!(queue.transmit(packet(&bench.pool, &bytes(100, 3), &[]), None).is_ok());
+        queue.flush();
+        assert_eq!(bench.device.messages(), if wanted { vec![2] } else { vec![] });
+        if wanted {
+            assert!(bench.nic.handle_interrupt(2).transmit);
+        }
+        assert_eq!(bench.nic.queue(1).expect("a queue").reclaim(), 1);
+    }
+    bench.finish();
+}
+
+pub(crate) fn one_interrupt_for_all_says_which_it_was<C: Card>(kind: C::Kind) {
+    for by in [Interrupt::Msi, Interrupt::Line(true)] {
+        let change = |device: &Device<C>| device.interrupt_by(by);
+        let mut bench =
+            start_on(kind, change, Interrupts::Single, Options { queues: 4, ..Options::default() }).expect("it starts");
+        assert_eq!(bench.nic.queues(), 1);
+        assert!(!queue(&mut *bench.nic).arm(false));
+        while !bench.device.messages().is_empty() {
+            let _link = bench.nic.handle_interrupt(0);
+            assert!(!queue(&mut *bench.nic).arm(false));
+        }
+        for round in 0..3 {
+            assert!(bench.device.inject(&bytes(70, round)));
+            assert!(bench.device.inject(&bytes(70, round)));
+            assert!(!bench.device.messages().is_empty(), "{by:?}");
+            let causes = bench.nic.handle_interrupt(0);
+            assert!(causes.receive && !causes.link, "{by:?} {causes:?}");
+            assert!(!bench.device.line());
+            while queue(&mut *bench.nic).receive().is_some() {}
+            assert!(!queue(&mut *bench.nic).arm(false));
+        }
+        bench.device.set_link(false);
+        assert_eq!(bench.device.messages(), [0], "{by:?}");
+        assert!(bench.nic.handle_interrupt(0).link);
+        assert_eq!(bench.nic.link(), Link::Down);
+        bench.finish();
+    }
+}
+
+pub(crate) fn the_link_and_faults_are_told<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    assert!(!queue(&mut *bench.nic).arm(false));
+    let _earlier = (bench.device.messages(), bench.nic.handle_interrupt(2), queue(&mut *bench.nic).arm(false));
+    for up in [false, true] {
+        bench.device.set_link(up);
+        bench.device.wait(Duration::from_secs(5));
+        assert!(bench.device.messages().contains(&2), "up: {up}");
+        assert!(bench.nic.handle_interrupt(2).link);
+        assert_eq!(bench.nic.link() != Link::Down, up);
+        assert!(!queue(&mut *bench.nic).arm(false));
+    }
+    let _earlier = bench.device.messages();
+    bench.device.with_model(C::lose_memory);
+    assert_eq!(bench.device.messages(), [2]);
+    assert_eq!(bench.nic.handle_interrupt(2).fault, Some(Fault::Memory));
+    bench.finish();
+}
+
+pub(crate) fn frames_without_a_buffer_are_counted_once<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { receive_descriptors: 64, ..Options::default() });
+    for number in 0..63 + 11 {
+        assert!(bench.device.inject(&bytes(70, number)));
+    }
+    for _ in 0..2 {
+        assert_eq!(bench.nic.statistics().receive_missed, 11);
+    }
+    for number in 0..63 {
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(70, number));
+    }
+    assert!(queue(&mut *bench.nic).receive().is_none());
+    queue(&mut *bench.nic).refill(&bench.pool);
+    for number in 0..63 + 5 {
+        assert!(bench.device.inject(&bytes(70, number)));
+    }
+    assert_eq!(bench.nic.statistics().receive_missed, 16);
+    bench.finish();
+}
+
+pub(crate) fn a_queue_that_hangs_is_found_and_the_device_started_anew<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { queues: 2, receive_descriptors: 64, ..Options::default() });
+    bench.device.hang(1);
+    let send = |bench: &mut Bench<C>, index: usize| {
+        let frame = packet(&bench.pool, &bytes(600, index), &[]);
+        let queue = bench.nic.queue(index).expect("a queue");
+        assert!(queue.transmit(frame, None).is_ok());
+        queue.flush();
+    };
+    send(&mut bench, 1);
+    let found = (0..10).find_map(|second| {
+        send(&mut bench, 0);
+        bench.nic.watch(Instant(second * 1_000_000_000)).map(|fault| (second, fault))
+    });
+    assert_eq!(found, Some((5, Fault::TransmitHang(1))));
+    bench.device.with_model(|model| model.faults().hung_transmit = 0);
+    while bench.device.sent().is_some() {}
+    let device = bench.device.clone();
+    bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+    bench.device.wait(Duration::from_secs(5));
+    assert!(bench.nic.link() != Link::Down);
+    for index in [0, 1] {
+        send(&mut bench, index);
+        assert_eq!(bench.device.sent(), Some(bytes(600, index)));
+        assert_eq!(bench.nic.queue(index).expect("a queue").reclaim(), 1);
+    }
+    assert!(bench.device.inject(&bytes(70, 4)));
+    assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(70, 4));
+    bench.finish();
+}
+
+pub(crate) fn a_pulled_out_device_is_waited_for_nowhere<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    bench.device.pull_out();
+    assert!(bench.nic.handle_interrupt(2).link);
+    assert_eq!(bench.nic.link(), Link::Down);
+    let send = packet(&bench.pool, &bytes(64, 0), &[]);
+    assert!(queue(&mut *bench.nic).transmit(send, None).is_err());
+    assert!(!queue(&mut *bench.nic).arm(true));
+    assert_eq!(bench.nic.watch(Instant(0)), None);
+    bench.nic.quiesce();
+    assert!(bench.pool.available() < bench.pool.capacity(), "what reads as ones has not said that it stopped");
+    bench.nic.release(closed(bench.device.dma().reach()));
+    bench.finish();
+}
+
+pub(crate) fn pages_of_a_device_that_does_not_stop_stay_with_it<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    let before = bench.pool.available();
+    bench.device.stay_busy();
+    let device = bench.device.clone();
+    assert_eq!(bench.nic.restart(&mut |time| device.wait(time)), Err(Error::Running));
+    bench.nic.quiesce();
+    assert_eq!(bench.pool.available(), before);
+    bench.nic.release(closed(bench.device.dma().reach()));
+    bench.finish();
+}
