@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`bus`] | what a model reaches and how it is reached, without I/O |
+//! | [`igb`] | Intel's 82576, I350 and I210 |
 //! | [`ixgbe`] | Intel's 82599 and X540 |
 //! | [`advanced`], [`transmit`], [`receive`], [`ring`], [`queues`] | descriptors and queues of the 82575's line |
 //! | [`filter`], [`rss`] | which frames are taken, and for which queue |
@@ -19,6 +20,7 @@ pub mod ethernet;
 pub mod fake;
 pub mod filter;
 pub mod i2c;
+pub mod igb;
 pub mod ixgbe;
 pub mod offload;
 pub mod packet;

@@ -1,0 +1,119 @@
+//! Which frames are taken, for which queue, and what their descriptors tell. 82576 datasheet 7.1.1, 7.1.2 and 7.1.5. Pure.
+
+use super::Igb;
+use super::interrupts::cause;
+use super::registers::{self as reg, count};
+use crate::advanced::{Errors, Received, Verify, status};
+use crate::ethernet::{Address, destination, frame_check, is_broadcast, is_multicast};
+use crate::filter;
+use crate::packet::Headers;
+use crate::queues::Direction;
+use crate::receive::Incoming;
+use crate::rss::{self, Places};
+
+impl Igb {
+    /// A frame from the wire, without its frame check sequence.
+    pub(super) fn take_frame(&mut self, frame: &[u8]) -> bool {
+        if !self.link || self.faults.pulled_out || self.in_reset() || !self.registers.has(reg::RCTL, reg::RCTL_EN) {
+            return false;
+        }
+        let mut frame = frame.to_vec();
+        // As the sender's MAC pads it.
+        frame.resize(frame.len().max(60), 0);
+        let (bytes, vlan) = (frame.len() + 4, self.registers.get(reg::VET) as u16);
+        let headers = Headers::parse(&frame, vlan);
+        self.registers.count(count::TPR, 1);
+        self.registers.count_wide(count::TOR, bytes as u64);
+        let limit = match self.registers.has(reg::RCTL, reg::RCTL_LPE) {
+            true => self.registers.get(reg::RLPML) as usize & 0x3FFF,
+            false => 1518 + if headers.vlan.is_some() { 4 } else { 0 },
+        };
+        if bytes > limit {
+            self.registers.count(count::ROC, 1);
+            self.registers.count(count::RLEC, 1);
+            return false;
+        }
+        let address = destination(&frame);
+        if !self.accepts(address, headers.vlan) {
+            return false;
+        }
+        self.registers.count(count::GPRC, 1);
+        self.registers.count_wide(count::GORC, bytes as u64);
+        match address {
+            address if is_broadcast(address) => self.registers.count(count::BPRC, 1),
+            address if is_multicast(address) => self.registers.count(count::MPRC, 1),
+            _ => {}
+        }
+        let (queue, hash) = self.spread(&headers);
+        if !self.queues.is_enabled(Direction::Receive, queue) {
+            return false;
+        }
+        if self.queues.waiting() + frame.len() > self.kind.packet_memory() {
+            self.registers.count(count::MPC, 1);
+            self.raise(cause::MISSED);
+            return false;
+        }
+        let incoming = self.describe(frame, &headers, hash);
+        self.queues.push(queue, incoming);
+        true
+    }
+
+    /// Filters of addresses and VLANs, 7.1.2.
+    fn accepts(&self, address: Address, vlan: Option<u16>) -> bool {
+        let registers = &self.registers;
+        let filters = |bit: u32| registers.has(reg::RCTL, bit);
+        let own = || (0..self.kind.addresses()).any(|index| filter::holds(registers, reg::ral(index), address));
+        let by_address = if is_broadcast(address) {
+            filters(reg::RCTL_BAM)
+        } else if is_multicast(address) {
+            let bit = filter::multicast_bit(address, registers.get(reg::RCTL) >> 12);
+            filters(reg::RCTL_MPE) || filter::has_bit(registers, reg::MTA, bit) || own()
+        } else {
+            filters(reg::RCTL_UPE) || own()
+        };
+        let by_vlan = vlan.is_none_or(|tag| {
+            !filters(reg::RCTL_VFE) || filter::has_bit(registers, reg::VFTA, usize::from(tag & 0xFFF))
+        });
+        by_address && by_vlan
+    }
+
+    /// The queue, and type and value of the hash. 7.1.1.7.
+    fn spread(&mut self, headers: &Headers) -> (usize, Option<(u32, u32)>) {
+        match self.registers.get(reg::MRQC) & 7 {
+            0 => return (0, None),
+            2 => {}
+            mode => {
+                self.misuse.note(format!("MRQC of mode {mode}, which is not modelled"));
+                return (0, None);
+            }
+        }
+        if !self.registers.has(reg::RXCSUM, reg::RXCSUM_PCSD) {
+            self.misuse.note("RSS while RXCSUM.PCSD is clear");
+        }
+        let places = Places { mrqc: reg::MRQC, key: reg::RSSRK, table: reg::RETA };
+        let spread = rss::spread(&self.registers, places, headers);
+        // The table's entries have as many bits as there are queues: 8.10.21.
+        let queues = self.kind.queues();
+        spread.map_or((0, None), |spread| (spread.queue % queues, Some((spread.kind, spread.hash))))
+    }
+
+    /// What the descriptor tells, and the frame as it goes to memory.
+    fn describe(&self, mut frame: Vec<u8>, headers: &Headers, hash: Option<(u32, u32)>) -> Incoming {
+        let checks = |bit: u32| self.registers.has(reg::RXCSUM, bit);
+        let verify = Verify { network: checks(reg::RXCSUM_IPOFLD), transport: checks(reg::RXCSUM_TUOFLD) };
+        let mut about = Received::describe(headers, verify, Errors::I82576);
+        if let Some((kind, hash)) = hash.filter(|_| checks(reg::RXCSUM_PCSD)) {
+            (about.hash_type, about.hash) = (kind, hash);
+        }
+        if !self.registers.has(reg::RCTL, reg::RCTL_SECRC) {
+            let check = frame_check(&frame);
+            frame.extend(check);
+        }
+        if let Some(tag) = headers.vlan.filter(|_| self.registers.has(reg::CTRL, reg::CTRL_VME)) {
+            frame.drain(12..16);
+            about.vlan = tag;
+            about.status |= status::VP;
+        }
+        Incoming { frame, about, told: self.faults.wrong_length }
+    }
+}

@@ -1,0 +1,155 @@
+//! Registers as a driver meets them, and its offences. Frames are the matter of the tests with netdom's driver. Host.
+
+use std::time::Duration;
+
+use split_driver::fakes::FakeXen;
+use split_driver::memory::Mmio;
+
+use super::registers::{self as reg};
+use super::*;
+use crate::fake::Device;
+use crate::ring::{ENABLE, offset};
+
+const ADDRESS: Address = [0x00, 0x1B, 0x21, 0xAA, 0xBB, 0x01];
+
+fn device(kind: Kind) -> Device<Igb> {
+    Device::new(&FakeXen::new(), Igb::new(kind, ADDRESS))
+}
+
+fn mdic(device: &Device<Igb>, command: u32) -> u32 {
+    device.write32(reg::MDIC, command);
+    assert_eq!(device.read32(reg::MDIC) & reg::MDIC_READY, 0);
+    device.wait(Duration::from_micros(100));
+    let value = device.read32(reg::MDIC);
+    assert_ne!(value & reg::MDIC_READY, 0);
+    value
+}
+
+#[test]
+fn a_reset_clears_all_but_the_phy_and_the_semaphores() {
+    for kind in Kind::ALL {
+        let device = device(kind);
+        device.wait(Duration::from_secs(1));
+        assert_eq!(device.read32(reg::STATUS) & reg::STATUS_LU, 0, "CTRL.SLU is clear");
+        device.write32(reg::IMS, cause::LSC);
+        device.write32(reg::CTRL, reg::CTRL_SLU);
+        assert_eq!(device.read32(reg::STATUS) & 0xC3, 0x83);
+        assert_eq!(device.read32(reg::ICR), cause::LSC | cause::ASSERTED);
+        device.write32(reg::RCTL, reg::RCTL_EN);
+        device.write32(0x2808, 4096);
+        device.write32(reg::RAL, 0);
+        assert_eq!(device.read32(reg::receive(0) + offset::LENGTH), 4096, "the old address");
+        device.read32(reg::SWSM);
+        device.write32(reg::CTRL, reg::CTRL_MASTER_DISABLE);
+        assert_eq!(device.read32(reg::STATUS) & reg::STATUS_MASTER, 0);
+        device.write32(reg::CTRL, reg::CTRL_RST);
+        assert_ne!(device.read32(reg::CTRL) & reg::CTRL_RST, 0);
+        assert_eq!(device.read32(reg::EEC) & reg::EEC_AUTO_READ, 0);
+        device.wait(Duration::from_millis(2));
+        assert_eq!(device.read32(reg::CTRL) & reg::CTRL_RST, 0);
+        assert_ne!(device.read32(reg::EEC) & reg::EEC_AUTO_READ, 0);
+        assert_eq!(device.read32(reg::RCTL) | device.read32(0x2808) | device.read32(reg::IMS), 0);
+        assert_eq!(device.read32(reg::RAL).to_le_bytes(), ADDRESS[..4]);
+        assert_eq!(device.read32(reg::SWSM) & 1, 1, "it is still taken");
+        device.write32(reg::CTRL, reg::CTRL_SLU);
+        assert_ne!(device.read32(reg::STATUS) & reg::STATUS_LU, 0, "the PHY kept its link");
+        assert_eq!(device.misuse(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_reset_of_all_ports_is_told() {
+    for kind in Kind::ALL {
+        let device = device(kind);
+        device.write32(reg::CTRL, reg::CTRL_DEV_RST);
+        device.wait(Duration::from_millis(2));
+        let resets = kind != Kind::I82576;
+        assert_eq!(device.read32(reg::STATUS) & reg::STATUS_DEV_RST_SET != 0, resets);
+        assert_eq!(device.read32(reg::ICR) & cause::DEVICE_RESET != 0, resets);
+        device.write32(reg::STATUS, reg::STATUS_DEV_RST_SET);
+        assert_eq!(device.read32(reg::STATUS) & reg::STATUS_DEV_RST_SET, 0);
+    }
+}
+
+#[test]
+fn the_phy_is_behind_mdic() {
+    for kind in Kind::ALL {
+        let device = device(kind);
+        device.write32(reg::CTRL, reg::CTRL_SLU);
+        device.wait(Duration::from_secs(1));
+        assert_eq!(mdic(&device, 2 << 26 | 1 << 21 | 1 << 16) & 0x24, 0x24, "a link");
+        let elsewhere = mdic(&device, 2 << 26 | 2 << 21 | 1 << 16);
+        assert_eq!(elsewhere & reg::MDIC_ERROR != 0, kind == Kind::I82576, "address 2");
+        // Powered down, and up again.
+        device.write32(reg::IMS, cause::LSC);
+        device.read32(reg::ICR);
+        mdic(&device, 1 << 26 | 1 << 21 | 1 << 11);
+        assert_eq!(
+            (device.read32(reg::STATUS) & reg::STATUS_LU, device.read32(reg::ICR) & cause::LSC),
+            (0, cause::LSC)
+        );
+        mdic(&device, 1 << 26 | 1 << 21 | 0x1200);
+        assert_eq!(device.read32(reg::STATUS) & reg::STATUS_LU, 0, "not yet");
+        let due = device.with_model(|model| model.poll_time());
+        device.wait(Duration::from_millis(10));
+        assert!(due.is_some() && device.with_model(|model| model.poll_time()).is_none());
+        assert_eq!(device.read32(reg::ICR) & cause::LSC, cause::LSC, "the link came by itself");
+        device.write32(reg::CTRL, reg::CTRL_SLU | reg::CTRL_PHY_RST);
+        device.write32(reg::CTRL, reg::CTRL_SLU);
+        assert_eq!(device.read32(reg::STATUS) & (reg::STATUS_LU | reg::STATUS_PHYRA), reg::STATUS_PHYRA);
+        assert_eq!(device.misuse(), Vec::<String>::new());
+        device.write32(reg::MDIC, 2 << 26 | 1 << 21);
+        device.write32(reg::MDIC, 2 << 26 | 1 << 21);
+        assert_eq!(device.misuse(), ["MDIC was written before it was ready"]);
+    }
+}
+
+#[test]
+fn the_eeprom_is_read_and_semaphores_are_taken() {
+    for kind in Kind::ALL {
+        let device = device(kind);
+        let word = |address: u32| {
+            device.write32(reg::EERD, address << 2 | 1);
+            device.read32(reg::EERD)
+        };
+        let sum = (0..0x40).fold(0u16, |sum, address| sum.wrapping_add((word(address) >> 16) as u16));
+        assert_eq!((sum, word(0x0D) >> 16), (0xBABA, u32::from(kind.identity().device)));
+        assert_eq!((device.read32(reg::SWSM) & 1, device.read32(reg::SWSM) & 1), (0, 1));
+        device.write32(reg::SWSM, reg::SWSM_SMBI | reg::SWSM_SWESMBI);
+        assert_eq!(device.read32(reg::SWSM) & 3, 3);
+        device.write32(reg::EEC, 1 << 6);
+        assert_eq!(device.read32(reg::EEC) & 0x3C0, 0x3C0, "the wires are granted");
+        assert_eq!(device.read32(reg::EEC) & reg::EEC_FLASH != 0, kind == Kind::I210);
+        device.with_model(|model| model.faults().eeprom_stuck = true);
+        assert_eq!(word(0) & 2, 0);
+    }
+}
+
+#[test]
+fn offences_are_told() {
+    let device = device(Kind::I350);
+    let offends = |act: &dyn Fn(), told: &str| {
+        act();
+        let misuse = device.misuse();
+        assert_eq!(misuse.last().map(String::as_str), Some(told), "{misuse:?}");
+    };
+    device.write32(reg::CTRL, reg::CTRL_RST);
+    offends(&|| device.write32(reg::RCTL, 0), "register 0x100 was touched within 1 ms of a reset");
+    device.wait(Duration::from_millis(2));
+    offends(
+        &|| device.write32(reg::transmit(8) + offset::TAIL, 0),
+        "a register of Transmit queue 8, which is not there",
+    );
+    let rx = reg::receive(7);
+    device.write32(rx + reg::SRRCTL, 1 << 25);
+    offends(&|| device.write32(rx + offset::CONTROL, ENABLE), "SRRCTL.BSIZEPACKET is not of 1 to 127 KB");
+    assert!(device.misuse().contains(&"a ring without descriptors was enabled".to_owned()));
+    offends(&|| device.write32(rx + offset::TAIL, 9), "a tail of 9 in a ring of 0");
+    offends(&|| device.write32(rx + offset::BASE, 0x1000), "a ring was moved while its queue is enabled");
+    offends(&|| device.write32(reg::MDIC, 3 << 26), "an operation of MDIC that is reserved");
+    device.set_bus_master(false);
+    offends(
+        &|| device.write32(reg::transmit(1) + offset::CONTROL, ENABLE),
+        "a queue was enabled while bus mastering is off",
+    );
+}
