@@ -158,7 +158,11 @@ impl Family for Hardware {
         counted.receive_oversize += read(&[reg::ROC]);
         counted.transmit_errors += read(&[reg::ECOL, reg::LATECOL]);
         for queue in 0..queues {
-            counted.receive_missed += u64::from(reg::RQDPC.read(mmio, reg::receive(queue)));
+            let missed = reg::RQDPC.read(mmio, reg::receive(queue));
+            counted.receive_missed += u64::from(missed);
+            if missed != 0 && !self.model.clears_missed() {
+                reg::RQDPC.write(mmio, reg::receive(queue), 0);
+            }
         }
     }
 

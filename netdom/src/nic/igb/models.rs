@@ -1,7 +1,7 @@
 //! The family that shares the 82576's programming model: device ids, and in what each kind differs. Pure. Floor 3.
 //!
-//! Ids and limits are those of Linux's igb (`e1000_hw.h`, `e1000_82575.c`). Only the 82576 was ever run, and that as QEMU emulates it; the rest
-//! follow the documents.
+//! Ids and limits are those of Linux's igb (`e1000_hw.h`, `e1000_82575.c`). The 82576 was run as QEMU emulates it; the
+//! 82576, the I350 and the I210 on models of this project; the rest follow the documents.
 
 /// Intel's PCI vendor id.
 const VENDOR: u16 = 0x8086;
@@ -53,6 +53,11 @@ impl Model {
             Kind::I210 => 4,
             Kind::I211 => 2,
         }
+    }
+
+    /// Whether reading RQDPC clears it; those after the I350 want it written (Linux's igb, `igb_update_stats`).
+    pub const fn clears_missed(&self) -> bool {
+        matches!(self.kind, Kind::I82576 | Kind::I350)
     }
 
     /// Bytes of the largest frame, frame check sequence not included (82576 datasheet 8.10.4: 9.5 KiB with it).

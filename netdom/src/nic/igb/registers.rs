@@ -168,7 +168,7 @@ pub const RDH: Receive<u32> = Receive::at(0x10);
 pub const RDT: Receive<u32> = Receive::at(0x18);
 /// RXDCTL, 82576 datasheet 8.10.10.
 pub const RXDCTL: Receive<Dctl> = Receive::at(0x28);
-/// RQDPC, 82576 datasheet 8.10.12: frames of the queue that were dropped for want of a buffer.
+/// RQDPC, 82576 datasheet 8.10.12: frames of the queue that were dropped for want of a buffer. Reading clears it, but for the I210's.
 pub const RQDPC: Receive<u32> = Receive::at(0x30);
 
 /// TDBAL and TDBAH, 82576 datasheet 8.12.8: the transmit ring's address.

@@ -1,0 +1,25 @@
+//! netdom's igb driver against the models of the 82576, the I350 and the I210. Host.
+
+mod bench;
+
+use bench::cases::Card;
+use devices::igb::{Igb, Kind, cause};
+
+impl Card for Igb {
+    type Kind = Kind;
+    const SPEED: u32 = 1000;
+
+    fn power_on(kind: Kind, address: [u8; 6]) -> Self {
+        Self::new(kind, address)
+    }
+
+    fn device(kind: Kind) -> u16 {
+        kind.identity().device
+    }
+
+    fn lose_memory(&mut self) {
+        self.raise(cause::FATAL);
+    }
+}
+
+bench::cases::cases!(Igb, i82576: Kind::I82576, i350: Kind::I350, i210: Kind::I210);
