@@ -22,6 +22,8 @@ pub mod filter;
 pub mod i2c;
 pub mod igb;
 pub mod ixgbe;
+#[cfg(test)]
+mod nonsense;
 pub mod offload;
 pub mod packet;
 pub mod pci;

@@ -26,7 +26,7 @@ pub(super) fn image(kind: Kind, address: Address) -> Box<[u16]> {
     put(0, &[u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d]), u16::from_le_bytes([e, f])]);
     // LEDs by default; image version 1.2; no part number.
     put(0x04, &[0xFFFF, 0x1020]);
-    put(0x08, &[0xFFFF, 0xFFFF]);
+    put(0x08, &[0, 0]);
     let identity = kind.identity();
     // Initialisation control 1, subsystem, device, vendor.
     put(0x0A, &[0x4000, identity.subsystem[1], identity.subsystem[0], identity.device, identity.vendor]);

@@ -18,8 +18,6 @@ mod control;
 mod eeprom;
 mod filter;
 mod interrupts;
-#[cfg(test)]
-mod nonsense;
 mod phy;
 mod queues;
 pub mod registers;
