@@ -1,27 +1,39 @@
 //! NICs that QEMU lacks: models of `tests/devices` that the lab serves to it. Host.
 
+use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use devices::bus::Model;
-use devices::ixgbe::{Ixgbe, Kind};
+use devices::igb::{self, Igb};
+use devices::ixgbe::{self, Ixgbe};
 use devices::vfio_user::Server;
 use lab::{DeviceModel, DeviceServer, Nic, NicModel};
 
 /// An 82599 or an X540 as a machine's NIC.
-pub(crate) fn ixgbe(kind: Kind) -> NicModel {
-    NicModel::Served(Arc::new(Card(kind)))
+pub(crate) fn ixgbe(kind: ixgbe::Kind) -> NicModel {
+    NicModel::Served(Arc::new(Card { kind, model: Ixgbe::new }))
 }
 
-#[derive(Debug)]
-struct Card(Kind);
+/// An 82576, an I350 or an I210 as a machine's NIC.
+#[expect(dead_code, reason = "no case has one yet")]
+pub(crate) fn igb(kind: igb::Kind) -> NicModel {
+    NicModel::Served(Arc::new(Card { kind, model: Igb::new }))
+}
 
-impl DeviceModel for Card {
+/// A card of a family, and how its model is made with an address.
+#[derive(Debug)]
+struct Card<K, M> {
+    kind: K,
+    model: fn(K, [u8; 6]) -> M,
+}
+
+impl<K: Copy + Debug + Send + Sync, M: Model + Debug + Send + 'static> DeviceModel for Card<K, M> {
     fn serve(&self, nic: &Nic, socket: &Path, wire: Option<&Path>) -> Result<Box<dyn DeviceServer>> {
-        let model = Ixgbe::new(self.0, address(&nic.mac)?);
+        let model = (self.model)(self.kind, address(&nic.mac)?);
         let server = Server::start(model, socket.to_owned(), wire.map(Path::to_owned));
-        Ok(Box::new(Served(server.with_context(|| format!("serving {:?} on {}", self.0, socket.display()))?)))
+        Ok(Box::new(Served(server.with_context(|| format!("serving {:?} on {}", self.kind, socket.display()))?)))
     }
 }
 
