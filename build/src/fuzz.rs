@@ -11,7 +11,7 @@ use crate::images;
 /// Takes a `cargo xtask fuzz` line.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The target: netback, blkback, lvm, gpt, nvme, ahci, ixgbe, xenstore
+    /// The target: netback, blkback, lvm, gpt, nvme, ahci, ixgbe, igb, xenstore
     target: String,
     /// For how long
     #[arg(long, default_value_t = 60)]

@@ -38,7 +38,7 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 8] = ["netback", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "xenstore"];
+pub const TARGETS: [&str; 9] = ["netback", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "igb", "xenstore"];
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<Box<dyn Target>> {
@@ -49,6 +49,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "nvme" => Some(Box::new(nvme::Nvme)),
         "ahci" => Some(Box::new(ahci::Ahci)),
         "ixgbe" => Some(Box::new(nic::Nic::<devices::ixgbe::Ixgbe>::default())),
+        "igb" => Some(Box::new(nic::Nic::<devices::igb::Igb>::default())),
         "gpt" => Some(Box::new(volumes::PartitionTables)),
         "xenstore" => Some(Box::new(xenstore::Xenstore::default())),
         _ => None,

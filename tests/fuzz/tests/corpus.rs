@@ -94,6 +94,16 @@ fn ixgbe_for_a_second() {
 }
 
 #[test]
+fn igb_corpus() {
+    run_corpus("igb");
+}
+
+#[test]
+fn igb_for_a_second() {
+    run_for_a_second("igb");
+}
+
+#[test]
 fn xenstore_corpus() {
     run_corpus("xenstore");
 }
