@@ -3,11 +3,17 @@
 mod bench;
 
 use bench::cases::Card;
-use devices::igb::{Igb, Kind, cause};
+use devices::igb::{Igb, Kind, cause, registers};
 
 impl Card for Igb {
     type Kind = Kind;
     const SPEED: u32 = 1000;
+    /// CE, SE, SEQ, CXE and RXE, 82576 datasheet 7.1.5.2.
+    const DAMAGED: &'static [u32] = &[1 << 24, 1 << 25, 1 << 26, 1 << 28, 1 << 31];
+
+    fn receive_queue(queue: usize) -> usize {
+        registers::receive(queue)
+    }
 
     fn power_on(kind: Kind, address: [u8; 6]) -> Self {
         Self::new(kind, address)

@@ -3,11 +3,17 @@
 mod bench;
 
 use bench::cases::Card;
-use devices::ixgbe::{Ixgbe, Kind, cause};
+use devices::ixgbe::{Ixgbe, Kind, cause, registers};
 
 impl Card for Ixgbe {
     type Kind = Kind;
     const SPEED: u32 = 10_000;
+    /// CE, LE, PE, OSE and RXE, 82599 datasheet 7.1.6.2.
+    const DAMAGED: &'static [u32] = &[1 << 24, 1 << 25, 1 << 27, 1 << 28, 1 << 29];
+
+    fn receive_queue(queue: usize) -> usize {
+        registers::receive(queue)
+    }
 
     fn power_on(kind: Kind, address: [u8; 6]) -> Self {
         Self::new(kind, address)

@@ -6,6 +6,7 @@
 use crate::{Target, see};
 use devices::bus::Model;
 use devices::fake::Device;
+use devices::ring::offset;
 use netdom::nic::{Interrupts, Nic as Driver, NicStatistics, Options, STANDARD_FRAME, models};
 use netdom::offload::headers::{Layout, Network, Transport};
 use netdom::packet::{Checksum, Fragment, Gso, GsoKind, Offload, Packet, Pool};
@@ -173,9 +174,14 @@ impl<M: Hostile> Life<M> {
             0 => self.scribble(M::receive_queue(queue), script),
             1 => self.scribble(M::transmit_queue(queue), script),
             2 => {
-                let (index, status, length) = (script.byte(), script.half(), script.half());
-                let status = u32::from(status) | u32::from(script.byte()) << 24 | 1;
-                self.write(M::receive_queue(queue), index, [0, 0, status, u32::from(length)]);
+                let (choice, status, length) = (script.byte(), script.half(), script.half());
+                let (first, errors) = (M::receive_queue(queue), u32::from(script.byte()) << 24);
+                // Half of them where the driver looks next, of a length that may be, without errors.
+                let next = self.device.peek(first + offset::HEAD) as u8;
+                let index = if choice & 0x80 == 0 { next.wrapping_add(choice & 3) } else { choice };
+                let length = if choice & 0x40 == 0 { length % 10_000 } else { length };
+                let status = u32::from(status) | 1 | if choice & 0x20 == 0 { 0 } else { errors };
+                self.write(first, index, [0, 0, status, u32::from(length)]);
             }
             3 => {
                 let (at, value) = (usize::from(script.half()) << 2, script.word());

@@ -28,6 +28,10 @@ pub(crate) trait Card: Model + Sized + 'static {
     fn power_on(kind: Self::Kind, address: [u8; 6]) -> Self;
     /// Its PCI device id.
     fn device(kind: Self::Kind) -> u16;
+    /// Errors of a frame that the MAC found, in a descriptor's third word.
+    const DAMAGED: &'static [u32];
+    /// Where the registers of a receive queue begin.
+    fn receive_queue(queue: usize) -> usize;
     /// A memory of the device loses what it held.
     fn lose_memory(&mut self);
 }
@@ -51,6 +55,10 @@ macro_rules! cases {
                 one_interrupt_for_all_says_which_it_was
                 the_link_and_faults_are_told
                 frames_without_a_buffer_are_counted_once
+                lengths_that_cannot_be_cost_their_frame
+                damaged_frames_are_dropped_and_counted
+                only_what_was_reported_is_given_back
+                a_restart_forgets_all
                 a_queue_that_hangs_is_found_and_the_device_started_anew
                 a_pulled_out_device_is_waited_for_nowhere
                 pages_of_a_device_that_does_not_stop_stay_with_it);
@@ -146,7 +154,7 @@ pub(crate) fn short_frames_are_padded<C: Card>(kind: C::Kind) {
 
 pub(crate) fn jumbo_frames_go_both_ways<C: Card>(kind: C::Kind) {
     let mut bench = bench::<C>(kind, Options { max_frame: 9018, ..Options::default() });
-    let frame = bytes(9014, 3);
+    let frame = bytes(9018, 3);
     assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
     queue(&mut *bench.nic).flush();
     assert_eq!(bench.device.sent(), Some(frame.clone()));
@@ -342,6 +350,97 @@ pub(crate) fn frames_without_a_buffer_are_counted_once<C: Card>(kind: C::Kind) {
         assert!(bench.device.inject(&bytes(70, number)));
     }
     assert_eq!(bench.nic.statistics().receive_missed, 16);
+    bench.finish();
+}
+
+/// Writes a descriptor of the first queue as the device would, without the device's knowledge.
+fn describe<C: Card>(bench: &Bench<C>, index: u32, status: u32, length: u32) {
+    let place = bench.device.descriptor(C::receive_queue(0), index);
+    bench.device.write_descriptor(place, [0, 0, status, length]);
+}
+
+pub(crate) fn lengths_that_cannot_be_cost_their_frame<C: Card>(kind: C::Kind) {
+    // DD and EOP; DD.
+    let rows = [
+        (STANDARD_FRAME, 3, 0, "empty"),
+        (STANDARD_FRAME, 3, 13, "shorter than a header"),
+        (STANDARD_FRAME, 3, STANDARD_FRAME + 1, "longer than was asked for"),
+        (9018, 3, 4097, "longer than its buffer"),
+        (9018, 3, 9018, "longer than its buffer"),
+        (9018, 3, 0xFFFF, "longer than its buffer"),
+        (9018, 1, 4095, "a piece that is not full"),
+    ];
+    for (max_frame, status, length, why) in rows {
+        let mut bench = bench::<C>(kind, Options { max_frame, ..Options::default() });
+        describe(&bench, 0, status, length as u32);
+        describe(&bench, 1, 3, 60);
+        let first = queue(&mut *bench.nic).receive();
+        assert_eq!(first.map(|packet| packet.len()), (status == 3).then_some(60), "{why}");
+        assert!(queue(&mut *bench.nic).receive().is_none(), "{why}");
+        let counted = bench.nic.statistics();
+        assert_eq!(counted.receive_malformed + counted.receive_oversize, 1, "{why}");
+        bench.finish();
+    }
+}
+
+pub(crate) fn damaged_frames_are_dropped_and_counted<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    let mut index = 0;
+    for error in C::DAMAGED {
+        describe(&bench, index, 3 | error, 60);
+        describe(&bench, index + 1, 3, 61);
+        index += 2;
+        assert_eq!(queue(&mut *bench.nic).receive().map(|packet| packet.len()), Some(61), "{error:#x}");
+        assert_eq!(bench.nic.statistics().receive_errors, u64::from(index / 2), "{error:#x}");
+    }
+    bench.finish();
+}
+
+pub(crate) fn only_what_was_reported_is_given_back<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    bench.device.be_lazy();
+    let send = |bench: &mut Bench<C>, seed| {
+        let frame = packet(&bench.pool, &bytes(300, seed), &[100, 100]);
+        assert!(queue(&mut *bench.nic).transmit(frame, None).is_ok());
+        queue(&mut *bench.nic).flush();
+    };
+    send(&mut bench, 1);
+    bench.device.run();
+    send(&mut bench, 2);
+    let in_flight = bench.pool.available();
+    assert_eq!(queue(&mut *bench.nic).reclaim(), 1);
+    assert_eq!(bench.pool.available(), in_flight + 3, "the second packet's pages are the device's");
+    bench.device.run();
+    assert_eq!(queue(&mut *bench.nic).reclaim(), 1);
+    assert_eq!((bench.device.sent(), bench.device.sent()), (Some(bytes(300, 1)), Some(bytes(300, 2))));
+    bench.finish();
+}
+
+pub(crate) fn a_restart_forgets_all<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { max_frame: 9018, ..Options::default() });
+    let device = bench.device.clone();
+    for _ in 0..2 {
+        // The context of an offload.
+        let frame = tcp_packet(Network::V4, 500, 7);
+        let mut blank = packet(&bench.pool, &super::without_checksum(Network::V4, &frame), &[80]);
+        blank.offload.checksum = Checksum::Blank;
+        assert!(queue(&mut *bench.nic).transmit(blank, Some(&layout(Network::V4))).is_ok());
+        queue(&mut *bench.nic).flush();
+        assert_eq!(device.sent(), Some(frame));
+        assert!(device.inject(&bytes(200, 5)));
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(200, 5));
+        // The beginning of a frame, and another that is skipped.
+        describe(&bench, 1, 1, 4096);
+        assert!(queue(&mut *bench.nic).receive().is_none());
+        bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+        device.wait(Duration::from_secs(5));
+        assert!(device.inject(&bytes(300, 6)));
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(300, 6));
+        describe(&bench, 1, 1, 7);
+        assert!(queue(&mut *bench.nic).receive().is_none());
+        bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+        device.wait(Duration::from_secs(5));
+    }
     bench.finish();
 }
 
