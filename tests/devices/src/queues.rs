@@ -327,3 +327,6 @@ impl Queues {
         queue.map(|queue| queue.handle(registers, done, settings, misuse)).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -7,7 +7,10 @@ use split_driver::memory::Mmio;
 
 use super::registers::{self as reg};
 use super::*;
+use crate::advanced::{Errors, status};
 use crate::fake::Device;
+use crate::packet::tests::Recipe;
+use crate::queues::tests::{DESCRIPTORS, Queue};
 use crate::ring::{ENABLE, offset};
 
 const ADDRESS: Address = [0x00, 0x1B, 0x21, 0xAA, 0xBB, 0x01];
@@ -152,4 +155,84 @@ fn offences_are_told() {
         &|| device.write32(reg::transmit(1) + offset::CONTROL, ENABLE),
         "a queue was enabled while bus mastering is off",
     );
+}
+
+/// A card that receives into its first queue.
+fn receiving(kind: Kind, control: u32) -> (Device<Igb>, Queue) {
+    let device = device(kind);
+    device.write32(reg::CTRL, reg::CTRL_SLU);
+    device.wait(Duration::from_secs(1));
+    device.write32(reg::RCTL, reg::RCTL_EN | control);
+    let queue = Queue::new(&device, reg::receive(0));
+    device.write32(queue.first + reg::SRRCTL, 2 | 1 << 25);
+    for index in 0..DESCRIPTORS {
+        let [low, high] = queue.page(index);
+        queue.put(index, [low, high, 0, 0]);
+    }
+    device.write32(queue.first + offset::CONTROL, ENABLE);
+    device.write32(queue.first + offset::TAIL, DESCRIPTORS - 1);
+    (device, queue)
+}
+
+#[test]
+fn filters_of_addresses_and_vlans() {
+    for kind in Kind::ALL {
+        let (device, _queue) = receiving(kind, 0);
+        let to = |address: [u8; 6]| [&address[..], &[0; 54]].concat();
+        let (other, group, all) = ([2, 0, 0, 0, 0, 1], [1, 0, 0x5E, 0, 0, 1], [0xFF; 6]);
+        assert!(device.inject(&to(ADDRESS)));
+        let with = |control: u32| {
+            device.write32(reg::RCTL, reg::RCTL_EN | control);
+            [other, group, all].map(|address| device.inject(&to(address)))
+        };
+        assert_eq!(with(0), [false; 3]);
+        assert_eq!(with(reg::RCTL_UPE), [true, false, false]);
+        assert_eq!(with(reg::RCTL_MPE), [false, true, false]);
+        assert_eq!(with(reg::RCTL_BAM), [false, false, true]);
+        // The last address, and bits 47 to 36 of the group's.
+        let last = reg::ral(kind.addresses() - 1);
+        device.write32(last, 2);
+        device.write32(last + 4, 0x0100 | reg::RAH_AV);
+        device.write32(reg::MTA, 1 << 16);
+        assert_eq!(with(0), [true, true, false]);
+        let tagged = Recipe { vlan: Some(5), ..Recipe::default() }.frame(ADDRESS);
+        assert!(device.inject(&tagged));
+        device.write32(reg::RCTL, reg::RCTL_EN | reg::RCTL_VFE);
+        assert!(!device.inject(&tagged) && device.inject(&to(ADDRESS)));
+        device.write32(reg::VFTA, 1 << 5);
+        assert!(device.inject(&tagged));
+        device.write32(reg::RCTL, 0);
+        assert!(!device.inject(&to(ADDRESS)));
+        assert_eq!(device.misuse(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn tags_checks_and_lengths_follow_their_bits() {
+    let (device, queue) = receiving(Kind::I210, reg::RCTL_SECRC);
+    let next = |frame: &[u8]| device.inject(frame).then(|| queue.next(&device).expect("a frame"));
+    let tagged = Recipe { vlan: Some(0x2005), ..Recipe::default() }.frame(ADDRESS);
+    let plain = Recipe::default().frame(ADDRESS);
+    assert_eq!(next(&tagged).map(|(got, words)| (got, words[2] & status::VP)), Some((tagged.clone(), 0)));
+    device.write32(reg::CTRL, reg::CTRL_SLU | reg::CTRL_VME);
+    let (got, words) = next(&tagged).expect("a frame");
+    assert_eq!((got, words[2] & status::VP, words[3] >> 16), (plain.clone(), status::VP, 0x2005));
+    let mut bad = plain.clone();
+    bad[14 + 8] ^= 1;
+    let checks = |control: u32| {
+        device.write32(reg::RXCSUM, control);
+        next(&bad).map(|(_, words)| words[2] & !3)
+    };
+    let (ip, l4) = (status::IPCS | Errors::I82576.network, status::L4CS);
+    assert_eq!(checks(reg::RXCSUM_IPOFLD | reg::RXCSUM_TUOFLD), Some(ip | l4));
+    assert_eq!((checks(reg::RXCSUM_IPOFLD), checks(reg::RXCSUM_TUOFLD), checks(0)), (Some(ip), Some(l4), Some(0)));
+    device.write32(reg::RCTL, reg::RCTL_EN);
+    assert_eq!(next(&plain).map(|(got, _)| got.len()), Some(plain.len() + 4), "the frame check sequence is there");
+    let long = |length: usize| [&ADDRESS[..], &vec![0; length - 6]].concat();
+    assert!(next(&long(1514)).is_some() && next(&long(1515)).is_none());
+    device.write32(reg::RCTL, reg::RCTL_EN | reg::RCTL_LPE);
+    device.write32(reg::RLPML, 4000);
+    assert!(next(&long(3996)).is_some() && next(&long(3997)).is_none());
+    assert_eq!((device.read32(reg::count::ROC), device.read32(reg::count::ROC)), (2, 0));
+    assert_eq!(device.misuse(), Vec::<String>::new());
 }

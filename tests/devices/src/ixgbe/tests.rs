@@ -1,10 +1,9 @@
 //! A small driver against the model on a fake bus: up, frames both ways, several queues, offences. Host.
 
-use std::cell::Cell;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use split_driver::fakes::{FakeDmaMemory, FakeXen};
+use split_driver::fakes::FakeXen;
 use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, SharedMemory};
 
 use super::registers::{self as reg, count};
@@ -13,68 +12,11 @@ use crate::advanced::{Errors, status};
 use crate::fake::Device;
 use crate::packet::tests::Recipe;
 use crate::packet::{Headers, Transport};
+use crate::queues::tests::{DESCRIPTORS, Queue};
 use crate::ring::{ENABLE, offset};
 use crate::toeplitz::tests::KEY;
 
 const ADDRESS: Address = [0x00, 0x1B, 0x21, 0xAA, 0xBB, 0x01];
-const DESCRIPTORS: u32 = 64;
-
-/// A ring and a page for each of its descriptors.
-struct Queue {
-    first: usize,
-    ring: FakeDmaMemory,
-    pages: FakeDmaMemory,
-    tail: Cell<u32>,
-    seen: Cell<u32>,
-}
-
-impl Queue {
-    fn new(device: &Device<Ixgbe>, first: usize) -> Self {
-        let dma = device.dma();
-        let ring = dma.allocate(16 * DESCRIPTORS as usize).expect("a ring");
-        let pages = dma.allocate(4096 * DESCRIPTORS as usize).expect("pages");
-        let [low, high] = ring.device_address(0).halves();
-        device.write32(first + offset::BASE, low);
-        device.write32(first + offset::BASE + 4, high);
-        device.write32(first + offset::LENGTH, 16 * DESCRIPTORS);
-        device.write32(first + offset::HEAD, 0);
-        device.write32(first + offset::TAIL, 0);
-        Self { first, ring, pages, tail: Cell::new(0), seen: Cell::new(0) }
-    }
-
-    fn put(&self, index: u32, words: [u32; 4]) {
-        for (place, word) in self.ring.words().iter().skip(index as usize * 4).zip(words) {
-            place.store(word, Ordering::Relaxed);
-        }
-    }
-
-    fn get(&self, index: u32) -> [u32; 4] {
-        let mut words = self.ring.words().iter().skip(index as usize * 4).map(|word| word.load(Ordering::Relaxed));
-        std::array::from_fn(|_| words.next().expect("a word"))
-    }
-
-    fn page(&self, index: u32) -> [u32; 2] {
-        self.pages.device_address(index as usize * 4096).halves()
-    }
-
-    fn read(&self, index: u32, length: usize) -> Vec<u8> {
-        let words = self.pages.words().iter().skip(index as usize * 1024);
-        words
-            .take(length.div_ceil(4))
-            .flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes())
-            .take(length)
-            .collect()
-    }
-
-    fn write(&self, index: u32, bytes: &[u8]) {
-        let words = self.pages.words().iter().skip(index as usize * 1024);
-        for (word, chunk) in words.zip(bytes.chunks(4)) {
-            let mut padded = [0; 4];
-            padded[..chunk.len()].copy_from_slice(chunk);
-            word.store(u32::from_le_bytes(padded), Ordering::Relaxed);
-        }
-    }
-}
 
 struct Driver {
     xen: FakeXen,
@@ -164,24 +106,7 @@ impl Driver {
 
     /// The next frame of a queue, with the write-back of its last descriptor.
     fn next(&self, queue: usize) -> Option<(Vec<u8>, [u32; 4])> {
-        let receive = &self.receive[queue];
-        let mut frame = Vec::new();
-        loop {
-            let index = receive.seen.get();
-            let words = receive.get(index);
-            if words[2] & 1 == 0 {
-                assert!(frame.is_empty(), "a frame without an end");
-                return None;
-            }
-            frame.extend(receive.read(index, words[3] as usize & 0xFFFF));
-            let [low, high] = receive.page(index);
-            receive.put(index, [low, high, 0, 0]);
-            receive.seen.set((index + 1) % DESCRIPTORS);
-            self.device.write32(receive.first + offset::TAIL, index);
-            if words[2] & 2 != 0 {
-                return Some((frame, words));
-            }
-        }
+        self.receive[queue].next(&self.device)
     }
 
     fn finish(self) {
