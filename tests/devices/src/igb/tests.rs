@@ -236,3 +236,62 @@ fn tags_checks_and_lengths_follow_their_bits() {
     assert_eq!((device.read32(reg::count::ROC), device.read32(reg::count::ROC)), (2, 0));
     assert_eq!(device.misuse(), Vec::<String>::new());
 }
+
+#[test]
+fn what_is_sent_and_lost_is_counted() {
+    let (device, receive) = receiving(Kind::I82576, reg::RCTL_SECRC);
+    let transmit = Queue::new(&device, reg::transmit(0));
+    device.write32(transmit.first + offset::CONTROL, ENABLE);
+    let send = |length: u32| {
+        let index = transmit.tail.get();
+        transmit.write(index, &ADDRESS);
+        let [low, high] = transmit.page(index);
+        transmit.put(index, [low, high, 0x2B30_0000 | length, length << 14]);
+        transmit.tail.set(index + 1);
+        device.write32(transmit.first + offset::TAIL, index + 1);
+        device.sent().map(|frame| frame.len())
+    };
+    assert_eq!(send(60), None, "TCTL.EN is clear");
+    device.write32(reg::TCTL, reg::TCTL_EN | reg::TCTL_PSP);
+    assert_eq!(device.sent().map(|frame| frame.len()), Some(60));
+    assert_eq!(send(40), Some(60), "padded");
+    let counted = [reg::count::GPTC, reg::count::TPT, reg::count::GOTC, reg::count::TOT];
+    assert_eq!(counted.map(|counter| device.read32(counter)), [2, 2, 128, 128]);
+    assert_eq!(counted.map(|counter| device.read32(counter)), [0; 4]);
+    device.write32(reg::RCTL, reg::RCTL_EN | reg::RCTL_SECRC | reg::RCTL_LBM);
+    assert_eq!(send(61), None, "looped back");
+    assert_eq!(receive.next(&device).map(|(frame, _)| frame.len()), Some(61));
+    // Packet memory fills where queues do not drop.
+    let long = [&ADDRESS[..], &[0; 1500]].concat();
+    let taken = (0..1000).take_while(|_| device.inject(&long)).count();
+    assert_eq!(taken, 64 - 1 + (64 << 10) / long.len());
+    assert_eq!((device.read32(reg::count::MPC), device.read32(reg::ICR) & cause::MISSED), (1, cause::MISSED));
+    assert_eq!(std::iter::from_fn(|| receive.next(&device)).count(), taken);
+    // Where they do, RQDPC counts, up to 12 bits.
+    device.write32(receive.first + reg::SRRCTL, 2 | 1 << 25 | reg::SRRCTL_DROP);
+    for _ in 0..5000 {
+        assert!(device.inject(&long));
+    }
+    let counter = receive.first + reg::RQDPC;
+    assert_eq!((device.read32(counter), device.read32(counter)), (0xFFF, 0));
+    device.write32(reg::RCTL, 0);
+    assert_eq!(send(62), Some(62));
+    device.write32(reg::CTRL, reg::CTRL_SLU | reg::CTRL_MASTER_DISABLE);
+    assert_eq!(send(63), None, "master disable");
+    assert_eq!(device.misuse(), Vec::<String>::new());
+}
+
+#[test]
+fn a_packet_longer_than_it_sends_is_told() {
+    let (device, _receive) = receiving(Kind::I350, 0);
+    let transmit = Queue::new(&device, reg::transmit(0));
+    device.write32(transmit.first + offset::CONTROL, ENABLE);
+    device.write32(reg::TCTL, reg::TCTL_EN | reg::TCTL_PSP);
+    for (index, length) in (0..).zip([9728, 9729]) {
+        let [low, high] = transmit.page(4 * index);
+        transmit.put(index, [low, high, 0x2B30_0000 | length, length << 14]);
+        device.write32(transmit.first + offset::TAIL, index + 1);
+    }
+    assert_eq!((device.sent().map(|frame| frame.len()), device.sent()), (Some(9728), None));
+    assert_eq!(device.misuse(), ["a packet longer than 9728 bytes that is not segmented"]);
+}

@@ -42,7 +42,7 @@ struct Client {
 }
 
 impl Client {
-    fn connect(server: &Server<Ixgbe>) -> Self {
+    fn connect<M: Model + Send + 'static>(server: &Server<M>) -> Self {
         let stream = UnixStream::connect(server.socket()).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Self { stream, memory: vec![0; 1 << 20], replies: VecDeque::new(), next: 100, transfers: 0 }
@@ -274,6 +274,42 @@ fn interrupts_reach_their_eventfds() {
     client.irqs(EVENTS, irq::MSI, 0, 1, &[given]).expect("an eventfd");
     server.with_model(|model| model.set_link(false));
     assert_eq!(count(&message), 1);
+}
+
+#[test]
+fn a_card_with_narrow_bars_and_a_link_that_comes_by_itself() {
+    use crate::igb::{self, Igb, registers as igb_reg};
+    let model = Igb::new(igb::Kind::I350, [0x00, 0x1B, 0x21, 0xAA, 0xBB, 0x01]);
+    let server = Server::start(model, path("s"), None).expect("it starts");
+    let mut client = Client::connect(&server);
+    let size = |client: &mut Client, index: u32| {
+        let reply = client.ask(command::GET_REGION_INFO, &words([32, 0, index, 0, 0, 0, 0, 0]), &[]).expect("a region");
+        double(&reply, 16).expect("a size")
+    };
+    assert_eq!([0, 3, 4].map(|index| size(&mut client, index)), [128 << 10, 16 << 10, 0]);
+    client.write(region::CONFIGURATION, 4, &[6, 0]).expect("COMMAND");
+    client.write(region::CONFIGURATION, 0x73, &[0x80]).expect("MSI-X");
+    client.set(igb_reg::GPIE, igb_reg::GPIE_MSIX);
+    client.set(igb_reg::EIMS, 1 << 24);
+    client.set(igb_reg::EICS, 1 << 24);
+    assert_eq!(client.read(3, 0x2000, 8), Ok(vec![0, 0, 0, 1, 0, 0, 0, 0]));
+    // The link comes some time after the cable, without any access.
+    client.write(region::CONFIGURATION, 0x73, &[0]).expect("MSI-X");
+    client.write(region::CONFIGURATION, 0x52, &[1]).expect("MSI");
+    let (given, message) = event();
+    client.irqs(EVENTS, irq::MSI, 0, 1, &[given]).expect("an eventfd");
+    client.set(igb_reg::CTRL, igb_reg::CTRL_SLU);
+    server.with_model(|model| model.set_link(false));
+    client.set(igb_reg::IMS, igb::cause::LSC);
+    client.get(igb_reg::ICR);
+    count(&message);
+    server.with_model(|model| model.set_link(true));
+    let end = Instant::now() + PATIENCE;
+    while count(&message) == 0 {
+        assert!(Instant::now() < end, "no interrupt");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_ne!(client.get(igb_reg::STATUS) & igb_reg::STATUS_LU, 0);
 }
 
 /// Frames between the wire and the client's memory, by messages alone.
