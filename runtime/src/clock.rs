@@ -1,10 +1,11 @@
 //! The monotonic clock of the PV time page, and Xen's timer. Floor 2.
 //!
-//! Unsafe because it reads the time stamp counter, and sets Xen's timer by hypercall.
+//! Unsafe because it sets Xen's timer by hypercall.
 
 use crate::events::{self, Channel, TimePage};
 use crate::hypercall::{self, number};
 use crate::local::Local;
+use crate::time_stamp::time_stamp;
 use core::cell::{Cell, OnceCell};
 use core::sync::atomic::{Ordering, fence};
 use split_driver::time::{Duration, Instant};
@@ -21,14 +22,6 @@ static RECKONING: Local<Cell<Reckoning>> = Local::new(Cell::new(Reckoning::start
 /// What the timer is set to.
 static ARMED: Local<Cell<Option<Instant>>> = Local::new(Cell::new(None));
 static CHANNEL: Local<OnceCell<Channel>> = Local::new(OnceCell::new());
-
-fn time_stamp() -> u64 {
-    // SAFETY: reads a counter. A lfence keeps it behind the loads before it.
-    unsafe {
-        core::arch::x86_64::_mm_lfence();
-        core::arch::x86_64::_rdtsc()
-    }
-}
 
 /// A consistent copy of the time page, and a time stamp that goes with it: the version is even and the same before and after both. Where the
 /// counter is the CPU's own (`tsc_mode="native"`), and the host's CPUs do not count alike, a time stamp from after a move to another CPU would
@@ -92,6 +85,11 @@ pub fn now() -> Instant {
         ARMED.set(None);
     }
     Instant(time)
+}
+
+/// So many cycles of the time stamp counter in nanoseconds, by the rate that the time page gives now.
+pub(crate) fn nanoseconds(cycles: u64) -> u64 {
+    snapshot().nanoseconds(cycles)
 }
 
 /// How long the domain's vCPU has run since Xen made it, without the time in which others had the CPU (`RUNSTATE_running`).

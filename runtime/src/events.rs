@@ -5,6 +5,7 @@
 //! A delivered event masks its channel until `unmask` (or the next `wait`): whoever storms us costs itself one bit. Delivery is a scan
 //! of the bits that are set, nothing else: one word says which words of the pending bits are worth a look.
 
+use crate::counts::{self, Count};
 use crate::environment::environment;
 use crate::hypercall::{self, number};
 use crate::layout;
@@ -248,6 +249,7 @@ fn open(port: Port) {
 
 /// Sends an event through a port (`EVTCHNOP_send`).
 pub(crate) fn notify(port: Port) {
+    counts::add(Count::Notifications, 1);
     // SAFETY: the operation's struct; it changes no memory of ours but event bits. It fails only where the other end is gone.
     let _ = unsafe { hypercall::operation::<{ number::EVENT_CHANNEL_OP }, _>(EVTCHNOP_SEND, &mut Send { port }) };
 }

@@ -2,6 +2,7 @@
 //!
 //! Unsafe because blocking is assembly (boot.rs).
 
+use crate::counts::{self, Count};
 use crate::local::Local;
 use crate::{clock, events};
 use alloc::boxed::Box;
@@ -10,6 +11,7 @@ use core::cell::RefCell;
 use core::future::{Future, poll_fn};
 use core::task::{Poll, Waker};
 use split_driver::time::Instant;
+use xen_pv_sys::xen::hypercall as number;
 
 mod tasks;
 mod timers;
@@ -71,6 +73,9 @@ fn round() {
         return;
     }
     clock::arm(TIMERS.borrow().earliest());
+    counts::add(Count::Blocks, 1);
+    // boot.rs makes it.
+    counts::hypercall::<{ number::SCHED_OP }>();
     // SAFETY: called with upcalls masked, as all of Rust is. An event that came since `deliver` makes Xen return at once.
     unsafe { oxidom_block() };
 }

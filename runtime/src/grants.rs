@@ -2,6 +2,7 @@
 //!
 //! Unsafe because a grant lets a peer write to a page, a mapping brings in a peer's page, and a copy writes wherever it is told to.
 
+use crate::counts::{self, Count};
 use crate::hypercall;
 use crate::memory::{self, Area, Inherited, Page};
 use alloc::rc::Rc;
@@ -310,7 +311,7 @@ pub fn copy(batch: &mut [GrantCopy]) {
             continue;
         }
         // SAFETY: an array of the operation's struct; local ends are memory that anyone may write at any time.
-        unsafe { operate(GNTTABOP_COPY, run) };
+        unsafe { operate_copy(run) };
         for element in run.iter_mut() {
             for _ in 0..TRIES {
                 if element.status != GNTST_EAGAIN {
@@ -318,10 +319,21 @@ pub fn copy(batch: &mut [GrantCopy]) {
                 }
                 hypercall::yield_cpu();
                 // SAFETY: as above.
-                unsafe { operate(GNTTABOP_COPY, core::slice::from_mut(element)) };
+                unsafe { operate_copy(core::slice::from_mut(element)) };
             }
         }
     }
+}
+
+/// Makes the hypercall, and counts it with its elements.
+///
+/// # Safety
+/// As [`operate`].
+unsafe fn operate_copy(batch: &mut [GrantCopy]) {
+    counts::add(Count::CopyCalls, 1);
+    counts::add(Count::CopyEntries, batch.len());
+    // SAFETY: by the caller.
+    unsafe { operate(GNTTABOP_COPY, batch) };
 }
 
 /// Whether both ends are a grant, or memory of ours that is meant to be reached by others.

@@ -2,18 +2,20 @@
 //!
 //! Unsafe because a hypercall reads and writes whatever memory its arguments point to, and can take memory away.
 
+use crate::counts;
 use core::arch::asm;
 use split_driver::hypervisor::XenError;
 use xen_pv_sys::sched::SCHEDOP_YIELD;
 
 pub(crate) use xen_pv_sys::xen::hypercall as number;
 
-/// Calls the hypercall `NUMBER` with up to four arguments (none here takes five).
+/// Calls the hypercall `NUMBER`, and counts it, with up to four arguments (none here takes five).
 ///
 /// # Safety
 /// The arguments are what that hypercall asks for; pointers among them are valid for what it reads and writes.
 #[inline]
 pub(crate) unsafe fn call4<const NUMBER: u64>(a: u64, b: u64, c: u64, d: u64) -> isize {
+    counts::hypercall::<NUMBER>();
     let result: isize;
     // SAFETY: by the caller. Each entry of the page is 32 bytes, and leaves all registers but these (a debug build of Xen destroys
     // the arguments too).

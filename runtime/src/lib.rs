@@ -13,6 +13,7 @@ mod boot;
 mod checksum;
 mod clock;
 pub mod console;
+mod counts;
 pub mod dma;
 pub mod domains;
 mod end;
@@ -36,6 +37,7 @@ pub mod shutdown;
 pub mod signal;
 pub mod store;
 pub mod time;
+mod time_stamp;
 pub mod trap;
 
 pub use end::{Exit, exit};

@@ -1,4 +1,5 @@
 //! A device's registers, mapped uncached. Unsafe: volatile accesses within mappings that this module holds. Floor 2.
+use crate::counts::{self, Count};
 use crate::memory::{self, Caching, Mapping};
 use alloc::vec::Vec;
 use core::ptr;
@@ -58,7 +59,7 @@ impl Mmio for MmioRegion {
         match self.register(offset) {
             // SAFETY: `register` gave an aligned address whose four bytes lie in a mapping that `self` keeps alive, and which
             // nothing but these volatile accesses refers to.
-            Some(register) => unsafe { ptr::read_volatile(register) },
+            Some(register) => counts::register_access(Count::RegisterReads, || unsafe { ptr::read_volatile(register) }),
             None => u32::MAX,
         }
     }
@@ -66,7 +67,7 @@ impl Mmio for MmioRegion {
     fn write32(&self, offset: usize, value: u32) {
         if let Some(register) = self.register(offset) {
             // SAFETY: as in `read32`; the mapping is writable.
-            unsafe { ptr::write_volatile(register, value) }
+            counts::register_access(Count::RegisterWrites, || unsafe { ptr::write_volatile(register, value) });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The clock, and waiting for a time. Safe code. Floor 2.
 
+pub(crate) use crate::clock::nanoseconds;
 pub use crate::clock::{now, running};
 use crate::executor::Timer;
 use core::future::{Future, poll_fn};

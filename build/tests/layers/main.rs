@@ -17,7 +17,10 @@ const RUNTIME: House = House {
     root: "runtime",
     layers: &[
         // Words.
-        &["checksum", "hypercall", "intrinsics", "local", "select", "signal"],
+        &["checksum", "intrinsics", "local", "select", "signal", "time_stamp"],
+        // Counters, and hypercalls, each of which is counted.
+        &["counts"],
+        &["hypercall"],
         // Facts.
         &["domains", "environment", "layout"],
         // What a life leaves to the next.

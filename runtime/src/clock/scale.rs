@@ -25,7 +25,7 @@ impl Snapshot {
     }
 
     /// `((ticks << shift) * multiplier) >> 32`, with a shift of either sign.
-    fn nanoseconds(&self, ticks: u64) -> u64 {
+    pub(super) fn nanoseconds(&self, ticks: u64) -> u64 {
         let distance = u32::from(self.shift.unsigned_abs());
         let shifted = if self.shift < 0 {
             ticks.checked_shr(distance).unwrap_or(0)

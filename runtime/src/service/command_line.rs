@@ -14,11 +14,13 @@ pub struct Options {
     /// `interrupts=KIND`: how devices interrupt at best (`msix`, `msi` or `intx`), for hosts and devices where a better kind does not
     /// work. Where a device has none of that kind, it is the next one.
     pub interrupts: InterruptKind,
+    /// `profile=on|off`: whether `data/counts` says once a second what was asked of Xen and of devices, and how long register accesses took.
+    pub profile: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { level: LevelFilter::Info, interrupts: InterruptKind::MsiX }
+        Self { level: LevelFilter::Info, interrupts: InterruptKind::MsiX, profile: false }
     }
 }
 
@@ -50,12 +52,13 @@ fn set<T: PartialEq>(place: &mut Option<T>, word: &str, value: T) -> Result<bool
 
 /// Reads a command line; `other` is asked of each word `name=value` that is not every domain's, and says whether it is its own.
 pub(super) fn parse(line: &str, mut other: impl FnMut(&str, &str) -> Result<bool, String>) -> (Options, Wrong) {
-    let (mut level, mut interrupts) = (None, None);
+    let (mut level, mut interrupts, mut profile) = (None, None, None);
     let mut wrong = Wrong::default();
     for word in line.split_ascii_whitespace() {
         let result = match word.split_once('=') {
             Some(("log", value)) => log_level(value).and_then(|value| set(&mut level, word, value)),
             Some(("interrupts", value)) => interrupt_kind(value).and_then(|value| set(&mut interrupts, word, value)),
+            Some(("profile", value)) => switch(word, value).and_then(|value| set(&mut profile, word, value)),
             Some((name, value)) => other(name, value),
             None => Ok(false),
         };
@@ -66,8 +69,11 @@ pub(super) fn parse(line: &str, mut other: impl FnMut(&str, &str) -> Result<bool
         }
     }
     let defaults = Options::default();
-    let options =
-        Options { level: level.unwrap_or(defaults.level), interrupts: interrupts.unwrap_or(defaults.interrupts) };
+    let options = Options {
+        level: level.unwrap_or(defaults.level),
+        interrupts: interrupts.unwrap_or(defaults.interrupts),
+        profile: profile.unwrap_or(defaults.profile),
+    };
     (options, wrong)
 }
 
@@ -85,6 +91,14 @@ fn interrupt_kind(value: &str) -> Result<InterruptKind, String> {
     }
 }
 
+fn switch(word: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("\"{}\": it is on or off", word.escape_debug())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,7 +106,8 @@ mod tests {
     /// What is taken, how many words nobody knows, and how many are wrong.
     #[test]
     fn lines() {
-        let options = |level, interrupts| Options { level, interrupts };
+        let options = |level, interrupts| Options { level, interrupts, profile: false };
+        let profile = |profile| Options { profile, ..Options::default() };
         let (info, msix) = (LevelFilter::Info, InterruptKind::MsiX);
         let table = [
             ("", options(info, msix), 0, 0),
@@ -102,6 +117,10 @@ mod tests {
             ("log=loud interrupts=MSI", options(info, msix), 0, 2),
             ("interrupts=intx bridge=lan quiet", options(info, InterruptKind::IntX), 1, 0),
             ("interrupts=msi interrupts= interrupts", options(info, InterruptKind::Msi), 1, 1),
+            ("profile=on", profile(true), 0, 0),
+            ("profile=off profile=off", profile(false), 0, 0),
+            ("profile=on profile=off", profile(true), 0, 1),
+            ("profile=yes profile= profile", profile(false), 1, 2),
             ("bridge=no root=/dev/xvda", options(info, msix), 1, 1),
         ];
         for (line, expected, unknown, fatal) in table {

@@ -12,6 +12,7 @@ pub use command_line::Options;
 pub use complaints::Complaints;
 pub use events::Wait;
 
+use crate::counts;
 use crate::environment::Environment;
 use crate::events::EventSet;
 use crate::executor;
@@ -112,6 +113,9 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     let (options, wrong) =
         command_line::parse(environment.command_line, |name, value| S::word(&mut words, name, value));
     log::set_max_level(options.level);
+    if options.profile {
+        counts::time_register_accesses();
+    }
     let complaints = Rc::new(Complaints::new(store.clone()));
     if let Some(text) = wrong.text() {
         complaints.complain(COMMAND_LINE, &text).await;
@@ -125,7 +129,7 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
         Ok(service) => {
             let service = Rc::new(service);
             let ready = Rc::new(Signal::new());
-            executor::spawn(start(Rc::clone(&service), Rc::clone(&ready), complaints));
+            executor::spawn(start(Rc::clone(&service), Rc::clone(&ready), complaints, options));
             // A request from before the watch is not lost.
             let _late = time::timeout(HEAD_START, ready.wait()).await;
             let kind = asked_to_end(&store).await;
@@ -143,7 +147,7 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
 }
 
 /// Starts all tasks, and says when the domain is ready.
-async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>, complaints: Rc<Complaints>) {
+async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>, complaints: Rc<Complaints>, options: Options) {
     let devices = Rc::new(devices::Progress::default());
     executor::spawn(events::run(Rc::clone(&service)));
     executor::spawn(devices::run(Rc::clone(&service), Rc::clone(&devices), complaints));
@@ -156,7 +160,7 @@ async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>, complaints: Rc<Com
     log::info!("ready in {milliseconds} ms: {what}");
     write_node(service.store(), "data/ready", &format!("{milliseconds} ms: {what}")).await;
     ready.set();
-    executor::spawn(report::run(service));
+    executor::spawn(report::run(service, options));
 }
 
 /// Complains while devices take so many nodes of the store that soon no more can be attached. `count` gives the nodes in their
@@ -232,4 +236,18 @@ fn resources<S: Service>(service: &S) -> String {
         crate::events::bound(),
         service.resources(),
     )
+}
+
+/// What the domain asked of Xen and of its devices since its life began, as `name value` pairs: first the time at which that was so, how long
+/// the vCPU has run since Xen made it, and how much of that passed in register accesses.
+fn counted() -> String {
+    let register_ns = counts::register_cycles().map_or(0, time::nanoseconds);
+    let times = [
+        ("uptime-ms", time::now().0 / 1_000_000),
+        ("running-us", u64::try_from(time::running().as_micros()).unwrap_or(u64::MAX)),
+        ("register-us", register_ns / 1_000),
+    ];
+    let pairs: Vec<String> =
+        times.into_iter().chain(counts::all()).map(|(name, count)| format!("{name} {count}")).collect();
+    pairs.join(", ")
 }

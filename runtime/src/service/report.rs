@@ -1,9 +1,10 @@
-//! Statistics in the store: one line for each thing that counts, under `data/statistics/`, and what is on loan. Safe code only. Floor 2.
+//! Statistics in the store: one line for each thing that counts, under `data/statistics/`, what is on loan, and what was
+//! asked of Xen. Safe code only. Floor 2.
 //!
 //! Each thing that counts is one node, however much it counts, so that many frontends do not come near the store's quota of nodes. Those of
 //! devices lie below their frontend's domain, as backends do: C xenstored lets a node have 2,048 bytes, its children's names among them.
 
-use super::{Service, resources};
+use super::{Options, Service, counted, resources};
 use crate::time::{self, Duration};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -23,9 +24,12 @@ const A_ROUND: usize = 50;
 /// The name under which what the domain has on loan is kept beside the statistics.
 const RESOURCES: &str = "resources";
 
-/// Where a line is, or that of the resources.
+/// The name under which what was asked of Xen and of devices is kept there, where the word `profile=on` asks for it.
+const COUNTS: &str = "counts";
+
+/// Where a line is; those of the domain as a whole lie beside the statistics.
 fn node(name: &str) -> String {
-    if name == RESOURCES { format!("data/{name}") } else { format!("data/statistics/{name}") }
+    if [RESOURCES, COUNTS].contains(&name) { format!("data/{name}") } else { format!("data/statistics/{name}") }
 }
 
 /// What the log is told of a store that refuses lines: once that it does, and once that it takes all of them again.
@@ -120,13 +124,16 @@ fn highest_unused(name: &str, lines: &BTreeMap<String, String>) -> String {
 }
 
 /// Writes what changed, once a second, and removes what is gone.
-pub(super) async fn run<S: Service>(service: Rc<S>) {
+pub(super) async fn run<S: Service>(service: Rc<S>, options: Options) {
     let store = service.store();
     let mut report = Report::default();
     loop {
         time::sleep(INTERVAL).await;
         let mut lines: BTreeMap<String, String> = service.statistics().into_iter().collect();
         lines.insert(RESOURCES.into(), resources(&*service));
+        if options.profile {
+            lines.insert(COUNTS.into(), counted());
+        }
         match report.tell(store, &lines).await {
             Ok(Some(News::Refuses(error))) => {
                 log::warn!("statistics are not written: {error}; trying again each second");
