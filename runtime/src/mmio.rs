@@ -55,6 +55,8 @@ impl Mmio for MmioRegion {
         self.length
     }
 
+    // An access takes far longer than a call, and drivers have hundreds of them.
+    #[inline(never)]
     fn read32(&self, offset: usize) -> u32 {
         match self.register(offset) {
             // SAFETY: `register` gave an aligned address whose four bytes lie in a mapping that `self` keeps alive, and which
@@ -64,6 +66,7 @@ impl Mmio for MmioRegion {
         }
     }
 
+    #[inline(never)]
     fn write32(&self, offset: usize, value: u32) {
         if let Some(register) = self.register(offset) {
             // SAFETY: as in `read32`; the mapping is writable.
