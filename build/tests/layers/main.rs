@@ -100,8 +100,9 @@ const LAB: House = House {
     root: "tests/lab",
     layers: &[
         &["apt", "cache", "channel", "cpio", "modules", "qmp", "scratch"],
-        &["host", "kernel", "machine"],
-        &["packages"],
+        &["host", "kernel", "suite"],
+        &["emulator", "packages"],
+        &["machine"],
         &["direct", "root"],
         &["more"],
         &["dom0"],
@@ -112,7 +113,7 @@ const LAB: House = House {
 const END_TO_END: House = House {
     root: "tests/e2e",
     layers: &[
-        &["differential", "driver_domain", "media", "symbolize", "traffic"],
+        &["differential", "driver_domain", "media", "served", "symbolize", "traffic"],
         &["blocks", "stage"],
         &["bench"],
         &["attack", "corpus", "torture"],

@@ -8,7 +8,6 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::machine;
 use crate::suite::{Recipe, Selection, Unpacked};
 
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -43,7 +42,7 @@ impl Emulator {
     /// A command that starts QEMU, and dies with the thread that starts it.
     pub fn command(&self) -> Command {
         let path = |below: &str| self.tree.path.join(below);
-        let mut command = machine::dying_with_us(loader(&self.tree.path));
+        let mut command = dying_with_us(loader(&self.tree.path));
         command.arg("--library-path").arg(path(LIBRARIES)).arg(path(PROGRAM));
         for firmware in FIRMWARE {
             command.arg("-L").arg(path(firmware));
@@ -51,6 +50,13 @@ impl Emulator {
         command.env("QEMU_MODULE_DIR", path(MODULES));
         command
     }
+}
+
+/// Makes a command die with the thread that starts it: `setpriv` is part of Debian's essential util-linux.
+pub fn dying_with_us(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
 }
 
 fn loader(tree: &Path) -> PathBuf {
