@@ -17,7 +17,6 @@ pub(crate) fn ixgbe(kind: ixgbe::Kind) -> NicModel {
 }
 
 /// An 82576, an I350 or an I210 as a machine's NIC.
-#[expect(dead_code, reason = "no case has one yet")]
 pub(crate) fn igb(kind: igb::Kind) -> NicModel {
     NicModel::Served(Arc::new(Card { kind, model: Igb::new }))
 }

@@ -23,6 +23,7 @@ mod tunnels;
 pub use many::ManyVifs;
 
 use anyhow::{Context, Result, bail};
+use devices::igb;
 use devices::ixgbe::Kind;
 use lab::{Guest, GuestConfig, Lab, Network as NetworkKind, Nic, NicModel, Release, Row, StorePlace};
 
@@ -135,6 +136,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::StoreInDom0, cases: crowd::CASES },
     Family { rows: Rows::StoreInDom0, cases: interrupts::CASES },
     Family { rows: Rows::StoreInDom0, cases: nics::CASES },
+    Family { rows: Rows::Once(Release::Debian13), cases: nics::ONCE },
     Family { rows: Rows::Once(Release::Debian12), cases: lifecycle::CASES },
     Family { rows: Rows::StoreInDom0, cases: bad_input::CASES },
     Family { rows: Rows::StoreInDom0, cases: hostile::CASES },
@@ -169,7 +171,7 @@ fn nics() -> Vec<Nic> {
         nic
     };
     let emulated = ["e1000e", "e1000", "e1000e", "e1000e", "igb"].map(NicModel::Emulated);
-    let served = [Kind::Sfp, Kind::X540].map(served::ixgbe);
+    let served = [served::ixgbe(Kind::Sfp), served::ixgbe(Kind::X540), served::igb(igb::Kind::I350)];
     (0..).zip(emulated.into_iter().chain(served)).map(|(number, model)| of(number, model)).collect()
 }
 
@@ -181,6 +183,8 @@ const IGB: u8 = SPARE_NIC + 2;
 const IXGBE: u8 = SPARE_NIC + 3;
 /// The X540.
 const X540: u8 = SPARE_NIC + 4;
+/// The I350.
+const I350: u8 = SPARE_NIC + 5;
 
 impl<'s> Scene<'s> {
     /// Sets the scene on a booted stage.

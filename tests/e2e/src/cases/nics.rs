@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::{Guest, GuestConfig, Lab};
 
-use super::{Case, IGB, IXGBE, SPARE_NIC, Scene, X540};
+use super::{Case, I350, IGB, IXGBE, SPARE_NIC, Scene, X540};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::vif;
 use crate::traffic;
@@ -20,11 +20,17 @@ pub(super) const CASES: &[Case] = &[
         name: "an 82599 (ixgbe): each kind of interrupt, TCP, jumbo frames, the cable, taken and given",
         run: ixgbe,
     },
+];
+
+/// What depends on the release little.
+pub(super) const ONCE: &[Case] = &[
     Case { name: "an X540 (ixgbe): each kind of interrupt, TCP, jumbo frames, the cable, taken and given", run: x540 },
     Case {
         name: "Linux' own ixgbe on the same 82599: TCP both ways, jumbo frames, no offence either",
         run: linux_ixgbe,
     },
+    Case { name: "an I350 (igb): each kind of interrupt, TCP, jumbo frames, the cable, taken and given", run: i350 },
+    Case { name: "Linux' own igb on the same I350: TCP both ways, jumbo frames, no offence either", run: linux_igb },
 ];
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,28 +73,40 @@ fn x540(scene: &Scene<'_>) -> Result<String> {
     alone(scene, X540, "x540", "Intel X540-T2")
 }
 
-/// A Linux guest that has the NIC itself: what Linux' driver may do, netdom's may, and the other way round.
+fn i350(scene: &Scene<'_>) -> Result<String> {
+    alone(scene, I350, "i350", "Intel I350")
+}
+
 fn linux_ixgbe(scene: &Scene<'_>) -> Result<String> {
+    linux(scene, IXGBE, "ixgbe")
+}
+
+fn linux_igb(scene: &Scene<'_>) -> Result<String> {
+    linux(scene, I350, "igb")
+}
+
+/// A Linux guest that has the NIC itself: what Linux' driver may do, netdom's may, and the other way round.
+fn linux(scene: &Scene<'_>, number: u8, driver: &str) -> Result<String> {
     let lab = &scene.stage.lab;
-    let pci = vec![lab.make_assignable(IXGBE.into())?];
+    let pci = vec![lab.make_assignable(number.into())?];
     let guest = lab.create(&GuestConfig { pci, memory: 256, ..GuestConfig::new("owner") })?;
-    let result = owns(scene, &guest);
+    let result = owns(scene, &guest, number, driver);
     lab.destroy_after("owner", result)
 }
 
-fn owns(scene: &Scene<'_>, guest: &Guest<'_>) -> Result<String> {
-    guest.must(
-        "modprobe xen-pcifront; modprobe ixgbe; \
-         for i in $(seq 500); do test -e /sys/class/net/eth0 && break; usleep 20000; done; ip link set eth0 up mtu 9000",
-    )?;
+fn owns(scene: &Scene<'_>, guest: &Guest<'_>, number: u8, driver: &str) -> Result<String> {
+    guest.must(&format!(
+        "modprobe xen-pcifront; modprobe {driver}; \
+         for i in $(seq 500); do test -e /sys/class/net/eth0 && break; usleep 20000; done; ip link set eth0 up mtu 9000"
+    ))?;
     crate::stage::lease(guest, "eth0")?;
-    let peer = scene.stage.peer(IXGBE.into());
+    let peer = scene.stage.peer(number.into());
     reaches(guest, &peer)?;
     let send = traffic::tcp(guest, "send", &peer, 64)?;
     let receive = traffic::tcp(guest, "receive", &peer, 64)?;
     let ping = traffic::ping(guest, &peer, 100, 0, 8972)?;
     ensure!(ping.lost == 0, "of 9,000 bytes: {ping:?}");
-    let misuse = scene.stage.lab.misuse(IXGBE.into());
+    let misuse = scene.stage.lab.misuse(number.into());
     ensure!(misuse.is_empty(), "Linux: {misuse:?}");
     Ok(format!("TCP {:.0} Mbit/s to the wire and {:.0} from it", send.mbit_per_second, receive.mbit_per_second))
 }
