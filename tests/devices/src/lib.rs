@@ -11,7 +11,6 @@
 //! | [`pci`], [`registers`], [`i2c`] | parts of devices |
 //! | [`fake`] | a model under a driver in a test |
 //! | [`vfio_user`] | a model under QEMU |
-#![forbid(unsafe_code)]
 
 pub mod advanced;
 pub mod bus;

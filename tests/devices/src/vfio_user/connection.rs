@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, IoSliceMut, Write};
-use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use super::protocol::{HEADER, Header, LONGEST, MOST_DESCRIPTORS, flag};
 
@@ -27,6 +27,13 @@ struct Waiting {
     next: u16,
     replies: HashMap<u16, Sender<Message>>,
     closed: bool,
+}
+
+/// A file descriptor that was received just now.
+#[expect(unsafe_code, reason = "nix gives received descriptors as numbers")]
+fn own(descriptor: RawFd) -> OwnedFd {
+    // SAFETY: the kernel opened it for this process with the message, and nothing else knows it.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
 }
 
 /// The connection; several threads may send, one receives.
@@ -72,16 +79,16 @@ impl Connection {
     fn fill(&self, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> io::Result<bool> {
         let mut filled = 0;
         while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let received =
-                match recvmsg(&self.stream, &mut [IoSliceMut::new(rest)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-                    Err(rustix::io::Errno::INTR) => continue,
-                    received => received?,
-                };
-            for message in ancillary.drain() {
-                if let RecvAncillaryMessage::ScmRights(rights) = message {
-                    descriptors.extend(rights);
+            let mut space = nix::cmsg_space!([RawFd; MOST_DESCRIPTORS]);
+            let mut parts = [IoSliceMut::new(rest)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let received = match recvmsg::<()>(self.stream.as_raw_fd(), &mut parts, Some(&mut space), flags) {
+                Err(Errno::EINTR) => continue,
+                received => received?,
+            };
+            for message in received.cmsgs()? {
+                if let ControlMessageOwned::ScmRights(rights) = message {
+                    descriptors.extend(rights.into_iter().map(own));
                 }
             }
             match received.bytes {

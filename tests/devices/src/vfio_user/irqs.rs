@@ -19,8 +19,8 @@ pub(super) struct Irqs {
 }
 
 fn write(descriptor: &OwnedFd) {
-    if let Err(error) = rustix::io::write(descriptor, &1u64.to_ne_bytes())
-        && error != rustix::io::Errno::AGAIN
+    if let Err(error) = nix::unistd::write(descriptor, &1u64.to_ne_bytes())
+        && error != nix::errno::Errno::EAGAIN
     {
         log::warn!("an eventfd cannot be written: {error}");
     }

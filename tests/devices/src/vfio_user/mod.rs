@@ -21,7 +21,7 @@ mod tests;
 mod wire;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,7 +29,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
 
 use crate::bus::{Model, Transfer};
 use connection::Connection;
@@ -59,18 +62,18 @@ struct Shared<M> {
     /// Set once QEMU has connected.
     connection: OnceLock<Connection>,
     /// Wakes the thread that transfers.
-    work: OwnedFd,
+    work: EventFd,
     /// Wakes the thread that waits for QEMU.
-    stop: OwnedFd,
+    stop: EventFd,
     stopped: AtomicBool,
     /// Most bytes of data that QEMU takes in a message.
     longest: AtomicUsize,
     started: Instant,
 }
 
-fn wake(descriptor: &OwnedFd) {
+fn wake(event: &EventFd) {
     // Its counter cannot be full, and nothing is to be done if it were.
-    let _ = rustix::io::write(descriptor, &1u64.to_ne_bytes());
+    let _ = event.write(1);
 }
 
 impl<M: Model> Shared<M> {
@@ -82,11 +85,11 @@ impl<M: Model> Shared<M> {
     }
 
     /// How long the model can be left alone; `None` where that is for ever.
-    fn until_next(&self) -> Option<Timespec> {
+    fn until_next(&self) -> Option<TimeSpec> {
         let at = self.lock().model.poll_time()?;
         // Past the time, not short of it.
         let left = at.saturating_sub(self.started.elapsed()) + Duration::from_micros(1);
-        Timespec::try_from(left).ok()
+        Some(TimeSpec::from(left))
     }
 
     /// Delivers interrupts, and has the rest done by the other thread.
@@ -139,13 +142,13 @@ impl<M: Model + Send + 'static> Server<M> {
         }
         let wire = wire.as_deref().map_or_else(|| Ok(Wire::unplugged()), Wire::connect)?;
         let listener = UnixListener::bind(&socket)?;
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let irqs = Irqs::new(model.configuration().identity().vectors);
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner { model, irqs, state: State::Waiting }),
             connection: OnceLock::new(),
-            work: eventfd(0, flags)?,
-            stop: eventfd(0, flags)?,
+            work: EventFd::from_flags(flags)?,
+            stop: EventFd::from_flags(flags)?,
             stopped: AtomicBool::new(false),
             longest: AtomicUsize::new(LONGEST_DATA),
             started: Instant::now(),
@@ -218,9 +221,10 @@ fn serve<M: Model>(shared: &Shared<M>, listener: &UnixListener) {
 fn accept<'a, M: Model>(shared: &'a Shared<M>, listener: &UnixListener) -> io::Result<Option<&'a Connection>> {
     listener.set_nonblocking(true)?;
     while !shared.is_stopped() {
-        let mut descriptors = [PollFd::new(listener, PollFlags::IN), PollFd::new(&shared.stop, PollFlags::IN)];
-        match poll(&mut descriptors, None) {
-            Err(error) if error != rustix::io::Errno::INTR => return Err(error.into()),
+        let mut descriptors =
+            [listener.as_fd(), shared.stop.as_fd()].map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+        match ppoll(&mut descriptors, None, None) {
+            Err(error) if error != Errno::EINTR => return Err(error.into()),
             _ => {}
         }
         match listener.accept() {
@@ -258,16 +262,15 @@ fn answer<M: Model>(shared: &Shared<M>, connection: &Connection) -> io::Result<(
 /// Transfers and frames, until the server stops.
 fn work<M: Model>(shared: &Shared<M>, mut wire: Wire) {
     while !shared.is_stopped() {
-        let mut descriptors = vec![PollFd::new(&shared.work, PollFlags::IN)];
+        let mut descriptors = vec![PollFd::new(shared.work.as_fd(), PollFlags::POLLIN)];
         let cable = wire.descriptor();
         if let Some((descriptor, room)) = &cable {
-            let events = if *room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-            descriptors.push(PollFd::from_borrowed_fd(descriptor.as_fd(), events));
+            let events = if *room { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+            descriptors.push(PollFd::new(descriptor.as_fd(), events));
         }
-        let timeout = shared.until_next();
-        let _ = poll(&mut descriptors, timeout.as_ref());
+        let _ = ppoll(&mut descriptors, shared.until_next(), None);
         // Empties the counter; where it is empty already there is nothing to read.
-        let _ = rustix::io::read(&shared.work, &mut [0; 8]);
+        let _ = shared.work.read();
         while round(shared, &mut wire) {}
     }
 }

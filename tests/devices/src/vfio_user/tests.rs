@@ -2,14 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io::{IoSlice, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::protocol::{HEADER, Header, double, errno, irq, region, word, words};
 use super::*;
@@ -87,13 +86,11 @@ impl Client {
     fn send(&mut self, command: u16, flags: u32, body: &[u8], descriptors: &[OwnedFd]) -> u16 {
         self.next += 1;
         let message = Header { id: self.next, command, flags, ..Header::default() }.message(body);
-        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !borrowed.is_empty() {
-            assert!(ancillary.push(SendAncillaryMessage::ScmRights(&borrowed)));
-        }
-        let sent = sendmsg(&self.stream, &[IoSlice::new(&message)], &mut ancillary, SendFlags::empty());
+        let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let rights = if numbers.is_empty() { &[][..] } else { &rights };
+        let parts = [IoSlice::new(&message)];
+        let sent = sendmsg::<()>(self.stream.as_raw_fd(), &parts, rights, MsgFlags::empty(), None);
         assert_eq!(sent.expect("it goes"), message.len());
         self.next
     }
@@ -151,13 +148,14 @@ impl Client {
 }
 
 fn event() -> (OwnedFd, OwnedFd) {
-    let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
+    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).expect("an eventfd");
+    let event = OwnedFd::from(event);
     (event.try_clone().expect("a second"), event)
 }
 
 fn count(event: &OwnedFd) -> u64 {
     let mut bytes = [0; 8];
-    rustix::io::read(event, &mut bytes).map_or(0, |_| u64::from_ne_bytes(bytes))
+    nix::unistd::read(event, &mut bytes).map_or(0, |_| u64::from_ne_bytes(bytes))
 }
 
 const EVENTS: u32 = irq::SET_EVENTFD | irq::SET_TRIGGER;
