@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use e2e::bench::{Report, blk, net, store};
 use lab::{Row, host};
 
-use crate::{growth, images};
+use crate::{bars, growth, images};
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
@@ -49,6 +49,15 @@ struct Net {
     /// Seconds of each throughput run
     #[arg(long, default_value_t = net::Effort::default().seconds)]
     seconds: u32,
+    /// In place of rates and time: count the instructions of the driver domains, by a clock that an instruction takes on by a nanosecond
+    #[arg(long)]
+    instructions: bool,
+    /// Also draw each group of rows: docs/net-ROW-GROUP.svg
+    #[arg(long)]
+    pictures: bool,
+    /// In place of a run: show, and draw, what an earlier one of this row wrote by --json
+    #[arg(long, conflicts_with_all = ["json", "runs", "seconds", "instructions"])]
+    from: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -94,13 +103,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let What::Store(Store { library: true, .. }) = arguments.what {
         return growth::run();
     }
+    if let What::Net(Net { from: Some(file), common, pictures, .. }) = &arguments.what {
+        let text = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+        let read: Report = serde_json::from_slice(&text).with_context(|| format!("the rows in {}", file.display()))?;
+        let report = Report { rows: read.rows, ..net::report() };
+        show(common, &report)?;
+        return draw(common, &report, *pictures);
+    }
     host::provide(&[host::IMAGES, host::BOOT].concat())?;
     let images = images::for_demo()?;
     let start = Instant::now();
     let progress = |what: &str| eprintln!("bench: {:4.0} s  {what}", start.elapsed().as_secs_f64());
     let (common, report) = match &arguments.what {
-        What::Net(Net { common, runs, seconds }) => {
-            let effort = net::Effort { runs: *runs, seconds: *seconds, ..net::Effort::default() };
+        What::Net(Net { common, runs, seconds, instructions, .. }) => {
+            let effort =
+                net::Effort { runs: *runs, seconds: *seconds, instructions: *instructions, ..net::Effort::default() };
             (common, net::run(common.row, &images, effort, &progress)?)
         }
         What::Blk(Blk { common, runs, seconds, only, guest_arguments, blkdom_arguments }) => {
@@ -119,6 +136,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     };
     show(common, &report)?;
+    draw(common, &report, matches!(&arguments.what, What::Net(Net { pictures: true, .. })))
+}
+
+/// Draws the rows of netdom where that is asked for.
+fn draw(common: &Common, report: &Report, pictures: bool) -> Result<ExitCode> {
+    if pictures {
+        for file in bars::draw(report, &common.row.to_string())? {
+            println!("{}", file.display());
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -129,10 +156,12 @@ fn show(common: &Common, report: &Report) -> Result<()> {
         fs::write(path, json + "\n").with_context(|| format!("writing {}", path.display()))?;
         println!("written to {}", path.display());
     }
-    let behind: Vec<&str> = report.rows.iter().filter(|row| row.ratio < 1.0).map(|row| row.name.as_str()).collect();
+    let compared: Vec<(&str, f64)> =
+        report.rows.iter().filter_map(|row| Some((row.name.as_str(), row.ratio?))).collect();
+    let behind: Vec<&str> = compared.iter().filter(|(_, ratio)| *ratio < 1.0).map(|(name, _)| *name).collect();
     match behind.as_slice() {
-        [] => println!("ahead in all of {} rows", report.rows.len()),
-        rows => println!("behind in {} of {} rows: {}", rows.len(), report.rows.len(), rows.join("; ")),
+        [] => println!("ahead in all of {} rows", compared.len()),
+        rows => println!("behind in {} of {} rows: {}", rows.len(), compared.len(), rows.join("; ")),
     }
     Ok(())
 }

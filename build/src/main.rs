@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod attack;
+mod bars;
 mod bench;
 mod corpus;
 mod demo;

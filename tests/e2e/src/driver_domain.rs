@@ -139,15 +139,26 @@ impl<'lab> DriverDomain<'lab> {
     /// # Errors
     /// Where it has not said so, or in other words.
     pub fn resources(&self) -> Result<Resources> {
-        let text = self.node("data/resources")?;
-        let mut named = BTreeMap::new();
-        for pair in text.split(", ") {
-            let (name, value) = pair.split_once(' ').with_context(|| format!("data/resources says '{text}'"))?;
-            named.insert(name.to_owned(), value.parse().with_context(|| format!("data/resources says '{text}'"))?);
-        }
+        let mut named = pairs(&self.node("data/resources")?).context("data/resources")?;
         let nodes = self.lab.must(&format!("xenstore-ls -f /local/domain/{}/backend | wc -l", self.id))?;
         named.insert("backend-nodes".to_owned(), nodes.trim().parse()?);
         Ok(Resources(named))
+    }
+
+    /// What it has counted, where its command line has the word `profile=on`: waits for the next line, so that it is of now.
+    ///
+    /// # Errors
+    /// Where it says nothing within some seconds, or in other words.
+    pub fn counts(&self) -> Result<Counts> {
+        // Each line has the domain's uptime, so no two are alike.
+        let script = format!(
+            "node=/local/domain/{}/data/counts; old=$(xenstore-read $node) || exit 1; for i in $(seq 100); do \
+             new=$(xenstore-read $node); test \"$new\" != \"$old\" && echo \"$new\" && exit; usleep 50000; done; \
+             echo \"$node stays at '$old'\"; exit 1",
+            self.id
+        );
+        let counts = pairs(self.lab.must(&script)?.trim_end()).map(Counts);
+        counts.with_context(|| format!("data/counts of {}", self.name))
     }
 
     /// Seconds of CPU time that Xen has charged it with.
@@ -188,3 +199,56 @@ pub fn cpu_seconds(lab: &Lab, domain: &str) -> Result<f64> {
 /// What a driver domain has on loan, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resources(pub BTreeMap<String, u64>);
+
+/// What a driver domain counted since its life began, by name: hypercalls and register accesses; times in microseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(BTreeMap<String, u64>);
+
+impl Counts {
+    /// What came since `before`, which is of the same life.
+    ///
+    /// # Errors
+    /// Where a count went back: a new life began.
+    pub fn since(&self, before: &Self) -> Result<Self> {
+        let difference = |(name, count): (&String, &u64)| {
+            let before = before.get(name);
+            let more = count.checked_sub(before);
+            Ok((name.clone(), more.with_context(|| format!("{name} went from {before} to {count}"))?))
+        };
+        self.0.iter().map(difference).collect::<Result<_>>().map(Self)
+    }
+
+    /// A count by its name; zero where there is none.
+    pub fn get(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// Reads `name value` pairs with commas between.
+fn pairs(text: &str) -> Result<BTreeMap<String, u64>> {
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once(' ')?;
+        Some((name.to_owned(), value.parse().ok()?))
+    };
+    text.split(", ")
+        .map(pair)
+        .collect::<Option<_>>()
+        .with_context(|| format!("no pairs of names and numbers: '{text}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_and_set_against_those_of_before() {
+        let counts = |text| pairs(text).map(Counts).expect("pairs");
+        let before = counts("uptime-ms 1000, hypercalls 5, sched_op 5");
+        let after = counts("uptime-ms 2500, hypercalls 25, grant_table_op 11, sched_op 14");
+        let more = after.since(&before).expect("one life");
+        let expected = counts("uptime-ms 1500, hypercalls 20, grant_table_op 11, sched_op 9");
+        assert_eq!((&more, more.get("grant_table_op"), more.get("domctl")), (&expected, 11, 0));
+        assert!(before.since(&after).is_err());
+        assert!(pairs("uptime-ms 1000, hypercalls").is_err() && pairs("").is_err() && pairs("blocks -1").is_err());
+    }
+}

@@ -19,5 +19,5 @@ pub mod symbolize;
 pub mod torture;
 pub mod traffic;
 
-pub use driver_domain::{DriverDomain, DriverDomainConfig, Resources};
+pub use driver_domain::{Counts, DriverDomain, DriverDomainConfig, Resources};
 pub use stage::{Images, Stage};

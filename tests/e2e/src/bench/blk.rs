@@ -124,7 +124,8 @@ pub fn run(row: Matrix, images: &Images, effort: &Effort, progress: &dyn Fn(&str
     let guest = client(lab, effort)?;
     let limit = limit_guest(lab, limit_slot)?;
     let sides = [("blkdom", "/dev/xvda"), (LINUX, "/dev/xvdb")];
-    let bench = Bench { turns: Alternation { lab, sides, runs: effort.runs, progress }, guest, limit, effort };
+    let bench =
+        Bench { turns: Alternation { lab, sides, counting: None, runs: effort.runs, progress }, guest, limit, effort };
     bench.warm_up()?;
     let mut report = Report::new("blkdom");
     let wanted = |work: &&Work| effort.only.split(',').any(|part| work.name.contains(part));

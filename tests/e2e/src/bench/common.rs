@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use lab::{Guest, GuestConfig, Lab};
 
 use super::{Better, Report, Row};
-use crate::driver_domain::{DriverDomain, DriverDomainConfig, cpu_seconds};
+use crate::driver_domain::{Counts, DriverDomain, DriverDomainConfig, cpu_seconds};
 use crate::traffic::Shell;
 
 /// The name of the Linux driver domain.
@@ -54,23 +54,39 @@ impl Samples {
     }
 }
 
-/// What runs of one thing came to, on both sides with the CPU seconds of the driver domain, and at the limit.
+/// A run on one side.
+struct Run<T> {
+    outcome: T,
+    /// Of the driver domain.
+    cpu_seconds: f64,
+    /// What it counted meanwhile, where it does.
+    counts: Option<Counts>,
+}
+
+/// What runs of one thing came to, on both sides and at the limit.
 pub(super) struct Runs<T> {
-    sides: [Vec<(T, f64)>; 2],
+    sides: [Vec<Run<T>>; 2],
     limit: Vec<T>,
 }
 
 impl<T> Runs<T> {
     /// A figure of each run.
     pub(super) fn samples(&self, figure: impl Fn(&T) -> f64) -> Samples {
-        let sides = self.sides.each_ref().map(|side| side.iter().map(|(outcome, _)| figure(outcome)).collect());
+        let sides = self.sides.each_ref().map(|side| side.iter().map(|run| figure(&run.outcome)).collect());
         Samples { sides, limit: self.limit.iter().map(figure).collect() }
     }
 
     /// CPU time of the driver domain by what passed through it: seconds times `scale` for each of `amount`.
     pub(super) fn cpu(&self, scale: f64, amount: impl Fn(&T) -> f64) -> Samples {
-        let each = |(outcome, seconds): &(T, f64)| seconds * scale / amount(outcome).max(1e-9);
+        let each = |run: &Run<T>| run.cpu_seconds * scale / amount(&run.outcome).max(1e-9);
         Samples { sides: self.sides.each_ref().map(|side| side.iter().map(each).collect()), limit: Vec::new() }
+    }
+
+    /// A figure of what our side counted in each run, where it counts, by what passed through it.
+    pub(super) fn counted(&self, figure: impl Fn(&Counts) -> f64, amount: impl Fn(&T) -> f64) -> Vec<f64> {
+        let [ours, _] = &self.sides;
+        let each = |run: &Run<T>| Some(figure(run.counts.as_ref()?) / amount(&run.outcome).max(1e-9));
+        ours.iter().filter_map(each).collect()
     }
 }
 
@@ -79,6 +95,8 @@ pub(super) struct Alternation<'a, S> {
     pub(super) lab: &'a Lab,
     /// Each by the name of its domain, with what a measurement must know of it.
     pub(super) sides: [(&'static str, S); 2],
+    /// The first side's domain, where it has the word `profile=on`.
+    pub(super) counting: Option<&'a DriverDomain<'a>>,
     pub(super) runs: u32,
     pub(super) progress: &'a dyn Fn(&str),
 }
@@ -93,11 +111,18 @@ impl<S> Alternation<'_, S> {
     ) -> Result<Runs<T>> {
         let mut runs = Runs { sides: [Vec::new(), Vec::new()], limit: Vec::new() };
         for run in 0..self.runs {
-            for ((name, side), outcomes) in self.sides.iter().zip(&mut runs.sides) {
+            let counting = [self.counting, None];
+            for (((name, side), outcomes), counting) in self.sides.iter().zip(&mut runs.sides).zip(counting) {
                 (self.progress)(&format!("{what}: {name} ({} of {})", run + 1, self.runs));
+                let counts_before = counting.map(DriverDomain::counts).transpose()?;
                 let before = cpu_seconds(self.lab, name)?;
                 let outcome = measure(side).with_context(|| format!("{what}, {name}"))?;
-                outcomes.push((outcome, cpu_seconds(self.lab, name)? - before));
+                let cpu_seconds = cpu_seconds(self.lab, name)? - before;
+                let counts = match (counting, counts_before) {
+                    (Some(domain), Some(before)) => Some(domain.counts()?.since(&before)?),
+                    _ => None,
+                };
+                outcomes.push(Run { outcome, cpu_seconds, counts });
             }
             if let Some(limit) = limit {
                 runs.limit.push(limit().with_context(|| format!("{what}, the limit"))?);

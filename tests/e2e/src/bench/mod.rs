@@ -2,8 +2,9 @@
 
 pub mod blk;
 pub(crate) mod common;
+mod counted;
 pub mod net;
 pub mod store;
 mod table;
 
-pub use table::{Better, Report, Row};
+pub use table::{Better, Report, Row, number};

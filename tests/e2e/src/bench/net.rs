@@ -2,11 +2,15 @@
 //!
 //! Both driver domains have one vCPU and an e1000e of their own; two guests have a vif on each, and one more guest has a third
 //! e1000e passed to it, which is the limit. All share one CPU, as they do on any of the machines.
+//!
+//! Where the machine's clock counts instructions, a nanosecond each, the CPU time that Xen charges a domain is a number of instructions: the domain's
+//! and Xen's for it. Rates and latencies say nothing then.
 
 use anyhow::Result;
-use lab::{Guest, GuestConfig, Nic, Row as Matrix};
+use lab::{Clock, Guest, GuestConfig, Nic, Row as Matrix};
 
 use super::common::{Alternation, LINUX, LinuxDriverDomain, Runs, create_to_ready, footprint};
+use super::counted::{By, cost};
 use super::{Better, Report};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::{Images, Stage, lease, vif};
@@ -21,11 +25,13 @@ pub struct Effort {
     pub seconds: u32,
     /// Round trips of a run.
     pub pings: u32,
+    /// Count instructions, in place of rates, round trips and time.
+    pub instructions: bool,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { runs: 3, seconds: 6, pings: 1000 }
+        Self { runs: 3, seconds: 6, pings: 1000, instructions: false }
     }
 }
 
@@ -39,68 +45,108 @@ struct Side {
     b_address: String,
 }
 
+/// A report of this benchmark without rows.
+pub fn report() -> Report {
+    Report::new("netdom")
+}
+
 /// Boots, measures, and tells `progress` what it is doing.
 ///
 /// # Errors
 /// What did not come up, or traffic that failed.
 pub fn run(row: Matrix, images: &Images, effort: Effort, progress: &dyn Fn(&str)) -> Result<Report> {
-    progress("booting Xen, dom0 and three NICs");
-    let nics = (0..3).map(Nic::wired).collect();
+    progress("booting Xen, dom0 and the NICs");
+    let nics = (0..if effort.instructions { 2 } else { 3 }).map(Nic::wired).collect();
     let stage = Stage::boot_with(row, images, nics, |config| {
         config.driver_root = true;
         config.memory = 4096;
+        config.clock = if effort.instructions { Clock::Instructions } else { Clock::Host };
     })?;
-    let ours = DriverDomainConfig::netdom("netdom").pci(&stage.lab.make_assignable(0)?);
+    let ours = DriverDomainConfig::netdom("netdom").pci(&stage.lab.make_assignable(0)?).extra("profile=on");
     let linux = LinuxDriverDomain { pci: stage.lab.make_assignable(1)?, setup: LINUX_SETUP };
-    let ready = create_to_ready(&stage.lab, &ours, &linux, effort.runs, progress)?;
+    let ready = match effort.instructions {
+        true => None,
+        false => Some(create_to_ready(&stage.lab, &ours, &linux, effort.runs, progress)?),
+    };
     progress("starting the guests");
-    let _netdom = DriverDomain::create(&stage.lab, &ours)?;
+    let netdom = DriverDomain::create(&stage.lab, &ours)?;
     let _linux = linux.start(&stage.lab)?;
     let vifs = |number: u8| [vif("netdom", number), vif(LINUX, number + 0x80)];
     let a = stage.client("a", &vifs(1))?;
     let b = stage.client("b", &vifs(2))?;
-    let limit = limit_guest(&stage)?;
+    let limit =
+        if effort.instructions { None } else { Some(Limit { guest: limit_guest(&stage)?, peer: stage.peer(2) }) };
     let side = |index: usize, interface| -> Result<Side> {
         Ok(Side { peer: stage.peer(index), b_address: lease(&b, interface)? })
     };
     let sides = [("netdom", side(0, "eth0")?), (LINUX, side(1, "eth1")?)];
-    let turns = Alternation { lab: &stage.lab, sides, runs: effort.runs, progress };
-    let limit_peer = stage.peer(2);
-    let bench = Bench { turns, a, b, limit, limit_peer, effort };
-    let mut report = Report::new("netdom");
+    let turns = Alternation { lab: &stage.lab, sides, counting: Some(&netdom), runs: effort.runs, progress };
+    let bench = Bench { turns, a, b, limit, effort };
+    let mut report = report();
     bench.throughput(&mut report)?;
     bench.packets(&mut report)?;
+    let Some(ready) = ready else {
+        return Ok(report);
+    };
     bench.round_trips(&mut report)?;
     report.push(ready.row("`xl create` to ready", "ms", Better::Less));
     footprint(&stage.lab, "netdom", &images.netdom, &mut report)?;
     Ok(report)
 }
 
+/// A guest that owns its NIC, and the peer on that one's wire.
+struct Limit<'s> {
+    guest: Guest<'s>,
+    peer: String,
+}
+
 struct Bench<'s> {
     turns: Alternation<'s, Side>,
     a: Guest<'s>,
     b: Guest<'s>,
-    limit: Guest<'s>,
-    limit_peer: String,
+    /// None where instructions are counted: it has no driver domain.
+    limit: Option<Limit<'s>>,
     effort: Effort,
 }
 
 impl Bench<'_> {
+    /// Runs a load on both sides and, where there is one, at the limit: `load` is told the guest and the peer.
+    fn alternate<T>(
+        &self,
+        name: &str,
+        address: impl Fn(&Side) -> &str,
+        load: impl Fn(&Guest<'_>, &str) -> Result<T>,
+        limited: bool,
+    ) -> Result<Runs<T>> {
+        let measure = |side: &Side| load(&self.a, address(side));
+        let limit = self.limit.as_ref().filter(|_| limited).map(|limit| || load(&limit.guest, &limit.peer));
+        self.turns.run(name, measure, limit.as_ref().map(|limit| limit as &dyn Fn() -> Result<T>))
+    }
+
+    /// Rows of a rate, where it says something, and of what it costs.
+    fn rows<T>(&self, report: &mut Report, name: &str, runs: &Runs<T>, rate: Rate<T>) {
+        if !self.effort.instructions {
+            report.push(runs.samples(rate.figure).row(name, rate.unit, Better::More));
+        }
+        cost(report, name, runs, rate.by, self.effort.instructions, rate.amount);
+    }
+
     fn throughput(&self, report: &mut Report) -> Result<()> {
         let seconds = self.effort.seconds;
-        let mut add = |name: &str, runs: &Runs<Transfer>| {
-            report.push(runs.samples(|transfer| transfer.mbit_per_second).row(name, "Mbit/s", Better::More));
-            let cpu = runs.cpu(1e3, |transfer| (transfer.sent + transfer.received) as f64 / 1e6);
-            report.push(cpu.row(&format!("{name}: CPU of the driver domain"), "ms/MB", Better::Less));
+        let rate = || Rate {
+            unit: "Mbit/s",
+            figure: |transfer: &Transfer| transfer.mbit_per_second,
+            by: By::Megabyte,
+            amount: |transfer| (transfer.sent + transfer.received) as f64 / 1e6,
         };
         for (name, direction) in [("TCP to the wire", "send"), ("TCP from the wire", "receive")] {
-            let limit = || traffic::tcp_rate(&self.limit, direction, &self.limit_peer, seconds);
-            let measure = |side: &Side| traffic::tcp_rate(&self.a, direction, &side.peer, seconds);
-            add(name, &self.turns.run(name, measure, Some(&limit))?);
+            let load = |guest: &Guest<'_>, peer: &str| traffic::tcp_rate(guest, direction, peer, seconds);
+            self.rows(report, name, &self.alternate(name, |side| &side.peer, load, true)?, rate());
         }
         traffic::serve(&self.b)?;
-        let measure = |side: &Side| traffic::tcp_rate(&self.a, "send", &side.b_address, seconds);
-        add("TCP guest to guest", &self.turns.run("TCP guest to guest", measure, None)?);
+        let name = "TCP guest to guest";
+        let load = |guest: &Guest<'_>, peer: &str| traffic::tcp_rate(guest, "send", peer, seconds);
+        self.rows(report, name, &self.alternate(name, |side| &side.b_address, load, false)?, rate());
         self.b.stop("serve")
     }
 
@@ -108,32 +154,37 @@ impl Bench<'_> {
         let seconds = self.effort.seconds;
         // 18 bytes of payload make a frame of 64 with its check sequence, the shortest there is.
         const PAYLOAD: u32 = 18;
-        let mut add = |name: &str, runs: &Runs<Flow>| {
-            report.push(runs.samples(|flow| flow.received_per_second).row(name, "packets/s", Better::More));
-            let cpu = runs.cpu(1e6, |flow| flow.received as f64);
-            report.push(cpu.row(&format!("{name}: CPU of the driver domain"), "us/packet", Better::Less));
+        let rate = || Rate {
+            unit: "packets/s",
+            figure: |flow: &Flow| flow.received_per_second,
+            by: By::Packet,
+            amount: |flow| flow.received as f64,
         };
-        let out = |guest: &Guest<'_>, peer: &str| traffic::udp_flood(guest, peer, PAYLOAD, seconds);
-        let back = |guest: &Guest<'_>, peer: &str| traffic::udp_receive(guest, peer, PAYLOAD, seconds);
-        let limit_out = || out(&self.limit, &self.limit_peer);
-        let limit_back = || back(&self.limit, &self.limit_peer);
         let name = "UDP, 64-byte frames to the wire";
-        add(name, &self.turns.run(name, |side| out(&self.a, &side.peer), Some(&limit_out))?);
+        let load = |guest: &Guest<'_>, peer: &str| traffic::udp_flood(guest, peer, PAYLOAD, seconds);
+        self.rows(report, name, &self.alternate(name, |side| &side.peer, load, true)?, rate());
         let name = "UDP, 64-byte frames from the wire";
-        add(name, &self.turns.run(name, |side| back(&self.a, &side.peer), Some(&limit_back))?);
+        let load = |guest: &Guest<'_>, peer: &str| traffic::udp_receive(guest, peer, PAYLOAD, seconds);
+        self.rows(report, name, &self.alternate(name, |side| &side.peer, load, true)?, rate());
         Ok(())
     }
 
     fn round_trips(&self, report: &mut Report) -> Result<()> {
-        let count = self.effort.pings;
-        let limit = || traffic::ping(&self.limit, &self.limit_peer, count, 0, 56);
-        let measure = |side: &Side| traffic::ping(&self.a, &side.peer, count, 0, 56);
-        let runs = self.turns.run("round trips", measure, Some(&limit))?;
+        let load = |guest: &Guest<'_>, peer: &str| traffic::ping(guest, peer, self.effort.pings, 0, 56);
+        let runs = self.alternate("round trips", |side| &side.peer, load, true)?;
         let row = |name, figure: fn(&Ping) -> f64| runs.samples(figure).row(name, "us", Better::Less);
         report.push(row("round trip to the wire, median", |ping| ping.median_us));
         report.push(row("round trip to the wire, 99th percentile", |ping| ping.p99_us));
         Ok(())
     }
+}
+
+/// What of a load's outcome is its rate, and what passed through the driver domain.
+struct Rate<T> {
+    unit: &'static str,
+    figure: fn(&T) -> f64,
+    by: By,
+    amount: fn(&T) -> f64,
 }
 
 /// The guest that owns NIC 2.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Better {
 }
 
 /// One measured thing.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What.
     pub name: String,
@@ -32,10 +32,12 @@ pub struct Row {
     pub unit: String,
     /// Median of our runs.
     pub ours: f64,
-    /// Median of the Linux driver domain's runs.
-    pub linux: f64,
+    /// Median of the Linux driver domain's runs, where that can be measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub linux: Option<f64>,
     /// Above 1 where ours is better: `ours / linux` for rates, `linux / ours` for times, memory and sizes.
-    pub ratio: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<f64>,
     /// The same measured in a Linux guest that owns such a device itself, where that can be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<f64>,
@@ -45,7 +47,7 @@ pub struct Row {
 }
 
 /// A second peer's side of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Second {
     /// Median of its runs.
     pub oxenstored: f64,
@@ -57,9 +59,18 @@ impl Row {
     /// A row of the medians of runs; nothing where a side has none.
     pub fn new(name: &str, unit: &str, better: Better, ours: &[f64], linux: &[f64], limit: &[f64]) -> Option<Self> {
         let (ours, linux) = (median(ours)?, median(linux)?);
-        let ratio = better.ratio(ours, linux);
+        let ratio = Some(better.ratio(ours, linux));
+        Some(Self { linux: Some(linux), ratio, limit: median(limit), ..Self::of(name, unit, ours) })
+    }
+
+    /// A row of our runs alone, for what the peer cannot tell; nothing where there are none.
+    pub fn alone(name: &str, unit: &str, ours: &[f64]) -> Option<Self> {
+        median(ours).map(|ours| Self::of(name, unit, ours))
+    }
+
+    fn of(name: &str, unit: &str, ours: f64) -> Self {
         let (name, unit) = (name.to_owned(), unit.to_owned());
-        Some(Self { name, unit, ours, linux, ratio, limit: median(limit), second: None })
+        Self { name, unit, ours, linux: None, ratio: None, limit: None, second: None }
     }
 
     /// The same with the runs of a second peer.
@@ -82,7 +93,7 @@ fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// What a benchmark found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The heads of the columns of figures, the ratio's left out: ours, the peer's, and what follows the ratio.
     #[serde(skip)]
@@ -102,7 +113,7 @@ impl Report {
         Self { heads, rows: Vec::new() }
     }
 
-    /// Adds a row where both sides were measured.
+    /// Adds a row where there is one.
     pub fn push(&mut self, row: Option<Row>) {
         self.rows.extend(row);
     }
@@ -115,12 +126,13 @@ impl Report {
         header.extend(has_second.then_some("ratio"));
         let rows = self.rows.iter().map(|row| {
             let ratio = |ratio: f64| format!("{ratio:.2}");
-            let mut cells =
-                vec![row.name.clone(), row.unit.clone(), number(row.ours), number(row.linux), ratio(row.ratio)];
+            let some = |figure: Option<f64>, text: fn(f64) -> String| figure.map_or_else(String::new, text);
+            let mut cells = vec![row.name.clone(), row.unit.clone(), number(row.ours)];
+            cells.extend([some(row.linux, number), some(row.ratio, ratio)]);
             let second = row.second.map(|second| (second.oxenstored, ratio(second.oxenstored_ratio)));
             let (figure, second_ratio) =
                 second.map_or((row.limit, String::new()), |(value, ratio)| (Some(value), ratio));
-            cells.push(figure.map_or_else(String::new, number));
+            cells.push(some(figure, number));
             cells.extend(has_second.then_some(second_ratio));
             cells
         });
@@ -150,13 +162,15 @@ impl Report {
     }
 }
 
-/// Three digits that count.
-fn number(value: f64) -> String {
+/// Three digits that count, but for the smallest.
+pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         100.0.. => 0,
         10.0.. => 1,
         1.0.. => 2,
-        _ => 3,
+        0.1.. => 3,
+        0.01.. => 4,
+        _ => 5,
     };
     format!("{value:.digits$}")
 }
@@ -168,9 +182,9 @@ mod tests {
     #[test]
     fn a_ratio_above_one_means_that_ours_is_better() {
         let rate = Row::new("a rate", "1/s", Better::More, &[30.0, 20.0, 10.0], &[10.0], &[]).expect("both sides");
-        assert_eq!((rate.ours, rate.ratio), (20.0, 2.0));
+        assert_eq!((rate.ours, rate.ratio), (20.0, Some(2.0)));
         let time = Row::new("a time", "s", Better::Less, &[1.0, 3.0], &[8.0], &[1.0]).expect("both sides");
-        assert_eq!((time.ours, time.ratio, time.limit), (2.0, 4.0, Some(1.0)));
+        assert_eq!((time.ours, time.ratio, time.limit), (2.0, Some(4.0), Some(1.0)));
         assert_eq!(Row::new("nothing", "s", Better::Less, &[], &[8.0], &[]), None);
     }
 
@@ -180,6 +194,20 @@ mod tests {
         report.push(Row::new("a", "s", Better::Less, &[1.0], &[2.0], &[]));
         let json = serde_json::to_string(&report).expect("plain data");
         assert_eq!(json, r#"{"rows":[{"name":"a","unit":"s","ours":1.0,"linux":2.0,"ratio":2.0}]}"#);
+    }
+
+    #[test]
+    fn a_row_of_ours_alone_has_empty_cells_and_no_keys_for_the_peer() {
+        let mut report = Report::new("netdom");
+        report.push(Row::alone("hypercalls", "1/packet", &[0.25, 0.5, 0.0123]));
+        report.push(Row::alone("nothing", "1/packet", &[]));
+        let json = serde_json::to_string(&report).expect("plain data");
+        assert_eq!(json, r#"{"rows":[{"name":"hypercalls","unit":"1/packet","ours":0.25}]}"#);
+        let read: Report = serde_json::from_str(&json).expect("what was written");
+        assert_eq!(read.rows, report.rows);
+        let markdown = report.markdown();
+        let cells: Vec<&str> = markdown.lines().last().unwrap_or_default().split('|').map(str::trim).collect();
+        assert_eq!(cells, ["", "hypercalls", "1/packet", "0.250", "", "", "", ""]);
     }
 
     #[test]
