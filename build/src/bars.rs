@@ -48,10 +48,11 @@ const HEAD: i32 = 62;
 pub(crate) fn draw(report: &Report, row: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for group in &GROUPS {
-        let rows: Vec<&Row> = report.rows.iter().filter(|row| group.units.contains(&row.unit.as_str())).collect();
+        let mut rows: Vec<&Row> = report.rows.iter().filter(|row| group.units.contains(&row.unit.as_str())).collect();
         if rows.is_empty() {
             continue;
         }
+        gather(&mut rows);
         let path = cache::workspace().join("docs").join(format!("net-{row}-{}.svg", group.word));
         let title = format!("{} ({row})", group.title);
         draw_group(&path, &title, report.heads, &rows)
@@ -66,9 +67,21 @@ fn bars(row: &Row) -> impl Iterator<Item = (usize, f64)> {
     [Some(row.ours), row.linux, row.limit].into_iter().enumerate().filter_map(|(place, figure)| Some((place, figure?)))
 }
 
-/// Rows with one scale: of one thing in one unit, whatever the load was.
+/// Rows with one scale: those of one unit, and of counts, which differ by orders of magnitude, those of one thing, whatever the load was.
 fn scale(row: &Row) -> (&str, &str) {
-    (row.unit.as_str(), row.name.split_once(": ").map_or("", |(_, thing)| thing))
+    let thing = row.name.split_once(": ").filter(|_| row.unit.starts_with("1/")).map_or("", |(_, thing)| thing);
+    (row.unit.as_str(), thing)
+}
+
+/// Has rows of one scale stand together, in the order in which their first ones came.
+fn gather(rows: &mut [&Row]) {
+    let mut order: Vec<(&str, &str)> = Vec::new();
+    for row in &*rows {
+        if !order.contains(&scale(row)) {
+            order.push(scale(row));
+        }
+    }
+    rows.sort_by_key(|row| order.iter().position(|other| *other == scale(row)));
 }
 
 /// How long the longest bar of each scale is in its unit.
@@ -135,15 +148,21 @@ mod tests {
     fn bars_of_one_thing_have_one_scale() {
         let rows = [
             Row::new("TCP: CPU", "ms/MB", Better::Less, &[5.0], &[20.0], &[]).expect("both sides"),
+            alone("TCP: CPU without register accesses", "ms/MB", 1.0),
             alone("UDP: CPU", "us/packet", 10.0),
-            alone("TCP: wake-ups", "1/MB", 6.0),
-            alone("other TCP: wake-ups", "1/MB", 12.0),
+            alone("TCP: hypercalls", "1/MB", 6.0),
+            alone("TCP: wake-ups", "1/MB", 3.0),
+            alone("other TCP: hypercalls", "1/MB", 12.0),
+            alone("other TCP: wake-ups", "1/MB", 4.0),
         ];
-        let rows: Vec<&Row> = rows.iter().collect();
+        let mut rows: Vec<&Row> = rows.iter().collect();
+        gather(&mut rows);
+        let names: Vec<&str> = rows.iter().skip(3).map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["TCP: hypercalls", "other TCP: hypercalls", "TCP: wake-ups", "other TCP: wake-ups"]);
         let longest = longest(&rows);
         let widths: Vec<i32> =
             rows.iter().flat_map(|row| bars(row).map(|(_, figure)| pixels(figure, longest[&scale(row)]))).collect();
-        assert_eq!(widths, [75, 300, 300, 150, 300]);
+        assert_eq!(widths, [75, 300, 15, 300, 150, 300, 225, 300]);
         assert_eq!((pixels(0.0, 0.0), pixels(0.001, 5.0), pixels(f64::NAN, 5.0)), (0, 1, 0));
     }
 

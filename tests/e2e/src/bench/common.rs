@@ -82,10 +82,10 @@ impl<T> Runs<T> {
         Samples { sides: self.sides.each_ref().map(|side| side.iter().map(each).collect()), limit: Vec::new() }
     }
 
-    /// A figure of what our side counted in each run, where it counts, by what passed through it.
-    pub(super) fn counted(&self, figure: impl Fn(&Counts) -> f64, amount: impl Fn(&T) -> f64) -> Vec<f64> {
+    /// A figure of what our side counted in each run, where it counts, and of its CPU seconds, by what passed through it.
+    pub(super) fn counted(&self, figure: impl Fn(&Counts, f64) -> f64, amount: impl Fn(&T) -> f64) -> Vec<f64> {
         let [ours, _] = &self.sides;
-        let each = |run: &Run<T>| Some(figure(run.counts.as_ref()?) / amount(&run.outcome).max(1e-9));
+        let each = |run: &Run<T>| Some(figure(run.counts.as_ref()?, run.cpu_seconds) / amount(&run.outcome).max(1e-9));
         ours.iter().filter_map(each).collect()
     }
 }

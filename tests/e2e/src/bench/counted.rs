@@ -23,9 +23,9 @@ const ROWS: [(&str, &str); 6] = [
     ("register writes", "register-writes"),
 ];
 
-/// CPU microseconds without those in register accesses: an emulated device does its work within them.
-fn without_registers(counts: &Counts) -> f64 {
-    counts.get("running-us").saturating_sub(counts.get("register-us")) as f64
+/// CPU seconds without those in register accesses: an emulated device does its work within them.
+fn without_registers(counts: &Counts, cpu_seconds: f64) -> f64 {
+    cpu_seconds - counts.get("register-us") as f64 / 1e6
 }
 
 impl By {
@@ -53,8 +53,8 @@ impl By {
     }
 }
 
-/// Adds the rows of CPU time, or where the clock counts instructions (`instructions`) a nanosecond each, of these; then those of what was counted.
-/// `amount` gives megabytes or packets.
+/// Adds the rows of CPU time, or where the clock counts instructions (`instructions`), a nanosecond each, of these; then those of what was
+/// counted. `amount` gives megabytes or packets.
 pub(super) fn cost<T>(
     report: &mut Report,
     load: &str,
@@ -65,10 +65,10 @@ pub(super) fn cost<T>(
 ) {
     let (what, (unit, scale)) = if instructions { ("instructions", by.instructions()) } else { ("CPU", by.time()) };
     report.push(runs.cpu(scale, &amount).row(&format!("{load}: {what} of the driver domain"), unit, Better::Less));
-    let rest = runs.counted(|counts| without_registers(counts) * scale / 1e6, &amount);
+    let rest = runs.counted(|counts, seconds| without_registers(counts, seconds) * scale, &amount);
     report.push(Row::alone(&format!("{load}: {what} without register accesses"), unit, &rest));
     for (name, count) in ROWS {
-        let counted = runs.counted(|counts| counts.get(count) as f64, &amount);
+        let counted = runs.counted(|counts, _| counts.get(count) as f64, &amount);
         report.push(Row::alone(&format!("{load}: {name}"), &format!("1/{}", by.name()), &counted));
     }
 }

@@ -3,8 +3,8 @@
 //! Both driver domains have one vCPU and an e1000e of their own; two guests have a vif on each, and one more guest has a third
 //! e1000e passed to it, which is the limit. All share one CPU, as they do on any of the machines.
 //!
-//! Where the machine's clock counts instructions, a nanosecond each, the CPU time that Xen charges a domain is a number of instructions: the domain's
-//! and Xen's for it. Rates and latencies say nothing then.
+//! Where the machine's clock counts instructions, a nanosecond each, the CPU time that Xen charges a domain is a number of instructions:
+//! the domain's and Xen's for it. Rates and latencies say nothing then.
 
 use anyhow::Result;
 use lab::{Clock, Guest, GuestConfig, Nic, Row as Matrix};
