@@ -150,10 +150,10 @@ impl<'lab> DriverDomain<'lab> {
     /// # Errors
     /// Where it says nothing within some seconds, or in other words.
     pub fn counts(&self) -> Result<Counts> {
-        // Each line has the domain's uptime, so no two are alike.
+        // Each line has the domain's uptime, so no two are alike. The first comes a second after the readiness.
         let script = format!(
-            "node=/local/domain/{}/data/counts; old=$(xenstore-read $node) || exit 1; for i in $(seq 100); do \
-             new=$(xenstore-read $node); test \"$new\" != \"$old\" && echo \"$new\" && exit; usleep 50000; done; \
+            "node=/local/domain/{}/data/counts; old=$(xenstore-read $node 2>/dev/null); for i in $(seq 100); do \
+             new=$(xenstore-read $node 2>/dev/null); test \"$new\" != \"$old\" && echo \"$new\" && exit; usleep 50000; done; \
              echo \"$node stays at '$old'\"; exit 1",
             self.id
         );

@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case { name: "commands typed on the console are answered", run: console },
     Case { name: "rate= holds a guest back", run: rate },
+    Case { name: "profile=on: what is asked of Xen and of the NIC is counted in data/counts", run: profile },
 ];
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -143,4 +144,27 @@ fn rate(scene: &Scene<'_>) -> Result<String> {
     let device = lab.must("xl network-list b | awk '/00:16:3e:00:00:41/ {print $1}'")?;
     lab.must(&format!("xl network-detach b {}", device.trim()))?;
     result
+}
+
+fn profile(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    ensure!(scene.netdom.node("data/counts").is_err(), "there is a data/counts that nobody asked for");
+    let nic = lab.make_assignable(SPARE_NIC.into())?;
+    let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom("counting").pci(&nic).extra("profile=on"))?;
+    let result = netdom.counts().and_then(|before| Ok((netdom.counts()?.since(&before)?, before)));
+    netdom.destroy()?;
+    let (more, before) = result?;
+    // Each second it wakes up to write the next line, and tells the store.
+    for name in ["uptime-ms", "running-us", "hypercalls", "sched_op", "event_channel_op", "notifications", "blocks"] {
+        ensure!(more.get(name) > 0, "{name} does not grow: {more:?}");
+    }
+    // What the driver did at its start.
+    for name in ["register-reads", "register-writes", "register-us"] {
+        ensure!(before.get(name) > 0, "{name} is zero: {before:?}");
+    }
+    ensure!(
+        more.get("running-us") <= more.get("uptime-ms") * 1000,
+        "it ran longer than the time that passed: {more:?}"
+    );
+    Ok(format!("{} hypercalls in {} ms of idling", more.get("hypercalls"), more.get("uptime-ms")))
 }
