@@ -16,8 +16,10 @@ use split_driver::time::Instant;
 
 /// NICs of a domain at most. Their ports of the switch are the first ones, those of vifs follow.
 pub const NICS: u16 = 16;
-/// Packets kept for a NIC whose ring is full: a super-frame may be cut into some dozens.
+/// Packets kept for a queue of a NIC whose ring is full: a super-frame may be cut into some dozens.
 const PENDING: usize = 512;
+/// The part of all pages that packets kept for one NIC may hold.
+const PENDING_SHARE: usize = 8;
 /// Descriptors that must be free for a guest that sends to the wire to be served.
 const ROOM: usize = 64;
 
@@ -59,6 +61,9 @@ pub(super) struct NicPort {
     pub(super) up: bool,
     /// By its queues, one at least.
     pending: Vec<Pending>,
+    /// Pages that they hold, and how many they may begin to.
+    pending_pages: usize,
+    pending_limit: usize,
     /// Whose frames are taken first the next time.
     first_queue: usize,
     /// What it said that it no longer does.
@@ -71,6 +76,7 @@ impl NicPort {
     fn set_up(&mut self, up: bool) {
         self.up = up;
         if !up {
+            self.pending_pages = 0;
             for _ in self.pending.iter_mut().flat_map(|pending| pending.drain(..)) {
                 self.statistics.drop(DropCause::NoLink);
             }
@@ -107,7 +113,10 @@ impl NicPort {
             },
         };
         match self.pending.get_mut(queue) {
-            Some(pending) if pending.len() < PENDING => pending.push_back((packet, layout.copied())),
+            Some(pending) if pending.len() < PENDING && self.pending_pages < self.pending_limit => {
+                self.pending_pages += packet.fragments.len();
+                pending.push_back((packet, layout.copied()));
+            }
             _ => self.statistics.drop(DropCause::NicFull),
         }
     }
@@ -139,8 +148,11 @@ impl NicPort {
                 queue.reclaim();
             }
             while let Some((packet, layout)) = self.pending.get_mut(index).and_then(Pending::pop_front) {
+                let pages = packet.fragments.len();
+                self.pending_pages = self.pending_pages.saturating_sub(pages);
                 if let Err(packet) = self.hand_over(index, packet, layout.as_ref()) {
                     if let Some(pending) = self.pending.get_mut(index) {
+                        self.pending_pages += pages;
                         pending.push_front((packet, layout));
                     }
                     break;
@@ -190,13 +202,16 @@ impl NicPort {
         }
     }
 
-    /// Enables its interrupts. Whether there is something for another round, and whether somebody waits for room.
+    /// Enables its interrupts. Whether there is something for another round; and whether somebody waits for room, or the NIC for buffers.
     fn arm(&mut self) -> (bool, bool) {
         let (mut again, mut waits) = (false, false);
         for (index, pending) in self.pending.iter().enumerate() {
             // Sent packets need an interrupt only where somebody waits for room; the timer is for NICs that are late with it.
             let waiting = !pending.is_empty();
-            again |= self.nic.queue(index).is_some_and(|queue| queue.arm(waiting));
+            if let Some(queue) = self.nic.queue(index) {
+                again |= queue.arm(waiting);
+                waits |= queue.starves();
+            }
             waits |= waiting;
         }
         (again, waits)
@@ -234,7 +249,9 @@ impl NicPorts {
     /// The NICs' ports, beginning with another one each time.
     pub(super) fn take_turns(&mut self) -> impl Iterator<Item = u16> + use<> {
         let first = self.first;
-        self.first = (first + 1) % NICS;
+        let mut behind = (first + 1..NICS).chain(0..=first);
+        let there = |port: &u16| self.ports.get(usize::from(*port)).is_some_and(Option::is_some);
+        self.first = behind.find(there).unwrap_or_default();
         (first..NICS).chain(0..first)
     }
 
@@ -268,6 +285,8 @@ impl<H: Hypervisor> DataPath<H> {
                 bridge: bridge.into(),
                 up: link != Link::Down,
                 pending: (0..queues).map(|_| Pending::with_capacity(64)).collect(),
+                pending_pages: 0,
+                pending_limit: self.pool.capacity() / PENDING_SHARE,
                 first_queue: 0,
                 fault: None,
                 statistics: PortStatistics::default(),
@@ -329,7 +348,15 @@ impl<H: Hypervisor> DataPath<H> {
     /// What a NIC no longer does, by its own word or because nothing is sent. To be asked about once a second.
     pub fn watch(&mut self, id: NicId, now: Instant) -> Option<Fault> {
         let port = self.nics.get_mut(id.0)?;
-        port.fault.take().or_else(|| port.nic.watch(now))
+        let fault = port.fault.take().or_else(|| port.nic.watch(now));
+        // An interrupt may have been lost.
+        let link = port.nic.link();
+        if port.up != (link != Link::Down) {
+            port.set_up(link != Link::Down);
+            let change = LinkChange { nic: id, bridge: port.bridge.clone(), link };
+            self.nics.note(change);
+        }
+        fault
     }
 
     /// Resets a NIC and starts it anew; what was in its rings is lost.
@@ -352,6 +379,8 @@ impl<H: Hypervisor> DataPath<H> {
     pub(super) fn reclaim(&mut self) {
         for port in self.nics.iter_mut() {
             port.reclaim();
+            // Before guests take pages for what they send.
+            port.refill(&self.pool);
         }
     }
 

@@ -67,8 +67,9 @@ impl Ability {
             Network::V4 => self.gso_v4,
             Network::V6 => self.gso_v6,
         };
-        // A guest may have to cut it, to pass it on; Linux cuts behind some of the extension headers only (`ipv6_gso_pull_exthdrs`).
-        let found = self.told_headers || (layout.is_untagged() && !layout.has_extensions());
+        // A guest may have to cut it, to pass it on; Linux cuts behind some of the extension headers only (`ipv6_gso_pull_exthdrs`). A NIC
+        // knows no routing header, whose last address the checksum is over.
+        let found = !layout.has_extensions() && (self.told_headers || layout.is_untagged());
         able && found && layout.transport == Transport::Tcp
     }
 

@@ -14,7 +14,7 @@ use netdom::nic::models::Model;
 use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
 use runtime::events::Channel;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
-use runtime::time;
+use runtime::time::{self, Instant};
 use xen_pv_sys::Port;
 
 /// The topic of complaints.
@@ -23,11 +23,13 @@ const UNUSED: &str = "unused pci devices";
 /// Descriptors of a receive ring, each with a page of the packets'; fewer where the rings of several NICs would leave too few to the guests.
 const RECEIVE_RINGS: [u16; 3] = [256, 128, 64];
 
-/// Descriptors of a transmit ring; all rings of a NIC together have as many, as far as they may be so short.
-const TRANSMIT_RING: u16 = 512;
-/// The shortest ring.
+/// The shortest receive ring of a queue.
 const SHORTEST_RING: u16 = 64;
 
+/// Faults in a row that a NIC is reset for.
+const FAULTS: u32 = 5;
+/// A fault so long after the last one is the first in a row.
+const FAULT_MEMORY: Duration = Duration::from_secs(60);
 /// How often NICs are looked at.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -60,6 +62,17 @@ impl Nics {
             let (vector, channel) = channels.find(|(_, channel)| channel.port() == port)?;
             Some((nic.id, vector, channel))
         })
+    }
+
+    /// Counts a fault of a NIC; gives how many there were in a row.
+    fn note_fault(&mut self, id: NicId, now: Instant) -> u32 {
+        let Some(nic) = self.active.iter_mut().find(|nic| nic.id == id) else {
+            return 0;
+        };
+        let (count, last) = nic.faults;
+        let count = if now > last + FAULT_MEMORY { 1 } else { count + 1 };
+        nic.faults = (count, now);
+        count
     }
 
     /// Forgets the device at an address; gives the NIC where it is one.
@@ -101,6 +114,8 @@ pub(super) struct ActiveNic {
     bridge: String,
     /// Descriptors of its receive ring.
     receive_ring: u16,
+    /// Faults of which each came within [`FAULT_MEMORY`] of the one before, and when the last one did.
+    faults: (u32, Instant),
     /// A wish of the command line that it cannot fulfil.
     lack: Option<String>,
 }
@@ -234,7 +249,17 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
         path.hypervisor().events().add(channel);
     }
     drop(path);
-    domain.nics.borrow_mut().active.push(ActiveNic { id, interrupts, device, name, bridge, receive_ring, lack });
+    let faults = (0, time::now());
+    domain.nics.borrow_mut().active.push(ActiveNic {
+        id,
+        interrupts,
+        device,
+        name,
+        bridge,
+        receive_ring,
+        faults,
+        lack,
+    });
     domain.work.set();
     Ok(())
 }
@@ -273,12 +298,13 @@ async fn start(
         InterruptKind::MsiX => nic::Interrupts::MsiX(interrupts.channels().len()),
         InterruptKind::Msi | InterruptKind::IntX => nic::Interrupts::Single,
     };
+    // Without a vector of its own a queue is not used, and its pages are the others'.
+    let queues = queues.min(kind.queues());
     let pool = domain.path.borrow().pool().clone();
     let asked = usize::from(domain.words.mtu()) + FRAME_HEADERS;
     let options = Options {
         queues,
         max_frame: asked.min(model.max_frame()),
-        transmit_descriptors: share(TRANSMIT_RING, queues),
         receive_descriptors: share(receive_ring, queues),
         seed: time::now().0,
         ..Options::default()
@@ -293,7 +319,8 @@ fn share(ring: u16, queues: usize) -> u16 {
     u16::try_from(share).unwrap_or(ring).max(SHORTEST_RING)
 }
 
-/// For waits of microseconds during a device's reset.
+/// For the waits of a device's reset. Most are of microseconds; a device that is slow, or has a fault, takes some tenths of a second in all,
+/// in which the domain does nothing else.
 fn busy_wait(duration: Duration) {
     let end = time::now() + duration;
     while time::now() < end {
@@ -315,16 +342,19 @@ pub(super) async fn watch(domain: Rc<Domain>) {
     }
 }
 
-/// Resets a NIC that no longer does what it is told.
+/// Resets a NIC that no longer does what it is told. One that does not for long is given back.
 async fn revive(domain: &Domain, id: NicId, fault: Fault) {
     let Some(host) = domain.nics.borrow().active().iter().find(|nic| nic.id == id).map(ActiveNic::address) else {
         return;
     };
+    let often = domain.nics.borrow_mut().note_fault(id, time::now()) > FAULTS;
     log::error!("pci {host}: {fault}: it is reset, and the frames in its rings are lost");
     let result = domain.path.borrow_mut().restart_nic(id, &mut busy_wait);
     domain.work.set();
-    let Err(error) = result else {
-        return;
+    let error = match result {
+        Ok(()) if !often => return,
+        Ok(()) => String::from("it was reset too often"),
+        Err(error) => error.to_string(),
     };
     let nic = {
         let mut nics = domain.nics.borrow_mut();

@@ -132,6 +132,10 @@ impl Nic for FakeNic {
 }
 
 impl NicQueue for FakeNic {
+    fn starves(&self) -> bool {
+        self.buffers.is_empty()
+    }
+
     fn arm(&mut self, transmit: bool) -> bool {
         let wire = self.wire.borrow();
         let receive = !wire.incoming.is_empty() && !self.buffers.is_empty();

@@ -77,7 +77,14 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
             capabilities.tso_v4,
             capabilities.tso_v6
         );
-        let shared = Rc::new(Shared { mmio, family, wiring, pool: pool.clone(), halted: Cell::new(false) });
+        let shared = Rc::new(Shared {
+            mmio,
+            family,
+            wiring,
+            pool: pool.clone(),
+            halted: Cell::new(false),
+            waiting: Cell::new(0),
+        });
         let queues = rings.into_iter().enumerate();
         let queues =
             queues.map(|(index, (transmit, receive))| Queue::new(&shared, index, transmit, receive, setup.max_frame));

@@ -43,10 +43,10 @@ pub struct Arm {
     pub queue: usize,
     /// A cause of frames that were taken already may be set.
     pub stale: bool,
-    /// Packets sent are to interrupt; and whether they were to before.
+    /// Packets sent are to interrupt.
     pub transmit: bool,
-    /// Whether they were to before.
-    pub transmit_before: bool,
+    /// Packets sent are to interrupt no longer, by any queue's wish.
+    pub transmit_over: bool,
 }
 
 /// One of the two directions.

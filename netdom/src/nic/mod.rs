@@ -32,6 +32,7 @@ use crate::packet::{Packet, Pool};
 use core::time::Duration;
 use split_driver::memory::Quiesced;
 use split_driver::time::Instant;
+use wiring::Wiring;
 
 /// Bytes of a frame's headers: addresses and type, and an 802.1Q tag.
 pub const FRAME_HEADERS: usize = 18;
@@ -142,6 +143,13 @@ pub enum Interrupts {
     Single,
 }
 
+impl Interrupts {
+    /// Queues that have a vector each.
+    pub fn queues(self) -> usize {
+        Wiring::new(self).queues()
+    }
+}
+
 /// What a device no longer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -232,6 +240,8 @@ pub trait NicQueue {
     /// Puts buffers of `pool` into the places of received frames and tells the device: one write to the tail register.
     /// What the pool cannot give now is made up for in a later call.
     fn refill(&mut self, pool: &Pool);
+    /// Whether it has no buffers for frames, so that it will not interrupt: it is to be refilled soon.
+    fn starves(&self) -> bool;
     /// Enables its interrupts: link and receive always, transmit where asked. True where frames, or sent packets where asked
     /// for, are there already: poll once more instead of blocking, no interrupt may come for them.
     fn arm(&mut self, transmit: bool) -> bool;

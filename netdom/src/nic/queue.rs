@@ -28,6 +28,8 @@ pub(super) struct Shared<M, F> {
     pub(super) pool: Pool,
     /// Stopped, or pulled out.
     pub(super) halted: Cell<bool>,
+    /// Queues whose sent packets are to interrupt.
+    pub(super) waiting: Cell<usize>,
 }
 
 /// A queue. `D` is the memory of its rings.
@@ -110,6 +112,8 @@ impl<M: Mmio, D: DmaMemory, F: Family> Queue<M, D, F> {
     pub(super) fn clear(&mut self, proof: &Quiesced) {
         self.transmit.clear(proof);
         self.receive.clear(proof);
+        let waiting = self.shared.waiting.get();
+        self.shared.waiting.set(waiting - usize::from(self.transmit_armed));
         (self.told, self.armed, self.transmit_armed, self.seen) = (0, false, false, None);
         self.moderation = Moderation::default();
     }
@@ -167,6 +171,10 @@ impl<M: Mmio, D: DmaMemory, F: Family> NicQueue for Queue<M, D, F> {
         }
     }
 
+    fn starves(&self) -> bool {
+        !self.shared.halted.get() && self.receive.is_empty()
+    }
+
     fn arm(&mut self, transmit: bool) -> bool {
         let Shared { mmio, family, wiring, halted, .. } = &*self.shared;
         if halted.get() {
@@ -181,7 +189,11 @@ impl<M: Mmio, D: DmaMemory, F: Family> NicQueue for Queue<M, D, F> {
             if let Some(interval) = self.moderation.poll_ended() {
                 family.moderate(mmio, *wiring, self.index, interval);
             }
-            let arm = Arm { queue: self.index, stale, transmit, transmit_before: self.transmit_armed };
+            // All queues' sent packets are one interrupt: it is enabled while one of them waits.
+            let waited = self.shared.waiting.get();
+            let waiting = waited - usize::from(self.transmit_armed) + usize::from(transmit);
+            self.shared.waiting.set(waiting);
+            let arm = Arm { queue: self.index, stale, transmit, transmit_over: waited > 0 && waiting == 0 };
             family.arm(mmio, *wiring, arm);
             self.armed = true;
             self.transmit_armed = transmit;

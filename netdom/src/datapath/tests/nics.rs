@@ -277,3 +277,72 @@ fn a_nic_with_a_fault_is_started_anew_and_serves_on() {
     assert_eq!(net.guests[0].arrived().len(), 1, "it has buffers again");
     net.end();
 }
+
+#[test]
+fn a_link_whose_interrupt_was_lost_is_seen_by_looking() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
+    let wire = Rc::clone(&net.wire);
+    net.introduce();
+    while net.path.poll_link().is_some() {}
+    for (down, link) in [(true, Link::Down), (false, Link::Up(1000))] {
+        wire.borrow_mut().down = down;
+        assert_eq!(net.path.watch(net.nic, net.now), None);
+        assert_eq!(net.path.poll_link().map(|change| change.link), Some(link));
+        assert_eq!(net.path.watch(net.nic, net.now), None);
+        assert!(net.path.poll_link().is_none(), "told once");
+    }
+    net.end();
+}
+
+#[test]
+fn each_nic_is_the_first_as_often_as_the_others() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
+    let first = Rc::clone(&net.wire);
+    let (id, second) = add_nic(&mut net, "lan");
+    net.introduce();
+    sent(&second);
+    // More than a round takes from each wire: a round's frames go to whichever is the first.
+    let mut rounds = [0, 0];
+    for _ in 0..20 {
+        for wire in [&first, &second] {
+            let mut wire = wire.borrow_mut();
+            while wire.incoming.len() < 64 {
+                wire.incoming.push_back((ethernet(PEERS[1], PEERS[0], 60), Checksum::Unverified));
+            }
+        }
+        let before = [&first, &second].map(|wire| wire.borrow().incoming.len());
+        net.path.poll(net.now);
+        let after = [&first, &second].map(|wire| wire.borrow().incoming.len());
+        for (count, (before, after)) in rounds.iter_mut().zip(before.into_iter().zip(after)) {
+            *count += before - after;
+        }
+    }
+    assert!(rounds[0].abs_diff(rounds[1]) <= 64 && rounds[0] > 300, "{rounds:?}");
+    drop(net.path.remove_nic(id));
+    net.end();
+}
+
+#[test]
+fn packets_that_wait_for_a_nic_leave_pages_to_others() {
+    let mut net = Net::new(&[Frontend::linux_features(), Frontend::linux_features()]);
+    let wire = Rc::clone(&net.wire);
+    net.introduce();
+    let free = net.path.pool().available();
+    // Floods are sent whatever room a NIC has: the guest's last packet went to its neighbour.
+    let neighbour = ethernet(net.guests[1].mac, net.guests[0].mac, 100);
+    net.send(0, &plain(neighbour.clone()));
+    (wire.borrow_mut().hold, wire.borrow_mut().room) = (true, 0);
+    for _ in 0..200 {
+        net.send(0, &plain(neighbour.clone()));
+        net.guests[1].arrived();
+        net.guests[1].post(8);
+        net.send(0, &plain(ethernet([0xff; 6], net.guests[0].mac, 1500)));
+        net.guests[1].arrived();
+        net.guests[1].post(8);
+        net.guests[0].collect_answers();
+    }
+    assert!(free - net.path.pool().available() <= PAGES / 8 + 8, "{} of {free} are left", net.path.pool().available());
+    (wire.borrow_mut().hold, wire.borrow_mut().room) = (false, 512);
+    net.run();
+    net.end();
+}

@@ -129,8 +129,6 @@ pub struct ReceiveStatus {
     _r7: u32,
 }
 
-const CHECKED: u32 = ReceiveStatus::new().with_udp_checked(true).with_transport_checked(true).into_bits();
-
 /// The context descriptor of an offload; `None` where a header is longer than its field can say.
 fn context(plan: &Plan) -> Option<Words> {
     let layout = &plan.layout;
@@ -174,7 +172,8 @@ impl Format for Ixgbe {
         // CE, LE, PE, OSE and USE (82599 datasheet 7.1.6.2: RXE is their sum, where bad frames are passed on at all).
         damaged: 0x3B00_0000,
         unchecked: 0,
-        checked: CHECKED,
+        // UDPCS also speaks of fragments.
+        checked: ReceiveStatus::new().with_transport_checked(true).into_bits(),
         // L4E and IPE.
         wrong: 0xC000_0000,
     };
@@ -196,7 +195,7 @@ impl Format for Igb {
         // CE, SE, SEQ, CXE and RXE (82576 datasheet 7.1.5.2).
         damaged: 0x9700_0000,
         unchecked: 0,
-        checked: CHECKED,
+        checked: ReceiveStatus::new().with_transport_checked(true).with_udp_checked(true).into_bits(),
         // L4E and IPE.
         wrong: 0x6000_0000,
     };

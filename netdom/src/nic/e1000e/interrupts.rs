@@ -110,7 +110,7 @@ pub(super) fn handle<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, vect
 /// Enables; before that forgets what the poll that ends has dealt with, frames where they are stale. What came in between is
 /// for the caller to look for.
 pub(super) fn arm<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, arm: Arm) {
-    if arm.transmit_before && !arm.transmit {
+    if arm.transmit_over {
         registers.write(reg::IMC, sent(wiring));
     }
     let received = if arm.stale { received(wiring).into() } else { 0 };

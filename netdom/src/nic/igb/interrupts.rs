@@ -35,7 +35,8 @@ pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, model: &Model, queues: u
             }
         }
     }
-    for (word, bytes) in words.into_iter().enumerate() {
+    // Two queues a word; the words behind those of the device's queues are reserved.
+    for (word, bytes) in words.into_iter().enumerate().take(model.queues() / 2) {
         mmio.write32(reg::IVAR + 4 * word, if by_message { u32::from_le_bytes(bytes) } else { 0 });
     }
     if by_message {
@@ -89,7 +90,7 @@ pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, vector: usize) -> Option
 /// caller to look for.
 pub(super) fn arm<M: Mmio>(wiring: Wiring, mmio: &M, arm: Arm) {
     if !wiring.is_by_message() {
-        if arm.transmit_before && !arm.transmit {
+        if arm.transmit_over {
             reg::IMC.write(mmio, 0, Causes::new().with_sent(true));
         }
         if arm.stale || arm.transmit {
@@ -99,7 +100,7 @@ pub(super) fn arm<M: Mmio>(wiring: Wiring, mmio: &M, arm: Arm) {
         return;
     }
     let (received, sent) = (1 << wiring.receive(arm.queue), 1 << wiring.transmit());
-    if arm.transmit_before && !arm.transmit && received != sent {
+    if arm.transmit_over && received != sent {
         reg::EIMC.write(mmio, 0, sent);
     }
     let reported = if arm.transmit { sent } else { 0 };

@@ -1,4 +1,4 @@
-//! igb: Intel's 82576, 82580, I350, I354, I210 and I211; the 82576 is what QEMU emulates. Floor 3.
+//! igb: Intel's 82576, 82580, I350, I210 and I211; the 82576 is what QEMU emulates. Floor 3.
 //!
 //! | file | holds |
 //! |---|---|

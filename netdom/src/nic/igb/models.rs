@@ -11,7 +11,7 @@ const VENDOR: u16 = 0x8086;
 pub enum Kind {
     /// 82576.
     I82576,
-    /// 82580, I350 and I354.
+    /// 82580 and I350.
     I350,
     /// I210.
     I210,
@@ -73,32 +73,14 @@ const fn model(device: u16, name: &'static str, kind: Kind) -> Model {
 /// All models.
 pub static MODELS: &[Model] = &[
     model(0x10C9, "82576", Kind::I82576),
-    model(0x10E6, "82576 fibre", Kind::I82576),
-    model(0x10E7, "82576 SerDes", Kind::I82576),
     model(0x10E8, "82576 quad", Kind::I82576),
     model(0x1526, "82576 quad ET2", Kind::I82576),
     model(0x150A, "82576 NS", Kind::I82576),
-    model(0x1518, "82576 NS SerDes", Kind::I82576),
-    model(0x150D, "82576 SerDes quad", Kind::I82576),
     model(0x150E, "82580", Kind::I350),
-    model(0x150F, "82580 fibre", Kind::I350),
-    model(0x1510, "82580 SerDes", Kind::I350),
-    model(0x1511, "82580 SGMII", Kind::I350),
     model(0x1516, "82580 dual", Kind::I350),
-    model(0x1527, "82580 quad fibre", Kind::I350),
     model(0x1521, "I350", Kind::I350),
-    model(0x1522, "I350 fibre", Kind::I350),
-    model(0x1523, "I350 SerDes", Kind::I350),
-    model(0x1524, "I350 SGMII", Kind::I350),
-    model(0x1F40, "I354 backplane", Kind::I350),
-    model(0x1F41, "I354 SGMII", Kind::I350),
-    model(0x1F45, "I354 backplane 2.5G", Kind::I350),
     model(0x1533, "I210", Kind::I210),
-    model(0x1536, "I210 fibre", Kind::I210),
-    model(0x1537, "I210 SerDes", Kind::I210),
-    model(0x1538, "I210 SGMII", Kind::I210),
     model(0x157B, "I210 without flash", Kind::I210),
-    model(0x157C, "I210 SerDes without flash", Kind::I210),
     model(0x1539, "I211", Kind::I211),
 ];
 

@@ -22,6 +22,7 @@ pub(super) fn stop<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
     reg::IMC.write(mmio, 0, Causes::from(u32::MAX));
     reg::RCTL.write(mmio, 0, Rctl::new());
     reg::TCTL.write(mmio, 0, Tctl::new().with_pad_short(true));
+    update(reg::CTRL_EXT, mmio, 0, |control: reg::CtrlExt| control.with_driver_loaded(false));
     update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_master_disable(true));
     wait(delay, Duration::from_micros(100), 800, || {
         let status: u32 = reg::STATUS.read(mmio, 0).into();

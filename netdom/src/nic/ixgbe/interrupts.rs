@@ -98,7 +98,7 @@ pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, vector: usize) -> Option
 pub(super) fn arm<M: Mmio>(wiring: Wiring, mmio: &M, arm: Arm) {
     let (received, sent) = (received(wiring, arm.queue), sent(wiring));
     let shared = received == sent;
-    if arm.transmit_before && !arm.transmit && !shared {
+    if arm.transmit_over && !shared {
         reg::EIMC.write(mmio, 0, Causes::new().with_queues(sent));
     }
     let reported = if arm.transmit { sent } else { 0 };

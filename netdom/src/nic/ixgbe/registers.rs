@@ -119,6 +119,8 @@ pub const EIMC_EX: [Reg<u32>; 2] = [Reg::at(0x0_0AB0), Reg::at(0x0_0AB4)];
 
 /// RDRXCTL, 82599 datasheet 8.2.3.8.8.
 pub const RDRXCTL: Reg<Rdrxctl> = Reg::at(0x0_2F00);
+/// RXPBSIZE(0), 82599 datasheet 8.2.3.8.9: bytes of receive packet buffer 0.
+pub const RXPBSIZE: Reg<u32> = Reg::at(0x0_3C00);
 /// RXCTRL, 82599 datasheet 8.2.3.8.10.
 pub const RXCTRL: Reg<Rxctrl> = Reg::at(0x0_3000);
 /// MPC, 82599 datasheet 8.2.3.23.4: frames missed because packet buffer 0 was full. Cleared by reading, as all counters.
@@ -127,7 +129,7 @@ pub const MPC: Reg<u32> = Reg::at(0x0_3FA0);
 pub const CRCERRS: Reg<u32> = Reg::at(0x0_4000);
 /// ILLERRC, 82599 datasheet 8.2.3.23.2: frames with an illegal symbol.
 pub const ILLERRC: Reg<u32> = Reg::at(0x0_4004);
-/// ERRBC, 82599 datasheet 8.2.3.23.3: bytes in error. X540 and X550 do not have it.
+/// RLEC, 82599 datasheet 8.2.3.23: frames whose length field is wrong.
 pub const RLEC: Reg<u32> = Reg::at(0x0_4040);
 /// ROC, 82599 datasheet 8.2.3.23: frames longer than the device takes.
 pub const ROC: Reg<u32> = Reg::at(0x0_40AC);
@@ -155,6 +157,8 @@ pub const VLNCTRL: Reg<u32> = Reg::at(0x0_5088);
 pub const MRQC: Reg<u32> = Reg::at(0x0_5818);
 /// RETA, 82599 datasheet 8.2.3.7.13 (its alias of the 82598): the first of 32 words.
 pub const RETA: usize = 0x0_5C00;
+/// ERETA, X550: the first of 96 words with the entries behind RETA's.
+pub const ERETA: usize = 0x0_EE80;
 /// RSSRK, 82599 datasheet 8.2.3.7.14 (its alias of the 82598): the first of 10 words.
 pub const RSSRK: usize = 0x0_5C80;
 /// MTQC, 82599 datasheet 8.2.3.9.15: zero is one pool of queues.

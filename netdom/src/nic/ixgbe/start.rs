@@ -14,6 +14,8 @@ use split_driver::memory::{DmaMemory, Mmio, Quiesced};
 
 /// After a reset the device is left alone for so long (82599 datasheet 4.2.1.6.1: 1 ms; 4.6.3.2: 10 ms).
 const RESET: Duration = Duration::from_millis(10);
+/// Waits of 100 us for what an X540's firmware does after a reset (Linux waits 100 ms in all).
+const SLOW: u32 = 1000;
 /// Queues that a driver before this one may have left running.
 const QUEUES: usize = 64;
 
@@ -26,6 +28,7 @@ pub(super) fn stop<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
     }
     update(reg::RXCTRL, mmio, 0, |control: reg::Rxctrl| control.with_enable(false));
     update(reg::DMATXCTL, mmio, 0, |control: reg::Dmatxctl| control.with_enable(false));
+    update(reg::CTRL_EXT, mmio, 0, |control: reg::CtrlExt| control.with_driver_loaded(false));
     update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_master_disable(true));
     wait(delay, Duration::from_micros(100), 800, || {
         let status: u32 = reg::STATUS.read(mmio, 0).into();
@@ -40,7 +43,11 @@ pub(super) fn reset<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Result<(), Error> {
     if status == ABSENT {
         return Err(Error::Absent { status });
     }
-    let _proof = stop(mmio, delay);
+    if stop(mmio, delay).is_none() {
+        // What was under way to memory is ended by a second reset (82599 datasheet 5.2.5.3.2).
+        update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_reset(true));
+        delay(RESET);
+    }
     update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_reset(true));
     delay(RESET);
     let ended = wait(delay, Duration::from_micros(100), 100, || !reg::CTRL.read(mmio, 0).reset());
@@ -48,11 +55,11 @@ pub(super) fn reset<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Result<(), Error> {
     if !ended || control == ABSENT {
         return Err(Error::Reset { register: "CTRL", value: control });
     }
-    let read = wait(delay, Duration::from_micros(100), 100, || reg::EEC.read(mmio, 0).auto_read_done());
+    let read = wait(delay, Duration::from_micros(100), SLOW, || reg::EEC.read(mmio, 0).auto_read_done());
     if !read {
         return Err(Error::Reset { register: "EEC", value: reg::EEC.read(mmio, 0).into() });
     }
-    let ready = wait(delay, Duration::from_micros(100), 100, || reg::RDRXCTL.read(mmio, 0).ready());
+    let ready = wait(delay, Duration::from_micros(100), SLOW, || reg::RDRXCTL.read(mmio, 0).ready());
     if !ready {
         return Err(Error::Reset { register: "RDRXCTL", value: reg::RDRXCTL.read(mmio, 0).into() });
     }
@@ -92,6 +99,16 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
     }
     for (word, value) in rss::table(setup.queues).into_iter().enumerate() {
         mmio.write32(reg::RETA + 4 * word, value);
+    }
+    if model.kind == Kind::X550 {
+        // Its table has four times as many entries.
+        for (word, value) in (0..3).flat_map(|_| rss::table(setup.queues)).enumerate() {
+            mmio.write32(reg::ERETA + 4 * word, value);
+        }
+    }
+    if matches!(model.kind, Kind::X540 | Kind::X550) {
+        // All of its receive packet buffer is one: the reset leaves that to the driver.
+        reg::RXPBSIZE.write(mmio, 0, 384 << 10);
     }
     let hashed = if setup.queues > 1 { 1 | rss::fields::ALL } else { 0 };
     reg::MRQC.write(mmio, 0, hashed);
@@ -136,7 +153,7 @@ pub(super) fn transmit<M: Mmio, D: DmaMemory>(
     reg::TDLEN.write(mmio, at, ring.bytes());
     reg::TDH.write(mmio, at, 0);
     reg::TDT.write(mmio, at, 0);
-    let control = reg::Txdctl::new().with_prefetch(32).with_host(1).with_write_back(1).with_enable(true);
+    let control = reg::Txdctl::new().with_prefetch(32).with_host(1).with_enable(true);
     reg::TXDCTL.write(mmio, at, control);
     if !wait(delay, Duration::from_micros(100), 100, || reg::TXDCTL.read(mmio, at).enable()) {
         return Err(Error::Stuck { register: "TXDCTL", value: reg::TXDCTL.read(mmio, at).into() });

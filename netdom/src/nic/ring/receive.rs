@@ -98,6 +98,11 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         (status & DONE != 0).then_some(status)
     }
 
+    /// Whether the device has no buffer.
+    pub const fn is_empty(&self) -> bool {
+        self.posted == 0
+    }
+
     /// Whether the device is done with a descriptor that we have not looked at.
     pub fn ready(&self) -> bool {
         self.status().is_some()
