@@ -20,11 +20,8 @@ use xen_pv_sys::Port;
 /// The topic of complaints.
 const UNUSED: &str = "unused pci devices";
 
-/// Descriptors of a receive ring, each with a page of the packets'; fewer where the rings of several NICs would leave too few to the guests.
+/// Descriptors of a queue's receive ring, each with a page of the packets'; fewer where the rings of several NICs would leave too few to the guests.
 const RECEIVE_RINGS: [u16; 3] = [256, 128, 64];
-
-/// The shortest receive ring of a queue.
-const SHORTEST_RING: u16 = 64;
 
 /// Faults in a row that a NIC is reset for.
 const FAULTS: u32 = 5;
@@ -112,8 +109,8 @@ pub(super) struct ActiveNic {
     device: Device,
     name: String,
     bridge: String,
-    /// Descriptors of its receive ring.
-    receive_ring: u16,
+    /// Pages of the packets' that its receive rings hold.
+    receive_buffers: usize,
     /// Faults of which each came within [`FAULT_MEMORY`] of the one before, and when the last one did.
     faults: (u32, Instant),
     /// A wish of the command line that it cannot fulfil.
@@ -216,12 +213,14 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     if domain.nics.borrow().active.len() >= NICS.into() {
         return refuse(device, Unusable::TooMany);
     }
-    let taken: usize = domain.nics.borrow().active.iter().map(|nic| usize::from(nic.receive_ring)).sum();
+    let taken: usize = domain.nics.borrow().active.iter().map(|nic| nic.receive_buffers).sum();
     let left = (domain.path.borrow().pool().capacity() / 2).saturating_sub(taken);
     let Some(receive_ring) = RECEIVE_RINGS.into_iter().find(|ring| usize::from(*ring) <= left) else {
         return refuse(device, Unusable::Memory);
     };
-    let (mut driver, interrupts, name) = match start(domain, &device, receive_ring).await {
+    // As many queues as a vif has, where half of what is left has room for their rings. Shorter ones would lose bursts of one flow.
+    let queues = usize::from(domain.words.queues()).min(left / 2 / usize::from(receive_ring)).max(1);
+    let (mut driver, interrupts, name) = match start(domain, &device, receive_ring, queues).await {
         Ok(started) => started,
         Err(why) => return refuse(device, why),
     };
@@ -236,6 +235,7 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     let (asked, carried) = (domain.words.mtu(), driver.capabilities().max_frame.saturating_sub(FRAME_HEADERS));
     let lack =
         (carried < asked.into()).then(|| format!("pci {host} carries packets of {carried} bytes, not of mtu={asked}"));
+    let receive_buffers = usize::from(receive_ring) * driver.queues();
     let mut path = domain.path.borrow_mut();
     let id = match path.add_nic(driver, &bridge) {
         Ok(id) => id,
@@ -256,7 +256,7 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
         device,
         name,
         bridge,
-        receive_ring,
+        receive_buffers,
         faults,
         lack,
     });
@@ -278,6 +278,7 @@ async fn start(
     domain: &Domain,
     device: &Device,
     receive_ring: u16,
+    queues: usize,
 ) -> Result<(Box<dyn Nic>, Interrupts, String), Unusable> {
     let id = device.id();
     let model = Model::find(id.vendor, id.device).ok_or(Unusable::NoDriver)?;
@@ -285,8 +286,6 @@ async fn start(
     log::debug!("pci {}: enabled", device.address());
     let registers = device.map_bar(0, model.registers()).await?;
     log::debug!("pci {}: registers mapped", device.address());
-    // As many as a vif has, where each has a ring of its own of the pages that one queue would have.
-    let queues = usize::from(domain.words.queues()).min(model.queues()).min((receive_ring / SHORTEST_RING).into());
     let vectors = model.vectors(queues);
     let best = match domain.options.interrupts {
         InterruptKind::MsiX if vectors == 0 => InterruptKind::Msi,
@@ -298,25 +297,17 @@ async fn start(
         InterruptKind::MsiX => nic::Interrupts::MsiX(interrupts.channels().len()),
         InterruptKind::Msi | InterruptKind::IntX => nic::Interrupts::Single,
     };
-    // Without a vector of its own a queue is not used, and its pages are the others'.
-    let queues = queues.min(kind.queues());
     let pool = domain.path.borrow().pool().clone();
     let asked = usize::from(domain.words.mtu()) + FRAME_HEADERS;
     let options = Options {
         queues,
         max_frame: asked.min(model.max_frame()),
-        receive_descriptors: share(receive_ring, queues),
+        receive_descriptors: receive_ring,
         seed: time::now().0,
         ..Options::default()
     };
     let driver = model.start(registers, device.dma(), kind, &pool, options, &mut busy_wait);
     Ok((driver.map_err(Unusable::Driver)?, interrupts, format!("Intel {}", model.name())))
-}
-
-/// A queue's share of the descriptors of one ring: a multiple of 8.
-fn share(ring: u16, queues: usize) -> u16 {
-    let share = usize::from(ring) / queues.max(1) / 8 * 8;
-    u16::try_from(share).unwrap_or(ring).max(SHORTEST_RING)
 }
 
 /// For the waits of a device's reset. Most are of microseconds; a device that is slow, or has a fault, takes some tenths of a second in all,

@@ -32,7 +32,6 @@ use crate::packet::{Packet, Pool};
 use core::time::Duration;
 use split_driver::memory::Quiesced;
 use split_driver::time::Instant;
-use wiring::Wiring;
 
 /// Bytes of a frame's headers: addresses and type, and an 802.1Q tag.
 pub const FRAME_HEADERS: usize = 18;
@@ -141,13 +140,6 @@ pub enum Interrupts {
     MsiX(usize),
     /// MSI or INTx.
     Single,
-}
-
-impl Interrupts {
-    /// Queues that have a vector each.
-    pub fn queues(self) -> usize {
-        Wiring::new(self).queues()
-    }
 }
 
 /// What a device no longer does.

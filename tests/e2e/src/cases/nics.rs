@@ -119,10 +119,14 @@ fn alone(scene: &Scene<'_>, number: u8, driver: &str, model: &str) -> Result<Str
         let nic = lab.make_assignable(number.into())?;
         // A name of its own for each: dom0 keeps consoles by name.
         let name = format!("{driver}-{word}");
-        let config = DriverDomainConfig::netdom(&name).pci(&nic).extra(&format!("interrupts={word} mtu=9000"));
+        let mut config = DriverDomainConfig::netdom(&name).pci(&nic).extra(&format!("interrupts={word} mtu=9000"));
+        // Enough for four queues, where each has an interrupt of its own.
+        config.memory = 64;
+        let queues = if kind == "MSI-X" { 4 } else { 1 };
         let netdom = DriverDomain::create(lab, &config)?;
         let result = lab
-            .wait_for_console(&name, &format!("{model}, {kind}, "), PATIENCE)
+            .wait_for_console(&name, &format!(", {queues} queues, "), PATIENCE)
+            .and_then(|_| lab.wait_for_console(&name, &format!("{model}, {kind}, "), PATIENCE))
             .and_then(|_| attach(scene, &netdom, &scene.a, number, "xenbr0"))
             .and_then(|()| match kind {
                 "MSI-X" => thoroughly(scene, &netdom, number, &nic),
