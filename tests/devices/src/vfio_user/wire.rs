@@ -10,7 +10,9 @@ use std::path::Path;
 const PREFIX: usize = 4;
 /// Longest frame, `NET_BUFSIZE` of QEMU's net/net.h.
 const LONGEST: usize = 4096 + 65536;
-const READ: usize = 256 << 10;
+/// Bytes taken at once. The device reaches memory by messages, which is slower than its packet memory fills: what it has not got round to waits
+/// in the socket, as a real wire is no faster than the bus behind it.
+const READ: usize = 8 << 10;
 /// Bytes that may wait for the other end; frames beyond are lost, as on a cable.
 const MOST_WAITING: usize = 4 << 20;
 
