@@ -61,6 +61,14 @@ impl<B: Block, T> Reg<B, T> {
         mmio.write32(base + self.offset, value.into());
     }
 
+    /// Reads it, and sets it to what `change` makes of its value.
+    pub fn update<M: Mmio>(self, mmio: &M, base: usize, change: impl FnOnce(T) -> T)
+    where
+        T: From<u32> + Into<u32>,
+    {
+        self.write(mmio, base, change(self.read(mmio, base)));
+    }
+
     /// Reads it, and gives the proof where its value says that the device has stopped. A device that is not there proves nothing.
     pub fn confirm<M: Mmio>(self, mmio: &M, base: usize, stopped: impl FnOnce(T) -> bool) -> Option<Quiesced>
     where

@@ -362,7 +362,7 @@ impl<H: Hypervisor> DataPath<H> {
     /// Resets a NIC and starts it anew; what was in its rings is lost.
     ///
     /// # Errors
-    /// Why it cannot be used any longer; none of its frames are taken any more.
+    /// Why it can no longer be used; it is to be taken off its bridge.
     pub fn restart_nic(&mut self, id: NicId, delay: Delay<'_>) -> Result<(), nic::Error> {
         let Some(port) = self.nics.get_mut(id.0) else {
             return Ok(());

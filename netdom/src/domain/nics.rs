@@ -333,7 +333,7 @@ pub(super) async fn watch(domain: Rc<Domain>) {
     }
 }
 
-/// Resets a NIC that no longer does what it is told. One that does not for long is given back.
+/// Resets a NIC that has a fault. A NIC whose reset fails, or that has one fault after the other, is given back.
 async fn revive(domain: &Domain, id: NicId, fault: Fault) {
     let Some(host) = domain.nics.borrow().active().iter().find(|nic| nic.id == id).map(ActiveNic::address) else {
         return;

@@ -95,7 +95,7 @@ impl Family for Hardware {
     }
 
     fn stop<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
-        start::stop(&Registers(mmio), delay)
+        start::stop(&Registers(mmio), self.model, delay)
     }
 
     fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {

@@ -49,7 +49,7 @@ impl<M: Mmio> Registers<'_, M> {
     }
 
     pub(super) fn update<T: From<u32> + Into<u32>>(&self, register: Reg<T>, change: impl FnOnce(T) -> T) {
-        self.write(register, change(self.read(register)));
+        register.update(self.0, 0, change);
     }
 
     /// Proof that the device has stopped, where the register says so.

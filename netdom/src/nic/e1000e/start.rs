@@ -18,10 +18,15 @@ const MARK: u32 = 0x5AA5;
 
 /// Stops both directions and all interrupts, and waits until no request to memory is under way (82574 datasheet 5.2.5.3;
 /// Linux waits 80 ms at most). `None` where the device does not say so.
-pub(super) fn stop<M: Mmio>(registers: &Registers<'_, M>, delay: Delay<'_>) -> Option<Quiesced> {
+pub(super) fn stop<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay: Delay<'_>) -> Option<Quiesced> {
     registers.write(reg::IMC, Causes::from(u32::MAX));
     registers.write(reg::RCTL, Rctl::new());
     registers.write(reg::TCTL, Tctl::new().with_pad_short(true));
+    // The firmware may have the device back.
+    match model.kind {
+        Kind::I82573 => registers.update(reg::SWSM, |swsm: reg::Swsm| swsm.with_driver_loaded(false)),
+        _ => registers.update(reg::CTRL_EXT, |control: reg::CtrlExt| control.with_driver_loaded(false)),
+    }
     registers.update(reg::CTRL, |ctrl: Ctrl| ctrl.with_master_disable(true));
     wait(delay, Duration::from_micros(100), 800, || {
         let status: u32 = registers.read(reg::STATUS).into();
@@ -43,7 +48,7 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay:
     if status == ABSENT {
         return Err(Error::Absent { status });
     }
-    let _proof = stop(registers, delay);
+    let _proof = stop(registers, model, delay);
     registers.write(reg::TADV, MARK);
     let shared_mdio = matches!(model.kind, Kind::I82573 | Kind::I82574);
     if shared_mdio {

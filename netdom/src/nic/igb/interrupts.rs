@@ -5,7 +5,7 @@
 //! QEMU's device does not disable a vector by its message: more interrupts come there than were asked for, and find nothing.
 
 use super::models::Model;
-use super::registers::{self as reg, Causes, Eitr, Gpie, update};
+use super::registers::{self as reg, Causes, Eitr, Gpie};
 use super::start::vector_place;
 use crate::nic;
 use crate::nic::Fault;
@@ -48,9 +48,8 @@ pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, model: &Model, queues: u
     } else {
         reg::IAM.write(mmio, 0, Causes::from(u32::MAX));
     }
-    update(reg::CTRL_EXT, mmio, 0, |control: reg::CtrlExt| {
-        control.with_read_auto_mask(!by_message).with_driver_loaded(true)
-    });
+    reg::CTRL_EXT
+        .update(mmio, 0, |control: reg::CtrlExt| control.with_read_auto_mask(!by_message).with_driver_loaded(true));
 }
 
 /// Sets the least time between two interrupts of a queue's packets.

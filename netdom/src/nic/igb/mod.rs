@@ -39,7 +39,8 @@ pub struct Hardware {
 }
 
 impl<M: Mmio, A: DmaAllocator> Igb<M, A> {
-    /// Starts the device behind `mmio`, see [`Driver::start`]. `delay` waits 1 ms in all.
+    /// Starts the device behind `mmio`, see [`Driver::start`]. `delay` waits 1 ms, 10 ms for its
+    /// memory to be read and 5 ms for a link, where they take so long.
     ///
     /// # Errors
     /// [`Error`], with the device stopped.

@@ -4,7 +4,6 @@
 //! Linux's igb and of QEMU's `hw/net/igb_regs.h`. Those that the 82574 has too are its.
 
 use crate::nic::e1000e::registers as e1000e;
-use split_driver::memory::Mmio;
 use split_driver::registers::{self, Base, Block};
 
 mod fields;
@@ -55,16 +54,6 @@ pub const fn receive(queue: usize) -> usize {
 /// Where the registers of a transmit queue begin.
 pub const fn transmit(queue: usize) -> usize {
     0xE000 + QUEUE * queue
-}
-
-/// Changes a register.
-pub(super) fn update<M: Mmio, B: Block, T: From<u32> + Into<u32>>(
-    register: registers::Reg<B, T>,
-    mmio: &M,
-    base: usize,
-    change: impl FnOnce(T) -> T,
-) {
-    register.write(mmio, base, change(register.read(mmio, base)));
 }
 
 /// CTRL, 82576 datasheet 8.2.1.

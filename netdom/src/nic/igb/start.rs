@@ -3,7 +3,7 @@
 //! The order is that of the 82576 datasheet, 4.5 (initialisation), 4.5.9 (receive) and 4.5.10 (transmit). Nothing here waits for the link.
 
 use super::models::{Kind, Model};
-use super::registers::{self as reg, Causes, Ctrl, Dctl, Mdic, Rctl, Tctl, update};
+use super::registers::{self as reg, Causes, Ctrl, Dctl, Mdic, Rctl, Tctl};
 use crate::ethernet::MacAddress;
 use crate::nic::advanced::rss;
 use crate::nic::family::{ABSENT, Setup, wait};
@@ -22,8 +22,8 @@ pub(super) fn stop<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
     reg::IMC.write(mmio, 0, Causes::from(u32::MAX));
     reg::RCTL.write(mmio, 0, Rctl::new());
     reg::TCTL.write(mmio, 0, Tctl::new().with_pad_short(true));
-    update(reg::CTRL_EXT, mmio, 0, |control: reg::CtrlExt| control.with_driver_loaded(false));
-    update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_master_disable(true));
+    reg::CTRL_EXT.update(mmio, 0, |control: reg::CtrlExt| control.with_driver_loaded(false));
+    reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_master_disable(true));
     wait(delay, Duration::from_micros(100), 800, || {
         let status: u32 = reg::STATUS.read(mmio, 0).into();
         status == ABSENT || !reg::Status::from(status).master_enabled()
@@ -38,7 +38,7 @@ pub(super) fn reset<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Result<(), Error> {
         return Err(Error::Absent { status });
     }
     let _proof = stop(mmio, delay);
-    update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_reset(true));
+    reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_reset(true));
     delay(RESET);
     let ended = wait(delay, Duration::from_micros(100), 100, || !reg::CTRL.read(mmio, 0).reset());
     let control: u32 = reg::CTRL.read(mmio, 0).into();
@@ -96,7 +96,7 @@ pub(super) fn start_link<M: Mmio>(mmio: &M, delay: Delay<'_>) {
 
 /// Sets up all that is not of one queue.
 pub(super) fn prepare<M: Mmio>(mmio: &M, setup: &Setup) {
-    update(reg::CTRL, mmio, 0, |control: Ctrl| {
+    reg::CTRL.update(mmio, 0, |control: Ctrl| {
         control
             .with_set_link_up(true)
             .with_force_speed(false)
@@ -117,12 +117,12 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, setup: &Setup) {
         mmio.write32(reg::RETA + 4 * word, value);
     }
     reg::MRQC.write(mmio, 0, if spread { 2 | rss::fields::ALL } else { 0 });
-    update(reg::RFCTL, mmio, 0, |control| {
+    reg::RFCTL.update(mmio, 0, |control| {
         control.with_iscsi_disable(true).with_nfs_write_disable(true).with_nfs_read_disable(true)
     });
     // At most 9,728.
     reg::RLPML.write(mmio, 0, setup.max_frame as u32 + 4);
-    update(reg::TCTL, mmio, 0, |control: Tctl| {
+    reg::TCTL.update(mmio, 0, |control: Tctl| {
         control.with_enable(true).with_pad_short(true).with_collision_threshold(15).with_retransmit_late(true)
     });
 }

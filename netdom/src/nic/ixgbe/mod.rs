@@ -42,7 +42,7 @@ pub struct Hardware {
 }
 
 impl<M: Mmio, A: DmaAllocator> Ixgbe<M, A> {
-    /// Starts the device behind `mmio`, see [`Driver::start`]. `delay` waits 10 ms in all.
+    /// Starts the device behind `mmio`, see [`Driver::start`]. `delay` waits 10 ms, and longer for a device that is slow.
     ///
     /// # Errors
     /// [`Error`], with the device stopped.

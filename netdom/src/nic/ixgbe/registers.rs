@@ -3,7 +3,6 @@
 //! Sections are those of the Intel 82599 10 GbE Controller datasheet, revision 3.4. Offsets and bits were checked against the headers of
 //! Linux's ixgbe.
 
-use split_driver::memory::Mmio;
 use split_driver::registers::{self, Base, Block};
 
 mod fields;
@@ -55,16 +54,6 @@ pub const fn receive(queue: usize) -> usize {
 /// Where the registers of a transmit queue begin.
 pub const fn transmit(queue: usize) -> usize {
     0x6000 + QUEUE * queue
-}
-
-/// Changes a register.
-pub(super) fn update<M: Mmio, B: Block, T: From<u32> + Into<u32>>(
-    register: registers::Reg<B, T>,
-    mmio: &M,
-    base: usize,
-    change: impl FnOnce(T) -> T,
-) {
-    register.write(mmio, base, change(register.read(mmio, base)));
 }
 
 /// CTRL, 82599 datasheet 8.2.3.1.1.

@@ -3,7 +3,7 @@
 //! The order is that of the 82599 datasheet, 4.6.3 (initialisation), 4.6.7 (receive) and 4.6.8 (transmit). Nothing here waits for the link.
 
 use super::models::{Kind, Model};
-use super::registers::{self as reg, Causes, Ctrl, update};
+use super::registers::{self as reg, Causes, Ctrl};
 use crate::ethernet::MacAddress;
 use crate::nic::advanced::rss;
 use crate::nic::family::{ABSENT, Setup, wait};
@@ -26,10 +26,10 @@ pub(super) fn stop<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
     for mask in reg::EIMC_EX {
         mask.write(mmio, 0, u32::MAX);
     }
-    update(reg::RXCTRL, mmio, 0, |control: reg::Rxctrl| control.with_enable(false));
-    update(reg::DMATXCTL, mmio, 0, |control: reg::Dmatxctl| control.with_enable(false));
-    update(reg::CTRL_EXT, mmio, 0, |control: reg::CtrlExt| control.with_driver_loaded(false));
-    update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_master_disable(true));
+    reg::RXCTRL.update(mmio, 0, |control: reg::Rxctrl| control.with_enable(false));
+    reg::DMATXCTL.update(mmio, 0, |control: reg::Dmatxctl| control.with_enable(false));
+    reg::CTRL_EXT.update(mmio, 0, |control: reg::CtrlExt| control.with_driver_loaded(false));
+    reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_master_disable(true));
     wait(delay, Duration::from_micros(100), 800, || {
         let status: u32 = reg::STATUS.read(mmio, 0).into();
         status == ABSENT || !reg::Status::from(status).master_enabled()
@@ -45,10 +45,10 @@ pub(super) fn reset<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Result<(), Error> {
     }
     if stop(mmio, delay).is_none() {
         // What was under way to memory is ended by a second reset (82599 datasheet 5.2.5.3.2).
-        update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_reset(true));
+        reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_reset(true));
         delay(RESET);
     }
-    update(reg::CTRL, mmio, 0, |control: Ctrl| control.with_reset(true));
+    reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_reset(true));
     delay(RESET);
     let ended = wait(delay, Duration::from_micros(100), 100, || !reg::CTRL.read(mmio, 0).reset());
     let control: u32 = reg::CTRL.read(mmio, 0).into();
@@ -83,12 +83,12 @@ pub(super) fn address<M: Mmio>(mmio: &M) -> Result<MacAddress, Error> {
 
 /// Sets up all that is not of one queue.
 pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
-    update(reg::CTRL_EXT, mmio, 0, |control: reg::CtrlExt| {
+    reg::CTRL_EXT.update(mmio, 0, |control: reg::CtrlExt| {
         control.with_no_snoop_disable(true).with_relaxed_order_disable(true).with_driver_loaded(true)
     });
     if model.kind == Kind::I82599Fibre {
         // A driver before this one may have turned the laser off.
-        update(reg::ESDP, mmio, 0, |pins: reg::Esdp| pins.with_laser_off(false));
+        reg::ESDP.update(mmio, 0, |pins: reg::Esdp| pins.with_laser_off(false));
     }
     // Frames in: checks, filters, queues.
     reg::FCTRL.write(mmio, 0, reg::Fctrl::new());
@@ -112,10 +112,10 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
     }
     let hashed = if setup.queues > 1 { 1 | rss::fields::ALL } else { 0 };
     reg::MRQC.write(mmio, 0, hashed);
-    update(reg::RDRXCTL, mmio, 0, |control: reg::Rdrxctl| {
+    reg::RDRXCTL.update(mmio, 0, |control: reg::Rdrxctl| {
         control.with_strip_crc(true).with_rsc_first_size(0).with_rsc_ack(true).with_fcoe_write_fix(true)
     });
-    update(reg::HLREG0, mmio, 0, |control: reg::Hlreg0| {
+    reg::HLREG0.update(mmio, 0, |control: reg::Hlreg0| {
         control
             .with_add_crc(true)
             .with_strip_crc(true)
@@ -126,17 +126,17 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
     // At most 9,728.
     let longest = setup.max_frame as u32 + 4;
     reg::MAXFRS.write(mmio, 0, longest << 16);
-    update(reg::MFLCN, mmio, 0, |control: reg::Mflcn| {
+    reg::MFLCN.update(mmio, 0, |control: reg::Mflcn| {
         control.with_pass_control(false).with_discard_pause(true).with_obey(false)
     });
     // Packets out: one pool of queues, chosen while nothing is sent.
-    update(reg::RTTDCS, mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(true));
+    reg::RTTDCS.update(mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(true));
     reg::MTQC.write(mmio, 0, 0);
-    update(reg::RTTDCS, mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(false));
-    update(reg::DMATXCTL, mmio, 0, |control: reg::Dmatxctl| control.with_enable(true));
+    reg::RTTDCS.update(mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(false));
+    reg::DMATXCTL.update(mmio, 0, |control: reg::Dmatxctl| control.with_enable(true));
     for queue in 0..QUEUES {
-        update(reg::DCA_RXCTRL, mmio, reg::receive(queue), |control: u32| control & !reg::DCA_RX_RELAXED);
-        update(reg::DCA_TXCTRL, mmio, reg::transmit(queue), |control: u32| control & !reg::DCA_TX_RELAXED);
+        reg::DCA_RXCTRL.update(mmio, reg::receive(queue), |control: u32| control & !reg::DCA_RX_RELAXED);
+        reg::DCA_TXCTRL.update(mmio, reg::transmit(queue), |control: u32| control & !reg::DCA_TX_RELAXED);
     }
 }
 
@@ -169,7 +169,7 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     delay: Delay<'_>,
 ) -> Result<(), Error> {
     let at = reg::receive(queue);
-    update(reg::RXDCTL, mmio, at, |control: reg::Rxdctl| control.with_enable(false));
+    reg::RXDCTL.update(mmio, at, |control: reg::Rxdctl| control.with_enable(false));
     if !wait(delay, Duration::from_micros(100), 100, || !reg::RXDCTL.read(mmio, at).enable()) {
         return Err(Error::Stuck { register: "RXDCTL", value: reg::RXDCTL.read(mmio, at).into() });
     }
@@ -180,7 +180,7 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     reg::RSCCTL.write(mmio, at, 0);
     // A page; a queue without buffers must not hold up the others.
     reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(4).with_kind(1).with_drop(true));
-    update(reg::RXDCTL, mmio, at, |control: reg::Rxdctl| control.with_enable(true).with_strip_tag(false));
+    reg::RXDCTL.update(mmio, at, |control: reg::Rxdctl| control.with_enable(true).with_strip_tag(false));
     if !wait(delay, Duration::from_micros(100), 100, || reg::RXDCTL.read(mmio, at).enable()) {
         return Err(Error::Stuck { register: "RXDCTL", value: reg::RXDCTL.read(mmio, at).into() });
     }
@@ -190,10 +190,10 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
 /// Starts to receive as a bridge port must: every frame, whoever it is for.
 pub(super) fn enable<M: Mmio>(mmio: &M) {
     // The unit must not be enabled while frames come in: they wait before the security engine meanwhile (82599 datasheet 4.6.7).
-    update(reg::SECRXCTRL, mmio, 0, |control: reg::Secrxctrl| control.with_receive_disable(true));
+    reg::SECRXCTRL.update(mmio, 0, |control: reg::Secrxctrl| control.with_receive_disable(true));
     wait(&mut |_| (), Duration::ZERO, 100, || reg::SECRXSTAT.read(mmio, 0).ready());
-    update(reg::RXCTRL, mmio, 0, |control: reg::Rxctrl| control.with_enable(true));
-    update(reg::SECRXCTRL, mmio, 0, |control: reg::Secrxctrl| control.with_receive_disable(false));
+    reg::RXCTRL.update(mmio, 0, |control: reg::Rxctrl| control.with_enable(true));
+    reg::SECRXCTRL.update(mmio, 0, |control: reg::Secrxctrl| control.with_receive_disable(false));
     let every = reg::Fctrl::new().with_multicast_promiscuous(true).with_unicast_promiscuous(true).with_broadcast(true);
     reg::FCTRL.write(mmio, 0, every);
 }
@@ -201,6 +201,6 @@ pub(super) fn enable<M: Mmio>(mmio: &M) {
 /// Begins with the link, where the PHY has no life of its own.
 pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model) {
     if matches!(model.kind, Kind::I82599 | Kind::I82599Fibre) && !reg::LINKS.read(mmio, 0).up() {
-        update(reg::AUTOC, mmio, 0, |control: reg::Autoc| control.with_restart(true));
+        reg::AUTOC.update(mmio, 0, |control: reg::Autoc| control.with_restart(true));
     }
 }
