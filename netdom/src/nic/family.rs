@@ -96,7 +96,7 @@ pub trait Family {
         ring: &Ring<D>,
         delay: Delay<'_>,
     ) -> Result<(), Error>;
-    /// Sets up a receive ring, empty.
+    /// Sets up a receive ring, empty, for buffers of so many bytes: [`super::ring::receive::buffer_bytes`].
     ///
     /// # Errors
     /// [`Error::Stuck`].
@@ -105,6 +105,7 @@ pub trait Family {
         mmio: &M,
         queue: usize,
         ring: &Ring<D>,
+        buffer_bytes: u16,
         delay: Delay<'_>,
     ) -> Result<(), Error>;
     /// Lets frames in, as a bridge port must: every frame, whoever it is for; and begins with the link, where nobody has.

@@ -110,7 +110,7 @@ pub struct Options {
     pub queues: usize,
     /// Descriptors of a transmit ring: a multiple of 8 from 64 to 4,096.
     pub transmit_descriptors: u16,
-    /// Descriptors of a receive ring, each with a page behind it: a multiple of 8 from 64 to 4,096.
+    /// Descriptors of a receive ring, each with a buffer behind it: a multiple of 8 from 64 to 4,096.
     pub receive_descriptors: u16,
     /// Bytes of the largest frame, frame check sequence not included: [`STANDARD_FRAME`], or more for jumbo frames.
     pub max_frame: usize,

@@ -73,7 +73,7 @@ impl<M: Mmio, D: DmaMemory, F: Family> Queue<M, D, F> {
     pub(super) fn start(&mut self, delay: Delay<'_>) -> Result<(), Error> {
         let Shared { mmio, family, wiring, .. } = &*self.shared;
         family.start_transmit(mmio, self.index, self.transmit.ring(), delay)?;
-        family.start_receive(mmio, self.index, self.receive.ring(), delay)?;
+        family.start_receive(mmio, self.index, self.receive.ring(), self.receive.buffer_bytes(), delay)?;
         family.moderate(mmio, *wiring, self.index, Moderation::default().interval());
         Ok(())
     }

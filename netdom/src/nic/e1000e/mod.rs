@@ -127,6 +127,7 @@ impl Family for Hardware {
         mmio: &M,
         _queue: usize,
         ring: &Ring<D>,
+        _buffer_bytes: u16,
         _delay: Delay<'_>,
     ) -> Result<(), Error> {
         start::receive(&Registers(mmio), ring, self.model);

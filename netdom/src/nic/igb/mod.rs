@@ -103,9 +103,10 @@ impl Family for Hardware {
         mmio: &M,
         queue: usize,
         ring: &Ring<D>,
+        buffer_bytes: u16,
         delay: Delay<'_>,
     ) -> Result<(), Error> {
-        start::receive(mmio, queue, ring, delay)
+        start::receive(mmio, queue, ring, buffer_bytes, delay)
     }
 
     fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>) {

@@ -153,6 +153,7 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     mmio: &M,
     queue: usize,
     ring: &Ring<D>,
+    buffer_bytes: u16,
     delay: Delay<'_>,
 ) -> Result<(), Error> {
     let at = reg::receive(queue);
@@ -161,8 +162,9 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     reg::RDLEN.write(mmio, at, ring.bytes());
     reg::RDH.write(mmio, at, 0);
     reg::RDT.write(mmio, at, 0);
-    // A page; a queue without buffers must not hold up the others.
-    reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(4).with_kind(1).with_drop(true));
+    // A queue without buffers must not hold up the others.
+    let kibibytes = (buffer_bytes >> 10) as u8;
+    reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(kibibytes).with_kind(1).with_drop(true));
     let control = Dctl::new().with_prefetch(8).with_host(8).with_write_back(1).with_enable(true);
     reg::RXDCTL.write(mmio, at, control);
     if !wait(delay, Duration::from_micros(100), 100, || reg::RXDCTL.read(mmio, at).enable()) {

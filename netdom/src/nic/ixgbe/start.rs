@@ -166,6 +166,7 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     mmio: &M,
     queue: usize,
     ring: &Ring<D>,
+    buffer_bytes: u16,
     delay: Delay<'_>,
 ) -> Result<(), Error> {
     let at = reg::receive(queue);
@@ -178,8 +179,9 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     reg::RDH.write(mmio, at, 0);
     reg::RDT.write(mmio, at, 0);
     reg::RSCCTL.write(mmio, at, 0);
-    // A page; a queue without buffers must not hold up the others.
-    reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(4).with_kind(1).with_drop(true));
+    // A queue without buffers must not hold up the others.
+    let kibibytes = (buffer_bytes >> 10) as u8;
+    reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(kibibytes).with_kind(1).with_drop(true));
     reg::RXDCTL.update(mmio, at, |control: reg::Rxdctl| control.with_enable(true).with_strip_tag(false));
     if !wait(delay, Duration::from_micros(100), 100, || reg::RXDCTL.read(mmio, at).enable()) {
         return Err(Error::Stuck { register: "RXDCTL", value: reg::RXDCTL.read(mmio, at).into() });

@@ -4,11 +4,10 @@
 //! our own book-keeping, so a device that writes nonsense gets its frames dropped and counted, and nothing else.
 
 use super::{DONE, Format, Ring};
-use crate::packet::{Buffer, Checksum, Fragment, Offload, Packet, Pool};
+use crate::packet::{Buffer, Checksum, Fragment, HALF_PAGE, Offload, Packet, Pool};
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use split_driver::memory::{DmaMemory, Quiesced};
-use xen_pv_sys::PAGE_SIZE;
 
 /// Empty places that are worth a write to the tail register.
 const REFILL_AT: u16 = 32;
@@ -21,10 +20,14 @@ const END: u32 = 1 << 1;
 const STATUS: usize = 2;
 const LENGTH: usize = 3;
 
-/// A receive ring of a family with the descriptors `F`, each with a page behind it.
+/// A receive ring of a family with the descriptors `F`, each with a page behind it, or half of one.
 pub struct Receive<D, F> {
     ring: Ring<D>,
+    /// Bytes of a buffer.
+    buffer_bytes: u16,
     slots: Vec<Option<Buffer>>,
+    /// The half of a page whose first half was posted last.
+    spare: Option<Buffer>,
     /// The next descriptor that the device will have filled, the next to get a buffer, and how many lie between.
     next: u16,
     fill: u16,
@@ -39,6 +42,15 @@ pub struct Receive<D, F> {
     errors: u64,
     format: PhantomData<F>,
 }
+
+/// Bytes of a buffer for frames of at most `max_frame` bytes: half a page where that holds any of them with its frame check sequence, else a
+/// page.
+pub const fn buffer_bytes(max_frame: usize) -> u16 {
+    if max_frame + FRAME_CHECK <= HALF_PAGE as usize { HALF_PAGE } else { 2 * HALF_PAGE }
+}
+
+/// Bytes of a frame check sequence.
+const FRAME_CHECK: usize = 4;
 
 /// Why a buffer is not a part of a frame to be passed on.
 enum Unfit {
@@ -56,6 +68,8 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         let count = usize::from(ring.count());
         Self {
             slots: core::iter::repeat_with(|| None).take(count).collect(),
+            spare: None,
+            buffer_bytes: buffer_bytes(max_frame),
             ring,
             next: 0,
             fill: 0,
@@ -73,6 +87,11 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
     /// The ring.
     pub const fn ring(&self) -> &Ring<D> {
         &self.ring
+    }
+
+    /// Bytes of a buffer.
+    pub const fn buffer_bytes(&self) -> u16 {
+        self.buffer_bytes
     }
 
     /// Frames that the device described wrongly.
@@ -154,7 +173,10 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         let bytes = usize::from(length);
         let so_far = self.frame.len();
         // Only the last buffer may be short; it may be empty where it held the frame check sequence alone.
-        let plausible = if end { bytes <= PAGE_SIZE && (bytes > 0 || so_far > 0) } else { bytes == PAGE_SIZE };
+        let plausible = match end {
+            true => length <= self.buffer_bytes && (bytes > 0 || so_far > 0),
+            false => length == self.buffer_bytes,
+        };
         if !plausible {
             return Err(Unfit::Malformed);
         }
@@ -164,7 +186,8 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         if bytes == 0 {
             return Ok(());
         }
-        self.frame.fragments.push(Fragment { buffer, offset: 0, length }).map_err(|_| Unfit::Oversize)
+        let offset = buffer.start();
+        self.frame.fragments.push(Fragment { buffer, offset, length }).map_err(|_| Unfit::Oversize)
     }
 
     /// The end of a frame was seen.
@@ -189,6 +212,18 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         Some(packet)
     }
 
+    /// A page, or the other half of the last one, or half of another.
+    fn next_buffer(&mut self, pool: &Pool) -> Option<Buffer> {
+        if self.buffer_bytes > HALF_PAGE {
+            return pool.take();
+        }
+        self.spare.take().or_else(|| {
+            let [first, second] = pool.take_halves()?;
+            self.spare = Some(second);
+            Some(first)
+        })
+    }
+
     /// Posts buffers. Returns what the tail register must be told, if there is anything to tell.
     pub fn refill(&mut self, pool: &Pool) -> Option<u16> {
         let mut empty = self.ring.count() - 1 - self.posted;
@@ -197,8 +232,8 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         }
         let before = self.fill;
         while empty > 0
-            && let Some(buffer) = pool.take()
-            && let Some(address) = buffer.device_address(0)
+            && let Some(buffer) = self.next_buffer(pool)
+            && let Some(address) = buffer.device_address(buffer.start())
         {
             let [low, high] = address.halves();
             self.ring.write(self.fill, [low, high, 0, 0]);
@@ -223,6 +258,7 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
     /// Gives all buffers back, and begins anew at the first descriptor.
     pub fn clear(&mut self, _proof: &Quiesced) {
         self.slots.fill_with(|| None);
+        self.spare = None;
         self.frame = Packet::default();
         self.skipping = false;
         (self.next, self.fill, self.posted) = (0, 0, 0);

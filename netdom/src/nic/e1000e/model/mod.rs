@@ -11,7 +11,6 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use split_driver::fakes::{FakeDma, FakeXen};
 use split_driver::memory::{DmaAllocator, Mmio, Reach};
-use xen_pv_sys::PAGE_SIZE;
 
 /// What a context descriptor said, as the device took it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,19 +202,27 @@ impl Device {
         if !rctl.enable() || too_long {
             return false;
         }
-        if !(rctl.size_extension() && rctl.buffer_size() == 3 && rctl.strip_crc()) {
-            self.complain("buffers are not of a page each, or the CRC is left on");
+        let buffer_bytes = match (rctl.size_extension(), rctl.buffer_size()) {
+            (true, 3) => 4096,
+            (false, 0) => 2048,
+            _ => {
+                self.complain("buffers are not of a page each, or half of one");
+                4096
+            }
+        };
+        if !rctl.strip_crc() {
+            self.complain("the CRC is left on");
         }
         let count = self.get(reg::RDLEN) / DESCRIPTOR_BYTES as u32;
         let (head, tail) = (self.get(reg::RDH), self.get(reg::RDT));
         let available = tail.wrapping_add(count).wrapping_sub(head) % count.max(1);
-        if (available as usize) < frame.len().div_ceil(PAGE_SIZE) {
+        if (available as usize) < frame.len().div_ceil(buffer_bytes) {
             self.set(reg::MPC, self.get(reg::MPC) + 1);
             self.raise(Causes::new().with_overrun(true));
             return false;
         }
         let mut index = head;
-        let mut chunks = frame.chunks(PAGE_SIZE).peekable();
+        let mut chunks = frame.chunks(buffer_bytes).peekable();
         while let Some(chunk) = chunks.next() {
             let at = self.receive_descriptor(index);
             let [low, high, status, _] = self.0.xen.device_read_words(at);

@@ -231,7 +231,7 @@ pub struct Rctl {
     _r14: bool,
     /// Receives broadcasts.
     pub broadcast: bool,
-    /// BSIZE: with `size_extension`, 3 is 4,096 bytes.
+    /// BSIZE: 0 is 2,048 bytes; with `size_extension`, 3 is 4,096.
     #[bits(2)]
     pub buffer_size: u8,
     pub vlan_filter: bool,
