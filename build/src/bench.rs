@@ -52,11 +52,14 @@ struct Net {
     /// In place of rates and time: count the instructions of the driver domains, by a clock that an instruction takes on by a nanosecond
     #[arg(long)]
     instructions: bool,
+    /// Only loads whose names contain one of these, such as "TCP to,round trip"
+    #[arg(long, default_value = "")]
+    only: String,
     /// Also draw each group of rows: docs/net-ROW-GROUP.svg
     #[arg(long)]
     pictures: bool,
     /// In place of a run: show, and draw, what an earlier one of this row wrote by --json
-    #[arg(long, conflicts_with_all = ["json", "runs", "seconds", "instructions"])]
+    #[arg(long, conflicts_with_all = ["json", "runs", "seconds", "instructions", "only"])]
     from: Option<PathBuf>,
 }
 
@@ -115,9 +118,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let start = Instant::now();
     let progress = |what: &str| eprintln!("bench: {:4.0} s  {what}", start.elapsed().as_secs_f64());
     let (common, report) = match &arguments.what {
-        What::Net(Net { common, runs, seconds, instructions, .. }) => {
-            let effort =
-                net::Effort { runs: *runs, seconds: *seconds, instructions: *instructions, ..net::Effort::default() };
+        What::Net(Net { common, runs, seconds, instructions, only, .. }) => {
+            let effort = net::Effort {
+                runs: *runs,
+                seconds: *seconds,
+                instructions: *instructions,
+                only: only.clone(),
+                ..net::Effort::default()
+            };
             (common, net::run(common.row, &images, effort, &progress)?)
         }
         What::Blk(Blk { common, runs, seconds, only, guest_arguments, blkdom_arguments }) => {
