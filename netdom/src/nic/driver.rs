@@ -59,6 +59,7 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
             max_frame: options.max_frame,
             wiring,
             segmentation: options.segmentation,
+            strip_tags: false,
             seed: options.seed,
         };
         let address = family.reset(&mmio, delay)?;
@@ -87,7 +88,7 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
         });
         let queues = rings.into_iter().enumerate();
         let queues =
-            queues.map(|(index, (transmit, receive))| Queue::new(&shared, index, transmit, receive, setup.max_frame));
+            queues.map(|(index, (transmit, receive))| Queue::new(&shared, index, transmit, receive, &capabilities));
         let mut driver = Self {
             queues: queues.collect(),
             shared,
@@ -110,6 +111,7 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
         for queue in &mut self.queues {
             queue.start(delay)?;
         }
+        family.strip_tags(mmio, self.queues.len(), self.setup.strip_tags);
         // Reading clears: earlier owners left behind what this one does not count.
         family.count(mmio, self.queues.len(), &mut NicStatistics::default());
         for queue in &mut self.queues {
@@ -187,6 +189,21 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
         self.shared.family.reset(&self.shared.mmio, delay)?;
         self.shared.halted.set(false);
         self.run(delay)
+    }
+
+    fn set_vlan_stripping(&mut self, on: bool) {
+        if on == self.setup.strip_tags {
+            return;
+        }
+        self.setup.strip_tags = on;
+        let Shared { mmio, family, halted, .. } = &*self.shared;
+        self.capabilities = family.capabilities(&self.setup);
+        if !halted.get() {
+            family.strip_tags(mmio, self.queues.len(), on);
+        }
+        for queue in &mut self.queues {
+            queue.set_tags(on, self.capabilities.vlan_insertion);
+        }
     }
 
     fn statistics(&mut self) -> NicStatistics {

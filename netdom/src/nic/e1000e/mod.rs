@@ -137,6 +137,10 @@ impl Family for Hardware {
         start::enable(&Registers(mmio), setup.max_frame);
     }
 
+    fn strip_tags<M: Mmio>(&self, mmio: &M, _queues: usize, on: bool) {
+        Registers(mmio).update(reg::CTRL, |ctrl: reg::Ctrl| ctrl.with_vlan_mode(on));
+    }
+
     fn capabilities(&self, setup: &Setup) -> Capabilities {
         let segments = self.model.segments() && setup.segmentation != Segmentation::Off;
         Capabilities {
@@ -144,6 +148,8 @@ impl Family for Hardware {
             checksum_v6: true,
             tso_v4: segments,
             tso_v6: segments && (!self.hollow.get() || setup.segmentation == Segmentation::On),
+            vlan_stripping: true,
+            vlan_insertion: setup.strip_tags,
             max_frame: setup.max_frame,
         }
     }

@@ -66,6 +66,8 @@ pub const STATUS: Reg<Status> = Reg::at(0x0_0008);
 pub const EEC: Reg<Eec> = Reg::at(0x0_0010);
 /// `CTRL_EXT`, 82574 datasheet 10.2.2.5.
 pub const CTRL_EXT: Reg<CtrlExt> = Reg::at(0x0_0018);
+/// VET, 82574 datasheet 10.2.2: the type of 802.1Q tags.
+pub const VET: Reg<u32> = Reg::at(0x0_0038);
 /// `EXTCNF_CTRL`, 82574 datasheet 10.2.2.
 pub const EXTCNF_CTRL: Reg<ExtcnfCtrl> = Reg::at(0x0_0F00);
 /// PBA, packet buffer allocation, 82574 datasheet 10.2.2.

@@ -113,6 +113,10 @@ impl Family for Hardware {
         start::start_link(mmio, delay);
     }
 
+    fn strip_tags<M: Mmio>(&self, mmio: &M, _queues: usize, on: bool) {
+        start::strip_tags(mmio, self.model, on);
+    }
+
     fn capabilities(&self, setup: &Setup) -> Capabilities {
         let segments = setup.segmentation != Segmentation::Off;
         Capabilities {
@@ -120,6 +124,8 @@ impl Family for Hardware {
             checksum_v6: true,
             tso_v4: segments,
             tso_v6: segments,
+            vlan_stripping: true,
+            vlan_insertion: setup.strip_tags,
             max_frame: setup.max_frame,
         }
     }

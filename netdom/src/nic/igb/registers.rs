@@ -66,6 +66,8 @@ pub const EEC: Reg<Eec> = Reg::at(0x0_0010);
 pub const CTRL_EXT: Reg<CtrlExt> = Reg::at(0x0_0018);
 /// MDIC, 82576 datasheet 8.2.4: access to the PHY's registers.
 pub const MDIC: Reg<Mdic> = Reg::at(0x0_0020);
+/// VET, 82576 datasheet 8.2: the type of 802.1Q tags.
+pub const VET: Reg<u32> = Reg::at(0x0_0038);
 /// RCTL, 82576 datasheet 8.10.1.
 pub const RCTL: Reg<Rctl> = Reg::at(0x0_0100);
 /// TCTL, 82576 datasheet 8.12.1.
@@ -128,6 +130,12 @@ pub const RLEC: Reg<u32> = Reg::at(0x0_4040);
 /// ROC, 82576 datasheet 8.19.40: frames longer than the device takes.
 pub const ROC: Reg<u32> = Reg::at(0x0_40AC);
 
+/// VMOLR(0), 82576 datasheet 8.14: of the one pool that all queues are in without virtual machines.
+pub const VMOLR: Reg<u32> = Reg::at(0x0_5AD0);
+/// DVMOLR(0), I350 datasheet 8.10.20: the same.
+pub const DVMOLR: Reg<u32> = Reg::at(0x0_C038);
+/// In VMOLR and DVMOLR: STRVLAN.
+pub const STRIP_TAG: u32 = 1 << 30;
 /// RXCSUM, 82576 datasheet 8.10.15.
 pub const RXCSUM: Reg<Rxcsum> = Reg::at(0x0_5000);
 /// RLPML, 82576 datasheet 8.10.14: bytes of the largest frame, frame check sequence included.

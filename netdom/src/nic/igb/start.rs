@@ -9,6 +9,7 @@ use crate::nic::advanced::rss;
 use crate::nic::family::{ABSENT, Setup, wait};
 use crate::nic::ring::Ring;
 use crate::nic::{Delay, Error, STANDARD_FRAME};
+use crate::offload::headers::ETHERTYPE_VLAN;
 use core::time::Duration;
 use split_driver::memory::{DmaMemory, Mmio, Quiesced};
 
@@ -107,6 +108,7 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, setup: &Setup) {
             .with_master_disable(false)
             .with_reset(false)
     });
+    reg::VET.write(mmio, 0, ETHERTYPE_VLAN.into());
     let spread = setup.queues > 1;
     // QEMU looks at checksums only where descriptors have no hash.
     reg::RXCSUM.write(mmio, 0, reg::Rxcsum::new().with_ip(true).with_transport(true).with_hash(spread));
@@ -184,10 +186,20 @@ pub(super) fn enable<M: Mmio>(mmio: &M, max_frame: usize) {
     reg::RCTL.write(mmio, 0, control);
 }
 
+/// Takes 802.1Q tags out of frames received, or no longer (82576 datasheet 8.2.1, I350 datasheet 8.10.20; Linux writes both, too).
+pub(super) fn strip_tags<M: Mmio>(mmio: &M, model: &Model, on: bool) {
+    reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_vlan_mode(on));
+    let change = |offload: u32| if on { offload | reg::STRIP_TAG } else { offload & !reg::STRIP_TAG };
+    match model.kind {
+        Kind::I350 => reg::DVMOLR.update(mmio, 0, change),
+        Kind::I82576 | Kind::I82580 | Kind::I210 | Kind::I211 => reg::VMOLR.update(mmio, 0, change),
+    }
+}
+
 /// Where the vectors of a queue lie: the word of IVAR, and the byte of the receive queue in it. The transmit queue's is the next.
 pub(super) const fn vector_place(model: &Model, queue: usize) -> (usize, usize) {
     match model.kind {
         Kind::I82576 => (queue % 8, queue / 8 * 2),
-        Kind::I350 | Kind::I210 | Kind::I211 => (queue / 2, queue % 2 * 2),
+        Kind::I82580 | Kind::I350 | Kind::I210 | Kind::I211 => (queue / 2, queue % 2 * 2),
     }
 }

@@ -115,6 +115,12 @@ impl Family for Hardware {
         start::start_link(mmio, self.model);
     }
 
+    fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool) {
+        for queue in 0..queues {
+            reg::RXDCTL.update(mmio, reg::receive(queue), |control: reg::Rxdctl| control.with_strip_tag(on));
+        }
+    }
+
     fn capabilities(&self, setup: &Setup) -> Capabilities {
         let segments = setup.segmentation != Segmentation::Off;
         Capabilities {
@@ -122,6 +128,8 @@ impl Family for Hardware {
             checksum_v6: true,
             tso_v4: segments,
             tso_v6: segments,
+            vlan_stripping: true,
+            vlan_insertion: true,
             max_frame: setup.max_frame,
         }
     }

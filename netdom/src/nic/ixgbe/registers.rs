@@ -140,7 +140,7 @@ pub const DMATXCTL: Reg<Dmatxctl> = Reg::at(0x0_4A80);
 pub const RXCSUM: Reg<Rxcsum> = Reg::at(0x0_5000);
 /// FCTRL, 82599 datasheet 8.2.3.7.1.
 pub const FCTRL: Reg<Fctrl> = Reg::at(0x0_5080);
-/// VLNCTRL, 82599 datasheet 8.2.3.7.2: zero filters no 802.1Q tags.
+/// VLNCTRL, 82599 datasheet 8.2.3.7.2: the type of 802.1Q tags; without VFE (bit 30) none is filtered.
 pub const VLNCTRL: Reg<u32> = Reg::at(0x0_5088);
 /// MRQC, 82599 datasheet 8.2.3.7.12 (its alias of the 82598).
 pub const MRQC: Reg<u32> = Reg::at(0x0_5818);

@@ -9,6 +9,7 @@ use crate::nic::advanced::rss;
 use crate::nic::family::{ABSENT, Setup, wait};
 use crate::nic::ring::Ring;
 use crate::nic::{Delay, Error, STANDARD_FRAME};
+use crate::offload::headers::ETHERTYPE_VLAN;
 use core::time::Duration;
 use split_driver::memory::{DmaMemory, Mmio, Quiesced};
 
@@ -92,7 +93,7 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
     }
     // Frames in: checks, filters, queues.
     reg::FCTRL.write(mmio, 0, reg::Fctrl::new());
-    reg::VLNCTRL.write(mmio, 0, 0);
+    reg::VLNCTRL.write(mmio, 0, ETHERTYPE_VLAN.into());
     reg::RXCSUM.write(mmio, 0, reg::Rxcsum::new().with_hash(true));
     for (word, value) in rss::key(setup.seed).into_iter().enumerate() {
         mmio.write32(reg::RSSRK + 4 * word, value);
@@ -133,7 +134,7 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
     reg::RTTDCS.update(mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(true));
     reg::MTQC.write(mmio, 0, 0);
     reg::RTTDCS.update(mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(false));
-    reg::DMATXCTL.update(mmio, 0, |control: reg::Dmatxctl| control.with_enable(true));
+    reg::DMATXCTL.update(mmio, 0, |control: reg::Dmatxctl| control.with_enable(true).with_tag_type(ETHERTYPE_VLAN));
     for queue in 0..QUEUES {
         reg::DCA_RXCTRL.update(mmio, reg::receive(queue), |control: u32| control & !reg::DCA_RX_RELAXED);
         reg::DCA_TXCTRL.update(mmio, reg::transmit(queue), |control: u32| control & !reg::DCA_TX_RELAXED);

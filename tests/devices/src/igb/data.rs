@@ -45,7 +45,9 @@ impl Igb {
     }
 
     fn sent(&mut self, index: usize, done: &[Transfer]) {
-        let wire = Wire { vlan: self.registers.get(reg::VET) as u16, longest: LONGEST };
+        // Linux's igb, too, has tags inserted only while they are stripped.
+        let inserts = self.registers.has(reg::CTRL, reg::CTRL_VME);
+        let wire = Wire { vlan: inserts.then(|| self.registers.get(reg::VET) as u16), longest: LONGEST };
         let outcome = self.queues.sent(&mut self.registers, index, done, wire, &mut self.misuse);
         for frame in outcome.frames {
             self.emit(frame);

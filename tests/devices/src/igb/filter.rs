@@ -1,8 +1,8 @@
 //! Which frames are taken, for which queue, and what their descriptors tell. 82576 datasheet 7.1.1, 7.1.2 and 7.1.5. Pure.
 
-use super::Igb;
 use super::interrupts::cause;
 use super::registers::{self as reg, count};
+use super::{Igb, Kind};
 use crate::advanced::{Errors, Received, Verify, status};
 use crate::ethernet::{Address, destination, frame_check, is_broadcast, is_multicast};
 use crate::filter;
@@ -97,6 +97,12 @@ impl Igb {
         spread.map_or((0, None), |spread| (spread.queue % queues, Some((spread.kind, spread.hash))))
     }
 
+    /// Whether tags are taken out. 8.2.1; on the I350 DVMOLR of the one pool must say so, too (I350 datasheet 8.10.20).
+    fn strips_tags(&self) -> bool {
+        let by_pool = self.kind != Kind::I350 || self.registers.has(reg::DVMOLR, reg::DVMOLR_STRVLAN);
+        by_pool && self.registers.has(reg::CTRL, reg::CTRL_VME)
+    }
+
     /// What the descriptor tells, and the frame as it goes to memory.
     fn describe(&self, mut frame: Vec<u8>, headers: &Headers, hash: Option<(u32, u32)>) -> Incoming {
         let checks = |bit: u32| self.registers.has(reg::RXCSUM, bit);
@@ -109,7 +115,7 @@ impl Igb {
             let check = frame_check(&frame);
             frame.extend(check);
         }
-        if let Some(tag) = headers.vlan.filter(|_| self.registers.has(reg::CTRL, reg::CTRL_VME)) {
+        if let Some(tag) = headers.vlan.filter(|_| self.strips_tags()) {
             frame.drain(12..16);
             about.vlan = tag;
             about.status |= status::VP;

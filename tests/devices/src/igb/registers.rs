@@ -179,6 +179,10 @@ pub const RSSRK: usize = 0x0_5C80;
 pub const RECEIVE: usize = 0x0_C000;
 /// SRRCTL from a queue's first register, 8.10.2.
 pub const SRRCTL: usize = 0x0C;
+/// DVMOLR of pool 0, I350 datasheet 8.10.20.
+pub const DVMOLR: usize = RECEIVE + 0x38;
+/// DVMOLR: tags are stripped.
+pub const DVMOLR_STRVLAN: u32 = 1 << 30;
 /// SRRCTL: frames without descriptors are dropped.
 pub const SRRCTL_DROP: u32 = 1 << 31;
 /// RQDPC from a queue's first register, 8.10.12. Reading clears it, but for the I210's, which is written (Linux's

@@ -41,7 +41,7 @@ impl Ixgbe {
     }
 
     fn sent(&mut self, index: usize, done: &[Transfer]) {
-        let wire = Wire { vlan: (self.registers.get(reg::DMATXCTL) >> 16) as u16, longest: LONGEST };
+        let wire = Wire { vlan: Some((self.registers.get(reg::DMATXCTL) >> 16) as u16), longest: LONGEST };
         let outcome = self.queues.sent(&mut self.registers, index, done, wire, &mut self.misuse);
         for frame in outcome.frames {
             self.emit(index, frame);

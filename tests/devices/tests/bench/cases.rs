@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use devices::bus::{Interrupt, Model};
 use devices::fake::Device;
+use netdom::ethernet::Tag;
 use netdom::nic::{Error, Fault, Interrupts, Link, Options, STANDARD_FRAME, models, queue};
 use netdom::offload::headers::Network;
-use netdom::packet::Checksum;
+use netdom::packet::{Checksum, Packet};
 use split_driver::fakes::closed;
 use split_driver::memory::DmaAllocator;
 use split_driver::time::Instant;
@@ -57,6 +58,9 @@ macro_rules! cases {
                 frames_without_a_buffer_are_counted_once
                 lengths_that_cannot_be_cost_their_frame
                 damaged_frames_are_dropped_and_counted
+                tags_are_taken_out_where_told_to
+                tags_are_inserted_into_packets_and_their_segments
+                a_tag_counts_for_the_length_of_a_frame
                 only_what_was_reported_is_given_back
                 a_restart_forgets_all
                 a_queue_that_hangs_is_found_and_the_device_started_anew
@@ -392,6 +396,126 @@ pub(crate) fn damaged_frames_are_dropped_and_counted<C: Card>(kind: C::Kind) {
         index += 2;
         assert_eq!(queue(&mut *bench.nic).receive().map(|packet| packet.len()), Some(61), "{error:#x}");
         assert_eq!(bench.nic.statistics().receive_errors, u64::from(index / 2), "{error:#x}");
+    }
+    bench.finish();
+}
+
+const TAG: Tag = Tag::new(0x2005).expect("a tag");
+
+/// `frame` with [`TAG`] behind its addresses.
+fn tagged(frame: &[u8]) -> Vec<u8> {
+    let (addresses, rest) = frame.split_at(12);
+    [addresses, &[0x81, 0x00], &TAG.control().to_be_bytes(), rest].concat()
+}
+
+pub(crate) fn tags_are_taken_out_where_told_to<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { queues: 2, receive_descriptors: 64, ..Options::default() });
+    assert!(bench.nic.capabilities().vlan_stripping);
+    let device = bench.device.clone();
+    let plain = bytes(300, 1);
+    let tcp = tcp_packet(Network::V4, 300, 1);
+    for (on, changes) in [(false, false), (true, true), (true, false), (false, true)] {
+        // What is there already was handled by the former rule.
+        assert!(device.inject(&tagged(&plain)));
+        bench.nic.set_vlan_stripping(on);
+        assert_eq!(queue(&mut *bench.nic).receive().is_none(), changes);
+        if on {
+            bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+            device.wait(Duration::from_secs(5));
+        }
+        for (frame, checksum) in [(&plain, Checksum::Unverified), (&tcp, Checksum::Verified)] {
+            // TCP's is of a queue that the hash names.
+            let receive = |bench: &mut Bench<C>| {
+                let mut frames = (0..bench.nic.queues()).filter_map(|index| bench.nic.queue(index)?.receive());
+                frames.next().expect("a frame")
+            };
+            assert!(device.inject(&tagged(frame)));
+            let received = receive(&mut bench);
+            let expected = if on { (frame.clone(), Some(TAG)) } else { (tagged(frame), None) };
+            assert_eq!((contents(&received), received.tag), expected);
+            assert_eq!(received.offload.checksum, checksum);
+            assert!(device.inject(frame));
+            let received = receive(&mut bench);
+            assert_eq!((contents(&received), received.tag), (frame.clone(), None));
+        }
+    }
+    bench.finish();
+}
+
+pub(crate) fn tags_are_inserted_into_packets_and_their_segments<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    let send = |bench: &mut Bench<C>, mut packet: Packet, network: Option<Network>, tag: Option<Tag>| {
+        packet.tag = tag;
+        let sent = queue(&mut *bench.nic).transmit(packet, network.map(layout).as_ref());
+        queue(&mut *bench.nic).flush();
+        sent.is_ok()
+    };
+    let inserts = bench.nic.capabilities().vlan_insertion;
+    let first = packet(&bench.pool, &bytes(100, 1), &[]);
+    assert_eq!(send(&mut bench, first, None, Some(TAG)), inserts);
+    assert_eq!(bench.device.sent().is_some(), inserts);
+    bench.nic.set_vlan_stripping(true);
+    assert!(bench.nic.capabilities().vlan_insertion);
+    for (length, tag) in [(15, Some(TAG)), (60, Some(TAG)), (600, None), (601, Tag::new(1)), (1514, Some(TAG))] {
+        let frame = bytes(length, 1);
+        let packet = packet(&bench.pool, &frame, &[14, 10]);
+        assert!(send(&mut bench, packet, None, tag));
+        let mut expected = frame;
+        expected.resize(length.max(60), 0);
+        if let Some(tag) = tag {
+            expected = tagged(&expected);
+            expected[14..16].copy_from_slice(&tag.control().to_be_bytes());
+        }
+        assert_eq!(bench.device.sent(), Some(expected), "{length} bytes, {tag:?}");
+    }
+    for network in [Network::V4, Network::V6] {
+        let frame = tcp_packet(network, 500, 7);
+        let mut blank = packet(&bench.pool, &super::without_checksum(network, &frame), &[80]);
+        blank.offload.checksum = Checksum::Blank;
+        assert!(send(&mut bench, blank, Some(network), Some(TAG)));
+        assert_eq!(bench.device.sent(), Some(tagged(&frame)), "{network:?}");
+        let whole = tcp_packet(network, 5_000, 8);
+        let superframe = super::superframe(network, &bench.pool, &whole, 1428);
+        assert!(send(&mut bench, superframe, Some(network), Some(TAG)));
+        let mut segments = 0;
+        while let Some(segment) = bench.device.sent() {
+            assert_eq!(segment[12..16], [0x81, 0x00, 0x20, 0x05], "{network:?}");
+            assert!(super::has_right_checksums(network, &[&segment[..12], &segment[16..]].concat()), "{network:?}");
+            segments += 1;
+        }
+        assert_eq!(segments, 4, "{network:?}");
+    }
+    bench.finish();
+}
+
+pub(crate) fn a_tag_counts_for_the_length_of_a_frame<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    bench.nic.set_vlan_stripping(true);
+    for (length, fits) in [(STANDARD_FRAME - 4, true), (STANDARD_FRAME - 3, false)] {
+        let mut packet = packet(&bench.pool, &bytes(length, 1), &[]);
+        packet.tag = Some(TAG);
+        assert!(queue(&mut *bench.nic).transmit(packet, None).is_ok());
+        queue(&mut *bench.nic).flush();
+        assert_eq!(bench.device.sent().is_some(), fits);
+        bench.device.inject(&tagged(&bytes(length, 2)));
+        assert_eq!(queue(&mut *bench.nic).receive().is_some(), fits);
+    }
+    // A device that lets a longer one through.
+    let place = bench.device.descriptor(C::receive_queue(0), 1);
+    bench.device.write_descriptor(place, [0, 0, 0xB, u32::from(TAG.control()) << 16 | STANDARD_FRAME as u32]);
+    assert!(queue(&mut *bench.nic).receive().is_none());
+    assert_eq!(bench.nic.statistics().receive_oversize, 2);
+    // One whose tag is none.
+    let place = bench.device.descriptor(C::receive_queue(0), 2);
+    bench.device.write_descriptor(place, [0, 0, 0xB, 0x2FFF_0000 | 100]);
+    assert!(queue(&mut *bench.nic).receive().is_none());
+    assert_eq!(bench.nic.statistics().receive_malformed, 1);
+    // Segments of 1,460 bytes have 1,514 with their headers, and the tag.
+    let whole = tcp_packet(Network::V4, 5_000, 8);
+    for (size, fits) in [(1460, true), (1461, false)] {
+        let mut superframe = super::superframe(Network::V4, &bench.pool, &whole, size);
+        superframe.tag = Some(TAG);
+        assert_eq!(queue(&mut *bench.nic).transmit(superframe, Some(&layout(Network::V4))).is_ok(), fits);
     }
     bench.finish();
 }

@@ -49,6 +49,8 @@ struct State {
     dma: FakeDma,
     registers: RefCell<Box<[u32]>>,
     context: Cell<Option<Held>>,
+    /// The tag of the packet that is sent.
+    tag: Cell<Option<u16>>,
     contexts: Cell<usize>,
     packet: RefCell<Vec<u8>>,
     sent: RefCell<VecDeque<Vec<u8>>>,
@@ -74,6 +76,7 @@ impl Device {
             dma: xen.dma(),
             registers: RefCell::new(vec![0; reg::SPACE / 4].into_boxed_slice()),
             context: Cell::new(None),
+            tag: Cell::new(None),
             contexts: Cell::new(0),
             packet: RefCell::default(),
             sent: RefCell::default(),
@@ -214,6 +217,11 @@ impl Device {
             self.raise(Causes::new().with_overrun(true));
             return false;
         }
+        let tag = self.tag_of(frame);
+        let stripped =
+            tag.map(|_| [frame.get(..12), frame.get(16..)].into_iter().flatten().flatten().copied().collect());
+        let stripped: Option<Vec<u8>> = stripped;
+        let (frame, checksum) = (stripped.as_deref().unwrap_or(frame), checksum.with_tag_stripped(tag.is_some()));
         let mut index = head;
         let mut chunks = frame.chunks(PAGE_SIZE).peekable();
         while let Some(chunk) = chunks.next() {
@@ -228,13 +236,20 @@ impl Device {
             } else {
                 ReceiveStatus::new().with_done(true)
             };
-            let words = [0, 0, status.into(), chunk.len() as u32];
+            let tag = if chunks.peek().is_none() { tag.unwrap_or(0) } else { 0 };
+            let words = [0, 0, status.into(), chunk.len() as u32 | u32::from(tag) << 16];
             self.write_descriptor(at, words);
             index = index.wrapping_add(1) % count;
         }
         self.set(reg::RDH, index);
         self.raise(self.queue_cause(true));
         true
+    }
+
+    /// The tag that is taken out of a frame, 82574 datasheet 7.5.2.2.
+    fn tag_of(&self, frame: &[u8]) -> Option<u16> {
+        let tagged = u32::from(half(frame, 12)) == self.get(reg::VET) && frame.len() >= 18;
+        (tagged && self.get(reg::CTRL).vlan_mode()).then(|| half(frame, 14))
     }
 
     const fn by_message(ctrl: CtrlExt) -> bool {
@@ -342,6 +357,12 @@ impl Device {
     }
 
     fn finish(&self, mut packet: Vec<u8>, command: DataCommand, options: DataOptions) {
+        // 82574 datasheet 7.5.2.1.
+        let inserts = command.tag() && self.get(reg::CTRL).vlan_mode();
+        self.0.tag.set(inserts.then(|| options.tag()));
+        if command.tag() && !inserts {
+            self.complain("a tag to be inserted while CTRL.VME is clear");
+        }
         let context = self.0.context.get();
         let offload = command.segment() || options.transport_checksum();
         let Some(context) = context.filter(|_| offload) else {
@@ -408,6 +429,10 @@ impl Device {
     fn emit(&self, mut frame: Vec<u8>) {
         if self.0.discard.get() {
             return;
+        }
+        if let Some(tag) = self.0.tag.get() {
+            let kind = (self.get(reg::VET) as u16).to_be_bytes();
+            frame.splice(12..12, kind.into_iter().chain(tag.to_be_bytes()));
         }
         if frame.len() < 60 {
             frame.resize(60, 0);
