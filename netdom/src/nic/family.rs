@@ -117,6 +117,10 @@ pub trait Family {
     fn capabilities(&self, setup: &Setup) -> Capabilities;
     /// The link now.
     fn link<M: Mmio>(&self, mmio: &M) -> Link;
+    /// Has the device obey and send pause frames as was negotiated: the link came up.
+    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup);
+    /// Pause frames received since this was asked last that told the transmitter to stop.
+    fn pauses<M: Mmio>(&self, mmio: &M) -> u64;
     /// See [`Nic::handle_interrupt`]. `None` where the device is gone.
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes>;
     /// See [`NicQueue::arm`].

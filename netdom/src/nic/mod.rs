@@ -9,6 +9,7 @@
 //! | `advanced` | the descriptors that igb and ixgbe share, and receive-side scaling |
 //! | `ring` | rings of descriptors, packets out and frames in |
 //! | `wiring`, `moderation` | which cause of an interrupt goes to which vector, and how often |
+//! | `pause` | flow control |
 //! | `e1000e`, `igb`, `ixgbe` | the families: their registers, and the order in which they are written |
 
 pub mod advanced;
@@ -20,6 +21,7 @@ pub mod igb;
 pub mod ixgbe;
 pub mod models;
 mod moderation;
+mod pause;
 mod queue;
 pub mod ring;
 mod wiring;
@@ -81,6 +83,8 @@ pub struct NicStatistics {
     pub receive_oversize: u64,
     /// Frames that could not be sent.
     pub transmit_errors: u64,
+    /// Pause frames received that told the transmitter to stop.
+    pub pauses: u64,
 }
 
 /// The link's state.
@@ -192,7 +196,7 @@ pub trait Nic {
     fn mac_address(&self) -> MacAddress;
     /// What it does in hardware.
     fn capabilities(&self) -> Capabilities;
-    /// The link now.
+    /// The link now. Where it came up since this was asked last, flow control is settled.
     fn link(&mut self) -> Link;
     /// Its queues. Frames of one flow are received by one of them; what is given to one of them is sent in order.
     fn queues(&self) -> usize;
@@ -201,7 +205,8 @@ pub trait Nic {
     /// Says what the interrupt of `vector` (0 where there is only one) was about, acknowledges it and keeps that
     /// interrupt disabled until [`NicQueue::arm`].
     fn handle_interrupt(&mut self, vector: usize) -> Causes;
-    /// What the device no longer does, as far as can be told by looking about once a second; [`Self::restart`] is the remedy.
+    /// What the device no longer does, as far as can be told by looking about once a second; [`Self::restart`] is the remedy. A transmitter
+    /// that is told to pause does not hang.
     fn watch(&mut self, now: Instant) -> Option<Fault>;
     /// Resets the device and starts it anew. Frames in its rings are lost, and their buffers go back. The PHY is left alone.
     ///

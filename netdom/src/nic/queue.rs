@@ -89,10 +89,10 @@ impl<M: Mmio, D: DmaMemory, F: Family> Queue<M, D, F> {
         self.armed = false;
     }
 
-    /// Whether nothing was sent for long although the device was told of packets, and has a link.
-    pub(super) fn hangs(&mut self, up: bool, now: Instant) -> bool {
+    /// Whether nothing was sent for long although the device was told of packets. `free`: it has a link, and was not told to pause.
+    pub(super) fn hangs(&mut self, free: bool, now: Instant) -> bool {
         self.transmit.reclaim();
-        if !up || self.transmit.is_empty() {
+        if !free || self.transmit.is_empty() {
             self.seen = None;
             return false;
         }

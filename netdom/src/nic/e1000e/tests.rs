@@ -2,7 +2,7 @@
 
 use super::descriptors::ReceiveStatus;
 use super::model::{ADDRESS, Device, checksum};
-use super::registers::{self as reg};
+use super::registers::{self as reg, Ctrl};
 use super::*;
 use crate::ethernet::Tag;
 use crate::nic::{Fault, Link, Nic, queue};
@@ -739,6 +739,39 @@ fn memory_of_a_device_that_does_not_stop_goes_back_with_a_proof_alone() {
         // The pool's pages, and the two rings where the device may still write to them.
         assert_eq!(bench.xen.live().local_regions, if ended { 1 } else { 3 });
     }
+}
+
+#[test]
+fn pause_frames_are_obeyed_and_sent_as_negotiated() {
+    let mut bench = bench();
+    let mut pause = vec![1, 0x80, 0xC2, 0, 0, 1, 2, 0, 0, 0, 0, 9, 0x88, 0x08, 0, 1, 0xFF, 0xFF];
+    pause.resize(60, 0);
+    let mut go_on = pause.clone();
+    go_on[16..18].fill(0);
+    let status = bench.device.peek(reg::STATUS.offset());
+    // What the partner advertises; obeyed, sent.
+    let rows = [(false, false, false, false), (false, true, true, false), (true, false, true, true)];
+    for (symmetric, asymmetric, obeys, sends) in rows {
+        bench.device.set_partner_pause(symmetric, asymmetric);
+        bench.device.set(reg::STATUS, status & !2);
+        assert_eq!(bench.nic.link(), Link::Down);
+        bench.device.set(reg::STATUS, status);
+        assert_eq!(bench.nic.link(), Link::Up(1000));
+        assert_eq!(Ctrl::from(bench.device.peek(0)).transmit_flow_control(), sends);
+        assert!(bench.device.inject(&pause, ReceiveStatus::new()));
+        let packet = packet(&bench.pool, &bytes(600, 1), &[]);
+        assert!(queue(&mut bench.nic).transmit(packet, None).is_ok());
+        queue(&mut bench.nic).flush();
+        assert_eq!(bench.device.sent().is_none(), obeys, "{symmetric} {asymmetric}");
+        for second in 0..10 {
+            bench.device.inject(&pause, ReceiveStatus::new());
+            assert_eq!(bench.nic.watch(Instant(second * 1_000_000_000)), None, "it does not hang, it waits");
+        }
+        assert!(bench.device.inject(&go_on, ReceiveStatus::new()));
+        assert_eq!(bench.device.sent().is_some(), obeys);
+    }
+    assert_eq!(bench.nic.statistics().pauses, 22);
+    finish(bench);
 }
 
 /// `frame` with a tag behind its addresses.

@@ -3,7 +3,7 @@
 //! The order is that of the 82576 datasheet, 4.5 (initialisation), 4.5.9 (receive) and 4.5.10 (transmit). Nothing here waits for the link.
 
 use super::models::{Kind, Model};
-use super::registers::{self as reg, Causes, Ctrl, Dctl, Mdic, Rctl, Tctl};
+use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Tctl};
 use crate::ethernet::MacAddress;
 use crate::nic::advanced::rss;
 use crate::nic::family::{ABSENT, Setup, wait};
@@ -65,34 +65,6 @@ pub(super) fn address<M: Mmio>(mmio: &M) -> Result<MacAddress, Error> {
         return Err(Error::Address { address });
     }
     Ok(address)
-}
-
-/// An access to a register of the PHY; `None` where it fails, as it does where there is none.
-fn phy<M: Mmio>(mmio: &M, operation: Mdic, delay: Delay<'_>) -> Option<u16> {
-    reg::MDIC.write(mmio, 0, operation);
-    let mut seen = Mdic::new();
-    let ended = wait(delay, Duration::from_micros(50), 40, || {
-        seen = reg::MDIC.read(mmio, 0);
-        seen.ready()
-    });
-    (ended && !seen.error()).then_some(seen.data())
-}
-
-/// Has the PHY negotiate where there is no link, and turns it on where a driver before this one turned it off. A link that is up stays:
-/// it is seen within a moment of a reset.
-pub(super) fn start_link<M: Mmio>(mmio: &M, delay: Delay<'_>) {
-    const CONTROL: u8 = 0;
-    const POWER_DOWN: u16 = 1 << 11;
-    /// Auto-negotiation: enabled, and begun anew (IEEE 802.3, 22.2.4.1).
-    const NEGOTIATE: u16 = 1 << 12 | 1 << 9;
-    if wait(delay, Duration::from_micros(100), 50, || reg::STATUS.read(mmio, 0).link_up()) {
-        return;
-    }
-    let register = Mdic::new().with_phy(1).with_register(CONTROL);
-    if let Some(control) = phy(mmio, register.with_operation(2), delay) {
-        let control = control & !POWER_DOWN | NEGOTIATE;
-        let _done = phy(mmio, register.with_operation(1).with_data(control), delay);
-    }
 }
 
 /// Sets up all that is not of one queue.

@@ -2,6 +2,7 @@
 //!
 //! The order is that of the 82599 datasheet, 4.6.3 (initialisation), 4.6.7 (receive) and 4.6.8 (transmit). Nothing here waits for the link.
 
+use super::flow;
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl};
 use crate::ethernet::MacAddress;
@@ -130,6 +131,7 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
     reg::MFLCN.update(mmio, 0, |control: reg::Mflcn| {
         control.with_pass_control(false).with_discard_pause(true).with_obey(false)
     });
+    flow::advertise(mmio, model, &mut |_| ());
     // Packets out: one pool of queues, chosen while nothing is sent.
     reg::RTTDCS.update(mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(true));
     reg::MTQC.write(mmio, 0, 0);
@@ -201,7 +203,7 @@ pub(super) fn enable<M: Mmio>(mmio: &M) {
 
 /// Begins with the link, where the PHY has no life of its own.
 pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model) {
-    if matches!(model.kind, Kind::I82599 | Kind::I82599Fibre) && !reg::LINKS.read(mmio, 0).up() {
+    if matches!(model.kind, Kind::I82599 | Kind::I82599Copper | Kind::I82599Fibre) && !reg::LINKS.read(mmio, 0).up() {
         reg::AUTOC.update(mmio, 0, |control: reg::Autoc| control.with_restart(true));
     }
 }

@@ -22,7 +22,8 @@ impl Igb {
             return Vec::new();
         }
         let receive = !self.registers.has(reg::CTRL, reg::CTRL_MASTER_DISABLE);
-        let transmit = receive && self.link && self.registers.has(reg::TCTL, reg::TCTL_EN);
+        let paused = self.now < self.paused_until;
+        let transmit = receive && self.link && !paused && self.registers.has(reg::TCTL, reg::TCTL_EN);
         let begins = Begins { transmit, receive, hung: self.faults.hung_transmit };
         let kind = self.kind;
         self.queues.next_batch(&mut self.registers, begins, |registers, queue, dropped| {

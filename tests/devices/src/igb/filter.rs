@@ -7,6 +7,7 @@ use crate::advanced::{Errors, Received, Verify, status};
 use crate::ethernet::{Address, destination, frame_check, is_broadcast, is_multicast};
 use crate::filter;
 use crate::packet::Headers;
+use crate::pause;
 use crate::queues::Direction;
 use crate::receive::Incoming;
 use crate::rss::{self, Places};
@@ -32,6 +33,11 @@ impl Igb {
             self.registers.count(count::ROC, 1);
             self.registers.count(count::RLEC, 1);
             return false;
+        }
+        if let Some(time) = pause::time_of(&frame).filter(|_| self.registers.has(reg::CTRL, reg::CTRL_RFCE)) {
+            self.registers.count(if time == 0 { count::XONRXC } else { count::XOFFRXC }, 1);
+            self.paused_until = self.now + pause::duration(time, 1000);
+            return true;
         }
         let address = destination(&frame);
         if !self.accepts(address, headers.vlan) {

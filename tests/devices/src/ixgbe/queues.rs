@@ -21,7 +21,10 @@ impl Ixgbe {
             return Vec::new();
         }
         let receive = !self.registers.has(reg::CTRL, reg::CTRL_MASTER_DISABLE);
-        let transmit = receive && self.link && self.registers.has(reg::DMATXCTL, reg::DMATXCTL_TE);
+        let transmit = receive
+            && self.link
+            && self.now >= self.paused_until
+            && self.registers.has(reg::DMATXCTL, reg::DMATXCTL_TE);
         let begins = Begins { transmit, receive, hung: self.faults.hung_transmit };
         self.queues.next_batch(&mut self.registers, begins, |registers, queue, dropped| {
             if queue < 16 {

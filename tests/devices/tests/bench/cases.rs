@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use devices::bus::{Interrupt, Model};
 use devices::fake::Device;
+use devices::pause;
 use netdom::ethernet::Tag;
 use netdom::nic::{Error, Fault, Interrupts, Link, Options, STANDARD_FRAME, models, queue};
 use netdom::offload::headers::Network;
@@ -33,6 +34,10 @@ pub(crate) trait Card: Model + Sized + 'static {
     const DAMAGED: &'static [u32];
     /// Where the registers of a receive queue begin.
     fn receive_queue(queue: usize) -> usize;
+    /// Whether it sends pause frames where its packet buffer fills.
+    fn sends_pauses(&self) -> bool;
+    /// What the link partner advertises about pause frames. False where the card's link is not negotiated.
+    fn set_partner(&mut self, symmetric: bool, asymmetric: bool) -> bool;
     /// A memory of the device loses what it held.
     fn lose_memory(&mut self);
 }
@@ -61,6 +66,9 @@ macro_rules! cases {
                 tags_are_taken_out_where_told_to
                 tags_are_inserted_into_packets_and_their_segments
                 a_tag_counts_for_the_length_of_a_frame
+                pause_frames_stop_the_transmitter_for_their_time
+                flow_control_is_what_both_ends_can
+                a_paused_transmitter_does_not_hang
                 only_what_was_reported_is_given_back
                 a_restart_forgets_all
                 a_queue_that_hangs_is_found_and_the_device_started_anew
@@ -517,6 +525,80 @@ pub(crate) fn a_tag_counts_for_the_length_of_a_frame<C: Card>(kind: C::Kind) {
         superframe.tag = Some(TAG);
         assert_eq!(queue(&mut *bench.nic).transmit(superframe, Some(&layout(Network::V4))).is_ok(), fits);
     }
+    bench.finish();
+}
+
+/// Whether a frame goes out now.
+fn goes_out<C: Card>(bench: &mut Bench<C>) -> bool {
+    let frame = packet(&bench.pool, &bytes(64, 1), &[]);
+    assert!(queue(&mut *bench.nic).transmit(frame, None).is_ok());
+    queue(&mut *bench.nic).flush();
+    bench.device.sent().is_some()
+}
+
+pub(crate) fn pause_frames_stop_the_transmitter_for_their_time<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    for restart in [false, true] {
+        if restart {
+            let device = bench.device.clone();
+            bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+            device.wait(Duration::from_secs(5));
+        }
+        assert_ne!(bench.nic.link(), Link::Down);
+        assert!(goes_out(&mut bench));
+        assert!(bench.device.inject(&pause::frame(0xFFFF)));
+        assert!(!goes_out(&mut bench));
+        bench.device.wait(pause::duration(0xFFFF, C::SPEED));
+        assert!(bench.device.sent().is_some(), "the time is over");
+        assert!(bench.device.inject(&pause::frame(0xFFFF)));
+        assert!(!goes_out(&mut bench));
+        assert!(bench.device.inject(&pause::frame(0)));
+        assert!(goes_out(&mut bench), "it may go on");
+        assert!(queue(&mut *bench.nic).receive().is_none(), "they are the device's matter");
+        while bench.device.sent().is_some() {}
+        assert_eq!(bench.nic.statistics().pauses, if restart { 4 } else { 2 });
+    }
+    bench.finish();
+}
+
+pub(crate) fn flow_control_is_what_both_ends_can<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    // What the partner advertises; obeyed, sent: IEEE 802.3, table 28B-3, for one that advertises both.
+    let rows =
+        [(false, false, false, false), (false, true, true, false), (true, false, true, true), (true, true, true, true)];
+    for (symmetric, asymmetric, obeys, sends) in rows {
+        let negotiates = bench.device.with_model(|model| model.set_partner(symmetric, asymmetric));
+        for up in [false, true] {
+            bench.device.set_link(up);
+            bench.device.wait(Duration::from_secs(5));
+            // A link that fell shows once.
+            let _told = bench.nic.link();
+            assert_eq!(bench.nic.link() != Link::Down, up);
+        }
+        let (obeys, sends) = (obeys || !negotiates, sends || !negotiates);
+        assert_eq!(bench.device.with_model(|model| model.sends_pauses()), sends, "{symmetric} {asymmetric}");
+        assert!(bench.device.inject(&pause::frame(0xFFFF)));
+        assert_eq!(goes_out(&mut bench), !obeys, "{symmetric} {asymmetric}");
+        bench.device.wait(Duration::from_secs(1));
+        while bench.device.sent().is_some() {}
+    }
+    bench.finish();
+}
+
+pub(crate) fn a_paused_transmitter_does_not_hang<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    assert_ne!(bench.nic.link(), Link::Down);
+    bench.device.hang(0);
+    assert!(!goes_out(&mut bench));
+    for second in 0..20 {
+        assert!(bench.device.inject(&pause::frame(0xFFFF)));
+        // Who asks for them must not hide them from the watch.
+        let _counted = bench.nic.statistics();
+        assert_eq!(bench.nic.watch(Instant(second * 1_000_000_000)), None, "after {second} s");
+    }
+    let found = (20..40).find(|second| bench.nic.watch(Instant(second * 1_000_000_000)).is_some());
+    assert_eq!(found, Some(25), "paused no longer, it does");
+    bench.device.with_model(|model| model.faults().hung_transmit = 0);
     bench.finish();
 }
 

@@ -1,7 +1,7 @@
 //! A model of the 82574 for tests, fuzzers and measurements: it does what the datasheet says, and worse where told to. Host only.
 
 use super::descriptors::{ContextCommand, DataCommand, DataOptions, ReceiveStatus};
-use super::registers::{self as reg, Causes, Ctrl, CtrlExt, Reg};
+use super::registers::{self as reg, Causes, Ctrl, CtrlExt, Mdic, Reg};
 use crate::nic::ring::DESCRIPTOR_BYTES;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -55,6 +55,10 @@ struct State {
     packet: RefCell<Vec<u8>>,
     sent: RefCell<VecDeque<Vec<u8>>>,
     messages: RefCell<Vec<u8>>,
+    /// A pause frame stopped the transmitter.
+    paused: Cell<bool>,
+    /// What the link partner advertises: the bits of ANLPAR.
+    partner: Cell<u16>,
     accesses: Cell<usize>,
     misuse: RefCell<Vec<&'static str>>,
     gone: Cell<bool>,
@@ -81,6 +85,8 @@ impl Device {
             packet: RefCell::default(),
             sent: RefCell::default(),
             messages: RefCell::default(),
+            paused: Cell::new(false),
+            partner: Cell::new(0x41E1 | 1 << 10),
             accesses: Cell::new(0),
             misuse: RefCell::default(),
             gone: Cell::new(false),
@@ -109,6 +115,8 @@ impl Device {
         self.set(reg::STATUS, 0x0008_0083_u32);
         self.set(reg::EEC, 0x0000_0300_u32);
         self.set(reg::TARC0, 0x403_u32);
+        self.set(reg::PBA, 0x0014_0014_u32);
+        self.0.paused.set(false);
         let [a, b, c, d, e, f] = ADDRESS;
         self.set(reg::RAL0, u32::from_le_bytes([a, b, c, d]));
         self.set(reg::RAH0, u32::from_le_bytes([e, f, 0, 0x80]));
@@ -143,6 +151,11 @@ impl Device {
     /// From now on it never says that its requests to memory have ended.
     pub fn stay_busy(&self) {
         self.0.busy.set(true);
+    }
+
+    /// What the link partner advertises about pause frames.
+    pub fn set_partner_pause(&self, symmetric: bool, asymmetric: bool) {
+        self.0.partner.set(0x41E1 | u16::from(symmetric) << 10 | u16::from(asymmetric) << 11);
     }
 
     /// From now on a reset does not end.
@@ -206,6 +219,16 @@ impl Device {
         if !rctl.enable() || too_long {
             return false;
         }
+        // IEEE 802.3, annex 31B: for how long is not modelled, until the next one it is.
+        if (frame.get(..6), half(frame, 12), half(frame, 14)) == (Some(&[1, 0x80, 0xC2, 0, 0, 1]), 0x8808, 1) {
+            if self.get(reg::CTRL).receive_flow_control() {
+                let time = half(frame, 16);
+                self.0.paused.set(time != 0);
+                self.set(reg::XOFFRXC, self.get(reg::XOFFRXC) + u32::from(time != 0));
+                self.transmit();
+            }
+            return true;
+        }
         if !(rctl.size_extension() && rctl.buffer_size() == 3 && rctl.strip_crc()) {
             self.complain("buffers are not of a page each, or the CRC is left on");
         }
@@ -250,6 +273,20 @@ impl Device {
     fn tag_of(&self, frame: &[u8]) -> Option<u16> {
         let tagged = u32::from(half(frame, 12)) == self.get(reg::VET) && frame.len() >= 18;
         (tagged && self.get(reg::CTRL).vlan_mode()).then(|| half(frame, 14))
+    }
+
+    /// An access to the PHY, at address 1: 82574 datasheet 10.2.2.7.
+    fn mdic(&self, operation: Mdic) {
+        if !self.get(reg::EXTCNF_CTRL).mdio_owned() {
+            self.complain("the PHY was spoken to without owning the bus");
+        }
+        let value = match operation.register() {
+            4 => 0x0DE1,
+            5 => self.0.partner.get(),
+            _ => 0,
+        };
+        let there = operation.phy() == 1 && operation.operation() == 2;
+        self.set(reg::MDIC, operation.with_data(value).with_ready(true).with_error(!there));
     }
 
     const fn by_message(ctrl: CtrlExt) -> bool {
@@ -304,7 +341,7 @@ impl Device {
     /// Sends what is queued.
     pub fn transmit(&self) {
         let count = self.get(reg::TDLEN) / DESCRIPTOR_BYTES as u32;
-        if !self.get(reg::TCTL).enable() || count == 0 {
+        if !self.get(reg::TCTL).enable() || count == 0 || self.0.paused.get() {
             return;
         }
         let mut reported = false;
@@ -449,6 +486,11 @@ impl Device {
             }
             return;
         }
+        let (low, high) = (self.get(reg::FCRTL) & 0xFFFF, self.get(reg::FCRTH) & 0xFFFF);
+        let room = ((self.get(reg::PBA) & 0xFFFF) << 10).saturating_sub(1522);
+        if ctrl.transmit_flow_control() && !(0 < low && low < high && high <= room && self.get(reg::FCTTV) > 0) {
+            self.complain("pause frames are sent by marks that are none");
+        }
         self.set(reg::CTRL, ctrl.with_reset(false));
         let status = self.get(reg::STATUS);
         self.set(reg::STATUS, status.with_master_enabled(self.0.busy.get() || !ctrl.master_disable()));
@@ -495,6 +537,7 @@ impl Mmio for Device {
         let ims = u32::from(self.get(reg::IMS));
         match offset {
             _ if offset == reg::CTRL.offset() => self.control(value),
+            _ if offset == reg::MDIC.offset() => self.mdic(value.into()),
             _ if offset == reg::ICR.offset() => {
                 let left = u32::from(self.get(reg::ICR)) & !value;
                 self.set(reg::ICR, left);
