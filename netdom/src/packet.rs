@@ -1,5 +1,6 @@
 //! Packets in local memory: buffers of one page each, and what is known of a packet beside its bytes. Pure. Floor 3.
 
+use crate::ethernet::Tag;
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -331,10 +332,12 @@ pub struct Packet {
     pub fragments: Fragments,
     /// What is left to do.
     pub offload: Offload,
+    /// The 802.1Q tag that is not among the bytes: a NIC took it out, or is to insert it.
+    pub tag: Option<Tag>,
 }
 
 impl Packet {
-    /// Bytes in all.
+    /// Bytes in all, but for those of `tag`.
     pub fn len(&self) -> usize {
         self.fragments.iter().map(|fragment| usize::from(fragment.length)).sum()
     }

@@ -1,5 +1,6 @@
 //! The offloads as properties: garbage harms nothing, sums agree with a plain reference, and cutting undoes joining. Floor 3, host only.
 
+use netdom::ethernet::Tag;
 use netdom::offload::checksum::{self, Sum};
 use netdom::offload::coalesce::Coalescer;
 use netdom::offload::headers::{self, Layout, Network, Transport};
@@ -490,6 +491,22 @@ fn segments_of_flows_that_take_turns_are_joined() {
 }
 
 /// One identification for all, or each the next: anything else would be lost.
+#[test]
+fn segments_of_different_vlans_stay_apart() {
+    let pool = pool(8);
+    for (tag, expected) in [(Tag::new(5), 1), (Tag::new(6), 2), (None, 2)] {
+        let (mut coalescer, mut out) = (Coalescer::new(), 0);
+        for (frame, tag) in two_segments(false, 1).iter().zip([Tag::new(5), tag]) {
+            let mut packet = packet(&pool, frame, 1000, VERIFIED);
+            packet.tag = tag;
+            let layout = headers::parse(frame).unwrap();
+            coalescer.push((), packet, frame, Some(&layout), &mut |(), _| out += 1);
+        }
+        coalescer.flush(&mut |(), _| out += 1);
+        assert_eq!(out, expected, "{tag:?}");
+    }
+}
+
 #[test]
 fn segments_whose_identifications_are_no_series_stay_apart() {
     let pool = pool(40);

@@ -107,7 +107,8 @@ impl<Tag: Copy + PartialEq> Coalescer<Tag> {
             return;
         };
         let segment = Segment::new(&packet, head, layout);
-        let held = self.flows.iter().position(|flow| flow.tag == tag && flow.is_of(head, layout));
+        let same = |flow: &Flow<Tag>| flow.tag == tag && flow.packet.tag == packet.tag && flow.is_of(head, layout);
+        let held = self.flows.iter().position(same);
         let Some(segment) = segment else {
             self.emit(held, emit);
             emit(tag, packet);

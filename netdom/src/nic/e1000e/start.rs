@@ -11,6 +11,7 @@ use crate::nic::family::{ABSENT, wait};
 use crate::nic::ring::Ring;
 use crate::nic::ring::receive::buffer_bytes;
 use crate::nic::{Delay, Error, STANDARD_FRAME};
+use crate::offload::headers::ETHERTYPE_VLAN;
 use crate::packet::HALF_PAGE;
 use core::time::Duration;
 use split_driver::memory::{DmaMemory, Mmio, Quiesced};
@@ -105,6 +106,7 @@ pub(super) fn prepare<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_
             .with_master_disable(false)
             .with_reset(false)
     });
+    registers.write(reg::VET, ETHERTYPE_VLAN.into());
     if model.kind == Kind::I82574 {
         registers.update(reg::GCR, |gcr| gcr | 1 << 22);
         registers.update(reg::GCR2, |gcr2| gcr2 | 1);

@@ -4,6 +4,7 @@
 //! our own book-keeping, so a device that writes nonsense gets its frames dropped and counted, and nothing else.
 
 use super::{DONE, Format, Ring};
+use crate::ethernet::Tag;
 use crate::packet::{Buffer, Checksum, Fragment, HALF_PAGE, Offload, Packet, Pool};
 use alloc::vec::Vec;
 use core::marker::PhantomData;
@@ -16,6 +17,8 @@ const HEADER: usize = 14;
 
 /// EOP: the frame ends here.
 const END: u32 = 1 << 1;
+/// VP: a tag was taken out, or would have been.
+const TAGGED: u32 = 1 << 3;
 /// Words of a descriptor that the device wrote.
 const STATUS: usize = 2;
 const LENGTH: usize = 3;
@@ -37,6 +40,8 @@ pub struct Receive<D, F> {
     /// The rest of the frame is to be dropped.
     skipping: bool,
     max_frame: usize,
+    /// The device takes tags out.
+    strips: bool,
     malformed: u64,
     oversize: u64,
     errors: u64,
@@ -77,6 +82,7 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
             frame: Packet::default(),
             skipping: false,
             max_frame,
+            strips: false,
             malformed: 0,
             oversize: 0,
             errors: 0,
@@ -92,6 +98,12 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
     /// Bytes of a buffer.
     pub const fn buffer_bytes(&self) -> u16 {
         self.buffer_bytes
+    }
+
+    /// Whether the device takes tags out from now on. Drops what it is done with: it did so by either rule.
+    pub fn set_stripping(&mut self, on: bool) {
+        while self.take().is_some() {}
+        self.strips = on;
     }
 
     /// Frames that the device described wrongly.
@@ -131,7 +143,9 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
     pub fn take(&mut self) -> Option<Packet> {
         while let Some(status) = self.status() {
             // The load of the status acquired; the length was written with it or before.
-            let length = (self.ring.word(self.next, LENGTH) & 0xFFFF) as u16;
+            let word = self.ring.word(self.next, LENGTH);
+            let (length, control) = ((word & 0xFFFF) as u16, (word >> 16) as u16);
+            let control = (self.strips && status & TAGGED != 0).then_some(control);
             let buffer = self.slots.get_mut(usize::from(self.next)).and_then(Option::take);
             self.next = self.ring.after(self.next);
             self.posted -= 1;
@@ -143,7 +157,7 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
                 self.skip(&unfit);
             }
             if status & END != 0
-                && let Some(packet) = self.end(status)
+                && let Some(packet) = self.end(status, control)
             {
                 return Some(packet);
             }
@@ -190,8 +204,8 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         self.frame.fragments.push(Fragment { buffer, offset, length }).map_err(|_| Unfit::Oversize)
     }
 
-    /// The end of a frame was seen.
-    fn end(&mut self, status: u32) -> Option<Packet> {
+    /// The end of a frame was seen; `control`: the tag that was taken out.
+    fn end(&mut self, status: u32, control: Option<u16>) -> Option<Packet> {
         let mut packet = core::mem::take(&mut self.frame);
         if core::mem::take(&mut self.skipping) {
             return None;
@@ -200,8 +214,13 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
             self.errors += 1;
             return None;
         }
-        if packet.len() < HEADER {
+        let tag = control.and_then(Tag::new);
+        if packet.len() < HEADER || tag.is_none() && control.is_some() {
             self.malformed += 1;
+            return None;
+        }
+        if packet.len() + tag.map_or(0, |_| Tag::BYTES) > self.max_frame {
+            self.oversize += 1;
             return None;
         }
         let checksum = match F::RECEIVED.is_verified(status) {
@@ -209,6 +228,7 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
             false => Checksum::Unverified,
         };
         packet.offload = Offload { checksum, gso: None };
+        packet.tag = tag;
         Some(packet)
     }
 
