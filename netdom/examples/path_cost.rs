@@ -259,7 +259,7 @@ fn frame([destination, source]: [[u8; 6]; 2], length: usize, tcp: bool, sequence
 
 fn main() -> ExitCode {
     let name = std::env::args().nth(1);
-    let Some(load) = LOADS.iter().find(|load| Some(load.name) == name.as_deref()) else {
+    let Some(load) = LOADS.iter().find(|load| Some(load.name) == name.as_deref().map(str::trim_end)) else {
         eprintln!("which load? {}", LOADS.map(|load| load.name).join(" "));
         return ExitCode::FAILURE;
     };
