@@ -160,7 +160,7 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
             && !self.skipping
             && self.frame.fragments.is_empty()
             && !F::RECEIVED.is_damaged(status)
-            && (HEADER..=self.max_frame.min(PAGE_SIZE)).contains(&bytes)
+            && (HEADER..=self.max_frame.min(self.buffer_bytes.into())).contains(&bytes)
     }
 
     /// Drops the frame, its buffers to come among it, and counts it once.
@@ -287,7 +287,8 @@ fn offload<F: Format>(status: u32) -> Offload {
 #[inline]
 fn whole<F: Format>(buffer: Buffer, length: u16, status: u32) -> Packet {
     let mut packet = Packet { offload: offload::<F>(status), ..Packet::default() };
+    let offset = buffer.start();
     // An empty packet has room.
-    let _ = packet.fragments.push(Fragment { buffer, offset: 0, length });
+    let _ = packet.fragments.push(Fragment { buffer, offset, length });
     packet
 }
