@@ -24,6 +24,10 @@ const UNUSED: &str = "unused pci devices";
 /// Descriptors of a queue's receive ring; fewer where the buffers of several NICs would leave too few pages to the guests.
 const RECEIVE_RINGS: [u16; 3] = [256, 128, 64];
 
+/// Descriptors of a queue's transmit ring: each may hold a page until the NIC has sent it, so in a small domain there are fewer, or what waits
+/// to be sent would leave no page for what is received.
+const TRANSMIT_RINGS: [u16; 2] = [512, 256];
+
 /// Faults in a row that a NIC is reset for.
 const FAULTS: u32 = 5;
 /// A fault so long after the last one is the first in a row.
@@ -303,10 +307,13 @@ async fn start(
     };
     let pool = domain.path.borrow().pool().clone();
     let asked = usize::from(domain.words.mtu()) + FRAME_HEADERS;
+    let each = pool.capacity() / 2 / queues.clamp(1, model.queues());
+    let [long, short] = TRANSMIT_RINGS;
     let options = Options {
         queues,
         max_frame: asked.min(model.max_frame()),
         receive_descriptors: receive_ring,
+        transmit_descriptors: if each >= usize::from(long) { long } else { short },
         seed: time::now().0,
         ..Options::default()
     };

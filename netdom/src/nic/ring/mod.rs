@@ -118,6 +118,7 @@ impl<D: DmaMemory> Ring<D> {
     }
 
     /// One word of a descriptor as it is now; 0 beyond the ring, which reads as "not done".
+    #[inline]
     fn word(&self, index: u16, word: usize) -> u32 {
         let at = usize::from(index) * WORDS + word;
         self.memory.look(at..at + 1).first().map_or(0, |slot| slot.load(Ordering::Acquire))
@@ -129,9 +130,12 @@ impl<D: DmaMemory> Ring<D> {
         }
     }
 
+    #[inline]
     fn write(&self, index: u16, words: Words) {
-        for (word, value) in words.into_iter().enumerate() {
-            self.set_word(index, word, value);
+        let at = usize::from(index) * WORDS;
+        let slots = self.memory.words().get(at..at + WORDS).unwrap_or_default();
+        for (slot, value) in slots.iter().zip(words) {
+            slot.store(value, Ordering::Relaxed);
         }
     }
 }

@@ -513,6 +513,7 @@ impl Mmio for Device {
         reg::SPACE
     }
 
+    #[inline(never)]
     fn read32(&self, offset: usize) -> u32 {
         self.0.accesses.set(self.0.accesses.get() + 1);
         if self.0.gone.get() {
@@ -536,6 +537,7 @@ impl Mmio for Device {
         value
     }
 
+    #[inline(never)]
     fn write32(&self, offset: usize, value: u32) {
         self.0.accesses.set(self.0.accesses.get() + 1);
         if self.0.gone.get() {
