@@ -289,12 +289,12 @@ impl Drop for Fragments {
 /// What is known of a packet's transport checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksum {
-    /// The field is complete; nobody has looked.
+    /// The field is complete, and was not verified.
     #[default]
     Unverified,
     /// The field is complete or need not be looked at: the data are known to be good (`NETTXF_data_validated`).
     Verified,
-    /// The field holds the pseudo-header's sum only; whoever puts the packet on a wire completes it (`NETTXF_csum_blank`).
+    /// The field holds the pseudo-header's sum only; it is completed before the packet goes on a wire (`NETTXF_csum_blank`).
     Blank,
 }
 

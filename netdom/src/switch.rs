@@ -1,7 +1,7 @@
 //! A learning switch: any number of ports on any number of bridges, one table. Pure. Floor 3.
 //!
 //! Each frame costs two look-ups, however many ports there are. The table is bounded as a whole and for each port: a guest that sends
-//! from ever new addresses pushes out its own entries and nobody else's. Nothing is allocated after [`Switch::new`] but for ports.
+//! from ever new addresses pushes out its own entries and no other's. Nothing is allocated after [`Switch::new`] but for ports.
 
 use crate::ethernet::MacAddress;
 use crate::hash::KeyedHash;
@@ -24,11 +24,28 @@ const FRESH: Duration = Duration::from_secs(1);
 /// No entry: the end of a list.
 const NONE: u32 = u32::MAX;
 
+/// A port of the switch, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub u16);
+
+impl PortId {
+    /// Its place in a table by number.
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl core::fmt::Display for PortId {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forward {
     /// It goes to one port, never the one it came from.
-    Port(u16),
+    Port(PortId),
     /// It goes to all ports of the bridge but the one it came from: [`Switch::flood`].
     Flood,
     /// It goes nowhere.
@@ -52,7 +69,7 @@ pub enum Reason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddError {
     /// It is on a bridge already.
-    Exists(u16),
+    Exists(PortId),
     /// There are 65,536 bridges.
     Bridges,
 }
@@ -71,7 +88,7 @@ impl core::error::Error for AddError {}
 struct Entry {
     address: MacAddress,
     bridge: u16,
-    port: u16,
+    port: PortId,
     heard: Instant,
     /// The neighbours in the port's list, by age.
     older: u32,
@@ -89,7 +106,7 @@ struct Port {
 #[derive(Default)]
 struct Bridge {
     name: String,
-    members: Vec<u16>,
+    members: Vec<PortId>,
 }
 
 /// The switch.
@@ -131,7 +148,7 @@ impl Switch {
     ///
     /// # Errors
     /// [`AddError`].
-    pub fn add(&mut self, port: u16, bridge: &str, limit: usize) -> Result<(), AddError> {
+    pub fn add(&mut self, port: PortId, bridge: &str, limit: usize) -> Result<(), AddError> {
         if self.port(port).is_some() {
             return Err(AddError::Exists(port));
         }
@@ -151,17 +168,17 @@ impl Switch {
             }
             place.members.push(port);
         }
-        if self.ports.len() <= usize::from(port) {
-            self.ports.resize_with(usize::from(port) + 1, || None);
+        if self.ports.len() <= port.index() {
+            self.ports.resize_with(port.index() + 1, || None);
         }
-        if let Some(place) = self.ports.get_mut(usize::from(port)) {
+        if let Some(place) = self.ports.get_mut(port.index()) {
             *place = Some(Port { bridge: bridge_number, limit: limit.max(1), count: 0, oldest: NONE, newest: NONE });
         }
         Ok(())
     }
 
     /// Takes a port off its bridge and forgets what was learnt there: no more work than the port's limit. False where there was none.
-    pub fn remove(&mut self, port: u16) -> bool {
+    pub fn remove(&mut self, port: PortId) -> bool {
         if self.port(port).is_none() {
             return false;
         }
@@ -170,7 +187,7 @@ impl Switch {
         {
             self.forget(oldest);
         }
-        if let Some(state) = self.ports.get_mut(usize::from(port)).and_then(Option::take)
+        if let Some(state) = self.ports.get_mut(port.index()).and_then(Option::take)
             && let Some(bridge) = self.bridges.get_mut(usize::from(state.bridge))
         {
             bridge.members.retain(|member| *member != port);
@@ -179,7 +196,7 @@ impl Switch {
     }
 
     /// Learns where `source` is, and says where `destination` is. 802.1Q tags make no difference: a bridge is one network.
-    pub fn forward(&mut self, port: u16, destination: MacAddress, source: MacAddress, now: Instant) -> Forward {
+    pub fn forward(&mut self, port: PortId, destination: MacAddress, source: MacAddress, now: Instant) -> Forward {
         let Some(bridge) = self.port(port).map(|state| state.bridge) else {
             return Forward::Drop(Reason::NoBridge);
         };
@@ -207,25 +224,25 @@ impl Switch {
     }
 
     /// All ports on the bridge of `port`, itself among them.
-    pub fn members(&self, port: u16) -> &[u16] {
+    pub fn members(&self, port: PortId) -> &[PortId] {
         self.port(port)
             .and_then(|state| self.bridges.get(usize::from(state.bridge)))
             .map_or(&[], |bridge| &bridge.members)
     }
 
     /// The ports that a frame from `port` goes to when it goes to all.
-    pub fn flood(&self, port: u16) -> impl Iterator<Item = u16> + '_ {
+    pub fn flood(&self, port: PortId) -> impl Iterator<Item = PortId> + '_ {
         self.members(port).iter().copied().filter(move |member| *member != port)
     }
 
     /// The name of the bridge that `port` is on.
-    pub fn bridge(&self, port: u16) -> Option<&str> {
+    pub fn bridge(&self, port: PortId) -> Option<&str> {
         let state = self.port(port)?;
         let bridge = self.bridges.get(usize::from(state.bridge))?;
         Some(&bridge.name)
     }
 
-    /// Addresses known, those too old among them that nobody asked for since.
+    /// Addresses known, those among them that are too old and were not asked for since.
     pub fn len(&self) -> usize {
         self.index.len()
     }
@@ -236,16 +253,16 @@ impl Switch {
     }
 
     /// Addresses known on one port.
-    pub fn learnt(&self, port: u16) -> usize {
+    pub fn learnt(&self, port: PortId) -> usize {
         self.port(port).map_or(0, |state| state.count)
     }
 
-    fn port(&self, port: u16) -> Option<&Port> {
-        self.ports.get(usize::from(port))?.as_ref()
+    fn port(&self, port: PortId) -> Option<&Port> {
+        self.ports.get(port.index())?.as_ref()
     }
 
-    fn port_mut(&mut self, port: u16) -> Option<&mut Port> {
-        self.ports.get_mut(usize::from(port))?.as_mut()
+    fn port_mut(&mut self, port: PortId) -> Option<&mut Port> {
+        self.ports.get_mut(port.index())?.as_mut()
     }
 
     fn entry_mut(&mut self, number: u32) -> Option<&mut Entry> {
@@ -259,7 +276,7 @@ impl Switch {
         Some((number, entries.get(number as usize)?))
     }
 
-    fn learn(&mut self, port: u16, bridge: u16, source: MacAddress, now: Instant) {
+    fn learn(&mut self, port: PortId, bridge: u16, source: MacAddress, now: Instant) {
         let Some((number, entry)) = self.find(bridge, source) else {
             self.insert(port, bridge, source, now);
             return;
@@ -282,11 +299,11 @@ impl Switch {
         self.link(number, now);
     }
 
-    fn is_full(&self, port: u16) -> bool {
+    fn is_full(&self, port: PortId) -> bool {
         self.port(port).is_some_and(|state| state.count >= state.limit)
     }
 
-    fn forget_oldest(&mut self, port: u16) {
+    fn forget_oldest(&mut self, port: PortId) {
         if let Some(oldest) = self.port(port).map(|state| state.oldest)
             && oldest != NONE
         {
@@ -294,7 +311,7 @@ impl Switch {
         }
     }
 
-    fn insert(&mut self, port: u16, bridge: u16, address: MacAddress, now: Instant) {
+    fn insert(&mut self, port: PortId, bridge: u16, address: MacAddress, now: Instant) {
         if self.is_full(port) || (self.index.len() >= self.capacity && self.learnt(port) > 0) {
             self.forget_oldest(port);
         } else if self.index.len() >= self.capacity {

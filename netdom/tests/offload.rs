@@ -3,6 +3,7 @@
 use netdom::ethernet::Tag;
 use netdom::offload::checksum::{self, Sum};
 use netdom::offload::coalesce::Coalescer;
+use netdom::offload::head::Head;
 use netdom::offload::headers::{self, Layout, Network, Transport};
 use netdom::offload::segment::{self, SegmentError, Segmenter};
 use netdom::packet::{Checksum, Fragment, Gso, GsoKind, MAX_FRAGMENTS, Offload, Packet, Pool};
@@ -340,12 +341,12 @@ proptest! {
         for segment in &all {
             let padded = [segment.clone(), vec![0; padding]].concat();
             let packet = packet(&pool, &padded, padded.len(), VERIFIED);
-            let layout = headers::parse(segment).ok();
-            coalescer.push(3_u16, packet, &padded[..128.min(padded.len())], layout.as_ref(), &mut |tag, packet| {
+            let head = Head::parse(segment).unwrap();
+            coalescer.push(3_u16, packet, &head, &padded[..128.min(padded.len())], &mut |tag, packet, _| {
                 out.push((tag, packet));
             });
         }
-        coalescer.flush(&mut |tag, packet| out.push((tag, packet)));
+        coalescer.flush(&mut |tag, packet, _| out.push((tag, packet)));
         prop_assert_eq!(out.len(), all.len().div_ceil(MAX_FRAGMENTS));
         let mut again = Vec::new();
         for (tag, packet) in &out {
@@ -417,10 +418,10 @@ proptest! {
             }
             sent.push(segment.clone());
             let packet = packet(&pool, &segment, segment.len(), VERIFIED);
-            let layout = headers::parse(&segment).ok();
-            coalescer.push(flow % count, packet, &segment, layout.as_ref(), &mut |tag, packet| out.push((tag, packet)));
+            let head = Head::parse(&segment).unwrap();
+            coalescer.push(flow % count, packet, &head, &segment, &mut |tag, packet, _| out.push((tag, packet)));
         }
-        coalescer.flush(&mut |tag, packet| out.push((tag, packet)));
+        coalescer.flush(&mut |tag, packet, _| out.push((tag, packet)));
         for (flow, packet) in &out {
             let bytes = bytes(packet);
             match packet.offload.gso {
@@ -472,10 +473,10 @@ fn joined<'a>(pool: &Pool, frames: impl IntoIterator<Item = &'a Vec<u8>>) -> Vec
     let (mut coalescer, mut out) = (Coalescer::new(), Vec::new());
     for frame in frames {
         let packet = packet(pool, frame, frame.len(), VERIFIED);
-        let layout = headers::parse(frame).ok();
-        coalescer.push(3_u16, packet, frame, layout.as_ref(), &mut |_, packet| out.push(bytes(&packet)));
+        let head = Head::parse(frame).unwrap();
+        coalescer.push(3_u16, packet, &head, frame, &mut |_, packet, _| out.push(bytes(&packet)));
     }
-    coalescer.flush(&mut |_, packet| out.push(bytes(&packet)));
+    coalescer.flush(&mut |_, packet, _| out.push(bytes(&packet)));
     out
 }
 
@@ -490,7 +491,6 @@ fn segments_of_flows_that_take_turns_are_joined() {
     }
 }
 
-/// One identification for all, or each the next: anything else would be lost.
 #[test]
 fn segments_of_different_vlans_stay_apart() {
     let pool = pool(8);
@@ -499,14 +499,15 @@ fn segments_of_different_vlans_stay_apart() {
         for (frame, tag) in two_segments(false, 1).iter().zip([Tag::new(5), tag]) {
             let mut packet = packet(&pool, frame, 1000, VERIFIED);
             packet.tag = tag;
-            let layout = headers::parse(frame).unwrap();
-            coalescer.push((), packet, frame, Some(&layout), &mut |(), _| out += 1);
+            let head = Head::parse(frame).unwrap();
+            coalescer.push((), packet, &head, frame, &mut |(), _, _| out += 1);
         }
-        coalescer.flush(&mut |(), _| out += 1);
+        coalescer.flush(&mut |(), _, _| out += 1);
         assert_eq!(out, expected, "{tag:?}");
     }
 }
 
+/// One identification for all, or each the next: anything else would be lost.
 #[test]
 fn segments_whose_identifications_are_no_series_stay_apart() {
     let pool = pool(40);
@@ -684,12 +685,12 @@ fn joined_or_not() {
         let mut out = Vec::new();
         let mut coalescer = Coalescer::new();
         for (bytes, offload) in [(&first, VERIFIED), (&second, offload)] {
-            let layout = headers::parse(bytes).unwrap();
-            coalescer.push((), packet(&pool, bytes, bytes.len(), offload), bytes, Some(&layout), &mut |(), packet| {
+            let head = Head::parse(bytes).unwrap();
+            coalescer.push((), packet(&pool, bytes, bytes.len(), offload), &head, bytes, &mut |(), packet, _| {
                 out.push(packet)
             });
         }
-        coalescer.flush(&mut |(), packet| out.push(packet));
+        coalescer.flush(&mut |(), packet, _| out.push(packet));
         assert_eq!(out.len(), expected, "{what}");
         if expected == 2 {
             assert!(
@@ -742,9 +743,10 @@ fn what_flags_end() {
             segment[47] = flags;
             complete(&mut segment, &layout);
             let packet = packet(&pool, &segment, segment.len(), VERIFIED);
-            coalescer.push((), packet, &segment, Some(&layout), &mut |(), packet| out.push(packet));
+            coalescer
+                .push((), packet, &Head::parse(&segment).unwrap(), &segment, &mut |(), packet, _| out.push(packet));
         }
-        coalescer.flush(&mut |(), packet| out.push(packet));
+        coalescer.flush(&mut |(), packet, _| out.push(packet));
         let left: Vec<_> = out.iter().map(bytes).map(|bytes| (bytes.len() - 54, bytes[47])).collect();
         assert_eq!(left, expected, "{what}");
     }
@@ -768,13 +770,12 @@ fn flows_are_bounded() {
         };
         let mut frame = whole.frame();
         frame[55] = port;
-        let layout = headers::parse(&frame).unwrap();
-        coalescer.push(port, packet(&pool, &frame, frame.len(), VERIFIED), &frame, Some(&layout), &mut |port, _| {
-            out.push(port)
-        });
+        let head = Head::parse(&frame).unwrap();
+        coalescer
+            .push(port, packet(&pool, &frame, frame.len(), VERIFIED), &head, &frame, &mut |port, _, _| out.push(port));
     }
     assert_eq!(out, (0..12).collect::<Vec<_>>(), "the oldest went on");
-    coalescer.flush(&mut |port, _| out.push(port));
+    coalescer.flush(&mut |port, _, _| out.push(port));
     assert_eq!(out, (0..20).collect::<Vec<_>>());
     assert!(coalescer.is_empty());
 }

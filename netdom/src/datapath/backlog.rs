@@ -1,4 +1,6 @@
 //! Packets held in local memory until a guest has receive slots for them. Pure. Floor 3.
+//!
+//! They are as the guest takes them: no head goes with them, as nothing is left to decide.
 
 use super::round::Chunk;
 use crate::packet::{Fragment, Offload, Packet};
@@ -32,7 +34,7 @@ pub(crate) struct Backlog {
 
 /// The packet that is next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct Front {
     /// Bytes.
     pub(crate) length: u32,
     /// What is left to do.
@@ -74,34 +76,31 @@ impl Backlog {
     }
 
     /// The packet that is next.
-    pub(crate) fn head(&self) -> Option<Head> {
-        self.entries.front().map(|entry| Head { length: entry.length, offload: entry.offload, hash: entry.hash })
+    pub(crate) fn front(&self) -> Option<Front> {
+        self.entries.front().map(|entry| Front { length: entry.length, offload: entry.offload, hash: entry.hash })
     }
 
-    /// When the head was queued.
-    pub(crate) fn head_since(&self) -> Option<Instant> {
+    /// When it was queued.
+    pub(crate) fn front_since(&self) -> Option<Instant> {
         self.entries.front().map(|entry| entry.queued)
     }
 
-    /// Takes the head's bytes for a copy; its pages go to `held`, to be kept until the copy is done.
-    pub(crate) fn take(
-        &mut self,
-        chunks: &mut heapless::Vec<Chunk, { super::round::CHUNKS }>,
-        held: &mut Vec<Fragment>,
-    ) {
+    /// Takes it: `chunks` are its bytes then, and its pages go to `held`, to be kept until the copy is done.
+    pub(crate) fn take(&mut self, chunks: &mut Vec<Chunk>, held: &mut Vec<Fragment>) {
         let Some(entry) = self.entries.pop_front() else {
             return;
         };
         self.bytes = self.bytes.saturating_sub(entry.length as usize);
+        chunks.clear();
         for _ in 0..entry.fragments {
             if let Some(fragment) = self.fragments.pop_front() {
-                let _ = chunks.push(Chunk::local(&fragment));
+                chunks.push(Chunk::local(&fragment));
                 held.push(fragment);
             }
         }
     }
 
-    /// Drops the head. False where there is none.
+    /// Drops it. False where there is none.
     pub(crate) fn discard(&mut self) -> bool {
         let Some(entry) = self.entries.pop_front() else {
             return false;

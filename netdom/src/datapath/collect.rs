@@ -1,194 +1,229 @@
-//! First step of a round: what the ready vifs have, and the heads of what they send. Floor 3.
+//! First step of a round: what the ready guests have, with the heads of what they send, and what the NICs received. Floor 3.
+//!
+//! Where a packet will go is not known before its head is read. It is guessed by where the queue's last packet went: if that was to the wire,
+//! all of the packet is fetched at once, not its head alone. A wrong guess costs a copy, no more.
 
-use super::queue::Toward;
-use super::round::{Chunks, Extent, HEAD, PULLED, Round, SMALL, Sent, gather};
-use super::vif::{Groups, change_groups};
-use super::vif::{Vif, slots_for};
-use super::{DataPath, QueueId, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS, WAITED_PACKETS, queue_mut, route};
+use super::backlog::Front;
+use super::backpressure::{take_waiters, waits_for_nic, wake_waiters};
+use super::copies::{Extent, gather};
+use super::fill::{Filling, fill_slots};
+use super::guest::GuestPort;
+use super::patience::Toward;
+use super::ports::Ports;
+use super::queue::Queue;
+use super::round::{Round, Sent};
+use super::{NIC_FRAMES, QueueId, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS};
 use crate::credit::Credit;
+use crate::netback::control_ring::Served;
 use crate::netback::request::{PacketRequest, Wish, parse};
+use crate::netback::vif::Vif;
 use crate::netback::violation::{RingName, Violation};
-use crate::packet::{Offload, Packet, Pool};
-use alloc::vec::Vec;
+use crate::packet::{Packet, Pool};
+use crate::switch::PortId;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
-use xen_pv_sys::DomainId;
 
-impl<H: Hypervisor> DataPath<H> {
-    /// Serves the ready vifs, as many as a round has room for, and fetches heads.
-    pub(super) fn collect(&mut self, now: Instant) {
-        for _ in 0..self.ready.len() {
-            if self.round.sent.len() >= ROUND_PACKETS {
-                break;
-            }
-            let Some(port) = self.ready.pop_front() else {
-                break;
-            };
-            let Some(Some(slot)) = self.vifs.get_mut(usize::from(port)) else {
-                continue;
-            };
-            let vif = &mut slot.vif;
-            vif.listed = false;
-            let (ready, turn) = (core::mem::take(&mut vif.ready), vif.turn);
-            if vif.broken {
-                continue;
-            }
-            vif.turn = (turn + 1) % vif.queue_count().max(1);
-            let has_control = vif.control.is_some();
-            self.serve_queues(port, ready, turn, now);
-            if has_control {
-                self.serve_control(port, now);
-            }
+/// Serves the ready guests, as many as a round has room for, and fetches heads; then takes the NICs' frames.
+pub(super) fn collect<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    round: &mut Round,
+    pool: &Pool,
+    hypervisor: &H,
+    now: Instant,
+) {
+    for _ in 0..ports.ready.len() {
+        if round.sent.len() >= ROUND_PACKETS {
+            break;
         }
-        if !self.round.heads.is_empty() {
-            self.hypervisor.grant_copy(&mut self.round.heads);
-            self.check_heads();
-        }
-    }
-
-    /// Serves the ready queues of a vif (a bit each), from one on. They share what the vif may send in a round: what one does not use is the
-    /// next one's.
-    fn serve_queues(&mut self, port: u16, ready: u8, turn: u8, now: Instant) {
-        let before = self.round.sent.len();
-        let mut left = ready;
-        while left != 0 {
-            let later = left & u8::MAX.checked_shl(turn.into()).unwrap_or(0);
-            let queue = (if later != 0 { later } else { left }).trailing_zeros() as u8;
-            let share = VIF_PACKETS.saturating_sub(self.round.sent.len() - before).div_ceil(left.count_ones() as usize);
-            left &= !(1 << queue);
-            self.serve_queue(QueueId { port, queue }, share, now);
-        }
-    }
-
-    /// Serves one queue, which may send so many packets.
-    fn serve_queue(&mut self, id: QueueId, share: usize, now: Instant) {
-        let Some(Some(slot)) = self.vifs.get_mut(usize::from(id.port)) else {
-            return;
+        let Some(port) = ports.ready.pop_front() else {
+            break;
         };
-        let vif = &mut slot.vif;
-        let Some(queue) = vif.queues.get_mut(usize::from(id.queue)).filter(|_| !vif.broken) else {
-            return;
+        let Some(guest) = ports.guest_mut(port) else {
+            continue;
         };
-        let mut woken = core::mem::take(&mut queue.waiters);
-        if !woken.is_empty() {
-            match queue.await_receive_slots(queue.awaited) {
-                Ok(true) => queue.patience.handle_slots(now),
-                // An overrun shows when there is something for it.
-                _ => core::mem::swap(&mut woken, &mut queue.waiters),
-            }
+        guest.listed = false;
+        let (ready, turn) = (core::mem::take(&mut guest.ready), guest.turn);
+        if guest.broken {
+            continue;
         }
-        let (pages, toward) = (queue.backlog.pages(), queue.toward);
-        let served = drain(vif, id, &mut self.round, now).and_then(|()| {
-            if self.nics.hold_back(id, toward, &vif.config.bridge) {
-                return Ok(Stop::Until(now + RETRY));
-            }
-            take_requests(vif, id, share, &mut self.round, &self.pool, now)
-        });
-        let held = vif.queues.get(usize::from(id.queue)).map_or(0, |queue| queue.backlog.pages());
-        let released = pages.saturating_sub(held);
-        vif.held_pages = vif.held_pages.saturating_sub(released);
-        self.held_pages = self.held_pages.saturating_sub(released);
-        match served {
-            Ok(stop) => self.round.served.push((id, stop)),
-            Err(violation) => self.fail(id.port, violation),
-        }
-        self.wake_waiters(id, woken);
+        guest.turn = (turn + 1) % guest.queue_count().max(1);
+        serve_queues(ports, round, pool, (port, ready, turn), now);
+        serve_control(ports, port, hypervisor, pool, now);
     }
-
-    /// Has the queues served that waited for receive slots of this one. The list goes back, so that none is allocated the next time.
-    fn wake_waiters(&mut self, id: QueueId, mut woken: Vec<QueueId>) {
-        if woken.capacity() == 0 {
-            return;
-        }
-        for waiter in woken.drain(..) {
-            self.mark_ready(waiter);
-        }
-        if let Some(queue) = queue_mut(&mut self.vifs, id)
-            && queue.waiters.is_empty()
-        {
-            queue.waiters = woken;
-        }
+    if !round.heads.is_empty() {
+        hypervisor.grant_copy(&mut round.heads);
+        check_heads(ports, round);
     }
+    take_frames(ports, round, pool);
+}
 
-    /// Marks the packets whose head could not be fetched, and the vifs that are at fault.
-    fn check_heads(&mut self) {
-        for index in 0..self.round.sent.len() {
-            let Some(sent) = self.round.sent.get_mut(index) else {
-                return;
-            };
-            let (start, end) = sent.copies;
-            let failure = self
-                .round
-                .heads
-                .get(start as usize..end as usize)
-                .unwrap_or_default()
-                .iter()
-                .find(|copy| copy.status != 0);
-            let Some(copy) = failure else {
-                continue;
-            };
+/// Serves the ready queues of a guest (a bit each), from one on. They share what the guest may send in a round: what one does not use is the
+/// next one's.
+fn serve_queues<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    round: &mut Round,
+    pool: &Pool,
+    (port, ready, turn): (PortId, u8, u8),
+    now: Instant,
+) {
+    let before = round.sent.len();
+    let mut left = ready;
+    while left != 0 {
+        let later = left & u8::MAX.checked_shl(turn.into()).unwrap_or(0);
+        let queue = (if later != 0 { later } else { left }).trailing_zeros() as u8;
+        let share = VIF_PACKETS.saturating_sub(round.sent.len() - before).div_ceil(left.count_ones() as usize);
+        left &= !(1 << queue);
+        serve_queue(ports, round, pool, QueueId { port, queue }, share, now);
+    }
+}
+
+/// Serves one queue, which may send `share` packets.
+fn serve_queue<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    round: &mut Round,
+    pool: &Pool,
+    id: QueueId,
+    share: usize,
+    now: Instant,
+) {
+    let Some(guest) = ports.guest_mut(id.port).filter(|guest| !guest.broken) else {
+        return;
+    };
+    let Some(queue) = guest.queues.get_mut(usize::from(id.queue)) else {
+        return;
+    };
+    let woken = take_waiters(queue, now);
+    let pages = queue.backlog.pages();
+    let mut served = drain(guest, id, round, now).map(|()| Stop::Until(now + RETRY));
+    let held = guest.queues.get(usize::from(id.queue)).map_or(0, |queue| queue.backlog.pages());
+    let released = pages.saturating_sub(held);
+    guest.held_pages = guest.held_pages.saturating_sub(released);
+    ports.held_pages = ports.held_pages.saturating_sub(released);
+    if served.is_ok()
+        && !waits_for_nic(ports, id)
+        && let Some(guest) = ports.guest_mut(id.port)
+    {
+        served = take_requests(guest, id, share, round, pool, now);
+    }
+    match served {
+        Ok(stop) => round.served.push((id, stop)),
+        Err(violation) => ports.fail(id.port, violation),
+    }
+    wake_waiters(ports, id, woken);
+}
+
+/// Answers the requests on a guest's control ring, where there may be some.
+fn serve_control<H: Hypervisor>(ports: &mut Ports<H>, port: PortId, hypervisor: &H, pool: &Pool, now: Instant) {
+    let Some(guest) = ports.guest_mut(port).filter(|guest| !guest.broken) else {
+        return;
+    };
+    let (domain, queues) = (guest.vif.config.domain, guest.queue_count());
+    let Some(control) = guest.control.as_mut().filter(|control| control.ready) else {
+        return;
+    };
+    let served = control.ring.serve(hypervisor, pool, domain, queues);
+    control.ready = served == Ok(Served::Part);
+    control.wake = match served {
+        Ok(Served::All) => control.settle(now),
+        Ok(Served::NoPage) => Some(now + RETRY),
+        Ok(Served::Part) => return ports.list(port),
+        Err(violation) => return ports.fail(port, violation),
+    };
+    if let Some(at) = control.wake {
+        ports.wake_guest_at(port, at);
+    }
+}
+
+/// Marks the packets whose head could not be fetched, and closes the vifs that are at fault.
+fn check_heads<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
+    let Round { sent, heads, .. } = round;
+    for sent in sent {
+        let (start, end) = sent.copies;
+        let mut copies = heads.get(start as usize..end as usize).unwrap_or_default().iter();
+        if let Some(copy) = copies.find(|copy| copy.status != 0) {
             sent.failed = true;
-            let port = sent.from.port;
-            let violation = Violation::bad_grant(copy.source, copy.status);
-            self.fail(port, violation);
+            ports.fail(sent.from.port, Violation::bad_grant(copy.source, copy.status));
         }
     }
 }
 
+/// Takes the frames that the NICs received, and gives the NICs new buffers.
+fn take_frames<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool) {
+    let mut budget = NIC_FRAMES;
+    for port in ports.nics_in_turn() {
+        let Some(nic) = ports.nic_mut(port) else {
+            continue;
+        };
+        while budget > 0
+            && let Some(frame) = nic.receive()
+        {
+            nic.statistics.from_port.count(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+            round.incoming.push((port, frame));
+            budget -= 1;
+        }
+        // Also where there were no frames: the pool may have had nothing to give the last time.
+        nic.next_queue();
+        nic.refill(pool);
+    }
+    round.frames_left = budget == 0;
+}
+
 /// Moves what waits for a queue into its receive slots, as far as they go.
-fn drain<H: Hypervisor>(vif: &mut Vif<H>, id: QueueId, round: &mut Round, now: Instant) -> Result<(), Violation> {
-    let headroom = vif.config.headroom;
-    while let Some(queue) = vif.queues.get_mut(usize::from(id.queue)) {
-        let Some(head) = queue.backlog.head() else {
+fn drain<H: Hypervisor>(
+    guest: &mut GuestPort<H>,
+    id: QueueId,
+    round: &mut Round,
+    now: Instant,
+) -> Result<(), Violation> {
+    while let Some(queue) = guest.queues.get_mut(usize::from(id.queue)) {
+        let Some(Front { length, offload, hash }) = queue.backlog.front() else {
             queue.starving = None;
             break;
         };
-        if !queue.await_receive_slots(slots_for(head.length, head.offload, head.hash.is_some(), headroom))? {
+        if !queue.rings.await_receive_slots(guest.vif.slots_for(length, offload, hash.is_some()))? {
             queue.starving.get_or_insert(now);
             break;
         }
         queue.starving = None;
-        queue.progress = true;
-        let mut chunks = Chunks::new();
-        queue.backlog.take(&mut chunks, &mut round.held);
-        let filling = route::Filling { chunks: &chunks, length: head.length, offload: head.offload, hash: head.hash };
-        route::fill_slots(vif, id, round, &filling);
+        queue.rings.progress = true;
+        queue.backlog.take(&mut round.chunks, &mut round.held);
+        fill_slots(guest, id, round, &Filling { length, offload, hash });
     }
     Ok(())
 }
 
 /// Reads the requests of one queue, up to its share of the round.
 fn take_requests<H: Hypervisor>(
-    vif: &mut Vif<H>,
+    guest: &mut GuestPort<H>,
     id: QueueId,
     share: usize,
     round: &mut Round,
     pool: &Pool,
     now: Instant,
 ) -> Result<Stop, Violation> {
-    let Vif { config, credit, saving, queues, groups, turn, .. } = vif;
+    let GuestPort { vif, credit, saving, queues, turn, .. } = guest;
     let following = if usize::from(id.queue) + 1 < queues.len() { id.queue + 1 } else { 0 };
     let Some(queue) = queues.get_mut(usize::from(id.queue)) else {
         return Ok(Stop::Empty);
     };
-    let (domain, held_locally, has_taken) = (config.domain, queue.toward != Toward::Vif, false);
-    let mut sender = Sender { id, domain, held_locally, credit, saving, turn, following, has_taken, groups };
+    let Queue { rings, backpressure, .. } = queue;
+    let held_locally = backpressure.toward != Toward::Guest;
+    let mut sender = Sender { id, held_locally, credit, saving, turn, following, has_taken: false, vif };
     let overrun = |error| Violation::from((RingName::Transmit, error));
-    let mut available = queue.transmit.unconsumed().map_err(overrun)?;
-    let limit = if core::mem::take(&mut queue.waited) { share.min(WAITED_PACKETS) } else { share };
-    for _ in 0..limit {
+    let mut available = rings.transmit.unconsumed().map_err(overrun)?;
+    for _ in 0..backpressure.poll_share(share) {
         if available == 0 {
             return Ok(Stop::Empty);
         }
         let first = round.slots.len();
-        let request = parse(&queue.transmit, available, &mut round.slots)?;
+        let request = parse(&rings.transmit, available, &mut round.slots)?;
         if let Err(stop) = sender.take_one(request, first, round, pool, now) {
             round.slots.truncate(first);
             return Ok(stop);
         }
         sender.has_taken = true;
-        queue.progress = true;
-        queue.transmit.consume(request.used());
+        rings.progress = true;
+        rings.transmit.consume(request.used());
         available = available.saturating_sub(request.used());
     }
     Ok(match available {
@@ -200,7 +235,6 @@ fn take_requests<H: Hypervisor>(
 /// What taking packets of a queue needs to know of its vif.
 struct Sender<'a> {
     id: QueueId,
-    domain: DomainId,
     /// Its last packet was needed in local memory.
     held_locally: bool,
     credit: &'a mut Option<Credit>,
@@ -210,7 +244,7 @@ struct Sender<'a> {
     following: u8,
     /// It took a packet in this round.
     has_taken: bool,
-    groups: &'a mut Groups,
+    vif: &'a mut Vif,
 }
 
 impl Sender<'_> {
@@ -227,8 +261,8 @@ impl Sender<'_> {
             from: self.id,
             first: u32::try_from(first).unwrap_or(u32::MAX),
             request,
-            offload: Offload::default(),
             local: Packet::default(),
+            head: None,
             copies: (0, 0),
             gathered: (0, 0),
             failed: false,
@@ -236,11 +270,12 @@ impl Sender<'_> {
         };
         match request.wish {
             Wish::Send(offload) => {
-                sent.offload = offload;
+                sent.local.offload = offload;
                 let start = round.heads.len();
                 let slots = sent.slots(&round.slots);
-                let extent = first_look(self.held_locally, request.length, slots.first().map_or(0, |slot| slot.size));
-                if !gather(&mut sent.local, slots, self.domain, extent, pool, &mut round.heads) {
+                let extent =
+                    Extent::before_look(self.held_locally, request.length, slots.first().map_or(0, |slot| slot.size));
+                if !gather(&mut sent.local, slots, self.vif.config.domain, extent, pool, &mut round.heads) {
                     round.heads.truncate(start);
                     return Err(Stop::Until(now + RETRY));
                 }
@@ -250,7 +285,7 @@ impl Sender<'_> {
                     return Err(Stop::Until(at));
                 }
             }
-            Wish::Group(membership) => sent.failed = !change_groups(self.groups, membership),
+            Wish::Group(membership) => sent.failed = !self.vif.change_groups(membership),
             Wish::Refuse => sent.failed = true,
         }
         round.sent.push(sent);
@@ -275,14 +310,4 @@ impl Sender<'_> {
         }
         taken
     }
-}
-
-/// How much of a packet to fetch before the switch decides: all, where it is short or where it will be needed in local memory anyway,
-/// going by where the last one went.
-fn first_look(held_locally: bool, length: u32, first_slot: u16) -> Extent {
-    if length <= SMALL {
-        return Extent { first: length, length };
-    }
-    let first = u32::from(first_slot).max(PULLED).min(length);
-    Extent { first: if held_locally { first } else { HEAD }, length: if held_locally { length } else { HEAD } }
 }

@@ -4,6 +4,9 @@
 //! TCP slows down by itself. But all its packets wait, those to others too. So the time that others wait for a guest is paid for by the
 //! slots it posts: one that posts none costs its peers a few milliseconds, once.
 
+use super::QueueId;
+use crate::switch::PortId;
+use alloc::vec::Vec;
 use split_driver::time::{Duration, Instant};
 
 /// What a slot taken earns.
@@ -49,6 +52,43 @@ impl Patience {
     }
 }
 
+/// Packets taken from a queue where the last ones had to be given back to its ring.
+const WAITED_PACKETS: usize = 8;
+
+/// Where packets of a queue go, as far as the last one tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Toward {
+    /// It sent none to one station.
+    #[default]
+    Unknown,
+    /// To the NIC with this port.
+    Nic(PortId),
+    /// To another guest.
+    Guest,
+}
+
+/// A queue's part in backpressure.
+#[derive(Default)]
+pub(crate) struct Backpressure {
+    /// How long others wait for its receive slots.
+    pub(crate) patience: Patience,
+    /// The queues that do.
+    pub(super) waiters: Vec<QueueId>,
+    /// Slots that the first of them needs.
+    pub(super) awaited: u32,
+    /// It waited for another's receive slots, so that it is likely to do so again.
+    pub(super) waited: bool,
+    /// Where its last packet to one station went.
+    pub(crate) toward: Toward,
+}
+
+impl Backpressure {
+    /// Packets that it may send in this round, of a share.
+    pub(crate) fn poll_share(&mut self, share: usize) -> usize {
+        if core::mem::take(&mut self.waited) { share.min(WAITED_PACKETS) } else { share }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +110,6 @@ mod tests {
         for _ in 0..1000 {
             patience.earn();
         }
-        assert_eq!(patience.poll_until(at(2000)), Some(at(7000)), "not more than so much");
+        assert_eq!(patience.poll_until(at(2000)), Some(at(7000)), "no more than the most");
     }
 }

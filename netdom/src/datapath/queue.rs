@@ -1,202 +1,66 @@
-//! One of a vif's queues: its two rings and their channels, and what is known of both. Pure but for the hypervisor it is given. Floor 3.
+//! One of a guest's queues: its rings, and what waits at either of them. Floor 3.
 
-use super::QueueId;
 use super::backlog::Backlog;
-use super::patience::Patience;
-use crate::netback::config::{QueueConfig, RemotePorts};
-use crate::netback::request::{ReceiveRing, TransmitRing};
-use crate::netback::violation::{AttachError, RingName, Violation};
-use alloc::vec::Vec;
-use split_driver::hypervisor::{EventChannel, Hypervisor};
+use super::patience::Backpressure;
+use crate::netback::rings::Rings;
+use split_driver::hypervisor::Hypervisor;
 use split_driver::throttle::Throttle;
 use split_driver::time::Instant;
+use xen_pv_sys::Port;
 use xen_pv_sys::io::netif::RxRequest;
-use xen_pv_sys::{DomainId, GrantRef, Port};
 
-/// One event channel, and whether its event was delivered and not yet acknowledged.
-pub(crate) struct Channel<C> {
-    pub(crate) channel: C,
-    pub(crate) masked: bool,
-}
-
-impl<C: EventChannel> Channel<C> {
-    /// Binds a frontend's channel.
-    ///
-    /// # Errors
-    /// Why it could not be bound.
-    pub(crate) fn bind<H>(hypervisor: &H, domain: DomainId, remote: Port) -> Result<Self, AttachError>
-    where
-        H: Hypervisor<Channel = C>,
-    {
-        let channel = hypervisor.bind_interdomain(domain, remote).map_err(AttachError::Bind)?;
-        Ok(Self { channel, masked: false })
-    }
-
-    /// Acknowledges, late: only now may the next event come.
-    pub(crate) fn unmask(&mut self) {
-        if self.masked {
-            self.masked = false;
-            self.channel.unmask();
-        }
-    }
-}
-
-/// Maps a ring of one page.
-///
-/// # Errors
-/// Why it could not be mapped.
-pub(crate) fn map_ring<H: Hypervisor>(
-    hypervisor: &H,
-    domain: DomainId,
-    name: RingName,
-    reference: GrantRef,
-) -> Result<H::Ring, AttachError> {
-    hypervisor.map_ring(domain, &[reference]).map_err(|error| AttachError::Map(name, error))
-}
-
-/// Where packets of a queue go, as far as the last one tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Toward {
-    /// It sent none to one station.
-    Unknown,
-    /// To the NIC with this port.
-    Nic(u16),
-    /// To another guest.
-    Vif,
-}
-
-/// A queue, connected.
+/// A queue of a guest's port.
 pub(crate) struct Queue<H: Hypervisor> {
-    pub(crate) transmit: TransmitRing<H::Ring>,
-    pub(crate) receive: ReceiveRing<H::Ring>,
-    /// The channel of both rings, or of the transmit ring where there are two.
-    pub(crate) channel: Channel<H::Channel>,
-    pub(crate) receive_channel: Option<Channel<H::Channel>>,
-    /// Receive slots known to be posted and not taken.
-    pub(crate) posted: u32,
-    /// Whether there was anything to do since the last event.
-    pub(crate) progress: bool,
+    pub(crate) rings: Rings<H>,
     pub(crate) backlog: Backlog,
+    pub(crate) backpressure: Backpressure,
     pub(crate) throttle: Throttle,
-    /// How long others wait for its receive slots, and who does.
-    pub(crate) patience: Patience,
-    pub(crate) waiters: Vec<QueueId>,
-    /// Slots that the first of them needs.
-    pub(crate) awaited: u32,
-    /// It waited for another's receive slots, so that it is likely to do so again.
-    pub(crate) waited: bool,
     /// An event came since it was last served.
     pub(crate) event: bool,
-    /// Where its last packet to one station went.
-    pub(crate) toward: Toward,
-    /// A packet for it is on its way into the backlog, so that none may overtake it.
+    /// A packet bounces in this round: it will be in the backlog, so that none may overtake it.
     pub(crate) bouncing: bool,
     /// Responses placed on the rings in this round.
     pub(crate) touched: bool,
-    /// It was to have packets and had no receive slots, since then.
+    /// Packets wait in its backlog for receive slots, since then.
     pub(crate) starving: Option<Instant>,
     /// Served again then.
     pub(crate) wake: Option<Instant>,
 }
 
 impl<H: Hypervisor> Queue<H> {
-    /// Maps the rings and binds the channels.
-    ///
-    /// # Errors
-    /// What could not be had; all else is given back.
-    pub(crate) fn connect(hypervisor: &H, domain: DomainId, config: &QueueConfig) -> Result<Self, AttachError> {
-        let map = |name, reference| map_ring(hypervisor, domain, name, reference);
-        let bind = |port| Channel::bind(hypervisor, domain, port);
-        let transmit = TransmitRing::attach(map(RingName::Transmit, config.transmit_ring)?)
-            .map_err(|error| AttachError::Ring(RingName::Transmit, error))?;
-        let receive = ReceiveRing::attach(map(RingName::Receive, config.receive_ring)?)
-            .map_err(|error| AttachError::Ring(RingName::Receive, error))?;
-        let (channel, receive_channel) = match config.ports {
-            RemotePorts::Single(port) => (bind(port)?, None),
-            RemotePorts::Split { transmit, receive } => (bind(transmit)?, Some(bind(receive)?)),
-        };
-        Ok(Self {
-            transmit,
-            receive,
-            channel,
-            receive_channel,
-            posted: 0,
-            progress: false,
+    /// A queue at which nothing waits.
+    pub(crate) fn new(rings: Rings<H>) -> Self {
+        Self {
+            rings,
             backlog: Backlog::new(),
+            backpressure: Backpressure::default(),
             throttle: Throttle::new(),
-            patience: Patience::new(),
-            waiters: Vec::new(),
-            awaited: 0,
-            waited: false,
             event: false,
-            toward: Toward::Unknown,
             bouncing: false,
             touched: false,
             starving: None,
             wake: None,
-        })
-    }
-
-    /// The local ports of its event channels.
-    pub(crate) fn local_ports(&self) -> impl Iterator<Item = Port> {
-        core::iter::once(self.channel.channel.port())
-            .chain(self.receive_channel.as_ref().map(|channel| channel.channel.port()))
+        }
     }
 
     /// Notes that an event came in on one of its channels.
     pub(crate) fn handle_event(&mut self, local: Port) {
         self.event = true;
-        match &mut self.receive_channel {
-            Some(receive) if receive.channel.port() == local => receive.masked = true,
-            _ => self.channel.masked = true,
-        }
+        self.rings.handle_event(local);
     }
 
-    /// Acknowledges what came in on its channels.
-    pub(crate) fn unmask(&mut self) {
-        self.channel.unmask();
-        if let Some(channel) = &mut self.receive_channel {
-            channel.unmask();
-        }
-    }
-
-    /// Whether `count` receive slots are posted; the ring is looked at only where those known do not do.
-    pub(crate) fn has_receive_slots(&mut self, count: u32) -> Result<bool, Violation> {
-        if self.posted >= count {
-            return Ok(true);
-        }
-        let posted = self.receive.unconsumed().map_err(|error| Violation::from((RingName::Receive, error)))?;
-        self.progress |= posted > self.posted;
-        self.posted = posted;
-        Ok(posted >= count)
-    }
-
-    /// As [`Self::has_receive_slots`]; where not, an event will come as soon as `count` are posted.
-    pub(crate) fn await_receive_slots(&mut self, count: u32) -> Result<bool, Violation> {
-        if self.has_receive_slots(count)? {
-            return Ok(true);
-        }
-        self.receive.request_event(count.max(1));
-        self.has_receive_slots(count)
-    }
-
-    /// The next receive slot; only after [`Self::has_receive_slots`] said yes.
+    /// The next receive slot; only after [`Rings::has_receive_slots`] said yes.
     pub(crate) fn take_receive_slot(&mut self) -> RxRequest {
-        self.posted = self.posted.saturating_sub(1);
-        self.patience.earn();
-        self.receive.take()
+        self.backpressure.patience.earn();
+        self.rings.take_receive_slot()
     }
 
-    /// Publishes the responses placed, and wakes the frontend where it asked for it, once.
-    pub(crate) fn publish(&mut self) {
-        let transmit = self.transmit.unpublished() > 0 && self.transmit.push_and_check_notify();
-        let receive = self.receive.unpublished() > 0 && self.receive.push_and_check_notify();
-        match &self.receive_channel {
-            Some(channel) if receive => channel.channel.notify(),
-            _ => {}
+    /// It was served: until when it sleeps. `None` until its next event, for which its channels are unmasked.
+    pub(crate) fn poll_sleep(&mut self, now: Instant) -> Option<Instant> {
+        let delay = self.throttle.poll_delay(now);
+        if delay.is_none() {
+            self.rings.unmask();
         }
-        if transmit || receive && self.receive_channel.is_none() {
-            self.channel.channel.notify();
-        }
+        delay
     }
 }

@@ -152,6 +152,7 @@ impl Hashing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offload::head::Head;
     use alloc::vec;
     use alloc::vec::Vec;
     use xen_pv_sys::io::netif::{
@@ -245,7 +246,7 @@ mod tests {
         }
         frame.extend([9, 10, 11, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0x50]);
         frame.resize(100, 0);
-        Flow::parse(&frame).unwrap()
+        Flow::new(&Head::parse(&frame).unwrap(), &frame).unwrap()
     }
 
     /// For each kind of packet and each set of types, the best of them is taken.

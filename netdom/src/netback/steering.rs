@@ -1,7 +1,7 @@
 //! Which of a vif's queues a packet goes to. Pure. Floor 3.
 //!
 //! Packets of one flow go to one queue, so that they stay in their order. A guest may say how by its control ring ([`super::control`]), and
-//! is then told each packet's hash. Otherwise it is a hash of our own over addresses and ports.
+//! is then told each packet's hash. Otherwise it is a keyed hash over addresses and ports.
 
 use super::control::Hashing;
 use crate::hash::KeyedHash;
@@ -17,7 +17,7 @@ pub struct Steer {
     pub hash: Option<ExtraHash>,
 }
 
-/// The way of a packet of this flow (`None`: it is no IP packet) to a guest with so many queues, at least one. `hashing` is what the guest
+/// The way of a packet of this flow (`None`: it is no IP packet) to a guest with `queues` queues, at least one. `hashing` is what the guest
 /// asked for.
 pub(crate) fn steer(flow: Option<&Flow>, queues: u8, hashing: Option<&Hashing>, key: KeyedHash) -> Steer {
     if let Some(hashing) = hashing.filter(|hashing| hashing.is_on()) {
@@ -28,7 +28,7 @@ pub(crate) fn steer(flow: Option<&Flow>, queues: u8, hashing: Option<&Hashing>, 
     let (Some(flow), 2..) = (flow, queues) else {
         return Steer::default();
     };
-    // Of the hash's upper half, so many parts as there are queues.
+    // The hash's upper half is cut into as many parts as there are queues.
     let part = ((key.of(flow.words()) >> 32) * u64::from(queues)) >> 32;
     Steer { queue: part as u8, hash: None }
 }
@@ -40,13 +40,14 @@ fn extra((value, kind): (u32, u8)) -> ExtraHash {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offload::head::Head;
 
     fn flow(source_port: u16) -> Flow {
         let mut frame = [0; 60];
         frame[12..16].copy_from_slice(&[0x08, 0x00, 0x45, 0x00]);
         (frame[22], frame[23], frame[46]) = (64, 6, 0x50);
         frame[34..36].copy_from_slice(&source_port.to_be_bytes());
-        Flow::parse(&frame).unwrap()
+        Flow::new(&Head::parse(&frame).unwrap(), &frame).unwrap()
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Everything of a flow leaves in the order it came.
 
 use super::checksum;
+use super::head::{HEAD_BYTES, Head};
 use super::headers::{ETHERNET_HEADER, Layout, Network, Transport, put, read_u16, read_u32, transport_length};
 use super::segment::{TCP_CWR, TCP_FIN, TCP_FLAGS, TCP_PSH};
 use crate::packet::{Checksum, Fragments, Gso, GsoKind, MAX_FRAGMENTS, Packet};
@@ -13,8 +14,6 @@ use crate::packet::{Checksum, Fragments, Gso, GsoKind, MAX_FRAGMENTS, Packet};
 pub const MAX_FLOWS: usize = 8;
 /// Bytes of a joined packet, at most (`XEN_NETIF_MAX_TX_SIZE`, `io/netif.h`).
 const MAX_LENGTH: usize = 0xffff;
-/// Headers longer than this are not joined: Ethernet with two tags, IPv6 and TCP with all its options are 122 bytes.
-const HEADERS: usize = 128;
 
 const TCP_SYN: u8 = 0x02;
 const TCP_RST: u8 = 0x04;
@@ -30,8 +29,9 @@ pub struct Coalescer<Tag> {
 struct Flow<Tag> {
     tag: Tag,
     packet: Packet,
+    head: Head,
     layout: Layout,
-    headers: heapless::Vec<u8, HEADERS>,
+    headers: heapless::Vec<u8, HEAD_BYTES>,
     length: usize,
     /// Payload bytes of each segment but the last.
     size: u16,
@@ -64,8 +64,8 @@ struct Segment<'a> {
 
 impl<'a> Segment<'a> {
     /// `None` where the packet must go on as it is.
-    fn new(packet: &Packet, head: &'a [u8], layout: &'a Layout) -> Option<Self> {
-        let headers = head.get(..usize::from(layout.payload_offset)).filter(|headers| headers.len() <= HEADERS)?;
+    fn new(packet: &Packet, bytes: &'a [u8], layout: &'a Layout) -> Option<Self> {
+        let headers = bytes.get(..usize::from(layout.payload_offset)).filter(|headers| headers.len() <= HEAD_BYTES)?;
         let transport = usize::from(layout.transport_offset);
         let plain_network = match layout.network {
             Network::V4 => 20,
@@ -102,26 +102,26 @@ impl<Tag: Copy + PartialEq> Coalescer<Tag> {
         self.flows.is_empty()
     }
 
-    /// Takes a packet, whose first bytes are `head` and whose headers lie as in `layout` (`None` where it has no such headers), and gives
-    /// out what cannot be joined any further: `packet` itself, what was held of its flow, or neither.
+    /// Takes a packet with this head, which was parsed from `bytes`, and gives out what cannot be joined further, each with its head:
+    /// `packet` itself, what was held of its flow, or neither.
     pub fn push(
         &mut self,
         tag: Tag,
         packet: Packet,
-        head: &[u8],
-        layout: Option<&Layout>,
-        emit: &mut impl FnMut(Tag, Packet),
+        head: &Head,
+        bytes: &[u8],
+        emit: &mut impl FnMut(Tag, Packet, &Head),
     ) {
-        let Some(layout) = layout.filter(|layout| layout.transport == Transport::Tcp) else {
-            emit(tag, packet);
+        let Some(layout) = head.layout.as_ref().filter(|layout| layout.transport == Transport::Tcp) else {
+            emit(tag, packet, head);
             return;
         };
-        let segment = Segment::new(&packet, head, layout);
-        let same = |flow: &Flow<Tag>| flow.tag == tag && flow.packet.tag == packet.tag && flow.is_of(head, layout);
+        let segment = Segment::new(&packet, bytes, layout);
+        let same = |flow: &Flow<Tag>| flow.tag == tag && flow.packet.tag == packet.tag && flow.is_of(bytes, layout);
         let held = self.flows.iter().position(same);
         let Some(segment) = segment else {
             self.emit(held, emit);
-            emit(tag, packet);
+            emit(tag, packet, head);
             return;
         };
         if let Some(index) = held
@@ -139,24 +139,24 @@ impl<Tag: Copy + PartialEq> Coalescer<Tag> {
         if self.flows.is_full() {
             self.emit(Some(0), emit);
         }
-        match Flow::new(tag, packet, &segment) {
+        match Flow::new(tag, packet, head, &segment) {
             Ok(flow) => {
                 if let Err(flow) = self.flows.push(flow) {
                     flow.emit(emit);
                 }
             }
-            Err(packet) => emit(tag, packet),
+            Err(packet) => emit(tag, packet, head),
         }
     }
 
     /// Gives out all that is held: the batch is over.
-    pub fn flush(&mut self, emit: &mut impl FnMut(Tag, Packet)) {
+    pub fn flush(&mut self, emit: &mut impl FnMut(Tag, Packet, &Head)) {
         for flow in self.flows.drain(..) {
             flow.emit(emit);
         }
     }
 
-    fn emit(&mut self, index: Option<usize>, emit: &mut impl FnMut(Tag, Packet)) {
+    fn emit(&mut self, index: Option<usize>, emit: &mut impl FnMut(Tag, Packet, &Head)) {
         if let Some(flow) = index.filter(|index| *index < self.flows.len()).map(|index| self.flows.remove(index)) {
             flow.emit(emit);
         }
@@ -164,7 +164,7 @@ impl<Tag: Copy + PartialEq> Coalescer<Tag> {
 }
 
 impl<Tag> Flow<Tag> {
-    fn new(tag: Tag, mut packet: Packet, segment: &Segment<'_>) -> Result<Self, Packet> {
+    fn new(tag: Tag, mut packet: Packet, head: &Head, segment: &Segment<'_>) -> Result<Self, Packet> {
         let Ok(headers) = heapless::Vec::try_from(segment.headers) else {
             return Err(packet);
         };
@@ -175,6 +175,7 @@ impl<Tag> Flow<Tag> {
         Ok(Self {
             tag,
             packet,
+            head: *head,
             layout: *segment.layout,
             headers,
             length,
@@ -270,7 +271,7 @@ impl<Tag> Flow<Tag> {
     }
 
     /// Writes the headers of the whole into its first page. A packet of one segment goes on as it came.
-    fn emit(mut self, emit: &mut impl FnMut(Tag, Packet)) {
+    fn emit(mut self, emit: &mut impl FnMut(Tag, Packet, &Head)) {
         if self.segments > 1 {
             let kind = match self.layout.network {
                 Network::V4 => GsoKind::TcpV4,
@@ -289,7 +290,7 @@ impl<Tag> Flow<Tag> {
             self.packet.offload.checksum = Checksum::Blank;
             self.packet.offload.gso = Some(Gso { kind, size: self.size });
         }
-        emit(self.tag, self.packet);
+        emit(self.tag, self.packet, &self.head);
     }
 
     fn fix_headers(&mut self) -> Option<()> {

@@ -1,10 +1,8 @@
 //! What tells the packets of one flow from others: addresses and ports, in the order in which hashes are over them. Pure. Floor 3.
 
-use super::headers::{self, Network, Transport};
-use crate::packet::Packet;
+use super::head::{HEAD_BYTES, Head};
+use super::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, Network, Transport};
 
-/// Bytes of a packet that are looked at. It is the same for all of a flow, however much of each is at hand, so that they all look alike.
-const HEAD: usize = 128;
 /// The most bytes that tell a flow: two IPv6 addresses and two ports.
 pub const FLOW_BYTES: usize = 36;
 
@@ -22,35 +20,23 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// The flow of a packet with these first bytes; `None` where they are no IP packet's.
-    pub fn parse(head: &[u8]) -> Option<Self> {
-        let head = head.get(..head.len().min(HEAD))?;
-        let (network, offset) = headers::network(head).ok()?;
-        let addresses = match network {
-            Network::V4 => head.get(offset + 12..offset + 20)?,
-            Network::V6 => head.get(offset + 8..offset + 40)?,
+    /// The flow of a packet with this head, which was parsed from `bytes`; `None` where it is no IP packet's. Of a flow's packets the same
+    /// bytes are looked at, however much of each is at hand, so that they all look alike.
+    pub fn new(head: &Head, bytes: &[u8]) -> Option<Self> {
+        let offset = head.tags.network_offset();
+        let (network, addresses) = match head.ethertype {
+            ETHERTYPE_IPV4 => (Network::V4, bytes.get(offset + 12..offset + 20)?),
+            ETHERTYPE_IPV6 => (Network::V6, bytes.get(offset + 8..offset + 40)?),
+            _ => return None,
         };
-        let mut bytes = [0; FLOW_BYTES];
-        bytes.get_mut(..addresses.len())?.copy_from_slice(addresses);
-        let tagged = offset != headers::ETHERNET_HEADER;
-        let mut flow = Self { bytes, network, transport: None, tagged };
-        if let Ok(layout) = headers::parse(head) {
+        let mut flow = Self { bytes: [0; FLOW_BYTES], network, transport: None, tagged: !head.tags.is_empty() };
+        flow.bytes.get_mut(..addresses.len())?.copy_from_slice(addresses);
+        if let Some(layout) = head.layout.filter(|layout| usize::from(layout.payload_offset) <= HEAD_BYTES) {
             let place = usize::from(layout.transport_offset);
-            flow.bytes.get_mut(addresses.len()..addresses.len() + 4)?.copy_from_slice(head.get(place..place + 4)?);
+            flow.bytes.get_mut(addresses.len()..addresses.len() + 4)?.copy_from_slice(bytes.get(place..place + 4)?);
             flow.transport = Some(layout.transport);
         }
         Some(flow)
-    }
-
-    /// The same of a packet in local memory.
-    pub fn of(packet: &Packet) -> Option<Self> {
-        let first = packet.fragments.first()?;
-        let mut head = [0; HEAD];
-        let head = head.get_mut(..usize::from(first.length).min(HEAD))?;
-        if !first.buffer.read(first.offset.into(), head) {
-            return None;
-        }
-        Self::parse(head)
     }
 
     /// Source and destination address: 8 bytes or 32.
@@ -68,7 +54,7 @@ impl Flow {
         self.bytes.get(..length).unwrap_or_default()
     }
 
-    /// All of it as words, for a hash of our own.
+    /// All of it as words, for the keyed hash.
     pub(crate) fn words(&self) -> impl Iterator<Item = u64> {
         let kind = self.transport.map_or(0, |transport| u64::from(transport.protocol()));
         let bytes = self.addresses_and_ports().chunks(8).map(|chunk| {
@@ -86,6 +72,10 @@ impl Flow {
 mod tests {
     use super::*;
     use alloc::vec::Vec;
+
+    fn flow(bytes: &[u8]) -> Option<Flow> {
+        Flow::new(&Head::parse(bytes)?, bytes)
+    }
 
     fn v4(protocol: u8, fragment: u16, tag: bool) -> Vec<u8> {
         let mut frame = Vec::from([0; 12]);
@@ -114,7 +104,7 @@ mod tests {
             (17, 0x2000, false, None),
             (17, 0x0001, false, None),
         ] {
-            let flow = Flow::parse(&v4(protocol, fragment, tag)).unwrap();
+            let flow = flow(&v4(protocol, fragment, tag)).unwrap();
             assert_eq!((flow.network, flow.transport, flow.tagged), (Network::V4, transport, tag));
             assert_eq!(flow.addresses(), addresses);
             let expected = if transport.is_some() { with_ports.clone() } else { [&addresses[..], &[0; 4]].concat() };
@@ -127,11 +117,11 @@ mod tests {
         let mut frame = Vec::from([0; 12]);
         frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
         frame.extend((0..32).chain([1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0, 0, 0, 0, 0, 0, 0]));
-        let flow = Flow::parse(&frame).unwrap();
-        assert_eq!((flow.network, flow.transport), (Network::V6, Some(Transport::Tcp)));
-        assert!(flow.addresses_and_ports().iter().copied().eq((0..32).chain(1..5)));
-        assert_eq!(Flow::parse(&frame[..53]), None);
-        assert_eq!(Flow::parse(&frame[..60]).unwrap().transport, None);
+        let whole = flow(&frame).unwrap();
+        assert_eq!((whole.network, whole.transport), (Network::V6, Some(Transport::Tcp)));
+        assert!(whole.addresses_and_ports().iter().copied().eq((0..32).chain(1..5)));
+        assert_eq!(flow(&frame[..53]), None);
+        assert_eq!(flow(&frame[..60]).unwrap().transport, None);
     }
 
     #[test]
@@ -139,10 +129,10 @@ mod tests {
         for ether_type in [0x0806_u16, 0x88cc, 0x9000] {
             let mut frame = Vec::from([0; 100]);
             frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
-            assert_eq!(Flow::parse(&frame), None);
+            assert_eq!(flow(&frame), None);
         }
         for length in 0..34 {
-            assert_eq!(Flow::parse(&v4(6, 0, false)[..length]), None);
+            assert_eq!(flow(&v4(6, 0, false)[..length]), None);
         }
     }
 }

@@ -2,8 +2,6 @@
 //!
 //! Nothing here trusts a length that a packet states: every field is read from the bytes at hand, or is an error.
 
-use crate::ethernet::MacAddress;
-
 /// Bytes of an Ethernet header without a tag (IEEE 802.3).
 pub const ETHERNET_HEADER: usize = 14;
 /// The longest run of headers that this project works on: Ethernet with two tags, IPv4 or IPv6 with options, TCP with options.
@@ -168,32 +166,57 @@ pub(crate) fn put(head: &mut [u8], offset: usize, source: &[u8]) -> bool {
     }
 }
 
-/// Destination and source of a frame; `None` where it is shorter than them.
-pub fn addresses(head: &[u8]) -> Option<(MacAddress, MacAddress)> {
-    Some((MacAddress(*head.first_chunk()?), MacAddress(*head.get(6..)?.first_chunk()?)))
+/// The 802.1Q and 802.1ad tags of a frame that are looked behind, outermost first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tags {
+    /// The protocol (TPID) and the control information (TCI) of each (IEEE 802.1Q-2018, 9.4).
+    fields: [(u16, u16); MAX_TAGS],
+    count: u8,
 }
 
-/// Finds the IP header behind those of Ethernet: its version and where it begins. Whether it is one is not looked at.
+impl Tags {
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Protocol and control information of the outermost one.
+    pub fn outer(&self) -> Option<(u16, u16)> {
+        self.fields.first().copied().filter(|_| !self.is_empty())
+    }
+
+    /// Bytes before the header that follows Ethernet's.
+    pub const fn network_offset(&self) -> usize {
+        ETHERNET_HEADER + 4 * self.len()
+    }
+}
+
+/// The tags of a frame, and the `EtherType` behind them. That is a tag's own where there are more tags, or where `head` ends before the
+/// tag does.
 ///
 /// # Errors
-/// What is there instead.
-pub fn network(head: &[u8]) -> Result<(Network, usize), HeaderError> {
-    let mut ether_type = u16::from_be_bytes(bytes(head, 12)?);
-    let mut offset = ETHERNET_HEADER;
-    let mut tags = 0;
-    while matches!(ether_type, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN) {
-        if tags == MAX_TAGS {
-            return Err(HeaderError::Tags);
-        }
-        tags += 1;
-        ether_type = u16::from_be_bytes(bytes(head, offset + 2)?);
-        offset += 4;
+/// [`HeaderError::Short`] where `head` ends before the first `EtherType` does.
+pub fn tags(head: &[u8]) -> Result<(Tags, u16), HeaderError> {
+    let mut ethertype = u16::from_be_bytes(bytes(head, 12)?);
+    let mut tags = Tags::default();
+    while is_tag(ethertype)
+        && let Some(place) = tags.fields.get_mut(usize::from(tags.count))
+        && let Ok([high, low, following @ ..]) = bytes::<4>(head, ETHERNET_HEADER + 4 * usize::from(tags.count))
+    {
+        *place = (ethertype, u16::from_be_bytes([high, low]));
+        tags.count += 1;
+        ethertype = u16::from_be_bytes(following);
     }
-    match ether_type {
-        ETHERTYPE_IPV4 => Ok((Network::V4, offset)),
-        ETHERTYPE_IPV6 => Ok((Network::V6, offset)),
-        other => Err(HeaderError::EtherType(other)),
-    }
+    Ok((tags, ethertype))
+}
+
+const fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
 }
 
 /// Finds the headers in the first bytes of a packet.
@@ -201,10 +224,22 @@ pub fn network(head: &[u8]) -> Result<(Network, usize), HeaderError> {
 /// # Errors
 /// What is there instead; [`HeaderError::Short`] says how many bytes to come back with.
 pub fn parse(head: &[u8]) -> Result<Layout, HeaderError> {
-    let (network, network_offset) = network(head)?;
-    let (protocol, length) = match network {
-        Network::V4 => parse_v4(head, network_offset)?,
-        Network::V6 => parse_v6(head, network_offset)?,
+    let (tags, ethertype) = tags(head)?;
+    parse_behind(head, &tags, ethertype)
+}
+
+/// As [`parse`], behind tags and `EtherType` that are known.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn parse_behind(head: &[u8], tags: &Tags, ethertype: u16) -> Result<Layout, HeaderError> {
+    let network_offset = tags.network_offset();
+    let (network, (protocol, length)) = match ethertype {
+        ETHERTYPE_IPV4 => (Network::V4, parse_v4(head, network_offset)?),
+        ETHERTYPE_IPV6 => (Network::V6, parse_v6(head, network_offset)?),
+        other if !is_tag(other) => return Err(HeaderError::EtherType(other)),
+        _ if tags.len() == MAX_TAGS => return Err(HeaderError::Tags),
+        _ => return Err(HeaderError::Short { needed: network_offset + 4, have: head.len() }),
     };
     let transport_offset = network_offset + length;
     let (transport, length) = parse_transport(head, protocol, transport_offset)?;

@@ -20,13 +20,13 @@ fn second(seconds: u64) -> Instant {
 fn switch(ports: &[(u16, &str)]) -> Switch {
     let mut switch = Switch::new(TABLE_ENTRIES, AGEING, 7);
     for (port, bridge) in ports {
-        assert_eq!(switch.add(*port, bridge, GUEST_ENTRIES), Ok(()));
+        assert_eq!(switch.add(PortId(*port), bridge, GUEST_ENTRIES), Ok(()));
     }
     switch
 }
 
 fn flood(switch: &Switch, port: u16) -> Vec<u16> {
-    switch.flood(port).collect()
+    switch.flood(PortId(port)).map(|port| port.0).collect()
 }
 
 #[test]
@@ -36,12 +36,12 @@ fn frames() {
     let table = [
         // Second, from port, source, destination, what becomes of it.
         (0, 1, mac(1), mac(2), Flood),
-        (0, 2, mac(2), mac(1), Port(1)),
-        (0, 1, mac(1), mac(2), Port(2)),
+        (0, 2, mac(2), mac(1), Port(PortId(1))),
+        (0, 1, mac(1), mac(2), Port(PortId(2))),
         // Another bridge knows nothing of these, and has its own.
         (0, 3, mac(1), mac(2), Flood),
-        (0, 9, mac(2), mac(1), Port(3)),
-        (0, 2, mac(2), mac(1), Port(1)),
+        (0, 9, mac(2), mac(1), Port(PortId(3))),
+        (0, 2, mac(2), mac(1), Port(PortId(1))),
         // Back to where it came from.
         (1, 1, mac(11), mac(1), Drop(Reason::SamePort)),
         (1, 1, mac(1), mac(1), Drop(Reason::SamePort)),
@@ -62,43 +62,43 @@ fn frames() {
         (1, 4, mac(1), mac(2), Drop(Reason::NoBridge)),
         (1, 4000, mac(1), mac(2), Drop(Reason::NoBridge)),
         // A station moves, and moves back.
-        (2, 0, mac(1), mac(2), Port(2)),
-        (2, 2, mac(2), mac(1), Port(0)),
-        (2, 1, mac(1), mac(2), Port(2)),
-        (2, 2, mac(2), mac(1), Port(1)),
+        (2, 0, mac(1), mac(2), Port(PortId(2))),
+        (2, 2, mac(2), mac(1), Port(PortId(0))),
+        (2, 1, mac(1), mac(2), Port(PortId(2))),
+        (2, 2, mac(2), mac(1), Port(PortId(1))),
         // Heard of at 2: known for 300 seconds, not longer.
-        (302, 2, mac(2), mac(1), Port(1)),
+        (302, 2, mac(2), mac(1), Port(PortId(1))),
         (303, 2, mac(2), mac(1), Flood),
-        (303, 1, mac(1), mac(2), Port(2)),
+        (303, 1, mac(1), mac(2), Port(PortId(2))),
     ];
     for (index, (time, port, source, destination, expected)) in table.into_iter().enumerate() {
-        assert_eq!(switch.forward(port, destination, source, second(time)), expected, "frame {index}");
+        assert_eq!(switch.forward(PortId(port), destination, source, second(time)), expected, "frame {index}");
     }
     assert_eq!(flood(&switch, 1), [0, 2]);
     assert_eq!(flood(&switch, 9), [3]);
     assert_eq!(flood(&switch, 5), []);
-    assert_eq!(switch.bridge(9), Some("other"));
+    assert_eq!(switch.bridge(PortId(9)), Some("other"));
 }
 
 #[test]
 fn ports_come_and_go() {
     let mut switch = switch(&[(0, "a"), (1, "a"), (2, "b")]);
-    assert_eq!(switch.add(1, "b", 1), Err(AddError::Exists(1)));
-    switch.forward(1, BROADCAST, mac(1), second(0));
-    switch.forward(0, BROADCAST, mac(2), second(0));
-    assert_eq!(switch.forward(0, mac(1), mac(2), second(0)), Forward::Port(1));
-    assert!(switch.remove(1));
-    assert!(!switch.remove(1));
-    assert!(!switch.remove(77));
-    assert_eq!(switch.forward(0, mac(1), mac(2), second(0)), Forward::Flood);
+    assert_eq!(switch.add(PortId(1), "b", 1), Err(AddError::Exists(PortId(1))));
+    switch.forward(PortId(1), BROADCAST, mac(1), second(0));
+    switch.forward(PortId(0), BROADCAST, mac(2), second(0));
+    assert_eq!(switch.forward(PortId(0), mac(1), mac(2), second(0)), Forward::Port(PortId(1)));
+    assert!(switch.remove(PortId(1)));
+    assert!(!switch.remove(PortId(1)));
+    assert!(!switch.remove(PortId(77)));
+    assert_eq!(switch.forward(PortId(0), mac(1), mac(2), second(0)), Forward::Flood);
     assert_eq!(flood(&switch, 0), []);
     assert_eq!(switch.len(), 1);
     // The place of a bridge without ports serves for one of another name, where nothing is known.
-    assert!(switch.remove(0) && switch.is_empty());
-    assert_eq!(switch.add(5, "c", 4), Ok(()));
-    assert_eq!(switch.bridge(5), Some("c"));
-    assert_eq!(switch.add(6, "a", 4), Ok(()));
-    assert_eq!(switch.bridge(6), Some("a"));
+    assert!(switch.remove(PortId(0)) && switch.is_empty());
+    assert_eq!(switch.add(PortId(5), "c", 4), Ok(()));
+    assert_eq!(switch.bridge(PortId(5)), Some("c"));
+    assert_eq!(switch.add(PortId(6), "a", 4), Ok(()));
+    assert_eq!(switch.bridge(PortId(6)), Some("a"));
     assert_eq!(switch.bridges.len(), 3);
     assert_eq!(flood(&switch, 5), []);
 }
@@ -107,39 +107,42 @@ fn ports_come_and_go() {
 fn a_flood_of_addresses_costs_its_sender_alone() {
     let mut switch = switch(&[(1, "a"), (2, "a"), (3, "a")]);
     for neighbour in 0..GUEST_ENTRIES as u32 {
-        switch.forward(2, BROADCAST, mac(neighbour), second(0));
+        switch.forward(PortId(2), BROADCAST, mac(neighbour), second(0));
     }
     let allocated = (switch.index.allocation_size(), switch.free.capacity());
     for address in 0..100_000 {
-        switch.forward(1, BROADCAST, mac(1_000_000 + address), second(1));
+        switch.forward(PortId(1), BROADCAST, mac(1_000_000 + address), second(1));
     }
     assert_eq!((switch.index.allocation_size(), switch.free.capacity()), allocated);
-    assert_eq!(switch.learnt(1), GUEST_ENTRIES);
+    assert_eq!(switch.learnt(PortId(1)), GUEST_ENTRIES);
     assert_eq!(switch.len(), 2 * GUEST_ENTRIES);
     assert!(switch.entries.len() <= 2 * GUEST_ENTRIES + 1);
     for neighbour in 0..GUEST_ENTRIES as u32 {
-        assert_eq!(switch.forward(3, mac(neighbour), mac(5_000_000), second(2)), Forward::Port(2));
+        assert_eq!(switch.forward(PortId(3), mac(neighbour), mac(5_000_000), second(2)), Forward::Port(PortId(2)));
     }
     // Its own newest are known, its own oldest are not.
-    assert_eq!(switch.forward(3, mac(1_099_999), mac(5_000_000), second(2)), Forward::Port(1));
-    assert_eq!(switch.forward(3, mac(1_000_000), mac(5_000_000), second(2)), Forward::Flood);
+    assert_eq!(switch.forward(PortId(3), mac(1_099_999), mac(5_000_000), second(2)), Forward::Port(PortId(1)));
+    assert_eq!(switch.forward(PortId(3), mac(1_000_000), mac(5_000_000), second(2)), Forward::Flood);
 }
 
 #[test]
 fn a_full_table_has_room_for_every_port() {
     let mut switch = Switch::new(64, AGEING, 1);
     for port in 0..70 {
-        switch.add(port, "a", 32).unwrap();
+        switch.add(PortId(port), "a", 32).unwrap();
     }
     for port in 0..2 {
         for address in 0..1000 {
-            switch.forward(port, BROADCAST, mac(u32::from(port) * 10_000 + address), second(0));
+            switch.forward(PortId(port), BROADCAST, mac(u32::from(port) * 10_000 + address), second(0));
         }
     }
     assert_eq!(switch.len(), 64);
     for port in 2..60 {
-        switch.forward(port, BROADCAST, mac(900_000 + u32::from(port)), second(1));
-        assert_eq!(switch.forward(0, mac(900_000 + u32::from(port)), mac(0), second(1)), Forward::Port(port));
+        switch.forward(PortId(port), BROADCAST, mac(900_000 + u32::from(port)), second(1));
+        assert_eq!(
+            switch.forward(PortId(0), mac(900_000 + u32::from(port)), mac(0), second(1)),
+            Forward::Port(PortId(port))
+        );
     }
     assert_eq!(switch.len(), 64);
 }
@@ -147,13 +150,13 @@ fn a_full_table_has_room_for_every_port() {
 #[test]
 fn what_is_heard_often_stays() {
     let mut switch = Switch::new(64, AGEING, 1);
-    switch.add(0, "a", 8).unwrap();
-    switch.add(1, "a", 8).unwrap();
+    switch.add(PortId(0), "a", 8).unwrap();
+    switch.add(PortId(1), "a", 8).unwrap();
     for time in 0..1000 {
-        switch.forward(0, BROADCAST, mac(1), second(2 * time));
-        switch.forward(0, BROADCAST, mac(1000 + time as u32), second(2 * time));
+        switch.forward(PortId(0), BROADCAST, mac(1), second(2 * time));
+        switch.forward(PortId(0), BROADCAST, mac(1000 + time as u32), second(2 * time));
     }
-    assert_eq!(switch.forward(1, mac(1), mac(2), second(2000)), Forward::Port(0));
+    assert_eq!(switch.forward(PortId(1), mac(1), mac(2), second(2000)), Forward::Port(PortId(0)));
 }
 
 /// What a test does to a switch.
@@ -182,7 +185,7 @@ fn check(switch: &Switch) {
         let mut heard = Instant(0);
         while at != NONE {
             let entry = &switch.entries[at as usize];
-            assert_eq!((entry.older, usize::from(entry.port)), (older, number));
+            assert_eq!((entry.older, entry.port.index()), (older, number));
             assert!(entry.heard >= heard, "by age");
             assert_eq!(entry.bridge, port.bridge);
             assert_eq!(switch.find(entry.bridge, entry.address).map(|found| found.0), Some(at));
@@ -210,24 +213,24 @@ proptest! {
         for step in steps {
             match step {
                 Step::Add(port, bridge, limit) => {
-                    let added = switch.add(port, ["a", "b", "c"][usize::from(bridge)], limit);
+                    let added = switch.add(PortId(port), ["a", "b", "c"][usize::from(bridge)], limit);
                     prop_assert_eq!(added.is_ok(), !ports.contains_key(&port));
                     ports.entry(port).or_insert(bridge);
                 }
                 Step::Remove(port) => {
-                    prop_assert_eq!(switch.remove(port), ports.remove(&port).is_some());
+                    prop_assert_eq!(switch.remove(PortId(port)), ports.remove(&port).is_some());
                     places.retain(|_, place| place.0 != port);
                 }
                 Step::Wait(seconds) => now = now + Duration::from_secs(seconds.into()),
                 Step::Frame(port, to, from) => {
-                    let verdict = switch.forward(port, mac(to), mac(from), now);
+                    let verdict = switch.forward(PortId(port), mac(to), mac(from), now);
                     let Some(&bridge) = ports.get(&port) else {
                         prop_assert_eq!(verdict, Forward::Drop(Reason::NoBridge));
                         continue;
                     };
                     places.insert((bridge, from), (port, now));
                     match (verdict, places.get(&(bridge, to))) {
-                        (Forward::Port(found), Some((place, heard))) => {
+                        (Forward::Port(PortId(found)), Some((place, heard))) => {
                             prop_assert_eq!(found, *place);
                             prop_assert!(found != port && now.since(*heard) <= AGEING);
                         }

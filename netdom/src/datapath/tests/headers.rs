@@ -168,6 +168,30 @@ fn guests_get_what_they_find_the_headers_of() {
     }
 }
 
+/// Headers beyond those bytes that are fetched before the switch decides, of a packet to the wire from a guest whose last packet went to
+/// another guest: they are found with the rest of it.
+#[test]
+fn long_headers_are_found_once_all_of_a_packet_is_here() {
+    let mut long = [0; 88];
+    long[1] = 10;
+    long[2..4].copy_from_slice(&[1, 82]);
+    let between: &'static [u8] = Vec::from(long).leak();
+    let shape = extended(&[0x8100], 60, between, Fate::AsIs, Fate::Done);
+    let mut net = Net::new(&[Frontend::linux_features(); 2]);
+    net.introduce();
+    let hello = super::frames::ethernet([0xff; 6], WIRE, 50);
+    net.wire.borrow_mut().incoming.push_back((hello, Checksum::Unverified));
+    net.run();
+    let near = tcp(net.guests[1].mac, net.guests[0].mac, false, 3000);
+    net.send(0, &Outgoing { bytes: near, checksum: Checksum::Blank, ..Outgoing::default() });
+    let bytes = shape.apply(&tcp(WIRE, net.guests[0].mac, true, 3000));
+    net.send(0, &Outgoing { bytes: bytes.clone(), checksum: Checksum::Blank, ..Outgoing::default() });
+    let sent = core::mem::take(&mut net.wire.borrow_mut().sent);
+    assert_eq!((sent.len(), &sent[0].bytes), (1, &bytes));
+    assert_eq!(sent[0].layout.map(|layout| usize::from(layout.transport_offset)), Some(shape.transport()));
+    net.end();
+}
+
 /// Segments from the wire are joined where the guest takes the super-frame as it is; others arrive byte for byte as they came.
 #[test]
 fn what_a_guest_would_not_take_is_not_joined() {

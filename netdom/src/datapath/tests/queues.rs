@@ -427,13 +427,14 @@ fn duplicates_among_queues() {
 #[test]
 fn a_vif_takes_what_it_was_promised() {
     use crate::backend::{QUEUE_BYTES, VIF_BYTES};
+    use crate::datapath::QueueId;
     use crate::datapath::control::Control;
+    use crate::datapath::guest::GuestPort;
     use crate::datapath::queue::Queue;
-    use crate::datapath::{QueueId, Slot};
     use split_driver::fakes::FakeXen;
     let waiters = 256 * size_of::<QueueId>();
     let queue = size_of::<Queue<FakeXen>>() + waiters;
     assert!(queue <= QUEUE_BYTES, "{queue}");
-    let vif = size_of::<Slot<FakeXen>>() + size_of::<Control<FakeXen>>() + queue;
+    let vif = size_of::<GuestPort<FakeXen>>() + size_of::<Control<FakeXen>>() + queue;
     assert!(vif <= VIF_BYTES, "{vif}");
 }

@@ -1,0 +1,98 @@
+//! A vif's control ring and its event channel. Pure but for the hypervisor it is given. Floor 3.
+
+use super::config::ControlConfig;
+use super::control::Hashing;
+use super::rings::{Channel, map_ring};
+use super::violation::{AttachError, RingName, Violation};
+use crate::packet::Pool;
+use split_driver::hypervisor::Hypervisor;
+use split_driver::ring::BackRing;
+use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
+use xen_pv_sys::io::netif::{CtrlRequest, CtrlResponse};
+use xen_pv_sys::{DomainId, GrantRef, Port};
+
+/// Requests taken at a time: one may take a hypercall of its own.
+const REQUESTS: u32 = 8;
+
+/// A control ring, mapped, and its channel, bound.
+pub(crate) struct ControlRing<H: Hypervisor> {
+    ring: BackRing<H::Ring, CtrlRequest, CtrlResponse>,
+    pub(crate) channel: Channel<H::Channel>,
+    pub(crate) hashing: Hashing,
+    /// Whether there was anything to do since this was last reset.
+    pub(crate) progress: bool,
+}
+
+/// How far a control ring was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// To its end: an event comes with the next request.
+    All,
+    /// There are more requests.
+    Part,
+    /// The pool has no page to copy a key or a table to.
+    NoPage,
+}
+
+impl<H: Hypervisor> ControlRing<H> {
+    /// Maps the ring and binds the channel.
+    ///
+    /// # Errors
+    /// What could not be had; all else is given back.
+    pub(crate) fn connect(hypervisor: &H, domain: DomainId, config: ControlConfig) -> Result<Self, AttachError> {
+        let ring = BackRing::attach(map_ring(hypervisor, domain, RingName::Control, config.ring)?)
+            .map_err(|error| AttachError::Ring(RingName::Control, error))?;
+        let channel = Channel::bind(hypervisor, domain, config.port)?;
+        Ok(Self { ring, channel, hashing: Hashing::default(), progress: false })
+    }
+
+    /// The local port of its event channel.
+    pub(crate) fn local_port(&self) -> Port {
+        self.channel.port()
+    }
+
+    /// Answers the requests of `domain`, whose vif has `queues` queues: a bounded number of them.
+    ///
+    /// # Errors
+    /// What the frontend must not do.
+    pub(crate) fn serve(
+        &mut self,
+        hypervisor: &H,
+        pool: &Pool,
+        domain: DomainId,
+        queues: u8,
+    ) -> Result<Served, Violation> {
+        let overrun = |error| Violation::from((RingName::Control, error));
+        for _ in 0..REQUESTS {
+            if self.ring.unconsumed().map_err(overrun)? == 0 {
+                break;
+            }
+            let Some(page) = pool.take() else {
+                return Ok(Served::NoPage);
+            };
+            let request = self.ring.take();
+            let response = self.hashing.handle(&request, queues, |reference: GrantRef, into: &mut [u8]| {
+                let mut copy = [GrantCopy {
+                    source: CopyEnd::granted(domain, reference, 0),
+                    destination: CopyEnd::local(page.frame(), 0),
+                    // Less than a page: a key, or a table of some entries.
+                    length: into.len() as u16,
+                    flags: GrantCopy::SOURCE_GRANT,
+                    status: 0,
+                    padding: 0,
+                }];
+                hypervisor.grant_copy(&mut copy);
+                copy.iter().all(|copy| copy.status == 0) && page.read(0, into)
+            });
+            self.ring.push(&response);
+            self.progress = true;
+        }
+        if self.ring.unpublished() > 0 && self.ring.push_and_check_notify() {
+            self.channel.notify();
+        }
+        Ok(match self.ring.final_check_for_requests().map_err(overrun)? {
+            0 => Served::All,
+            _ => Served::Part,
+        })
+    }
+}
