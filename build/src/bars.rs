@@ -18,17 +18,21 @@ struct Group {
 const GROUPS: [Group; 6] = [
     Group { word: "throughput", title: "Throughput: longer is better", units: &["Mbit/s"] },
     Group { word: "packets", title: "Packets of 64 bytes: longer is better", units: &["packets/s"] },
-    Group { word: "cpu", title: "CPU time of the driver domain: shorter is better", units: &["ms/MB", "us/packet"] },
+    Group {
+        word: "cpu",
+        title: "CPU time of the driver domain: shorter is better",
+        units: &["ms/MB", "us/packet", "us/round trip"],
+    },
     Group { word: "round-trips", title: "Round trips: shorter is better", units: &["us"] },
     Group {
         word: "counts",
         title: "What netdom asks of Xen and of its NIC: shorter is better",
-        units: &["1/MB", "1/packet"],
+        units: &["1/MB", "1/packet", "1/round trip"],
     },
     Group {
         word: "instructions",
         title: "Instructions of the driver domain, and of Xen for it: shorter is better",
-        units: &["10^6 instructions/MB", "instructions/packet"],
+        units: &["10^6 instructions/MB", "instructions/packet", "instructions/round trip"],
     },
 ];
 

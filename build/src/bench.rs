@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use e2e::bench::{Report, blk, net, store};
 use lab::{Row, host};
 
-use crate::{bars, growth, images};
+use crate::{bars, growth, images, path};
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
@@ -26,6 +26,8 @@ enum What {
     Blk(Blk),
     /// xenstore-stubdom against C xenstored and oxenstored, each in boots of its own: requests and events by the number of domains, memory
     Store(Store),
+    /// netdom's data path on this host, without Xen: its own instructions a packet, counted by callgrind
+    Path(path::Arguments),
 }
 
 /// What every benchmark takes.
@@ -52,11 +54,14 @@ struct Net {
     /// In place of rates and time: count the instructions of the driver domains, by a clock that an instruction takes on by a nanosecond
     #[arg(long)]
     instructions: bool,
+    /// Only loads whose names contain one of these, such as "TCP to,round trip"
+    #[arg(long, default_value = "")]
+    only: String,
     /// Also draw each group of rows: docs/net-ROW-GROUP.svg
     #[arg(long)]
     pictures: bool,
     /// In place of a run: show, and draw, what an earlier one of this row wrote by --json
-    #[arg(long, conflicts_with_all = ["json", "runs", "seconds", "instructions"])]
+    #[arg(long, conflicts_with_all = ["json", "runs", "seconds", "instructions", "only"])]
     from: Option<PathBuf>,
 }
 
@@ -110,15 +115,23 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         show(common, &report)?;
         return draw(common, &report, *pictures);
     }
-    host::provide(&[host::IMAGES, host::BOOT].concat())?;
-    let images = images::for_demo()?;
+    let images = || {
+        host::provide(&[host::IMAGES, host::BOOT].concat())?;
+        images::for_demo()
+    };
     let start = Instant::now();
     let progress = |what: &str| eprintln!("bench: {:4.0} s  {what}", start.elapsed().as_secs_f64());
     let (common, report) = match &arguments.what {
-        What::Net(Net { common, runs, seconds, instructions, .. }) => {
-            let effort =
-                net::Effort { runs: *runs, seconds: *seconds, instructions: *instructions, ..net::Effort::default() };
-            (common, net::run(common.row, &images, effort, &progress)?)
+        What::Path(arguments) => return path::run_loads(arguments),
+        What::Net(Net { common, runs, seconds, instructions, only, .. }) => {
+            let effort = net::Effort {
+                runs: *runs,
+                seconds: *seconds,
+                instructions: *instructions,
+                only: only.clone(),
+                ..net::Effort::default()
+            };
+            (common, net::run(common.row, &images()?, effort, &progress)?)
         }
         What::Blk(Blk { common, runs, seconds, only, guest_arguments, blkdom_arguments }) => {
             let effort = blk::Effort {
@@ -128,11 +141,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
                 guest_arguments: guest_arguments.clone(),
                 blkdom_arguments: blkdom_arguments.clone(),
             };
-            (common, blk::run(common.row, &images, &effort, &progress)?)
+            (common, blk::run(common.row, &images()?, &effort, &progress)?)
         }
         What::Store(Store { common, boots, requests, memory, library: _ }) => {
             let effort = store::Effort { boots: *boots, requests: *requests, memory: *memory };
-            (common, store::run(common.row.release, &images, effort, &progress)?)
+            (common, store::run(common.row.release, &images()?, effort, &progress)?)
         }
     };
     show(common, &report)?;

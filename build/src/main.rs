@@ -10,6 +10,7 @@ mod fuzz;
 mod growth;
 mod images;
 mod lab;
+mod path;
 mod symbolize;
 mod test;
 mod torture;

@@ -1,6 +1,7 @@
-//! Ethernet addresses (IEEE 802-2014, 8). Pure. Floor 3.
+//! Ethernet addresses (IEEE 802-2014, 8) and 802.1Q tags. Pure. Floor 3.
 
 use core::fmt;
+use core::num::NonZeroU16;
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,10 +57,64 @@ impl fmt::Display for MacAddress {
     }
 }
 
+/// The tag control information of an 802.1Q tag: priority, drop eligibility and VLAN identifier (IEEE 802.1Q-2018, 9.6). Held inverted, so that
+/// `Option<Tag>` has its size.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tag(NonZeroU16);
+
+impl Tag {
+    /// Bytes of a tag in a frame: its type, and this.
+    pub const BYTES: usize = 4;
+
+    /// From the 16 bits of a frame. `None` where they name VLAN 4095, which no frame may (IEEE 802.1Q-2018, table 9-2).
+    pub const fn new(control: u16) -> Option<Self> {
+        match (control & 0xFFF, NonZeroU16::new(!control)) {
+            (0xFFF, _) | (_, None) => None,
+            (_, Some(inverted)) => Some(Self(inverted)),
+        }
+    }
+
+    /// The 16 bits, as a frame has them.
+    pub const fn control(self) -> u16 {
+        !self.0.get()
+    }
+
+    /// VID: the VLAN, 0 where the tag tells a priority alone.
+    pub const fn vlan(self) -> u16 {
+        self.control() & 0xFFF
+    }
+
+    /// PCP: the priority, 0 to 7.
+    pub const fn priority(self) -> u8 {
+        (self.control() >> 13) as u8
+    }
+
+    /// DEI: the frame may be dropped before others.
+    pub const fn drop_eligible(self) -> bool {
+        self.control() & 1 << 12 != 0
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Tag({:#06x})", self.control())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::string::ToString;
+
+    #[test]
+    fn parts_of_a_tag() {
+        let tag = Tag::new(0xB123).unwrap();
+        assert_eq!((tag.control(), tag.priority(), tag.drop_eligible(), tag.vlan()), (0xB123, 5, true, 0x123));
+        for control in 0..=u16::MAX {
+            assert_eq!(Tag::new(control).map(Tag::control), (control & 0xFFF != 0xFFF).then_some(control));
+        }
+        assert_eq!(size_of::<Option<Tag>>(), 2);
+    }
 
     #[test]
     fn text_and_back() {

@@ -1,12 +1,13 @@
 //! Packets in local memory: buffers of one page each, and what is known of a packet beside its bytes. Pure. Floor 3.
 
+use crate::ethernet::Tag;
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ops::{Deref, DerefMut};
 use split_driver::memory::{DeviceAddress, PageArray};
-use xen_pv_sys::Mfn;
+use xen_pv_sys::{Mfn, PAGE_SIZE};
 
 /// The most pages a packet may lie in: 64 KiB of frames of 1,460 bytes of TCP, each in a page of its own, and more slots than a frontend may
 /// use (`XEN_NETIF_NR_SLOTS_MIN`, `io/netif.h`).
@@ -16,7 +17,8 @@ struct Pages {
     memory: Box<dyn PageArray>,
     /// Where each page begins.
     places: Vec<DeviceAddress>,
-    references: Vec<Cell<u16>>,
+    /// Of each page: the buffers that are the first half or the whole of it, and those that are the second half.
+    references: Vec<[Cell<u16>; HALVES]>,
     free: RefCell<Vec<u32>>,
     /// Lists of fragments that packets no longer use.
     lists: RefCell<Vec<Vec<Fragment>>>,
@@ -24,8 +26,17 @@ struct Pages {
 
 /// Lists of fragments that are kept for later packets at most.
 const SPARE_LISTS: usize = 256;
+/// Buffers that a page can be split into.
+const HALVES: usize = 2;
+/// Bytes of half a page.
+pub const HALF_PAGE: u16 = (PAGE_SIZE / HALVES) as u16;
 
 impl Pages {
+    /// How many buffers are the same bytes as that of this number.
+    fn count(&self, index: u32) -> Option<&Cell<u16>> {
+        self.references.get(index as usize / HALVES)?.get(index as usize % HALVES)
+    }
+
     /// Keeps an empty list for a later packet.
     fn keep(&self, list: Vec<Fragment>) {
         let mut lists = self.lists.borrow_mut();
@@ -40,19 +51,29 @@ impl Pages {
 pub struct Pool(Rc<Pages>);
 
 impl Pool {
-    /// A pool over all pages of `memory` (at most `u32::MAX`; those without a frame are left out).
+    /// A pool over all pages of `memory` (at most 2^31; those without a frame are left out).
     pub fn new(memory: Box<dyn PageArray>) -> Self {
-        let places: Vec<_> = (0..memory.len()).map_while(|index| memory.device_address(index)).collect();
-        let references = places.iter().map(|_| Cell::new(0)).collect();
+        let places: Vec<_> = (0..memory.len().min(1 << 31)).map_while(|index| memory.device_address(index)).collect();
+        let references = places.iter().map(|_| Default::default()).collect();
         let free = (0..places.len()).rev().filter_map(|index| u32::try_from(index).ok()).collect();
         Self(Rc::new(Pages { memory, places, references, free: RefCell::new(free), lists: RefCell::default() }))
     }
 
     /// One buffer, its contents left from its last use. `None` where all are in use.
     pub fn take(&self) -> Option<Buffer> {
-        let index = self.0.free.borrow_mut().pop()?;
-        self.0.references.get(index as usize)?.set(1);
+        let page = self.0.free.borrow_mut().pop()?;
+        let index = page * HALVES as u32;
+        self.0.count(index)?.set(1);
         Some(Buffer { pages: Rc::clone(&self.0), index })
+    }
+
+    /// The two halves of a page, for frames that need no more: the second one begins at [`HALF_PAGE`]. The page is free when both are. `None`
+    /// where all pages are in use.
+    pub fn take_halves(&self) -> Option<[Buffer; HALVES]> {
+        let first = self.take()?;
+        let index = first.index + 1;
+        self.0.count(index)?.set(1);
+        Some([first, Buffer { pages: Rc::clone(&self.0), index }])
     }
 
     /// Buffers that can be taken now.
@@ -66,43 +87,53 @@ impl Pool {
     }
 }
 
-/// One page of a [`Pool`]. A clone is the same page once more; the last one dropped gives it back.
+/// One page of a [`Pool`], or half of one. A clone is the same bytes once more; the last one dropped gives them back.
 pub struct Buffer {
     pages: Rc<Pages>,
+    /// Twice the page's number, and one more for its second half.
     index: u32,
 }
 
 impl Buffer {
+    const fn page(&self) -> usize {
+        self.index as usize / HALVES
+    }
+
+    /// Where it begins in its page.
+    pub const fn start(&self) -> u16 {
+        if (self.index as usize).is_multiple_of(HALVES) { 0 } else { HALF_PAGE }
+    }
+
     /// The machine frame: the local end of a grant copy, and the device address divided by 4096.
     pub fn frame(&self) -> Mfn {
         // An index is only ever made by `Pool::take`, from the list of places itself.
-        self.pages.places.get(self.index as usize).map_or(Mfn(0), |place| place.frame())
+        self.pages.places.get(self.page()).map_or(Mfn(0), |place| place.frame())
     }
 
-    /// Where a device finds the byte at `offset`.
+    /// Where a device finds the byte at `offset` of the page.
     pub fn device_address(&self, offset: u16) -> Option<DeviceAddress> {
-        Some(self.pages.places.get(self.index as usize)?.in_page(offset.into()))
+        Some(self.pages.places.get(self.page())?.in_page(offset.into()))
     }
 
-    /// Whether no clone of this page is about: a change to its bytes is seen nowhere else.
+    /// Whether it has no clone, so that a change of its bytes changes no other packet. The other half of its page does not count.
     pub fn is_unique(&self) -> bool {
-        self.pages.references.get(self.index as usize).is_some_and(|count| count.get() == 1)
+        self.pages.count(self.index).is_some_and(|count| count.get() == 1)
     }
 
-    /// Copies bytes out at `offset`. False, and nothing read, beyond the page's end.
+    /// Copies bytes out at `offset` of the page. False, and nothing read, beyond the page's end.
     pub fn read(&self, offset: usize, destination: &mut [u8]) -> bool {
-        self.pages.memory.read(self.index as usize, offset, destination)
+        self.pages.memory.read(self.page(), offset, destination)
     }
 
-    /// Copies bytes in at `offset`. False, and nothing written, beyond the page's end.
+    /// Copies bytes in at `offset` of the page. False, and nothing written, beyond the page's end.
     pub fn write(&self, offset: usize, source: &[u8]) -> bool {
-        self.pages.memory.write(self.index as usize, offset, source)
+        self.pages.memory.write(self.page(), offset, source)
     }
 }
 
 impl Clone for Buffer {
     fn clone(&self) -> Self {
-        if let Some(count) = self.pages.references.get(self.index as usize) {
+        if let Some(count) = self.pages.count(self.index) {
             // At most one reference a port and queue: far below u16::MAX, and saturating only ever leaks.
             count.set(count.get().saturating_add(1));
         }
@@ -112,15 +143,18 @@ impl Clone for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let Some(count) = self.pages.references.get(self.index as usize) else {
+        let Some(counts) = self.pages.references.get(self.page()) else {
             return;
         };
-        if count.get() == u16::MAX {
-            return;
+        if let Some(count) = counts.get(self.index as usize % HALVES) {
+            if count.get() == u16::MAX {
+                return;
+            }
+            count.set(count.get().saturating_sub(1));
         }
-        count.set(count.get().saturating_sub(1));
-        if count.get() == 0 {
-            self.pages.free.borrow_mut().push(self.index);
+        if counts.iter().all(|count| count.get() == 0) {
+            // As many pages as fit in a u32 (`Pool::new`).
+            self.pages.free.borrow_mut().push(self.index / HALVES as u32);
         }
     }
 }
@@ -130,7 +164,7 @@ impl Drop for Buffer {
 pub struct Fragment {
     /// The page.
     pub buffer: Buffer,
-    /// Bytes into the page.
+    /// Bytes into the page, also where the buffer is its second half.
     pub offset: u16,
     /// Bytes; never beyond the page's end.
     pub length: u16,
@@ -298,10 +332,12 @@ pub struct Packet {
     pub fragments: Fragments,
     /// What is left to do.
     pub offload: Offload,
+    /// The 802.1Q tag that is not among the bytes: a NIC took it out, or is to insert it.
+    pub tag: Option<Tag>,
 }
 
 impl Packet {
-    /// Bytes in all.
+    /// Bytes in all, but for those of `tag`.
     pub fn len(&self) -> usize {
         self.fragments.iter().map(|fragment| usize::from(fragment.length)).sum()
     }
@@ -316,6 +352,34 @@ impl Packet {
 mod tests {
     use super::*;
     use split_driver::fakes::{FakePages, FakeXen};
+
+    #[test]
+    fn a_page_is_free_when_both_halves_are() {
+        let pool = Pool::new(Box::new(FakePages::new(&FakeXen::new(), 2)));
+        for first_goes_first in [true, false] {
+            let [first, second] = pool.take_halves().unwrap();
+            assert_eq!((first.start(), second.start()), (0, HALF_PAGE));
+            assert_eq!(first.frame(), second.frame());
+            assert!(first.is_unique() && second.is_unique());
+            let again = second.clone();
+            assert!(first.is_unique() && !second.is_unique());
+            assert!(second.write(usize::from(second.start()), b"second") && first.write(0, b"first"));
+            let mut bytes = [0; 6];
+            assert!(again.read(usize::from(HALF_PAGE), &mut bytes));
+            assert_eq!(&bytes, b"second");
+            drop(again);
+            let (one, other) = if first_goes_first { (first, second) } else { (second, first) };
+            drop(one);
+            assert_eq!(pool.available(), 1);
+            assert!(other.is_unique());
+            drop(other);
+            assert_eq!(pool.available(), 2);
+        }
+        let whole = [pool.take().unwrap(), pool.take().unwrap()];
+        assert!(pool.take_halves().is_none());
+        drop(whole);
+        assert_eq!(pool.available(), 2);
+    }
 
     #[test]
     fn fragments_keep_their_order_and_their_lists() {

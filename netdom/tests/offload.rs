@@ -1,5 +1,6 @@
 //! The offloads as properties: garbage harms nothing, sums agree with a plain reference, and cutting undoes joining. Floor 3, host only.
 
+use netdom::ethernet::Tag;
 use netdom::offload::checksum::{self, Sum};
 use netdom::offload::coalesce::Coalescer;
 use netdom::offload::head::Head;
@@ -487,6 +488,22 @@ fn segments_of_flows_that_take_turns_are_joined() {
         let lengths: Vec<usize> =
             joined(&pool, [&one[0], &other[0], &one[1], &other[1]]).iter().map(Vec::len).collect();
         assert_eq!(lengths, [one[0].len() + 500; 2], "IPv6: {v6}");
+    }
+}
+
+#[test]
+fn segments_of_different_vlans_stay_apart() {
+    let pool = pool(8);
+    for (tag, expected) in [(Tag::new(5), 1), (Tag::new(6), 2), (None, 2)] {
+        let (mut coalescer, mut out) = (Coalescer::new(), 0);
+        for (frame, tag) in two_segments(false, 1).iter().zip([Tag::new(5), tag]) {
+            let mut packet = packet(&pool, frame, 1000, VERIFIED);
+            packet.tag = tag;
+            let head = Head::parse(frame).unwrap();
+            coalescer.push((), packet, &head, frame, &mut |(), _, _| out += 1);
+        }
+        coalescer.flush(&mut |(), _, _| out += 1);
+        assert_eq!(out, expected, "{tag:?}");
     }
 }
 

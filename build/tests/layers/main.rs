@@ -72,7 +72,8 @@ const XENSTORE_LITE: House = House {
 const NETDOM: House = House {
     root: "netdom",
     layers: &[
-        &["credit", "ethernet", "hash", "packet", "statistics"],
+        &["credit", "ethernet", "hash", "statistics"],
+        &["packet"],
         &["offload", "switch"],
         &["netback", "nic"],
         &["command_line", "datapath", "fakes"],

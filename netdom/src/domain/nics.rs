@@ -11,17 +11,22 @@ use core::fmt;
 use core::time::Duration;
 use netdom::datapath::{NICS, NicId};
 use netdom::nic::models::Model;
+use netdom::nic::ring::receive::buffer_bytes;
 use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
 use runtime::events::Channel;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
 use runtime::time::{self, Instant};
-use xen_pv_sys::Port;
+use xen_pv_sys::{PAGE_SIZE, Port};
 
 /// The topic of complaints.
 const UNUSED: &str = "unused pci devices";
 
-/// Descriptors of a queue's receive ring, each with a page of the packets'; fewer where the rings of several NICs would leave too few to the guests.
+/// Descriptors of a queue's receive ring; fewer where the buffers of several NICs would leave too few pages to the guests.
 const RECEIVE_RINGS: [u16; 3] = [256, 128, 64];
+
+/// Descriptors of a queue's transmit ring: each may hold a page until the NIC has sent it, so in a small domain there are fewer, or what waits
+/// to be sent would leave no page for what is received.
+const TRANSMIT_RINGS: [u16; 2] = [512, 256];
 
 /// Faults in a row that a NIC is reset for.
 const FAULTS: u32 = 5;
@@ -109,8 +114,8 @@ pub(super) struct ActiveNic {
     device: Device,
     name: String,
     bridge: String,
-    /// Pages of the packets' that its receive rings hold.
-    receive_buffers: usize,
+    /// Pages of the packets' that its receive buffers are in, at most.
+    receive_pages: usize,
     /// Faults of which each came within [`FAULT_MEMORY`] of the one before, and when the last one did.
     faults: (u32, Instant),
     /// A wish of the command line that it cannot fulfil.
@@ -213,13 +218,16 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     if domain.nics.borrow().active.len() >= NICS.into() {
         return refuse(device, Unusable::TooMany);
     }
-    let taken: usize = domain.nics.borrow().active.iter().map(|nic| nic.receive_buffers).sum();
+    let taken: usize = domain.nics.borrow().active.iter().map(|nic| nic.receive_pages).sum();
     let left = (domain.path.borrow().pool().capacity() / 2).saturating_sub(taken);
-    let Some(receive_ring) = RECEIVE_RINGS.into_iter().find(|ring| usize::from(*ring) <= left) else {
+    let max_frame = usize::from(domain.words.mtu()) + FRAME_HEADERS;
+    // A jumbo frame has whole pages.
+    let pages = |ring: u16| (usize::from(ring) * usize::from(buffer_bytes(max_frame))).div_ceil(PAGE_SIZE);
+    let Some(receive_ring) = RECEIVE_RINGS.into_iter().find(|ring| pages(*ring) <= left) else {
         return refuse(device, Unusable::Memory);
     };
     // As many queues as a vif has, where half of what is left has room for their rings. Shorter ones would lose bursts of one flow.
-    let queues = usize::from(domain.words.queues()).min(left / 2 / usize::from(receive_ring)).max(1);
+    let queues = usize::from(domain.words.queues()).min(left / 2 / pages(receive_ring)).max(1);
     let (mut driver, interrupts, name) = match start(domain, &device, receive_ring, queues).await {
         Ok(started) => started,
         Err(why) => return refuse(device, why),
@@ -235,7 +243,7 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     let (asked, carried) = (domain.words.mtu(), driver.capabilities().max_frame.saturating_sub(FRAME_HEADERS));
     let lack =
         (carried < asked.into()).then(|| format!("pci {host} carries packets of {carried} bytes, not of mtu={asked}"));
-    let receive_buffers = usize::from(receive_ring) * driver.queues();
+    let receive_pages = pages(receive_ring) * driver.queues();
     let mut path = domain.path.borrow_mut();
     let id = match path.add_nic(driver, &bridge) {
         Ok(id) => id,
@@ -256,7 +264,7 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
         device,
         name,
         bridge,
-        receive_buffers,
+        receive_pages,
         faults,
         lack,
     });
@@ -299,10 +307,13 @@ async fn start(
     };
     let pool = domain.path.borrow().pool().clone();
     let asked = usize::from(domain.words.mtu()) + FRAME_HEADERS;
+    let each = pool.capacity() / 2 / queues.clamp(1, model.queues());
+    let [long, short] = TRANSMIT_RINGS;
     let options = Options {
         queues,
         max_frame: asked.min(model.max_frame()),
         receive_descriptors: receive_ring,
+        transmit_descriptors: if each >= usize::from(long) { long } else { short },
         seed: time::now().0,
         ..Options::default()
     };

@@ -40,6 +40,7 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
                 ("receive-malformed", device.receive_malformed),
                 ("receive-oversize", device.receive_oversize),
                 ("transmit-errors", device.transmit_errors),
+                ("pauses", device.pauses),
             ] {
                 if count > 0 {
                     let _ = write!(text, ", {name} {count}");

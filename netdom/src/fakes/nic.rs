@@ -1,8 +1,8 @@
 //! A NIC that is a list of frames each way. Floor 3.
 
-use crate::ethernet::MacAddress;
+use crate::ethernet::{MacAddress, Tag};
 use crate::nic::{Capabilities, Causes, Delay, Error, Fault, Link, Nic, NicQueue, NicStatistics};
-use crate::offload::headers::Layout;
+use crate::offload::headers::{ETHERTYPE_VLAN, Layout};
 use crate::packet::{Buffer, Checksum, Fragment, Offload, Packet, Pool};
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -20,6 +20,8 @@ pub struct SentFrame {
     pub offload: Offload,
     /// Where the headers were said to be.
     pub layout: Option<Layout>,
+    /// The tag that the NIC inserts.
+    pub tag: Option<Tag>,
 }
 
 /// The far side of the NIC.
@@ -55,13 +57,16 @@ pub struct FakeNic {
     ring: usize,
     /// What the last one who asked was told of the link.
     told_down: bool,
+    /// Whether it takes tags out.
+    strips: bool,
 }
 
 impl FakeNic {
     /// A NIC with a ring of `ring` buffers, and its wire.
     pub fn new(capabilities: Capabilities, ring: usize) -> (Self, Rc<RefCell<Wire>>) {
         let wire = Rc::new(RefCell::new(Wire { room: 512, ..Wire::default() }));
-        let nic = Self { wire: Rc::clone(&wire), capabilities, buffers: Vec::new(), ring, told_down: false };
+        let nic =
+            Self { wire: Rc::clone(&wire), capabilities, buffers: Vec::new(), ring, told_down: false, strips: false };
         (nic, wire)
     }
 }
@@ -116,6 +121,10 @@ impl Nic for FakeNic {
         Ok(())
     }
 
+    fn set_vlan_stripping(&mut self, on: bool) {
+        self.strips = on && self.capabilities.vlan_stripping;
+    }
+
     fn statistics(&mut self) -> NicStatistics {
         NicStatistics::default()
     }
@@ -147,7 +156,12 @@ impl NicQueue for FakeNic {
         if wire.in_flight.len() >= wire.room {
             return Err(packet);
         }
-        wire.unflushed.push(SentFrame { bytes: bytes_of(&packet), offload: packet.offload, layout: layout.copied() });
+        wire.unflushed.push(SentFrame {
+            bytes: bytes_of(&packet),
+            offload: packet.offload,
+            layout: layout.copied(),
+            tag: packet.tag,
+        });
         wire.in_flight.push(packet);
         Ok(())
     }
@@ -177,13 +191,18 @@ impl NicQueue for FakeNic {
     fn receive(&mut self) -> Option<Packet> {
         let mut wire = self.wire.borrow_mut();
         let buffer = self.buffers.pop()?;
-        let Some((bytes, checksum)) = wire.incoming.pop_front() else {
+        let Some((mut bytes, checksum)) = wire.incoming.pop_front() else {
             self.buffers.push(buffer);
             return None;
         };
+        let tagged = self.strips && bytes.get(12..14) == Some(&ETHERTYPE_VLAN.to_be_bytes()) && bytes.len() >= 18;
+        let tag = tagged
+            .then(|| bytes.drain(12..16).skip(2).fold(0, |tag, byte| tag << 8 | u16::from(byte)))
+            .and_then(Tag::new);
         assert!(buffer.write(0, &bytes), "a frame longer than a buffer");
         let mut packet = Packet::default();
         packet.offload.checksum = checksum;
+        packet.tag = tag;
         let fragment = Fragment { buffer, offset: 0, length: bytes.len() as u16 };
         assert!(packet.fragments.push(fragment).is_ok(), "a packet without fragments has room");
         Some(packet)

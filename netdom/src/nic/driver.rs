@@ -27,6 +27,10 @@ pub struct Driver<M: Mmio, A: DmaAllocator, F: Family> {
     address: MacAddress,
     capabilities: Capabilities,
     counted: NicStatistics,
+    /// The link as it was told last.
+    known: Link,
+    /// Pauses that had been counted when the transmitters were looked at.
+    pauses_seen: u64,
     /// The device no longer reaches memory, and the buffers went back.
     quiesced: Option<Quiesced>,
 }
@@ -59,6 +63,7 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
             max_frame: options.max_frame,
             wiring,
             segmentation: options.segmentation,
+            strip_tags: false,
             seed: options.seed,
         };
         let address = family.reset(&mmio, delay)?;
@@ -87,7 +92,7 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
         });
         let queues = rings.into_iter().enumerate();
         let queues =
-            queues.map(|(index, (transmit, receive))| Queue::new(&shared, index, transmit, receive, setup.max_frame));
+            queues.map(|(index, (transmit, receive))| Queue::new(&shared, index, transmit, receive, &capabilities));
         let mut driver = Self {
             queues: queues.collect(),
             shared,
@@ -97,6 +102,8 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
             address,
             capabilities,
             counted: NicStatistics::default(),
+            known: Link::Down,
+            pauses_seen: 0,
             quiesced: None,
         };
         driver.run(delay)?;
@@ -110,8 +117,11 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
         for queue in &mut self.queues {
             queue.start(delay)?;
         }
+        family.strip_tags(mmio, self.queues.len(), self.setup.strip_tags);
         // Reading clears: earlier owners left behind what this one does not count.
         family.count(mmio, self.queues.len(), &mut NicStatistics::default());
+        family.pauses(mmio);
+        self.known = Link::Down;
         for queue in &mut self.queues {
             queue.refill(&self.pool);
         }
@@ -135,7 +145,13 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
     }
 
     fn link(&mut self) -> Link {
-        self.shared.family.link(&self.shared.mmio)
+        let Shared { mmio, family, halted, .. } = &*self.shared;
+        let link = family.link(mmio);
+        if link != Link::Down && link != self.known && !halted.get() {
+            family.settle_pause(mmio, &self.setup);
+        }
+        self.known = link;
+        link
     }
 
     fn queues(&self) -> usize {
@@ -168,9 +184,12 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
             return None;
         }
         let up = self.link() != Link::Down;
+        self.counted.pauses += self.shared.family.pauses(&self.shared.mmio);
+        let paused = self.counted.pauses != self.pauses_seen;
+        self.pauses_seen = self.counted.pauses;
         let mut hang = None;
         for (index, queue) in self.queues.iter_mut().enumerate() {
-            if queue.hangs(up, now) {
+            if queue.hangs(up && !paused, now) {
                 hang = Some(Fault::TransmitHang(index));
             }
         }
@@ -189,8 +208,25 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
         self.run(delay)
     }
 
+    fn set_vlan_stripping(&mut self, on: bool) {
+        if on == self.setup.strip_tags {
+            return;
+        }
+        self.setup.strip_tags = on;
+        let Shared { mmio, family, halted, .. } = &*self.shared;
+        self.capabilities = family.capabilities(&self.setup);
+        if !halted.get() {
+            family.strip_tags(mmio, self.queues.len(), on);
+        }
+        for queue in &mut self.queues {
+            queue.set_tags(on, self.capabilities.vlan_insertion);
+        }
+    }
+
     fn statistics(&mut self) -> NicStatistics {
-        self.shared.family.count(&self.shared.mmio, self.queues.len(), &mut self.counted);
+        let Shared { mmio, family, .. } = &*self.shared;
+        family.count(mmio, self.queues.len(), &mut self.counted);
+        self.counted.pauses += family.pauses(mmio);
         let mut sum = self.counted;
         for queue in &self.queues {
             queue.count(&mut sum);

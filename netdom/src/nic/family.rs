@@ -32,6 +32,8 @@ pub struct Setup {
     pub wiring: Wiring,
     /// Whether segmentation is left to the device.
     pub segmentation: super::Segmentation,
+    /// Whether 802.1Q tags are taken out of frames received.
+    pub strip_tags: bool,
     /// Keys the hash by which flows are spread over queues.
     pub seed: u64,
 }
@@ -96,7 +98,7 @@ pub trait Family {
         ring: &Ring<D>,
         delay: Delay<'_>,
     ) -> Result<(), Error>;
-    /// Sets up a receive ring, empty.
+    /// Sets up a receive ring, empty, for buffers of so many bytes: [`super::ring::receive::buffer_bytes`].
     ///
     /// # Errors
     /// [`Error::Stuck`].
@@ -105,14 +107,21 @@ pub trait Family {
         mmio: &M,
         queue: usize,
         ring: &Ring<D>,
+        buffer_bytes: u16,
         delay: Delay<'_>,
     ) -> Result<(), Error>;
     /// Lets frames in, as a bridge port must: every frame, whoever it is for; and begins with the link, where nobody has.
     fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>);
+    /// Takes 802.1Q tags out of frames received by any of so many queues, or no longer.
+    fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool);
     /// What it does for packets.
     fn capabilities(&self, setup: &Setup) -> Capabilities;
     /// The link now.
     fn link<M: Mmio>(&self, mmio: &M) -> Link;
+    /// Has the device obey and send pause frames as was negotiated: the link came up.
+    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup);
+    /// Pause frames received since this was asked last that told the transmitter to stop.
+    fn pauses<M: Mmio>(&self, mmio: &M) -> u64;
     /// See [`Nic::handle_interrupt`]. `None` where the device is gone.
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes>;
     /// See [`NicQueue::arm`].

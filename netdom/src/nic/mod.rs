@@ -9,6 +9,7 @@
 //! | `advanced` | the descriptors that igb and ixgbe share, and receive-side scaling |
 //! | `ring` | rings of descriptors, packets out and frames in |
 //! | `wiring`, `moderation` | which cause of an interrupt goes to which vector, and how often |
+//! | `pause` | flow control |
 //! | `e1000e`, `igb`, `ixgbe` | the families: their registers, and the order in which they are written |
 
 pub mod advanced;
@@ -20,6 +21,7 @@ pub mod igb;
 pub mod ixgbe;
 pub mod models;
 mod moderation;
+mod pause;
 mod queue;
 pub mod ring;
 mod wiring;
@@ -47,6 +49,10 @@ pub struct Capabilities {
     pub tso_v4: bool,
     /// Cuts TCP/IPv6 super-frames.
     pub tso_v6: bool,
+    /// Takes 802.1Q tags out of frames received, where told to: see [`Nic::set_vlan_stripping`].
+    pub vlan_stripping: bool,
+    /// Inserts [`Packet::tag`]. e1000e's and igb's devices do so only while they take tags out: one bit is for both.
+    pub vlan_insertion: bool,
     /// Bytes of the largest frame on the wire, headers included, frame check sequence not.
     pub max_frame: usize,
 }
@@ -71,12 +77,14 @@ pub struct NicStatistics {
     pub receive_errors: u64,
     /// Frames missed for want of a buffer.
     pub receive_missed: u64,
-    /// Frames that a descriptor of the device described wrongly, and that were dropped for it.
+    /// Frames that a descriptor of the device described wrongly, or with a tag that no frame may have, and that were dropped for it.
     pub receive_malformed: u64,
     /// Frames received that are longer than the wire's MTU allows, and that were dropped for it.
     pub receive_oversize: u64,
     /// Frames that could not be sent.
     pub transmit_errors: u64,
+    /// Pause frames received that told the transmitter to stop.
+    pub pauses: u64,
 }
 
 /// The link's state.
@@ -110,7 +118,7 @@ pub struct Options {
     pub queues: usize,
     /// Descriptors of a transmit ring: a multiple of 8 from 64 to 4,096.
     pub transmit_descriptors: u16,
-    /// Descriptors of a receive ring, each with a page behind it: a multiple of 8 from 64 to 4,096.
+    /// Descriptors of a receive ring, each with a buffer behind it: a multiple of 8 from 64 to 4,096.
     pub receive_descriptors: u16,
     /// Bytes of the largest frame, frame check sequence not included: [`STANDARD_FRAME`], or more for jumbo frames.
     pub max_frame: usize,
@@ -188,7 +196,7 @@ pub trait Nic {
     fn mac_address(&self) -> MacAddress;
     /// What it does in hardware.
     fn capabilities(&self) -> Capabilities;
-    /// The link now.
+    /// The link now. Where it came up since this was asked last, flow control is settled.
     fn link(&mut self) -> Link;
     /// Its queues. Frames of one flow are received by one of them; what is given to one of them is sent in order.
     fn queues(&self) -> usize;
@@ -197,13 +205,18 @@ pub trait Nic {
     /// Says what the interrupt of `vector` (0 where there is only one) was about, acknowledges it and keeps that
     /// interrupt disabled until [`NicQueue::arm`].
     fn handle_interrupt(&mut self, vector: usize) -> Causes;
-    /// What the device no longer does, as far as can be told by looking about once a second; [`Self::restart`] is the remedy.
+    /// What the device no longer does, as far as can be told by looking about once a second; [`Self::restart`] is the remedy. A transmitter
+    /// that is told to pause does not hang.
     fn watch(&mut self, now: Instant) -> Option<Fault>;
     /// Resets the device and starts it anew. Frames in its rings are lost, and their buffers go back. The PHY is left alone.
     ///
     /// # Errors
     /// [`Error`], with the device stopped.
     fn restart(&mut self, delay: Delay<'_>) -> Result<(), Error>;
+    /// Whether 802.1Q tags are taken out of frames received and reported as [`Packet::tag`]. Off at first; kept by [`Self::restart`].
+    /// Where it changes, [`Self::capabilities`] may, and frames that were received and not yet taken are lost: nothing tells by which rule
+    /// the device handled them.
+    fn set_vlan_stripping(&mut self, on: bool);
     /// What the device counted. Reads registers: not for the hot path.
     fn statistics(&mut self) -> NicStatistics;
     /// Stops DMA and interrupts. Gives all buffers back where the device says that it has stopped; otherwise they wait for
@@ -216,7 +229,7 @@ pub trait Nic {
 /// A queue of a NIC: a ring each way. Batches: any number of `transmit`, then one `flush`; `receive` until `None`, then one `refill`.
 pub trait NicQueue {
     /// Queues a packet for sending. `layout` says where its headers lie, `None` where nothing is left to the NIC to do.
-    /// A packet that no NIC can send (shorter than its addresses, longer than the wire allows) is dropped and counted.
+    /// A packet that no NIC can send (shorter than its addresses, longer than the wire allows, its tag included) is dropped and counted.
     ///
     /// # Errors
     /// The packet, where the ring is full or the packet needs more than the NIC can do.
@@ -227,7 +240,7 @@ pub trait NicQueue {
     fn flush(&mut self);
     /// Gives the buffers of sent packets back to their pool. Returns how many packets were sent.
     fn reclaim(&mut self) -> usize;
-    /// The next received frame, its checksum verified where the device did so.
+    /// The next received frame, its checksum verified where the device did so, its tag apart from its bytes where the device took it out.
     fn receive(&mut self) -> Option<Packet>;
     /// Puts buffers of `pool` into the places of received frames and tells the device: one write to the tail register.
     /// What the pool cannot give now is made up for in a later call.

@@ -6,7 +6,7 @@ use super::ring::Ring;
 use super::ring::receive::Receive;
 use super::ring::transmit::Transmit;
 use super::wiring::Wiring;
-use super::{Delay, Error, NicQueue, NicStatistics};
+use super::{Capabilities, Delay, Error, NicQueue, NicStatistics};
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 use alloc::rc::Rc;
@@ -54,13 +54,13 @@ impl<M: Mmio, D: DmaMemory, F: Family> Queue<M, D, F> {
         index: usize,
         transmit: Ring<D>,
         receive: Ring<D>,
-        max_frame: usize,
+        capabilities: &Capabilities,
     ) -> Self {
         Self {
             shared: Rc::clone(shared),
             index,
-            transmit: Transmit::new(transmit, max_frame),
-            receive: Receive::new(receive, max_frame),
+            transmit: Transmit::new(transmit, capabilities.max_frame, capabilities.vlan_insertion),
+            receive: Receive::new(receive, capabilities.max_frame),
             moderation: Moderation::default(),
             told: 0,
             armed: false,
@@ -73,9 +73,15 @@ impl<M: Mmio, D: DmaMemory, F: Family> Queue<M, D, F> {
     pub(super) fn start(&mut self, delay: Delay<'_>) -> Result<(), Error> {
         let Shared { mmio, family, wiring, .. } = &*self.shared;
         family.start_transmit(mmio, self.index, self.transmit.ring(), delay)?;
-        family.start_receive(mmio, self.index, self.receive.ring(), delay)?;
+        family.start_receive(mmio, self.index, self.receive.ring(), self.receive.buffer_bytes(), delay)?;
         family.moderate(mmio, *wiring, self.index, Moderation::default().interval());
         Ok(())
+    }
+
+    /// Tags are taken out from now on, or no longer; and the device inserts them, or does not.
+    pub(super) fn set_tags(&mut self, strips: bool, inserts: bool) {
+        self.receive.set_stripping(strips);
+        self.transmit.set_insertion(inserts);
     }
 
     /// An interrupt came: those of this queue are disabled.
@@ -83,10 +89,10 @@ impl<M: Mmio, D: DmaMemory, F: Family> Queue<M, D, F> {
         self.armed = false;
     }
 
-    /// Whether nothing was sent for long although the device was told of packets, and has a link.
-    pub(super) fn hangs(&mut self, up: bool, now: Instant) -> bool {
+    /// Whether nothing was sent for long although the device was told of packets. `free`: it has a link, and was not told to pause.
+    pub(super) fn hangs(&mut self, free: bool, now: Instant) -> bool {
         self.transmit.reclaim();
-        if !up || self.transmit.is_empty() {
+        if !free || self.transmit.is_empty() {
             self.seen = None;
             return false;
         }

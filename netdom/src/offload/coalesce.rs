@@ -6,7 +6,7 @@
 
 use super::checksum;
 use super::head::{HEAD_BYTES, Head};
-use super::headers::{Layout, Network, Transport, put, read_u16, read_u32, transport_length};
+use super::headers::{ETHERNET_HEADER, Layout, Network, Transport, put, read_u16, read_u32, transport_length};
 use super::segment::{TCP_CWR, TCP_FIN, TCP_FLAGS, TCP_PSH};
 use crate::packet::{Checksum, Fragments, Gso, GsoKind, MAX_FRAGMENTS, Packet};
 
@@ -39,8 +39,18 @@ struct Flow<Tag> {
     next_sequence: u32,
     /// PSH and FIN of the last segment.
     flags: u8,
-    /// Whether all segments have the same identification; unknown with one.
-    fixed_identification: Option<bool>,
+    identification: Identification,
+}
+
+/// IPv4's identification of the segments of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Identification {
+    /// Not known with one segment; IPv6 has none.
+    None,
+    /// The same in all.
+    Fixed,
+    /// In each the next number.
+    Counted,
 }
 
 /// What is known of a packet that may be held.
@@ -107,7 +117,8 @@ impl<Tag: Copy + PartialEq> Coalescer<Tag> {
             return;
         };
         let segment = Segment::new(&packet, bytes, layout);
-        let held = self.flows.iter().position(|flow| flow.tag == tag && flow.is_of(bytes, layout));
+        let same = |flow: &Flow<Tag>| flow.tag == tag && flow.packet.tag == packet.tag && flow.is_of(bytes, layout);
+        let held = self.flows.iter().position(same);
         let Some(segment) = segment else {
             self.emit(held, emit);
             emit(tag, packet, head);
@@ -115,9 +126,9 @@ impl<Tag: Copy + PartialEq> Coalescer<Tag> {
         };
         if let Some(index) = held
             && let Some(flow) = self.flows.get_mut(index)
-            && flow.takes(&segment, packet.fragments.len())
+            && let Some(identification) = flow.takes(&segment, packet.fragments.len())
         {
-            flow.append(packet, &segment);
+            flow.append(packet, &segment, identification);
             let last = segment.payload < flow.size || segment.flags & (TCP_PSH | TCP_FIN) != 0;
             if last || flow.packet.fragments.is_full() {
                 self.emit(held, emit);
@@ -172,85 +183,86 @@ impl<Tag> Flow<Tag> {
             segments: 1,
             next_sequence: segment.sequence.wrapping_add(u32::from(segment.payload)),
             flags: segment.flags,
-            fixed_identification: None,
+            identification: Identification::None,
         })
     }
 
     /// Whether a packet is of this flow: addresses, tags and ports.
     fn is_of(&self, head: &[u8], layout: &Layout) -> bool {
-        let ports = |head: &[u8], layout: &Layout| read_u32(head, layout.transport_offset.into());
         let network = usize::from(layout.network_offset);
-        let addresses = match layout.network {
-            Network::V4 => network + 12..network + 20,
-            Network::V6 => network + 8..network + 40,
-        };
+        // Options may stand before the ports of one and not of the other: what cannot be joined must not be overtaken either.
+        let ports = |head: &[u8], layout: &Layout| read_u32(head, layout.transport_offset.into());
         layout.network == self.layout.network
             && layout.network_offset == self.layout.network_offset
             && ports(head, layout) == ports(&self.headers, &self.layout)
-            && head.get(addresses.clone()) == self.headers.get(addresses)
-            && head.get(..network) == self.headers.get(..network)
+            && match layout.network {
+                Network::V4 => same::<8>(head, &self.headers, network + 12),
+                Network::V6 => same::<32>(head, &self.headers, network + 8),
+            }
+            && match network {
+                ETHERNET_HEADER => same::<ETHERNET_HEADER>(head, &self.headers, 0),
+                _ => head.get(..network) == self.headers.get(..network),
+            }
     }
 
-    /// Whether a segment of this flow is the next, and can be told from the others when all is cut again.
-    fn takes(&self, segment: &Segment<'_>, fragments: usize) -> bool {
+    /// Whether a segment of this flow is the next, and can be told from the others when all is cut again; its identification then.
+    fn takes(&self, segment: &Segment<'_>, fragments: usize) -> Option<Identification> {
         // FIN ends the stream: joined, it would move behind bytes that came after it.
-        self.flags & TCP_FIN == 0
+        let fits = self.flags & TCP_FIN == 0
             && segment.sequence == self.next_sequence
             && segment.payload <= self.size
             && segment.flags & TCP_CWR == 0
             && self.length + usize::from(segment.payload) <= MAX_LENGTH
             && self.packet.fragments.len() + fragments <= MAX_FRAGMENTS
             && *segment.layout == self.layout
-            && self.has_same_transport_header(segment) == Some(true)
-            && self.has_same_network_header(segment) == Some(true)
+            && self.has_same_transport_header(segment);
+        if fits { self.network_header(segment) } else { None }
     }
 
-    fn has_same_transport_header(&self, segment: &Segment<'_>) -> Option<bool> {
+    fn has_same_transport_header(&self, segment: &Segment<'_>) -> bool {
         let transport = usize::from(self.layout.transport_offset);
-        let (ours, theirs) = (self.headers.get(transport..)?, segment.headers.get(transport..)?);
-        let differing = *ours.get(TCP_FLAGS)? ^ *theirs.get(TCP_FLAGS)?;
-        // Acknowledgement and length; window; options, time stamps among them.
-        Some(
-            differing & !(TCP_CWR | TCP_FIN | TCP_PSH) == 0
-                && ours.get(8..13)? == theirs.get(8..13)?
-                && ours.get(14..16)? == theirs.get(14..16)?
-                && ours.get(20..)? == theirs.get(20..)?,
-        )
+        let (ours, theirs) = (&*self.headers, segment.headers);
+        let flags = |headers: &[u8]| headers.get(transport + TCP_FLAGS).copied();
+        let options = transport + 20;
+        // Acknowledgement; length; window; options, time stamps among them, which alone are 12 bytes.
+        flags(ours).zip(flags(theirs)).is_some_and(|(one, other)| (one ^ other) & !(TCP_CWR | TCP_FIN | TCP_PSH) == 0)
+            && same::<4>(ours, theirs, transport + 8)
+            && same::<1>(ours, theirs, transport + 12)
+            && same::<2>(ours, theirs, transport + 14)
+            && match ours.len().checked_sub(options) {
+                Some(0) => true,
+                Some(12) => same::<12>(ours, theirs, options),
+                _ => ours.get(options..) == theirs.get(options..),
+            }
     }
 
-    fn has_same_network_header(&self, segment: &Segment<'_>) -> Option<bool> {
+    /// The identification, where the network header is that of this flow in all else.
+    fn network_header(&self, segment: &Segment<'_>) -> Option<Identification> {
         let network = usize::from(self.layout.network_offset);
-        let (ours, theirs) = (self.headers.get(network..)?, segment.headers.get(network..)?);
+        let (ours, theirs) = (&*self.headers, segment.headers);
         if self.layout.network == Network::V6 {
             // Class and flow label; hop limit.
-            return Some(ours.get(..4)? == theirs.get(..4)? && ours.get(7)? == theirs.get(7)?);
+            let same = same::<4>(ours, theirs, network) && same::<1>(ours, theirs, network + 7);
+            return same.then_some(Identification::None);
         }
         // Type of service; flags; time to live.
-        let same = ours.get(1)? == theirs.get(1)? && ours.get(6..9)? == theirs.get(6..9)?;
-        Some(same && self.identification_kind(segment).is_some())
-    }
-
-    /// Whether all segments have one identification (true) or each the next (false); `None` where neither holds. One for all is for
-    /// those that must not be fragmented, where it has no meaning (RFC 6864).
-    fn identification_kind(&self, segment: &Segment<'_>) -> Option<bool> {
-        let network = usize::from(self.layout.network_offset);
-        let ours = read_u16(&self.headers, network + 4)?;
-        let theirs = read_u16(segment.headers, network + 4)?;
-        let dont_fragment = self.headers.get(network + 6)? & 0x40 != 0;
-        let fixed = if theirs == ours.wrapping_add(self.segments) {
-            false
-        } else if theirs == ours && dont_fragment {
-            true
+        let same = same::<1>(ours, theirs, network + 1) && same::<3>(ours, theirs, network + 6);
+        let number = |headers| read_u16(headers, network + 4);
+        let (first, this) = (number(ours)?, number(theirs)?);
+        let dont_fragment = ours.get(network + 6)? & 0x40 != 0;
+        // One for all is for those that must not be fragmented, where it has no meaning (RFC 6864).
+        let kind = if this == first.wrapping_add(self.segments) {
+            Identification::Counted
+        } else if this == first && dont_fragment {
+            Identification::Fixed
         } else {
             return None;
         };
-        (self.fixed_identification.unwrap_or(fixed) == fixed).then_some(fixed)
+        (same && (self.identification == Identification::None || self.identification == kind)).then_some(kind)
     }
 
-    fn append(&mut self, packet: Packet, segment: &Segment<'_>) {
-        if self.layout.network == Network::V4 {
-            self.fixed_identification = self.identification_kind(segment);
-        }
+    fn append(&mut self, packet: Packet, segment: &Segment<'_>, identification: Identification) {
+        self.identification = identification;
         append(&mut self.packet.fragments, packet.fragments, segment.headers.len(), segment.payload.into());
         self.length += usize::from(segment.payload);
         self.segments += 1;
@@ -298,6 +310,13 @@ impl<Tag> Flow<Tag> {
         let length = u16::try_from(self.length - transport).ok()?;
         checksum::blank(&mut self.headers, &self.layout, length).then_some(())
     }
+}
+
+/// Whether both have the same `N` bytes at `at`. The number is known when this is compiled: no call compares them.
+#[inline]
+fn same<const N: usize>(one: &[u8], other: &[u8], at: usize) -> bool {
+    let bytes = |head: &[u8]| head.get(at..).and_then(<[u8]>::first_chunk::<N>).copied();
+    bytes(one).is_some_and(|one| bytes(other) == Some(one))
 }
 
 /// Moves `length` bytes of `fragments`, from `skip` on, to the end of `into`. What does not fit is lost: the caller has counted.

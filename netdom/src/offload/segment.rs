@@ -214,7 +214,7 @@ pub fn split(
         if !cursor.take(segment.payload.len(), &mut fragments) {
             return Err(SegmentError::Fragments);
         }
-        take(Packet { fragments, offload: Offload { checksum: Checksum::Blank, gso: None } });
+        take(Packet { fragments, offload: Offload { checksum: Checksum::Blank, gso: None }, tag: packet.tag });
     }
     Ok(())
 }

@@ -124,6 +124,7 @@ impl FakeXen {
     }
 
     /// The next port whose event was delivered to us. The port stays masked until its channel is unmasked.
+    #[inline(never)]
     pub fn next_event(&self) -> Option<Port> {
         self.0.events.borrow_mut().pop_front()
     }
@@ -354,6 +355,7 @@ impl Hypervisor for FakeXen {
         Ok(FakeChannel { xen: self.clone(), port })
     }
 
+    #[inline(never)]
     fn grant_copy(&self, batch: &mut [GrantCopy]) {
         self.0.copy_calls.set(self.0.copy_calls.get() + 1);
         for copy in batch {

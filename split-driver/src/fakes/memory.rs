@@ -47,10 +47,12 @@ impl PageArray for FakePages {
         (index < self.len()).then(|| Mfn(self.first.0 + index as u64))
     }
 
+    #[inline(never)]
     fn read(&self, index: usize, offset: usize, destination: &mut [u8]) -> bool {
         self.page(index).is_some_and(|page| read_bytes(page, offset, destination))
     }
 
+    #[inline(never)]
     fn write(&self, index: usize, offset: usize, source: &[u8]) -> bool {
         self.page(index).is_some_and(|page| write_bytes(page, offset, source))
     }
@@ -125,6 +127,7 @@ impl SharedMemory for FakeDmaMemory {
         &self.region
     }
 
+    #[inline(never)]
     fn look(&self, range: Range<usize>) -> &[AtomicU32] {
         let words = self.region.get(range).unwrap_or_default();
         self.xen.0.peer.before(Step::Look(words));

@@ -8,6 +8,7 @@
 //! | [`advanced`], [`transmit`], [`receive`], [`ring`], [`queues`] | descriptors and queues of the 82575's line |
 //! | [`filter`], [`rss`] | which frames are taken, and for which queue |
 //! | [`offload`], [`packet`], [`toeplitz`], [`checksum`], [`ethernet`] | what NICs do to packets |
+//! | [`pause`] | flow control |
 //! | [`pci`], [`registers`], [`i2c`] | parts of devices |
 //! | [`fake`] | a model under a driver in a test |
 //! | [`vfio_user`] | a model under QEMU |
@@ -25,6 +26,7 @@ pub mod ixgbe;
 mod nonsense;
 pub mod offload;
 pub mod packet;
+pub mod pause;
 pub mod pci;
 pub mod queues;
 pub mod receive;

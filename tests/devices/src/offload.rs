@@ -8,7 +8,8 @@ const TCP_CHECKSUM: usize = 16;
 /// Where in a UDP header the checksum is, RFC 768.
 const UDP_CHECKSUM: usize = 6;
 
-/// Frames as they go to the wire, for `packet` as its first data descriptor and the context tell; `vlan` is the type of inserted tags.
+/// Frames as they go to the wire, for `packet` as its first data descriptor and the context tell; `vlan` is the type of inserted tags, `None` where the
+/// device inserts none.
 ///
 /// # Errors
 /// What the driver did wrong.
@@ -16,7 +17,7 @@ pub fn apply(
     packet: Vec<u8>,
     first: &Data,
     context: Option<&Context>,
-    vlan: u16,
+    vlan: Option<u16>,
 ) -> Result<Vec<Vec<u8>>, &'static str> {
     let wants = first.segment || first.ip_checksum || first.transport_checksum || first.insert_vlan;
     if !first.frame_check {
@@ -40,6 +41,9 @@ pub fn apply(
         vec![single(packet, first, context)?]
     };
     if first.insert_vlan {
+        let Some(vlan) = vlan else {
+            return Err("a tag to be inserted while CTRL.VME is clear");
+        };
         for frame in &mut frames {
             if frame.len() < 12 {
                 return Err("a tag for a frame without addresses");

@@ -42,8 +42,8 @@ enum Step {
 /// What a device's queues have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wire {
-    /// EtherType of inserted tags.
-    pub vlan: u16,
+    /// EtherType of inserted tags; `None` where none is inserted.
+    pub vlan: Option<u16>,
     /// Bytes of the longest packet that need not be segmented.
     pub longest: usize,
 }

@@ -3,6 +3,7 @@
 mod bench;
 
 use bench::cases::Card;
+use devices::bus::Model;
 use devices::igb::{Igb, Kind, cause, registers};
 
 impl Card for Igb {
@@ -21,6 +22,15 @@ impl Card for Igb {
 
     fn device(kind: Kind) -> u16 {
         kind.identity().device
+    }
+
+    fn sends_pauses(&self) -> bool {
+        self.peek(registers::CTRL) & registers::CTRL_TFCE != 0
+    }
+
+    fn set_partner(&mut self, symmetric: bool, asymmetric: bool) -> bool {
+        self.set_partner_pause(symmetric, asymmetric);
+        true
     }
 
     fn lose_memory(&mut self) {

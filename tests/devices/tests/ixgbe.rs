@@ -3,6 +3,7 @@
 mod bench;
 
 use bench::cases::Card;
+use devices::bus::Model;
 use devices::ixgbe::{Ixgbe, Kind, cause, registers};
 
 impl Card for Ixgbe {
@@ -21,6 +22,15 @@ impl Card for Ixgbe {
 
     fn device(kind: Kind) -> u16 {
         kind.identity().device
+    }
+
+    fn sends_pauses(&self) -> bool {
+        self.peek(registers::FCCFG) & registers::FCCFG_TFCE != 0
+    }
+
+    fn set_partner(&mut self, symmetric: bool, asymmetric: bool) -> bool {
+        self.set_partner_pause(symmetric, asymmetric);
+        self.kind() != Kind::Sfp
     }
 
     fn lose_memory(&mut self) {

@@ -92,9 +92,15 @@ impl<M: Hostile> Target for Nic<M> {
                 assert!(room < usize::from(RING), "more room than descriptors");
             }
         }
-        let NicStatistics { receive_errors, receive_missed, receive_malformed, receive_oversize, transmit_errors } =
-            life.nic.statistics();
-        let counts = [receive_errors, receive_missed, receive_malformed, receive_oversize, transmit_errors];
+        let NicStatistics {
+            receive_errors,
+            receive_missed,
+            receive_malformed,
+            receive_oversize,
+            transmit_errors,
+            pauses,
+        } = life.nic.statistics();
+        let counts = [receive_errors, receive_missed, receive_malformed, receive_oversize, transmit_errors, pauses];
         let told = [life.received, life.refused, life.sent, life.restarts, life.faults];
         // The device's counters hold what is written to them: how much is nothing new.
         see(seen, life.gone, told.into_iter().chain(counts.map(|count| count.min(MOST_COUNTED))));
@@ -244,6 +250,7 @@ impl<M: Hostile> Life<M> {
             17 => {
                 self.nic.statistics();
                 self.nic.link();
+                self.nic.set_vlan_stripping(queue & 1 != 0);
             }
             18 => {
                 self.now += u64::from(script.byte()) << 24;

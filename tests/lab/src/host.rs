@@ -46,6 +46,10 @@ pub const TESTS: &[Need] = &[
     LIBC,
 ];
 
+/// What counting instructions needs.
+pub const COUNTS: &[Need] =
+    &[Need { signs: &["valgrind"], package: "valgrind", purpose: "counting instructions on this host (callgrind)" }];
+
 /// What fuzzing with libFuzzer needs.
 pub const LIBFUZZER: &[Need] = &[Need { signs: &["c++"], package: "g++", purpose: "compiling libFuzzer" }];
 

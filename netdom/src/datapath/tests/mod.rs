@@ -35,8 +35,15 @@ pub(super) struct Net {
     pub(super) now: Instant,
 }
 
-pub(super) const OFFLOADS: Capabilities =
-    Capabilities { checksum_v4: true, checksum_v6: true, tso_v4: true, tso_v6: true, max_frame: 9018 };
+pub(super) const OFFLOADS: Capabilities = Capabilities {
+    checksum_v4: true,
+    checksum_v6: true,
+    tso_v4: true,
+    tso_v6: true,
+    max_frame: 9018,
+    vlan_stripping: false,
+    vlan_insertion: false,
+};
 
 impl Net {
     pub(super) fn new(features: &[Features]) -> Self {

@@ -4,9 +4,10 @@
 
 pub mod rss;
 
-use super::ring::plan::Plan;
+use super::ring::plan::{Plan, Unable};
 use super::ring::{Format, ReceivedBits, Words};
-use crate::offload::headers::{Network, Transport};
+use crate::ethernet::Tag;
+use crate::offload::headers::{ETHERNET_HEADER, Network, Transport};
 use bitfield_struct::bitfield;
 
 /// Words 2 of an advanced transmit data descriptor, 82599 datasheet 7.2.3.2.4.
@@ -129,28 +130,35 @@ pub struct ReceiveStatus {
     _r7: u32,
 }
 
-/// The context descriptor of an offload; `None` where a header is longer than its field can say.
-fn context(plan: &Plan) -> Option<Words> {
+/// The context descriptor of offloads, see [`Format::context`].
+fn context(plan: Option<&Plan>, tag: Option<Tag>) -> Result<Option<Words>, Unable> {
+    let lengths = ContextLengths::new().with_tag(tag.map_or(0, Tag::control));
+    let kind = ContextCommand::new().with_kind(2).with_extended(true);
+    let Some(plan) = plan else {
+        let tag_alone = [lengths.with_link(ETHERNET_HEADER as u8).into(), 0, kind.into(), 0];
+        return Ok(tag.map(|_| tag_alone));
+    };
+    of_headers(plan, lengths, kind).map(Some).ok_or(Unable)
+}
+
+/// `None` where a header is longer than its field can say.
+fn of_headers(plan: &Plan, lengths: ContextLengths, kind: ContextCommand) -> Option<Words> {
     let layout = &plan.layout;
     let link = u8::try_from(layout.network_offset).ok().filter(|bytes| *bytes < 1 << 7)?;
     let network = Some(plan.network_length()).filter(|bytes| *bytes < 1 << 9)?;
     let transport = u8::try_from(plan.transport_length()).ok()?;
-    let command = ContextCommand::new()
-        .with_ipv4(layout.network == Network::V4)
-        .with_tcp(layout.transport == Transport::Tcp)
-        .with_kind(2)
-        .with_extended(true);
+    let command = kind.with_ipv4(layout.network == Network::V4).with_tcp(layout.transport == Transport::Tcp);
     let segment = match plan.segment {
         Some(size) => ContextSegment::new().with_transport(transport).with_size(size),
         // The device has no use for them, and packets of one kind share a context.
         None => ContextSegment::new(),
     };
-    Some([ContextLengths::new().with_network(network).with_link(link).into(), 0, command.into(), segment.into()])
+    Some([lengths.with_network(network).with_link(link).into(), 0, command.into(), segment.into()])
 }
 
 /// Words 2 and 3 of the data descriptors of a packet.
-fn data(plan: Option<&Plan>, length: usize) -> [u32; 2] {
-    let command = DataCommand::new().with_kind(3).with_extended(true).with_insert_crc(true);
+fn data(plan: Option<&Plan>, tag: Option<Tag>, length: usize) -> [u32; 2] {
+    let command = DataCommand::new().with_kind(3).with_extended(true).with_insert_crc(true).with_tag(tag.is_some());
     let segment = plan.is_some_and(|plan| plan.segment.is_some());
     let payload = match plan {
         Some(plan) if segment => plan.payload,
@@ -178,12 +186,12 @@ impl Format for Ixgbe {
         wrong: 0xC000_0000,
     };
 
-    fn context(plan: &Plan) -> Option<Words> {
-        context(plan)
+    fn context(plan: Option<&Plan>, tag: Option<Tag>) -> Result<Option<Words>, Unable> {
+        context(plan, tag)
     }
 
-    fn data(plan: Option<&Plan>, length: usize) -> [u32; 2] {
-        data(plan, length)
+    fn data(plan: Option<&Plan>, tag: Option<Tag>, length: usize) -> [u32; 2] {
+        data(plan, tag, length)
     }
 }
 
@@ -200,12 +208,12 @@ impl Format for Igb {
         wrong: 0x6000_0000,
     };
 
-    fn context(plan: &Plan) -> Option<Words> {
-        context(plan)
+    fn context(plan: Option<&Plan>, tag: Option<Tag>) -> Result<Option<Words>, Unable> {
+        context(plan, tag)
     }
 
-    fn data(plan: Option<&Plan>, length: usize) -> [u32; 2] {
-        data(plan, length)
+    fn data(plan: Option<&Plan>, tag: Option<Tag>, length: usize) -> [u32; 2] {
+        data(plan, tag, length)
     }
 }
 
@@ -253,13 +261,21 @@ mod tests {
             payload_offset: 70,
         };
         let plan = Plan { layout, segment: Some(1448), payload: 20_000 };
-        assert_eq!(context(&plan), Some([18 << 9 | 20, 0, 0x2020_0C00, 1448 << 16 | 32 << 8]));
-        assert_eq!(data(Some(&plan), 20_070), [0xA230_0000, 20_000 << 14 | 0x300]);
+        let tag = Tag::new(0x2005);
+        assert_eq!(context(Some(&plan), None), Ok(Some([18 << 9 | 20, 0, 0x2020_0C00, 1448 << 16 | 32 << 8])));
+        assert_eq!(
+            context(Some(&plan), tag),
+            Ok(Some([0x2005_0000 | 18 << 9 | 20, 0, 0x2020_0C00, 1448 << 16 | 32 << 8]))
+        );
+        assert_eq!(data(Some(&plan), None, 20_070), [0xA230_0000, 20_000 << 14 | 0x300]);
+        assert_eq!(data(Some(&plan), tag, 20_070), [0xE230_0000, 20_000 << 14 | 0x300]);
         let plan = Plan { segment: None, ..plan };
-        assert_eq!(context(&plan), Some([18 << 9 | 20, 0, 0x2020_0C00, 0]));
-        assert_eq!(data(Some(&plan), 1070), [0x2230_0000, 1070 << 14 | 0x200]);
-        assert_eq!(data(None, 60), [0x2230_0000, 60 << 14]);
+        assert_eq!(context(Some(&plan), None), Ok(Some([18 << 9 | 20, 0, 0x2020_0C00, 0])));
+        assert_eq!(data(Some(&plan), None, 1070), [0x2230_0000, 1070 << 14 | 0x200]);
+        assert_eq!((context(None, None), data(None, None, 60)), (Ok(None), [0x2230_0000, 60 << 14]));
+        let tagged = Ok(Some([0x2005_0000 | 14 << 9, 0, 0x2020_0000, 0]));
+        assert_eq!((context(None, tag), data(None, tag, 60)), (tagged, [0x6230_0000, 60 << 14]));
         let far = Layout { network_offset: 128, transport_offset: 148, payload_offset: 168, ..layout };
-        assert_eq!(context(&Plan { layout: far, ..plan }), None, "MACLEN has 7 bits");
+        assert_eq!(context(Some(&Plan { layout: far, ..plan }), None), Err(Unable), "MACLEN has 7 bits");
     }
 }

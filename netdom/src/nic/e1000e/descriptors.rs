@@ -1,6 +1,7 @@
 //! The descriptors of the family: what is written for the device, and what it wrote. Pure. Floor 3.
 
-use crate::nic::ring::plan::Plan;
+use crate::ethernet::Tag;
+use crate::nic::ring::plan::{Plan, Unable};
 use crate::nic::ring::{Format, ReceivedBits, Words};
 use crate::offload::headers::{Network, Transport};
 use bitfield_struct::bitfield;
@@ -25,9 +26,12 @@ impl Format for Extended {
         wrong: ReceiveStatus::new().with_transport_error(true).with_ip_error(true).into_bits(),
     };
 
-    fn context(plan: &Plan) -> Option<Words> {
+    fn context(plan: Option<&Plan>, _tag: Option<Tag>) -> Result<Option<Words>, Unable> {
+        let Some(plan) = plan else {
+            return Ok(None);
+        };
         let layout = &plan.layout;
-        let byte = |offset: u16| u8::try_from(offset).ok();
+        let byte = |offset: u16| u8::try_from(offset).map_err(|_| Unable);
         let v4 = layout.network == Network::V4;
         let command = ContextCommand::new().with_tcp(layout.transport == Transport::Tcp).with_ipv4(v4);
         let mut context = Context {
@@ -44,17 +48,18 @@ impl Format for Extended {
             context.segment_size = size;
             context.command = command.with_segment(true).with_payload(plan.payload);
         }
-        Some(context.words())
+        Ok(Some(context.words()))
     }
 
-    fn data(plan: Option<&Plan>, _length: usize) -> [u32; 2] {
-        let command = DataCommand::new().with_kind(1).with_extended(true).with_insert_crc(true);
+    fn data(plan: Option<&Plan>, tag: Option<Tag>, _length: usize) -> [u32; 2] {
+        let command = DataCommand::new().with_kind(1).with_extended(true).with_insert_crc(true).with_tag(tag.is_some());
+        let options = DataOptions::new().with_tag(tag.map_or(0, Tag::control));
         let Some(plan) = plan else {
-            return [command.into(), 0];
+            return [command.into(), options.into()];
         };
         let segment = plan.segment.is_some();
         let ip_checksum = segment && plan.layout.network == Network::V4;
-        let options = DataOptions::new().with_transport_checksum(true).with_ip_checksum(ip_checksum);
+        let options = options.with_transport_checksum(true).with_ip_checksum(ip_checksum);
         [command.with_segment(segment).into(), options.into()]
     }
 }
@@ -80,7 +85,7 @@ pub struct DataCommand {
     _r28: bool,
     /// DEXT: not a legacy descriptor.
     pub extended: bool,
-    /// VLE: insert a tag.
+    /// VLE: insert the tag of word 3, where `CTRL.VME` is set (82574 datasheet 7.5.2.1).
     pub tag: bool,
     /// IDE: delay the interrupt.
     pub delay: bool,
@@ -98,8 +103,10 @@ pub struct DataOptions {
     pub ip_checksum: bool,
     /// TXSM: complete the TCP or UDP checksum.
     pub transport_checksum: bool,
-    #[bits(22)]
-    _r10: u32,
+    #[bits(6)]
+    _r10: u8,
+    /// VLAN: the 802.1Q tag to insert.
+    pub tag: u16,
 }
 
 /// Word 2 of a context descriptor, 82574 datasheet 7.2.8.
@@ -169,7 +176,8 @@ pub struct ReceiveStatus {
     pub end: bool,
     /// IXSM: the checksum bits mean nothing.
     pub ignore_checksum: bool,
-    _r3: bool,
+    /// VP: a tag was taken out.
+    pub tag_stripped: bool,
     /// UDPCS: the UDP checksum was verified.
     pub udp_checked: bool,
     /// TCPCS: the TCP or UDP checksum was verified.
@@ -208,14 +216,17 @@ mod tests {
             (DataCommand::new().with_segment(true).into(), 0x0400_0000),
             (DataCommand::new().with_report(true).into(), 0x0800_0000),
             (DataCommand::new().with_extended(true).into(), 0x2000_0000),
+            (DataCommand::new().with_tag(true).into(), 0x4000_0000),
             (DataCommand::new().with_delay(true).into(), 0x8000_0000),
             (DataOptions::new().with_ip_checksum(true).into(), 0x0000_0100),
             (DataOptions::new().with_transport_checksum(true).into(), 0x0000_0200),
+            (DataOptions::new().with_tag(1).into(), 0x0001_0000),
             (ContextCommand::new().with_tcp(true).into(), 0x0100_0000),
             (ContextCommand::new().with_ipv4(true).into(), 0x0200_0000),
             (ContextCommand::new().with_segment(true).into(), 0x0400_0000),
             (ReceiveStatus::new().with_end(true).into(), 0x0000_0002),
             (ReceiveStatus::new().with_ignore_checksum(true).into(), 0x0000_0004),
+            (ReceiveStatus::new().with_tag_stripped(true).into(), 0x0000_0008),
             (ReceiveStatus::new().with_udp_checked(true).into(), 0x0000_0010),
             (ReceiveStatus::new().with_transport_checked(true).into(), 0x0000_0020),
             (ReceiveStatus::new().with_ip_checked(true).into(), 0x0000_0040),

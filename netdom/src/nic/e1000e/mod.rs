@@ -7,9 +7,11 @@
 //! | `descriptors` | what its descriptors say |
 //! | `start` | stop, reset, set up |
 //! | `interrupts` | enabled, handled |
+//! | `phy` | what the PHY negotiated: flow control |
 //!
-//! One queue each way. No flow control, no VLAN filter, no RSS, no wake-up: a bridge port needs none of them. The PHY is left
-//! as its strapping and the firmware set it. A device that is pulled out reads as all ones: nothing here waits for it.
+//! One queue each way. No VLAN filter, no RSS, no wake-up: a bridge port needs none of them. The PHY is left as its strapping
+//! and the firmware set it; pause frames are obeyed and sent as it negotiated (see [`super::pause`]), over fibre and SerDes not
+//! at all. A device that is pulled out reads as all ones: nothing here waits for it.
 //!
 //! # What QEMU does that hardware does not
 //! - Before 8.0, `CTRL.RST` resets nothing, and segmentation comes out as *IP fragments* of one TCP segment, for IPv6 as
@@ -24,6 +26,7 @@
 pub mod descriptors;
 mod interrupts;
 pub mod models;
+mod phy;
 pub mod registers;
 mod start;
 
@@ -127,6 +130,7 @@ impl Family for Hardware {
         mmio: &M,
         _queue: usize,
         ring: &Ring<D>,
+        _buffer_bytes: u16,
         _delay: Delay<'_>,
     ) -> Result<(), Error> {
         start::receive(&Registers(mmio), ring, self.model);
@@ -137,6 +141,10 @@ impl Family for Hardware {
         start::enable(&Registers(mmio), setup.max_frame);
     }
 
+    fn strip_tags<M: Mmio>(&self, mmio: &M, _queues: usize, on: bool) {
+        Registers(mmio).update(reg::CTRL, |ctrl: reg::Ctrl| ctrl.with_vlan_mode(on));
+    }
+
     fn capabilities(&self, setup: &Setup) -> Capabilities {
         let segments = self.model.segments() && setup.segmentation != Segmentation::Off;
         Capabilities {
@@ -144,6 +152,8 @@ impl Family for Hardware {
             checksum_v6: true,
             tso_v4: segments,
             tso_v6: segments && (!self.hollow.get() || setup.segmentation == Segmentation::On),
+            vlan_stripping: true,
+            vlan_insertion: setup.strip_tags,
             max_frame: setup.max_frame,
         }
     }
@@ -158,6 +168,14 @@ impl Family for Hardware {
             1 => 100,
             _ => 1000,
         })
+    }
+
+    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) {
+        phy::settle_pause(&Registers(mmio), self.model, setup.max_frame);
+    }
+
+    fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
+        Some(Registers(mmio).read(reg::XOFFRXC)).filter(|count| *count != ABSENT).map_or(0, u64::from)
     }
 
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {

@@ -9,7 +9,7 @@ use split_driver::registers::{self, Base, Block};
 mod fields;
 
 pub use fields::{
-    Causes, Ctrl, CtrlExt, Dctl, Eec, ExtcnfCtrl, Fwsm, Ivar, Rah, Rctl, Rfctl, Rxcsum, Status, Swsm, Tctl, Tipg,
+    Causes, Ctrl, CtrlExt, Dctl, Eec, ExtcnfCtrl, Fwsm, Ivar, Mdic, Rah, Rctl, Rfctl, Rxcsum, Status, Swsm, Tctl, Tipg,
 };
 
 /// Bytes of the register space, BAR 0 (82574 datasheet 10.1.1.1).
@@ -66,6 +66,26 @@ pub const STATUS: Reg<Status> = Reg::at(0x0_0008);
 pub const EEC: Reg<Eec> = Reg::at(0x0_0010);
 /// `CTRL_EXT`, 82574 datasheet 10.2.2.5.
 pub const CTRL_EXT: Reg<CtrlExt> = Reg::at(0x0_0018);
+/// MDIC, 82574 datasheet 10.2.2.7: access to the PHY's registers.
+pub const MDIC: Reg<Mdic> = Reg::at(0x0_0020);
+/// FCAL, 82574 datasheet 10.2.2: bytes 0 to 3 of the address that pause frames are for, 01-80-C2-00-00-01 (IEEE 802.3, annex 31B).
+pub const FCAL: Reg<u32> = Reg::at(0x0_0028);
+/// FCAH, 82574 datasheet 10.2.2: bytes 4 and 5.
+pub const FCAH: Reg<u32> = Reg::at(0x0_002C);
+/// FCT, 82574 datasheet 10.2.2: their type, 0x8808.
+pub const FCT: Reg<u32> = Reg::at(0x0_0030);
+/// FCTTV, 82574 datasheet 10.2.2: for how long those sent stop the other end, in units of 512 bits.
+pub const FCTTV: Reg<u32> = Reg::at(0x0_0170);
+/// FCRTL, 82574 datasheet 10.2.5: bytes in the packet buffer down to which it waits.
+pub const FCRTL: Reg<u32> = Reg::at(0x0_2160);
+/// In FCRTL, XONE: a pause frame of no time tells that the wait is over.
+pub const SEND_XON: u32 = 1 << 31;
+/// FCRTH, 82574 datasheet 10.2.5: bytes in the packet buffer from which on pause frames are sent.
+pub const FCRTH: Reg<u32> = Reg::at(0x0_2168);
+/// FCRTV of the I217 and later: how long before its end a pause is sent anew.
+pub const FCRTV: Reg<u32> = Reg::at(0x0_5F40);
+/// VET, 82574 datasheet 10.2.2: the type of 802.1Q tags.
+pub const VET: Reg<u32> = Reg::at(0x0_0038);
 /// `EXTCNF_CTRL`, 82574 datasheet 10.2.2.
 pub const EXTCNF_CTRL: Reg<ExtcnfCtrl> = Reg::at(0x0_0F00);
 /// PBA, packet buffer allocation, 82574 datasheet 10.2.2.
@@ -153,6 +173,8 @@ pub const ALGNERRC: Reg<u32> = Reg::at(0x0_4004);
 pub const RXERRC: Reg<u32> = Reg::at(0x0_400C);
 /// MPC, 82574 datasheet 10.2.7: frames missed because the packet buffer was full.
 pub const MPC: Reg<u32> = Reg::at(0x0_4010);
+/// XOFFRXC, 82574 datasheet 10.2.7: pause frames received that told the transmitter to stop.
+pub const XOFFRXC: Reg<u32> = Reg::at(0x0_4050);
 /// ROC, 82574 datasheet 10.2.7: frames longer than the device takes.
 pub const ROC: Reg<u32> = Reg::at(0x0_40AC);
 /// ECOL, 82574 datasheet 10.2.7: frames given up after 16 collisions.

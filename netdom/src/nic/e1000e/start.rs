@@ -9,7 +9,10 @@ use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Registers, Rfctl, 
 use crate::ethernet::MacAddress;
 use crate::nic::family::{ABSENT, wait};
 use crate::nic::ring::Ring;
+use crate::nic::ring::receive::buffer_bytes;
 use crate::nic::{Delay, Error, STANDARD_FRAME};
+use crate::offload::headers::ETHERTYPE_VLAN;
+use crate::packet::HALF_PAGE;
 use core::time::Duration;
 use split_driver::memory::{DmaMemory, Mmio, Quiesced};
 
@@ -103,6 +106,7 @@ pub(super) fn prepare<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_
             .with_master_disable(false)
             .with_reset(false)
     });
+    registers.write(reg::VET, ETHERTYPE_VLAN.into());
     if model.kind == Kind::I82574 {
         registers.update(reg::GCR, |gcr| gcr | 1 << 22);
         registers.update(reg::GCR2, |gcr2| gcr2 | 1);
@@ -155,6 +159,7 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(registers: &Registers<'_, M>, ring:
 
 /// Starts to receive as a bridge port must: every frame, whoever it is for.
 pub(super) fn enable<M: Mmio>(registers: &Registers<'_, M>, max_frame: usize) {
+    let whole_pages = buffer_bytes(max_frame) > HALF_PAGE;
     registers.write(
         reg::RCTL,
         Rctl::new()
@@ -163,9 +168,9 @@ pub(super) fn enable<M: Mmio>(registers: &Registers<'_, M>, max_frame: usize) {
             .with_multicast_promiscuous(true)
             .with_broadcast(true)
             .with_long_packets(max_frame > STANDARD_FRAME)
-            // 4,096 bytes: a page.
-            .with_buffer_size(3)
-            .with_size_extension(true)
+            // 2,048 bytes, or 4,096.
+            .with_buffer_size(if whole_pages { 3 } else { 0 })
+            .with_size_extension(whole_pages)
             .with_discard_pause(true)
             .with_strip_crc(true),
     );

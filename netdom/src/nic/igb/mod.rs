@@ -6,15 +6,16 @@
 //! | `registers` | registers, typed and cited |
 //! | `start` | stop, reset, set up |
 //! | `interrupts` | enabled, handled |
+//! | `phy` | the copper PHY: the link, flow control |
 //!
 //! Descriptors are those of [`super::advanced`]. No virtual functions, no VLAN filter, no wake-up: a bridge port needs none of them.
-//! Pause frames are neither obeyed nor sent: one guest that takes nothing would stop all others.
 //!
-//! The PHY is left as its strapping and the firmware set it, but for one that has no link: it is turned on, and
-//! negotiates anew.
+//! The PHY is left as its strapping and the firmware set it, but for one that has no link, or does not advertise pause frames: it is turned
+//! on, and negotiates anew. What is done about pause frames says [`super::pause`]; without a PHY that tells, they are not obeyed.
 
 mod interrupts;
 pub mod models;
+mod phy;
 pub mod registers;
 mod start;
 
@@ -103,14 +104,19 @@ impl Family for Hardware {
         mmio: &M,
         queue: usize,
         ring: &Ring<D>,
+        buffer_bytes: u16,
         delay: Delay<'_>,
     ) -> Result<(), Error> {
-        start::receive(mmio, queue, ring, delay)
+        start::receive(mmio, queue, ring, buffer_bytes, delay)
     }
 
     fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>) {
         start::enable(mmio, setup.max_frame);
-        start::start_link(mmio, delay);
+        phy::start_link(mmio, delay);
+    }
+
+    fn strip_tags<M: Mmio>(&self, mmio: &M, _queues: usize, on: bool) {
+        start::strip_tags(mmio, self.model, on);
     }
 
     fn capabilities(&self, setup: &Setup) -> Capabilities {
@@ -120,6 +126,8 @@ impl Family for Hardware {
             checksum_v6: true,
             tso_v4: segments,
             tso_v6: segments,
+            vlan_stripping: true,
+            vlan_insertion: setup.strip_tags,
             max_frame: setup.max_frame,
         }
     }
@@ -134,6 +142,14 @@ impl Family for Hardware {
             1 => 100,
             _ => 1000,
         })
+    }
+
+    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) {
+        phy::settle_pause(mmio, self.model, setup.max_frame);
+    }
+
+    fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
+        Some(reg::XOFFRXC.read(mmio, 0)).filter(|count| *count != ABSENT).map_or(0, u64::from)
     }
 
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {

@@ -11,7 +11,9 @@ const VENDOR: u16 = 0x8086;
 pub enum Kind {
     /// 82576.
     I82576,
-    /// 82580 and I350.
+    /// 82580.
+    I82580,
+    /// I350.
     I350,
     /// I210.
     I210,
@@ -40,7 +42,7 @@ impl Model {
     pub const fn vectors(&self) -> usize {
         match self.kind {
             // QEMU's 82576 has 10, the device 25.
-            Kind::I82576 | Kind::I350 => 10,
+            Kind::I82576 | Kind::I82580 | Kind::I350 => 10,
             Kind::I210 | Kind::I211 => 5,
         }
     }
@@ -49,7 +51,7 @@ impl Model {
     pub const fn queues(&self) -> usize {
         match self.kind {
             Kind::I82576 => 16,
-            Kind::I350 => 8,
+            Kind::I82580 | Kind::I350 => 8,
             Kind::I210 => 4,
             Kind::I211 => 2,
         }
@@ -57,7 +59,7 @@ impl Model {
 
     /// Whether reading RQDPC clears it; those after the I350 want it written (Linux's igb, `igb_update_stats`).
     pub const fn clears_missed(&self) -> bool {
-        matches!(self.kind, Kind::I82576 | Kind::I350)
+        matches!(self.kind, Kind::I82576 | Kind::I82580 | Kind::I350)
     }
 
     /// Bytes of the largest frame, frame check sequence not included (82576 datasheet 8.10.4: 9.5 KiB with it).
@@ -76,8 +78,8 @@ pub static MODELS: &[Model] = &[
     model(0x10E8, "82576 quad", Kind::I82576),
     model(0x1526, "82576 quad ET2", Kind::I82576),
     model(0x150A, "82576 NS", Kind::I82576),
-    model(0x150E, "82580", Kind::I350),
-    model(0x1516, "82580 dual", Kind::I350),
+    model(0x150E, "82580", Kind::I82580),
+    model(0x1516, "82580 dual", Kind::I82580),
     model(0x1521, "I350", Kind::I350),
     model(0x1533, "I210", Kind::I210),
     model(0x157B, "I210 without flash", Kind::I210),

@@ -8,9 +8,9 @@ use split_driver::registers::{self, Base, Block};
 
 mod fields;
 
-pub use fields::{Causes, Dctl, Eitr, Gpie, Mdic, Rxcsum, Srrctl};
+pub use fields::{Causes, Dctl, Eitr, Gpie, Rxcsum, Srrctl};
 
-pub use e1000e::{Ctrl, CtrlExt, Eec, Rah, Rctl, Status, Tctl};
+pub use e1000e::{Ctrl, CtrlExt, Eec, Mdic, Rah, Rctl, Status, Tctl};
 
 /// Bytes of the register space, BAR 0 (82576 datasheet 8.1).
 pub const SPACE: usize = 0x2_0000;
@@ -66,6 +66,24 @@ pub const EEC: Reg<Eec> = Reg::at(0x0_0010);
 pub const CTRL_EXT: Reg<CtrlExt> = Reg::at(0x0_0018);
 /// MDIC, 82576 datasheet 8.2.4: access to the PHY's registers.
 pub const MDIC: Reg<Mdic> = Reg::at(0x0_0020);
+/// FCAL, 82576 datasheet 8.3.1: bytes 0 to 3 of the address that pause frames are for, 01-80-C2-00-00-01 (IEEE 802.3, annex 31B).
+pub const FCAL: Reg<u32> = Reg::at(0x0_0028);
+/// FCAH, 82576 datasheet 8.3.2: bytes 4 and 5.
+pub const FCAH: Reg<u32> = Reg::at(0x0_002C);
+/// FCT, 82576 datasheet 8.3.3: their type, 0x8808.
+pub const FCT: Reg<u32> = Reg::at(0x0_0030);
+/// FCTTV, 82576 datasheet 8.3.4: for how long those sent stop the other end, in units of 512 bits.
+pub const FCTTV: Reg<u32> = Reg::at(0x0_0170);
+/// FCRTL, 82576 datasheet 8.3.5: bytes in the packet buffer down to which it waits.
+pub const FCRTL: Reg<u32> = Reg::at(0x0_2160);
+/// In FCRTL, XONE: a pause frame of no time tells that the wait is over.
+pub const SEND_XON: u32 = 1 << 31;
+/// FCRTH, 82576 datasheet 8.3.6: bytes in the packet buffer from which on pause frames are sent.
+pub const FCRTH: Reg<u32> = Reg::at(0x0_2168);
+/// RXPBS, 82576 datasheet 8.3: the size of the receive packet buffer.
+pub const RXPBS: Reg<u32> = Reg::at(0x0_2404);
+/// VET, 82576 datasheet 8.2: the type of 802.1Q tags.
+pub const VET: Reg<u32> = Reg::at(0x0_0038);
 /// RCTL, 82576 datasheet 8.10.1.
 pub const RCTL: Reg<Rctl> = Reg::at(0x0_0100);
 /// TCTL, 82576 datasheet 8.12.1.
@@ -125,9 +143,17 @@ pub const ECOL: Reg<u32> = Reg::at(0x0_4018);
 pub const LATECOL: Reg<u32> = Reg::at(0x0_4020);
 /// RLEC, 82576 datasheet 8.19.15.
 pub const RLEC: Reg<u32> = Reg::at(0x0_4040);
+/// XOFFRXC, 82576 datasheet 8.19.19: pause frames received that told the transmitter to stop.
+pub const XOFFRXC: Reg<u32> = Reg::at(0x0_4050);
 /// ROC, 82576 datasheet 8.19.40: frames longer than the device takes.
 pub const ROC: Reg<u32> = Reg::at(0x0_40AC);
 
+/// VMOLR(0), 82576 datasheet 8.14: of the one pool that all queues are in without virtual machines.
+pub const VMOLR: Reg<u32> = Reg::at(0x0_5AD0);
+/// DVMOLR(0), I350 datasheet 8.10.20: the same.
+pub const DVMOLR: Reg<u32> = Reg::at(0x0_C038);
+/// In VMOLR and DVMOLR: STRVLAN.
+pub const STRIP_TAG: u32 = 1 << 30;
 /// RXCSUM, 82576 datasheet 8.10.15.
 pub const RXCSUM: Reg<Rxcsum> = Reg::at(0x0_5000);
 /// RLPML, 82576 datasheet 8.10.14: bytes of the largest frame, frame check sequence included.

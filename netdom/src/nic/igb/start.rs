@@ -3,12 +3,13 @@
 //! The order is that of the 82576 datasheet, 4.5 (initialisation), 4.5.9 (receive) and 4.5.10 (transmit). Nothing here waits for the link.
 
 use super::models::{Kind, Model};
-use super::registers::{self as reg, Causes, Ctrl, Dctl, Mdic, Rctl, Tctl};
+use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Tctl};
 use crate::ethernet::MacAddress;
 use crate::nic::advanced::rss;
 use crate::nic::family::{ABSENT, Setup, wait};
 use crate::nic::ring::Ring;
 use crate::nic::{Delay, Error, STANDARD_FRAME};
+use crate::offload::headers::ETHERTYPE_VLAN;
 use core::time::Duration;
 use split_driver::memory::{DmaMemory, Mmio, Quiesced};
 
@@ -66,34 +67,6 @@ pub(super) fn address<M: Mmio>(mmio: &M) -> Result<MacAddress, Error> {
     Ok(address)
 }
 
-/// An access to a register of the PHY; `None` where it fails, as it does where there is none.
-fn phy<M: Mmio>(mmio: &M, operation: Mdic, delay: Delay<'_>) -> Option<u16> {
-    reg::MDIC.write(mmio, 0, operation);
-    let mut seen = Mdic::new();
-    let ended = wait(delay, Duration::from_micros(50), 40, || {
-        seen = reg::MDIC.read(mmio, 0);
-        seen.ready()
-    });
-    (ended && !seen.error()).then_some(seen.data())
-}
-
-/// Has the PHY negotiate where there is no link, and turns it on where a driver before this one turned it off. A link that is up stays:
-/// it is seen within a moment of a reset.
-pub(super) fn start_link<M: Mmio>(mmio: &M, delay: Delay<'_>) {
-    const CONTROL: u8 = 0;
-    const POWER_DOWN: u16 = 1 << 11;
-    /// Auto-negotiation: enabled, and begun anew (IEEE 802.3, 22.2.4.1).
-    const NEGOTIATE: u16 = 1 << 12 | 1 << 9;
-    if wait(delay, Duration::from_micros(100), 50, || reg::STATUS.read(mmio, 0).link_up()) {
-        return;
-    }
-    let register = Mdic::new().with_phy(1).with_register(CONTROL);
-    if let Some(control) = phy(mmio, register.with_operation(2), delay) {
-        let control = control & !POWER_DOWN | NEGOTIATE;
-        let _done = phy(mmio, register.with_operation(1).with_data(control), delay);
-    }
-}
-
 /// Sets up all that is not of one queue.
 pub(super) fn prepare<M: Mmio>(mmio: &M, setup: &Setup) {
     reg::CTRL.update(mmio, 0, |control: Ctrl| {
@@ -107,6 +80,7 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, setup: &Setup) {
             .with_master_disable(false)
             .with_reset(false)
     });
+    reg::VET.write(mmio, 0, ETHERTYPE_VLAN.into());
     let spread = setup.queues > 1;
     // QEMU looks at checksums only where descriptors have no hash.
     reg::RXCSUM.write(mmio, 0, reg::Rxcsum::new().with_ip(true).with_transport(true).with_hash(spread));
@@ -153,6 +127,7 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     mmio: &M,
     queue: usize,
     ring: &Ring<D>,
+    buffer_bytes: u16,
     delay: Delay<'_>,
 ) -> Result<(), Error> {
     let at = reg::receive(queue);
@@ -161,8 +136,9 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     reg::RDLEN.write(mmio, at, ring.bytes());
     reg::RDH.write(mmio, at, 0);
     reg::RDT.write(mmio, at, 0);
-    // A page; a queue without buffers must not hold up the others.
-    reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(4).with_kind(1).with_drop(true));
+    // A queue without buffers must not hold up the others.
+    let kibibytes = (buffer_bytes >> 10) as u8;
+    reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(kibibytes).with_kind(1).with_drop(true));
     let control = Dctl::new().with_prefetch(8).with_host(8).with_write_back(1).with_enable(true);
     reg::RXDCTL.write(mmio, at, control);
     if !wait(delay, Duration::from_micros(100), 100, || reg::RXDCTL.read(mmio, at).enable()) {
@@ -184,10 +160,20 @@ pub(super) fn enable<M: Mmio>(mmio: &M, max_frame: usize) {
     reg::RCTL.write(mmio, 0, control);
 }
 
+/// Takes 802.1Q tags out of frames received, or no longer (82576 datasheet 8.2.1, I350 datasheet 8.10.20; Linux writes both, too).
+pub(super) fn strip_tags<M: Mmio>(mmio: &M, model: &Model, on: bool) {
+    reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_vlan_mode(on));
+    let change = |offload: u32| if on { offload | reg::STRIP_TAG } else { offload & !reg::STRIP_TAG };
+    match model.kind {
+        Kind::I350 => reg::DVMOLR.update(mmio, 0, change),
+        Kind::I82576 | Kind::I82580 | Kind::I210 | Kind::I211 => reg::VMOLR.update(mmio, 0, change),
+    }
+}
+
 /// Where the vectors of a queue lie: the word of IVAR, and the byte of the receive queue in it. The transmit queue's is the next.
 pub(super) const fn vector_place(model: &Model, queue: usize) -> (usize, usize) {
     match model.kind {
         Kind::I82576 => (queue % 8, queue / 8 * 2),
-        Kind::I350 | Kind::I210 | Kind::I211 => (queue / 2, queue % 2 * 2),
+        Kind::I82580 | Kind::I350 | Kind::I210 | Kind::I211 => (queue / 2, queue % 2 * 2),
     }
 }

@@ -6,14 +6,18 @@
 //! | `registers` | registers, typed and cited |
 //! | `start` | stop, reset, set up |
 //! | `interrupts` | enabled, handled |
+//! | `flow` | flow control |
+//! | `mdio` | a copper PHY, and the semaphores that are shared with firmware |
 //!
 //! Descriptors are those of [`super::advanced`]. No LinkSec, no IPsec, no virtual functions, no RSC: a bridge port needs none of them.
-//! Pause frames are neither obeyed nor sent: one guest that takes nothing would stop all others.
+//! What is done about pause frames says [`super::pause`].
 //!
 //! The link comes up as the non-volatile memory and the PHY's firmware set it. The start-up sequences that a card's memory holds for
 //! each kind of SFP+ module are not played: they are left to the firmware and to a driver that ran before.
 
+mod flow;
 mod interrupts;
+mod mdio;
 pub mod models;
 pub mod registers;
 mod start;
@@ -105,14 +109,21 @@ impl Family for Hardware {
         mmio: &M,
         queue: usize,
         ring: &Ring<D>,
+        buffer_bytes: u16,
         delay: Delay<'_>,
     ) -> Result<(), Error> {
-        start::receive(mmio, queue, ring, delay)
+        start::receive(mmio, queue, ring, buffer_bytes, delay)
     }
 
     fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup, _delay: Delay<'_>) {
         start::enable(mmio);
         start::start_link(mmio, self.model);
+    }
+
+    fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool) {
+        for queue in 0..queues {
+            reg::RXDCTL.update(mmio, reg::receive(queue), |control: reg::Rxdctl| control.with_strip_tag(on));
+        }
     }
 
     fn capabilities(&self, setup: &Setup) -> Capabilities {
@@ -122,6 +133,8 @@ impl Family for Hardware {
             checksum_v6: true,
             tso_v4: segments,
             tso_v6: segments,
+            vlan_stripping: true,
+            vlan_insertion: true,
             max_frame: setup.max_frame,
         }
     }
@@ -139,6 +152,14 @@ impl Family for Hardware {
             (3, true) => 2500,
             (0 | 3.., _) => 10_000,
         })
+    }
+
+    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) {
+        flow::settle(mmio, self.model, setup.max_frame);
+    }
+
+    fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
+        Some(reg::LXOFFRXCNT.read(mmio, 0)).filter(|count| *count != ABSENT).map_or(0, u64::from)
     }
 
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {

@@ -9,8 +9,10 @@ const VENDOR: u16 = 0x8086;
 /// What tells the kinds apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// 82599 with a backplane, or a PHY of its own beside it.
+    /// 82599 with a backplane, or a PHY beside it that asks for nothing.
     I82599,
+    /// 82599 with a copper PHY beside it, TN1010.
+    I82599Copper,
     /// 82599 with an SFP+ module, whose laser the MAC turns on and off.
     I82599Fibre,
     /// X540: with a PHY for copper.
@@ -61,7 +63,7 @@ pub static MODELS: &[Model] = &[
     model(0x1507, "82599 SFP+ EM", Kind::I82599Fibre),
     model(0x1514, "82599 KX4 mezzanine", Kind::I82599),
     model(0x1517, "82599 KR", Kind::I82599),
-    model(0x151C, "82599 T3", Kind::I82599),
+    model(0x151C, "82599 T3", Kind::I82599Copper),
     model(0x152A, "82599 backplane FCoE", Kind::I82599),
     model(0x1529, "82599 SFP+ FCoE", Kind::I82599Fibre),
     model(0x154A, "X520-4", Kind::I82599Fibre),

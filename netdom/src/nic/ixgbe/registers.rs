@@ -8,8 +8,9 @@ use split_driver::registers::{self, Base, Block};
 mod fields;
 
 pub use fields::{
-    Autoc, Causes, Ctrl, CtrlExt, Dmatxctl, Eec, Eitr, Esdp, Fctrl, Gpie, Hlreg0, Links, Mflcn, Rah, Rdrxctl, Rttdcs,
-    Rxcsum, Rxctrl, Rxdctl, Secrxctrl, Secrxstat, Srrctl, Status, Txdctl,
+    Anlp1, Autoc, Causes, Ctrl, CtrlExt, Dmatxctl, Eec, Eitr, Esdp, Fctrl, Gpie, Hlreg0, Links, Links2, Mflcn, Msca,
+    Pcs1gana, Pcs1glsta, Rah, Rdrxctl, Rttdcs, Rxcsum, Rxctrl, Rxdctl, Secrxctrl, Secrxstat, Srrctl, Status, SwFwSync,
+    Swsm, Txdctl,
 };
 
 /// Bytes of the register space that are used, of the 512 KiB of BAR 0 (82599 datasheet 8.1.1).
@@ -106,6 +107,26 @@ pub const IVAR_VALID: u8 = 0x80;
 /// `EIMC_EX`, 82599 datasheet 8.2.3.5.9: disables the interrupts of all 64 vectors.
 pub const EIMC_EX: [Reg<u32>; 2] = [Reg::at(0x0_0AB0), Reg::at(0x0_0AB4)];
 
+/// SWSM, 82599 datasheet 8.2.3.4: the semaphore of the drivers of both ports, taken by reading, and that of firmware, taken by writing.
+pub const SWSM: Reg<Swsm> = Reg::at(0x1_0140);
+/// `SW_FW_SYNC`, 82599 datasheet 8.2.3.4: which parts of the device are in use by software, and by firmware.
+pub const SW_FW_SYNC: Reg<SwFwSync> = Reg::at(0x1_0160);
+/// FCTTV(0), 82599 datasheet 8.2.3.3.2: for how long pause frames stop the other end, in units of 512 bits, twice.
+pub const FCTTV: Reg<u32> = Reg::at(0x0_3200);
+/// FCRTL(0), 82599 datasheet 8.2.3.3.3: bytes in packet buffer 0 down to which it waits.
+pub const FCRTL: Reg<u32> = Reg::at(0x0_3220);
+/// In FCRTL, XONE: a pause frame of no time tells that the wait is over.
+pub const SEND_XON: u32 = 1 << 31;
+/// FCRTH(0), 82599 datasheet 8.2.3.3.4: bytes in packet buffer 0 from which on pause frames are sent.
+pub const FCRTH: Reg<u32> = Reg::at(0x0_3260);
+/// In FCRTH, FCEN: they are.
+pub const SEND_XOFF: u32 = 1 << 31;
+/// FCRTV, 82599 datasheet 8.2.3.3.5: how long before its end a pause is sent anew.
+pub const FCRTV: Reg<u32> = Reg::at(0x0_32A0);
+/// FCCFG, 82599 datasheet 8.2.3.3.7: [`SEND_PAUSE`] or nothing.
+pub const FCCFG: Reg<u32> = Reg::at(0x0_3D00);
+/// In FCCFG, TFCE: pause frames are sent for the whole link.
+pub const SEND_PAUSE: u32 = 1 << 3;
 /// RDRXCTL, 82599 datasheet 8.2.3.8.8.
 pub const RDRXCTL: Reg<Rdrxctl> = Reg::at(0x0_2F00);
 /// RXPBSIZE(0), 82599 datasheet 8.2.3.8.9: bytes of receive packet buffer 0.
@@ -122,6 +143,18 @@ pub const ILLERRC: Reg<u32> = Reg::at(0x0_4004);
 pub const RLEC: Reg<u32> = Reg::at(0x0_4040);
 /// ROC, 82599 datasheet 8.2.3.23: frames longer than the device takes.
 pub const ROC: Reg<u32> = Reg::at(0x0_40AC);
+/// LXOFFRXCNT, 82599 datasheet 8.2.3.23: pause frames received that told the transmitter to stop.
+pub const LXOFFRXCNT: Reg<u32> = Reg::at(0x0_41A8);
+/// PCS1GLSTA, 82599 datasheet 8.2.3.22: auto-negotiation of a link of 1 Gbit/s over fibre.
+pub const PCS1GLSTA: Reg<Pcs1glsta> = Reg::at(0x0_420C);
+/// PCS1GANA, 82599 datasheet 8.2.3.22: what is advertised in it.
+pub const PCS1GANA: Reg<Pcs1gana> = Reg::at(0x0_4218);
+/// PCS1GANLP, 82599 datasheet 8.2.3.22: what the other end advertises.
+pub const PCS1GANLP: Reg<Pcs1gana> = Reg::at(0x0_421C);
+/// MSCA, 82599 datasheet 8.2.3.22.11: access to a PHY's registers.
+pub const MSCA: Reg<Msca> = Reg::at(0x0_425C);
+/// MSRWD, 82599 datasheet 8.2.3.22.12: what is written to them in the low half, what was read in the high one.
+pub const MSRWD: Reg<u32> = Reg::at(0x0_4260);
 /// HLREG0, 82599 datasheet 8.2.3.22.8.
 pub const HLREG0: Reg<Hlreg0> = Reg::at(0x0_4240);
 /// MAXFRS, 82599 datasheet 8.2.3.22.13: bytes of the largest frame, frame check sequence included, in the high half.
@@ -132,6 +165,10 @@ pub const MFLCN: Reg<Mflcn> = Reg::at(0x0_4294);
 pub const AUTOC: Reg<Autoc> = Reg::at(0x0_42A0);
 /// LINKS, 82599 datasheet 8.2.3.22.20.
 pub const LINKS: Reg<Links> = Reg::at(0x0_42A4);
+/// ANLP1, 82599 datasheet 8.2.3.22.23: what the other end of a backplane advertises.
+pub const ANLP1: Reg<Anlp1> = Reg::at(0x0_42B0);
+/// LINKS2, 82599 datasheet 8.2.3.22: whether it negotiates.
+pub const LINKS2: Reg<Links2> = Reg::at(0x0_4324);
 /// RTTDCS, 82599 datasheet 8.2.3.10.3.
 pub const RTTDCS: Reg<Rttdcs> = Reg::at(0x0_4900);
 /// DMATXCTL, 82599 datasheet 8.2.3.9.2.
@@ -140,7 +177,7 @@ pub const DMATXCTL: Reg<Dmatxctl> = Reg::at(0x0_4A80);
 pub const RXCSUM: Reg<Rxcsum> = Reg::at(0x0_5000);
 /// FCTRL, 82599 datasheet 8.2.3.7.1.
 pub const FCTRL: Reg<Fctrl> = Reg::at(0x0_5080);
-/// VLNCTRL, 82599 datasheet 8.2.3.7.2: zero filters no 802.1Q tags.
+/// VLNCTRL, 82599 datasheet 8.2.3.7.2: the type of 802.1Q tags; without VFE (bit 30) none is filtered.
 pub const VLNCTRL: Reg<u32> = Reg::at(0x0_5088);
 /// MRQC, 82599 datasheet 8.2.3.7.12 (its alias of the 82598).
 pub const MRQC: Reg<u32> = Reg::at(0x0_5818);

@@ -2,6 +2,7 @@
 //!
 //! The order is that of the 82599 datasheet, 4.6.3 (initialisation), 4.6.7 (receive) and 4.6.8 (transmit). Nothing here waits for the link.
 
+use super::flow;
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl};
 use crate::ethernet::MacAddress;
@@ -9,6 +10,7 @@ use crate::nic::advanced::rss;
 use crate::nic::family::{ABSENT, Setup, wait};
 use crate::nic::ring::Ring;
 use crate::nic::{Delay, Error, STANDARD_FRAME};
+use crate::offload::headers::ETHERTYPE_VLAN;
 use core::time::Duration;
 use split_driver::memory::{DmaMemory, Mmio, Quiesced};
 
@@ -92,7 +94,7 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
     }
     // Frames in: checks, filters, queues.
     reg::FCTRL.write(mmio, 0, reg::Fctrl::new());
-    reg::VLNCTRL.write(mmio, 0, 0);
+    reg::VLNCTRL.write(mmio, 0, ETHERTYPE_VLAN.into());
     reg::RXCSUM.write(mmio, 0, reg::Rxcsum::new().with_hash(true));
     for (word, value) in rss::key(setup.seed).into_iter().enumerate() {
         mmio.write32(reg::RSSRK + 4 * word, value);
@@ -129,11 +131,12 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
     reg::MFLCN.update(mmio, 0, |control: reg::Mflcn| {
         control.with_pass_control(false).with_discard_pause(true).with_obey(false)
     });
+    flow::advertise(mmio, model, &mut |_| ());
     // Packets out: one pool of queues, chosen while nothing is sent.
     reg::RTTDCS.update(mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(true));
     reg::MTQC.write(mmio, 0, 0);
     reg::RTTDCS.update(mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(false));
-    reg::DMATXCTL.update(mmio, 0, |control: reg::Dmatxctl| control.with_enable(true));
+    reg::DMATXCTL.update(mmio, 0, |control: reg::Dmatxctl| control.with_enable(true).with_tag_type(ETHERTYPE_VLAN));
     for queue in 0..QUEUES {
         reg::DCA_RXCTRL.update(mmio, reg::receive(queue), |control: u32| control & !reg::DCA_RX_RELAXED);
         reg::DCA_TXCTRL.update(mmio, reg::transmit(queue), |control: u32| control & !reg::DCA_TX_RELAXED);
@@ -166,6 +169,7 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     mmio: &M,
     queue: usize,
     ring: &Ring<D>,
+    buffer_bytes: u16,
     delay: Delay<'_>,
 ) -> Result<(), Error> {
     let at = reg::receive(queue);
@@ -178,8 +182,9 @@ pub(super) fn receive<M: Mmio, D: DmaMemory>(
     reg::RDH.write(mmio, at, 0);
     reg::RDT.write(mmio, at, 0);
     reg::RSCCTL.write(mmio, at, 0);
-    // A page; a queue without buffers must not hold up the others.
-    reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(4).with_kind(1).with_drop(true));
+    // A queue without buffers must not hold up the others.
+    let kibibytes = (buffer_bytes >> 10) as u8;
+    reg::SRRCTL.write(mmio, at, reg::Srrctl::new().with_kibibytes(kibibytes).with_kind(1).with_drop(true));
     reg::RXDCTL.update(mmio, at, |control: reg::Rxdctl| control.with_enable(true).with_strip_tag(false));
     if !wait(delay, Duration::from_micros(100), 100, || reg::RXDCTL.read(mmio, at).enable()) {
         return Err(Error::Stuck { register: "RXDCTL", value: reg::RXDCTL.read(mmio, at).into() });
@@ -200,7 +205,7 @@ pub(super) fn enable<M: Mmio>(mmio: &M) {
 
 /// Begins with the link, where the PHY has no life of its own.
 pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model) {
-    if matches!(model.kind, Kind::I82599 | Kind::I82599Fibre) && !reg::LINKS.read(mmio, 0).up() {
+    if matches!(model.kind, Kind::I82599 | Kind::I82599Copper | Kind::I82599Fibre) && !reg::LINKS.read(mmio, 0).up() {
         reg::AUTOC.update(mmio, 0, |control: reg::Autoc| control.with_restart(true));
     }
 }

@@ -13,9 +13,10 @@ pub mod plan;
 pub mod receive;
 pub mod transmit;
 
+use crate::ethernet::Tag;
 use crate::nic::Error;
 use core::sync::atomic::Ordering;
-use plan::Plan;
+use plan::{Plan, Unable};
 use split_driver::memory::{DeviceAddress, DmaAllocator, DmaMemory};
 
 /// Bytes of any descriptor used here.
@@ -29,16 +30,20 @@ pub type Words = [u32; WORDS];
 ///
 /// Common to all: words 0 and 1 of a descriptor that names a buffer are the buffer's address. Word 2 of a transmit data descriptor has the
 /// buffer's length in its low bits, EOP in bit 24 and RS in bit 27; the device sets DD, bit 0 of word 3. The device writes a receive
-/// descriptor with DD and EOP in bits 0 and 1 of word 2, and the length in the low half of word 3.
+/// descriptor with DD, EOP and VP in bits 0, 1 and 3 of word 2, and in word 3 the length in the low half, the tag that was taken out in the
+/// high one.
 pub trait Format {
     /// What word 2 of a received descriptor says of the frame.
     const RECEIVED: ReceivedBits;
 
-    /// The context descriptor of an offload. `None` where a header is longer than its field can say.
-    fn context(plan: &Plan) -> Option<Words>;
+    /// The context descriptor that these offloads want, if any.
+    ///
+    /// # Errors
+    /// [`Unable`] where a header is longer than its field can say.
+    fn context(plan: Option<&Plan>, tag: Option<Tag>) -> Result<Option<Words>, Unable>;
 
     /// Words 2 and 3 of the data descriptors of a packet of `length` bytes, without the length of the buffer, EOP and RS.
-    fn data(plan: Option<&Plan>, length: usize) -> [u32; 2];
+    fn data(plan: Option<&Plan>, tag: Option<Tag>, length: usize) -> [u32; 2];
 }
 
 /// EOP: the packet ends here.
@@ -113,6 +118,7 @@ impl<D: DmaMemory> Ring<D> {
     }
 
     /// One word of a descriptor as it is now; 0 beyond the ring, which reads as "not done".
+    #[inline]
     fn word(&self, index: u16, word: usize) -> u32 {
         let at = usize::from(index) * WORDS + word;
         self.memory.look(at..at + 1).first().map_or(0, |slot| slot.load(Ordering::Acquire))
@@ -124,9 +130,12 @@ impl<D: DmaMemory> Ring<D> {
         }
     }
 
+    #[inline]
     fn write(&self, index: u16, words: Words) {
-        for (word, value) in words.into_iter().enumerate() {
-            self.set_word(index, word, value);
+        let at = usize::from(index) * WORDS;
+        let slots = self.memory.words().get(at..at + WORDS).unwrap_or_default();
+        for (slot, value) in slots.iter().zip(words) {
+            slot.store(value, Ordering::Relaxed);
         }
     }
 }

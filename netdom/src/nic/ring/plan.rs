@@ -33,7 +33,7 @@ impl Plan {
 
 /// Why the device cannot do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unable;
+pub struct Unable;
 
 /// What `packet` asks of the device; `None` where it asks nothing.
 pub(super) fn plan(packet: &Packet, layout: Option<&Layout>, length: usize) -> Result<Option<Plan>, Unable> {

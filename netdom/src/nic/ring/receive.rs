@@ -4,11 +4,11 @@
 //! our own book-keeping, so a device that writes nonsense gets its frames dropped and counted, and nothing else.
 
 use super::{DONE, Format, Ring};
-use crate::packet::{Buffer, Checksum, Fragment, Offload, Packet, Pool};
+use crate::ethernet::Tag;
+use crate::packet::{Buffer, Checksum, Fragment, HALF_PAGE, Offload, Packet, Pool};
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use split_driver::memory::{DmaMemory, Quiesced};
-use xen_pv_sys::PAGE_SIZE;
 
 /// Empty places that are worth a write to the tail register.
 const REFILL_AT: u16 = 32;
@@ -17,14 +17,20 @@ const HEADER: usize = 14;
 
 /// EOP: the frame ends here.
 const END: u32 = 1 << 1;
+/// VP: a tag was taken out, or would have been.
+const TAGGED: u32 = 1 << 3;
 /// Words of a descriptor that the device wrote.
 const STATUS: usize = 2;
 const LENGTH: usize = 3;
 
-/// A receive ring of a family with the descriptors `F`, each with a page behind it.
+/// A receive ring of a family with the descriptors `F`, each with a page behind it, or half of one.
 pub struct Receive<D, F> {
     ring: Ring<D>,
+    /// Bytes of a buffer.
+    buffer_bytes: u16,
     slots: Vec<Option<Buffer>>,
+    /// The half of a page whose first half was posted last.
+    spare: Option<Buffer>,
     /// The next descriptor that the device will have filled, the next to get a buffer, and how many lie between.
     next: u16,
     fill: u16,
@@ -34,11 +40,22 @@ pub struct Receive<D, F> {
     /// The rest of the frame is to be dropped.
     skipping: bool,
     max_frame: usize,
+    /// The device takes tags out.
+    strips: bool,
     malformed: u64,
     oversize: u64,
     errors: u64,
     format: PhantomData<F>,
 }
+
+/// Bytes of a buffer for frames of at most `max_frame` bytes: half a page where that holds any of them with its frame check sequence, else a
+/// page.
+pub const fn buffer_bytes(max_frame: usize) -> u16 {
+    if max_frame + FRAME_CHECK <= HALF_PAGE as usize { HALF_PAGE } else { 2 * HALF_PAGE }
+}
+
+/// Bytes of a frame check sequence.
+const FRAME_CHECK: usize = 4;
 
 /// Why a buffer is not a part of a frame to be passed on.
 enum Unfit {
@@ -56,6 +73,8 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         let count = usize::from(ring.count());
         Self {
             slots: core::iter::repeat_with(|| None).take(count).collect(),
+            spare: None,
+            buffer_bytes: buffer_bytes(max_frame),
             ring,
             next: 0,
             fill: 0,
@@ -63,6 +82,7 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
             frame: Packet::default(),
             skipping: false,
             max_frame,
+            strips: false,
             malformed: 0,
             oversize: 0,
             errors: 0,
@@ -73,6 +93,17 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
     /// The ring.
     pub const fn ring(&self) -> &Ring<D> {
         &self.ring
+    }
+
+    /// Bytes of a buffer.
+    pub const fn buffer_bytes(&self) -> u16 {
+        self.buffer_bytes
+    }
+
+    /// Whether the device takes tags out from now on. Drops what it is done with: it did so by either rule.
+    pub fn set_stripping(&mut self, on: bool) {
+        while self.take().is_some() {}
+        self.strips = on;
     }
 
     /// Frames that the device described wrongly.
@@ -112,11 +143,16 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
     pub fn take(&mut self) -> Option<Packet> {
         while let Some(status) = self.status() {
             // The load of the status acquired; the length was written with it or before.
-            let length = (self.ring.word(self.next, LENGTH) & 0xFFFF) as u16;
+            let word = self.ring.word(self.next, LENGTH);
+            let (length, control) = ((word & 0xFFFF) as u16, (word >> 16) as u16);
+            let control = (self.strips && status & TAGGED != 0).then_some(control);
             let buffer = self.slots.get_mut(usize::from(self.next)).and_then(Option::take);
             self.next = self.ring.after(self.next);
             self.posted -= 1;
             let appended = match buffer {
+                Some(buffer) if control.is_none() && self.is_whole(length, status) => {
+                    return Some(whole::<F>(buffer, length, status));
+                }
                 Some(buffer) => self.append(buffer, length, status & END != 0),
                 None => Err(Unfit::Malformed),
             };
@@ -124,12 +160,23 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
                 self.skip(&unfit);
             }
             if status & END != 0
-                && let Some(packet) = self.end(status)
+                && let Some(packet) = self.end(status, control)
             {
                 return Some(packet);
             }
         }
         None
+    }
+
+    /// Whether a buffer without a tag taken out is a good frame by itself, as nearly all are. The other way would find the same.
+    #[inline]
+    fn is_whole(&self, length: u16, status: u32) -> bool {
+        let bytes = usize::from(length);
+        status & END != 0
+            && !self.skipping
+            && self.frame.fragments.is_empty()
+            && !F::RECEIVED.is_damaged(status)
+            && (HEADER..=self.max_frame.min(self.buffer_bytes.into())).contains(&bytes)
     }
 
     /// Drops the frame, its buffers to come among it, and counts it once.
@@ -154,7 +201,10 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         let bytes = usize::from(length);
         let so_far = self.frame.len();
         // Only the last buffer may be short; it may be empty where it held the frame check sequence alone.
-        let plausible = if end { bytes <= PAGE_SIZE && (bytes > 0 || so_far > 0) } else { bytes == PAGE_SIZE };
+        let plausible = match end {
+            true => length <= self.buffer_bytes && (bytes > 0 || so_far > 0),
+            false => length == self.buffer_bytes,
+        };
         if !plausible {
             return Err(Unfit::Malformed);
         }
@@ -164,11 +214,12 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         if bytes == 0 {
             return Ok(());
         }
-        self.frame.fragments.push(Fragment { buffer, offset: 0, length }).map_err(|_| Unfit::Oversize)
+        let offset = buffer.start();
+        self.frame.fragments.push(Fragment { buffer, offset, length }).map_err(|_| Unfit::Oversize)
     }
 
-    /// The end of a frame was seen.
-    fn end(&mut self, status: u32) -> Option<Packet> {
+    /// The end of a frame was seen; `control`: the tag that was taken out.
+    fn end(&mut self, status: u32, control: Option<u16>) -> Option<Packet> {
         let mut packet = core::mem::take(&mut self.frame);
         if core::mem::take(&mut self.skipping) {
             return None;
@@ -177,16 +228,30 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
             self.errors += 1;
             return None;
         }
-        if packet.len() < HEADER {
+        let tag = control.and_then(Tag::new);
+        if packet.len() < HEADER || tag.is_none() && control.is_some() {
             self.malformed += 1;
             return None;
         }
-        let checksum = match F::RECEIVED.is_verified(status) {
-            true => Checksum::Verified,
-            false => Checksum::Unverified,
-        };
-        packet.offload = Offload { checksum, gso: None };
+        if packet.len() + tag.map_or(0, |_| Tag::BYTES) > self.max_frame {
+            self.oversize += 1;
+            return None;
+        }
+        packet.offload = offload::<F>(status);
+        packet.tag = tag;
         Some(packet)
+    }
+
+    /// A page, or the other half of the last one, or half of another.
+    fn next_buffer(&mut self, pool: &Pool) -> Option<Buffer> {
+        if self.buffer_bytes > HALF_PAGE {
+            return pool.take();
+        }
+        self.spare.take().or_else(|| {
+            let [first, second] = pool.take_halves()?;
+            self.spare = Some(second);
+            Some(first)
+        })
     }
 
     /// Posts buffers. Returns what the tail register must be told, if there is anything to tell.
@@ -197,8 +262,8 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         }
         let before = self.fill;
         while empty > 0
-            && let Some(buffer) = pool.take()
-            && let Some(address) = buffer.device_address(0)
+            && let Some(buffer) = self.next_buffer(pool)
+            && let Some(address) = buffer.device_address(buffer.start())
         {
             let [low, high] = address.halves();
             self.ring.write(self.fill, [low, high, 0, 0]);
@@ -223,8 +288,29 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
     /// Gives all buffers back, and begins anew at the first descriptor.
     pub fn clear(&mut self, _proof: &Quiesced) {
         self.slots.fill_with(|| None);
+        self.spare = None;
         self.frame = Packet::default();
         self.skipping = false;
         (self.next, self.fill, self.posted) = (0, 0, 0);
     }
+}
+
+/// What the device says of a frame's checksums.
+#[inline]
+fn offload<F: Format>(status: u32) -> Offload {
+    let checksum = match F::RECEIVED.is_verified(status) {
+        true => Checksum::Verified,
+        false => Checksum::Unverified,
+    };
+    Offload { checksum, gso: None }
+}
+
+/// The frame in one buffer.
+#[inline]
+fn whole<F: Format>(buffer: Buffer, length: u16, status: u32) -> Packet {
+    let mut packet = Packet { offload: offload::<F>(status), ..Packet::default() };
+    let offset = buffer.start();
+    // An empty packet has room.
+    let _ = packet.fragments.push(Fragment { buffer, offset, length });
+    packet
 }

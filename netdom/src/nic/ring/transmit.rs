@@ -6,6 +6,7 @@
 
 use super::plan;
 use super::{DONE, END, Format, REPORT, Ring, Words};
+use crate::ethernet::Tag;
 use crate::offload::headers::{ETHERNET_HEADER, Layout};
 use crate::packet::{Buffer, Fragment, Packet, Pool};
 use alloc::collections::VecDeque;
@@ -51,13 +52,15 @@ pub struct Transmit<D, F> {
     /// The context that the device holds.
     context: Option<Words>,
     max_frame: usize,
+    /// The device inserts tags.
+    inserts: bool,
     errors: u64,
     format: PhantomData<F>,
 }
 
 impl<D: DmaMemory, F: Format> Transmit<D, F> {
-    /// An empty ring. `max_frame`: bytes of the largest frame on the wire.
-    pub fn new(ring: Ring<D>, max_frame: usize) -> Self {
+    /// An empty ring. `max_frame`: bytes of the largest frame on the wire; `inserts`: see [`Self::set_insertion`].
+    pub fn new(ring: Ring<D>, max_frame: usize, inserts: bool) -> Self {
         let count = usize::from(ring.count());
         Self {
             slots: core::iter::repeat_with(Slot::default).take(count).collect(),
@@ -71,9 +74,15 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
             pending: None,
             context: None,
             max_frame,
+            inserts,
             errors: 0,
             format: PhantomData,
         }
+    }
+
+    /// Whether the device inserts the tags of packets from now on.
+    pub const fn set_insertion(&mut self, on: bool) {
+        self.inserts = on;
     }
 
     /// Descriptors that can be filled now. One descriptor stays empty, so that a full ring does not look like an empty one.
@@ -108,9 +117,14 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
     pub fn queue(&mut self, mut packet: Packet, layout: Option<&Layout>, pool: &Pool) -> Result<(), Packet> {
         let length = packet.len();
         let segment = packet.offload.gso.is_some();
-        if length < ETHERNET_HEADER || (length > self.max_frame && !segment) {
+        let tag = packet.tag;
+        let tag_bytes = if tag.is_some() { Tag::BYTES } else { 0 };
+        if length < ETHERNET_HEADER || (length + tag_bytes > self.max_frame && !segment) {
             self.errors += 1;
             return Ok(());
+        }
+        if tag.is_some() && !self.inserts {
+            return Err(packet);
         }
         if length < SHORTEST {
             return self.queue_padded(&packet, pool);
@@ -121,16 +135,12 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
         let Ok(plan) = plan::plan(&packet, layout, length) else {
             return Err(packet);
         };
-        let context = match &plan {
-            Some(plan) => match F::context(plan) {
-                None => return Err(packet),
-                context => context,
-            },
-            None => None,
+        let Ok(context) = F::context(plan.as_ref(), tag) else {
+            return Err(packet);
         };
         let mut private = None;
         if let (Some(plan), Some(layout)) = (&plan, layout) {
-            if plan.longest_frame(length) > self.max_frame {
+            if plan.longest_frame(length) + tag_bytes > self.max_frame {
                 return Err(packet);
             }
             match own_headers(&mut packet, layout, pool) {
@@ -144,7 +154,7 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
                 return Err(packet);
             }
         }
-        let data = F::data(plan.as_ref(), length);
+        let data = F::data(plan.as_ref(), tag, length);
         self.describe(context, data, private, packet);
         Ok(())
     }
@@ -168,10 +178,13 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
         if !buffer.write(0, &bytes) {
             return Err(refused());
         }
+        let Ok(context) = F::context(None, packet.tag) else {
+            return Err(refused());
+        };
         let mut padded = Packet::default();
         let whole = Fragment { buffer, offset: 0, length: SHORTEST_ON_WIRE as u16 };
         padded.fragments.push(whole).map_err(|_| refused())?;
-        self.describe(None, F::data(None, SHORTEST_ON_WIRE), None, padded);
+        self.describe(context, F::data(None, packet.tag, SHORTEST_ON_WIRE), None, padded);
         Ok(())
     }
 

@@ -30,6 +30,7 @@ impl SharedMemory for FakeRing {
         self.region.get(start..start + self.references.len() * PAGE_WORDS).unwrap_or_default()
     }
 
+    #[inline(never)]
     fn look(&self, range: Range<usize>) -> &[AtomicU32] {
         let words = self.words().get(range).unwrap_or_default();
         self.xen.0.peer.before(Step::Look(words));
@@ -66,6 +67,7 @@ impl EventChannel for FakeChannel {
         self.port
     }
 
+    #[inline(never)]
     fn notify(&self) {
         let remote = match self.xen.0.channels.borrow().get(&self.port.0) {
             Some(channel) => channel.remote,
@@ -76,6 +78,7 @@ impl EventChannel for FakeChannel {
         }
     }
 
+    #[inline(never)]
     fn unmask(&self) {
         let pending = match self.xen.0.channels.borrow_mut().get_mut(&self.port.0) {
             Some(channel) => {

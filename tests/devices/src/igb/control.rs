@@ -40,6 +40,7 @@ impl Igb {
     fn initialise(&mut self) {
         self.interrupts.reset();
         self.queues.reset();
+        self.paused_until = Duration::ZERO;
         let registers = &mut self.registers;
         registers.set(reg::VET, 0x8100);
         registers.set(reg::TCTL, reg::TCTL_PSP | 0xF << 4);
@@ -95,6 +96,9 @@ impl Igb {
             }
             return;
         }
+        if value & reg::CTRL_TFCE != 0 && !self.registers.has(reg::CTRL, reg::CTRL_TFCE) {
+            self.check_pause();
+        }
         let resets = value & reg::CTRL_PHY_RST != 0 && !self.registers.has(reg::CTRL, reg::CTRL_PHY_RST);
         self.registers.set(reg::CTRL, value);
         if resets {
@@ -102,6 +106,19 @@ impl Igb {
             self.registers.raise(reg::STATUS, reg::STATUS_PHYRA);
         }
         self.notice_link();
+    }
+
+    /// Pause frames are to be sent: are their marks and their contents such that they can? 8.3.
+    fn check_pause(&mut self) {
+        let get = |offset| self.registers.get(offset);
+        let buffer = self.kind.packet_memory() as u32;
+        if let Some(fault) = crate::pause::fault(get(reg::FCRTL) & 0xFFFF, get(reg::FCRTH) & 0xFFFF, buffer) {
+            self.misuse.note(fault);
+        }
+        let address = [reg::FCAL, reg::FCAH, reg::FCT].map(|offset| self.registers.get(offset));
+        if address != [0x00C2_8001, 0x0100, 0x8808] || self.registers.get(reg::FCTTV) == 0 {
+            self.misuse.note("pause frames are sent with an address, a type or a time that is none");
+        }
     }
 
     /// EEC: the auto read is done where no reset goes on.

@@ -22,7 +22,8 @@ impl Igb {
             return Vec::new();
         }
         let receive = !self.registers.has(reg::CTRL, reg::CTRL_MASTER_DISABLE);
-        let transmit = receive && self.link && self.registers.has(reg::TCTL, reg::TCTL_EN);
+        let paused = self.now < self.paused_until;
+        let transmit = receive && self.link && !paused && self.registers.has(reg::TCTL, reg::TCTL_EN);
         let begins = Begins { transmit, receive, hung: self.faults.hung_transmit };
         let kind = self.kind;
         self.queues.next_batch(&mut self.registers, begins, |registers, queue, dropped| {
@@ -45,7 +46,9 @@ impl Igb {
     }
 
     fn sent(&mut self, index: usize, done: &[Transfer]) {
-        let wire = Wire { vlan: self.registers.get(reg::VET) as u16, longest: LONGEST };
+        // Linux's igb, too, has tags inserted only while they are stripped.
+        let inserts = self.registers.has(reg::CTRL, reg::CTRL_VME);
+        let wire = Wire { vlan: inserts.then(|| self.registers.get(reg::VET) as u16), longest: LONGEST };
         let outcome = self.queues.sent(&mut self.registers, index, done, wire, &mut self.misuse);
         for frame in outcome.frames {
             self.emit(frame);

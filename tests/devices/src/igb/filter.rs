@@ -1,12 +1,13 @@
 //! Which frames are taken, for which queue, and what their descriptors tell. 82576 datasheet 7.1.1, 7.1.2 and 7.1.5. Pure.
 
-use super::Igb;
 use super::interrupts::cause;
 use super::registers::{self as reg, count};
+use super::{Igb, Kind};
 use crate::advanced::{Errors, Received, Verify, status};
 use crate::ethernet::{Address, destination, frame_check, is_broadcast, is_multicast};
 use crate::filter;
 use crate::packet::Headers;
+use crate::pause;
 use crate::queues::Direction;
 use crate::receive::Incoming;
 use crate::rss::{self, Places};
@@ -32,6 +33,11 @@ impl Igb {
             self.registers.count(count::ROC, 1);
             self.registers.count(count::RLEC, 1);
             return false;
+        }
+        if let Some(time) = pause::time_of(&frame).filter(|_| self.registers.has(reg::CTRL, reg::CTRL_RFCE)) {
+            self.registers.count(if time == 0 { count::XONRXC } else { count::XOFFRXC }, 1);
+            self.paused_until = self.now + pause::duration(time, 1000);
+            return true;
         }
         let address = destination(&frame);
         if !self.accepts(address, headers.vlan) {
@@ -97,6 +103,12 @@ impl Igb {
         spread.map_or((0, None), |spread| (spread.queue % queues, Some((spread.kind, spread.hash))))
     }
 
+    /// Whether tags are taken out. 8.2.1; on the I350 DVMOLR of the one pool must say so, too (I350 datasheet 8.10.20).
+    fn strips_tags(&self) -> bool {
+        let by_pool = self.kind != Kind::I350 || self.registers.has(reg::DVMOLR, reg::DVMOLR_STRVLAN);
+        by_pool && self.registers.has(reg::CTRL, reg::CTRL_VME)
+    }
+
     /// What the descriptor tells, and the frame as it goes to memory.
     fn describe(&self, mut frame: Vec<u8>, headers: &Headers, hash: Option<(u32, u32)>) -> Incoming {
         let checks = |bit: u32| self.registers.has(reg::RXCSUM, bit);
@@ -109,7 +121,7 @@ impl Igb {
             let check = frame_check(&frame);
             frame.extend(check);
         }
-        if let Some(tag) = headers.vlan.filter(|_| self.registers.has(reg::CTRL, reg::CTRL_VME)) {
+        if let Some(tag) = headers.vlan.filter(|_| self.strips_tags()) {
             frame.drain(12..16);
             about.vlan = tag;
             about.status |= status::VP;

@@ -11,7 +11,8 @@
 //! | `eeprom`, `phy` | what drivers read before they believe in the device |
 //!
 //! Each is port 0 of its card, with copper. Not modelled: flash and I/O space (BARs 1 and 2), header split, VMDq and SR-IOV, IPsec, SCTP's
-//! checksum, time stamps, wake-up, flow control, energy-efficient Ethernet, interrupt throttling (each cause interrupts at once).
+//! checksum, time stamps, wake-up, energy-efficient Ethernet, interrupt throttling (each cause interrupts at once).
+//! Pause frames are obeyed; none is sent, but the marks for that are looked at.
 
 mod access;
 mod control;
@@ -129,6 +130,8 @@ pub struct Igb {
     mdic_until: Option<Duration>,
     /// The link as STATUS showed it last.
     link: bool,
+    /// A pause frame stops the transmitter until then.
+    paused_until: Duration,
     faults: Faults,
     misuse: Misuse,
 }
@@ -150,6 +153,7 @@ impl Igb {
             reset_at: None,
             mdic_until: None,
             link: false,
+            paused_until: Duration::ZERO,
             faults: Faults::default(),
             misuse: Misuse::default(),
         };
@@ -170,6 +174,11 @@ impl Igb {
     /// Context descriptors that the queues took since each was enabled: how well a driver keeps the contexts it has.
     pub fn contexts_seen(&self) -> usize {
         self.queues.contexts_seen()
+    }
+
+    /// What the link partner advertises about pause frames from its next negotiation on.
+    pub const fn set_partner_pause(&mut self, symmetric: bool, asymmetric: bool) {
+        self.phy.set_partner_pause(symmetric, asymmetric);
     }
 
     /// PCI configuration space, for a bus driver in a test.
@@ -242,7 +251,8 @@ impl Model for Igb {
     }
 
     fn poll_time(&self) -> Option<Duration> {
-        self.phy.negotiated_at(self.now)
+        let paused = Some(self.paused_until).filter(|until| *until > self.now);
+        [self.phy.negotiated_at(self.now), paused].into_iter().flatten().min()
     }
 
     fn handle_frame(&mut self, frame: &[u8]) -> bool {

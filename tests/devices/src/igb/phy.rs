@@ -42,12 +42,14 @@ pub(super) struct Phy {
     up_at: Option<Duration>,
     /// BMSR shows a lost link once.
     fell: bool,
+    /// What the partner advertises about pause frames: the bits of ANLPAR.
+    partner_pause: u16,
 }
 
 impl Phy {
     /// Powered on at time zero, its cable plugged in.
     pub(super) fn new(kind: Kind) -> Self {
-        let mut phy = Self { kind, registers: [0; 32], cable: true, up_at: None, fell: false };
+        let mut phy = Self { kind, registers: [0; 32], cable: true, up_at: None, fell: false, partner_pause: 1 << 10 };
         phy.reset(Duration::ZERO);
         phy
     }
@@ -73,7 +75,8 @@ impl Phy {
         self.put(register::CONTROL, NEGOTIATE | 1 << 8 | 1 << 6);
         self.put(register::ID_HIGH, (id >> 16) as u16);
         self.put(register::ID_LOW, id as u16);
-        self.put(register::ADVERTISEMENT, 0x0DE1);
+        // The I350's is strapped to say nothing of pause frames.
+        self.put(register::ADVERTISEMENT, if self.kind == Kind::I350 { 0x01E1 } else { 0x0DE1 });
         self.put(register::GIGABIT_CONTROL, 0x0200);
         self.put(register::EXTENDED_STATUS, 0x3000);
         self.negotiate(now);
@@ -84,6 +87,11 @@ impl Phy {
         self.fell |= self.up_at.is_some_and(|at| at <= now);
         let tries = self.cable && self.held(register::CONTROL) & POWER_DOWN == 0;
         self.up_at = tries.then(|| now + NEGOTIATION);
+    }
+
+    /// What the partner advertises about pause frames from now on.
+    pub(super) const fn set_partner_pause(&mut self, symmetric: bool, asymmetric: bool) {
+        self.partner_pause = (symmetric as u16) << 10 | (asymmetric as u16) << 11;
     }
 
     /// The cable is plugged in, or pulled.
@@ -118,7 +126,7 @@ impl Phy {
                 let fell = std::mem::take(&mut self.fell);
                 0x7949 | when(1 << 5) | if fell { 0 } else { when(1 << 2) }
             }
-            register::PARTNER => when(0x45E1),
+            register::PARTNER => when(0x41E1 | self.partner_pause),
             register::EXPANSION => when(0x000F),
             // Both receivers work, the partner does 1000BASE-T.
             register::GIGABIT_STATUS => when(0x3C00),

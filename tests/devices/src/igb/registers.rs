@@ -15,6 +15,10 @@ pub const CTRL_MASTER_DISABLE: u32 = 1 << 2;
 pub const CTRL_SLU: u32 = 1 << 6;
 /// CTRL: device reset of this port.
 pub const CTRL_RST: u32 = 1 << 26;
+/// CTRL: pause frames are obeyed.
+pub const CTRL_RFCE: u32 = 1 << 27;
+/// CTRL: pause frames are sent.
+pub const CTRL_TFCE: u32 = 1 << 28;
 /// CTRL: reset of all ports, from the 82580 on.
 pub const CTRL_DEV_RST: u32 = 1 << 29;
 /// CTRL: tags of VLANs are stripped.
@@ -57,6 +61,18 @@ pub const MDIC_READY: u32 = 1 << 28;
 pub const MDIC_INTERRUPT: u32 = 1 << 29;
 /// MDIC: no PHY answered.
 pub const MDIC_ERROR: u32 = 1 << 30;
+/// FCAL, 8.3.1: of the address that pause frames are for.
+pub const FCAL: usize = 0x0_0028;
+/// FCAH, 8.3.2.
+pub const FCAH: usize = 0x0_002C;
+/// FCT, 8.3.3: their type.
+pub const FCT: usize = 0x0_0030;
+/// FCTTV, 8.3.4: their time.
+pub const FCTTV: usize = 0x0_0170;
+/// FCRTL, 8.3.5: the low mark.
+pub const FCRTL: usize = 0x0_2160;
+/// FCRTH, 8.3.6: the high mark.
+pub const FCRTH: usize = 0x0_2168;
 /// VET: EtherType of tags.
 pub const VET: usize = 0x0_0038;
 /// RCTL, 8.10.1.
@@ -179,6 +195,10 @@ pub const RSSRK: usize = 0x0_5C80;
 pub const RECEIVE: usize = 0x0_C000;
 /// SRRCTL from a queue's first register, 8.10.2.
 pub const SRRCTL: usize = 0x0C;
+/// DVMOLR of pool 0, I350 datasheet 8.10.20.
+pub const DVMOLR: usize = RECEIVE + 0x38;
+/// DVMOLR: tags are stripped.
+pub const DVMOLR_STRVLAN: u32 = 1 << 30;
 /// SRRCTL: frames without descriptors are dropped.
 pub const SRRCTL_DROP: u32 = 1 << 31;
 /// RQDPC from a queue's first register, 8.10.12. Reading clears it, but for the I210's, which is written (Linux's
@@ -195,6 +215,10 @@ pub mod count {
     pub const RLEC: usize = 0x4040;
     /// MPC: frames missed for want of packet memory.
     pub const MPC: usize = 0x4010;
+    /// XONRXC.
+    pub const XONRXC: usize = 0x4048;
+    /// XOFFRXC.
+    pub const XOFFRXC: usize = 0x4050;
     /// GPRC.
     pub const GPRC: usize = 0x4074;
     /// BPRC.

@@ -33,7 +33,8 @@ impl Ixgbe {
                 held
             }
             reg::LINKS => self.read_links(),
-            reg::ANLP1 => 1 << 16,
+            reg::ANLP1 => 1 << 16 | u32::from(self.partner_pause.0) << 10 | u32::from(self.partner_pause.1) << 11,
+            reg::LINKS2 if self.kind == Kind::Kx4 && self.link => reg::LINKS2_AN,
             _ if reg::clears(offset) => {
                 self.registers.set(offset, 0);
                 held
@@ -77,7 +78,19 @@ impl Ixgbe {
             _ if offset & !4 == reg::EICS_EX => self.interrupts.set(vectors(offset, value), 0, registers, space),
             _ if offset & !4 == reg::EIMS_EX => self.interrupts.enable(vectors(offset, value), 0, registers, space),
             _ if offset & !4 == reg::EIMC_EX => self.interrupts.disable(vectors(offset, value), 0, registers, space),
-            reg::MSCA => phy::command(self.phy.as_mut(), &mut self.registers, value, self.link),
+            reg::MSCA => {
+                if value & phy::COMMAND != 0 && !self.registers.has(reg::SW_FW_SYNC, reg::SW_FW_SYNC_PHY) {
+                    self.misuse.note("a PHY was spoken to without its semaphore in SW_FW_SYNC");
+                }
+                let link = self.link.then_some(self.partner_pause);
+                phy::command(self.phy.as_mut(), &mut self.registers, value, link);
+            }
+            reg::FCCFG => {
+                self.registers.set(offset, value);
+                if value & reg::FCCFG_TFCE != 0 {
+                    self.check_pause();
+                }
+            }
             reg::MSRWD => {
                 let read = self.registers.get(offset) & 0xFFFF_0000;
                 self.registers.set(offset, read | value & 0xFFFF);

@@ -35,6 +35,7 @@ impl Ixgbe {
     fn initialise(&mut self) {
         self.interrupts.reset();
         self.queues.reset();
+        self.paused_until = Duration::ZERO;
         let registers = &mut self.registers;
         let (autoc, autoc2) = match self.kind {
             // KX4 and KX, by autonegotiation.
@@ -55,7 +56,7 @@ impl Ixgbe {
         registers.set(reg::SECTXSTAT, 1);
         registers.set(reg::SECRXSTAT, 1);
         // RXPBSIZE and TXPBSIZE: all of it for one traffic class.
-        registers.set(0x3C00, 512 << 10);
+        registers.set(reg::RXPBSIZE, self.kind.packet_memory());
         registers.set(0xCC00, 160 << 10);
         for queue in 0..super::QUEUES {
             registers.set(reg::receive(queue) + reg::SRRCTL, 2 | 4 << 8);
@@ -100,6 +101,18 @@ impl Ixgbe {
         let disabled = self.registers.has(reg::CTRL, reg::CTRL_MASTER_DISABLE);
         let busy = self.queues.is_in_flight() || self.faults.master_stuck;
         if disabled && !busy { 0 } else { reg::STATUS_MASTER }
+    }
+
+    /// Pause frames are to be sent: are their marks and their time such that they can? 8.2.3.3.
+    pub(super) fn check_pause(&mut self) {
+        let get = |offset| self.registers.get(offset);
+        let (low, high) = (get(reg::FCRTL), get(reg::FCRTH));
+        if let Some(fault) = crate::pause::fault(low & 0x7_FFFF, high & 0x7_FFFF, get(reg::RXPBSIZE)) {
+            self.misuse.note(fault);
+        }
+        if high & reg::FCRTH_FCEN == 0 || self.registers.get(reg::FCTTV) & 0xFFFF == 0 {
+            self.misuse.note("pause frames are sent while FCRTH.FCEN is clear, or with no time");
+        }
     }
 
     /// A link that fell shows as down once, even if it is up again.

@@ -1,11 +1,12 @@
 //! Which frames are taken, for which queue, and what their descriptors tell. 82599 datasheet 7.1.1, 7.1.2 and 7.1.6. Pure.
 
 use super::registers::{self as reg, count};
-use super::{Ixgbe, PACKET_MEMORY, cause};
+use super::{Ixgbe, cause};
 use crate::advanced::{Errors, Received, Verify, status};
 use crate::ethernet::{Address, destination, frame_check, is_broadcast, is_multicast};
 use crate::filter;
 use crate::packet::Headers;
+use crate::pause;
 use crate::queues::Direction;
 use crate::receive::Incoming;
 use crate::rss::{self, Places};
@@ -31,6 +32,15 @@ impl Ixgbe {
             self.registers.count(count::RLEC, 1);
             return false;
         }
+        if let Some(time) = pause::time_of(&frame) {
+            if self.registers.has(reg::MFLCN, reg::MFLCN_RFCE) {
+                self.registers.count(if time == 0 { count::LXONRXCNT } else { count::LXOFFRXCNT }, 1);
+                self.paused_until = self.now + pause::duration(time, 10_000);
+            }
+            if self.registers.has(reg::MFLCN, reg::MFLCN_RFCE | reg::MFLCN_DPF) {
+                return true;
+            }
+        }
         let address = destination(&frame);
         let accepted = self.accepts(address, headers.vlan);
         self.registers.count(count::RXNFGPC, 1);
@@ -48,7 +58,7 @@ impl Ixgbe {
         if !self.queues.is_enabled(Direction::Receive, queue) {
             return false;
         }
-        if self.queues.waiting() + frame.len() > PACKET_MEMORY {
+        if self.queues.waiting() + frame.len() > self.registers.get(reg::RXPBSIZE) as usize {
             self.registers.count(count::MPC, 1);
             self.raise(cause::RX_MISS);
             return false;

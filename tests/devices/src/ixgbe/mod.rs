@@ -11,7 +11,8 @@
 //! | `eeprom`, `phy` | what drivers read before they believe in the device |
 //!
 //! Not modelled: receive-side coalescing (it never coalesces, as it may), header split, flow director, DCB, VMDq and SR-IOV, IPsec,
-//! MACsec, FCoE, SCTP's checksum, time stamps, wake-up, flow control, interrupt throttling (each cause interrupts at once).
+//! MACsec, FCoE, SCTP's checksum, time stamps, wake-up, interrupt throttling (each cause interrupts at once).
+//! Pause frames are obeyed; none is sent, but the marks for that are looked at.
 
 mod access;
 mod control;
@@ -38,8 +39,6 @@ use crate::registers::{Registers, register_at};
 
 /// Queues in each direction.
 pub const QUEUES: usize = 128;
-/// Bytes of packet memory for receive, 82599 datasheet 7.1.3.1.
-const PACKET_MEMORY: usize = 512 << 10;
 
 const LAYOUT: Layout = Layout {
     queues: QUEUES,
@@ -67,6 +66,14 @@ pub enum Kind {
 impl Kind {
     /// All.
     pub const ALL: [Self; 4] = [Self::Kx4, Self::Sfp, Self::T3, Self::X540];
+
+    /// Bytes of packet memory for receive, 82599 datasheet 7.1.3.1, X540 datasheet 7.1.3.
+    const fn packet_memory(self) -> u32 {
+        match self {
+            Self::Kx4 | Self::Sfp | Self::T3 => 512 << 10,
+            Self::X540 => 384 << 10,
+        }
+    }
 
     /// Its identity on the bus.
     pub const fn identity(self) -> Identity {
@@ -103,6 +110,10 @@ pub struct Ixgbe {
     queues: Queues,
     out: VecDeque<Vec<u8>>,
     link: bool,
+    /// A pause frame stops the transmitter until then.
+    paused_until: Duration,
+    /// What the link partner advertises about pause frames: in both directions, in one.
+    partner_pause: (bool, bool),
     /// The link was down since LINKS was read last.
     link_fell: bool,
     now: Duration,
@@ -127,6 +138,8 @@ impl Ixgbe {
             queues: Queues::new(LAYOUT),
             out: VecDeque::new(),
             link: true,
+            paused_until: Duration::ZERO,
+            partner_pause: (true, false),
             link_fell: false,
             now: Duration::ZERO,
             reset_at: None,
@@ -150,6 +163,11 @@ impl Ixgbe {
     /// Context descriptors that the queues took since each was enabled: how well a driver keeps the contexts it has.
     pub fn contexts_seen(&self) -> usize {
         self.queues.contexts_seen()
+    }
+
+    /// What the link partner advertises about pause frames from its next negotiation on.
+    pub const fn set_partner_pause(&mut self, symmetric: bool, asymmetric: bool) {
+        self.partner_pause = (symmetric, asymmetric);
     }
 
     /// The permanent address.
@@ -223,6 +241,10 @@ impl Model for Ixgbe {
 
     fn handle_time(&mut self, now: Duration) {
         self.now = self.now.max(now);
+    }
+
+    fn poll_time(&self) -> Option<Duration> {
+        Some(self.paused_until).filter(|until| *until > self.now)
     }
 
     fn handle_frame(&mut self, frame: &[u8]) -> bool {

@@ -7,7 +7,7 @@ use super::registers::{self as reg};
 use crate::registers::Registers;
 
 /// MSCA, 82599 datasheet 8.2.3.22.11.
-const COMMAND: u32 = 1 << 30;
+pub(super) const COMMAND: u32 = 1 << 30;
 const OLD_PROTOCOL: u32 = 1 << 28;
 
 /// Devices of a PHY (MMDs), IEEE 802.3 table 45-1.
@@ -49,13 +49,15 @@ impl Phy {
         Some(Self { address: 0, registers })
     }
 
-    fn read(&self, device: u8, register: u16, link: bool) -> u16 {
+    fn read(&self, device: u8, register: u16, link: Option<(bool, bool)>) -> u16 {
         let held = self.registers.get(&(device, register)).copied().unwrap_or(0);
-        let when = |bits: u16| if link { bits } else { 0 };
+        let when = |bits: u16| if link.is_some() { bits } else { 0 };
         match (device, register) {
             (PMA, 1) => when(1 << 2),
             (AUTONEGOTIATION, 1) => 1 << 3 | when(1 << 2 | 1 << 5),
-            // The link partner can do all.
+            // What the link partner can, and what of it is about pause frames.
+            (AUTONEGOTIATION, 0x13) => link
+                .map_or(0, |(symmetric, asymmetric)| 0x01E1 | u16::from(symmetric) << 10 | u16::from(asymmetric) << 11),
             (AUTONEGOTIATION, 0x21) => when(0x0800),
             // TN1010: up, at 10 Gbit/s.
             (VENDOR, 1) => when(1 << 3),
@@ -75,8 +77,9 @@ impl Phy {
     }
 }
 
-/// MSCA was written: the command is done at once, in MSRWD. Where no PHY answers the bus reads as ones.
-pub(super) fn command(phy: Option<&mut Phy>, registers: &mut Registers, value: u32, link: bool) {
+/// MSCA was written: the command is done at once, in MSRWD. Where no PHY answers the bus reads as ones. `link`: where there is one, what the
+/// partner advertises about pause frames.
+pub(super) fn command(phy: Option<&mut Phy>, registers: &mut Registers, value: u32, link: Option<(bool, bool)>) {
     registers.set(reg::MSCA, value & !COMMAND);
     if value & COMMAND == 0 {
         return;
@@ -101,8 +104,8 @@ mod tests {
     fn read(kind: Kind, address: u32, device: u32, register: u32) -> u16 {
         let (mut phy, mut registers) = (Phy::new(kind), Registers::new(reg::SPACE));
         let at = register | device << 16 | address << 21;
-        command(phy.as_mut(), &mut registers, COMMAND | at, true);
-        command(phy.as_mut(), &mut registers, COMMAND | 3 << 26 | at, true);
+        command(phy.as_mut(), &mut registers, COMMAND | at, Some((true, false)));
+        command(phy.as_mut(), &mut registers, COMMAND | 3 << 26 | at, Some((true, false)));
         assert_eq!(registers.get(reg::MSCA) & COMMAND, 0);
         (registers.get(reg::MSRWD) >> 16) as u16
     }
@@ -120,8 +123,8 @@ mod tests {
     fn a_restart_of_autonegotiation_ends() {
         let (mut phy, mut registers) = (Phy::new(Kind::X540), Registers::new(reg::SPACE));
         registers.set(reg::MSRWD, 0x3200);
-        command(phy.as_mut(), &mut registers, COMMAND | 1 << 26 | 7 << 16, false);
-        command(phy.as_mut(), &mut registers, COMMAND | 3 << 26 | 7 << 16, false);
+        command(phy.as_mut(), &mut registers, COMMAND | 1 << 26 | 7 << 16, None);
+        command(phy.as_mut(), &mut registers, COMMAND | 3 << 26 | 7 << 16, None);
         assert_eq!(registers.get(reg::MSRWD) >> 16, 0x3000);
     }
 }

@@ -21,7 +21,10 @@ impl Ixgbe {
             return Vec::new();
         }
         let receive = !self.registers.has(reg::CTRL, reg::CTRL_MASTER_DISABLE);
-        let transmit = receive && self.link && self.registers.has(reg::DMATXCTL, reg::DMATXCTL_TE);
+        let transmit = receive
+            && self.link
+            && self.now >= self.paused_until
+            && self.registers.has(reg::DMATXCTL, reg::DMATXCTL_TE);
         let begins = Begins { transmit, receive, hung: self.faults.hung_transmit };
         self.queues.next_batch(&mut self.registers, begins, |registers, queue, dropped| {
             if queue < 16 {
@@ -41,7 +44,7 @@ impl Ixgbe {
     }
 
     fn sent(&mut self, index: usize, done: &[Transfer]) {
-        let wire = Wire { vlan: (self.registers.get(reg::DMATXCTL) >> 16) as u16, longest: LONGEST };
+        let wire = Wire { vlan: Some((self.registers.get(reg::DMATXCTL) >> 16) as u16), longest: LONGEST };
         let outcome = self.queues.sent(&mut self.registers, index, done, wire, &mut self.misuse);
         for frame in outcome.frames {
             self.emit(index, frame);

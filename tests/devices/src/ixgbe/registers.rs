@@ -42,6 +42,8 @@ pub const FWSM: usize = 0x1_0148;
 pub const FWSM_VALID: u32 = 1 << 15;
 /// SW_FW_SYNC, 8.2.3.4. On the X540 reading takes bit 31 (X540 datasheet 8.2.3.4).
 pub const SW_FW_SYNC: usize = 0x1_0160;
+/// SW_FW_SYNC: software has the PHY of port 0.
+pub const SW_FW_SYNC_PHY: u32 = 1 << 1;
 /// SW_FW_SYNC: the X540's register semaphore.
 pub const SW_FW_SYNC_REGISTERS: u32 = 1 << 31;
 
@@ -152,6 +154,26 @@ pub const DMATXCTL_TE: u32 = 1 << 0;
 /// First register of transmit queue 0, 8.2.3.9.5; the next is 0x40 further.
 pub const TRANSMIT: usize = 0x0_6000;
 
+/// FCTTV 0, 8.2.3.3.2: the time of pause frames.
+pub const FCTTV: usize = 0x0_3200;
+/// FCRTL 0, 8.2.3.3.3: the low mark.
+pub const FCRTL: usize = 0x0_3220;
+/// FCRTH 0, 8.2.3.3.4: the high mark.
+pub const FCRTH: usize = 0x0_3260;
+/// FCRTH: the marks count.
+pub const FCRTH_FCEN: u32 = 1 << 31;
+/// RXPBSIZE 0, 8.2.3.8.9.
+pub const RXPBSIZE: usize = 0x0_3C00;
+/// FCCFG, 8.2.3.3.7.
+pub const FCCFG: usize = 0x0_3D00;
+/// FCCFG: pause frames are sent for the whole link.
+pub const FCCFG_TFCE: u32 = 1 << 3;
+/// MFLCN, 8.2.3.22.34.
+pub const MFLCN: usize = 0x0_4294;
+/// MFLCN: pause frames are dropped.
+pub const MFLCN_DPF: u32 = 1 << 1;
+/// MFLCN: pause frames are obeyed.
+pub const MFLCN_RFCE: u32 = 1 << 3;
 /// HLREG0, 8.2.3.22.8.
 pub const HLREG0: usize = 0x0_4240;
 /// HLREG0: the frame check sequence is stripped.
@@ -185,6 +207,11 @@ pub const AUTOC2: usize = 0x0_42A8;
 /// ANLP1, 8.2.3.22.23: of the link partner.
 pub const ANLP1: usize = 0x0_42B0;
 
+/// LINKS2, 8.2.3.22.
+pub const LINKS2: usize = 0x0_4324;
+/// LINKS2: the link partner of a backplane negotiates.
+pub const LINKS2_AN: u32 = 1 << 6;
+
 /// Counters that reading clears, 8.2.3.23.
 pub mod count {
     /// CRCERRS.
@@ -193,6 +220,10 @@ pub mod count {
     pub const RLEC: usize = 0x4040;
     /// RXMPC 0: frames missed for want of packet memory.
     pub const MPC: usize = 0x3FA0;
+    /// LXONRXCNT.
+    pub const LXONRXCNT: usize = 0x41A4;
+    /// LXOFFRXCNT.
+    pub const LXOFFRXCNT: usize = 0x41A8;
     /// GPRC.
     pub const GPRC: usize = 0x4074;
     /// BPRC.

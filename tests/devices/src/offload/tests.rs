@@ -43,7 +43,7 @@ fn checksums_are_completed() {
                 packet[IP + 10..IP + 12].fill(0x55);
             }
             let first = Data { ip_checksum: !v6, transport_checksum: true, ..data(packet.len()) };
-            assert_eq!(apply(packet, &first, Some(&context(recipe)), 0x8100), Ok(vec![wanted]));
+            assert_eq!(apply(packet, &first, Some(&context(recipe)), Some(0x8100)), Ok(vec![wanted]));
         }
     }
 }
@@ -58,7 +58,7 @@ fn a_udp_checksum_is_never_zero() {
     let sum = sum(&packet[start..], 0);
     packet[start + 8..].copy_from_slice(&(!sum).to_be_bytes());
     let first = Data { transport_checksum: true, ..data(packet.len()) };
-    let frames = apply(packet, &first, Some(&context(recipe)), 0x8100).expect("it fits");
+    let frames = apply(packet, &first, Some(&context(recipe)), Some(0x8100)).expect("it fits");
     assert_eq!(half(&frames[0], start + 6), Some(0xFFFF));
 }
 
@@ -69,7 +69,7 @@ fn tcp_is_segmented() {
         let packet = recipe.frame(STATION);
         let headers = IP + recipe.ip() + TCP;
         let first = Data { segment: true, ip_checksum: !v6, transport_checksum: true, ..data(2500) };
-        let frames = apply(packet.clone(), &first, Some(&context(recipe)), 0x8100).expect("it fits");
+        let frames = apply(packet.clone(), &first, Some(&context(recipe)), Some(0x8100)).expect("it fits");
         assert_eq!(frames.iter().map(Vec::len).collect::<Vec<_>>(), [headers + 1000, headers + 1000, headers + 500]);
         frames.iter().for_each(|frame| assert_valid(frame));
         let payload: Vec<u8> = frames.iter().flat_map(|frame| frame[headers..].to_vec()).collect();
@@ -93,7 +93,7 @@ fn a_tag_is_inserted() {
     let recipe = Recipe { payload: 1500, pseudo: Some(0), ..Recipe::default() };
     let context = Context { vlan: 0x6123, ..context(recipe) };
     let first = Data { segment: true, ip_checksum: true, transport_checksum: true, insert_vlan: true, ..data(1500) };
-    let frames = apply(recipe.frame(STATION), &first, Some(&context), 0x8100).expect("it fits");
+    let frames = apply(recipe.frame(STATION), &first, Some(&context), Some(0x8100)).expect("it fits");
     assert_eq!(frames.len(), 2);
     for frame in frames {
         assert_valid(&frame);
@@ -107,11 +107,12 @@ fn what_does_not_fit_is_told() {
     let packet = recipe.frame(STATION);
     let good = Data { segment: true, ip_checksum: true, transport_checksum: true, ..data(100) };
     let context = context(recipe);
-    assert!(apply(packet.clone(), &good, Some(&context), 0).is_ok());
+    assert!(apply(packet.clone(), &good, Some(&context), None).is_ok());
     let refused = |first: Data, context: Option<Context>| {
-        apply(packet.clone(), &first, context.as_ref(), 0).expect_err("it does not fit");
+        apply(packet.clone(), &first, context.as_ref(), None).expect_err("it does not fit");
     };
     refused(good, None);
+    refused(Data { insert_vlan: true, ..good }, Some(context));
     refused(Data { payload: 99, ..good }, Some(context));
     refused(Data { frame_check: false, ..good }, Some(context));
     refused(Data { ip_checksum: false, ..good }, Some(context));

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use devices::bus::{Interrupt, Model};
 use devices::fake::Device;
+use devices::pause;
+use netdom::ethernet::Tag;
 use netdom::nic::{Error, Fault, Interrupts, Link, Options, STANDARD_FRAME, models, queue};
 use netdom::offload::headers::Network;
-use netdom::packet::Checksum;
+use netdom::packet::{Checksum, Packet};
 use split_driver::fakes::closed;
 use split_driver::memory::DmaAllocator;
 use split_driver::time::Instant;
@@ -32,6 +34,10 @@ pub(crate) trait Card: Model + Sized + 'static {
     const DAMAGED: &'static [u32];
     /// Where the registers of a receive queue begin.
     fn receive_queue(queue: usize) -> usize;
+    /// Whether it sends pause frames where its packet buffer fills.
+    fn sends_pauses(&self) -> bool;
+    /// What the link partner advertises about pause frames. False where the card's link is not negotiated.
+    fn set_partner(&mut self, symmetric: bool, asymmetric: bool) -> bool;
     /// A memory of the device loses what it held.
     fn lose_memory(&mut self);
 }
@@ -57,6 +63,12 @@ macro_rules! cases {
                 frames_without_a_buffer_are_counted_once
                 lengths_that_cannot_be_cost_their_frame
                 damaged_frames_are_dropped_and_counted
+                tags_are_taken_out_where_told_to
+                tags_are_inserted_into_packets_and_their_segments
+                a_tag_counts_for_the_length_of_a_frame
+                pause_frames_stop_the_transmitter_for_their_time
+                flow_control_is_what_both_ends_can
+                a_paused_transmitter_does_not_hang
                 only_what_was_reported_is_given_back
                 a_restart_forgets_all
                 a_queue_that_hangs_is_found_and_the_device_started_anew
@@ -393,6 +405,200 @@ pub(crate) fn damaged_frames_are_dropped_and_counted<C: Card>(kind: C::Kind) {
         assert_eq!(queue(&mut *bench.nic).receive().map(|packet| packet.len()), Some(61), "{error:#x}");
         assert_eq!(bench.nic.statistics().receive_errors, u64::from(index / 2), "{error:#x}");
     }
+    bench.finish();
+}
+
+const TAG: Tag = Tag::new(0x2005).expect("a tag");
+
+/// `frame` with [`TAG`] behind its addresses.
+fn tagged(frame: &[u8]) -> Vec<u8> {
+    let (addresses, rest) = frame.split_at(12);
+    [addresses, &[0x81, 0x00], &TAG.control().to_be_bytes(), rest].concat()
+}
+
+pub(crate) fn tags_are_taken_out_where_told_to<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { queues: 2, receive_descriptors: 64, ..Options::default() });
+    assert!(bench.nic.capabilities().vlan_stripping);
+    let device = bench.device.clone();
+    let plain = bytes(300, 1);
+    let tcp = tcp_packet(Network::V4, 300, 1);
+    for (on, changes) in [(false, false), (true, true), (true, false), (false, true)] {
+        // What is there already was handled by the former rule.
+        assert!(device.inject(&tagged(&plain)));
+        bench.nic.set_vlan_stripping(on);
+        assert_eq!(queue(&mut *bench.nic).receive().is_none(), changes);
+        if on {
+            bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+            device.wait(Duration::from_secs(5));
+        }
+        for (frame, checksum) in [(&plain, Checksum::Unverified), (&tcp, Checksum::Verified)] {
+            // TCP's is of a queue that the hash names.
+            let receive = |bench: &mut Bench<C>| {
+                let mut frames = (0..bench.nic.queues()).filter_map(|index| bench.nic.queue(index)?.receive());
+                frames.next().expect("a frame")
+            };
+            assert!(device.inject(&tagged(frame)));
+            let received = receive(&mut bench);
+            let expected = if on { (frame.clone(), Some(TAG)) } else { (tagged(frame), None) };
+            assert_eq!((contents(&received), received.tag), expected);
+            assert_eq!(received.offload.checksum, checksum);
+            assert!(device.inject(frame));
+            let received = receive(&mut bench);
+            assert_eq!((contents(&received), received.tag), (frame.clone(), None));
+        }
+    }
+    bench.finish();
+}
+
+pub(crate) fn tags_are_inserted_into_packets_and_their_segments<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    let send = |bench: &mut Bench<C>, mut packet: Packet, network: Option<Network>, tag: Option<Tag>| {
+        packet.tag = tag;
+        let sent = queue(&mut *bench.nic).transmit(packet, network.map(layout).as_ref());
+        queue(&mut *bench.nic).flush();
+        sent.is_ok()
+    };
+    let inserts = bench.nic.capabilities().vlan_insertion;
+    let first = packet(&bench.pool, &bytes(100, 1), &[]);
+    assert_eq!(send(&mut bench, first, None, Some(TAG)), inserts);
+    assert_eq!(bench.device.sent().is_some(), inserts);
+    bench.nic.set_vlan_stripping(true);
+    assert!(bench.nic.capabilities().vlan_insertion);
+    for (length, tag) in [(15, Some(TAG)), (60, Some(TAG)), (600, None), (601, Tag::new(1)), (1514, Some(TAG))] {
+        let frame = bytes(length, 1);
+        let packet = packet(&bench.pool, &frame, &[14, 10]);
+        assert!(send(&mut bench, packet, None, tag));
+        let mut expected = frame;
+        expected.resize(length.max(60), 0);
+        if let Some(tag) = tag {
+            expected = tagged(&expected);
+            expected[14..16].copy_from_slice(&tag.control().to_be_bytes());
+        }
+        assert_eq!(bench.device.sent(), Some(expected), "{length} bytes, {tag:?}");
+    }
+    for network in [Network::V4, Network::V6] {
+        let frame = tcp_packet(network, 500, 7);
+        let mut blank = packet(&bench.pool, &super::without_checksum(network, &frame), &[80]);
+        blank.offload.checksum = Checksum::Blank;
+        assert!(send(&mut bench, blank, Some(network), Some(TAG)));
+        assert_eq!(bench.device.sent(), Some(tagged(&frame)), "{network:?}");
+        let whole = tcp_packet(network, 5_000, 8);
+        let superframe = super::superframe(network, &bench.pool, &whole, 1428);
+        assert!(send(&mut bench, superframe, Some(network), Some(TAG)));
+        let mut segments = 0;
+        while let Some(segment) = bench.device.sent() {
+            assert_eq!(segment[12..16], [0x81, 0x00, 0x20, 0x05], "{network:?}");
+            assert!(super::has_right_checksums(network, &[&segment[..12], &segment[16..]].concat()), "{network:?}");
+            segments += 1;
+        }
+        assert_eq!(segments, 4, "{network:?}");
+    }
+    bench.finish();
+}
+
+pub(crate) fn a_tag_counts_for_the_length_of_a_frame<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    bench.nic.set_vlan_stripping(true);
+    for (length, fits) in [(STANDARD_FRAME - 4, true), (STANDARD_FRAME - 3, false)] {
+        let mut packet = packet(&bench.pool, &bytes(length, 1), &[]);
+        packet.tag = Some(TAG);
+        assert!(queue(&mut *bench.nic).transmit(packet, None).is_ok());
+        queue(&mut *bench.nic).flush();
+        assert_eq!(bench.device.sent().is_some(), fits);
+        bench.device.inject(&tagged(&bytes(length, 2)));
+        assert_eq!(queue(&mut *bench.nic).receive().is_some(), fits);
+    }
+    // A device that lets a longer one through.
+    let place = bench.device.descriptor(C::receive_queue(0), 1);
+    bench.device.write_descriptor(place, [0, 0, 0xB, u32::from(TAG.control()) << 16 | STANDARD_FRAME as u32]);
+    assert!(queue(&mut *bench.nic).receive().is_none());
+    assert_eq!(bench.nic.statistics().receive_oversize, 2);
+    // One whose tag is none.
+    let place = bench.device.descriptor(C::receive_queue(0), 2);
+    bench.device.write_descriptor(place, [0, 0, 0xB, 0x2FFF_0000 | 100]);
+    assert!(queue(&mut *bench.nic).receive().is_none());
+    assert_eq!(bench.nic.statistics().receive_malformed, 1);
+    // Segments of 1,460 bytes have 1,514 with their headers, and the tag.
+    let whole = tcp_packet(Network::V4, 5_000, 8);
+    for (size, fits) in [(1460, true), (1461, false)] {
+        let mut superframe = super::superframe(Network::V4, &bench.pool, &whole, size);
+        superframe.tag = Some(TAG);
+        assert_eq!(queue(&mut *bench.nic).transmit(superframe, Some(&layout(Network::V4))).is_ok(), fits);
+    }
+    bench.finish();
+}
+
+/// Whether a frame goes out now.
+fn goes_out<C: Card>(bench: &mut Bench<C>) -> bool {
+    let frame = packet(&bench.pool, &bytes(64, 1), &[]);
+    assert!(queue(&mut *bench.nic).transmit(frame, None).is_ok());
+    queue(&mut *bench.nic).flush();
+    bench.device.sent().is_some()
+}
+
+pub(crate) fn pause_frames_stop_the_transmitter_for_their_time<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    for restart in [false, true] {
+        if restart {
+            let device = bench.device.clone();
+            bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+            device.wait(Duration::from_secs(5));
+        }
+        assert_ne!(bench.nic.link(), Link::Down);
+        assert!(goes_out(&mut bench));
+        assert!(bench.device.inject(&pause::frame(0xFFFF)));
+        assert!(!goes_out(&mut bench));
+        bench.device.wait(pause::duration(0xFFFF, C::SPEED));
+        assert!(bench.device.sent().is_some(), "the time is over");
+        assert!(bench.device.inject(&pause::frame(0xFFFF)));
+        assert!(!goes_out(&mut bench));
+        assert!(bench.device.inject(&pause::frame(0)));
+        assert!(goes_out(&mut bench), "it may go on");
+        assert!(queue(&mut *bench.nic).receive().is_none(), "they are the device's matter");
+        while bench.device.sent().is_some() {}
+        assert_eq!(bench.nic.statistics().pauses, if restart { 4 } else { 2 });
+    }
+    bench.finish();
+}
+
+pub(crate) fn flow_control_is_what_both_ends_can<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    // What the partner advertises; obeyed, sent: IEEE 802.3, table 28B-3, for one that advertises both.
+    let rows =
+        [(false, false, false, false), (false, true, true, false), (true, false, true, true), (true, true, true, true)];
+    for (symmetric, asymmetric, obeys, sends) in rows {
+        let negotiates = bench.device.with_model(|model| model.set_partner(symmetric, asymmetric));
+        for up in [false, true] {
+            bench.device.set_link(up);
+            bench.device.wait(Duration::from_secs(5));
+            // A link that fell shows once.
+            let _told = bench.nic.link();
+            assert_eq!(bench.nic.link() != Link::Down, up);
+        }
+        let (obeys, sends) = (obeys || !negotiates, sends || !negotiates);
+        assert_eq!(bench.device.with_model(|model| model.sends_pauses()), sends, "{symmetric} {asymmetric}");
+        assert!(bench.device.inject(&pause::frame(0xFFFF)));
+        assert_eq!(goes_out(&mut bench), !obeys, "{symmetric} {asymmetric}");
+        bench.device.wait(Duration::from_secs(1));
+        while bench.device.sent().is_some() {}
+    }
+    bench.finish();
+}
+
+pub(crate) fn a_paused_transmitter_does_not_hang<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    assert_ne!(bench.nic.link(), Link::Down);
+    bench.device.hang(0);
+    assert!(!goes_out(&mut bench));
+    for second in 0..20 {
+        assert!(bench.device.inject(&pause::frame(0xFFFF)));
+        // Who asks for them must not hide them from the watch.
+        let _counted = bench.nic.statistics();
+        assert_eq!(bench.nic.watch(Instant(second * 1_000_000_000)), None, "after {second} s");
+    }
+    let found = (20..40).find(|second| bench.nic.watch(Instant(second * 1_000_000_000)).is_some());
+    assert_eq!(found, Some(25), "paused no longer, it does");
+    bench.device.with_model(|model| model.faults().hung_transmit = 0);
     bench.finish();
 }
 

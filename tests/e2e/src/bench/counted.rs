@@ -6,11 +6,12 @@ use super::common::Runs;
 use super::{Better, Report, Row};
 use crate::driver_domain::Counts;
 
-/// What a row is by: a megabyte of payload, or a packet.
+/// What a row is by: a megabyte of payload, a packet, or a request and its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
     Megabyte,
     Packet,
+    RoundTrip,
 }
 
 /// The rows' names behind that of the load, and the counts' names in `data/counts`.
@@ -33,6 +34,7 @@ impl By {
         match self {
             Self::Megabyte => "MB",
             Self::Packet => "packet",
+            Self::RoundTrip => "round trip",
         }
     }
 
@@ -41,6 +43,7 @@ impl By {
         match self {
             Self::Megabyte => ("ms/MB", 1e3),
             Self::Packet => ("us/packet", 1e6),
+            Self::RoundTrip => ("us/round trip", 1e6),
         }
     }
 
@@ -49,6 +52,7 @@ impl By {
         match self {
             Self::Megabyte => ("10^6 instructions/MB", 1e3),
             Self::Packet => ("instructions/packet", 1e9),
+            Self::RoundTrip => ("instructions/round trip", 1e9),
         }
     }
 }

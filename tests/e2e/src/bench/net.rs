@@ -17,7 +17,7 @@ use crate::stage::{Images, Stage, lease, vif};
 use crate::traffic::{self, Flow, Ping, Shell, Transfer};
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Effort {
     /// Runs of each thing on each side; the median counts.
     pub runs: u32,
@@ -25,13 +25,15 @@ pub struct Effort {
     pub seconds: u32,
     /// Round trips of a run.
     pub pings: u32,
-    /// Count instructions, in place of rates, round trips and time.
+    /// Count instructions, in place of rates and time.
     pub instructions: bool,
+    /// Only loads whose names contain one of these, separated by commas.
+    pub only: String,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { runs: 3, seconds: 6, pings: 1000, instructions: false }
+        Self { runs: 3, seconds: 6, pings: 1000, instructions: false, only: String::new() }
     }
 }
 
@@ -64,7 +66,7 @@ pub fn run(row: Matrix, images: &Images, effort: Effort, progress: &dyn Fn(&str)
     })?;
     let ours = DriverDomainConfig::netdom("netdom").pci(&stage.lab.make_assignable(0)?).extra("profile=on");
     let linux = LinuxDriverDomain { pci: stage.lab.make_assignable(1)?, setup: LINUX_SETUP };
-    let ready = match effort.instructions {
+    let ready = match effort.instructions || !effort.only.is_empty() {
         true => None,
         false => Some(create_to_ready(&stage.lab, &ours, &linux, effort.runs, progress)?),
     };
@@ -85,10 +87,10 @@ pub fn run(row: Matrix, images: &Images, effort: Effort, progress: &dyn Fn(&str)
     let mut report = report();
     bench.throughput(&mut report)?;
     bench.packets(&mut report)?;
+    bench.round_trips(&mut report)?;
     let Some(ready) = ready else {
         return Ok(report);
     };
-    bench.round_trips(&mut report)?;
     report.push(ready.row("`xl create` to ready", "ms", Better::Less));
     footprint(&stage.lab, "netdom", &images.netdom, &mut report)?;
     Ok(report)
@@ -131,6 +133,10 @@ impl Bench<'_> {
         cost(report, name, runs, rate.by, self.effort.instructions, rate.amount);
     }
 
+    fn is_wanted(&self, name: &str) -> bool {
+        self.effort.only.split(',').any(|part| name.contains(part))
+    }
+
     fn throughput(&self, report: &mut Report) -> Result<()> {
         let seconds = self.effort.seconds;
         let rate = || Rate {
@@ -140,11 +146,17 @@ impl Bench<'_> {
             amount: |transfer| (transfer.sent + transfer.received) as f64 / 1e6,
         };
         for (name, direction) in [("TCP to the wire", "send"), ("TCP from the wire", "receive")] {
+            if !self.is_wanted(name) {
+                continue;
+            }
             let load = |guest: &Guest<'_>, peer: &str| traffic::tcp_rate(guest, direction, peer, seconds);
             self.rows(report, name, &self.alternate(name, |side| &side.peer, load, true)?, rate());
         }
-        traffic::serve(&self.b)?;
         let name = "TCP guest to guest";
+        if !self.is_wanted(name) {
+            return Ok(());
+        }
+        traffic::serve(&self.b)?;
         let load = |guest: &Guest<'_>, peer: &str| traffic::tcp_rate(guest, "send", peer, seconds);
         self.rows(report, name, &self.alternate(name, |side| &side.b_address, load, false)?, rate());
         self.b.stop("serve")
@@ -160,21 +172,37 @@ impl Bench<'_> {
             by: By::Packet,
             amount: |flow| flow.received as f64,
         };
-        let name = "UDP, 64-byte frames to the wire";
-        let load = |guest: &Guest<'_>, peer: &str| traffic::udp_flood(guest, peer, PAYLOAD, seconds);
-        self.rows(report, name, &self.alternate(name, |side| &side.peer, load, true)?, rate());
-        let name = "UDP, 64-byte frames from the wire";
-        let load = |guest: &Guest<'_>, peer: &str| traffic::udp_receive(guest, peer, PAYLOAD, seconds);
-        self.rows(report, name, &self.alternate(name, |side| &side.peer, load, true)?, rate());
+        type Load = fn(&dyn Shell, &str, u32, u32) -> Result<Flow>;
+        let loads: [(&str, Load); 2] = [
+            ("UDP, 64-byte frames to the wire", |guest, peer, payload, seconds| {
+                traffic::udp_flood(guest, peer, payload, seconds)
+            }),
+            ("UDP, 64-byte frames from the wire", |guest, peer, payload, seconds| {
+                traffic::udp_receive(guest, peer, payload, seconds)
+            }),
+        ];
+        for (name, flow) in loads.into_iter().filter(|(name, _)| self.is_wanted(name)) {
+            let load = |guest: &Guest<'_>, peer: &str| flow(guest, peer, PAYLOAD, seconds);
+            self.rows(report, name, &self.alternate(name, |side| &side.peer, load, true)?, rate());
+        }
         Ok(())
     }
 
     fn round_trips(&self, report: &mut Report) -> Result<()> {
-        let load = |guest: &Guest<'_>, peer: &str| traffic::ping(guest, peer, self.effort.pings, 0, 56);
+        let name = "round trip to the wire";
+        if !self.is_wanted(name) {
+            return Ok(());
+        }
+        // `xl list` knows 10^8 instructions: more round trips for a figure that says something.
+        let pings = self.effort.pings * if self.effort.instructions { 20 } else { 1 };
+        let load = |guest: &Guest<'_>, peer: &str| traffic::ping(guest, peer, pings, 0, 56);
         let runs = self.alternate("round trips", |side| &side.peer, load, true)?;
         let row = |name, figure: fn(&Ping) -> f64| runs.samples(figure).row(name, "us", Better::Less);
-        report.push(row("round trip to the wire, median", |ping| ping.median_us));
-        report.push(row("round trip to the wire, 99th percentile", |ping| ping.p99_us));
+        if !self.effort.instructions {
+            report.push(row("round trip to the wire, median", |ping| ping.median_us));
+            report.push(row("round trip to the wire, 99th percentile", |ping| ping.p99_us));
+        }
+        cost(report, name, &runs, By::RoundTrip, self.effort.instructions, |ping| (ping.sent - ping.lost) as f64);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! A model of the 82574 for tests, fuzzers and measurements: it does what the datasheet says, and worse where told to. Host only.
 
 use super::descriptors::{ContextCommand, DataCommand, DataOptions, ReceiveStatus};
-use super::registers::{self as reg, Causes, Ctrl, CtrlExt, Reg};
+use super::registers::{self as reg, Causes, Ctrl, CtrlExt, Mdic, Reg};
 use crate::nic::ring::DESCRIPTOR_BYTES;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -11,7 +11,6 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use split_driver::fakes::{FakeDma, FakeXen};
 use split_driver::memory::{DmaAllocator, Mmio, Reach};
-use xen_pv_sys::PAGE_SIZE;
 
 /// What a context descriptor said, as the device took it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +48,16 @@ struct State {
     dma: FakeDma,
     registers: RefCell<Box<[u32]>>,
     context: Cell<Option<Held>>,
+    /// The tag of the packet that is sent.
+    tag: Cell<Option<u16>>,
     contexts: Cell<usize>,
     packet: RefCell<Vec<u8>>,
     sent: RefCell<VecDeque<Vec<u8>>>,
     messages: RefCell<Vec<u8>>,
+    /// A pause frame stopped the transmitter.
+    paused: Cell<bool>,
+    /// What the link partner advertises: the bits of ANLPAR.
+    partner: Cell<u16>,
     accesses: Cell<usize>,
     misuse: RefCell<Vec<&'static str>>,
     gone: Cell<bool>,
@@ -74,10 +79,13 @@ impl Device {
             dma: xen.dma(),
             registers: RefCell::new(vec![0; reg::SPACE / 4].into_boxed_slice()),
             context: Cell::new(None),
+            tag: Cell::new(None),
             contexts: Cell::new(0),
             packet: RefCell::default(),
             sent: RefCell::default(),
             messages: RefCell::default(),
+            paused: Cell::new(false),
+            partner: Cell::new(0x41E1 | 1 << 10),
             accesses: Cell::new(0),
             misuse: RefCell::default(),
             gone: Cell::new(false),
@@ -106,6 +114,8 @@ impl Device {
         self.set(reg::STATUS, 0x0008_0083_u32);
         self.set(reg::EEC, 0x0000_0300_u32);
         self.set(reg::TARC0, 0x403_u32);
+        self.set(reg::PBA, 0x0014_0014_u32);
+        self.0.paused.set(false);
         let [a, b, c, d, e, f] = ADDRESS;
         self.set(reg::RAL0, u32::from_le_bytes([a, b, c, d]));
         self.set(reg::RAH0, u32::from_le_bytes([e, f, 0, 0x80]));
@@ -140,6 +150,11 @@ impl Device {
     /// From now on it never says that its requests to memory have ended.
     pub fn stay_busy(&self) {
         self.0.busy.set(true);
+    }
+
+    /// What the link partner advertises about pause frames.
+    pub fn set_partner_pause(&self, symmetric: bool, asymmetric: bool) {
+        self.0.partner.set(0x41E1 | u16::from(symmetric) << 10 | u16::from(asymmetric) << 11);
     }
 
     /// From now on a reset does not end.
@@ -203,19 +218,42 @@ impl Device {
         if !rctl.enable() || too_long {
             return false;
         }
-        if !(rctl.size_extension() && rctl.buffer_size() == 3 && rctl.strip_crc()) {
-            self.complain("buffers are not of a page each, or the CRC is left on");
+        // IEEE 802.3, annex 31B: for how long is not modelled, until the next one it is.
+        if (frame.get(..6), half(frame, 12), half(frame, 14)) == (Some(&[1, 0x80, 0xC2, 0, 0, 1]), 0x8808, 1) {
+            if self.get(reg::CTRL).receive_flow_control() {
+                let time = half(frame, 16);
+                self.0.paused.set(time != 0);
+                self.set(reg::XOFFRXC, self.get(reg::XOFFRXC) + u32::from(time != 0));
+                self.transmit();
+            }
+            return true;
+        }
+        let buffer_bytes = match (rctl.size_extension(), rctl.buffer_size()) {
+            (true, 3) => 4096,
+            (false, 0) => 2048,
+            _ => {
+                self.complain("buffers are not of a page each, or half of one");
+                4096
+            }
+        };
+        if !rctl.strip_crc() {
+            self.complain("the CRC is left on");
         }
         let count = self.get(reg::RDLEN) / DESCRIPTOR_BYTES as u32;
         let (head, tail) = (self.get(reg::RDH), self.get(reg::RDT));
         let available = tail.wrapping_add(count).wrapping_sub(head) % count.max(1);
-        if (available as usize) < frame.len().div_ceil(PAGE_SIZE) {
+        if (available as usize) < frame.len().div_ceil(buffer_bytes) {
             self.set(reg::MPC, self.get(reg::MPC) + 1);
             self.raise(Causes::new().with_overrun(true));
             return false;
         }
+        let tag = self.tag_of(frame);
+        let stripped =
+            tag.map(|_| [frame.get(..12), frame.get(16..)].into_iter().flatten().flatten().copied().collect());
+        let stripped: Option<Vec<u8>> = stripped;
+        let (frame, checksum) = (stripped.as_deref().unwrap_or(frame), checksum.with_tag_stripped(tag.is_some()));
         let mut index = head;
-        let mut chunks = frame.chunks(PAGE_SIZE).peekable();
+        let mut chunks = frame.chunks(buffer_bytes).peekable();
         while let Some(chunk) = chunks.next() {
             let at = self.receive_descriptor(index);
             let [low, high, status, _] = self.0.xen.device_read_words(at);
@@ -228,13 +266,34 @@ impl Device {
             } else {
                 ReceiveStatus::new().with_done(true)
             };
-            let words = [0, 0, status.into(), chunk.len() as u32];
+            let tag = if chunks.peek().is_none() { tag.unwrap_or(0) } else { 0 };
+            let words = [0, 0, status.into(), chunk.len() as u32 | u32::from(tag) << 16];
             self.write_descriptor(at, words);
             index = index.wrapping_add(1) % count;
         }
         self.set(reg::RDH, index);
         self.raise(self.queue_cause(true));
         true
+    }
+
+    /// The tag that is taken out of a frame, 82574 datasheet 7.5.2.2.
+    fn tag_of(&self, frame: &[u8]) -> Option<u16> {
+        let tagged = u32::from(half(frame, 12)) == self.get(reg::VET) && frame.len() >= 18;
+        (tagged && self.get(reg::CTRL).vlan_mode()).then(|| half(frame, 14))
+    }
+
+    /// An access to the PHY, at address 1: 82574 datasheet 10.2.2.7.
+    fn mdic(&self, operation: Mdic) {
+        if !self.get(reg::EXTCNF_CTRL).mdio_owned() {
+            self.complain("the PHY was spoken to without owning the bus");
+        }
+        let value = match operation.register() {
+            4 => 0x0DE1,
+            5 => self.0.partner.get(),
+            _ => 0,
+        };
+        let there = operation.phy() == 1 && operation.operation() == 2;
+        self.set(reg::MDIC, operation.with_data(value).with_ready(true).with_error(!there));
     }
 
     const fn by_message(ctrl: CtrlExt) -> bool {
@@ -289,7 +348,7 @@ impl Device {
     /// Sends what is queued.
     pub fn transmit(&self) {
         let count = self.get(reg::TDLEN) / DESCRIPTOR_BYTES as u32;
-        if !self.get(reg::TCTL).enable() || count == 0 {
+        if !self.get(reg::TCTL).enable() || count == 0 || self.0.paused.get() {
             return;
         }
         let mut reported = false;
@@ -342,6 +401,12 @@ impl Device {
     }
 
     fn finish(&self, mut packet: Vec<u8>, command: DataCommand, options: DataOptions) {
+        // 82574 datasheet 7.5.2.1.
+        let inserts = command.tag() && self.get(reg::CTRL).vlan_mode();
+        self.0.tag.set(inserts.then(|| options.tag()));
+        if command.tag() && !inserts {
+            self.complain("a tag to be inserted while CTRL.VME is clear");
+        }
         let context = self.0.context.get();
         let offload = command.segment() || options.transport_checksum();
         let Some(context) = context.filter(|_| offload) else {
@@ -409,6 +474,10 @@ impl Device {
         if self.0.discard.get() {
             return;
         }
+        if let Some(tag) = self.0.tag.get() {
+            let kind = (self.get(reg::VET) as u16).to_be_bytes();
+            frame.splice(12..12, kind.into_iter().chain(tag.to_be_bytes()));
+        }
         if frame.len() < 60 {
             frame.resize(60, 0);
         }
@@ -423,6 +492,11 @@ impl Device {
                 self.set(reg::EEC, 0u32);
             }
             return;
+        }
+        let (low, high) = (self.get(reg::FCRTL) & 0xFFFF, self.get(reg::FCRTH) & 0xFFFF);
+        let room = ((self.get(reg::PBA) & 0xFFFF) << 10).saturating_sub(1522);
+        if ctrl.transmit_flow_control() && !(0 < low && low < high && high <= room && self.get(reg::FCTTV) > 0) {
+            self.complain("pause frames are sent by marks that are none");
         }
         self.set(reg::CTRL, ctrl.with_reset(false));
         let status = self.get(reg::STATUS);
@@ -439,6 +513,7 @@ impl Mmio for Device {
         reg::SPACE
     }
 
+    #[inline(never)]
     fn read32(&self, offset: usize) -> u32 {
         self.0.accesses.set(self.0.accesses.get() + 1);
         if self.0.gone.get() {
@@ -462,6 +537,7 @@ impl Mmio for Device {
         value
     }
 
+    #[inline(never)]
     fn write32(&self, offset: usize, value: u32) {
         self.0.accesses.set(self.0.accesses.get() + 1);
         if self.0.gone.get() {
@@ -470,6 +546,7 @@ impl Mmio for Device {
         let ims = u32::from(self.get(reg::IMS));
         match offset {
             _ if offset == reg::CTRL.offset() => self.control(value),
+            _ if offset == reg::MDIC.offset() => self.mdic(value.into()),
             _ if offset == reg::ICR.offset() => {
                 let left = u32::from(self.get(reg::ICR)) & !value;
                 self.set(reg::ICR, left);

@@ -98,6 +98,29 @@ pub struct CtrlExt {
     pub pending_clear: bool,
 }
 
+/// MDIC, 82574 datasheet 10.2.2.7.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Mdic {
+    /// What was read, or is to be written.
+    pub data: u16,
+    /// The PHY's register.
+    #[bits(5)]
+    pub register: u8,
+    /// The PHY's address; MDICNFG has it from the 82580 on.
+    #[bits(5)]
+    pub phy: u8,
+    /// 1: write, 2: read.
+    #[bits(2)]
+    pub operation: u8,
+    /// The operation has ended.
+    pub ready: bool,
+    _r29: bool,
+    /// It failed.
+    pub error: bool,
+    _r31: bool,
+}
+
 /// `EXTCNF_CTRL`, 82574 datasheet 10.2.2.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
@@ -114,8 +137,10 @@ pub struct ExtcnfCtrl {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Swsm {
-    #[bits(3)]
-    _r0: u8,
+    _r0: bool,
+    /// SWESMBI: software has the semaphore, not firmware.
+    pub software: bool,
+    _r2: bool,
     /// The driver-loaded bit of the 82573.
     pub driver_loaded: bool,
     #[bits(28)]
@@ -231,7 +256,7 @@ pub struct Rctl {
     _r14: bool,
     /// Receives broadcasts.
     pub broadcast: bool,
-    /// BSIZE: with `size_extension`, 3 is 4,096 bytes.
+    /// BSIZE: 0 is 2,048 bytes; with `size_extension`, 3 is 4,096.
     #[bits(2)]
     pub buffer_size: u8,
     pub vlan_filter: bool,

@@ -2,29 +2,6 @@
 
 use bitfield_struct::bitfield;
 
-/// MDIC, 82576 datasheet 8.2.4.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Mdic {
-    /// What was read, or is to be written.
-    pub data: u16,
-    /// The PHY's register.
-    #[bits(5)]
-    pub register: u8,
-    /// The PHY's address; MDICNFG has it from the 82580 on.
-    #[bits(5)]
-    pub phy: u8,
-    /// 1: write, 2: read.
-    #[bits(2)]
-    pub operation: u8,
-    /// The operation has ended.
-    pub ready: bool,
-    _r29: bool,
-    /// It failed.
-    pub error: bool,
-    _r31: bool,
-}
-
 /// ICR and its like, 82576 datasheet 8.8.9.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]

@@ -24,8 +24,13 @@ pub struct Ctrl {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Status {
-    #[bits(19)]
-    _r0: u32,
+    #[bits(2)]
+    _r0: u8,
+    /// LAN ID: which port it is.
+    #[bits(2)]
+    pub port: u8,
+    #[bits(15)]
+    _r4: u16,
     /// Requests to memory may still be under way.
     pub master_enabled: bool,
     #[bits(12)]
@@ -217,8 +222,119 @@ pub struct Autoc {
     /// LMS: which kind of link.
     #[bits(3)]
     pub mode: u8,
-    #[bits(16)]
+    #[bits(12)]
     _r16: u16,
+    /// What a backplane advertises: pauses in both directions.
+    pub symmetric: bool,
+    /// And in one.
+    pub asymmetric: bool,
+    #[bits(2)]
+    _r30: u8,
+}
+
+/// ANLP1, 82599 datasheet 8.2.3.22.23.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Anlp1 {
+    #[bits(10)]
+    _r0: u16,
+    /// The other end advertises pauses in both directions.
+    pub symmetric: bool,
+    /// And in one.
+    pub asymmetric: bool,
+    #[bits(20)]
+    _r12: u32,
+}
+
+/// LINKS2, 82599 datasheet 8.2.3.22.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Links2 {
+    #[bits(6)]
+    _r0: u8,
+    /// The other end of a backplane negotiates.
+    pub partner_negotiates: bool,
+    #[bits(25)]
+    _r7: u32,
+}
+
+/// PCS1GANA and PCS1GANLP, 82599 datasheet 8.2.3.22.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Pcs1gana {
+    #[bits(7)]
+    _r0: u8,
+    /// Pauses in both directions.
+    pub symmetric: bool,
+    /// And in one.
+    pub asymmetric: bool,
+    #[bits(23)]
+    _r9: u32,
+}
+
+/// PCS1GLSTA, 82599 datasheet 8.2.3.22.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Pcs1glsta {
+    #[bits(16)]
+    _r0: u16,
+    /// Auto-negotiation ended.
+    pub negotiated: bool,
+    _r17: bool,
+    /// The other end said nothing.
+    pub timed_out: bool,
+    #[bits(13)]
+    _r19: u16,
+}
+
+/// MSCA, 82599 datasheet 8.2.3.22.11, for PHYs of clause 45 of IEEE 802.3.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Msca {
+    /// The register.
+    pub register: u16,
+    /// The device in the PHY (MMD).
+    #[bits(5)]
+    pub device: u8,
+    /// The PHY's address.
+    #[bits(5)]
+    pub phy: u8,
+    /// 0: address, 1: write, 3: read.
+    #[bits(2)]
+    pub operation: u8,
+    #[bits(2)]
+    _r28: u8,
+    /// Begins; clears itself at the end.
+    pub command: bool,
+    _r31: bool,
+}
+
+/// SWSM, 82599 datasheet 8.2.3.4.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Swsm {
+    /// SMBI: a driver has the semaphore. Set by reading.
+    pub drivers: bool,
+    /// SWESMBI: software has it, not firmware. Stays clear while firmware has it.
+    pub software: bool,
+    #[bits(30)]
+    _r2: u32,
+}
+
+/// `SW_FW_SYNC`, 82599 datasheet 8.2.3.4.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct SwFwSync {
+    /// In use by software: non-volatile memory, PHYs of both ports, registers of the MAC, flash.
+    #[bits(5)]
+    pub software: u8,
+    /// The same by firmware.
+    #[bits(5)]
+    pub firmware: u8,
+    #[bits(21)]
+    _r10: u32,
+    /// REGSMP: from the X540 on, this register is in use. Set by reading.
+    pub taken: bool,
 }
 
 /// LINKS, 82599 datasheet 8.2.3.22.20.
@@ -234,7 +350,8 @@ pub struct Links {
     pub speed: u8,
     /// The link is up.
     pub up: bool,
-    _r31: bool,
+    /// `KX_AN_COMP`: a backplane has negotiated.
+    pub negotiated: bool,
 }
 
 /// RTTDCS, 82599 datasheet 8.2.3.10.3.

@@ -1,0 +1,281 @@
+//! Packets on the data path in rounds of a fixed load, with fakes for Xen and the guests, and the e1000e driver on the model of its device.
+//! Host.
+//!
+//! It is run by `cargo xtask bench path` under callgrind, which counts the instructions of [`Bench::serve_counted`] alone: guests and device do
+//! their work outside of it. Run alone, it says what it asked of Xen and of the device.
+//!
+//! `cargo run --release -p netdom --no-default-features --features fakes --example path_cost -- LOAD`
+
+use netdom::datapath::{DataPath, NicId};
+use netdom::fakes::{Frontend, Outgoing};
+use netdom::nic::e1000e::E1000e;
+use netdom::nic::e1000e::descriptors::ReceiveStatus;
+use netdom::nic::e1000e::model::{Device, checksum};
+use netdom::nic::e1000e::models::Model;
+use netdom::nic::{Interrupts, Nic, Options};
+use netdom::packet::{Checksum, Gso, GsoKind, Pool};
+use split_driver::fakes::{FakePages, FakeXen};
+use split_driver::time::{Duration, Instant};
+use std::process::ExitCode;
+
+/// Rounds that are counted, behind some that are not.
+const ROUNDS: usize = 100;
+const WARM_UP: usize = 8;
+/// Packets of a round: what a vif may send in one.
+const BATCH: usize = 64;
+/// TCP payload bytes of a segment.
+const SEGMENT: usize = 1448;
+/// The address of a station on the wire.
+const STATION: [u8; 6] = [2, 0, 0, 0, 0, 9];
+/// Ethernet, IPv4, TCP with time stamps.
+const TCP_HEADERS: usize = 66;
+const PROTOCOL_TCP: u8 = 6;
+const PROTOCOL_UDP: u8 = 17;
+
+/// Where packets come from and go to.
+#[derive(Clone, Copy)]
+enum Way {
+    ToWire,
+    FromWire,
+    BetweenGuests,
+}
+
+/// What a round consists of.
+struct Load {
+    name: &'static str,
+    way: Way,
+    /// Packets, and bytes of each without its check sequence.
+    packets: usize,
+    length: usize,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// UDP, the checksum not to be touched.
+    Udp,
+    /// UDP, the checksum left to the receiver: as Linux sends it.
+    UdpBlank,
+    /// A super-frame.
+    Super,
+    /// Segments of one flow, to be joined.
+    Segments,
+}
+
+const LOADS: [Load; 10] = [
+    Load { name: "to-wire-64", way: Way::ToWire, packets: BATCH, length: 60, kind: Kind::UdpBlank },
+    Load { name: "to-wire-64-complete", way: Way::ToWire, packets: BATCH, length: 60, kind: Kind::Udp },
+    Load { name: "from-wire-64", way: Way::FromWire, packets: BATCH, length: 60, kind: Kind::Udp },
+    Load { name: "between-64", way: Way::BetweenGuests, packets: BATCH, length: 60, kind: Kind::UdpBlank },
+    Load { name: "to-wire-1518", way: Way::ToWire, packets: BATCH, length: 1514, kind: Kind::UdpBlank },
+    Load { name: "from-wire-1518", way: Way::FromWire, packets: BATCH, length: 1514, kind: Kind::Udp },
+    Load { name: "between-1518", way: Way::BetweenGuests, packets: BATCH, length: 1514, kind: Kind::UdpBlank },
+    Load { name: "to-wire-super", way: Way::ToWire, packets: 4, length: TCP_HEADERS + 44 * SEGMENT, kind: Kind::Super },
+    Load {
+        name: "between-super",
+        way: Way::BetweenGuests,
+        packets: 4,
+        length: TCP_HEADERS + 44 * SEGMENT,
+        kind: Kind::Super,
+    },
+    Load {
+        name: "from-wire-joined",
+        way: Way::FromWire,
+        packets: 44,
+        length: TCP_HEADERS + SEGMENT,
+        kind: Kind::Segments,
+    },
+];
+
+struct Bench {
+    xen: FakeXen,
+    path: DataPath<FakeXen>,
+    device: Device,
+    nic: NicId,
+    guests: [Frontend; 2],
+    now: Instant,
+    /// Since the warm-up.
+    sums: Sums,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    copy_calls: u64,
+    copies: u64,
+    notifications: u64,
+    registers: usize,
+    arrived: usize,
+}
+
+impl Bench {
+    fn new() -> Option<Self> {
+        let xen = FakeXen::new();
+        let pool = Pool::new(Box::new(FakePages::new(&xen, 1024)));
+        let device = Device::new(&xen);
+        device.be_lazy();
+        device.discard_sent();
+        let model = Model::find(0x8086, 0x10D3)?;
+        let vectors = Interrupts::MsiX(2);
+        let nic =
+            E1000e::new(device.clone(), device.dma(), model, vectors, &pool, Options::default(), &mut |_| ()).ok()?;
+        let nic: Box<dyn Nic> = Box::new(nic);
+        let mut path = DataPath::new(xen.clone(), pool, 1);
+        let nic = path.add_nic(nic, "xenbr0").ok()?;
+        let guests = [1, 2].map(|id| {
+            let mut guest = Frontend::new(&xen, id, false);
+            guest.post(256);
+            assert!(path.attach(guest.config("xenbr0", Frontend::linux_features())).is_ok(), "a vif");
+            guest
+        });
+        let mut bench = Self { xen, path, device, nic, guests, now: Instant(0), sums: Sums::default() };
+        bench.serve(true);
+        // The switch learns where everybody is.
+        for (index, mac) in [1, 0].into_iter().zip([bench.guests[1].mac, bench.guests[0].mac]) {
+            let hello = [&[0xff; 6][..], &mac, &[0; 48]].concat();
+            bench.guests[index].send(&Outgoing { bytes: hello, ..Outgoing::default() });
+        }
+        bench.device.inject(&[&[0xff; 6][..], &STATION, &[0; 48]].concat(), ReceiveStatus::new());
+        bench.serve(true);
+        bench.settle();
+        Some(bench)
+    }
+
+    /// [`Self::serve`], counted.
+    #[inline(never)]
+    fn serve_counted(&mut self, interrupt: bool) {
+        self.serve(interrupt);
+    }
+
+    /// What netdom does upon events.
+    fn serve(&mut self, interrupt: bool) {
+        if interrupt {
+            self.path.handle_interrupt(self.nic, 0);
+        }
+        loop {
+            while let Some(port) = self.xen.next_event() {
+                self.path.handle_event(port, self.now);
+            }
+            if !self.path.poll(self.now).again {
+                return;
+            }
+        }
+    }
+
+    /// Guests and device take what is theirs.
+    fn settle(&mut self) {
+        self.device.transmit();
+        let interrupts = self.device.messages().contains(&0);
+        assert!(!interrupts || self.device.misuse().is_empty(), "{:?}", self.device.misuse());
+        for guest in &mut self.guests {
+            guest.collect_answers();
+            guest.answers.clear();
+            let arrived = guest.arrived();
+            self.sums.arrived += arrived.len();
+            guest.post(256);
+            let ports = guest.ports;
+            let domain = guest.domain.clone();
+            self.sums.notifications += ports.map(|port| domain.take_notifications(port)).iter().sum::<u64>();
+        }
+        self.now = self.now + Duration::from_micros(50);
+    }
+
+    fn round(&mut self, load: &Load, packets: &[Vec<u8>], serve: fn(&mut Self, bool)) {
+        match load.way {
+            Way::FromWire => {
+                let checked = ReceiveStatus::new().with_transport_checked(true).with_ip_checked(true);
+                for packet in packets {
+                    assert!(self.device.inject(packet, checked), "the ring is full");
+                }
+                self.device.messages();
+                serve(self, true);
+            }
+            Way::ToWire | Way::BetweenGuests => {
+                for packet in packets {
+                    let gso = (load.kind == Kind::Super).then_some(Gso { kind: GsoKind::TcpV4, size: SEGMENT as u16 });
+                    let checksum = if load.kind == Kind::Udp { Checksum::Unverified } else { Checksum::Blank };
+                    let packet = Outgoing { bytes: packet.clone(), checksum, gso, ..Outgoing::default() };
+                    assert!(self.guests[0].place(&packet), "the ring is full");
+                }
+                self.guests[0].publish();
+                serve(self, false);
+            }
+        }
+        self.settle();
+    }
+
+    fn run(&mut self, load: &Load) {
+        let addresses = match load.way {
+            Way::ToWire => [STATION, self.guests[0].mac],
+            Way::FromWire => [self.guests[0].mac, STATION],
+            Way::BetweenGuests => [self.guests[1].mac, self.guests[0].mac],
+        };
+        let mut sequence = 1;
+        for round in 0..WARM_UP + ROUNDS {
+            let packets: Vec<_> = (0..load.packets)
+                .map(|number| {
+                    let tcp = matches!(load.kind, Kind::Super | Kind::Segments);
+                    let packet = frame(addresses, load.length, tcp, sequence, number as u16);
+                    sequence += (load.length - TCP_HEADERS.min(load.length)) as u32;
+                    packet
+                })
+                .collect();
+            if round == WARM_UP {
+                self.sums = Sums::default();
+                self.device.accesses();
+                (self.sums.copies, self.sums.copy_calls) = self.xen.copy_count();
+            }
+            self.round(load, &packets, if round < WARM_UP { Self::serve } else { Self::serve_counted });
+        }
+        let (copies, calls) = self.xen.copy_count();
+        self.sums = Sums { copies: copies - self.sums.copies, copy_calls: calls - self.sums.copy_calls, ..self.sums };
+        self.sums.registers = self.device.accesses();
+    }
+}
+
+/// A frame of UDP or TCP over IPv4, without its check sequence. The transport checksum is left out.
+fn frame([destination, source]: [[u8; 6]; 2], length: usize, tcp: bool, sequence: u32, identification: u16) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
+    put(0, &destination);
+    put(6, &source);
+    put(12, &[0x08, 0x00, 0x45, 0x00]);
+    put(16, &(length as u16 - 14).to_be_bytes());
+    put(18, &identification.to_be_bytes());
+    put(20, &[0x40, 0, 64, if tcp { PROTOCOL_TCP } else { PROTOCOL_UDP }]);
+    put(26, &[10, 0, 0, 1, 10, 0, 0, 2]);
+    put(34, &[0x12, 0x34, 0x00, 0x09]);
+    if tcp {
+        put(38, &sequence.to_be_bytes());
+        // Data offset of 32 bytes, ACK, window; time stamps.
+        put(46, &[0x80, 0x10, 0x10, 0x00]);
+        put(54, &[1, 1, 8, 10]);
+    } else {
+        put(38, &(length as u16 - 34).to_be_bytes());
+    }
+    let sum = checksum(&bytes[14..34], 0);
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
+fn main() -> ExitCode {
+    let name = std::env::args().nth(1);
+    let Some(load) = LOADS.iter().find(|load| Some(load.name) == name.as_deref().map(str::trim_end)) else {
+        eprintln!("which load? {}", LOADS.map(|load| load.name).join(" "));
+        return ExitCode::FAILURE;
+    };
+    let Some(mut bench) = Bench::new() else {
+        eprintln!("the model of the device does not start");
+        return ExitCode::FAILURE;
+    };
+    bench.run(load);
+    let Sums { copy_calls, copies, notifications, registers, arrived } = bench.sums;
+    let expected = match (load.way, load.kind) {
+        (Way::ToWire, _) => 0,
+        (_, Kind::Segments) => ROUNDS,
+        _ => ROUNDS * load.packets,
+    };
+    assert_eq!(arrived, expected, "packets were lost, or not joined");
+    println!("packets {}", ROUNDS * load.packets);
+    println!("copy-calls {copy_calls}\ncopies {copies}\nnotifications {notifications}\nregisters {registers}");
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,83 @@
+//! The copper PHY behind MDIC: what both ends of the link can (IEEE 802.3, clause 22). Pure. Floor 3.
+
+use super::models::{Kind, Model};
+use super::registers::{self as reg, Ctrl, Mdic, Registers};
+use crate::nic::family::wait;
+use crate::nic::pause::{Abilities, Marks, Pause};
+use core::time::Duration;
+use split_driver::memory::Mmio;
+
+/// Registers of the PHY (IEEE 802.3, table 22-6).
+const ADVERTISEMENT: u8 = 4;
+const PARTNER: u8 = 5;
+/// How often a register is read until it says that something has ended. Each read takes a device's time, so no clock is needed.
+const PATIENCE: u32 = 2000;
+
+fn ended(done: impl FnMut() -> bool) -> bool {
+    wait(&mut |_| (), Duration::ZERO, PATIENCE, done)
+}
+
+/// Reads a register of the PHY; `None` where it fails, as it does where there is none. The bus to it is software's.
+fn read<M: Mmio>(registers: &Registers<'_, M>, model: &Model, register: u8) -> Option<u16> {
+    // The hub's PHYs have the registers of IEEE 802.3 at address 2 (Linux: `e1000_get_phy_addr_for_hv_page`).
+    let address = if model.kind == Kind::Hub { 2 } else { 1 };
+    registers.write(reg::MDIC, Mdic::new().with_phy(address).with_register(register).with_operation(2));
+    let mut seen = Mdic::new();
+    let ready = ended(|| {
+        seen = registers.read(reg::MDIC);
+        seen.ready()
+    });
+    (ready && !seen.error()).then_some(seen.data())
+}
+
+/// What the PHY negotiated; nothing where it does not tell.
+fn negotiated<M: Mmio>(registers: &Registers<'_, M>, model: &Model) -> Pause {
+    // The bus is shared with firmware: by EXTCNF_CTRL, on the 82571 by SWSM.
+    let own = |on| match model.kind {
+        Kind::I82571 => registers.update(reg::SWSM, |swsm: reg::Swsm| swsm.with_software(on)),
+        Kind::I82573 | Kind::I82574 | Kind::Hub => {
+            registers.update(reg::EXTCNF_CTRL, |control: reg::ExtcnfCtrl| control.with_mdio_owned(on));
+        }
+    };
+    let owned = ended(|| {
+        own(true);
+        match model.kind {
+            Kind::I82571 => registers.read(reg::SWSM).software(),
+            Kind::I82573 | Kind::I82574 | Kind::Hub => registers.read(reg::EXTCNF_CTRL).mdio_owned(),
+        }
+    });
+    if !owned {
+        return Pause::default();
+    }
+    let ability = |register| read(registers, model, register).map(Abilities::of_word).unwrap_or_default();
+    let pause = Pause::resolve(ability(ADVERTISEMENT), ability(PARTNER));
+    own(false);
+    pause
+}
+
+/// Has the MAC do about pause frames what the PHY negotiated (82574 datasheet 3.2.7).
+pub(super) fn settle_pause<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_frame: usize) {
+    let pause = negotiated(registers, model);
+    // Linux's: of the hubs' buffer of 26 KiB; otherwise one frame stays free.
+    let (marks, time) = match model.kind {
+        Kind::Hub => (Some(Marks { high: 0x5C20, low: 0x5048 }), 0x0650),
+        Kind::I82571 | Kind::I82573 | Kind::I82574 => {
+            let buffer = (registers.read(reg::PBA) & 0xFFFF) << 10;
+            (Marks::gigabit(buffer, 1, max_frame + 4), 0xFFFF)
+        }
+    };
+    let marks = marks.filter(|_| pause.send);
+    registers.write(reg::FCAL, 0x00C2_8001);
+    registers.write(reg::FCAH, 0x0000_0100);
+    registers.write(reg::FCT, 0x8808);
+    registers.write(reg::FCTTV, time);
+    if model.kind == Kind::Hub {
+        registers.write(reg::FCRTV, 0xFFFF);
+    }
+    registers.write(reg::FCRTL, marks.map_or(0, |marks| marks.low | reg::SEND_XON));
+    registers.write(reg::FCRTH, marks.map_or(0, |marks| marks.high));
+    registers.update(reg::CTRL, |ctrl: Ctrl| {
+        ctrl.with_receive_flow_control(pause.obey).with_transmit_flow_control(marks.is_some())
+    });
+    log::info!("e1000e: flow control: pause frames are obeyed: {}, sent: {}", pause.obey, marks.is_some());
+}

@@ -1,0 +1,83 @@
+//! The copper PHY behind MDIC: it has a link, and says what both ends can (IEEE 802.3, clause 22). Pure. Floor 3.
+
+use super::models::{Kind, Model};
+use super::registers::{self as reg, Ctrl, Mdic};
+use crate::nic::Delay;
+use crate::nic::family::wait;
+use crate::nic::pause::{Abilities, Marks, Pause};
+use core::time::Duration;
+use split_driver::memory::Mmio;
+
+/// Registers of the PHY (IEEE 802.3, table 22-6).
+const CONTROL: u8 = 0;
+const ADVERTISEMENT: u8 = 4;
+const PARTNER: u8 = 5;
+
+/// An access to a register of the PHY; `None` where it fails, as it does where there is none.
+fn access<M: Mmio>(mmio: &M, operation: Mdic, delay: Delay<'_>) -> Option<u16> {
+    reg::MDIC.write(mmio, 0, operation.with_phy(1));
+    let mut seen = Mdic::new();
+    let ended = wait(delay, Duration::from_micros(50), 100, || {
+        seen = reg::MDIC.read(mmio, 0);
+        seen.ready()
+    });
+    (ended && !seen.error()).then_some(seen.data())
+}
+
+fn read<M: Mmio>(mmio: &M, register: u8, delay: Delay<'_>) -> Option<u16> {
+    access(mmio, Mdic::new().with_register(register).with_operation(2), delay)
+}
+
+fn write<M: Mmio>(mmio: &M, register: u8, value: u16, delay: Delay<'_>) {
+    let _done = access(mmio, Mdic::new().with_register(register).with_operation(1).with_data(value), delay);
+}
+
+/// Has the PHY negotiate where there is no link, or where it does not advertise pause frames, and turns it on where a driver before this one
+/// turned it off. Any other link that is up stays: it is seen within a moment of a reset.
+pub(super) fn start_link<M: Mmio>(mmio: &M, delay: Delay<'_>) {
+    const POWER_DOWN: u16 = 1 << 11;
+    /// Auto-negotiation: enabled, and begun anew (IEEE 802.3, 22.2.4.1).
+    const NEGOTIATE: u16 = 1 << 12 | 1 << 9;
+    let up = wait(delay, Duration::from_micros(100), 50, || reg::STATUS.read(mmio, 0).link_up());
+    let advertised = read(mmio, ADVERTISEMENT, delay).filter(|word| word & Abilities::BITS != Abilities::BITS);
+    if let Some(word) = advertised {
+        write(mmio, ADVERTISEMENT, word | Abilities::BITS, delay);
+    }
+    if up && advertised.is_none() {
+        return;
+    }
+    if let Some(control) = read(mmio, CONTROL, delay) {
+        write(mmio, CONTROL, control & !POWER_DOWN | NEGOTIATE, delay);
+    }
+}
+
+/// Bytes of the receive packet buffer (82576 datasheet 8.3; Linux: `e1000_rxpbs_adjust_82580`, `E1000_PBA_34K`).
+fn packet_buffer<M: Mmio>(mmio: &M, model: &Model) -> u32 {
+    const I82580: [u32; 11] = [36, 72, 144, 1, 2, 4, 8, 16, 35, 70, 140];
+    let size = reg::RXPBS.read(mmio, 0);
+    let kibibytes = match model.kind {
+        Kind::I82576 => size & 0x7F,
+        Kind::I82580 | Kind::I350 => I82580.get(size as usize & 0xF).copied().unwrap_or(0),
+        Kind::I210 | Kind::I211 => 34,
+    };
+    kibibytes << 10
+}
+
+/// Has the MAC do about pause frames what the PHY negotiated (82576 datasheet 3.5.5).
+pub(super) fn settle_pause<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) {
+    // Each read of a register takes a device's time, so no clock is needed to bound the wait.
+    let ability = |register| read(mmio, register, &mut |_| ()).map(Abilities::of_word).unwrap_or_default();
+    let pause = Pause::resolve(ability(ADVERTISEMENT), ability(PARTNER));
+    // Two frames: one that the other end has begun, and one that this end has.
+    let marks = Marks::gigabit(packet_buffer(mmio, model), 2, max_frame + 4).filter(|_| pause.send);
+    reg::FCAL.write(mmio, 0, 0x00C2_8001);
+    reg::FCAH.write(mmio, 0, 0x0000_0100);
+    reg::FCT.write(mmio, 0, 0x8808);
+    reg::FCTTV.write(mmio, 0, 0xFFFF);
+    reg::FCRTL.write(mmio, 0, marks.map_or(0, |marks| marks.low | reg::SEND_XON));
+    reg::FCRTH.write(mmio, 0, marks.map_or(0, |marks| marks.high));
+    reg::CTRL.update(mmio, 0, |control: Ctrl| {
+        control.with_receive_flow_control(pause.obey).with_transmit_flow_control(marks.is_some())
+    });
+    log::info!("igb: flow control: pause frames are obeyed: {}, sent: {}", pause.obey, marks.is_some());
+}

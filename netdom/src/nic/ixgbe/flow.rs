@@ -1,0 +1,117 @@
+//! Flow control: what is advertised, what comes of it, and from where on pause frames are sent (82599 datasheet 3.7.7). Pure. Floor 3.
+
+use super::mdio::{self, NEGOTIATION};
+use super::models::{Kind, Model};
+use super::registers as reg;
+use crate::nic::Delay;
+use crate::nic::pause::{Abilities, Marks, Pause};
+use split_driver::memory::Mmio;
+
+/// What a PHY advertises, and what the other end does (IEEE 802.3, 45.2.7.6 and 45.2.7.7).
+const ADVERTISEMENT: u16 = 16;
+const PARTNER: u16 = 19;
+/// The time of a pause, in units of 512 bits.
+const TIME: u32 = 0xFFFF;
+
+/// Advertises pause frames, for links that come up from now on.
+pub(super) fn advertise<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+    let Abilities { symmetric, asymmetric } = Abilities::OURS;
+    match model.kind {
+        Kind::I82599 => reg::AUTOC
+            .update(mmio, 0, |control: reg::Autoc| control.with_symmetric(symmetric).with_asymmetric(asymmetric)),
+        Kind::I82599Fibre => reg::PCS1GANA
+            .update(mmio, 0, |ability: reg::Pcs1gana| ability.with_symmetric(symmetric).with_asymmetric(asymmetric)),
+        Kind::I82599Copper | Kind::X540 | Kind::X550 => mdio::with_phy(mmio, model, delay, |delay| {
+            let word = mdio::read(mmio, NEGOTIATION, ADVERTISEMENT, delay);
+            if let Some(word) = word.filter(|word| word & Abilities::BITS != Abilities::BITS) {
+                mdio::write(mmio, NEGOTIATION, ADVERTISEMENT, word | Abilities::BITS, delay);
+            }
+        }),
+    }
+}
+
+/// What the two ends agree on; `None` where they did not negotiate.
+fn negotiated<M: Mmio>(mmio: &M, model: &Model) -> Option<Pause> {
+    let (here, there) = match model.kind {
+        Kind::I82599 => {
+            if !reg::LINKS.read(mmio, 0).negotiated() || !reg::LINKS2.read(mmio, 0).partner_negotiates() {
+                return None;
+            }
+            let (here, there) = (reg::AUTOC.read(mmio, 0), reg::ANLP1.read(mmio, 0));
+            (
+                Abilities { symmetric: here.symmetric(), asymmetric: here.asymmetric() },
+                Abilities { symmetric: there.symmetric(), asymmetric: there.asymmetric() },
+            )
+        }
+        Kind::I82599Fibre => {
+            let state = reg::PCS1GLSTA.read(mmio, 0);
+            if !state.negotiated() || state.timed_out() {
+                return None;
+            }
+            let ability =
+                |ability: reg::Pcs1gana| Abilities { symmetric: ability.symmetric(), asymmetric: ability.asymmetric() };
+            (ability(reg::PCS1GANA.read(mmio, 0)), ability(reg::PCS1GANLP.read(mmio, 0)))
+        }
+        Kind::I82599Copper | Kind::X540 | Kind::X550 => {
+            // Each read of a register takes a device's time, so no clock is needed to bound the wait.
+            mdio::with_phy(mmio, model, &mut |_| (), |delay| {
+                let mut ability = |register| mdio::read(mmio, NEGOTIATION, register, delay).map(Abilities::of_word);
+                Some((ability(ADVERTISEMENT)?, ability(PARTNER)?))
+            })?
+        }
+    };
+    Some(Pause::resolve(here, there))
+}
+
+/// Where pause frames begin and end: what both ends, the cable and the bus may still bring in after one fits above the high mark (82599
+/// datasheet 3.7.7.3.6 and IEEE 802.1Q, annex O; Linux: `ixgbe_hpbthresh`, `ixgbe_lpbthresh`). `None` where the buffer is too small.
+fn marks(buffer: u32, model: &Model, frame: u32) -> Option<Marks> {
+    // Bit times of 10 Gbit/s: the interfaces of both ends and their PHYs; the cable; the other end's reaction; the higher layer.
+    let interface = match model.kind {
+        Kind::X540 | Kind::X550 => 8192 + 2 * 2048 + 25_600,
+        Kind::I82599 | Kind::I82599Copper | Kind::I82599Fibre => 4096 + 2 * 1024 + 12_800,
+    };
+    let (cable, reaction, layer, bus) = (5556, 672, 6144, 10_000);
+    // With preamble and gap.
+    let wire = 8 * (frame + 20);
+    let high = 36 * (wire + reaction + 2 * cable + 2 * interface + layer) / 25 + 1 + 2 * wire;
+    let low = 2 * 8 * frame + 36 * bus / 25 + 1;
+    let low = if matches!(model.kind, Kind::X540 | Kind::X550) { low } else { 2 * low };
+    let kibibytes = |bits: u32| bits.div_ceil(8 << 10) << 10;
+    let marks = Marks { high: buffer.checked_sub(kibibytes(high))?, low: kibibytes(low) };
+    Some(marks).filter(|marks| marks.low < marks.high)
+}
+
+/// Has the MAC do about pause frames what was negotiated; in both directions where nothing is, as at 10 Gbit/s over fibre.
+pub(super) fn settle<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) {
+    let pause = negotiated(mmio, model).unwrap_or(Pause::BOTH);
+    // At most 9,728.
+    let marks = marks(reg::RXPBSIZE.read(mmio, 0), model, max_frame as u32 + 4).filter(|_| pause.send);
+    reg::FCCFG.write(mmio, 0, 0);
+    reg::FCRTL.write(mmio, 0, marks.map_or(0, |marks| marks.low | reg::SEND_XON));
+    reg::FCRTH.write(mmio, 0, marks.map_or(0, |marks| marks.high | reg::SEND_XOFF));
+    reg::FCTTV.write(mmio, 0, TIME << 16 | TIME);
+    reg::FCRTV.write(mmio, 0, TIME / 2);
+    reg::MFLCN.update(mmio, 0, |control: reg::Mflcn| control.with_discard_pause(true).with_obey(pause.obey));
+    reg::FCCFG.write(mmio, 0, if marks.is_some() { reg::SEND_PAUSE } else { 0 });
+    log::info!("ixgbe: flow control: pause frames are obeyed: {}, sent: {}", pause.obey, marks.is_some());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_lie_in_the_packet_buffer() {
+        let kind = |device| Model::find(0x8086, device).expect("a model");
+        for (device, buffer) in [(0x10FB, 512 << 10), (0x1528, 384 << 10)] {
+            for frame in [1522, 9728] {
+                let Marks { high, low } = marks(buffer, kind(device), frame).expect("room");
+                assert!(0 < low && low < high && high < buffer && buffer - high > 2 * frame);
+                assert_eq!((low % 1024, high % 1024), (0, 0));
+            }
+        }
+        assert_eq!(marks(512 << 10, kind(0x10FB), 1522), Some(Marks { high: 497 << 10, low: 10 << 10 }));
+        assert_eq!(marks(16 << 10, kind(0x1528), 9728), None);
+    }
+}
