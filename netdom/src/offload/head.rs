@@ -54,88 +54,95 @@ impl Head {
         }
     }
 
-    /// Whether a packet with the first bytes `later` has this head, that of a packet with the first bytes `earlier`, and is of its flow. It is
-    /// told by the bytes that matter, of plain headers only: false may also mean that another look is needed.
-    fn is_repeated(&self, earlier: &[u8], later: &[u8]) -> bool {
-        let Some(layout) = self.layout.filter(|layout| !layout.has_extensions()) else {
-            return false;
-        };
+    /// The bytes that tell a packet with this head, and of its flow, from all others; and how many bytes it must have. `None` where a look at
+    /// some bytes does not tell: behind IPv6 extension headers, or of another protocol.
+    fn mask(&self) -> Option<(Mask, usize)> {
+        let layout = self.layout.filter(|layout| !layout.has_extensions())?;
         let (network, transport) = (usize::from(layout.network_offset), usize::from(layout.transport_offset));
-        let payload = usize::from(layout.payload_offset);
-        let (Some(earlier), Some(later)) = (earlier.get(..payload), later.get(..payload)) else {
-            return false;
+        let mut mask = [0; HEAD_BYTES];
+        // Ethernet with its tags, version and header length.
+        mask.get_mut(..=network)?.fill(0xff);
+        let (others, addresses): (&[usize], _) = match layout.network {
+            // Fragment, and protocol.
+            Network::V4 => (&[6, 7, 9], 12..20),
+            // Next header.
+            Network::V6 => (&[6], 8..40),
         };
-        let same = |from: usize, to: usize| earlier.get(from..to) == later.get(from..to);
-        let words = |bytes: &[u8]| bytes.first_chunk::<{ headers::ETHERNET_HEADER }>().copied();
-        words(earlier) == words(later)
-            && (layout.is_untagged() || same(headers::ETHERNET_HEADER, network))
-            && match layout.network {
-                // Version and length; fragment; protocol; addresses.
-                Network::V4 => {
-                    same(network, network + 1)
-                        && same(network + 6, network + 8)
-                        && same(network + 9, network + 10)
-                        && chunk::<8>(earlier, network + 12) == chunk::<8>(later, network + 12)
-                }
-                // Version; next header; addresses.
-                Network::V6 => {
-                    same(network, network + 1)
-                        && same(network + 6, network + 7)
-                        && chunk::<32>(earlier, network + 8) == chunk::<32>(later, network + 8)
-                }
-            }
-            && chunk::<4>(earlier, transport) == chunk::<4>(later, transport)
-            && (layout.transport == Transport::Udp || same(transport + 12, transport + 13))
+        for place in others {
+            *mask.get_mut(network + place)? = 0xff;
+        }
+        mask.get_mut(network + addresses.start..network + addresses.end)?.fill(0xff);
+        // Ports; the length of TCP's header.
+        mask.get_mut(transport..transport + 4)?.fill(0xff);
+        if layout.transport == Transport::Tcp {
+            *mask.get_mut(transport + 12)? = 0xf0;
+        }
+        Some((mask, layout.payload_offset.into()))
     }
 }
 
-/// So many bytes from `offset` on.
-fn chunk<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..)?.first_chunk().copied()
+/// Which bits of a packet's first bytes matter.
+type Mask = [u8; HEAD_BYTES];
+
+/// Whether two packets have the same bits where it matters: word by word, and to the end in any case, which costs less than to look for it.
+fn is_same(one: &[u8; HEAD_BYTES], other: &[u8; HEAD_BYTES], mask: &Mask) -> bool {
+    let ((one, _), (other, _), (mask, _)) = (one.as_chunks(), other.as_chunks(), mask.as_chunks());
+    let differing = one.iter().zip(other).zip(mask).fold(0, |differing, ((one, other), mask)| {
+        differing | (u64::from_ne_bytes(*one) ^ u64::from_ne_bytes(*other)) & u64::from_ne_bytes(*mask)
+    });
+    differing == 0
 }
 
 /// Reads the heads of packets, one behind another. Those of a flow come in runs: of a run the first is parsed, the others are compared.
 pub struct HeadReader {
-    /// The first bytes of the last packet and of the one before, in turn.
-    bytes: [[u8; HEAD_BYTES]; 2],
-    /// Which of them are the last one's, and how many.
-    last: usize,
+    /// The first bytes of the last packet.
+    bytes: [u8; HEAD_BYTES],
     length: usize,
+    /// The last packet that was parsed: its first bytes, its head, which of the bytes matter, and how many there must be.
+    parsed: [u8; HEAD_BYTES],
     head: Option<Head>,
+    mask: Mask,
+    needed: usize,
     repeated: bool,
 }
 
 impl Default for HeadReader {
     fn default() -> Self {
-        Self { bytes: [[0; HEAD_BYTES]; 2], last: 0, length: 0, head: None, repeated: false }
+        let (bytes, parsed, mask) = ([0; HEAD_BYTES], [0; HEAD_BYTES], [0; HEAD_BYTES]);
+        Self { bytes, length: 0, parsed, head: None, mask, needed: usize::MAX, repeated: false }
     }
 }
 
 impl HeadReader {
     /// The head of a packet; `None` where an Ethernet header is longer, or the first page cannot be read.
     pub fn read(&mut self, packet: &Packet) -> Option<Head> {
-        let earlier = self.head.take();
         self.repeated = false;
         let first = packet.fragments.first()?;
-        let length = usize::from(first.length).min(HEAD_BYTES);
-        let [one, other] = &mut self.bytes;
-        let (old, new) = if self.last == 0 { (one, other) } else { (other, one) };
-        let (old, new) = (old.get(..self.length)?, new.get_mut(..length)?);
-        if !first.buffer.read(first.offset.into(), new) {
+        self.length = usize::from(first.length).min(HEAD_BYTES);
+        if !first.buffer.read(first.offset.into(), self.bytes.get_mut(..self.length)?) {
+            self.length = 0;
             return None;
         }
-        self.head = earlier.filter(|head| head.is_repeated(old, new));
-        self.repeated = self.head.is_some();
-        (self.last, self.length) = (1 - self.last, length);
-        if self.head.is_none() {
-            let mut head = Head::parse(self.bytes())?;
-            // The bytes at hand are all there are, or the headers are very long.
-            if length == HEAD_BYTES {
-                head.complete(packet);
-            }
-            self.head = Some(head);
+        self.repeated = self.length >= self.needed && is_same(&self.bytes, &self.parsed, &self.mask);
+        if !self.repeated {
+            self.parse(packet);
         }
         self.head
+    }
+
+    /// Parses the bytes that were read, and keeps them to compare others with.
+    fn parse(&mut self, packet: &Packet) {
+        self.head = Head::parse(self.bytes());
+        if let Some(head) = &mut self.head
+            && self.length == HEAD_BYTES
+        {
+            // The headers may be very long.
+            head.complete(packet);
+        }
+        match self.head.and_then(|head| head.mask()) {
+            Some((mask, needed)) => (self.parsed, self.mask, self.needed) = (self.bytes, mask, needed),
+            None => self.needed = usize::MAX,
+        }
     }
 
     /// Whether the last packet has the head of the one before, and is of its flow: addresses and ports are the same.
@@ -145,7 +152,7 @@ impl HeadReader {
 
     /// The first bytes of the last packet, [`HEAD_BYTES`] at most.
     pub fn bytes(&self) -> &[u8] {
-        self.bytes.get(self.last).and_then(|bytes| bytes.get(..self.length)).unwrap_or_default()
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
