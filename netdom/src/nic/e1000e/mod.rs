@@ -38,7 +38,7 @@ mod nonsense;
 mod tests;
 
 use super::driver::Driver;
-use super::family::{ABSENT, Arm, Direction, Family, Setup};
+use super::family::{ABSENT, Arm, Direction, Family, Setup, address, counter};
 use super::ring::Ring;
 use super::wiring::Wiring;
 use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation};
@@ -105,7 +105,8 @@ impl Family for Hardware {
         let registers = Registers(mmio);
         let reset = start::reset(&registers, self.model, delay)?;
         self.hollow.set(reset.hollow);
-        start::address(&registers)
+        let high = registers.read(reg::RAH0);
+        address(registers.read(reg::RAL0), high.high(), high.valid())
     }
 
     fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup) {
@@ -174,7 +175,7 @@ impl Family for Hardware {
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
-        Some(Registers(mmio).read(reg::XOFFRXC)).filter(|count| *count != ABSENT).map_or(0, u64::from)
+        counter(Registers(mmio).read(reg::XOFFRXC))
     }
 
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {

@@ -6,7 +6,6 @@
 
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Registers, Rfctl, Rxcsum, Tctl, Tipg};
-use crate::ethernet::MacAddress;
 use crate::nic::family::{ABSENT, wait};
 use crate::nic::ring::Ring;
 use crate::nic::{Delay, Error, STANDARD_FRAME};
@@ -77,19 +76,6 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay:
     registers.write(reg::IMC, Causes::from(u32::MAX));
     let _acknowledged = registers.read(reg::ICR);
     Ok(Reset { hollow: registers.read(reg::TADV) == MARK })
-}
-
-/// The device's own address, which the reset brought back from the non-volatile memory (82574 datasheet 10.2.5).
-pub(super) fn address<M: Mmio>(registers: &Registers<'_, M>) -> Result<MacAddress, Error> {
-    let low = registers.read(reg::RAL0);
-    let high = registers.read(reg::RAH0);
-    let [a, b, c, d] = low.to_le_bytes();
-    let [e, f] = high.high().to_le_bytes();
-    let address = MacAddress([a, b, c, d, e, f]);
-    if !high.valid() || !address.is_station() {
-        return Err(Error::Address { address });
-    }
-    Ok(address)
 }
 
 /// Bits that the documents and their errata want set whatever one does.
