@@ -19,6 +19,9 @@ use super::{Bench, bytes, contents, layout, packet, tcp_packet};
 
 pub(crate) const ADDRESS: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
+/// Has a fault arise.
+type Arise<C> = fn(&mut C);
+
 /// A model of a family of cards.
 pub(crate) trait Card: Model + Sized + 'static {
     /// Which card of the family.
@@ -39,7 +42,7 @@ pub(crate) trait Card: Model + Sized + 'static {
     /// What the link partner advertises about pause frames. False where the card's link is not negotiated.
     fn set_partner(&mut self, symmetric: bool, asymmetric: bool) -> bool;
     /// A fault of each kind arises.
-    const FAULTS: &'static [(fn(&mut Self), Fault)];
+    const FAULTS: &'static [(Arise<Self>, Fault)];
     /// EITR of vector 0, and its bits of the interval.
     const INTERVALS: (usize, u32);
 }
