@@ -157,6 +157,10 @@ pub enum Fault {
     TransmitHang(usize),
     /// It could not reach memory, or lost what it had read.
     Memory,
+    /// It was reset, by another of its ports or functions.
+    Reset,
+    /// It could not handle a descriptor.
+    Descriptor,
 }
 
 impl core::fmt::Display for Fault {
@@ -164,6 +168,8 @@ impl core::fmt::Display for Fault {
         match self {
             Self::TransmitHang(queue) => write!(formatter, "transmit queue {queue} hangs"),
             Self::Memory => formatter.write_str("an error of its access to memory"),
+            Self::Reset => formatter.write_str("it was reset from elsewhere"),
+            Self::Descriptor => formatter.write_str("it could not handle a descriptor"),
         }
     }
 }

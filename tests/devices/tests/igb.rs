@@ -5,6 +5,7 @@ mod bench;
 use bench::cases::Card;
 use devices::bus::Model;
 use devices::igb::{Igb, Kind, cause, registers};
+use netdom::nic::Fault;
 
 impl Card for Igb {
     type Kind = Kind;
@@ -33,9 +34,9 @@ impl Card for Igb {
         true
     }
 
-    fn lose_memory(&mut self) {
-        self.raise(cause::FATAL);
-    }
+    const FAULTS: &'static [(fn(&mut Self), Fault)] =
+        &[(|igb| igb.raise(cause::FATAL), Fault::Memory), (|igb| igb.raise(cause::DEVICE_RESET), Fault::Reset)];
+    const INTERVALS: (usize, u32) = (0x1680, 0x7FFC);
 }
 
 bench::cases::cases!(Igb, i82576: Kind::I82576, i350: Kind::I350, i210: Kind::I210);

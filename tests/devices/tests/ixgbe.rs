@@ -5,6 +5,7 @@ mod bench;
 use bench::cases::Card;
 use devices::bus::Model;
 use devices::ixgbe::{Ixgbe, Kind, cause, registers};
+use netdom::nic::Fault;
 
 impl Card for Ixgbe {
     type Kind = Kind;
@@ -33,9 +34,9 @@ impl Card for Ixgbe {
         self.kind() != Kind::Sfp
     }
 
-    fn lose_memory(&mut self) {
-        self.raise(cause::ECC);
-    }
+    const FAULTS: &'static [(fn(&mut Self), Fault)] =
+        &[(|ixgbe| ixgbe.raise(cause::ECC), Fault::Memory), (|ixgbe| ixgbe.raise(cause::DHER), Fault::Descriptor)];
+    const INTERVALS: (usize, u32) = (0x0820, 0xFF8);
 }
 
 bench::cases::cases!(Ixgbe, kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540);

@@ -742,6 +742,44 @@ fn memory_of_a_device_that_does_not_stop_goes_back_with_a_proof_alone() {
 }
 
 #[test]
+fn a_hub_gets_the_bits_that_its_errata_ask_for() {
+    // FEXTNVM4, IOSFPC and FEXTNVM11 after a start; FEXTNVM11 is written before the reset, which the model has clear all.
+    let rows = [(0x153A, 0x0D80_0403, 7, 0), (0x156F, 0x2D80_0403, 0, 1 << 16), (0x15FB, 0x2D80_0403, 0, 0)];
+    for (device, tarc0, fextnvm4, iosfpc) in rows {
+        let xen = FakeXen::new();
+        let pool = Pool::new(Box::new(FakePages::new(&xen, 1024)));
+        let hardware = Device::new(&xen);
+        hardware.be_hub();
+        let model = Model::find(0x8086, device).expect("a hub");
+        let mut waited = Duration::ZERO;
+        let nic = E1000e::new(
+            hardware.clone(),
+            hardware.dma(),
+            model,
+            Interrupts::Single,
+            &pool,
+            Options::default(),
+            &mut |time| waited += time,
+        );
+        let mut bench = Bench { nic: nic.expect("it starts"), device: hardware, xen, pool };
+        assert!(waited >= Duration::from_millis(20));
+        let held = |register: reg::Reg<u32>| bench.device.peek(register.offset());
+        assert_eq!(held(reg::KABGTXD), 0x0005_0000);
+        assert_eq!((held(reg::TARC0), held(reg::FEXTNVM4), held(reg::IOSFPC)), (tarc0, fextnvm4, iosfpc));
+        assert_eq!(held(reg::PBECCSTS), 1 << 16);
+        assert!(Ctrl::from(bench.device.peek(0)).memory_errors());
+        assert!(reg::CtrlExt::from(bench.device.peek(reg::CTRL_EXT.offset())).hub_erratum());
+        // Before the next reset the model no longer resets anything.
+        bench.device.reset_nothing();
+        bench.nic.restart(&mut |_| ()).expect("it starts anew");
+        assert_eq!(bench.device.peek(reg::FEXTNVM11.offset()), if device == 0x153A { 0 } else { 1 << 13 });
+        assert_eq!(bench.nic.link(), Link::Up(1000));
+        assert!(Ctrl::from(bench.device.peek(0)).transmit_flow_control(), "its PHY is at address 2");
+        finish(bench);
+    }
+}
+
+#[test]
 fn pause_frames_are_obeyed_and_sent_as_negotiated() {
     let mut bench = bench();
     let mut pause = vec![1, 0x80, 0xC2, 0, 0, 1, 2, 0, 0, 0, 0, 9, 0x88, 0x08, 0, 1, 0xFF, 0xFF];

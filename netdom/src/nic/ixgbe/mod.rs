@@ -23,10 +23,10 @@ pub mod registers;
 mod start;
 
 use super::driver::Driver;
-use super::family::{ABSENT, Arm, Direction, Family, Setup};
+use super::family::{ABSENT, Arm, Direction, Family, Setup, address, counter};
 use super::ring::Ring;
 use super::wiring::Wiring;
-use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation, advanced};
+use super::{Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
 use crate::ethernet::MacAddress;
 use crate::packet::Pool;
 use core::time::Duration;
@@ -67,6 +67,7 @@ impl Family for Hardware {
     type Format = advanced::Ixgbe;
     const NAME: &'static str = "ixgbe";
     const REGISTERS: usize = reg::SPACE;
+    const INSERTS_ALWAYS: bool = true;
 
     fn name(&self) -> &'static str {
         self.model.name
@@ -86,7 +87,8 @@ impl Family for Hardware {
 
     fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
         start::reset(mmio, delay)?;
-        start::address(mmio)
+        let high = reg::RAH.read(mmio, 0);
+        address(reg::RAL.read(mmio, 0), high.high(), high.valid())
     }
 
     fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup) {
@@ -126,19 +128,6 @@ impl Family for Hardware {
         }
     }
 
-    fn capabilities(&self, setup: &Setup) -> Capabilities {
-        let segments = setup.segmentation != Segmentation::Off;
-        Capabilities {
-            checksum_v4: true,
-            checksum_v6: true,
-            tso_v4: segments,
-            tso_v6: segments,
-            vlan_stripping: true,
-            vlan_insertion: true,
-            max_frame: setup.max_frame,
-        }
-    }
-
     fn link<M: Mmio>(&self, mmio: &M) -> Link {
         let links = reg::LINKS.read(mmio, 0);
         if u32::from(links) == ABSENT || !links.up() {
@@ -159,7 +148,7 @@ impl Family for Hardware {
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
-        Some(reg::LXOFFRXCNT.read(mmio, 0)).filter(|count| *count != ABSENT).map_or(0, u64::from)
+        counter(reg::LXOFFRXCNT.read(mmio, 0))
     }
 
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {

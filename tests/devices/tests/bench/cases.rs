@@ -19,6 +19,9 @@ use super::{Bench, bytes, contents, layout, packet, tcp_packet};
 
 pub(crate) const ADDRESS: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
+/// Has a fault arise.
+type Arise<C> = fn(&mut C);
+
 /// A model of a family of cards.
 pub(crate) trait Card: Model + Sized + 'static {
     /// Which card of the family.
@@ -38,8 +41,10 @@ pub(crate) trait Card: Model + Sized + 'static {
     fn sends_pauses(&self) -> bool;
     /// What the link partner advertises about pause frames. False where the card's link is not negotiated.
     fn set_partner(&mut self, symmetric: bool, asymmetric: bool) -> bool;
-    /// A memory of the device loses what it held.
-    fn lose_memory(&mut self);
+    /// A fault of each kind arises.
+    const FAULTS: &'static [(Arise<Self>, Fault)];
+    /// EITR of vector 0, and its bits of the interval.
+    const INTERVALS: (usize, u32);
 }
 
 /// Each case as a test, for a card.
@@ -60,6 +65,7 @@ macro_rules! cases {
                 each_queue_interrupts_once_until_it_is_armed_again
                 one_interrupt_for_all_says_which_it_was
                 the_link_and_faults_are_told
+                each_vector_has_an_interval
                 frames_without_a_buffer_are_counted_once
                 lengths_that_cannot_be_cost_their_frame
                 damaged_frames_are_dropped_and_counted
@@ -338,10 +344,29 @@ pub(crate) fn the_link_and_faults_are_told<C: Card>(kind: C::Kind) {
         assert_eq!(bench.nic.link() != Link::Down, up);
         assert!(!queue(&mut *bench.nic).arm(false));
     }
-    let _earlier = bench.device.messages();
-    bench.device.with_model(C::lose_memory);
-    assert_eq!(bench.device.messages(), [2]);
-    assert_eq!(bench.nic.handle_interrupt(2).fault, Some(Fault::Memory));
+    for (arise, fault) in C::FAULTS {
+        let _earlier = bench.device.messages();
+        bench.device.with_model(*arise);
+        assert_eq!(bench.device.messages(), [2]);
+        assert_eq!(bench.nic.handle_interrupt(2).fault, Some(*fault));
+        assert!(!queue(&mut *bench.nic).arm(false));
+    }
+    bench.finish();
+}
+
+pub(crate) fn each_vector_has_an_interval<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { queues: 2, receive_descriptors: 64, ..Options::default() });
+    let (first, bits) = C::INTERVALS;
+    for vector in 0..4 {
+        assert_ne!(bench.device.peek(first + 4 * vector) & bits, 0, "vector {vector}");
+    }
+    let before = bench.device.peek(first) & bits;
+    for _ in 0..40 {
+        assert!(bench.device.inject(&bytes(70, 2)));
+    }
+    while queue(&mut *bench.nic).receive().is_some() {}
+    queue(&mut *bench.nic).arm(false);
+    assert!(bench.device.peek(first) & bits > before, "under load it is longer");
     bench.finish();
 }
 

@@ -58,6 +58,8 @@ struct State {
     paused: Cell<bool>,
     /// What the link partner advertises: the bits of ANLPAR.
     partner: Cell<u16>,
+    /// It is the MAC of a hub, an I217 to I219.
+    hub: Cell<bool>,
     accesses: Cell<usize>,
     misuse: RefCell<Vec<&'static str>>,
     gone: Cell<bool>,
@@ -86,6 +88,7 @@ impl Device {
             messages: RefCell::default(),
             paused: Cell::new(false),
             partner: Cell::new(0x41E1 | 1 << 10),
+            hub: Cell::new(false),
             accesses: Cell::new(0),
             misuse: RefCell::default(),
             gone: Cell::new(false),
@@ -114,7 +117,7 @@ impl Device {
         self.set(reg::STATUS, 0x0008_0083_u32);
         self.set(reg::EEC, 0x0000_0300_u32);
         self.set(reg::TARC0, 0x403_u32);
-        self.set(reg::PBA, 0x0014_0014_u32);
+        self.set(reg::PBA, if self.0.hub.get() { 0x001A_u32 } else { 0x0014_0014 });
         self.0.paused.set(false);
         let [a, b, c, d, e, f] = ADDRESS;
         self.set(reg::RAL0, u32::from_le_bytes([a, b, c, d]));
@@ -155,6 +158,12 @@ impl Device {
     /// What the link partner advertises about pause frames.
     pub fn set_partner_pause(&self, symmetric: bool, asymmetric: bool) {
         self.0.partner.set(0x41E1 | u16::from(symmetric) << 10 | u16::from(asymmetric) << 11);
+    }
+
+    /// It is a hub's: with another PHY and another packet buffer, and a reset clears the semaphore of its PHY.
+    pub fn be_hub(&self) {
+        self.0.hub.set(true);
+        self.power_on();
     }
 
     /// From now on a reset does not end.
@@ -292,7 +301,8 @@ impl Device {
             5 => self.0.partner.get(),
             _ => 0,
         };
-        let there = operation.phy() == 1 && operation.operation() == 2;
+        let address = if self.0.hub.get() { 2 } else { 1 };
+        let there = operation.phy() == address && operation.operation() == 2;
         self.set(reg::MDIC, operation.with_data(value).with_ready(true).with_error(!there));
     }
 
@@ -486,6 +496,9 @@ impl Device {
 
     fn control(&self, value: u32) {
         let ctrl = Ctrl::from(value);
+        if ctrl.reset() && self.0.hub.get() && !self.get(reg::EXTCNF_CTRL).mdio_owned() {
+            self.complain("a hub was reset without owning the bus to its PHY");
+        }
         if ctrl.reset() && !self.0.hollow.get() {
             self.power_on();
             if self.0.stuck.get() {
