@@ -21,6 +21,8 @@ pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
 
+/// IPv4: more fragments, or an offset.
+const FRAGMENT: u16 = 0x3fff;
 /// Next header: IPv6 routing header (RFC 8200, 4.4).
 const ROUTING: u8 = 43;
 /// 802.1Q tags looked behind.
@@ -200,7 +202,37 @@ pub fn network(head: &[u8]) -> Result<(Network, usize), HeaderError> {
 ///
 /// # Errors
 /// What is there instead; [`HeaderError::Short`] says how many bytes to come back with.
+#[inline]
 pub fn parse(head: &[u8]) -> Result<Layout, HeaderError> {
+    parse_plain(head).map_or_else(|| parse_any(head), Ok)
+}
+
+/// The headers of nearly all packets: no tag, IPv4 without options, not a fragment. `None` of all others.
+#[inline]
+fn parse_plain(head: &[u8]) -> Option<Layout> {
+    let headers: &[u8; 42] = head.first_chunk()?;
+    let [.., type_high, type_low, version, _, _, _, _, _, flags, fragment, _, protocol] =
+        headers.first_chunk::<24>()?;
+    let is_plain = u16::from_be_bytes([*type_high, *type_low]) == ETHERTYPE_IPV4
+        && *version == 0x45
+        && u16::from_be_bytes([*flags, *fragment]) & FRAGMENT == 0;
+    let (transport, length) = match *protocol {
+        PROTOCOL_UDP => (Transport::Udp, 8),
+        PROTOCOL_TCP => (Transport::Tcp, u16::from(*head.get(46)? >> 4) * 4),
+        _ => return None,
+    };
+    let payload_offset = 34 + length;
+    let there = transport == Transport::Udp || length >= 20 && usize::from(payload_offset) <= head.len();
+    (is_plain && there).then_some(Layout {
+        network: Network::V4,
+        transport,
+        network_offset: 14,
+        transport_offset: 34,
+        payload_offset,
+    })
+}
+
+fn parse_any(head: &[u8]) -> Result<Layout, HeaderError> {
     let (network, network_offset) = network(head)?;
     let (protocol, length) = match network {
         Network::V4 => parse_v4(head, network_offset)?,
@@ -255,8 +287,7 @@ fn parse_v4(head: &[u8], offset: usize) -> Result<(u8, usize), HeaderError> {
     if length < 20 {
         return Err(HeaderError::HeaderLength(length));
     }
-    // More fragments, or an offset.
-    if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
+    if u16::from_be_bytes([header[6], header[7]]) & FRAGMENT != 0 {
         return Err(HeaderError::Fragment);
     }
     Ok((header[9], usize::from(length)))
@@ -396,6 +427,27 @@ mod tests {
         assert_eq!(routed(3, 1, &[7, 8]), None);
         for kind in [0, 2, 4] {
             assert_eq!(routed(kind, 1, &[]), None);
+        }
+    }
+
+    /// Every value of every byte, and every length: the short way gives what the long one does, or nothing.
+    #[test]
+    fn plain_headers_are_what_they_are_by_any_way() {
+        let frames = [[v4(0, 0, 17), vec![0; 8]].concat(), [v4(0, 0x4000, 6), tcp(12)].concat()];
+        for frame in frames.map(|packet| [ethernet(&[], 0x0800), packet].concat()) {
+            assert!(parse_plain(&frame).is_some());
+            for place in 12..frame.len() {
+                for value in 0..=u8::MAX {
+                    let mut changed = frame.clone();
+                    changed[place] = value;
+                    for length in [frame.len(), place, 42, 53] {
+                        let head = changed.get(..length).unwrap_or(&changed);
+                        if let Some(layout) = parse_plain(head) {
+                            assert_eq!(parse_any(head), Ok(layout), "byte {place} is {value:#x}, of {length}");
+                        }
+                    }
+                }
+            }
         }
     }
 
