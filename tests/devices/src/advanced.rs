@@ -2,7 +2,10 @@
 //!
 //! A descriptor is 16 bytes, little-endian; here four words of 32 bits.
 
+use crate::bus::Transfer;
+use crate::offload;
 use crate::packet::{self, Headers, Network};
+use crate::transmit::Format;
 
 /// Bytes of a descriptor.
 pub const BYTES: usize = 16;
@@ -79,13 +82,15 @@ pub struct Data {
     pub transport_checksum: bool,
     /// PAYLEN: bytes of the packet, or where it is segmented, of its payload.
     pub payload: usize,
+    /// The tag that DCMD.VLE inserts, on a device that has it here and not in the context.
+    pub vlan: u16,
 }
 
 /// A transmit descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transmit {
+pub enum Transmit<C = Context> {
     /// DTYP 0010b.
-    Context(Context),
+    Context(C),
     /// DTYP 0011b.
     Data(Data),
     /// DCMD.DEXT is clear.
@@ -133,6 +138,7 @@ impl Transmit {
                 ip_checksum: bit(options, 8),
                 transport_checksum: bit(options, 9),
                 payload: options as usize >> 14,
+                vlan: 0,
             }),
             other => Self::Unknown(other as u8),
         }
@@ -141,6 +147,36 @@ impl Transmit {
 
 /// What the device writes over a transmit descriptor that asked for a report: STA.DD, the rest reserved.
 pub const TRANSMITTED: [u32; 4] = [0, 0, 0, 1];
+
+/// Transmit descriptors of this format.
+#[derive(Debug)]
+pub struct Advanced;
+
+impl Format for Advanced {
+    type Context = Context;
+    const HEAD_WRITE_BACK: bool = true;
+
+    fn parse(words: [u32; 4]) -> Transmit {
+        Transmit::parse(words)
+    }
+
+    fn place(context: &Context) -> usize {
+        context.index
+    }
+
+    fn report(address: u64) -> Transfer {
+        Transfer::write(address, bytes(TRANSMITTED))
+    }
+
+    fn apply(
+        packet: Vec<u8>,
+        first: &Data,
+        context: Option<&Context>,
+        vlan: u16,
+    ) -> Result<Vec<Vec<u8>>, &'static str> {
+        offload::apply(packet, first, context, vlan)
+    }
+}
 
 /// Extended status and error of a received frame, the third word of the write-back. 82599 datasheet 7.1.6.2.
 pub mod status {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::bus::{Interrupt, Model};
+use crate::e1000e::{self, E1000e};
 use crate::igb::{self, Igb};
 use crate::ixgbe::{self, Ixgbe};
 use crate::ring::{ENABLE, offset};
@@ -41,6 +42,17 @@ fn igb(kind: usize) -> Subject<Igb> {
         receive: reg::receive,
         transmit: reg::transmit,
         enables: &[(reg::RCTL, 0x803A), (reg::TCTL, 0xA), (reg::RLPML, 0x2600), (reg::CTRL, reg::CTRL_SLU)],
+    }
+}
+
+fn e1000e() -> Subject<E1000e> {
+    use e1000e::registers as reg;
+    Subject {
+        device: E1000e::new(ADDRESS),
+        now: Duration::ZERO,
+        receive: reg::receive,
+        transmit: reg::transmit,
+        enables: &[(reg::CTRL, reg::CTRL_SLU), (reg::RFCTL, 0x8000), (reg::RCTL, 0x0203_803A), (reg::TCTL, 0xA)],
     }
 }
 
@@ -155,6 +167,11 @@ proptest! {
     #[test]
     fn a_driver_may_do_anything_to_an_igb(kind in 0usize..3, steps in proptest::collection::vec(step(), 1..300)) {
         run(igb(kind), steps)?;
+    }
+
+    #[test]
+    fn a_driver_may_do_anything_to_an_e1000e(steps in proptest::collection::vec(step(), 1..300)) {
+        run(e1000e(), steps)?;
     }
 }
 

@@ -40,16 +40,24 @@ pub fn apply(
         vec![single(packet, first, context)?]
     };
     if first.insert_vlan {
-        for frame in &mut frames {
-            if frame.len() < 12 {
-                return Err("a tag for a frame without addresses");
-            }
-            let [high, low] = vlan.to_be_bytes();
-            let [top, bottom] = context.vlan.to_be_bytes();
-            frame.splice(12..12, [high, low, top, bottom]);
-        }
+        insert_tags(&mut frames, vlan, context.vlan)?;
     }
     Ok(frames)
+}
+
+/// Inserts a tag of type `vlan` into each frame.
+///
+/// # Errors
+/// Where a frame has no addresses.
+pub(crate) fn insert_tags(frames: &mut [Vec<u8>], vlan: u16, tag: u16) -> Result<(), &'static str> {
+    let ([a, b], [c, d]) = (vlan.to_be_bytes(), tag.to_be_bytes());
+    for frame in frames {
+        if frame.len() < 12 {
+            return Err("a tag for a frame without addresses");
+        }
+        frame.splice(12..12, [a, b, c, d]);
+    }
+    Ok(())
 }
 
 fn ip_checksum(frame: &mut [u8], start: usize, end: usize) -> Option<()> {
@@ -93,8 +101,11 @@ fn single(mut packet: Vec<u8>, first: &Data, context: &Context) -> Result<Vec<u8
     Ok(packet)
 }
 
-/// TCP segmentation, 82599 datasheet 7.2.4.
-fn segment(packet: &[u8], payload: usize, context: &Context) -> Result<Vec<Vec<u8>>, &'static str> {
+/// TCP segmentation, 82599 datasheet 7.2.4; `payload` is PAYLEN.
+///
+/// # Errors
+/// The driver's offence.
+pub(crate) fn segment(packet: &[u8], payload: usize, context: &Context) -> Result<Vec<Vec<u8>>, &'static str> {
     const MISFIT: &str = "a context that does not fit its packet: TSE";
     let (ip, size) = (context.mac_length, context.segment_size);
     let tcp = ip + context.ip_length;

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 
+use crate::advanced::Advanced;
+use crate::buffers::Buffers;
 use crate::bus::{Misuse, Transfer};
-use crate::receive::{self, ReceiveQueue, Settings};
+use crate::receive::{self, ReceiveQueue};
 use crate::registers::Registers;
 use crate::ring::{self, offset as place};
-use crate::transmit::{self, TransmitQueue, Wire};
+use crate::transmit::{self, Format, TransmitQueue, Wire};
 
 /// Direction of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub enum Direction {
     Transmit,
 }
 
-/// Where a device has the registers of its queues, and what SRRCTL holds.
+/// Where a device has the registers of its queues.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Queues in each direction, 128 at most.
@@ -26,14 +28,8 @@ pub struct Layout {
     pub transmit: fn(usize) -> usize,
     /// First register of a receive queue.
     pub receive: fn(usize) -> usize,
-    /// SRRCTL from a receive queue's first register.
-    pub srrctl: usize,
-    /// SRRCTL.BSIZEPACKET, from bit 0 on.
-    pub buffer: u32,
-    /// The most that may stand there, in KiB.
-    pub largest: u32,
-    /// SRRCTL.DROP_EN.
-    pub drop: u32,
+    /// How it is told of receive buffers.
+    pub buffers: Buffers,
 }
 
 /// What may be begun now.
@@ -55,9 +51,9 @@ const BATCH: usize = 4 << 20;
 
 /// All queues of a device.
 #[derive(Debug)]
-pub struct Queues {
+pub struct Queues<F: Format = Advanced> {
     layout: Layout,
-    transmit: Box<[TransmitQueue]>,
+    transmit: Box<[TransmitQueue<F>]>,
     receive: Box<[ReceiveQueue]>,
     /// Queues that are enabled, as bits.
     transmit_enabled: u128,
@@ -68,7 +64,7 @@ pub struct Queues {
     turn: usize,
 }
 
-impl Queues {
+impl<F: Format> Queues<F> {
     /// Queues that are disabled.
     pub fn new(layout: Layout) -> Self {
         Self {
@@ -186,7 +182,8 @@ impl Queues {
         registers.set(first + at, value);
     }
 
-    fn switch(
+    /// A queue is enabled, or disabled. `masters` tells whether the device may reach memory.
+    pub fn switch(
         &mut self,
         registers: &Registers,
         direction: Direction,
@@ -219,28 +216,12 @@ impl Queues {
                 }
             }
             Direction::Receive => {
-                let control = registers.get(first + self.layout.srrctl);
-                match control >> 25 & 7 {
-                    1 => {}
-                    0 => misuse.note("a receive queue with legacy descriptors"),
-                    kind => {
-                        misuse.note(format!("a receive queue with descriptors of type {kind}, which is not modelled"));
-                    }
-                }
-                let largest = self.layout.largest;
-                if !(1..=largest).contains(&(control & self.layout.buffer)) {
-                    misuse.note(format!("SRRCTL.BSIZEPACKET is not of 1 to {largest} KB"));
-                }
+                self.layout.buffers.check(registers, first, misuse);
                 if let Some(queue) = self.receive.get_mut(queue).filter(|queue| !queue.is_busy()) {
                     queue.reset();
                 }
             }
         }
-    }
-
-    fn settings(&self, registers: &Registers, queue: usize) -> Settings {
-        let control = registers.get(self.first(Direction::Receive, queue) + self.layout.srrctl);
-        Settings { buffer: ((control & self.layout.buffer) as usize) << 10, drop: control & self.layout.drop != 0 }
     }
 
     /// Transfers of queues in turn, from another one each time, until there are enough; none while a batch is out. `dropped` is told of
@@ -274,7 +255,7 @@ impl Queues {
             }
         }
         for index in (first..queues).chain(0..first) {
-            let settings = self.settings(registers, index);
+            let settings = self.layout.buffers.settings(registers, self.first(Direction::Receive, index));
             let enabled = begins.receive && self.is_enabled(Direction::Receive, index);
             let Some(queue) = self.receive.get_mut(index).filter(|_| total < BATCH) else { break };
             if !(queue.is_busy() || enabled && queue.waiting() > 0) {
@@ -322,7 +303,7 @@ impl Queues {
         done: &[Transfer],
         misuse: &mut Misuse,
     ) -> receive::Outcome {
-        let settings = self.settings(registers, queue);
+        let settings = self.layout.buffers.settings(registers, self.first(Direction::Receive, queue));
         let queue = self.receive.get_mut(queue);
         queue.map(|queue| queue.handle(registers, done, settings, misuse)).unwrap_or_default()
     }

@@ -28,6 +28,8 @@ pub struct Settings {
     pub buffer: usize,
     /// SRRCTL.DROP_EN: frames without descriptors are dropped; otherwise they wait.
     pub drop: bool,
+    /// The driver is to clear DD in the descriptors that it gives.
+    pub clears_done: bool,
 }
 
 #[derive(Debug)]
@@ -180,7 +182,10 @@ impl ReceiveQueue {
             while let Some(piece) = pieces.next() {
                 let Some((index, bytes)) = descriptors.next() else { return };
                 // The header's address, of which the datasheet wants bit 0 clear, is not used: Linux leaves an old status there.
-                let [low, high, ..] = advanced::words(bytes);
+                let [low, high, status, _] = advanced::words(bytes);
+                if settings.clears_done && status & advanced::status::DD != 0 {
+                    misuse.note("a receive descriptor was posted as done");
+                }
                 let address = u64::from(low) | u64::from(high) << 32;
                 if address == 0 {
                     misuse.note("a receive descriptor without a buffer");

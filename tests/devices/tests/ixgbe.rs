@@ -1,13 +1,17 @@
 //! netdom's ixgbe driver against the models of the 82599 and the X540. Host.
 
 mod bench;
+mod server;
 
 use bench::cases::Card;
 use devices::ixgbe::{Ixgbe, Kind, cause, registers};
+use server::{Server, frames_without_a_buffer_are_counted_once, lost_memory_is_told};
 
 impl Card for Ixgbe {
     type Kind = Kind;
     const SPEED: u32 = 10_000;
+    const LARGEST: usize = 9724;
+    const RESET: &'static str = "CTRL";
     /// CE, LE, PE, OSE and RXE, 82599 datasheet 7.1.6.2.
     const DAMAGED: &'static [u32] = &[1 << 24, 1 << 25, 1 << 27, 1 << 28, 1 << 29];
 
@@ -22,10 +26,12 @@ impl Card for Ixgbe {
     fn device(kind: Kind) -> u16 {
         kind.identity().device
     }
+}
 
+impl Server for Ixgbe {
     fn lose_memory(&mut self) {
         self.raise(cause::ECC);
     }
 }
 
-bench::cases::cases!(Ixgbe, kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540);
+bench::cases::cases!(Ixgbe, [lost_memory_is_told, frames_without_a_buffer_are_counted_once], kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540);
