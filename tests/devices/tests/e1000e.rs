@@ -2,8 +2,13 @@
 
 mod bench;
 
-use bench::cases::Card;
+use bench::cases::{Card, bench, one_interrupt_a_poll, sent_packets_interrupt, settle, start_on};
+use bench::{Bench, bytes, contents, packet};
+use devices::bus::Interrupt;
 use devices::e1000e::{E1000e, IDENTITY, registers};
+use devices::fake::Device;
+use netdom::nic::{Interrupts, Link, Options, queue};
+use netdom::packet::Checksum;
 
 impl Card for E1000e {
     type Kind = ();
@@ -12,9 +17,18 @@ impl Card for E1000e {
     const RESET: &'static str = "EEC";
     /// CE, SE, SEQ, CXE and RXE, 82574 datasheet 7.1.4.
     const DAMAGED: &'static [u32] = &[1 << 24, 1 << 25, 1 << 26, 1 << 28, 1 << 31];
+    const FAR: u16 = 300;
 
     fn receive_queue(queue: usize) -> usize {
         registers::receive(queue)
+    }
+
+    fn transmit_queue(queue: usize) -> usize {
+        registers::transmit(queue)
+    }
+
+    fn contexts(&self) -> usize {
+        self.contexts_seen()
     }
 
     fn power_on((): (), address: [u8; 6]) -> Self {
@@ -27,3 +41,164 @@ impl Card for E1000e {
 }
 
 bench::cases::cases!(E1000e, [], i82574: ());
+
+fn standard() -> Bench<E1000e> {
+    bench((), Options::default())
+}
+
+#[test]
+fn the_speed_of_the_link_is_told() {
+    let mut bench = standard();
+    assert!(bench.nic.capabilities().tso_v6);
+    for (offered, link) in [(10, Link::Up(10)), (100, Link::Up(100)), (1000, Link::Up(1000))] {
+        bench.device.with_model(|model| model.set_speed(offered));
+        assert_eq!(bench.nic.link(), link);
+    }
+    bench.device.set_link(false);
+    assert_eq!(bench.nic.link(), Link::Down);
+    bench.finish();
+}
+
+#[test]
+fn starting_is_quick() {
+    let bench = standard();
+    let accesses = bench.device.accesses();
+    assert!(accesses < 120, "{accesses} register accesses");
+    bench.finish();
+}
+
+#[test]
+fn a_reset_that_resets_nothing_costs_segmentation_of_ipv6_alone() {
+    let hollow = |device: &Device<E1000e>| device.with_model(E1000e::reset_nothing);
+    let mut bench = start_on((), hollow, Interrupts::MsiX(2), Options::default()).expect("it starts");
+    let can = bench.nic.capabilities();
+    assert!(can.tso_v4 && !can.tso_v6 && can.checksum_v6);
+    let frame = bytes(600, 4);
+    assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+    queue(&mut *bench.nic).flush();
+    assert_eq!(bench.device.sent(), Some(frame));
+    bench.finish();
+}
+
+/// Bits of a descriptor's third word, 82574 datasheet 7.1.4.
+#[test]
+fn believes_the_device_about_checksums_it_looked_at() {
+    const DONE: u32 = 3;
+    const IGNORE: u32 = 1 << 2;
+    const UDP: u32 = 1 << 4;
+    const TRANSPORT: u32 = 1 << 5;
+    const IP: u32 = 1 << 6;
+    const CRC_ERROR: u32 = 1 << 24;
+    const TRANSPORT_ERROR: u32 = 1 << 29;
+    const IP_ERROR: u32 = 1 << 30;
+    let good = DONE | TRANSPORT | IP;
+    let cases = [
+        (good, Checksum::Verified),
+        (good | UDP, Checksum::Verified),
+        (DONE | IP, Checksum::Unverified),
+        (good | TRANSPORT_ERROR, Checksum::Unverified),
+        (good | IP_ERROR, Checksum::Unverified),
+        (good | IGNORE, Checksum::Unverified),
+    ];
+    let mut bench = standard();
+    let describe = |bench: &Bench<E1000e>, index, status| {
+        let place = bench.device.descriptor(registers::receive(0), index);
+        bench.device.write_descriptor(place, [0, 0, status, 64]);
+    };
+    for (index, (status, expected)) in (0..).zip(cases) {
+        describe(&bench, index, status);
+        let packet = queue(&mut *bench.nic).receive().expect("a frame");
+        assert_eq!(packet.offload.checksum, expected, "{status:#x}");
+    }
+    describe(&bench, cases.len() as u32, good | CRC_ERROR);
+    assert!(queue(&mut *bench.nic).receive().is_none());
+    assert_eq!(bench.nic.statistics().receive_errors, 1);
+    bench.finish();
+}
+
+#[test]
+fn jumbo_frames_span_buffers() {
+    let options = Options { max_frame: 9018, ..Options::default() };
+    let mut bench = bench::<E1000e>((), options);
+    for length in [1519, 4096, 4097, 8192, 9018] {
+        let frame = bytes(length, length);
+        assert!(bench.device.inject(&frame));
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), frame);
+        assert!(queue(&mut *bench.nic).transmit(packet(&bench.pool, &frame, &[]), None).is_ok());
+        queue(&mut *bench.nic).flush();
+        assert_eq!(bench.device.sent(), Some(frame));
+        queue(&mut *bench.nic).reclaim();
+    }
+    assert!(bench.device.inject(&bytes(9019, 0)));
+    assert!(queue(&mut *bench.nic).receive().is_none(), "longer than asked for");
+    let counted = bench.nic.statistics();
+    assert_eq!((counted.receive_malformed, counted.receive_oversize), (0, 1));
+    assert!(bench.device.inject(&bytes(100, 0)));
+    assert!(queue(&mut *bench.nic).receive().is_some(), "and the next one is whole");
+    bench.finish();
+}
+
+#[test]
+fn without_buffers_frames_wait_then_are_missed_and_with_them_received_again() {
+    let mut bench = standard();
+    let mut held = Vec::new();
+    while let Some(buffer) = bench.pool.take() {
+        held.push(buffer);
+    }
+    for number in 0..255 {
+        assert!(bench.device.inject(&bytes(100, number)));
+        assert!(queue(&mut *bench.nic).receive().is_some(), "the ring was full, less one");
+    }
+    let waiting = (0..).take_while(|number| bench.device.inject(&bytes(1000, *number))).count();
+    assert!(waiting > 0 && queue(&mut *bench.nic).receive().is_none());
+    assert_eq!(bench.nic.statistics().receive_missed, 1);
+    // The dropped packets' pages are the pool's again.
+    queue(&mut *bench.nic).refill(&bench.pool);
+    for number in 0..waiting {
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(1000, number));
+    }
+    assert!(bench.device.inject(&bytes(100, 1)));
+    assert!(queue(&mut *bench.nic).receive().is_some());
+    assert_eq!(bench.nic.statistics().receive_missed, 1);
+    held.clear();
+    bench.finish();
+}
+
+#[test]
+fn one_message_a_poll_by_msi() {
+    one_interrupt_a_poll::<E1000e>((), Interrupts::Single, Interrupt::Msi, 0);
+}
+
+#[test]
+fn sent_packets_interrupt_only_where_asked_with_two_vectors() {
+    sent_packets_interrupt::<E1000e>((), 2, 0);
+}
+
+#[test]
+fn a_poll_that_finds_nothing_touches_no_register() {
+    let mut bench = start_on::<E1000e>((), |_| (), Interrupts::MsiX(2), Options::default()).expect("it starts");
+    settle(&mut bench, 1);
+    bench.device.accesses();
+    for _ in 0..10 {
+        queue(&mut *bench.nic).reclaim();
+        assert!(queue(&mut *bench.nic).receive().is_none());
+        queue(&mut *bench.nic).flush();
+        queue(&mut *bench.nic).refill(&bench.pool);
+        assert!(!queue(&mut *bench.nic).arm(false));
+    }
+    assert_eq!(bench.device.accesses(), 0);
+    // A batch each way: one access for each tail; the interrupt of it: two to enable, none to handle.
+    for _ in 0..32 {
+        assert!(bench.device.inject(&bytes(64, 0)));
+    }
+    bench.device.accesses();
+    bench.nic.handle_interrupt(0);
+    while let Some(packet) = queue(&mut *bench.nic).receive() {
+        assert!(queue(&mut *bench.nic).transmit(packet, None).is_ok());
+    }
+    queue(&mut *bench.nic).flush();
+    queue(&mut *bench.nic).refill(&bench.pool);
+    assert!(!queue(&mut *bench.nic).arm(false));
+    assert_eq!(bench.device.accesses(), 5, "tails, cause, mask, and the interval for the new load");
+    bench.finish();
+}

@@ -14,9 +14,18 @@ impl Card for Ixgbe {
     const RESET: &'static str = "CTRL";
     /// CE, LE, PE, OSE and RXE, 82599 datasheet 7.1.6.2.
     const DAMAGED: &'static [u32] = &[1 << 24, 1 << 25, 1 << 27, 1 << 28, 1 << 29];
+    const FAR: u16 = 600;
 
     fn receive_queue(queue: usize) -> usize {
         registers::receive(queue)
+    }
+
+    fn transmit_queue(queue: usize) -> usize {
+        registers::transmit(queue)
+    }
+
+    fn contexts(&self) -> usize {
+        self.contexts_seen()
     }
 
     fn power_on(kind: Kind, address: [u8; 6]) -> Self {

@@ -68,6 +68,20 @@ impl Hostile for devices::igb::Igb {
     }
 }
 
+impl Hostile for devices::e1000e::E1000e {
+    fn power_on(_kind: u8) -> (Self, u16) {
+        (Self::new([0x52, 0x54, 0, 0x12, 0x34, 0x56]), devices::e1000e::IDENTITY.device)
+    }
+
+    fn receive_queue(queue: usize) -> usize {
+        devices::e1000e::registers::receive(queue)
+    }
+
+    fn transmit_queue(queue: usize) -> usize {
+        devices::e1000e::registers::transmit(queue)
+    }
+}
+
 /// A driver and its device, anew for each input.
 pub struct Nic<M>(std::marker::PhantomData<M>);
 

@@ -27,13 +27,6 @@ pub mod models;
 pub mod registers;
 mod start;
 
-#[cfg(any(test, feature = "fakes"))]
-pub mod model;
-#[cfg(test)]
-mod nonsense;
-#[cfg(test)]
-mod tests;
-
 use super::driver::Driver;
 use super::family::{ABSENT, Arm, Direction, Family, Setup};
 use super::ring::Ring;

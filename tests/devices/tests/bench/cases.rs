@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use devices::bus::{Interrupt, Model};
 use devices::fake::Device;
-use netdom::nic::{Error, Fault, Interrupts, Link, Options, STANDARD_FRAME, models, queue};
+use netdom::nic::{Error, Fault, Interrupts, Link, NicStatistics, Options, STANDARD_FRAME, models, queue};
 use netdom::offload::headers::Network;
 use netdom::packet::Checksum;
 use split_driver::fakes::closed;
 use split_driver::memory::DmaAllocator;
 use split_driver::time::Instant;
 
+pub(crate) use super::receive::*;
+pub(crate) use super::transmit::*;
+pub(crate) use super::waiting::*;
 use super::{Bench, bytes, contents, layout, packet, tcp_packet};
 
 pub(crate) const ADDRESS: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
@@ -34,8 +37,14 @@ pub(crate) trait Card: Model + Sized + 'static {
     fn device(kind: Self::Kind) -> u16;
     /// Errors of a frame that the MAC found, in a descriptor's third word.
     const DAMAGED: &'static [u32];
+    /// An offset of a packet's headers that its context descriptors do not reach.
+    const FAR: u16;
     /// Where the registers of a receive queue begin.
     fn receive_queue(queue: usize) -> usize;
+    /// The same of a transmit queue.
+    fn transmit_queue(queue: usize) -> usize;
+    /// Context descriptors that the queues took since each was enabled.
+    fn contexts(&self) -> usize;
 }
 
 /// Each case as a test, for a card; those in brackets hold for some families alone.
@@ -62,7 +71,26 @@ macro_rules! cases {
                 a_restart_forgets_all
                 a_queue_that_hangs_is_found_and_the_device_started_anew
                 a_pulled_out_device_is_waited_for_nowhere
-                pages_of_a_device_that_does_not_stop_stay_with_it);
+                pages_of_a_device_that_does_not_stop_stay_with_it
+                sends_byte_for_byte_through_many_wraps
+                each_frame_arrives_in_order_and_unchanged
+                a_full_ring_gives_the_packet_back_and_drains
+                long_batches_are_reported_on_in_between
+                completes_checksums_with_one_context_for_many
+                segments_super_frames
+                a_super_frame_that_fits_needs_a_checksum_only
+                pages_of_others_are_left_alone
+                what_it_cannot_do_comes_back_whole
+                what_no_nic_can_send_is_counted
+                frames_too_short_for_the_device_are_padded
+                receives_byte_for_byte_through_many_wraps
+                a_device_that_lies_costs_itself
+                done_bits_where_nothing_is_posted_are_not_looked_at
+                memory_of_a_device_that_does_not_stop_goes_back_with_a_proof_alone
+                one_interrupt_a_poll_however_wired
+                sent_packets_interrupt_only_where_asked
+                room_found_while_enabling_is_not_kept_secret
+                a_device_that_sends_nothing_for_long_is_started_anew);
         })+
     };
 }
@@ -466,7 +494,11 @@ pub(crate) fn a_pulled_out_device_is_waited_for_nowhere<C: Card>(kind: C::Kind) 
     assert_eq!(bench.nic.link(), Link::Down);
     let send = packet(&bench.pool, &bytes(64, 0), &[]);
     assert!(queue(&mut *bench.nic).transmit(send, None).is_err());
+    queue(&mut *bench.nic).flush();
+    assert_eq!(queue(&mut *bench.nic).reclaim(), 0);
+    assert!(queue(&mut *bench.nic).receive().is_none());
     assert!(!queue(&mut *bench.nic).arm(true));
+    assert_eq!((bench.nic.statistics(), queue(&mut *bench.nic).room()), (NicStatistics::default(), 0));
     assert_eq!(bench.nic.watch(Instant(0)), None);
     bench.nic.quiesce();
     assert!(bench.pool.available() < bench.pool.capacity(), "what reads as ones has not said that it stopped");
@@ -480,6 +512,8 @@ pub(crate) fn pages_of_a_device_that_does_not_stop_stay_with_it<C: Card>(kind: C
     bench.device.stay_busy();
     let device = bench.device.clone();
     assert_eq!(bench.nic.restart(&mut |time| device.wait(time)), Err(Error::Running));
+    let frame = packet(&bench.pool, &bytes(600, 0), &[]);
+    assert!(queue(&mut *bench.nic).transmit(frame, None).is_err());
     bench.nic.quiesce();
     assert_eq!(bench.pool.available(), before);
     bench.nic.release(closed(bench.device.dma().reach()));
