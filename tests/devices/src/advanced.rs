@@ -145,7 +145,7 @@ impl Transmit {
     }
 }
 
-/// What the device writes over a transmit descriptor that asked for a report: STA.DD, the rest reserved.
+/// The write-back over a transmit descriptor that asked for a report: STA.DD, the rest reserved.
 pub const TRANSMITTED: [u32; 4] = [0, 0, 0, 1];
 
 /// Transmit descriptors of this format.
@@ -232,7 +232,7 @@ mod packet_type {
     pub(super) const SCTP: u32 = 1 << 6;
 }
 
-/// What a received frame is, as the device tells it.
+/// The device's description of a received frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
     /// RSS type, 4 bits.
@@ -248,7 +248,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// What a device tells of a frame with these headers, without hash and VLAN.
+    /// The description of a frame with these headers, without hash and VLAN.
     pub fn describe(headers: &Headers, verify: Verify, errors: Errors) -> Self {
         let mut about = Self::default();
         match headers.network {
@@ -285,7 +285,7 @@ impl Received {
         about
     }
 
-    /// The write-back for a piece of `length` bytes. What concerns the whole frame stands in its last piece; types and hash in each.
+    /// The write-back for a piece of `length` bytes. The status of the whole frame stands in its last piece; types and hash in each.
     pub fn write_back(&self, length: u16, last: bool) -> [u32; 4] {
         let status = status::DD | if last { self.status | status::EOP } else { 0 };
         let vlan = if last { self.vlan } else { 0 };

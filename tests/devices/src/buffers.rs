@@ -45,7 +45,7 @@ impl Buffers {
         }
     }
 
-    /// Notes what a queue must not be enabled with.
+    /// Notes settings with which a queue must not be enabled.
     pub fn check(&self, registers: &Registers, first: usize, misuse: &mut Misuse) {
         match *self {
             Self::Queue { control, size, largest, .. } => {

@@ -2,13 +2,13 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`bus`] | what a model reaches and how it is reached, without I/O |
+//! | [`bus`] | the interface of a model: accesses in, transfers and interrupts out, without I/O |
 //! | [`e1000e`] | Intel's 82574 |
 //! | [`igb`] | Intel's 82576, I350 and I210 |
 //! | [`ixgbe`] | Intel's 82599 and X540 |
 //! | [`advanced`], [`transmit`], [`receive`], [`buffers`], [`ring`], [`queues`] | descriptors and queues |
 //! | [`filter`], [`rss`] | which frames are taken, and for which queue |
-//! | [`offload`], [`packet`], [`toeplitz`], [`checksum`], [`ethernet`] | what NICs do to packets |
+//! | [`offload`], [`packet`], [`toeplitz`], [`checksum`], [`ethernet`] | offloads of packets |
 //! | [`pci`], [`registers`], [`i2c`] | parts of devices |
 //! | [`fake`] | a model under a driver in a test |
 //! | [`vfio_user`] | a model under QEMU |

@@ -12,7 +12,7 @@ use crate::ring::{ENABLE, offset};
 
 const ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// A model, where its queues are, and what lets frames and descriptors move at all.
+/// A model, the places of its queues, and the register writes without which no frame and no descriptor moves.
 struct Subject<M> {
     device: M,
     now: Duration,
@@ -64,7 +64,7 @@ enum Step {
     Queue(bool, usize, usize, u32),
     Configure(usize, Vec<u8>),
     Frame(Vec<u8>),
-    /// Transfers of one batch, some refused, with these bytes for what is read.
+    /// Transfers of one batch, some refused; reads give these bytes.
     Transfer(Vec<u8>, u8),
     Link(bool),
     Time(u64),

@@ -1,4 +1,4 @@
-//! What the device does to a packet on its way out: checksums, segmentation, a VLAN's tag. 82599 datasheet 7.2.4 and 7.2.5. Pure.
+//! Offloads of a packet on its way out: checksums, segmentation, a VLAN's tag. 82599 datasheet 7.2.4 and 7.2.5. Pure.
 
 use crate::advanced::{Context, Data, Transport};
 use crate::checksum::{half, put, sum};
@@ -11,7 +11,7 @@ const UDP_CHECKSUM: usize = 6;
 /// Frames as they go to the wire, for `packet` as its first data descriptor and the context tell; `vlan` is the type of inserted tags.
 ///
 /// # Errors
-/// What the driver did wrong.
+/// The driver's offence.
 pub fn apply(
     packet: Vec<u8>,
     first: &Data,
@@ -67,7 +67,7 @@ fn ip_checksum(frame: &mut [u8], start: usize, end: usize) -> Option<()> {
     put(frame, place, value).then_some(())
 }
 
-/// The checksum over everything from `start` on; what stands in the field is the pseudo-header's sum.
+/// The checksum over everything from `start` on; the field holds the pseudo-header's sum.
 fn transport_checksum(frame: &mut [u8], start: usize, field: usize, extra: u16, udp: bool) -> Option<()> {
     let value = !sum(frame.get(start..)?, extra);
     let value = if udp && value == 0 { 0xFFFF } else { value };

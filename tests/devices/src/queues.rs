@@ -1,4 +1,4 @@
-//! The queues of a device: what writing their registers does, and their transfers in turn. Pure.
+//! The queues of a device: the effects of their registers, and their transfers in turn. Pure.
 
 use std::ops::Range;
 
@@ -32,7 +32,7 @@ pub struct Layout {
     pub buffers: Buffers,
 }
 
-/// What may be begun now.
+/// The work that may be begun now.
 #[derive(Clone, Copy, Debug)]
 pub struct Begins {
     /// Packets are sent.
@@ -78,7 +78,7 @@ impl<F: Format> Queues<F> {
         }
     }
 
-    /// As after a reset. The bus may still do what is out; nobody waits for it.
+    /// As after a reset. The bus may still do a batch that is out; its result is ignored.
     pub fn reset(&mut self) {
         self.transmit.iter_mut().for_each(TransmitQueue::reset);
         self.receive.iter_mut().for_each(ReceiveQueue::reset);
@@ -103,7 +103,7 @@ impl<F: Format> Queues<F> {
         self.receive.iter().map(ReceiveQueue::waiting).sum()
     }
 
-    /// Puts a frame at the end of what waits for descriptors of a queue.
+    /// Puts a frame behind those that wait for descriptors of a queue.
     pub fn push(&mut self, queue: usize, incoming: receive::Incoming) {
         if let Some(queue) = self.receive.get_mut(queue) {
             queue.push(incoming);

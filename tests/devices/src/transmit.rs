@@ -24,7 +24,7 @@ const LONGEST_PACKET: usize = (1 << 18) + 512;
 
 /// How a device reads transmit descriptors, and reports on them.
 pub trait Format: Debug + Sized {
-    /// What a context descriptor says.
+    /// The contents of a context descriptor.
     type Context: Copy + Debug;
     /// Whether it may write its head to memory in place of reports.
     const HEAD_WRITE_BACK: bool;
@@ -68,7 +68,7 @@ enum Step<F: Format> {
     Halted,
 }
 
-/// What a device's queues have in common.
+/// Settings that a device's queues share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wire {
     /// EtherType of inserted tags.
@@ -77,7 +77,7 @@ pub struct Wire {
     pub longest: usize,
 }
 
-/// What came of a batch.
+/// The result of a batch.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Frames for the wire.
@@ -129,7 +129,7 @@ impl<F: Format> TransmitQueue<F> {
         !matches!(self.step, Step::Idle | Step::Halted)
     }
 
-    /// Adds what is to be transferred next to `batch`; nothing new is begun unless `enabled`.
+    /// Adds its next transfers to `batch`; nothing new is begun unless `enabled`.
     pub fn poll(&mut self, registers: &Registers, enabled: bool, batch: &mut Vec<Transfer>) {
         if enabled
             && matches!(self.step, Step::Idle)

@@ -110,7 +110,7 @@ impl<M: Hostile> Target for Nic<M> {
             life.nic.statistics();
         let counts = [receive_errors, receive_missed, receive_malformed, receive_oversize, transmit_errors];
         let told = [life.received, life.refused, life.sent, life.restarts, life.faults];
-        // The device's counters hold what is written to them: how much is nothing new.
+        // The device's counters hold any number that is written to them: their magnitude is nothing new.
         see(seen, life.gone, told.into_iter().chain(counts.map(|count| count.min(MOST_COUNTED))));
         life.end();
     }
@@ -162,7 +162,7 @@ impl<M: Hostile> Life<M> {
         let started =
             model.start(device.clone(), device.dma(), interrupts, &pool, options, &mut |delay| time.wait(delay));
         let nic = started.ok()?;
-        // Whatever was written to its registers: as long as a link needs.
+        // As long as a link needs.
         device.wait(LINK);
         device.be_lazy();
         Some(Self {
@@ -343,7 +343,7 @@ impl<M: Hostile> Life<M> {
         self.nic.quiesce();
         self.nic.release(closed(self.device.dma().reach()));
         drop(self.nic);
-        // What the device did on its own is no fault of the driver's.
+        // An act of the device's own is no fault of the driver's.
         let _device = self.xen.take_violations();
         assert_eq!(self.pool.available(), self.pool.capacity(), "pages were lost");
     }

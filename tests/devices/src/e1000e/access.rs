@@ -43,7 +43,7 @@ impl E1000e {
             reg::RCTL => self.switch(offset, value, reg::RCTL_EN, Direction::Receive),
             reg::TCTL => self.switch(offset, value, reg::TCTL_EN, Direction::Transmit),
             _ => match reg::queue_of(offset) {
-                // What lies at other places is not of the ring. A tail may be set before the direction is enabled.
+                // Other places are not of the ring. A tail may be set before the direction is enabled.
                 Some((_, _, place::CONTROL..)) => self.registers.set(offset, value),
                 Some((direction, queue, place::TAIL)) if !self.queues.is_enabled(direction, queue) => {
                     self.registers.set(offset, value);

@@ -52,7 +52,7 @@ impl E1000e {
         self.reset_at.is_some_and(|at| self.faults.reset_stuck || self.now < at + SETTLE)
     }
 
-    /// A register is touched: too early after a reset? CTRL, STATUS and EEC are what drivers poll meanwhile.
+    /// A register is touched: too early after a reset? Drivers poll CTRL, STATUS and EEC meanwhile.
     pub(super) fn check_settled(&mut self, offset: usize) {
         if !self.in_reset() {
             self.reset_at = None;

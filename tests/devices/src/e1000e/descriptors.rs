@@ -1,4 +1,4 @@
-//! Transmit descriptors in the extended format, and what they ask for. 82574 datasheet 7.2. Pure.
+//! Transmit descriptors in the extended format, and the offloads that they ask for. 82574 datasheet 7.2. Pure.
 
 use crate::advanced::{self, Data, Transmit, Transport};
 use crate::bus::Transfer;

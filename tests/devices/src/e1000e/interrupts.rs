@@ -34,7 +34,7 @@ pub mod cause {
 /// The causes behind OTHER: LSC, RXO, MDAC, SRPD, ACK, MNG.
 const BEHIND_OTHER: u32 = 0x0007_0244;
 
-/// What is pending and what is enabled.
+/// Causes that are pending, and those that are enabled.
 #[derive(Debug, Default)]
 pub(super) struct Interrupts {
     causes: u32,
@@ -118,18 +118,18 @@ impl Interrupts {
         value
     }
 
-    /// ICR is written: what is set is cleared.
+    /// ICR is written: a one clears its cause.
     pub(super) fn acknowledge(&mut self, bits: u32, registers: &Registers, space: &ConfigurationSpace) {
         self.causes &= !bits;
         self.signal(0, registers, space);
     }
 
-    /// The bus enabled interrupts, or another kind of them: what is pending is sent.
+    /// The bus enabled interrupts, or another kind of them: pending causes are sent.
     pub(super) fn refresh(&mut self, registers: &Registers, space: &ConfigurationSpace) {
         self.signal(u32::MAX, registers, space);
     }
 
-    /// Sends what follows from these causes, newly set or newly enabled.
+    /// Sends the messages of these causes, newly set or newly enabled.
     fn signal(&mut self, new: u32, registers: &Registers, space: &ConfigurationSpace) {
         let now = new & self.causes & self.enabled;
         let way = space.interrupt(0);

@@ -5,7 +5,7 @@
 //! | `registers` | offsets and bits, with their sections of the datasheet |
 //! | `access` | the effects of reading and writing a register |
 //! | `control` | power-on values, resets, the link |
-//! | `descriptors` | transmit descriptors, and what they ask for |
+//! | `descriptors` | transmit descriptors, and their offloads |
 //! | `data` | the data path: which frames are taken, and statistics |
 //! | `interrupts` | causes, vectors, masks |
 //!

@@ -13,7 +13,7 @@ pub use crate::igb::registers::{
 
 /// STATUS.SPEED of 1,000 Mbit/s, 10.2.2.2.
 pub const SPEED_1000: u32 = 2;
-/// CTRL_EXT.EIAME: a message disables what IAM has of its cause, 10.2.2.5.
+/// CTRL_EXT.EIAME: a message disables its cause where IAM has it, 10.2.2.5.
 pub const CTRL_EXT_EIAME: u32 = 1 << 24;
 /// ICR, 10.2.4.1.
 pub const ICR: usize = 0x0_00C0;

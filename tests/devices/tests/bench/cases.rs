@@ -302,7 +302,7 @@ pub(crate) fn each_queue_interrupts_once_until_it_is_armed_again<C: Card>(kind: 
         while queue(&mut *bench.nic).receive().is_some() {}
         queue(&mut *bench.nic).refill(&bench.pool);
         assert!(!queue(&mut *bench.nic).arm(false));
-        assert_eq!(bench.device.messages(), [0u16; 0], "what was dealt with interrupts no more");
+        assert_eq!(bench.device.messages(), [0u16; 0], "a frame that was taken no longer interrupts");
     }
     // Sent packets interrupt where somebody waits for room: at the vector behind those of the queues.
     let queues = bench.nic.queues();
@@ -501,7 +501,7 @@ pub(crate) fn a_pulled_out_device_is_waited_for_nowhere<C: Card>(kind: C::Kind) 
     assert_eq!((bench.nic.statistics(), queue(&mut *bench.nic).room()), (NicStatistics::default(), 0));
     assert_eq!(bench.nic.watch(Instant(0)), None);
     bench.nic.quiesce();
-    assert!(bench.pool.available() < bench.pool.capacity(), "what reads as ones has not said that it stopped");
+    assert!(bench.pool.available() < bench.pool.capacity(), "a device that reads as ones has not said that it stopped");
     bench.nic.release(closed(bench.device.dma().reach()));
     bench.finish();
 }

@@ -25,7 +25,7 @@ pub(crate) fn receives_byte_for_byte_through_many_wraps<C: Card>(kind: C::Kind) 
 
 pub(crate) fn a_device_that_lies_costs_itself<C: Card>(kind: C::Kind) {
     let mut bench = bench::<C>(kind, Options::default());
-    // Status, length: what a device might write, each followed by a good frame that must come through.
+    // Status and length of descriptors that a device might write; a good frame after each must come through.
     const DONE: u32 = 1;
     const END: u32 = 3;
     // How many are malformed, and how many oversize.
@@ -42,22 +42,22 @@ pub(crate) fn a_device_that_lies_costs_itself<C: Card>(kind: C::Kind) {
     ];
     let mut index = 0u32;
     let (mut malformed, mut oversize) = (0, 0);
-    for (what, descriptors, count) in cases {
+    for (why, descriptors, count) in cases {
         for (status, length) in *descriptors {
             let at = bench.device.descriptor(C::receive_queue(0), index);
             bench.device.write_descriptor(at, [u32::MAX, u32::MAX, *status, *length]);
             index += 1;
         }
         bench.device.set(C::receive_queue(0) + offset::HEAD, index);
-        assert!(queue(&mut *bench.nic).receive().is_none(), "{what}");
+        assert!(queue(&mut *bench.nic).receive().is_none(), "{why}");
         malformed += count[0];
         oversize += count[1];
         let counted = bench.nic.statistics();
-        assert_eq!((counted.receive_malformed, counted.receive_oversize), (malformed, oversize), "{what}");
+        assert_eq!((counted.receive_malformed, counted.receive_oversize), (malformed, oversize), "{why}");
         let good = bytes(70, 5);
         assert!(bench.device.inject(&good));
         index += 1;
-        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect(what)), good);
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect(why)), good);
     }
     queue(&mut *bench.nic).refill(&bench.pool);
     bench.finish();

@@ -292,11 +292,11 @@ pub(crate) fn what_it_cannot_do_comes_back_whole<C: Card>(kind: C::Kind) {
         ("headers that no descriptor reaches", gso(1400), Some(&far), &[]),
         ("offsets out of order", gso(1400), Some(&reversed), &[]),
     ];
-    for (what, gso, layout, cuts) in cases {
+    for (why, gso, layout, cuts) in cases {
         let packet = blank(packet(&bench.pool, &frame, cuts), gso);
         let returned = queue(&mut *bench.nic).transmit(packet, layout);
-        let returned = returned.expect_err(what);
-        assert_eq!(contents(&returned), frame, "{what}");
+        let returned = returned.expect_err(why);
+        assert_eq!(contents(&returned), frame, "{why}");
     }
     bench.finish();
 }

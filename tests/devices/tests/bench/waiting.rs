@@ -10,7 +10,7 @@ use split_driver::time::Instant;
 use super::cases::{Card, bench, start_on};
 use super::{Bench, bytes, contents, packet};
 
-/// Handles what interrupts since the start, the link above all, and leaves the first queue armed.
+/// Handles the interrupts since the start, the link's above all, and leaves the first queue armed.
 pub(crate) fn settle<C: Card>(bench: &mut Bench<C>, link: usize) {
     while queue(&mut *bench.nic).arm(false) || !bench.device.messages().is_empty() {
         let _causes = bench.nic.handle_interrupt(link);
@@ -63,7 +63,7 @@ pub(crate) fn sent_packets_interrupt_only_where_asked<C: Card>(kind: C::Kind) {
     sent_packets_interrupt::<C>(kind, 3, 1);
 }
 
-/// With so many vectors, packets sent interrupt at `vector`, where they do.
+/// Packets sent interrupt at `vector`, one of `vectors`, only while a caller waits for room.
 pub(crate) fn sent_packets_interrupt<C: Card>(kind: C::Kind, vectors: usize, vector: u16) {
     let mut bench =
         start_on::<C>(kind, Device::be_lazy, Interrupts::MsiX(vectors), Options::default()).expect("it starts");
@@ -127,7 +127,7 @@ pub(crate) fn a_device_that_sends_nothing_for_long_is_started_anew<C: Card>(kind
     let device = bench.device.clone();
     bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
     bench.device.wait(Duration::from_secs(5));
-    assert_eq!(bench.pool.available(), bench.pool.capacity() - 255, "what was to be sent is lost, its page is not");
+    assert_eq!(bench.pool.available(), bench.pool.capacity() - 255, "the packet to be sent is lost, its page is not");
     assert_eq!(bench.nic.watch(second(80)), None);
     send(&mut bench, 3);
     bench.device.run();
