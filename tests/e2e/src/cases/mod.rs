@@ -142,6 +142,8 @@ const ALL: &[Family] = &[
     Family { rows: Rows::Once(Release::Debian12), cases: lifecycle::CASES },
     Family { rows: Rows::StoreInDom0, cases: bad_input::CASES },
     Family { rows: Rows::StoreInDom0, cases: hostile::CASES },
+    Family { rows: Rows::Once(Release::Debian13), cases: hostile::IGB_ONCE },
+    Family { rows: Rows::Once(Release::Debian12), cases: hostile::IXGBE_ONCE },
 ];
 
 /// A netdom with the NIC, and two Linux guests with a lease through it.
