@@ -41,6 +41,7 @@ impl Igb {
         self.interrupts.reset();
         self.queues.reset();
         self.paused_until = Duration::ZERO;
+        self.set_up_at = self.now + self.set_up_takes;
         let registers = &mut self.registers;
         registers.set(reg::VET, 0x8100);
         registers.set(reg::TCTL, reg::TCTL_PSP | 0xF << 4);

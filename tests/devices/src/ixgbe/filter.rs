@@ -14,7 +14,10 @@ use crate::rss::{self, Places};
 impl Ixgbe {
     /// A frame from the wire, without its frame check sequence.
     pub(super) fn take_frame(&mut self, frame: &[u8]) -> bool {
-        if !self.link || self.faults.pulled_out || self.in_reset() || !self.registers.has(reg::RXCTRL, reg::RXCTRL_RXEN)
+        if !self.has_link()
+            || self.faults.pulled_out
+            || self.in_reset()
+            || !self.registers.has(reg::RXCTRL, reg::RXCTRL_RXEN)
         {
             return false;
         }
