@@ -97,9 +97,6 @@ impl Igb {
             }
             return;
         }
-        if value & reg::CTRL_TFCE != 0 && !self.registers.has(reg::CTRL, reg::CTRL_TFCE) {
-            self.check_pause();
-        }
         let resets = value & reg::CTRL_PHY_RST != 0 && !self.registers.has(reg::CTRL, reg::CTRL_PHY_RST);
         self.registers.set(reg::CTRL, value);
         if resets {
@@ -110,7 +107,7 @@ impl Igb {
     }
 
     /// Pause frames are to be sent: are their marks and their contents such that they can? 8.3.
-    fn check_pause(&mut self) {
+    pub(super) fn check_pause(&mut self) {
         let get = |offset| self.registers.get(offset);
         let buffer = self.kind.packet_memory() as u32;
         if let Some(fault) = crate::pause::fault(get(reg::FCRTL) & 0xFFFF, get(reg::FCRTH) & 0xFFFF, buffer) {

@@ -85,12 +85,6 @@ impl Ixgbe {
                 let link = self.has_link().then_some(self.partner_pause);
                 phy::command(self.phy.as_mut(), &mut self.registers, value, link);
             }
-            reg::FCCFG => {
-                self.registers.set(offset, value);
-                if value & reg::FCCFG_TFCE != 0 {
-                    self.check_pause();
-                }
-            }
             reg::MSRWD => {
                 let read = self.registers.get(offset) & 0xFFFF_0000;
                 self.registers.set(offset, read | value & 0xFFFF);

@@ -21,6 +21,10 @@ impl Ixgbe {
         {
             return false;
         }
+        // Linux enables pause frames before it sets their marks, which count from the first frame on.
+        if self.registers.has(reg::FCCFG, reg::FCCFG_TFCE) {
+            self.check_pause();
+        }
         let mut frame = frame.to_vec();
         // As the sender's MAC pads it.
         frame.resize(frame.len().max(60), 0);
