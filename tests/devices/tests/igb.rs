@@ -4,8 +4,10 @@ mod bench;
 
 use bench::cases::Card;
 use devices::bus::Model;
+use devices::fake::Device;
 use devices::igb::{Igb, Kind, cause, registers};
-use netdom::nic::Fault;
+use netdom::nic::{Fault, Interrupts, Link, Options};
+use std::time::Duration;
 
 impl Card for Igb {
     type Kind = Kind;
@@ -37,6 +39,17 @@ impl Card for Igb {
     const FAULTS: &'static [(fn(&mut Self), Fault)] =
         &[(|igb| igb.raise(cause::FATAL), Fault::Memory), (|igb| igb.raise(cause::DEVICE_RESET), Fault::Reset)];
     const INTERVALS: (usize, u32) = (0x1680, 0x7FFC);
+}
+
+#[test]
+fn the_phy_is_waited_for_and_its_semaphore_given_back() {
+    for kind in Kind::ALL {
+        let slow = |device: &Device<Igb>| device.with_model(|igb| igb.set_up_for(Duration::from_millis(50)));
+        let mut bench = bench::cases::start_on(kind, slow, Interrupts::MsiX(3), Options::default()).expect("it starts");
+        assert_ne!(bench.nic.link(), Link::Down);
+        assert_eq!((bench.device.peek(registers::SWSM), bench.device.peek(registers::SW_FW_SYNC)), (0, 0));
+        bench.finish();
+    }
 }
 
 bench::cases::cases!(Igb, i82576: Kind::I82576, i350: Kind::I350, i210: Kind::I210);

@@ -64,6 +64,8 @@ macro_rules! cases {
                 flows_are_spread_over_queues_and_stay_in_one
                 each_queue_interrupts_once_until_it_is_armed_again
                 one_interrupt_for_all_says_which_it_was
+                sent_packets_interrupt_until_no_queue_waits
+                a_starved_ring_is_filled_later
                 the_link_and_faults_are_told
                 each_vector_has_an_interval
                 frames_without_a_buffer_are_counted_once
@@ -300,6 +302,55 @@ pub(crate) fn each_queue_interrupts_once_until_it_is_armed_again<C: Card>(kind: 
         }
         assert_eq!(bench.nic.queue(1).expect("a queue").reclaim(), 1);
     }
+    bench.finish();
+}
+
+pub(crate) fn sent_packets_interrupt_until_no_queue_waits<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { queues: 2, receive_descriptors: 64, ..Options::default() });
+    let told = |bench: &mut Bench<C>| {
+        let frame = packet(&bench.pool, &bytes(100, 3), &[]);
+        // Of the link.
+        let _earlier = bench.device.messages();
+        let queue = bench.nic.queue(0).expect("a queue");
+        assert!(queue.transmit(frame, None).is_ok());
+        queue.flush();
+        let messages = bench.device.messages();
+        assert_eq!(queue.reclaim(), 1);
+        messages
+    };
+    let arm = |bench: &mut Bench<C>, index, wanted| assert!(!bench.nic.queue(index).expect("a queue").arm(wanted));
+    for index in [0, 1] {
+        arm(&mut bench, index, true);
+    }
+    arm(&mut bench, 0, false);
+    assert_eq!(told(&mut bench), [2], "the other waits still");
+    bench.nic.handle_interrupt(2);
+    for (index, wanted) in [(0, false), (1, true), (1, false)] {
+        arm(&mut bench, index, wanted);
+    }
+    assert_eq!(told(&mut bench), [0u16; 0], "nobody waits");
+    bench.finish();
+}
+
+pub(crate) fn a_starved_ring_is_filled_later<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { receive_descriptors: 64, ..Options::default() });
+    let mut held: Vec<_> = std::iter::from_fn(|| bench.pool.take()).collect();
+    for number in 0..63 {
+        assert!(!queue(&mut *bench.nic).starves());
+        assert!(bench.device.inject(&bytes(70, number)));
+        let frame = queue(&mut *bench.nic).receive().expect("a frame");
+        held.extend(frame.fragments.iter().map(|fragment| fragment.buffer.clone()));
+    }
+    queue(&mut *bench.nic).refill(&bench.pool);
+    assert!(queue(&mut *bench.nic).starves(), "there is no page");
+    held.truncate(held.len() - 3);
+    queue(&mut *bench.nic).refill(&bench.pool);
+    assert!(!queue(&mut *bench.nic).starves());
+    for number in 0..3 {
+        assert!(bench.device.inject(&bytes(70, number)));
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(70, number));
+    }
+    drop(held);
     bench.finish();
 }
 
