@@ -10,6 +10,7 @@
 //! | `ring` | rings of descriptors, packets out and frames in |
 //! | `wiring`, `moderation` | which cause of an interrupt goes to which vector, and how often |
 //! | `pause` | flow control |
+//! | `semaphores` | what is shared with firmware and with other ports |
 //! | `e1000e`, `igb`, `ixgbe` | the families: their registers, and the order in which they are written |
 
 pub mod advanced;
@@ -24,6 +25,7 @@ mod moderation;
 mod pause;
 mod queue;
 pub mod ring;
+mod semaphores;
 mod wiring;
 
 pub use error::Error;

@@ -5,9 +5,13 @@ mod server;
 
 use bench::cases::Card;
 use devices::bus::Model;
+use devices::fake::Device;
 use devices::igb::{Igb, Kind, cause, registers};
-use netdom::nic::Fault;
-use server::{frames_without_a_buffer_are_counted_once, lost_memory_is_told};
+use netdom::nic::{Fault, Interrupts, Link, Options};
+use server::{
+    frames_without_a_buffer_are_counted_once, lost_memory_is_told, sent_packets_interrupt_until_no_queue_waits,
+};
+use std::time::Duration;
 
 impl Card for Igb {
     type Kind = Kind;
@@ -52,4 +56,15 @@ impl Card for Igb {
     const INTERVALS: (usize, u32) = (0x1680, 0x7FFC);
 }
 
-bench::cases::cases!(Igb, [lost_memory_is_told, frames_without_a_buffer_are_counted_once], i82576: Kind::I82576, i350: Kind::I350, i210: Kind::I210);
+#[test]
+fn the_phy_is_waited_for_and_its_semaphore_given_back() {
+    for kind in Kind::ALL {
+        let slow = |device: &Device<Igb>| device.with_model(|igb| igb.set_up_for(Duration::from_millis(50)));
+        let mut bench = bench::cases::start_on(kind, slow, Interrupts::MsiX(3), Options::default()).expect("it starts");
+        assert_ne!(bench.nic.link(), Link::Down);
+        assert_eq!((bench.device.peek(registers::SWSM), bench.device.peek(registers::SW_FW_SYNC)), (0, 0));
+        bench.finish();
+    }
+}
+
+bench::cases::cases!(Igb, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits], i82576: Kind::I82576, i350: Kind::I350, i210: Kind::I210);

@@ -113,7 +113,7 @@ impl Family for Hardware {
 
     fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>) {
         start::enable(mmio, setup.max_frame);
-        phy::start_link(mmio, delay);
+        phy::start_link(mmio, self.model, delay);
     }
 
     fn strip_tags<M: Mmio>(&self, mmio: &M, _queues: usize, on: bool) {

@@ -86,7 +86,7 @@ impl Family for Hardware {
     }
 
     fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
-        start::reset(mmio, delay)?;
+        start::reset(mmio, self.model, delay)?;
         let high = reg::RAH.read(mmio, 0);
         address(reg::RAL.read(mmio, 0), high.high(), high.valid())
     }
@@ -117,9 +117,9 @@ impl Family for Hardware {
         start::receive(mmio, queue, ring, buffer_bytes, delay)
     }
 
-    fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup, _delay: Delay<'_>) {
+    fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup, delay: Delay<'_>) {
         start::enable(mmio);
-        start::start_link(mmio, self.model);
+        start::start_link(mmio, self.model, delay);
     }
 
     fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool) {

@@ -68,15 +68,12 @@ impl E1000e {
         if value & reg::CTRL_RST != 0 {
             return self.software_reset();
         }
-        if value & reg::CTRL_TFCE != 0 && !self.registers.has(reg::CTRL, reg::CTRL_TFCE) {
-            self.check_pause();
-        }
         self.registers.set(reg::CTRL, value);
         self.notice_link();
     }
 
     /// Pause frames are to be sent: are their marks and their contents such that they can? 10.2.2 and 10.2.5.
-    fn check_pause(&mut self) {
+    pub(super) fn check_pause(&mut self) {
         let get = |offset| self.registers.get(offset);
         let buffer = (get(reg::PBA) & 0xFFFF) << 10;
         if let Some(fault) = crate::pause::fault(get(reg::FCRTL) & 0xFFFF, get(reg::FCRTH) & 0xFFFF, buffer) {

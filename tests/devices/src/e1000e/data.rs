@@ -93,6 +93,9 @@ impl E1000e {
         if !self.link || self.faults.pulled_out || self.in_reset() || !enabled {
             return false;
         }
+        if self.registers.has(reg::CTRL, reg::CTRL_TFCE) {
+            self.check_pause();
+        }
         let mut frame = frame.to_vec();
         // As the sender's MAC pads it.
         frame.resize(frame.len().max(SHORTEST), 0);
