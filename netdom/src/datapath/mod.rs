@@ -29,6 +29,7 @@ mod finish;
 mod forward;
 mod forwarder;
 mod guest;
+mod hold;
 mod leave;
 mod nic_port;
 mod nics;

@@ -1,7 +1,7 @@
 //! A NIC as a port of the switch. Floor 3.
 
 use super::QueueId;
-use super::signal::is_recent;
+use super::hold::is_recent;
 use crate::nic::{Capabilities, Fault, Link, Nic};
 use crate::offload::ability::Ability;
 use crate::offload::headers::Layout;

@@ -1,21 +1,14 @@
 //! What ends a round for the others: notifications to frontends, and writes to the NICs' tail registers. Floor 3.
 //!
 //! Each costs more than a packet: a hypercall, and the interrupt at its receiver; a write to a device, and its look at the ring. While one
-//! round follows another they wait, so that several rounds share one, but no longer than [`HOLD`], and never where the last one was longer ago:
+//! round follows another they wait, so that several rounds share one, but no longer than `hold` says, and never where the last one was longer ago:
 //! a guest or a NIC that was idle is told at once. The responses themselves are published in each round.
 
+use super::hold::is_recent;
 use super::ports::Ports;
 use super::queue::Queue;
 use split_driver::hypervisor::Hypervisor;
-use split_driver::time::{Duration, Instant};
-
-/// How long a signal waits at most, but for the round that is under way then.
-const HOLD: Duration = Duration::from_micros(100);
-
-/// Whether the last signal was so short a time ago that the next one may wait.
-pub(super) fn is_recent(last: Option<Instant>, now: Instant) -> bool {
-    last.is_some_and(|last| now.since(last) < HOLD)
-}
+use split_driver::time::Instant;
 
 /// Sends the signals that are due. `follows`: another round comes at once, so that some may wait for it.
 pub(super) fn signal<H: Hypervisor>(ports: &mut Ports<H>, follows: bool, now: Instant) {

@@ -1,21 +1,37 @@
 //! netdom's ixgbe driver against the models of the 82599 and the X540. Host.
 
 mod bench;
+mod server;
 
 use bench::cases::Card;
 use devices::bus::Model;
 use devices::fake::Device;
 use devices::ixgbe::{Ixgbe, Kind, cause, registers};
 use netdom::nic::{Fault, Interrupts, Link, Options};
+use server::{
+    a_starved_ring_is_filled_later, frames_without_a_buffer_are_counted_once, lost_memory_is_told,
+    sent_packets_interrupt_until_no_queue_waits,
+};
 
 impl Card for Ixgbe {
     type Kind = Kind;
     const SPEED: u32 = 10_000;
+    const LARGEST: usize = 9724;
+    const RESET: &'static str = "CTRL";
     /// CE, LE, PE, OSE and RXE, 82599 datasheet 7.1.6.2.
     const DAMAGED: &'static [u32] = &[1 << 24, 1 << 25, 1 << 27, 1 << 28, 1 << 29];
+    const FAR: u16 = 600;
 
     fn receive_queue(queue: usize) -> usize {
         registers::receive(queue)
+    }
+
+    fn transmit_queue(queue: usize) -> usize {
+        registers::transmit(queue)
+    }
+
+    fn contexts(&self) -> usize {
+        self.contexts_seen()
     }
 
     fn power_on(kind: Kind, address: [u8; 6]) -> Self {
@@ -85,4 +101,4 @@ fn the_packet_buffer_of_an_x540_is_one() {
     bench.finish();
 }
 
-bench::cases::cases!(Ixgbe, kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540);
+bench::cases::cases!(Ixgbe, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits, a_starved_ring_is_filled_later], kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540);

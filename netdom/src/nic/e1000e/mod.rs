@@ -39,13 +39,6 @@ mod phy;
 pub mod registers;
 mod start;
 
-#[cfg(any(test, feature = "fakes"))]
-pub mod model;
-#[cfg(test)]
-mod nonsense;
-#[cfg(test)]
-mod tests;
-
 use super::driver::Driver;
 use super::family::{ABSENT, Arm, Direction, Family, Setup, address, counter};
 use super::ring::Ring;

@@ -26,12 +26,6 @@ impl Block for Space {
 /// A register that holds a `T`, at a byte offset into BAR 0.
 pub type Reg<T> = registers::Reg<Space, T>;
 
-/// The register at an offset of which the device alone knows; beyond the space it is the first.
-#[cfg(any(test, feature = "fakes"))]
-pub(super) const fn any(offset: usize) -> Reg<u32> {
-    if offset + 4 <= SPACE && offset.is_multiple_of(4) { Reg::at(offset) } else { Reg::at(0) }
-}
-
 /// Reads and writes typed registers.
 pub(super) struct Registers<'a, M>(pub(super) &'a M);
 

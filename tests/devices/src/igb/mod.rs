@@ -30,6 +30,7 @@ use std::time::Duration;
 
 pub use interrupts::cause;
 
+use crate::buffers::Buffers;
 use crate::bus::{Faults, Interrupt, Misuse, Model, Transfer};
 use crate::ethernet::Address;
 use crate::pci::{Bars, ConfigurationSpace, Identity, Request};
@@ -103,10 +104,12 @@ impl Kind {
             queues: self.queues(),
             transmit: registers::transmit,
             receive: registers::receive,
-            srrctl: registers::SRRCTL,
-            buffer: 0x7F,
-            largest: 127,
-            drop: registers::SRRCTL_DROP,
+            buffers: Buffers::Queue {
+                control: registers::SRRCTL,
+                size: 0x7F,
+                largest: 127,
+                drop: registers::SRRCTL_DROP,
+            },
         }
     }
 }

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 pub use interrupts::cause;
 
+use crate::buffers::Buffers;
 use crate::bus::{Faults, Interrupt, Misuse, Model, Transfer};
 use crate::ethernet::Address;
 use crate::i2c::Module;
@@ -44,10 +45,7 @@ const LAYOUT: Layout = Layout {
     queues: QUEUES,
     transmit: registers::transmit,
     receive: registers::receive,
-    srrctl: registers::SRRCTL,
-    buffer: 0x1F,
-    largest: 16,
-    drop: registers::SRRCTL_DROP,
+    buffers: Buffers::Queue { control: registers::SRRCTL, size: 0x1F, largest: 16, drop: registers::SRRCTL_DROP },
 };
 
 /// Which card.
