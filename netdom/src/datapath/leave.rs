@@ -12,7 +12,7 @@ use crate::netback::steering::Steer;
 use crate::offload::ability::Acceptance;
 use crate::offload::head::Head;
 use crate::offload::headers::Layout;
-use crate::packet::{Packet, Pool};
+use crate::packet::{Checksum, Packet, Pool};
 use crate::statistics::DropCause;
 use crate::switch::PortId;
 use split_driver::hypervisor::Hypervisor;
@@ -90,8 +90,12 @@ fn send(nic: &mut NicPort, from: Option<QueueId>, packet: Packet, head: &Head, p
     if from.is_none() && !nic.has_room_for_wire(source) {
         return nic.statistics.drop(DropCause::NicFull);
     }
-    let ability = nic.ability;
-    let prepared = prepare(packet, head.layout.as_ref(), &ability, pool, &mut |packet, layout| {
+    let (ability, layout, offload) = (nic.ability, head.layout.as_ref(), packet.offload);
+    let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+    if offload.gso.is_none() && ability.accepts(length, offload, layout) == Acceptance::AsIs {
+        return nic.send(source, packet, layout.filter(|_| offload.checksum == Checksum::Blank));
+    }
+    let prepared = prepare(packet, layout, &ability, pool, &mut |packet, layout| {
         nic.send(source, packet, layout);
     });
     if let Err(cause) = prepared {

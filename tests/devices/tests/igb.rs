@@ -9,7 +9,8 @@ use devices::fake::Device;
 use devices::igb::{Igb, Kind, cause, registers};
 use netdom::nic::{Fault, Interrupts, Link, Options};
 use server::{
-    frames_without_a_buffer_are_counted_once, lost_memory_is_told, sent_packets_interrupt_until_no_queue_waits,
+    a_starved_ring_is_filled_later, frames_without_a_buffer_are_counted_once, lost_memory_is_told,
+    sent_packets_interrupt_until_no_queue_waits,
 };
 use std::time::Duration;
 
@@ -67,4 +68,4 @@ fn the_phy_is_waited_for_and_its_semaphore_given_back() {
     }
 }
 
-bench::cases::cases!(Igb, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits], i82576: Kind::I82576, i350: Kind::I350, i210: Kind::I210);
+bench::cases::cases!(Igb, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits, a_starved_ring_is_filled_later], i82576: Kind::I82576, i350: Kind::I350, i210: Kind::I210);

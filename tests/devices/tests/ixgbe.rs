@@ -9,7 +9,8 @@ use devices::fake::Device;
 use devices::ixgbe::{Ixgbe, Kind, cause, registers};
 use netdom::nic::{Fault, Interrupts, Link, Options};
 use server::{
-    frames_without_a_buffer_are_counted_once, lost_memory_is_told, sent_packets_interrupt_until_no_queue_waits,
+    a_starved_ring_is_filled_later, frames_without_a_buffer_are_counted_once, lost_memory_is_told,
+    sent_packets_interrupt_until_no_queue_waits,
 };
 
 impl Card for Ixgbe {
@@ -100,4 +101,4 @@ fn the_packet_buffer_of_an_x540_is_one() {
     bench.finish();
 }
 
-bench::cases::cases!(Ixgbe, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits], kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540);
+bench::cases::cases!(Ixgbe, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits, a_starved_ring_is_filled_later], kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540);

@@ -126,10 +126,10 @@ impl Stage {
 }
 
 /// As the README says it.
-pub const RAISE_QUOTAS: &str = "xenstore-control quota set nodes 6000 && xenstore-control quota set watches 300";
+pub const RAISE_QUOTAS: &str = "xenstore-control quota set nodes 8000 && xenstore-control quota set watches 300";
 
 /// Debian's file with the lines that the README names, without those that are the defaults.
-pub const OXENSTORED: &str = "pid-file = /var/run/xen/xenstored.pid\nquota-activate = true\nquota-maxentity = 6000\n\
+pub const OXENSTORED: &str = "pid-file = /var/run/xen/xenstored.pid\nquota-activate = true\nquota-maxentity = 8000\n\
     quota-maxwatch = 300\npersistent = false\nxenstored-kva = /proc/xen/xsd_kva\nxenstored-port = /proc/xen/xsd_port\n";
 
 /// Raises the quotas of a store that lets that be done while it runs.

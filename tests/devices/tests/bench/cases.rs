@@ -77,7 +77,6 @@ macro_rules! cases {
                 flows_are_spread_over_queues_and_stay_in_one
                 each_queue_interrupts_once_until_it_is_armed_again
                 one_interrupt_for_all_says_which_it_was
-                a_starved_ring_is_filled_later
                 the_link_is_told
                 the_link_and_faults_are_told
                 each_vector_has_an_interval
@@ -339,32 +338,6 @@ pub(crate) fn each_queue_interrupts_once_until_it_is_armed_again<C: Card>(kind: 
         }
         assert_eq!(bench.nic.queue(queues - 1).expect("a queue").reclaim(), 1);
     }
-    bench.finish();
-}
-
-pub(crate) fn a_starved_ring_is_filled_later<C: Card>(kind: C::Kind) {
-    let mut bench = bench::<C>(kind, Options { receive_descriptors: 64, ..Options::default() });
-    let mut held: Vec<_> = std::iter::from_fn(|| bench.pool.take()).collect();
-    for number in 0..64 {
-        if number == 63 {
-            // Buffers are halves of pages: of the last page one is left.
-            queue(&mut *bench.nic).refill(&bench.pool);
-        }
-        assert!(!queue(&mut *bench.nic).starves());
-        assert!(bench.device.inject(&bytes(70, number)));
-        let frame = queue(&mut *bench.nic).receive().expect("a frame");
-        held.extend(frame.fragments.iter().map(|fragment| fragment.buffer.clone()));
-    }
-    queue(&mut *bench.nic).refill(&bench.pool);
-    assert!(queue(&mut *bench.nic).starves(), "there is no page");
-    held.drain(..3);
-    queue(&mut *bench.nic).refill(&bench.pool);
-    assert!(!queue(&mut *bench.nic).starves());
-    for number in 0..3 {
-        assert!(bench.device.inject(&bytes(70, number)));
-        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(70, number));
-    }
-    drop(held);
     bench.finish();
 }
 

@@ -1,5 +1,4 @@
-//! Cases of server cards alone: there are several queues, which drop frames for themselves and count them, and the
-//! device tells faults of its memory. Host.
+//! Cases of server cards alone: queues drop frames for themselves and count them, and the device tells faults of its memory. Host.
 
 use netdom::nic::{Fault, Options, queue};
 
@@ -62,5 +61,31 @@ pub(crate) fn sent_packets_interrupt_until_no_queue_waits<C: Card>(kind: C::Kind
         arm(&mut bench, index, wanted);
     }
     assert_eq!(told(&mut bench), [0u16; 0], "nobody waits");
+    bench.finish();
+}
+
+pub(crate) fn a_starved_ring_is_filled_later<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options { receive_descriptors: 64, ..Options::default() });
+    let mut pages: Vec<_> = std::iter::from_fn(|| bench.pool.take()).collect();
+    let mut frames = Vec::new();
+    // 63 buffers, and the other half of the last one's page.
+    for number in 0..64 {
+        if number == 63 {
+            queue(&mut *bench.nic).refill(&bench.pool);
+        }
+        assert!(!queue(&mut *bench.nic).starves());
+        assert!(bench.device.inject(&bytes(70, number)));
+        frames.push(queue(&mut *bench.nic).receive().expect("a frame"));
+    }
+    queue(&mut *bench.nic).refill(&bench.pool);
+    assert!(queue(&mut *bench.nic).starves(), "there is no page");
+    pages.truncate(pages.len() - 3);
+    queue(&mut *bench.nic).refill(&bench.pool);
+    assert!(!queue(&mut *bench.nic).starves());
+    for number in 0..6 {
+        assert!(bench.device.inject(&bytes(70, number)));
+        assert_eq!(contents(&queue(&mut *bench.nic).receive().expect("a frame")), bytes(70, number));
+    }
+    drop((pages, frames));
     bench.finish();
 }
