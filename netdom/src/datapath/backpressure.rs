@@ -100,7 +100,7 @@ pub(super) fn wake_waiters<H: Hypervisor>(ports: &mut Ports<H>, id: QueueId, mut
 }
 
 /// Whether a queue must wait for room at the NIC that its packets go to or, where that is not known, at any of its bridge.
-pub(super) fn waits_for_nic<H: Hypervisor>(ports: &mut Ports<H>, id: QueueId) -> bool {
+pub(super) fn waits_for_nic<H: Hypervisor>(ports: &mut Ports<H>, id: QueueId, now: Instant) -> bool {
     let Some(guest) = ports.guest(id.port) else {
         return false;
     };
@@ -111,10 +111,10 @@ pub(super) fn waits_for_nic<H: Hypervisor>(ports: &mut Ports<H>, id: QueueId) ->
     let of_bridge = |ports: &Ports<H>, nic: PortId| ports.share_bridge(id.port, nic);
     match toward {
         Toward::Guest => false,
-        Toward::Nic(nic) => of_bridge(ports, nic) && ports.nic_mut(nic).is_some_and(|nic| nic.is_full(id)),
+        Toward::Nic(nic) => of_bridge(ports, nic) && ports.nic_mut(nic).is_some_and(|nic| nic.is_full(id, now)),
         Toward::Unknown => {
             let mut nics = ports.nics();
-            nics.any(|nic| of_bridge(ports, nic) && ports.nic_mut(nic).is_some_and(|nic| nic.is_full(id)))
+            nics.any(|nic| of_bridge(ports, nic) && ports.nic_mut(nic).is_some_and(|nic| nic.is_full(id, now)))
         }
     }
 }

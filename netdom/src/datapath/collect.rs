@@ -100,7 +100,7 @@ fn serve_queue<H: Hypervisor>(
     guest.held_pages = guest.held_pages.saturating_sub(released);
     ports.held_pages = ports.held_pages.saturating_sub(released);
     if served.is_ok()
-        && !waits_for_nic(ports, id)
+        && !waits_for_nic(ports, id, now)
         && let Some(guest) = ports.guest_mut(id.port)
     {
         served = take_requests(guest, id, share, round, pool, now);

@@ -11,12 +11,15 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
-use split_driver::time::Instant;
+use split_driver::time::{Duration, Instant};
 
 /// Packets kept for a queue of a NIC whose ring is full: a super-frame may be cut into some dozens.
 const PENDING: usize = 512;
 /// The part of all pages that packets kept for one NIC may hold.
 const PENDING_SHARE: usize = 8;
+/// A queue that was full for so long and has sent nothing meanwhile holds no guest back: those have others to send to. It stands still where
+/// the link's other end asks for a pause again and again, or where the NIC hangs, which it is reset for later.
+const STANDSTILL: Duration = Duration::from_millis(200);
 /// Descriptors that must be free for a guest that sends to the wire to be served.
 const ROOM: usize = 64;
 
@@ -36,6 +39,8 @@ pub(super) struct NicPort {
     /// Pages that they hold, and how many they may begin to.
     pending_pages: usize,
     pending_limit: usize,
+    /// By its queues: it is full, and nothing was sent, since then.
+    full_since: Vec<Option<Instant>>,
     /// Whose frames are taken first the next time.
     first_queue: usize,
     /// Packets were queued that it was not told of; and when it was last told of some.
@@ -59,6 +64,7 @@ impl NicPort {
             pending: (0..queues).map(|_| Pending::with_capacity(64)).collect(),
             pending_pages: 0,
             pending_limit: pool.capacity() / PENDING_SHARE,
+            full_since: (0..queues).map(|_| None).collect(),
             first_queue: 0,
             unflushed: false,
             flushed: None,
@@ -142,8 +148,11 @@ impl NicPort {
     /// Gives the NIC's sent buffers back, and the NIC what had to wait for room.
     pub(super) fn reclaim(&mut self) {
         for index in 0..self.pending.len() {
-            if let Some(queue) = self.nic.queue(index) {
-                queue.reclaim();
+            let sent = self.nic.queue(index).map_or(0, |queue| queue.reclaim());
+            if sent > 0
+                && let Some(since) = self.full_since.get_mut(index)
+            {
+                *since = None;
             }
             while let Some((packet, layout)) = self.pending.get_mut(index).and_then(Pending::pop_front) {
                 let pages = packet.fragments.len();
@@ -159,10 +168,18 @@ impl NicPort {
         }
     }
 
-    /// Whether a guest that sends to it is to wait. Without a link it takes nothing, and no guest waits for it.
-    pub(super) fn is_full(&mut self, source: QueueId) -> bool {
+    /// Whether a guest that sends to it is to wait. Without a link it takes nothing, and no guest waits for it; nor where it stands still. Packets
+    /// to it are dropped then.
+    pub(super) fn is_full(&mut self, source: QueueId, now: Instant) -> bool {
         let queue = self.queue_of(source);
-        self.up && (self.waits(queue) || self.room(queue) < ROOM)
+        let full = self.up && (self.waits(queue) || self.room(queue) < ROOM);
+        let Some(since) = self.full_since.get_mut(queue) else {
+            return false;
+        };
+        if !full {
+            *since = None;
+        }
+        full && now.since(*since.get_or_insert(now)) < STANDSTILL
     }
 
     /// The next received frame of any queue.

@@ -93,6 +93,10 @@ fn hold<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, way
             return;
         };
         if !sent.whole() {
+            // Pages were too few for an earlier port, and none comes back within a round.
+            if sent.gathered != (0, 0) {
+                return ports.count_drop(way.to, DropCause::NoBuffer);
+            }
             let start = copies.len() as u32;
             let slots = sent.slots(slots);
             let extent = Extent::whole(passing.length, slots.first().map_or(0, |slot| slot.size));

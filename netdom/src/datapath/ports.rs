@@ -204,6 +204,7 @@ impl<H: Hypervisor> Ports<H> {
             return None;
         };
         self.ready.retain(|port| *port != id.port);
+        self.unnotified.retain(|queue| queue.port != id.port);
         self.held_pages = self.held_pages.saturating_sub(guest.held_pages);
         Some(guest)
     }

@@ -11,22 +11,15 @@ use core::fmt;
 use core::time::Duration;
 use netdom::datapath::{NICS, NicId};
 use netdom::nic::models::Model;
-use netdom::nic::ring::receive::buffer_bytes;
+use netdom::nic::plan::Plan;
 use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
 use runtime::events::Channel;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
 use runtime::time::{self, Instant};
-use xen_pv_sys::{PAGE_SIZE, Port};
+use xen_pv_sys::Port;
 
 /// The topic of complaints.
 const UNUSED: &str = "unused pci devices";
-
-/// Descriptors of a queue's receive ring; fewer where the buffers of several NICs would leave too few pages to the guests.
-const RECEIVE_RINGS: [u16; 3] = [256, 128, 64];
-
-/// Descriptors of a queue's transmit ring: each may hold a page until the NIC has sent it, so in a small domain there are fewer, or what waits
-/// to be sent would leave no page for what is received.
-const TRANSMIT_RINGS: [u16; 2] = [512, 256];
 
 /// Faults in a row that a NIC is reset for.
 const FAULTS: u32 = 5;
@@ -114,8 +107,8 @@ pub(super) struct ActiveNic {
     device: Device,
     name: String,
     bridge: String,
-    /// Pages of the packets' that its receive buffers are in, at most.
-    receive_pages: usize,
+    /// Its rings, and the pages that they hold.
+    plan: Plan,
     /// Faults of which each came within [`FAULT_MEMORY`] of the one before, and when the last one did.
     faults: (u32, Instant),
     /// A wish of the command line that it cannot fulfil.
@@ -218,17 +211,20 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     if domain.nics.borrow().active.len() >= NICS.into() {
         return refuse(device, Unusable::TooMany);
     }
-    let taken: usize = domain.nics.borrow().active.iter().map(|nic| nic.receive_pages).sum();
-    let left = (domain.path.borrow().pool().capacity() / 2).saturating_sub(taken);
-    let max_frame = usize::from(domain.words.mtu()) + FRAME_HEADERS;
-    // A jumbo frame has whole pages.
-    let pages = |ring: u16| (usize::from(ring) * usize::from(buffer_bytes(max_frame))).div_ceil(PAGE_SIZE);
-    let Some(receive_ring) = RECEIVE_RINGS.into_iter().find(|ring| pages(*ring) <= left) else {
+    let id = device.id();
+    let Some(model) = Model::find(id.vendor, id.device) else {
+        return refuse(device, Unusable::NoDriver);
+    };
+    let max_frame = (usize::from(domain.words.mtu()) + FRAME_HEADERS).min(model.max_frame());
+    let queues = usize::from(domain.words.queues()).min(model.queues());
+    let plan = {
+        let (path, nics) = (domain.path.borrow(), domain.nics.borrow());
+        Plan::new(path.pool().capacity(), nics.active.iter().map(|nic| nic.plan), queues, max_frame)
+    };
+    let Some(mut plan) = plan else {
         return refuse(device, Unusable::Memory);
     };
-    // As many queues as a vif has, where half of what is left has room for their rings. Shorter ones would lose bursts of one flow.
-    let queues = usize::from(domain.words.queues()).min(left / 2 / pages(receive_ring)).max(1);
-    let (mut driver, interrupts, name) = match start(domain, &device, receive_ring, queues).await {
+    let (mut driver, interrupts, name) = match start(domain, &device, model, max_frame, &plan).await {
         Ok(started) => started,
         Err(why) => return refuse(device, why),
     };
@@ -243,7 +239,8 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     let (asked, carried) = (domain.words.mtu(), driver.capabilities().max_frame.saturating_sub(FRAME_HEADERS));
     let lack =
         (carried < asked.into()).then(|| format!("pci {host} carries packets of {carried} bytes, not of mtu={asked}"));
-    let receive_pages = pages(receive_ring) * driver.queues();
+    // Without vectors for all it has fewer queues.
+    plan.keep(driver.queues());
     let mut path = domain.path.borrow_mut();
     let id = match path.add_nic(driver, &bridge) {
         Ok(id) => id,
@@ -258,16 +255,7 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     }
     drop(path);
     let faults = (0, time::now());
-    domain.nics.borrow_mut().active.push(ActiveNic {
-        id,
-        interrupts,
-        device,
-        name,
-        bridge,
-        receive_pages,
-        faults,
-        lack,
-    });
+    domain.nics.borrow_mut().active.push(ActiveNic { id, interrupts, device, name, bridge, plan, faults, lack });
     domain.work.set();
     Ok(())
 }
@@ -285,16 +273,15 @@ pub(super) async fn tell(domain: &Domain) {
 async fn start(
     domain: &Domain,
     device: &Device,
-    receive_ring: u16,
-    queues: usize,
+    model: Model,
+    max_frame: usize,
+    plan: &Plan,
 ) -> Result<(Box<dyn Nic>, Interrupts, String), Unusable> {
-    let id = device.id();
-    let model = Model::find(id.vendor, id.device).ok_or(Unusable::NoDriver)?;
     device.enable().await?;
     log::debug!("pci {}: enabled", device.address());
     let registers = device.map_bar(0, model.registers()).await?;
     log::debug!("pci {}: registers mapped", device.address());
-    let vectors = model.vectors(queues);
+    let vectors = model.vectors(plan.queues);
     let best = match domain.options.interrupts {
         InterruptKind::MsiX if vectors == 0 => InterruptKind::Msi,
         best => best,
@@ -306,14 +293,11 @@ async fn start(
         InterruptKind::Msi | InterruptKind::IntX => nic::Interrupts::Single,
     };
     let pool = domain.path.borrow().pool().clone();
-    let asked = usize::from(domain.words.mtu()) + FRAME_HEADERS;
-    let each = pool.capacity() / 2 / queues.clamp(1, model.queues());
-    let [long, short] = TRANSMIT_RINGS;
     let options = Options {
-        queues,
-        max_frame: asked.min(model.max_frame()),
-        receive_descriptors: receive_ring,
-        transmit_descriptors: if each >= usize::from(long) { long } else { short },
+        queues: plan.queues,
+        max_frame,
+        receive_descriptors: plan.receive_descriptors,
+        transmit_descriptors: plan.transmit_descriptors,
         seed: time::now().0,
         ..Options::default()
     };

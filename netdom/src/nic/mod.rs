@@ -8,6 +8,7 @@
 //! | `driver`, `queue` | the driver that all families share |
 //! | `advanced` | the descriptors that igb and ixgbe share, and receive-side scaling |
 //! | `ring` | rings of descriptors, packets out and frames in |
+//! | `plan` | how long the rings are, by the memory for packets |
 //! | `wiring`, `moderation` | which cause of an interrupt goes to which vector, and how often |
 //! | `pause` | flow control |
 //! | `semaphores` | what is shared with firmware and with other ports |
@@ -23,6 +24,7 @@ pub mod ixgbe;
 pub mod models;
 mod moderation;
 mod pause;
+pub mod plan;
 mod queue;
 pub mod ring;
 mod semaphores;

@@ -346,3 +346,43 @@ fn packets_that_wait_for_a_nic_leave_pages_to_others() {
     net.run();
     net.end();
 }
+
+/// The other end of the link asks for a pause again and again, or the NIC hangs.
+#[test]
+fn a_nic_that_stands_still_holds_back_what_is_for_it_alone() {
+    let mut net = Net::new(&[Frontend::linux_features(), Frontend::linux_features()]);
+    net.introduce();
+    let (a, b) = (net.guests[0].mac, net.guests[1].mac);
+    let wire = Rc::clone(&net.wire);
+    wire.borrow_mut().hold = true;
+    let outward = |net: &mut Net| while net.guests[0].send(&plain(ethernet(PEERS[0], a, 100))) {};
+    // Flooded at first, then to the wire alone.
+    receive(&mut net, &wire, ethernet([0xff; 6], PEERS[0], 100));
+    for _ in 0..20 {
+        outward(&mut net);
+        net.run();
+        net.guests[0].collect_answers();
+    }
+    let room = wire.borrow().room;
+    assert!(sent(&wire).len() <= room, "the ring is full");
+    let dropped = |net: &Net| net.path.nic_statistics(net.nic).unwrap().drops[DropCause::NicFull as usize];
+    assert_eq!(dropped(&net), 0, "its packets wait in the guest's ring");
+
+    // Behind those waits one for the neighbour.
+    net.now = net.now + Duration::from_millis(250);
+    for _ in 0..20 {
+        net.run();
+        net.guests[0].collect_answers();
+    }
+    net.guests[1].arrived();
+    net.send(0, &plain(ethernet(b, a, 300)));
+    assert_eq!(net.guests[1].arrived().len(), 1, "the neighbour is reached");
+    assert!(dropped(&net) > 0, "what is for the NIC is lost");
+
+    // It sends again: guests wait for it as before.
+    wire.borrow_mut().hold = false;
+    net.run();
+    net.send(0, &plain(ethernet(PEERS[0], a, 400)));
+    assert!(sent(&wire).contains(&ethernet(PEERS[0], a, 400)));
+    net.end();
+}
