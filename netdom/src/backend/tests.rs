@@ -358,7 +358,7 @@ fn nonsense_is_refused_with_its_reason() {
         (9, ("/bridge", "xenbr1"), "no bridge \"xenbr1\"; there are: xenbr0, inside (internal)."),
         (10, ("/ip", "10.0.0.5"), "ip=10.0.0.5: netdom does not filter"),
         (11, ("/script", "/etc/xen/scripts/vif-nat"), "script=/etc/xen/scripts/vif-nat: netdom runs no scripts"),
-        (12, ("/vlan", "5"), "vlan=5: netdom's bridges know no VLANs"),
+        (12, ("/vlan", "5"), "vlan=5: netdom takes a vif's VLAN from the name of its bridge"),
     ] {
         host.create(guest, &[node]);
         let error = host.store.get(&format!("/local/domain/{}/error/backend/vif/{guest}/0/error", US.0));

@@ -7,6 +7,7 @@ use super::pass::pass_on;
 use super::patience::Toward;
 use super::ports::Ports;
 use super::round::{Passing, Round, Source};
+use super::vlan::Tagging;
 use super::wire::forward_frames;
 use crate::netback::request::Wish;
 use crate::offload::coalesce::Coalescer;
@@ -54,12 +55,16 @@ fn forward_sent<H: Hypervisor>(
         return;
     };
     sent.head = Some(head);
-    forwarder.choose(ports, from.port, &head, now);
+    let tagging = match Tagging::new(guest.vif.config.vlan, &head, None) {
+        Ok(tagging) => tagging,
+        Err(cause) => return ports.count_drop(from.port, cause),
+    };
+    forwarder.choose(ports, from.port, tagging.vlan, &head, now);
     if forwarder.destinations().iter().any(|to| !ports.is_nic(*to)) {
         list_chunks(&sent.local, sent.slots(&round.slots), domain, &mut round.chunks);
     }
     let (length, offload) = (sent.request.length, sent.local.offload);
-    let passing = Passing { source: Source::Guest(index as u32), head: &head, length, offload };
+    let passing = Passing { source: Source::Guest(index as u32), head: &head, length, offload, tagging };
     let only = forwarder.only_destination(&head);
     if let Some(to) = only {
         let way = forwarder.way(ports, to, &head);

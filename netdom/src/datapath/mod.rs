@@ -41,6 +41,7 @@ mod round;
 mod schedule;
 #[cfg(test)]
 mod tests;
+mod vlan;
 mod wire;
 
 use crate::credit::{Credit, Rate};
@@ -168,8 +169,8 @@ impl<H: Hypervisor> DataPath<H> {
     pub fn attach(&mut self, config: VifConfig) -> Result<VifId, AttachError> {
         let port = self.ports.free().ok_or(AttachError::NoPort)?;
         let guest = GuestPort::connect(&self.hypervisor, config, self.now)?;
-        let bridge = &guest.vif.config.bridge;
-        self.forwarder.switch.add(port, bridge, GUEST_ENTRIES).map_err(|_| AttachError::NoPort)?;
+        let (bridge, vlan) = (guest.vif.config.bridge.clone(), guest.vif.config.vlan);
+        self.forwarder.switch.add(port, &bridge, vlan, GUEST_ENTRIES).map_err(|_| AttachError::NoPort)?;
         for (local, queue) in guest.local_ports() {
             let place = local.0 as usize;
             if self.channels.len() <= place {
@@ -181,6 +182,9 @@ impl<H: Hypervisor> DataPath<H> {
         }
         let queues = guest.queue_count();
         let id = self.ports.insert_guest(port, Box::new(guest));
+        if vlan.is_some() {
+            self.ports.settle_vlan_stripping(&bridge);
+        }
         // Requests may have been made before the channel was there.
         for queue in 0..queues {
             self.ports.mark_ready(QueueId { port, queue });
@@ -192,6 +196,9 @@ impl<H: Hypervisor> DataPath<H> {
     pub fn detach(&mut self, id: VifId) -> Option<PortStatistics> {
         let guest = self.ports.remove_guest(id)?;
         self.forwarder.switch.remove(id.port);
+        if guest.vif.config.vlan.is_some() {
+            self.ports.settle_vlan_stripping(&guest.vif.config.bridge);
+        }
         for (local, _) in guest.local_ports() {
             if let Some(entry) = self.channels.get_mut(local.0 as usize) {
                 *entry = None;

@@ -9,6 +9,7 @@ mod queues;
 mod shares;
 mod steering;
 mod traffic;
+mod vlans;
 
 use super::{DataPath, NicId, Poll, VifId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};

@@ -239,7 +239,7 @@ pub(super) fn send(guests: &mut [Honest; GUESTS], model: &mut Model, from: usize
     if super_frame {
         bytes.extend(tcp_headers(length - 14));
     } else if serial % 4 == 1 {
-        // In a VLAN; a bridge is one network all the same.
+        // In a VLAN, which is a network of its own.
         bytes.extend([0x81, 0x00, 0x00, 0x05, 0x88, 0xb5]);
     } else {
         bytes.extend([0x88, 0xb5]);

@@ -273,6 +273,7 @@ impl Mallory {
             handle: 0,
             mac: ADDRESS.into(),
             bridge: (*bridge).into(),
+            vlan: None,
             features: *features,
             queues,
             control: control.then_some(ControlConfig { ring: ring_grant, port }),
