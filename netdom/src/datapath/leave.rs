@@ -72,9 +72,9 @@ fn take(round: &mut Round, source: Source, last: bool) -> Option<Frame> {
     };
     // More of a guest's packet may be here than when it was forwarded.
     head.complete(local);
-    let packet = if last { core::mem::take(local) } else { local.clone() };
     // If it has a tag apart from its bytes, `Edit` knows it.
-    Some(Frame { packet: Packet { tag: None, ..packet }, head })
+    local.tag = None;
+    Some(Frame { packet: if last { core::mem::take(local) } else { local.clone() }, head })
 }
 
 /// Sends a packet to a NIC; `from` is the guest's queue that it is of, where it is of a guest.
@@ -92,7 +92,9 @@ fn send(nic: &mut NicPort, from: Option<QueueId>, mut frame: Frame, mut edit: Ed
         frame.packet.tag = edit.take_insert();
         ability.longest = ability.longest.saturating_sub(if frame.packet.tag.is_some() { Tag::BYTES } else { 0 });
     }
-    if let Err(cause) = apply(&mut frame.packet, &mut frame.head, edit, pool) {
+    if !edit.is_none()
+        && let Err(cause) = apply(&mut frame.packet, &mut frame.head, edit, pool)
+    {
         return nic.statistics.drop(cause);
     }
     let Frame { packet, head } = frame;
@@ -126,7 +128,9 @@ fn bounce<H: Hypervisor>(
     let Some(backlog) = queues.get_mut(usize::from(steer.queue)).map(|queue| &mut queue.backlog) else {
         return false;
     };
-    if let Err(cause) = apply(&mut frame.packet, &mut frame.head, edit, pool) {
+    if !edit.is_none()
+        && let Err(cause) = apply(&mut frame.packet, &mut frame.head, edit, pool)
+    {
         statistics.drop(cause);
         return !backlog.is_empty();
     }

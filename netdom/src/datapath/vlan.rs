@@ -51,14 +51,13 @@ impl Tagging {
     /// # Errors
     /// [`DropCause::Vlan`]: frames of an access port have no tag, or one that tells a priority alone.
     pub(crate) fn new(access: Option<VlanId>, head: &Head, taken: Option<Tag>) -> Result<Self, DropCause> {
-        let outer = outer(head);
         let Some(vlan) = access else {
             return Ok(Self::of_trunk(head, taken));
         };
         if head.tags.is_empty() && !head.is_tagged() {
             return Ok(Self { vlan: vlan.get(), apart: Some(vlan.tag(0)), among: false });
         }
-        match outer {
+        match outer(head) {
             Some(control) if control & 0xfff == 0 && head.tags.len() == 1 && !head.is_tagged() => {
                 Ok(Self { vlan: vlan.get(), apart: Some(vlan.tag(control)), among: true })
             }
@@ -68,6 +67,9 @@ impl Tagging {
 
     /// Of a packet that comes from a trunk.
     pub(crate) fn of_trunk(head: &Head, taken: Option<Tag>) -> Self {
+        if taken.is_none() && head.tags.is_empty() {
+            return Self { vlan: 0, apart: None, among: false };
+        }
         let outer = outer(head);
         // VLAN 4095 is none; no access port is of it either.
         let control = taken.map(Tag::control).or(outer).unwrap_or_default();
@@ -90,14 +92,11 @@ fn outer(head: &Head) -> Option<u16> {
     head.tags.outer().filter(|(protocol, _)| *protocol == ETHERTYPE_VLAN).map(|(_, control)| control)
 }
 
-/// Does it to a packet in local memory: in a page of its own for its headers, so that no other copy of it changes.
+/// Edits a packet in local memory: in a page of its own for its headers, so that no other copy of it changes.
 ///
 /// # Errors
 /// Why the packet is lost.
 pub(super) fn apply(packet: &mut Packet, head: &mut Head, edit: Edit, pool: &Pool) -> Result<(), DropCause> {
-    if edit.is_none() {
-        return Ok(());
-    }
     let mut bytes = [0; MAX_HEADERS + Tag::BYTES];
     let first = packet.fragments.first().ok_or(DropCause::Unsuitable)?;
     let read = usize::from(first.length).min(MAX_HEADERS);
