@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 const EXAMPLE: &str = "path_cost";
 const COUNTED: &str = "*serve_counted*";
 
-/// The loads of `netdom/examples/path_cost.rs`, and what they are.
+/// The loads of `tests/devices/examples/path_cost.rs`, and what they are.
 const LOADS: [(&str, &str); 10] = [
     ("to-wire-64", "64 bytes to the wire, the checksum left to the NIC"),
     ("to-wire-64-complete", "64 bytes to the wire, the checksum complete"),
@@ -38,7 +38,7 @@ const LOADS: [(&str, &str); 10] = [
 ];
 
 /// What is not netdom: the fakes of Xen and of the guests, and the model of the device.
-const FAKES: [&str; 3] = ["split_driver::fakes::", "netdom::fakes::", "netdom::nic::e1000e::model::"];
+const FAKES: [&str; 3] = ["split_driver::fakes::", "netdom::fakes::", "devices::"];
 /// A read or a write of a packet's page, which the image does in a few dozen instructions and the fake word by word.
 const PAGES: &str = "split_driver::fakes::memory::FakePages";
 
@@ -208,8 +208,7 @@ fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(cache::workspace())
-        .args(["build", "--quiet", "--release", "--package", "netdom", "--no-default-features", "--features", "fakes"])
-        .args(["--example", EXAMPLE])
+        .args(["build", "--quiet", "--release", "--package", "devices", "--example", EXAMPLE])
         .status()
         .context("starting cargo")?;
     ensure!(status.success(), "{EXAMPLE} does not build");
@@ -297,7 +296,7 @@ totals: 133
         assert_eq!(run("__memset_avx2_unaligned_erms"), Some("memset"));
         assert_eq!(run("memmove"), Some("memmove"));
         assert_eq!(run("memory_of"), None);
-        assert!(is_fake("netdom::nic::e1000e::model::Device::raise"));
+        assert!(is_fake("<devices::fake::Device<devices::e1000e::E1000e> as split_driver::memory::Mmio>::write32"));
         assert!(!is_fake("<netdom::nic::e1000e::models::Model>::find"));
     }
 }

@@ -1,4 +1,4 @@
-//! Last step of a round: answers, packets that leave from local memory, and one notify a guest. Floor 3.
+//! Last step of a round: answers, and packets that leave from local memory. Floor 3.
 
 use super::guest::GuestPort;
 use super::leave::leave;
@@ -19,7 +19,6 @@ pub(super) fn finish<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, poo
     answer_senders(ports, round);
     publish(ports, round);
     leave(ports, round, pool, now);
-    ports.for_each_nic(|nic| nic.flush());
     for &(id, stop) in &round.served {
         settle(ports, id, stop, now);
     }
@@ -80,7 +79,7 @@ fn answer_senders<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
     }
 }
 
-/// Publishes the responses, and wakes each frontend that asked for it, once a queue.
+/// Publishes the responses, and lists the queues whose frontends asked for a notification.
 fn publish<H: Hypervisor>(ports: &mut Ports<H>, round: &Round) {
     for &id in &round.touched {
         let Some(guest) = ports.guest_mut(id.port) else {
@@ -91,8 +90,8 @@ fn publish<H: Hypervisor>(ports: &mut Ports<H>, round: &Round) {
             continue;
         };
         queue.touched = false;
-        if !broken {
-            queue.rings.publish();
+        if !broken && queue.rings.publish() && !core::mem::replace(&mut queue.unnotified, true) {
+            ports.unnotified.push(id);
         }
     }
 }

@@ -9,8 +9,8 @@
 //!    with several queues a hash of the flow ([`forwarder`]). To a guest the payload will go from grant to grant; to a NIC, or to a guest that
 //!    cannot take it now or as it is, by way of local pages ([`pass`]). Segments from the wire are joined for guests that take them so ([`wire`]).
 //! 3. [`copy`]: all copies are made, as the second batch, and guests whose grants were bad are found out.
-//! 4. [`finish`]: what was copied is answered; what is in local pages leaves for a NIC or a backlog ([`leave`]); each queue's frontend is
-//!    notified at most once.
+//! 4. [`finish`]: what was copied is answered; what is in local pages leaves for a NIC or a backlog ([`leave`]).
+//! 5. [`signal`]: frontends are notified and NICs are told, each at most once; one that was told a moment ago waits while rounds follow.
 //!
 //! Each step is a function over the parts that it needs: the ports ([`ports`]: guests and NICs in one table), the round ([`round`]: what it
 //! has collected and planned so far), the pool of pages, the hypervisor. [`DataPath`] joins them. Where a packet cannot go on, its sender
@@ -29,6 +29,7 @@ mod finish;
 mod forward;
 mod forwarder;
 mod guest;
+mod hold;
 mod leave;
 mod nic_port;
 mod nics;
@@ -39,6 +40,7 @@ mod prepare;
 mod queue;
 mod round;
 mod schedule;
+mod signal;
 #[cfg(test)]
 mod tests;
 mod vlan;
@@ -245,11 +247,10 @@ impl<H: Hypervisor> DataPath<H> {
         for (id, _) in ports.failed.range(failed..) {
             forwarder.switch.remove(id.port);
         }
-        let mut again = round.frames_left || !ports.ready.is_empty();
+        let follows = round.frames_left || !ports.ready.is_empty();
         round.clear();
-        if !again {
-            again = nics::enable_interrupts(ports, now);
-        }
+        signal::signal(ports, follows, now);
+        let again = follows || nics::enable_interrupts(ports, now);
         Poll { again, deadline: ports.wake }
     }
 

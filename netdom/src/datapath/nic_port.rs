@@ -1,6 +1,7 @@
 //! A NIC as a port of the switch. Floor 3.
 
 use super::QueueId;
+use super::hold::is_recent;
 use crate::nic::{Capabilities, Fault, Link, Nic};
 use crate::offload::ability::Ability;
 use crate::offload::headers::Layout;
@@ -10,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
+use split_driver::time::Instant;
 
 /// Packets kept for a queue of a NIC whose ring is full: a super-frame may be cut into some dozens.
 const PENDING: usize = 512;
@@ -39,6 +41,9 @@ pub(super) struct NicPort {
     pending_limit: usize,
     /// Whose frames are taken first the next time.
     first_queue: usize,
+    /// Packets were queued that it was not told of; and when it was last told of some.
+    unflushed: bool,
+    flushed: Option<Instant>,
     /// What its last interrupts said that it no longer does.
     pub(super) fault: Option<Fault>,
     pub(super) statistics: PortStatistics,
@@ -60,6 +65,8 @@ impl NicPort {
             pending_pages: 0,
             pending_limit: pool.capacity() / PENDING_SHARE,
             first_queue: 0,
+            unflushed: false,
+            flushed: None,
             fault: None,
             statistics: PortStatistics::default(),
         };
@@ -136,6 +143,7 @@ impl NicPort {
         let room = queue.room();
         match queue.transmit(packet, layout) {
             Ok(()) => {
+                self.unflushed = true;
                 self.statistics.to_port.count(length);
                 Ok(())
             }
@@ -199,8 +207,12 @@ impl NicPort {
         }
     }
 
-    /// Tells it of what was queued.
-    pub(super) fn flush(&mut self) {
+    /// Tells it of the packets that were queued, if any. `hold`: only where it was not told a moment ago.
+    pub(super) fn flush(&mut self, hold: bool, now: Instant) {
+        if !self.unflushed || hold && is_recent(self.flushed, now) {
+            return;
+        }
+        (self.unflushed, self.flushed) = (false, Some(now));
         for index in 0..self.pending.len() {
             if let Some(queue) = self.nic.queue(index) {
                 queue.flush();

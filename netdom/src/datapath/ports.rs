@@ -38,6 +38,8 @@ pub(crate) struct Ports<H: Hypervisor> {
     pub(super) ready: VecDeque<PortId>,
     /// When timers are to be looked at.
     pub(super) wake: Option<Instant>,
+    /// Queues whose frontends are to be notified: see `signal`.
+    pub(super) unnotified: Vec<QueueId>,
     /// Pages in all backlogs.
     pub(super) held_pages: usize,
     /// Guests that broke the protocol, not yet reported.
@@ -53,6 +55,7 @@ impl<H: Hypervisor> Default for Ports<H> {
             first_nic: 0,
             ready: VecDeque::new(),
             wake: None,
+            unnotified: Vec::new(),
             held_pages: 0,
             failed: VecDeque::new(),
         }

@@ -21,6 +21,10 @@ pub(crate) struct Queue<H: Hypervisor> {
     pub(crate) bouncing: bool,
     /// Responses placed on the rings in this round.
     pub(crate) touched: bool,
+    /// In the list of those that are to be notified.
+    pub(crate) unnotified: bool,
+    /// When its frontend was last notified.
+    pub(crate) notified: Option<Instant>,
     /// Packets wait in its backlog for receive slots, since then.
     pub(crate) starving: Option<Instant>,
     /// Served again then.
@@ -38,6 +42,8 @@ impl<H: Hypervisor> Queue<H> {
             event: false,
             bouncing: false,
             touched: false,
+            unnotified: false,
+            notified: None,
             starving: None,
             wake: None,
         }

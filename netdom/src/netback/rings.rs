@@ -72,6 +72,8 @@ pub(crate) struct Rings<H: Hypervisor> {
     receive_channel: Option<Channel<H::Channel>>,
     /// Receive slots known to be posted and not taken.
     posted: u32,
+    /// Whether a notification is due on each of the two channels.
+    due: (bool, bool),
     /// Whether there was anything to do since this was last reset.
     pub(crate) progress: bool,
 }
@@ -92,7 +94,7 @@ impl<H: Hypervisor> Rings<H> {
             RemotePorts::Single(port) => (bind(port)?, None),
             RemotePorts::Split { transmit, receive } => (bind(transmit)?, Some(bind(receive)?)),
         };
-        Ok(Self { transmit, receive, channel, receive_channel, posted: 0, progress: false })
+        Ok(Self { transmit, receive, channel, receive_channel, posted: 0, due: (false, false), progress: false })
     }
 
     /// The local ports of its event channels.
@@ -142,16 +144,26 @@ impl<H: Hypervisor> Rings<H> {
         self.receive.take()
     }
 
-    /// Publishes the responses placed, and wakes the frontend where it asked for it, once.
-    pub(crate) fn publish(&mut self) {
+    /// Publishes the responses placed. True where the frontend asked for a notification, which [`Self::notify`] then sends.
+    pub(crate) fn publish(&mut self) -> bool {
         let transmit = self.transmit.unpublished() > 0 && self.transmit.push_and_check_notify();
         let receive = self.receive.unpublished() > 0 && self.receive.push_and_check_notify();
-        match &self.receive_channel {
-            Some(channel) if receive => channel.notify(),
-            _ => {}
-        }
-        if transmit || receive && self.receive_channel.is_none() {
+        let due = match self.receive_channel {
+            Some(_) => (transmit, receive),
+            None => (transmit || receive, false),
+        };
+        self.due = (self.due.0 || due.0, self.due.1 || due.1);
+        due != (false, false)
+    }
+
+    /// Sends the notifications that are due, one a channel.
+    pub(crate) fn notify(&mut self) {
+        let (channel, receive_channel) = core::mem::take(&mut self.due);
+        if channel {
             self.channel.notify();
+        }
+        if let Some(channel) = self.receive_channel.as_ref().filter(|_| receive_channel) {
+            channel.notify();
         }
     }
 }

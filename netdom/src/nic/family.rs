@@ -21,6 +21,21 @@ pub(super) fn wait(delay: Delay<'_>, pause: Duration, times: u32, mut done: impl
     done()
 }
 
+/// The device's own address, as RAL(0) and RAH(0) have it in all families.
+///
+/// # Errors
+/// [`Error::Address`] where it is not valid, or not one of a station.
+pub(super) fn address(low: u32, high: u16, valid: bool) -> Result<MacAddress, Error> {
+    let ([a, b, c, d], [e, f]) = (low.to_le_bytes(), high.to_le_bytes());
+    let address = MacAddress([a, b, c, d, e, f]);
+    if valid && address.is_station() { Ok(address) } else { Err(Error::Address { address }) }
+}
+
+/// A counter that reading clears; nothing where the device is gone.
+pub(super) fn counter(value: u32) -> u64 {
+    if value == ABSENT { 0 } else { value.into() }
+}
+
 /// What a device is to be set up for.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
@@ -70,6 +85,8 @@ pub trait Family {
     const NAME: &'static str;
     /// Bytes of registers needed.
     const REGISTERS: usize;
+    /// Whether it inserts tags also while it takes none out.
+    const INSERTS_ALWAYS: bool = false;
 
     /// The device's name.
     fn name(&self) -> &'static str;
@@ -114,8 +131,19 @@ pub trait Family {
     fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>);
     /// Takes 802.1Q tags out of frames received by any of so many queues, or no longer.
     fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool);
-    /// What it does for packets.
-    fn capabilities(&self, setup: &Setup) -> Capabilities;
+    /// What it does for packets: all, unless the family says otherwise.
+    fn capabilities(&self, setup: &Setup) -> Capabilities {
+        let segments = setup.segmentation != super::Segmentation::Off;
+        Capabilities {
+            checksum_v4: true,
+            checksum_v6: true,
+            tso_v4: segments,
+            tso_v6: segments,
+            vlan_stripping: true,
+            vlan_insertion: Self::INSERTS_ALWAYS || setup.strip_tags,
+            max_frame: setup.max_frame,
+        }
+    }
     /// The link now.
     fn link<M: Mmio>(&self, mmio: &M) -> Link;
     /// Has the device obey and send pause frames as was negotiated: the link came up.

@@ -10,6 +10,7 @@
 //! | `ring` | rings of descriptors, packets out and frames in |
 //! | `wiring`, `moderation` | which cause of an interrupt goes to which vector, and how often |
 //! | `pause` | flow control |
+//! | `semaphores` | what is shared with firmware and with other ports |
 //! | `e1000e`, `igb`, `ixgbe` | the families: their registers, and the order in which they are written |
 
 pub mod advanced;
@@ -24,6 +25,7 @@ mod moderation;
 mod pause;
 mod queue;
 pub mod ring;
+mod semaphores;
 mod wiring;
 
 pub use error::Error;
@@ -157,6 +159,10 @@ pub enum Fault {
     TransmitHang(usize),
     /// It could not reach memory, or lost what it had read.
     Memory,
+    /// It was reset, by another of its ports or functions.
+    Reset,
+    /// It could not handle a descriptor.
+    Descriptor,
 }
 
 impl core::fmt::Display for Fault {
@@ -164,6 +170,8 @@ impl core::fmt::Display for Fault {
         match self {
             Self::TransmitHang(queue) => write!(formatter, "transmit queue {queue} hangs"),
             Self::Memory => formatter.write_str("an error of its access to memory"),
+            Self::Reset => formatter.write_str("it was reset from elsewhere"),
+            Self::Descriptor => formatter.write_str("it could not handle a descriptor"),
         }
     }
 }

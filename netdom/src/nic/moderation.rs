@@ -5,6 +5,9 @@
 
 use core::time::Duration;
 
+/// The least time between two interrupts of the link and of faults: a link that goes up and down all the time is no load.
+pub(super) const OTHER: Duration = Duration::from_millis(1);
+
 /// How busy the device is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Load {

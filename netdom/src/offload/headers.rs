@@ -19,6 +19,8 @@ pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
 
+/// IPv4: more fragments, or an offset.
+const FRAGMENT: u16 = 0x3fff;
 /// Next header: IPv6 routing header (RFC 8200, 4.4).
 const ROUTING: u8 = 43;
 /// 802.1Q tags looked behind.
@@ -290,8 +292,7 @@ fn parse_v4(head: &[u8], offset: usize) -> Result<(u8, usize), HeaderError> {
     if length < 20 {
         return Err(HeaderError::HeaderLength(length));
     }
-    // More fragments, or an offset.
-    if u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0 {
+    if u16::from_be_bytes([header[6], header[7]]) & FRAGMENT != 0 {
         return Err(HeaderError::Fragment);
     }
     Ok((header[9], usize::from(length)))

@@ -1,4 +1,4 @@
-//! Serves a NIC to QEMU, with the lab's wire as its cable: `serve SOCKET kx4|sfp|t3|x540|82576|i350|i210`. `up` and `down` on standard input
+//! Serves a NIC to QEMU, with the lab's wire as its cable: `serve SOCKET kx4|sfp|t3|x540|82576|i350|i210|82574`. `up` and `down` on standard input
 //! are the link's; `peek OFFSET` shows a register. The driver's offences are printed as they come. Host.
 //!
 //! QEMU takes it by `-device '{"driver":"vfio-user-pci","socket":{"path":"SOCKET","type":"unix"}}'`.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use devices::bus::Model;
+use devices::e1000e::E1000e;
 use devices::igb::{self, Igb};
 use devices::ixgbe::{self, Ixgbe};
 use devices::vfio_user::{Server, State};
@@ -19,7 +20,7 @@ const ADDRESS: [u8; 6] = [0x00, 0x1B, 0x21, 0xAA, 0xBB, 0x01];
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(socket), Some(kind)) = (arguments.next().map(PathBuf::from), arguments.next()) else {
-        return Err("serve SOCKET kx4|sfp|t3|x540|82576|i350|i210".into());
+        return Err("serve SOCKET kx4|sfp|t3|x540|82576|i350|i210|82574".into());
     };
     match kind.as_str() {
         "kx4" => serve(Ixgbe::new(ixgbe::Kind::Kx4, ADDRESS), socket),
@@ -29,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "82576" => serve(Igb::new(igb::Kind::I82576, ADDRESS), socket),
         "i350" => serve(Igb::new(igb::Kind::I350, ADDRESS), socket),
         "i210" => serve(Igb::new(igb::Kind::I210, ADDRESS), socket),
+        "82574" => serve(E1000e::new(ADDRESS), socket),
         other => Err(format!("{other} is no kind of card").into()),
     }
 }

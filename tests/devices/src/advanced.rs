@@ -2,7 +2,10 @@
 //!
 //! A descriptor is 16 bytes, little-endian; here four words of 32 bits.
 
+use crate::bus::Transfer;
+use crate::offload;
 use crate::packet::{self, Headers, Network};
+use crate::transmit::Format;
 
 /// Bytes of a descriptor.
 pub const BYTES: usize = 16;
@@ -79,13 +82,15 @@ pub struct Data {
     pub transport_checksum: bool,
     /// PAYLEN: bytes of the packet, or where it is segmented, of its payload.
     pub payload: usize,
+    /// The tag that DCMD.VLE inserts, on a device that has it here and not in the context.
+    pub vlan: u16,
 }
 
 /// A transmit descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transmit {
+pub enum Transmit<C = Context> {
     /// DTYP 0010b.
-    Context(Context),
+    Context(C),
     /// DTYP 0011b.
     Data(Data),
     /// DCMD.DEXT is clear.
@@ -133,14 +138,45 @@ impl Transmit {
                 ip_checksum: bit(options, 8),
                 transport_checksum: bit(options, 9),
                 payload: options as usize >> 14,
+                vlan: 0,
             }),
             other => Self::Unknown(other as u8),
         }
     }
 }
 
-/// What the device writes over a transmit descriptor that asked for a report: STA.DD, the rest reserved.
+/// The write-back over a transmit descriptor that asked for a report: STA.DD, the rest reserved.
 pub const TRANSMITTED: [u32; 4] = [0, 0, 0, 1];
+
+/// Transmit descriptors of this format.
+#[derive(Debug)]
+pub struct Advanced;
+
+impl Format for Advanced {
+    type Context = Context;
+    const HEAD_WRITE_BACK: bool = true;
+
+    fn parse(words: [u32; 4]) -> Transmit {
+        Transmit::parse(words)
+    }
+
+    fn place(context: &Context) -> usize {
+        context.index
+    }
+
+    fn report(address: u64) -> Transfer {
+        Transfer::write(address, bytes(TRANSMITTED))
+    }
+
+    fn apply(
+        packet: Vec<u8>,
+        first: &Data,
+        context: Option<&Context>,
+        vlan: Option<u16>,
+    ) -> Result<Vec<Vec<u8>>, &'static str> {
+        offload::apply(packet, first, context, vlan)
+    }
+}
 
 /// Extended status and error of a received frame, the third word of the write-back. 82599 datasheet 7.1.6.2.
 pub mod status {
@@ -196,7 +232,7 @@ mod packet_type {
     pub(super) const SCTP: u32 = 1 << 6;
 }
 
-/// What a received frame is, as the device tells it.
+/// The device's description of a received frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
     /// RSS type, 4 bits.
@@ -212,7 +248,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// What a device tells of a frame with these headers, without hash and VLAN.
+    /// The description of a frame with these headers, without hash and VLAN.
     pub fn describe(headers: &Headers, verify: Verify, errors: Errors) -> Self {
         let mut about = Self::default();
         match headers.network {
@@ -249,7 +285,7 @@ impl Received {
         about
     }
 
-    /// The write-back for a piece of `length` bytes. What concerns the whole frame stands in its last piece; types and hash in each.
+    /// The write-back for a piece of `length` bytes. The status of the whole frame stands in its last piece; types and hash in each.
     pub fn write_back(&self, length: u16, last: bool) -> [u32; 4] {
         let status = status::DD | if last { self.status | status::EOP } else { 0 };
         let vlan = if last { self.vlan } else { 0 };

@@ -1,21 +1,24 @@
-//! Models of NICs that QEMU lacks: for tests and fuzzers of their drivers on a host, and over vfio-user for the lab. Host.
+//! Models of NICs: for tests and fuzzers of their drivers on a host, and over vfio-user for the lab. Host.
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`bus`] | what a model reaches and how it is reached, without I/O |
+//! | [`bus`] | the interface of a model: accesses in, transfers and interrupts out, without I/O |
+//! | [`e1000e`] | Intel's 82574 |
 //! | [`igb`] | Intel's 82576, I350 and I210 |
 //! | [`ixgbe`] | Intel's 82599 and X540 |
-//! | [`advanced`], [`transmit`], [`receive`], [`ring`], [`queues`] | descriptors and queues of the 82575's line |
+//! | [`advanced`], [`transmit`], [`receive`], [`buffers`], [`ring`], [`queues`] | descriptors and queues |
 //! | [`filter`], [`rss`] | which frames are taken, and for which queue |
-//! | [`offload`], [`packet`], [`toeplitz`], [`checksum`], [`ethernet`] | what NICs do to packets |
+//! | [`offload`], [`packet`], [`toeplitz`], [`checksum`], [`ethernet`] | offloads of packets |
 //! | [`pause`] | flow control |
 //! | [`pci`], [`registers`], [`i2c`] | parts of devices |
 //! | [`fake`] | a model under a driver in a test |
 //! | [`vfio_user`] | a model under QEMU |
 
 pub mod advanced;
+pub mod buffers;
 pub mod bus;
 pub mod checksum;
+pub mod e1000e;
 pub mod ethernet;
 pub mod fake;
 pub mod filter;

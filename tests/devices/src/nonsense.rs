@@ -5,13 +5,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use crate::bus::{Interrupt, Model};
+use crate::e1000e::{self, E1000e};
 use crate::igb::{self, Igb};
 use crate::ixgbe::{self, Ixgbe};
 use crate::ring::{ENABLE, offset};
 
 const ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// A model, where its queues are, and what lets frames and descriptors move at all.
+/// A model, the places of its queues, and the register writes without which no frame and no descriptor moves.
 struct Subject<M> {
     device: M,
     now: Duration,
@@ -44,6 +45,17 @@ fn igb(kind: usize) -> Subject<Igb> {
     }
 }
 
+fn e1000e() -> Subject<E1000e> {
+    use e1000e::registers as reg;
+    Subject {
+        device: E1000e::new(ADDRESS),
+        now: Duration::ZERO,
+        receive: reg::receive,
+        transmit: reg::transmit,
+        enables: &[(reg::CTRL, reg::CTRL_SLU), (reg::RFCTL, 0x8000), (reg::RCTL, 0x0203_803A), (reg::TCTL, 0xA)],
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Read(u64, usize),
@@ -52,7 +64,7 @@ enum Step {
     Queue(bool, usize, usize, u32),
     Configure(usize, Vec<u8>),
     Frame(Vec<u8>),
-    /// Transfers of one batch, some refused, with these bytes for what is read.
+    /// Transfers of one batch, some refused; reads give these bytes.
     Transfer(Vec<u8>, u8),
     Link(bool),
     Time(u64),
@@ -155,6 +167,11 @@ proptest! {
     #[test]
     fn a_driver_may_do_anything_to_an_igb(kind in 0usize..3, steps in proptest::collection::vec(step(), 1..300)) {
         run(igb(kind), steps)?;
+    }
+
+    #[test]
+    fn a_driver_may_do_anything_to_an_e1000e(steps in proptest::collection::vec(step(), 1..300)) {
+        run(e1000e(), steps)?;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the device does to a packet on its way out: checksums, segmentation, a VLAN's tag. 82599 datasheet 7.2.4 and 7.2.5. Pure.
+//! Offloads of a packet on its way out: checksums, segmentation, a VLAN's tag. 82599 datasheet 7.2.4 and 7.2.5. Pure.
 
 use crate::advanced::{Context, Data, Transport};
 use crate::checksum::{half, put, sum};
@@ -8,11 +8,11 @@ const TCP_CHECKSUM: usize = 16;
 /// Where in a UDP header the checksum is, RFC 768.
 const UDP_CHECKSUM: usize = 6;
 
-/// Frames as they go to the wire, for `packet` as its first data descriptor and the context tell; `vlan` is the type of inserted tags, `None` where the
-/// device inserts none.
+/// Frames as they go to the wire, for `packet` as its first data descriptor and the context tell; `vlan` is the type of inserted tags,
+/// `None` where the device inserts none.
 ///
 /// # Errors
-/// What the driver did wrong.
+/// The driver's offence.
 pub fn apply(
     packet: Vec<u8>,
     first: &Data,
@@ -41,19 +41,25 @@ pub fn apply(
         vec![single(packet, first, context)?]
     };
     if first.insert_vlan {
-        let Some(vlan) = vlan else {
-            return Err("a tag to be inserted while CTRL.VME is clear");
-        };
-        for frame in &mut frames {
-            if frame.len() < 12 {
-                return Err("a tag for a frame without addresses");
-            }
-            let [high, low] = vlan.to_be_bytes();
-            let [top, bottom] = context.vlan.to_be_bytes();
-            frame.splice(12..12, [high, low, top, bottom]);
-        }
+        insert_tags(&mut frames, vlan, context.vlan)?;
     }
     Ok(frames)
+}
+
+/// Inserts a tag of type `vlan` into each frame.
+///
+/// # Errors
+/// Where the device inserts none, or a frame has no addresses.
+pub(crate) fn insert_tags(frames: &mut [Vec<u8>], vlan: Option<u16>, tag: u16) -> Result<(), &'static str> {
+    let vlan = vlan.ok_or("a tag to be inserted while CTRL.VME is clear")?;
+    let ([a, b], [c, d]) = (vlan.to_be_bytes(), tag.to_be_bytes());
+    for frame in frames {
+        if frame.len() < 12 {
+            return Err("a tag for a frame without addresses");
+        }
+        frame.splice(12..12, [a, b, c, d]);
+    }
+    Ok(())
 }
 
 fn ip_checksum(frame: &mut [u8], start: usize, end: usize) -> Option<()> {
@@ -63,7 +69,7 @@ fn ip_checksum(frame: &mut [u8], start: usize, end: usize) -> Option<()> {
     put(frame, place, value).then_some(())
 }
 
-/// The checksum over everything from `start` on; what stands in the field is the pseudo-header's sum.
+/// The checksum over everything from `start` on; the field holds the pseudo-header's sum.
 fn transport_checksum(frame: &mut [u8], start: usize, field: usize, extra: u16, udp: bool) -> Option<()> {
     let value = !sum(frame.get(start..)?, extra);
     let value = if udp && value == 0 { 0xFFFF } else { value };
@@ -97,8 +103,11 @@ fn single(mut packet: Vec<u8>, first: &Data, context: &Context) -> Result<Vec<u8
     Ok(packet)
 }
 
-/// TCP segmentation, 82599 datasheet 7.2.4.
-fn segment(packet: &[u8], payload: usize, context: &Context) -> Result<Vec<Vec<u8>>, &'static str> {
+/// TCP segmentation, 82599 datasheet 7.2.4; `payload` is PAYLEN.
+///
+/// # Errors
+/// The driver's offence.
+pub(crate) fn segment(packet: &[u8], payload: usize, context: &Context) -> Result<Vec<Vec<u8>>, &'static str> {
     const MISFIT: &str = "a context that does not fit its packet: TSE";
     let (ip, size) = (context.mac_length, context.segment_size);
     let tcp = ip + context.ip_length;

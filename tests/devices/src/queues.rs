@@ -1,12 +1,14 @@
-//! The queues of a device: what writing their registers does, and their transfers in turn. Pure.
+//! The queues of a device: the effects of their registers, and their transfers in turn. Pure.
 
 use std::ops::Range;
 
+use crate::advanced::Advanced;
+use crate::buffers::Buffers;
 use crate::bus::{Misuse, Transfer};
-use crate::receive::{self, ReceiveQueue, Settings};
+use crate::receive::{self, ReceiveQueue};
 use crate::registers::Registers;
 use crate::ring::{self, offset as place};
-use crate::transmit::{self, TransmitQueue, Wire};
+use crate::transmit::{self, Format, TransmitQueue, Wire};
 
 /// Direction of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub enum Direction {
     Transmit,
 }
 
-/// Where a device has the registers of its queues, and what SRRCTL holds.
+/// Where a device has the registers of its queues.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Queues in each direction, 128 at most.
@@ -26,17 +28,11 @@ pub struct Layout {
     pub transmit: fn(usize) -> usize,
     /// First register of a receive queue.
     pub receive: fn(usize) -> usize,
-    /// SRRCTL from a receive queue's first register.
-    pub srrctl: usize,
-    /// SRRCTL.BSIZEPACKET, from bit 0 on.
-    pub buffer: u32,
-    /// The most that may stand there, in KiB.
-    pub largest: u32,
-    /// SRRCTL.DROP_EN.
-    pub drop: u32,
+    /// How it is told of receive buffers.
+    pub buffers: Buffers,
 }
 
-/// What may be begun now.
+/// The work that may be begun now.
 #[derive(Clone, Copy, Debug)]
 pub struct Begins {
     /// Packets are sent.
@@ -55,9 +51,9 @@ const BATCH: usize = 4 << 20;
 
 /// All queues of a device.
 #[derive(Debug)]
-pub struct Queues {
+pub struct Queues<F: Format = Advanced> {
     layout: Layout,
-    transmit: Box<[TransmitQueue]>,
+    transmit: Box<[TransmitQueue<F>]>,
     receive: Box<[ReceiveQueue]>,
     /// Queues that are enabled, as bits.
     transmit_enabled: u128,
@@ -68,7 +64,7 @@ pub struct Queues {
     turn: usize,
 }
 
-impl Queues {
+impl<F: Format> Queues<F> {
     /// Queues that are disabled.
     pub fn new(layout: Layout) -> Self {
         Self {
@@ -82,7 +78,7 @@ impl Queues {
         }
     }
 
-    /// As after a reset. The bus may still do what is out; nobody waits for it.
+    /// As after a reset. The bus may still do a batch that is out; its result is ignored.
     pub fn reset(&mut self) {
         self.transmit.iter_mut().for_each(TransmitQueue::reset);
         self.receive.iter_mut().for_each(ReceiveQueue::reset);
@@ -107,7 +103,7 @@ impl Queues {
         self.receive.iter().map(ReceiveQueue::waiting).sum()
     }
 
-    /// Puts a frame at the end of what waits for descriptors of a queue.
+    /// Puts a frame behind those that wait for descriptors of a queue.
     pub fn push(&mut self, queue: usize, incoming: receive::Incoming) {
         if let Some(queue) = self.receive.get_mut(queue) {
             queue.push(incoming);
@@ -186,7 +182,8 @@ impl Queues {
         registers.set(first + at, value);
     }
 
-    fn switch(
+    /// A queue is enabled, or disabled. `masters` tells whether the device may reach memory.
+    pub fn switch(
         &mut self,
         registers: &Registers,
         direction: Direction,
@@ -219,28 +216,12 @@ impl Queues {
                 }
             }
             Direction::Receive => {
-                let control = registers.get(first + self.layout.srrctl);
-                match control >> 25 & 7 {
-                    1 => {}
-                    0 => misuse.note("a receive queue with legacy descriptors"),
-                    kind => {
-                        misuse.note(format!("a receive queue with descriptors of type {kind}, which is not modelled"));
-                    }
-                }
-                let largest = self.layout.largest;
-                if !(1..=largest).contains(&(control & self.layout.buffer)) {
-                    misuse.note(format!("SRRCTL.BSIZEPACKET is not of 1 to {largest} KB"));
-                }
+                self.layout.buffers.check(registers, first, misuse);
                 if let Some(queue) = self.receive.get_mut(queue).filter(|queue| !queue.is_busy()) {
                     queue.reset();
                 }
             }
         }
-    }
-
-    fn settings(&self, registers: &Registers, queue: usize) -> Settings {
-        let control = registers.get(self.first(Direction::Receive, queue) + self.layout.srrctl);
-        Settings { buffer: ((control & self.layout.buffer) as usize) << 10, drop: control & self.layout.drop != 0 }
     }
 
     /// Transfers of queues in turn, from another one each time, until there are enough; none while a batch is out. `dropped` is told of
@@ -274,7 +255,7 @@ impl Queues {
             }
         }
         for index in (first..queues).chain(0..first) {
-            let settings = self.settings(registers, index);
+            let settings = self.layout.buffers.settings(registers, self.first(Direction::Receive, index));
             let enabled = begins.receive && self.is_enabled(Direction::Receive, index);
             let Some(queue) = self.receive.get_mut(index).filter(|_| total < BATCH) else { break };
             if !(queue.is_busy() || enabled && queue.waiting() > 0) {
@@ -322,7 +303,7 @@ impl Queues {
         done: &[Transfer],
         misuse: &mut Misuse,
     ) -> receive::Outcome {
-        let settings = self.settings(registers, queue);
+        let settings = self.layout.buffers.settings(registers, self.first(Direction::Receive, queue));
         let queue = self.receive.get_mut(queue);
         queue.map(|queue| queue.handle(registers, done, settings, misuse)).unwrap_or_default()
     }

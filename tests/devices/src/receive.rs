@@ -15,7 +15,7 @@ const MOST: u32 = 64;
 pub struct Incoming {
     /// Its bytes, with the frame check sequence where that is kept.
     pub frame: Vec<u8>,
-    /// What the device tells of it.
+    /// Its description.
     pub about: Received,
     /// The length to be told in place of its own.
     pub told: Option<u16>,
@@ -28,6 +28,8 @@ pub struct Settings {
     pub buffer: usize,
     /// SRRCTL.DROP_EN: frames without descriptors are dropped; otherwise they wait.
     pub drop: bool,
+    /// The driver is to clear DD in the descriptors that it gives.
+    pub clears_done: bool,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,7 @@ enum Step {
     Halted,
 }
 
-/// What came of a batch.
+/// The result of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Frames that are in memory.
@@ -70,7 +72,7 @@ impl ReceiveQueue {
         Self { first_register, step: Step::Idle, transfers: Vec::new(), waiting: VecDeque::new(), bytes: 0 }
     }
 
-    /// As after power-on; also where it is disabled. What waits is lost.
+    /// As after power-on; also where it is disabled. Waiting frames are lost.
     pub fn reset(&mut self) {
         *self = Self::new(self.first_register);
     }
@@ -85,7 +87,7 @@ impl ReceiveQueue {
         self.bytes
     }
 
-    /// Puts a frame at the end of what waits.
+    /// Puts a frame behind those that wait.
     pub fn push(&mut self, incoming: Incoming) {
         self.bytes += incoming.frame.len();
         self.waiting.push_back(incoming);
@@ -97,7 +99,7 @@ impl ReceiveQueue {
         Some(incoming)
     }
 
-    /// Adds what is to be transferred next to `batch`; nothing new is begun unless `enabled`. Returns how many frames were dropped for
+    /// Adds its next transfers to `batch`; nothing new is begun unless `enabled`. Returns how many frames were dropped for
     /// want of descriptors.
     pub fn poll(&mut self, registers: &Registers, enabled: bool, settings: Settings, batch: &mut Vec<Transfer>) -> u32 {
         let mut dropped = 0;
@@ -106,7 +108,7 @@ impl ReceiveQueue {
             && let Some(ring) = Ring::new(registers, self.first_register)
         {
             let needs = |incoming: &Incoming| incoming.frame.len().div_ceil(settings.buffer.max(1)).max(1) as u32;
-            // What can never have enough descriptors, or must not wait for them, goes.
+            // A frame that can never have enough descriptors, or must not wait for them, is dropped.
             while let Some(front) = self.waiting.front()
                 && (needs(front) >= ring.count || settings.drop && needs(front) > ring.available())
             {
@@ -180,7 +182,10 @@ impl ReceiveQueue {
             while let Some(piece) = pieces.next() {
                 let Some((index, bytes)) = descriptors.next() else { return };
                 // The header's address, of which the datasheet wants bit 0 clear, is not used: Linux leaves an old status there.
-                let [low, high, ..] = advanced::words(bytes);
+                let [low, high, status, _] = advanced::words(bytes);
+                if settings.clears_done && status & advanced::status::DD != 0 {
+                    misuse.note("a receive descriptor was posted as done");
+                }
                 let address = u64::from(low) | u64::from(high) << 32;
                 if address == 0 {
                     misuse.note("a receive descriptor without a buffer");

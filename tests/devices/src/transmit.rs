@@ -8,9 +8,10 @@
 //!
 //! A packet may lie in descriptors of several runs.
 
-use crate::advanced::{self, Context, Data, Transmit};
+use std::fmt::Debug;
+
+use crate::advanced::{self, Advanced, Data, Transmit};
 use crate::bus::{Misuse, Transfer};
-use crate::offload;
 use crate::registers::Registers;
 use crate::ring::{self, Ring};
 
@@ -21,15 +22,44 @@ const PIECES: usize = 40;
 /// Bytes of the longest packet that can be segmented: PAYLEN and its headers.
 const LONGEST_PACKET: usize = (1 << 18) + 512;
 
+/// How a device reads transmit descriptors, and reports on them.
+pub trait Format: Debug + Sized {
+    /// The contents of a context descriptor.
+    type Context: Copy + Debug;
+    /// Whether it may write its head to memory in place of reports.
+    const HEAD_WRITE_BACK: bool;
+
+    /// Reads four words.
+    fn parse(words: [u32; 4]) -> Transmit<Self::Context>;
+
+    /// Which of the queue's two contexts it fills.
+    fn place(context: &Self::Context) -> usize;
+
+    /// The report on the descriptor at `address`.
+    fn report(address: u64) -> Transfer;
+
+    /// Frames as they go to the wire, for `packet` as its first data descriptor and the context tell; `vlan` is the type of inserted tags,
+    /// `None` where the device inserts none.
+    ///
+    /// # Errors
+    /// The driver's offence.
+    fn apply(
+        packet: Vec<u8>,
+        first: &Data,
+        context: Option<&Self::Context>,
+        vlan: Option<u16>,
+    ) -> Result<Vec<Vec<u8>>, &'static str>;
+}
+
 #[derive(Debug)]
-enum Step {
+enum Step<F: Format> {
     Idle,
     Descriptors {
         taken: u32,
     },
     Buffers {
         taken: u32,
-        descriptors: Vec<Transmit>,
+        descriptors: Vec<Transmit<F::Context>>,
     },
     WriteBack {
         taken: u32,
@@ -39,7 +69,7 @@ enum Step {
     Halted,
 }
 
-/// What a device's queues have in common.
+/// Settings that a device's queues share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wire {
     /// EtherType of inserted tags; `None` where none is inserted.
@@ -48,7 +78,7 @@ pub struct Wire {
     pub longest: usize,
 }
 
-/// What came of a batch.
+/// The result of a batch.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Frames for the wire.
@@ -59,18 +89,18 @@ pub struct Outcome {
 
 /// One queue.
 #[derive(Debug)]
-pub struct TransmitQueue {
+pub struct TransmitQueue<F: Format = Advanced> {
     first_register: usize,
-    step: Step,
+    step: Step<F>,
     transfers: Vec<Transfer>,
-    contexts: [Option<Context>; 2],
+    contexts: [Option<F::Context>; 2],
     contexts_seen: usize,
     packet: Vec<u8>,
     first: Option<Data>,
     pieces: usize,
 }
 
-impl TransmitQueue {
+impl<F: Format> TransmitQueue<F> {
     /// A queue whose first register lies at `first_register`.
     pub fn new(first_register: usize) -> Self {
         Self {
@@ -100,7 +130,7 @@ impl TransmitQueue {
         !matches!(self.step, Step::Idle | Step::Halted)
     }
 
-    /// Adds what is to be transferred next to `batch`; nothing new is begun unless `enabled`.
+    /// Adds its next transfers to `batch`; nothing new is begun unless `enabled`.
     pub fn poll(&mut self, registers: &Registers, enabled: bool, batch: &mut Vec<Transfer>) {
         if enabled
             && matches!(self.step, Step::Idle)
@@ -128,7 +158,7 @@ impl TransmitQueue {
                     return outcome;
                 }
                 let bytes: Vec<u8> = done.iter().flat_map(|transfer| transfer.data.iter().copied()).collect();
-                let descriptors = bytes.chunks(advanced::BYTES).map(|chunk| Transmit::parse(advanced::words(chunk)));
+                let descriptors = bytes.chunks(advanced::BYTES).map(|chunk| F::parse(advanced::words(chunk)));
                 let descriptors: Vec<_> = descriptors.collect();
                 self.ask_buffers(&descriptors);
                 self.step = Step::Buffers { taken, descriptors };
@@ -165,7 +195,7 @@ impl TransmitQueue {
         reported
     }
 
-    fn ask_buffers(&mut self, descriptors: &[Transmit]) {
+    fn ask_buffers(&mut self, descriptors: &[Transmit<F::Context>]) {
         for descriptor in descriptors {
             if let Transmit::Data(data) = descriptor
                 && data.length > 0
@@ -175,14 +205,14 @@ impl TransmitQueue {
         }
     }
 
-    fn ask_write_back(&mut self, registers: &Registers, taken: u32, descriptors: &[Transmit]) -> bool {
+    fn ask_write_back(&mut self, registers: &Registers, taken: u32, descriptors: &[Transmit<F::Context>]) -> bool {
         let Some(ring) = Ring::new(registers, self.first_register) else {
             return false;
         };
-        let reports = |descriptor: &Transmit| matches!(descriptor, Transmit::Data(data) if data.report);
+        let reports = |descriptor: &Transmit<F::Context>| matches!(descriptor, Transmit::Data(data) if data.report);
         let head = registers.wide(self.first_register + ring::offset::HEAD_WRITE_BACK);
         let reported = descriptors.iter().any(reports);
-        if head & 1 != 0 {
+        if F::HEAD_WRITE_BACK && head & 1 != 0 {
             if reported {
                 let bytes = ring.after(taken).to_le_bytes().to_vec();
                 self.transfers.push(Transfer::write(head & !3, bytes));
@@ -190,7 +220,7 @@ impl TransmitQueue {
             return reported;
         }
         for (index, _) in (ring.head..).zip(descriptors).filter(|(_, descriptor)| reports(descriptor)) {
-            self.transfers.push(Transfer::write(ring.address(index), advanced::bytes(advanced::TRANSMITTED)));
+            self.transfers.push(F::report(ring.address(index)));
         }
         reported
     }
@@ -198,7 +228,7 @@ impl TransmitQueue {
     /// One descriptor in its turn, with the next of `buffers` where it has one.
     fn take<'a>(
         &mut self,
-        descriptor: Transmit,
+        descriptor: Transmit<F::Context>,
         buffers: &mut impl Iterator<Item = &'a Transfer>,
         wire: Wire,
         misuse: &mut Misuse,
@@ -212,7 +242,7 @@ impl TransmitQueue {
                     misuse.note("a context descriptor amid a packet");
                 }
                 self.contexts_seen += 1;
-                match self.contexts.get_mut(context.index) {
+                match self.contexts.get_mut(F::place(&context)) {
                     Some(place) => *place = Some(context),
                     None => misuse.note("a context with an index above 1"),
                 }
@@ -249,7 +279,7 @@ impl TransmitQueue {
         if !first.segment && packet.len() > wire.longest {
             return misuse.note(format!("a packet longer than {} bytes that is not segmented", wire.longest));
         }
-        match offload::apply(packet, &first, self.contexts.get(first.context).and_then(Option::as_ref), wire.vlan) {
+        match F::apply(packet, &first, self.contexts.get(first.context).and_then(Option::as_ref), wire.vlan) {
             Ok(made) => frames.extend(made),
             Err(offence) => misuse.note(offence),
         }

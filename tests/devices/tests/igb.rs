@@ -1,19 +1,38 @@
 //! netdom's igb driver against the models of the 82576, the I350 and the I210. Host.
 
 mod bench;
+mod server;
 
 use bench::cases::Card;
 use devices::bus::Model;
+use devices::fake::Device;
 use devices::igb::{Igb, Kind, cause, registers};
+use netdom::nic::{Fault, Interrupts, Link, Options};
+use server::{
+    a_starved_ring_is_filled_later, frames_without_a_buffer_are_counted_once, lost_memory_is_told,
+    sent_packets_interrupt_until_no_queue_waits,
+};
+use std::time::Duration;
 
 impl Card for Igb {
     type Kind = Kind;
     const SPEED: u32 = 1000;
+    const LARGEST: usize = 9724;
+    const RESET: &'static str = "CTRL";
     /// CE, SE, SEQ, CXE and RXE, 82576 datasheet 7.1.5.2.
     const DAMAGED: &'static [u32] = &[1 << 24, 1 << 25, 1 << 26, 1 << 28, 1 << 31];
+    const FAR: u16 = 600;
 
     fn receive_queue(queue: usize) -> usize {
         registers::receive(queue)
+    }
+
+    fn transmit_queue(queue: usize) -> usize {
+        registers::transmit(queue)
+    }
+
+    fn contexts(&self) -> usize {
+        self.contexts_seen()
     }
 
     fn power_on(kind: Kind, address: [u8; 6]) -> Self {
@@ -33,9 +52,20 @@ impl Card for Igb {
         true
     }
 
-    fn lose_memory(&mut self) {
-        self.raise(cause::FATAL);
+    const FAULTS: &'static [(fn(&mut Self), Fault)] =
+        &[(|igb| igb.raise(cause::FATAL), Fault::Memory), (|igb| igb.raise(cause::DEVICE_RESET), Fault::Reset)];
+    const INTERVALS: (usize, u32) = (0x1680, 0x7FFC);
+}
+
+#[test]
+fn the_phy_is_waited_for_and_its_semaphore_given_back() {
+    for kind in Kind::ALL {
+        let slow = |device: &Device<Igb>| device.with_model(|igb| igb.set_up_for(Duration::from_millis(50)));
+        let mut bench = bench::cases::start_on(kind, slow, Interrupts::MsiX(3), Options::default()).expect("it starts");
+        assert_ne!(bench.nic.link(), Link::Down);
+        assert_eq!((bench.device.peek(registers::SWSM), bench.device.peek(registers::SW_FW_SYNC)), (0, 0));
+        bench.finish();
     }
 }
 
-bench::cases::cases!(Igb, i82576: Kind::I82576, i350: Kind::I350, i210: Kind::I210);
+bench::cases::cases!(Igb, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits, a_starved_ring_is_filled_later], i82576: Kind::I82576, i350: Kind::I350, i210: Kind::I210);

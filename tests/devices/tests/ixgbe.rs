@@ -1,19 +1,37 @@
 //! netdom's ixgbe driver against the models of the 82599 and the X540. Host.
 
 mod bench;
+mod server;
 
 use bench::cases::Card;
 use devices::bus::Model;
+use devices::fake::Device;
 use devices::ixgbe::{Ixgbe, Kind, cause, registers};
+use netdom::nic::{Fault, Interrupts, Link, Options};
+use server::{
+    a_starved_ring_is_filled_later, frames_without_a_buffer_are_counted_once, lost_memory_is_told,
+    sent_packets_interrupt_until_no_queue_waits,
+};
 
 impl Card for Ixgbe {
     type Kind = Kind;
     const SPEED: u32 = 10_000;
+    const LARGEST: usize = 9724;
+    const RESET: &'static str = "CTRL";
     /// CE, LE, PE, OSE and RXE, 82599 datasheet 7.1.6.2.
     const DAMAGED: &'static [u32] = &[1 << 24, 1 << 25, 1 << 27, 1 << 28, 1 << 29];
+    const FAR: u16 = 600;
 
     fn receive_queue(queue: usize) -> usize {
         registers::receive(queue)
+    }
+
+    fn transmit_queue(queue: usize) -> usize {
+        registers::transmit(queue)
+    }
+
+    fn contexts(&self) -> usize {
+        self.contexts_seen()
     }
 
     fn power_on(kind: Kind, address: [u8; 6]) -> Self {
@@ -33,9 +51,54 @@ impl Card for Ixgbe {
         self.kind() != Kind::Sfp
     }
 
-    fn lose_memory(&mut self) {
-        self.raise(cause::ECC);
+    const FAULTS: &'static [(fn(&mut Self), Fault)] =
+        &[(|ixgbe| ixgbe.raise(cause::ECC), Fault::Memory), (|ixgbe| ixgbe.raise(cause::DHER), Fault::Descriptor)];
+    const INTERVALS: (usize, u32) = (0x0820, 0xFF8);
+}
+
+#[test]
+fn a_phy_that_sleeps_is_woken() {
+    let asleep = |device: &Device<Ixgbe>| device.with_model(Ixgbe::put_to_sleep);
+    let mut bench =
+        bench::cases::start_on(Kind::X540, asleep, Interrupts::MsiX(3), Options::default()).expect("it starts");
+    assert_eq!(bench.nic.link(), Link::Up(10_000));
+    bench.finish();
+}
+
+#[test]
+fn a_device_whose_requests_do_not_end_is_reset_twice() {
+    for (stuck, resets) in [(false, 1), (true, 2)] {
+        let change = |device: &Device<Ixgbe>| device.with_model(|model| model.faults().master_stuck = stuck);
+        let bench =
+            bench::cases::start_on(Kind::Sfp, change, Interrupts::MsiX(3), Options::default()).expect("it starts");
+        bench.device.with_model(|model| model.faults().master_stuck = false);
+        assert_eq!(bench.device.with_model(|model| model.resets()), resets);
+        bench.finish();
     }
 }
 
-bench::cases::cases!(Ixgbe, kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540);
+#[test]
+fn semaphores_are_given_back_and_taken_from_owners_that_are_no_more() {
+    for kind in [Kind::T3, Kind::X540] {
+        // SMBI and SWESMBI; firmware and software have the PHY, and the X540's register semaphore is taken.
+        let left = |device: &Device<Ixgbe>| {
+            device.set(registers::SWSM, 3);
+            device.set(registers::SW_FW_SYNC, 1 << 31 | 1 << 6 | 1 << 1);
+        };
+        let mut bench = bench::cases::start_on(kind, left, Interrupts::MsiX(3), Options::default()).expect("it starts");
+        assert_ne!(bench.nic.link(), Link::Down);
+        assert_eq!(bench.device.peek(registers::SWSM), 0);
+        // Firmware's bit is firmware's.
+        assert_eq!(bench.device.peek(registers::SW_FW_SYNC), 1 << 6);
+        bench.finish();
+    }
+}
+
+#[test]
+fn the_packet_buffer_of_an_x540_is_one() {
+    let bench = bench::cases::bench::<Ixgbe>(Kind::X540, Options::default());
+    assert_eq!(bench.device.peek(registers::RXPBSIZE), 384 << 10);
+    bench.finish();
+}
+
+bench::cases::cases!(Ixgbe, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits, a_starved_ring_is_filled_later], kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540);

@@ -28,7 +28,7 @@ pub struct DriverDomainConfig {
 }
 
 impl DriverDomainConfig {
-    /// A netdom of 16 MiB, no device, an empty command line.
+    /// A netdom of 8 MiB, no device, an empty command line.
     pub fn netdom(name: &str) -> Self {
         Self::new("netdom", "vif", name)
     }
@@ -39,12 +39,18 @@ impl DriverDomainConfig {
     }
 
     fn new(image: &'static str, kind: &'static str, name: &str) -> Self {
-        Self { image, kind, name: name.to_owned(), memory: 16, pci: Vec::new(), extra: String::new() }
+        Self { image, kind, name: name.to_owned(), memory: 8, pci: Vec::new(), extra: String::new() }
     }
 
     /// With one more device.
     pub fn pci(mut self, device: &str) -> Self {
         self.pci.push(device.to_owned());
+        self
+    }
+
+    /// With this much memory, in MiB.
+    pub fn memory(mut self, memory: u32) -> Self {
+        self.memory = memory;
         self
     }
 

@@ -1,4 +1,4 @@
-//! NICs that QEMU lacks: models of `tests/devices` that the lab serves to it. Host.
+//! NICs that QEMU lacks, or that misbehave on request: models of `tests/devices` that the lab serves to it. Host.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -9,30 +9,34 @@ use devices::bus::Model;
 use devices::igb::{self, Igb};
 use devices::ixgbe::{self, Ixgbe};
 use devices::vfio_user::Server;
-use lab::{DeviceModel, DeviceServer, Nic, NicModel};
+use lab::{DeviceModel, DeviceServer, Misbehaviour, Nic, NicModel};
 
 /// An 82599 or an X540 as a machine's NIC.
 pub(crate) fn ixgbe(kind: ixgbe::Kind) -> NicModel {
-    NicModel::Served(Arc::new(Card { kind, model: Ixgbe::new }))
+    NicModel::Served(Arc::new(Card { kind, model: Ixgbe::new, lose_memory: |model| model.raise(ixgbe::cause::ECC) }))
 }
 
 /// An 82576, an I350 or an I210 as a machine's NIC.
 pub(crate) fn igb(kind: igb::Kind) -> NicModel {
-    NicModel::Served(Arc::new(Card { kind, model: Igb::new }))
+    NicModel::Served(Arc::new(Card { kind, model: Igb::new, lose_memory: |model| model.raise(igb::cause::FATAL) }))
 }
 
-/// A card of a family, and how its model is made with an address.
+/// A card of a family.
 #[derive(Debug)]
 struct Card<K, M> {
     kind: K,
+    /// Makes its model with an address.
     model: fn(K, [u8; 6]) -> M,
+    /// Has one of the model's memories lose its contents.
+    lose_memory: fn(&mut M),
 }
 
 impl<K: Copy + Debug + Send + Sync, M: Model + Debug + Send + 'static> DeviceModel for Card<K, M> {
     fn serve(&self, nic: &Nic, socket: &Path, wire: Option<&Path>) -> Result<Box<dyn DeviceServer>> {
         let model = (self.model)(self.kind, address(&nic.mac)?);
         let server = Server::start(model, socket.to_owned(), wire.map(Path::to_owned));
-        Ok(Box::new(Served(server.with_context(|| format!("serving {:?} on {}", self.kind, socket.display()))?)))
+        let server = server.with_context(|| format!("serving {:?} on {}", self.kind, socket.display()))?;
+        Ok(Box::new(Served { server, lose_memory: self.lose_memory }))
     }
 }
 
@@ -49,15 +53,25 @@ fn address(text: &str) -> Result<[u8; 6]> {
     }
 }
 
-struct Served<M: Model + Send + 'static>(Server<M>);
+struct Served<M: Model + Send + 'static> {
+    server: Server<M>,
+    lose_memory: fn(&mut M),
+}
 
 impl<M: Model + Send + 'static> DeviceServer for Served<M> {
     fn set_link(&self, up: bool) -> Result<()> {
-        self.0.with_model(|model| model.set_link(up));
+        self.server.with_model(|model| model.set_link(up));
         Ok(())
     }
 
     fn misuse(&self) -> Vec<String> {
-        self.0.misuse()
+        self.server.misuse()
+    }
+
+    fn misbehave(&self, how: Misbehaviour) {
+        self.server.with_model(|model| match how {
+            Misbehaviour::Hang(on) => model.faults().hung_transmit = if on { u128::MAX } else { 0 },
+            Misbehaviour::LostMemory => (self.lose_memory)(model),
+        });
     }
 }

@@ -80,13 +80,21 @@ impl Stage {
         self.lab.wire(index).map_or_else(|_| String::new(), |wire| wire.config().ipv4.to_string())
     }
 
-    /// Hands NIC 0 to a netdom of 16 MiB and waits until it is ready.
+    /// Hands NIC 0 to a netdom of 8 MiB and waits until it is ready.
     ///
     /// # Errors
     /// Its console's end where it does not come up.
     pub fn start_netdom(&self) -> Result<DriverDomain<'_>> {
+        self.start(DriverDomainConfig::netdom("netdom"))
+    }
+
+    /// The same with a config of its own.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn start(&self, config: DriverDomainConfig) -> Result<DriverDomain<'_>> {
         let nic = self.lab.make_assignable(0)?;
-        let netdom = DriverDomain::create(&self.lab, &DriverDomainConfig::netdom("netdom").pci(&nic))?;
+        let netdom = DriverDomain::create(&self.lab, &config.pci(&nic))?;
         // It would find the NIC later, too.
         let ready = netdom.node("data/ready")?;
         ensure!(!ready.contains("no NIC"), "netdom went on without its NIC: {ready}");
@@ -118,10 +126,10 @@ impl Stage {
 }
 
 /// As the README says it.
-pub const RAISE_QUOTAS: &str = "xenstore-control quota set nodes 6000 && xenstore-control quota set watches 300";
+pub const RAISE_QUOTAS: &str = "xenstore-control quota set nodes 8000 && xenstore-control quota set watches 300";
 
 /// Debian's file with the lines that the README names, without those that are the defaults.
-pub const OXENSTORED: &str = "pid-file = /var/run/xen/xenstored.pid\nquota-activate = true\nquota-maxentity = 6000\n\
+pub const OXENSTORED: &str = "pid-file = /var/run/xen/xenstored.pid\nquota-activate = true\nquota-maxentity = 8000\n\
     quota-maxwatch = 300\npersistent = false\nxenstored-kva = /proc/xen/xsd_kva\nxenstored-port = /proc/xen/xsd_port\n";
 
 /// Raises the quotas of a store that lets that be done while it runs.

@@ -38,7 +38,8 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 9] = ["netback", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "igb", "xenstore"];
+pub const TARGETS: [&str; 10] =
+    ["netback", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "igb", "e1000e", "xenstore"];
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<Box<dyn Target>> {
@@ -50,6 +51,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "ahci" => Some(Box::new(ahci::Ahci)),
         "ixgbe" => Some(Box::new(nic::Nic::<devices::ixgbe::Ixgbe>::default())),
         "igb" => Some(Box::new(nic::Nic::<devices::igb::Igb>::default())),
+        "e1000e" => Some(Box::new(nic::Nic::<devices::e1000e::E1000e>::default())),
         "gpt" => Some(Box::new(volumes::PartitionTables)),
         "xenstore" => Some(Box::new(xenstore::Xenstore::default())),
         _ => None,

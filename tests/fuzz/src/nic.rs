@@ -68,6 +68,20 @@ impl Hostile for devices::igb::Igb {
     }
 }
 
+impl Hostile for devices::e1000e::E1000e {
+    fn power_on(_kind: u8) -> (Self, u16) {
+        (Self::new([0x52, 0x54, 0, 0x12, 0x34, 0x56]), devices::e1000e::IDENTITY.device)
+    }
+
+    fn receive_queue(queue: usize) -> usize {
+        devices::e1000e::registers::receive(queue)
+    }
+
+    fn transmit_queue(queue: usize) -> usize {
+        devices::e1000e::registers::transmit(queue)
+    }
+}
+
 /// A driver and its device, anew for each input.
 pub struct Nic<M>(std::marker::PhantomData<M>);
 
@@ -102,7 +116,7 @@ impl<M: Hostile> Target for Nic<M> {
         } = life.nic.statistics();
         let counts = [receive_errors, receive_missed, receive_malformed, receive_oversize, transmit_errors, pauses];
         let told = [life.received, life.refused, life.sent, life.restarts, life.faults];
-        // The device's counters hold what is written to them: how much is nothing new.
+        // The device's counters hold any number that is written to them: their magnitude is nothing new.
         see(seen, life.gone, told.into_iter().chain(counts.map(|count| count.min(MOST_COUNTED))));
         life.end();
     }
@@ -154,7 +168,7 @@ impl<M: Hostile> Life<M> {
         let started =
             model.start(device.clone(), device.dma(), interrupts, &pool, options, &mut |delay| time.wait(delay));
         let nic = started.ok()?;
-        // Whatever was written to its registers: as long as a link needs.
+        // As long as a link needs.
         device.wait(LINK);
         device.be_lazy();
         Some(Self {
@@ -336,7 +350,7 @@ impl<M: Hostile> Life<M> {
         self.nic.quiesce();
         self.nic.release(closed(self.device.dma().reach()));
         drop(self.nic);
-        // What the device did on its own is no fault of the driver's.
+        // An act of the device's own is no fault of the driver's.
         let _device = self.xen.take_violations();
         assert_eq!(self.pool.available(), self.pool.capacity(), "pages were lost");
     }

@@ -104,6 +104,16 @@ fn igb_for_a_second() {
 }
 
 #[test]
+fn e1000e_corpus() {
+    run_corpus("e1000e");
+}
+
+#[test]
+fn e1000e_for_a_second() {
+    run_for_a_second("e1000e");
+}
+
+#[test]
 fn xenstore_corpus() {
     run_corpus("xenstore");
 }

@@ -1,4 +1,4 @@
-//! A dom0 under real Xen, its guests, and what one can ask of them. Host.
+//! A dom0 under real Xen, its guests, and commands for them. Host.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,9 @@ use lab_agent::frame::{Kind, encode_guest, encode_put};
 use crate::channel::{Answer, Channel};
 use crate::emulator::Emulator;
 use crate::host;
-use crate::machine::{self, Clock, DeviceServer, DiskController, Machine, MachineConfig, Network, Nic, NicModel};
+use crate::machine::{
+    self, Clock, DeviceServer, DiskController, Machine, MachineConfig, Misbehaviour, Network, Nic, NicModel,
+};
 use crate::packages::{GuestKind, Row, StorePlace, Tree};
 use crate::root::{self, Equipment, Extra};
 use crate::scratch::Scratch;
@@ -28,7 +30,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 /// Memory of a Linux guest, in MiB: with 96, Debian's kernel may run out of it as it boots.
 pub const GUEST_MEMORY: u32 = 128;
 
-/// What the config of each domain of the lab has. By default Xen emulates RDTSC where it does not trust the machine's counter, and that of an
+/// Lines of the config of each domain of the lab. By default Xen emulates RDTSC where it does not trust the machine's counter, and that of an
 /// emulated machine it does not trust: each look at a clock would then be a trap, as on no real machine.
 pub const NATIVE_CLOCK: &str = "tsc_mode = \"native\"\n";
 
@@ -38,7 +40,7 @@ const NO_SELF_TESTS: &str = "cryptomgr.notests";
 /// Where dom0 has the image of the xenstore's domain.
 const STORE_IMAGE: &str = "usr/lib/oxidom/xenstore-stubdom";
 
-/// What kind of machine and dom0 to boot.
+/// The machine and the dom0 to boot.
 #[derive(Clone, Debug)]
 pub struct LabConfig {
     /// The row of the matrix.
@@ -61,7 +63,7 @@ pub struct LabConfig {
     pub files: Vec<Extra>,
     /// Files for the guests' root.
     pub guest_files: Vec<Extra>,
-    /// What dom0 and guests are equipped for.
+    /// The equipment of dom0 and guests.
     pub equipment: Equipment,
     /// Also make a Linux driver domain's root, `/boot/driver.img` in dom0.
     pub driver_root: bool,
@@ -69,7 +71,7 @@ pub struct LabConfig {
     pub shell: bool,
     /// More for Xen's command line.
     pub xen_arguments: String,
-    /// What the machine's clocks go by.
+    /// The machine's clocks.
     pub clock: Clock,
     /// A program of dom0's that starts store and toolstack with the word `start`, in place of the lab.
     pub start: Option<String>,
@@ -105,7 +107,7 @@ impl LabConfig {
         Ok(self)
     }
 
-    /// Puts a text into dom0's root, in place of what would be there.
+    /// Puts a text into dom0's root, in place of the file that would be there.
     pub fn put_text(&mut self, path: &str, text: &str) {
         self.files.push(Extra { path: path.to_owned(), mode: 0o644, content: text.into() });
     }
@@ -123,12 +125,12 @@ impl Nic {
     }
 }
 
-/// What a command in dom0 or in a guest came to.
+/// The result of a command in dom0 or in a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// Exit status; 128 and more for a signal.
     pub status: i32,
-    /// What it wrote to stdout and stderr.
+    /// Its stdout and stderr.
     pub stdout: String,
 }
 
@@ -173,7 +175,7 @@ pub struct GuestConfig {
     pub arguments: String,
     /// More lines of the config.
     pub more: String,
-    /// What kind of domain it is, where it owns no device: [`Lab::create`] takes the row's.
+    /// The kind of domain, where it owns no device: [`Lab::create`] takes the row's.
     pub kind: GuestKind,
 }
 
@@ -274,7 +276,7 @@ impl Lab {
         let tree = Tree::prepare(config.row.release)?;
         let directory = Scratch::new()?;
         let guest = root::guest(&tree, config.equipment, &config.guest_files)?;
-        // The last of a name is what dom0 has.
+        // Dom0 has the last of a name.
         let mut files = match config.row.store {
             StorePlace::OcamlDaemon => root::oxenstored(&tree)?,
             StorePlace::Daemon | StorePlace::Domain => Vec::new(),
@@ -352,14 +354,24 @@ impl Lab {
     /// Pulls the cable of the machine's `index`th NIC out, or puts it in.
     ///
     /// # Errors
-    /// What QEMU says, or the server that plays the NIC.
+    /// The error of QEMU, or of the server that plays the NIC.
     pub fn set_link(&self, index: usize, up: bool) -> Result<()> {
         self.servers.get(&index).map_or_else(|| self.machine.set_link(index, up), |server| server.set_link(up))
     }
 
-    /// What drivers did against the datasheet of the machine's `index`th NIC, where the lab serves it; nothing of another.
+    /// The offences of drivers against the datasheet of the machine's `index`th NIC, where the lab serves it; none for another.
     pub fn misuse(&self, index: usize) -> Vec<String> {
         self.servers.get(&index).map_or_else(Vec::new, |server| server.misuse())
+    }
+
+    /// Has the machine's `index`th NIC misbehave.
+    ///
+    /// # Errors
+    /// Where the lab does not serve it.
+    pub fn misbehave(&self, index: usize, how: Misbehaviour) -> Result<()> {
+        let server = self.servers.get(&index);
+        server.with_context(|| format!("the lab does not serve NIC {index}"))?.misbehave(how);
+        Ok(())
     }
 
     /// The machine, for its console.
@@ -392,7 +404,7 @@ impl Lab {
         }
     }
 
-    /// Runs a shell command in dom0, whatever its status.
+    /// Runs a shell command in dom0; any status is a result.
     pub fn run(&self, command: &str) -> Result<Output> {
         self.run_for(command, PATIENCE)
     }
@@ -447,7 +459,7 @@ impl Lab {
         text.trim().parse().with_context(|| format!("xl domid says '{text}'"))
     }
 
-    /// What a domain has written to its console since its creation.
+    /// A domain's console since its creation.
     pub fn console(&self, domain: &str) -> Result<String> {
         let path = format!("/var/log/xen/console/guest-{domain}.log");
         Ok(self.run(&format!("cat {path} 2>/dev/null"))?.stdout)
@@ -589,7 +601,7 @@ impl Guest<'_> {
         &self.name
     }
 
-    /// Runs a shell command in the guest, whatever its status. Its output comes at its end, and at most 96 KiB of it.
+    /// Runs a shell command in the guest; any status is a result. Its output comes at its end, and at most 96 KiB of it.
     pub fn run(&self, command: &str) -> Result<Output> {
         self.run_for(command, PATIENCE)
     }
@@ -613,7 +625,7 @@ mod tests {
     use super::*;
     use crate::machine::DeviceModel;
 
-    /// A model whose servers note what they are told.
+    /// A model whose servers note their orders.
     #[derive(Debug, Default)]
     struct Noting(Arc<Mutex<Vec<String>>>);
 
@@ -635,6 +647,10 @@ mod tests {
         fn misuse(&self) -> Vec<String> {
             self.0.lock().unwrap().clone()
         }
+
+        fn misbehave(&self, how: Misbehaviour) {
+            self.0.lock().unwrap().push(format!("{how:?}"));
+        }
     }
 
     #[test]
@@ -648,7 +664,8 @@ mod tests {
         assert!(matches!(&nics[0].model, NicModel::Emulated("e1000e")));
         assert!(matches!(&nics[1].model, NicModel::VfioUser(path) if path == Path::new("/s/d1")));
         servers[&1].set_link(false).unwrap();
-        assert_eq!(*notes.lock().unwrap(), ["52:54:00:12:34:57 /s/d1 Some(\"/s/n1\")", "link false"]);
+        servers[&1].misbehave(Misbehaviour::Hang(true));
+        assert_eq!(*notes.lock().unwrap(), ["52:54:00:12:34:57 /s/d1 Some(\"/s/n1\")", "link false", "Hang(true)"]);
 
         let mut nics = [Nic { model, network: Network::User, ..Nic::wired(0) }];
         assert!(start_servers(&mut nics, Path::new("/s")).is_err());

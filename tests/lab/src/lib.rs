@@ -25,7 +25,8 @@ mod suite;
 pub use dom0::{GUEST_MEMORY, Guest, GuestConfig, Lab, LabConfig, NATIVE_CLOCK, Output};
 pub use lab_agent::DOM0_WEIGHT;
 pub use machine::{
-    Clock, ControllerKind, DeviceModel, DeviceServer, Disk, DiskController, DiskMedium, Network, Nic, NicModel,
+    Clock, ControllerKind, DeviceModel, DeviceServer, Disk, DiskController, DiskMedium, Misbehaviour, Network, Nic,
+    NicModel,
 };
 pub use packages::{GuestKind, Release, Row, StorePlace, Tree};
 pub use root::Equipment;

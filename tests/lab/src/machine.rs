@@ -27,7 +27,7 @@ use crate::scratch::Scratch;
 pub enum Network {
     /// QEMU's own: DHCP, gateway 10.0.2.2. For trying things.
     User,
-    /// Ethernet frames as a stream on a unix socket, on which somebody listens before QEMU starts.
+    /// Ethernet frames as a stream on a unix socket, on which a process listens before QEMU starts.
     Socket(PathBuf),
     /// A wire of the lab's own; its `ports` are the lab's to choose.
     Wire(Box<wire::Config>),
@@ -36,13 +36,13 @@ pub enum Network {
 /// A NIC of the machine.
 #[derive(Clone, Debug)]
 pub struct Nic {
-    /// What it is.
+    /// Its kind.
     pub model: NicModel,
     /// Its slot on bus 0: `3` makes it `00:03.0`.
     pub slot: u8,
     /// Its address.
     pub mac: String,
-    /// What it is connected to.
+    /// The far end of its cable.
     pub network: Network,
 }
 
@@ -53,7 +53,7 @@ impl Nic {
     }
 }
 
-/// What a NIC is, and who plays it.
+/// The kind of a NIC, and the process that plays it.
 #[derive(Clone, Debug)]
 pub enum NicModel {
     /// QEMU, by its name of the device: `e1000e`, `igb`, or, for a device of another kind, say `e1000` or `ne2k_pci`.
@@ -70,7 +70,7 @@ pub trait DeviceModel: fmt::Debug + Send + Sync {
     /// the frames of QEMU's `-netdev stream`; without one, a NIC without a cable.
     ///
     /// # Errors
-    /// What keeps it from listening.
+    /// The reason why it cannot listen.
     fn serve(&self, nic: &Nic, socket: &Path, wire: Option<&Path>) -> Result<Box<dyn DeviceServer>>;
 }
 
@@ -79,14 +79,26 @@ pub trait DeviceServer: Send + Sync {
     /// Pulls the cable out, or puts it in.
     ///
     /// # Errors
-    /// What keeps it from that.
+    /// The reason why it cannot.
     fn set_link(&self, up: bool) -> Result<()>;
 
-    /// What drivers did against the datasheet since the machine was started; each offence once.
+    /// The offences of drivers against the datasheet since the machine was started; each once.
     fn misuse(&self) -> Vec<String>;
+
+    /// Has it misbehave.
+    fn misbehave(&self, how: Misbehaviour);
 }
 
-/// What an emulated disk controller is.
+/// How a served NIC misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misbehaviour {
+    /// From now on it sends nothing, although it has a link; or it sends again.
+    Hang(bool),
+    /// One of its memories loses its contents, and it says so, once.
+    LostMemory,
+}
+
+/// The kind of an emulated disk controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControllerKind {
     /// An NVMe controller; its disks are namespaces, numbered from 1.
@@ -98,11 +110,11 @@ pub enum ControllerKind {
 /// An emulated disk controller with its disks.
 #[derive(Clone, Debug)]
 pub struct DiskController {
-    /// What it is.
+    /// Its kind.
     pub kind: ControllerKind,
     /// Its slot on bus 0.
     pub slot: u8,
-    /// What it holds.
+    /// Its disks.
     pub disks: Vec<Disk>,
 }
 
@@ -116,16 +128,16 @@ impl DiskController {
 /// An emulated disk.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// What is behind it.
+    /// Its medium.
     pub medium: DiskMedium,
     /// Bytes of a logical block; an AHCI disk knows 512 alone.
     pub logical_block: u32,
 }
 
-/// What is behind an emulated disk.
+/// The medium of an emulated disk.
 #[derive(Clone, Debug)]
 pub enum DiskMedium {
-    /// A raw image. What was written to it survives QEMU's death.
+    /// A raw image. Its contents survive QEMU's death.
     Image(PathBuf),
     /// A block server (`medium::Medium`) that listens on this socket before QEMU starts.
     Server(PathBuf),
@@ -137,16 +149,16 @@ impl Disk {
         Self { medium: DiskMedium::Image(path.into()), logical_block: 512 }
     }
 
-    /// What a block server serves, in blocks of 512 bytes.
+    /// The medium of a block server, in blocks of 512 bytes.
     pub fn served(socket: impl Into<PathBuf>) -> Self {
         Self { medium: DiskMedium::Server(socket.into()), logical_block: 512 }
     }
 }
 
-/// What a machine's clocks go by.
+/// The base of a machine's clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clock {
-    /// The host's time: guests see what their emulation costs, and what else the host does.
+    /// The host's time: guests see the cost of their emulation, and of other work on the host.
     #[default]
     Host,
     /// The instructions that they run, a nanosecond each, and the host's time only while the CPU is halted: what guests do takes as long on
@@ -154,7 +166,7 @@ pub enum Clock {
     Instructions,
 }
 
-/// What QEMU is to boot.
+/// The machine that QEMU is to boot.
 #[derive(Clone, Debug, Default)]
 pub struct MachineConfig {
     /// The hypervisor, uncompressed.
@@ -175,7 +187,7 @@ pub struct MachineConfig {
     pub controllers: Vec<DiskController>,
     /// A virtio-serial port on this unix socket.
     pub port: Option<PathBuf>,
-    /// What its clocks go by.
+    /// The base of its clocks.
     pub clock: Clock,
 }
 
@@ -189,7 +201,7 @@ pub struct Machine {
     _keeper: std::sync::mpsc::Sender<()>,
 }
 
-/// What the machine's serial console said.
+/// The text of the machine's serial console.
 #[derive(Default)]
 struct Console {
     text: Mutex<Text>,
@@ -249,7 +261,7 @@ impl Machine {
     /// Pulls the cable of the `index`th NIC out, or puts it in.
     ///
     /// # Errors
-    /// What QEMU says.
+    /// QEMU's error.
     pub fn set_link(&self, index: usize, up: bool) -> Result<()> {
         Monitor::connect(&self.directory().join(MONITOR), PATIENCE)?.set_link(&format!("n{index}"), up)
     }

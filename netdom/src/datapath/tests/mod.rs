@@ -7,6 +7,7 @@ mod nics;
 mod offloads;
 mod queues;
 mod shares;
+mod signals;
 mod steering;
 mod traffic;
 mod vlans;

@@ -8,6 +8,7 @@ use super::models::Model;
 use super::registers::{self as reg, Causes, CtrlExt, Ivar, Registers};
 use crate::nic;
 use crate::nic::family::{ABSENT, Arm};
+use crate::nic::moderation;
 use crate::nic::wiring::Wiring;
 use core::time::Duration;
 use split_driver::memory::Mmio;
@@ -48,6 +49,9 @@ pub(super) fn set_up<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, mode
         registers.write(reg::IVAR, ivar);
         let clear = if wiring.is_by_message() { queues } else { Causes::new() };
         registers.write(reg::EIAC, clear);
+        if let Some(eitr) = reg::EITR.get(usize::from(wiring.other())).filter(|_| wiring.is_by_message()) {
+            registers.write(*eitr, units(moderation::OTHER));
+        }
     }
     let masked = if wiring.is_by_message() { queues } else { Causes::from(u32::MAX) };
     registers.write(reg::IAM, masked);
@@ -60,9 +64,14 @@ pub(super) fn set_up<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, mode
     });
 }
 
+/// A time as ITR and EITR have it.
+fn units(interval: Duration) -> u32 {
+    u32::try_from(interval.as_nanos() / INTERVAL_UNIT.as_nanos()).unwrap_or(u32::MAX)
+}
+
 /// Sets the least time between two interrupts of packets.
 pub(super) fn moderate<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, interval: Duration) {
-    let interval = u32::try_from(interval.as_nanos() / INTERVAL_UNIT.as_nanos()).unwrap_or(u32::MAX);
+    let interval = units(interval);
     if !wiring.is_by_message() {
         registers.write(reg::ITR, interval);
         return;

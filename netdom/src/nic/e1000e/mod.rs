@@ -7,11 +7,19 @@
 //! | `descriptors` | what its descriptors say |
 //! | `start` | stop, reset, set up |
 //! | `interrupts` | enabled, handled |
+//! | `hub` | what the I217 to I219 want beside |
 //! | `phy` | what the PHY negotiated: flow control |
 //!
 //! One queue each way. No VLAN filter, no RSS, no wake-up: a bridge port needs none of them. The PHY is left as its strapping
 //! and the firmware set it; pause frames are obeyed and sent as it negotiated (see [`super::pause`]), over fibre and SerDes not
 //! at all. A device that is pulled out reads as all ones: nothing here waits for it.
+//!
+//! # What is not done for the I217 to I219
+//! - Their PHY is not reset, and its workarounds are left to the firmware: K1 (the sleep of the bus between MAC and PHY, off and on
+//!   with the speed of the link), ULP (the sleep without a cable, which the firmware ends), EEE, and the tuning for each speed.
+//! - Before a reset of an I219 Linux sends a descriptor of its own where register 0xE4 of the PCI configuration space says that
+//!   old ones are stuck. Here the ring of an earlier owner must not be touched, and a device that does not stop is given up.
+//! - LTR and OBFF, which tell the platform how long it may sleep.
 //!
 //! # What QEMU does that hardware does not
 //! - Before 8.0, `CTRL.RST` resets nothing, and segmentation comes out as *IP fragments* of one TCP segment, for IPv6 as
@@ -24,21 +32,15 @@
 //! - `ICR.OTHER` stands for every cause without a vector, enabled or not.
 
 pub mod descriptors;
+mod hub;
 mod interrupts;
 pub mod models;
 mod phy;
 pub mod registers;
 mod start;
 
-#[cfg(any(test, feature = "fakes"))]
-pub mod model;
-#[cfg(test)]
-mod nonsense;
-#[cfg(test)]
-mod tests;
-
 use super::driver::Driver;
-use super::family::{ABSENT, Arm, Direction, Family, Setup};
+use super::family::{ABSENT, Arm, Direction, Family, Setup, address, counter};
 use super::ring::Ring;
 use super::wiring::Wiring;
 use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation};
@@ -47,7 +49,7 @@ use crate::packet::Pool;
 use core::cell::Cell;
 use core::time::Duration;
 use descriptors::Extended;
-use models::{Kind, Model};
+use models::Model;
 use registers::{self as reg, Registers};
 use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
 
@@ -105,7 +107,8 @@ impl Family for Hardware {
         let registers = Registers(mmio);
         let reset = start::reset(&registers, self.model, delay)?;
         self.hollow.set(reset.hollow);
-        start::address(&registers)
+        let high = registers.read(reg::RAH0);
+        address(registers.read(reg::RAL0), high.high(), high.valid())
     }
 
     fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup) {
@@ -175,7 +178,7 @@ impl Family for Hardware {
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
-        Some(Registers(mmio).read(reg::XOFFRXC)).filter(|count| *count != ABSENT).map_or(0, u64::from)
+        counter(Registers(mmio).read(reg::XOFFRXC))
     }
 
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {
@@ -207,7 +210,7 @@ impl Family for Hardware {
     /// While the firmware of a hub uses the register bus a write may be lost, so it is waited out; it holds the bus for microseconds.
     fn write_tail<M: Mmio>(&self, mmio: &M, _queue: usize, direction: Direction, index: u16) {
         let registers = Registers(mmio);
-        if self.model.kind == Kind::Hub {
+        if self.model.is_hub() {
             for _ in 0..200 {
                 if !registers.read(reg::FWSM).arbiter_busy() {
                     break;

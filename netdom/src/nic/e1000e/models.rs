@@ -15,8 +15,10 @@ pub enum Kind {
     I82573,
     /// 82574 and 82583: the first with MSI-X.
     I82574,
-    /// I217, I218 and I219: the MAC of the platform controller hub.
-    Hub,
+    /// I217 and I218: the MAC of the platform controller hub from Lynx Point on.
+    I217,
+    /// I219: the same from Sunrise Point on.
+    I219,
 }
 
 /// A device of the family.
@@ -36,11 +38,16 @@ impl Model {
         MODELS.iter().find(|model| vendor == VENDOR && model.device == device)
     }
 
+    /// Whether it is the MAC of a platform controller hub, which shares its registers and its PHY with firmware.
+    pub const fn is_hub(&self) -> bool {
+        matches!(self.kind, Kind::I217 | Kind::I219)
+    }
+
     /// MSI-X vectors that it has; 0 where it knows MSI and INTx only.
     pub const fn vectors(&self) -> usize {
         match self.kind {
             Kind::I82574 => 5,
-            Kind::I82571 | Kind::I82573 | Kind::Hub => 0,
+            Kind::I82571 | Kind::I82573 | Kind::I217 | Kind::I219 => 0,
         }
     }
 
@@ -49,14 +56,14 @@ impl Model {
     pub const fn max_frame(&self) -> usize {
         match self.kind {
             Kind::I82571 | Kind::I82574 => 9234 - 4,
-            Kind::I82573 | Kind::Hub => crate::nic::STANDARD_FRAME,
+            Kind::I82573 | Kind::I217 | Kind::I219 => crate::nic::STANDARD_FRAME,
         }
     }
 
     /// Whether segmentation is left to it. The 82571 to 82573 fault where the first descriptor holds just the headers,
     /// as it does for many a frontend.
     pub const fn segments(&self) -> bool {
-        matches!(self.kind, Kind::I82574 | Kind::Hub)
+        matches!(self.kind, Kind::I82574 | Kind::I217 | Kind::I219)
     }
 
     /// Kilobytes of packet memory, where jumbo frames want it divided anew.
@@ -64,7 +71,7 @@ impl Model {
         match self.kind {
             Kind::I82571 => Some(48),
             Kind::I82574 => Some(40),
-            Kind::I82573 | Kind::Hub => None,
+            Kind::I82573 | Kind::I217 | Kind::I219 => None,
         }
     }
 }
@@ -94,31 +101,55 @@ pub static MODELS: &[Model] = &[
     model(0x10D3, "82574L", Kind::I82574),
     model(0x10F6, "82574LA", Kind::I82574),
     model(0x150C, "82583V", Kind::I82574),
-    model(0x153A, "I217-LM", Kind::Hub),
-    model(0x153B, "I217-V", Kind::Hub),
-    model(0x155A, "I218-LM", Kind::Hub),
-    model(0x1559, "I218-V", Kind::Hub),
-    model(0x15A0, "I218-LM 2", Kind::Hub),
-    model(0x15A1, "I218-V 2", Kind::Hub),
-    model(0x15A2, "I218-LM 3", Kind::Hub),
-    model(0x15A3, "I218-V 3", Kind::Hub),
-    model(0x156F, "I219-LM", Kind::Hub),
-    model(0x1570, "I219-V", Kind::Hub),
-    model(0x15B7, "I219-LM 2", Kind::Hub),
-    model(0x15B8, "I219-V 2", Kind::Hub),
-    model(0x15B9, "I219-LM 3", Kind::Hub),
-    model(0x15D7, "I219-LM 4", Kind::Hub),
-    model(0x15D8, "I219-V 4", Kind::Hub),
-    model(0x15E3, "I219-LM 5", Kind::Hub),
-    model(0x15D6, "I219-V 5", Kind::Hub),
-    model(0x15BD, "I219-LM 6", Kind::Hub),
-    model(0x15BE, "I219-V 6", Kind::Hub),
-    model(0x15BB, "I219-LM 7", Kind::Hub),
-    model(0x15BC, "I219-V 7", Kind::Hub),
-    model(0x15DF, "I219-LM 8", Kind::Hub),
-    model(0x15E0, "I219-V 8", Kind::Hub),
-    model(0x15E1, "I219-LM 9", Kind::Hub),
-    model(0x15E2, "I219-V 9", Kind::Hub),
+    model(0x153A, "I217-LM", Kind::I217),
+    model(0x153B, "I217-V", Kind::I217),
+    model(0x155A, "I218-LM", Kind::I217),
+    model(0x1559, "I218-V", Kind::I217),
+    model(0x15A0, "I218-LM 2", Kind::I217),
+    model(0x15A1, "I218-V 2", Kind::I217),
+    model(0x15A2, "I218-LM 3", Kind::I217),
+    model(0x15A3, "I218-V 3", Kind::I217),
+    model(0x156F, "I219-LM", Kind::I219),
+    model(0x1570, "I219-V", Kind::I219),
+    model(0x15B7, "I219-LM 2", Kind::I219),
+    model(0x15B8, "I219-V 2", Kind::I219),
+    model(0x15B9, "I219-LM 3", Kind::I219),
+    model(0x15D7, "I219-LM 4", Kind::I219),
+    model(0x15D8, "I219-V 4", Kind::I219),
+    model(0x15E3, "I219-LM 5", Kind::I219),
+    model(0x15D6, "I219-V 5", Kind::I219),
+    model(0x15BD, "I219-LM 6", Kind::I219),
+    model(0x15BE, "I219-V 6", Kind::I219),
+    model(0x15BB, "I219-LM 7", Kind::I219),
+    model(0x15BC, "I219-V 7", Kind::I219),
+    model(0x15DF, "I219-LM 8", Kind::I219),
+    model(0x15E0, "I219-V 8", Kind::I219),
+    model(0x15E1, "I219-LM 9", Kind::I219),
+    model(0x15E2, "I219-V 9", Kind::I219),
+    model(0x0D4E, "I219-LM 10", Kind::I219),
+    model(0x0D4F, "I219-V 10", Kind::I219),
+    model(0x0D4C, "I219-LM 11", Kind::I219),
+    model(0x0D4D, "I219-V 11", Kind::I219),
+    model(0x0D53, "I219-LM 12", Kind::I219),
+    model(0x0D55, "I219-V 12", Kind::I219),
+    model(0x15FB, "I219-LM 13", Kind::I219),
+    model(0x15FC, "I219-V 13", Kind::I219),
+    model(0x15F9, "I219-LM 14", Kind::I219),
+    model(0x15FA, "I219-V 14", Kind::I219),
+    model(0x15F4, "I219-LM 15", Kind::I219),
+    model(0x15F5, "I219-V 15", Kind::I219),
+    model(0x1A1E, "I219-LM 16", Kind::I219),
+    model(0x1A1F, "I219-V 16", Kind::I219),
+    model(0x1A1C, "I219-LM 17", Kind::I219),
+    model(0x1A1D, "I219-V 17", Kind::I219),
+    model(0x550A, "I219-LM 18", Kind::I219),
+    model(0x550B, "I219-V 18", Kind::I219),
+    model(0x550C, "I219-LM 19", Kind::I219),
+    model(0x550D, "I219-V 19", Kind::I219),
+    model(0x0DC7, "I219-LM 22", Kind::I219),
+    model(0x0DC8, "I219-V 22", Kind::I219),
+    model(0x0DC5, "I219-LM 23", Kind::I219),
+    model(0x0DC6, "I219-V 23", Kind::I219),
 ];
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ fn ended(done: impl FnMut() -> bool) -> bool {
 /// Reads a register of the PHY; `None` where it fails, as it does where there is none. The bus to it is software's.
 fn read<M: Mmio>(registers: &Registers<'_, M>, model: &Model, register: u8) -> Option<u16> {
     // The hub's PHYs have the registers of IEEE 802.3 at address 2 (Linux: `e1000_get_phy_addr_for_hv_page`).
-    let address = if model.kind == Kind::Hub { 2 } else { 1 };
+    let address = if model.is_hub() { 2 } else { 1 };
     registers.write(reg::MDIC, Mdic::new().with_phy(address).with_register(register).with_operation(2));
     let mut seen = Mdic::new();
     let ready = ended(|| {
@@ -35,7 +35,7 @@ fn negotiated<M: Mmio>(registers: &Registers<'_, M>, model: &Model) -> Pause {
     // The bus is shared with firmware: by EXTCNF_CTRL, on the 82571 by SWSM.
     let own = |on| match model.kind {
         Kind::I82571 => registers.update(reg::SWSM, |swsm: reg::Swsm| swsm.with_software(on)),
-        Kind::I82573 | Kind::I82574 | Kind::Hub => {
+        Kind::I82573 | Kind::I82574 | Kind::I217 | Kind::I219 => {
             registers.update(reg::EXTCNF_CTRL, |control: reg::ExtcnfCtrl| control.with_mdio_owned(on));
         }
     };
@@ -43,7 +43,7 @@ fn negotiated<M: Mmio>(registers: &Registers<'_, M>, model: &Model) -> Pause {
         own(true);
         match model.kind {
             Kind::I82571 => registers.read(reg::SWSM).software(),
-            Kind::I82573 | Kind::I82574 | Kind::Hub => registers.read(reg::EXTCNF_CTRL).mdio_owned(),
+            Kind::I82573 | Kind::I82574 | Kind::I217 | Kind::I219 => registers.read(reg::EXTCNF_CTRL).mdio_owned(),
         }
     });
     if !owned {
@@ -60,7 +60,7 @@ pub(super) fn settle_pause<M: Mmio>(registers: &Registers<'_, M>, model: &Model,
     let pause = negotiated(registers, model);
     // Linux's: of the hubs' buffer of 26 KiB; otherwise one frame stays free.
     let (marks, time) = match model.kind {
-        Kind::Hub => (Some(Marks { high: 0x5C20, low: 0x5048 }), 0x0650),
+        Kind::I217 | Kind::I219 => (Some(Marks { high: 0x5C20, low: 0x5048 }), 0x0650),
         Kind::I82571 | Kind::I82573 | Kind::I82574 => {
             let buffer = (registers.read(reg::PBA) & 0xFFFF) << 10;
             (Marks::gigabit(buffer, 1, max_frame + 4), 0xFFFF)
@@ -71,7 +71,7 @@ pub(super) fn settle_pause<M: Mmio>(registers: &Registers<'_, M>, model: &Model,
     registers.write(reg::FCAH, 0x0000_0100);
     registers.write(reg::FCT, 0x8808);
     registers.write(reg::FCTTV, time);
-    if model.kind == Kind::Hub {
+    if model.is_hub() {
         registers.write(reg::FCRTV, 0xFFFF);
     }
     registers.write(reg::FCRTL, marks.map_or(0, |marks| marks.low | reg::SEND_XON));

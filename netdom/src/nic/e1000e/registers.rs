@@ -26,12 +26,6 @@ impl Block for Space {
 /// A register that holds a `T`, at a byte offset into BAR 0.
 pub type Reg<T> = registers::Reg<Space, T>;
 
-/// The register at an offset of which the device alone knows; beyond the space it is the first.
-#[cfg(any(test, feature = "fakes"))]
-pub(super) const fn any(offset: usize) -> Reg<u32> {
-    if offset + 4 <= SPACE && offset.is_multiple_of(4) { Reg::at(offset) } else { Reg::at(0) }
-}
-
 /// Reads and writes typed registers.
 pub(super) struct Registers<'a, M>(pub(super) &'a M);
 
@@ -86,6 +80,26 @@ pub const FCRTH: Reg<u32> = Reg::at(0x0_2168);
 pub const FCRTV: Reg<u32> = Reg::at(0x0_5F40);
 /// VET, 82574 datasheet 10.2.2: the type of 802.1Q tags.
 pub const VET: Reg<u32> = Reg::at(0x0_0038);
+/// FEXTNVM4 of the I217 and later.
+pub const FEXTNVM4: Reg<u32> = Reg::at(0x0_0024);
+/// In FEXTNVM4: the beacon lasts 8 us.
+pub const BEACON_8_US: u32 = 7;
+/// IOSFPC of the I219: how the packet buffer is read.
+pub const IOSFPC: Reg<u32> = Reg::at(0x0_0F28);
+/// In IOSFPC: the bit of an erratum (Linux: `E1000_RCTL_RDMTS_HEX`).
+pub const TRANSMIT_ERRATUM: u32 = 1 << 16;
+/// PBECCSTS of the I217 and later: errors of the packet buffer.
+pub const PBECCSTS: Reg<u32> = Reg::at(0x0_100C);
+/// In PBECCSTS: they are found.
+pub const PACKET_BUFFER_ECC: u32 = 1 << 16;
+/// KABGTXD of the hubs: reference of the PHY's transmitter.
+pub const KABGTXD: Reg<u32> = Reg::at(0x0_3004);
+/// In KABGTXD: `BGSQLBIAS`.
+pub const BAND_GAP: u32 = 0x0005_0000;
+/// FEXTNVM11 of the I219.
+pub const FEXTNVM11: Reg<u32> = Reg::at(0x0_5BBC);
+/// In FEXTNVM11: `DISABLE_MULR_FIX`.
+pub const SINGLE_READ_FIX_OFF: u32 = 1 << 13;
 /// `EXTCNF_CTRL`, 82574 datasheet 10.2.2.
 pub const EXTCNF_CTRL: Reg<ExtcnfCtrl> = Reg::at(0x0_0F00);
 /// PBA, packet buffer allocation, 82574 datasheet 10.2.2.

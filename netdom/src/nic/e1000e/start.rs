@@ -4,9 +4,9 @@
 //! power-on, and a reset of the MAC leaves it alone. So a start costs some fifty register accesses, and only the waits that
 //! the documents ask for: a microsecond on a discrete device, 20 ms on a platform controller hub.
 
+use super::hub;
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Registers, Rfctl, Rxcsum, Tctl, Tipg};
-use crate::ethernet::MacAddress;
 use crate::nic::family::{ABSENT, wait};
 use crate::nic::ring::Ring;
 use crate::nic::ring::receive::buffer_bytes;
@@ -53,7 +53,7 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay:
     }
     let _proof = stop(registers, model, delay);
     registers.write(reg::TADV, MARK);
-    let shared_mdio = matches!(model.kind, Kind::I82573 | Kind::I82574);
+    let shared_mdio = matches!(model.kind, Kind::I82573 | Kind::I82574) || model.is_hub();
     if shared_mdio {
         // A reset while the firmware talks to the PHY may hang it: own the bus first, as far as it can be had.
         wait(delay, Duration::from_micros(50), 40, || {
@@ -61,8 +61,11 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay:
             registers.read(reg::EXTCNF_CTRL).mdio_owned()
         });
     }
+    if model.is_hub() {
+        hub::before_reset(registers, model);
+    }
     registers.update(reg::CTRL, |ctrl: Ctrl| ctrl.with_reset(true));
-    if model.kind == Kind::Hub {
+    if model.is_hub() {
         // Reading the hub's registers too early hangs the bus.
         delay(Duration::from_millis(20));
     } else {
@@ -78,20 +81,10 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay:
     }
     registers.write(reg::IMC, Causes::from(u32::MAX));
     let _acknowledged = registers.read(reg::ICR);
-    Ok(Reset { hollow: registers.read(reg::TADV) == MARK })
-}
-
-/// The device's own address, which the reset brought back from the non-volatile memory (82574 datasheet 10.2.5).
-pub(super) fn address<M: Mmio>(registers: &Registers<'_, M>) -> Result<MacAddress, Error> {
-    let low = registers.read(reg::RAL0);
-    let high = registers.read(reg::RAH0);
-    let [a, b, c, d] = low.to_le_bytes();
-    let [e, f] = high.high().to_le_bytes();
-    let address = MacAddress([a, b, c, d, e, f]);
-    if !high.valid() || !address.is_station() {
-        return Err(Error::Address { address });
+    if model.is_hub() {
+        hub::after_reset(registers);
     }
-    Ok(address)
+    Ok(Reset { hollow: registers.read(reg::TADV) == MARK })
 }
 
 /// Bits that the documents and their errata want set whatever one does.
@@ -116,10 +109,12 @@ pub(super) fn prepare<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_
         Kind::I82571 => 0xF << 23,
         Kind::I82574 => 1 << 26,
         Kind::I82573 => 0,
-        // Two requests to memory at a time; three may hang an I219.
-        Kind::Hub => 0x2 << 28,
+        Kind::I217 | Kind::I219 => hub::arbitration(model),
     };
     registers.update(reg::TARC0, |tarc| tarc & !(0xF << 27) | set);
+    if model.is_hub() {
+        hub::prepare(registers, model);
+    }
     if let Some(total) = model.packet_memory()
         && max_frame > STANDARD_FRAME
     {

@@ -10,6 +10,7 @@ use super::start::vector_place;
 use crate::nic;
 use crate::nic::Fault;
 use crate::nic::family::{ABSENT, Arm};
+use crate::nic::moderation;
 use crate::nic::wiring::Wiring;
 use core::time::Duration;
 use split_driver::memory::Mmio;
@@ -45,6 +46,7 @@ pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, model: &Model, queues: u
         reg::EIAM.write(mmio, 0, 0xFFFF);
         reg::IAM.write(mmio, 0, Causes::new());
         reg::IMS.write(mmio, 0, other());
+        space_out(mmio, wiring.other(), moderation::OTHER);
     } else {
         reg::IAM.write(mmio, 0, Causes::from(u32::MAX));
     }
@@ -54,11 +56,16 @@ pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, model: &Model, queues: u
 
 /// Sets the least time between two interrupts of a queue's packets.
 pub(super) fn moderate<M: Mmio>(wiring: Wiring, mmio: &M, queue: usize, interval: Duration) {
-    let interval = u16::try_from(interval.as_micros()).unwrap_or(u16::MAX).min(0x1FFF);
     for vector in [wiring.receive(queue), wiring.transmit()] {
-        if let Some(eitr) = reg::EITR.get(usize::from(vector)) {
-            eitr.write(mmio, 0, Eitr::new().with_interval(interval).with_keep_counter(true));
-        }
+        space_out(mmio, vector, interval);
+    }
+}
+
+/// Sets the least time between two interrupts of a vector.
+fn space_out<M: Mmio>(mmio: &M, vector: u8, interval: Duration) {
+    let interval = u16::try_from(interval.as_micros()).unwrap_or(u16::MAX).min(0x1FFF);
+    if let Some(eitr) = reg::EITR.get(usize::from(vector)) {
+        eitr.write(mmio, 0, Eitr::new().with_interval(interval).with_keep_counter(true));
     }
 }
 
@@ -79,9 +86,12 @@ pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, vector: usize) -> Option
     causes.link = seen.link();
     causes.receive |= seen.received();
     causes.transmit |= seen.sent();
-    if seen.fatal() || seen.reset() {
-        causes.fault = Some(Fault::Memory);
-    }
+    // FER: an error of PCI Express or of a memory; DRSTA: CTRL.DEV_RST, of any port (82576 datasheet 8.8.9, I350 datasheet 8.8.11).
+    causes.fault = match (seen.fatal(), seen.reset()) {
+        (true, _) => Some(Fault::Memory),
+        (false, true) => Some(Fault::Reset),
+        (false, false) => None,
+    };
     Some(causes)
 }
 

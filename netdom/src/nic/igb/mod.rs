@@ -20,10 +20,10 @@ pub mod registers;
 mod start;
 
 use super::driver::Driver;
-use super::family::{ABSENT, Arm, Direction, Family, Setup};
+use super::family::{ABSENT, Arm, Direction, Family, Setup, address, counter};
 use super::ring::Ring;
 use super::wiring::Wiring;
-use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation, advanced};
+use super::{Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
 use crate::ethernet::MacAddress;
 use crate::packet::Pool;
 use core::time::Duration;
@@ -81,7 +81,8 @@ impl Family for Hardware {
 
     fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
         start::reset(mmio, delay)?;
-        start::address(mmio)
+        let high = reg::RAH.read(mmio, 0);
+        address(reg::RAL.read(mmio, 0), high.high(), high.valid())
     }
 
     fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup) {
@@ -112,24 +113,11 @@ impl Family for Hardware {
 
     fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>) {
         start::enable(mmio, setup.max_frame);
-        phy::start_link(mmio, delay);
+        phy::start_link(mmio, self.model, delay);
     }
 
     fn strip_tags<M: Mmio>(&self, mmio: &M, _queues: usize, on: bool) {
         start::strip_tags(mmio, self.model, on);
-    }
-
-    fn capabilities(&self, setup: &Setup) -> Capabilities {
-        let segments = setup.segmentation != Segmentation::Off;
-        Capabilities {
-            checksum_v4: true,
-            checksum_v6: true,
-            tso_v4: segments,
-            tso_v6: segments,
-            vlan_stripping: true,
-            vlan_insertion: setup.strip_tags,
-            max_frame: setup.max_frame,
-        }
     }
 
     fn link<M: Mmio>(&self, mmio: &M) -> Link {
@@ -149,7 +137,7 @@ impl Family for Hardware {
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
-        Some(reg::XOFFRXC.read(mmio, 0)).filter(|count| *count != ABSENT).map_or(0, u64::from)
+        counter(reg::XOFFRXC.read(mmio, 0))
     }
 
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {

@@ -5,6 +5,7 @@ use super::registers::{self as reg, Ctrl, Mdic};
 use crate::nic::Delay;
 use crate::nic::family::wait;
 use crate::nic::pause::{Abilities, Marks, Pause};
+use crate::nic::semaphores::Semaphores;
 use core::time::Duration;
 use split_driver::memory::Mmio;
 
@@ -14,6 +15,7 @@ const ADVERTISEMENT: u8 = 4;
 const PARTNER: u8 = 5;
 
 /// An access to a register of the PHY; `None` where it fails, as it does where there is none.
+/// The PHY is the caller's by [`with_phy`].
 fn access<M: Mmio>(mmio: &M, operation: Mdic, delay: Delay<'_>) -> Option<u16> {
     reg::MDIC.write(mmio, 0, operation.with_phy(1));
     let mut seen = Mdic::new();
@@ -32,9 +34,37 @@ fn write<M: Mmio>(mmio: &M, register: u8, value: u16, delay: Delay<'_>) {
     let _done = access(mmio, Mdic::new().with_register(register).with_operation(1).with_data(value), delay);
 }
 
+/// Does something while this port's PHY is software's: neither firmware's nor another driver's.
+fn with_phy<M: Mmio, T>(mmio: &M, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
+    // SW_PHY_SM0 to 3.
+    const PHY: [u32; 4] = [1 << 1, 1 << 2, 1 << 5, 1 << 6];
+    let port = reg::STATUS.read(mmio, 0).lan_id();
+    let bit = PHY.get(usize::from(port)).copied().unwrap_or(0);
+    let semaphores = Semaphores { swsm: reg::SWSM, sync: reg::SW_FW_SYNC, firmware: 16, by_register: false };
+    semaphores.hold(mmio, bit, delay, act)
+}
+
+/// Waits until the PHY was set up from the non-volatile memory (82576 datasheet 4.3, CFG_DONE; Linux goes on after 100 ms, too: a device
+/// without such memory never says so).
+fn wait_for_set_up<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+    let done = reg::SET_UP << reg::STATUS.read(mmio, 0).lan_id();
+    let register = match model.kind {
+        Kind::I82576 | Kind::I82580 | Kind::I350 => reg::EEMNGCTL,
+        Kind::I210 | Kind::I211 => reg::EEMNGCTL_I210,
+    };
+    if !wait(delay, Duration::from_millis(1), 100, || register.read(mmio, 0) & done != 0) {
+        log::debug!("igb: the PHY is not said to be set up");
+    }
+}
+
 /// Has the PHY negotiate where there is no link, or where it does not advertise pause frames, and turns it on where a driver before this one
 /// turned it off. Any other link that is up stays: it is seen within a moment of a reset.
-pub(super) fn start_link<M: Mmio>(mmio: &M, delay: Delay<'_>) {
+pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+    wait_for_set_up(mmio, model, delay);
+    with_phy(mmio, delay, |delay| negotiate(mmio, delay));
+}
+
+fn negotiate<M: Mmio>(mmio: &M, delay: Delay<'_>) {
     const POWER_DOWN: u16 = 1 << 11;
     /// Auto-negotiation: enabled, and begun anew (IEEE 802.3, 22.2.4.1).
     const NEGOTIATE: u16 = 1 << 12 | 1 << 9;
@@ -66,8 +96,10 @@ fn packet_buffer<M: Mmio>(mmio: &M, model: &Model) -> u32 {
 /// Has the MAC do about pause frames what the PHY negotiated (82576 datasheet 3.5.5).
 pub(super) fn settle_pause<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) {
     // Each read of a register takes a device's time, so no clock is needed to bound the wait.
-    let ability = |register| read(mmio, register, &mut |_| ()).map(Abilities::of_word).unwrap_or_default();
-    let pause = Pause::resolve(ability(ADVERTISEMENT), ability(PARTNER));
+    let pause = with_phy(mmio, &mut |_| (), |delay| {
+        let mut ability = |register| read(mmio, register, delay).map(Abilities::of_word).unwrap_or_default();
+        Pause::resolve(ability(ADVERTISEMENT), ability(PARTNER))
+    });
     // Two frames: one that the other end has begun, and one that this end has.
     let marks = Marks::gigabit(packet_buffer(mmio, model), 2, max_frame + 4).filter(|_| pause.send);
     reg::FCAL.write(mmio, 0, 0x00C2_8001);

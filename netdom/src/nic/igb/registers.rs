@@ -98,6 +98,12 @@ pub const IMS: Reg<Causes> = Reg::at(0x0_00D0);
 pub const IMC: Reg<Causes> = Reg::at(0x0_00D8);
 /// IAM, 82576 datasheet 8.8.13: interrupts that an acknowledgement disables.
 pub const IAM: Reg<Causes> = Reg::at(0x0_00E0);
+/// EEMNGCTL, 82576 datasheet 8.4: what was done with the non-volatile memory.
+pub const EEMNGCTL: Reg<u32> = Reg::at(0x0_1010);
+/// The same of the I210 and I211.
+pub const EEMNGCTL_I210: Reg<u32> = Reg::at(0x1_2030);
+/// In EEMNGCTL, `CFG_DONE`: the PHY of port 0 is set up; the next bits are of the other ports.
+pub const SET_UP: u32 = 1 << 18;
 /// GPIE, 82576 datasheet 8.8.14.
 pub const GPIE: Reg<Gpie> = Reg::at(0x0_1514);
 /// EIMS, 82576 datasheet 8.8.3: enables vectors by writing ones.
@@ -166,6 +172,10 @@ pub const RAL: Reg<u32> = Reg::at(0x0_5400);
 pub const RAH: Reg<Rah> = Reg::at(0x0_5404);
 /// MRQC, 82576 datasheet 8.10.20: 2 spreads frames over queues by their hash.
 pub const MRQC: Reg<u32> = Reg::at(0x0_5818);
+/// SWSM, 82576 datasheet 8.6: the semaphore of the drivers of all ports, taken by reading, and that of firmware, taken by writing.
+pub const SWSM: usize = 0x0_5B50;
+/// `SW_FW_SYNC`, 82576 datasheet 8.6: which parts of the device are in use by software, and by firmware.
+pub const SW_FW_SYNC: usize = 0x0_5B5C;
 /// RETA, 82576 datasheet 8.10.21: the first of 32 words.
 pub const RETA: usize = 0x0_5C00;
 /// RSSRK, 82576 datasheet 8.10.22: the first of 10 words.

@@ -4,7 +4,6 @@
 
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Tctl};
-use crate::ethernet::MacAddress;
 use crate::nic::advanced::rss;
 use crate::nic::family::{ABSENT, Setup, wait};
 use crate::nic::ring::Ring;
@@ -52,19 +51,6 @@ pub(super) fn reset<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Result<(), Error> {
     reg::IMC.write(mmio, 0, Causes::from(u32::MAX));
     let _acknowledged = reg::ICR.read(mmio, 0);
     Ok(())
-}
-
-/// The device's own address, which the reset brought back from the non-volatile memory (82576 datasheet 8.10.16).
-pub(super) fn address<M: Mmio>(mmio: &M) -> Result<MacAddress, Error> {
-    let low = reg::RAL.read(mmio, 0);
-    let high = reg::RAH.read(mmio, 0);
-    let [a, b, c, d] = low.to_le_bytes();
-    let [e, f] = high.high().to_le_bytes();
-    let address = MacAddress([a, b, c, d, e, f]);
-    if !high.valid() || !address.is_station() {
-        return Err(Error::Address { address });
-    }
-    Ok(address)
 }
 
 /// Sets up all that is not of one queue.

@@ -7,6 +7,7 @@ use super::registers::{self as reg, Causes, Eitr, Gpie};
 use crate::nic;
 use crate::nic::Fault;
 use crate::nic::family::{ABSENT, Arm};
+use crate::nic::moderation;
 use crate::nic::wiring::Wiring;
 use core::time::Duration;
 use split_driver::memory::Mmio;
@@ -50,15 +51,23 @@ pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, queues: usize) {
     let queues = Causes::new().with_queues(u16::MAX);
     reg::EIAC.write(mmio, 0, if by_message { queues } else { Causes::new() });
     reg::EIAM.write(mmio, 0, other().with_queues(u16::MAX));
+    if by_message {
+        space_out(mmio, wiring.other(), moderation::OTHER);
+    }
 }
 
 /// Sets the least time between two interrupts of a queue's packets.
 pub(super) fn moderate<M: Mmio>(wiring: Wiring, mmio: &M, queue: usize, interval: Duration) {
-    let interval = u16::try_from(interval.as_micros() / INTERVAL_UNIT.as_micros()).unwrap_or(u16::MAX).min(0x1FF);
     for vector in [wiring.receive(queue), wiring.transmit()] {
-        if let Some(eitr) = reg::EITR.get(usize::from(vector)) {
-            eitr.write(mmio, 0, Eitr::new().with_interval(interval).with_keep_counter(true));
-        }
+        space_out(mmio, vector, interval);
+    }
+}
+
+/// Sets the least time between two interrupts of a vector.
+fn space_out<M: Mmio>(mmio: &M, vector: u8, interval: Duration) {
+    let interval = u16::try_from(interval.as_micros() / INTERVAL_UNIT.as_micros()).unwrap_or(u16::MAX).min(0x1FF);
+    if let Some(eitr) = reg::EITR.get(usize::from(vector)) {
+        eitr.write(mmio, 0, Eitr::new().with_interval(interval).with_keep_counter(true));
     }
 }
 
@@ -83,9 +92,12 @@ pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, vector: usize) -> Option
     causes.link = seen.link();
     causes.receive |= seen.queues() != 0;
     causes.transmit |= seen.queues() != 0;
-    if seen.memory() || seen.descriptor() {
-        causes.fault = Some(Fault::Memory);
-    }
+    // ECC: a memory of the device; DHER: its handler of descriptors (82599 datasheet 8.2.3.5.1).
+    causes.fault = match (seen.memory(), seen.descriptor()) {
+        (true, _) => Some(Fault::Memory),
+        (false, true) => Some(Fault::Descriptor),
+        (false, false) => None,
+    };
     if seen.thermal() {
         log::error!("ixgbe: the device is too hot: its PHY ends the link until it has cooled down");
         causes.link = true;

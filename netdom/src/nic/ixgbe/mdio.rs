@@ -4,67 +4,42 @@ use super::models::{Kind, Model};
 use super::registers::{self as reg, Msca};
 use crate::nic::Delay;
 use crate::nic::family::wait;
+use crate::nic::semaphores::Semaphores;
 use core::time::Duration;
 use split_driver::memory::Mmio;
 
 /// Auto-negotiation (MMD 7, IEEE 802.3, table 45-1).
 pub(super) const NEGOTIATION: u8 = 7;
 
-/// How often a semaphore is looked at, 50 us apart (Linux: 2,000 times). One that is not given back in that time was left so by an owner that
-/// is no more.
-const PATIENCE: u32 = 2000;
-const PAUSE: Duration = Duration::from_micros(50);
-
-/// The bit of this port's PHY in `SW_FW_SYNC`.
-fn phy<M: Mmio>(mmio: &M) -> u8 {
-    if reg::STATUS.read(mmio, 0).port() & 1 == 0 { 1 << 1 } else { 1 << 2 }
-}
-
-/// Changes `SW_FW_SYNC` under its semaphores (82599 datasheet 10.5.4, X540 datasheet 11.7.5). False where `change` says so.
-fn change<M: Mmio>(
-    mmio: &M,
-    model: &Model,
-    delay: Delay<'_>,
-    change: impl FnOnce(reg::SwFwSync) -> Option<reg::SwFwSync>,
-) -> bool {
-    wait(delay, PAUSE, PATIENCE, || !reg::SWSM.read(mmio, 0).drivers());
-    let by_register = matches!(model.kind, Kind::X540 | Kind::X550);
-    let sync = if by_register {
-        let mut sync = reg::SwFwSync::new();
-        wait(delay, PAUSE, PATIENCE, || {
-            sync = reg::SW_FW_SYNC.read(mmio, 0);
-            !sync.taken()
-        });
-        sync
-    } else {
-        wait(delay, PAUSE, PATIENCE, || {
-            reg::SWSM.update(mmio, 0, |swsm: reg::Swsm| swsm.with_software(true));
-            reg::SWSM.read(mmio, 0).software()
-        });
-        reg::SW_FW_SYNC.read(mmio, 0)
-    };
-    let changed = change(sync);
-    reg::SW_FW_SYNC.write(mmio, 0, changed.unwrap_or(sync).with_taken(false));
-    reg::SWSM.write(mmio, 0, reg::Swsm::new());
-    changed.is_some()
-}
+/// The vendor's registers of an X540's or X550's PHY.
+const VENDOR: u8 = 30;
 
 /// Does something while this port's PHY is software's: neither firmware's nor another driver's.
 pub(super) fn with_phy<M: Mmio, T>(mmio: &M, model: &Model, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
-    let bit = phy(mmio);
-    for last in (0..PATIENCE / 100).map(|round| round + 1 == PATIENCE / 100) {
-        let taken = change(mmio, model, delay, |sync| {
-            let free = (sync.software() | sync.firmware()) & bit == 0;
-            (free || last).then(|| sync.with_software(sync.software() | bit))
-        });
-        if taken {
-            break;
-        }
-        delay(PAUSE * 100);
+    let semaphores = Semaphores {
+        swsm: reg::SWSM,
+        sync: reg::SW_FW_SYNC,
+        firmware: 5,
+        by_register: matches!(model.kind, Kind::X540 | Kind::X550),
+    };
+    // PHY0_SM, PHY1_SM.
+    let bit = 1 << (1 + (reg::STATUS.read(mmio, 0).port() & 1));
+    semaphores.hold(mmio, bit, delay, act)
+}
+
+/// Wakes the PHY of an X540 or X550, which a driver before this one may have put to sleep (Linux: `ixgbe_set_copper_phy_power`).
+pub(super) fn wake<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+    const CONTROL: u16 = 0;
+    const LOW_POWER: u16 = 1 << 11;
+    if !matches!(model.kind, Kind::X540 | Kind::X550) {
+        return;
     }
-    let result = act(delay);
-    change(mmio, model, delay, |sync| Some(sync.with_software(sync.software() & !bit)));
-    result
+    with_phy(mmio, model, delay, |delay| {
+        if let Some(word) = read(mmio, VENDOR, CONTROL, delay).filter(|word| word & LOW_POWER != 0) {
+            log::info!("ixgbe: the PHY is asleep: it is woken");
+            write(mmio, VENDOR, CONTROL, word & !LOW_POWER, delay);
+        }
+    });
 }
 
 /// One cycle on the bus. False where it does not end.

@@ -23,10 +23,10 @@ pub mod registers;
 mod start;
 
 use super::driver::Driver;
-use super::family::{ABSENT, Arm, Direction, Family, Setup};
+use super::family::{ABSENT, Arm, Direction, Family, Setup, address, counter};
 use super::ring::Ring;
 use super::wiring::Wiring;
-use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation, advanced};
+use super::{Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
 use crate::ethernet::MacAddress;
 use crate::packet::Pool;
 use core::time::Duration;
@@ -67,6 +67,7 @@ impl Family for Hardware {
     type Format = advanced::Ixgbe;
     const NAME: &'static str = "ixgbe";
     const REGISTERS: usize = reg::SPACE;
+    const INSERTS_ALWAYS: bool = true;
 
     fn name(&self) -> &'static str {
         self.model.name
@@ -85,8 +86,9 @@ impl Family for Hardware {
     }
 
     fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
-        start::reset(mmio, delay)?;
-        start::address(mmio)
+        start::reset(mmio, self.model, delay)?;
+        let high = reg::RAH.read(mmio, 0);
+        address(reg::RAL.read(mmio, 0), high.high(), high.valid())
     }
 
     fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup) {
@@ -115,27 +117,14 @@ impl Family for Hardware {
         start::receive(mmio, queue, ring, buffer_bytes, delay)
     }
 
-    fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup, _delay: Delay<'_>) {
+    fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup, delay: Delay<'_>) {
         start::enable(mmio);
-        start::start_link(mmio, self.model);
+        start::start_link(mmio, self.model, delay);
     }
 
     fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool) {
         for queue in 0..queues {
             reg::RXDCTL.update(mmio, reg::receive(queue), |control: reg::Rxdctl| control.with_strip_tag(on));
-        }
-    }
-
-    fn capabilities(&self, setup: &Setup) -> Capabilities {
-        let segments = setup.segmentation != Segmentation::Off;
-        Capabilities {
-            checksum_v4: true,
-            checksum_v6: true,
-            tso_v4: segments,
-            tso_v6: segments,
-            vlan_stripping: true,
-            vlan_insertion: true,
-            max_frame: setup.max_frame,
         }
     }
 
@@ -159,7 +148,7 @@ impl Family for Hardware {
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
-        Some(reg::LXOFFRXCNT.read(mmio, 0)).filter(|count| *count != ABSENT).map_or(0, u64::from)
+        counter(reg::LXOFFRXCNT.read(mmio, 0))
     }
 
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {

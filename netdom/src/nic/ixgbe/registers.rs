@@ -9,8 +9,7 @@ mod fields;
 
 pub use fields::{
     Anlp1, Autoc, Causes, Ctrl, CtrlExt, Dmatxctl, Eec, Eitr, Esdp, Fctrl, Gpie, Hlreg0, Links, Links2, Mflcn, Msca,
-    Pcs1gana, Pcs1glsta, Rah, Rdrxctl, Rttdcs, Rxcsum, Rxctrl, Rxdctl, Secrxctrl, Secrxstat, Srrctl, Status, SwFwSync,
-    Swsm, Txdctl,
+    Pcs1gana, Pcs1glsta, Rah, Rdrxctl, Rttdcs, Rxcsum, Rxctrl, Rxdctl, Secrxctrl, Secrxstat, Srrctl, Status, Txdctl,
 };
 
 /// Bytes of the register space that are used, of the 512 KiB of BAR 0 (82599 datasheet 8.1.1).
@@ -108,9 +107,9 @@ pub const IVAR_VALID: u8 = 0x80;
 pub const EIMC_EX: [Reg<u32>; 2] = [Reg::at(0x0_0AB0), Reg::at(0x0_0AB4)];
 
 /// SWSM, 82599 datasheet 8.2.3.4: the semaphore of the drivers of both ports, taken by reading, and that of firmware, taken by writing.
-pub const SWSM: Reg<Swsm> = Reg::at(0x1_0140);
+pub const SWSM: usize = 0x1_0140;
 /// `SW_FW_SYNC`, 82599 datasheet 8.2.3.4: which parts of the device are in use by software, and by firmware.
-pub const SW_FW_SYNC: Reg<SwFwSync> = Reg::at(0x1_0160);
+pub const SW_FW_SYNC: usize = 0x1_0160;
 /// FCTTV(0), 82599 datasheet 8.2.3.3.2: for how long pause frames stop the other end, in units of 512 bits, twice.
 pub const FCTTV: Reg<u32> = Reg::at(0x0_3200);
 /// FCRTL(0), 82599 datasheet 8.2.3.3.3: bytes in packet buffer 0 down to which it waits.

@@ -2,10 +2,9 @@
 //!
 //! The order is that of the 82599 datasheet, 4.6.3 (initialisation), 4.6.7 (receive) and 4.6.8 (transmit). Nothing here waits for the link.
 
-use super::flow;
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl};
-use crate::ethernet::MacAddress;
+use super::{flow, mdio};
 use crate::nic::advanced::rss;
 use crate::nic::family::{ABSENT, Setup, wait};
 use crate::nic::ring::Ring;
@@ -39,19 +38,29 @@ pub(super) fn stop<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
     reg::STATUS.confirm(mmio, 0, |status: reg::Status| !status.master_enabled())
 }
 
+/// Begins a reset. That of an X540 or X550 is one of its PHY's interface, too, which firmware must not use meanwhile.
+fn begin_reset<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+    let begin = |delay: Delay<'_>| {
+        reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_reset(true));
+        delay(RESET);
+    };
+    match model.kind {
+        Kind::X540 | Kind::X550 => mdio::with_phy(mmio, model, delay, begin),
+        Kind::I82599 | Kind::I82599Copper | Kind::I82599Fibre => begin(delay),
+    }
+}
+
 /// Resets all but the link.
-pub(super) fn reset<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Result<(), Error> {
+pub(super) fn reset<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) -> Result<(), Error> {
     let status: u32 = reg::STATUS.read(mmio, 0).into();
     if status == ABSENT {
         return Err(Error::Absent { status });
     }
     if stop(mmio, delay).is_none() {
         // What was under way to memory is ended by a second reset (82599 datasheet 5.2.5.3.2).
-        reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_reset(true));
-        delay(RESET);
+        begin_reset(mmio, model, delay);
     }
-    reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_reset(true));
-    delay(RESET);
+    begin_reset(mmio, model, delay);
     let ended = wait(delay, Duration::from_micros(100), 100, || !reg::CTRL.read(mmio, 0).reset());
     let control: u32 = reg::CTRL.read(mmio, 0).into();
     if !ended || control == ABSENT {
@@ -68,19 +77,6 @@ pub(super) fn reset<M: Mmio>(mmio: &M, delay: Delay<'_>) -> Result<(), Error> {
     reg::EIMC.write(mmio, 0, Causes::from(u32::MAX));
     let _acknowledged = reg::EICR.read(mmio, 0);
     Ok(())
-}
-
-/// The device's own address, which the reset brought back from the non-volatile memory (82599 datasheet 8.2.3.7.8).
-pub(super) fn address<M: Mmio>(mmio: &M) -> Result<MacAddress, Error> {
-    let low = reg::RAL.read(mmio, 0);
-    let high = reg::RAH.read(mmio, 0);
-    let [a, b, c, d] = low.to_le_bytes();
-    let [e, f] = high.high().to_le_bytes();
-    let address = MacAddress([a, b, c, d, e, f]);
-    if !high.valid() || !address.is_station() {
-        return Err(Error::Address { address });
-    }
-    Ok(address)
 }
 
 /// Sets up all that is not of one queue.
@@ -131,7 +127,6 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
     reg::MFLCN.update(mmio, 0, |control: reg::Mflcn| {
         control.with_pass_control(false).with_discard_pause(true).with_obey(false)
     });
-    flow::advertise(mmio, model, &mut |_| ());
     // Packets out: one pool of queues, chosen while nothing is sent.
     reg::RTTDCS.update(mmio, 0, |control: reg::Rttdcs| control.with_arbiter_disable(true));
     reg::MTQC.write(mmio, 0, 0);
@@ -203,8 +198,10 @@ pub(super) fn enable<M: Mmio>(mmio: &M) {
     reg::FCTRL.write(mmio, 0, every);
 }
 
-/// Begins with the link, where the PHY has no life of its own.
-pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model) {
+/// Begins with the link, where the PHY has no life of its own or sleeps.
+pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+    mdio::wake(mmio, model, delay);
+    flow::advertise(mmio, model, delay);
     if matches!(model.kind, Kind::I82599 | Kind::I82599Copper | Kind::I82599Fibre) && !reg::LINKS.read(mmio, 0).up() {
         reg::AUTOC.update(mmio, 0, |control: reg::Autoc| control.with_restart(true));
     }

@@ -28,6 +28,7 @@ impl Igb {
             reg::EICS => self.interrupts.pending_vectors(),
             reg::EIMS => self.interrupts.enabled_vectors(),
             reg::IMC | reg::EIMC => 0,
+            reg::EEMNGCTL | reg::EEMNGCTL_I210 if self.now < self.set_up_at => 0,
             reg::SWSM => {
                 self.registers.raise(reg::SWSM, reg::SWSM_SMBI);
                 held
@@ -103,6 +104,12 @@ impl Igb {
     fn write_mdic(&mut self, value: u32) {
         if self.mdic_until.is_some_and(|until| self.now < until) {
             self.misuse.note("MDIC was written before it was ready");
+        }
+        if self.now < self.set_up_at {
+            self.misuse.note("the PHY was spoken to before EEMNGCTL.CFG_DONE");
+        }
+        if !self.registers.has(reg::SW_FW_SYNC, reg::SW_FW_SYNC_PHY) {
+            self.misuse.note("the PHY was spoken to without its semaphore in SW_FW_SYNC");
         }
         let (register, phy) = (value >> 16 & 0x1F, value >> 21 & 0x1F);
         let there = self.kind != Kind::I82576 || phy == 1;

@@ -41,6 +41,7 @@ impl Igb {
         self.interrupts.reset();
         self.queues.reset();
         self.paused_until = Duration::ZERO;
+        self.set_up_at = self.now + self.set_up_takes;
         let registers = &mut self.registers;
         registers.set(reg::VET, 0x8100);
         registers.set(reg::TCTL, reg::TCTL_PSP | 0xF << 4);
@@ -96,9 +97,6 @@ impl Igb {
             }
             return;
         }
-        if value & reg::CTRL_TFCE != 0 && !self.registers.has(reg::CTRL, reg::CTRL_TFCE) {
-            self.check_pause();
-        }
         let resets = value & reg::CTRL_PHY_RST != 0 && !self.registers.has(reg::CTRL, reg::CTRL_PHY_RST);
         self.registers.set(reg::CTRL, value);
         if resets {
@@ -109,7 +107,7 @@ impl Igb {
     }
 
     /// Pause frames are to be sent: are their marks and their contents such that they can? 8.3.
-    fn check_pause(&mut self) {
+    pub(super) fn check_pause(&mut self) {
         let get = |offset| self.registers.get(offset);
         let buffer = self.kind.packet_memory() as u32;
         if let Some(fault) = crate::pause::fault(get(reg::FCRTL) & 0xFFFF, get(reg::FCRTH) & 0xFFFF, buffer) {

@@ -18,6 +18,9 @@ impl Igb {
         if !self.link || self.faults.pulled_out || self.in_reset() || !self.registers.has(reg::RCTL, reg::RCTL_EN) {
             return false;
         }
+        if self.registers.has(reg::CTRL, reg::CTRL_TFCE) {
+            self.check_pause();
+        }
         let mut frame = frame.to_vec();
         // As the sender's MAC pads it.
         frame.resize(frame.len().max(60), 0);

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 pub use interrupts::cause;
 
+use crate::buffers::Buffers;
 use crate::bus::{Faults, Interrupt, Misuse, Model, Transfer};
 use crate::ethernet::Address;
 use crate::pci::{Bars, ConfigurationSpace, Identity, Request};
@@ -103,10 +104,12 @@ impl Kind {
             queues: self.queues(),
             transmit: registers::transmit,
             receive: registers::receive,
-            srrctl: registers::SRRCTL,
-            buffer: 0x7F,
-            largest: 127,
-            drop: registers::SRRCTL_DROP,
+            buffers: Buffers::Queue {
+                control: registers::SRRCTL,
+                size: 0x7F,
+                largest: 127,
+                drop: registers::SRRCTL_DROP,
+            },
         }
     }
 }
@@ -128,6 +131,9 @@ pub struct Igb {
     reset_at: Option<Duration>,
     /// When the last access to the PHY ends.
     mdic_until: Option<Duration>,
+    /// How long after a reset EEMNGCTL says that the PHY is set up, and when it does so.
+    set_up_takes: Duration,
+    set_up_at: Duration,
     /// The link as STATUS showed it last.
     link: bool,
     /// A pause frame stops the transmitter until then.
@@ -152,6 +158,8 @@ impl Igb {
             now: Duration::ZERO,
             reset_at: None,
             mdic_until: None,
+            set_up_takes: Duration::ZERO,
+            set_up_at: Duration::ZERO,
             link: false,
             paused_until: Duration::ZERO,
             faults: Faults::default(),
@@ -174,6 +182,11 @@ impl Igb {
     /// Context descriptors that the queues took since each was enabled: how well a driver keeps the contexts it has.
     pub fn contexts_seen(&self) -> usize {
         self.queues.contexts_seen()
+    }
+
+    /// The PHY is set up so long after each reset from now on.
+    pub const fn set_up_for(&mut self, time: Duration) {
+        self.set_up_takes = time;
     }
 
     /// What the link partner advertises about pause frames from its next negotiation on.

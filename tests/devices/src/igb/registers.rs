@@ -184,6 +184,8 @@ pub const FWSM: usize = 0x0_5B54;
 pub const FWSM_VALID: u32 = 1 << 15;
 /// SW_FW_SYNC.
 pub const SW_FW_SYNC: usize = 0x0_5B5C;
+/// SW_FW_SYNC: software has the PHY of port 0.
+pub const SW_FW_SYNC_PHY: u32 = 1 << 1;
 /// Where the registers of PCI Express end.
 pub const PCIE_END: usize = 0x0_5BFF;
 /// RETA, 8.10.21: 32 registers.

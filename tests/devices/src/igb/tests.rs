@@ -20,6 +20,7 @@ fn device(kind: Kind) -> Device<Igb> {
 }
 
 fn mdic(device: &Device<Igb>, command: u32) -> u32 {
+    device.write32(reg::SW_FW_SYNC, reg::SW_FW_SYNC_PHY);
     device.write32(reg::MDIC, command);
     assert_eq!(device.read32(reg::MDIC) & reg::MDIC_READY, 0);
     device.wait(Duration::from_micros(100));
@@ -149,7 +150,14 @@ fn offences_are_told() {
     assert!(device.misuse().contains(&"a ring without descriptors was enabled".to_owned()));
     offends(&|| device.write32(rx + offset::TAIL, 9), "a tail of 9 in a ring of 0");
     offends(&|| device.write32(rx + offset::BASE, 0x1000), "a ring was moved while its queue is enabled");
+    device.write32(reg::SW_FW_SYNC, reg::SW_FW_SYNC_PHY);
     offends(&|| device.write32(reg::MDIC, 3 << 26), "an operation of MDIC that is reserved");
+    device.write32(reg::SW_FW_SYNC, 0);
+    device.wait(Duration::from_millis(1));
+    offends(
+        &|| device.write32(reg::MDIC, 2 << 26 | 1 << 21),
+        "the PHY was spoken to without its semaphore in SW_FW_SYNC",
+    );
     device.set_bus_master(false);
     offends(
         &|| device.write32(reg::transmit(1) + offset::CONTROL, ENABLE),

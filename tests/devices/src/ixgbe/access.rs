@@ -82,14 +82,8 @@ impl Ixgbe {
                 if value & phy::COMMAND != 0 && !self.registers.has(reg::SW_FW_SYNC, reg::SW_FW_SYNC_PHY) {
                     self.misuse.note("a PHY was spoken to without its semaphore in SW_FW_SYNC");
                 }
-                let link = self.link.then_some(self.partner_pause);
+                let link = self.has_link().then_some(self.partner_pause);
                 phy::command(self.phy.as_mut(), &mut self.registers, value, link);
-            }
-            reg::FCCFG => {
-                self.registers.set(offset, value);
-                if value & reg::FCCFG_TFCE != 0 {
-                    self.check_pause();
-                }
             }
             reg::MSRWD => {
                 let read = self.registers.get(offset) & 0xFFFF_0000;

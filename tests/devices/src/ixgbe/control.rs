@@ -30,6 +30,7 @@ impl Ixgbe {
         }
         self.initialise();
         self.reset_at = Some(self.now);
+        self.resets += 1;
     }
 
     fn initialise(&mut self) {
@@ -56,7 +57,9 @@ impl Ixgbe {
         registers.set(reg::SECTXSTAT, 1);
         registers.set(reg::SECRXSTAT, 1);
         // RXPBSIZE and TXPBSIZE: all of it for one traffic class.
-        registers.set(reg::RXPBSIZE, self.kind.packet_memory());
+        // The X540 leaves it to the driver.
+        let receive = if self.kind == Kind::X540 { 0 } else { self.kind.packet_memory() };
+        registers.set(reg::RXPBSIZE, receive);
         registers.set(0xCC00, 160 << 10);
         for queue in 0..super::QUEUES {
             registers.set(reg::receive(queue) + reg::SRRCTL, 2 | 4 << 8);
@@ -118,6 +121,6 @@ impl Ixgbe {
     /// A link that fell shows as down once, even if it is up again.
     pub(super) fn read_links(&mut self) -> u32 {
         let fell = std::mem::take(&mut self.link_fell);
-        if self.link && !fell { reg::LINKS_UP | reg::LINKS_10G | reg::LINKS_AN_COMPLETE } else { 0 }
+        if self.has_link() && !fell { reg::LINKS_UP | reg::LINKS_10G | reg::LINKS_AN_COMPLETE } else { 0 }
     }
 }

@@ -14,9 +14,16 @@ use crate::rss::{self, Places};
 impl Ixgbe {
     /// A frame from the wire, without its frame check sequence.
     pub(super) fn take_frame(&mut self, frame: &[u8]) -> bool {
-        if !self.link || self.faults.pulled_out || self.in_reset() || !self.registers.has(reg::RXCTRL, reg::RXCTRL_RXEN)
+        if !self.has_link()
+            || self.faults.pulled_out
+            || self.in_reset()
+            || !self.registers.has(reg::RXCTRL, reg::RXCTRL_RXEN)
         {
             return false;
+        }
+        // Linux enables pause frames before it sets their marks, which count from the first frame on.
+        if self.registers.has(reg::FCCFG, reg::FCCFG_TFCE) {
+            self.check_pause();
         }
         let mut frame = frame.to_vec();
         // As the sender's MAC pads it.

@@ -19,6 +19,8 @@ pub mod cause {
     pub const LSC: u32 = 1 << 20;
     /// ECC: a memory of the device holds nonsense.
     pub const ECC: u32 = 1 << 28;
+    /// DHER: a descriptor could not be handled.
+    pub const DHER: u32 = 1 << 29;
     /// TCP timer.
     pub const TCP_TIMER: u32 = 1 << 30;
     /// OTHER: one of the enabled ones above 15.

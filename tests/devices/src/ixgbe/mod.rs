@@ -30,6 +30,7 @@ use std::time::Duration;
 
 pub use interrupts::cause;
 
+use crate::buffers::Buffers;
 use crate::bus::{Faults, Interrupt, Misuse, Model, Transfer};
 use crate::ethernet::Address;
 use crate::i2c::Module;
@@ -44,10 +45,7 @@ const LAYOUT: Layout = Layout {
     queues: QUEUES,
     transmit: registers::transmit,
     receive: registers::receive,
-    srrctl: registers::SRRCTL,
-    buffer: 0x1F,
-    largest: 16,
-    drop: registers::SRRCTL_DROP,
+    buffers: Buffers::Queue { control: registers::SRRCTL, size: 0x1F, largest: 16, drop: registers::SRRCTL_DROP },
 };
 
 /// Which card.
@@ -119,6 +117,7 @@ pub struct Ixgbe {
     now: Duration,
     /// When the last reset began, if it was not long ago.
     reset_at: Option<Duration>,
+    resets: usize,
     faults: Faults,
     misuse: Misuse,
 }
@@ -143,6 +142,7 @@ impl Ixgbe {
             link_fell: false,
             now: Duration::ZERO,
             reset_at: None,
+            resets: 0,
             faults: Faults::default(),
             misuse: Misuse::default(),
         };
@@ -163,6 +163,23 @@ impl Ixgbe {
     /// Context descriptors that the queues took since each was enabled: how well a driver keeps the contexts it has.
     pub fn contexts_seen(&self) -> usize {
         self.queues.contexts_seen()
+    }
+
+    /// The PHY sleeps, as a driver may have put it to sleep: there is no link.
+    pub fn put_to_sleep(&mut self) {
+        if let Some(phy) = &mut self.phy {
+            phy.put_to_sleep();
+        }
+    }
+
+    /// Resets by CTRL so far.
+    pub const fn resets(&self) -> usize {
+        self.resets
+    }
+
+    /// Whether there is a link.
+    fn has_link(&self) -> bool {
+        self.link && self.phy.as_ref().is_none_or(phy::Phy::is_awake)
     }
 
     /// What the link partner advertises about pause frames from its next negotiation on.

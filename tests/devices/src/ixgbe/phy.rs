@@ -16,6 +16,9 @@ const PHY_XS: u8 = 4;
 const AUTONEGOTIATION: u8 = 7;
 const VENDOR: u8 = 30;
 
+/// The X540's register 0 of MMD 30: it sleeps.
+const LOW_POWER: u16 = 1 << 11;
+
 /// A PHY at one address of the bus.
 #[derive(Debug)]
 pub(super) struct Phy {
@@ -47,6 +50,16 @@ impl Phy {
             ((AUTONEGOTIATION, 0xC400), 0xC000),
         ]);
         Some(Self { address: 0, registers })
+    }
+
+    /// It sleeps.
+    pub(super) fn put_to_sleep(&mut self) {
+        self.registers.insert((VENDOR, 0), LOW_POWER);
+    }
+
+    /// Whether it is awake.
+    pub(super) fn is_awake(&self) -> bool {
+        self.registers.get(&(VENDOR, 0)).is_none_or(|held| held & LOW_POWER == 0)
     }
 
     fn read(&self, device: u8, register: u16, link: Option<(bool, bool)>) -> u16 {

@@ -43,6 +43,7 @@ fn start_as(kind: Kind, queues: usize, adjust: impl FnOnce(&Device<Ixgbe>)) -> D
     device.write32(reg::EIMC, u32::MAX);
     assert_ne!(device.read32(reg::EEC) & reg::EEC_AUTO_READ, 0);
     assert_ne!(device.read32(reg::RDRXCTL) & reg::RDRXCTL_DMAIDONE, 0);
+    device.write32(reg::RXPBSIZE, kind.packet_memory());
     device.write32(reg::FCTRL, reg::FCTRL_BAM);
     device.write32(reg::GPIE, reg::GPIE_MSIX | reg::GPIE_EIAME | 1 << 31);
     device.write32(reg::EIAC, 0xFFFF);

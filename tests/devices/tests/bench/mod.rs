@@ -1,6 +1,9 @@
 //! A driver on a model, and packets for it. Host.
 
 pub(crate) mod cases;
+mod receive;
+mod transmit;
+mod waiting;
 
 use devices::bus::Model;
 use devices::fake::Device;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Guest, GuestConfig, Lab, Row, StorePlace};
 
 use super::{Case, Family, Play, Rows};
-use crate::driver_domain::DriverDomain;
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::{Images, Stage, lease, raise_quotas, vif};
 use crate::traffic::{self, Shell};
 
@@ -65,7 +65,7 @@ impl Play for ManyVifs {
 
     fn set(stage: &Stage) -> Result<ManyScene<'_>> {
         stage.lab.must("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 || true")?;
-        let netdom = stage.start_netdom()?;
+        let netdom = stage.start(DriverDomainConfig::netdom("netdom").memory(16))?;
         let a = stage.client("a", &[vif("netdom", 1)])?;
         let a_address = lease(&a, "eth0")?;
         let alone = costs(stage, &netdom, &a)?;

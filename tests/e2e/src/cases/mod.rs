@@ -1,6 +1,6 @@
-//! What `cargo xtask test` shows on each row of the matrix, case by case. Host.
+//! The cases of `cargo xtask test` on each row of the matrix. Host.
 //!
-//! A case gets a [`Scene`] that is as every other case finds it, and leaves it so; it returns a line of what it measured.
+//! A case gets a [`Scene`] that is as every other case finds it, and leaves it so; it returns a line of its measurements.
 //! Times of the host are shown, never asserted: that is for the benchmarks.
 
 mod bad_input;
@@ -13,6 +13,7 @@ mod hostile;
 mod interrupts;
 mod lifecycle;
 mod many;
+mod nic_faults;
 mod nics;
 mod queues;
 mod runtime;
@@ -32,38 +33,38 @@ use crate::driver_domain::{DriverDomain, Resources};
 use crate::served;
 use crate::stage::{Images, Stage, lease, vif};
 
-/// What cases share: a machine, and a scene on it.
+/// The ground that cases share: a machine, and a scene on it.
 pub trait Play: 'static {
-    /// What has come up when the scene is set.
+    /// The name of the step that sets the scene.
     const UP: &'static str;
     /// The cases, in their order: the plain ones first, so that a broken data path is seen at once.
     const FAMILIES: &'static [Family<Self>];
     /// A machine, booted.
     type Stage;
-    /// What stands on it.
+    /// The domains on it.
     type Scene<'s>;
 
     /// Boots the machine.
     ///
     /// # Errors
-    /// What of the lab did not come up.
+    /// The part of the lab that did not come up.
     fn boot(row: Row, images: &Images) -> Result<Self::Stage>;
 
     /// Sets the scene.
     ///
     /// # Errors
-    /// What did not come up.
+    /// The domain that did not come up.
     fn set(stage: &Self::Stage) -> Result<Self::Scene<'_>>;
 
-    /// The domain whose console mostly has the reason of what went wrong.
+    /// The domain whose console mostly has the reason of a failure.
     fn witness<'a>(scene: &'a Self::Scene<'_>) -> (&'a Lab, &'a str);
 }
 
 /// One case.
 pub struct Case<P: Play + ?Sized = Network> {
-    /// What must be so, as a name.
+    /// Its claim, as a name.
     pub name: &'static str,
-    /// Shows it; gives a line of what was measured.
+    /// Shows it; gives a line of measurements.
     pub run: for<'a, 's> fn(&'a P::Scene<'s>) -> Result<String>,
 }
 
@@ -139,9 +140,12 @@ const ALL: &[Family] = &[
     Family { rows: Rows::StoreInDom0, cases: interrupts::CASES },
     Family { rows: Rows::StoreInDom0, cases: nics::CASES },
     Family { rows: Rows::Once(Release::Debian13), cases: nics::ONCE },
+    Family { rows: Rows::Once(Release::Debian12), cases: nic_faults::ONCE },
     Family { rows: Rows::Once(Release::Debian12), cases: lifecycle::CASES },
     Family { rows: Rows::StoreInDom0, cases: bad_input::CASES },
     Family { rows: Rows::StoreInDom0, cases: hostile::CASES },
+    Family { rows: Rows::Once(Release::Debian13), cases: hostile::IGB_ONCE },
+    Family { rows: Rows::Once(Release::Debian12), cases: hostile::IXGBE_ONCE },
 ];
 
 /// A netdom with the NIC, and two Linux guests with a lease through it.
@@ -192,7 +196,7 @@ impl<'s> Scene<'s> {
     /// Sets the scene on a booted stage.
     ///
     /// # Errors
-    /// What did not come up.
+    /// The domain that did not come up.
     pub fn set(stage: &'s Stage) -> Result<Self> {
         let netdom = stage.start_netdom()?;
         // Linux' frontend does not give back some 2 MiB with each vif that is taken from it: 50 cycles want room.
@@ -209,7 +213,7 @@ impl<'s> Scene<'s> {
         self.stage.peer(0)
     }
 
-    /// What netdom has on loan, after what came before: it says so once a second.
+    /// Netdom's loans once earlier cases are over: it tells them once a second.
     ///
     /// # Errors
     /// Where it does not say so.
@@ -217,10 +221,10 @@ impl<'s> Scene<'s> {
         at_rest(&self.stage.lab, &self.netdom)
     }
 
-    /// What netdom had on loan before must be back.
+    /// Netdom's loans must be those of before.
     ///
     /// # Errors
-    /// What is not.
+    /// The loans that are not.
     pub fn given_back(&self, before: &Resources) -> Result<()> {
         given_back(&self.stage.lab, &self.netdom, before)
     }
@@ -258,10 +262,10 @@ pub fn explain<T>((lab, domain): (&Lab, &str), result: Result<T>) -> Result<T> {
 /// The heap may grow by so much in a case: buffers that were never as full before.
 const HEAP_GROWTH: u64 = 128 << 10;
 
-/// What is on loan now and was not before, beyond what may differ.
+/// Loans of now and not of before, beyond those that may differ.
 fn differences(before: &Resources, after: &Resources) -> Vec<String> {
     let differs = |name: &str, old: u64, new: u64| match name {
-        // The allocators keep what they have; what of it is in use is in the heap's bytes.
+        // The allocators keep their pages; those in use are in the heap's bytes.
         "free-pages" | "heap-pages" => false,
         "heap-bytes" => new > old + HEAP_GROWTH,
         // Packets and blocks of the neighbours are on their way at any time.

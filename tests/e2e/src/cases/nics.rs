@@ -22,7 +22,7 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// What depends on the release little.
+/// Cases that depend little on the release.
 pub(super) const ONCE: &[Case] = &[
     Case { name: "an X540 (ixgbe): each kind of interrupt, TCP, jumbo frames, the cable, taken and given", run: x540 },
     Case {
@@ -36,7 +36,7 @@ pub(super) const ONCE: &[Case] = &[
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The NICs of one netdom, by the numbers of their wires, and their bridges; two at a time have guests.
 const PAIRS: [[(u8, &str); 2]; 2] = [[(SPARE_NIC, "lan2"), (SPARE_NIC + 1, "lan3")], [(IGB, "lan4"), (IXGBE, "lan5")]];
-/// Kinds of interrupts: the word for each, and what the log calls it.
+/// Kinds of interrupts: the word for each, and its name in the log.
 const INTERRUPTS: [(&str, &str); 3] = [("msix", "MSI-X"), ("msi", "MSI"), ("intx", "INTx")];
 
 fn four_nics(scene: &Scene<'_>) -> Result<String> {
@@ -85,7 +85,7 @@ fn linux_igb(scene: &Scene<'_>) -> Result<String> {
     linux(scene, I350, "igb")
 }
 
-/// A Linux guest that has the NIC itself: what Linux' driver may do, netdom's may, and the other way round.
+/// A Linux guest that has the NIC itself: the model judges Linux' driver and netdom's alike.
 fn linux(scene: &Scene<'_>, number: u8, driver: &str) -> Result<String> {
     let lab = &scene.stage.lab;
     let pci = vec![lab.make_assignable(number.into())?];
@@ -141,7 +141,7 @@ fn alone(scene: &Scene<'_>, number: u8, driver: &str, model: &str) -> Result<Str
     Ok(said.join("; "))
 }
 
-/// All that a NIC does, and what is done to it.
+/// Traffic of each kind; the cable, and the device taken and given.
 fn thoroughly(scene: &Scene<'_>, netdom: &DriverDomain<'_>, number: u8, nic: &str) -> Result<String> {
     let (lab, a) = (&scene.stage.lab, &scene.a);
     let peer = scene.stage.peer(number.into());
@@ -168,7 +168,13 @@ fn thoroughly(scene: &Scene<'_>, netdom: &DriverDomain<'_>, number: u8, nic: &st
 }
 
 /// Gives a guest a vif on a bridge, with an address on the NIC's wire.
-fn attach(scene: &Scene<'_>, netdom: &DriverDomain<'_>, guest: &Guest<'_>, wire: u8, bridge: &str) -> Result<()> {
+pub(super) fn attach(
+    scene: &Scene<'_>,
+    netdom: &DriverDomain<'_>,
+    guest: &Guest<'_>,
+    wire: u8,
+    bridge: &str,
+) -> Result<()> {
     let words = format!("{},bridge={bridge}", vif(&netdom.name, 0x61 + wire));
     scene.stage.lab.must(&format!("xl network-attach {} {}", guest.name(), words.replace(',', " ")))?;
     let peer = scene.stage.peer(wire.into());
@@ -192,7 +198,7 @@ fn with_both(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: [(u8, &str); 2]
         attach(scene, netdom, guest, *number, bridge)?;
         reaches(guest, peer)?;
     }
-    // What one bridge floods does not reach the other: its peer answers nobody there.
+    // A frame that one bridge floods does not reach the other: its peer answers no guest there.
     let other = &peers[1];
     scene.a.must(&format!("ip route add {other}/32 dev eth1"))?;
     let crossed = scene.a.run(&format!("ping -c 2 -W 1 {other}"))?;
@@ -230,7 +236,7 @@ fn with_both(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: [(u8, &str); 2]
     Ok(format!("{ready}; {jumbo}"))
 }
 
-/// What is done to a NIC.
+/// A change to a NIC.
 #[derive(Debug)]
 enum Change<'a> {
     Link(u8, bool),
@@ -249,7 +255,7 @@ impl Change<'_> {
 }
 
 /// Waits until the peer answers, and then counts on it.
-fn reaches(guest: &Guest<'_>, peer: &str) -> Result<()> {
+pub(super) fn reaches(guest: &Guest<'_>, peer: &str) -> Result<()> {
     guest.must(&format!("for i in $(seq 100); do ping -c 1 -W 1 {peer} >/dev/null && exit 0; done; exit 1"))?;
     let ping = traffic::ping(guest, peer, 50, 0, 56)?;
     ensure!(ping.lost == 0 && ping.duplicates == 0, "{ping:?}");
@@ -257,7 +263,7 @@ fn reaches(guest: &Guest<'_>, peer: &str) -> Result<()> {
 }
 
 /// Packets of 9,000 bytes to the wire and from it, and TCP of as long segments both ways.
-fn jumbo(guest: &Guest<'_>, peer: &str) -> Result<String> {
+pub(super) fn jumbo(guest: &Guest<'_>, peer: &str) -> Result<String> {
     guest.must("ip link set eth1 mtu 9000")?;
     // 8,972 bytes and 28 of headers fill 9,000 without a fragment.
     let ping = traffic::ping(guest, peer, 100, 0, 8972)?;

@@ -7,7 +7,7 @@ use super::{Case, Scene};
 use crate::traffic::{self, Shell, Transfer};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "ready with 16 MiB, the NIC by MSI-X, the image at most 1 MiB", run: ready },
+    Case { name: "ready with 8 MiB, the NIC by MSI-X, the image at most 1 MiB", run: ready },
     Case { name: "1,000 pings to the wire, none lost", run: pings },
     Case { name: "256 MiB of TCP to the wire, digests equal", run: tcp_to_wire },
     Case { name: "256 MiB of TCP from the wire, digests equal", run: tcp_from_wire },

@@ -1,4 +1,4 @@
-//! Whether an attacker's own vif carries packets, after all that it did: one out, and one in.
+//! Whether an attacker's own vif carries packets after its attacks: one out, and one in.
 
 use crate::error::{Error, Result};
 use crate::frames;
@@ -8,17 +8,17 @@ use core::net::Ipv4Addr;
 use runtime::memory::Page;
 use runtime::time::{self, Duration};
 
-/// The address that it asks with, within the wire's network.
-const OWN: [u8; 4] = [10, 9, 66, 2];
+/// The end of the address that it asks with, within the witness's network of 16 bits.
+const OWN: [u8; 2] = [66, 2];
 /// Receive slots for the answer, and for what was queued before it.
 const SLOTS: usize = 16;
 /// Questions, as one may be lost, and how long each is waited for.
 const TRIES: usize = 8;
 const WAIT: Duration = Duration::from_secs(4);
 
-/// Asks the witness for its hardware address. The question must be taken, and something must come.
+/// Asks the witness for its hardware address. The question must be taken, and a frame must come.
 pub(crate) async fn carries(frontend: &mut Frontend, witness: Ipv4Addr) -> Result<()> {
-    // What has come is no proof, and no slots may be left.
+    // Earlier frames are no proof, and no slots may be left.
     while frontend.receive.unconsumed()? > 0 {
         frontend.receive.take();
     }
@@ -26,7 +26,8 @@ pub(crate) async fn carries(frontend: &mut Frontend, witness: Ipv4Addr) -> Resul
         let slot = frontend.lend(Rc::new(Page::new()?), false)?;
         frontend.post(slot);
     }
-    let question = frames::question(frontend.mac, OWN, witness.octets());
+    let ([a, b, ..], [c, d]) = (witness.octets(), OWN);
+    let question = frames::question(frontend.mac, [a, b, c, d], witness.octets());
     for _ in 0..TRIES {
         frontend.send_behind(&question).await?;
         let deadline = time::now() + WAIT;

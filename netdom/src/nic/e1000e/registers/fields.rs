@@ -26,8 +26,12 @@ pub struct Ctrl {
     pub force_speed: bool,
     /// Takes `full_duplex` instead of the PHY's.
     pub force_duplex: bool,
-    #[bits(13)]
-    _r13: u16,
+    #[bits(6)]
+    _r13: u8,
+    /// MEHE of the I217 and later: errors of the packet buffer are handled.
+    pub memory_errors: bool,
+    #[bits(6)]
+    _r20: u8,
     /// Resets all but the PHY and the PCI configuration. Clears itself.
     pub reset: bool,
     /// Obeys pause frames.
@@ -81,8 +85,11 @@ pub struct Eec {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct CtrlExt {
-    #[bits(24)]
+    #[bits(22)]
     _r0: u32,
+    /// To be set on the hubs.
+    pub hub_erratum: bool,
+    _r23: bool,
     /// EIAME: an MSI-X message disables the interrupts in IAM.
     pub message_auto_mask: bool,
     #[bits(2)]
@@ -403,6 +410,10 @@ mod tests {
             (Ctrl::new().with_master_disable(true).into(), 0x0000_0004),
             (Ctrl::new().with_set_link_up(true).into(), 0x0000_0040),
             (Ctrl::new().with_force_speed(true).into(), 0x0000_0800),
+            (Ctrl::new().with_memory_errors(true).into(), 0x0008_0000),
+            (Ctrl::new().with_receive_flow_control(true).into(), 0x0800_0000),
+            (Ctrl::new().with_transmit_flow_control(true).into(), 0x1000_0000),
+            (CtrlExt::new().with_hub_erratum(true).into(), 0x0040_0000),
             (Ctrl::new().with_reset(true).into(), 0x0400_0000),
             (Ctrl::new().with_phy_reset(true).into(), 0x8000_0000),
             (Status::new().with_link_up(true).into(), 0x0000_0002),

@@ -309,34 +309,6 @@ pub struct Msca {
     _r31: bool,
 }
 
-/// SWSM, 82599 datasheet 8.2.3.4.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct Swsm {
-    /// SMBI: a driver has the semaphore. Set by reading.
-    pub drivers: bool,
-    /// SWESMBI: software has it, not firmware. Stays clear while firmware has it.
-    pub software: bool,
-    #[bits(30)]
-    _r2: u32,
-}
-
-/// `SW_FW_SYNC`, 82599 datasheet 8.2.3.4.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub struct SwFwSync {
-    /// In use by software: non-volatile memory, PHYs of both ports, registers of the MAC, flash.
-    #[bits(5)]
-    pub software: u8,
-    /// The same by firmware.
-    #[bits(5)]
-    pub firmware: u8,
-    #[bits(21)]
-    _r10: u32,
-    /// REGSMP: from the X540 on, this register is in use. Set by reading.
-    pub taken: bool,
-}
-
 /// LINKS, 82599 datasheet 8.2.3.22.20.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]

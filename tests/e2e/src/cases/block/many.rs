@@ -68,7 +68,8 @@ impl Play for ManyDisks {
         let lab = &stage.stage.lab;
         raise_quotas(lab)?;
         let controller = lab.controllers().first().context("the machine has no controller")?.bdf();
-        let blkdom = DriverDomain::create(lab, &DriverDomainConfig::blkdom("blkdom").pci(&lab.hide(&controller)?))?;
+        let config = DriverDomainConfig::blkdom("blkdom").memory(16).pci(&lab.hide(&controller)?);
+        let blkdom = DriverDomain::create(lab, &config)?;
         let start = Instant::now();
         let result = (|| {
             let mut guests = Vec::new();

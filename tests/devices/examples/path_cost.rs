@@ -4,15 +4,14 @@
 //! It is run by `cargo xtask bench path` under callgrind, which counts the instructions of [`Bench::serve_counted`] alone: guests and device do
 //! their work outside of it. Run alone, it says what it asked of Xen and of the device.
 //!
-//! `cargo run --release -p netdom --no-default-features --features fakes --example path_cost -- LOAD`
+//! `cargo run --release -p devices --example path_cost -- LOAD`
 
+use devices::checksum::{put, sum};
+use devices::e1000e::{E1000e, IDENTITY};
+use devices::fake::Device;
 use netdom::datapath::{DataPath, NicId};
 use netdom::fakes::{Frontend, Outgoing};
-use netdom::nic::e1000e::E1000e;
-use netdom::nic::e1000e::descriptors::ReceiveStatus;
-use netdom::nic::e1000e::model::{Device, checksum};
-use netdom::nic::e1000e::models::Model;
-use netdom::nic::{Interrupts, Nic, Options};
+use netdom::nic::{Interrupts, Options, models};
 use netdom::packet::{Checksum, Gso, GsoKind, Pool};
 use split_driver::fakes::{FakePages, FakeXen};
 use split_driver::time::{Duration, Instant};
@@ -25,6 +24,8 @@ const WARM_UP: usize = 8;
 const BATCH: usize = 64;
 /// TCP payload bytes of a segment.
 const SEGMENT: usize = 1448;
+/// The address of the device.
+const ADDRESS: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 /// The address of a station on the wire.
 const STATION: [u8; 6] = [2, 0, 0, 0, 0, 9];
 /// Ethernet, IPv4, TCP with time stamps.
@@ -90,7 +91,7 @@ const LOADS: [Load; 10] = [
 struct Bench {
     xen: FakeXen,
     path: DataPath<FakeXen>,
-    device: Device,
+    device: Device<E1000e>,
     nic: NicId,
     guests: [Frontend; 2],
     now: Instant,
@@ -111,14 +112,13 @@ impl Bench {
     fn new() -> Option<Self> {
         let xen = FakeXen::new();
         let pool = Pool::new(Box::new(FakePages::new(&xen, 1024)));
-        let device = Device::new(&xen);
+        let device = Device::new(&xen, E1000e::new(ADDRESS));
         device.be_lazy();
         device.discard_sent();
-        let model = Model::find(0x8086, 0x10D3)?;
-        let vectors = Interrupts::MsiX(2);
-        let nic =
-            E1000e::new(device.clone(), device.dma(), model, vectors, &pool, Options::default(), &mut |_| ()).ok()?;
-        let nic: Box<dyn Nic> = Box::new(nic);
+        let model = models::Model::find(IDENTITY.vendor, IDENTITY.device)?;
+        let (time, vectors, options) = (device.clone(), Interrupts::MsiX(2), Options::default());
+        let wait = &mut |delay| time.wait(delay);
+        let nic = model.start(device.clone(), device.dma(), vectors, &pool, options, wait).ok()?;
         let mut path = DataPath::new(xen.clone(), pool, 1);
         let nic = path.add_nic(nic, "xenbr0").ok()?;
         let guests = [1, 2].map(|id| {
@@ -134,7 +134,7 @@ impl Bench {
             let hello = [&[0xff; 6][..], &mac, &[0; 48]].concat();
             bench.guests[index].send(&Outgoing { bytes: hello, ..Outgoing::default() });
         }
-        bench.device.inject(&[&[0xff; 6][..], &STATION, &[0; 48]].concat(), ReceiveStatus::new());
+        bench.device.inject(&[&[0xff; 6][..], &STATION, &[0; 48]].concat());
         bench.serve(true);
         bench.settle();
         Some(bench)
@@ -163,7 +163,7 @@ impl Bench {
 
     /// Guests and device take what is theirs.
     fn settle(&mut self) {
-        self.device.transmit();
+        self.device.run();
         let interrupts = self.device.messages().contains(&0);
         assert!(!interrupts || self.device.misuse().is_empty(), "{:?}", self.device.misuse());
         for guest in &mut self.guests {
@@ -182,9 +182,9 @@ impl Bench {
     fn round(&mut self, load: &Load, packets: &[Vec<u8>], serve: fn(&mut Self, bool)) {
         match load.way {
             Way::FromWire => {
-                let checked = ReceiveStatus::new().with_transport_checked(true).with_ip_checked(true);
                 for packet in packets {
-                    assert!(self.device.inject(packet, checked), "the ring is full");
+                    assert!(self.device.inject(packet), "the packet memory is full");
+                    self.device.run();
                 }
                 self.device.messages();
                 serve(self, true);
@@ -232,28 +232,32 @@ impl Bench {
     }
 }
 
-/// A frame of UDP or TCP over IPv4, without its check sequence. The transport checksum is left out.
+/// A frame of UDP or TCP over IPv4, without its check sequence. The transport checksum is right.
 fn frame([destination, source]: [[u8; 6]; 2], length: usize, tcp: bool, sequence: u32, identification: u16) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
-    put(0, &destination);
-    put(6, &source);
-    put(12, &[0x08, 0x00, 0x45, 0x00]);
-    put(16, &(length as u16 - 14).to_be_bytes());
-    put(18, &identification.to_be_bytes());
-    put(20, &[0x40, 0, 64, if tcp { PROTOCOL_TCP } else { PROTOCOL_UDP }]);
-    put(26, &[10, 0, 0, 1, 10, 0, 0, 2]);
-    put(34, &[0x12, 0x34, 0x00, 0x09]);
+    let mut write = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
+    write(0, &destination);
+    write(6, &source);
+    write(12, &[0x08, 0x00, 0x45, 0x00]);
+    write(16, &(length as u16 - 14).to_be_bytes());
+    write(18, &identification.to_be_bytes());
+    write(20, &[0x40, 0, 64, if tcp { PROTOCOL_TCP } else { PROTOCOL_UDP }]);
+    write(26, &[10, 0, 0, 1, 10, 0, 0, 2]);
+    write(34, &[0x12, 0x34, 0x00, 0x09]);
     if tcp {
-        put(38, &sequence.to_be_bytes());
+        write(38, &sequence.to_be_bytes());
         // Data offset of 32 bytes, ACK, window; time stamps.
-        put(46, &[0x80, 0x10, 0x10, 0x00]);
-        put(54, &[1, 1, 8, 10]);
+        write(46, &[0x80, 0x10, 0x10, 0x00]);
+        write(54, &[1, 1, 8, 10]);
     } else {
-        put(38, &(length as u16 - 34).to_be_bytes());
+        write(38, &(length as u16 - 34).to_be_bytes());
     }
-    let sum = checksum(&bytes[14..34], 0);
-    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    let ip = !sum(&bytes[14..34], 0);
+    put(&mut bytes, 24, ip);
+    // The pseudo-header: the addresses, the protocol, the length.
+    let pseudo = sum(&bytes[26..34], u16::from(bytes[23]) + (length - 34) as u16);
+    let transport = !sum(&bytes[34..], pseudo);
+    put(&mut bytes, if tcp { 50 } else { 40 }, transport);
     bytes
 }
 
