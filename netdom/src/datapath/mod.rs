@@ -7,7 +7,8 @@
 //!    the NICs received are taken from their rings.
 //! 2. [`forward`]: each packet's head is parsed, once ([`Head`](crate::offload::head::Head)). The switch decides from it, and in a guest
 //!    with several queues a hash of the flow ([`forwarder`]). To a guest the payload will go from grant to grant; to a NIC, or to a guest that
-//!    cannot take it now or as it is, by way of local pages ([`pass`]). Segments from the wire are joined for guests that take them so ([`wire`]).
+//!    cannot take it now or as it is, by way of local pages ([`pass`]). Each packet is of a VLAN or of none ([`vlan`]). Segments from the wire are
+//!    joined for guests that take them so ([`wire`]).
 //! 3. [`copy`]: all copies are made, as the second batch, and guests whose grants were bad are found out.
 //! 4. [`finish`]: what was copied is answered; what is in local pages leaves for a NIC or a backlog ([`leave`]).
 //! 5. [`signal`]: frontends are notified and NICs are told, each at most once; one that was told a moment ago waits while rounds follow.
