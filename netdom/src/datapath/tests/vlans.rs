@@ -1,12 +1,13 @@
 //! Access ports of VLANs beside trunks, guests and the wire: which frames get where, and with which tag.
 
 use super::frames::{ethernet, is_complete, tcp};
-use super::{Net, OFFLOADS};
+use super::{Net, OFFLOADS, RING};
 use crate::ethernet::VlanId;
-use crate::fakes::{Arrived, Frontend, Outgoing};
+use crate::fakes::{Arrived, FakeNic, Frontend, Outgoing};
 use crate::nic::Capabilities;
 use crate::packet::{Checksum, Gso, GsoKind};
 use crate::statistics::DropCause;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use xen_pv_sys::io::netif::RxFlags;
 
@@ -276,6 +277,10 @@ fn offloads_stay_right() {
 fn segments_from_the_wire() {
     for nic in NICS {
         let mut net = net(nic);
+        // A NIC that comes later is told to take tags out, too.
+        drop(net.path.remove_nic(net.nic));
+        let (later, wire) = FakeNic::new(nic, RING);
+        (net.nic, net.wire) = (net.path.add_nic(Box::new(later), "xenbr0").ok().unwrap(), wire);
         net.send(A, &plain(ethernet(ALL, net.guests[A].mac, 50)));
         came(&mut net);
         let mut frames = Vec::new();
