@@ -1,9 +1,11 @@
 //! netback as xenbus sees it: what a vif offers, and its way to and from the data path. Floor 3.
 
 use crate::datapath::{DataPath, LinkChange, NicId, VifId};
-use crate::netback::bridges::Bridges;
+use crate::ethernet::VlanId;
+use crate::netback::bridges::{Bridges, Place};
 use crate::netback::config::{
-    ConfigError, FRONTEND_NODES, MAX_QUEUES, WATCHED_FRONTEND_NODES, config, further_nodes, headroom, identity, rate,
+    ConfigError, FRONTEND_NODES, Identity, MAX_QUEUES, WATCHED_FRONTEND_NODES, config, further_nodes, headroom,
+    identity, rate,
 };
 use crate::netback::nodes;
 use crate::netback::violation::AttachError;
@@ -85,6 +87,7 @@ impl core::error::Error for VifError {}
 struct Connected {
     handle: DeviceHandle,
     bridge: String,
+    vlan: Option<VlanId>,
     queues: usize,
     _memory: Promise,
 }
@@ -196,12 +199,21 @@ impl<H: Hypervisor> Netback<H> {
         self.connected.borrow().len()
     }
 
-    /// Whether there is such a bridge.
-    fn admit(&self, bridge: &str) -> Result<(), VifError> {
-        if self.bridges.has(bridge) {
-            return Ok(());
-        }
-        Err(VifError::Identity(ConfigError::NoBridge { name: bridge.into(), known: (*self.bridges).clone() }))
+    /// Finds the bridge, and the VLAN, that the toolstack means.
+    fn admit(&self, identity: Identity) -> Result<Identity, VifError> {
+        let (bridge, vlan) = match self.bridges.find(&identity.bridge) {
+            Place::Trunk(bridge) => (bridge, None),
+            Place::Access(bridge, vlan) => (bridge, Some(vlan)),
+            Place::NoVlan(bridge, vlan) => {
+                let (bridge, vlan) = (bridge.into(), vlan.into());
+                return Err(VifError::Identity(ConfigError::Vlan { bridge, vlan }));
+            }
+            Place::None => {
+                let (name, known) = (identity.bridge, (*self.bridges).clone());
+                return Err(VifError::Identity(ConfigError::NoBridge { name, known }));
+            }
+        };
+        Ok(Identity { bridge: bridge.into(), vlan, ..identity })
     }
 
     /// Tells the log once of nodes that have no meaning here: a frontend that comes again is no reason to say it again.
@@ -266,8 +278,7 @@ impl<H: Hypervisor> Backend for Netback<H> {
     }
 
     fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, VifError> {
-        let identity = identity(id, &nodes.backend).map_err(VifError::Identity)?;
-        self.admit(&identity.bridge)?;
+        let identity = self.admit(identity(id, &nodes.backend).map_err(VifError::Identity)?)?;
         self.remark(id, &identity.bridge, &nodes.backend);
         let carrier = u8::from(self.has_carrier(&identity.bridge)).to_string();
         Ok(OFFERS
@@ -280,16 +291,15 @@ impl<H: Hypervisor> Backend for Netback<H> {
     }
 
     fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<VifId, VifError> {
-        let identity = identity(handle.id(), &nodes.backend).map_err(VifError::Identity)?;
+        let identity = self.admit(identity(handle.id(), &nodes.backend).map_err(VifError::Identity)?)?;
         let config = config(handle.id(), identity, &nodes.frontend, self.queues).map_err(VifError::Frontend)?;
-        let bridge = config.bridge.clone();
-        self.admit(&bridge)?;
+        let (bridge, vlan) = (config.bridge.clone(), config.vlan);
         // The link may have changed between probe and now.
         handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));
         let further = config.queues.len().saturating_sub(1);
         let memory = self.memory.promise(VIF_BYTES + further * QUEUE_BYTES)?;
         let id = self.path.borrow_mut().attach(config)?;
-        let vif = Connected { handle: handle.clone(), bridge, queues: further + 1, _memory: memory };
+        let vif = Connected { handle: handle.clone(), bridge, vlan, queues: further + 1, _memory: memory };
         self.connected.borrow_mut().insert(id, vif);
         (self.wake)();
         Ok(id)
@@ -300,10 +310,14 @@ impl<H: Hypervisor> Backend for Netback<H> {
         let Some(vif) = connected.get(device) else {
             return String::new();
         };
-        match vif.queues {
-            1 => format!("to {}", vif.bridge),
-            queues => format!("to {}, {queues} queues", vif.bridge),
+        let mut text = format!("to {}", vif.bridge);
+        if let Some(vlan) = vif.vlan {
+            text += &format!(", VLAN {vlan}");
         }
+        if vif.queues != 1 {
+            text += &format!(", {} queues", vif.queues);
+        }
+        text
     }
 
     fn changed(&self, device: &mut VifId, nodes: &Nodes) -> Result<(), VifError> {

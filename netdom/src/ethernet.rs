@@ -95,6 +95,40 @@ impl Tag {
     }
 }
 
+/// A VLAN: 1 to 4094 (IEEE 802.1Q-2018, table 9-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VlanId(NonZeroU16);
+
+impl VlanId {
+    /// `None` where there is no such VLAN.
+    pub const fn new(vlan: u16) -> Option<Self> {
+        match NonZeroU16::new(vlan) {
+            Some(number) if vlan < 0xFFF => Some(Self(number)),
+            _ => None,
+        }
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u16 {
+        self.0.get()
+    }
+
+    /// Its tag, with the priority and the drop eligibility of another tag's 16 bits.
+    pub const fn tag(self, control: u16) -> Tag {
+        // Not all ones: this VLAN is not 4095. The other branch is never taken.
+        match NonZeroU16::new(!(control & 0xF000 | self.get())) {
+            Some(inverted) => Tag(inverted),
+            None => Tag(self.0),
+        }
+    }
+}
+
+impl fmt::Display for VlanId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
 impl fmt::Debug for Tag {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Tag({:#06x})", self.control())
@@ -114,6 +148,16 @@ mod tests {
             assert_eq!(Tag::new(control).map(Tag::control), (control & 0xFFF != 0xFFF).then_some(control));
         }
         assert_eq!(size_of::<Option<Tag>>(), 2);
+    }
+
+    #[test]
+    fn numbers_of_vlans() {
+        assert_eq!(
+            [0, 1, 4094, 4095, 0xffff].map(|vlan| VlanId::new(vlan).map(VlanId::get)),
+            [None, Some(1), Some(4094), None, None]
+        );
+        let tag = VlanId::new(0x123).unwrap().tag(0xBFFF);
+        assert_eq!((tag.control(), VlanId::new(4094).unwrap().tag(0xFFFF).control()), (0xB123, 0xFFFE));
     }
 
     #[test]

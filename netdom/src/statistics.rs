@@ -26,11 +26,13 @@ pub enum DropCause {
     NotForwarded,
     /// The NIC has no link.
     NoLink,
+    /// It had a tag, and came from an access port of a VLAN.
+    Vlan,
 }
 
 impl DropCause {
     /// How many there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
     /// All, with the names they have under `data/` and on the console.
     pub const ALL: [(Self, &'static str); Self::COUNT] = [
         (Self::Malformed, "malformed"),
@@ -44,6 +46,7 @@ impl DropCause {
         (Self::Stalled, "stalled"),
         (Self::NotForwarded, "not-forwarded"),
         (Self::NoLink, "no-link"),
+        (Self::Vlan, "vlan"),
     ];
 }
 

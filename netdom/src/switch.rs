@@ -3,7 +3,7 @@
 //! Each frame costs two look-ups, however many ports there are. The table is bounded as a whole and for each port: a guest that sends
 //! from ever new addresses pushes out its own entries and no other's. Nothing is allocated after [`Switch::new`] but for ports.
 
-use crate::ethernet::MacAddress;
+use crate::ethernet::{MacAddress, VlanId};
 use crate::hash::KeyedHash;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -46,7 +46,7 @@ impl core::fmt::Display for PortId {
 pub enum Forward {
     /// It goes to one port, never the one it came from.
     Port(PortId),
-    /// It goes to all ports of the bridge but the one it came from: [`Switch::flood`].
+    /// It goes to all ports of its VLAN but the one it came from: [`Switch::flood`].
     Flood,
     /// It goes nowhere.
     Drop(Reason),
@@ -88,6 +88,8 @@ impl core::error::Error for AddError {}
 struct Entry {
     address: MacAddress,
     bridge: u16,
+    /// Its VLAN; 0 for none.
+    vlan: u16,
     port: PortId,
     heard: Instant,
     /// The neighbours in the port's list, by age.
@@ -97,6 +99,8 @@ struct Entry {
 
 struct Port {
     bridge: u16,
+    /// The VLAN of an access port; a trunk has none.
+    access: Option<VlanId>,
     limit: usize,
     count: usize,
     oldest: u32,
@@ -108,6 +112,9 @@ struct Bridge {
     name: String,
     members: Vec<PortId>,
 }
+
+/// A network in which addresses are known: a bridge, and a VLAN of it.
+type Network = (u16, u16);
 
 /// The switch.
 pub struct Switch {
@@ -144,11 +151,12 @@ impl Switch {
         }
     }
 
-    /// Puts a port on the bridge of that name, which is made where there is none. It may have `limit` entries of the table.
+    /// Puts a port on the bridge of that name, which is made where there is none: as an access port of a VLAN, or as a trunk for all. It may
+    /// have `limit` entries of the table.
     ///
     /// # Errors
     /// [`AddError`].
-    pub fn add(&mut self, port: PortId, bridge: &str, limit: usize) -> Result<(), AddError> {
+    pub fn add(&mut self, port: PortId, bridge: &str, access: Option<VlanId>, limit: usize) -> Result<(), AddError> {
         if self.port(port).is_some() {
             return Err(AddError::Exists(port));
         }
@@ -172,7 +180,8 @@ impl Switch {
             self.ports.resize_with(port.index() + 1, || None);
         }
         if let Some(place) = self.ports.get_mut(port.index()) {
-            *place = Some(Port { bridge: bridge_number, limit: limit.max(1), count: 0, oldest: NONE, newest: NONE });
+            *place =
+                Some(Port { bridge: bridge_number, access, limit: limit.max(1), count: 0, oldest: NONE, newest: NONE });
         }
         Ok(())
     }
@@ -195,8 +204,15 @@ impl Switch {
         true
     }
 
-    /// Learns where `source` is, and says where `destination` is. 802.1Q tags make no difference: a bridge is one network.
-    pub fn forward(&mut self, port: PortId, destination: MacAddress, source: MacAddress, now: Instant) -> Forward {
+    /// Learns where `source` is, and says where `destination` is, in a VLAN of the port's bridge; 0 is no VLAN, and each is a network of its own.
+    pub fn forward(
+        &mut self,
+        port: PortId,
+        vlan: u16,
+        destination: MacAddress,
+        source: MacAddress,
+        now: Instant,
+    ) -> Forward {
         let Some(bridge) = self.port(port).map(|state| state.bridge) else {
             return Forward::Drop(Reason::NoBridge);
         };
@@ -208,11 +224,11 @@ impl Switch {
         if destination.is_link_local() && destination != MacAddress::BRIDGE_GROUP {
             return Forward::Drop(Reason::LinkLocal);
         }
-        self.learn(port, bridge, source, now);
+        self.learn(port, (bridge, vlan), source, now);
         if destination.is_group() {
             return Forward::Flood;
         }
-        match self.find(bridge, destination) {
+        match self.find((bridge, vlan), destination) {
             Some((number, entry)) if now.since(entry.heard) > self.ageing => {
                 self.forget(number);
                 Forward::Flood
@@ -230,9 +246,14 @@ impl Switch {
             .map_or(&[], |bridge| &bridge.members)
     }
 
-    /// The ports that a frame from `port` goes to when it goes to all.
-    pub fn flood(&self, port: PortId) -> impl Iterator<Item = PortId> + '_ {
-        self.members(port).iter().copied().filter(move |member| *member != port)
+    /// The ports that a frame of a VLAN from `port` goes to when it goes to all: access ports of that VLAN, and trunks.
+    pub fn flood(&self, port: PortId, vlan: u16) -> impl Iterator<Item = PortId> + '_ {
+        self.members(port).iter().copied().filter(move |member| *member != port && self.carries(*member, vlan))
+    }
+
+    /// Whether frames of a VLAN may go to a port.
+    fn carries(&self, port: PortId, vlan: u16) -> bool {
+        self.port(port).is_some_and(|state| state.access.is_none_or(|access| access.get() == vlan))
     }
 
     /// The name of the bridge that `port` is on.
@@ -269,16 +290,16 @@ impl Switch {
         self.entries.get_mut(number as usize)
     }
 
-    fn find(&self, bridge: u16, address: MacAddress) -> Option<(u32, &Entry)> {
+    fn find(&self, network: Network, address: MacAddress) -> Option<(u32, &Entry)> {
         let entries = &self.entries;
         let number =
-            *self.index.find(hash(self.key, bridge, address), |number| is_of(entries, *number, bridge, address))?;
+            *self.index.find(hash(self.key, network, address), |number| is_of(entries, *number, network, address))?;
         Some((number, entries.get(number as usize)?))
     }
 
-    fn learn(&mut self, port: PortId, bridge: u16, source: MacAddress, now: Instant) {
-        let Some((number, entry)) = self.find(bridge, source) else {
-            self.insert(port, bridge, source, now);
+    fn learn(&mut self, port: PortId, network: Network, source: MacAddress, now: Instant) {
+        let Some((number, entry)) = self.find(network, source) else {
+            self.insert(port, network, source, now);
             return;
         };
         if entry.port == port {
@@ -311,13 +332,14 @@ impl Switch {
         }
     }
 
-    fn insert(&mut self, port: PortId, bridge: u16, address: MacAddress, now: Instant) {
+    fn insert(&mut self, port: PortId, network: Network, address: MacAddress, now: Instant) {
         if self.is_full(port) || (self.index.len() >= self.capacity && self.learnt(port) > 0) {
             self.forget_oldest(port);
         } else if self.index.len() >= self.capacity {
             self.forget_any();
         }
-        let entry = Entry { address, bridge, port, heard: now, older: NONE, newer: NONE };
+        let (bridge, vlan) = network;
+        let entry = Entry { address, bridge, vlan, port, heard: now, older: NONE, newer: NONE };
         let number = match self.free.pop() {
             Some(number) => {
                 if let Some(place) = self.entry_mut(number) {
@@ -334,10 +356,10 @@ impl Switch {
         };
         let (key, entries) = (self.key, &self.entries);
         let rehash = |number: &u32| match entries.get(*number as usize) {
-            Some(entry) => hash(key, entry.bridge, entry.address),
+            Some(entry) => hash(key, (entry.bridge, entry.vlan), entry.address),
             None => 0,
         };
-        self.index.insert_unique(hash(key, bridge, address), number, rehash);
+        self.index.insert_unique(hash(key, network, address), number, rehash);
         self.link(number, now);
     }
 
@@ -355,10 +377,10 @@ impl Switch {
         let Some(entry) = self.entries.get(number as usize) else {
             return;
         };
-        let (bridge, address) = (entry.bridge, entry.address);
+        let (network, address) = ((entry.bridge, entry.vlan), entry.address);
         let (key, entries) = (self.key, &self.entries);
         let place =
-            self.index.find_entry(hash(key, bridge, address), |number| is_of(entries, *number, bridge, address));
+            self.index.find_entry(hash(key, network, address), |number| is_of(entries, *number, network, address));
         if let Ok(place) = place {
             place.remove();
             self.free.push(number);
@@ -412,15 +434,15 @@ impl Switch {
     }
 }
 
-fn is_of(entries: &[Entry], number: u32, bridge: u16, address: MacAddress) -> bool {
-    entries.get(number as usize).is_some_and(|entry| entry.address == address && entry.bridge == bridge)
+fn is_of(entries: &[Entry], number: u32, network: Network, address: MacAddress) -> bool {
+    entries.get(number as usize).is_some_and(|entry| entry.address == address && (entry.bridge, entry.vlan) == network)
 }
 
-/// Two folded multiplications by a secret: two multiplications are cheaper than SipHash, and a guest sees no hash and no collision.
-fn hash(key: KeyedHash, bridge: u16, address: MacAddress) -> u64 {
+/// Folded multiplications by a secret: three multiplications are cheaper than SipHash, and a guest sees no hash and no collision.
+fn hash(key: KeyedHash, (bridge, vlan): Network, address: MacAddress) -> u64 {
     let [a, b, c, d, e, f] = address.0;
     let [g, h] = bridge.to_le_bytes();
-    key.of([u64::from_le_bytes([a, b, c, d, e, f, g, h])])
+    key.of([u64::from_le_bytes([a, b, c, d, e, f, g, h]), vlan.into()])
 }
 
 #[cfg(test)]

@@ -280,6 +280,25 @@ fn two_guests_meet() {
     host.end();
 }
 
+/// A VLAN behind a bridge's name makes an access port of that bridge: its frames are not for a vif that is a trunk, or have its tag there.
+#[test]
+fn a_vif_of_a_vlan() {
+    let mut host = Host::new();
+    host.create(3, &[("/bridge", "xenbr0.100")]);
+    host.create(4, &[("/bridge", "xenbr0.100")]);
+    host.create(5, &[("/bridge", "xenbr0")]);
+    let (mut a, mut b, mut trunk) = (host.connect(3), host.connect(4), host.connect(5));
+    let packet = frame([0xff; 6], a.mac);
+    a.send(&packet);
+    host.settle();
+    assert_eq!(b.arrived().iter().map(|one| &one.bytes).collect::<Vec<_>>(), [&packet.bytes]);
+    let tagged = [&packet.bytes[..12], &[0x81, 0, 0, 100], &packet.bytes[12..]].concat();
+    assert_eq!(trunk.arrived().iter().map(|one| &one.bytes).collect::<Vec<_>>(), [&tagged]);
+    assert_eq!(host.wire.borrow().sent[0].bytes, tagged);
+    assert_eq!(host.backend(3, "carrier").as_deref(), Some("1"));
+    host.end();
+}
+
 /// `carrier` of the vifs of guests 3, on the NIC's bridge, and 4, on another.
 fn carriers(host: &Host) -> [Option<String>; 2] {
     [3, 4].map(|guest| host.backend(guest, "carrier"))
@@ -356,9 +375,11 @@ fn nonsense_is_refused_with_its_reason() {
         (5, ("/rate", "much"), "rate: it is not bytes,microseconds"),
         (7, ("/rate", "99999999999999999999,1"), "rate: a number has more than 64 bits"),
         (9, ("/bridge", "xenbr1"), "no bridge \"xenbr1\"; there are: xenbr0, inside (internal)."),
+        (13, ("/bridge", "xenbr0.4095"), "no VLAN \"4095\" on bridge \"xenbr0\": VLANs are 1 to 4094"),
+        (14, ("/bridge", "xenbr1.100"), "no bridge \"xenbr1.100\"; there are: xenbr0, inside (internal)."),
         (10, ("/ip", "10.0.0.5"), "ip=10.0.0.5: netdom does not filter"),
         (11, ("/script", "/etc/xen/scripts/vif-nat"), "script=/etc/xen/scripts/vif-nat: netdom runs no scripts"),
-        (12, ("/vlan", "5"), "vlan=5: netdom's bridges know no VLANs"),
+        (12, ("/vlan", "5"), "vlan=5: netdom takes a vif's VLAN from the name of its bridge"),
     ] {
         host.create(guest, &[node]);
         let error = host.store.get(&format!("/local/domain/{}/error/backend/vif/{guest}/0/error", US.0));

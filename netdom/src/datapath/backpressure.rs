@@ -30,7 +30,8 @@ pub(super) fn must_wait<H: Hypervisor>(
 ) -> Option<Instant> {
     let guest = ports.guest_mut(to).filter(|guest| !guest.broken)?;
     let layout = passing.head.layout.as_ref();
-    if guest.vif.ability.accepts(passing.length, passing.offload, layout) != Acceptance::AsIs {
+    let as_is = passing.tagging.edit(guest.vif.config.vlan.is_some()).is_none();
+    if !as_is || guest.vif.ability.accepts(passing.length, passing.offload, layout) != Acceptance::AsIs {
         return None;
     }
     let needed = guest.vif.slots_for(passing.length, passing.offload, steer.hash.is_some());

@@ -3,10 +3,11 @@
 use super::backpressure::{give_back, must_wait};
 use super::copies::list_chunks;
 use super::forwarder::{Forwarder, Way};
-use super::pass::pass_on;
+use super::pass::{pass, pass_on};
 use super::patience::Toward;
 use super::ports::Ports;
 use super::round::{Passing, Round, Source};
+use super::vlan::Tagging;
 use super::wire::forward_frames;
 use crate::netback::request::Wish;
 use crate::offload::coalesce::Coalescer;
@@ -54,20 +55,23 @@ fn forward_sent<H: Hypervisor>(
         return;
     };
     sent.head = Some(head);
-    forwarder.choose(ports, from.port, &head, now);
+    let tagging = match Tagging::new(guest.vif.config.vlan, &head, None) {
+        Ok(tagging) => tagging,
+        Err(cause) => return ports.count_drop(from.port, cause),
+    };
+    forwarder.choose(ports, from.port, tagging.vlan, &head, now);
     if forwarder.destinations().iter().any(|to| !ports.is_nic(*to)) {
         list_chunks(&sent.local, sent.slots(&round.slots), domain, &mut round.chunks);
     }
     let (length, offload) = (sent.request.length, sent.local.offload);
-    let passing = Passing { source: Source::Guest(index as u32), head: &head, length, offload };
-    let only = forwarder.only_destination(&head);
-    if let Some(to) = only {
-        let way = forwarder.way(ports, to, &head);
+    let passing = Passing { source: Source::Guest(index as u32), head: &head, length, offload, tagging };
+    let way = forwarder.only_destination(&head).map(|to| forwarder.way(ports, to, &head));
+    if let Some(way) = way {
         if may_wait && let Some(until) = must_wait(ports, from, way, &passing, now) {
             give_back(ports, round, index, until);
             return;
         }
-        let toward = if ports.is_nic(to) { Toward::Nic(to) } else { Toward::Guest };
+        let toward = if ports.is_nic(way.to) { Toward::Nic(way.to) } else { Toward::Guest };
         if let Some(queue) = ports.queue_mut(from) {
             queue.backpressure.toward = toward;
         }
@@ -75,5 +79,8 @@ fn forward_sent<H: Hypervisor>(
     if let Some(guest) = ports.guest_mut(from.port) {
         guest.statistics.from_port.count(length);
     }
-    pass_on(ports, forwarder, round, pool, &passing);
+    match way {
+        Some(way) => pass(ports, round, pool, way, &passing),
+        None => pass_on(ports, forwarder, round, pool, &passing),
+    }
 }

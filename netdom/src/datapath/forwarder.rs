@@ -23,10 +23,11 @@ pub(crate) struct Way {
     pub(crate) steer: Steer,
 }
 
-/// A look-up of the switch: from which port, for which addresses, and to which port.
+/// A look-up of the switch: from which port, in which VLAN, for which addresses, and to which port.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Look {
     from: PortId,
+    vlan: u16,
     destination: MacAddress,
     source: MacAddress,
     to: PortId,
@@ -95,32 +96,39 @@ impl Forwarder {
         }
     }
 
-    /// Chooses the ports that a packet with this head goes to.
-    pub(super) fn choose<H: Hypervisor>(&mut self, ports: &mut Ports<H>, from: PortId, head: &Head, now: Instant) {
+    /// Chooses the ports that a packet of a VLAN (0: none) with this head goes to.
+    pub(super) fn choose<H: Hypervisor>(
+        &mut self,
+        ports: &mut Ports<H>,
+        from: PortId,
+        vlan: u16,
+        head: &Head,
+        now: Instant,
+    ) {
         let &Head { destination, source, .. } = head;
         self.destinations.clear();
         // In a round no time passes: the same look-up would learn nothing and find the same.
         if let Some(look) = self.last_look
-            && (look.from, look.destination, look.source) == (from, destination, source)
+            && (look.from, look.vlan, look.destination, look.source) == (from, vlan, destination, source)
         {
             return self.destinations.push(look.to);
         }
         self.last_look = None;
-        match self.switch.forward(from, destination, source, now) {
+        match self.switch.forward(from, vlan, destination, source, now) {
             Forward::Drop(_) => ports.count_drop(from, DropCause::NotForwarded),
             Forward::Port(to) => {
                 self.destinations.push(to);
-                self.last_look = Some(Look { from, destination, source, to });
+                self.last_look = Some(Look { from, vlan, destination, source, to });
             }
             Forward::Flood if destination == MacAddress::BRIDGE_GROUP && !self.bpdus_on_wire => {
                 // From guest to guest, and from wire to wire, so that bridges out there see a loop through this one.
                 let wired = ports.is_nic(from);
-                self.destinations.extend(self.switch.flood(from).filter(|to| ports.is_nic(*to) == wired));
+                self.destinations.extend(self.switch.flood(from, vlan).filter(|to| ports.is_nic(*to) == wired));
                 if self.destinations.is_empty() && wired {
                     ports.count_drop(from, DropCause::NotForwarded);
                 }
             }
-            Forward::Flood => self.destinations.extend(self.switch.flood(from)),
+            Forward::Flood => self.destinations.extend(self.switch.flood(from, vlan)),
         }
     }
 

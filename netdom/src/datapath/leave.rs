@@ -6,11 +6,12 @@ use super::guest::GuestPort;
 use super::nic_port::NicPort;
 use super::ports::{PortKind, Ports};
 use super::prepare::prepare;
-use super::round::{Leaving, Round, Source};
+use super::round::{Frame, Leaving, Round, Source};
+use super::vlan::{Edit, apply};
 use super::{EXPIRY, QueueId};
+use crate::ethernet::Tag;
 use crate::netback::steering::Steer;
 use crate::offload::ability::Acceptance;
-use crate::offload::head::Head;
 use crate::offload::headers::Layout;
 use crate::packet::{Checksum, Packet, Pool};
 use crate::statistics::DropCause;
@@ -21,7 +22,7 @@ use split_driver::time::Instant;
 /// Hands on the packets that the copies brought into local memory.
 pub(super) fn leave<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, now: Instant) {
     for index in 0..round.leaving.len() {
-        let Some(&Leaving { source, to, steer }) = round.leaving.get(index) else {
+        let Some(&Leaving { source, to, steer, edit }) = round.leaving.get(index) else {
             return;
         };
         let id = QueueId { port: to, queue: steer.queue };
@@ -33,16 +34,16 @@ pub(super) fn leave<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool
             Source::Guest(index) => round.sent.get(index as usize).map(|sent| sent.from),
             Source::Wire(_) => None,
         };
-        let Some((packet, head)) = take(round, source, last) else {
+        let Some(frame) = take(round, source, last) else {
             ports.count_drop(to, DropCause::CopyFailed);
             continue;
         };
         let held_pages = ports.held_pages;
         match ports.get_mut(to) {
-            Some(PortKind::Nic(nic)) => send(nic, from, packet, &head, pool),
+            Some(PortKind::Nic(nic)) => send(nic, from, frame, edit, pool),
             Some(PortKind::Guest(guest)) => {
                 let others = held_pages.saturating_sub(guest.held_pages);
-                let waits = bounce(guest, steer, packet, &head, others, pool, now);
+                let waits = bounce(guest, steer, (frame, edit), others, pool, now);
                 ports.held_pages = others + guest.held_pages;
                 if waits {
                     ports.wake_guest_at(to, now + EXPIRY);
@@ -55,8 +56,8 @@ pub(super) fn leave<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool
 }
 
 /// The packet, and its head; `None` where it could not be copied. The last port that it goes to gets the pages for its own.
-fn take(round: &mut Round, source: Source, last: bool) -> Option<(Packet, Head)> {
-    let (packet, mut head) = match source {
+fn take(round: &mut Round, source: Source, last: bool) -> Option<Frame> {
+    let (local, mut head) = match source {
         Source::Guest(index) => {
             let sent = round.sent.get_mut(index as usize)?;
             if sent.failed || any_failed(&round.copies, sent.gathered) {
@@ -70,18 +71,14 @@ fn take(round: &mut Round, source: Source, last: bool) -> Option<(Packet, Head)>
         }
     };
     // More of a guest's packet may be here than when it was forwarded.
-    head.complete(packet);
-    match last {
-        true => {
-            let offload = packet.offload;
-            Some((core::mem::replace(packet, Packet { offload, ..Packet::default() }), head))
-        }
-        false => Some((packet.clone(), head)),
-    }
+    head.complete(local);
+    // If it has a tag apart from its bytes, `Edit` knows it.
+    local.tag = None;
+    Some(Frame { packet: if last { core::mem::take(local) } else { local.clone() }, head })
 }
 
 /// Sends a packet to a NIC; `from` is the guest's queue that it is of, where it is of a guest.
-fn send(nic: &mut NicPort, from: Option<QueueId>, packet: Packet, head: &Head, pool: &Pool) {
+fn send(nic: &mut NicPort, from: Option<QueueId>, mut frame: Frame, mut edit: Edit, pool: &Pool) {
     if !nic.up {
         return nic.statistics.drop(DropCause::NoLink);
     }
@@ -90,7 +87,18 @@ fn send(nic: &mut NicPort, from: Option<QueueId>, packet: Packet, head: &Head, p
     if from.is_none() && !nic.has_room_for_wire(source) {
         return nic.statistics.drop(DropCause::NicFull);
     }
-    let (ability, layout, offload) = (nic.ability, head.layout.as_ref(), packet.offload);
+    let mut ability = nic.ability;
+    if nic.inserts_tags {
+        frame.packet.tag = edit.take_insert();
+        ability.longest = ability.longest.saturating_sub(if frame.packet.tag.is_some() { Tag::BYTES } else { 0 });
+    }
+    if !edit.is_none()
+        && let Err(cause) = apply(&mut frame.packet, &mut frame.head, edit, pool)
+    {
+        return nic.statistics.drop(cause);
+    }
+    let Frame { packet, head } = frame;
+    let (layout, offload) = (head.layout.as_ref(), packet.offload);
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
     if offload.gso.is_none() && ability.accepts(length, offload, layout) == Acceptance::AsIs {
         return nic.send(source, packet, layout.filter(|_| offload.checksum == Checksum::Blank));
@@ -108,8 +116,7 @@ fn send(nic: &mut NicPort, from: Option<QueueId>, packet: Packet, head: &Head, p
 fn bounce<H: Hypervisor>(
     guest: &mut GuestPort<H>,
     steer: Steer,
-    packet: Packet,
-    head: &Head,
+    (mut frame, edit): (Frame, Edit),
     others: usize,
     pool: &Pool,
     now: Instant,
@@ -121,6 +128,13 @@ fn bounce<H: Hypervisor>(
     let Some(backlog) = queues.get_mut(usize::from(steer.queue)).map(|queue| &mut queue.backlog) else {
         return false;
     };
+    if !edit.is_none()
+        && let Err(cause) = apply(&mut frame.packet, &mut frame.head, edit, pool)
+    {
+        statistics.drop(cause);
+        return !backlog.is_empty();
+    }
+    let Frame { packet, head } = frame;
     let layout = head.layout.as_ref();
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
     let elsewhere = held_pages.saturating_sub(backlog.pages());

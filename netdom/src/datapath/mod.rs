@@ -7,7 +7,8 @@
 //!    the NICs received are taken from their rings.
 //! 2. [`forward`]: each packet's head is parsed, once ([`Head`](crate::offload::head::Head)). The switch decides from it, and in a guest
 //!    with several queues a hash of the flow ([`forwarder`]). To a guest the payload will go from grant to grant; to a NIC, or to a guest that
-//!    cannot take it now or as it is, by way of local pages ([`pass`]). Segments from the wire are joined for guests that take them so ([`wire`]).
+//!    cannot take it now or as it is, by way of local pages ([`pass`]). Each packet is of a VLAN or of none ([`vlan`]). Segments from the wire are
+//!    joined for guests that take them so ([`wire`]).
 //! 3. [`copy`]: all copies are made, as the second batch, and guests whose grants were bad are found out.
 //! 4. [`finish`]: what was copied is answered; what is in local pages leaves for a NIC or a backlog ([`leave`]).
 //! 5. [`signal`]: frontends are notified and NICs are told, each at most once; one that was told a moment ago waits while rounds follow.
@@ -43,6 +44,7 @@ mod schedule;
 mod signal;
 #[cfg(test)]
 mod tests;
+mod vlan;
 mod wire;
 
 use crate::credit::{Credit, Rate};
@@ -170,8 +172,8 @@ impl<H: Hypervisor> DataPath<H> {
     pub fn attach(&mut self, config: VifConfig) -> Result<VifId, AttachError> {
         let port = self.ports.free().ok_or(AttachError::NoPort)?;
         let guest = GuestPort::connect(&self.hypervisor, config, self.now)?;
-        let bridge = &guest.vif.config.bridge;
-        self.forwarder.switch.add(port, bridge, GUEST_ENTRIES).map_err(|_| AttachError::NoPort)?;
+        let (bridge, vlan) = (guest.vif.config.bridge.clone(), guest.vif.config.vlan);
+        self.forwarder.switch.add(port, &bridge, vlan, GUEST_ENTRIES).map_err(|_| AttachError::NoPort)?;
         for (local, queue) in guest.local_ports() {
             let place = local.0 as usize;
             if self.channels.len() <= place {
@@ -183,6 +185,9 @@ impl<H: Hypervisor> DataPath<H> {
         }
         let queues = guest.queue_count();
         let id = self.ports.insert_guest(port, Box::new(guest));
+        if vlan.is_some() {
+            self.ports.settle_vlan_stripping(&bridge);
+        }
         // Requests may have been made before the channel was there.
         for queue in 0..queues {
             self.ports.mark_ready(QueueId { port, queue });
@@ -194,6 +199,9 @@ impl<H: Hypervisor> DataPath<H> {
     pub fn detach(&mut self, id: VifId) -> Option<PortStatistics> {
         let guest = self.ports.remove_guest(id)?;
         self.forwarder.switch.remove(id.port);
+        if guest.vif.config.vlan.is_some() {
+            self.ports.settle_vlan_stripping(&guest.vif.config.bridge);
+        }
         for (local, _) in guest.local_ports() {
             if let Some(entry) = self.channels.get_mut(local.0 as usize) {
                 *entry = None;

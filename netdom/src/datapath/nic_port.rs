@@ -31,6 +31,9 @@ pub(super) struct NicPort {
     pub(super) nic: Box<dyn Nic>,
     /// What it takes over.
     pub(super) ability: Ability,
+    /// Whether it puts in tags that are apart from a packet's bytes, and whether it was told to take them out.
+    pub(super) inserts_tags: bool,
+    strips_tags: bool,
     pub(super) bridge: String,
     /// Whether it has a link. Without one, nothing is given to it: on hardware it would stay in its ring.
     pub(super) up: bool,
@@ -58,6 +61,8 @@ impl NicPort {
         let queues = nic.queues().max(1);
         let mut port = Self {
             ability: ability(&nic.capabilities()),
+            inserts_tags: nic.capabilities().vlan_insertion,
+            strips_tags: false,
             nic,
             bridge: bridge.into(),
             up,
@@ -73,6 +78,17 @@ impl NicPort {
         };
         port.refill(pool);
         port
+    }
+
+    /// Has it take tags out of frames received, or no longer. Where that changes, frames may be lost: see [`Nic::set_vlan_stripping`].
+    pub(super) fn set_vlan_stripping(&mut self, on: bool) {
+        if self.strips_tags == on {
+            return;
+        }
+        self.strips_tags = on;
+        self.nic.set_vlan_stripping(on);
+        let capabilities = self.nic.capabilities();
+        (self.ability, self.inserts_tags) = (ability(&capabilities), capabilities.vlan_insertion);
     }
 
     /// The link came or went. With it goes what waited for room.

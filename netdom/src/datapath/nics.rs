@@ -46,12 +46,13 @@ impl<H: Hypervisor> DataPath<H> {
         let (Some(number), Some(port)) = (self.ports.free_nic_number(), self.ports.free()) else {
             return Err(nic);
         };
-        if self.forwarder.switch.add(port, bridge, WIRE_ENTRIES).is_err() {
+        if self.forwarder.switch.add(port, bridge, None, WIRE_ENTRIES).is_err() {
             return Err(nic);
         }
         let mut nic = NicPort::new(nic, bridge, &self.pool);
         let change = LinkChange { nic: NicId(number), bridge: bridge.into(), link: nic.nic.link() };
         self.ports.insert_nic(port, number, Box::new(nic));
+        self.ports.settle_vlan_stripping(bridge);
         self.note_link(change);
         Ok(NicId(number))
     }

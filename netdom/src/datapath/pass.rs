@@ -7,6 +7,7 @@ use super::forwarder::{Forwarder, Way};
 use super::guest::GuestPort;
 use super::ports::{PortKind, Ports};
 use super::round::{Leaving, Passing, Round, Source};
+use super::vlan::Edit;
 use crate::netback::violation::Violation;
 use crate::offload::ability::Acceptance;
 use crate::packet::Pool;
@@ -39,51 +40,60 @@ pub(super) fn pass<H: Hypervisor>(
 ) {
     match ports.get_mut(way.to) {
         Some(PortKind::Guest(guest)) => match pass_to_guest(guest, round, way, passing) {
-            Ok(false) => {}
-            Ok(true) => hold(ports, round, pool, way, passing),
+            Ok(None) => {}
+            Ok(Some(edit)) => hold(ports, round, pool, way, edit, passing),
             Err(violation) => ports.fail(way.to, violation),
         },
-        Some(PortKind::Nic(_)) => hold(ports, round, pool, way, passing),
+        Some(PortKind::Nic(_)) => hold(ports, round, pool, way, passing.tagging.edit(false), passing),
         None => {}
     }
 }
 
-/// Plans the copy into a guest's receive slots. True where the packet bounces: it must go by way of local memory and the backlog.
+/// Plans the copy into a guest's receive slots. Where the packet bounces, so that it must go by way of local memory and the backlog, what is to
+/// be done there about its tag.
 fn pass_to_guest<H: Hypervisor>(
     guest: &mut GuestPort<H>,
     round: &mut Round,
     Way { to, steer }: Way,
     passing: &Passing<'_>,
-) -> Result<bool, Violation> {
+) -> Result<Option<Edit>, Violation> {
     if guest.broken {
-        return Ok(false);
+        return Ok(None);
     }
     if !guest.vif.wants(passing.head.destination) {
         guest.statistics.drop(DropCause::Filtered);
-        return Ok(false);
+        return Ok(None);
     }
     let &Passing { head, length, offload, .. } = passing;
     let acceptance = guest.vif.ability.accepts(length, offload, head.layout.as_ref());
     if acceptance == Acceptance::Never {
         guest.statistics.drop(DropCause::Unsuitable);
-        return Ok(false);
+        return Ok(None);
     }
+    let edit = passing.tagging.edit(guest.vif.config.vlan.is_some());
     let needed = guest.vif.slots_for(length, offload, steer.hash.is_some());
     let Some(queue) = guest.queues.get_mut(usize::from(steer.queue)) else {
-        return Ok(false);
+        return Ok(None);
     };
-    let in_order = acceptance == Acceptance::AsIs && !queue.bouncing && queue.backlog.is_empty();
+    let in_order = acceptance == Acceptance::AsIs && edit.is_none() && !queue.bouncing && queue.backlog.is_empty();
     if in_order && queue.rings.has_receive_slots(needed)? {
         let id = QueueId { port: to, queue: steer.queue };
         fill_slots(guest, id, round, &Filling { length, offload, hash: steer.hash });
-        return Ok(false);
+        return Ok(None);
     }
     queue.bouncing = true;
-    Ok(true)
+    Ok(Some(edit))
 }
 
 /// Has a packet brought into local memory with the batch, from where it leaves after that.
-fn hold<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, way: Way, passing: &Passing<'_>) {
+fn hold<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    round: &mut Round,
+    pool: &Pool,
+    way: Way,
+    edit: Edit,
+    passing: &Passing<'_>,
+) {
     if let Source::Guest(index) = passing.source {
         let Round { sent, slots, copies, .. } = round;
         let Some(sent) = sent.get_mut(index as usize) else {
@@ -107,5 +117,5 @@ fn hold<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, way
             }
         }
     }
-    round.leaving.push(Leaving { source: passing.source, to: way.to, steer: way.steer });
+    round.leaving.push(Leaving { source: passing.source, to: way.to, steer: way.steer, edit });
 }

@@ -127,6 +127,21 @@ impl<H: Hypervisor> Ports<H> {
         matches!((self.guest(guest), self.get(nic)), (Some(guest), Some(PortKind::Nic(nic))) if guest.vif.config.bridge == nic.bridge)
     }
 
+    /// Has the NICs of a bridge take tags out of frames received while the bridge has access ports, which get them so.
+    pub(super) fn settle_vlan_stripping(&mut self, bridge: &str) {
+        let kinds = self.table.iter().flatten().map(|port| &port.kind);
+        let mut guests = kinds.filter_map(|kind| match kind {
+            PortKind::Guest(guest) => Some(&guest.vif.config),
+            PortKind::Nic(_) => None,
+        });
+        let wanted = guests.any(|config| config.vlan.is_some() && config.bridge == bridge);
+        self.for_each_nic(|nic| {
+            if nic.bridge == bridge {
+                nic.set_vlan_stripping(wanted);
+            }
+        });
+    }
+
     /// The port of the NIC with this number.
     pub(crate) fn nic_port(&self, number: u16) -> Option<PortId> {
         *self.nics.get(usize::from(number))?

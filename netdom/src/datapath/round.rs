@@ -2,6 +2,7 @@
 //!
 //! The lists are emptied, never freed, so that a round allocates nothing.
 
+use super::vlan::{Edit, Tagging};
 use super::{QueueId, Stop};
 use crate::netback::request::{DataSlot, PacketRequest};
 use crate::netback::steering::Steer;
@@ -97,6 +98,7 @@ pub(crate) struct Passing<'a> {
     /// Bytes.
     pub(crate) length: u32,
     pub(crate) offload: Offload,
+    pub(crate) tagging: Tagging,
 }
 
 /// A packet that leaves from local memory, after the copies: to a NIC, or into a guest's backlog, where it bounces.
@@ -106,6 +108,8 @@ pub(crate) struct Leaving {
     pub(crate) to: PortId,
     /// Where it goes there, if that is a guest.
     pub(crate) steer: Steer,
+    /// What is to be done about its tag.
+    pub(crate) edit: Edit,
 }
 
 /// All that a round needs to remember.

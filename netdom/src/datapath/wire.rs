@@ -4,6 +4,7 @@ use super::forwarder::{Forwarder, Way};
 use super::pass::{pass, pass_on};
 use super::ports::Ports;
 use super::round::{Chunk, Frame, Passing, Round, Source};
+use super::vlan::Tagging;
 use crate::offload::coalesce::Coalescer;
 use crate::offload::head::Head;
 use crate::packet::{Checksum, Packet, Pool};
@@ -32,9 +33,10 @@ pub(super) fn forward_frames<H: Hypervisor>(
         let Some(head) = forwarder.read(&frame) else {
             continue;
         };
-        forwarder.choose(ports, from, &head, now);
+        let tagging = Tagging::of_trunk(&head, frame.tag);
+        forwarder.choose(ports, from, tagging.vlan, &head, now);
         if let Some(to) = forwarder.only_destination(&head)
-            && is_joinable(ports, to, &frame, &head)
+            && is_joinable(ports, to, &frame, &head, tagging)
         {
             let way = forwarder.way(ports, to, &head);
             coalescer.push(way, frame, &head, forwarder.bytes(), &mut |way, packet, head| {
@@ -52,9 +54,13 @@ pub(super) fn forward_frames<H: Hypervisor>(
 
 /// Whether a frame may be joined with others for this port. The guest must take the super-frame as it is: cut again here, it would have been
 /// joined in vain.
-fn is_joinable<H: Hypervisor>(ports: &Ports<H>, to: PortId, frame: &Packet, head: &Head) -> bool {
+fn is_joinable<H: Hypervisor>(ports: &Ports<H>, to: PortId, frame: &Packet, head: &Head, tagging: Tagging) -> bool {
     frame.offload.checksum == Checksum::Verified
-        && head.layout.is_some_and(|layout| ports.guest(to).is_some_and(|guest| guest.vif.ability.gso(&layout)))
+        && head.layout.is_some_and(|layout| {
+            ports.guest(to).is_some_and(|guest| {
+                guest.vif.ability.gso(&layout) && tagging.edit(guest.vif.config.vlan.is_some()).is_none()
+            })
+        })
 }
 
 /// Plans the copies of what cannot be joined further.
@@ -83,7 +89,7 @@ fn pass_frame(
     }
     let source = Source::Wire(round.frames.len() as u32);
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-    let offload = packet.offload;
+    let (offload, tagging) = (packet.offload, Tagging::of_trunk(head, packet.tag));
     round.frames.push(Frame { packet, head: *head });
-    pass(round, &Passing { source, head, length, offload });
+    pass(round, &Passing { source, head, length, offload, tagging });
 }

@@ -200,6 +200,7 @@ impl Frontend {
             handle: 0,
             mac: MacAddress(self.mac),
             bridge: String::from(bridge),
+            vlan: None,
             features,
             queues: self.queues.iter().map(FrontQueue::config).collect(),
             control: self

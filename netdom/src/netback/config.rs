@@ -3,7 +3,7 @@
 use super::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
 use super::nodes::NODES;
 use crate::credit::{Rate, RateError};
-use crate::ethernet::MacAddress;
+use crate::ethernet::{MacAddress, VlanId};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -77,6 +77,8 @@ pub struct VifConfig {
     pub mac: MacAddress,
     /// The bridge it is on.
     pub bridge: String,
+    /// The VLAN of that bridge whose access port it is; `None` for a trunk.
+    pub vlan: Option<VlanId>,
     /// What its frontend can do.
     pub features: Features,
     /// Its queues, at least one.
@@ -138,9 +140,16 @@ pub enum ConfigError {
         /// Those that there are.
         known: Bridges,
     },
+    /// `bridge` names a VLAN that there is not.
+    Vlan {
+        /// The bridge.
+        bridge: String,
+        /// What was named behind it.
+        vlan: String,
+    },
     /// `handle` is not the one of the directory.
     Handle(u32),
-    /// The frontend wants its pages flipped (`request-rx-copy` is not 1): nobody does that any more.
+    /// The frontend wants its pages flipped (`request-rx-copy` is not 1): no frontend still does that.
     NoCopy,
     /// No queue, or more than were offered.
     Queues(BadQueueCount),
@@ -178,6 +187,9 @@ impl fmt::Display for ConfigError {
                 formatter,
                 "no bridge \"{name}\"; there are: {known}. One without a NIC is declared by internal={name} in netdom's extra="
             ),
+            Self::Vlan { bridge, vlan } => {
+                write!(formatter, "no VLAN \"{vlan}\" on bridge \"{bridge}\": VLANs are 1 to 4094")
+            }
             Self::Handle(handle) => write!(formatter, "handle is {handle}, not the directory's"),
             Self::NoCopy => write!(formatter, "request-rx-copy is not 1"),
             Self::Queues(error) => error.fmt(formatter),
@@ -200,6 +212,8 @@ pub struct Identity {
     pub mac: MacAddress,
     /// Its bridge.
     pub bridge: String,
+    /// The VLAN of that bridge whose access port it is, once [`Bridges::find`] told it from the bridge's name.
+    pub vlan: Option<VlanId>,
     /// How much it may send.
     pub rate: Option<Rate>,
 }
@@ -219,6 +233,7 @@ pub fn identity(id: DeviceId, nodes: &Directory) -> Result<Identity, ConfigError
     Ok(Identity {
         mac: parse_mac(mac).ok_or(ConfigError::Mac)?,
         bridge: bridge(nodes.get("bridge").unwrap_or_default()).ok_or(ConfigError::Bridge)?,
+        vlan: None,
         rate: rate(nodes)?,
     })
 }
@@ -249,7 +264,7 @@ pub fn further_nodes(frontend: &Directory, offered: u8) -> Vec<String> {
 /// # Errors
 /// What is wrong with that.
 pub fn config(id: DeviceId, identity: Identity, frontend: &Directory, offered: u8) -> Result<VifConfig, ConfigError> {
-    let Identity { mac, bridge, rate } = identity;
+    let Identity { mac, bridge, vlan, rate } = identity;
     if !frontend.flag("request-rx-copy")? {
         return Err(ConfigError::NoCopy);
     }
@@ -262,7 +277,8 @@ pub fn config(id: DeviceId, identity: Identity, frontend: &Directory, offered: u
         None => None,
     };
     let (features, headroom) = (features(frontend)?, headroom(frontend)?);
-    Ok(VifConfig { domain: id.frontend, handle: id.handle, mac, bridge, features, queues, control, headroom, rate })
+    let (domain, handle) = (id.frontend, id.handle);
+    Ok(VifConfig { domain, handle, mac, bridge, vlan, features, queues, control, headroom, rate })
 }
 
 fn queue(frontend: &Directory, directory: &str) -> Result<QueueConfig, BadNode> {

@@ -33,10 +33,7 @@ pub const NODES: &[Node] = &[
     node("ip", Treatment::Refused(is_said, "netdom does not filter by address; filter in the guest or beyond the NIC")),
     node(
         "vlan",
-        Treatment::Refused(
-            is_said,
-            "netdom's bridges know no VLANs; give the guest a tagged interface, or a bridge of its own",
-        ),
+        Treatment::Refused(is_said, "netdom takes a vif's VLAN from the name of its bridge: bridge=NAME.VLAN"),
     ),
     // Where it is more than the NICs carry, the log says so: `mtu_remark`.
     node("mtu", Treatment::Heeded),

@@ -38,6 +38,11 @@ impl Head {
         Some(Self { destination, source, tags, ethertype, layout: layout.ok(), cut })
     }
 
+    /// Whether a tag stands where the tags that are looked behind end: there are more, or it is cut.
+    pub const fn is_tagged(&self) -> bool {
+        headers::is_tag(self.ethertype)
+    }
+
     /// Looks again where the headers went on behind the bytes that were at hand: in all that the first page of `packet` holds of them by now,
     /// at most [`MAX_HEADERS`] bytes.
     pub fn complete(&mut self, packet: &Packet) {

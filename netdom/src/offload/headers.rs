@@ -217,7 +217,7 @@ pub fn tags(head: &[u8]) -> Result<(Tags, u16), HeaderError> {
     Ok((tags, ethertype))
 }
 
-const fn is_tag(ethertype: u16) -> bool {
+pub(crate) const fn is_tag(ethertype: u16) -> bool {
     matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN)
 }
 

@@ -20,13 +20,13 @@ fn second(seconds: u64) -> Instant {
 fn switch(ports: &[(u16, &str)]) -> Switch {
     let mut switch = Switch::new(TABLE_ENTRIES, AGEING, 7);
     for (port, bridge) in ports {
-        assert_eq!(switch.add(PortId(*port), bridge, GUEST_ENTRIES), Ok(()));
+        assert_eq!(switch.add(PortId(*port), bridge, None, GUEST_ENTRIES), Ok(()));
     }
     switch
 }
 
 fn flood(switch: &Switch, port: u16) -> Vec<u16> {
-    switch.flood(PortId(port)).map(|port| port.0).collect()
+    switch.flood(PortId(port), 0).map(|port| port.0).collect()
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn frames() {
         (303, 1, mac(1), mac(2), Port(PortId(2))),
     ];
     for (index, (time, port, source, destination, expected)) in table.into_iter().enumerate() {
-        assert_eq!(switch.forward(PortId(port), destination, source, second(time)), expected, "frame {index}");
+        assert_eq!(switch.forward(PortId(port), 0, destination, source, second(time)), expected, "frame {index}");
     }
     assert_eq!(flood(&switch, 1), [0, 2]);
     assert_eq!(flood(&switch, 9), [3]);
@@ -80,24 +80,49 @@ fn frames() {
     assert_eq!(switch.bridge(PortId(9)), Some("other"));
 }
 
+/// Access ports of two VLANs and two trunks: what is known of one VLAN is not of another, and floods stay in theirs.
+#[test]
+fn vlans_are_networks_of_their_own() {
+    let mut switch = Switch::new(TABLE_ENTRIES, AGEING, 7);
+    let vlans = [Some(100), Some(100), Some(200), None, None];
+    for (port, vlan) in (0..).zip(vlans) {
+        assert_eq!(switch.add(PortId(port), "a", vlan.and_then(VlanId::new), GUEST_ENTRIES), Ok(()));
+    }
+    let flood = |switch: &Switch, port, vlan| switch.flood(PortId(port), vlan).map(|port| port.0).collect::<Vec<_>>();
+    assert_eq!(flood(&switch, 0, 100), [1, 3, 4]);
+    assert_eq!(flood(&switch, 2, 200), [3, 4]);
+    assert_eq!(flood(&switch, 3, 0), [4]);
+    assert_eq!(flood(&switch, 3, 100), [0, 1, 4]);
+    assert_eq!(flood(&switch, 3, 300), [4]);
+    // One address in both VLANs, and without any.
+    for (port, vlan) in [(1, 100), (2, 200), (4, 0)] {
+        switch.forward(PortId(port), vlan, BROADCAST, mac(1), second(0));
+    }
+    for (vlan, to) in [(100, 1), (200, 2), (0, 4)] {
+        assert_eq!(switch.forward(PortId(3), vlan, mac(1), mac(2), second(0)), Forward::Port(PortId(to)));
+    }
+    assert_eq!(switch.forward(PortId(3), 300, mac(1), mac(2), second(0)), Forward::Flood);
+    assert_eq!((switch.len(), switch.learnt(PortId(3))), (7, 4));
+}
+
 #[test]
 fn ports_come_and_go() {
     let mut switch = switch(&[(0, "a"), (1, "a"), (2, "b")]);
-    assert_eq!(switch.add(PortId(1), "b", 1), Err(AddError::Exists(PortId(1))));
-    switch.forward(PortId(1), BROADCAST, mac(1), second(0));
-    switch.forward(PortId(0), BROADCAST, mac(2), second(0));
-    assert_eq!(switch.forward(PortId(0), mac(1), mac(2), second(0)), Forward::Port(PortId(1)));
+    assert_eq!(switch.add(PortId(1), "b", None, 1), Err(AddError::Exists(PortId(1))));
+    switch.forward(PortId(1), 0, BROADCAST, mac(1), second(0));
+    switch.forward(PortId(0), 0, BROADCAST, mac(2), second(0));
+    assert_eq!(switch.forward(PortId(0), 0, mac(1), mac(2), second(0)), Forward::Port(PortId(1)));
     assert!(switch.remove(PortId(1)));
     assert!(!switch.remove(PortId(1)));
     assert!(!switch.remove(PortId(77)));
-    assert_eq!(switch.forward(PortId(0), mac(1), mac(2), second(0)), Forward::Flood);
+    assert_eq!(switch.forward(PortId(0), 0, mac(1), mac(2), second(0)), Forward::Flood);
     assert_eq!(flood(&switch, 0), []);
     assert_eq!(switch.len(), 1);
     // The place of a bridge without ports serves for one of another name, where nothing is known.
     assert!(switch.remove(PortId(0)) && switch.is_empty());
-    assert_eq!(switch.add(PortId(5), "c", 4), Ok(()));
+    assert_eq!(switch.add(PortId(5), "c", None, 4), Ok(()));
     assert_eq!(switch.bridge(PortId(5)), Some("c"));
-    assert_eq!(switch.add(PortId(6), "a", 4), Ok(()));
+    assert_eq!(switch.add(PortId(6), "a", None, 4), Ok(()));
     assert_eq!(switch.bridge(PortId(6)), Some("a"));
     assert_eq!(switch.bridges.len(), 3);
     assert_eq!(flood(&switch, 5), []);
@@ -107,40 +132,40 @@ fn ports_come_and_go() {
 fn a_flood_of_addresses_costs_its_sender_alone() {
     let mut switch = switch(&[(1, "a"), (2, "a"), (3, "a")]);
     for neighbour in 0..GUEST_ENTRIES as u32 {
-        switch.forward(PortId(2), BROADCAST, mac(neighbour), second(0));
+        switch.forward(PortId(2), 0, BROADCAST, mac(neighbour), second(0));
     }
     let allocated = (switch.index.allocation_size(), switch.free.capacity());
     for address in 0..100_000 {
-        switch.forward(PortId(1), BROADCAST, mac(1_000_000 + address), second(1));
+        switch.forward(PortId(1), 0, BROADCAST, mac(1_000_000 + address), second(1));
     }
     assert_eq!((switch.index.allocation_size(), switch.free.capacity()), allocated);
     assert_eq!(switch.learnt(PortId(1)), GUEST_ENTRIES);
     assert_eq!(switch.len(), 2 * GUEST_ENTRIES);
     assert!(switch.entries.len() <= 2 * GUEST_ENTRIES + 1);
     for neighbour in 0..GUEST_ENTRIES as u32 {
-        assert_eq!(switch.forward(PortId(3), mac(neighbour), mac(5_000_000), second(2)), Forward::Port(PortId(2)));
+        assert_eq!(switch.forward(PortId(3), 0, mac(neighbour), mac(5_000_000), second(2)), Forward::Port(PortId(2)));
     }
     // Its own newest are known, its own oldest are not.
-    assert_eq!(switch.forward(PortId(3), mac(1_099_999), mac(5_000_000), second(2)), Forward::Port(PortId(1)));
-    assert_eq!(switch.forward(PortId(3), mac(1_000_000), mac(5_000_000), second(2)), Forward::Flood);
+    assert_eq!(switch.forward(PortId(3), 0, mac(1_099_999), mac(5_000_000), second(2)), Forward::Port(PortId(1)));
+    assert_eq!(switch.forward(PortId(3), 0, mac(1_000_000), mac(5_000_000), second(2)), Forward::Flood);
 }
 
 #[test]
 fn a_full_table_has_room_for_every_port() {
     let mut switch = Switch::new(64, AGEING, 1);
     for port in 0..70 {
-        switch.add(PortId(port), "a", 32).unwrap();
+        switch.add(PortId(port), "a", None, 32).unwrap();
     }
     for port in 0..2 {
         for address in 0..1000 {
-            switch.forward(PortId(port), BROADCAST, mac(u32::from(port) * 10_000 + address), second(0));
+            switch.forward(PortId(port), 0, BROADCAST, mac(u32::from(port) * 10_000 + address), second(0));
         }
     }
     assert_eq!(switch.len(), 64);
     for port in 2..60 {
-        switch.forward(PortId(port), BROADCAST, mac(900_000 + u32::from(port)), second(1));
+        switch.forward(PortId(port), 0, BROADCAST, mac(900_000 + u32::from(port)), second(1));
         assert_eq!(
-            switch.forward(PortId(0), mac(900_000 + u32::from(port)), mac(0), second(1)),
+            switch.forward(PortId(0), 0, mac(900_000 + u32::from(port)), mac(0), second(1)),
             Forward::Port(PortId(port))
         );
     }
@@ -150,13 +175,13 @@ fn a_full_table_has_room_for_every_port() {
 #[test]
 fn what_is_heard_often_stays() {
     let mut switch = Switch::new(64, AGEING, 1);
-    switch.add(PortId(0), "a", 8).unwrap();
-    switch.add(PortId(1), "a", 8).unwrap();
+    switch.add(PortId(0), "a", None, 8).unwrap();
+    switch.add(PortId(1), "a", None, 8).unwrap();
     for time in 0..1000 {
-        switch.forward(PortId(0), BROADCAST, mac(1), second(2 * time));
-        switch.forward(PortId(0), BROADCAST, mac(1000 + time as u32), second(2 * time));
+        switch.forward(PortId(0), 0, BROADCAST, mac(1), second(2 * time));
+        switch.forward(PortId(0), 0, BROADCAST, mac(1000 + time as u32), second(2 * time));
     }
-    assert_eq!(switch.forward(PortId(1), mac(1), mac(2), second(2000)), Forward::Port(PortId(0)));
+    assert_eq!(switch.forward(PortId(1), 0, mac(1), mac(2), second(2000)), Forward::Port(PortId(0)));
 }
 
 /// What a test does to a switch.
@@ -188,7 +213,7 @@ fn check(switch: &Switch) {
             assert_eq!((entry.older, entry.port.index()), (older, number));
             assert!(entry.heard >= heard, "by age");
             assert_eq!(entry.bridge, port.bridge);
-            assert_eq!(switch.find(entry.bridge, entry.address).map(|found| found.0), Some(at));
+            assert_eq!(switch.find((entry.bridge, entry.vlan), entry.address).map(|found| found.0), Some(at));
             (older, at, heard) = (at, entry.newer, entry.heard);
             count += 1;
         }
@@ -213,7 +238,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Add(port, bridge, limit) => {
-                    let added = switch.add(PortId(port), ["a", "b", "c"][usize::from(bridge)], limit);
+                    let added = switch.add(PortId(port), ["a", "b", "c"][usize::from(bridge)], None, limit);
                     prop_assert_eq!(added.is_ok(), !ports.contains_key(&port));
                     ports.entry(port).or_insert(bridge);
                 }
@@ -223,7 +248,7 @@ proptest! {
                 }
                 Step::Wait(seconds) => now = now + Duration::from_secs(seconds.into()),
                 Step::Frame(port, to, from) => {
-                    let verdict = switch.forward(PortId(port), mac(to), mac(from), now);
+                    let verdict = switch.forward(PortId(port), 0, mac(to), mac(from), now);
                     let Some(&bridge) = ports.get(&port) else {
                         prop_assert_eq!(verdict, Forward::Drop(Reason::NoBridge));
                         continue;
@@ -257,7 +282,7 @@ fn hashes_differ_by_seed_and_spread() {
         let switch = Switch::new(1, AGEING, seed);
         let mut buckets = vec![0_u32; 256];
         for number in 0..4096 {
-            let hash = hash(switch.key, 0, mac(number));
+            let hash = hash(switch.key, (0, 0), mac(number));
             buckets[(hash & 0xff) as usize] += 1;
         }
         buckets

@@ -190,8 +190,8 @@ impl Netback {
             let answers = std::mem::take(&mut honest.guest.answers);
             assert!(answers.iter().all(|(_, status)| *status == 0), "an honest packet was refused");
         }
-        for destination in self.mallory.received() {
-            self.model.check_known(destination, GUESTS);
+        for head in self.mallory.received() {
+            self.model.check_known(&head, GUESTS);
         }
         self.model.forget();
         assert_eq!(self.xen.take_violations(), [], "a fault of our own");

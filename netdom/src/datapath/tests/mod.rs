@@ -10,6 +10,7 @@ mod shares;
 mod signals;
 mod steering;
 mod traffic;
+mod vlans;
 
 use super::{DataPath, NicId, Poll, VifId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};

@@ -20,6 +20,7 @@ mod runtime;
 pub mod store;
 mod traffic;
 mod tunnels;
+mod vlans;
 
 pub use many::ManyVifs;
 
@@ -129,6 +130,7 @@ impl Play for Network {
 const ALL: &[Family] = &[
     Family { rows: Rows::All, cases: traffic::CASES },
     Family { rows: Rows::Once(Release::Debian13), cases: tunnels::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: vlans::CASES },
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: Rows::StoreInDom0, cases: queues::CASES },

@@ -273,6 +273,7 @@ impl Mallory {
             handle: 0,
             mac: ADDRESS.into(),
             bridge: (*bridge).into(),
+            vlan: None,
             features: *features,
             queues,
             control: control.then_some(ControlConfig { ring: ring_grant, port }),
@@ -291,12 +292,12 @@ impl Mallory {
         flicker::peer(self.fetches.clone(), self.flicker.clone())
     }
 
-    /// The destinations of what lies in the pages for packets to it.
-    pub(super) fn received(&self) -> impl Iterator<Item = [u8; 6]> {
+    /// Addresses and tag of what lies in the pages for packets to it.
+    pub(super) fn received(&self) -> impl Iterator<Item = [u8; 16]> {
         (PAGES..2 * PAGES).map(|page| {
-            let mut destination = [0; 6];
-            self.pages.read(usize::from(page) * 4096, &mut destination);
-            destination
+            let mut head = [0; 16];
+            self.pages.read(usize::from(page) * 4096, &mut head);
+            head
         })
     }
 
