@@ -268,7 +268,8 @@ proptest! {
         let pool = pool(40);
         let offload = Offload { checksum: Checksum::Blank, gso: None };
         let mut packet = packet(&pool, &blank, first, offload);
-        prop_assert_eq!(checksum::verify(&packet, &layout), Ok(false));
+        // Of 65,536 payloads one has the sum that makes the blank field right.
+        prop_assert_eq!(checksum::verify(&packet, &layout), Ok(is_right(&blank, &layout)));
         prop_assert_eq!(checksum::complete(&mut packet, &layout), Ok(()));
         prop_assert_eq!(packet.offload.checksum, Checksum::Verified);
         prop_assert_eq!(checksum::verify(&packet, &layout), Ok(true));
