@@ -276,12 +276,13 @@ impl Clone for Fragments {
 }
 
 impl Drop for Fragments {
+    #[inline]
     fn drop(&mut self) {
-        if let Places::Many(mut list) = core::mem::take(&mut self.0)
+        if let Places::Many(list) = &mut self.0
             && let Some(pages) = list.first().map(|fragment| Rc::clone(&fragment.buffer.pages))
         {
             list.clear();
-            pages.keep(list);
+            pages.keep(core::mem::take(list));
         }
     }
 }

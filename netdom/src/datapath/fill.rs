@@ -80,9 +80,11 @@ pub(super) fn fill_slots<H: Hypervisor>(guest: &mut GuestPort<H>, to: QueueId, r
         let copies = (start as u32, planned.len() as u32);
         let kind = ReceivedKind::Data { id: request.id, offset, length: part, flags, copies };
         received.push(Received { to, kind, failed: false });
-        for extra in extras.drain(..) {
-            let _ = queue.take_receive_slot();
-            received.push(Received { to, kind: ReceivedKind::Extra(extra), failed: false });
+        if !extras.is_empty() {
+            for extra in extras.drain(..) {
+                let _ = queue.take_receive_slot();
+                received.push(Received { to, kind: ReceivedKind::Extra(extra), failed: false });
+            }
         }
         if left == 0 {
             break;

@@ -35,13 +35,16 @@ pub(super) fn forward_frames<H: Hypervisor>(
         };
         let tagging = Tagging::of_trunk(&head, frame.tag);
         forwarder.choose(ports, from, tagging.vlan, &head, now);
-        if let Some(to) = forwarder.only_destination(&head)
-            && is_joinable(ports, to, &frame, &head, tagging)
-        {
+        if let Some(to) = forwarder.only_destination(&head) {
             let way = forwarder.way(ports, to, &head);
-            coalescer.push(way, frame, &head, forwarder.bytes(), &mut |way, packet, head| {
-                pass_joined(ports, round, pool, way, packet, head);
-            });
+            if is_joinable(ports, to, &frame, &head, tagging) {
+                coalescer.push(way, frame, &head, forwarder.bytes(), &mut |way, packet, head| {
+                    pass_joined(ports, round, pool, way, packet, head);
+                });
+            } else {
+                let to_guest = !ports.is_nic(to);
+                pass_frame(round, frame, &head, to_guest, |round, passing| pass(ports, round, pool, way, passing));
+            }
         } else {
             let to_guest = forwarder.destinations().iter().any(|to| !ports.is_nic(*to));
             pass_frame(round, frame, &head, to_guest, |round, passing| {
