@@ -41,7 +41,7 @@ const INTERRUPTS: [(&str, &str); 3] = [("msix", "MSI-X"), ("msi", "MSI"), ("intx
 
 fn four_nics(scene: &Scene<'_>) -> Result<String> {
     let lab = &scene.stage.lab;
-    let mut config = DriverDomainConfig::netdom("nics");
+    let mut config = DriverDomainConfig::netdom("nics").memory(16);
     let mut words = Vec::new();
     for (number, bridge) in PAIRS.into_iter().flatten() {
         let nic = lab.make_assignable(number.into())?;
