@@ -333,8 +333,10 @@ async fn revive(domain: &Domain, id: NicId, fault: Fault) {
     let Some(host) = domain.nics.borrow().active().iter().find(|nic| nic.id == id).map(ActiveNic::address) else {
         return;
     };
-    let often = domain.nics.borrow_mut().note_fault(id, time::now()) > FAULTS;
-    log::error!("pci {host}: {fault}: it is reset, and the frames in its rings are lost");
+    // A cable that is pulled is no fault.
+    let often = fault != Fault::NoLink && domain.nics.borrow_mut().note_fault(id, time::now()) > FAULTS;
+    let level = if fault == Fault::NoLink { log::Level::Info } else { log::Level::Error };
+    log::log!(level, "pci {host}: {fault}: it is reset, and the frames in its rings are lost");
     let result = domain.path.borrow_mut().restart_nic(id, &mut busy_wait);
     domain.work.set();
     let error = match result {

@@ -3,6 +3,7 @@
 //! In what the families differ is their [`Family`]: registers, and the order in which they want them written.
 
 use super::family::{Family, Setup};
+use super::pause::Pause;
 use super::queue::{Queue, Shared};
 use super::ring::Ring;
 use super::wiring::Wiring;
@@ -14,8 +15,12 @@ use crate::packet::Pool;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::time::Duration;
 use split_driver::memory::{DmaAllocator, Mmio, Quiesced};
 use split_driver::time::Instant;
+
+/// How long packets are left in the rings without a link: one that flickers costs none.
+const STRANDED: Duration = Duration::from_secs(2);
 
 /// A started device of a family. `M` are its registers (BAR 0), `A` gives the memory of its rings.
 pub struct Driver<M: Mmio, A: DmaAllocator, F: Family> {
@@ -29,6 +34,10 @@ pub struct Driver<M: Mmio, A: DmaAllocator, F: Family> {
     counted: NicStatistics,
     /// The link as it was told last.
     known: Link,
+    /// What is done about pause frames, once it is known.
+    pause: Option<Pause>,
+    /// Packets are left in its rings without a link, since then.
+    stranded: Option<Instant>,
     /// Pauses that had been counted when the transmitters were looked at.
     pauses_seen: u64,
     /// The device no longer reaches memory, and the buffers went back.
@@ -103,6 +112,8 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
             capabilities,
             counted: NicStatistics::default(),
             known: Link::Down,
+            pause: None,
+            stranded: None,
             pauses_seen: 0,
             quiesced: None,
         };
@@ -121,7 +132,7 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
         // Reading clears: earlier owners left behind what this one does not count.
         family.count(mmio, self.queues.len(), &mut NicStatistics::default());
         family.pauses(mmio);
-        self.known = Link::Down;
+        (self.known, self.pause) = (Link::Down, None);
         for queue in &mut self.queues {
             queue.refill(&self.pool);
         }
@@ -147,8 +158,9 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
     fn link(&mut self) -> Link {
         let Shared { mmio, family, halted, .. } = &*self.shared;
         let link = family.link(mmio);
-        if link != Link::Down && link != self.known && !halted.get() {
-            family.settle_pause(mmio, &self.setup);
+        // Where firmware has the PHY now, it is asked again.
+        if link != Link::Down && (link != self.known || self.pause.is_none()) && !halted.get() {
+            self.pause = family.settle_pause(mmio, &self.setup);
         }
         self.known = link;
         link
@@ -185,13 +197,20 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
         }
         let up = self.link() != Link::Down;
         self.counted.pauses += self.shared.family.pauses(&self.shared.mmio);
-        let paused = self.counted.pauses != self.pauses_seen;
+        let paused = self.pause.is_some_and(|pause| pause.obey) && self.counted.pauses != self.pauses_seen;
         self.pauses_seen = self.counted.pauses;
         let mut hang = None;
         for (index, queue) in self.queues.iter_mut().enumerate() {
             if queue.hangs(up && !paused, now) {
                 hang = Some(Fault::TransmitHang(index));
             }
+        }
+        // Packets of now are not to be sent when the link returns, nor pages to be held until then (Linux: `e1000_watchdog_task`).
+        if up || self.queues.iter().all(Queue::is_idle) {
+            self.stranded = None;
+        } else if now >= *self.stranded.get_or_insert(now) + STRANDED {
+            self.stranded = None;
+            return Some(Fault::NoLink);
         }
         hang
     }

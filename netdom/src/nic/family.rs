@@ -1,5 +1,6 @@
 //! What is of one family of devices alone: the registers, and the order in which they are written. Floor 3.
 
+use super::pause::Pause;
 use super::ring::{Format, Ring};
 use super::wiring::Wiring;
 use super::{Capabilities, Causes, Delay, Error, Link, NicStatistics};
@@ -146,8 +147,9 @@ pub trait Family {
     }
     /// The link now.
     fn link<M: Mmio>(&self, mmio: &M) -> Link;
-    /// Has the device obey and send pause frames as was negotiated: the link came up.
-    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup);
+    /// Has the device obey and send pause frames as was negotiated: the link came up. `None` where that cannot be told now, as firmware has the
+    /// PHY.
+    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause>;
     /// Pause frames received since this was asked last that told the transmitter to stop.
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64;
     /// See [`Nic::handle_interrupt`]. `None` where the device is gone.

@@ -23,7 +23,7 @@ pub mod igb;
 pub mod ixgbe;
 pub mod models;
 mod moderation;
-mod pause;
+pub mod pause;
 pub mod plan;
 mod queue;
 pub mod ring;
@@ -165,6 +165,8 @@ pub enum Fault {
     Reset,
     /// It could not handle a descriptor.
     Descriptor,
+    /// It has no link, and packets are left in its rings. That is no fault of its own.
+    NoLink,
 }
 
 impl core::fmt::Display for Fault {
@@ -174,6 +176,7 @@ impl core::fmt::Display for Fault {
             Self::Memory => formatter.write_str("an error of its access to memory"),
             Self::Reset => formatter.write_str("it was reset from elsewhere"),
             Self::Descriptor => formatter.write_str("it could not handle a descriptor"),
+            Self::NoLink => formatter.write_str("it has lost its link, and packets are left in its rings"),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Both ends of a link advertise what they can; what comes of it is settled each time the link comes up. Received pause frames stop the
 //! transmitter, up to the time that they name. Pause frames are sent where the device's own packet buffer fills, which is where the bus
-//! does not keep up: a queue without descriptors drops its frames, so that one guest that takes nothing stops no other.
+//! does not keep up. A queue of igb and ixgbe without descriptors drops its frames, so that one guest that takes nothing stops no other. The
+//! e1000e family knows no such drop: there the buffer also fills where netdom is slower than the wire.
 
 /// What an end of a link advertises (IEEE 802.3, table 28B-2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +16,7 @@ pub(super) struct Abilities {
 
 impl Abilities {
     /// What is advertised here.
-    pub(super) const OURS: Self = Self { symmetric: true, asymmetric: true };
+    pub(super) const LOCAL: Self = Self { symmetric: true, asymmetric: true };
     /// PAUSE and `ASM_DIR` in a PHY's registers 4 and 5 (IEEE 802.3, table 28B-2), and in 7.16 and 7.19 of one of clause 45.
     pub(super) const BITS: u16 = Self::SYMMETRIC | 1 << 11;
     const SYMMETRIC: u16 = 1 << 10;
@@ -28,16 +29,21 @@ impl Abilities {
 
 /// What is done about pause frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Pause {
+pub struct Pause {
     /// Those received are obeyed.
-    pub(super) obey: bool,
+    pub obey: bool,
     /// They are sent.
-    pub(super) send: bool,
+    pub send: bool,
 }
 
 impl Pause {
     /// In both directions: where nothing is negotiated.
     pub(super) const BOTH: Self = Self { obey: true, send: true };
+
+    /// None on a half-duplex link (IEEE 802.3, 31B.1).
+    pub(super) const fn on_duplex(self, full: bool) -> Self {
+        if full { self } else { Self { obey: false, send: false } }
+    }
 
     /// What the two ends agree on, here (IEEE 802.3, table 28B-3).
     pub(super) const fn resolve(here: Abilities, there: Abilities) -> Self {

@@ -106,6 +106,11 @@ impl<M: Mmio, D: DmaMemory, F: Family> Queue<M, D, F> {
         }
     }
 
+    /// Whether the device has sent all that it was given.
+    pub(super) fn is_idle(&self) -> bool {
+        self.transmit.is_empty()
+    }
+
     /// Adds what the rings counted.
     pub(super) const fn count(&self, sum: &mut NicStatistics) {
         sum.receive_errors += self.receive.errors();

@@ -13,12 +13,12 @@ const SOFTWARE: u32 = 1 << 1;
 /// `SW_FW_SYNC`, REGSMP: from the X540 on, this register is in use. Set by reading.
 const REGISTER: u32 = 1 << 31;
 
-/// How often one is looked at, and how far apart (Linux: 2,000 times, 50 us). One that is not given back in that time was left so by an owner
-/// that is no more, and is taken.
-const PATIENCE: u32 = 2000;
+/// How often SWSM is looked at, and how far apart (Linux: 2,000 times, 50 us).
+const LOOKS: u32 = 2000;
 const PAUSE: Duration = Duration::from_micros(50);
-/// Of them, between two looks at `SW_FW_SYNC`.
-const ROUND: u32 = 100;
+/// How often `SW_FW_SYNC` is, and how far apart (Linux: 200 times, 5 ms).
+const ROUNDS: u32 = 200;
+const ROUND: Duration = Duration::from_millis(5);
 
 /// Where a family has them.
 #[derive(Clone, Copy, Debug)]
@@ -33,45 +33,86 @@ pub(super) struct Semaphores {
     pub(super) by_register: bool,
 }
 
+/// Whether a semaphore that is not given back is taken after all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Force {
+    /// Its owner is no more: the device was just reset by this driver.
+    Yes,
+    /// Its owner may be at work.
+    No,
+}
+
 impl Semaphores {
-    /// Changes `SW_FW_SYNC`, where `change` wants it.
-    fn change<M: Mmio>(&self, mmio: &M, delay: Delay<'_>, change: impl FnOnce(u32) -> Option<u32>) -> bool {
-        wait(delay, PAUSE, PATIENCE, || mmio.read32(self.swsm) & DRIVERS == 0);
+    /// Changes `SW_FW_SYNC`, where `change` wants it. `None` where it could not be had.
+    fn change<M: Mmio>(
+        &self,
+        mmio: &M,
+        delay: Delay<'_>,
+        force: Force,
+        change: impl FnOnce(u32) -> Option<u32>,
+    ) -> Option<bool> {
+        let free = wait(delay, PAUSE, LOOKS, || mmio.read32(self.swsm) & DRIVERS == 0);
+        if !free && force == Force::No {
+            return None;
+        }
         let mut sync = 0;
-        if self.by_register {
-            wait(delay, PAUSE, PATIENCE, || {
+        let had = if self.by_register {
+            wait(delay, PAUSE, LOOKS, || {
                 sync = mmio.read32(self.sync);
                 sync & REGISTER == 0
-            });
+            })
         } else {
-            wait(delay, PAUSE, PATIENCE, || {
+            let had = wait(delay, PAUSE, LOOKS, || {
                 mmio.write32(self.swsm, DRIVERS | SOFTWARE);
                 mmio.read32(self.swsm) & SOFTWARE != 0
             });
             sync = mmio.read32(self.sync);
+            had
+        };
+        if !had && force == Force::No {
+            mmio.write32(self.swsm, 0);
+            return None;
         }
         let changed = change(sync);
         if changed.is_some() || self.by_register {
             mmio.write32(self.sync, changed.unwrap_or(sync) & !REGISTER);
         }
         mmio.write32(self.swsm, 0);
-        changed.is_some()
+        Some(changed.is_some())
     }
 
-    /// Does something while a part of the device, named by its bit, is this driver's.
+    fn take<M: Mmio>(&self, mmio: &M, bit: u32, delay: Delay<'_>, force: Force) -> Option<bool> {
+        self.change(mmio, delay, force, |sync| {
+            let free = sync & (bit | bit << self.firmware) == 0;
+            (free || force == Force::Yes).then_some(sync | bit)
+        })
+    }
+
+    /// Does something at the start while a part of the device, named by its bit, is this driver's. It is taken from an owner that does not give
+    /// it back within a second.
     pub(super) fn hold<M: Mmio, T>(&self, mmio: &M, bit: u32, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
-        for round in 1..=PATIENCE / ROUND {
-            let taken = self.change(mmio, delay, |sync| {
-                let free = sync & (bit | bit << self.firmware) == 0;
-                (free || round == PATIENCE / ROUND).then_some(sync | bit)
-            });
-            if taken {
-                break;
+        for _ in 0..ROUNDS {
+            match self.take(mmio, bit, delay, Force::No) {
+                Some(true) => return self.held(mmio, bit, delay, act),
+                Some(false) => delay(ROUND),
+                // It was looked at for long already.
+                None => break,
             }
-            delay(PAUSE * ROUND);
         }
+        self.take(mmio, bit, delay, Force::Yes);
+        self.held(mmio, bit, delay, act)
+    }
+
+    /// Does something while a part of the device is this driver's, without a clock: each read of a register takes a device's time. `None`
+    /// where another owner has it now.
+    pub(super) fn try_hold<M: Mmio, T>(&self, mmio: &M, bit: u32, act: impl FnOnce(Delay<'_>) -> T) -> Option<T> {
+        let delay: Delay<'_> = &mut |_| ();
+        (self.take(mmio, bit, delay, Force::No) == Some(true)).then(|| self.held(mmio, bit, delay, act))
+    }
+
+    fn held<M: Mmio, T>(&self, mmio: &M, bit: u32, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
         let result = act(delay);
-        self.change(mmio, delay, |sync| Some(sync & !bit));
+        self.change(mmio, delay, Force::Yes, |sync| Some(sync & !bit));
         result
     }
 }

@@ -225,6 +225,7 @@ fn a_poll_that_finds_nothing_touches_no_register() {
 /// Offsets of registers of the I217 to I219: Linux, `e1000e/regs.h`.
 mod hub {
     pub(crate) const FEXTNVM4: usize = 0x0_0024;
+    pub(crate) const FCTTV: usize = 0x0_0170;
     pub(crate) const IOSFPC: usize = 0x0_0F28;
     pub(crate) const PBECCSTS: usize = 0x0_100C;
     pub(crate) const KABGTXD: usize = 0x0_3004;
@@ -238,7 +239,7 @@ mod hub {
 #[test]
 fn a_hub_gets_the_bits_that_its_errata_ask_for() {
     // TARC0, FEXTNVM4 and IOSFPC after a start.
-    let rows = [(0x153A, 0x0D80_0403, 7, 0), (0x156F, 0x2D80_0403, 0, 1 << 16), (0x15FB, 0x2D80_0403, 0, 0)];
+    let rows = [(0x153A, 0x0D80_0403, 7, 0), (0x156F, 0x2D80_0403, 7, 1 << 16), (0x15FB, 0x2D80_0403, 7, 0)];
     for (id, tarc0, fextnvm4, iosfpc) in rows {
         let become_hub = |device: &Device<E1000e>| {
             device.with_model(E1000e::be_hub);
@@ -256,13 +257,15 @@ fn a_hub_gets_the_bits_that_its_errata_ask_for() {
         assert_eq!(device.peek(hub::PBECCSTS), 1 << 16);
         assert_ne!(device.peek(registers::CTRL) & hub::CTRL_MEHE, 0);
         assert_ne!(device.peek(registers::CTRL_EXT) & hub::CTRL_EXT_ERRATUM, 0);
-        // Before the next reset; the model no longer resets anything.
+        // Before the next reset; the model no longer resets anything. The Management Engine changed the beacon's duration.
         device.set(hub::FEXTNVM11, 0);
+        device.set(hub::FEXTNVM4, 2);
         device.with_model(E1000e::reset_nothing);
         bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
         assert_eq!(device.peek(hub::FEXTNVM11), if id == 0x153A { 0 } else { 1 << 13 });
         assert_eq!(bench.nic.link(), Link::Up(1000));
         assert_ne!(device.peek(registers::CTRL) & registers::CTRL_TFCE, 0, "its PHY is at address 2");
+        assert_eq!((device.peek(hub::FCTTV), device.peek(hub::FEXTNVM4)), (0xFFFF, 7));
         bench.finish();
     }
 }

@@ -12,6 +12,7 @@ use server::{
     a_starved_ring_is_filled_later, frames_without_a_buffer_are_counted_once, lost_memory_is_told,
     sent_packets_interrupt_until_no_queue_waits,
 };
+use split_driver::time::Instant;
 use std::time::Duration;
 
 impl Card for Igb {
@@ -64,6 +65,31 @@ fn the_phy_is_waited_for_and_its_semaphore_given_back() {
         let mut bench = bench::cases::start_on(kind, slow, Interrupts::MsiX(3), Options::default()).expect("it starts");
         assert_ne!(bench.nic.link(), Link::Down);
         assert_eq!((bench.device.peek(registers::SWSM), bench.device.peek(registers::SW_FW_SYNC)), (0, 0));
+        bench.finish();
+    }
+}
+
+#[test]
+fn a_phy_that_firmware_has_is_left_to_it_and_asked_later() {
+    // SW_FW_SYNC, FW_PHY_SM0.
+    const FIRMWARE: u32 = 1 << 17;
+    for kind in Kind::ALL {
+        let mut bench = bench::cases::start_on(kind, |_: &Device<Igb>| (), Interrupts::MsiX(3), Options::default())
+            .expect("it starts");
+        assert_ne!(bench.nic.link(), Link::Down);
+        assert!(bench.device.with_model(|igb| igb.sends_pauses()));
+        bench.device.with_model(|igb| igb.set_partner_pause(false, false));
+        bench.device.set_link(false);
+        assert_eq!(bench.nic.link(), Link::Down);
+        bench.device.set(registers::SW_FW_SYNC, FIRMWARE);
+        bench.device.set_link(true);
+        bench.device.wait(Duration::from_secs(5));
+        assert_ne!(bench.nic.link(), Link::Down);
+        assert!(bench.device.with_model(|igb| igb.sends_pauses()), "nothing is settled yet");
+        assert_eq!(bench.device.peek(registers::SW_FW_SYNC), FIRMWARE);
+        bench.device.set(registers::SW_FW_SYNC, 0);
+        assert_eq!(bench.nic.watch(Instant(0)), None);
+        assert!(!bench.device.with_model(|igb| igb.sends_pauses()));
         bench.finish();
     }
 }

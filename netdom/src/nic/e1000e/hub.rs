@@ -35,13 +35,18 @@ pub(super) fn prepare<M: Mmio>(registers: &Registers<'_, M>, model: &Model) {
     registers.update(reg::PBECCSTS, |held| held | reg::PACKET_BUFFER_ECC);
     registers.update(reg::CTRL, |ctrl: Ctrl| ctrl.with_memory_errors(true));
     registers.update(reg::CTRL_EXT, |control: CtrlExt| control.with_hub_erratum(true));
+    listen_for_beacon(registers);
     match model.kind {
-        // It loses frames where it listens for the other end's beacon for less than 8 us (Linux: I217 packet loss).
-        Kind::I217 => registers.update(reg::FEXTNVM4, |held| held & !7 | reg::BEACON_8_US),
         // It may corrupt what it sends.
         Kind::I219 if SUNRISE_POINT.contains(&model.device) => {
             registers.update(reg::IOSFPC, |held| held | reg::TRANSMIT_ERRATUM);
         }
-        Kind::I82571 | Kind::I82573 | Kind::I82574 | Kind::I219 => {}
+        Kind::I82571 | Kind::I82573 | Kind::I82574 | Kind::I217 | Kind::I219 => {}
     }
+}
+
+/// It loses frames where it listens for the other end's beacon for less than 8 us. The Management Engine may change that (Linux:
+/// `e1000_check_for_copper_link_ich8lan`), so that it is set anew with each link.
+pub(super) fn listen_for_beacon<M: Mmio>(registers: &Registers<'_, M>) {
+    registers.update(reg::FEXTNVM4, |held| held & !7 | reg::BEACON_8_US);
 }

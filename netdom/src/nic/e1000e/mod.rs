@@ -41,6 +41,7 @@ mod start;
 
 use super::driver::Driver;
 use super::family::{ABSENT, Arm, Direction, Family, Setup, address, counter};
+use super::pause::Pause;
 use super::ring::Ring;
 use super::wiring::Wiring;
 use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation};
@@ -173,8 +174,8 @@ impl Family for Hardware {
         })
     }
 
-    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) {
-        phy::settle_pause(&Registers(mmio), self.model, setup.max_frame);
+    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause> {
+        phy::settle_pause(&Registers(mmio), self.model, setup.max_frame)
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {

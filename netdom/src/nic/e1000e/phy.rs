@@ -1,5 +1,6 @@
 //! The copper PHY behind MDIC: what both ends of the link can (IEEE 802.3, clause 22). Pure. Floor 3.
 
+use super::hub;
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Ctrl, Mdic, Registers};
 use crate::nic::family::wait;
@@ -11,10 +12,10 @@ use split_driver::memory::Mmio;
 const ADVERTISEMENT: u8 = 4;
 const PARTNER: u8 = 5;
 /// How often a register is read until it says that something has ended. Each read takes a device's time, so no clock is needed.
-const PATIENCE: u32 = 2000;
+const LOOKS: u32 = 2000;
 
 fn ended(done: impl FnMut() -> bool) -> bool {
-    wait(&mut |_| (), Duration::ZERO, PATIENCE, done)
+    wait(&mut |_| (), Duration::ZERO, LOOKS, done)
 }
 
 /// Reads a register of the PHY; `None` where it fails, as it does where there is none. The bus to it is software's.
@@ -30,47 +31,71 @@ fn read<M: Mmio>(registers: &Registers<'_, M>, model: &Model, register: u8) -> O
     (ready && !seen.error()).then_some(seen.data())
 }
 
-/// What the PHY negotiated; nothing where it does not tell.
-fn negotiated<M: Mmio>(registers: &Registers<'_, M>, model: &Model) -> Pause {
-    // The bus is shared with firmware: by EXTCNF_CTRL, on the 82571 by SWSM.
-    let own = |on| match model.kind {
-        Kind::I82571 => registers.update(reg::SWSM, |swsm: reg::Swsm| swsm.with_software(on)),
-        Kind::I82573 | Kind::I82574 | Kind::I217 | Kind::I219 => {
-            registers.update(reg::EXTCNF_CTRL, |control: reg::ExtcnfCtrl| control.with_mdio_owned(on));
+/// Takes the bus to the PHY, which is shared with firmware: by EXTCNF_CTRL, on the 82571 by SWSM, which its other port shares as well. False
+/// where another owner has it; the request is withdrawn then.
+fn own<M: Mmio>(registers: &Registers<'_, M>, model: &Model) -> bool {
+    let owned = match model.kind {
+        Kind::I82571 => {
+            // Reading sets the bit.
+            if !ended(|| !registers.read(reg::SWSM).driver()) {
+                return false;
+            }
+            ended(|| {
+                registers.write(reg::SWSM, reg::Swsm::new().with_driver(true).with_software(true));
+                registers.read(reg::SWSM).software()
+            })
         }
+        Kind::I82573 | Kind::I82574 | Kind::I217 | Kind::I219 => ended(|| {
+            registers.update(reg::EXTCNF_CTRL, |control: reg::ExtcnfCtrl| control.with_mdio_owned(true));
+            registers.read(reg::EXTCNF_CTRL).mdio_owned()
+        }),
     };
-    let owned = ended(|| {
-        own(true);
-        match model.kind {
-            Kind::I82571 => registers.read(reg::SWSM).software(),
-            Kind::I82573 | Kind::I82574 | Kind::I217 | Kind::I219 => registers.read(reg::EXTCNF_CTRL).mdio_owned(),
-        }
-    });
     if !owned {
-        return Pause::default();
+        disown(registers, model);
+    }
+    owned
+}
+
+/// Gives the bus back.
+fn disown<M: Mmio>(registers: &Registers<'_, M>, model: &Model) {
+    match model.kind {
+        Kind::I82571 => registers.write(reg::SWSM, reg::Swsm::new()),
+        Kind::I82573 | Kind::I82574 | Kind::I217 | Kind::I219 => {
+            registers.update(reg::EXTCNF_CTRL, |control: reg::ExtcnfCtrl| control.with_mdio_owned(false));
+        }
+    }
+}
+
+/// What the PHY negotiated; no pause frames where it does not tell. `None` where another owner has the bus to it.
+fn negotiated<M: Mmio>(registers: &Registers<'_, M>, model: &Model) -> Option<Pause> {
+    if !own(registers, model) {
+        return None;
     }
     let ability = |register| read(registers, model, register).map(Abilities::of_word).unwrap_or_default();
     let pause = Pause::resolve(ability(ADVERTISEMENT), ability(PARTNER));
-    own(false);
-    pause
+    disown(registers, model);
+    Some(pause.on_duplex(registers.read(reg::STATUS).full_duplex()))
 }
 
-/// Has the MAC do about pause frames what the PHY negotiated (82574 datasheet 3.2.7).
-pub(super) fn settle_pause<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_frame: usize) {
-    let pause = negotiated(registers, model);
+/// Has the MAC do about pause frames what the PHY negotiated (82574 datasheet 3.2.7). `None` where another owner has the bus to the PHY now.
+pub(super) fn settle_pause<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_frame: usize) -> Option<Pause> {
+    if model.is_hub() {
+        hub::listen_for_beacon(registers);
+    }
+    let pause = negotiated(registers, model)?;
     // Linux's: of the hubs' buffer of 26 KiB; otherwise one frame stays free.
-    let (marks, time) = match model.kind {
-        Kind::I217 | Kind::I219 => (Some(Marks { high: 0x5C20, low: 0x5048 }), 0x0650),
+    let marks = match model.kind {
+        Kind::I217 | Kind::I219 => Some(Marks { high: 0x5C20, low: 0x5048 }),
         Kind::I82571 | Kind::I82573 | Kind::I82574 => {
             let buffer = (registers.read(reg::PBA) & 0xFFFF) << 10;
-            (Marks::gigabit(buffer, 1, max_frame + 4), 0xFFFF)
+            Marks::gigabit(buffer, 1, max_frame + 4)
         }
     };
     let marks = marks.filter(|_| pause.send);
     registers.write(reg::FCAL, 0x00C2_8001);
     registers.write(reg::FCAH, 0x0000_0100);
     registers.write(reg::FCT, 0x8808);
-    registers.write(reg::FCTTV, time);
+    registers.write(reg::FCTTV, 0xFFFF);
     if model.is_hub() {
         registers.write(reg::FCRTV, 0xFFFF);
     }
@@ -80,4 +105,5 @@ pub(super) fn settle_pause<M: Mmio>(registers: &Registers<'_, M>, model: &Model,
         ctrl.with_receive_flow_control(pause.obey).with_transmit_flow_control(marks.is_some())
     });
     log::info!("e1000e: flow control: pause frames are obeyed: {}, sent: {}", pause.obey, marks.is_some());
+    Some(pause)
 }

@@ -15,11 +15,11 @@ const ADVERTISEMENT: u8 = 4;
 const PARTNER: u8 = 5;
 
 /// An access to a register of the PHY; `None` where it fails, as it does where there is none.
-/// The PHY is the caller's by [`with_phy`].
+/// The PHY is the caller's by [`semaphores`]. It has 2,000 looks (Linux: 1,920, 50 us apart).
 fn access<M: Mmio>(mmio: &M, operation: Mdic, delay: Delay<'_>) -> Option<u16> {
     reg::MDIC.write(mmio, 0, operation.with_phy(1));
     let mut seen = Mdic::new();
-    let ended = wait(delay, Duration::from_micros(50), 100, || {
+    let ended = wait(delay, Duration::from_micros(50), 2000, || {
         seen = reg::MDIC.read(mmio, 0);
         seen.ready()
     });
@@ -34,14 +34,13 @@ fn write<M: Mmio>(mmio: &M, register: u8, value: u16, delay: Delay<'_>) {
     let _done = access(mmio, Mdic::new().with_register(register).with_operation(1).with_data(value), delay);
 }
 
-/// Does something while this port's PHY is software's: neither firmware's nor another driver's.
-fn with_phy<M: Mmio, T>(mmio: &M, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
+/// The semaphores, and the bit of this port's PHY in them: it is neither firmware's nor another driver's while it is held.
+fn semaphores<M: Mmio>(mmio: &M) -> (Semaphores, u32) {
     // SW_PHY_SM0 to 3.
     const PHY: [u32; 4] = [1 << 1, 1 << 2, 1 << 5, 1 << 6];
     let port = reg::STATUS.read(mmio, 0).lan_id();
     let bit = PHY.get(usize::from(port)).copied().unwrap_or(0);
-    let semaphores = Semaphores { swsm: reg::SWSM, sync: reg::SW_FW_SYNC, firmware: 16, by_register: false };
-    semaphores.hold(mmio, bit, delay, act)
+    (Semaphores { swsm: reg::SWSM, sync: reg::SW_FW_SYNC, firmware: 16, by_register: false }, bit)
 }
 
 /// Waits until the PHY was set up from the non-volatile memory (82576 datasheet 4.3, CFG_DONE; Linux goes on after 100 ms, too: a device
@@ -61,7 +60,8 @@ fn wait_for_set_up<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
 /// turned it off. Any other link that is up stays: it is seen within a moment of a reset.
 pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
     wait_for_set_up(mmio, model, delay);
-    with_phy(mmio, delay, |delay| negotiate(mmio, delay));
+    let (semaphores, bit) = semaphores(mmio);
+    semaphores.hold(mmio, bit, delay, |delay| negotiate(mmio, delay));
 }
 
 fn negotiate<M: Mmio>(mmio: &M, delay: Delay<'_>) {
@@ -93,13 +93,14 @@ fn packet_buffer<M: Mmio>(mmio: &M, model: &Model) -> u32 {
     kibibytes << 10
 }
 
-/// Has the MAC do about pause frames what the PHY negotiated (82576 datasheet 3.5.5).
-pub(super) fn settle_pause<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) {
-    // Each read of a register takes a device's time, so no clock is needed to bound the wait.
-    let pause = with_phy(mmio, &mut |_| (), |delay| {
+/// Has the MAC do about pause frames what the PHY negotiated (82576 datasheet 3.5.5). `None` where another owner has the PHY now.
+pub(super) fn settle_pause<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) -> Option<Pause> {
+    let (semaphores, bit) = semaphores(mmio);
+    let negotiated = semaphores.try_hold(mmio, bit, |delay| {
         let mut ability = |register| read(mmio, register, delay).map(Abilities::of_word).unwrap_or_default();
         Pause::resolve(ability(ADVERTISEMENT), ability(PARTNER))
-    });
+    })?;
+    let pause = negotiated.on_duplex(reg::STATUS.read(mmio, 0).full_duplex());
     // Two frames: one that the other end has begun, and one that this end has.
     let marks = Marks::gigabit(packet_buffer(mmio, model), 2, max_frame + 4).filter(|_| pause.send);
     reg::FCAL.write(mmio, 0, 0x00C2_8001);
@@ -112,4 +113,5 @@ pub(super) fn settle_pause<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) {
         control.with_receive_flow_control(pause.obey).with_transmit_flow_control(marks.is_some())
     });
     log::info!("igb: flow control: pause frames are obeyed: {}, sent: {}", pause.obey, marks.is_some());
+    Some(pause)
 }

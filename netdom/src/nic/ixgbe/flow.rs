@@ -15,27 +15,31 @@ const TIME: u32 = 0xFFFF;
 
 /// Advertises pause frames, for links that come up from now on.
 pub(super) fn advertise<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
-    let Abilities { symmetric, asymmetric } = Abilities::OURS;
+    let Abilities { symmetric, asymmetric } = Abilities::LOCAL;
     match model.kind {
         Kind::I82599 => reg::AUTOC
             .update(mmio, 0, |control: reg::Autoc| control.with_symmetric(symmetric).with_asymmetric(asymmetric)),
         Kind::I82599Fibre => reg::PCS1GANA
             .update(mmio, 0, |ability: reg::Pcs1gana| ability.with_symmetric(symmetric).with_asymmetric(asymmetric)),
-        Kind::I82599Copper | Kind::X540 | Kind::X550 => mdio::with_phy(mmio, model, delay, |delay| {
-            let word = mdio::read(mmio, NEGOTIATION, ADVERTISEMENT, delay);
-            if let Some(word) = word.filter(|word| word & Abilities::BITS != Abilities::BITS) {
-                mdio::write(mmio, NEGOTIATION, ADVERTISEMENT, word | Abilities::BITS, delay);
-            }
-        }),
+        Kind::I82599Copper | Kind::X540 | Kind::X550 => {
+            let (semaphores, bit) = mdio::semaphores(mmio, model);
+            semaphores.hold(mmio, bit, delay, |delay| {
+                let word = mdio::read(mmio, NEGOTIATION, ADVERTISEMENT, delay);
+                if let Some(word) = word.filter(|word| word & Abilities::BITS != Abilities::BITS) {
+                    mdio::write(mmio, NEGOTIATION, ADVERTISEMENT, word | Abilities::BITS, delay);
+                }
+            });
+        }
     }
 }
 
-/// What the two ends agree on; `None` where they did not negotiate.
+/// What the two ends agree on: both directions where fibre or a backplane does not negotiate, none where a PHY does not answer. `None` where
+/// another owner has the PHY now.
 fn negotiated<M: Mmio>(mmio: &M, model: &Model) -> Option<Pause> {
     let (here, there) = match model.kind {
         Kind::I82599 => {
             if !reg::LINKS.read(mmio, 0).negotiated() || !reg::LINKS2.read(mmio, 0).partner_negotiates() {
-                return None;
+                return Some(Pause::BOTH);
             }
             let (here, there) = (reg::AUTOC.read(mmio, 0), reg::ANLP1.read(mmio, 0));
             (
@@ -46,18 +50,19 @@ fn negotiated<M: Mmio>(mmio: &M, model: &Model) -> Option<Pause> {
         Kind::I82599Fibre => {
             let state = reg::PCS1GLSTA.read(mmio, 0);
             if !state.negotiated() || state.timed_out() {
-                return None;
+                return Some(Pause::BOTH);
             }
             let ability =
                 |ability: reg::Pcs1gana| Abilities { symmetric: ability.symmetric(), asymmetric: ability.asymmetric() };
             (ability(reg::PCS1GANA.read(mmio, 0)), ability(reg::PCS1GANLP.read(mmio, 0)))
         }
         Kind::I82599Copper | Kind::X540 | Kind::X550 => {
-            // Each read of a register takes a device's time, so no clock is needed to bound the wait.
-            mdio::with_phy(mmio, model, &mut |_| (), |delay| {
+            let (semaphores, bit) = mdio::semaphores(mmio, model);
+            let abilities = semaphores.try_hold(mmio, bit, |delay| {
                 let mut ability = |register| mdio::read(mmio, NEGOTIATION, register, delay).map(Abilities::of_word);
                 Some((ability(ADVERTISEMENT)?, ability(PARTNER)?))
-            })?
+            })?;
+            abilities.unwrap_or_default()
         }
     };
     Some(Pause::resolve(here, there))
@@ -82,9 +87,9 @@ fn marks(buffer: u32, model: &Model, frame: u32) -> Option<Marks> {
     Some(marks).filter(|marks| marks.low < marks.high)
 }
 
-/// Has the MAC do about pause frames what was negotiated; in both directions where nothing is, as at 10 Gbit/s over fibre.
-pub(super) fn settle<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) {
-    let pause = negotiated(mmio, model).unwrap_or(Pause::BOTH);
+/// Has the MAC do about pause frames what was negotiated. `None` where another owner has the PHY now.
+pub(super) fn settle<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) -> Option<Pause> {
+    let pause = negotiated(mmio, model)?;
     // At most 9,728.
     let marks = marks(reg::RXPBSIZE.read(mmio, 0), model, max_frame as u32 + 4).filter(|_| pause.send);
     reg::FCCFG.write(mmio, 0, 0);
@@ -95,6 +100,7 @@ pub(super) fn settle<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) {
     reg::MFLCN.update(mmio, 0, |control: reg::Mflcn| control.with_discard_pause(true).with_obey(pause.obey));
     reg::FCCFG.write(mmio, 0, if marks.is_some() { reg::SEND_PAUSE } else { 0 });
     log::info!("ixgbe: flow control: pause frames are obeyed: {}, sent: {}", pause.obey, marks.is_some());
+    Some(pause)
 }
 
 #[cfg(test)]

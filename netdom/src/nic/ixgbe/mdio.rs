@@ -14,8 +14,8 @@ pub(super) const NEGOTIATION: u8 = 7;
 /// The vendor's registers of an X540's or X550's PHY.
 const VENDOR: u8 = 30;
 
-/// Does something while this port's PHY is software's: neither firmware's nor another driver's.
-pub(super) fn with_phy<M: Mmio, T>(mmio: &M, model: &Model, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
+/// The semaphores, and the bit of this port's PHY in them: it is neither firmware's nor another driver's while it is held.
+pub(super) fn semaphores<M: Mmio>(mmio: &M, model: &Model) -> (Semaphores, u32) {
     let semaphores = Semaphores {
         swsm: reg::SWSM,
         sync: reg::SW_FW_SYNC,
@@ -24,7 +24,7 @@ pub(super) fn with_phy<M: Mmio, T>(mmio: &M, model: &Model, delay: Delay<'_>, ac
     };
     // PHY0_SM, PHY1_SM.
     let bit = 1 << (1 + (reg::STATUS.read(mmio, 0).port() & 1));
-    semaphores.hold(mmio, bit, delay, act)
+    (semaphores, bit)
 }
 
 /// Wakes the PHY of an X540 or X550, which a driver before this one may have put to sleep (Linux: `ixgbe_set_copper_phy_power`).
@@ -34,7 +34,8 @@ pub(super) fn wake<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
     if !matches!(model.kind, Kind::X540 | Kind::X550) {
         return;
     }
-    with_phy(mmio, model, delay, |delay| {
+    let (semaphores, bit) = semaphores(mmio, model);
+    semaphores.hold(mmio, bit, delay, |delay| {
         if let Some(word) = read(mmio, VENDOR, CONTROL, delay).filter(|word| word & LOW_POWER != 0) {
             log::info!("ixgbe: the PHY is asleep: it is woken");
             write(mmio, VENDOR, CONTROL, word & !LOW_POWER, delay);
@@ -42,20 +43,20 @@ pub(super) fn wake<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
     });
 }
 
-/// One cycle on the bus. False where it does not end.
+/// One cycle on the bus, of some 30 us. False where it does not end. Without a clock the looks themselves are the time.
 fn cycle<M: Mmio>(mmio: &M, command: Msca, delay: Delay<'_>) -> bool {
     reg::MSCA.write(mmio, 0, command.with_command(true));
-    wait(delay, Duration::from_micros(10), 100, || !reg::MSCA.read(mmio, 0).command())
+    wait(delay, Duration::from_micros(10), 2000, || !reg::MSCA.read(mmio, 0).command())
 }
 
-/// Reads a register. `None` where no PHY answers. The PHY is the caller's by [`with_phy`].
+/// Reads a register. `None` where no PHY answers. The PHY is the caller's by [`semaphores`].
 pub(super) fn read<M: Mmio>(mmio: &M, device: u8, register: u16, delay: Delay<'_>) -> Option<u16> {
     let command = Msca::new().with_device(device).with_register(register);
     let done = cycle(mmio, command, delay) && cycle(mmio, command.with_operation(3), delay);
     Some((reg::MSRWD.read(mmio, 0) >> 16) as u16).filter(|word| done && *word != u16::MAX)
 }
 
-/// Writes a register. The PHY is the caller's by [`with_phy`].
+/// Writes a register. The PHY is the caller's by [`semaphores`].
 pub(super) fn write<M: Mmio>(mmio: &M, device: u8, register: u16, value: u16, delay: Delay<'_>) {
     let command = Msca::new().with_device(device).with_register(register);
     reg::MSRWD.write(mmio, 0, value.into());

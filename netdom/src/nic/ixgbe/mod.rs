@@ -24,6 +24,7 @@ mod start;
 
 use super::driver::Driver;
 use super::family::{ABSENT, Arm, Direction, Family, Setup, address, counter};
+use super::pause::Pause;
 use super::ring::Ring;
 use super::wiring::Wiring;
 use super::{Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
@@ -143,8 +144,8 @@ impl Family for Hardware {
         })
     }
 
-    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) {
-        flow::settle(mmio, self.model, setup.max_frame);
+    fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause> {
+        flow::settle(mmio, self.model, setup.max_frame)
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {

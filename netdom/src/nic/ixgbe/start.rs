@@ -45,7 +45,10 @@ fn begin_reset<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
         delay(RESET);
     };
     match model.kind {
-        Kind::X540 | Kind::X550 => mdio::with_phy(mmio, model, delay, begin),
+        Kind::X540 | Kind::X550 => {
+            let (semaphores, bit) = mdio::semaphores(mmio, model);
+            semaphores.hold(mmio, bit, delay, begin)
+        }
         Kind::I82599 | Kind::I82599Copper | Kind::I82599Fibre => begin(delay),
     }
 }

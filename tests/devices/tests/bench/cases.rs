@@ -111,7 +111,8 @@ macro_rules! cases {
                 one_interrupt_a_poll_however_wired
                 sent_packets_interrupt_only_where_asked
                 room_found_while_enabling_is_not_kept_secret
-                a_device_that_sends_nothing_for_long_is_started_anew);
+                a_device_that_sends_nothing_for_long_is_started_anew
+                packets_left_without_a_link_are_dropped);
         })+
     };
 }

@@ -144,7 +144,8 @@ pub struct ExtcnfCtrl {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Swsm {
-    _r0: bool,
+    /// SMBI: a driver has the semaphore. Set by reading.
+    pub driver: bool,
     /// SWESMBI: software has the semaphore, not firmware.
     pub software: bool,
     _r2: bool,
