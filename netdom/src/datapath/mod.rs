@@ -186,7 +186,7 @@ impl<H: Hypervisor> DataPath<H> {
         let queues = guest.queue_count();
         let id = self.ports.insert_guest(port, Box::new(guest));
         if vlan.is_some() {
-            self.ports.settle_vlan_stripping(&bridge);
+            self.ports.begin_vlan_stripping(&bridge);
         }
         // Requests may have been made before the channel was there.
         for queue in 0..queues {
@@ -199,9 +199,6 @@ impl<H: Hypervisor> DataPath<H> {
     pub fn detach(&mut self, id: VifId) -> Option<PortStatistics> {
         let guest = self.ports.remove_guest(id)?;
         self.forwarder.switch.remove(id.port);
-        if guest.vif.config.vlan.is_some() {
-            self.ports.settle_vlan_stripping(&guest.vif.config.bridge);
-        }
         for (local, _) in guest.local_ports() {
             if let Some(entry) = self.channels.get_mut(local.0 as usize) {
                 *entry = None;

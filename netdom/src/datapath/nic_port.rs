@@ -19,7 +19,7 @@ const PENDING: usize = 512;
 const PENDING_SHARE: usize = 8;
 /// A queue that was full for so long and has sent nothing meanwhile holds no guest back: those have others to send to. It stands still where
 /// the link's other end asks for a pause again and again, or where the NIC hangs, which it is reset for later.
-const STANDSTILL: Duration = Duration::from_millis(200);
+const STANDSTILL: Duration = Duration::from_millis(500);
 /// Descriptors that must be free for a guest that sends to the wire to be served.
 const ROOM: usize = 64;
 

@@ -52,7 +52,7 @@ impl<H: Hypervisor> DataPath<H> {
         let mut nic = NicPort::new(nic, bridge, &self.pool);
         let change = LinkChange { nic: NicId(number), bridge: bridge.into(), link: nic.nic.link() };
         self.ports.insert_nic(port, number, Box::new(nic));
-        self.ports.settle_vlan_stripping(bridge);
+        self.ports.begin_vlan_stripping(bridge);
         self.note_link(change);
         Ok(NicId(number))
     }

@@ -81,7 +81,6 @@ fn pass_to_guest<H: Hypervisor>(
         fill_slots(guest, id, round, &Filling { length, offload, hash: steer.hash });
         return Ok(None);
     }
-    queue.bouncing = true;
     Ok(Some(edit))
 }
 
@@ -116,6 +115,9 @@ fn hold<H: Hypervisor>(
                 return ports.count_drop(way.to, DropCause::NoBuffer);
             }
         }
+    }
+    if let Some(queue) = ports.queue_mut(QueueId { port: way.to, queue: way.steer.queue }) {
+        queue.bouncing = true;
     }
     round.leaving.push(Leaving { source: passing.source, to: way.to, steer: way.steer, edit });
 }

@@ -127,19 +127,22 @@ impl<H: Hypervisor> Ports<H> {
         matches!((self.guest(guest), self.get(nic)), (Some(guest), Some(PortKind::Nic(nic))) if guest.vif.config.bridge == nic.bridge)
     }
 
-    /// Has the NICs of a bridge take tags out of frames received while the bridge has access ports, which get them so.
-    pub(super) fn settle_vlan_stripping(&mut self, bridge: &str) {
+    /// Has the NICs of a bridge take tags out of frames received from the bridge's first access port on, which gets them so. They go on when the last
+    /// one leaves: a change costs the frames in the receive rings, and a NIC of the e1000e family would send packets without the tag that they are
+    /// to have (see [`crate::nic::Nic::set_vlan_stripping`]).
+    pub(super) fn begin_vlan_stripping(&mut self, bridge: &str) {
         let kinds = self.table.iter().flatten().map(|port| &port.kind);
         let mut guests = kinds.filter_map(|kind| match kind {
             PortKind::Guest(guest) => Some(&guest.vif.config),
             PortKind::Nic(_) => None,
         });
-        let wanted = guests.any(|config| config.vlan.is_some() && config.bridge == bridge);
-        self.for_each_nic(|nic| {
-            if nic.bridge == bridge {
-                nic.set_vlan_stripping(wanted);
-            }
-        });
+        if guests.any(|config| config.vlan.is_some() && config.bridge == bridge) {
+            self.for_each_nic(|nic| {
+                if nic.bridge == bridge {
+                    nic.set_vlan_stripping(true);
+                }
+            });
+        }
     }
 
     /// The port of the NIC with this number.

@@ -47,6 +47,8 @@ pub struct Wire {
     pub fault: Option<Fault>,
     /// Whether it was stopped.
     pub quiesced: bool,
+    /// Whether the NIC takes tags out.
+    pub strips: bool,
 }
 
 /// The NIC.
@@ -123,6 +125,7 @@ impl Nic for FakeNic {
 
     fn set_vlan_stripping(&mut self, on: bool) {
         self.strips = on && self.capabilities.vlan_stripping;
+        self.wire.borrow_mut().strips = self.strips;
     }
 
     fn statistics(&mut self) -> NicStatistics {

@@ -158,8 +158,7 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
     fn link(&mut self) -> Link {
         let Shared { mmio, family, halted, .. } = &*self.shared;
         let link = family.link(mmio);
-        // Where firmware has the PHY now, it is asked again.
-        if link != Link::Down && (link != self.known || self.pause.is_none()) && !halted.get() {
+        if link != Link::Down && link != self.known && !halted.get() {
             self.pause = family.settle_pause(mmio, &self.setup);
         }
         self.known = link;
@@ -196,6 +195,10 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
             return None;
         }
         let up = self.link() != Link::Down;
+        if up && self.pause.is_none() {
+            // Firmware had the PHY when the link came up.
+            self.pause = self.shared.family.settle_pause(&self.shared.mmio, &self.setup);
+        }
         self.counted.pauses += self.shared.family.pauses(&self.shared.mmio);
         let paused = self.pause.is_some_and(|pause| pause.obey) && self.counted.pauses != self.pauses_seen;
         self.pauses_seen = self.counted.pauses;
@@ -216,8 +219,14 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
     }
 
     fn restart(&mut self, delay: Delay<'_>) -> Result<(), Error> {
-        let proof = self.shared.family.stop(&self.shared.mmio, delay);
-        self.shared.halted.set(true);
+        let Shared { mmio, family, halted, .. } = &*self.shared;
+        let mut proof = family.stop(mmio, delay);
+        halted.set(true);
+        if proof.is_none() {
+            // Without a link a device may not end what it has begun. A reset ends it.
+            family.reset(mmio, delay)?;
+            proof = family.stop(mmio, delay);
+        }
         let proof = proof.ok_or(Error::Running)?;
         for queue in &mut self.queues {
             queue.clear(&proof);
@@ -236,6 +245,8 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
         self.capabilities = family.capabilities(&self.setup);
         if !halted.get() {
             family.strip_tags(mmio, self.queues.len(), on);
+            // The write is done when a read is.
+            let _link = family.link(mmio);
         }
         for queue in &mut self.queues {
             queue.set_tags(on, self.capabilities.vlan_insertion);

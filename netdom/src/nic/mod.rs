@@ -228,7 +228,7 @@ pub trait Nic {
     fn restart(&mut self, delay: Delay<'_>) -> Result<(), Error>;
     /// Whether 802.1Q tags are taken out of frames received and reported as [`Packet::tag`]. Off at first; kept by [`Self::restart`].
     /// Where it changes, [`Self::capabilities`] may, and frames that were received and not yet taken are lost: nothing tells by which rule
-    /// the device handled them.
+    /// the device handled them. Where it ends, a device that inserts tags only meanwhile sends without it the packets that are in its rings.
     fn set_vlan_stripping(&mut self, on: bool);
     /// What the device counted. Reads registers: not for the hot path.
     fn statistics(&mut self) -> NicStatistics;

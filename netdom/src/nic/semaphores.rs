@@ -16,8 +16,8 @@ const REGISTER: u32 = 1 << 31;
 /// How often SWSM is looked at, and how far apart (Linux: 2,000 times, 50 us).
 const LOOKS: u32 = 2000;
 const PAUSE: Duration = Duration::from_micros(50);
-/// How often `SW_FW_SYNC` is, and how far apart (Linux: 200 times, 5 ms).
-const ROUNDS: u32 = 200;
+/// How often `SW_FW_SYNC` is, and how far apart (Linux: 200 times, 5 ms; a restart stops all guests meanwhile, and there are three of them).
+const ROUNDS: u32 = 40;
 const ROUND: Duration = Duration::from_millis(5);
 
 /// Where a family has them.
@@ -89,7 +89,7 @@ impl Semaphores {
     }
 
     /// Does something at the start while a part of the device, named by its bit, is this driver's. It is taken from an owner that does not give
-    /// it back within a second.
+    /// it back within a fifth of a second.
     pub(super) fn hold<M: Mmio, T>(&self, mmio: &M, bit: u32, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
         for _ in 0..ROUNDS {
             match self.take(mmio, bit, delay, Force::No) {

@@ -369,7 +369,7 @@ fn a_nic_that_stands_still_holds_back_what_is_for_it_alone() {
     assert_eq!(dropped(&net), 0, "its packets wait in the guest's ring");
 
     // Behind those waits one for the neighbour.
-    net.now = net.now + Duration::from_millis(250);
+    net.now = net.now + Duration::from_millis(550);
     for _ in 0..20 {
         net.run();
         net.guests[0].collect_answers();

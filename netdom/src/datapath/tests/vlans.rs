@@ -303,19 +303,20 @@ fn segments_from_the_wire() {
     }
 }
 
-/// NICs take tags out while their bridge has access ports, and no longer. What trunks get is the same.
+/// NICs take tags out from their bridge's first access port on, and go on when the last one has left. What trunks get is the same.
 #[test]
-fn stripping_is_on_while_it_is_of_use() {
+fn stripping_begins_with_the_first_access_port() {
     let mut net = Net::with_nic(&[], HANDLES);
     let trunk = add(&mut net, 0);
     let frame = tagged(&ethernet(ALL, WIRE, 50), &[100]);
-    for _ in 0..2 {
+    for was in [false, true] {
         receive(&mut net, &frame);
-        assert_eq!(bytes(net.guests[trunk].arrived()), vec(&[&frame]));
+        assert_eq!((bytes(net.guests[trunk].arrived()), net.wire.borrow().strips), (vec(&[&frame]), was));
         let access = add(&mut net, 100);
         receive(&mut net, &frame);
         assert_eq!(bytes(net.guests[trunk].arrived()), vec(&[&frame]));
         assert_eq!(bytes(net.guests[access].arrived()), [ethernet(ALL, WIRE, 50)]);
+        assert!(net.wire.borrow().strips);
         assert!(net.path.detach(net.ids[access]).is_some());
         net.guests[trunk].post(16);
     }

@@ -103,6 +103,11 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
     /// Whether the device takes tags out from now on. Drops what it is done with: it did so by either rule.
     pub fn set_stripping(&mut self, on: bool) {
         while self.take().is_some() {}
+        // Of a frame that has begun, the rest is written by the other rule.
+        if !self.frame.fragments.is_empty() {
+            self.frame = Packet::default();
+            self.skipping = true;
+        }
         self.strips = on;
     }
 
