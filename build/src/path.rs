@@ -14,7 +14,7 @@ pub(crate) struct Arguments {
     /// Only loads whose names have one of these in them, such as "to-wire-64,joined"
     #[arg(long, default_value = "")]
     only: String,
-    /// Also list so many functions of each load: those with the most instructions
+    /// Also list the functions of each load that have the most instructions, this many of them
     #[arg(long, default_value_t = 0)]
     functions: usize,
 }

@@ -96,7 +96,7 @@ pub(crate) fn gather(
 }
 
 /// Lists the runs of bytes of a sender's packet: the local ones, the rest from its own pages. The bytes of the local head that were looked at
-/// are those that the receiver gets, whatever the sender writes meanwhile.
+/// are those that the receiver gets, even where the sender changes them meanwhile.
 pub(crate) fn list_chunks(local: &Packet, slots: &[DataSlot], domain: DomainId, chunks: &mut Vec<Chunk>) {
     chunks.clear();
     chunks.extend(local.fragments.iter().map(Chunk::local));

@@ -122,7 +122,7 @@ pub struct DataPath<H: Hypervisor> {
     hypervisor: H,
     pool: Pool,
     ports: Ports<H>,
-    /// By local event channel: the guest's port, and its queue or, where there is none, its control ring.
+    /// By local event channel: the guest's port, and the number of its queue; `None` for the channel of its control ring.
     channels: Vec<Option<(PortId, Option<u8>)>>,
     forwarder: Forwarder,
     coalescer: Coalescer<Way>,

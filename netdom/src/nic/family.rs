@@ -116,7 +116,7 @@ pub trait Family {
         ring: &Ring<D>,
         delay: Delay<'_>,
     ) -> Result<(), Error>;
-    /// Sets up a receive ring, empty, for buffers of so many bytes: [`super::ring::receive::buffer_bytes`].
+    /// Sets up a receive ring, empty, for buffers of `buffer_bytes` bytes each: [`super::ring::receive::buffer_bytes`].
     ///
     /// # Errors
     /// [`Error::Stuck`].
@@ -130,7 +130,7 @@ pub trait Family {
     ) -> Result<(), Error>;
     /// Lets frames in, as a bridge port must: every frame, whoever it is for; and begins with the link, where nobody has.
     fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>);
-    /// Takes 802.1Q tags out of frames received by any of so many queues, or no longer.
+    /// Takes 802.1Q tags out of frames received by the first `queues` queues, or no longer.
     fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool);
     /// What it does for packets: all, unless the family says otherwise.
     fn capabilities(&self, setup: &Setup) -> Capabilities {

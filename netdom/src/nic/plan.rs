@@ -54,7 +54,7 @@ impl Plan {
         })
     }
 
-    /// It has so many queues, not more.
+    /// Plans for `queues` queues, fewer than were planned.
     pub fn keep(&mut self, queues: usize) {
         let planned = self.queues.max(1);
         self.receive_pages = self.receive_pages / planned * queues;

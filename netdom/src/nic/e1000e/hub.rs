@@ -29,7 +29,7 @@ pub(super) const fn arbitration(model: &Model) -> u32 {
     }
 }
 
-/// Bits to be set whatever one does.
+/// Sets the bits that every start sets.
 pub(super) fn prepare<M: Mmio>(registers: &Registers<'_, M>, model: &Model) {
     // An error of the packet buffer stops the device, not a frame's contents.
     registers.update(reg::PBECCSTS, |held| held | reg::PACKET_BUFFER_ECC);
