@@ -616,6 +616,16 @@ fn headroom_changes_while_connected() {
         host.pass(4, &[4]);
         assert_eq!(host.backend(4, "state").as_deref(), Some("4"));
     }
+    // Linux' netfront says that it reconfigures before it says how.
+    for wanted in ["256", "0"] {
+        host.pass(4, &[7]);
+        host.put_frontend(4, "/xdp-headroom", wanted);
+        host.pass(4, &[4]);
+        assert_eq!(host.backend(4, "state").as_deref(), Some("4"));
+        a.send(&packet);
+        host.settle();
+        assert_eq!(b.arrived()[0].offset.to_string(), wanted);
+    }
     host.put_frontend(4, "/xdp-headroom", "32767");
     host.pass(4, &[7]);
     assert!(host.error(4).unwrap().contains("xdp-headroom is 32767"));

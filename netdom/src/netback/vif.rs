@@ -65,13 +65,17 @@ fn within_page(headroom: u16) -> u16 {
 
 impl Features {
     /// What a guest with these features takes, with `headroom` bytes left free before a packet in its first slot.
+    ///
+    /// A guest that asks for headroom gets segments in place of super-frames: XDP programs work on packets of one page, and Linux'
+    /// netfront drops the others while it has a program. (Linux' netback sends it super-frames all the same.)
     fn ability(&self, headroom: u16) -> Ability {
         let chains = self.scatter_gather;
+        let supers = chains && headroom == 0;
         Ability {
             checksum_v4: self.checksum_v4,
             checksum_v6: self.checksum_v6,
-            gso_v4: self.gso_tcpv4 && self.checksum_v4 && chains,
-            gso_v6: self.gso_tcpv6 && self.checksum_v6 && chains,
+            gso_v4: self.gso_tcpv4 && self.checksum_v4 && supers,
+            gso_v6: self.gso_tcpv6 && self.checksum_v6 && supers,
             told_headers: false,
             longest: if chains { 0xffff } else { PAGE_SIZE - usize::from(headroom).min(PAGE_SIZE) },
         }
@@ -82,9 +86,9 @@ impl Features {
 mod tests {
     use super::*;
 
-    /// Each kind of super-frame for a guest that says so, takes that checksum blank, and takes chains.
+    /// Each kind of super-frame for a guest that says so, takes that checksum blank, takes chains, and wants no headroom.
     #[test]
-    fn super_frames_want_three_features() {
+    fn super_frames_want_three_features_and_no_headroom() {
         for bits in 0..32_u8 {
             let has = |bit: u8| bits & 1 << bit != 0;
             let features = Features {
@@ -98,6 +102,8 @@ mod tests {
             let ability = features.ability(0);
             assert_eq!(ability.gso_v4, has(0) && has(1) && has(2), "{features:?}");
             assert_eq!(ability.gso_v6, has(0) && has(3) && has(4), "{features:?}");
+            let ability = features.ability(1);
+            assert!(!ability.gso_v4 && !ability.gso_v6, "beside headroom: {features:?}");
         }
     }
 }

@@ -193,11 +193,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             Step::Announce => self.announce().await,
             Step::Connect => self.connect().await,
             Step::Reconfigure => self.reconfigure().await,
-            Step::Reconfigured => {
-                self.reconfigured = false;
-                self.publish(XenbusState::Connected, &[]).await?;
-                Ok(())
-            }
+            Step::Reconfigured => self.reconfigured().await,
             Step::Close => {
                 self.disconnect();
                 self.enter(Phase::Closing).await
@@ -516,6 +512,16 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if self.refusal.is_none() {
             self.reconfigured = true;
             self.publish(XenbusState::Reconfigured, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads again: Linux' netfront changes its state first, and writes `xdp-headroom` after it.
+    async fn reconfigured(&mut self) -> Result<(), End> {
+        self.tell_changed().await?;
+        if self.refusal.is_none() {
+            self.reconfigured = false;
+            self.publish(XenbusState::Connected, &[]).await?;
         }
         Ok(())
     }

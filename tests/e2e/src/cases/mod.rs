@@ -21,6 +21,7 @@ pub mod store;
 mod traffic;
 mod tunnels;
 mod vlans;
+mod xdp;
 
 pub use many::ManyVifs;
 
@@ -134,6 +135,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: Rows::StoreInDom0, cases: queues::CASES },
+    Family { rows: Rows::Once(Release::Debian13), cases: xdp::CASES },
     Family { rows: Rows::StoreInDom0, cases: runtime::CASES },
     Family { rows: Rows::StoreInDom0, cases: control::CASES },
     Family { rows: Rows::StoreInDom0, cases: crowd::CASES },
