@@ -118,9 +118,9 @@ impl<H: Hypervisor> DataPath<H> {
     }
 
     /// What a NIC no longer does, by its own word or because nothing is sent. To be asked about once a second.
-    pub fn watch(&mut self, id: NicId, now: Instant) -> Option<Fault> {
+    pub fn watch(&mut self, id: NicId, now: Instant, delay: Delay<'_>) -> Option<Fault> {
         let port = self.ports.numbered_mut(id.0)?;
-        let fault = port.fault.take().or_else(|| port.nic.watch(now));
+        let fault = port.fault.take().or_else(|| port.nic.watch(now, delay));
         // An interrupt may have been lost.
         let link = port.nic.link();
         if port.up != (link != Link::Down) {

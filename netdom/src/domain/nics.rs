@@ -320,7 +320,7 @@ pub(super) async fn watch(domain: Rc<Domain>) {
         time::sleep(WATCH).await;
         let ids: Vec<NicId> = domain.nics.borrow().active().iter().map(ActiveNic::id).collect();
         for id in ids {
-            let fault = domain.path.borrow_mut().watch(id, time::now());
+            let fault = domain.path.borrow_mut().watch(id, time::now(), &mut busy_wait);
             if let Some(fault) = fault {
                 revive(&domain, id, fault).await;
             }

@@ -33,6 +33,9 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
             continue;
         };
         let mut text = format!("pci {} on {}, {}", nic.address(), nic.bridge(), line(&statistics));
+        if let Some(module) = path.nic(nic.id()).and_then(|nic| nic.module()) {
+            let _ = write!(text, ", module {module}");
+        }
         if let Some(device) = path.nic(nic.id()).map(Nic::statistics) {
             for (name, count) in [
                 ("receive-errors", device.receive_errors),

@@ -110,7 +110,7 @@ impl Nic for FakeNic {
         (index == 0).then_some(self)
     }
 
-    fn watch(&mut self, _now: Instant) -> Option<Fault> {
+    fn watch(&mut self, _now: Instant, _delay: Delay<'_>) -> Option<Fault> {
         self.wire.borrow().fault
     }
 

@@ -13,6 +13,7 @@ use super::{
 use crate::ethernet::MacAddress;
 use crate::packet::Pool;
 use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::time::Duration;
@@ -190,10 +191,15 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
         })
     }
 
-    fn watch(&mut self, now: Instant) -> Option<Fault> {
+    fn module(&self) -> Option<String> {
+        self.shared.family.module()
+    }
+
+    fn watch(&mut self, now: Instant, delay: Delay<'_>) -> Option<Fault> {
         if self.shared.halted.get() {
             return None;
         }
+        self.shared.family.watch(&self.shared.mmio, now, delay);
         let up = self.link() != Link::Down;
         if up && self.pause.is_none() {
             // Firmware had the PHY when the link came up.

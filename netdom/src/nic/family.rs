@@ -5,8 +5,10 @@ use super::ring::{Format, Ring};
 use super::wiring::Wiring;
 use super::{Capabilities, Causes, Delay, Error, Link, NicStatistics};
 use crate::ethernet::MacAddress;
+use alloc::string::String;
 use core::time::Duration;
 use split_driver::memory::{DmaMemory, Mmio, Quiesced};
+use split_driver::time::Instant;
 
 /// What a read of a register that is not there gives.
 pub(super) const ABSENT: u32 = u32::MAX;
@@ -147,6 +149,12 @@ pub trait Family {
     }
     /// The link now.
     fn link<M: Mmio>(&self, mmio: &M) -> Link;
+    /// Does what the device wants done about once a second.
+    fn watch<M: Mmio>(&self, _mmio: &M, _now: Instant, _delay: Delay<'_>) {}
+    /// See [`Nic::module`].
+    fn module(&self) -> Option<String> {
+        None
+    }
     /// Has the device obey and send pause frames as was negotiated: the link came up. `None` where that cannot be told now, as firmware has the
     /// PHY.
     fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause>;

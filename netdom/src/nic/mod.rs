@@ -35,6 +35,7 @@ pub use error::Error;
 use crate::ethernet::MacAddress;
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
+use alloc::string::String;
 use core::time::Duration;
 use split_driver::memory::Quiesced;
 use split_driver::time::Instant;
@@ -218,9 +219,13 @@ pub trait Nic {
     /// Says what the interrupt of `vector` (0 where there is only one) was about, acknowledges it and keeps that
     /// interrupt disabled until [`NicQueue::arm`].
     fn handle_interrupt(&mut self, vector: usize) -> Causes;
-    /// What the device no longer does, as far as can be told by looking about once a second; [`Self::restart`] is the remedy. A transmitter
-    /// that is told to pause does not hang.
-    fn watch(&mut self, now: Instant) -> Option<Fault>;
+    /// What is plugged into it, in words: an SFP+ module, "none", or "unreadable". `None` where it has no cage for one.
+    fn module(&self) -> Option<String> {
+        None
+    }
+    /// Looks about once a second what the device wants done, such as the set-up of an SFP+ module that was put in, and what it no longer does;
+    /// [`Self::restart`] is the remedy for that. A transmitter that is told to pause does not hang.
+    fn watch(&mut self, now: Instant, delay: Delay<'_>) -> Option<Fault>;
     /// Resets the device and starts it anew. Frames in its rings are lost, and their buffers go back. The PHY is left alone.
     ///
     /// # Errors

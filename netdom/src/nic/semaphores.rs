@@ -103,11 +103,16 @@ impl Semaphores {
         self.held(mmio, bit, delay, act)
     }
 
-    /// Does something while a part of the device is this driver's, without a clock: each read of a register takes a device's time. `None`
-    /// where another owner has it now.
-    pub(super) fn try_hold<M: Mmio, T>(&self, mmio: &M, bit: u32, act: impl FnOnce(Delay<'_>) -> T) -> Option<T> {
-        let delay: Delay<'_> = &mut |_| ();
-        (self.take(mmio, bit, delay, Force::No) == Some(true)).then(|| self.held(mmio, bit, delay, act))
+    /// Does something while a part of the device is this driver's. `None` where another owner has it now: it is not waited for, but for the
+    /// moments in which a semaphore is looked at, each of a register's time.
+    pub(super) fn try_hold<M: Mmio, T>(
+        &self,
+        mmio: &M,
+        bit: u32,
+        delay: Delay<'_>,
+        act: impl FnOnce(Delay<'_>) -> T,
+    ) -> Option<T> {
+        (self.take(mmio, bit, &mut |_| (), Force::No) == Some(true)).then(|| self.held(mmio, bit, delay, act))
     }
 
     fn held<M: Mmio, T>(&self, mmio: &M, bit: u32, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {

@@ -9,9 +9,77 @@ enum Mode {
     Read,
 }
 
+/// What a module is for, by the codes of SFF-8472.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 10GBASE-SR.
+    ShortReach,
+    /// 10GBASE-LR.
+    LongReach,
+    /// 10GBASE-SR and 1000BASE-SX.
+    BothSpeeds,
+    /// Direct attach, passive.
+    PassiveCable,
+    /// Direct attach, active and limiting.
+    LimitingCable,
+    /// 1000BASE-T.
+    Copper,
+    /// 1000BASE-SX.
+    ShortWave,
+    /// 1000BASE-LX.
+    LongWave,
+    /// It names no kind that is known here.
+    Unknown,
+}
+
+impl Kind {
+    /// All.
+    pub const ALL: [Self; 9] = [
+        Self::ShortReach,
+        Self::LongReach,
+        Self::BothSpeeds,
+        Self::PassiveCable,
+        Self::LimitingCable,
+        Self::Copper,
+        Self::ShortWave,
+        Self::LongWave,
+        Self::Unknown,
+    ];
+
+    /// Its codes, as bytes at their places.
+    const fn codes(self) -> &'static [(usize, u8)] {
+        match self {
+            Self::ShortReach => &[(3, 0x10)],
+            Self::LongReach => &[(3, 0x20)],
+            Self::BothSpeeds => &[(3, 0x10), (6, 0x01)],
+            Self::PassiveCable => &[(2, 0x21), (8, 0x04)],
+            Self::LimitingCable => &[(2, 0x21), (8, 0x08), (60, 0x04)],
+            Self::Copper => &[(6, 0x08), (12, 13)],
+            Self::ShortWave => &[(6, 0x01), (12, 13)],
+            Self::LongWave => &[(6, 0x02), (12, 13)],
+            Self::Unknown => &[],
+        }
+    }
+}
+
+/// How a module misbehaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It acknowledges nothing.
+    Silent,
+    /// It acknowledges its address, and then nothing.
+    Refusing,
+    /// It holds the data wire low.
+    Stuck,
+    /// `CC_BASE` is wrong.
+    Checksum,
+}
+
 /// A module.
 #[derive(Clone, Debug)]
 pub struct Module {
+    kind: Kind,
+    fault: Option<Fault>,
     clock: bool,
     data: bool,
     mode: Mode,
@@ -26,21 +94,33 @@ pub struct Module {
 }
 
 impl Module {
-    /// 10GBASE-SR optics of Intel's, SFF-8472 table 5-3.
-    pub fn short_range() -> Self {
+    /// A module of Intel's, SFF-8472 table 5-3.
+    pub fn new(kind: Kind) -> Self {
         let mut bytes = Box::new([0; 256]);
         let mut put = |at: usize, text: &[u8]| {
             for (place, byte) in bytes.iter_mut().skip(at).zip(text) {
                 *place = *byte;
             }
         };
-        // SFP, LC connector, 10GBASE-SR, 10.3 Gbit/s.
-        put(0, &[0x03, 0x04, 0x07, 0x10]);
+        // SFP, LC connector, 10.3 Gbit/s.
+        put(0, &[0x03, 0x04, 0x07]);
         put(12, &[103]);
         put(20, b"Intel Corp      ");
         put(37, &[0x00, 0x1B, 0x21]);
         put(40, b"FTLX8571D3BCV-IT");
+        for (place, code) in kind.codes() {
+            put(*place, &[*code]);
+        }
+        // CC_BASE and CC_EXT.
+        for (from, to) in [(0, 63), (64, 95)] {
+            let sum = bytes.iter().take(to).skip(from).fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+            if let Some(place) = bytes.get_mut(to) {
+                *place = sum;
+            }
+        }
         Self {
+            kind,
+            fault: None,
             clock: true,
             data: true,
             mode: Mode::Idle,
@@ -53,9 +133,26 @@ impl Module {
         }
     }
 
+    /// The same with a fault.
+    #[must_use]
+    pub fn with(mut self, fault: Fault) -> Self {
+        if fault == Fault::Checksum
+            && let Some(sum) = self.bytes.get_mut(63)
+        {
+            *sum = sum.wrapping_add(1);
+        }
+        self.fault = Some(fault);
+        self
+    }
+
+    /// What it is for.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The data wire.
-    pub const fn data(&self) -> bool {
-        self.release && self.data
+    pub fn data(&self) -> bool {
+        self.release && self.data && self.fault != Some(Fault::Stuck)
     }
 
     /// The host moves its ends of the wires.
@@ -93,8 +190,14 @@ impl Module {
     fn fall(&mut self) {
         if self.bit == 8 && self.mode != Mode::Read {
             // Acknowledge with a low data wire; an address only if it is ours.
-            self.release = self.mode == Mode::Address && self.shift & 0xFC != 0xA0;
-            if self.mode == Mode::Address {
+            let address = self.mode == Mode::Address;
+            let known = !address || self.shift & 0xFC == 0xA0;
+            self.release = match self.fault {
+                Some(Fault::Silent) => true,
+                Some(Fault::Refusing) => !address || !known,
+                _ => !known,
+            };
+            if address {
                 self.diagnostics = self.shift & 2 != 0;
             }
         }
@@ -180,8 +283,20 @@ mod tests {
     }
 
     #[test]
+    fn faults_are_seen_on_the_wires() {
+        let module = || Module::new(Kind::PassiveCable);
+        for fault in [Fault::Silent, Fault::Refusing] {
+            assert_eq!(Host(module().with(fault)).read(0xA0, 0, 1), None);
+        }
+        assert!(!module().with(Fault::Stuck).data());
+        let sum = |module| Host(module).read(0xA0, 63, 1);
+        assert_ne!(sum(module()), sum(module().with(Fault::Checksum)));
+        assert_eq!(Host(module()).read(0xA0, 8, 1), Some(vec![4]));
+    }
+
+    #[test]
     fn bytes_are_read_one_by_one_and_in_a_row() {
-        let mut host = Host(Module::short_range());
+        let mut host = Host(Module::new(Kind::ShortReach));
         assert_eq!(host.read(0xA0, 0, 1), Some(vec![3]));
         assert_eq!(host.read(0xA0, 20, 10), Some(b"Intel Corp".to_vec()));
         assert_eq!(host.read(0xA2, 20, 2), Some(vec![0, 0]));

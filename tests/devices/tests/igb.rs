@@ -88,7 +88,7 @@ fn a_phy_that_firmware_has_is_left_to_it_and_asked_later() {
         assert!(bench.device.with_model(|igb| igb.sends_pauses()), "nothing is settled yet");
         assert_eq!(bench.device.peek(registers::SW_FW_SYNC), FIRMWARE);
         bench.device.set(registers::SW_FW_SYNC, 0);
-        assert_eq!(bench.nic.watch(Instant(0)), None);
+        assert_eq!(bench.watch(Instant(0)), None);
         assert!(!bench.device.with_model(|igb| igb.sends_pauses()));
         bench.finish();
     }

@@ -1,6 +1,7 @@
 //! netdom's ixgbe driver against the models of the 82599 and the X540. Host.
 
 mod bench;
+mod modules;
 mod server;
 
 use bench::cases::Card;

@@ -268,7 +268,7 @@ impl<M: Hostile> Life<M> {
             }
             18 => {
                 self.now += u64::from(script.byte()) << 24;
-                self.faults += u64::from(self.nic.watch(Instant(self.now)).is_some());
+                self.faults += u64::from(self.nic.watch(Instant(self.now), &mut |_| ()).is_some());
             }
             _ => {
                 let time = self.device.clone();

@@ -257,18 +257,18 @@ fn a_nic_with_a_fault_is_started_anew_and_serves_on() {
     net.introduce();
     sent(&wire);
     let id = net.nic;
-    assert_eq!(net.path.watch(id, net.now), None);
+    assert_eq!(net.path.watch(id, net.now, &mut |_| ()), None);
     wire.borrow_mut().fault = Some(Fault::TransmitHang(0));
     wire.borrow_mut().hold = true;
     let frame = ethernet(PEERS[0], net.guests[0].mac, 100);
     net.send(0, &plain(frame.clone()));
     sent(&wire);
-    assert_eq!(net.path.watch(id, net.now), Some(Fault::TransmitHang(0)));
+    assert_eq!(net.path.watch(id, net.now, &mut |_| ()), Some(Fault::TransmitHang(0)));
     while net.path.poll_link().is_some() {}
     assert_eq!(net.path.restart_nic(id, &mut |_| ()), Ok(()));
     let change = net.path.poll_link().unwrap();
     assert_eq!((change.nic, change.bridge.as_str(), change.link), (id, "xenbr0", Link::Up(1000)));
-    assert_eq!(net.path.watch(id, net.now), None);
+    assert_eq!(net.path.watch(id, net.now, &mut |_| ()), None);
     wire.borrow_mut().hold = false;
     net.send(0, &plain(frame.clone()));
     assert_eq!(sent(&wire), [frame]);
@@ -286,9 +286,9 @@ fn a_link_whose_interrupt_was_lost_is_seen_by_looking() {
     while net.path.poll_link().is_some() {}
     for (down, link) in [(true, Link::Down), (false, Link::Up(1000))] {
         wire.borrow_mut().down = down;
-        assert_eq!(net.path.watch(net.nic, net.now), None);
+        assert_eq!(net.path.watch(net.nic, net.now, &mut |_| ()), None);
         assert_eq!(net.path.poll_link().map(|change| change.link), Some(link));
-        assert_eq!(net.path.watch(net.nic, net.now), None);
+        assert_eq!(net.path.watch(net.nic, net.now, &mut |_| ()), None);
         assert!(net.path.poll_link().is_none(), "told once");
     }
     net.end();

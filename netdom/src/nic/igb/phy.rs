@@ -96,7 +96,7 @@ fn packet_buffer<M: Mmio>(mmio: &M, model: &Model) -> u32 {
 /// Has the MAC do about pause frames what the PHY negotiated (82576 datasheet 3.5.5). `None` where another owner has the PHY now.
 pub(super) fn settle_pause<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) -> Option<Pause> {
     let (semaphores, bit) = semaphores(mmio);
-    let negotiated = semaphores.try_hold(mmio, bit, |delay| {
+    let negotiated = semaphores.try_hold(mmio, bit, &mut |_| (), |delay| {
         let mut ability = |register| read(mmio, register, delay).map(Abilities::of_word).unwrap_or_default();
         Pause::resolve(ability(ADVERTISEMENT), ability(PARTNER))
     })?;

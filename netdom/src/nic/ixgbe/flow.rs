@@ -58,7 +58,7 @@ fn negotiated<M: Mmio>(mmio: &M, model: &Model) -> Option<Pause> {
         }
         Kind::I82599Copper | Kind::X540 | Kind::X550 => {
             let (semaphores, bit) = mdio::semaphores(mmio, model);
-            let abilities = semaphores.try_hold(mmio, bit, |delay| {
+            let abilities = semaphores.try_hold(mmio, bit, &mut |_| (), |delay| {
                 let mut ability = |register| mdio::read(mmio, NEGOTIATION, register, delay).map(Abilities::of_word);
                 Some((ability(ADVERTISEMENT)?, ability(PARTNER)?))
             })?;

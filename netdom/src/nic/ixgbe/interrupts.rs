@@ -3,6 +3,8 @@
 //! With MSI-X a message clears its causes (EIAC) and disables them (EIAM by way of `GPIE.EIAME`), so a receive or transmit interrupt costs no
 //! register access at all. With one vector for everything, MSI or INTx, reading EICR acknowledges and disables (EIAM).
 
+use super::cage::Cage;
+use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Eitr, Gpie};
 use crate::nic;
 use crate::nic::Fault;
@@ -28,15 +30,16 @@ fn sent(wiring: Wiring) -> u16 {
 }
 
 /// Causes that are not of a queue.
-const fn other() -> Causes {
-    Causes::new().with_link(true).with_thermal(true).with_memory(true).with_descriptor(true)
+const fn other(model: &Model) -> Causes {
+    let module = matches!(model.kind, Kind::I82599Fibre);
+    Causes::new().with_link(true).with_thermal(true).with_memory(true).with_descriptor(true).with_module(module)
 }
 
 /// Tells the device, all interrupts disabled.
-pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, queues: usize) {
+pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, model: &Model, queues: usize) {
     let by_message = wiring.is_by_message();
     let gpie = Gpie::new().with_msix(by_message).with_keep_on_read(by_message).with_auto_mask(by_message);
-    reg::GPIE.write(mmio, 0, gpie.with_pending_bits(by_message));
+    reg::GPIE.write(mmio, 0, gpie.with_pending_bits(by_message).with_module(other(model).module()));
     for (pair, ivar) in reg::IVAR.into_iter().enumerate() {
         let entry = |queue: usize, bits: u16| match queue < queues {
             // One bit of sixteen.
@@ -50,7 +53,7 @@ pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, queues: usize) {
     reg::IVAR_MISC.write(mmio, 0, u32::from(wiring.other() | reg::IVAR_VALID) << 8);
     let queues = Causes::new().with_queues(u16::MAX);
     reg::EIAC.write(mmio, 0, if by_message { queues } else { Causes::new() });
-    reg::EIAM.write(mmio, 0, other().with_queues(u16::MAX));
+    reg::EIAM.write(mmio, 0, other(model).with_queues(u16::MAX));
     if by_message {
         space_out(mmio, wiring.other(), moderation::OTHER);
     }
@@ -71,8 +74,8 @@ fn space_out<M: Mmio>(mmio: &M, vector: u8, interval: Duration) {
     }
 }
 
-/// What an interrupt was about. `None` where the device is gone.
-pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, vector: usize) -> Option<nic::Causes> {
+/// What an interrupt was about; the cage is told of a module. `None` where the device is gone.
+pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, cage: &Cage, vector: usize) -> Option<nic::Causes> {
     let mut causes = nic::Causes {
         receive: vector < wiring.queues(),
         transmit: vector == usize::from(wiring.transmit()),
@@ -90,6 +93,9 @@ pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, vector: usize) -> Option
         reg::EICR.write(mmio, 0, seen.with_queues(0));
     }
     causes.link = seen.link();
+    if seen.module() {
+        cage.tell();
+    }
     causes.receive |= seen.queues() != 0;
     causes.transmit |= seen.queues() != 0;
     // ECC: a memory of the device; DHER: its handler of descriptors (82599 datasheet 8.2.3.5.1).
@@ -107,7 +113,7 @@ pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, vector: usize) -> Option
 
 /// Enables; before that forgets what the poll that ends has dealt with, frames where they are stale. What came in between is for the
 /// caller to look for.
-pub(super) fn arm<M: Mmio>(wiring: Wiring, mmio: &M, arm: Arm) {
+pub(super) fn arm<M: Mmio>(wiring: Wiring, mmio: &M, model: &Model, arm: Arm) {
     let (received, sent) = (received(wiring, arm.queue), sent(wiring));
     let shared = received == sent;
     if arm.transmit_over && !shared {
@@ -118,5 +124,5 @@ pub(super) fn arm<M: Mmio>(wiring: Wiring, mmio: &M, arm: Arm) {
     if dealt_with != 0 {
         reg::EICR.write(mmio, 0, Causes::new().with_queues(dealt_with));
     }
-    reg::EIMS.write(mmio, 0, other().with_queues(received | reported));
+    reg::EIMS.write(mmio, 0, other(model).with_queues(received | reported));
 }

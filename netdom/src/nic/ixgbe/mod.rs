@@ -8,17 +8,22 @@
 //! | `interrupts` | enabled, handled |
 //! | `flow` | flow control |
 //! | `mdio` | a copper PHY, and the semaphores that are shared with firmware |
+//! | `cage`, `module` | an 82599's SFP+ module: which one it is, and its set-up |
+//! | `i2c`, `nvm` | the wires to it, and the card's memory with what it needs |
 //!
 //! Descriptors are those of [`super::advanced`]. No LinkSec, no IPsec, no virtual functions, no RSC: a bridge port needs none of them.
 //! What is done about pause frames says [`super::pause`].
 //!
-//! The link comes up as the non-volatile memory and the PHY's firmware set it. The start-up sequences that a card's memory holds for
-//! each kind of SFP+ module are not played: they are left to the firmware and to a driver that ran before.
+//! The link comes up as the non-volatile memory and the PHY's firmware set it. An SFP+ module in the cage of an 82599 is set up by its kind.
 
+mod cage;
 mod flow;
+mod i2c;
 mod interrupts;
 mod mdio;
 pub mod models;
+mod module;
+mod nvm;
 pub mod registers;
 mod start;
 
@@ -30,10 +35,13 @@ use super::wiring::Wiring;
 use super::{Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
 use crate::ethernet::MacAddress;
 use crate::packet::Pool;
+use alloc::string::String;
+use cage::Cage;
 use core::time::Duration;
 use models::{Kind, Model};
 use registers as reg;
 use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
+use split_driver::time::Instant;
 
 /// Queues that are used at most: as many as the entries of the redirection table name.
 pub const QUEUES: usize = 16;
@@ -44,6 +52,7 @@ pub type Ixgbe<M, A> = Driver<M, A, Hardware>;
 /// A device of the family.
 pub struct Hardware {
     model: &'static Model,
+    cage: Cage,
 }
 
 impl<M: Mmio, A: DmaAllocator> Ixgbe<M, A> {
@@ -60,7 +69,7 @@ impl<M: Mmio, A: DmaAllocator> Ixgbe<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        Self::start(mmio, dma, Hardware { model }, interrupts, pool, options, delay)
+        Self::start(mmio, dma, Hardware { model, cage: Cage::default() }, interrupts, pool, options, delay)
     }
 }
 
@@ -94,7 +103,7 @@ impl Family for Hardware {
 
     fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup) {
         start::prepare(mmio, self.model, setup);
-        interrupts::set_up(setup.wiring, mmio, setup.queues);
+        interrupts::set_up(setup.wiring, mmio, self.model, setup.queues);
     }
 
     fn start_transmit<M: Mmio, D: DmaMemory>(
@@ -120,7 +129,7 @@ impl Family for Hardware {
 
     fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup, delay: Delay<'_>) {
         start::enable(mmio);
-        start::start_link(mmio, self.model, delay);
+        start::start_link(mmio, self.model, &self.cage, delay);
     }
 
     fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool) {
@@ -131,7 +140,7 @@ impl Family for Hardware {
 
     fn link<M: Mmio>(&self, mmio: &M) -> Link {
         let links = reg::LINKS.read(mmio, 0);
-        if u32::from(links) == ABSENT || !links.up() {
+        if u32::from(links) == ABSENT || !links.up() || self.cage.is_crosstalk(mmio) {
             return Link::Down;
         }
         let other = self.model.kind == Kind::X550 && links.other_speeds();
@@ -144,6 +153,16 @@ impl Family for Hardware {
         })
     }
 
+    fn watch<M: Mmio>(&self, mmio: &M, now: Instant, delay: Delay<'_>) {
+        if self.model.kind == Kind::I82599Fibre {
+            self.cage.watch(mmio, self.model, now, self.link(mmio) != Link::Down, delay);
+        }
+    }
+
+    fn module(&self) -> Option<String> {
+        self.cage.module()
+    }
+
     fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause> {
         flow::settle(mmio, self.model, setup.max_frame)
     }
@@ -153,11 +172,11 @@ impl Family for Hardware {
     }
 
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {
-        interrupts::handle(wiring, mmio, vector)
+        interrupts::handle(wiring, mmio, &self.cage, vector)
     }
 
     fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm) {
-        interrupts::arm(wiring, mmio, arm);
+        interrupts::arm(wiring, mmio, self.model, arm);
     }
 
     fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, queue: usize, interval: Duration) {

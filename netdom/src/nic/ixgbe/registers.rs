@@ -8,8 +8,9 @@ use split_driver::registers::{self, Base, Block};
 mod fields;
 
 pub use fields::{
-    Anlp1, Autoc, Causes, Ctrl, CtrlExt, Dmatxctl, Eec, Eitr, Esdp, Fctrl, Gpie, Hlreg0, Links, Links2, Mflcn, Msca,
-    Pcs1gana, Pcs1glsta, Rah, Rdrxctl, Rttdcs, Rxcsum, Rxctrl, Rxdctl, Secrxctrl, Secrxstat, Srrctl, Status, Txdctl,
+    Anlp1, Autoc, Autoc2, Causes, Ctrl, CtrlExt, Dmatxctl, Eec, Eerd, Eitr, Esdp, Fctrl, Gpie, Hlreg0, I2cctl, Links,
+    Links2, Mflcn, Mmngc, Msca, Pcs1gana, Pcs1glsta, Rah, Rdrxctl, Rttdcs, Rxcsum, Rxctrl, Rxdctl, Secrxctrl,
+    Secrxstat, Srrctl, Status, Txdctl,
 };
 
 /// Bytes of the register space that are used, of the 512 KiB of BAR 0 (82599 datasheet 8.1.1).
@@ -62,10 +63,16 @@ pub const CTRL: Reg<Ctrl> = Reg::at(0x0_0000);
 pub const STATUS: Reg<Status> = Reg::at(0x0_0008);
 /// `CTRL_EXT`, 82599 datasheet 8.2.3.1.3.
 pub const CTRL_EXT: Reg<CtrlExt> = Reg::at(0x0_0018);
-/// ESDP, 82599 datasheet 8.2.3.1.4: software-definable pins; with an SFP+ module pin 3 turns its laser off.
+/// ESDP, 82599 datasheet 8.2.3.1.4: software-definable pins, which are those of an SFP+ module.
 pub const ESDP: Reg<Esdp> = Reg::at(0x0_0020);
+/// I2CCTL, 82599 datasheet 8.2.3.1.5.
+pub const I2CCTL: Reg<I2cctl> = Reg::at(0x0_0028);
 /// EEC, 82599 datasheet 8.2.3.2.1.
 pub const EEC: Reg<Eec> = Reg::at(0x1_0010);
+/// EERD, 82599 datasheet 8.2.3.2.2: reads a word of the non-volatile memory.
+pub const EERD: Reg<Eerd> = Reg::at(0x1_0014);
+/// CORECTL, of the 82599's analogue part: takes the words of a start-up sequence, one after the other (Linux: `IXGBE_CORECTL`).
+pub const CORECTL: Reg<u32> = Reg::at(0x1_4F00);
 
 /// EICR, 82599 datasheet 8.2.3.5.1: causes, cleared by writing ones.
 pub const EICR: Reg<Causes> = Reg::at(0x0_0800);
@@ -162,6 +169,10 @@ pub const MAXFRS: Reg<u32> = Reg::at(0x0_4268);
 pub const MFLCN: Reg<Mflcn> = Reg::at(0x0_4294);
 /// AUTOC, 82599 datasheet 8.2.3.22.19.
 pub const AUTOC: Reg<Autoc> = Reg::at(0x0_42A0);
+/// AUTOC2, 82599 datasheet 8.2.3.22.22.
+pub const AUTOC2: Reg<Autoc2> = Reg::at(0x0_42A8);
+/// MMNGC, 82599 datasheet 8.2.3.22: whether firmware lets the link be changed.
+pub const MMNGC: Reg<Mmngc> = Reg::at(0x0_42D0);
 /// LINKS, 82599 datasheet 8.2.3.22.20.
 pub const LINKS: Reg<Links> = Reg::at(0x0_42A4);
 /// ANLP1, 82599 datasheet 8.2.3.22.23: what the other end of a backplane advertises.

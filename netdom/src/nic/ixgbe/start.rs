@@ -2,6 +2,7 @@
 //!
 //! The order is that of the 82599 datasheet, 4.6.3 (initialisation), 4.6.7 (receive) and 4.6.8 (transmit). Nothing here waits for the link.
 
+use super::cage::Cage;
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl};
 use super::{flow, mdio};
@@ -202,10 +203,14 @@ pub(super) fn enable<M: Mmio>(mmio: &M) {
 }
 
 /// Begins with the link, where the PHY has no life of its own or sleeps.
-pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, cage: &Cage, delay: Delay<'_>) {
     mdio::wake(mmio, model, delay);
     flow::advertise(mmio, model, delay);
-    if matches!(model.kind, Kind::I82599 | Kind::I82599Copper | Kind::I82599Fibre) && !reg::LINKS.read(mmio, 0).up() {
-        reg::AUTOC.update(mmio, 0, |control: reg::Autoc| control.with_restart(true));
+    match model.kind {
+        Kind::I82599Fibre => cage.start(mmio, model, delay),
+        Kind::I82599 | Kind::I82599Copper if !reg::LINKS.read(mmio, 0).up() => {
+            reg::AUTOC.update(mmio, 0, |control: reg::Autoc| control.with_restart(true));
+        }
+        Kind::I82599 | Kind::I82599Copper | Kind::X540 | Kind::X550 => {}
     }
 }

@@ -17,7 +17,9 @@ impl Ixgbe {
         match offset {
             reg::CTRL => self.read_ctrl(),
             reg::STATUS => self.read_status(),
-            reg::ESDP if self.module.is_some() => held | 1 << 2,
+            reg::ESDP => held & !4 | u32::from(self.cage.is_full()) << 2,
+            reg::PCS1GLSTA if self.cage.speed() == Some(1000) => reg::PCS1GLSTA_AN_COMPLETE,
+            reg::PCS1GANLP => u32::from(self.partner_pause.0) << 7 | u32::from(self.partner_pause.1) << 8,
             reg::I2CCTL => self.read_wires(held),
             reg::EICR => self.interrupts.read(&self.registers, &self.configuration),
             reg::EICS => self.interrupts.pending(),
@@ -58,12 +60,19 @@ impl Ixgbe {
         let (registers, space) = (&self.registers, &self.configuration);
         match offset {
             reg::CTRL => self.write_ctrl(value),
-            reg::STATUS | reg::LINKS | reg::ANLP1 | reg::FWSM | reg::SECRXSTAT | reg::SECTXSTAT => {}
+            reg::STATUS | reg::LINKS | reg::ANLP1 | reg::FWSM | reg::MMNGC | reg::SECRXSTAT | reg::SECTXSTAT => {}
             reg::I2CCTL => {
-                self.registers.set(offset, value);
-                if let Some(module) = &mut self.module {
-                    module.drive(value & 2 != 0, value & 8 != 0);
+                if !self.registers.has(reg::SW_FW_SYNC, reg::SW_FW_SYNC_PHY) {
+                    self.misuse.note("a module was spoken to without the PHY's semaphore in SW_FW_SYNC");
                 }
+                self.registers.set(offset, value);
+                self.cage.drive(value & 2 != 0, value & 8 != 0);
+            }
+            reg::CORECTL => {
+                if !self.registers.has(reg::SW_FW_SYNC, reg::SW_FW_SYNC_MAC) {
+                    self.misuse.note("CORECTL was written without the link's semaphore in SW_FW_SYNC");
+                }
+                self.cage.tune(value as u16);
             }
             reg::EERD => self.read_eeprom(value),
             reg::EEC => {
@@ -101,7 +110,7 @@ impl Ixgbe {
 
     /// I2CCTL: what is on the wires, which are low where either end pulls.
     fn read_wires(&self, held: u32) -> u32 {
-        let data = self.module.as_ref().map_or(held & 8 != 0, crate::i2c::Module::data);
+        let data = self.cage.data().unwrap_or(held & 8 != 0);
         held & !5 | u32::from(held & 2 != 0) | u32::from(data) << 2
     }
 

@@ -18,6 +18,7 @@ impl Ixgbe {
         self.registers.set(reg::EEC, eec);
         self.registers.set(reg::FWSM, reg::FWSM_VALID);
         self.initialise();
+        self.cage.power_on(&self.registers);
     }
 
     /// What CTRL.RST does: everything but the EEPROM's and the firmware's registers (those above 0x10000).
@@ -25,7 +26,7 @@ impl Ixgbe {
         if self.queues.is_in_flight() {
             self.misuse.note("a reset while the device reaches memory");
         }
-        for offset in (0..0x1_0000).step_by(4) {
+        for offset in (0..0x1_0000).step_by(4).filter(|offset| *offset != reg::MMNGC) {
             self.registers.set(offset, 0);
         }
         self.initialise();
@@ -121,6 +122,7 @@ impl Ixgbe {
     /// A link that fell shows as down once, even if it is up again.
     pub(super) fn read_links(&mut self) -> u32 {
         let fell = std::mem::take(&mut self.link_fell);
-        if self.has_link() && !fell { reg::LINKS_UP | reg::LINKS_10G | reg::LINKS_AN_COMPLETE } else { 0 }
+        let speed = if self.cage.speed() == Some(1000) { reg::LINKS_1G } else { reg::LINKS_10G };
+        if self.has_link() && !fell { reg::LINKS_UP | speed | reg::LINKS_AN_COMPLETE } else { 0 }
     }
 }

@@ -8,6 +8,11 @@ pub(super) const WORDS: usize = 0x2000;
 /// EEC's size field for that many: a power of two above 64 words.
 pub(super) const SIZE_FIELD: u32 = 7;
 
+/// The start-up sequences of passive cables, and of optics and all that are like them: of no meaning but here.
+pub(super) const CABLE: &[u16] = &[0x0A01, 0x0A02];
+/// See [`CABLE`].
+pub(super) const OPTICS: &[u16] = &[0x0501, 0x0502, 0x0503];
+
 /// Pointer to the firmware module, 6.1.
 const FIRMWARE: usize = 0x0F;
 /// The checksum word, and what all words up to it add up to; 6.3.3.
@@ -37,10 +42,14 @@ pub(super) fn image(kind: Kind, address: Address) -> Box<[u16]> {
     put(0x0200 + 4, &[0x0220]);
     put(0x0220 + 7, &[0x0600]);
     if kind == Kind::Sfp {
-        // How each kind of module is started: none needs more than the list's end. Kinds 5 and 6 are short-range and long-range optics.
+        // How modules are started: 3 and 4 are passive cables, 5 and 6 optics, at either port.
         put(0x2B, &[0x0100]);
-        put(0x0100, &[0, 3, 0x0110, 4, 0x0110, 5, 0x0110, 6, 0x0110, 0xFFFF]);
-        put(0x0110, &[1, 0xFFFF]);
+        put(0x0100, &[0, 3, 0x0110, 4, 0x0110, 5, 0x0120, 6, 0x0120, 0xFFFF]);
+        for (place, sequence) in [(0x0110, CABLE), (0x0120, OPTICS)] {
+            put(place, &[1]);
+            put(place + 1, sequence);
+            put(place + 1 + sequence.len(), &[0xFFFF]);
+        }
     }
     let [a, b, c, d, e, f] = address;
     // The address of port 0, as the core loads it into RAR0.

@@ -17,6 +17,8 @@ pub mod cause {
     pub const RX_MISS: u32 = 1 << 17;
     /// LSC: the link changed.
     pub const LSC: u32 = 1 << 20;
+    /// GPI_SDP2: SDP2 rose, as a module was put in.
+    pub const SDP2: u32 = 1 << 26;
     /// ECC: a memory of the device holds nonsense.
     pub const ECC: u32 = 1 << 28;
     /// DHER: a descriptor could not be handled.

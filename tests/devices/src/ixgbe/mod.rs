@@ -8,6 +8,7 @@
 //! | `queues` | the data path: queues in turn, statistics |
 //! | `filter` | which frames are taken, for which queue, and what is told of them |
 //! | `interrupts` | causes, vectors, masks |
+//! | `cage` | the cage of a card for SFP+, and the module in it |
 //! | `eeprom`, `phy` | what drivers read before they believe in the device |
 //!
 //! Not modelled: receive-side coalescing (it never coalesces, as it may), header split, flow director, DCB, VMDq and SR-IOV, IPsec,
@@ -15,6 +16,7 @@
 //! Pause frames are obeyed; none is sent, but the marks for that are looked at.
 
 mod access;
+mod cage;
 mod control;
 mod eeprom;
 mod filter;
@@ -33,7 +35,7 @@ pub use interrupts::cause;
 use crate::buffers::Buffers;
 use crate::bus::{Faults, Interrupt, Misuse, Model, Transfer};
 use crate::ethernet::Address;
-use crate::i2c::Module;
+use crate::i2c::{self, Module};
 use crate::pci::{Bars, ConfigurationSpace, Identity, Request};
 use crate::queues::{Layout, Queues};
 use crate::registers::{Registers, register_at};
@@ -103,7 +105,7 @@ pub struct Ixgbe {
     registers: Registers,
     interrupts: interrupts::Interrupts,
     eeprom: Box<[u16]>,
-    module: Option<Module>,
+    cage: cage::Cage,
     phy: Option<phy::Phy>,
     queues: Queues,
     out: VecDeque<Vec<u8>>,
@@ -132,7 +134,7 @@ impl Ixgbe {
             registers: Registers::new(registers::SPACE),
             interrupts: interrupts::Interrupts::default(),
             eeprom: eeprom::image(kind, address),
-            module: (kind == Kind::Sfp).then(Module::short_range),
+            cage: cage::Cage::new((kind == Kind::Sfp).then(|| Module::new(i2c::Kind::ShortReach)), kind == Kind::Sfp),
             phy: phy::Phy::new(kind),
             queues: Queues::new(LAYOUT),
             out: VecDeque::new(),
@@ -177,9 +179,50 @@ impl Ixgbe {
         self.resets
     }
 
+    /// A module is put into the cage. The analogue part is not set up for it.
+    pub fn put_in(&mut self, module: Module) {
+        self.take_out();
+        self.cage.put_in(module);
+        if self.registers.has(registers::GPIE, registers::GPIE_SDP2) {
+            self.raise(cause::SDP2);
+        }
+    }
+
+    /// The cage is emptied.
+    pub fn take_out(&mut self) {
+        let had = self.has_link();
+        self.cage.take_out();
+        if had && !self.has_link() {
+            self.link_fell = true;
+            self.raise(cause::LSC);
+        }
+    }
+
+    /// The MAC sees a link from now on where there is none.
+    pub const fn see_crosstalk(&mut self) {
+        self.cage.see_crosstalk();
+    }
+
+    /// Mbit/s of the link partner, which does not negotiate over optics.
+    pub const fn set_partner_speed(&mut self, speed: u32) {
+        self.cage.set_partner_speed(speed);
+    }
+
+    /// The words of the last start-up sequence that the analogue part took.
+    pub fn tuned(&self) -> &[u16] {
+        self.cage.words()
+    }
+
+    /// Sets a word of the EEPROM.
+    pub fn set_word(&mut self, address: usize, value: u16) {
+        if let Some(word) = self.eeprom.get_mut(address) {
+            *word = value;
+        }
+    }
+
     /// Whether there is a link.
     fn has_link(&self) -> bool {
-        self.link && self.phy.as_ref().is_none_or(phy::Phy::is_awake)
+        self.link && self.cage.has_carrier() && self.phy.as_ref().is_none_or(phy::Phy::is_awake)
     }
 
     /// What the link partner advertises about pause frames from its next negotiation on.
@@ -258,10 +301,17 @@ impl Model for Ixgbe {
 
     fn handle_time(&mut self, now: Duration) {
         self.now = self.now.max(now);
+        if let Some(up) = self.cage.settle(self.now, &self.registers)
+            && self.link
+        {
+            self.link_fell |= !up;
+            self.raise(cause::LSC);
+        }
     }
 
     fn poll_time(&self) -> Option<Duration> {
-        Some(self.paused_until).filter(|until| *until > self.now)
+        let paused = Some(self.paused_until).filter(|until| *until > self.now);
+        paused.into_iter().chain(self.cage.poll_time()).min()
     }
 
     fn handle_frame(&mut self, frame: &[u8]) -> bool {

@@ -22,7 +22,7 @@ impl Ixgbe {
         }
         let receive = !self.registers.has(reg::CTRL, reg::CTRL_MASTER_DISABLE);
         let transmit = receive
-            && self.link
+            && self.has_link()
             && self.now >= self.paused_until
             && self.registers.has(reg::DMATXCTL, reg::DMATXCTL_TE);
         let begins = Begins { transmit, receive, hung: self.faults.hung_transmit };

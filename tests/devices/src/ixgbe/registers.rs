@@ -24,12 +24,21 @@ pub const ESDP: usize = 0x0_0020;
 /// I2CCTL, 8.2.3.1.5: clock in, clock out, data in, data out.
 pub const I2CCTL: usize = 0x0_0028;
 
+/// ESDP: SDP3's value, which turns a module's laser off.
+pub const ESDP_SDP3: u32 = 1 << 3;
+/// ESDP: SDP5's value, which is a module's rate select.
+pub const ESDP_SDP5: u32 = 1 << 5;
+/// ESDP: SDP5 is an output.
+pub const ESDP_SDP5_DIR: u32 = 1 << 13;
+
 /// EEC, 8.2.3.2.1.
 pub const EEC: usize = 0x1_0010;
 /// EEC: present, auto read done, and for the X540's flash that an update is done.
 pub const EEC_PRESENT: u32 = 1 << 8;
 /// EEC: auto read done.
 pub const EEC_AUTO_READ: u32 = 1 << 9;
+/// CORECTL, of the analogue part: takes the words of a module's start-up sequence.
+pub const CORECTL: usize = 0x1_4F00;
 /// EERD, 8.2.3.2.2.
 pub const EERD: usize = 0x1_0014;
 /// SWSM, 8.2.3.4.
@@ -44,6 +53,8 @@ pub const FWSM_VALID: u32 = 1 << 15;
 pub const SW_FW_SYNC: usize = 0x1_0160;
 /// SW_FW_SYNC: software has the PHY of port 0.
 pub const SW_FW_SYNC_PHY: u32 = 1 << 1;
+/// SW_FW_SYNC: software has the registers of the link.
+pub const SW_FW_SYNC_MAC: u32 = 1 << 3;
 /// SW_FW_SYNC: the X540's register semaphore.
 pub const SW_FW_SYNC_REGISTERS: u32 = 1 << 31;
 
@@ -69,6 +80,8 @@ pub const EIMC_EX: usize = 0x0_0AB0;
 pub const EIAM_EX: usize = 0x0_0AD0;
 /// GPIE, 8.2.3.5.18.
 pub const GPIE: usize = 0x0_0898;
+/// GPIE: SDP2 interrupts.
+pub const GPIE_SDP2: u32 = 1 << 2;
 /// GPIE: several vectors.
 pub const GPIE_MSIX: u32 = 1 << 4;
 /// GPIE: reading EICR clears bits 16 to 29 alone.
@@ -188,22 +201,36 @@ pub const HLREG0_LPBK: u32 = 1 << 15;
 pub const MSCA: usize = 0x0_425C;
 /// MSRWD, 8.2.3.22.12.
 pub const MSRWD: usize = 0x0_4260;
+/// PCS1GLSTA, 8.2.3.22.
+pub const PCS1GLSTA: usize = 0x0_420C;
+/// PCS1GLSTA: a link of 1 Gbit/s was negotiated.
+pub const PCS1GLSTA_AN_COMPLETE: u32 = 1 << 16;
+/// PCS1GANLP, 8.2.3.22: what the link partner advertises in it.
+pub const PCS1GANLP: usize = 0x0_421C;
 /// MAXFRS, 8.2.3.22.13: the longest jumbo frame in the upper half.
 pub const MAXFRS: usize = 0x0_4268;
 /// AUTOC, 8.2.3.22.19.
 pub const AUTOC: usize = 0x0_42A0;
+/// AUTOC: a link of 1 Gbit/s is not one of SFI.
+pub const AUTOC_1G_BACKPLANE: u32 = 1 << 9;
 /// AUTOC: restart; clears itself.
 pub const AUTOC_RESTART: u32 = 1 << 12;
 /// LINKS, 8.2.3.22.20.
 pub const LINKS: usize = 0x0_42A4;
 /// LINKS: up.
 pub const LINKS_UP: u32 = 1 << 30;
+/// LINKS: 1 Gbit/s.
+pub const LINKS_1G: u32 = 2 << 28;
 /// LINKS: 10 Gbit/s.
 pub const LINKS_10G: u32 = 3 << 28;
 /// LINKS: backplane autonegotiation is complete.
 pub const LINKS_AN_COMPLETE: u32 = 1 << 31;
 /// AUTOC2, 8.2.3.22.22.
 pub const AUTOC2: usize = 0x0_42A8;
+/// MMNGC, 8.2.3.22: firmware's.
+pub const MMNGC: usize = 0x0_42D0;
+/// MMNGC: nobody else is to change the link.
+pub const MMNGC_VETO: u32 = 1 << 0;
 /// ANLP1, 8.2.3.22.23: of the link partner.
 pub const ANLP1: usize = 0x0_42B0;
 

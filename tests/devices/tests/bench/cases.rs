@@ -649,9 +649,9 @@ pub(crate) fn a_paused_transmitter_does_not_hang<C: Card>(kind: C::Kind) {
         assert!(bench.device.inject(&pause::frame(0xFFFF)));
         // Who asks for them must not hide them from the watch.
         let _counted = bench.nic.statistics();
-        assert_eq!(bench.nic.watch(Instant(second * 1_000_000_000)), None, "after {second} s");
+        assert_eq!(bench.watch(Instant(second * 1_000_000_000)), None, "after {second} s");
     }
-    let found = (20..40).find(|second| bench.nic.watch(Instant(second * 1_000_000_000)).is_some());
+    let found = (20..40).find(|second| bench.watch(Instant(second * 1_000_000_000)).is_some());
     assert_eq!(found, Some(25), "paused no longer, it does");
     bench.device.with_model(|model| model.faults().hung_transmit = 0);
     bench.finish();
@@ -718,7 +718,7 @@ pub(crate) fn a_queue_that_hangs_is_found_and_the_device_started_anew<C: Card>(k
     send(&mut bench, last);
     let found = (0..10).find_map(|second| {
         send(&mut bench, 0);
-        bench.nic.watch(Instant(second * 1_000_000_000)).map(|fault| (second, fault))
+        bench.watch(Instant(second * 1_000_000_000)).map(|fault| (second, fault))
     });
     assert_eq!(found, Some((5, Fault::TransmitHang(last))));
     bench.device.with_model(|model| model.faults().hung_transmit = 0);
@@ -749,7 +749,7 @@ pub(crate) fn a_pulled_out_device_is_waited_for_nowhere<C: Card>(kind: C::Kind) 
     assert!(queue(&mut *bench.nic).receive().is_none());
     assert!(!queue(&mut *bench.nic).arm(true));
     assert_eq!((bench.nic.statistics(), queue(&mut *bench.nic).room()), (NicStatistics::default(), 0));
-    assert_eq!(bench.nic.watch(Instant(0)), None);
+    assert_eq!(bench.watch(Instant(0)), None);
     bench.nic.quiesce();
     assert!(bench.pool.available() < bench.pool.capacity(), "a device that reads as ones has not said that it stopped");
     bench.nic.release(closed(bench.device.dma().reach()));

@@ -7,10 +7,11 @@ mod waiting;
 
 use devices::bus::Model;
 use devices::fake::Device;
-use netdom::nic::{Error, Interrupts, Nic, Options, models};
+use netdom::nic::{Error, Fault, Interrupts, Nic, Options, models};
 use netdom::offload::headers::{Layout, Network, Transport};
 use netdom::packet::{Checksum, Fragment, Gso, GsoKind, Offload, Packet, Pool};
 use split_driver::fakes::{FakePages, FakeXen};
+use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
 
 pub(crate) struct Bench<M: Model + 'static> {
@@ -36,6 +37,12 @@ impl<M: Model + 'static> Bench<M> {
         let dma = device.dma();
         let nic = model.start(device.clone(), dma, interrupts, &pool, options, &mut |delay| time.wait(delay))?;
         Ok(Self { nic, device, xen, pool })
+    }
+
+    /// Looks at the device, as is done once a second.
+    pub(crate) fn watch(&mut self, now: Instant) -> Option<Fault> {
+        let time = self.device.clone();
+        self.nic.watch(now, &mut |delay| time.wait(delay))
     }
 
     /// Every test ends so: nothing was done against the datasheet, and all pages are back when the device is stopped.

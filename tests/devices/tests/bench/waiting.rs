@@ -108,19 +108,19 @@ pub(crate) fn a_device_that_sends_nothing_for_long_is_started_anew<C: Card>(kind
     send(&mut bench, 0);
     // While something is sent from time to time, it does not hang; nor where it has nothing to send, or no link.
     for number in 0..20 {
-        assert_eq!(bench.nic.watch(second(number)), None, "after {number} s");
+        assert_eq!(bench.watch(second(number)), None, "after {number} s");
         bench.device.run();
         send(&mut bench, 1);
     }
     bench.device.run();
-    assert_eq!((20..40).filter_map(|number| bench.nic.watch(second(number))).count(), 0);
+    assert_eq!((20..40).filter_map(|number| bench.watch(second(number))).count(), 0);
     send(&mut bench, 2);
     bench.device.set_link(false);
-    let found: Vec<_> = (40..44).map(|number| bench.nic.watch(second(number))).collect();
+    let found: Vec<_> = (40..44).map(|number| bench.watch(second(number))).collect();
     assert_eq!(found, [None, None, Some(Fault::NoLink), None], "not a hang");
     bench.device.set_link(true);
     bench.device.wait(Duration::from_secs(5));
-    let found: Vec<_> = (60..70).map(|number| bench.nic.watch(second(number))).collect();
+    let found: Vec<_> = (60..70).map(|number| bench.watch(second(number))).collect();
     let expected = (0..10).map(|number| (number >= 5).then_some(Fault::TransmitHang(0)));
     assert!(found.iter().copied().eq(expected), "{found:?}");
 
@@ -129,7 +129,7 @@ pub(crate) fn a_device_that_sends_nothing_for_long_is_started_anew<C: Card>(kind
     bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
     bench.device.wait(Duration::from_secs(5));
     assert_eq!(bench.pool.available(), bench.pool.capacity() - 128, "the packet to be sent is lost, its page is not");
-    assert_eq!(bench.nic.watch(second(80)), None);
+    assert_eq!(bench.watch(second(80)), None);
     send(&mut bench, 3);
     bench.device.run();
     assert_eq!(bench.device.sent(), Some(bytes(600, 3)));
@@ -156,18 +156,18 @@ pub(crate) fn packets_left_without_a_link_are_dropped<C: Card>(kind: C::Kind) {
     }
     queue(&mut *bench.nic).flush();
     bench.device.set_link(false);
-    assert_eq!(bench.nic.watch(second(1)), None);
+    assert_eq!(bench.watch(second(1)), None);
     bench.device.set_link(true);
     bench.device.wait(Duration::from_secs(5));
-    assert_eq!(bench.nic.watch(second(2)), None, "it flickered");
+    assert_eq!(bench.watch(second(2)), None, "it flickered");
     bench.device.set_link(false);
-    let found: Vec<_> = (3..6).map(|number| bench.nic.watch(second(number))).collect();
+    let found: Vec<_> = (3..6).map(|number| bench.watch(second(number))).collect();
     assert_eq!(found, [None, None, Some(Fault::NoLink)]);
     assert_eq!(bench.pool.available(), before - 9);
     let device = bench.device.clone();
     bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
     assert_eq!(bench.pool.available(), before);
-    assert_eq!((6..16).filter_map(|number| bench.nic.watch(second(number))).count(), 0, "nothing is left");
+    assert_eq!((6..16).filter_map(|number| bench.watch(second(number))).count(), 0, "nothing is left");
     bench.device.set_link(true);
     bench.device.wait(Duration::from_secs(5));
     bench.device.run();

@@ -59,12 +59,74 @@ pub struct CtrlExt {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Esdp {
-    #[bits(3)]
+    #[bits(2)]
     _r0: u8,
+    /// SDP2's value: an SFP+ module is in the cage.
+    pub module: bool,
     /// SDP3's value: an SFP+ module's laser is off.
     pub laser_off: bool,
+    _r4: bool,
+    /// SDP5's value: the rate select of an SFP+ module, RS0 and RS1 (SFF-8431): 10 Gbit/s, not 1.
+    pub fast: bool,
+    #[bits(7)]
+    _r6: u8,
+    /// SDP5 is an output.
+    pub fast_driven: bool,
+    #[bits(18)]
+    _r14: u32,
+}
+
+/// I2CCTL, 82599 datasheet 8.2.3.1.5: the wires to an SFP+ module. High is released: either end may pull a wire low.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct I2cctl {
+    /// `I2C_CLK_IN`: the clock now.
+    pub clock: bool,
+    /// `I2C_CLK_OUT`: this end's clock.
+    pub clock_out: bool,
+    /// `I2C_DATA_IN`: the data now.
+    pub data: bool,
+    /// `I2C_DATA_OUT`: this end's data.
+    pub data_out: bool,
     #[bits(28)]
     _r4: u32,
+}
+
+/// EERD, 82599 datasheet 8.2.3.2.2.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Eerd {
+    /// Begins to read.
+    pub start: bool,
+    /// `data` is there.
+    pub done: bool,
+    /// Which word of the non-volatile memory.
+    #[bits(14)]
+    pub address: u16,
+    /// What it holds.
+    pub data: u16,
+}
+
+/// AUTOC2, 82599 datasheet 8.2.3.22.22.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Autoc2 {
+    #[bits(28)]
+    _r0: u32,
+    /// The link is disabled, in three ways (Linux: `IXGBE_AUTOC2_LINK_DISABLE_MASK`).
+    #[bits(3)]
+    pub disabled: u8,
+    _r31: bool,
+}
+
+/// MMNGC, 82599 datasheet 8.2.3.22.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Mmngc {
+    /// `MNG_VETO`: firmware has the link, and nobody else is to change it.
+    pub veto: bool,
+    #[bits(31)]
+    _r1: u32,
 }
 
 /// EEC, 82599 datasheet 8.2.3.2.1.
@@ -96,8 +158,11 @@ pub struct Causes {
     _management: bool,
     /// The X540 or X550 is too hot.
     pub thermal: bool,
-    #[bits(4)]
+    #[bits(2)]
     _r24: u8,
+    /// `GPI_SDP2`: an SFP+ module was put in, or taken out.
+    pub module: bool,
+    _r27: bool,
     /// ECC: memory of the device lost what it held.
     pub memory: bool,
     /// DHER: a descriptor could not be handled.
@@ -125,8 +190,11 @@ pub struct Eitr {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Gpie {
-    #[bits(4)]
+    #[bits(2)]
     _r0: u8,
+    /// `SDP2_GPIEN`: SDP2 interrupts.
+    pub module: bool,
+    _r3: bool,
     /// `Multiple_MSIX`.
     pub msix: bool,
     /// OCD: reading EICR clears nothing.
@@ -215,11 +283,15 @@ pub struct Mflcn {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Autoc {
-    #[bits(12)]
+    #[bits(9)]
     _r0: u16,
+    /// `1G_PMA_PMD`: a link of 1 Gbit/s is one of a backplane, not of an SFP+ module (SFI).
+    pub backplane: bool,
+    #[bits(2)]
+    _r10: u8,
     /// `Restart_AN`: begins anew with the link. Clears itself.
     pub restart: bool,
-    /// LMS: which kind of link.
+    /// LMS: which kind of link. 2: 1 Gbit/s, negotiated; 3: 10 Gbit/s, serial.
     #[bits(3)]
     pub mode: u8,
     #[bits(12)]
@@ -242,8 +314,13 @@ pub struct Anlp1 {
     pub symmetric: bool,
     /// And in one.
     pub asymmetric: bool,
-    #[bits(20)]
-    _r12: u32,
+    #[bits(4)]
+    _r12: u8,
+    /// The state of auto-negotiation: 0 until a restart has taken hold.
+    #[bits(4)]
+    pub state: u8,
+    #[bits(12)]
+    _r20: u16,
 }
 
 /// LINKS2, 82599 datasheet 8.2.3.22.
