@@ -1,4 +1,4 @@
-//! Serves a NIC to QEMU, with the lab's wire as its cable: `serve SOCKET kx4|sfp|t3|x540|82576|i350|i210|82574`. `up` and `down` on standard input
+//! Serves a NIC to QEMU, with the lab's wire as its cable: `serve SOCKET kx4|sfp|t3|x540|x550|82576|i350|i210|82574`. `up` and `down` on standard input
 //! are the link's; `peek OFFSET` shows a register. The driver's offences are printed as they come. Host.
 //!
 //! QEMU takes it by `-device '{"driver":"vfio-user-pci","socket":{"path":"SOCKET","type":"unix"}}'`.
@@ -20,13 +20,14 @@ const ADDRESS: [u8; 6] = [0x00, 0x1B, 0x21, 0xAA, 0xBB, 0x01];
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(socket), Some(kind)) = (arguments.next().map(PathBuf::from), arguments.next()) else {
-        return Err("serve SOCKET kx4|sfp|t3|x540|82576|i350|i210|82574".into());
+        return Err("serve SOCKET kx4|sfp|t3|x540|x550|82576|i350|i210|82574".into());
     };
     match kind.as_str() {
         "kx4" => serve(Ixgbe::new(ixgbe::Kind::Kx4, ADDRESS), socket),
         "sfp" => serve(Ixgbe::new(ixgbe::Kind::Sfp, ADDRESS), socket),
         "t3" => serve(Ixgbe::new(ixgbe::Kind::T3, ADDRESS), socket),
         "x540" => serve(Ixgbe::new(ixgbe::Kind::X540, ADDRESS), socket),
+        "x550" => serve(Ixgbe::new(ixgbe::Kind::X550, ADDRESS), socket),
         "82576" => serve(Igb::new(igb::Kind::I82576, ADDRESS), socket),
         "i350" => serve(Igb::new(igb::Kind::I350, ADDRESS), socket),
         "i210" => serve(Igb::new(igb::Kind::I210, ADDRESS), socket),

@@ -5,7 +5,7 @@
 //! | [`bus`] | the interface of a model: accesses in, transfers and interrupts out, without I/O |
 //! | [`e1000e`] | Intel's 82574 |
 //! | [`igb`] | Intel's 82576, I350 and I210 |
-//! | [`ixgbe`] | Intel's 82599 and X540 |
+//! | [`ixgbe`] | Intel's 82599, X540 and X550 |
 //! | [`advanced`], [`transmit`], [`receive`], [`buffers`], [`ring`], [`queues`] | descriptors and queues |
 //! | [`filter`], [`rss`] | which frames are taken, and for which queue |
 //! | [`offload`], [`packet`], [`toeplitz`], [`checksum`], [`ethernet`] | offloads of packets |

@@ -41,6 +41,9 @@ impl Rule {
     }
 }
 
+/// Entries of RETA.
+const TABLE: usize = 128;
+
 /// Where a device has the registers of receive-side scaling.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
@@ -50,6 +53,8 @@ pub struct Places {
     pub key: usize,
     /// RETA: 32 registers.
     pub table: usize,
+    /// ERETA: 96 registers with the entries behind RETA's, of a device that has 512 and up to 64 queues in them.
+    pub more: Option<usize>,
 }
 
 /// How a packet is spread.
@@ -76,7 +81,12 @@ pub fn spread(registers: &Registers, places: Places, headers: &Headers) -> Optio
         *place = registers.get(places.key + 4 * index).to_le_bytes();
     }
     let hash = toeplitz::hash(&key, &input);
-    let entry = hash as usize & 0x7F;
-    let queue = registers.get(places.table + entry / 4 * 4) >> (8 * (entry % 4)) & 0xF;
+    let (entries, queues) = if places.more.is_some() { (512, 0x3F) } else { (TABLE, 0xF) };
+    let entry = hash as usize % entries;
+    let (table, place) = match places.more {
+        Some(more) if entry >= TABLE => (more, entry - TABLE),
+        _ => (places.table, entry),
+    };
+    let queue = registers.get(table + place / 4 * 4) >> (8 * (place % 4)) & queues;
     Some(Spread { queue: queue as usize, kind, hash })
 }

@@ -80,8 +80,8 @@ fn a_device_whose_requests_do_not_end_is_reset_twice() {
 
 #[test]
 fn semaphores_are_given_back_and_taken_from_owners_that_are_no_more() {
-    for kind in [Kind::T3, Kind::X540] {
-        // SMBI and SWESMBI; firmware and software have the PHY, and the X540's register semaphore is taken.
+    for kind in [Kind::T3, Kind::X540, Kind::X550] {
+        // SMBI and SWESMBI; firmware and software have the PHY, and the register semaphore is taken.
         let left = |device: &Device<Ixgbe>| {
             device.set(registers::SWSM, 3);
             device.set(registers::SW_FW_SYNC, 1 << 31 | 1 << 6 | 1 << 1);
@@ -96,10 +96,40 @@ fn semaphores_are_given_back_and_taken_from_owners_that_are_no_more() {
 }
 
 #[test]
-fn the_packet_buffer_of_an_x540_is_one() {
-    let bench = bench::cases::bench::<Ixgbe>(Kind::X540, Options::default());
-    assert_eq!(bench.device.peek(registers::RXPBSIZE), 384 << 10);
+fn the_packet_buffer_of_an_x540_and_an_x550_is_one() {
+    for kind in [Kind::X540, Kind::X550] {
+        let bench = bench::cases::bench::<Ixgbe>(kind, Options::default());
+        assert_eq!(bench.device.peek(registers::RXPBSIZE), 384 << 10);
+        bench.finish();
+    }
+}
+
+#[test]
+fn each_queue_has_its_share_of_the_table_of_an_x550() {
+    // As many as there are vectors for.
+    for (queues, most, least) in [(4, 128, 128), (3, 171, 170), (14, 37, 36)] {
+        let options = Options { queues, receive_descriptors: 64, ..Options::default() };
+        let bench = bench::cases::bench::<Ixgbe>(Kind::X550, options);
+        let table = |from: usize, words| (0..words).map(move |word| from + 4 * word);
+        let words = table(registers::RETA, 32).chain(table(registers::ERETA, 96));
+        let entries: Vec<u8> = words.flat_map(|offset| bench.device.peek(offset).to_le_bytes()).collect();
+        assert_eq!(entries.len(), 512);
+        for queue in 0..queues {
+            let share = entries.iter().filter(|entry| usize::from(**entry) == queue).count();
+            assert!((least..=most).contains(&share), "{share} entries for queue {queue} of {queues}");
+        }
+        bench.finish();
+    }
+}
+
+#[test]
+fn an_x550_tells_its_speeds() {
+    let mut bench = bench::cases::bench::<Ixgbe>(Kind::X550, Options::default());
+    for speed in [100, 1000, 2500, 5000, 10_000] {
+        bench.device.with_model(|model| model.set_speed(speed));
+        assert_eq!(bench.nic.link(), Link::Up(speed));
+    }
     bench.finish();
 }
 
-bench::cases::cases!(Ixgbe, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits, a_starved_ring_is_filled_later], kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540);
+bench::cases::cases!(Ixgbe, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits, a_starved_ring_is_filled_later], kx4: Kind::Kx4, sfp: Kind::Sfp, t3: Kind::T3, x540: Kind::X540, x550: Kind::X550);

@@ -1,12 +1,14 @@
 //! Receive-side scaling: which queue the frames of a flow are received by. Pure. Floor 3.
 //!
 //! The device hashes addresses and ports by Toeplitz with a key of 40 bytes; the hash's low seven bits choose an entry of a table
-//! of 128 queues (82599 datasheet 7.1.2.8, 82576 datasheet 7.1.1.7).
+//! of 128 queues (82599 datasheet 7.1.2.8, 82576 datasheet 7.1.1.7), its low nine bits on an X550, whose table has 512.
 
 /// Words of the key.
 pub const KEY_WORDS: usize = 10;
-/// Entries of the redirection table.
-pub const TABLE: usize = 128;
+/// Words of the redirection table, RETA.
+pub const TABLE_WORDS: usize = 32;
+/// Words of the table of an X550: those of RETA, and behind them ERETA's.
+pub const LONG_TABLE_WORDS: usize = 128;
 
 /// MRQC: which protocols' fields are hashed. The same bits in both families.
 pub mod fields {
@@ -35,10 +37,10 @@ pub fn key(mut seed: u64) -> [u32; KEY_WORDS] {
     })
 }
 
-/// The table, four entries a word: each queue as often as the others.
-pub fn table(queues: usize) -> [u32; TABLE / 4] {
-    let queue = |entry: usize| (entry % queues.clamp(1, 16)) as u8;
-    core::array::from_fn(|word| u32::from_le_bytes(core::array::from_fn(|byte| queue(4 * word + byte))))
+/// The table, so many words of four entries: each queue as often as the others.
+pub fn table(queues: usize, words: usize) -> impl Iterator<Item = u32> {
+    let queue = move |entry: usize| (entry % queues.clamp(1, 16)) as u8;
+    (0..words).map(move |word| u32::from_le_bytes(core::array::from_fn(|byte| queue(4 * word + byte))))
 }
 
 #[cfg(test)]
@@ -47,9 +49,9 @@ mod tests {
 
     #[test]
     fn each_queue_has_its_share_of_the_table() {
-        assert_eq!(table(1), [0; 32]);
-        assert_eq!(table(4), [0x0302_0100; 32]);
-        let entries: alloc::vec::Vec<u8> = table(3).iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert!(table(1, TABLE_WORDS).eq([0; TABLE_WORDS]));
+        assert!(table(4, TABLE_WORDS).eq([0x0302_0100; TABLE_WORDS]));
+        let entries: alloc::vec::Vec<u8> = table(3, TABLE_WORDS).flat_map(u32::to_le_bytes).collect();
         for queue in 0..3 {
             let share = entries.iter().filter(|entry| **entry == queue).count();
             assert!((42..=43).contains(&share));

@@ -73,7 +73,7 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, setup: &Setup) {
     for (word, value) in rss::key(setup.seed).into_iter().enumerate() {
         mmio.write32(reg::RSSRK + 4 * word, value);
     }
-    for (word, value) in rss::table(setup.queues).into_iter().enumerate() {
+    for (word, value) in rss::table(setup.queues, rss::TABLE_WORDS).enumerate() {
         mmio.write32(reg::RETA + 4 * word, value);
     }
     reg::MRQC.write(mmio, 0, if spread { 2 | rss::fields::ALL } else { 0 });

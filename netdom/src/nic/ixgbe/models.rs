@@ -1,7 +1,10 @@
 //! The family that shares the 82599's programming model: device ids, and in what each kind differs. Pure. Floor 3.
 //!
-//! Ids and limits are those of Linux's ixgbe (`ixgbe_type.h`, `ixgbe_main.c`). Only models of the 82599 and the X540 were ever run;
-//! the rest follow the documents.
+//! Ids and limits are those of Linux's ixgbe (`ixgbe_type.h`, `ixgbe_main.c`). Only models of the 82599, the X540 and the
+//! X550 were ever run. The X550EM is not driven: its PHYs want tokens, and commands to its firmware.
+//!
+//! The X550 differs from the X540 in its table of 512 entries, its speeds and its PHY's id. Linux also asks its firmware to stop receiving,
+//! so that frames between virtual functions stop as well; there are none here.
 
 /// Intel's PCI vendor id.
 const VENDOR: u16 = 0x8086;

@@ -99,14 +99,10 @@ pub(super) fn prepare<M: Mmio>(mmio: &M, model: &Model, setup: &Setup) {
     for (word, value) in rss::key(setup.seed).into_iter().enumerate() {
         mmio.write32(reg::RSSRK + 4 * word, value);
     }
-    for (word, value) in rss::table(setup.queues).into_iter().enumerate() {
-        mmio.write32(reg::RETA + 4 * word, value);
-    }
-    if model.kind == Kind::X550 {
-        // Its table has four times as many entries.
-        for (word, value) in (0..3).flat_map(|_| rss::table(setup.queues)).enumerate() {
-            mmio.write32(reg::ERETA + 4 * word, value);
-        }
+    let words = if model.kind == Kind::X550 { rss::LONG_TABLE_WORDS } else { rss::TABLE_WORDS };
+    let reta = (reg::RETA..).step_by(4).take(rss::TABLE_WORDS);
+    for (place, value) in reta.chain((reg::ERETA..).step_by(4)).zip(rss::table(setup.queues, words)) {
+        mmio.write32(place, value);
     }
     if matches!(model.kind, Kind::X540 | Kind::X550) {
         // All of its receive packet buffer is one: the reset leaves that to the driver.

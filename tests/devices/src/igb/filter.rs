@@ -99,7 +99,7 @@ impl Igb {
         if !self.registers.has(reg::RXCSUM, reg::RXCSUM_PCSD) {
             self.misuse.note("RSS while RXCSUM.PCSD is clear");
         }
-        let places = Places { mrqc: reg::MRQC, key: reg::RSSRK, table: reg::RETA };
+        let places = Places { mrqc: reg::MRQC, key: reg::RSSRK, table: reg::RETA, more: None };
         let spread = rss::spread(&self.registers, places, headers);
         // The table's entries have as many bits as there are queues: 8.10.21.
         let queues = self.kind.queues();

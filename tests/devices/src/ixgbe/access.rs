@@ -30,7 +30,7 @@ impl Ixgbe {
                 self.registers.raise(reg::SWSM, reg::SWSM_SMBI);
                 held
             }
-            reg::SW_FW_SYNC if self.kind == Kind::X540 => {
+            reg::SW_FW_SYNC if self.kind.has_phy() => {
                 self.registers.raise(reg::SW_FW_SYNC, reg::SW_FW_SYNC_REGISTERS);
                 held
             }
@@ -127,7 +127,7 @@ impl Ixgbe {
         let enable = value & reg::RXCTRL_RXEN != 0;
         if enable && !self.registers.has(reg::RXCTRL, reg::RXCTRL_RXEN) {
             // 4.6.7: the 82599's path is halted while receive is enabled.
-            if self.kind != Kind::X540 && !self.registers.has(reg::SECRXCTRL, reg::SECRXCTRL_RX_DIS) {
+            if !self.kind.has_phy() && !self.registers.has(reg::SECRXCTRL, reg::SECRXCTRL_RX_DIS) {
                 self.misuse.note("RXCTRL.RXEN was set while SECRXCTRL.RX_DIS was clear");
             }
             let (by_mac, by_dma) = (reg::HLREG0_RXCRCSTRP, reg::RDRXCTL_CRCSTRIP);

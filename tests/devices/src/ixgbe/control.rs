@@ -46,7 +46,7 @@ impl Ixgbe {
             Kind::Sfp => (3 << 13, 2 << 16),
             // XAUI to the PHY.
             Kind::T3 => (1 << 13, 0),
-            Kind::X540 => (0, 0),
+            Kind::X540 | Kind::X550 => (0, 0),
         };
         registers.set(reg::AUTOC, autoc);
         registers.set(reg::AUTOC2, autoc2);
@@ -58,8 +58,8 @@ impl Ixgbe {
         registers.set(reg::SECTXSTAT, 1);
         registers.set(reg::SECRXSTAT, 1);
         // RXPBSIZE and TXPBSIZE: all of it for one traffic class.
-        // The X540 leaves it to the driver.
-        let receive = if self.kind == Kind::X540 { 0 } else { self.kind.packet_memory() };
+        // The X540 and the X550 leave it to the driver.
+        let receive = if self.kind.has_phy() { 0 } else { self.kind.packet_memory() };
         registers.set(reg::RXPBSIZE, receive);
         registers.set(0xCC00, 160 << 10);
         for queue in 0..super::QUEUES {
@@ -122,7 +122,13 @@ impl Ixgbe {
     /// A link that fell shows as down once, even if it is up again.
     pub(super) fn read_links(&mut self) -> u32 {
         let fell = std::mem::take(&mut self.link_fell);
-        let speed = if self.cage.speed() == Some(1000) { reg::LINKS_1G } else { reg::LINKS_10G };
+        let speed = match self.cage.speed().unwrap_or(self.speed) {
+            100 => reg::LINKS_100M,
+            1000 => reg::LINKS_1G,
+            2500 => reg::LINKS_10G | reg::LINKS_OTHER,
+            5000 => reg::LINKS_100M | reg::LINKS_OTHER,
+            _ => reg::LINKS_10G,
+        };
         if self.has_link() && !fell { reg::LINKS_UP | speed | reg::LINKS_AN_COMPLETE } else { 0 }
     }
 }

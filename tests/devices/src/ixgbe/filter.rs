@@ -1,7 +1,7 @@
 //! Which frames are taken, for which queue, and what their descriptors tell. 82599 datasheet 7.1.1, 7.1.2 and 7.1.6. Pure.
 
 use super::registers::{self as reg, count};
-use super::{Ixgbe, cause};
+use super::{Ixgbe, Kind, cause};
 use crate::advanced::{Errors, Received, Verify, status};
 use crate::ethernet::{Address, destination, frame_check, is_broadcast, is_multicast};
 use crate::filter;
@@ -117,7 +117,8 @@ impl Ixgbe {
         if !self.registers.has(reg::RXCSUM, reg::RXCSUM_PCSD) {
             self.misuse.note("RSS while RXCSUM.PCSD is clear");
         }
-        let places = Places { mrqc: reg::MRQC, key: reg::RSSRK, table: reg::RETA };
+        let more = (self.kind == Kind::X550).then_some(reg::ERETA);
+        let places = Places { mrqc: reg::MRQC, key: reg::RSSRK, table: reg::RETA, more };
         let spread = rss::spread(&self.registers, places, headers);
         spread.map_or((0, None), |spread| (spread.queue, Some((spread.kind, spread.hash))))
     }

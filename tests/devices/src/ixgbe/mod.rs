@@ -1,4 +1,4 @@
-//! Intel's 82599 and X540 as far as drivers look. Host.
+//! Intel's 82599, X540 and X550 as far as drivers look. Host.
 //!
 //! | file | holds |
 //! |---|---|
@@ -61,17 +61,24 @@ pub enum Kind {
     T3,
     /// X540, 10GBASE-T.
     X540,
+    /// X550, 10GBASE-T, 5GBASE-T and 2.5GBASE-T.
+    X550,
 }
 
 impl Kind {
     /// All.
-    pub const ALL: [Self; 4] = [Self::Kx4, Self::Sfp, Self::T3, Self::X540];
+    pub const ALL: [Self; 5] = [Self::Kx4, Self::Sfp, Self::T3, Self::X540, Self::X550];
+
+    /// Whether the MAC and its PHY are one.
+    const fn has_phy(self) -> bool {
+        matches!(self, Self::X540 | Self::X550)
+    }
 
     /// Bytes of packet memory for receive, 82599 datasheet 7.1.3.1, X540 datasheet 7.1.3.
     const fn packet_memory(self) -> u32 {
         match self {
             Self::Kx4 | Self::Sfp | Self::T3 => 512 << 10,
-            Self::X540 => 384 << 10,
+            Self::X540 | Self::X550 => 384 << 10,
         }
     }
 
@@ -82,6 +89,7 @@ impl Kind {
             Self::Sfp => (0x10FB, 512 << 10),
             Self::T3 => (0x151C, 512 << 10),
             Self::X540 => (0x1528, 2 << 20),
+            Self::X550 => (0x1563, 4 << 20),
         };
         Identity {
             vendor: 0x8086,
@@ -110,6 +118,8 @@ pub struct Ixgbe {
     queues: Queues,
     out: VecDeque<Vec<u8>>,
     link: bool,
+    /// Mbit/s of the link, where it is not one of a module.
+    speed: u32,
     /// A pause frame stops the transmitter until then.
     paused_until: Duration,
     /// What the link partner advertises about pause frames: in both directions, in one.
@@ -139,6 +149,7 @@ impl Ixgbe {
             queues: Queues::new(LAYOUT),
             out: VecDeque::new(),
             link: true,
+            speed: 10_000,
             paused_until: Duration::ZERO,
             partner_pause: (true, false),
             link_fell: false,
@@ -206,6 +217,11 @@ impl Ixgbe {
     /// Mbit/s of the link partner, which does not negotiate over optics.
     pub const fn set_partner_speed(&mut self, speed: u32) {
         self.cage.set_partner_speed(speed);
+    }
+
+    /// Mbit/s of the link from now on: 100, 1,000 or 10,000, of an X550 also 2,500 and 5,000.
+    pub const fn set_speed(&mut self, speed: u32) {
+        self.speed = speed;
     }
 
     /// The words of the last start-up sequence that the analogue part took.

@@ -1,4 +1,4 @@
-//! PHYs behind MDIO, clause 45 of IEEE 802.3: the X540's own, and a TN1010 beside the 82599. Pure.
+//! PHYs behind MDIO, clause 45 of IEEE 802.3: the X540's and the X550's own, and a TN1010 beside the 82599. Pure.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +31,7 @@ impl Phy {
     pub(super) fn new(kind: Kind) -> Option<Self> {
         let id: u32 = match kind {
             Kind::X540 => 0x0154_0200,
+            Kind::X550 => 0x0154_0223,
             Kind::T3 => 0x00A1_9410,
             Kind::Kx4 | Kind::Sfp => return None,
         };

@@ -127,6 +127,9 @@ pub const RSSRK: usize = 0x0_EB80;
 /// RETA, 8.2.3.7.13: 32 registers.
 pub const RETA: usize = 0x0_EB00;
 
+/// ERETA, of the X550: 96 registers.
+pub const ERETA: usize = 0x0_EE80;
+
 /// First register of receive queue 0, 8.2.3.8.1; the next is 0x40 further.
 pub const RECEIVE: usize = 0x0_1000;
 /// First register of receive queue 64.
@@ -219,6 +222,10 @@ pub const AUTOC_RESTART: u32 = 1 << 12;
 pub const LINKS: usize = 0x0_42A4;
 /// LINKS: up.
 pub const LINKS_UP: u32 = 1 << 30;
+/// LINKS: 100 Mbit/s.
+pub const LINKS_100M: u32 = 1 << 28;
+/// LINKS, of the X550: 5 Gbit/s in place of 100 Mbit/s, 2.5 in place of 10.
+pub const LINKS_OTHER: u32 = 1 << 27;
 /// LINKS: 1 Gbit/s.
 pub const LINKS_1G: u32 = 2 << 28;
 /// LINKS: 10 Gbit/s.
