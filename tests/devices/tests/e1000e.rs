@@ -223,7 +223,7 @@ fn a_poll_that_finds_nothing_touches_no_register() {
 }
 
 /// Offsets of registers of the I217 to I219: Linux, `e1000e/regs.h`.
-mod hub {
+mod pch {
     pub(crate) const FEXTNVM4: usize = 0x0_0024;
     pub(crate) const FCTTV: usize = 0x0_0170;
     pub(crate) const IOSFPC: usize = 0x0_0F28;
@@ -232,40 +232,40 @@ mod hub {
     pub(crate) const FEXTNVM11: usize = 0x0_5BBC;
     /// CTRL.MEHE: errors of the packet memory stop the device.
     pub(crate) const CTRL_MEHE: u32 = 1 << 19;
-    /// The bit of CTRL_EXT that an erratum asks for.
-    pub(crate) const CTRL_EXT_ERRATUM: u32 = 1 << 22;
+    /// The bit of CTRL_EXT that is reserved, and to be set.
+    pub(crate) const CTRL_EXT_RESERVED: u32 = 1 << 22;
 }
 
 #[test]
-fn a_hub_gets_the_bits_that_its_errata_ask_for() {
+fn a_pch_gets_the_bits_that_its_errata_ask_for() {
     // TARC0, FEXTNVM4 and IOSFPC after a start.
     let rows = [(0x153A, 0x0D80_0403, 7, 0), (0x156F, 0x2D80_0403, 7, 1 << 16), (0x15FB, 0x2D80_0403, 7, 0)];
     for (id, tarc0, fextnvm4, iosfpc) in rows {
-        let become_hub = |device: &Device<E1000e>| {
-            device.with_model(E1000e::be_hub);
+        let become_pch = |device: &Device<E1000e>| {
+            device.with_model(E1000e::be_pch);
             device.interrupt_by(Interrupt::Msi);
         };
-        let model = models::Model::find(0x8086, id).expect("a hub");
+        let model = models::Model::find(0x8086, id).expect("a PCH");
         let hardware = E1000e::new(ADDRESS);
-        let start = Bench::start(hardware, become_hub, model, Interrupts::Single, Options::default());
+        let start = Bench::start(hardware, become_pch, model, Interrupts::Single, Options::default());
         let mut bench = start.expect("it starts");
         let device = bench.device.clone();
         assert!(device.now() >= Duration::from_millis(20));
-        assert_eq!(device.peek(hub::KABGTXD), 0x0005_0000);
-        let held = [registers::TARC0, hub::FEXTNVM4, hub::IOSFPC].map(|offset| device.peek(offset));
+        assert_eq!(device.peek(pch::KABGTXD), 0x0005_0000);
+        let held = [registers::TARC0, pch::FEXTNVM4, pch::IOSFPC].map(|offset| device.peek(offset));
         assert_eq!(held, [tarc0, fextnvm4, iosfpc]);
-        assert_eq!(device.peek(hub::PBECCSTS), 1 << 16);
-        assert_ne!(device.peek(registers::CTRL) & hub::CTRL_MEHE, 0);
-        assert_ne!(device.peek(registers::CTRL_EXT) & hub::CTRL_EXT_ERRATUM, 0);
+        assert_eq!(device.peek(pch::PBECCSTS), 1 << 16);
+        assert_ne!(device.peek(registers::CTRL) & pch::CTRL_MEHE, 0);
+        assert_ne!(device.peek(registers::CTRL_EXT) & pch::CTRL_EXT_RESERVED, 0);
         // Before the next reset; the model no longer resets anything. The Management Engine changed the beacon's duration.
-        device.set(hub::FEXTNVM11, 0);
-        device.set(hub::FEXTNVM4, 2);
+        device.set(pch::FEXTNVM11, 0);
+        device.set(pch::FEXTNVM4, 2);
         device.with_model(E1000e::reset_nothing);
         bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
-        assert_eq!(device.peek(hub::FEXTNVM11), if id == 0x153A { 0 } else { 1 << 13 });
+        assert_eq!(device.peek(pch::FEXTNVM11), if id == 0x153A { 0 } else { 1 << 13 });
         assert_eq!(bench.nic.link(), Link::Up(1000));
         assert_ne!(device.peek(registers::CTRL) & registers::CTRL_TFCE, 0, "its PHY is at address 2");
-        assert_eq!((device.peek(hub::FCTTV), device.peek(hub::FEXTNVM4)), (0xFFFF, 7));
+        assert_eq!((device.peek(pch::FCTTV), device.peek(pch::FEXTNVM4)), (0xFFFF, 7));
         bench.finish();
     }
 }

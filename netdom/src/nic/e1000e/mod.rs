@@ -7,7 +7,7 @@
 //! | `descriptors` | what its descriptors say |
 //! | `start` | stop, reset, set up |
 //! | `interrupts` | enabled, handled |
-//! | `hub` | what the I217 to I219 want beside |
+//! | `pch` | what the I217 to I219 want beside |
 //! | `phy` | what the PHY negotiated: flow control |
 //!
 //! One queue each way. No VLAN filter, no RSS, no wake-up: a bridge port needs none of them. The PHY is left as its strapping
@@ -32,9 +32,9 @@
 //! - `ICR.OTHER` stands for every cause without a vector, enabled or not.
 
 pub mod descriptors;
-mod hub;
 mod interrupts;
 pub mod models;
+mod pch;
 mod phy;
 pub mod registers;
 mod start;
@@ -208,10 +208,10 @@ impl Family for Hardware {
         counted.transmit_errors += read(&[reg::ECOL, reg::LATECOL]);
     }
 
-    /// While the firmware of a hub uses the register bus a write may be lost, so it is waited out; it holds the bus for microseconds.
+    /// While the firmware of a PCH uses the register bus a write may be lost, so it is waited out; it holds the bus for microseconds.
     fn write_tail<M: Mmio>(&self, mmio: &M, _queue: usize, direction: Direction, index: u16) {
         let registers = Registers(mmio);
-        if self.model.is_hub() {
+        if self.model.is_pch() {
             for _ in 0..200 {
                 if !registers.read(reg::FWSM).arbiter_busy() {
                     break;

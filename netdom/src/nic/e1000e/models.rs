@@ -15,7 +15,7 @@ pub enum Kind {
     I82573,
     /// 82574 and 82583: the first with MSI-X.
     I82574,
-    /// I217 and I218: the MAC of the platform controller hub from Lynx Point on.
+    /// I217 and I218: the MAC of the platform controller hub (PCH) from Lynx Point on.
     I217,
     /// I219: the same from Sunrise Point on.
     I219,
@@ -38,8 +38,8 @@ impl Model {
         MODELS.iter().find(|model| vendor == VENDOR && model.device == device)
     }
 
-    /// Whether it is the MAC of a platform controller hub, which shares its registers and its PHY with firmware.
-    pub const fn is_hub(&self) -> bool {
+    /// Whether it is the MAC of a PCH, which shares its registers and its PHY with firmware.
+    pub const fn is_pch(&self) -> bool {
         matches!(self.kind, Kind::I217 | Kind::I219)
     }
 
@@ -51,7 +51,7 @@ impl Model {
         }
     }
 
-    /// Bytes of the largest frame, frame check sequence not included, that we let it carry. The hub's MACs know jumbo
+    /// Bytes of the largest frame, frame check sequence not included, that we let it carry. The PCH's MACs know jumbo
     /// frames, but want their PHY told so, which this driver leaves alone.
     pub const fn max_frame(&self) -> usize {
         match self.kind {

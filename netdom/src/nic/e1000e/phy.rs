@@ -1,7 +1,7 @@
 //! The copper PHY behind MDIC: what both ends of the link can (IEEE 802.3, clause 22). Pure. Floor 3.
 
-use super::hub;
 use super::models::{Kind, Model};
+use super::pch;
 use super::registers::{self as reg, Ctrl, Mdic, Registers};
 use crate::nic::family::wait;
 use crate::nic::pause::{Abilities, Marks, Pause};
@@ -20,8 +20,8 @@ fn ended(done: impl FnMut() -> bool) -> bool {
 
 /// Reads a register of the PHY; `None` where it fails, as it does where there is none. The bus to it is software's.
 fn read<M: Mmio>(registers: &Registers<'_, M>, model: &Model, register: u8) -> Option<u16> {
-    // The hub's PHYs have the registers of IEEE 802.3 at address 2 (Linux: `e1000_get_phy_addr_for_hv_page`).
-    let address = if model.is_hub() { 2 } else { 1 };
+    // The PCH's PHYs have the registers of IEEE 802.3 at address 2 (Linux: `e1000_get_phy_addr_for_hv_page`).
+    let address = if model.is_pch() { 2 } else { 1 };
     registers.write(reg::MDIC, Mdic::new().with_phy(address).with_register(register).with_operation(2));
     let mut seen = Mdic::new();
     let ready = ended(|| {
@@ -79,11 +79,11 @@ fn negotiated<M: Mmio>(registers: &Registers<'_, M>, model: &Model) -> Option<Pa
 
 /// Has the MAC do about pause frames what the PHY negotiated (82574 datasheet 3.2.7). `None` where another owner has the bus to the PHY now.
 pub(super) fn settle_pause<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_frame: usize) -> Option<Pause> {
-    if model.is_hub() {
-        hub::listen_for_beacon(registers);
+    if model.is_pch() {
+        pch::listen_for_beacon(registers);
     }
     let pause = negotiated(registers, model)?;
-    // Linux's: of the hubs' buffer of 26 KiB; otherwise one frame stays free.
+    // Linux's: of the PCHs' buffer of 26 KiB; otherwise one frame stays free.
     let marks = match model.kind {
         Kind::I217 | Kind::I219 => Some(Marks { high: 0x5C20, low: 0x5048 }),
         Kind::I82571 | Kind::I82573 | Kind::I82574 => {
@@ -96,7 +96,7 @@ pub(super) fn settle_pause<M: Mmio>(registers: &Registers<'_, M>, model: &Model,
     registers.write(reg::FCAH, 0x0000_0100);
     registers.write(reg::FCT, 0x8808);
     registers.write(reg::FCTTV, 0xFFFF);
-    if model.is_hub() {
+    if model.is_pch() {
         registers.write(reg::FCRTV, 0xFFFF);
     }
     registers.write(reg::FCRTL, marks.map_or(0, |marks| marks.low | reg::SEND_XON));

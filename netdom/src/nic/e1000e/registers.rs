@@ -92,7 +92,7 @@ pub const TRANSMIT_ERRATUM: u32 = 1 << 16;
 pub const PBECCSTS: Reg<u32> = Reg::at(0x0_100C);
 /// In PBECCSTS: they are found.
 pub const PACKET_BUFFER_ECC: u32 = 1 << 16;
-/// KABGTXD of the hubs: reference of the PHY's transmitter.
+/// KABGTXD of the PCHs: reference of the PHY's transmitter.
 pub const KABGTXD: Reg<u32> = Reg::at(0x0_3004);
 /// In KABGTXD: `BGSQLBIAS`.
 pub const BAND_GAP: u32 = 0x0005_0000;

@@ -2,10 +2,10 @@
 //!
 //! Nothing here waits for the link, touches the PHY or reads the non-volatile memory: the PHY negotiates by itself after
 //! power-on, and a reset of the MAC leaves it alone. So a start costs some fifty register accesses, and only the waits that
-//! the documents ask for: a microsecond on a discrete device, 20 ms on a platform controller hub.
+//! the documents ask for: a microsecond on a discrete device, 20 ms on a platform controller hub (PCH).
 
-use super::hub;
 use super::models::{Kind, Model};
+use super::pch;
 use super::registers::{self as reg, Causes, Ctrl, Dctl, Rctl, Registers, Rfctl, Rxcsum, Tctl, Tipg};
 use crate::nic::family::{ABSENT, wait};
 use crate::nic::ring::Ring;
@@ -53,7 +53,7 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay:
     }
     let _proof = stop(registers, model, delay);
     registers.write(reg::TADV, MARK);
-    let shared_mdio = matches!(model.kind, Kind::I82573 | Kind::I82574) || model.is_hub();
+    let shared_mdio = matches!(model.kind, Kind::I82573 | Kind::I82574) || model.is_pch();
     if shared_mdio {
         // A reset while the firmware talks to the PHY may hang it: own the bus first, as far as it can be had.
         wait(delay, Duration::from_micros(50), 40, || {
@@ -61,12 +61,12 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay:
             registers.read(reg::EXTCNF_CTRL).mdio_owned()
         });
     }
-    if model.is_hub() {
-        hub::before_reset(registers, model);
+    if model.is_pch() {
+        pch::before_reset(registers, model);
     }
     registers.update(reg::CTRL, |ctrl: Ctrl| ctrl.with_reset(true));
-    if model.is_hub() {
-        // Reading the hub's registers too early hangs the bus.
+    if model.is_pch() {
+        // Reading the PCH's registers too early hangs the bus.
         delay(Duration::from_millis(20));
     } else {
         delay(Duration::from_micros(10));
@@ -81,8 +81,8 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay:
     }
     registers.write(reg::IMC, Causes::from(u32::MAX));
     let _acknowledged = registers.read(reg::ICR);
-    if model.is_hub() {
-        hub::after_reset(registers);
+    if model.is_pch() {
+        pch::after_reset(registers);
     }
     Ok(Reset { hollow: registers.read(reg::TADV) == MARK })
 }
@@ -109,11 +109,11 @@ pub(super) fn prepare<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_
         Kind::I82571 => 0xF << 23,
         Kind::I82574 => 1 << 26,
         Kind::I82573 => 0,
-        Kind::I217 | Kind::I219 => hub::arbitration(model),
+        Kind::I217 | Kind::I219 => pch::arbitration(model),
     };
     registers.update(reg::TARC0, |tarc| tarc & !(0xF << 27) | set);
-    if model.is_hub() {
-        hub::prepare(registers, model);
+    if model.is_pch() {
+        pch::prepare(registers, model);
     }
     if let Some(total) = model.packet_memory()
         && max_frame > STANDARD_FRAME

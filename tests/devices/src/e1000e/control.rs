@@ -10,8 +10,8 @@ use super::registers::{self as reg};
 const SETTLE: Duration = Duration::from_millis(1);
 /// PBA after a reset: KiB of packet memory for receive and for transmit, 10.2.2.
 const PACKET_MEMORY: u32 = 20 << 16 | 20;
-/// The same of a hub, in Linux' `e1000_reset`.
-const HUB_PACKET_MEMORY: u32 = 26;
+/// The same of a PCH, in Linux' `e1000_reset`.
+const PCH_PACKET_MEMORY: u32 = 26;
 
 impl E1000e {
     /// All registers as after power-on.
@@ -23,7 +23,7 @@ impl E1000e {
         registers.clear_all();
         registers.set(reg::EEC, reg::EEC_PRESENT);
         registers.set(reg::VET, 0x8100);
-        registers.set(reg::PBA, if self.hub { HUB_PACKET_MEMORY } else { PACKET_MEMORY });
+        registers.set(reg::PBA, if self.pch { PCH_PACKET_MEMORY } else { PACKET_MEMORY });
         registers.set(reg::TARC0, 0x403);
         let [a, b, c, d, e, f] = self.address;
         registers.set(reg::RAL, u32::from_le_bytes([a, b, c, d]));

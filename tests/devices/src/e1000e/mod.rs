@@ -13,7 +13,7 @@
 //! QEMU has a model of it, too, which Linux' driver knows; this one serves tests and fuzzers, and misbehaves on request. Not modelled:
 //! the second queue and RSS, most of the PHY's registers and the EEPROM behind EERD, flash and I/O space (BARs 1 and 2), packet split, time
 //! stamps, wake-up, interrupt throttling and delays (each cause interrupts at once). Pause frames are obeyed; none is sent, but the marks
-//! for that are looked at. Capabilities lie where the 82576 has them. [`E1000e::be_hub`] gives what the driver of an I217 to I219 meets.
+//! for that are looked at. Capabilities lie where the 82576 has them. [`E1000e::be_pch`] gives what the driver of an I217 to I219 meets.
 
 mod access;
 mod control;
@@ -75,8 +75,8 @@ pub struct E1000e {
     paused_until: Duration,
     /// What the link partner advertises about pause frames: the bits of ANLPAR.
     partner_pause: u16,
-    /// It is the MAC of a platform controller hub.
-    hub: bool,
+    /// It is the MAC of a platform controller hub (PCH).
+    pch: bool,
     faults: Faults,
     misuse: Misuse,
 }
@@ -99,7 +99,7 @@ impl E1000e {
             link: false,
             paused_until: Duration::ZERO,
             partner_pause: 1 << 10,
-            hub: false,
+            pch: false,
             faults: Faults::default(),
             misuse: Misuse::default(),
         };
@@ -112,9 +112,9 @@ impl E1000e {
         self.hollow = true;
     }
 
-    /// From now on it is that of a platform controller hub: with another packet memory, and its PHY elsewhere.
-    pub fn be_hub(&mut self) {
-        self.hub = true;
+    /// From now on it is that of a PCH: with another packet memory, and its PHY elsewhere.
+    pub fn be_pch(&mut self) {
+        self.pch = true;
         self.initialise();
     }
 

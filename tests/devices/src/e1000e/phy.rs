@@ -20,7 +20,7 @@ impl E1000e {
             self.misuse.note("the PHY was spoken to while firmware may use the bus to it");
         }
         // Linux: `e1000_get_phy_addr_for_hv_page`.
-        let address = if self.hub { 2 } else { 1 };
+        let address = if self.pch { 2 } else { 1 };
         let answers = value >> 21 & 0x1F == address && value >> 26 & 3 == READ;
         let data = match value >> 16 & 0x1F {
             ADVERTISEMENT => ADVERTISED,

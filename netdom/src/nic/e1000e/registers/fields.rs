@@ -87,8 +87,8 @@ pub struct Eec {
 pub struct CtrlExt {
     #[bits(22)]
     _r0: u32,
-    /// To be set on the hubs.
-    pub hub_erratum: bool,
+    /// Reserved, and to be set on the PCHs (Linux: `e1000_initialize_hw_bits_ich8lan`, where it has no name either).
+    pub must_be_set: bool,
     _r23: bool,
     /// EIAME: an MSI-X message disables the interrupts in IAM.
     pub message_auto_mask: bool,
@@ -414,7 +414,7 @@ mod tests {
             (Ctrl::new().with_memory_errors(true).into(), 0x0008_0000),
             (Ctrl::new().with_receive_flow_control(true).into(), 0x0800_0000),
             (Ctrl::new().with_transmit_flow_control(true).into(), 0x1000_0000),
-            (CtrlExt::new().with_hub_erratum(true).into(), 0x0040_0000),
+            (CtrlExt::new().with_must_be_set(true).into(), 0x0040_0000),
             (Ctrl::new().with_reset(true).into(), 0x0400_0000),
             (Ctrl::new().with_phy_reset(true).into(), 0x8000_0000),
             (Status::new().with_link_up(true).into(), 0x0000_0002),

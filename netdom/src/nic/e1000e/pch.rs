@@ -1,4 +1,4 @@
-//! What the MAC of a platform controller hub wants beside: bits that Linux's `ich8lan.c` and `netdev.c` write, and errata of the I217 to
+//! What the MAC of a platform controller hub (PCH) wants beside: bits that Linux's `ich8lan.c` and `netdev.c` write, and errata of the I217 to
 //! I219. Pure. Floor 3.
 
 use super::models::{Kind, Model};
@@ -34,7 +34,7 @@ pub(super) fn prepare<M: Mmio>(registers: &Registers<'_, M>, model: &Model) {
     // An error of the packet buffer stops the device, not a frame's contents.
     registers.update(reg::PBECCSTS, |held| held | reg::PACKET_BUFFER_ECC);
     registers.update(reg::CTRL, |ctrl: Ctrl| ctrl.with_memory_errors(true));
-    registers.update(reg::CTRL_EXT, |control: CtrlExt| control.with_hub_erratum(true));
+    registers.update(reg::CTRL_EXT, |control: CtrlExt| control.with_must_be_set(true));
     listen_for_beacon(registers);
     match model.kind {
         // It may corrupt what it sends.
