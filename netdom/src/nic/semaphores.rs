@@ -16,7 +16,9 @@ const REGISTER: u32 = 1 << 31;
 /// How often SWSM is looked at, and how far apart (Linux: 2,000 times, 50 us).
 const LOOKS: u32 = 2000;
 const PAUSE: Duration = Duration::from_micros(50);
-/// How often `SW_FW_SYNC` is, and how far apart (Linux: 200 times, 5 ms; a restart stops all guests meanwhile, and there are three of them).
+/// How often, where it is taken in any case.
+const FORCED_LOOKS: u32 = 200;
+/// How often `SW_FW_SYNC` is, and how far apart (Linux: 200 times, 5 ms; a restart stops all guests meanwhile).
 const ROUNDS: u32 = 40;
 const ROUND: Duration = Duration::from_millis(5);
 
@@ -51,18 +53,19 @@ impl Semaphores {
         force: Force,
         change: impl FnOnce(u32) -> Option<u32>,
     ) -> Option<bool> {
-        let free = wait(delay, PAUSE, LOOKS, || mmio.read32(self.swsm) & DRIVERS == 0);
+        let looks = if force == Force::Yes { FORCED_LOOKS } else { LOOKS };
+        let free = wait(delay, PAUSE, looks, || mmio.read32(self.swsm) & DRIVERS == 0);
         if !free && force == Force::No {
             return None;
         }
         let mut sync = 0;
         let had = if self.by_register {
-            wait(delay, PAUSE, LOOKS, || {
+            wait(delay, PAUSE, looks, || {
                 sync = mmio.read32(self.sync);
                 sync & REGISTER == 0
             })
         } else {
-            let had = wait(delay, PAUSE, LOOKS, || {
+            let had = wait(delay, PAUSE, looks, || {
                 mmio.write32(self.swsm, DRIVERS | SOFTWARE);
                 mmio.read32(self.swsm) & SOFTWARE != 0
             });
@@ -81,26 +84,38 @@ impl Semaphores {
         Some(changed.is_some())
     }
 
-    fn take<M: Mmio>(&self, mmio: &M, bit: u32, delay: Delay<'_>, force: Force) -> Option<bool> {
-        self.change(mmio, delay, force, |sync| {
-            let free = sync & (bit | bit << self.firmware) == 0;
-            (free || force == Force::Yes).then_some(sync | bit)
-        })
+    /// Takes parts of the device, named by their bits, where nobody has them.
+    fn take<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>) -> Option<bool> {
+        self.change(mmio, delay, Force::No, |sync| (sync & (bits | bits << self.firmware) == 0).then_some(sync | bits))
     }
 
-    /// Does something at the start while a part of the device, named by its bit, is this driver's. It is taken from an owner that does not give
-    /// it back within a fifth of a second.
-    pub(super) fn hold<M: Mmio, T>(&self, mmio: &M, bit: u32, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
+    /// Waits for parts of the device, a fifth of a second at most.
+    fn wait<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>) -> bool {
         for _ in 0..ROUNDS {
-            match self.take(mmio, bit, delay, Force::No) {
-                Some(true) => return self.held(mmio, bit, delay, act),
+            match self.take(mmio, bits, delay) {
+                Some(true) => return true,
                 Some(false) => delay(ROUND),
                 // It was looked at for long already.
                 None => break,
             }
         }
-        self.take(mmio, bit, delay, Force::Yes);
+        false
+    }
+
+    /// Does something at the start that cannot be left, while a part of the device is this driver's. It is taken from an owner that does not
+    /// give it back in time.
+    pub(super) fn hold<M: Mmio, T>(&self, mmio: &M, bit: u32, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
+        if !self.wait(mmio, bit, delay) {
+            self.change(mmio, delay, Force::Yes, |sync| Some(sync | bit));
+        }
         self.held(mmio, bit, delay, act)
+    }
+
+    /// Waits at the start for parts of the device, once for all that is done with them. The device was just reset: where software still has
+    /// them, it is no more, and they are free after that. Firmware keeps them; what needs them is to be tried later.
+    pub(super) fn clear<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>) {
+        self.wait(mmio, bits, delay);
+        self.change(mmio, delay, Force::Yes, |sync| Some(sync & !bits));
     }
 
     /// Does something while a part of the device is this driver's. `None` where another owner has it now: it is not waited for, but for the
@@ -112,7 +127,7 @@ impl Semaphores {
         delay: Delay<'_>,
         act: impl FnOnce(Delay<'_>) -> T,
     ) -> Option<T> {
-        (self.take(mmio, bit, &mut |_| (), Force::No) == Some(true)).then(|| self.held(mmio, bit, delay, act))
+        (self.take(mmio, bit, &mut |_| ()) == Some(true)).then(|| self.held(mmio, bit, delay, act))
     }
 
     fn held<M: Mmio, T>(&self, mmio: &M, bit: u32, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {

@@ -94,4 +94,33 @@ fn a_phy_that_firmware_has_is_left_to_it_and_asked_later() {
     }
 }
 
+#[test]
+fn firmware_that_keeps_the_phy_is_waited_for_once() {
+    const FIRMWARE: u32 = 1 << 17;
+    for kind in Kind::ALL {
+        let start = |sync: u32| {
+            let change = |device: &Device<Igb>| {
+                device.with_model(Igb::power_phy_down);
+                device.set(registers::SW_FW_SYNC, sync);
+            };
+            bench::cases::start_on(kind, change, Interrupts::MsiX(3), Options::default()).expect("it starts")
+        };
+        // Software's, of a driver that is no more, is waited for as long, and taken.
+        for (held, left) in [(FIRMWARE, FIRMWARE), (1 << 1, 0)] {
+            let (free, mut bench) = (start(0), start(held));
+            let longer = bench.device.now() - free.device.now();
+            assert!(longer > Duration::from_millis(190) && longer < Duration::from_millis(250), "{kind:?}: {longer:?}");
+            free.finish();
+            assert_eq!(bench.device.peek(registers::SW_FW_SYNC), left);
+            assert_eq!(bench.watch(Instant(0)), None);
+            assert_eq!(bench.nic.link() == Link::Down, left != 0, "its PHY is off");
+            bench.device.set(registers::SW_FW_SYNC, 0);
+            assert_eq!(bench.watch(Instant(1_000_000_000)), None);
+            bench.device.wait(Duration::from_secs(5));
+            assert_ne!(bench.nic.link(), Link::Down);
+            bench.finish();
+        }
+    }
+}
+
 bench::cases::cases!(Igb, [lost_memory_is_told, frames_without_a_buffer_are_counted_once, sent_packets_interrupt_until_no_queue_waits, a_starved_ring_is_filled_later], i82576: Kind::I82576, i350: Kind::I350, i210: Kind::I210);

@@ -13,6 +13,8 @@ use server::{
     a_starved_ring_is_filled_later, frames_without_a_buffer_are_counted_once, lost_memory_is_told,
     sent_packets_interrupt_until_no_queue_waits,
 };
+use split_driver::time::Instant;
+use std::time::Duration;
 
 impl Card for Ixgbe {
     type Kind = Kind;
@@ -91,6 +93,34 @@ fn semaphores_are_given_back_and_taken_from_owners_that_are_no_more() {
         assert_eq!(bench.device.peek(registers::SWSM), 0);
         // Firmware's bit is firmware's.
         assert_eq!(bench.device.peek(registers::SW_FW_SYNC), 1 << 6);
+        bench.finish();
+    }
+}
+
+#[test]
+fn firmware_that_keeps_the_phy_is_waited_for_once() {
+    const FIRMWARE: u32 = 1 << 6;
+    for kind in [Kind::T3, Kind::X540, Kind::X550] {
+        let start = |change: fn(&mut Ixgbe)| {
+            let change = |device: &Device<Ixgbe>| device.with_model(change);
+            bench::cases::start_on(kind, change, Interrupts::MsiX(3), Options::default()).expect("it starts")
+        };
+        let free = start(Ixgbe::put_to_sleep);
+        let mut bench = start(|model| {
+            model.put_to_sleep();
+            model.poke(registers::SW_FW_SYNC, FIRMWARE);
+        });
+        let longer = bench.device.now() - free.device.now();
+        assert!(longer > Duration::from_millis(190) && longer < Duration::from_millis(250), "{kind:?}: {longer:?}");
+        free.finish();
+        assert_eq!(bench.nic.link(), Link::Down, "its PHY sleeps");
+        assert_eq!(bench.watch(Instant(0)), None);
+        assert_eq!(bench.nic.link(), Link::Down, "its PHY sleeps");
+        assert_eq!(bench.device.peek(registers::SW_FW_SYNC), FIRMWARE);
+        bench.device.set(registers::SW_FW_SYNC, 0);
+        assert_eq!(bench.watch(Instant(1_000_000_000)), None);
+        // No driver but that of the X540 knows a PHY of the 82599 that sleeps.
+        assert_eq!(bench.nic.link() != Link::Down, kind != Kind::T3);
         bench.finish();
     }
 }

@@ -27,10 +27,12 @@ use super::wiring::Wiring;
 use super::{Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
 use crate::ethernet::MacAddress;
 use crate::packet::Pool;
+use core::cell::Cell;
 use core::time::Duration;
 use models::Model;
 use registers as reg;
 use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
+use split_driver::time::Instant;
 
 /// A started device.
 pub type Igb<M, A> = Driver<M, A, Hardware>;
@@ -38,6 +40,8 @@ pub type Igb<M, A> = Driver<M, A, Hardware>;
 /// A device of the family.
 pub struct Hardware {
     model: &'static Model,
+    /// Firmware had the PHY when it was to be begun with.
+    pending: Cell<bool>,
 }
 
 impl<M: Mmio, A: DmaAllocator> Igb<M, A> {
@@ -55,7 +59,7 @@ impl<M: Mmio, A: DmaAllocator> Igb<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        Self::start(mmio, dma, Hardware { model }, interrupts, pool, options, delay)
+        Self::start(mmio, dma, Hardware { model, pending: Cell::new(false) }, interrupts, pool, options, delay)
     }
 }
 
@@ -114,7 +118,7 @@ impl Family for Hardware {
 
     fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>) {
         start::enable(mmio, setup.max_frame);
-        phy::start_link(mmio, self.model, delay);
+        self.pending.set(!phy::start_link(mmio, self.model, delay));
     }
 
     fn strip_tags<M: Mmio>(&self, mmio: &M, _queues: usize, on: bool) {
@@ -131,6 +135,12 @@ impl Family for Hardware {
             1 => 100,
             _ => 1000,
         })
+    }
+
+    fn watch<M: Mmio>(&self, mmio: &M, _now: Instant, delay: Delay<'_>) {
+        if self.pending.get() {
+            self.pending.set(!phy::begin(mmio, delay));
+        }
     }
 
     fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause> {

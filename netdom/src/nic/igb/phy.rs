@@ -57,11 +57,19 @@ fn wait_for_set_up<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
 }
 
 /// Has the PHY negotiate where there is no link, or where it does not advertise pause frames, and turns it on where a driver before this one
-/// turned it off. Any other link that is up stays: it is seen within a moment of a reset.
-pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+/// turned it off. Any other link that is up stays: it is seen within a moment of a reset. False where firmware has the PHY, and [`begin`] is
+/// to be tried later.
+pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) -> bool {
     wait_for_set_up(mmio, model, delay);
     let (semaphores, bit) = semaphores(mmio);
-    semaphores.hold(mmio, bit, delay, |delay| negotiate(mmio, delay));
+    semaphores.clear(mmio, bit, delay);
+    begin(mmio, delay)
+}
+
+/// The same, once the PHY was set up and waited for.
+pub(super) fn begin<M: Mmio>(mmio: &M, delay: Delay<'_>) -> bool {
+    let (semaphores, bit) = semaphores(mmio);
+    semaphores.try_hold(mmio, bit, delay, |delay| negotiate(mmio, delay)).is_some()
 }
 
 fn negotiate<M: Mmio>(mmio: &M, delay: Delay<'_>) {

@@ -19,7 +19,7 @@ use split_driver::memory::Mmio;
 use split_driver::time::Instant;
 
 /// `SW_FW_SYNC`, `MAC_CSR_SM`: the registers of the link, which firmware writes as well.
-const LINK_REGISTERS: u32 = 1 << 3;
+pub(super) const LINK_REGISTERS: u32 = 1 << 3;
 /// How often a module is asked, as one that was just put in may not be ready (SFF-8472 4.6; Linux asks more often, and later).
 const TRIES: usize = 3;
 /// AUTOC.LMS of the two speeds.

@@ -1,35 +1,23 @@
 //! Flow control: what is advertised, what comes of it, and from where on pause frames are sent (82599 datasheet 3.7.7). Pure. Floor 3.
 
-use super::mdio::{self, NEGOTIATION};
+use super::mdio::{self, ADVERTISEMENT, NEGOTIATION, PARTNER};
 use super::models::{Kind, Model};
 use super::registers as reg;
-use crate::nic::Delay;
 use crate::nic::pause::{Abilities, Marks, Pause};
 use split_driver::memory::Mmio;
 
-/// What a PHY advertises, and what the other end does (IEEE 802.3, 45.2.7.6 and 45.2.7.7).
-const ADVERTISEMENT: u16 = 16;
-const PARTNER: u16 = 19;
 /// The time of a pause, in units of 512 bits.
 const TIME: u32 = 0xFFFF;
 
-/// Advertises pause frames, for links that come up from now on.
-pub(super) fn advertise<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+/// Has the MAC advertise pause frames, for links that come up from now on. A copper PHY does so by itself.
+pub(super) fn advertise<M: Mmio>(mmio: &M, model: &Model) {
     let Abilities { symmetric, asymmetric } = Abilities::LOCAL;
     match model.kind {
         Kind::I82599 => reg::AUTOC
             .update(mmio, 0, |control: reg::Autoc| control.with_symmetric(symmetric).with_asymmetric(asymmetric)),
         Kind::I82599Fibre => reg::PCS1GANA
             .update(mmio, 0, |ability: reg::Pcs1gana| ability.with_symmetric(symmetric).with_asymmetric(asymmetric)),
-        Kind::I82599Copper | Kind::X540 | Kind::X550 => {
-            let (semaphores, bit) = mdio::semaphores(mmio, model);
-            semaphores.hold(mmio, bit, delay, |delay| {
-                let word = mdio::read(mmio, NEGOTIATION, ADVERTISEMENT, delay);
-                if let Some(word) = word.filter(|word| word & Abilities::BITS != Abilities::BITS) {
-                    mdio::write(mmio, NEGOTIATION, ADVERTISEMENT, word | Abilities::BITS, delay);
-                }
-            });
-        }
+        Kind::I82599Copper | Kind::X540 | Kind::X550 => {}
     }
 }
 

@@ -4,12 +4,17 @@ use super::models::{Kind, Model};
 use super::registers::{self as reg, Msca};
 use crate::nic::Delay;
 use crate::nic::family::wait;
+use crate::nic::pause::Abilities;
 use crate::nic::semaphores::Semaphores;
 use core::time::Duration;
 use split_driver::memory::Mmio;
 
 /// Auto-negotiation (MMD 7, IEEE 802.3, table 45-1).
 pub(super) const NEGOTIATION: u8 = 7;
+
+/// What a PHY advertises in it, and what the other end does (IEEE 802.3, 45.2.7.6 and 45.2.7.7).
+pub(super) const ADVERTISEMENT: u16 = 16;
+pub(super) const PARTNER: u16 = 19;
 
 /// The vendor's registers of an X540's or X550's PHY.
 const VENDOR: u8 = 30;
@@ -27,20 +32,24 @@ pub(super) fn semaphores<M: Mmio>(mmio: &M, model: &Model) -> (Semaphores, u32) 
     (semaphores, bit)
 }
 
-/// Wakes the PHY of an X540 or X550, which a driver before this one may have put to sleep (Linux: `ixgbe_set_copper_phy_power`).
-pub(super) fn wake<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+/// Begins with a copper PHY: it is woken, where a driver before this one put that of an X540 or X550 to sleep (Linux:
+/// `ixgbe_set_copper_phy_power`), and advertises pause frames for links that come up from now on. False where firmware has it now.
+pub(super) fn begin<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) -> bool {
     const CONTROL: u16 = 0;
     const LOW_POWER: u16 = 1 << 11;
-    if !matches!(model.kind, Kind::X540 | Kind::X550) {
-        return;
-    }
     let (semaphores, bit) = semaphores(mmio, model);
-    semaphores.hold(mmio, bit, delay, |delay| {
-        if let Some(word) = read(mmio, VENDOR, CONTROL, delay).filter(|word| word & LOW_POWER != 0) {
+    let begun = semaphores.try_hold(mmio, bit, delay, |delay| {
+        let sleeps = |word: &u16| matches!(model.kind, Kind::X540 | Kind::X550) && word & LOW_POWER != 0;
+        if let Some(word) = read(mmio, VENDOR, CONTROL, delay).filter(sleeps) {
             log::info!("ixgbe: the PHY is asleep: it is woken");
             write(mmio, VENDOR, CONTROL, word & !LOW_POWER, delay);
         }
+        let word = read(mmio, NEGOTIATION, ADVERTISEMENT, delay);
+        if let Some(word) = word.filter(|word| word & Abilities::BITS != Abilities::BITS) {
+            write(mmio, NEGOTIATION, ADVERTISEMENT, word | Abilities::BITS, delay);
+        }
     });
+    begun.is_some()
 }
 
 /// One cycle on the bus, of some 30 us. False where it does not end. Without a clock the looks themselves are the time.

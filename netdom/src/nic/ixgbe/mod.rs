@@ -37,6 +37,7 @@ use crate::ethernet::MacAddress;
 use crate::packet::Pool;
 use alloc::string::String;
 use cage::Cage;
+use core::cell::Cell;
 use core::time::Duration;
 use models::{Kind, Model};
 use registers as reg;
@@ -53,6 +54,8 @@ pub type Ixgbe<M, A> = Driver<M, A, Hardware>;
 pub struct Hardware {
     model: &'static Model,
     cage: Cage,
+    /// Firmware had the copper PHY when it was to be begun with.
+    pending: Cell<bool>,
 }
 
 impl<M: Mmio, A: DmaAllocator> Ixgbe<M, A> {
@@ -69,7 +72,15 @@ impl<M: Mmio, A: DmaAllocator> Ixgbe<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        Self::start(mmio, dma, Hardware { model, cage: Cage::default() }, interrupts, pool, options, delay)
+        Self::start(
+            mmio,
+            dma,
+            Hardware { model, cage: Cage::default(), pending: Cell::new(false) },
+            interrupts,
+            pool,
+            options,
+            delay,
+        )
     }
 }
 
@@ -129,7 +140,7 @@ impl Family for Hardware {
 
     fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup, delay: Delay<'_>) {
         start::enable(mmio);
-        start::start_link(mmio, self.model, &self.cage, delay);
+        self.pending.set(!start::start_link(mmio, self.model, &self.cage, delay));
     }
 
     fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool) {
@@ -154,6 +165,9 @@ impl Family for Hardware {
     }
 
     fn watch<M: Mmio>(&self, mmio: &M, now: Instant, delay: Delay<'_>) {
+        if self.pending.get() {
+            self.pending.set(!mdio::begin(mmio, self.model, delay));
+        }
         if self.model.kind == Kind::I82599Fibre {
             self.cage.watch(mmio, self.model, now, self.link(mmio) != Link::Down, delay);
         }

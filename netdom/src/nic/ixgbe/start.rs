@@ -2,7 +2,7 @@
 //!
 //! The order is that of the 82599 datasheet, 4.6.3 (initialisation), 4.6.7 (receive) and 4.6.8 (transmit). Nothing here waits for the link.
 
-use super::cage::Cage;
+use super::cage::{Cage, LINK_REGISTERS};
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Ctrl};
 use super::{flow, mdio};
@@ -198,10 +198,20 @@ pub(super) fn enable<M: Mmio>(mmio: &M) {
     reg::FCTRL.write(mmio, 0, every);
 }
 
-/// Begins with the link, where the PHY has no life of its own or sleeps.
-pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, cage: &Cage, delay: Delay<'_>) {
-    mdio::wake(mmio, model, delay);
-    flow::advertise(mmio, model, delay);
+/// Begins with the link, where the PHY has no life of its own or sleeps. False where firmware has a copper PHY, and [`mdio::begin`] is to be
+/// tried later.
+pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, cage: &Cage, delay: Delay<'_>) -> bool {
+    flow::advertise(mmio, model);
+    let begun = match model.kind {
+        Kind::I82599 => true,
+        // The reset has waited for it.
+        Kind::X540 | Kind::X550 => mdio::begin(mmio, model, delay),
+        Kind::I82599Copper | Kind::I82599Fibre => {
+            let (semaphores, bit) = mdio::semaphores(mmio, model);
+            semaphores.clear(mmio, bit | LINK_REGISTERS, delay);
+            model.kind == Kind::I82599Fibre || mdio::begin(mmio, model, delay)
+        }
+    };
     match model.kind {
         Kind::I82599Fibre => cage.start(mmio, model, delay),
         Kind::I82599 | Kind::I82599Copper if !reg::LINKS.read(mmio, 0).up() => {
@@ -209,4 +219,5 @@ pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, cage: &Cage, delay: D
         }
         Kind::I82599 | Kind::I82599Copper | Kind::X540 | Kind::X550 => {}
     }
+    begun
 }

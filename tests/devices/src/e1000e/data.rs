@@ -109,8 +109,8 @@ impl E1000e {
             return false;
         }
         if let Some(time) = pause::time_of(&frame) {
+            self.registers.count(if time == 0 { count::XONRXC } else { count::XOFFRXC }, 1);
             if self.registers.has(reg::CTRL, reg::CTRL_RFCE) {
-                self.registers.count(if time == 0 { count::XONRXC } else { count::XOFFRXC }, 1);
                 self.paused_until = self.now + pause::duration(time, self.megabits());
             }
             // 10.2.5.1: without RCTL.DPF the filters decide.

@@ -37,10 +37,12 @@ impl Igb {
             self.registers.count(count::RLEC, 1);
             return false;
         }
-        if let Some(time) = pause::time_of(&frame).filter(|_| self.registers.has(reg::CTRL, reg::CTRL_RFCE)) {
+        if let Some(time) = pause::time_of(&frame) {
             self.registers.count(if time == 0 { count::XONRXC } else { count::XOFFRXC }, 1);
-            self.paused_until = self.now + pause::duration(time, 1000);
-            return true;
+            if self.registers.has(reg::CTRL, reg::CTRL_RFCE) {
+                self.paused_until = self.now + pause::duration(time, 1000);
+                return true;
+            }
         }
         let address = destination(&frame);
         if !self.accepts(address, headers.vlan) {

@@ -189,6 +189,11 @@ impl Igb {
         self.set_up_takes = time;
     }
 
+    /// A driver has turned the PHY off.
+    pub fn power_phy_down(&mut self) {
+        self.phy.power_down(self.now);
+    }
+
     /// What the link partner advertises about pause frames from its next negotiation on.
     pub const fn set_partner_pause(&mut self, symmetric: bool, asymmetric: bool) {
         self.phy.set_partner_pause(symmetric, asymmetric);

@@ -94,6 +94,11 @@ impl Phy {
         self.partner_pause = (symmetric as u16) << 10 | (asymmetric as u16) << 11;
     }
 
+    /// It is turned off.
+    pub(super) fn power_down(&mut self, now: Duration) {
+        self.write(register::CONTROL as u32, POWER_DOWN, now);
+    }
+
     /// The cable is plugged in, or pulled.
     pub(super) fn plug(&mut self, in_: bool, now: Duration) {
         if in_ != self.cable {

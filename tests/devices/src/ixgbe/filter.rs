@@ -40,8 +40,8 @@ impl Ixgbe {
             return false;
         }
         if let Some(time) = pause::time_of(&frame) {
+            self.registers.count(if time == 0 { count::LXONRXCNT } else { count::LXOFFRXCNT }, 1);
             if self.registers.has(reg::MFLCN, reg::MFLCN_RFCE) {
-                self.registers.count(if time == 0 { count::LXONRXCNT } else { count::LXOFFRXCNT }, 1);
                 self.paused_until = self.now + pause::duration(time, 10_000);
             }
             if self.registers.has(reg::MFLCN, reg::MFLCN_RFCE | reg::MFLCN_DPF) {

@@ -88,6 +88,7 @@ macro_rules! cases {
                 pause_frames_stop_the_transmitter_for_their_time
                 flow_control_is_what_both_ends_can
                 a_paused_transmitter_does_not_hang
+                pauses_that_are_not_obeyed_hide_no_hang
                 only_what_was_reported_is_given_back
                 a_restart_forgets_all
                 a_queue_that_hangs_is_found_and_the_device_started_anew
@@ -653,6 +654,36 @@ pub(crate) fn a_paused_transmitter_does_not_hang<C: Card>(kind: C::Kind) {
     }
     let found = (20..40).find(|second| bench.watch(Instant(second * 1_000_000_000)).is_some());
     assert_eq!(found, Some(25), "paused no longer, it does");
+    bench.device.with_model(|model| model.faults().hung_transmit = 0);
+    bench.finish();
+}
+
+/// Sets the link up anew with a partner that advertises no pause frames; false where that is not asked for.
+fn without_flow_control<C: Card>(bench: &mut Bench<C>) -> bool {
+    let negotiates = bench.device.with_model(|model| model.set_partner(false, false));
+    for up in [false, true] {
+        bench.device.set_link(up);
+        bench.device.wait(Duration::from_secs(5));
+        // A link that fell shows once.
+        let _told = bench.nic.link();
+        assert_eq!(bench.nic.link() != Link::Down, up);
+    }
+    negotiates
+}
+
+pub(crate) fn pauses_that_are_not_obeyed_hide_no_hang<C: Card>(kind: C::Kind) {
+    let mut bench = bench::<C>(kind, Options::default());
+    if !without_flow_control(&mut bench) {
+        return bench.finish();
+    }
+    bench.device.hang(0);
+    assert!(!goes_out(&mut bench));
+    let found = (0..20).find_map(|second| {
+        bench.device.inject(&pause::frame(0xFFFF));
+        bench.watch(Instant(second * 1_000_000_000)).map(|fault| (second, fault))
+    });
+    assert_eq!(found, Some((5, Fault::TransmitHang(0))));
+    assert_eq!(bench.nic.statistics().pauses, 6, "they are counted all the same");
     bench.device.with_model(|model| model.faults().hung_transmit = 0);
     bench.finish();
 }
