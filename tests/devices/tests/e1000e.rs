@@ -7,7 +7,7 @@ use std::time::Duration;
 use bench::cases::{ADDRESS, Card, bench, one_interrupt_a_poll, sent_packets_interrupt, settle, start_on};
 use bench::{Bench, bytes, contents, has_right_checksums, layout, packet, superframe, tcp_packet};
 use devices::bus::{Interrupt, Model};
-use devices::e1000e::{E1000e, IDENTITY, registers};
+use devices::e1000e::{E1000e, IDENTITY, Kind, registers};
 use devices::fake::Device;
 use devices::pause;
 use netdom::ethernet::Tag;
@@ -242,7 +242,7 @@ fn a_pch_gets_the_bits_that_its_errata_ask_for() {
     let rows = [(0x153A, 0x0D80_0403, 7, 0), (0x156F, 0x2D80_0403, 7, 1 << 16), (0x15FB, 0x2D80_0403, 7, 0)];
     for (id, tarc0, fextnvm4, iosfpc) in rows {
         let become_pch = |device: &Device<E1000e>| {
-            device.with_model(E1000e::be_pch);
+            device.with_model(|model| model.be(Kind::Pch));
             device.interrupt_by(Interrupt::Msi);
         };
         let model = models::Model::find(0x8086, id).expect("a PCH");
@@ -268,6 +268,80 @@ fn a_pch_gets_the_bits_that_its_errata_ask_for() {
         assert_eq!((device.peek(pch::FCTTV), device.peek(pch::FEXTNVM4)), (0xFFFF, 7));
         bench.finish();
     }
+}
+
+/// A driver for a device of another kind than the 82574.
+fn start_as(kind: Kind, id: u16, change: impl FnOnce(&Device<E1000e>)) -> Bench<E1000e> {
+    let change = |device: &Device<E1000e>| {
+        device.with_model(|model| model.be(kind));
+        device.interrupt_by(Interrupt::Msi);
+        change(device);
+    };
+    let model = models::Model::find(0x8086, id).expect("a driver");
+    let bench = Bench::start(E1000e::new(ADDRESS), change, model, Interrupts::Single, Options::default());
+    bench.expect("it starts")
+}
+
+/// Whether pause frames are obeyed, and whether they are sent.
+fn flow_control(bench: &Bench<E1000e>) -> (bool, bool) {
+    let control = bench.device.peek(registers::CTRL);
+    (control & registers::CTRL_RFCE != 0, control & registers::CTRL_TFCE != 0)
+}
+
+#[test]
+fn a_link_without_a_phy_is_negotiated_or_forced() {
+    for id in [0x105F, 0x1060, 0x107E, 0x107F] {
+        let mut bench = start_as(Kind::Serdes, id, |_| ());
+        let mut second = 0;
+        let mut watch = |bench: &mut Bench<E1000e>| {
+            second += 1;
+            assert_eq!(bench.watch(Instant(second * 1_000_000_000)), None);
+            bench.nic.link()
+        };
+        // What the partner advertises; obeyed, sent.
+        let rows = [(false, false, (false, false)), (false, true, (true, false)), (true, false, (true, true))];
+        for (symmetric, asymmetric, agreed) in rows {
+            bench.device.with_model(|model| model.set_partner_pause(symmetric, asymmetric));
+            bench.device.set_link(false);
+            assert_eq!(watch(&mut bench), Link::Down);
+            bench.device.set_link(true);
+            assert_eq!(watch(&mut bench), Link::Up(1000));
+            assert_eq!(flow_control(&bench), agreed, "{symmetric} {asymmetric}");
+        }
+        // One that does not negotiate: nobody knows of its pause frames.
+        bench.device.with_model(|model| model.set_partner_pause(false, false));
+        bench.device.with_model(|model| model.set_partner_negotiates(false));
+        assert_eq!((watch(&mut bench), watch(&mut bench)), (Link::Down, Link::Up(1000)));
+        assert_eq!(flow_control(&bench), (true, true));
+        // It does after all.
+        bench.device.with_model(|model| model.set_partner_negotiates(true));
+        assert_eq!(watch(&mut bench), Link::Up(1000));
+        assert_ne!(bench.device.peek(registers::TXCW) & registers::TXCW_ANE, 0);
+        let device = bench.device.clone();
+        bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+        assert_eq!(bench.nic.link(), Link::Up(1000));
+        assert_eq!(flow_control(&bench), (false, false));
+        bench.finish();
+    }
+}
+
+#[test]
+fn a_semaphore_that_a_boot_agent_left_set_is_cleared_once() {
+    let mut bench = start_as(Kind::I82571, 0x105E, |device| device.set(registers::SWSM, registers::SWSM_SMBI));
+    assert_eq!(bench.nic.link(), Link::Up(1000));
+    assert_eq!(flow_control(&bench), (true, true));
+    bench.finish();
+    // The driver of the other port has done so already: it is that one's now.
+    let taken = |device: &Device<E1000e>| {
+        device.set(registers::SWSM2, 1 << 1);
+        device.set(registers::SWSM, registers::SWSM_SMBI);
+    };
+    let mut bench = start_as(Kind::I82571, 0x105E, taken);
+    assert_eq!((bench.nic.link(), flow_control(&bench)), (Link::Up(1000), (false, false)));
+    bench.device.set(registers::SWSM, 0);
+    assert_eq!(bench.watch(Instant(0)), None);
+    assert_eq!(flow_control(&bench), (true, true));
+    bench.finish();
 }
 
 #[test]

@@ -8,11 +8,13 @@
 //! | `start` | stop, reset, set up |
 //! | `interrupts` | enabled, handled |
 //! | `pch` | what the I217 to I219 want beside |
-//! | `phy` | what the PHY negotiated: flow control |
+//! | `phy` | what the PHY negotiated |
+//! | `serdes` | the link of an 82571 without a PHY, and what was negotiated over it |
+//! | `flow` | flow control |
 //!
 //! One queue each way. No VLAN filter, no RSS, no wake-up: a bridge port needs none of them. The PHY is left as its strapping
-//! and the firmware set it; pause frames are obeyed and sent as it negotiated (see [`super::pause`]), over fibre and SerDes not
-//! at all. A device that is pulled out reads as all ones: nothing here waits for it.
+//! and the firmware set it; pause frames are obeyed and sent as it negotiated (see [`super::pause`]), or as the MAC did over fibre
+//! and a backplane. A device that is pulled out reads as all ones: nothing here waits for it.
 //!
 //! # What is not done for the I217 to I219
 //! - Their PHY is not reset, and its workarounds are left to the firmware: K1 (the sleep of the bus between MAC and PHY, off and on
@@ -32,11 +34,13 @@
 //! - `ICR.OTHER` stands for every cause without a vector, enabled or not.
 
 pub mod descriptors;
+mod flow;
 mod interrupts;
 pub mod models;
 mod pch;
 mod phy;
 pub mod registers;
+mod serdes;
 mod start;
 
 use super::driver::Driver;
@@ -53,6 +57,7 @@ use descriptors::Extended;
 use models::Model;
 use registers::{self as reg, Registers};
 use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
+use split_driver::time::Instant;
 
 /// A started device.
 pub type E1000e<M, A> = Driver<M, A, Hardware>;
@@ -62,6 +67,8 @@ pub struct Hardware {
     model: &'static Model,
     /// Its reset is none.
     hollow: Cell<bool>,
+    /// The other end of a SerDes link did not negotiate when it was looked at last.
+    alone: Cell<bool>,
 }
 
 impl<M: Mmio, A: DmaAllocator> E1000e<M, A> {
@@ -78,7 +85,7 @@ impl<M: Mmio, A: DmaAllocator> E1000e<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        let hardware = Hardware { model, hollow: Cell::new(false) };
+        let hardware = Hardware { model, hollow: Cell::new(false), alone: Cell::new(false) };
         Self::start(mmio, dma, hardware, interrupts, pool, options, delay)
     }
 }
@@ -142,7 +149,11 @@ impl Family for Hardware {
     }
 
     fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, _delay: Delay<'_>) {
-        start::enable(&Registers(mmio), setup.max_frame);
+        let registers = Registers(mmio);
+        start::enable(&registers, setup.max_frame);
+        if self.model.serdes {
+            serdes::start(&registers);
+        }
     }
 
     fn strip_tags<M: Mmio>(&self, mmio: &M, _queues: usize, on: bool) {
@@ -168,14 +179,20 @@ impl Family for Hardware {
             return Link::Down;
         }
         Link::Up(match status.speed() {
-            0 => 10,
-            1 => 100,
+            0 if !self.model.serdes => 10,
+            1 if !self.model.serdes => 100,
             _ => 1000,
         })
     }
 
+    fn watch<M: Mmio>(&self, mmio: &M, _now: Instant, _delay: Delay<'_>) {
+        if self.model.serdes {
+            self.alone.set(serdes::watch(&Registers(mmio), self.alone.get()));
+        }
+    }
+
     fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause> {
-        phy::settle_pause(&Registers(mmio), self.model, setup.max_frame)
+        flow::settle(&Registers(mmio), self.model, setup.max_frame)
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {

@@ -30,6 +30,8 @@ pub struct Model {
     pub name: &'static str,
     /// How it is driven.
     pub kind: Kind,
+    /// It has no PHY: its SerDes is the port, behind optics or on a backplane.
+    pub serdes: bool,
 }
 
 impl Model {
@@ -77,23 +79,28 @@ impl Model {
 }
 
 const fn model(device: u16, name: &'static str, kind: Kind) -> Model {
-    Model { device, name, kind }
+    Model { device, name, kind, serdes: false }
+}
+
+/// An 82571 or 82572 without a PHY.
+const fn serdes(device: u16, name: &'static str) -> Model {
+    Model { device, name, kind: Kind::I82571, serdes: true }
 }
 
 /// All models.
 pub static MODELS: &[Model] = &[
     model(0x105E, "82571EB", Kind::I82571),
-    model(0x105F, "82571EB fibre", Kind::I82571),
-    model(0x1060, "82571EB SerDes", Kind::I82571),
+    serdes(0x105F, "82571EB fibre"),
+    serdes(0x1060, "82571EB SerDes"),
     model(0x10A4, "82571EB quad", Kind::I82571),
-    model(0x10A5, "82571EB quad fibre", Kind::I82571),
+    serdes(0x10A5, "82571EB quad fibre"),
     model(0x10BC, "82571EB quad low profile", Kind::I82571),
     model(0x10D5, "82571PT quad", Kind::I82571),
-    model(0x10D9, "82571EB dual SerDes", Kind::I82571),
-    model(0x10DA, "82571EB quad SerDes", Kind::I82571),
+    serdes(0x10D9, "82571EB dual SerDes"),
+    serdes(0x10DA, "82571EB quad SerDes"),
     model(0x107D, "82572EI", Kind::I82571),
-    model(0x107E, "82572EI fibre", Kind::I82571),
-    model(0x107F, "82572EI SerDes", Kind::I82571),
+    serdes(0x107E, "82572EI fibre"),
+    serdes(0x107F, "82572EI SerDes"),
     model(0x10B9, "82572EI", Kind::I82571),
     model(0x108B, "82573E", Kind::I82573),
     model(0x108C, "82573E AMT", Kind::I82573),

@@ -1,10 +1,9 @@
 //! The copper PHY behind MDIC: what both ends of the link can (IEEE 802.3, clause 22). Pure. Floor 3.
 
 use super::models::{Kind, Model};
-use super::pch;
-use super::registers::{self as reg, Ctrl, Mdic, Registers};
+use super::registers::{self as reg, Mdic, Registers};
 use crate::nic::family::wait;
-use crate::nic::pause::{Abilities, Marks, Pause};
+use crate::nic::pause::{Abilities, Pause};
 use core::time::Duration;
 use split_driver::memory::Mmio;
 
@@ -67,7 +66,7 @@ fn disown<M: Mmio>(registers: &Registers<'_, M>, model: &Model) {
 }
 
 /// What the PHY negotiated; no pause frames where it does not tell. `None` where another owner has the bus to it.
-fn negotiated<M: Mmio>(registers: &Registers<'_, M>, model: &Model) -> Option<Pause> {
+pub(super) fn negotiated<M: Mmio>(registers: &Registers<'_, M>, model: &Model) -> Option<Pause> {
     if !own(registers, model) {
         return None;
     }
@@ -75,35 +74,4 @@ fn negotiated<M: Mmio>(registers: &Registers<'_, M>, model: &Model) -> Option<Pa
     let pause = Pause::resolve(ability(ADVERTISEMENT), ability(PARTNER));
     disown(registers, model);
     Some(pause.on_duplex(registers.read(reg::STATUS).full_duplex()))
-}
-
-/// Has the MAC do about pause frames what the PHY negotiated (82574 datasheet 3.2.7). `None` where another owner has the bus to the PHY now.
-pub(super) fn settle_pause<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_frame: usize) -> Option<Pause> {
-    if model.is_pch() {
-        pch::listen_for_beacon(registers);
-    }
-    let pause = negotiated(registers, model)?;
-    // Linux's: of the PCHs' buffer of 26 KiB; otherwise one frame stays free.
-    let marks = match model.kind {
-        Kind::I217 | Kind::I219 => Some(Marks { high: 0x5C20, low: 0x5048 }),
-        Kind::I82571 | Kind::I82573 | Kind::I82574 => {
-            let buffer = (registers.read(reg::PBA) & 0xFFFF) << 10;
-            Marks::gigabit(buffer, 1, max_frame + 4)
-        }
-    };
-    let marks = marks.filter(|_| pause.send);
-    registers.write(reg::FCAL, 0x00C2_8001);
-    registers.write(reg::FCAH, 0x0000_0100);
-    registers.write(reg::FCT, 0x8808);
-    registers.write(reg::FCTTV, 0xFFFF);
-    if model.is_pch() {
-        registers.write(reg::FCRTV, 0xFFFF);
-    }
-    registers.write(reg::FCRTL, marks.map_or(0, |marks| marks.low | reg::SEND_XON));
-    registers.write(reg::FCRTH, marks.map_or(0, |marks| marks.high));
-    registers.update(reg::CTRL, |ctrl: Ctrl| {
-        ctrl.with_receive_flow_control(pause.obey).with_transmit_flow_control(marks.is_some())
-    });
-    log::info!("e1000e: flow control: pause frames are obeyed: {}, sent: {}", pause.obey, marks.is_some());
-    Some(pause)
 }

@@ -9,7 +9,8 @@ use split_driver::registers::{self, Base, Block};
 mod fields;
 
 pub use fields::{
-    Causes, Ctrl, CtrlExt, Dctl, Eec, ExtcnfCtrl, Fwsm, Ivar, Mdic, Rah, Rctl, Rfctl, Rxcsum, Status, Swsm, Tctl, Tipg,
+    Causes, Ctrl, CtrlExt, Dctl, Eec, ExtcnfCtrl, Fwsm, Ivar, Mdic, Rah, Rctl, Rfctl, Rxcsum, Rxcw, Status, Swsm,
+    Swsm2, Tctl, Tipg, Txcw,
 };
 
 /// Bytes of the register space, BAR 0 (82574 datasheet 10.1.1.1).
@@ -78,6 +79,14 @@ pub const SEND_XON: u32 = 1 << 31;
 pub const FCRTH: Reg<u32> = Reg::at(0x0_2168);
 /// FCRTV of the I217 and later: how long before its end a pause is sent anew.
 pub const FCRTV: Reg<u32> = Reg::at(0x0_5F40);
+/// SCTL, of the 82571: its SerDes.
+pub const SCTL: Reg<u32> = Reg::at(0x0_0024);
+/// In SCTL: no loopback, which no reset ends.
+pub const NO_LOOPBACK: u32 = 0x0400;
+/// TXCW, of the 82571.
+pub const TXCW: Reg<Txcw> = Reg::at(0x0_0178);
+/// RXCW, of the 82571.
+pub const RXCW: Reg<Rxcw> = Reg::at(0x0_0180);
 /// VET, 82574 datasheet 10.2.2: the type of 802.1Q tags.
 pub const VET: Reg<u32> = Reg::at(0x0_0038);
 /// FEXTNVM4 of the I217 and later.
@@ -110,6 +119,8 @@ pub const GCR: Reg<u32> = Reg::at(0x0_5B00);
 pub const GCR2: Reg<u32> = Reg::at(0x0_5B64);
 /// SWSM, software semaphore; holds the driver-loaded bit of the 82573.
 pub const SWSM: Reg<Swsm> = Reg::at(0x0_5B50);
+/// SWSM2, of the 82571.
+pub const SWSM2: Reg<Swsm2> = Reg::at(0x0_5B58);
 /// FWSM, firmware semaphore; its bit 24 says that the firmware of an I217 to I219 is using the registers.
 pub const FWSM: Reg<Fwsm> = Reg::at(0x0_5B54);
 

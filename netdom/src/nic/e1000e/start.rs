@@ -79,6 +79,11 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay:
     if shared_mdio {
         registers.update(reg::EXTCNF_CTRL, |c: reg::ExtcnfCtrl| c.with_mdio_owned(false));
     }
+    if model.kind == Kind::I82571 && !registers.read(reg::SWSM2).locked() {
+        // A boot agent may have left the semaphore of the two ports' drivers set; this is the first of them (Linux: `e1000_init_mac_params_82571`).
+        registers.update(reg::SWSM2, |swsm2: reg::Swsm2| swsm2.with_locked(true));
+        registers.write(reg::SWSM, reg::Swsm::new());
+    }
     registers.write(reg::IMC, Causes::from(u32::MAX));
     let _acknowledged = registers.read(reg::ICR);
     if model.is_pch() {
@@ -90,7 +95,7 @@ pub(super) fn reset<M: Mmio>(registers: &Registers<'_, M>, model: &Model, delay:
 /// Bits that the documents and their errata want set whatever one does.
 pub(super) fn prepare<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_frame: usize) {
     registers.update(reg::CTRL, |ctrl: Ctrl| {
-        ctrl.with_set_link_up(true)
+        ctrl.with_set_link_up(!model.serdes)
             .with_force_speed(false)
             .with_force_duplex(false)
             .with_vlan_mode(false)

@@ -1,7 +1,7 @@
 //! The effects of reading and writing a register. 82574 datasheet 10.2. Pure.
 
-use super::E1000e;
 use super::registers::{self as reg};
+use super::{E1000e, Kind};
 use crate::queues::Direction;
 use crate::ring::offset as place;
 
@@ -12,6 +12,11 @@ impl E1000e {
         match offset {
             reg::STATUS => self.read_status(),
             reg::EEC => self.read_eec(),
+            reg::RXCW if self.kind == Kind::Serdes => self.read_rxcw(),
+            reg::SWSM if self.kind.has_two_ports() => {
+                self.registers.raise(reg::SWSM, reg::SWSM_SMBI);
+                held
+            }
             reg::ICR => self.interrupts.read(&self.registers, &self.configuration),
             reg::ICS => self.interrupts.pending(),
             reg::IMS => self.interrupts.enabled(),
@@ -34,6 +39,10 @@ impl E1000e {
         match offset {
             reg::CTRL => self.write_ctrl(value),
             reg::STATUS => {}
+            reg::TXCW | reg::SCTL if self.kind == Kind::Serdes => {
+                self.registers.set(offset, value);
+                self.notice_link();
+            }
             reg::EEC => self.registers.set(offset, value & !reg::EEC_AUTO_READ | reg::EEC_PRESENT),
             reg::MDIC => self.access_phy(value),
             reg::ICR => self.interrupts.acknowledge(value, registers, space),

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::E1000e;
 use super::interrupts::cause;
 use super::registers::{self as reg};
+use super::{E1000e, Kind};
 
 /// How long registers are not to be touched after CTRL.RST was set; the EEPROM is read anew meanwhile.
 const SETTLE: Duration = Duration::from_millis(1);
@@ -23,8 +23,13 @@ impl E1000e {
         registers.clear_all();
         registers.set(reg::EEC, reg::EEC_PRESENT);
         registers.set(reg::VET, 0x8100);
-        registers.set(reg::PBA, if self.pch { PCH_PACKET_MEMORY } else { PACKET_MEMORY });
+        registers.set(reg::PBA, if self.kind == Kind::Pch { PCH_PACKET_MEMORY } else { PACKET_MEMORY });
         registers.set(reg::TARC0, 0x403);
+        if self.kind == Kind::Serdes {
+            // A tool left it in loopback, which no reset ends.
+            registers.set(reg::SCTL, reg::SCTL_LOOPBACK);
+            registers.set(reg::CTRL, reg::CTRL_LRST);
+        }
         let [a, b, c, d, e, f] = self.address;
         registers.set(reg::RAL, u32::from_le_bytes([a, b, c, d]));
         registers.set(reg::RAL + 4, u32::from_le_bytes([e, f, 0, 0]) | reg::RAH_AV);
@@ -36,7 +41,7 @@ impl E1000e {
         if self.queues.is_in_flight() {
             self.misuse.note("a reset while the device reaches memory");
         }
-        if !self.registers.has(reg::EXTCNF_CTRL, reg::EXTCNF_MDIO) {
+        if !self.kind.has_two_ports() && !self.registers.has(reg::EXTCNF_CTRL, reg::EXTCNF_MDIO) {
             self.misuse.note("a reset while firmware may use the bus to the PHY");
         }
         self.reset_at = Some(self.now);
@@ -69,6 +74,9 @@ impl E1000e {
             return self.software_reset();
         }
         self.registers.set(reg::CTRL, value);
+        if self.kind == Kind::Serdes && value & reg::CTRL_SLU != 0 && self.registers.has(reg::TXCW, reg::TXCW_ANE) {
+            self.misuse.note("CTRL.SLU forces a link that TXCW.ANE negotiates");
+        }
         self.notice_link();
     }
 
@@ -99,9 +107,31 @@ impl E1000e {
         self.registers.get(reg::STATUS) | master | link
     }
 
+    /// Whether a SerDes with a cable is up: negotiated, or forced.
+    fn serdes_is_up(&self) -> bool {
+        let ready =
+            !self.registers.has(reg::CTRL, reg::CTRL_LRST) && self.registers.get(reg::SCTL) == reg::SCTL_NO_LOOPBACK;
+        let negotiates = self.registers.has(reg::TXCW, reg::TXCW_ANE);
+        ready && if negotiates { self.partner_negotiates } else { self.registers.has(reg::CTRL, reg::CTRL_SLU) }
+    }
+
+    /// RXCW: in step, and what the other end sends and advertises.
+    pub(super) fn read_rxcw(&self) -> u32 {
+        let negotiated = self.link && self.registers.has(reg::TXCW, reg::TXCW_ANE);
+        let word = if self.partner_negotiates { 1 << 5 | u32::from(self.partner_pause) >> 3 } else { 0 };
+        let configures = if self.partner_negotiates && !negotiated { reg::RXCW_C } else { 0 };
+        let done = if negotiated { reg::RXCW_ANC } else { 0 };
+        if self.cable { word | configures | done | reg::RXCW_SYNCH } else { 0 }
+    }
+
     /// The MAC has a link where the PHY has one and CTRL.SLU lets it; a change is told by LSC.
     pub(super) fn notice_link(&mut self) {
-        let link = self.cable && self.registers.has(reg::CTRL, reg::CTRL_SLU);
+        let link = self.cable
+            && if self.kind == Kind::Serdes {
+                self.serdes_is_up()
+            } else {
+                self.registers.has(reg::CTRL, reg::CTRL_SLU)
+            };
         if link != self.link {
             self.link = link;
             self.raise(cause::LSC);

@@ -13,7 +13,7 @@
 //! QEMU has a model of it, too, which Linux' driver knows; this one serves tests and fuzzers, and misbehaves on request. Not modelled:
 //! the second queue and RSS, most of the PHY's registers and the EEPROM behind EERD, flash and I/O space (BARs 1 and 2), packet split, time
 //! stamps, wake-up, interrupt throttling and delays (each cause interrupts at once). Pause frames are obeyed; none is sent, but the marks
-//! for that are looked at. Capabilities lie where the 82576 has them. [`E1000e::be_pch`] gives what the driver of an I217 to I219 meets.
+//! for that are looked at. Capabilities lie where the 82576 has them. [`E1000e::be`] gives what drivers of other kinds meet.
 
 mod access;
 mod control;
@@ -52,6 +52,26 @@ pub const IDENTITY: Identity = Identity {
 const LAYOUT: Layout =
     Layout { queues: 1, transmit: registers::transmit, receive: registers::receive, buffers: Buffers::Device };
 
+/// Which device of the family, as far as the driver of an 82574 meets something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 82574.
+    I82574,
+    /// The MAC of a platform controller hub (PCH): with another packet memory, and its PHY elsewhere.
+    Pch,
+    /// 82571: the bus to its PHY is behind SWSM.
+    I82571,
+    /// 82571 without a PHY: its SerDes negotiates.
+    Serdes,
+}
+
+impl Kind {
+    /// Whether it has two ports, whose drivers share SWSM.
+    const fn has_two_ports(self) -> bool {
+        matches!(self, Self::I82571 | Self::Serdes)
+    }
+}
+
 /// The device.
 #[derive(Debug)]
 pub struct E1000e {
@@ -75,8 +95,9 @@ pub struct E1000e {
     paused_until: Duration,
     /// What the link partner advertises about pause frames: the bits of ANLPAR.
     partner_pause: u16,
-    /// It is the MAC of a platform controller hub (PCH).
-    pch: bool,
+    /// The link partner negotiates, where it is a SerDes.
+    partner_negotiates: bool,
+    kind: Kind,
     faults: Faults,
     misuse: Misuse,
 }
@@ -99,7 +120,8 @@ impl E1000e {
             link: false,
             paused_until: Duration::ZERO,
             partner_pause: 1 << 10,
-            pch: false,
+            partner_negotiates: true,
+            kind: Kind::I82574,
             faults: Faults::default(),
             misuse: Misuse::default(),
         };
@@ -112,10 +134,16 @@ impl E1000e {
         self.hollow = true;
     }
 
-    /// From now on it is that of a PCH: with another packet memory, and its PHY elsewhere.
-    pub fn be_pch(&mut self) {
-        self.pch = true;
+    /// From now on it is one of another kind, just powered on.
+    pub fn be(&mut self, kind: Kind) {
+        self.kind = kind;
         self.initialise();
+    }
+
+    /// Whether the link partner of a SerDes negotiates from now on.
+    pub fn set_partner_negotiates(&mut self, negotiates: bool) {
+        self.partner_negotiates = negotiates;
+        self.notice_link();
     }
 
     /// What the link partner advertises about pause frames.

@@ -1,7 +1,7 @@
 //! The PHY behind MDIC: what both ends of the link can do about pause frames. 82574 datasheet 10.2.2.7; IEEE 802.3, clause 22. Pure.
 
-use super::E1000e;
 use super::registers::{self as reg};
+use super::{E1000e, Kind};
 
 /// MDIC.OP: a read.
 const READ: u32 = 2;
@@ -16,12 +16,16 @@ const PARTNER_SPEEDS: u16 = 0x41E1;
 impl E1000e {
     /// An access of the PHY, which ends at once. Writes are not modelled: they end with an error, as where no PHY answers.
     pub(super) fn access_phy(&mut self, value: u32) {
-        if !self.registers.has(reg::EXTCNF_CTRL, reg::EXTCNF_MDIO) {
+        let owned = match self.kind {
+            Kind::I82571 | Kind::Serdes => self.registers.has(reg::SWSM, reg::SWSM_SWESMBI),
+            Kind::I82574 | Kind::Pch => self.registers.has(reg::EXTCNF_CTRL, reg::EXTCNF_MDIO),
+        };
+        if !owned {
             self.misuse.note("the PHY was spoken to while firmware may use the bus to it");
         }
         // Linux: `e1000_get_phy_addr_for_hv_page`.
-        let address = if self.pch { 2 } else { 1 };
-        let answers = value >> 21 & 0x1F == address && value >> 26 & 3 == READ;
+        let address = if self.kind == Kind::Pch { 2 } else { 1 };
+        let answers = value >> 21 & 0x1F == address && value >> 26 & 3 == READ && self.kind != Kind::Serdes;
         let data = match value >> 16 & 0x1F {
             ADVERTISEMENT => ADVERTISED,
             PARTNER if self.link => PARTNER_SPEEDS | self.partner_pause,

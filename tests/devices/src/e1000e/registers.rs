@@ -8,8 +8,8 @@ pub use crate::igb::registers::{
     CTRL, CTRL_EXT, CTRL_EXT_IAME, CTRL_MASTER_DISABLE, CTRL_RFCE, CTRL_RST, CTRL_SLU, CTRL_TFCE, CTRL_VME, EEC,
     EEC_AUTO_READ, EEC_PRESENT, FCAH, FCAL, FCRTH, FCRTL, FCT, FCTTV, MDIC, MDIC_ERROR, MDIC_READY, MTA, PCIE_END,
     RAH_AV, RAL, RCTL, RCTL_BAM, RCTL_EN, RCTL_LBM, RCTL_LPE, RCTL_MPE, RCTL_SECRC, RCTL_UPE, RCTL_VFE, RXCSUM,
-    RXCSUM_IPOFLD, RXCSUM_TUOFLD, SPACE, STATUS, STATUS_LU, STATUS_MASTER, TCTL, TCTL_EN, TCTL_PSP, VET, VFTA, clears,
-    count,
+    RXCSUM_IPOFLD, RXCSUM_TUOFLD, SPACE, STATUS, STATUS_LU, STATUS_MASTER, SWSM, SWSM_SMBI, TCTL, TCTL_EN, TCTL_PSP,
+    VET, VFTA, clears, count,
 };
 
 /// STATUS.SPEED of 1,000 Mbit/s, 10.2.2.2.
@@ -30,6 +30,30 @@ pub const EIAC: usize = 0x0_00DC;
 pub const IAM: usize = 0x0_00E0;
 /// IVAR, 10.2.4.
 pub const IVAR: usize = 0x0_00E4;
+/// CTRL: the SerDes' link is in reset.
+pub const CTRL_LRST: u32 = 1 << 3;
+/// SCTL, of the 82571: SerDes control.
+pub const SCTL: usize = 0x0_0024;
+/// SCTL: in loopback.
+pub const SCTL_LOOPBACK: u32 = 0x0410;
+/// SCTL: in loopback no longer.
+pub const SCTL_NO_LOOPBACK: u32 = 0x0400;
+/// TXCW, of the 82571: what is advertised over SerDes.
+pub const TXCW: usize = 0x0_0178;
+/// TXCW: the link is negotiated.
+pub const TXCW_ANE: u32 = 1 << 31;
+/// RXCW, of the 82571: what the link partner advertises.
+pub const RXCW: usize = 0x0_0180;
+/// RXCW: the partner sends what it advertises.
+pub const RXCW_C: u32 = 1 << 29;
+/// RXCW: the receiver is in step.
+pub const RXCW_SYNCH: u32 = 1 << 30;
+/// RXCW: negotiation is complete.
+pub const RXCW_ANC: u32 = 1 << 31;
+/// SWSM2, of the 82571.
+pub const SWSM2: usize = 0x0_5B58;
+/// SWSM: software has the semaphore, not firmware.
+pub const SWSM_SWESMBI: u32 = 1 << 1;
 /// RCTL.DPF: pause frames are dropped, whatever the filters say, 10.2.5.1.
 pub const RCTL_DPF: u32 = 1 << 22;
 /// EITR 0, 10.2.4.2: interval of an MSI-X vector, in units of 256 ns.

@@ -128,6 +128,59 @@ pub struct Mdic {
     _r31: bool,
 }
 
+/// TXCW, 82571 software developer's manual 13: what is advertised over SerDes (IEEE 802.3, clause 37).
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Txcw {
+    #[bits(5)]
+    _r0: u8,
+    /// Full duplex.
+    pub full_duplex: bool,
+    _r6: bool,
+    /// Pauses in both directions.
+    pub symmetric: bool,
+    /// And in one.
+    pub asymmetric: bool,
+    #[bits(22)]
+    _r9: u32,
+    /// ANE: the link is negotiated.
+    pub negotiate: bool,
+}
+
+/// RXCW, 82571 software developer's manual 13: what the other end advertises.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Rxcw {
+    #[bits(7)]
+    _r0: u8,
+    /// Pauses in both directions.
+    pub symmetric: bool,
+    /// And in one.
+    pub asymmetric: bool,
+    #[bits(18)]
+    _r9: u32,
+    /// RXIV: symbols that are none were received. Stays until read.
+    pub invalid: bool,
+    _r28: bool,
+    /// RXCFG: the other end negotiates.
+    pub configures: bool,
+    /// RXSYNCH: the receiver is in step. Low until read, where it was not.
+    pub synchronised: bool,
+    /// ANC: a negotiation has ended.
+    pub negotiated: bool,
+}
+
+/// SWSM2 of the 82571.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub struct Swsm2 {
+    _r0: bool,
+    /// A driver of one of the two ports has cleared SWSM since power-on.
+    pub locked: bool,
+    #[bits(30)]
+    _r2: u32,
+}
+
 /// `EXTCNF_CTRL`, 82574 datasheet 10.2.2.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
