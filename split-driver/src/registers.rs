@@ -40,6 +40,20 @@ impl<B: Block, T> Reg<B, T> {
         Self { offset, holds: PhantomData }
     }
 
+    /// Registers one behind the other, the first at the byte `offset` of their block.
+    ///
+    /// # Panics
+    /// As [`Self::at`].
+    pub const fn array<const COUNT: usize>(offset: usize) -> [Self; COUNT] {
+        let mut all = [Self::at(offset); COUNT];
+        let mut place = 0;
+        while place < COUNT {
+            all[place] = Self::at(offset + 4 * place);
+            place += 1;
+        }
+        all
+    }
+
     /// The byte offset in its block.
     pub const fn offset(self) -> usize {
         self.offset

@@ -78,25 +78,8 @@ pub enum Direction {
     Transmit,
 }
 
-/// A family of devices: the registers, and the order in which they are written.
-///
-/// A start is `reset`, `prepare`, for each queue `start_transmit` and `start_receive`, and `enable`.
-pub trait Family {
-    /// How its descriptors say a thing.
-    type Format: Format;
-    /// The driver's name.
-    const NAME: &'static str;
-    /// Bytes of registers needed.
-    const REGISTERS: usize;
-    /// Whether it inserts tags also while it takes none out.
-    const INSERTS_ALWAYS: bool = false;
-
-    /// The device's name.
-    fn name(&self) -> &'static str;
-    /// Bytes of the largest frame, frame check sequence not included.
-    fn max_frame(&self) -> usize;
-    /// The most queues.
-    fn queues(&self) -> usize;
+/// How a family is stopped, reset and started: a start is `reset`, `prepare`, for each queue `start_transmit` and `start_receive`, and `enable`.
+pub trait Start {
     /// Stops both directions and all interrupts, and waits until no request to memory is under way. `None` where the device does not say
     /// so.
     fn stop<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Option<Quiesced>;
@@ -134,6 +117,35 @@ pub trait Family {
     fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>);
     /// Takes 802.1Q tags out of frames received by the first `queues` queues, or no longer.
     fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool);
+}
+
+/// How a family interrupts.
+pub trait Interrupting {
+    /// See [`Nic::handle_interrupt`]. `None` where the device is gone.
+    fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes>;
+    /// See [`NicQueue::arm`].
+    fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm);
+    /// Sets the least time between two interrupts of a queue's packets.
+    fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, queue: usize, interval: Duration);
+}
+
+/// A family of devices: the registers, and the order in which they are written.
+pub trait Family: Start + Interrupting {
+    /// How its descriptors say a thing.
+    type Format: Format;
+    /// The driver's name.
+    const NAME: &'static str;
+    /// Bytes of registers needed.
+    const REGISTERS: usize;
+    /// Whether it inserts tags also while it takes none out.
+    const INSERTS_ALWAYS: bool = false;
+
+    /// The device's name.
+    fn name(&self) -> &'static str;
+    /// Bytes of the largest frame, frame check sequence not included.
+    fn max_frame(&self) -> usize;
+    /// The most queues.
+    fn queues(&self) -> usize;
     /// What it does for packets: all, unless the family says otherwise.
     fn capabilities(&self, setup: &Setup) -> Capabilities {
         let segments = setup.segmentation != super::Segmentation::Off;
@@ -160,12 +172,6 @@ pub trait Family {
     fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause>;
     /// Pause frames received since this was asked last that told the transmitter to stop.
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64;
-    /// See [`Nic::handle_interrupt`]. `None` where the device is gone.
-    fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes>;
-    /// See [`NicQueue::arm`].
-    fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm);
-    /// Sets the least time between two interrupts of a queue's packets.
-    fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, queue: usize, interval: Duration);
     /// Adds what the device counted since it was asked last.
     fn count<M: Mmio>(&self, mmio: &M, queues: usize, counted: &mut NicStatistics);
     /// Tells the device how far a ring is filled. All that was written to memory before is there already.

@@ -6,7 +6,7 @@
 //! | `models` | the drivers, by the PCI ids of their devices |
 //! | `family` | what is of one family of devices alone |
 //! | `driver`, `queue` | the driver that all families share |
-//! | `advanced` | the descriptors that igb and ixgbe share, and receive-side scaling |
+//! | `advanced` | the descriptors and the registers of queues that igb and ixgbe share, and receive-side scaling |
 //! | `ring` | rings of descriptors, packets out and frames in |
 //! | `plan` | how long the rings are, by the memory for packets |
 //! | `wiring`, `moderation` | which cause of an interrupt goes to which vector, and how often |

@@ -2,6 +2,7 @@
 //!
 //! Sections are those of the Intel 82599 10 GbE Controller datasheet; the 82576's and the I350's have the same under 7.1 and 7.2.
 
+pub mod queues;
 pub mod rss;
 
 use super::ring::plan::{Plan, Unable};

@@ -4,10 +4,11 @@
 //! hardware), so a receive or transmit interrupt costs no register access at all. With one vector for everything, MSI or
 //! INTx, reading ICR acknowledges and disables (IAM by way of `CTRL_EXT.IAME`): QEMU clears ICR on reading in no other way.
 
+use super::Hardware;
 use super::models::Model;
 use super::registers::{self as reg, Causes, CtrlExt, Ivar, Registers};
 use crate::nic;
-use crate::nic::family::{ABSENT, Arm};
+use crate::nic::family::{ABSENT, Arm, Interrupting};
 use crate::nic::moderation;
 use crate::nic::wiring::Wiring;
 use core::time::Duration;
@@ -69,64 +70,69 @@ fn units(interval: Duration) -> u32 {
     u32::try_from(interval.as_nanos() / INTERVAL_UNIT.as_nanos()).unwrap_or(u32::MAX)
 }
 
-/// Sets the least time between two interrupts of packets.
-pub(super) fn moderate<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, interval: Duration) {
-    let interval = units(interval);
-    if !wiring.is_by_message() {
-        registers.write(reg::ITR, interval);
-        return;
-    }
-    for (vector, eitr) in (0u8..).zip(reg::EITR) {
-        if vector == wiring.receive(0) || vector == wiring.transmit() {
-            registers.write(eitr, interval);
+impl Interrupting for Hardware {
+    /// Sets the least time between two interrupts of packets.
+    fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, _queue: usize, interval: Duration) {
+        let registers = Registers(mmio);
+        let interval = units(interval);
+        if !wiring.is_by_message() {
+            registers.write(reg::ITR, interval);
+            return;
+        }
+        for (vector, eitr) in (0u8..).zip(reg::EITR) {
+            if vector == wiring.receive(0) || vector == wiring.transmit() {
+                registers.write(eitr, interval);
+            }
         }
     }
-}
 
-/// What an interrupt was about. `None` where the device is gone.
-pub(super) fn handle<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, vector: usize) -> Option<nic::Causes> {
-    let mut causes = nic::Causes {
-        receive: vector == usize::from(wiring.receive(0)),
-        transmit: vector == usize::from(wiring.transmit()),
-        ..nic::Causes::default()
-    };
-    if vector != usize::from(wiring.other()) {
-        return Some(causes);
+    /// What an interrupt was about. `None` where the device is gone.
+    fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<nic::Causes> {
+        let registers = Registers(mmio);
+        let mut causes = nic::Causes {
+            receive: vector == usize::from(wiring.receive(0)),
+            transmit: vector == usize::from(wiring.transmit()),
+            ..nic::Causes::default()
+        };
+        if vector != usize::from(wiring.other()) {
+            return Some(causes);
+        }
+        let seen = registers.read(reg::ICR);
+        if u32::from(seen) == ABSENT {
+            return None;
+        }
+        if wiring.is_by_message() {
+            // Acknowledged here are the causes behind "other" alone; those of the queues were by their messages.
+            let behind = Causes::new()
+                .with_link(true)
+                .with_overrun(true)
+                .with_mdio(true)
+                .with_small(true)
+                .with_ack(true)
+                .with_management(true)
+                .with_other(true);
+            registers.write(reg::ICR, Causes::from(u32::from(seen) & u32::from(behind)));
+        }
+        causes.link = seen.link();
+        // Hardware may have cleared the queues' causes with this reading: have the rings looked at.
+        causes.receive |= seen.receive_queue0() || seen.received() || seen.overrun();
+        causes.transmit |= seen.transmit_queue0() || seen.transmitted();
+        Some(causes)
     }
-    let seen = registers.read(reg::ICR);
-    if u32::from(seen) == ABSENT {
-        return None;
-    }
-    if wiring.is_by_message() {
-        // Acknowledged here are the causes behind "other" alone; those of the queues were by their messages.
-        let behind = Causes::new()
-            .with_link(true)
-            .with_overrun(true)
-            .with_mdio(true)
-            .with_small(true)
-            .with_ack(true)
-            .with_management(true)
-            .with_other(true);
-        registers.write(reg::ICR, Causes::from(u32::from(seen) & u32::from(behind)));
-    }
-    causes.link = seen.link();
-    // Hardware may have cleared the queues' causes with this reading: have the rings looked at.
-    causes.receive |= seen.receive_queue0() || seen.received() || seen.overrun();
-    causes.transmit |= seen.transmit_queue0() || seen.transmitted();
-    Some(causes)
-}
 
-/// Enables; before that forgets what the poll that ends has dealt with, frames where they are stale. What came in between is
-/// for the caller to look for.
-pub(super) fn arm<M: Mmio>(wiring: Wiring, registers: &Registers<'_, M>, arm: Arm) {
-    if arm.transmit_over {
-        registers.write(reg::IMC, sent(wiring));
+    /// Enables; before that forgets what the poll that ends has dealt with, frames where they are stale. What came in between is
+    /// for the caller to look for.
+    fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm) {
+        let registers = Registers(mmio);
+        if arm.transmit_over {
+            registers.write(reg::IMC, sent(wiring));
+        }
+        let received = if arm.stale { received(wiring).into() } else { 0 };
+        let reported = if arm.transmit { sent(wiring).into() } else { 0 };
+        if received | reported != 0u32 {
+            registers.write(reg::ICR, Causes::from(received | reported));
+        }
+        let wanted = u32::from(self::received(wiring)) | u32::from(link(wiring)) | reported;
+        registers.write(reg::IMS, Causes::from(wanted));
     }
-    let received = if arm.stale { received(wiring).into() } else { 0 };
-    let reported = if arm.transmit { sent(wiring).into() } else { 0 };
-    if received | reported != 0u32 {
-        registers.write(reg::ICR, Causes::from(received | reported));
-    }
-    let wanted = u32::from(self::received(wiring)) | u32::from(link(wiring)) | reported;
-    registers.write(reg::IMS, Causes::from(wanted));
 }

@@ -44,19 +44,15 @@ mod serdes;
 mod start;
 
 use super::driver::Driver;
-use super::family::{ABSENT, Arm, Direction, Family, Setup, address, counter};
+use super::family::{ABSENT, Direction, Family, Setup, counter};
 use super::pause::Pause;
-use super::ring::Ring;
-use super::wiring::Wiring;
-use super::{Capabilities, Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation};
-use crate::ethernet::MacAddress;
+use super::{Capabilities, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation};
 use crate::packet::Pool;
 use core::cell::Cell;
-use core::time::Duration;
 use descriptors::Extended;
 use models::Model;
 use registers::{self as reg, Registers};
-use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
+use split_driver::memory::{DmaAllocator, Mmio};
 use split_driver::time::Instant;
 
 /// A started device.
@@ -107,59 +103,6 @@ impl Family for Hardware {
         1
     }
 
-    fn stop<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
-        start::stop(&Registers(mmio), self.model, delay)
-    }
-
-    fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
-        let registers = Registers(mmio);
-        let reset = start::reset(&registers, self.model, delay)?;
-        self.hollow.set(reset.hollow);
-        let high = registers.read(reg::RAH0);
-        address(registers.read(reg::RAL0), high.high(), high.valid())
-    }
-
-    fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup) {
-        let registers = Registers(mmio);
-        start::prepare(&registers, self.model, setup.max_frame);
-        interrupts::set_up(setup.wiring, &registers, self.model);
-    }
-
-    fn start_transmit<M: Mmio, D: DmaMemory>(
-        &self,
-        mmio: &M,
-        _queue: usize,
-        ring: &Ring<D>,
-        _delay: Delay<'_>,
-    ) -> Result<(), Error> {
-        start::transmit(&Registers(mmio), ring);
-        Ok(())
-    }
-
-    fn start_receive<M: Mmio, D: DmaMemory>(
-        &self,
-        mmio: &M,
-        _queue: usize,
-        ring: &Ring<D>,
-        _buffer_bytes: u16,
-        _delay: Delay<'_>,
-    ) -> Result<(), Error> {
-        start::receive(&Registers(mmio), ring, self.model);
-        Ok(())
-    }
-
-    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, _delay: Delay<'_>) {
-        let registers = Registers(mmio);
-        start::enable(&registers, setup.max_frame);
-        if self.model.serdes {
-            serdes::start(&registers);
-        }
-    }
-
-    fn strip_tags<M: Mmio>(&self, mmio: &M, _queues: usize, on: bool) {
-        Registers(mmio).update(reg::CTRL, |ctrl: reg::Ctrl| ctrl.with_vlan_mode(on));
-    }
-
     fn capabilities(&self, setup: &Setup) -> Capabilities {
         let segments = self.model.segments() && setup.segmentation != Segmentation::Off;
         Capabilities {
@@ -197,18 +140,6 @@ impl Family for Hardware {
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
         counter(Registers(mmio).read(reg::XOFFRXC))
-    }
-
-    fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {
-        interrupts::handle(wiring, &Registers(mmio), vector)
-    }
-
-    fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm) {
-        interrupts::arm(wiring, &Registers(mmio), arm);
-    }
-
-    fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, _queue: usize, interval: Duration) {
-        interrupts::moderate(wiring, &Registers(mmio), interval);
     }
 
     fn count<M: Mmio>(&self, mmio: &M, _queues: usize, counted: &mut NicStatistics) {

@@ -141,8 +141,7 @@ pub const IAM: Reg<Causes> = Reg::at(0x0_00E0);
 /// IVAR, 82574 datasheet 10.2.4: which cause goes to which MSI-X vector.
 pub const IVAR: Reg<Ivar> = Reg::at(0x0_00E4);
 /// EITR0 to EITR4, 82574 datasheet 10.2.4.2: ITR of each MSI-X vector.
-pub const EITR: [Reg<u32>; 5] =
-    [Reg::at(0x0_00E8), Reg::at(0x0_00EC), Reg::at(0x0_00F0), Reg::at(0x0_00F4), Reg::at(0x0_00F8)];
+pub const EITR: [Reg<u32>; 5] = Reg::array(0x0_00E8);
 
 /// RCTL, 82574 datasheet 10.2.5.1.
 pub const RCTL: Reg<Rctl> = Reg::at(0x0_0100);

@@ -4,12 +4,12 @@
 //! register access at all. With one vector for everything, MSI or INTx, reading ICR acknowledges and disables (IAM, `CTRL_EXT.IAME`).
 //! QEMU's device does not disable a vector by its message: more interrupts come there than were asked for, and find nothing.
 
-use super::models::Model;
+use super::Hardware;
+use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Eitr, Gpie};
-use super::start::vector_place;
 use crate::nic;
 use crate::nic::Fault;
-use crate::nic::family::{ABSENT, Arm};
+use crate::nic::family::{ABSENT, Arm, Interrupting};
 use crate::nic::moderation;
 use crate::nic::wiring::Wiring;
 use core::time::Duration;
@@ -18,6 +18,14 @@ use split_driver::memory::Mmio;
 /// Causes that are not of a queue.
 const fn other() -> Causes {
     Causes::new().with_link(true).with_fatal(true).with_reset(true)
+}
+
+/// Where the vectors of a queue lie: the word of IVAR, and the byte of the receive queue in it. The transmit queue's is the next.
+const fn vector_place(model: &Model, queue: usize) -> (usize, usize) {
+    match model.kind {
+        Kind::I82576 => (queue % 8, queue / 8 * 2),
+        Kind::I82580 | Kind::I350 | Kind::I210 | Kind::I211 => (queue / 2, queue % 2 * 2),
+    }
 }
 
 /// Tells the device, all interrupts disabled.
@@ -54,13 +62,6 @@ pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, model: &Model, queues: u
         .update(mmio, 0, |control: reg::CtrlExt| control.with_read_auto_mask(!by_message).with_driver_loaded(true));
 }
 
-/// Sets the least time between two interrupts of a queue's packets.
-pub(super) fn moderate<M: Mmio>(wiring: Wiring, mmio: &M, queue: usize, interval: Duration) {
-    for vector in [wiring.receive(queue), wiring.transmit()] {
-        space_out(mmio, vector, interval);
-    }
-}
-
 /// Sets the least time between two interrupts of a vector.
 fn space_out<M: Mmio>(mmio: &M, vector: u8, interval: Duration) {
     let interval = u16::try_from(interval.as_micros()).unwrap_or(u16::MAX).min(0x1FFF);
@@ -69,53 +70,62 @@ fn space_out<M: Mmio>(mmio: &M, vector: u8, interval: Duration) {
     }
 }
 
-/// What an interrupt was about. `None` where the device is gone.
-pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, vector: usize) -> Option<nic::Causes> {
-    let mut causes = nic::Causes {
-        receive: vector < wiring.queues(),
-        transmit: vector == usize::from(wiring.transmit()),
-        ..nic::Causes::default()
-    };
-    if vector != usize::from(wiring.other()) {
-        return Some(causes);
+impl Interrupting for Hardware {
+    /// Sets the least time between two interrupts of a queue's packets.
+    fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, queue: usize, interval: Duration) {
+        for vector in [wiring.receive(queue), wiring.transmit()] {
+            space_out(mmio, vector, interval);
+        }
     }
-    let seen = reg::ICR.read(mmio, 0);
-    if u32::from(seen) == ABSENT {
-        return None;
-    }
-    causes.link = seen.link();
-    causes.receive |= seen.received();
-    causes.transmit |= seen.sent();
-    // FER: an error of PCI Express or of a memory; DRSTA: CTRL.DEV_RST, of any port (82576 datasheet 8.8.9, I350 datasheet 8.8.11).
-    causes.fault = match (seen.fatal(), seen.reset()) {
-        (true, _) => Some(Fault::Memory),
-        (false, true) => Some(Fault::Reset),
-        (false, false) => None,
-    };
-    Some(causes)
-}
 
-/// Enables; before that forgets what the poll that ends has dealt with, frames where they are stale. What came in between is for the
-/// caller to look for.
-pub(super) fn arm<M: Mmio>(wiring: Wiring, mmio: &M, arm: Arm) {
-    if !wiring.is_by_message() {
-        if arm.transmit_over {
-            reg::IMC.write(mmio, 0, Causes::new().with_sent(true));
+    /// What an interrupt was about. `None` where the device is gone.
+    fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<nic::Causes> {
+        let mut causes = nic::Causes {
+            receive: vector < wiring.queues(),
+            transmit: vector == usize::from(wiring.transmit()),
+            ..nic::Causes::default()
+        };
+        if vector != usize::from(wiring.other()) {
+            return Some(causes);
         }
-        if arm.stale || arm.transmit {
-            reg::ICR.write(mmio, 0, Causes::new().with_received(arm.stale).with_sent(arm.transmit));
+        let seen = reg::ICR.read(mmio, 0);
+        if u32::from(seen) == ABSENT {
+            return None;
         }
-        reg::IMS.write(mmio, 0, other().with_received(true).with_sent(arm.transmit));
-        return;
+        causes.link = seen.link();
+        causes.receive |= seen.received();
+        causes.transmit |= seen.sent();
+        // FER: an error of PCI Express or of a memory; DRSTA: CTRL.DEV_RST, of any port (82576 datasheet 8.8.9, I350 datasheet 8.8.11).
+        causes.fault = match (seen.fatal(), seen.reset()) {
+            (true, _) => Some(Fault::Memory),
+            (false, true) => Some(Fault::Reset),
+            (false, false) => None,
+        };
+        Some(causes)
     }
-    let (received, sent) = (1 << wiring.receive(arm.queue), 1 << wiring.transmit());
-    if arm.transmit_over && received != sent {
-        reg::EIMC.write(mmio, 0, sent);
+
+    /// Enables; before that forgets what the poll that ends has dealt with, frames where they are stale. What came in between is for the
+    /// caller to look for.
+    fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm) {
+        if !wiring.is_by_message() {
+            if arm.transmit_over {
+                reg::IMC.write(mmio, 0, Causes::new().with_sent(true));
+            }
+            if arm.stale || arm.transmit {
+                reg::ICR.write(mmio, 0, Causes::new().with_received(arm.stale).with_sent(arm.transmit));
+            }
+            reg::IMS.write(mmio, 0, other().with_received(true).with_sent(arm.transmit));
+            return;
+        }
+        let (received, sent) = (1 << wiring.receive(arm.queue), 1 << wiring.transmit());
+        if arm.transmit_over && received != sent {
+            reg::EIMC.write(mmio, 0, sent);
+        }
+        let reported = if arm.transmit { sent } else { 0 };
+        let dealt_with = if arm.stale { received } else { 0 } | reported;
+        if dealt_with != 0 {
+            reg::EICR.write(mmio, 0, dealt_with);
+        }
+        reg::EIMS.write(mmio, 0, received | reported | 1 << wiring.other());
     }
-    let reported = if arm.transmit { sent } else { 0 };
-    let dealt_with = if arm.stale { received } else { 0 } | reported;
-    if dealt_with != 0 {
-        reg::EICR.write(mmio, 0, dealt_with);
-    }
-    reg::EIMS.write(mmio, 0, received | reported | 1 << wiring.other());
 }

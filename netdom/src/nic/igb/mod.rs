@@ -20,18 +20,14 @@ pub mod registers;
 mod start;
 
 use super::driver::Driver;
-use super::family::{ABSENT, Arm, Direction, Family, Setup, address, counter};
+use super::family::{ABSENT, Direction, Family, Setup, counter};
 use super::pause::Pause;
-use super::ring::Ring;
-use super::wiring::Wiring;
-use super::{Causes, Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
-use crate::ethernet::MacAddress;
+use super::{Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
 use crate::packet::Pool;
 use core::cell::Cell;
-use core::time::Duration;
 use models::Model;
 use registers as reg;
-use split_driver::memory::{DmaAllocator, DmaMemory, Mmio, Quiesced};
+use split_driver::memory::{DmaAllocator, Mmio};
 use split_driver::time::Instant;
 
 /// A started device.
@@ -80,51 +76,6 @@ impl Family for Hardware {
         self.model.queues()
     }
 
-    fn stop<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
-        start::stop(mmio, delay)
-    }
-
-    fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
-        start::reset(mmio, delay)?;
-        let high = reg::RAH.read(mmio, 0);
-        address(reg::RAL.read(mmio, 0), high.high(), high.valid())
-    }
-
-    fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup) {
-        start::prepare(mmio, setup);
-        interrupts::set_up(setup.wiring, mmio, self.model, setup.queues);
-    }
-
-    fn start_transmit<M: Mmio, D: DmaMemory>(
-        &self,
-        mmio: &M,
-        queue: usize,
-        ring: &Ring<D>,
-        delay: Delay<'_>,
-    ) -> Result<(), Error> {
-        start::transmit(mmio, queue, ring, delay)
-    }
-
-    fn start_receive<M: Mmio, D: DmaMemory>(
-        &self,
-        mmio: &M,
-        queue: usize,
-        ring: &Ring<D>,
-        buffer_bytes: u16,
-        delay: Delay<'_>,
-    ) -> Result<(), Error> {
-        start::receive(mmio, queue, ring, buffer_bytes, delay)
-    }
-
-    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>) {
-        start::enable(mmio, setup.max_frame);
-        self.pending.set(!phy::start_link(mmio, self.model, delay));
-    }
-
-    fn strip_tags<M: Mmio>(&self, mmio: &M, _queues: usize, on: bool) {
-        start::strip_tags(mmio, self.model, on);
-    }
-
     fn link<M: Mmio>(&self, mmio: &M) -> Link {
         let status = reg::STATUS.read(mmio, 0);
         if u32::from(status) == ABSENT || !status.link_up() {
@@ -149,18 +100,6 @@ impl Family for Hardware {
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
         counter(reg::XOFFRXC.read(mmio, 0))
-    }
-
-    fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes> {
-        interrupts::handle(wiring, mmio, vector)
-    }
-
-    fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm) {
-        interrupts::arm(wiring, mmio, arm);
-    }
-
-    fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, queue: usize, interval: Duration) {
-        interrupts::moderate(wiring, mmio, queue, interval);
     }
 
     fn count<M: Mmio>(&self, mmio: &M, queues: usize, counted: &mut NicStatistics) {

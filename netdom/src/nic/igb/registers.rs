@@ -3,10 +3,13 @@
 //! Sections are those of the Intel 82576EB GbE Controller datasheet, revision 2.63. Offsets and bits were checked against the headers of
 //! Linux's igb and of QEMU's `hw/net/igb_regs.h`. Those that the 82574 has too are its.
 
+use crate::nic::advanced::queues::{self, Receive, Transmit};
 use crate::nic::e1000e::registers as e1000e;
-use split_driver::registers::{self, Base, Block};
+use split_driver::registers::{self, Block};
 
 mod fields;
+
+pub use queues::{RDT, TDT};
 
 pub use fields::{Causes, Dctl, Eitr, Gpie, Rxcsum, Srrctl};
 
@@ -14,8 +17,6 @@ pub use e1000e::{Ctrl, CtrlExt, Eec, Mdic, Rah, Rctl, Status, Tctl};
 
 /// Bytes of the register space, BAR 0 (82576 datasheet 8.1).
 pub const SPACE: usize = 0x2_0000;
-/// Bytes from the registers of one queue to those of the next.
-const QUEUE: usize = 0x40;
 
 /// BAR 0.
 #[derive(Debug)]
@@ -25,35 +26,17 @@ impl Block for Space {
     const BYTES: usize = SPACE;
 }
 
-/// The registers of a receive queue, at 0xC000 (82576 datasheet 8.10).
-#[derive(Debug)]
-pub enum ReceiveQueue {}
-
-impl Block for ReceiveQueue {
-    const BYTES: usize = QUEUE;
-}
-
-/// The registers of a transmit queue, at 0xE000 (82576 datasheet 8.12).
-#[derive(Debug)]
-pub enum TransmitQueue {}
-
-impl Block for TransmitQueue {
-    const BYTES: usize = QUEUE;
-}
-
 /// A register that holds a `T`, at a byte offset into BAR 0.
 pub type Reg<T> = registers::Reg<Space, T>;
-type Receive<T> = registers::Reg<ReceiveQueue, T>;
-type Transmit<T> = registers::Reg<TransmitQueue, T>;
 
 /// Where the registers of a receive queue begin.
 pub const fn receive(queue: usize) -> usize {
-    0xC000 + QUEUE * queue
+    0xC000 + queues::BYTES * queue
 }
 
 /// Where the registers of a transmit queue begin.
 pub const fn transmit(queue: usize) -> usize {
-    0xE000 + QUEUE * queue
+    0xE000 + queues::BYTES * queue
 }
 
 /// CTRL, 82576 datasheet 8.2.1.
@@ -117,15 +100,7 @@ pub const EIAM: Reg<u32> = Reg::at(0x0_1530);
 /// EICR, 82576 datasheet 8.8.1: vectors to be sent, cleared by writing ones.
 pub const EICR: Reg<u32> = Reg::at(0x0_1580);
 /// EITR, 82576 datasheet 8.8.15: the least time between interrupts, by vector.
-pub const EITR: [Reg<Eitr>; 16] = {
-    let mut all = [Reg::at(0x0_1680); 16];
-    let mut vector = 0;
-    while vector < all.len() {
-        all[vector] = Reg::at(0x0_1680 + 4 * vector);
-        vector += 1;
-    }
-    all
-};
+pub const EITR: [Reg<Eitr>; 16] = Reg::array(0x0_1680);
 /// IVAR, 82576 datasheet 8.8.16: the vectors of two queues, receive and transmit each, a byte each. Which two, differs by device.
 pub const IVAR: usize = 0x0_1700;
 /// Words of IVAR.
@@ -181,28 +156,12 @@ pub const RETA: usize = 0x0_5C00;
 /// RSSRK, 82576 datasheet 8.10.22: the first of 10 words.
 pub const RSSRK: usize = 0x0_5C80;
 
-/// RDBAL and RDBAH, 82576 datasheet 8.10.5: the receive ring's address.
-pub const RDBA: Base<ReceiveQueue> = Base::at(0x00);
-/// RDLEN, 82576 datasheet 8.10.7: bytes of the receive ring, a multiple of 128.
-pub const RDLEN: Receive<u32> = Receive::at(0x08);
 /// SRRCTL, 82576 datasheet 8.10.2.
 pub const SRRCTL: Receive<Srrctl> = Receive::at(0x0C);
-/// RDH, 82576 datasheet 8.10.8.
-pub const RDH: Receive<u32> = Receive::at(0x10);
-/// RDT, 82576 datasheet 8.10.9.
-pub const RDT: Receive<u32> = Receive::at(0x18);
 /// RXDCTL, 82576 datasheet 8.10.10.
 pub const RXDCTL: Receive<Dctl> = Receive::at(0x28);
 /// RQDPC, 82576 datasheet 8.10.12: frames of the queue that were dropped for want of a buffer. Reading clears it, but for the I210's.
 pub const RQDPC: Receive<u32> = Receive::at(0x30);
 
-/// TDBAL and TDBAH, 82576 datasheet 8.12.8: the transmit ring's address.
-pub const TDBA: Base<TransmitQueue> = Base::at(0x00);
-/// TDLEN, 82576 datasheet 8.12.10.
-pub const TDLEN: Transmit<u32> = Transmit::at(0x08);
-/// TDH, 82576 datasheet 8.12.11.
-pub const TDH: Transmit<u32> = Transmit::at(0x10);
-/// TDT, 82576 datasheet 8.12.12.
-pub const TDT: Transmit<u32> = Transmit::at(0x18);
 /// TXDCTL, 82576 datasheet 8.12.13.
 pub const TXDCTL: Transmit<Dctl> = Transmit::at(0x28);

@@ -3,12 +3,12 @@
 //! With MSI-X a message clears its causes (EIAC) and disables them (EIAM by way of `GPIE.EIAME`), so a receive or transmit interrupt costs no
 //! register access at all. With one vector for everything, MSI or INTx, reading EICR acknowledges and disables (EIAM).
 
-use super::cage::Cage;
+use super::Hardware;
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Causes, Eitr, Gpie};
 use crate::nic;
 use crate::nic::Fault;
-use crate::nic::family::{ABSENT, Arm};
+use crate::nic::family::{ABSENT, Arm, Interrupting};
 use crate::nic::moderation;
 use crate::nic::wiring::Wiring;
 use core::time::Duration;
@@ -59,13 +59,6 @@ pub(super) fn set_up<M: Mmio>(wiring: Wiring, mmio: &M, model: &Model, queues: u
     }
 }
 
-/// Sets the least time between two interrupts of a queue's packets.
-pub(super) fn moderate<M: Mmio>(wiring: Wiring, mmio: &M, queue: usize, interval: Duration) {
-    for vector in [wiring.receive(queue), wiring.transmit()] {
-        space_out(mmio, vector, interval);
-    }
-}
-
 /// Sets the least time between two interrupts of a vector.
 fn space_out<M: Mmio>(mmio: &M, vector: u8, interval: Duration) {
     let interval = u16::try_from(interval.as_micros() / INTERVAL_UNIT.as_micros()).unwrap_or(u16::MAX).min(0x1FF);
@@ -74,55 +67,64 @@ fn space_out<M: Mmio>(mmio: &M, vector: u8, interval: Duration) {
     }
 }
 
-/// What an interrupt was about; the cage is told of a module. `None` where the device is gone.
-pub(super) fn handle<M: Mmio>(wiring: Wiring, mmio: &M, cage: &Cage, vector: usize) -> Option<nic::Causes> {
-    let mut causes = nic::Causes {
-        receive: vector < wiring.queues(),
-        transmit: vector == usize::from(wiring.transmit()),
-        ..nic::Causes::default()
-    };
-    if vector != usize::from(wiring.other()) {
-        return Some(causes);
+impl Interrupting for Hardware {
+    /// Sets the least time between two interrupts of a queue's packets.
+    fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, queue: usize, interval: Duration) {
+        for vector in [wiring.receive(queue), wiring.transmit()] {
+            space_out(mmio, vector, interval);
+        }
     }
-    let seen = reg::EICR.read(mmio, 0);
-    if u32::from(seen) == ABSENT {
-        return None;
-    }
-    if wiring.is_by_message() {
-        // Acknowledged here are the causes behind this vector alone; those of the queues were by their messages.
-        reg::EICR.write(mmio, 0, seen.with_queues(0));
-    }
-    causes.link = seen.link();
-    if seen.module() {
-        cage.tell();
-    }
-    causes.receive |= seen.queues() != 0;
-    causes.transmit |= seen.queues() != 0;
-    // ECC: a memory of the device; DHER: its handler of descriptors (82599 datasheet 8.2.3.5.1).
-    causes.fault = match (seen.memory(), seen.descriptor()) {
-        (true, _) => Some(Fault::Memory),
-        (false, true) => Some(Fault::Descriptor),
-        (false, false) => None,
-    };
-    if seen.thermal() {
-        log::error!("ixgbe: the device is too hot: its PHY ends the link until it has cooled down");
-        causes.link = true;
-    }
-    Some(causes)
-}
 
-/// Enables; before that forgets what the poll that ends has dealt with, frames where they are stale. What came in between is for the
-/// caller to look for.
-pub(super) fn arm<M: Mmio>(wiring: Wiring, mmio: &M, model: &Model, arm: Arm) {
-    let (received, sent) = (received(wiring, arm.queue), sent(wiring));
-    let shared = received == sent;
-    if arm.transmit_over && !shared {
-        reg::EIMC.write(mmio, 0, Causes::new().with_queues(sent));
+    /// What an interrupt was about; the cage is told of a module. `None` where the device is gone.
+    fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<nic::Causes> {
+        let mut causes = nic::Causes {
+            receive: vector < wiring.queues(),
+            transmit: vector == usize::from(wiring.transmit()),
+            ..nic::Causes::default()
+        };
+        if vector != usize::from(wiring.other()) {
+            return Some(causes);
+        }
+        let seen = reg::EICR.read(mmio, 0);
+        if u32::from(seen) == ABSENT {
+            return None;
+        }
+        if wiring.is_by_message() {
+            // Acknowledged here are the causes behind this vector alone; those of the queues were by their messages.
+            reg::EICR.write(mmio, 0, seen.with_queues(0));
+        }
+        causes.link = seen.link();
+        if seen.module() {
+            self.cage.tell();
+        }
+        causes.receive |= seen.queues() != 0;
+        causes.transmit |= seen.queues() != 0;
+        // ECC: a memory of the device; DHER: its handler of descriptors (82599 datasheet 8.2.3.5.1).
+        causes.fault = match (seen.memory(), seen.descriptor()) {
+            (true, _) => Some(Fault::Memory),
+            (false, true) => Some(Fault::Descriptor),
+            (false, false) => None,
+        };
+        if seen.thermal() {
+            log::error!("ixgbe: the device is too hot: its PHY ends the link until it has cooled down");
+            causes.link = true;
+        }
+        Some(causes)
     }
-    let reported = if arm.transmit { sent } else { 0 };
-    let dealt_with = if arm.stale { received } else { 0 } | reported;
-    if dealt_with != 0 {
-        reg::EICR.write(mmio, 0, Causes::new().with_queues(dealt_with));
+
+    /// Enables; before that forgets what the poll that ends has dealt with, frames where they are stale. What came in between is for the
+    /// caller to look for.
+    fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm) {
+        let (received, sent) = (received(wiring, arm.queue), sent(wiring));
+        let shared = received == sent;
+        if arm.transmit_over && !shared {
+            reg::EIMC.write(mmio, 0, Causes::new().with_queues(sent));
+        }
+        let reported = if arm.transmit { sent } else { 0 };
+        let dealt_with = if arm.stale { received } else { 0 } | reported;
+        if dealt_with != 0 {
+            reg::EICR.write(mmio, 0, Causes::new().with_queues(dealt_with));
+        }
+        reg::EIMS.write(mmio, 0, other(self.model).with_queues(received | reported));
     }
-    reg::EIMS.write(mmio, 0, other(model).with_queues(received | reported));
 }

@@ -3,9 +3,12 @@
 //! Sections are those of the Intel 82599 10 GbE Controller datasheet, revision 3.4. Offsets and bits were checked against the headers of
 //! Linux's ixgbe.
 
-use split_driver::registers::{self, Base, Block};
+use crate::nic::advanced::queues::{self, Receive, Transmit};
+use split_driver::registers::{self, Block};
 
 mod fields;
+
+pub use queues::{RDT, TDT};
 
 pub use fields::{
     Anlp1, Autoc, Autoc2, Causes, Ctrl, CtrlExt, Dmatxctl, Eec, Eerd, Eitr, Esdp, Fctrl, Gpie, Hlreg0, I2cctl, Links,
@@ -15,8 +18,6 @@ pub use fields::{
 
 /// Bytes of the register space that are used, of the 512 KiB of BAR 0 (82599 datasheet 8.1.1).
 pub const SPACE: usize = 0x2_0000;
-/// Bytes from the registers of one queue to those of the next.
-const QUEUE: usize = 0x40;
 
 /// BAR 0.
 #[derive(Debug)]
@@ -26,35 +27,17 @@ impl Block for Space {
     const BYTES: usize = SPACE;
 }
 
-/// The registers of a receive queue, at 0x1000 (82599 datasheet 8.2.3.8).
-#[derive(Debug)]
-pub enum ReceiveQueue {}
-
-impl Block for ReceiveQueue {
-    const BYTES: usize = QUEUE;
-}
-
-/// The registers of a transmit queue, at 0x6000 (82599 datasheet 8.2.3.9).
-#[derive(Debug)]
-pub enum TransmitQueue {}
-
-impl Block for TransmitQueue {
-    const BYTES: usize = QUEUE;
-}
-
 /// A register that holds a `T`, at a byte offset into BAR 0.
 pub type Reg<T> = registers::Reg<Space, T>;
-type Receive<T> = registers::Reg<ReceiveQueue, T>;
-type Transmit<T> = registers::Reg<TransmitQueue, T>;
 
 /// Where the registers of a receive queue below 64 begin.
 pub const fn receive(queue: usize) -> usize {
-    0x1000 + QUEUE * queue
+    0x1000 + queues::BYTES * queue
 }
 
 /// Where the registers of a transmit queue begin.
 pub const fn transmit(queue: usize) -> usize {
-    0x6000 + QUEUE * queue
+    0x6000 + queues::BYTES * queue
 }
 
 /// CTRL, 82599 datasheet 8.2.3.1.1.
@@ -79,15 +62,7 @@ pub const EICR: Reg<Causes> = Reg::at(0x0_0800);
 /// EIAC, 82599 datasheet 8.2.3.5.5: causes that a message clears.
 pub const EIAC: Reg<Causes> = Reg::at(0x0_0810);
 /// EITR, 82599 datasheet 8.2.3.5.12: the least time between interrupts, by vector.
-pub const EITR: [Reg<Eitr>; 16] = {
-    let mut all = [Reg::at(0x0_0820); 16];
-    let mut vector = 0;
-    while vector < all.len() {
-        all[vector] = Reg::at(0x0_0820 + 4 * vector);
-        vector += 1;
-    }
-    all
-};
+pub const EITR: [Reg<Eitr>; 16] = Reg::array(0x0_0820);
 /// EIMS, 82599 datasheet 8.2.3.5.3: enables interrupts by writing ones.
 pub const EIMS: Reg<Causes> = Reg::at(0x0_0880);
 /// EIMC, 82599 datasheet 8.2.3.5.4: disables interrupts by writing ones.
@@ -97,15 +72,7 @@ pub const EIAM: Reg<Causes> = Reg::at(0x0_0890);
 /// GPIE, 82599 datasheet 8.2.3.5.18.
 pub const GPIE: Reg<Gpie> = Reg::at(0x0_0898);
 /// IVAR, 82599 datasheet 8.2.3.5.16: the vectors of two queues, receive and transmit each, a byte each.
-pub const IVAR: [Reg<u32>; 8] = {
-    let mut all = [Reg::at(0x0_0900); 8];
-    let mut pair = 0;
-    while pair < all.len() {
-        all[pair] = Reg::at(0x0_0900 + 4 * pair);
-        pair += 1;
-    }
-    all
-};
+pub const IVAR: [Reg<u32>; 8] = Reg::array(0x0_0900);
 /// `IVAR_MISC`, 82599 datasheet 8.2.3.5.17: the vector of all other causes in its second byte.
 pub const IVAR_MISC: Reg<u32> = Reg::at(0x0_0A00);
 /// In IVAR and `IVAR_MISC`: the vector counts.
@@ -208,18 +175,10 @@ pub const RAL: Reg<u32> = Reg::at(0x0_A200);
 /// RAH(0), 82599 datasheet 8.2.3.7.9.
 pub const RAH: Reg<Rah> = Reg::at(0x0_A204);
 
-/// RDBAL and RDBAH, 82599 datasheet 8.2.3.8.1: the receive ring's address.
-pub const RDBA: Base<ReceiveQueue> = Base::at(0x00);
-/// RDLEN, 82599 datasheet 8.2.3.8.3: bytes of the receive ring, a multiple of 128.
-pub const RDLEN: Receive<u32> = Receive::at(0x08);
 /// `DCA_RXCTRL`, 82599 datasheet 8.2.3.11.1.
 pub const DCA_RXCTRL: Receive<u32> = Receive::at(0x0C);
-/// RDH, 82599 datasheet 8.2.3.8.4.
-pub const RDH: Receive<u32> = Receive::at(0x10);
 /// SRRCTL, 82599 datasheet 8.2.3.8.7.
 pub const SRRCTL: Receive<Srrctl> = Receive::at(0x14);
-/// RDT, 82599 datasheet 8.2.3.8.5.
-pub const RDT: Receive<u32> = Receive::at(0x18);
 /// RXDCTL, 82599 datasheet 8.2.3.8.6.
 pub const RXDCTL: Receive<Rxdctl> = Receive::at(0x28);
 /// RSCCTL, 82599 datasheet 8.2.3.8.13: zero joins no frames.
@@ -229,16 +188,8 @@ pub const QPRDC: Receive<u32> = Receive::at(0x30);
 /// The offset of QPRDC's queues from the other registers of theirs.
 pub const QPRDC_BLOCK: usize = 0x400;
 
-/// TDBAL and TDBAH, 82599 datasheet 8.2.3.9.5: the transmit ring's address.
-pub const TDBA: Base<TransmitQueue> = Base::at(0x00);
-/// TDLEN, 82599 datasheet 8.2.3.9.7.
-pub const TDLEN: Transmit<u32> = Transmit::at(0x08);
 /// `DCA_TXCTRL`, 82599 datasheet 8.2.3.11.2.
 pub const DCA_TXCTRL: Transmit<u32> = Transmit::at(0x0C);
-/// TDH, 82599 datasheet 8.2.3.9.8.
-pub const TDH: Transmit<u32> = Transmit::at(0x10);
-/// TDT, 82599 datasheet 8.2.3.9.9.
-pub const TDT: Transmit<u32> = Transmit::at(0x18);
 /// TXDCTL, 82599 datasheet 8.2.3.9.10.
 pub const TXDCTL: Transmit<Txdctl> = Transmit::at(0x28);
 /// In `DCA_RXCTRL`: data and headers may be written in another order (bits 13 and 15).
