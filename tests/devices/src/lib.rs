@@ -8,6 +8,7 @@
 //! | [`ixgbe`] | Intel's 82599, X540 and X550 |
 //! | [`advanced`], [`transmit`], [`receive`], [`buffers`], [`ring`], [`queues`] | descriptors and queues |
 //! | [`filter`], [`rss`] | which frames are taken, and for which queue |
+//! | [`gigabit`], [`statistics`] | what the MACs of 1 Gbit/s share, and counters that all have |
 //! | [`offload`], [`packet`], [`toeplitz`], [`checksum`], [`ethernet`] | offloads of packets |
 //! | [`pause`] | flow control |
 //! | [`pci`], [`registers`], [`i2c`] | parts of devices |
@@ -22,6 +23,7 @@ pub mod e1000e;
 pub mod ethernet;
 pub mod fake;
 pub mod filter;
+pub mod gigabit;
 pub mod i2c;
 pub mod igb;
 pub mod ixgbe;
@@ -36,6 +38,7 @@ pub mod receive;
 pub mod registers;
 pub mod ring;
 pub mod rss;
+pub mod statistics;
 pub mod toeplitz;
 pub mod transmit;
 pub mod vfio_user;

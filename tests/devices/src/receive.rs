@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use crate::advanced::status;
 use crate::advanced::{self, Received};
 use crate::bus::{Misuse, Transfer};
+use crate::ethernet::frame_check;
 use crate::registers::Registers;
 use crate::ring::{self, Ring};
 
@@ -19,6 +21,22 @@ pub struct Incoming {
     pub about: Received,
     /// The length to be told in place of its own.
     pub told: Option<u16>,
+}
+
+impl Incoming {
+    /// A frame with its description: `strips` where its `tag` is taken out, `checked` where its frame check sequence is kept.
+    pub fn new(mut frame: Vec<u8>, mut about: Received, tag: Option<u16>, strips: bool, checked: bool) -> Self {
+        if checked {
+            let check = frame_check(&frame);
+            frame.extend(check);
+        }
+        if let Some(tag) = tag.filter(|_| strips) {
+            frame.drain(12..16);
+            about.vlan = tag;
+            about.status |= status::VP;
+        }
+        Self { frame, about, told: None }
+    }
 }
 
 /// How a queue is set up.

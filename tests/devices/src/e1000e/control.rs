@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::interrupts::cause;
 use super::registers::{self as reg};
 use super::{E1000e, Kind};
+use crate::gigabit;
 
 /// How long registers are not to be touched after CTRL.RST was set; the EEPROM is read anew meanwhile.
 const SETTLE: Duration = Duration::from_millis(1);
@@ -82,15 +83,8 @@ impl E1000e {
 
     /// Pause frames are to be sent: are their marks and their contents such that they can? 10.2.2 and 10.2.5.
     pub(super) fn check_pause(&mut self) {
-        let get = |offset| self.registers.get(offset);
-        let buffer = (get(reg::PBA) & 0xFFFF) << 10;
-        if let Some(fault) = crate::pause::fault(get(reg::FCRTL) & 0xFFFF, get(reg::FCRTH) & 0xFFFF, buffer) {
-            self.misuse.note(fault);
-        }
-        let address = [reg::FCAL, reg::FCAH, reg::FCT].map(|offset| self.registers.get(offset));
-        if address != [0x00C2_8001, 0x0100, 0x8808] || self.registers.get(reg::FCTTV) == 0 {
-            self.misuse.note("pause frames are sent with an address, a type or a time that is none");
-        }
+        let buffer = (self.registers.get(reg::PBA) & 0xFFFF) << 10;
+        gigabit::check_pause(&self.registers, &mut self.misuse, buffer);
     }
 
     /// EEC: the auto read is done where no reset goes on.

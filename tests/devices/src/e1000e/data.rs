@@ -3,20 +3,17 @@
 use super::E1000e;
 use super::interrupts::cause;
 use super::registers::{self as reg, count};
-use crate::advanced::{Errors, Received, Verify, status};
+use crate::advanced::Received;
 use crate::bus::Transfer;
-use crate::ethernet::{Address, destination, frame_check, is_broadcast, is_multicast};
-use crate::filter;
+use crate::ethernet::{Address, destination};
+use crate::gigabit;
 use crate::packet::Headers;
 use crate::pause;
 use crate::queues::{Begins, Direction};
 use crate::receive::Incoming;
+use crate::statistics::{self, FRAME_CHECK, SHORTEST};
 use crate::transmit::Wire;
 
-/// Shortest frame, without its frame check sequence.
-const SHORTEST: usize = 60;
-/// Bytes of the frame check sequence.
-const FRAME_CHECK: usize = 4;
 /// Largest frame, without its frame check sequence; 82574 datasheet 1.3.
 const LONGEST: usize = 9234 - FRAME_CHECK;
 /// Largest frame without RCTL.LPE, frame check sequence and tag included.
@@ -63,24 +60,8 @@ impl E1000e {
     }
 
     fn emit(&mut self, mut frame: Vec<u8>) {
-        if frame.len() < SHORTEST {
-            if !self.registers.has(reg::TCTL, reg::TCTL_PSP) {
-                self.misuse.note("a short frame while TCTL.PSP is clear");
-            }
-            frame.resize(SHORTEST, 0);
-        }
-        let bytes = (frame.len() + FRAME_CHECK) as u64;
-        let registers = &mut self.registers;
-        registers.count(count::GPTC, 1);
-        registers.count(count::TPT, 1);
-        registers.count_wide(count::GOTC, bytes);
-        registers.count_wide(count::TOT, bytes);
-        match destination(&frame) {
-            address if is_broadcast(address) => registers.count(count::BPTC, 1),
-            address if is_multicast(address) => registers.count(count::MPTC, 1),
-            _ => {}
-        }
-        if registers.has(reg::RCTL, reg::RCTL_LBM) {
+        gigabit::emit(&mut self.registers, &mut self.misuse, &mut frame);
+        if self.registers.has(reg::RCTL, reg::RCTL_LBM) {
             self.take_frame(&frame);
         } else {
             self.out.push_back(frame);
@@ -131,13 +112,7 @@ impl E1000e {
             self.raise(cause::OVERRUN);
             return false;
         }
-        self.registers.count(count::GPRC, 1);
-        self.registers.count_wide(count::GORC, bytes as u64);
-        match address {
-            address if is_broadcast(address) => self.registers.count(count::BPRC, 1),
-            address if is_multicast(address) => self.registers.count(count::MPRC, 1),
-            _ => {}
-        }
+        statistics::received(&mut self.registers, &frame, bytes);
         let incoming = self.describe(frame, &headers);
         self.queues.push(0, incoming);
         true
@@ -145,35 +120,16 @@ impl E1000e {
 
     /// Filters of addresses and VLANs, 7.1.1.
     fn accepts(&self, address: Address, vlan: Option<u16>) -> bool {
-        let registers = &self.registers;
-        let filters = |bit: u32| registers.has(reg::RCTL, bit);
-        let own = || (0..ADDRESSES).any(|index| filter::holds(registers, reg::RAL + 8 * index, address));
-        let by_address = if is_broadcast(address) {
-            filters(reg::RCTL_BAM)
-        } else if is_multicast(address) {
-            let bit = filter::multicast_bit(address, registers.get(reg::RCTL) >> 12);
-            filters(reg::RCTL_MPE) || filter::has_bit(registers, reg::MTA, bit) || own()
-        } else {
-            filters(reg::RCTL_UPE) || own()
-        };
-        let listed = |tag: u16| filter::has_bit(registers, reg::VFTA, usize::from(tag & 0xFFF));
-        by_address && vlan.is_none_or(|tag| !filters(reg::RCTL_VFE) || listed(tag))
+        let own = (0..ADDRESSES).map(|index| reg::RAL + 8 * index);
+        gigabit::accepts(&self.registers, own, address, vlan)
     }
 
     /// The descriptor's contents, and the frame as it goes to memory. The 82574 tells no packet type, 7.1.4.
-    fn describe(&self, mut frame: Vec<u8>, headers: &Headers) -> Incoming {
-        let checks = |bit: u32| self.registers.has(reg::RXCSUM, bit);
-        let verify = Verify { network: checks(reg::RXCSUM_IPOFLD), transport: checks(reg::RXCSUM_TUOFLD) };
-        let mut about = Received { packet_type: 0, ..Received::describe(headers, verify, Errors::I82576) };
-        if !self.registers.has(reg::RCTL, reg::RCTL_SECRC) {
-            let check = frame_check(&frame);
-            frame.extend(check);
-        }
-        if let Some(tag) = headers.vlan.filter(|_| self.registers.has(reg::CTRL, reg::CTRL_VME)) {
-            frame.drain(12..16);
-            about.vlan = tag;
-            about.status |= status::VP;
-        }
-        Incoming { frame, about, told: self.faults.wrong_length }
+    fn describe(&self, frame: Vec<u8>, headers: &Headers) -> Incoming {
+        let about = Received { packet_type: 0, ..gigabit::describe(&self.registers, headers) };
+        let strips = self.registers.has(reg::CTRL, reg::CTRL_VME);
+        let incoming =
+            Incoming::new(frame, about, headers.vlan, strips, !self.registers.has(reg::RCTL, reg::RCTL_SECRC));
+        Incoming { told: self.faults.wrong_length, ..incoming }
     }
 }

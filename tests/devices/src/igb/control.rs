@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::interrupts::cause;
 use super::registers::{self as reg};
 use super::{Igb, Kind, eeprom};
+use crate::gigabit;
 
 /// How long CTRL.RST reads as set.
 const RESET: Duration = Duration::from_micros(3);
@@ -108,15 +109,7 @@ impl Igb {
 
     /// Pause frames are to be sent: are their marks and their contents such that they can? 8.3.
     pub(super) fn check_pause(&mut self) {
-        let get = |offset| self.registers.get(offset);
-        let buffer = self.kind.packet_memory() as u32;
-        if let Some(fault) = crate::pause::fault(get(reg::FCRTL) & 0xFFFF, get(reg::FCRTH) & 0xFFFF, buffer) {
-            self.misuse.note(fault);
-        }
-        let address = [reg::FCAL, reg::FCAH, reg::FCT].map(|offset| self.registers.get(offset));
-        if address != [0x00C2_8001, 0x0100, 0x8808] || self.registers.get(reg::FCTTV) == 0 {
-            self.misuse.note("pause frames are sent with an address, a type or a time that is none");
-        }
+        gigabit::check_pause(&self.registers, &mut self.misuse, self.kind.packet_memory() as u32);
     }
 
     /// EEC: the auto read is done where no reset goes on.

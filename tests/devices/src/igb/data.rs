@@ -1,16 +1,12 @@
 //! The data path: queues give their transfers, and statistics count what came of them. Pure.
 
-use super::registers::{self as reg, count};
+use super::registers::{self as reg};
 use super::{Igb, Kind};
 use crate::bus::Transfer;
-use crate::ethernet::{destination, is_broadcast, is_multicast};
+use crate::gigabit;
 use crate::queues::{Begins, Direction};
 use crate::transmit::Wire;
 
-/// Shortest frame, without its frame check sequence.
-const SHORTEST: usize = 60;
-/// Bytes of the frame check sequence.
-const FRAME_CHECK: usize = 4;
 /// Largest packet without segmentation: 9.5 KB, 7.2.1.1.
 const LONGEST: usize = 9728;
 /// Where the 82576's RQDPC stays, 8.10.12.
@@ -59,24 +55,8 @@ impl Igb {
     }
 
     fn emit(&mut self, mut frame: Vec<u8>) {
-        if frame.len() < SHORTEST {
-            if !self.registers.has(reg::TCTL, reg::TCTL_PSP) {
-                self.misuse.note("a short frame while TCTL.PSP is clear");
-            }
-            frame.resize(SHORTEST, 0);
-        }
-        let bytes = (frame.len() + FRAME_CHECK) as u64;
-        let registers = &mut self.registers;
-        registers.count(count::GPTC, 1);
-        registers.count(count::TPT, 1);
-        registers.count_wide(count::GOTC, bytes);
-        registers.count_wide(count::TOT, bytes);
-        match destination(&frame) {
-            address if is_broadcast(address) => registers.count(count::BPTC, 1),
-            address if is_multicast(address) => registers.count(count::MPTC, 1),
-            _ => {}
-        }
-        if registers.has(reg::RCTL, reg::RCTL_LBM) {
+        gigabit::emit(&mut self.registers, &mut self.misuse, &mut frame);
+        if self.registers.has(reg::RCTL, reg::RCTL_LBM) {
             self.take_frame(&frame);
         } else {
             self.out.push_back(frame);

@@ -3,14 +3,14 @@
 use super::interrupts::cause;
 use super::registers::{self as reg, count};
 use super::{Igb, Kind};
-use crate::advanced::{Errors, Received, Verify, status};
-use crate::ethernet::{Address, destination, frame_check, is_broadcast, is_multicast};
-use crate::filter;
+use crate::ethernet::{Address, destination};
+use crate::gigabit;
 use crate::packet::Headers;
 use crate::pause;
 use crate::queues::Direction;
 use crate::receive::Incoming;
 use crate::rss::{self, Places};
+use crate::statistics;
 
 impl Igb {
     /// A frame from the wire, without its frame check sequence.
@@ -48,13 +48,7 @@ impl Igb {
         if !self.accepts(address, headers.vlan) {
             return false;
         }
-        self.registers.count(count::GPRC, 1);
-        self.registers.count_wide(count::GORC, bytes as u64);
-        match address {
-            address if is_broadcast(address) => self.registers.count(count::BPRC, 1),
-            address if is_multicast(address) => self.registers.count(count::MPRC, 1),
-            _ => {}
-        }
+        statistics::received(&mut self.registers, &frame, bytes);
         let (queue, hash) = self.spread(&headers);
         if !self.queues.is_enabled(Direction::Receive, queue) {
             return false;
@@ -71,21 +65,8 @@ impl Igb {
 
     /// Filters of addresses and VLANs, 7.1.2.
     fn accepts(&self, address: Address, vlan: Option<u16>) -> bool {
-        let registers = &self.registers;
-        let filters = |bit: u32| registers.has(reg::RCTL, bit);
-        let own = || (0..self.kind.addresses()).any(|index| filter::holds(registers, reg::ral(index), address));
-        let by_address = if is_broadcast(address) {
-            filters(reg::RCTL_BAM)
-        } else if is_multicast(address) {
-            let bit = filter::multicast_bit(address, registers.get(reg::RCTL) >> 12);
-            filters(reg::RCTL_MPE) || filter::has_bit(registers, reg::MTA, bit) || own()
-        } else {
-            filters(reg::RCTL_UPE) || own()
-        };
-        let by_vlan = vlan.is_none_or(|tag| {
-            !filters(reg::RCTL_VFE) || filter::has_bit(registers, reg::VFTA, usize::from(tag & 0xFFF))
-        });
-        by_address && by_vlan
+        let own = (0..self.kind.addresses()).map(reg::ral);
+        gigabit::accepts(&self.registers, own, address, vlan)
     }
 
     /// The queue, and type and value of the hash. 7.1.1.7.
@@ -115,22 +96,13 @@ impl Igb {
     }
 
     /// What the descriptor tells, and the frame as it goes to memory.
-    fn describe(&self, mut frame: Vec<u8>, headers: &Headers, hash: Option<(u32, u32)>) -> Incoming {
-        let checks = |bit: u32| self.registers.has(reg::RXCSUM, bit);
-        let verify = Verify { network: checks(reg::RXCSUM_IPOFLD), transport: checks(reg::RXCSUM_TUOFLD) };
-        let mut about = Received::describe(headers, verify, Errors::I82576);
-        if let Some((kind, hash)) = hash.filter(|_| checks(reg::RXCSUM_PCSD)) {
+    fn describe(&self, frame: Vec<u8>, headers: &Headers, hash: Option<(u32, u32)>) -> Incoming {
+        let mut about = gigabit::describe(&self.registers, headers);
+        if let Some((kind, hash)) = hash.filter(|_| self.registers.has(reg::RXCSUM, reg::RXCSUM_PCSD)) {
             (about.hash_type, about.hash) = (kind, hash);
         }
-        if !self.registers.has(reg::RCTL, reg::RCTL_SECRC) {
-            let check = frame_check(&frame);
-            frame.extend(check);
-        }
-        if let Some(tag) = headers.vlan.filter(|_| self.strips_tags()) {
-            frame.drain(12..16);
-            about.vlan = tag;
-            about.status |= status::VP;
-        }
-        Incoming { frame, about, told: self.faults.wrong_length }
+        let checked = !self.registers.has(reg::RCTL, reg::RCTL_SECRC);
+        let incoming = Incoming::new(frame, about, headers.vlan, self.strips_tags(), checked);
+        Incoming { told: self.faults.wrong_length, ..incoming }
     }
 }

@@ -211,6 +211,8 @@ pub const TRANSMIT: usize = 0x0_E000;
 
 /// Counters that reading clears, 8.19.
 pub mod count {
+    pub use crate::statistics::count::*;
+
     /// The first.
     pub const FIRST: usize = 0x4000;
     /// RLEC: length errors.
@@ -221,18 +223,6 @@ pub mod count {
     pub const XONRXC: usize = 0x4048;
     /// XOFFRXC.
     pub const XOFFRXC: usize = 0x4050;
-    /// GPRC.
-    pub const GPRC: usize = 0x4074;
-    /// BPRC.
-    pub const BPRC: usize = 0x4078;
-    /// MPRC.
-    pub const MPRC: usize = 0x407C;
-    /// GPTC.
-    pub const GPTC: usize = 0x4080;
-    /// GORCL.
-    pub const GORC: usize = 0x4088;
-    /// GOTCL.
-    pub const GOTC: usize = 0x4090;
     /// ROC: too long.
     pub const ROC: usize = 0x40AC;
     /// TORL.
@@ -241,12 +231,6 @@ pub mod count {
     pub const TOT: usize = 0x40C8;
     /// TPR.
     pub const TPR: usize = 0x40D0;
-    /// TPT.
-    pub const TPT: usize = 0x40D4;
-    /// MPTC.
-    pub const MPTC: usize = 0x40F0;
-    /// BPTC.
-    pub const BPTC: usize = 0x40F4;
     /// Behind the last.
     pub const END: usize = 0x4130;
 }

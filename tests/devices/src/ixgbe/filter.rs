@@ -2,14 +2,15 @@
 
 use super::registers::{self as reg, count};
 use super::{Ixgbe, Kind, cause};
-use crate::advanced::{Errors, Received, Verify, status};
-use crate::ethernet::{Address, destination, frame_check, is_broadcast, is_multicast};
+use crate::advanced::{Errors, Received, Verify};
+use crate::ethernet::{Address, destination, is_broadcast, is_multicast};
 use crate::filter;
 use crate::packet::Headers;
 use crate::pause;
 use crate::queues::Direction;
 use crate::receive::Incoming;
 use crate::rss::{self, Places};
+use crate::statistics;
 
 impl Ixgbe {
     /// A frame from the wire, without its frame check sequence.
@@ -54,13 +55,7 @@ impl Ixgbe {
         if !accepted {
             return false;
         }
-        self.registers.count(count::GPRC, 1);
-        self.registers.count_wide(count::GORC, bytes as u64);
-        match address {
-            address if is_broadcast(address) => self.registers.count(count::BPRC, 1),
-            address if is_multicast(address) => self.registers.count(count::MPRC, 1),
-            _ => {}
-        }
+        statistics::received(&mut self.registers, &frame, bytes);
         let (queue, hash) = self.spread(&headers);
         if !self.queues.is_enabled(Direction::Receive, queue) {
             return false;
@@ -124,22 +119,15 @@ impl Ixgbe {
     }
 
     /// What the descriptor tells, and the frame as it goes to memory.
-    fn describe(&self, queue: usize, mut frame: Vec<u8>, headers: &Headers, hash: Option<(u32, u32)>) -> Incoming {
+    fn describe(&self, queue: usize, frame: Vec<u8>, headers: &Headers, hash: Option<(u32, u32)>) -> Incoming {
         let verify = Verify { network: true, transport: true };
         let mut about = Received::describe(headers, verify, Errors::I82599);
         if let Some((kind, hash)) = hash.filter(|_| self.registers.has(reg::RXCSUM, reg::RXCSUM_PCSD)) {
             (about.hash_type, about.hash) = (kind, hash);
         }
-        if !self.registers.has(reg::HLREG0, reg::HLREG0_RXCRCSTRP) {
-            let check = frame_check(&frame);
-            frame.extend(check);
-        }
         let strips = self.registers.has(reg::receive(queue) + crate::ring::offset::CONTROL, reg::RXDCTL_VME);
-        if let Some(tag) = headers.vlan.filter(|_| strips) {
-            frame.drain(12..16);
-            about.vlan = tag;
-            about.status |= status::VP;
-        }
-        Incoming { frame, about, told: self.faults.wrong_length }
+        let checked = !self.registers.has(reg::HLREG0, reg::HLREG0_RXCRCSTRP);
+        let incoming = Incoming::new(frame, about, headers.vlan, strips, checked);
+        Incoming { told: self.faults.wrong_length, ..incoming }
     }
 }

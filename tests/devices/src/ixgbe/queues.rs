@@ -3,14 +3,9 @@
 use super::Ixgbe;
 use super::registers::{self as reg, count};
 use crate::bus::Transfer;
-use crate::ethernet::{destination, is_broadcast, is_multicast};
 use crate::queues::{Begins, Direction};
+use crate::statistics::{self, SHORTEST};
 use crate::transmit::Wire;
-
-/// Shortest frame, without its frame check sequence.
-const SHORTEST: usize = 60;
-/// Bytes of the frame check sequence.
-const FRAME_CHECK: usize = 4;
 
 /// Largest packet without segmentation, 7.2.1.2.
 const LONGEST: usize = 15_872;
@@ -55,22 +50,11 @@ impl Ixgbe {
     }
 
     fn emit(&mut self, queue: usize, mut frame: Vec<u8>) {
-        if frame.len() < SHORTEST {
-            if !self.registers.has(reg::HLREG0, reg::HLREG0_TXPADEN) {
-                self.misuse.note("a short frame while HLREG0.TXPADEN is clear");
-            }
-            frame.resize(SHORTEST, 0);
+        if frame.len() < SHORTEST && !self.registers.has(reg::HLREG0, reg::HLREG0_TXPADEN) {
+            self.misuse.note("a short frame while HLREG0.TXPADEN is clear");
         }
-        let bytes = (frame.len() + FRAME_CHECK) as u64;
         let registers = &mut self.registers;
-        registers.count(count::GPTC, 1);
-        registers.count(count::TPT, 1);
-        registers.count_wide(count::GOTC, bytes);
-        match destination(&frame) {
-            address if is_broadcast(address) => registers.count(count::BPTC, 1),
-            address if is_multicast(address) => registers.count(count::MPTC, 1),
-            _ => {}
-        }
+        let bytes = statistics::sent(registers, &mut frame);
         if queue < 16 {
             registers.count(count::QPTC + 4 * queue, 1);
             registers.count_wide(count::QBTC + 8 * queue, bytes);

@@ -248,6 +248,8 @@ pub const LINKS2_AN: u32 = 1 << 6;
 
 /// Counters that reading clears, 8.2.3.23.
 pub mod count {
+    pub use crate::statistics::count::*;
+
     /// CRCERRS.
     pub const CRCERRS: usize = 0x4000;
     /// RLEC: length errors.
@@ -258,18 +260,6 @@ pub mod count {
     pub const LXONRXCNT: usize = 0x41A4;
     /// LXOFFRXCNT.
     pub const LXOFFRXCNT: usize = 0x41A8;
-    /// GPRC.
-    pub const GPRC: usize = 0x4074;
-    /// BPRC.
-    pub const BPRC: usize = 0x4078;
-    /// MPRC.
-    pub const MPRC: usize = 0x407C;
-    /// GPTC.
-    pub const GPTC: usize = 0x4080;
-    /// GORCL.
-    pub const GORC: usize = 0x4088;
-    /// GOTCL.
-    pub const GOTC: usize = 0x4090;
     /// RUC: too short.
     pub const RUC: usize = 0x40A4;
     /// ROC: too long.
@@ -278,12 +268,6 @@ pub mod count {
     pub const TOR: usize = 0x40C0;
     /// TPR.
     pub const TPR: usize = 0x40D0;
-    /// TPT.
-    pub const TPT: usize = 0x40D4;
-    /// MPTC.
-    pub const MPTC: usize = 0x40F0;
-    /// BPTC.
-    pub const BPTC: usize = 0x40F4;
     /// RXNFGPC: good frames that did not pass the filters are counted too.
     pub const RXNFGPC: usize = 0x41B0;
     /// QPRC 0; the next is 0x40 further, up to 15.
