@@ -20,19 +20,25 @@ pub(super) fn settle<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_f
             Marks::gigabit(buffer, 1, max_frame + 4)
         }
     };
+    if model.is_pch() {
+        registers.write(reg::FCRTV, 0xFFFF);
+    }
+    apply(registers.0, "e1000e", pause, marks);
+    Some(pause)
+}
+
+/// Has the MAC obey and send pause frames; they are sent only between marks. The 82576 and its successors have the same registers.
+pub(in crate::nic) fn apply<M: Mmio>(mmio: &M, driver: &str, pause: Pause, marks: Option<Marks>) {
+    let registers = Registers(mmio);
     let marks = marks.filter(|_| pause.send);
     registers.write(reg::FCAL, 0x00C2_8001);
     registers.write(reg::FCAH, 0x0000_0100);
     registers.write(reg::FCT, 0x8808);
     registers.write(reg::FCTTV, 0xFFFF);
-    if model.is_pch() {
-        registers.write(reg::FCRTV, 0xFFFF);
-    }
     registers.write(reg::FCRTL, marks.map_or(0, |marks| marks.low | reg::SEND_XON));
     registers.write(reg::FCRTH, marks.map_or(0, |marks| marks.high));
     registers.update(reg::CTRL, |ctrl: Ctrl| {
         ctrl.with_receive_flow_control(pause.obey).with_transmit_flow_control(marks.is_some())
     });
-    log::info!("e1000e: flow control: pause frames are obeyed: {}, sent: {}", pause.obey, marks.is_some());
-    Some(pause)
+    log::info!("{driver}: flow control: pause frames are obeyed: {}, sent: {}", pause.obey, marks.is_some());
 }

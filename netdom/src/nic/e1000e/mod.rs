@@ -34,7 +34,7 @@
 //! - `ICR.OTHER` stands for every cause without a vector, enabled or not.
 
 pub mod descriptors;
-mod flow;
+pub(super) mod flow;
 mod interrupts;
 pub mod models;
 mod pch;

@@ -1,8 +1,9 @@
 //! The copper PHY behind MDIC: it has a link, and says what both ends can (IEEE 802.3, clause 22). Pure. Floor 3.
 
 use super::models::{Kind, Model};
-use super::registers::{self as reg, Ctrl, Mdic};
+use super::registers::{self as reg, Mdic};
 use crate::nic::Delay;
+use crate::nic::e1000e::flow;
 use crate::nic::family::wait;
 use crate::nic::pause::{Abilities, Marks, Pause};
 use crate::nic::semaphores::Semaphores;
@@ -110,16 +111,6 @@ pub(super) fn settle_pause<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) -
     })?;
     let pause = negotiated.on_duplex(reg::STATUS.read(mmio, 0).full_duplex());
     // Two frames: one that the other end has begun, and one that this end has.
-    let marks = Marks::gigabit(packet_buffer(mmio, model), 2, max_frame + 4).filter(|_| pause.send);
-    reg::FCAL.write(mmio, 0, 0x00C2_8001);
-    reg::FCAH.write(mmio, 0, 0x0000_0100);
-    reg::FCT.write(mmio, 0, 0x8808);
-    reg::FCTTV.write(mmio, 0, 0xFFFF);
-    reg::FCRTL.write(mmio, 0, marks.map_or(0, |marks| marks.low | reg::SEND_XON));
-    reg::FCRTH.write(mmio, 0, marks.map_or(0, |marks| marks.high));
-    reg::CTRL.update(mmio, 0, |control: Ctrl| {
-        control.with_receive_flow_control(pause.obey).with_transmit_flow_control(marks.is_some())
-    });
-    log::info!("igb: flow control: pause frames are obeyed: {}, sent: {}", pause.obey, marks.is_some());
+    flow::apply(mmio, "igb", pause, Marks::gigabit(packet_buffer(mmio, model), 2, max_frame + 4));
     Some(pause)
 }

@@ -1,11 +1,10 @@
 //! Registers of the 82576 and its successors: typed, each at an offset checked against the register space. Pure. Floor 3.
 //!
 //! Sections are those of the Intel 82576EB GbE Controller datasheet, revision 2.63. Offsets and bits were checked against the headers of
-//! Linux's igb and of QEMU's `hw/net/igb_regs.h`. Those that the 82574 has too are its.
+//! Linux's igb and of QEMU's `hw/net/igb_regs.h`. Those that the 82574 has too are its; 8.2, 8.3, 8.10.1, 8.12.1 and 8.19 have them.
 
 use crate::nic::advanced::queues::{self, Receive, Transmit};
 use crate::nic::e1000e::registers as e1000e;
-use split_driver::registers::{self, Block};
 
 mod fields;
 
@@ -13,21 +12,10 @@ pub use queues::{RDT, TDT};
 
 pub use fields::{Causes, Dctl, Eitr, Gpie, Rxcsum, Srrctl};
 
-pub use e1000e::{Ctrl, CtrlExt, Eec, Mdic, Rah, Rctl, Status, Tctl};
-
-/// Bytes of the register space, BAR 0 (82576 datasheet 8.1).
-pub const SPACE: usize = 0x2_0000;
-
-/// BAR 0.
-#[derive(Debug)]
-pub enum Space {}
-
-impl Block for Space {
-    const BYTES: usize = SPACE;
-}
-
-/// A register that holds a `T`, at a byte offset into BAR 0.
-pub type Reg<T> = registers::Reg<Space, T>;
+pub use e1000e::{
+    ALGNERRC, CRCERRS, CTRL, CTRL_EXT, Ctrl, CtrlExt, ECOL, EEC, Eec, LATECOL, MDIC, MPC, Mdic, RCTL, RFCTL, RLEC, ROC,
+    RXERRC, Rah, Rctl, Reg, SPACE, STATUS, Status, TCTL, Tctl, VET, XOFFRXC,
+};
 
 /// Where the registers of a receive queue begin.
 pub const fn receive(queue: usize) -> usize {
@@ -39,38 +27,8 @@ pub const fn transmit(queue: usize) -> usize {
     0xE000 + queues::BYTES * queue
 }
 
-/// CTRL, 82576 datasheet 8.2.1.
-pub const CTRL: Reg<Ctrl> = Reg::at(0x0_0000);
-/// STATUS, 82576 datasheet 8.2.2.
-pub const STATUS: Reg<Status> = Reg::at(0x0_0008);
-/// EEC, 82576 datasheet 8.4.1.
-pub const EEC: Reg<Eec> = Reg::at(0x0_0010);
-/// `CTRL_EXT`, 82576 datasheet 8.2.3.
-pub const CTRL_EXT: Reg<CtrlExt> = Reg::at(0x0_0018);
-/// MDIC, 82576 datasheet 8.2.4: access to the PHY's registers.
-pub const MDIC: Reg<Mdic> = Reg::at(0x0_0020);
-/// FCAL, 82576 datasheet 8.3.1: bytes 0 to 3 of the address that pause frames are for, 01-80-C2-00-00-01 (IEEE 802.3, annex 31B).
-pub const FCAL: Reg<u32> = Reg::at(0x0_0028);
-/// FCAH, 82576 datasheet 8.3.2: bytes 4 and 5.
-pub const FCAH: Reg<u32> = Reg::at(0x0_002C);
-/// FCT, 82576 datasheet 8.3.3: their type, 0x8808.
-pub const FCT: Reg<u32> = Reg::at(0x0_0030);
-/// FCTTV, 82576 datasheet 8.3.4: for how long those sent stop the other end, in units of 512 bits.
-pub const FCTTV: Reg<u32> = Reg::at(0x0_0170);
-/// FCRTL, 82576 datasheet 8.3.5: bytes in the packet buffer down to which it waits.
-pub const FCRTL: Reg<u32> = Reg::at(0x0_2160);
-/// In FCRTL, XONE: a pause frame of no time tells that the wait is over.
-pub const SEND_XON: u32 = 1 << 31;
-/// FCRTH, 82576 datasheet 8.3.6: bytes in the packet buffer from which on pause frames are sent.
-pub const FCRTH: Reg<u32> = Reg::at(0x0_2168);
 /// RXPBS, 82576 datasheet 8.3: the size of the receive packet buffer.
 pub const RXPBS: Reg<u32> = Reg::at(0x0_2404);
-/// VET, 82576 datasheet 8.2: the type of 802.1Q tags.
-pub const VET: Reg<u32> = Reg::at(0x0_0038);
-/// RCTL, 82576 datasheet 8.10.1.
-pub const RCTL: Reg<Rctl> = Reg::at(0x0_0100);
-/// TCTL, 82576 datasheet 8.12.1.
-pub const TCTL: Reg<Tctl> = Reg::at(0x0_0400);
 
 /// ICR, 82576 datasheet 8.8.9: causes that are not of a queue; without MSI-X, all. It and the next three are at the places that the 82574 has
 /// them at, where Linux writes them too; those from 0x1500 on are not in QEMU.
@@ -110,25 +68,6 @@ pub const IVAR_MISC: Reg<u32> = Reg::at(0x0_1740);
 /// In IVAR and `IVAR_MISC`: the vector counts.
 pub const IVAR_VALID: u8 = 0x80;
 
-/// CRCERRS, 82576 datasheet 8.19.1. Cleared by reading, as all counters.
-pub const CRCERRS: Reg<u32> = Reg::at(0x0_4000);
-/// ALGNERRC, 82576 datasheet 8.19.2.
-pub const ALGNERRC: Reg<u32> = Reg::at(0x0_4004);
-/// RXERRC, 82576 datasheet 8.19.4.
-pub const RXERRC: Reg<u32> = Reg::at(0x0_400C);
-/// MPC, 82576 datasheet 8.19.5: frames missed because the packet buffer was full.
-pub const MPC: Reg<u32> = Reg::at(0x0_4010);
-/// ECOL, 82576 datasheet 8.19.8.
-pub const ECOL: Reg<u32> = Reg::at(0x0_4018);
-/// LATECOL, 82576 datasheet 8.19.9.
-pub const LATECOL: Reg<u32> = Reg::at(0x0_4020);
-/// RLEC, 82576 datasheet 8.19.15.
-pub const RLEC: Reg<u32> = Reg::at(0x0_4040);
-/// XOFFRXC, 82576 datasheet 8.19.19: pause frames received that told the transmitter to stop.
-pub const XOFFRXC: Reg<u32> = Reg::at(0x0_4050);
-/// ROC, 82576 datasheet 8.19.40: frames longer than the device takes.
-pub const ROC: Reg<u32> = Reg::at(0x0_40AC);
-
 /// VMOLR(0), 82576 datasheet 8.14: of the one pool that all queues are in without virtual machines.
 pub const VMOLR: Reg<u32> = Reg::at(0x0_5AD0);
 /// DVMOLR(0), I350 datasheet 8.10.20: the same.
@@ -139,8 +78,6 @@ pub const STRIP_TAG: u32 = 1 << 30;
 pub const RXCSUM: Reg<Rxcsum> = Reg::at(0x0_5000);
 /// RLPML, 82576 datasheet 8.10.14: bytes of the largest frame, frame check sequence included.
 pub const RLPML: Reg<u32> = Reg::at(0x0_5004);
-/// RFCTL, 82576 datasheet 8.10.13.
-pub const RFCTL: Reg<e1000e::Rfctl> = Reg::at(0x0_5008);
 /// RAL(0), 82576 datasheet 8.10.16: bytes 0 to 3 of the device's own address.
 pub const RAL: Reg<u32> = Reg::at(0x0_5400);
 /// RAH(0), 82576 datasheet 8.10.17.
