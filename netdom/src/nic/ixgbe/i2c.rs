@@ -6,7 +6,7 @@ use crate::nic::family::wait;
 use core::time::Duration;
 use split_driver::memory::Mmio;
 
-/// How long the clock is low, and how long it is high: 100 kHz at most (UM10204, table 10).
+/// How long the clock is low, and how long it is high: 100 kHz at most (UM10204, table 10: 4.7 us and 4 us).
 const LOW: Duration = Duration::from_micros(5);
 const HIGH: Duration = Duration::from_micros(5);
 /// How long a module may hold the clock low (Linux: `IXGBE_I2C_CLOCK_STRETCHING_TIMEOUT`).
@@ -40,16 +40,19 @@ struct Wires<'a, M> {
 }
 
 impl<M: Mmio> Wires<'_, M> {
-    /// Sets this end of the wires; the clock is high when this returns, where it is to be. True where the data are high.
+    /// Sets this end of the wires; the clock is high when this returns, where it is to be. True where the data are high then.
     fn set(&mut self, clock: bool, data: bool) -> Result<bool, Error> {
-        reg::I2CCTL.update(self.mmio, 0, |wires: I2cctl| wires.with_clock_out(clock).with_data_out(data));
-        (self.delay)(if clock { HIGH } else { LOW });
+        reg::I2CCTL.write(self.mmio, 0, I2cctl::new().with_clock_out(clock).with_data_out(data));
+        if !clock {
+            // The time begins when the write is done, which it is when a read is.
+            let _done = reg::I2CCTL.read(self.mmio, 0);
+            (self.delay)(LOW);
+            return Ok(data);
+        }
+        (self.delay)(HIGH);
         let mut seen = reg::I2CCTL.read(self.mmio, 0);
-        if clock && !seen.clock() {
-            let risen = wait(self.delay, Duration::from_micros(1), STRETCH, || {
-                seen = reg::I2CCTL.read(self.mmio, 0);
-                seen.clock()
-            });
+        if !seen.clock() {
+            let risen = wait(self.delay, Duration::from_micros(1), STRETCH, || reg::I2CCTL.read(self.mmio, 0).clock());
             if !risen {
                 return Err(Error::Stuck);
             }

@@ -15,6 +15,9 @@
 //! What is done about pause frames says [`super::pause`].
 //!
 //! The link comes up as the non-volatile memory and the PHY's firmware set it. An SFP+ module in the cage of an 82599 is set up by its kind.
+//!
+//! Not done: QSFP+ cages, whose bus the ports share (their ids are not here); the interrupt of SDP1 for optics of both speeds, which are tried in
+//! turn instead; LEDs, which stay as the non-volatile memory has them.
 
 mod cage;
 mod flow;

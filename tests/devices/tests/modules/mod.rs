@@ -1,5 +1,6 @@
 //! Cases of an 82599's SFP+ modules: of each kind, coming and going, and such as are nonsense. Host.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use devices::bus::Model;
@@ -18,7 +19,37 @@ const OPTICS: &[u16] = &[0x0501, 0x0502, 0x0503];
 /// What the wires and the waits of one look may take in all.
 const LOOK: Duration = Duration::from_millis(60);
 
+thread_local! {
+    /// What this thread's driver said of modules.
+    static SAID: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Keeps what drivers log.
+struct Log;
+
+impl log::Log for Log {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Info
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        if self.enabled(record.metadata()) && line.contains("SFP+ module") {
+            SAID.with_borrow_mut(|said| said.push(line));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// What was said of modules since this was asked last.
+fn said() -> Vec<String> {
+    SAID.take()
+}
+
 fn start(change: impl FnOnce(&mut Ixgbe)) -> Bench<Ixgbe> {
+    // Another test of this process may have done so.
+    let _set = log::set_logger(&Log).map(|()| log::set_max_level(log::LevelFilter::Info));
     let change = |device: &Device<Ixgbe>| device.with_model(change);
     start_on(Kind::Sfp, change, Interrupts::MsiX(3), Options::default()).expect("it starts")
 }
@@ -171,6 +202,43 @@ fn a_module_that_is_nonsense_costs_nothing_but_itself() {
     let mut bench = start(|model| model.put_in(Module::new(Optics::ShortReach).with(Fault::Checksum)));
     let _fell = bench.nic.link();
     assert_eq!(bench.nic.link(), Link::Up(10_000));
+    bench.finish();
+}
+
+#[test]
+fn each_event_of_a_module_is_said_once() {
+    let name = "ixgbe: SFP+ module: 10GBASE-LR, Intel Corp FTLX8571D3BCV-IT";
+    let mut bench = start(Ixgbe::take_out);
+    assert_eq!(said(), ["ixgbe: no SFP+ module is in the cage"]);
+    assert_eq!(watch(&mut bench, 5), Link::Down);
+    bench.device.with_model(|model| model.put_in(Module::new(Optics::LongReach)));
+    assert_eq!(watch(&mut bench, 2), Link::Up(10_000));
+    assert_eq!(said(), [name]);
+    let device = bench.device.clone();
+    bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+    assert_eq!(watch(&mut bench, 2), Link::Up(10_000));
+    bench.device.with_model(Ixgbe::take_out);
+    assert_eq!(watch(&mut bench, 5), Link::Down);
+    assert_eq!(said(), ["ixgbe: no SFP+ module is in the cage"]);
+    bench.finish();
+    let rows = [
+        (Fault::Silent, "it does not acknowledge its address"),
+        (Fault::Refusing, "it does not acknowledge what it is asked for"),
+        (Fault::Stuck, "it holds a wire of its bus low"),
+    ];
+    for (fault, why) in rows {
+        let mut bench = start(|model| model.put_in(Module::new(Optics::LongReach).with(fault)));
+        assert_eq!(watch(&mut bench, 5), Link::Down);
+        assert_eq!(said(), [format!("ixgbe: the SFP+ module cannot be read: {why}")]);
+        bench.finish();
+    }
+    let bench = start(|model| {
+        model.put_in(Module::new(Optics::LongReach).with(Fault::Checksum));
+        model.set_word(0x2B, 0);
+    });
+    let sum = "ixgbe: the SFP+ module's memory has a wrong checksum (CC_BASE); its contents are believed";
+    let sequence = "ixgbe: the SFP+ module's start-up sequence was not played: the card's memory has none";
+    assert_eq!(said(), [name, sum, sequence]);
     bench.finish();
 }
 
