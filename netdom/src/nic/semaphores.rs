@@ -16,8 +16,8 @@ const REGISTER: u32 = 1 << 31;
 /// How often SWSM is looked at, and how far apart (Linux: 2,000 times, 50 us).
 const LOOKS: u32 = 2000;
 const PAUSE: Duration = Duration::from_micros(50);
-/// How often, where it is taken in any case.
-const FORCED_LOOKS: u32 = 200;
+/// How often, where it is taken in any case, or tried again in a second: others have it for some register accesses.
+const FEW_LOOKS: u32 = 100;
 /// How often `SW_FW_SYNC` is, and how far apart (Linux: 200 times, 5 ms; a restart stops all guests meanwhile).
 const ROUNDS: u32 = 40;
 const ROUND: Duration = Duration::from_millis(5);
@@ -42,6 +42,8 @@ enum Force {
     Yes,
     /// Its owner may be at work.
     No,
+    /// It may be, and is not waited for.
+    Later,
 }
 
 impl Semaphores {
@@ -53,9 +55,9 @@ impl Semaphores {
         force: Force,
         change: impl FnOnce(u32) -> Option<u32>,
     ) -> Option<bool> {
-        let looks = if force == Force::Yes { FORCED_LOOKS } else { LOOKS };
+        let looks = if force == Force::No { LOOKS } else { FEW_LOOKS };
         let free = wait(delay, PAUSE, looks, || mmio.read32(self.swsm) & DRIVERS == 0);
-        if !free && force == Force::No {
+        if !free && force != Force::Yes {
             return None;
         }
         let mut sync = 0;
@@ -72,7 +74,7 @@ impl Semaphores {
             sync = mmio.read32(self.sync);
             had
         };
-        if !had && force == Force::No {
+        if !had && force != Force::Yes {
             mmio.write32(self.swsm, 0);
             return None;
         }
@@ -85,14 +87,14 @@ impl Semaphores {
     }
 
     /// Takes parts of the device, named by their bits, where nobody has them.
-    fn take<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>) -> Option<bool> {
-        self.change(mmio, delay, Force::No, |sync| (sync & (bits | bits << self.firmware) == 0).then_some(sync | bits))
+    fn take<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>, force: Force) -> Option<bool> {
+        self.change(mmio, delay, force, |sync| (sync & (bits | bits << self.firmware) == 0).then_some(sync | bits))
     }
 
     /// Waits for parts of the device, a fifth of a second at most.
     fn wait<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>) -> bool {
         for _ in 0..ROUNDS {
-            match self.take(mmio, bits, delay) {
+            match self.take(mmio, bits, delay, Force::No) {
                 Some(true) => return true,
                 Some(false) => delay(ROUND),
                 // It was looked at for long already.
@@ -127,7 +129,7 @@ impl Semaphores {
         delay: Delay<'_>,
         act: impl FnOnce(Delay<'_>) -> T,
     ) -> Option<T> {
-        (self.take(mmio, bit, &mut |_| ()) == Some(true)).then(|| self.held(mmio, bit, delay, act))
+        (self.take(mmio, bit, &mut |_| (), Force::Later) == Some(true)).then(|| self.held(mmio, bit, delay, act))
     }
 
     fn held<M: Mmio, T>(&self, mmio: &M, bit: u32, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {

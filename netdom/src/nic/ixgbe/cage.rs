@@ -20,8 +20,8 @@ use split_driver::time::Instant;
 
 /// `SW_FW_SYNC`, `MAC_CSR_SM`: the registers of the link, which firmware writes as well.
 pub(super) const LINK_REGISTERS: u32 = 1 << 3;
-/// How often a module is asked, as one that was just put in may not be ready (SFF-8472 4.6; Linux asks more often, and later).
-const TRIES: usize = 3;
+/// How often a module is asked at a time. One that was just put in may not be ready (SFF-8472 4.6): it is asked again in a second.
+const TRIES: usize = 2;
 /// AUTOC.LMS of the two speeds.
 const GIGABIT: u8 = 2;
 const TEN_GIGABIT: u8 = 3;

@@ -9,7 +9,7 @@ use split_driver::memory::Mmio;
 /// How long the clock is low, and how long it is high: 100 kHz at most (UM10204, table 10: 4.7 us and 4 us).
 const LOW: Duration = Duration::from_micros(5);
 const HIGH: Duration = Duration::from_micros(5);
-/// How long a module may hold the clock low (Linux: `IXGBE_I2C_CLOCK_STRETCHING_TIMEOUT`).
+/// How many microseconds a module may hold the clock low in all (Linux: `IXGBE_I2C_CLOCK_STRETCHING_TIMEOUT`, for each bit).
 const STRETCH: u32 = 500;
 
 /// Why a module could not be read.
@@ -37,6 +37,8 @@ impl core::fmt::Display for Error {
 struct Wires<'a, M> {
     mmio: &'a M,
     delay: Delay<'a>,
+    /// Looks that are left for a module that holds the clock low.
+    stretch: u32,
 }
 
 impl<M: Mmio> Wires<'_, M> {
@@ -44,15 +46,18 @@ impl<M: Mmio> Wires<'_, M> {
     fn set(&mut self, clock: bool, data: bool) -> Result<bool, Error> {
         reg::I2CCTL.write(self.mmio, 0, I2cctl::new().with_clock_out(clock).with_data_out(data));
         if !clock {
-            // The time begins when the write is done, which it is when a read is.
-            let _done = reg::I2CCTL.read(self.mmio, 0);
+            // A write takes less than a microsecond to get there, and each bit has two such times.
             (self.delay)(LOW);
             return Ok(data);
         }
         (self.delay)(HIGH);
         let mut seen = reg::I2CCTL.read(self.mmio, 0);
         if !seen.clock() {
-            let risen = wait(self.delay, Duration::from_micros(1), STRETCH, || reg::I2CCTL.read(self.mmio, 0).clock());
+            let (mmio, left) = (self.mmio, &mut self.stretch);
+            let risen = wait(self.delay, Duration::from_micros(1), STRETCH, || {
+                *left = left.saturating_sub(1);
+                *left == 0 || reg::I2CCTL.read(mmio, 0).clock()
+            }) && *left > 0;
             if !risen {
                 return Err(Error::Stuck);
             }
@@ -136,7 +141,7 @@ impl<M: Mmio> Wires<'_, M> {
 /// # Errors
 /// [`Error`], with the wires released.
 pub(super) fn read<M: Mmio>(mmio: &M, device: u8, from: u8, bytes: &mut [u8], delay: Delay<'_>) -> Result<(), Error> {
-    let mut wires = Wires { mmio, delay };
+    let mut wires = Wires { mmio, delay, stretch: STRETCH };
     wires.clear()?;
     let result = wires.read(device, from, bytes);
     if result.is_err() {

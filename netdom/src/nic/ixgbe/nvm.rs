@@ -15,7 +15,10 @@ const SEQUENCES: u16 = 0x2B;
 const END: u16 = 0xFFFF;
 /// Modules that the list may name, and words that a sequence may have.
 const NAMES: u16 = 64;
-const WORDS: u16 = 1024;
+const WORDS: u16 = 256;
+/// How often all words of a sequence are looked for, and how far apart: a word takes some 40 us.
+const LOOKS: u32 = 2000;
+const PAUSE: Duration = Duration::from_micros(5);
 
 /// Why a start-up sequence was not played to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,35 +41,36 @@ impl core::fmt::Display for Error {
     }
 }
 
-/// A word.
-fn word<M: Mmio>(mmio: &M, address: u16, delay: Delay<'_>) -> Result<u16, Error> {
+/// A word; `looks` are those that are left.
+fn word<M: Mmio>(mmio: &M, address: u16, looks: &mut u32, delay: Delay<'_>) -> Result<u16, Error> {
     reg::EERD.write(mmio, 0, Eerd::new().with_start(true).with_address(address & 0x3FFF));
     let mut seen = Eerd::new();
-    let done = wait(delay, Duration::from_micros(5), 2000, || {
+    wait(delay, PAUSE, LOOKS, || {
+        *looks = looks.saturating_sub(1);
         seen = reg::EERD.read(mmio, 0);
-        seen.done()
+        seen.done() || *looks == 0
     });
-    if done && u32::from(seen) != u32::MAX { Ok(seen.data()) } else { Err(Error::Unread(address)) }
+    if seen.done() && u32::from(seen) != u32::MAX { Ok(seen.data()) } else { Err(Error::Unread(address)) }
 }
 
 /// Whether the card may see a link where its cage is empty (Linux: `ixgbe_need_crosstalk_fix`).
 pub(super) fn has_crosstalk<M: Mmio>(mmio: &M, delay: Delay<'_>) -> bool {
-    word(mmio, CAPABILITIES, delay).is_ok_and(|word| word & NO_CROSSTALK == 0)
+    word(mmio, CAPABILITIES, &mut { LOOKS }, delay).is_ok_and(|word| word & NO_CROSSTALK == 0)
 }
 
 /// Where the start-up sequence of that name begins.
-fn find<M: Mmio>(mmio: &M, name: u16, delay: Delay<'_>) -> Result<u16, Error> {
+fn find<M: Mmio>(mmio: &M, name: u16, looks: &mut u32, delay: Delay<'_>) -> Result<u16, Error> {
     let is_pointer = |word: u16| word != 0 && word != END;
-    let list = word(mmio, SEQUENCES, delay)?;
+    let list = word(mmio, SEQUENCES, looks, delay)?;
     if !is_pointer(list) {
         return Err(Error::None);
     }
     for entry in 0..NAMES {
         let at = list.wrapping_add(1 + 2 * entry);
-        match word(mmio, at, delay)? {
+        match word(mmio, at, looks, delay)? {
             END => return Err(Error::None),
             found if found == name => {
-                let sequence = word(mmio, at.wrapping_add(1), delay)?;
+                let sequence = word(mmio, at.wrapping_add(1), looks, delay)?;
                 return if is_pointer(sequence) { Ok(sequence) } else { Err(Error::None) };
             }
             _ => {}
@@ -81,9 +85,10 @@ fn find<M: Mmio>(mmio: &M, name: u16, delay: Delay<'_>) -> Result<u16, Error> {
 /// # Errors
 /// [`Error`]; what came before it was played.
 pub(super) fn play<M: Mmio>(mmio: &M, name: u16, delay: Delay<'_>) -> Result<(), Error> {
-    let sequence = find(mmio, name, delay)?;
+    let looks = &mut { LOOKS };
+    let sequence = find(mmio, name, looks, delay)?;
     for place in 1..=WORDS {
-        match word(mmio, sequence.wrapping_add(place), delay)? {
+        match word(mmio, sequence.wrapping_add(place), looks, delay)? {
             END => return Ok(()),
             command => reg::CORECTL.write(mmio, 0, command.into()),
         }
