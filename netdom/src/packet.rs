@@ -180,8 +180,20 @@ enum Places {
     #[default]
     None,
     One(Fragment),
-    /// Two and more, and a capacity of [`MAX_FRAGMENTS`].
-    Many(Vec<Fragment>),
+    /// Two and more.
+    Many(List),
+}
+
+/// A list with a capacity of [`MAX_FRAGMENTS`], which goes back to the pool.
+struct List(Vec<Fragment>);
+
+impl Drop for List {
+    fn drop(&mut self) {
+        if let Some(pages) = self.0.first().map(|fragment| Rc::clone(&fragment.buffer.pages)) {
+            self.0.clear();
+            pages.keep(core::mem::take(&mut self.0));
+        }
+    }
 }
 
 impl Fragments {
@@ -204,12 +216,30 @@ impl Fragments {
                     list.push(first);
                 }
                 list.push(fragment);
-                self.0 = Places::Many(list);
+                self.0 = Places::Many(List(list));
             }
-            Places::Many(list) if list.len() < MAX_FRAGMENTS => list.push(fragment),
+            Places::Many(List(list)) if list.len() < MAX_FRAGMENTS => list.push(fragment),
             Places::Many(_) => return Err(fragment),
         }
         Ok(())
+    }
+
+    /// The one that there is; `None` where there are none, or more.
+    #[inline]
+    pub fn only(&self) -> Option<&Fragment> {
+        match &self.0 {
+            Places::One(fragment) => Some(fragment),
+            Places::None | Places::Many(_) => None,
+        }
+    }
+
+    /// The same, taken; all others are dropped.
+    #[inline]
+    pub fn into_only(self) -> Option<Fragment> {
+        match self.0 {
+            Places::One(fragment) => Some(fragment),
+            Places::None | Places::Many(_) => None,
+        }
     }
 
     /// Whether no other fits in.
@@ -218,15 +248,16 @@ impl Fragments {
     }
 
     /// Hands all out, in order.
+    #[inline]
     pub fn for_each_taken(mut self, mut take: impl FnMut(Fragment)) {
-        match core::mem::take(&mut self.0) {
+        match self.0 {
             Places::None => {}
             Places::One(fragment) => take(fragment),
-            Places::Many(mut list) => {
+            Places::Many(List(ref mut list)) => {
                 let pages = list.first().map(|fragment| Rc::clone(&fragment.buffer.pages));
                 list.drain(..).for_each(take);
                 if let Some(pages) = pages {
-                    pages.keep(list);
+                    pages.keep(core::mem::take(list));
                 }
             }
         }
@@ -240,7 +271,7 @@ impl Deref for Fragments {
         match &self.0 {
             Places::None => &[],
             Places::One(fragment) => core::slice::from_ref(fragment),
-            Places::Many(list) => list,
+            Places::Many(List(list)) => list,
         }
     }
 }
@@ -250,7 +281,7 @@ impl DerefMut for Fragments {
         match &mut self.0 {
             Places::None => &mut [],
             Places::One(fragment) => core::slice::from_mut(fragment),
-            Places::Many(list) => list,
+            Places::Many(List(list)) => list,
         }
     }
 }
@@ -272,18 +303,6 @@ impl Clone for Fragments {
             let _ = all.push(fragment.clone());
         }
         all
-    }
-}
-
-impl Drop for Fragments {
-    #[inline]
-    fn drop(&mut self) {
-        if let Places::Many(list) = &mut self.0
-            && let Some(pages) = list.first().map(|fragment| Rc::clone(&fragment.buffer.pages))
-        {
-            list.clear();
-            pages.keep(core::mem::take(list));
-        }
     }
 }
 
@@ -339,8 +358,13 @@ pub struct Packet {
 
 impl Packet {
     /// Bytes in all, but for those of `tag`.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.fragments.iter().map(|fragment| usize::from(fragment.length)).sum()
+        match &self.fragments.0 {
+            Places::None => 0,
+            Places::One(fragment) => fragment.length.into(),
+            Places::Many(List(list)) => list.iter().map(|fragment| usize::from(fragment.length)).sum(),
+        }
     }
 
     /// Whether there are no bytes.

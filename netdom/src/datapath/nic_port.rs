@@ -146,14 +146,14 @@ impl NicPort {
         let Some(queue) = self.nic.queue(queue) else {
             return Err(packet);
         };
-        let room = queue.room();
         match queue.transmit(packet, layout) {
             Ok(()) => {
                 self.unflushed = true;
                 self.statistics.to_port.count(length);
                 Ok(())
             }
-            Err(_) if room > MAX_FRAGMENTS * 2 => {
+            // It took nothing of it.
+            Err(_) if queue.room() > MAX_FRAGMENTS * 2 => {
                 self.statistics.drop(DropCause::Unsuitable);
                 Ok(())
             }

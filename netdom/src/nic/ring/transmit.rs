@@ -4,11 +4,11 @@
 //! device, and one covers all descriptors before it. Buffers travel from the packet to the descriptor's slot, and go back to
 //! their pool when the slot is cleared. Nothing is ever read back from a descriptor but the one bit "done".
 
-use super::plan;
+use super::plan::{self, Plan, Unable};
 use super::{DONE, END, Format, REPORT, Ring, Words};
 use crate::ethernet::Tag;
 use crate::offload::headers::{ETHERNET_HEADER, Layout};
-use crate::packet::{Buffer, Fragment, Packet, Pool};
+use crate::packet::{Buffer, Checksum, Fragment, Packet, Pool};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
@@ -31,6 +31,12 @@ struct Slot {
     last: bool,
 }
 
+/// A context, and the packets that it was made for, where it is for checksums: those with headers in these places, and this tag.
+struct Context {
+    words: Words,
+    serves: Option<(Layout, Option<Tag>)>,
+}
+
 /// Words of a data descriptor.
 const COMMAND: usize = 2;
 const STATUS: usize = 3;
@@ -50,7 +56,7 @@ pub struct Transmit<D, F> {
     /// The last data descriptor and its command, while the device has not been told of it.
     pending: Option<(u16, u32)>,
     /// The context that the device holds.
-    context: Option<Words>,
+    context: Option<Context>,
     max_frame: usize,
     /// The device inserts tags.
     inserts: bool,
@@ -114,7 +120,41 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
     ///
     /// # Errors
     /// The packet, where there is no room for it or the device cannot do to it what it asks for.
-    pub fn queue(&mut self, mut packet: Packet, layout: Option<&Layout>, pool: &Pool) -> Result<(), Packet> {
+    #[inline]
+    pub fn queue(&mut self, packet: Packet, layout: Option<&Layout>, pool: &Pool) -> Result<(), Packet> {
+        let Some(data) = self.plain(&packet, layout) else {
+            return self.queue_any(packet, layout, pool);
+        };
+        if let Some(fragment) = packet.fragments.into_only() {
+            self.push_data(fragment, data, true);
+        }
+        Ok(())
+    }
+
+    /// The data descriptor of a packet in one buffer that needs no other context than the device holds, as nearly all are; `None` for all
+    /// others. [`Self::queue_any`] would find the same.
+    #[inline]
+    fn plain(&self, packet: &Packet, layout: Option<&Layout>) -> Option<[u32; 2]> {
+        let only = packet.fragments.only()?;
+        let length = usize::from(only.length);
+        if packet.offload.gso.is_some()
+            || packet.tag.is_some()
+            || self.room() <= EXTRA
+            || !(SHORTEST..=self.max_frame).contains(&length)
+        {
+            return None;
+        }
+        if packet.offload.checksum != Checksum::Blank {
+            return Some(F::data(None, None, length));
+        }
+        let layout = *layout?;
+        let payload = only.length.checked_sub(layout.payload_offset)?;
+        let served = self.context.as_ref()?.serves? == (layout, None) && only.buffer.is_unique();
+        served.then(|| F::data(Some(&Plan { layout, segment: None, payload: payload.into() }), None, length))
+    }
+
+    #[inline(never)]
+    fn queue_any(&mut self, mut packet: Packet, layout: Option<&Layout>, pool: &Pool) -> Result<(), Packet> {
         let length = packet.len();
         let segment = packet.offload.gso.is_some();
         let tag = packet.tag;
@@ -135,7 +175,7 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
         let Ok(plan) = plan::plan(&packet, layout, length) else {
             return Err(packet);
         };
-        let Ok(context) = F::context(plan.as_ref(), tag) else {
+        let Ok(context) = self.context(plan.as_ref(), tag) else {
             return Err(packet);
         };
         let mut private = None;
@@ -159,6 +199,18 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
         Ok(())
     }
 
+    /// The context that a packet needs and the device does not hold.
+    #[inline]
+    fn context(&self, plan: Option<&Plan>, tag: Option<Tag>) -> Result<Option<Context>, Unable> {
+        let wanted = plan.filter(|plan| plan.segment.is_none()).map(|plan| (plan.layout, tag));
+        if wanted.is_some() && self.context.as_ref().is_some_and(|held| held.serves == wanted) {
+            return Ok(None);
+        }
+        let words =
+            F::context(plan, tag)?.filter(|words| self.context.as_ref().is_none_or(|held| held.words != *words));
+        Ok(words.map(|words| Context { words, serves: wanted }))
+    }
+
     /// Queues a frame that is too short for the device to pad: padded, in a page of its own. Such a frame has no offload.
     fn queue_padded(&mut self, packet: &Packet, pool: &Pool) -> Result<(), Packet> {
         let refused = || packet.clone();
@@ -178,7 +230,7 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
         if !buffer.write(0, &bytes) {
             return Err(refused());
         }
-        let Ok(context) = F::context(None, packet.tag) else {
+        let Ok(context) = self.context(None, packet.tag) else {
             return Err(refused());
         };
         let mut padded = Packet::default();
@@ -189,57 +241,59 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
     }
 
     /// Fills descriptors. Room for them was checked.
-    fn describe(
-        &mut self,
-        context: Option<Words>,
-        [command, options]: [u32; 2],
-        headers: Option<Fragment>,
-        packet: Packet,
-    ) {
-        if let Some(words) = context
-            && self.context != context
-        {
-            self.context = context;
-            self.push(words, None);
+    #[inline]
+    fn describe(&mut self, context: Option<Context>, data: [u32; 2], headers: Option<Fragment>, packet: Packet) {
+        if let Some(context) = context {
+            self.push(context.words, None, false);
+            self.context = Some(context);
         }
-        let mut last = None;
+        let parts = packet.fragments.iter().filter(|fragment| fragment.length > 0).count();
+        let mut left = parts + usize::from(headers.is_some());
         let mut place = |fragment: Fragment| {
-            // Each buffer of a pool has an address.
-            let address = fragment.buffer.device_address(fragment.offset).filter(|_| fragment.length > 0);
-            if let Some(address) = address {
-                let [low, high] = address.halves();
-                let command = command | u32::from(fragment.length);
-                last = Some((self.push([low, high, command, options], Some(fragment.buffer)), command));
+            if fragment.length > 0 {
+                left -= 1;
+                self.push_data(fragment, data, left == 0);
             }
         };
         headers.into_iter().for_each(&mut place);
         packet.fragments.for_each_taken(place);
-        let Some((index, command)) = last else {
-            return;
-        };
-        let mut command = command | END;
-        if let Some(slot) = self.slots.get_mut(usize::from(index)) {
-            slot.last = true;
-        }
-        if self.since_report >= REPORT_EVERY {
-            command |= REPORT;
-            self.report(index);
-        } else {
-            self.pending = Some((index, command));
-        }
-        self.ring.set_word(index, COMMAND, command);
     }
 
-    fn push(&mut self, words: Words, buffer: Option<Buffer>) -> u16 {
+    /// Fills a descriptor for a part of a packet.
+    #[inline]
+    fn push_data(&mut self, Fragment { buffer, offset, length }: Fragment, [command, options]: [u32; 2], last: bool) {
+        // Each buffer of a pool has an address.
+        let Some(address) = buffer.device_address(offset) else {
+            return;
+        };
+        let mut command = command | u32::from(length);
+        let index = self.tail;
+        if last {
+            command |= END;
+            // The one that is pushed counts.
+            if self.since_report + 1 >= REPORT_EVERY {
+                command |= REPORT;
+            } else {
+                self.pending = Some((index, command));
+            }
+        }
+        let [low, high] = address.halves();
+        self.push([low, high, command, options], Some(buffer), last);
+        if command & REPORT != 0 {
+            self.report(index);
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, words: Words, buffer: Option<Buffer>, last: bool) {
         let index = self.tail;
         self.ring.write(index, words);
         if let Some(slot) = self.slots.get_mut(usize::from(index)) {
-            *slot = Slot { buffer, last: false };
+            *slot = Slot { buffer, last };
         }
         self.tail = self.ring.after(index);
         self.used += 1;
         self.since_report += 1;
-        index
     }
 
     fn report(&mut self, index: u16) {
