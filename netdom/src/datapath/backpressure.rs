@@ -1,50 +1,30 @@
 //! Backpressure: a sender waits where its packets cannot go on, and they wait with it, in its own pages and on its own ring. Floor 3.
 //!
-//! - For receive slots of another guest it waits as long as that one's [`Patience`](super::patience::Patience) lasts: [`must_wait`], [`give_back`]. It is served again as
+//! - For receive slots of another guest it waits as long as that one's [`Patience`](super::patience::Patience) lasts: [`wait_for_slots`], [`give_back`]. It is served again as
 //!   soon as there are slots: [`take_waiters`], [`wake_waiters`]. After that its packets bounce: they go into the receiver's backlog.
 //! - For room at a NIC it waits until there is some: [`waits_for_nic`].
 //!
 //! Frames from the wire wait for nothing: they bounce, or are dropped where a NIC has no room. So do packets of a guest whose rate is
 //! limited, as its credit was taken.
 
-use super::forwarder::Way;
 use super::patience::Toward;
 use super::ports::Ports;
 use super::queue::Queue;
-use super::round::{Passing, Round};
+use super::round::{Round, Turn};
 use super::{QueueId, Stop};
-
-use crate::offload::ability::Acceptance;
 use crate::switch::PortId;
 use alloc::vec::Vec;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 
-/// Whether a packet of a queue to a guest waits for receive slots of that, and until when. It does where nothing but slots is missing.
-pub(super) fn must_wait<H: Hypervisor>(
-    ports: &mut Ports<H>,
+/// Until when a packet of a queue (`from`) waits for receive slots of another one, of which it needs so many; `None` where it does not wait.
+pub(super) fn wait_for_slots<H: Hypervisor>(
+    queue: &mut Queue<H>,
+    needed: u32,
     from: QueueId,
-    Way { to, steer }: Way,
-    passing: &Passing<'_>,
     now: Instant,
 ) -> Option<Instant> {
-    let guest = ports.guest_mut(to).filter(|guest| !guest.broken)?;
-    let layout = passing.head.layout.as_ref();
-    let as_is = passing.tagging.edit(guest.vif.config.vlan.is_some()).is_none();
-    if !as_is || guest.vif.ability.accepts(passing.length, passing.offload, layout) != Acceptance::AsIs {
-        return None;
-    }
-    let needed = guest.vif.slots_for(passing.length, passing.offload, steer.hash.is_some());
-    let queue = guest.queues.get_mut(usize::from(steer.queue))?;
-    if queue.bouncing || !queue.backlog.is_empty() {
-        return None;
-    }
-    let Queue { rings, backpressure, .. } = queue;
-    // What is wrong with the ring shows when the packet is to go there.
-    if rings.await_receive_slots(needed) != Ok(false) {
-        backpressure.patience.handle_slots(now);
-        return None;
-    }
+    let backpressure = &mut queue.backpressure;
     let until = backpressure.patience.poll_until(now)?;
     if backpressure.waiters.is_empty() {
         backpressure.awaited = needed;
@@ -55,23 +35,28 @@ pub(super) fn must_wait<H: Hypervisor>(
     Some(until)
 }
 
-/// Gives a packet of the round and all after it back to their sender's ring, to be read anew then.
-pub(super) fn give_back<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, index: usize, until: Instant) {
-    let Some(from) = round.sent.get(index).map(|sent| sent.from) else {
+/// Gives a packet of a queue and all after it back to their sender's ring, to be read anew then. `served` is the queue's number among those
+/// that were served.
+pub(super) fn give_back<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    round: &mut Round,
+    served: usize,
+    index: u32,
+    until: Instant,
+) {
+    let Some(Turn { id, stop, packets: (_, end) }) = round.served.get_mut(served) else {
         return;
     };
     let mut used = 0;
-    for sent in round.sent.iter_mut().skip(index).take_while(|sent| sent.from == from) {
+    for sent in round.sent.get_mut(index as usize..*end as usize).unwrap_or_default() {
         sent.undone = true;
         used += sent.request.used();
     }
-    if let Some(queue) = ports.queue_mut(from) {
+    if let Some(queue) = ports.queue_mut(*id) {
         queue.rings.transmit.unconsume(used);
         queue.backpressure.waited = true;
     }
-    if let Some((_, stop)) = round.served.iter_mut().find(|(served, _)| *served == from) {
-        *stop = Stop::Until(until);
-    }
+    *stop = Stop::Until(until);
 }
 
 /// The queues that waited for receive slots of this one, where there are enough of them by now.

@@ -11,7 +11,7 @@ use super::guest::GuestPort;
 use super::patience::Toward;
 use super::ports::Ports;
 use super::queue::Queue;
-use super::round::{Round, Sent};
+use super::round::{Round, Sent, Turn};
 use super::{NIC_FRAMES, QueueId, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS};
 use crate::credit::Credit;
 use crate::netback::control_ring::Served;
@@ -94,6 +94,7 @@ fn serve_queue<H: Hypervisor>(
     };
     let woken = take_waiters(queue, now);
     let pages = queue.backlog.pages();
+    let first = round.sent.len() as u32;
     let mut served = drain(guest, id, round, now).map(|()| Stop::Until(now + RETRY));
     let held = guest.queues.get(usize::from(id.queue)).map_or(0, |queue| queue.backlog.pages());
     let released = pages.saturating_sub(held);
@@ -106,7 +107,7 @@ fn serve_queue<H: Hypervisor>(
         served = take_requests(guest, id, share, round, pool, now);
     }
     match served {
-        Ok(stop) => round.served.push((id, stop)),
+        Ok(stop) => round.served.push(Turn { id, stop, packets: (first, round.sent.len() as u32) }),
         Err(violation) => ports.fail(id.port, violation),
     }
     wake_waiters(ports, id, woken);
@@ -137,6 +138,9 @@ fn serve_control<H: Hypervisor>(ports: &mut Ports<H>, port: PortId, hypervisor: 
 /// Marks the packets whose head could not be fetched, and closes the vifs that are at fault.
 fn check_heads<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
     let Round { sent, heads, .. } = round;
+    if heads.iter().all(|copy| copy.status == 0) {
+        return;
+    }
     for sent in sent {
         let (start, end) = sent.copies;
         let mut copies = heads.get(start as usize..end as usize).unwrap_or_default().iter();

@@ -3,7 +3,7 @@
 use super::guest::GuestPort;
 use super::leave::leave;
 use super::ports::Ports;
-use super::round::{ReceivedKind, Round};
+use super::round::{Received, ReceivedKind, Round, Turn};
 use super::{QueueId, Stop};
 use crate::netback::request::Wish;
 use crate::netback::violation::{RingName, Violation};
@@ -19,62 +19,70 @@ pub(super) fn finish<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, poo
     answer_senders(ports, round);
     publish(ports, round);
     leave(ports, round, pool, now);
-    for &(id, stop) in &round.served {
+    for &Turn { id, stop, .. } in &round.served {
         settle(ports, id, stop, now);
     }
 }
 
 /// Places the responses of all receive slots filled.
 fn answer_receivers<H: Hypervisor>(ports: &mut Ports<H>, round: &Round) {
-    for received in &round.received {
-        let Some(queue) = ports.queue_mut(received.to) else {
+    for received in round.received.chunk_by(|one, next| one.to == next.to) {
+        let Some(queue) = received.first().and_then(|first| ports.queue_mut(first.to)) else {
             continue;
         };
         let ring = &mut queue.rings.receive;
-        match received.kind {
-            ReceivedKind::Data { id, offset, length, flags, .. } => ring.push(&RxResponse {
-                id,
-                offset,
-                flags,
-                status: match received.failed {
-                    true => NETIF_RSP_ERROR,
-                    // At most a page.
-                    false => length.cast_signed(),
-                },
-            }),
-            ReceivedKind::Extra(extra) => ring.push_as(&extra),
+        for Received { kind, failed, .. } in received {
+            match *kind {
+                ReceivedKind::Data { id, offset, length, flags, .. } => ring.push(&RxResponse {
+                    id,
+                    offset,
+                    flags,
+                    status: match failed {
+                        true => NETIF_RSP_ERROR,
+                        // At most a page.
+                        false => length.cast_signed(),
+                    },
+                }),
+                ReceivedKind::Extra(extra) => ring.push_as(&extra),
+            }
         }
     }
 }
 
 /// Places the responses of all packets taken, each slot's its own.
 fn answer_senders<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
-    let Round { sent, slots, touched, .. } = round;
-    for sent in sent.iter().filter(|sent| !sent.undone) {
-        let Some(GuestPort { queues, statistics, .. }) = ports.guest_mut(sent.from.port) else {
+    let Round { sent, slots, touched, served, .. } = round;
+    for &Turn { id, packets: (first, end), .. } in &*served {
+        let Some(GuestPort { queues, statistics, .. }) = ports.guest_mut(id.port) else {
             continue;
         };
-        let Some(queue) = queues.get_mut(usize::from(sent.from.queue)) else {
+        let Some(queue) = queues.get_mut(usize::from(id.queue)) else {
             continue;
-        };
-        if sent.request.wish == Wish::Refuse {
-            statistics.drop(DropCause::Malformed);
-        }
-        let status = match sent.failed {
-            true => NETIF_RSP_ERROR,
-            false => NETIF_RSP_OKAY,
         };
         let ring = &mut queue.rings.transmit;
-        let mut extras = sent.request.extras;
-        for data in sent.slots(slots) {
-            ring.push(&TxResponse { id: data.id, status });
-            for _ in 0..core::mem::take(&mut extras) {
-                ring.push(&TxResponse { id: 0, status: NETIF_RSP_NULL });
+        let mut answered = false;
+        // What was given back is at the end.
+        let packets = sent.get(first as usize..end as usize).unwrap_or_default();
+        for sent in packets.iter().take_while(|sent| !sent.undone) {
+            if sent.request.wish == Wish::Refuse {
+                statistics.drop(DropCause::Malformed);
             }
+            let status = match sent.failed {
+                true => NETIF_RSP_ERROR,
+                false => NETIF_RSP_OKAY,
+            };
+            let mut extras = sent.request.extras;
+            for data in sent.slots(slots) {
+                ring.push(&TxResponse { id: data.id, status });
+                for _ in 0..core::mem::take(&mut extras) {
+                    ring.push(&TxResponse { id: 0, status: NETIF_RSP_NULL });
+                }
+            }
+            answered = true;
         }
-        if !queue.touched {
+        if answered && !queue.touched {
             queue.touched = true;
-            touched.push(sent.from);
+            touched.push(id);
         }
     }
 }

@@ -1,19 +1,22 @@
 //! Second step of a round: where each packet goes, and all copies that will bring it there. Floor 3.
 
-use super::backpressure::{give_back, must_wait};
+use super::QueueId;
+use super::backpressure::give_back;
 use super::copies::list_chunks;
-use super::forwarder::{Forwarder, Way};
-use super::pass::{pass, pass_on};
+use super::forwarder::{Decision, Forwarder, Way};
+use super::pass::{hold, pass, pass_on};
 use super::patience::Toward;
 use super::ports::Ports;
-use super::round::{Passing, Round, Source};
-use super::vlan::Tagging;
+use super::round::{Passing, Round, Source, Turn};
 use super::wire::forward_frames;
+use crate::ethernet::VlanId;
 use crate::netback::request::Wish;
 use crate::offload::coalesce::Coalescer;
 use crate::packet::Pool;
+use crate::statistics::Traffic;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
+use xen_pv_sys::DomainId;
 
 /// Decides on all packets of the round and plans all copies.
 pub(super) fn forward<H: Hypervisor>(
@@ -25,62 +28,105 @@ pub(super) fn forward<H: Hypervisor>(
     now: Instant,
 ) {
     forwarder.begin_round();
-    for index in 0..round.sent.len() {
-        forward_sent(ports, forwarder, round, pool, index, now);
+    for served in 0..round.served.len() {
+        forward_queue(ports, forwarder, round, pool, served, now);
     }
     forward_frames(ports, forwarder, coalescer, round, pool, now);
 }
 
-/// Decides on a packet that a guest sends.
+/// A queue whose packets are decided on.
+struct Sender {
+    id: QueueId,
+    domain: DomainId,
+    /// Of which its port is an access port.
+    vlan: Option<VlanId>,
+    /// Its packets wait for receive slots.
+    may_wait: bool,
+    /// What it sent.
+    traffic: Traffic,
+    /// Where its last packet to one station went.
+    toward: Option<Toward>,
+}
+
+/// Decides on the packets of a queue that was served.
+fn forward_queue<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    forwarder: &mut Forwarder,
+    round: &mut Round,
+    pool: &Pool,
+    served: usize,
+    now: Instant,
+) {
+    let Some(&Turn { id, packets: (first, end), .. }) = round.served.get(served) else {
+        return;
+    };
+    let Some(guest) = ports.guest(id.port).filter(|guest| !guest.broken) else {
+        return;
+    };
+    let (config, may_wait) = (&guest.vif.config, guest.credit.is_none());
+    let (domain, vlan) = (config.domain, config.vlan);
+    let mut sender = Sender { id, domain, vlan, may_wait, traffic: Traffic::default(), toward: None };
+    for index in first..end {
+        if let Some(until) = forward_sent(ports, forwarder, round, pool, &mut sender, index, now) {
+            give_back(ports, round, served, index, until);
+            break;
+        }
+    }
+    if let Some(guest) = ports.guest_mut(id.port) {
+        guest.statistics.from_port += sender.traffic;
+        if let (Some(toward), Some(queue)) = (sender.toward, guest.queues.get_mut(usize::from(id.queue))) {
+            queue.backpressure.toward = toward;
+        }
+    }
+}
+
+/// Decides on a packet that a guest sends. Until when it must wait, if it must.
+#[inline]
 fn forward_sent<H: Hypervisor>(
     ports: &mut Ports<H>,
     forwarder: &mut Forwarder,
     round: &mut Round,
     pool: &Pool,
-    index: usize,
+    sender: &mut Sender,
+    index: u32,
     now: Instant,
-) {
-    let Some(sent) = round.sent.get_mut(index) else {
-        return;
-    };
-    let from = sent.from;
-    if sent.failed || sent.undone || !matches!(sent.request.wish, Wish::Send(_)) {
-        return;
+) -> Option<Instant> {
+    let sent = round.sent.get_mut(index as usize)?;
+    if sent.failed || !matches!(sent.request.wish, Wish::Send(_)) {
+        return None;
     }
-    let Some(guest) = ports.guest(from.port).filter(|guest| !guest.broken) else {
-        return;
-    };
-    let (may_wait, domain) = (guest.credit.is_none(), guest.vif.config.domain);
-    let Some(head) = forwarder.read(&sent.local) else {
-        return;
-    };
+    let head = forwarder.read(&sent.local)?;
     sent.head = Some(head);
-    let tagging = match Tagging::new(guest.vif.config.vlan, &head, None) {
-        Ok(tagging) => tagging,
-        Err(cause) => return ports.count_drop(from.port, cause),
-    };
-    forwarder.choose(ports, from.port, tagging.vlan, &head, now);
-    if forwarder.destinations().iter().any(|to| !ports.is_nic(*to)) {
-        list_chunks(&sent.local, sent.slots(&round.slots), domain, &mut round.chunks);
-    }
     let (length, offload) = (sent.request.length, sent.local.offload);
-    let passing = Passing { source: Source::Guest(index as u32), head: &head, length, offload, tagging };
-    let way = forwarder.only_destination(&head).map(|to| forwarder.way(ports, to, &head));
-    if let Some(way) = way {
-        if may_wait && let Some(until) = must_wait(ports, from, way, &passing, now) {
-            give_back(ports, round, index, until);
-            return;
+    let from = sender.id.port;
+    let Decision { tagging, way, to_nic, .. } = match forwarder.decide(ports, (from, sender.vlan), &head, None, now) {
+        Ok(decision) => decision,
+        Err(cause) => {
+            ports.count_drop(from, cause);
+            return None;
         }
-        let toward = if ports.is_nic(way.to) { Toward::Nic(way.to) } else { Toward::Guest };
-        if let Some(queue) = ports.queue_mut(from) {
-            queue.backpressure.toward = toward;
-        }
-    }
-    if let Some(guest) = ports.guest_mut(from.port) {
-        guest.statistics.from_port.count(length);
-    }
+    };
+    let waits = sender.may_wait.then_some((sender.id, now));
+    let passing = Passing { source: Source::Guest(index), head: &head, length, offload, tagging, waits };
     match way {
-        Some(way) => pass(ports, round, pool, way, &passing),
-        None => pass_on(ports, forwarder, round, pool, &passing),
+        Some(way) if to_nic => {
+            sender.toward = Some(Toward::Nic(way.to));
+            hold(ports, round, pool, way, tagging.edit(false), &passing);
+        }
+        Some(way) => {
+            list_chunks(&sent.local, sent.slots(&round.slots), sender.domain, &mut round.chunks);
+            if let Some(until) = pass(ports, round, pool, way, &passing) {
+                return Some(until);
+            }
+            sender.toward = Some(Toward::Guest);
+        }
+        None => {
+            if forwarder.destinations().iter().any(|to| !ports.is_nic(*to)) {
+                list_chunks(&sent.local, sent.slots(&round.slots), sender.domain, &mut round.chunks);
+            }
+            pass_on(ports, forwarder, round, pool, &Passing { waits: None, ..passing });
+        }
     }
+    sender.traffic.count(length);
+    None
 }

@@ -1,11 +1,13 @@
 //! Where a packet goes, by its head: to which ports, and in a guest with several queues to which of them. Floor 3.
 
 use super::ports::Ports;
-use crate::ethernet::MacAddress;
+use super::vlan::Tagging;
+use crate::ethernet::{MacAddress, Tag, VlanId};
 use crate::hash::KeyedHash;
 use crate::netback::steering::{Steer, steer};
 use crate::offload::flow::Flow;
 use crate::offload::head::{Head, HeadReader};
+use crate::offload::headers::Layout;
 use crate::packet::Packet;
 use crate::statistics::DropCause;
 use crate::switch::{AGEING, Forward, PortId, Switch, TABLE_ENTRIES};
@@ -33,6 +35,25 @@ struct Look {
     to: PortId,
 }
 
+/// What was decided on a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Decision {
+    pub(crate) tagging: Tagging,
+    /// The way to the one port that it goes to, where it is for a single station.
+    pub(crate) way: Option<Way>,
+    /// That port is a NIC's.
+    pub(crate) to_nic: bool,
+    /// That port is of a guest for which segments with these headers may be joined.
+    pub(crate) joins: bool,
+}
+
+/// A decision that holds for the packets of a flow: those from this port, without or with this tag apart from their bytes.
+struct Run {
+    from: PortId,
+    tag: Option<Tag>,
+    decision: Decision,
+}
+
 /// The switch, and all else that decides.
 pub(crate) struct Forwarder {
     pub(super) switch: Switch,
@@ -43,10 +64,10 @@ pub(crate) struct Forwarder {
     reader: HeadReader,
     /// The ports that the last packet goes to.
     destinations: Vec<PortId>,
-    /// The last look-up of the round that gave one port: the packets of a flow come one behind the other.
+    /// The last look-up of the round that gave one port: flows between two stations differ in their ports.
     last_look: Option<Look>,
-    /// Where the last packet went that was hashed, as long as those that follow are of its flow.
-    last_way: Option<Way>,
+    /// What was decided last, as long as the packets that follow are of the same flow: they come one behind the other.
+    run: Option<Run>,
 }
 
 impl Forwarder {
@@ -60,20 +81,21 @@ impl Forwarder {
             reader: HeadReader::default(),
             destinations: Vec::new(),
             last_look: None,
-            last_way: None,
+            run: None,
         }
     }
 
     /// A round begins: what was decided in the last one may no longer hold.
     pub(super) fn begin_round(&mut self) {
-        (self.last_look, self.last_way) = (None, None);
+        (self.last_look, self.run) = (None, None);
     }
 
     /// Reads the head of the next packet; `None` where it has no Ethernet header.
+    #[inline]
     pub(super) fn read(&mut self, packet: &Packet) -> Option<Head> {
         let head = self.reader.read(packet);
         if !self.reader.repeated() {
-            self.last_way = None;
+            self.run = None;
         }
         head
     }
@@ -83,28 +105,59 @@ impl Forwarder {
         self.reader.bytes()
     }
 
+    /// Decides on the packet whose head was read last: from which port it comes, which is an access port of a VLAN or a trunk, and which tag a NIC
+    /// took out. Where it goes to other ports than one, they are [`Self::destinations`].
+    ///
+    /// # Errors
+    /// Why it goes nowhere.
+    #[inline]
+    pub(super) fn decide<H: Hypervisor>(
+        &mut self,
+        ports: &mut Ports<H>,
+        (from, access): (PortId, Option<VlanId>),
+        head: &Head,
+        tag: Option<Tag>,
+        now: Instant,
+    ) -> Result<Decision, DropCause> {
+        if let Some(run) = &self.run
+            && (run.from, run.tag) == (from, tag)
+        {
+            return Ok(run.decision);
+        }
+        self.decide_anew(ports, (from, access), head, tag, now)
+    }
+
+    #[inline(never)]
+    fn decide_anew<H: Hypervisor>(
+        &mut self,
+        ports: &mut Ports<H>,
+        (from, access): (PortId, Option<VlanId>),
+        head: &Head,
+        tag: Option<Tag>,
+        now: Instant,
+    ) -> Result<Decision, DropCause> {
+        let tagging = Tagging::new(access, head, tag)?;
+        self.choose(ports, from, tagging.vlan, head, now);
+        let way = match *self.destinations.as_slice() {
+            [only] if !head.destination.is_group() => Some(self.way(ports, only, head)),
+            _ => None,
+        };
+        let mut decision = Decision { tagging, way, to_nic: false, joins: false };
+        if let Some(Way { to, .. }) = way {
+            decision.to_nic = ports.is_nic(to);
+            decision.joins = head.layout.is_some_and(|layout| joins(ports, to, &layout, tagging));
+            self.run = Some(Run { from, tag, decision });
+        }
+        Ok(decision)
+    }
+
     /// The ports that were chosen last.
     pub(super) fn destinations(&self) -> &[PortId] {
         &self.destinations
     }
 
-    /// The port that was chosen last, where it is the one for a single station.
-    pub(super) fn only_destination(&self, head: &Head) -> Option<PortId> {
-        match *self.destinations.as_slice() {
-            [only] if !head.destination.is_group() => Some(only),
-            _ => None,
-        }
-    }
-
     /// Chooses the ports that a packet of a VLAN (0: none) with this head goes to.
-    pub(super) fn choose<H: Hypervisor>(
-        &mut self,
-        ports: &mut Ports<H>,
-        from: PortId,
-        vlan: u16,
-        head: &Head,
-        now: Instant,
-    ) {
+    fn choose<H: Hypervisor>(&mut self, ports: &mut Ports<H>, from: PortId, vlan: u16, head: &Head, now: Instant) {
         let &Head { destination, source, .. } = head;
         self.destinations.clear();
         // In a round no time passes: the same look-up would learn nothing and find the same.
@@ -134,7 +187,7 @@ impl Forwarder {
 
     /// The way to a port of the packet whose head was read last. Where the guest there has one queue and asked for no hash, the packet is
     /// not looked at.
-    pub(super) fn way<H: Hypervisor>(&mut self, ports: &Ports<H>, to: PortId, head: &Head) -> Way {
+    pub(super) fn way<H: Hypervisor>(&self, ports: &Ports<H>, to: PortId, head: &Head) -> Way {
         let plain = Way { to, steer: Steer::default() };
         let Some(guest) = ports.guest(to) else {
             return plain;
@@ -143,12 +196,15 @@ impl Forwarder {
         if queues < 2 && hashing.is_none() {
             return plain;
         }
-        if let Some(last) = self.last_way.filter(|last| last.to == to) {
-            return last;
-        }
         let flow = Flow::new(head, self.reader.bytes());
-        let way = Way { to, steer: steer(flow.as_ref(), queues, hashing, self.flow_key) };
-        self.last_way = Some(way);
-        way
+        Way { to, steer: steer(flow.as_ref(), queues, hashing, self.flow_key) }
     }
+}
+
+/// Whether segments may be joined for a port. The guest there must take the super-frame as it is: cut again here, it would have been joined in
+/// vain.
+fn joins<H: Hypervisor>(ports: &Ports<H>, to: PortId, layout: &Layout, tagging: Tagging) -> bool {
+    ports
+        .guest(to)
+        .is_some_and(|guest| guest.vif.ability.gso(layout) && tagging.edit(guest.vif.config.vlan.is_some()).is_none())
 }

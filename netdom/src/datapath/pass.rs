@@ -1,6 +1,7 @@
 //! What is planned for a packet whose ways are known: into a guest's receive slots, or into local memory. Floor 3.
 
 use super::QueueId;
+use super::backpressure::wait_for_slots;
 use super::copies::{Extent, gather};
 use super::fill::{Filling, fill_slots};
 use super::forwarder::{Forwarder, Way};
@@ -13,11 +14,12 @@ use crate::offload::ability::Acceptance;
 use crate::packet::Pool;
 use crate::statistics::DropCause;
 use split_driver::hypervisor::Hypervisor;
+use split_driver::time::Instant;
 
 /// Plans the copies to each of the ports chosen.
 pub(super) fn pass_on<H: Hypervisor>(
     ports: &mut Ports<H>,
-    forwarder: &mut Forwarder,
+    forwarder: &Forwarder,
     round: &mut Round,
     pool: &Pool,
     passing: &Passing<'_>,
@@ -25,67 +27,91 @@ pub(super) fn pass_on<H: Hypervisor>(
     for place in 0..forwarder.destinations().len() {
         if let Some(&to) = forwarder.destinations().get(place) {
             let way = forwarder.way(ports, to, passing.head);
-            pass(ports, round, pool, way, passing);
+            let _none_waits = pass(ports, round, pool, way, passing);
         }
     }
 }
 
-/// Plans the copies of a packet to one port.
+/// Plans the copies of a packet to one port. Until when it must wait for receive slots, if it must.
 pub(super) fn pass<H: Hypervisor>(
     ports: &mut Ports<H>,
     round: &mut Round,
     pool: &Pool,
     way: Way,
     passing: &Passing<'_>,
-) {
+) -> Option<Instant> {
     match ports.get_mut(way.to) {
         Some(PortKind::Guest(guest)) => match pass_to_guest(guest, round, way, passing) {
-            Ok(None) => {}
-            Ok(Some(edit)) => hold(ports, round, pool, way, edit, passing),
+            Ok(Passed::Done) => {}
+            Ok(Passed::Waits(until)) => return Some(until),
+            Ok(Passed::Bounces(edit)) => hold(ports, round, pool, way, edit, passing),
             Err(violation) => ports.fail(way.to, violation),
         },
         Some(PortKind::Nic(_)) => hold(ports, round, pool, way, passing.tagging.edit(false), passing),
         None => {}
     }
+    None
 }
 
-/// Plans the copy into a guest's receive slots. Where the packet bounces, so that it must go by way of local memory and the backlog, what is to
-/// be done there about its tag.
+/// What becomes of a packet to a guest.
+enum Passed {
+    /// It goes into receive slots, or nowhere.
+    Done,
+    /// Nothing but slots is missing: it waits for them in its sender's ring.
+    Waits(Instant),
+    /// It must go by way of local memory and the backlog; this is to be done there about its tag.
+    Bounces(Edit),
+}
+
+/// Plans the copy into a guest's receive slots.
 fn pass_to_guest<H: Hypervisor>(
     guest: &mut GuestPort<H>,
     round: &mut Round,
     Way { to, steer }: Way,
     passing: &Passing<'_>,
-) -> Result<Option<Edit>, Violation> {
+) -> Result<Passed, Violation> {
     if guest.broken {
-        return Ok(None);
+        return Ok(Passed::Done);
     }
     if !guest.vif.wants(passing.head.destination) {
         guest.statistics.drop(DropCause::Filtered);
-        return Ok(None);
+        return Ok(Passed::Done);
     }
     let &Passing { head, length, offload, .. } = passing;
     let acceptance = guest.vif.ability.accepts(length, offload, head.layout.as_ref());
     if acceptance == Acceptance::Never {
         guest.statistics.drop(DropCause::Unsuitable);
-        return Ok(None);
+        return Ok(Passed::Done);
     }
     let edit = passing.tagging.edit(guest.vif.config.vlan.is_some());
     let needed = guest.vif.slots_for(length, offload, steer.hash.is_some());
     let Some(queue) = guest.queues.get_mut(usize::from(steer.queue)) else {
-        return Ok(None);
+        return Ok(Passed::Done);
     };
     let in_order = acceptance == Acceptance::AsIs && edit.is_none() && !queue.bouncing && queue.backlog.is_empty();
-    if in_order && queue.rings.has_receive_slots(needed)? {
-        let id = QueueId { port: to, queue: steer.queue };
-        fill_slots(guest, id, round, &Filling { length, offload, hash: steer.hash });
-        return Ok(None);
+    if !in_order {
+        return Ok(Passed::Bounces(edit));
     }
-    Ok(Some(edit))
+    let waits = passing.waits;
+    if queue.rings.has_receive_slots(needed)? || waits.is_some() && queue.rings.await_receive_slots(needed)? {
+        if let Some((_, now)) = waits {
+            queue.backpressure.patience.handle_slots(now);
+        }
+        fill_slots(
+            guest,
+            QueueId { port: to, queue: steer.queue },
+            round,
+            &Filling { length, offload, hash: steer.hash },
+        );
+        return Ok(Passed::Done);
+    }
+    let until = waits.and_then(|(from, now)| wait_for_slots(queue, needed, from, now));
+    Ok(until.map_or(Passed::Bounces(edit), Passed::Waits))
 }
 
 /// Has a packet brought into local memory with the batch, from where it leaves after that.
-fn hold<H: Hypervisor>(
+#[inline]
+pub(super) fn hold<H: Hypervisor>(
     ports: &mut Ports<H>,
     round: &mut Round,
     pool: &Pool,
@@ -93,31 +119,35 @@ fn hold<H: Hypervisor>(
     edit: Edit,
     passing: &Passing<'_>,
 ) {
-    if let Source::Guest(index) = passing.source {
-        let Round { sent, slots, copies, .. } = round;
-        let Some(sent) = sent.get_mut(index as usize) else {
-            return;
-        };
-        let Some(domain) = ports.guest(sent.from.port).map(|guest| guest.vif.config.domain) else {
-            return;
-        };
-        if !sent.whole() {
-            // Pages were too few for an earlier port, and none comes back within a round.
-            if sent.gathered != (0, 0) {
-                return ports.count_drop(way.to, DropCause::NoBuffer);
-            }
-            let start = copies.len() as u32;
-            let slots = sent.slots(slots);
-            let extent = Extent::whole(passing.length, slots.first().map_or(0, |slot| slot.size));
-            let gathered = gather(&mut sent.local, slots, domain, extent, pool, copies);
-            sent.gathered = (start, copies.len() as u32);
-            if !gathered {
-                return ports.count_drop(way.to, DropCause::NoBuffer);
-            }
-        }
+    if let Source::Guest(index) = passing.source
+        && round.sent.get(index as usize).is_none_or(|sent| !sent.whole())
+        && !gather_rest(ports, round, pool, index)
+    {
+        return ports.count_drop(way.to, DropCause::NoBuffer);
     }
     if let Some(queue) = ports.queue_mut(QueueId { port: way.to, queue: way.steer.queue }) {
         queue.bouncing = true;
     }
     round.leaving.push(Leaving { source: passing.source, to: way.to, steer: way.steer, edit });
+}
+
+/// Plans the copies of what is not in local memory of a packet that a guest sends. False where there is no room for it.
+fn gather_rest<H: Hypervisor>(ports: &Ports<H>, round: &mut Round, pool: &Pool, index: u32) -> bool {
+    let Round { sent, slots, copies, .. } = round;
+    let Some(sent) = sent.get_mut(index as usize) else {
+        return false;
+    };
+    let Some(domain) = ports.guest(sent.from.port).map(|guest| guest.vif.config.domain) else {
+        return false;
+    };
+    // Pages were too few for an earlier port, and none comes back within a round.
+    if sent.gathered != (0, 0) {
+        return false;
+    }
+    let start = copies.len() as u32;
+    let slots = sent.slots(slots);
+    let extent = Extent::whole(sent.request.length, slots.first().map_or(0, |slot| slot.size));
+    let gathered = gather(&mut sent.local, slots, domain, extent, pool, copies);
+    sent.gathered = (start, copies.len() as u32);
+    gathered
 }

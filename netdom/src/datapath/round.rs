@@ -10,6 +10,7 @@ use crate::offload::head::Head;
 use crate::packet::{Fragment, Offload, Packet};
 use crate::switch::PortId;
 use alloc::vec::Vec;
+use split_driver::time::Instant;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
 use xen_pv_sys::io::netif::{ExtraInfo, RxFlags};
 
@@ -36,7 +37,7 @@ pub(crate) struct Sent {
     pub(crate) request: PacketRequest,
     /// What is in local memory, or will be after the batch; and what is left to do to the packet.
     pub(crate) local: Packet,
-    /// Its head, once it was forwarded.
+    /// Its head, once that was read.
     pub(crate) head: Option<Head>,
     /// The entries of the batch of heads that fill it.
     pub(crate) copies: (u32, u32),
@@ -59,6 +60,15 @@ impl Sent {
     pub(crate) fn whole(&self) -> bool {
         self.local.len() >= self.request.length as usize
     }
+}
+
+/// The turn of a queue: what the look at it brought.
+pub(crate) struct Turn {
+    pub(crate) id: QueueId,
+    /// Why the look ended.
+    pub(crate) stop: Stop,
+    /// The packets that were taken from it are those of [`Round::sent`] from one to before the other.
+    pub(crate) packets: (u32, u32),
 }
 
 /// A packet in local memory with its head.
@@ -99,6 +109,8 @@ pub(crate) struct Passing<'a> {
     pub(crate) length: u32,
     pub(crate) offload: Offload,
     pub(crate) tagging: Tagging,
+    /// The queue that it is of, where it waits there if its receiver has no slots; and now.
+    pub(crate) waits: Option<(QueueId, Instant)>,
 }
 
 /// A packet that leaves from local memory, after the copies: to a NIC, or into a guest's backlog, where it bounces.
@@ -135,8 +147,7 @@ pub(crate) struct Round {
     pub(crate) frames_left: bool,
     /// Queues with responses placed and not published.
     pub(crate) touched: Vec<QueueId>,
-    /// Queues that were looked at, and why the look ended.
-    pub(crate) served: Vec<(QueueId, Stop)>,
+    pub(crate) served: Vec<Turn>,
 }
 
 impl Round {

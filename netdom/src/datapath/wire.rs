@@ -1,6 +1,6 @@
 //! Frames from the NICs: those of one flow are joined for guests that take super-frames. Floor 3.
 
-use super::forwarder::{Forwarder, Way};
+use super::forwarder::{Decision, Forwarder, Way};
 use super::pass::{pass, pass_on};
 use super::ports::Ports;
 use super::round::{Chunk, Frame, Passing, Round, Source};
@@ -8,7 +8,6 @@ use super::vlan::Tagging;
 use crate::offload::coalesce::Coalescer;
 use crate::offload::head::Head;
 use crate::packet::{Checksum, Packet, Pool};
-use crate::switch::PortId;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 
@@ -33,37 +32,32 @@ pub(super) fn forward_frames<H: Hypervisor>(
         let Some(head) = forwarder.read(&frame) else {
             continue;
         };
-        let tagging = Tagging::of_trunk(&head, frame.tag);
-        forwarder.choose(ports, from, tagging.vlan, &head, now);
-        if let Some(to) = forwarder.only_destination(&head) {
-            let way = forwarder.way(ports, to, &head);
-            if is_joinable(ports, to, &frame, &head, tagging) {
+        let tag = frame.tag;
+        let Decision { tagging, way, to_nic, joins } = match forwarder.decide(ports, (from, None), &head, tag, now) {
+            Ok(decision) => decision,
+            Err(cause) => {
+                ports.count_drop(from, cause);
+                continue;
+            }
+        };
+        match way {
+            Some(way) if joins && frame.offload.checksum == Checksum::Verified => {
                 coalescer.push(way, frame, &head, forwarder.bytes(), &mut |way, packet, head| {
                     pass_joined(ports, round, pool, way, packet, head);
                 });
-            } else {
-                let to_guest = !ports.is_nic(to);
-                pass_frame(round, frame, &head, to_guest, |round, passing| pass(ports, round, pool, way, passing));
             }
-        } else {
-            let to_guest = forwarder.destinations().iter().any(|to| !ports.is_nic(*to));
-            pass_frame(round, frame, &head, to_guest, |round, passing| {
-                pass_on(ports, forwarder, round, pool, passing);
-            });
+            Some(way) => {
+                let passing = add_frame(round, frame, &head, tagging, !to_nic);
+                let _none_waits = pass(ports, round, pool, way, &passing);
+            }
+            None => {
+                let to_guest = forwarder.destinations().iter().any(|to| !ports.is_nic(*to));
+                let passing = add_frame(round, frame, &head, tagging, to_guest);
+                pass_on(ports, forwarder, round, pool, &passing);
+            }
         }
     }
     coalescer.flush(&mut |way, packet, head| pass_joined(ports, round, pool, way, packet, head));
-}
-
-/// Whether a frame may be joined with others for this port. The guest must take the super-frame as it is: cut again here, it would have been
-/// joined in vain.
-fn is_joinable<H: Hypervisor>(ports: &Ports<H>, to: PortId, frame: &Packet, head: &Head, tagging: Tagging) -> bool {
-    frame.offload.checksum == Checksum::Verified
-        && head.layout.is_some_and(|layout| {
-            ports.guest(to).is_some_and(|guest| {
-                guest.vif.ability.gso(&layout) && tagging.edit(guest.vif.config.vlan.is_some()).is_none()
-            })
-        })
 }
 
 /// Plans the copies of what cannot be joined further.
@@ -75,24 +69,21 @@ fn pass_joined<H: Hypervisor>(
     packet: Packet,
     head: &Head,
 ) {
-    pass_frame(round, packet, head, true, |round, passing| pass(ports, round, pool, way, passing));
+    let tagging = Tagging::of_trunk(head, packet.tag);
+    let passing = add_frame(round, packet, head, tagging, true);
+    let _none_waits = pass(ports, round, pool, way, &passing);
 }
 
-/// Adds a packet to those of the round, to be passed on by `pass`.
-fn pass_frame(
-    round: &mut Round,
-    packet: Packet,
-    head: &Head,
-    to_guest: bool,
-    pass: impl FnOnce(&mut Round, &Passing<'_>),
-) {
+/// Adds a packet to those of the round, to be passed on.
+#[inline]
+fn add_frame<'a>(round: &mut Round, packet: Packet, head: &'a Head, tagging: Tagging, to_guest: bool) -> Passing<'a> {
     if to_guest {
         round.chunks.clear();
         round.chunks.extend(packet.fragments.iter().map(Chunk::local));
     }
     let source = Source::Wire(round.frames.len() as u32);
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-    let (offload, tagging) = (packet.offload, Tagging::of_trunk(head, packet.tag));
+    let offload = packet.offload;
     round.frames.push(Frame { packet, head: *head });
-    pass(round, &Passing { source, head, length, offload, tagging });
+    Passing { source, head, length, offload, tagging, waits: None }
 }
