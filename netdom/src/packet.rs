@@ -60,6 +60,7 @@ impl Pool {
     }
 
     /// One buffer, its contents left from its last use. `None` where all are in use.
+    #[inline]
     pub fn take(&self) -> Option<Buffer> {
         let page = self.0.free.borrow_mut().pop()?;
         let index = page * HALVES as u32;
@@ -261,6 +262,13 @@ impl Fragments {
                 }
             }
         }
+    }
+}
+
+impl From<Fragment> for Fragments {
+    #[inline]
+    fn from(only: Fragment) -> Self {
+        Self(Places::One(only))
     }
 }
 

@@ -252,7 +252,8 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Takes one packet into the round, or says why it must wait.
+    /// Takes one packet into the round, or says why it must wait. Its slots are the last ones of the round, from `first` on.
+    #[inline]
     fn take_one(
         &mut self,
         request: PacketRequest,
@@ -261,38 +262,29 @@ impl Sender<'_> {
         pool: &Pool,
         now: Instant,
     ) -> Result<(), Stop> {
-        let mut sent = Sent {
-            from: self.id,
-            first: u32::try_from(first).unwrap_or(u32::MAX),
-            request,
-            local: Packet::default(),
-            head: None,
-            copies: (0, 0),
-            gathered: (0, 0),
-            failed: false,
-            undone: false,
-        };
+        let (mut local, mut copies, mut failed) = (Packet::default(), (0, 0), false);
         match request.wish {
             Wish::Send(offload) => {
-                sent.local.offload = offload;
+                local.offload = offload;
                 let start = round.heads.len();
-                let slots = sent.slots(&round.slots);
+                let slots = round.slots.get(first..).unwrap_or_default();
                 let extent =
                     Extent::before_look(self.held_locally, request.length, slots.first().map_or(0, |slot| slot.size));
-                if !gather(&mut sent.local, slots, self.vif.config.domain, extent, pool, &mut round.heads) {
+                if !gather(&mut local, slots, self.vif.config.domain, extent, pool, &mut round.heads) {
                     round.heads.truncate(start);
                     return Err(Stop::Until(now + RETRY));
                 }
-                sent.copies = (start as u32, round.heads.len() as u32);
+                copies = (start as u32, round.heads.len() as u32);
                 if let Err(at) = self.take_credit(request.length as usize, now) {
                     round.heads.truncate(start);
                     return Err(Stop::Until(at));
                 }
             }
-            Wish::Group(membership) => sent.failed = !self.vif.change_groups(membership),
-            Wish::Refuse => sent.failed = true,
+            Wish::Group(membership) => failed = !self.vif.change_groups(membership),
+            Wish::Refuse => failed = true,
         }
-        round.sent.push(sent);
+        let (from, first, head, gathered, undone) = (self.id, first as u32, None, (0, 0), false);
+        round.sent.push(Sent { from, first, request, local, head, copies, gathered, failed, undone });
         Ok(())
     }
 
@@ -300,6 +292,7 @@ impl Sender<'_> {
     ///
     /// # Errors
     /// When to ask again.
+    #[inline]
     fn take_credit(&mut self, length: usize, now: Instant) -> Result<(), Instant> {
         let Some(credit) = self.credit else {
             return Ok(());

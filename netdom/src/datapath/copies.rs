@@ -14,8 +14,10 @@ const PULLED: u32 = 256;
 const SMALL: u32 = 2048;
 
 /// Whether one of these copies failed.
-pub(super) fn any_failed(copies: &[GrantCopy], range: (u32, u32)) -> bool {
-    copies.get(range.0 as usize..range.1 as usize).unwrap_or_default().iter().any(|copy| copy.status != 0)
+#[inline]
+pub(super) fn any_failed(copies: &[GrantCopy], (start, end): (u32, u32)) -> bool {
+    let range = || copies.get(start as usize..end as usize).unwrap_or_default();
+    start < end && range().iter().any(|copy| copy.status != 0)
 }
 
 /// How much of a packet to bring into local memory.
@@ -30,6 +32,7 @@ pub(crate) struct Extent {
 impl Extent {
     /// How much of a packet of `length` bytes to fetch before the switch decides: all, where it is short or where it will be needed in local
     /// memory anyway.
+    #[inline]
     pub(crate) fn before_look(held_locally: bool, length: u32, first_slot: u16) -> Self {
         if length <= SMALL {
             Self { first: length, length }
@@ -48,7 +51,42 @@ impl Extent {
 
 /// Adds the copies that bring a sender's bytes into local memory, from what is there on. The first page takes the headers; then each
 /// slot has a page of its own, so that one entry of the batch serves a slot. False where the pool has no page left.
+#[inline]
 pub(crate) fn gather(
+    local: &mut Packet,
+    slots: &[DataSlot],
+    domain: DomainId,
+    extent: Extent,
+    pool: &Pool,
+    copies: &mut Vec<GrantCopy>,
+) -> bool {
+    // All that is wanted goes from the first slot into the first page.
+    if local.fragments.is_empty()
+        && let Some(slot) = slots.first()
+        && extent.length <= extent.first
+        && extent.length <= slot.size.into()
+    {
+        let Some(buffer) = pool.take() else {
+            return false;
+        };
+        let length = extent.length as u16;
+        let destination = CopyEnd::local(buffer.frame(), 0);
+        local.fragments = Fragment { buffer, offset: 0, length }.into();
+        copies.push(fetch(slot, domain, 0, destination, length));
+        return true;
+    }
+    gather_slots(local, slots, domain, extent, pool, copies)
+}
+
+/// The copy of bytes of a slot, from one on.
+#[inline]
+fn fetch(slot: &DataSlot, domain: DomainId, from: u16, destination: CopyEnd, length: u16) -> GrantCopy {
+    let source = CopyEnd::granted(domain, slot.reference, slot.offset.saturating_add(from));
+    GrantCopy { source, destination, length, flags: GrantCopy::SOURCE_GRANT, status: 0, padding: 0 }
+}
+
+/// [`gather`] from any number of slots into any number of pages.
+fn gather_slots(
     local: &mut Packet,
     slots: &[DataSlot],
     domain: DomainId,
@@ -79,14 +117,8 @@ pub(crate) fn gather(
             // Both differences are below a page: a slot's bytes lie in one, and so does `extent.first`.
             let length = (upto - have) as u16;
             let within_slot = (have - position) as u16;
-            copies.push(GrantCopy {
-                source: CopyEnd::granted(domain, slot.reference, slot.offset.saturating_add(within_slot)),
-                destination: CopyEnd::local(fragment.buffer.frame(), fragment.length),
-                length,
-                flags: GrantCopy::SOURCE_GRANT,
-                status: 0,
-                padding: 0,
-            });
+            let destination = CopyEnd::local(fragment.buffer.frame(), fragment.length);
+            copies.push(fetch(slot, domain, within_slot, destination, length));
             fragment.length += length;
             have = upto;
         }

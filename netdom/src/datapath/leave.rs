@@ -6,12 +6,13 @@ use super::guest::GuestPort;
 use super::nic_port::NicPort;
 use super::ports::{PortKind, Ports};
 use super::prepare::prepare;
-use super::round::{Frame, Leaving, Round, Source};
+use super::round::{Leaving, Round, Source};
 use super::vlan::{Edit, apply};
 use super::{EXPIRY, QueueId};
 use crate::ethernet::Tag;
 use crate::netback::steering::Steer;
 use crate::offload::ability::Acceptance;
+use crate::offload::head::Head;
 use crate::offload::headers::Layout;
 use crate::packet::{Checksum, Packet, Pool};
 use crate::statistics::DropCause;
@@ -21,64 +22,64 @@ use split_driver::time::Instant;
 
 /// Hands on the packets that the copies brought into local memory.
 pub(super) fn leave<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, now: Instant) {
-    for index in 0..round.leaving.len() {
-        let Some(&Leaving { source, to, steer, edit }) = round.leaving.get(index) else {
-            return;
-        };
-        let id = QueueId { port: to, queue: steer.queue };
-        if let Some(queue) = ports.queue_mut(id) {
-            queue.bouncing = false;
-        }
-        let last = round.leaving.get(index + 1).is_none_or(|next| next.source != source);
-        let from = match source {
-            Source::Guest(index) => round.sent.get(index as usize).map(|sent| sent.from),
-            Source::Wire(_) => None,
-        };
-        let Some(frame) = take(round, source, last) else {
-            ports.count_drop(to, DropCause::CopyFailed);
+    let leaving = core::mem::take(&mut round.leaving);
+    let mut later = leaving.iter().skip(1);
+    for run in leaving.chunk_by(|one, next| one.to == next.to) {
+        let Some(to) = run.first().map(|first| first.to) else {
             continue;
         };
-        let held_pages = ports.held_pages;
+        // Its entries, each with whether it is the last one of its packet.
+        let entries =
+            run.iter().map(|leaving| (leaving, later.next().is_none_or(|next| next.source != leaving.source)));
         match ports.get_mut(to) {
-            Some(PortKind::Nic(nic)) => send(nic, from, frame, edit, pool),
-            Some(PortKind::Guest(guest)) => {
-                let others = held_pages.saturating_sub(guest.held_pages);
-                let waits = bounce(guest, steer, (frame, edit), others, pool, now);
-                ports.held_pages = others + guest.held_pages;
-                if waits {
-                    ports.wake_guest_at(to, now + EXPIRY);
-                    ports.mark_ready(id);
-                }
+            Some(PortKind::Nic(nic)) => entries.for_each(|(leaving, last)| match take(round, leaving.source, last) {
+                Some(leaver) => send(nic, leaver, leaving.edit, pool),
+                None => nic.statistics.drop(DropCause::CopyFailed),
+            }),
+            Some(PortKind::Guest(_)) => {
+                entries.for_each(|(leaving, last)| bring(ports, round, leaving, last, pool, now));
             }
-            None => {}
+            None => entries.for_each(drop),
         }
     }
+    round.leaving = leaving;
 }
 
-/// The packet, and its head; `None` where it could not be copied. The last port that it goes to gets the pages for its own.
-fn take(round: &mut Round, source: Source, last: bool) -> Option<Frame> {
-    let (local, mut head) = match source {
+/// A packet that leaves.
+struct Leaver<'a> {
+    packet: Packet,
+    head: &'a Head,
+    /// The guest's queue that it is of, where it is of a guest.
+    from: Option<QueueId>,
+}
+
+/// The packet; `None` where it could not be copied. The last port that it goes to gets the pages for its own.
+#[inline]
+fn take(round: &mut Round, source: Source, last: bool) -> Option<Leaver<'_>> {
+    let (local, head, from) = match source {
         Source::Guest(index) => {
             let sent = round.sent.get_mut(index as usize)?;
             if sent.failed || any_failed(&round.copies, sent.gathered) {
                 return None;
             }
-            (&mut sent.local, sent.head?)
+            (&mut sent.local, sent.head.as_mut()?, Some(sent.from))
         }
         Source::Wire(index) => {
             let frame = round.frames.get_mut(index as usize)?;
-            (&mut frame.packet, frame.head)
+            (&mut frame.packet, &mut frame.head, None)
         }
     };
     // More of a guest's packet may be here than when it was forwarded.
     head.complete(local);
     // If it has a tag apart from its bytes, `Edit` knows it.
     local.tag = None;
-    Some(Frame { packet: if last { core::mem::take(local) } else { local.clone() }, head })
+    Some(Leaver { packet: if last { core::mem::take(local) } else { local.clone() }, head, from })
 }
 
-/// Sends a packet to a NIC; `from` is the guest's queue that it is of, where it is of a guest.
-fn send(nic: &mut NicPort, from: Option<QueueId>, mut frame: Frame, mut edit: Edit, pool: &Pool) {
+/// Sends a packet to a NIC.
+#[inline]
+fn send(nic: &mut NicPort, leaver: Leaver<'_>, mut edit: Edit, pool: &Pool) {
+    let Leaver { mut packet, head, from } = leaver;
     if !nic.up {
         return nic.statistics.drop(DropCause::NoLink);
     }
@@ -89,25 +90,57 @@ fn send(nic: &mut NicPort, from: Option<QueueId>, mut frame: Frame, mut edit: Ed
     }
     let mut ability = nic.ability;
     if nic.inserts_tags {
-        frame.packet.tag = edit.take_insert();
-        ability.longest = ability.longest.saturating_sub(if frame.packet.tag.is_some() { Tag::BYTES } else { 0 });
+        packet.tag = edit.take_insert();
+        ability.longest = ability.longest.saturating_sub(if packet.tag.is_some() { Tag::BYTES } else { 0 });
     }
-    if !edit.is_none()
-        && let Err(cause) = apply(&mut frame.packet, &mut frame.head, edit, pool)
-    {
-        return nic.statistics.drop(cause);
+    let mut edited = None;
+    if !edit.is_none() {
+        match apply(&mut packet, edit, pool) {
+            Ok(head) => edited = Some(head),
+            Err(cause) => return nic.statistics.drop(cause),
+        }
     }
-    let Frame { packet, head } = frame;
-    let (layout, offload) = (head.layout.as_ref(), packet.offload);
+    let layout = edited.as_ref().unwrap_or(head).layout.as_ref();
+    let offload = packet.offload;
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
     if offload.gso.is_none() && ability.accepts(length, offload, layout) == Acceptance::AsIs {
-        return nic.send(source, packet, layout.filter(|_| offload.checksum == Checksum::Blank));
+        return nic.send(source, packet, length, layout.filter(|_| offload.checksum == Checksum::Blank));
     }
     let prepared = prepare(packet, layout, &ability, pool, &mut |packet, layout| {
-        nic.send(source, packet, layout);
+        let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+        nic.send(source, packet, length, layout);
     });
     if let Err(cause) = prepared {
         nic.statistics.drop(cause);
+    }
+}
+
+/// Brings a packet into the backlog of a guest.
+fn bring<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    round: &mut Round,
+    &Leaving { source, to, steer, edit }: &Leaving,
+    last: bool,
+    pool: &Pool,
+    now: Instant,
+) {
+    let id = QueueId { port: to, queue: steer.queue };
+    if let Some(queue) = ports.queue_mut(id) {
+        queue.bouncing = false;
+    }
+    let held_pages = ports.held_pages;
+    let Some(guest) = ports.guest_mut(to) else {
+        return;
+    };
+    let Some(leaver) = take(round, source, last) else {
+        return guest.statistics.drop(DropCause::CopyFailed);
+    };
+    let others = held_pages.saturating_sub(guest.held_pages);
+    let waits = bounce(guest, steer, (leaver, edit), others, pool, now);
+    ports.held_pages = others + guest.held_pages;
+    if waits {
+        ports.wake_guest_at(to, now + EXPIRY);
+        ports.mark_ready(id);
     }
 }
 
@@ -116,7 +149,7 @@ fn send(nic: &mut NicPort, from: Option<QueueId>, mut frame: Frame, mut edit: Ed
 fn bounce<H: Hypervisor>(
     guest: &mut GuestPort<H>,
     steer: Steer,
-    (mut frame, edit): (Frame, Edit),
+    (leaver, edit): (Leaver<'_>, Edit),
     others: usize,
     pool: &Pool,
     now: Instant,
@@ -128,14 +161,18 @@ fn bounce<H: Hypervisor>(
     let Some(backlog) = queues.get_mut(usize::from(steer.queue)).map(|queue| &mut queue.backlog) else {
         return false;
     };
-    if !edit.is_none()
-        && let Err(cause) = apply(&mut frame.packet, &mut frame.head, edit, pool)
-    {
-        statistics.drop(cause);
-        return !backlog.is_empty();
+    let Leaver { mut packet, head, .. } = leaver;
+    let mut edited = None;
+    if !edit.is_none() {
+        match apply(&mut packet, edit, pool) {
+            Ok(head) => edited = Some(head),
+            Err(cause) => {
+                statistics.drop(cause);
+                return !backlog.is_empty();
+            }
+        }
     }
-    let Frame { packet, head } = frame;
-    let layout = head.layout.as_ref();
+    let layout = edited.as_ref().unwrap_or(head).layout.as_ref();
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
     let elsewhere = held_pages.saturating_sub(backlog.pages());
     let mut push = |packet: Packet, _: Option<&Layout>| {

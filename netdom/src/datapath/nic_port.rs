@@ -121,16 +121,24 @@ impl NicPort {
         !self.waits(queue) && self.room(queue) >= 2 * ROOM
     }
 
-    /// Sends a packet from a vif's queue behind those that wait for room, or has it wait. One that the NIC can never send is dropped.
-    pub(super) fn send(&mut self, source: QueueId, packet: Packet, layout: Option<&Layout>) {
+    /// Sends a packet of so many bytes from a vif's queue behind those that wait for room, or has it wait. One that the NIC can never send is
+    /// dropped.
+    #[inline]
+    pub(super) fn send(&mut self, source: QueueId, packet: Packet, length: u32, layout: Option<&Layout>) {
         let queue = self.queue_of(source);
         let packet = match self.waits(queue) {
             true => packet,
-            false => match self.hand_over(queue, packet, layout) {
+            false => match self.hand_over(queue, packet, length, layout) {
                 Ok(()) => return,
                 Err(packet) => packet,
             },
         };
+        self.keep(queue, packet, layout);
+    }
+
+    /// Has a packet wait for room.
+    #[inline(never)]
+    fn keep(&mut self, queue: usize, packet: Packet, layout: Option<&Layout>) {
         match self.pending.get_mut(queue) {
             Some(pending) if pending.len() < PENDING && self.pending_pages < self.pending_limit => {
                 self.pending_pages += packet.fragments.len();
@@ -141,8 +149,8 @@ impl NicPort {
     }
 
     /// Gives a packet to a queue of the NIC; back where it has no room now.
-    fn hand_over(&mut self, queue: usize, packet: Packet, layout: Option<&Layout>) -> Result<(), Packet> {
-        let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+    #[inline]
+    fn hand_over(&mut self, queue: usize, packet: Packet, length: u32, layout: Option<&Layout>) -> Result<(), Packet> {
         let Some(queue) = self.nic.queue(queue) else {
             return Err(packet);
         };
@@ -172,8 +180,9 @@ impl NicPort {
             }
             while let Some((packet, layout)) = self.pending.get_mut(index).and_then(Pending::pop_front) {
                 let pages = packet.fragments.len();
+                let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
                 self.pending_pages = self.pending_pages.saturating_sub(pages);
-                if let Err(packet) = self.hand_over(index, packet, layout.as_ref()) {
+                if let Err(packet) = self.hand_over(index, packet, length, layout.as_ref()) {
                     if let Some(pending) = self.pending.get_mut(index) {
                         self.pending_pages += pages;
                         pending.push_front((packet, layout));

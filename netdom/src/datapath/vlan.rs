@@ -92,11 +92,12 @@ fn outer(head: &Head) -> Option<u16> {
     head.tags.outer().filter(|(protocol, _)| *protocol == ETHERTYPE_VLAN).map(|(_, control)| control)
 }
 
-/// Edits a packet in local memory: in a page of its own for its headers, so that no other copy of it changes.
+/// Edits a packet in local memory: in a page of its own for its headers, so that no other copy of it changes. The packet's head then.
 ///
 /// # Errors
 /// Why the packet is lost.
-pub(super) fn apply(packet: &mut Packet, head: &mut Head, edit: Edit, pool: &Pool) -> Result<(), DropCause> {
+#[inline(never)]
+pub(super) fn apply(packet: &mut Packet, edit: Edit, pool: &Pool) -> Result<Head, DropCause> {
     let mut bytes = [0; MAX_HEADERS + Tag::BYTES];
     let first = packet.fragments.first().ok_or(DropCause::Unsuitable)?;
     let read = usize::from(first.length).min(MAX_HEADERS);
@@ -132,8 +133,7 @@ pub(super) fn apply(packet: &mut Packet, head: &mut Head, edit: Edit, pool: &Poo
         all &= fragment.length == 0 || fragments.push(fragment).is_ok();
     });
     packet.fragments = fragments;
-    *head = Head::parse(bytes).filter(|_| all).ok_or(DropCause::Unsuitable)?;
-    Ok(())
+    Head::parse(bytes).filter(|_| all).ok_or(DropCause::Unsuitable)
 }
 
 #[cfg(test)]
