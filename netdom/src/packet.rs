@@ -207,7 +207,17 @@ impl Fragments {
     ///
     /// # Errors
     /// The fragment, where there are [`MAX_FRAGMENTS`].
+    #[inline]
     pub fn push(&mut self, fragment: Fragment) -> Result<(), Fragment> {
+        if let Places::None = self.0 {
+            self.0 = Places::One(fragment);
+            return Ok(());
+        }
+        self.push_further(fragment)
+    }
+
+    #[inline(never)]
+    fn push_further(&mut self, fragment: Fragment) -> Result<(), Fragment> {
         match &mut self.0 {
             Places::None => self.0 = Places::One(fragment),
             Places::One(_) => {
@@ -262,13 +272,6 @@ impl Fragments {
                 }
             }
         }
-    }
-}
-
-impl From<Fragment> for Fragments {
-    #[inline]
-    fn from(only: Fragment) -> Self {
-        Self(Places::One(only))
     }
 }
 

@@ -71,7 +71,8 @@ pub(crate) fn gather(
         };
         let length = extent.length as u16;
         let destination = CopyEnd::local(buffer.frame(), 0);
-        local.fragments = Fragment { buffer, offset: 0, length }.into();
+        // An empty packet has room.
+        let _ = local.fragments.push(Fragment { buffer, offset: 0, length });
         copies.push(fetch(slot, domain, 0, destination, length));
         return true;
     }
@@ -86,6 +87,7 @@ fn fetch(slot: &DataSlot, domain: DomainId, from: u16, destination: CopyEnd, len
 }
 
 /// [`gather`] from any number of slots into any number of pages.
+#[inline(never)]
 fn gather_slots(
     local: &mut Packet,
     slots: &[DataSlot],
