@@ -11,7 +11,7 @@ use super::guest::GuestPort;
 use super::patience::Toward;
 use super::ports::Ports;
 use super::queue::Queue;
-use super::round::{Round, Sent, Turn};
+use super::round::{Arrival, Round, Sent, Turn};
 use super::{NIC_FRAMES, QueueId, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS};
 use crate::credit::Credit;
 use crate::netback::control_ring::Served;
@@ -158,12 +158,11 @@ fn take_frames<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Po
         let Some(nic) = ports.nic_mut(port) else {
             continue;
         };
-        while budget > 0
-            && let Some(frame) = nic.receive()
-        {
-            nic.statistics.from_port.count(u32::try_from(frame.len()).unwrap_or(u32::MAX));
-            round.incoming.push((port, frame));
-            budget -= 1;
+        let first = round.frames.len() as u32;
+        let received = nic.receive(budget, &mut round.frames);
+        if received > 0 {
+            budget -= received;
+            round.arrivals.push(Arrival { port, frames: (first, round.frames.len() as u32) });
         }
         // Also where there were no frames: the pool may have had nothing to give the last time.
         nic.next_queue();
@@ -283,8 +282,8 @@ impl Sender<'_> {
             Wish::Group(membership) => failed = !self.vif.change_groups(membership),
             Wish::Refuse => failed = true,
         }
-        let (from, first, head, gathered, undone) = (self.id, first as u32, None, (0, 0), false);
-        round.sent.push(Sent { from, first, request, local, head, copies, gathered, failed, undone });
+        let (from, first, gathered, undone) = (self.id, first as u32, (0, 0), false);
+        round.sent.push(Sent { from, first, request, local, copies, gathered, failed, undone });
         Ok(())
     }
 

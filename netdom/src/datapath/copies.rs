@@ -129,11 +129,20 @@ fn gather_slots(
     true
 }
 
+/// Lists the runs of bytes of a packet that is in local memory.
+#[inline]
+pub(crate) fn list_local(local: &Packet, chunks: &mut Vec<Chunk>) {
+    chunks.clear();
+    match local.fragments.only() {
+        Some(only) => chunks.push(Chunk::local(only)),
+        None => chunks.extend(local.fragments.iter().map(Chunk::local)),
+    }
+}
+
 /// Lists the runs of bytes of a sender's packet: the local ones, the rest from its own pages. The bytes of the local head that were looked at
 /// are those that the receiver gets, even where the sender changes them meanwhile.
 pub(crate) fn list_chunks(local: &Packet, slots: &[DataSlot], domain: DomainId, chunks: &mut Vec<Chunk>) {
-    chunks.clear();
-    chunks.extend(local.fragments.iter().map(Chunk::local));
+    list_local(local, chunks);
     let mut skip = local.len();
     for slot in slots {
         let size = usize::from(slot.size);

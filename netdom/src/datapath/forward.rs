@@ -91,23 +91,23 @@ fn forward_sent<H: Hypervisor>(
     index: u32,
     now: Instant,
 ) -> Option<Instant> {
-    let sent = round.sent.get_mut(index as usize)?;
+    let sent = round.sent.get(index as usize)?;
     if sent.failed || !matches!(sent.request.wish, Wish::Send(_)) {
         return None;
     }
-    let head = forwarder.read(&sent.local)?;
-    sent.head = Some(head);
+    let parsed = forwarder.read(&sent.local, &mut round.parsed)?;
     let (length, offload) = (sent.request.length, sent.local.offload);
     let from = sender.id.port;
-    let Decision { tagging, way, to_nic, .. } = match forwarder.decide(ports, (from, sender.vlan), &head, None, now) {
+    let Decision { tagging, way, to_nic, .. } = match forwarder.decide(ports, (from, sender.vlan), None, now) {
         Ok(decision) => decision,
         Err(cause) => {
             ports.count_drop(from, cause);
             return None;
         }
     };
+    let head = forwarder.head()?;
     let waits = sender.may_wait.then_some((sender.id, now));
-    let passing = Passing { source: Source::Guest(index), head: &head, length, offload, tagging, waits };
+    let passing = Passing { source: Source::Guest(index), head, parsed, length, offload, tagging, waits };
     match way {
         Some(way) if to_nic => {
             sender.toward = Some(Toward::Nic(way.to));

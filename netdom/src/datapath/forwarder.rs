@@ -68,6 +68,8 @@ pub(crate) struct Forwarder {
     last_look: Option<Look>,
     /// What was decided last, as long as the packets that follow are of the same flow: they come one behind the other.
     run: Option<Run>,
+    /// Where the last head is among those that were parsed in the round.
+    parsed: u32,
 }
 
 impl Forwarder {
@@ -82,6 +84,7 @@ impl Forwarder {
             destinations: Vec::new(),
             last_look: None,
             run: None,
+            parsed: 0,
         }
     }
 
@@ -90,14 +93,22 @@ impl Forwarder {
         (self.last_look, self.run) = (None, None);
     }
 
-    /// Reads the head of the next packet; `None` where it has no Ethernet header.
+    /// Reads the head of the next packet, and says where it is among those that were parsed in the round; `None` where it has no Ethernet
+    /// header.
     #[inline]
-    pub(super) fn read(&mut self, packet: &Packet) -> Option<Head> {
-        let head = self.reader.read(packet);
-        if !self.reader.repeated() {
+    pub(super) fn read(&mut self, packet: &Packet, parsed: &mut Vec<Head>) -> Option<u32> {
+        self.reader.read(packet)?;
+        if !self.reader.repeated() || parsed.is_empty() {
             self.run = None;
+            self.parsed = parsed.len() as u32;
+            parsed.push(*self.reader.head()?);
         }
-        head
+        Some(self.parsed)
+    }
+
+    /// The head that was read last.
+    pub(super) const fn head(&self) -> Option<&Head> {
+        self.reader.head()
     }
 
     /// The bytes that the last head was read from.
@@ -115,7 +126,6 @@ impl Forwarder {
         &mut self,
         ports: &mut Ports<H>,
         (from, access): (PortId, Option<VlanId>),
-        head: &Head,
         tag: Option<Tag>,
         now: Instant,
     ) -> Result<Decision, DropCause> {
@@ -124,7 +134,7 @@ impl Forwarder {
         {
             return Ok(run.decision);
         }
-        self.decide_anew(ports, (from, access), head, tag, now)
+        self.decide_anew(ports, (from, access), tag, now)
     }
 
     #[inline(never)]
@@ -132,10 +142,10 @@ impl Forwarder {
         &mut self,
         ports: &mut Ports<H>,
         (from, access): (PortId, Option<VlanId>),
-        head: &Head,
         tag: Option<Tag>,
         now: Instant,
     ) -> Result<Decision, DropCause> {
+        let head = &self.reader.head().copied().ok_or(DropCause::NotForwarded)?;
         let tagging = Tagging::new(access, head, tag)?;
         self.choose(ports, from, tagging.vlan, head, now);
         let way = match *self.destinations.as_slice() {

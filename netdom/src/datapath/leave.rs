@@ -32,7 +32,7 @@ pub(super) fn leave<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool
         let entries =
             run.iter().map(|leaving| (leaving, later.next().is_none_or(|next| next.source != leaving.source)));
         match ports.get_mut(to) {
-            Some(PortKind::Nic(nic)) => entries.for_each(|(leaving, last)| match take(round, leaving.source, last) {
+            Some(PortKind::Nic(nic)) => entries.for_each(|(leaving, last)| match take(round, leaving, last) {
                 Some(leaver) => send(nic, leaver, leaving.edit, pool),
                 None => nic.statistics.drop(DropCause::CopyFailed),
             }),
@@ -55,20 +55,18 @@ struct Leaver<'a> {
 
 /// The packet; `None` where it could not be copied. The last port that it goes to gets the pages for its own.
 #[inline]
-fn take(round: &mut Round, source: Source, last: bool) -> Option<Leaver<'_>> {
-    let (local, head, from) = match source {
+fn take<'a>(round: &'a mut Round, leaving: &Leaving, last: bool) -> Option<Leaver<'a>> {
+    let (local, from) = match leaving.source {
         Source::Guest(index) => {
             let sent = round.sent.get_mut(index as usize)?;
             if sent.failed || any_failed(&round.copies, sent.gathered) {
                 return None;
             }
-            (&mut sent.local, sent.head.as_mut()?, Some(sent.from))
+            (&mut sent.local, Some(sent.from))
         }
-        Source::Wire(index) => {
-            let frame = round.frames.get_mut(index as usize)?;
-            (&mut frame.packet, &mut frame.head, None)
-        }
+        Source::Wire(index) => (round.frames.get_mut(index as usize)?, None),
     };
+    let head = round.parsed.get_mut(leaving.parsed as usize)?;
     // More of a guest's packet may be here than when it was forwarded.
     head.complete(local);
     // If it has a tag apart from its bytes, `Edit` knows it.
@@ -119,11 +117,12 @@ fn send(nic: &mut NicPort, leaver: Leaver<'_>, mut edit: Edit, pool: &Pool) {
 fn bring<H: Hypervisor>(
     ports: &mut Ports<H>,
     round: &mut Round,
-    &Leaving { source, to, steer, edit }: &Leaving,
+    leaving: &Leaving,
     last: bool,
     pool: &Pool,
     now: Instant,
 ) {
+    let &Leaving { to, steer, edit, .. } = leaving;
     let id = QueueId { port: to, queue: steer.queue };
     if let Some(queue) = ports.queue_mut(id) {
         queue.bouncing = false;
@@ -132,7 +131,7 @@ fn bring<H: Hypervisor>(
     let Some(guest) = ports.guest_mut(to) else {
         return;
     };
-    let Some(leaver) = take(round, source, last) else {
+    let Some(leaver) = take(round, leaving, last) else {
         return guest.statistics.drop(DropCause::CopyFailed);
     };
     let others = held_pages.saturating_sub(guest.held_pages);

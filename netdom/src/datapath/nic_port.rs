@@ -207,16 +207,20 @@ impl NicPort {
         full && now.since(*since.get_or_insert(now)) < STANDSTILL
     }
 
-    /// The next received frame of any queue.
-    pub(super) fn receive(&mut self) -> Option<Packet> {
-        let queues = self.pending.len();
+    /// Adds the next received frames of all queues to a list, `most` at most, and says how many.
+    pub(super) fn receive(&mut self, most: usize, frames: &mut Vec<Packet>) -> usize {
+        let (queues, mut left) = (self.pending.len(), most);
         for _ in 0..queues {
-            if let Some(frame) = self.nic.queue(self.first_queue)?.receive() {
-                return Some(frame);
+            let Some(queue) = self.nic.queue(self.first_queue) else {
+                break;
+            };
+            left -= queue.receive_batch(left, frames).min(left);
+            if left == 0 {
+                break;
             }
             self.first_queue = if self.first_queue + 1 < queues { self.first_queue + 1 } else { 0 };
         }
-        None
+        most - left
     }
 
     /// The next round begins with another queue's frames.

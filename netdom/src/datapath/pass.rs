@@ -128,7 +128,8 @@ pub(super) fn hold<H: Hypervisor>(
     if let Some(queue) = ports.queue_mut(QueueId { port: way.to, queue: way.steer.queue }) {
         queue.bouncing = true;
     }
-    round.leaving.push(Leaving { source: passing.source, to: way.to, steer: way.steer, edit });
+    let &Passing { source, parsed, .. } = passing;
+    round.leaving.push(Leaving { source, parsed, to: way.to, steer: way.steer, edit });
 }
 
 /// Plans the copies of what is not in local memory of a packet that a guest sends. False where there is no room for it.

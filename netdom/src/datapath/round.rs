@@ -37,8 +37,6 @@ pub(crate) struct Sent {
     pub(crate) request: PacketRequest,
     /// What is in local memory, or will be after the batch; and what is left to do to the packet.
     pub(crate) local: Packet,
-    /// Its head, once that was read.
-    pub(crate) head: Option<Head>,
     /// The entries of the batch of heads that fill it.
     pub(crate) copies: (u32, u32),
     /// The entries of the batch of copies that fill what was not fetched with the head.
@@ -71,10 +69,12 @@ pub(crate) struct Turn {
     pub(crate) packets: (u32, u32),
 }
 
-/// A packet in local memory with its head.
-pub(crate) struct Frame {
-    pub(crate) packet: Packet,
-    pub(crate) head: Head,
+/// What a NIC received.
+pub(crate) struct Arrival {
+    /// Its port.
+    pub(crate) port: PortId,
+    /// Its frames are those of [`Round::frames`] from one to before the other.
+    pub(crate) frames: (u32, u32),
 }
 
 /// A receive slot filled in this round.
@@ -105,6 +105,8 @@ pub(crate) enum Source {
 pub(crate) struct Passing<'a> {
     pub(crate) source: Source,
     pub(crate) head: &'a Head,
+    /// Where its head is in [`Round::parsed`].
+    pub(crate) parsed: u32,
     /// Bytes.
     pub(crate) length: u32,
     pub(crate) offload: Offload,
@@ -116,6 +118,8 @@ pub(crate) struct Passing<'a> {
 /// A packet that leaves from local memory, after the copies: to a NIC, or into a guest's backlog, where it bounces.
 pub(crate) struct Leaving {
     pub(crate) source: Source,
+    /// Where its head is in [`Round::parsed`].
+    pub(crate) parsed: u32,
     /// The port it goes to.
     pub(crate) to: PortId,
     /// Where it goes there, if that is a guest.
@@ -135,10 +139,11 @@ pub(crate) struct Round {
     /// The bytes of the packet that goes into receive slots next, in order.
     pub(crate) chunks: Vec<Chunk>,
     pub(crate) sent: Vec<Sent>,
-    /// Frames that the NICs received, each with the NIC's port.
-    pub(crate) incoming: Vec<(PortId, Packet)>,
-    /// The same once they were forwarded, joined as far as they can be.
-    pub(crate) frames: Vec<Frame>,
+    pub(crate) arrivals: Vec<Arrival>,
+    /// Frames that the NICs received, but for those that were joined; behind them what came of those.
+    pub(crate) frames: Vec<Packet>,
+    /// The heads that were parsed: packets of one flow that follow each other have one.
+    pub(crate) parsed: Vec<Head>,
     /// Pages to be kept until the copies are done.
     pub(crate) held: Vec<Fragment>,
     pub(crate) received: Vec<Received>,
@@ -159,8 +164,9 @@ impl Round {
         self.slots.clear();
         self.chunks.clear();
         self.sent.clear();
-        self.incoming.clear();
+        self.arrivals.clear();
         self.frames.clear();
+        self.parsed.clear();
         self.held.clear();
         self.received.clear();
         self.leaving.clear();

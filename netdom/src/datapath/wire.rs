@@ -1,13 +1,16 @@
 //! Frames from the NICs: those of one flow are joined for guests that take super-frames. Floor 3.
 
+use super::copies::list_local;
 use super::forwarder::{Decision, Forwarder, Way};
-use super::pass::{pass, pass_on};
+use super::pass::{hold, pass, pass_on};
 use super::ports::Ports;
-use super::round::{Chunk, Frame, Passing, Round, Source};
+use super::round::{Arrival, Passing, Round, Source};
 use super::vlan::Tagging;
 use crate::offload::coalesce::Coalescer;
 use crate::offload::head::Head;
 use crate::packet::{Checksum, Packet, Pool};
+use crate::statistics::Traffic;
+use crate::switch::PortId;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 
@@ -20,47 +23,75 @@ pub(super) fn forward_frames<H: Hypervisor>(
     pool: &Pool,
     now: Instant,
 ) {
-    let mut before = None;
-    for index in 0..round.incoming.len() {
-        let Some((from, frame)) = round.incoming.get_mut(index) else {
-            break;
+    for arrival in 0..round.arrivals.len() {
+        let Some(&Arrival { port, frames: (first, end) }) = round.arrivals.get(arrival) else {
+            return;
         };
-        let (from, frame) = (*from, core::mem::take(frame));
-        if before.replace(from).is_some_and(|before| before != from) {
-            coalescer.flush(&mut |way, packet, head| pass_joined(ports, round, pool, way, packet, head));
+        let mut traffic = Traffic::default();
+        for index in first..end {
+            let length = forward_frame(ports, forwarder, coalescer, round, pool, (port, index), now);
+            traffic.count(length);
         }
-        let Some(head) = forwarder.read(&frame) else {
-            continue;
-        };
-        let tag = frame.tag;
-        let Decision { tagging, way, to_nic, joins } = match forwarder.decide(ports, (from, None), &head, tag, now) {
-            Ok(decision) => decision,
-            Err(cause) => {
-                ports.count_drop(from, cause);
-                continue;
-            }
-        };
-        match way {
-            Some(way) if joins && frame.offload.checksum == Checksum::Verified => {
-                coalescer.push(way, frame, &head, forwarder.bytes(), &mut |way, packet, head| {
-                    pass_joined(ports, round, pool, way, packet, head);
-                });
-            }
-            Some(way) => {
-                let passing = add_frame(round, frame, &head, tagging, !to_nic);
-                let _none_waits = pass(ports, round, pool, way, &passing);
-            }
-            None => {
-                let to_guest = forwarder.destinations().iter().any(|to| !ports.is_nic(*to));
-                let passing = add_frame(round, frame, &head, tagging, to_guest);
-                pass_on(ports, forwarder, round, pool, &passing);
-            }
+        coalescer.flush(&mut |way, packet, head| pass_joined(ports, round, pool, way, packet, head));
+        if let Some(nic) = ports.nic_mut(port) {
+            nic.statistics.from_port += traffic;
         }
     }
-    coalescer.flush(&mut |way, packet, head| pass_joined(ports, round, pool, way, packet, head));
+}
+
+/// Decides on a frame, which is joined with others, or its copies are planned. How long it is.
+#[inline]
+fn forward_frame<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    forwarder: &mut Forwarder,
+    coalescer: &mut Coalescer<Way>,
+    round: &mut Round,
+    pool: &Pool,
+    (from, index): (PortId, u32),
+    now: Instant,
+) -> u32 {
+    let Some(frame) = round.frames.get_mut(index as usize) else {
+        return 0;
+    };
+    let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    let (offload, tag) = (frame.offload, frame.tag);
+    let Some(parsed) = forwarder.read(frame, &mut round.parsed) else {
+        return length;
+    };
+    let Decision { tagging, way, to_nic, joins } = match forwarder.decide(ports, (from, None), tag, now) {
+        Ok(decision) => decision,
+        Err(cause) => {
+            ports.count_drop(from, cause);
+            return length;
+        }
+    };
+    let Some(head) = forwarder.head() else {
+        return length;
+    };
+    let source = Source::Wire(index);
+    let passing = Passing { source, head, parsed, length, offload, tagging, waits: None };
+    match way {
+        Some(way) if joins && offload.checksum == Checksum::Verified => {
+            let frame = core::mem::take(frame);
+            coalescer.push(way, frame, head, forwarder.bytes(), &mut |way, packet, head| {
+                pass_joined(ports, round, pool, way, packet, head);
+            });
+        }
+        Some(way) if to_nic => hold(ports, round, pool, way, tagging.edit(false), &passing),
+        Some(way) => {
+            list_local(frame, &mut round.chunks);
+            let _none_waits = pass(ports, round, pool, way, &passing);
+        }
+        None => {
+            list_local(frame, &mut round.chunks);
+            pass_on(ports, forwarder, round, pool, &passing);
+        }
+    }
+    length
 }
 
 /// Plans the copies of what cannot be joined further.
+#[inline(never)]
 fn pass_joined<H: Hypervisor>(
     ports: &mut Ports<H>,
     round: &mut Round,
@@ -69,21 +100,12 @@ fn pass_joined<H: Hypervisor>(
     packet: Packet,
     head: &Head,
 ) {
-    let tagging = Tagging::of_trunk(head, packet.tag);
-    let passing = add_frame(round, packet, head, tagging, true);
-    let _none_waits = pass(ports, round, pool, way, &passing);
-}
-
-/// Adds a packet to those of the round, to be passed on.
-#[inline]
-fn add_frame<'a>(round: &mut Round, packet: Packet, head: &'a Head, tagging: Tagging, to_guest: bool) -> Passing<'a> {
-    if to_guest {
-        round.chunks.clear();
-        round.chunks.extend(packet.fragments.iter().map(Chunk::local));
-    }
-    let source = Source::Wire(round.frames.len() as u32);
+    list_local(&packet, &mut round.chunks);
+    let (source, parsed) = (Source::Wire(round.frames.len() as u32), round.parsed.len() as u32);
     let length = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-    let offload = packet.offload;
-    round.frames.push(Frame { packet, head: *head });
-    Passing { source, head, length, offload, tagging, waits: None }
+    let (offload, tagging) = (packet.offload, Tagging::of_trunk(head, packet.tag));
+    round.frames.push(packet);
+    round.parsed.push(*head);
+    let passing = Passing { source, head, parsed, length, offload, tagging, waits: None };
+    let _none_waits = pass(ports, round, pool, way, &passing);
 }

@@ -36,6 +36,7 @@ use crate::ethernet::MacAddress;
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 use split_driver::memory::Quiesced;
 use split_driver::time::Instant;
@@ -195,7 +196,7 @@ pub type Delay<'a> = &'a mut dyn FnMut(Duration);
 /// loop {
 ///     for each queue {
 ///         queue.reclaim();
-///         while let Some(frame) = queue.receive() { ... another.transmit(...) ... }
+///         while let Some(frame) = queue.receive() { ... another.transmit(...) ... }      or receive_batch
 ///         queue.flush();
 ///         queue.refill(&pool);
 ///     }
@@ -260,6 +261,16 @@ pub trait NicQueue {
     fn reclaim(&mut self) -> usize;
     /// The next received frame, its checksum verified where the device did so, its tag apart from its bytes where the device took it out.
     fn receive(&mut self) -> Option<Packet>;
+    /// Adds the next received frames to a list, `most` at most, and says how many.
+    fn receive_batch(&mut self, most: usize, frames: &mut Vec<Packet>) -> usize {
+        let before = frames.len();
+        while frames.len() - before < most
+            && let Some(frame) = self.receive()
+        {
+            frames.push(frame);
+        }
+        frames.len() - before
+    }
     /// Puts buffers of `pool` into the places of received frames and tells the device: one write to the tail register.
     /// What the pool cannot give now is made up for in a later call.
     fn refill(&mut self, pool: &Pool);

@@ -127,7 +127,7 @@ impl Default for HeadReader {
 impl HeadReader {
     /// The head of a packet; `None` where an Ethernet header is longer, or the first page cannot be read.
     #[inline]
-    pub fn read(&mut self, packet: &Packet) -> Option<Head> {
+    pub fn read(&mut self, packet: &Packet) -> Option<&Head> {
         self.repeated = false;
         let first = packet.fragments.first()?;
         self.length = usize::from(first.length).min(HEAD_BYTES);
@@ -139,7 +139,12 @@ impl HeadReader {
         if !self.repeated {
             self.parse(packet);
         }
-        self.head
+        self.head.as_ref()
+    }
+
+    /// The head that was read last.
+    pub const fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
     }
 
     /// Whether the bytes that were read are those that were parsed, where it matters.
@@ -246,10 +251,10 @@ mod tests {
         bytes.extend([0; 86]);
         bytes.extend([0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0, 0, 0, 0, 0, 0, 0]);
         let pool = pool();
-        let whole = HeadReader::default().read(&packet(&pool, &bytes)).unwrap();
+        let whole = *HeadReader::default().read(&packet(&pool, &bytes)).unwrap();
         assert_eq!(whole.layout.map(|layout| layout.payload_offset), Some(170));
         // As much as is fetched before the switch decides; the rest comes with the others' payload.
-        let mut head = HeadReader::default().read(&packet(&pool, &bytes[..HEAD_BYTES])).unwrap();
+        let mut head = *HeadReader::default().read(&packet(&pool, &bytes[..HEAD_BYTES])).unwrap();
         assert_eq!(head.layout, None);
         head.complete(&packet(&pool, &bytes));
         assert_eq!(head, whole);
@@ -266,7 +271,7 @@ mod tests {
             // Sequence number, payload.
             bytes[transport + 7] = 9;
             bytes[transport + 30] = 9;
-            let head = reader.read(&packet(&pool, &bytes));
+            let head = reader.read(&packet(&pool, &bytes)).copied();
             assert!(reader.repeated());
             assert_eq!((head, reader.bytes()), (Head::parse(&bytes), &bytes[..]));
             bytes[transport] = 9;
@@ -296,7 +301,7 @@ mod tests {
             let mut reader = HeadReader::default();
             for (bytes, length) in [(&first, lengths.0), (&second, lengths.1)] {
                 let bytes = &bytes[..length.min(bytes.len())];
-                prop_assert_eq!(reader.read(&packet(&pool, bytes)), Head::parse(bytes));
+                prop_assert_eq!(reader.read(&packet(&pool, bytes)).copied(), Head::parse(bytes));
                 prop_assert_eq!(reader.bytes(), bytes);
             }
         }
