@@ -178,19 +178,24 @@ fn drain<H: Hypervisor>(
     round: &mut Round,
     now: Instant,
 ) -> Result<(), Violation> {
-    while let Some(queue) = guest.queues.get_mut(usize::from(id.queue)) {
+    let GuestPort { vif, queues, statistics, .. } = guest;
+    let Some(queue) = queues.get_mut(usize::from(id.queue)) else {
+        return Ok(());
+    };
+    loop {
         let Some(Front { length, offload, hash }) = queue.backlog.front() else {
             queue.starving = None;
             break;
         };
-        if !queue.rings.await_receive_slots(guest.vif.slots_for(length, offload, hash.is_some()))? {
+        if !queue.rings.await_receive_slots(vif.slots_for(length, offload, hash.is_some()))? {
             queue.starving.get_or_insert(now);
             break;
         }
         queue.starving = None;
         queue.rings.progress = true;
         queue.backlog.take(&mut round.chunks, &mut round.held);
-        fill_slots(guest, id, round, &Filling { length, offload, hash });
+        fill_slots(&vif.config, queue, id, round, &Filling { length, offload, hash });
+        statistics.to_port.count(length);
     }
     Ok(())
 }

@@ -179,16 +179,7 @@ impl<'a> Cursor<'a> {
             };
             let piece = left.min(chunk.length - self.offset);
             if piece > 0 {
-                let mut source = chunk.end;
-                source.offset += self.offset;
-                copies.push(GrantCopy {
-                    source,
-                    destination,
-                    length: piece,
-                    flags: GrantCopy::DESTINATION_GRANT | if chunk.granted { GrantCopy::SOURCE_GRANT } else { 0 },
-                    status: 0,
-                    padding: 0,
-                });
+                copies.push(chunk.copy(self.offset, destination, piece));
                 destination.offset += piece;
                 self.offset += piece;
                 left -= piece;

@@ -2,9 +2,9 @@
 
 use super::QueueId;
 use super::copies::Cursor;
-use super::guest::GuestPort;
+use super::queue::Queue;
 use super::round::{Received, ReceivedKind, Round};
-use crate::netback::vif::Vif;
+use crate::netback::config::VifConfig;
 use crate::packet::{Checksum, GsoKind, Offload};
 use split_driver::hypervisor::Hypervisor;
 use xen_pv_sys::PAGE_SIZE;
@@ -40,35 +40,64 @@ impl Filling {
     }
 }
 
-/// Takes the receive slots that a packet needs, which must be posted, and adds the copies into them. The first page is filled behind the
-/// headroom, each other from its start; extra infos take the slots behind the first.
+/// Takes the receive slots of a queue that a packet needs, which must be posted, and adds the copies into them. The first page is filled behind
+/// the headroom, each other from its start; extra infos take the slots behind the first.
 ///
 /// Linux' netback leaves headroom in each page, and says only of the first where the bytes begin. This is right for any frontend: the
 /// response says where they are, and so does the extra info that Linux' netfront wants.
-pub(super) fn fill_slots<H: Hypervisor>(guest: &mut GuestPort<H>, to: QueueId, round: &mut Round, filling: &Filling) {
-    let GuestPort { vif: Vif { config, .. }, queues, statistics, .. } = guest;
-    let Some(queue) = queues.get_mut(usize::from(to.queue)) else {
-        return;
-    };
-    let &Filling { length, offload, hash } = filling;
-    let mut flags = match offload.checksum {
+#[inline]
+pub(super) fn fill_slots<H: Hypervisor>(
+    config: &VifConfig,
+    queue: &mut Queue<H>,
+    to: QueueId,
+    round: &mut Round,
+    filling: &Filling,
+) {
+    if !queue.touched {
+        queue.touched = true;
+        round.touched.push(to);
+    }
+    let flags = match filling.offload.checksum {
         Checksum::Blank => RxFlags::CSUM_BLANK | RxFlags::DATA_VALIDATED,
         Checksum::Verified => RxFlags::DATA_VALIDATED,
         Checksum::Unverified => RxFlags::empty(),
     };
-    if offload.gso.is_some() {
+    let has_extras = filling.offload.gso.is_some() || filling.hash.is_some() || config.headroom > 0;
+    let Round { chunks, copies, received, .. } = round;
+    // Most packets lie in one piece and go into one slot.
+    if let ([chunk], false) = (chunks.as_slice(), has_extras)
+        && chunk.length as usize <= PAGE_SIZE
+        && u32::from(chunk.length) == filling.length
+    {
+        let request = queue.take_receive_slot();
+        let (start, length) = (copies.len() as u32, chunk.length);
+        copies.push(chunk.copy(0, CopyEnd::granted(config.domain, request.gref, 0), length));
+        let kind = ReceivedKind::Data { id: request.id, offset: 0, length, flags, copies: (start, start + 1) };
+        return received.push(Received { to, kind, failed: false });
+    }
+    fill_chain(config, queue, to, round, filling, flags);
+}
+
+/// [`fill_slots`] for any packet.
+#[inline(never)]
+fn fill_chain<H: Hypervisor>(
+    config: &VifConfig,
+    queue: &mut Queue<H>,
+    to: QueueId,
+    round: &mut Round,
+    filling: &Filling,
+    mut flags: RxFlags,
+) {
+    if filling.offload.gso.is_some() {
         // Windows drops super-frames without it.
         flags |= RxFlags::DATA_VALIDATED;
     }
     let mut offset = config.headroom;
-    let mut extras = heapless::Vec::new();
-    if offload.gso.is_some() || hash.is_some() || offset > 0 {
-        extras = filling.extras(offset);
-        flags |= RxFlags::EXTRA_INFO;
-    }
-    let Round { chunks, copies: planned, received, touched, .. } = round;
+    let mut extras = filling.extras(offset);
+    flags.set(RxFlags::EXTRA_INFO, !extras.is_empty());
+    let Round { chunks, copies: planned, received, .. } = round;
     let mut source = Cursor::new(chunks);
-    let mut left = length;
+    let mut left = filling.length;
     loop {
         let request = queue.take_receive_slot();
         let start = planned.len();
@@ -90,10 +119,5 @@ pub(super) fn fill_slots<H: Hypervisor>(guest: &mut GuestPort<H>, to: QueueId, r
             break;
         }
         (flags, offset) = (RxFlags::empty(), 0);
-    }
-    statistics.to_port.count(length);
-    if !queue.touched {
-        queue.touched = true;
-        touched.push(to);
     }
 }

@@ -64,28 +64,29 @@ enum Passed {
 }
 
 /// Plans the copy into a guest's receive slots.
+#[inline]
 fn pass_to_guest<H: Hypervisor>(
     guest: &mut GuestPort<H>,
     round: &mut Round,
     Way { to, steer }: Way,
     passing: &Passing<'_>,
 ) -> Result<Passed, Violation> {
-    if guest.broken {
+    let GuestPort { vif, queues, statistics, broken: false, .. } = guest else {
         return Ok(Passed::Done);
-    }
-    if !guest.vif.wants(passing.head.destination) {
-        guest.statistics.drop(DropCause::Filtered);
+    };
+    if !vif.wants(passing.head.destination) {
+        statistics.drop(DropCause::Filtered);
         return Ok(Passed::Done);
     }
     let &Passing { head, length, offload, .. } = passing;
-    let acceptance = guest.vif.ability.accepts(length, offload, head.layout.as_ref());
+    let acceptance = vif.ability.accepts(length, offload, head.layout.as_ref());
     if acceptance == Acceptance::Never {
-        guest.statistics.drop(DropCause::Unsuitable);
+        statistics.drop(DropCause::Unsuitable);
         return Ok(Passed::Done);
     }
-    let edit = passing.tagging.edit(guest.vif.config.vlan.is_some());
-    let needed = guest.vif.slots_for(length, offload, steer.hash.is_some());
-    let Some(queue) = guest.queues.get_mut(usize::from(steer.queue)) else {
+    let edit = passing.tagging.edit(vif.config.vlan.is_some());
+    let needed = vif.slots_for(length, offload, steer.hash.is_some());
+    let Some(queue) = queues.get_mut(usize::from(steer.queue)) else {
         return Ok(Passed::Done);
     };
     let in_order = acceptance == Acceptance::AsIs && edit.is_none() && !queue.bouncing && queue.backlog.is_empty();
@@ -97,12 +98,9 @@ fn pass_to_guest<H: Hypervisor>(
         if let Some((_, now)) = waits {
             queue.backpressure.patience.handle_slots(now);
         }
-        fill_slots(
-            guest,
-            QueueId { port: to, queue: steer.queue },
-            round,
-            &Filling { length, offload, hash: steer.hash },
-        );
+        let id = QueueId { port: to, queue: steer.queue };
+        fill_slots(&vif.config, queue, id, round, &Filling { length, offload, hash: steer.hash });
+        statistics.to_port.count(length);
         return Ok(Passed::Done);
     }
     let until = waits.and_then(|(from, now)| wait_for_slots(queue, needed, from, now));

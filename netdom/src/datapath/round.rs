@@ -26,6 +26,15 @@ impl Chunk {
     pub(crate) fn local(fragment: &Fragment) -> Self {
         Self { end: CopyEnd::local(fragment.buffer.frame(), fragment.offset), granted: false, length: fragment.length }
     }
+
+    /// The copy of so many of its bytes, from `offset` on, into a granted page.
+    #[inline]
+    pub(crate) fn copy(&self, offset: u16, destination: CopyEnd, length: u16) -> GrantCopy {
+        let mut source = self.end;
+        source.offset += offset;
+        let flags = GrantCopy::DESTINATION_GRANT | if self.granted { GrantCopy::SOURCE_GRANT } else { 0 };
+        GrantCopy { source, destination, length, flags, status: 0, padding: 0 }
+    }
 }
 
 /// A packet that a guest sends.

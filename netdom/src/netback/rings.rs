@@ -119,10 +119,15 @@ impl<H: Hypervisor> Rings<H> {
     }
 
     /// Whether `count` receive slots are posted; the ring is looked at only where those known are too few.
+    #[inline]
     pub(crate) fn has_receive_slots(&mut self, count: u32) -> Result<bool, Violation> {
         if self.posted >= count {
             return Ok(true);
         }
+        self.look_for_receive_slots(count)
+    }
+
+    fn look_for_receive_slots(&mut self, count: u32) -> Result<bool, Violation> {
         let posted = self.receive.unconsumed().map_err(|error| Violation::from((RingName::Receive, error)))?;
         self.progress |= posted > self.posted;
         self.posted = posted;
