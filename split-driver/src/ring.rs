@@ -111,8 +111,6 @@ struct Slots<M> {
     memory: M,
     /// Number of slots minus one.
     mask: u32,
-    /// Words in a slot.
-    stride: usize,
 }
 
 impl<M: SharedMemory> Slots<M> {
@@ -120,7 +118,7 @@ impl<M: SharedMemory> Slots<M> {
         let words = memory.words().len();
         match slots_in(words.saturating_mul(4), slot_bytes) {
             0 => Err(RingError::TooSmall { words }),
-            slots => Ok(Self { memory, mask: slots - 1, stride: slot_bytes / 4 }),
+            slots => Ok(Self { memory, mask: slots - 1 }),
         }
     }
 
@@ -141,27 +139,27 @@ impl<M: SharedMemory> Slots<M> {
         }
     }
 
-    /// The places of the words of slot `index`. Always there: `new` counted them.
+    /// The places of the words of slot `index`, of `stride` words. Always there: `new` counted them.
     #[inline]
-    fn slot(&self, index: u32) -> Range<usize> {
-        let start = HEADER_WORDS + (index & self.mask) as usize * self.stride;
-        start..start + self.stride
+    fn slot(&self, index: u32, stride: usize) -> Range<usize> {
+        let start = HEADER_WORDS + (index & self.mask) as usize * stride;
+        start..start + stride
     }
 
     #[inline]
-    fn read<T: Slot>(&self, index: u32) -> T {
+    fn read<T: Slot>(&self, index: u32, stride: usize) -> T {
         const { assert!(size_of::<T>().is_multiple_of(4)) };
         let mut value = T::new_zeroed();
-        for (bytes, word) in value.as_mut_bytes().chunks_exact_mut(4).zip(self.memory.look(self.slot(index))) {
+        for (bytes, word) in value.as_mut_bytes().chunks_exact_mut(4).zip(self.memory.look(self.slot(index, stride))) {
             bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
         value
     }
 
     #[inline]
-    fn write<T: Slot>(&self, index: u32, value: &T) {
+    fn write<T: Slot>(&self, index: u32, stride: usize, value: &T) {
         const { assert!(size_of::<T>().is_multiple_of(4)) };
-        let slot = self.memory.words().get(self.slot(index)).unwrap_or_default();
+        let slot = self.memory.words().get(self.slot(index, stride)).unwrap_or_default();
         for (bytes, word) in value.as_bytes().chunks_exact(4).zip(slot) {
             if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
                 word.store(u32::from_ne_bytes(bytes), Ordering::Relaxed);
@@ -206,6 +204,8 @@ pub struct BackRing<M, Request, Response> {
 
 impl<M: SharedMemory, Request: Slot, Response: Slot> BackRing<M, Request, Response> {
     const SLOT_BYTES: usize = slot_bytes::<Request, Response>();
+    /// Words of a slot.
+    const STRIDE: usize = Self::SLOT_BYTES / 4;
 
     /// Takes up a frontend's ring where its published responses end (0 in a new ring).
     ///
@@ -266,7 +266,7 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> BackRing<M, Request, Respon
     /// beyond, old bytes. Whoever peeks and takes copies twice, and may see two different requests.
     #[inline]
     pub fn peek<T: Slot>(&self, ahead: u32) -> T {
-        self.slots.read(self.state.consumed.wrapping_add(ahead))
+        self.slots.read(self.state.consumed.wrapping_add(ahead), Self::STRIDE)
     }
 
     /// Copies the next request and consumes it. Call at most as often as [`unconsumed`](Self::unconsumed) said.
@@ -279,7 +279,7 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> BackRing<M, Request, Respon
     #[inline]
     pub fn take_as<T: Slot>(&mut self) -> T {
         const { assert!(size_of::<T>() <= Self::SLOT_BYTES) };
-        let value = self.slots.read(self.state.consumed);
+        let value = self.slots.read(self.state.consumed, Self::STRIDE);
         self.state.consumed = self.state.consumed.wrapping_add(1);
         value
     }
@@ -307,7 +307,7 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> BackRing<M, Request, Respon
     pub fn push_as<T: Slot>(&mut self, value: &T) {
         const { assert!(size_of::<T>() <= Self::SLOT_BYTES) };
         debug_assert!(self.unanswered() > 0, "a response without a request");
-        self.slots.write(self.state.produced, value);
+        self.slots.write(self.state.produced, Self::STRIDE, value);
         self.state.produced = self.state.produced.wrapping_add(1);
     }
 
@@ -360,6 +360,8 @@ pub struct FrontRing<M, Request, Response> {
 
 impl<M: SharedMemory, Request: Slot, Response: Slot> FrontRing<M, Request, Response> {
     const SLOT_BYTES: usize = slot_bytes::<Request, Response>();
+    /// Words of a slot.
+    const STRIDE: usize = Self::SLOT_BYTES / 4;
 
     /// Makes memory an empty ring (`SHARED_RING_INIT`), before it is granted.
     ///
@@ -422,7 +424,7 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> FrontRing<M, Request, Respo
         if self.free() == 0 {
             return false;
         }
-        self.slots.write(self.state.produced, value);
+        self.slots.write(self.state.produced, Self::STRIDE, value);
         self.state.produced = self.state.produced.wrapping_add(1);
         true
     }
@@ -460,7 +462,7 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> FrontRing<M, Request, Respo
     #[inline]
     pub fn take_as<T: Slot>(&mut self) -> T {
         const { assert!(size_of::<T>() <= Self::SLOT_BYTES) };
-        let value = self.slots.read(self.state.consumed);
+        let value = self.slots.read(self.state.consumed, Self::STRIDE);
         self.state.consumed = self.state.consumed.wrapping_add(1);
         value
     }

@@ -152,6 +152,7 @@ fn check_heads<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
 }
 
 /// Takes the frames that the NICs received, and gives the NICs new buffers.
+#[inline(never)]
 fn take_frames<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool) {
     let mut budget = NIC_FRAMES;
     for port in ports.nics_in_turn() {
@@ -201,6 +202,7 @@ fn drain<H: Hypervisor>(
 }
 
 /// Reads the requests of one queue, up to its share of the round.
+#[inline(never)]
 fn take_requests<H: Hypervisor>(
     guest: &mut GuestPort<H>,
     id: QueueId,

@@ -25,6 +25,7 @@ pub(super) fn finish<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, poo
 }
 
 /// Places the responses of all receive slots filled.
+#[inline(never)]
 fn answer_receivers<H: Hypervisor>(ports: &mut Ports<H>, round: &Round) {
     for received in round.received.chunk_by(|one, next| one.to == next.to) {
         let Some(queue) = received.first().and_then(|first| ports.queue_mut(first.to)) else {
@@ -50,6 +51,7 @@ fn answer_receivers<H: Hypervisor>(ports: &mut Ports<H>, round: &Round) {
 }
 
 /// Places the responses of all packets taken, each slot's its own.
+#[inline(never)]
 fn answer_senders<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
     let Round { sent, slots, touched, served, .. } = round;
     for &Turn { id, packets: (first, end), .. } in &*served {

@@ -4,6 +4,7 @@ use super::QueueId;
 use super::backpressure::give_back;
 use super::copies::list_chunks;
 use super::forwarder::{Decision, Forwarder, Way};
+use super::leave::{Leaver, send};
 use super::pass::{hold, pass, pass_on};
 use super::patience::Toward;
 use super::ports::Ports;
@@ -49,6 +50,7 @@ struct Sender {
 }
 
 /// Decides on the packets of a queue that was served.
+#[inline(never)]
 fn forward_queue<H: Hypervisor>(
     ports: &mut Ports<H>,
     forwarder: &mut Forwarder,
@@ -91,27 +93,34 @@ fn forward_sent<H: Hypervisor>(
     index: u32,
     now: Instant,
 ) -> Option<Instant> {
-    let sent = round.sent.get(index as usize)?;
+    let sent = round.sent.get_mut(index as usize)?;
     if sent.failed || !matches!(sent.request.wish, Wish::Send(_)) {
         return None;
     }
     let parsed = forwarder.read(&sent.local, &mut round.parsed)?;
     let (length, offload) = (sent.request.length, sent.local.offload);
     let from = sender.id.port;
-    let Decision { tagging, way, to_nic, .. } = match forwarder.decide(ports, (from, sender.vlan), None, now) {
-        Ok(decision) => decision,
-        Err(cause) => {
-            ports.count_drop(from, cause);
-            return None;
-        }
-    };
-    let head = forwarder.head()?;
+    if let Err(cause) = forwarder.decide(ports, (from, sender.vlan), None, now) {
+        ports.count_drop(from, cause);
+        return None;
+    }
+    let (&Decision { tagging, way, to_nic, .. }, head) = forwarder.decided()?;
     let waits = sender.may_wait.then_some((sender.id, now));
     let passing = Passing { source: Source::Guest(index), head, parsed, length, offload, tagging, waits };
     match way {
         Some(way) if to_nic => {
             sender.toward = Some(Toward::Nic(way.to));
-            hold(ports, round, pool, way, tagging.edit(false), &passing);
+            let edit = tagging.edit(false);
+            // What is here already goes at once, but not past others that leave after the copies.
+            if round.leaving.is_empty()
+                && sent.whole()
+                && let Some(nic) = ports.nic_mut(way.to)
+            {
+                let packet = core::mem::take(&mut sent.local);
+                send(nic, Leaver { packet, head, from: Some(sender.id) }, edit, pool);
+            } else {
+                hold(ports, round, pool, way, edit, &passing);
+            }
         }
         Some(way) => {
             list_chunks(&sent.local, sent.slots(&round.slots), sender.domain, &mut round.chunks);

@@ -36,22 +36,15 @@ struct Look {
 }
 
 /// What was decided on a packet.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Decision {
     pub(crate) tagging: Tagging,
-    /// The way to the one port that it goes to, where it is for a single station.
+    /// The way to the one port that it goes to, where it is for a single station. Otherwise it goes to [`Forwarder::destinations`].
     pub(crate) way: Option<Way>,
     /// That port is a NIC's.
     pub(crate) to_nic: bool,
     /// That port is of a guest for which segments with these headers may be joined.
     pub(crate) joins: bool,
-}
-
-/// A decision that holds for the packets of a flow: those from this port, without or with this tag apart from their bytes.
-struct Run {
-    from: PortId,
-    tag: Option<Tag>,
-    decision: Decision,
 }
 
 /// The switch, and all else that decides.
@@ -66,8 +59,10 @@ pub(crate) struct Forwarder {
     destinations: Vec<PortId>,
     /// The last look-up of the round that gave one port: flows between two stations differ in their ports.
     last_look: Option<Look>,
-    /// What was decided last, as long as the packets that follow are of the same flow: they come one behind the other.
-    run: Option<Run>,
+    /// What was decided last.
+    decision: Decision,
+    /// That holds for packets with the same head that come from this port, without or with this tag apart from their bytes.
+    run: Option<(PortId, Option<Tag>)>,
     /// Where the last head is among those that were parsed in the round.
     parsed: u32,
 }
@@ -83,6 +78,7 @@ impl Forwarder {
             reader: HeadReader::default(),
             destinations: Vec::new(),
             last_look: None,
+            decision: Decision::default(),
             run: None,
             parsed: 0,
         }
@@ -106,18 +102,13 @@ impl Forwarder {
         Some(self.parsed)
     }
 
-    /// The head that was read last.
-    pub(super) const fn head(&self) -> Option<&Head> {
-        self.reader.head()
-    }
-
     /// The bytes that the last head was read from.
     pub(super) fn bytes(&self) -> &[u8] {
         self.reader.bytes()
     }
 
     /// Decides on the packet whose head was read last: from which port it comes, which is an access port of a VLAN or a trunk, and which tag a NIC
-    /// took out. Where it goes to other ports than one, they are [`Self::destinations`].
+    /// took out. [`Self::decided`] says what.
     ///
     /// # Errors
     /// Why it goes nowhere.
@@ -128,13 +119,8 @@ impl Forwarder {
         (from, access): (PortId, Option<VlanId>),
         tag: Option<Tag>,
         now: Instant,
-    ) -> Result<Decision, DropCause> {
-        if let Some(run) = &self.run
-            && (run.from, run.tag) == (from, tag)
-        {
-            return Ok(run.decision);
-        }
-        self.decide_anew(ports, (from, access), tag, now)
+    ) -> Result<(), DropCause> {
+        if self.run == Some((from, tag)) { Ok(()) } else { self.decide_anew(ports, (from, access), tag, now) }
     }
 
     #[inline(never)]
@@ -144,21 +130,30 @@ impl Forwarder {
         (from, access): (PortId, Option<VlanId>),
         tag: Option<Tag>,
         now: Instant,
-    ) -> Result<Decision, DropCause> {
+    ) -> Result<(), DropCause> {
         let head = &self.reader.head().copied().ok_or(DropCause::NotForwarded)?;
+        self.run = None;
         let tagging = Tagging::new(access, head, tag)?;
         self.choose(ports, from, tagging.vlan, head, now);
-        let way = match *self.destinations.as_slice() {
-            [only] if !head.destination.is_group() => Some(self.way(ports, only, head)),
-            _ => None,
-        };
-        let mut decision = Decision { tagging, way, to_nic: false, joins: false };
-        if let Some(Way { to, .. }) = way {
-            decision.to_nic = ports.is_nic(to);
-            decision.joins = head.layout.is_some_and(|layout| joins(ports, to, &layout, tagging));
-            self.run = Some(Run { from, tag, decision });
+        self.decision = Decision { tagging, ..Decision::default() };
+        if let [only] = *self.destinations.as_slice()
+            && !head.destination.is_group()
+        {
+            let joins = head.layout.is_some_and(|layout| joins(ports, only, &layout, tagging));
+            let way = Some(self.way(ports, only, head));
+            self.decision = Decision { tagging, way, to_nic: ports.is_nic(only), joins };
+            self.run = Some((from, tag));
         }
-        Ok(decision)
+        Ok(())
+    }
+
+    /// What was decided last, and the head that it was decided by.
+    #[inline]
+    pub(super) const fn decided(&self) -> Option<(&Decision, &Head)> {
+        match self.reader.head() {
+            Some(head) => Some((&self.decision, head)),
+            None => None,
+        }
     }
 
     /// The ports that were chosen last.

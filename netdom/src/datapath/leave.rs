@@ -21,6 +21,7 @@ use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 
 /// Hands on the packets that the copies brought into local memory.
+#[inline(never)]
 pub(super) fn leave<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, now: Instant) {
     let leaving = core::mem::take(&mut round.leaving);
     let mut later = leaving.iter().skip(1);
@@ -46,11 +47,11 @@ pub(super) fn leave<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool
 }
 
 /// A packet that leaves.
-struct Leaver<'a> {
-    packet: Packet,
-    head: &'a Head,
+pub(super) struct Leaver<'a> {
+    pub(super) packet: Packet,
+    pub(super) head: &'a Head,
     /// The guest's queue that it is of, where it is of a guest.
-    from: Option<QueueId>,
+    pub(super) from: Option<QueueId>,
 }
 
 /// The packet; `None` where it could not be copied. The last port that it goes to gets the pages for its own.
@@ -76,7 +77,7 @@ fn take<'a>(round: &'a mut Round, leaving: &Leaving, last: bool) -> Option<Leave
 
 /// Sends a packet to a NIC.
 #[inline]
-fn send(nic: &mut NicPort, leaver: Leaver<'_>, mut edit: Edit, pool: &Pool) {
+pub(super) fn send(nic: &mut NicPort, leaver: Leaver<'_>, mut edit: Edit, pool: &Pool) {
     let Leaver { mut packet, head, from } = leaver;
     if !nic.up {
         return nic.statistics.drop(DropCause::NoLink);

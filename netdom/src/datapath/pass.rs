@@ -44,10 +44,18 @@ pub(super) fn pass<H: Hypervisor>(
         Some(PortKind::Guest(guest)) => match pass_to_guest(guest, round, way, passing) {
             Ok(Passed::Done) => {}
             Ok(Passed::Waits(until)) => return Some(until),
-            Ok(Passed::Bounces(edit)) => hold(ports, round, pool, way, edit, passing),
+            Ok(Passed::Bounces(edit)) => {
+                if hold(ports, round, pool, way, edit, passing)
+                    && let Some(queue) = ports.queue_mut(QueueId { port: way.to, queue: way.steer.queue })
+                {
+                    queue.bouncing = true;
+                }
+            }
             Err(violation) => ports.fail(way.to, violation),
         },
-        Some(PortKind::Nic(_)) => hold(ports, round, pool, way, passing.tagging.edit(false), passing),
+        Some(PortKind::Nic(_)) => {
+            hold(ports, round, pool, way, passing.tagging.edit(false), passing);
+        }
         None => {}
     }
     None
@@ -107,8 +115,7 @@ fn pass_to_guest<H: Hypervisor>(
     Ok(until.map_or(Passed::Bounces(edit), Passed::Waits))
 }
 
-/// Has a packet brought into local memory with the batch, from where it leaves after that.
-#[inline]
+/// Has a packet brought into local memory with the batch, from where it leaves after that. False where there is no room for it, and it is lost.
 pub(super) fn hold<H: Hypervisor>(
     ports: &mut Ports<H>,
     round: &mut Round,
@@ -116,18 +123,17 @@ pub(super) fn hold<H: Hypervisor>(
     way: Way,
     edit: Edit,
     passing: &Passing<'_>,
-) {
-    if let Source::Guest(index) = passing.source
+) -> bool {
+    let &Passing { source, parsed, .. } = passing;
+    if let Source::Guest(index) = source
         && round.sent.get(index as usize).is_none_or(|sent| !sent.whole())
         && !gather_rest(ports, round, pool, index)
     {
-        return ports.count_drop(way.to, DropCause::NoBuffer);
+        ports.count_drop(way.to, DropCause::NoBuffer);
+        return false;
     }
-    if let Some(queue) = ports.queue_mut(QueueId { port: way.to, queue: way.steer.queue }) {
-        queue.bouncing = true;
-    }
-    let &Passing { source, parsed, .. } = passing;
     round.leaving.push(Leaving { source, parsed, to: way.to, steer: way.steer, edit });
+    true
 }
 
 /// Plans the copies of what is not in local memory of a packet that a guest sends. False where there is no room for it.

@@ -9,22 +9,23 @@ use crate::switch::PortId;
 use alloc::vec::Vec;
 use split_driver::time::{Duration, Instant};
 
-/// What a slot taken earns.
-const EARNED: Duration = Duration::from_micros(50);
-/// What can be saved.
-const MOST: Duration = Duration::from_millis(5);
+/// Nanoseconds that a slot taken earns.
+const EARNED: u64 = 50_000;
+/// Nanoseconds that can be saved.
+const MOST: u64 = 5_000_000;
 
 /// A guest's account of time that others wait for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Patience {
-    saved: Duration,
+    /// Nanoseconds.
+    saved: u64,
     since: Option<Instant>,
 }
 
 impl Patience {
     /// Nothing earned.
     pub const fn new() -> Self {
-        Self { saved: Duration::ZERO, since: None }
+        Self { saved: 0, since: None }
     }
 
     /// A receive slot was filled.
@@ -35,7 +36,7 @@ impl Patience {
     /// Until when a sender may wait; `None` where it must not.
     pub fn poll_until(&mut self, now: Instant) -> Option<Instant> {
         let since = *self.since.get_or_insert(now);
-        let until = since + self.saved;
+        let until = since + Duration::from_nanos(self.saved);
         if until > now {
             return Some(until);
         }
@@ -47,7 +48,7 @@ impl Patience {
     /// There are receive slots again.
     pub fn handle_slots(&mut self, now: Instant) {
         if let Some(since) = self.since.take() {
-            self.saved = self.saved.saturating_sub(now.since(since));
+            self.saved = self.saved.saturating_sub(now.0.saturating_sub(since.0));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::statistics::DropCause;
 const ADDRESSES: usize = 12;
 
 /// The VLAN of a packet, and its tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tagging {
     /// The VLAN; 0 for none.
     pub(crate) vlan: u16,

@@ -15,6 +15,7 @@ use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 
 /// Decides on all frames of the round, joins them and plans their copies.
+#[inline(never)]
 pub(super) fn forward_frames<H: Hypervisor>(
     ports: &mut Ports<H>,
     forwarder: &mut Forwarder,
@@ -58,14 +59,11 @@ fn forward_frame<H: Hypervisor>(
     let Some(parsed) = forwarder.read(frame, &mut round.parsed) else {
         return length;
     };
-    let Decision { tagging, way, to_nic, joins } = match forwarder.decide(ports, (from, None), tag, now) {
-        Ok(decision) => decision,
-        Err(cause) => {
-            ports.count_drop(from, cause);
-            return length;
-        }
-    };
-    let Some(head) = forwarder.head() else {
+    if let Err(cause) = forwarder.decide(ports, (from, None), tag, now) {
+        ports.count_drop(from, cause);
+        return length;
+    }
+    let Some((&Decision { tagging, way, to_nic, joins }, head)) = forwarder.decided() else {
         return length;
     };
     let source = Source::Wire(index);
@@ -77,7 +75,9 @@ fn forward_frame<H: Hypervisor>(
                 pass_joined(ports, round, pool, way, packet, head);
             });
         }
-        Some(way) if to_nic => hold(ports, round, pool, way, tagging.edit(false), &passing),
+        Some(way) if to_nic => {
+            hold(ports, round, pool, way, tagging.edit(false), &passing);
+        }
         Some(way) => {
             list_local(frame, &mut round.chunks);
             let _none_waits = pass(ports, round, pool, way, &passing);

@@ -91,12 +91,40 @@ impl From<(RingName, RingError)> for Violation {
 ///
 /// # Errors
 /// What the frontend must not do; `slots` may have grown.
+#[inline]
 pub fn parse<M: SharedMemory>(
     ring: &TransmitRing<M>,
     available: u32,
     slots: &mut Vec<DataSlot>,
 ) -> Result<PacketRequest, Violation> {
     let first: TxRequest = ring.peek(0);
+    if first.flags.intersects(TxFlags::EXTRA_INFO | TxFlags::MORE_DATA) {
+        return parse_chain(ring, &first, available, slots);
+    }
+    within_page(first.offset, first.size)?;
+    slots.push(slot(&first));
+    let length = u32::from(first.size);
+    let wish = match length {
+        ETHERNET_HEADER.. => Wish::Send(Offload { checksum: checksum(first.flags), gso: None }),
+        _ => Wish::Refuse,
+    };
+    Ok(PacketRequest { wish, length, slots: 1, extras: 0 })
+}
+
+#[inline]
+fn slot(request: &TxRequest) -> DataSlot {
+    let &TxRequest { gref, offset, id, size, .. } = request;
+    DataSlot { reference: gref, offset, size, id }
+}
+
+/// [`parse`] for a packet of any number of requests, of which the first was read.
+#[inline(never)]
+fn parse_chain<M: SharedMemory>(
+    ring: &TransmitRing<M>,
+    first: &TxRequest,
+    available: u32,
+    slots: &mut Vec<DataSlot>,
+) -> Result<PacketRequest, Violation> {
     let mut extras = Extras::default();
     if first.flags.contains(TxFlags::EXTRA_INFO) {
         extras = parse_extras(ring, available)?;
@@ -104,7 +132,7 @@ pub fn parse<M: SharedMemory>(
     let length = u32::from(first.size);
     let mut packet = PacketRequest { wish: Wish::Refuse, length, slots: 1, extras: extras.count };
     let start = slots.len();
-    slots.push(DataSlot { reference: first.gref, offset: first.offset, size: first.size, id: first.id });
+    slots.push(slot(first));
     if let Some(membership) = extras.membership {
         packet.wish = Wish::Group(membership);
         return Ok(packet);
@@ -123,7 +151,7 @@ pub fn parse<M: SharedMemory>(
         within_page(next.offset, next.size)?;
         // Some frontends let the size of a packet of 64 KiB and more overflow: dropped, not punished.
         rest = rest.and_then(|rest| rest.checked_sub(next.size));
-        slots.push(DataSlot { reference: next.gref, offset: next.offset, size: next.size, id: next.id });
+        slots.push(slot(&next));
         packet.slots += 1;
         more = next.flags.contains(TxFlags::MORE_DATA);
     }

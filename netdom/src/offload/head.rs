@@ -112,15 +112,15 @@ pub struct HeadReader {
     head: Option<Head>,
     mask: Mask,
     needed: usize,
-    /// Blocks of the mask in which there is a bit.
-    blocks: usize,
+    /// Whether the mask has bits beyond its first block.
+    wide: bool,
     repeated: bool,
 }
 
 impl Default for HeadReader {
     fn default() -> Self {
         let (bytes, parsed, mask) = ([0; HEAD_BYTES], [0; HEAD_BYTES], [0; HEAD_BYTES]);
-        Self { bytes, length: 0, parsed, head: None, mask, needed: usize::MAX, blocks: 0, repeated: false }
+        Self { bytes, length: 0, parsed, head: None, mask, needed: usize::MAX, wide: false, repeated: false }
     }
 }
 
@@ -150,9 +150,11 @@ impl HeadReader {
     /// Whether the bytes that were read are those that were parsed, where it matters.
     #[inline]
     fn is_same(&self) -> bool {
-        let ((read, _), (parsed, _), (mask, _)) =
-            (self.bytes.as_chunks(), self.parsed.as_chunks(), self.mask.as_chunks());
-        read.iter().zip(parsed).zip(mask).take(self.blocks).all(|((read, parsed), mask)| is_same([read, parsed, mask]))
+        let blocks = [&self.bytes, &self.parsed, &self.mask].map(|bytes| bytes.as_chunks::<BLOCK>().0);
+        let [[read, read_on], [parsed, parsed_on], [mask, mask_on]] = blocks else {
+            return false;
+        };
+        is_same([read, parsed, mask]) && (!self.wide || is_same([read_on, parsed_on, mask_on]))
     }
 
     /// Parses the bytes that were read, and keeps them to compare others with.
@@ -168,7 +170,7 @@ impl HeadReader {
         match self.head.and_then(|head| head.mask()) {
             Some((mask, needed)) => {
                 (self.parsed, self.mask, self.needed) = (self.bytes, mask, needed);
-                self.blocks = if mask.iter().skip(BLOCK).all(|bits| *bits == 0) { 1 } else { HEAD_BYTES / BLOCK };
+                self.wide = mask.iter().skip(BLOCK).any(|bits| *bits != 0);
             }
             None => self.needed = usize::MAX,
         }
