@@ -88,7 +88,7 @@ fn fetch(slot: &DataSlot, domain: DomainId, from: u16, destination: CopyEnd, len
 
 /// [`gather`] from any number of slots into any number of pages.
 #[inline(never)]
-fn gather_slots(
+pub(crate) fn gather_slots(
     local: &mut Packet,
     slots: &[DataSlot],
     domain: DomainId,

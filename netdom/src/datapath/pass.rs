@@ -2,7 +2,7 @@
 
 use super::QueueId;
 use super::backpressure::wait_for_slots;
-use super::copies::{Extent, gather};
+use super::copies::{Extent, gather_slots};
 use super::fill::{Filling, fill_slots};
 use super::forwarder::{Forwarder, Way};
 use super::guest::GuestPort;
@@ -152,7 +152,7 @@ fn gather_rest<H: Hypervisor>(ports: &Ports<H>, round: &mut Round, pool: &Pool, 
     let start = copies.len() as u32;
     let slots = sent.slots(slots);
     let extent = Extent::whole(sent.request.length, slots.first().map_or(0, |slot| slot.size));
-    let gathered = gather(&mut sent.local, slots, domain, extent, pool, copies);
+    let gathered = gather_slots(&mut sent.local, slots, domain, extent, pool, copies);
     sent.gathered = (start, copies.len() as u32);
     gathered
 }

@@ -58,12 +58,14 @@ pub(crate) struct Sent {
 
 impl Sent {
     /// Its slots.
+    #[inline]
     pub(crate) fn slots<'a>(&self, slots: &'a [DataSlot]) -> &'a [DataSlot] {
         let first = self.first as usize;
         slots.get(first..first + usize::from(self.request.slots)).unwrap_or_default()
     }
 
     /// Whether all of it is in local memory.
+    #[inline]
     pub(crate) fn whole(&self) -> bool {
         self.local.len() >= self.request.length as usize
     }

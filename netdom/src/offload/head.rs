@@ -278,6 +278,10 @@ mod tests {
             assert_eq!((head, reader.bytes()), (Head::parse(&bytes), &bytes[..]));
             bytes[transport] = 9;
             assert!(reader.read(&packet(&pool, &bytes)).is_some() && !reader.repeated(), "another port");
+            // With IPv6 it lies in the second block.
+            bytes[transport + 12] = 0x60;
+            assert!(reader.read(&packet(&pool, &bytes)).is_some());
+            assert_eq!(reader.repeated(), protocol == 17, "a longer TCP header");
         }
         assert_eq!(reader.read(&packet(&pool, &[0; 13])), None);
         assert_eq!(reader.read(&Packet::default()), None);

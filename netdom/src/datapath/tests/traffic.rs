@@ -65,6 +65,33 @@ fn a_station_that_moves_within_a_round_is_found_where_it_is() {
     net.end();
 }
 
+/// What is in local memory already goes to a NIC at once, but not past what must still be copied.
+#[test]
+fn short_packets_do_not_overtake_long_ones() {
+    let mut net = Net::new(&[linux(), linux()]);
+    net.introduce();
+    let peer = [2, 0, 0, 0, 0, 9];
+    net.wire.borrow_mut().incoming.push_back((ethernet([0xff; 6], peer, 50), Checksum::Unverified));
+    net.run();
+    let (a, b) = (net.guests[0].mac, net.guests[1].mac);
+    // The sender's last packet was for a guest, so that of a long one the head alone is fetched; and then for the wire.
+    net.send(0, &plain(ethernet(b, a, 100)));
+    for _ in 0..2 {
+        let frames = [100, 8000, 200, 8100, 300].map(|payload| ethernet(peer, a, payload));
+        for frame in &frames {
+            assert!(net.guests[0].place(&plain(frame.clone())));
+        }
+        net.guests[0].publish();
+        net.run();
+        let sent = core::mem::take(&mut net.wire.borrow_mut().sent);
+        assert!(sent.iter().map(|frame| &frame.bytes).eq(&frames), "{:?}", sent.iter().map(|frame| frame.bytes.len()));
+        net.guests[0].collect_answers();
+    }
+    let statistics = net.path.vif_statistics(net.ids[0]).unwrap();
+    assert_eq!(statistics.from_port.packets, 1 + 1 + 2 * 5);
+    net.end();
+}
+
 #[test]
 fn wire_to_guest_and_back() {
     let mut net = Net::new(&[linux(), linux()]);
