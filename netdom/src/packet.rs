@@ -210,7 +210,8 @@ impl Fragments {
     #[inline]
     pub fn push(&mut self, fragment: Fragment) -> Result<(), Fragment> {
         if let Places::None = self.0 {
-            self.0 = Places::One(fragment);
+            // Nothing is there to be dropped, which the compiler does not see by itself.
+            core::mem::forget(core::mem::replace(&mut self.0, Places::One(fragment)));
             return Ok(());
         }
         self.push_further(fragment)

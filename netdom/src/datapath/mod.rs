@@ -6,8 +6,9 @@
 //!    of all packets are fetched in the first batch. Guests take turns, and the queues of a guest share its turn. Then the frames that
 //!    the NICs received are taken from their rings.
 //! 2. [`forward`]: each packet's head is parsed, once ([`Head`](crate::offload::head::Head)). The switch decides from it, and in a guest
-//!    with several queues a hash of the flow ([`forwarder`]). To a guest the payload will go from grant to grant; to a NIC, or to a guest that
-//!    cannot take it now or as it is, by way of local pages ([`pass`]). Each packet is of a VLAN or of none ([`vlan`]). Segments from the wire are
+//!    with several queues a hash of the flow ([`forwarder`]), once for a run of packets of one flow. To a guest the payload will go from grant to
+//!    grant; to a NIC, or to a guest that cannot take it now or as it is, by way of local pages ([`pass`]). What is there already goes to a NIC
+//!    at once. Each packet is of a VLAN or of none ([`vlan`]). Segments from the wire are
 //!    joined for guests that take them so ([`wire`]).
 //! 3. [`copy`]: all copies are made, as the second batch, and guests whose grants were bad are found out.
 //! 4. [`finish`]: what was copied is answered; what is in local pages leaves for a NIC or a backlog ([`leave`]).
