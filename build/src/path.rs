@@ -24,10 +24,12 @@ const EXAMPLE: &str = "path_cost";
 const COUNTED: &str = "*serve_counted*";
 
 /// The loads of `tests/devices/examples/path_cost.rs`, and what they are.
-const LOADS: [(&str, &str); 10] = [
+const LOADS: [(&str, &str); 12] = [
     ("to-wire-64", "64 bytes to the wire, the checksum left to the NIC"),
     ("to-wire-64-complete", "64 bytes to the wire, the checksum complete"),
+    ("to-wire-64-flows", "64 bytes to the wire, of eight flows in turn"),
     ("from-wire-64", "64 bytes from the wire"),
+    ("from-wire-64-flows", "64 bytes from the wire, of eight flows in turn"),
     ("between-64", "64 bytes guest to guest"),
     ("to-wire-1518", "1,518 bytes to the wire"),
     ("from-wire-1518", "1,518 bytes from the wire"),

@@ -58,32 +58,34 @@ impl Head {
             *self = head;
         }
     }
+}
 
-    /// The bytes that tell a packet with this head, and of its flow, from all others; and how many bytes it must have. `None` where a look at
-    /// some bytes does not tell: behind IPv6 extension headers, or of another protocol.
-    fn mask(&self) -> Option<(Mask, usize)> {
-        let layout = self.layout.filter(|layout| !layout.has_extensions())?;
-        let (network, transport) = (usize::from(layout.network_offset), usize::from(layout.transport_offset));
-        let mut mask = [0; HEAD_BYTES];
-        // Ethernet with its tags, version and header length.
-        mask.get_mut(..=network)?.fill(0xff);
-        let (others, addresses): (&[usize], _) = match layout.network {
-            // Fragment, and protocol.
-            Network::V4 => (&[6, 7, 9], 12..20),
-            // Next header.
-            Network::V6 => (&[6], 8..40),
-        };
-        for place in others {
-            *mask.get_mut(network + place)? = 0xff;
-        }
-        mask.get_mut(network + addresses.start..network + addresses.end)?.fill(0xff);
-        // Ports; the length of TCP's header.
-        mask.get_mut(transport..transport + 4)?.fill(0xff);
-        if layout.transport == Transport::Tcp {
-            *mask.get_mut(transport + 12)? = 0xf0;
-        }
-        Some((mask, layout.payload_offset.into()))
+/// The bytes that tell a packet with these headers, and of its flow, from all others. `None` where a look at some bytes does not tell: behind
+/// IPv6 extension headers, or where the headers are long.
+fn mask(layout: &Layout) -> Option<Mask> {
+    if layout.has_extensions() {
+        return None;
     }
+    let (network, transport) = (usize::from(layout.network_offset), usize::from(layout.transport_offset));
+    let mut mask = [0; HEAD_BYTES];
+    // Ethernet with its tags, version and header length.
+    mask.get_mut(..=network)?.fill(0xff);
+    let (others, addresses): (&[usize], _) = match layout.network {
+        // Fragment, and protocol.
+        Network::V4 => (&[6, 7, 9], 12..20),
+        // Next header.
+        Network::V6 => (&[6], 8..40),
+    };
+    for place in others {
+        *mask.get_mut(network + place)? = 0xff;
+    }
+    mask.get_mut(network + addresses.start..network + addresses.end)?.fill(0xff);
+    // Ports; the length of TCP's header.
+    mask.get_mut(transport..transport + 4)?.fill(0xff);
+    if layout.transport == Transport::Tcp {
+        *mask.get_mut(transport + 12)? = 0xf0;
+    }
+    Some(mask)
 }
 
 /// Which bits of a packet's first bytes matter.
@@ -112,6 +114,8 @@ pub struct HeadReader {
     head: Option<Head>,
     mask: Mask,
     needed: usize,
+    /// The headers that the mask is for, if it is for any.
+    masked: Option<Layout>,
     /// Whether the mask has bits beyond its first block.
     wide: bool,
     repeated: bool,
@@ -120,7 +124,17 @@ pub struct HeadReader {
 impl Default for HeadReader {
     fn default() -> Self {
         let (bytes, parsed, mask) = ([0; HEAD_BYTES], [0; HEAD_BYTES], [0; HEAD_BYTES]);
-        Self { bytes, length: 0, parsed, head: None, mask, needed: usize::MAX, wide: false, repeated: false }
+        Self {
+            bytes,
+            length: 0,
+            parsed,
+            head: None,
+            mask,
+            needed: usize::MAX,
+            masked: None,
+            wide: false,
+            repeated: false,
+        }
     }
 }
 
@@ -167,12 +181,17 @@ impl HeadReader {
             // The headers may be very long.
             head.complete(packet);
         }
-        match self.head.and_then(|head| head.mask()) {
-            Some((mask, needed)) => {
-                (self.parsed, self.mask, self.needed) = (self.bytes, mask, needed);
+        let layout = self.head.and_then(|head| head.layout);
+        if layout.is_none() || layout != self.masked {
+            self.masked = None;
+            if let Some(mask) = layout.as_ref().and_then(mask) {
+                (self.mask, self.masked) = (mask, layout);
                 self.wide = mask.iter().skip(BLOCK).any(|bits| *bits != 0);
             }
-            None => self.needed = usize::MAX,
+        }
+        self.needed = usize::MAX;
+        if let Some(layout) = self.masked {
+            (self.parsed, self.needed) = (self.bytes, layout.payload_offset.into());
         }
     }
 

@@ -49,6 +49,20 @@ struct Load {
     packets: usize,
     length: usize,
     kind: Kind,
+    /// Flows that they are of, in turn.
+    flows: usize,
+}
+
+impl Load {
+    /// A round of packets of one flow.
+    const fn new(name: &'static str, way: Way, packets: usize, length: usize, kind: Kind) -> Self {
+        Self { name, way, packets, length, kind, flows: 1 }
+    }
+
+    /// The same, of several flows.
+    const fn of_flows(self, flows: usize) -> Self {
+        Self { flows, ..self }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,29 +77,19 @@ enum Kind {
     Segments,
 }
 
-const LOADS: [Load; 10] = [
-    Load { name: "to-wire-64", way: Way::ToWire, packets: BATCH, length: 60, kind: Kind::UdpBlank },
-    Load { name: "to-wire-64-complete", way: Way::ToWire, packets: BATCH, length: 60, kind: Kind::Udp },
-    Load { name: "from-wire-64", way: Way::FromWire, packets: BATCH, length: 60, kind: Kind::Udp },
-    Load { name: "between-64", way: Way::BetweenGuests, packets: BATCH, length: 60, kind: Kind::UdpBlank },
-    Load { name: "to-wire-1518", way: Way::ToWire, packets: BATCH, length: 1514, kind: Kind::UdpBlank },
-    Load { name: "from-wire-1518", way: Way::FromWire, packets: BATCH, length: 1514, kind: Kind::Udp },
-    Load { name: "between-1518", way: Way::BetweenGuests, packets: BATCH, length: 1514, kind: Kind::UdpBlank },
-    Load { name: "to-wire-super", way: Way::ToWire, packets: 4, length: TCP_HEADERS + 44 * SEGMENT, kind: Kind::Super },
-    Load {
-        name: "between-super",
-        way: Way::BetweenGuests,
-        packets: 4,
-        length: TCP_HEADERS + 44 * SEGMENT,
-        kind: Kind::Super,
-    },
-    Load {
-        name: "from-wire-joined",
-        way: Way::FromWire,
-        packets: 44,
-        length: TCP_HEADERS + SEGMENT,
-        kind: Kind::Segments,
-    },
+const LOADS: [Load; 12] = [
+    Load::new("to-wire-64", Way::ToWire, BATCH, 60, Kind::UdpBlank),
+    Load::new("to-wire-64-complete", Way::ToWire, BATCH, 60, Kind::Udp),
+    Load::new("to-wire-64-flows", Way::ToWire, BATCH, 60, Kind::UdpBlank).of_flows(8),
+    Load::new("from-wire-64", Way::FromWire, BATCH, 60, Kind::Udp),
+    Load::new("from-wire-64-flows", Way::FromWire, BATCH, 60, Kind::Udp).of_flows(8),
+    Load::new("between-64", Way::BetweenGuests, BATCH, 60, Kind::UdpBlank),
+    Load::new("to-wire-1518", Way::ToWire, BATCH, 1514, Kind::UdpBlank),
+    Load::new("from-wire-1518", Way::FromWire, BATCH, 1514, Kind::Udp),
+    Load::new("between-1518", Way::BetweenGuests, BATCH, 1514, Kind::UdpBlank),
+    Load::new("to-wire-super", Way::ToWire, 4, TCP_HEADERS + 44 * SEGMENT, Kind::Super),
+    Load::new("between-super", Way::BetweenGuests, 4, TCP_HEADERS + 44 * SEGMENT, Kind::Super),
+    Load::new("from-wire-joined", Way::FromWire, 44, TCP_HEADERS + SEGMENT, Kind::Segments),
 ];
 
 struct Bench {
@@ -214,7 +218,8 @@ impl Bench {
             let packets: Vec<_> = (0..load.packets)
                 .map(|number| {
                     let tcp = matches!(load.kind, Kind::Super | Kind::Segments);
-                    let packet = frame(addresses, load.length, tcp, sequence, number as u16);
+                    let flow = (number % load.flows) as u8;
+                    let packet = frame(addresses, load.length, tcp, flow, sequence, number as u16);
                     sequence += (load.length - TCP_HEADERS.min(load.length)) as u32;
                     packet
                 })
@@ -233,7 +238,14 @@ impl Bench {
 }
 
 /// A frame of UDP or TCP over IPv4, without its check sequence. The transport checksum is right.
-fn frame([destination, source]: [[u8; 6]; 2], length: usize, tcp: bool, sequence: u32, identification: u16) -> Vec<u8> {
+fn frame(
+    [destination, source]: [[u8; 6]; 2],
+    length: usize,
+    tcp: bool,
+    flow: u8,
+    sequence: u32,
+    identification: u16,
+) -> Vec<u8> {
     let mut bytes = vec![0; length];
     let mut write = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
     write(0, &destination);
@@ -243,7 +255,7 @@ fn frame([destination, source]: [[u8; 6]; 2], length: usize, tcp: bool, sequence
     write(18, &identification.to_be_bytes());
     write(20, &[0x40, 0, 64, if tcp { PROTOCOL_TCP } else { PROTOCOL_UDP }]);
     write(26, &[10, 0, 0, 1, 10, 0, 0, 2]);
-    write(34, &[0x12, 0x34, 0x00, 0x09]);
+    write(34, &[0x12, flow, 0x00, 0x09]);
     if tcp {
         write(38, &sequence.to_be_bytes());
         // Data offset of 32 bytes, ACK, window; time stamps.
