@@ -16,7 +16,7 @@
 //!
 //! Each step is a function over the parts that it needs: the ports ([`ports`]: guests and NICs in one table), the round ([`round`]: what it
 //! has collected and planned so far), the pool of pages, the hypervisor. [`DataPath`] joins them. Where a packet cannot go on, its sender
-//! waits: [`backpressure`].
+//! waits: [`backpressure`]. The loops over packets are functions that are never inlined, so that a profile names the steps.
 //!
 //! An event channel stays masked until its ring was served to the end, so that a busy guest costs no events.
 
