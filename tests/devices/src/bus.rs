@@ -63,7 +63,7 @@ pub struct Faults {
     pub eeprom_stuck: bool,
 }
 
-/// A device behind a PCI bus.
+/// A device behind a PCI bus. One without a cable leaves out what has to do with frames.
 pub trait Model {
     /// Its PCI configuration space.
     fn configuration(&self) -> &ConfigurationSpace;
@@ -85,8 +85,8 @@ pub trait Model {
     /// The bus resets it: a function-level reset, or the machine's.
     fn reset(&mut self);
 
-    /// The time since power-on. It never goes back.
-    fn handle_time(&mut self, now: Duration);
+    /// The time since power-on. It never goes back. For a device that does nothing on its own it is no matter.
+    fn handle_time(&mut self, _now: Duration) {}
 
     /// When it wants to be told the time next, for what it does on its own by then.
     fn poll_time(&self) -> Option<Duration> {
@@ -94,10 +94,14 @@ pub trait Model {
     }
 
     /// A frame from the wire, without its frame check sequence. False where the device does not take it.
-    fn handle_frame(&mut self, frame: &[u8]) -> bool;
+    fn handle_frame(&mut self, _frame: &[u8]) -> bool {
+        false
+    }
 
     /// The next frame for the wire, without its frame check sequence.
-    fn poll_frame(&mut self) -> Option<Vec<u8>>;
+    fn poll_frame(&mut self) -> Option<Vec<u8>> {
+        None
+    }
 
     /// Transfers that can be done side by side, writes in their order; empty where there is nothing to do or a batch is still out.
     fn poll_dma(&mut self) -> Vec<Transfer>;
@@ -109,18 +113,18 @@ pub trait Model {
     fn poll_interrupt(&mut self) -> Option<Interrupt>;
 
     /// The cable is plugged in, or pulled.
-    fn set_link(&mut self, up: bool);
+    fn set_link(&mut self, _up: bool) {}
 
-    /// How it misbehaves from now on.
+    /// How it misbehaves from now on, as far as it has such parts.
     fn faults(&mut self) -> &mut Faults;
 
     /// The driver's offences against the datasheet, oldest first, each once; bounded.
     fn misuse(&self) -> &[String];
 
-    /// Register at `offset` of BAR 0 without the effects of reading it.
+    /// Register at `offset` without the effects of reading it.
     fn peek(&self, offset: usize) -> u32;
 
-    /// Sets what the register at `offset` of BAR 0 holds, without the effects of writing it.
+    /// Sets what the register at `offset` holds, without the effects of writing it.
     fn poke(&mut self, offset: usize, value: u32);
 }
 

@@ -41,7 +41,9 @@ struct State<M> {
     model: RefCell<M>,
     xen: FakeXen,
     dma: FakeDma,
-    length: usize,
+    /// The base address register with the registers, and the bytes of it that are mapped.
+    bar: usize,
+    length: Cell<usize>,
     now: Cell<Duration>,
     lazy: Cell<bool>,
     discard: Cell<bool>,
@@ -54,7 +56,8 @@ struct State<M> {
 impl<M: Model> Device<M> {
     /// The device behind a bus that lets it reach the memory of `xen`; MSI-X is on, as after a bus driver.
     pub fn new(xen: &FakeXen, mut model: M) -> Self {
-        let [length, ..] = model.configuration().bars();
+        let bar = model.configuration().identity().bars.registers();
+        let length = model.configuration().identity().registers;
         // COMMAND: memory space and bus master; then MSI-X.
         model.write_configuration(4, &[6, 0]);
         model.write_configuration(0x73, &[0x80]);
@@ -62,7 +65,8 @@ impl<M: Model> Device<M> {
             model: RefCell::new(model),
             xen: xen.clone(),
             dma: xen.dma(),
-            length: usize::try_from(length).unwrap_or(0),
+            bar,
+            length: Cell::new(usize::try_from(length).unwrap_or(0)),
             now: Cell::default(),
             lazy: Cell::default(),
             discard: Cell::default(),
@@ -76,6 +80,11 @@ impl<M: Model> Device<M> {
     /// The allocator of its memory.
     pub fn dma(&self) -> FakeDma {
         self.0.dma.clone()
+    }
+
+    /// Maps so many bytes of its registers, and no more.
+    pub fn map(&self, bytes: usize) {
+        self.0.length.set(bytes);
     }
 
     /// It interrupts by MSI-X (as at first), by MSI, or by its line.
@@ -274,18 +283,18 @@ impl<M: Model> Mmio for Device<M> {
     }
 
     fn len(&self) -> usize {
-        self.0.length
+        self.0.length.get()
     }
 
     // A function of its own, which profiles know.
     #[inline(never)]
     fn read32(&self, offset: usize) -> u32 {
         self.touch();
-        if !offset.is_multiple_of(4) || offset >= self.0.length {
+        if !offset.is_multiple_of(4) || offset >= self.0.length.get() {
             return u32::MAX;
         }
         let mut bytes = [0; 4];
-        self.0.model.borrow_mut().read(0, offset as u64, &mut bytes);
+        self.0.model.borrow_mut().read(self.0.bar, offset as u64, &mut bytes);
         self.settle();
         u32::from_le_bytes(bytes)
     }
@@ -293,10 +302,10 @@ impl<M: Model> Mmio for Device<M> {
     #[inline(never)]
     fn write32(&self, offset: usize, value: u32) {
         self.touch();
-        if !offset.is_multiple_of(4) || offset >= self.0.length {
+        if !offset.is_multiple_of(4) || offset >= self.0.length.get() {
             return;
         }
-        self.0.model.borrow_mut().write(0, offset as u64, &value.to_le_bytes());
+        self.0.model.borrow_mut().write(self.0.bar, offset as u64, &value.to_le_bytes());
         self.settle();
     }
 }

@@ -55,31 +55,52 @@ pub struct Identity {
     pub revision: u8,
     /// Where its base address registers are.
     pub bars: Bars,
-    /// Bytes of BAR 0: a power of two.
+    /// Bytes of registers: a power of two.
     pub registers: u64,
-    /// MSI-X vectors; pending bits are at 0x2000 behind their table.
+    /// MSI-X vectors, where it has them; pending bits are at 0x2000 behind their table.
     pub vectors: u16,
     /// PCI Express: generation and lanes.
     pub link: (u8, u8),
 }
 
-/// How a device uses its base address registers. Registers are in BAR 0.
+/// How a device uses its base address registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bars {
-    /// Of 64 bits, prefetchable; MSI-X in BAR 4.
+    /// Of 64 bits, prefetchable: registers in BAR 0, MSI-X in BAR 4.
     Wide,
-    /// Of 32 bits; MSI-X in BAR 3.
+    /// Of 32 bits: registers in BAR 0, MSI-X in BAR 3.
     Narrow,
+    /// Of 32 bits: registers in BAR 5, as AHCI 2.1.11 has it, and no MSI-X.
+    Last,
 }
 
 impl Bars {
-    /// The one with the table of MSI-X.
-    pub const fn vectors(self) -> usize {
+    /// The one with the registers.
+    pub const fn registers(self) -> usize {
         match self {
-            Self::Wide => 4,
-            Self::Narrow => 3,
+            Self::Wide | Self::Narrow => 0,
+            Self::Last => 5,
         }
     }
+
+    /// The one with the table of MSI-X, for a device that has one.
+    pub const fn vectors(self) -> Option<usize> {
+        match self {
+            Self::Wide => Some(4),
+            Self::Narrow => Some(3),
+            Self::Last => None,
+        }
+    }
+}
+
+/// Class codes of PCI Code and ID Assignment: programming interface, subclass, base class.
+pub mod class {
+    /// Ethernet.
+    pub const ETHERNET: [u8; 3] = [0x00, 0x00, 0x02];
+    /// NVM Express, I/O controller.
+    pub const NVME: [u8; 3] = [0x02, 0x08, 0x01];
+    /// Serial ATA by AHCI.
+    pub const AHCI: [u8; 3] = [0x01, 0x06, 0x01];
 }
 
 /// Configuration space with power management, MSI, MSI-X and PCI Express.
@@ -88,6 +109,7 @@ pub struct ConfigurationSpace {
     bytes: Box<[u8]>,
     writable: Box<[u8]>,
     identity: Identity,
+    class: [u8; 3],
 }
 
 /// What a write asks the device to do.
@@ -103,11 +125,16 @@ pub const VECTOR_SPACE: u64 = 0x4000;
 pub const PENDING_BITS: u64 = 0x2000;
 
 impl ConfigurationSpace {
-    /// After power-on.
+    /// A NIC's, after power-on.
     pub fn new(identity: Identity) -> Self {
+        Self::of_class(identity, class::ETHERNET)
+    }
+
+    /// That of a device of any [`class`], after power-on.
+    pub fn of_class(identity: Identity, class: [u8; 3]) -> Self {
         let bytes = vec![0; SPACE].into_boxed_slice();
         let writable = bytes.clone();
-        let mut space = Self { bytes, writable, identity };
+        let mut space = Self { bytes, writable, identity, class };
         space.fill();
         space
     }
@@ -130,9 +157,11 @@ impl ConfigurationSpace {
         self.put(header::IDS, &(u32::from(vendor) | u32::from(device) << 16).to_le_bytes());
         self.allow(header::COMMAND, &COMMAND_WRITABLE.to_le_bytes());
         self.put(header::STATUS, &[0x10, 0]);
-        self.put(header::CLASS, &[revision, 0, 0, 2]);
+        let [interface, subclass, base] = self.class;
+        self.put(header::CLASS, &[revision, interface, subclass, base]);
         self.allow(header::CLASS + 4, &[0xFF]);
-        for (bar, size) in [(0, registers), (bars.vectors(), VECTOR_SPACE)] {
+        let tables = bars.vectors().map(|bar| (bar, VECTOR_SPACE));
+        for (bar, size) in [(bars.registers(), registers)].into_iter().chain(tables) {
             let at = header::BAR0 + 4 * bar;
             let mask = (!(size - 1)).to_le_bytes();
             match bars {
@@ -140,7 +169,7 @@ impl ConfigurationSpace {
                     self.put(at, &[0x0C]);
                     self.allow(at, &mask);
                 }
-                Bars::Narrow => self.allow(at, mask.get(..4).unwrap_or_default()),
+                Bars::Narrow | Bars::Last => self.allow(at, mask.get(..4).unwrap_or_default()),
             }
         }
         self.put(header::SUBSYSTEM, &(u32::from(owner) | u32::from(card) << 16).to_le_bytes());
@@ -151,12 +180,14 @@ impl ConfigurationSpace {
         self.put(place::POWER, &[0x01, place::MSI as u8, 0x23, 0x48, 0x08, 0x20]);
         self.allow(place::POWER + 4, &[0x03, 0x01]);
         // One message, 64 bits, a mask.
-        self.put(place::MSI, &[0x05, place::MSI_X as u8, 0x80, 0x01]);
+        let next = if bars.vectors().is_some() { place::MSI_X } else { place::EXPRESS };
+        self.put(place::MSI, &[0x05, next as u8, 0x80, 0x01]);
         self.allow(place::MSI + 2, &[0x01, 0, 0xFC, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 1]);
-        let size = vectors.saturating_sub(1).to_le_bytes();
-        let bar = bars.vectors() as u8;
-        self.put(place::MSI_X, &[0x11, place::EXPRESS as u8, size[0], size[1], bar, 0, 0, 0, bar, 0x20, 0, 0]);
-        self.allow(place::MSI_X + 3, &[0xC0]);
+        if let Some(bar) = bars.vectors() {
+            let (size, bar) = (vectors.saturating_sub(1).to_le_bytes(), bar as u8);
+            self.put(place::MSI_X, &[0x11, place::EXPRESS as u8, size[0], size[1], bar, 0, 0, 0, bar, 0x20, 0, 0]);
+            self.allow(place::MSI_X + 3, &[0xC0]);
+        }
         // An endpoint of version 2 that can be reset alone.
         let (generation, lanes) = link;
         let [low, high] = (u16::from(lanes) << 4 | u16::from(generation)).to_le_bytes();
@@ -180,6 +211,7 @@ impl ConfigurationSpace {
         match self.identity.bars {
             Bars::Wide => [self.identity.registers, 0, 0, 0, VECTOR_SPACE, 0],
             Bars::Narrow => [self.identity.registers, 0, 0, VECTOR_SPACE, 0, 0],
+            Bars::Last => [0, 0, 0, 0, 0, self.identity.registers],
         }
     }
 
@@ -207,7 +239,7 @@ impl ConfigurationSpace {
 
     /// As after power-on, apart from the addresses that the bus gave.
     pub fn reset(&mut self) {
-        *self = Self::new(self.identity);
+        *self = Self::of_class(self.identity, self.class);
     }
 
     fn byte(&self, at: usize) -> u8 {
@@ -300,6 +332,27 @@ mod tests {
         assert_eq!((word(&space, 0x74), word(&space, 0x78)), (3, 0x2003));
         assert_eq!(space.bars(), [0x8_0000, 0, 0, VECTOR_SPACE, 0, 0]);
         assert_eq!(word(&space, 0xAC) & 0x3FF, 0x082);
+    }
+
+    #[test]
+    fn an_ahci_adapter_has_its_registers_in_the_last_bar_and_no_vectors() {
+        let identity = Identity { bars: Bars::Last, registers: 0x1000, vectors: 0, ..*space().identity() };
+        let mut space = ConfigurationSpace::of_class(identity, class::AHCI);
+        assert_eq!(word(&space, 8), 0x0106_0101);
+        space.write(0x10, &[0xFF; 24]);
+        let bars: Vec<_> = (0..6).map(|bar| word(&space, 0x10 + 4 * bar)).collect();
+        assert_eq!(bars, [0, 0, 0, 0, 0, 0xFFFF_F000]);
+        assert_eq!(space.bars(), [0, 0, 0, 0, 0, 0x1000]);
+        let (mut at, mut seen) = (word(&space, 0x34) as usize & 0xFF, Vec::new());
+        while at != 0 {
+            seen.push(word(&space, at) as u8);
+            at = word(&space, at) as usize >> 8 & 0xFF;
+        }
+        assert_eq!(seen, [1, 5, 0x10]);
+        space.enable(Interrupt::MsiX(0));
+        assert_eq!(space.interrupt(0), Some(Interrupt::Line(true)), "there is no MSI-X to turn on");
+        space.reset();
+        assert_eq!(word(&space, 8), 0x0106_0101);
     }
 
     #[test]

@@ -7,19 +7,19 @@
 //! A target may keep its world over several inputs. A [`World`] is made anew after [`LIFE`] of them, and a failure is saved with all the
 //! inputs that ran in its world, so that it happens again.
 
-pub mod ahci;
 pub mod blkback;
 mod flicker;
+pub mod hostile;
 pub mod inputs;
 pub mod mutate;
 pub mod netback;
 pub mod nic;
-pub mod nvme;
 mod recorder;
 pub mod shrink;
 pub mod volumes;
 pub mod xenstore;
 
+use devices::hostile::Disks;
 use mutate::Random;
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -47,8 +47,8 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "netback" => Some(Box::new(netback::Netback::new())),
         "blkback" => Some(Box::new(blkback::Blkback::new())),
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
-        "nvme" => Some(Box::new(nvme::Nvme)),
-        "ahci" => Some(Box::new(ahci::Ahci)),
+        "nvme" => Some(Box::new(hostile::Lives::<Disks<devices::nvme::Nvme>>::default())),
+        "ahci" => Some(Box::new(hostile::Lives::<Disks<devices::ahci::Ahci>>::default())),
         "ixgbe" => Some(Box::new(nic::Nic::<devices::ixgbe::Ixgbe>::default())),
         "igb" => Some(Box::new(nic::Nic::<devices::igb::Igb>::default())),
         "e1000e" => Some(Box::new(nic::Nic::<devices::e1000e::E1000e>::default())),

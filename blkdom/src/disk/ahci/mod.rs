@@ -32,15 +32,6 @@ mod recovery;
 pub mod registers;
 mod slots;
 
-#[cfg(any(test, feature = "fakes"))]
-pub mod model;
-#[cfg(test)]
-mod nonsense;
-#[cfg(test)]
-mod random;
-#[cfg(test)]
-mod tests;
-
 use crate::disk::{Command, Completion, Disk, Event, Refusal, Unit, UnitId};
 use alloc::collections::VecDeque;
 use alloc::format;

@@ -191,3 +191,31 @@ pub(super) fn judge(port: u8, slot: &mut Slot, code: u32) -> bool {
     slot.verdict = Some(if unknown { IoError::Unsupported } else { IoError::Device { code } });
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Tag;
+    use crate::disk::ahci::command::Task;
+
+    #[test]
+    fn a_trim_that_the_drive_does_not_have_after_all_is_unsupported() {
+        let judged = |opcode, error: u8| {
+            let mut slot = Slot {
+                tag: Tag(0),
+                task: Task::plain(opcode),
+                entries: 0,
+                trim: None,
+                since: None,
+                strikes: 0,
+                alone: false,
+                verdict: None,
+            };
+            judge(0, &mut slot, 0x5100 | u32::from(error));
+            slot.verdict
+        };
+        let aborted = ABORTED as u8;
+        assert_eq!(judged(opcode::DATA_SET_MANAGEMENT, aborted), Some(IoError::Unsupported));
+        assert_eq!(judged(opcode::FLUSH, aborted), Some(IoError::Device { code: 0x5104 }));
+    }
+}

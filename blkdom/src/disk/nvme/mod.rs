@@ -37,15 +37,6 @@ pub mod registers;
 mod slots;
 mod start;
 
-#[cfg(any(test, feature = "fakes"))]
-pub mod model;
-#[cfg(test)]
-mod nonsense;
-#[cfg(test)]
-mod random;
-#[cfg(test)]
-mod tests;
-
 use crate::disk::{Command, Completion, Disk, Event, Refusal, Unit};
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -85,11 +76,13 @@ pub struct Options {
     pub depth: u16,
     /// How long a command may take until it is aborted.
     pub patience: Duration,
+    /// Reads of CSTS that a shutdown may take, where no clock is at hand: some seconds on hardware, where each takes about a microsecond.
+    pub stop_reads: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { depth: 256, patience: Duration::from_secs(30) }
+        Self { depth: 256, patience: Duration::from_secs(30), stop_reads: 2_000_000 }
     }
 }
 

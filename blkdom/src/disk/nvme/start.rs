@@ -25,10 +25,8 @@ const ADMIN_PATIENCE: Duration = Duration::from_secs(30);
 const REGISTER_PAUSE: Duration = Duration::from_millis(1);
 /// How often is looked at what takes its time: a message that was lost costs no more than that.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
-/// Reads of CSTS that a shutdown may take: some seconds on hardware, where each takes about a microsecond.
-const SHUTDOWN_READS: u32 = 2_000_000;
-/// Reads of CSTS that deleting a queue may take.
-const DELETE_READS: u32 = 100_000;
+/// Of [`Options::stop_reads`](super::Options::stop_reads), the part that deleting a queue may take.
+const DELETE_SHARE: u32 = 20;
 /// CC.SHN: normal shutdown (2.0: 3.1.3.5); CSTS.SHST: complete (2.0: 3.1.3.6).
 const SHUTDOWN_NORMAL: u8 = 1;
 const SHUTDOWN_COMPLETE: u8 = 2;
@@ -402,7 +400,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
 
     /// Whether its status came to be so.
     fn spin(&self, done: impl Fn(Csts) -> bool) -> bool {
-        for _ in 0..SHUTDOWN_READS {
+        for _ in 0..self.options.stop_reads {
             let status: Csts = self.registers.read(reg::CSTS);
             if status.absent() || status.fatal() {
                 return false;
@@ -416,7 +414,7 @@ impl<M: Mmio, D: DmaAllocator> Nvme<M, D> {
     }
 
     fn await_admin(&mut self, id: u16) {
-        for _ in 0..DELETE_READS {
+        for _ in 0..self.options.stop_reads / DELETE_SHARE {
             while let Some(answer) = self.admin.pop() {
                 self.admin.acknowledge(&self.registers);
                 if answer.id == id {

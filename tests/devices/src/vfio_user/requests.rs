@@ -110,7 +110,7 @@ fn read<M: Model>(inner: &mut Inner<M>, body: &[u8]) -> Result<Vec<u8>, u32> {
     let vectors = inner.model.configuration().identity().bars.vectors();
     match region {
         region::CONFIGURATION => inner.model.read_configuration(offset as usize, &mut data),
-        _ if region as usize == vectors => {
+        _ if Some(region as usize) == vectors => {
             if (PENDING_BITS..PENDING_BITS + PENDING_BYTES).contains(&offset) {
                 inner.irqs.read_pending((offset - PENDING_BITS) as usize, &mut data);
             }
@@ -129,7 +129,7 @@ fn write<M: Model>(inner: &mut Inner<M>, body: &[u8]) -> Result<Vec<u8>, u32> {
     match region {
         region::CONFIGURATION => inner.model.write_configuration(offset as usize, data),
         // The table is QEMU's.
-        _ if region as usize == vectors => {}
+        _ if Some(region as usize) == vectors => {}
         _ => inner.model.write(region as usize, offset, data),
     }
     Ok(body.get(..Access::BYTES).unwrap_or_default().to_vec())

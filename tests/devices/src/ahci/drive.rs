@@ -1,14 +1,15 @@
-//! The model's drives: ATA commands upon memory that stands for a medium. Host only.
+//! Drives: ATA commands upon a medium. Pure.
 
-use super::super::command::{LOG_QUEUED_ERROR, Task, opcode};
-use super::super::identify::IDENTIFY_WORDS;
-use super::super::registers::{PortStatus, signature};
-use super::Fetched;
-use crate::disk::nvme::model::Medium;
-use alloc::vec;
-use alloc::vec::Vec;
-use core::fmt;
-use split_driver::fakes::FakeXen;
+use std::fmt;
+use std::ops::Range;
+
+use blkdom::disk::ahci::command::{LOG_QUEUED_ERROR, Task, opcode};
+use blkdom::disk::ahci::identify::IDENTIFY_WORDS;
+use blkdom::disk::ahci::registers::{PortStatus, signature};
+
+use super::port::Fetched;
+use crate::bus::{Misuse, Transfer};
+use crate::medium::{Medium, gather, scatter};
 
 /// Status of a drive that is ready, and of one that refuses.
 pub(super) const READY: u32 = 0x50;
@@ -16,6 +17,8 @@ pub(super) const REFUSED: u32 = 0x51;
 /// Error register: not found, aborted, uncorrectable.
 pub(super) const NOT_FOUND: u8 = 0x10;
 pub(super) const ABORTED: u8 = 0x04;
+/// Commands that are kept for [`super::Ahci::executed`].
+const MOST_KEPT: usize = 1 << 16;
 
 /// An error that commands upon a block will meet.
 #[derive(Clone, Copy, Debug)]
@@ -34,11 +37,27 @@ pub enum Trap {
     Break(PortStatus),
 }
 
-/// A drive, as it is built; plugged into a port by [`super::Device::plug_in`].
+/// What a command moves before it has ended.
+pub(super) enum Motion {
+    /// Nothing, or data to the driver: it has ended when they are there.
+    Give(Vec<Transfer>),
+    /// Data from the driver, and what becomes of them.
+    Take(Vec<Transfer>, Taken),
+}
+
+/// What becomes of data from the driver.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Taken {
+    /// They are ranges to trim.
+    Ranges,
+    /// They are written from this byte on, past the cache or into it.
+    Blocks { start: usize, durable: bool },
+}
+
+/// A drive, as it is built; plugged into a port by [`super::Ahci::plug_in`].
 #[derive(Clone)]
 pub struct Drive {
     pub(super) medium: Medium,
-    shift: u8,
     serial: u8,
     /// Commands that it queues; 0 for none.
     queue: u8,
@@ -61,7 +80,6 @@ impl Drive {
     pub fn new(shift: u8, blocks: u64) -> Self {
         Self {
             medium: Medium::new(shift, blocks),
-            shift,
             serial: 1,
             queue: 32,
             signature: signature::DISK,
@@ -141,17 +159,6 @@ impl Drive {
         self.traps.clear();
     }
 
-    pub(super) fn resize(&mut self, blocks: u64) {
-        let bytes = usize::try_from(blocks << self.shift).unwrap_or(0);
-        for contents in [&mut self.medium.data, &mut self.medium.durable] {
-            // Vec::resize takes its time where nothing is optimised.
-            let mut resized = vec![0; bytes];
-            let kept = contents.len().min(bytes);
-            resized.get_mut(..kept).unwrap_or_default().copy_from_slice(contents.get(..kept).unwrap_or_default());
-            *contents = resized;
-        }
-    }
-
     /// A reset by the link: it forgets its commands, and not its cache.
     pub(super) fn reset(&mut self) {
         self.failed = None;
@@ -159,7 +166,7 @@ impl Drive {
 
     fn identify(&self) -> [u16; IDENTIFY_WORDS] {
         let mut words = [0; IDENTIFY_WORDS];
-        let blocks = (self.medium.data.len() >> self.shift) as u64;
+        let (blocks, shift) = (self.medium.blocks(), self.medium.shift());
         put_text(&mut words, 10..20, b"MODEL000");
         words[14] = u16::from_be_bytes([b'0' + self.serial, b' ']);
         put_text(&mut words, 23..27, b"1.0");
@@ -179,9 +186,9 @@ impl Drive {
         for place in 0..4 {
             words[100 + place] = (blocks >> (16 * place)) as u16;
         }
-        if self.shift > 9 {
+        if shift > 9 {
             words[106] = 1 << 14 | 1 << 12;
-            words[117] = 1 << (self.shift - 1);
+            words[117] = 1 << (shift - 1);
         }
         words[105] = 1;
         words[169] = 1;
@@ -196,44 +203,67 @@ impl Drive {
         words
     }
 
-    /// Carries out a command. The error register where it fails.
-    pub(super) fn execute(
-        &mut self,
-        xen: &FakeXen,
-        fetched: &Fetched,
-        misuse: &mut Vec<&'static str>,
-    ) -> Result<(), u8> {
+    /// Begins a command: what it moves. The error register where it fails.
+    pub(super) fn begin(&mut self, fetched: &Fetched, misuse: &mut Misuse) -> Result<Motion, u8> {
         let task = &fetched.task;
         let reads_log =
             task.opcode == opcode::READ_LOG && task.address == u64::from(LOG_QUEUED_ERROR) && task.count == 1;
         if self.failed.is_some() && !reads_log {
-            misuse.push("a command to a drive whose log must be read first");
+            misuse.note("a command to a drive whose log must be read first");
             return Err(ABORTED);
         }
         match task.opcode {
             opcode::IDENTIFY => {
                 let bytes: Vec<u8> = self.identify().iter().flat_map(|word| word.to_le_bytes()).collect();
-                give(xen, fetched, &bytes, misuse);
-                Ok(())
+                Ok(give(fetched, &bytes, misuse))
             }
             opcode::READ_LOG if self.has_log && reads_log => {
-                give(xen, fetched, &self.log(), misuse);
+                let log = self.log();
                 self.failed = None;
-                Ok(())
+                Ok(give(fetched, &log, misuse))
             }
             opcode::FLUSH => {
-                self.executed.push(*task);
+                self.keep(task);
                 self.medium.flush();
-                Ok(())
+                Ok(Motion::Give(Vec::new()))
             }
             opcode::DATA_SET_MANAGEMENT => {
-                self.executed.push(*task);
-                self.trim(xen, fetched, misuse)
+                self.keep(task);
+                if (task.features, task.count) != (1, 1) || fetched.bytes() != 512 {
+                    misuse.note("a trim that is none");
+                    return Err(ABORTED);
+                }
+                Ok(Motion::Take(gather(&fetched.pieces), Taken::Ranges))
             }
             _ => {
-                self.executed.push(*task);
-                self.transfer(xen, fetched, misuse)
+                self.keep(task);
+                self.transfer(fetched, misuse)
             }
+        }
+    }
+
+    /// Does with the driver's data what was begun. The error register where it fails.
+    pub(super) fn take(&mut self, taken: Taken, batch: &[Transfer]) -> Result<(), u8> {
+        match taken {
+            Taken::Blocks { start, durable } => {
+                self.medium.write(start, batch, durable);
+                Ok(())
+            }
+            Taken::Ranges => {
+                let bytes: Vec<u8> = batch.iter().flat_map(|transfer| transfer.data.iter().copied()).collect();
+                bytes.as_chunks::<8>().0.iter().try_for_each(|range| {
+                    let value = u64::from_le_bytes(*range);
+                    let (first, blocks) = (value & 0xFFFF_FFFF_FFFF, value >> 48);
+                    self.medium.zero(self.medium.range(first, blocks).ok_or(NOT_FOUND)?);
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    fn keep(&mut self, task: &Task) {
+        if self.executed.len() < MOST_KEPT {
+            self.executed.push(*task);
         }
     }
 
@@ -245,23 +275,7 @@ impl Drive {
         log
     }
 
-    fn trim(&mut self, xen: &FakeXen, fetched: &Fetched, misuse: &mut Vec<&'static str>) -> Result<(), u8> {
-        if (fetched.task.features, fetched.task.count) != (1, 1) || fetched.bytes() != 512 {
-            misuse.push("a trim that is none");
-            return Err(ABORTED);
-        }
-        let mut bytes = vec![0; 512];
-        take(xen, fetched, &mut bytes);
-        for range in bytes.as_chunks::<8>().0 {
-            let value = u64::from_le_bytes(*range);
-            let (first, blocks) = (value & 0xFFFF_FFFF_FFFF, value >> 48);
-            let range = self.medium.range(first, blocks).ok_or(NOT_FOUND)?;
-            self.medium.data.get_mut(range).unwrap_or_default().fill(0);
-        }
-        Ok(())
-    }
-
-    fn transfer(&mut self, xen: &FakeXen, fetched: &Fetched, misuse: &mut Vec<&'static str>) -> Result<(), u8> {
+    fn transfer(&mut self, fetched: &Fetched, misuse: &mut Misuse) -> Result<Motion, u8> {
         let task = &fetched.task;
         let (count, durable) = match task.opcode {
             opcode::READ_QUEUED => (task.features, false),
@@ -271,7 +285,7 @@ impl Drive {
             _ => return Err(ABORTED),
         };
         if task.is_queued() && self.queue == 0 || task.device & 1 << 6 == 0 {
-            misuse.push("a command that the drive does not have");
+            misuse.note("a command that the drive does not have");
             return Err(ABORTED);
         }
         let blocks = u64::from(count.wrapping_sub(1)) + 1;
@@ -282,51 +296,40 @@ impl Drive {
         }
         let range = self.medium.range(task.address, blocks).ok_or(NOT_FOUND)?;
         if fetched.bytes() != range.len() as u64 {
-            misuse.push("memory of another length than the command's");
+            misuse.note("memory of another length than the command's");
             return Err(ABORTED);
         }
-        if task.is_write() {
-            self.medium.write(xen, range, &fetched.pieces, durable);
+        let start = range.start;
+        Ok(if task.is_write() {
+            Motion::Take(gather(&fetched.pieces), Taken::Blocks { start, durable })
         } else {
-            self.medium.read(xen, range, &fetched.pieces);
-        }
-        Ok(())
+            Motion::Give(self.medium.read(start, &fetched.pieces))
+        })
     }
 }
 
-fn put_text(words: &mut [u16; IDENTIFY_WORDS], place: core::ops::Range<usize>, text: &[u8]) {
-    let mut bytes = text.iter().copied().chain(core::iter::repeat(b' '));
+fn put_text(words: &mut [u16; IDENTIFY_WORDS], place: Range<usize>, text: &[u8]) {
+    let mut bytes = text.iter().copied().chain(std::iter::repeat(b' '));
     for word in words.get_mut(place).unwrap_or_default() {
         *word = u16::from_be_bytes([bytes.next().unwrap_or(b' '), bytes.next().unwrap_or(b' ')]);
     }
 }
 
-/// Writes data of the drive's own into a command's memory.
-fn give(xen: &FakeXen, fetched: &Fetched, bytes: &[u8], misuse: &mut Vec<&'static str>) {
+/// Data of the drive's own go into a command's memory.
+fn give(fetched: &Fetched, bytes: &[u8], misuse: &mut Misuse) -> Motion {
     if fetched.bytes() != bytes.len() as u64 {
-        misuse.push("memory of another length than a block");
+        misuse.note("memory of another length than a block");
     }
-    let mut at = 0;
-    for (address, length) in &fetched.pieces {
-        xen.device_write(*address, bytes.get(at..at + length).unwrap_or_default());
-        at += length;
-    }
-}
-
-fn take(xen: &FakeXen, fetched: &Fetched, bytes: &mut [u8]) {
-    let mut at = 0;
-    for (address, length) in &fetched.pieces {
-        xen.device_read(*address, bytes.get_mut(at..at + length).unwrap_or_default());
-        at += length;
-    }
+    Motion::Give(scatter(bytes, &fetched.pieces))
 }
 
 impl fmt::Debug for Drive {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shift, queue, signature, patches, has_log, .. } = self;
+        let Self { medium, queue, signature, patches, has_log, .. } = self;
         write!(
             formatter,
-            "drive: shift {shift}, queue {queue}, log {has_log}, signature {signature:#x}, words {patches:?}"
+            "drive: shift {}, queue {queue}, log {has_log}, signature {signature:#x}, words {patches:?}",
+            medium.shift()
         )
     }
 }

@@ -1,19 +1,46 @@
-//! The model's ports: registers, command lists, links. Host only.
+//! Ports: registers, command lists, links. Pure.
 
-use super::super::command::{FIS_WORDS, Task, opcode};
-use super::super::registers::{self as reg, LinkControl, LinkStatus, PortCommand, PortReg, PortStatus, detection};
-use super::Fetched;
-use super::drive::{Drive, READY, REFUSED, Trap};
-use alloc::collections::VecDeque;
-use alloc::vec;
-use alloc::vec::Vec;
-use split_driver::fakes::FakeXen;
+use std::collections::VecDeque;
+
+use blkdom::disk::ahci::command::{FIS_WORDS, Task, opcode};
+use blkdom::disk::ahci::registers::{
+    self as reg, LinkControl, LinkStatus, PortCommand, PortReg, PortStatus, detection,
+};
+
+use super::drive::{Drive, Motion, READY, REFUSED, Trap};
+use crate::bus::{Misuse, Transfer};
+use crate::medium::Piece;
+use crate::work::words;
 
 /// PxTFD of a port that has not heard of its drive yet.
 const UNKNOWN: u32 = 0x7F;
+/// PxTFD of a drive that is busy.
+const BUSY: u32 = 0x80;
 /// PxSERR.DIAG.X: something was plugged in; DIAG.N: the link changed.
 const PLUGGED: u32 = 1 << 26;
 const CHANGED: u32 = 1 << 16;
+
+/// A command that a port has read.
+#[derive(Clone, Debug)]
+pub(super) struct Fetched {
+    pub(super) slot: u8,
+    pub(super) task: Task,
+    pub(super) pieces: Vec<Piece>,
+}
+
+impl Fetched {
+    pub(super) fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|(_, bytes)| *bytes as u64).sum()
+    }
+}
+
+/// The header of a command that is being read, AHCI 4.2.2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    pub(super) slot: u8,
+    flags: u32,
+    table: u64,
+}
 
 /// How a port is worse than the specification has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +74,13 @@ pub(super) struct Port {
     pub(super) unlinked: bool,
     /// A link that is there and was not made: something is present.
     pub(super) mute: bool,
+    /// Slots that are to be read.
+    unread: u32,
     pub(super) inbox: VecDeque<Fetched>,
+    /// Commands that a test has carried out, in its order.
+    pub(super) chosen: VecDeque<Fetched>,
+    /// Counts the times that it forgot its commands: what is under way for one of them comes to nothing.
+    pub(super) epoch: u32,
     /// An error stopped the list.
     halted: bool,
     pub(super) quirks: Quirks,
@@ -57,7 +90,9 @@ impl Port {
     /// What a reset of the adapter leaves.
     pub(super) fn reset(&mut self) {
         let (drive, unlinked, mute, quirks) = (self.drive.take(), self.unlinked, self.mute, self.quirks);
-        *self = Self { drive, unlinked, mute, quirks, signature: u32::MAX, task_file: UNKNOWN, ..Self::default() };
+        let epoch = self.epoch.wrapping_add(1);
+        *self =
+            Self { drive, unlinked, mute, quirks, epoch, signature: u32::MAX, task_file: UNKNOWN, ..Self::default() };
         self.connect();
     }
 
@@ -78,17 +113,25 @@ impl Port {
         self.error |= PLUGGED | CHANGED;
     }
 
+    /// Commands that were read, or are to be, are not carried out.
+    fn forget(&mut self) {
+        self.unread = 0;
+        self.inbox.clear();
+        self.chosen.clear();
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
     /// The link goes.
     pub(super) fn disconnect(&mut self) {
         self.link = LinkStatus::new();
         self.error |= CHANGED;
         self.task_file = UNKNOWN;
-        self.inbox.clear();
+        self.forget();
     }
 
     /// The link is (again) what the drive makes it.
     pub(super) fn reconnect(&mut self) {
-        self.inbox.clear();
+        self.forget();
         self.connect();
     }
 
@@ -112,10 +155,11 @@ impl Port {
     pub(super) fn fail(&mut self, status: PortStatus) {
         self.raise(status);
         self.halted = true;
-        self.inbox.clear();
+        self.forget();
     }
 
-    pub(super) fn read(&mut self, offset: usize) -> u32 {
+    /// What a register holds.
+    pub(super) fn register(&self, offset: usize) -> u32 {
         let is = |register: PortReg<u32>| register.offset() == offset;
         if is(reg::PX_CLB.low()) {
             self.list as u32
@@ -132,18 +176,9 @@ impl Port {
         } else if offset == reg::PX_IE.offset() {
             self.enabled
         } else if offset == reg::PX_CMD.offset() {
-            let quirk = self.quirks.runs_on;
-            let running = self.command.start() || (quirk && self.command.running());
-            self.command = self.command.with_running(running).with_receiving(self.command.receive());
             self.command.into()
         } else if offset == reg::PX_TFD.offset() {
-            match self.drive.as_mut().filter(|drive| drive.busy > 0) {
-                Some(drive) => {
-                    drive.busy -= 1;
-                    0x80
-                }
-                None => self.task_file,
-            }
+            if self.drive.as_ref().is_some_and(|drive| drive.busy > 0) { BUSY } else { self.task_file }
         } else if offset == reg::PX_SSTS.offset() {
             self.link.into()
         } else if offset == reg::PX_SCTL.offset() {
@@ -153,13 +188,28 @@ impl Port {
         }
     }
 
-    pub(super) fn write(&mut self, xen: &FakeXen, offset: usize, value: u32, misuse: &mut Vec<&'static str>) {
+    /// Reads a register.
+    pub(super) fn read(&mut self, offset: usize) -> u32 {
+        if offset == reg::PX_CMD.offset() {
+            let running = self.command.start() || (self.quirks.runs_on && self.command.running());
+            self.command = self.command.with_running(running).with_receiving(self.command.receive());
+        }
+        let held = self.register(offset);
+        if offset == reg::PX_TFD.offset()
+            && let Some(drive) = &mut self.drive
+        {
+            drive.busy = drive.busy.saturating_sub(1);
+        }
+        held
+    }
+
+    pub(super) fn write(&mut self, offset: usize, value: u32, misuse: &mut Misuse) {
         let high = |address: u64, high: u32| address & 0xFFFF_FFFF | u64::from(high) << 32;
         let low = |address: u64, low: u32| address & !0xFFFF_FFFF | u64::from(low);
         let is = |register: PortReg<u32>| register.offset() == offset;
         let addresses = [reg::PX_CLB, reg::PX_FB].iter().any(|base| is(base.low()) || is(base.high()));
         if addresses && (self.command.start() || self.command.receive()) {
-            misuse.push("addresses changed while the port works");
+            misuse.note("addresses changed while the port works");
         }
         if is(reg::PX_CLB.low()) {
             self.list = low(self.list, value);
@@ -181,162 +231,202 @@ impl Port {
             self.error &= !value;
         } else if is(reg::PX_SACT) {
             if !self.command.start() || self.active & value != 0 {
-                misuse.push("tags that are in use, or of a port that is stopped");
+                misuse.note("tags that are in use, or of a port that is stopped");
             }
             self.active |= value;
         } else if is(reg::PX_CI) {
-            self.issue(xen, value, misuse);
+            self.issue(value, misuse);
         } else {
-            misuse.push("a write to a port's register that cannot be written");
+            misuse.note("a write to a port's register that cannot be written");
         }
     }
 
-    fn set_command(&mut self, command: PortCommand, misuse: &mut Vec<&'static str>) {
+    fn set_command(&mut self, command: PortCommand, misuse: &mut Misuse) {
         let before = self.command;
         if command.start() && !before.start() {
             if !before.receive() || self.link.detection() != detection::LINK || self.task_file & 0x88 != 0 {
-                misuse.push("a list started without a drive that is ready, or without receiving");
+                misuse.note("a list started without a drive that is ready, or without receiving");
             }
             if !self.list.is_multiple_of(1024) || !self.received.is_multiple_of(256) {
-                misuse.push("a command list or received FISes off their alignment");
+                misuse.note("a command list or received FISes off their alignment");
             }
         }
         if !command.start() && before.start() && !self.quirks.runs_on {
             (self.issued, self.active, self.halted) = (0, 0, false);
-            self.inbox.clear();
+            self.forget();
         }
         if !command.receive() && before.running() && before.start() {
-            misuse.push("no receiving while the list is worked on");
+            misuse.note("no receiving while the list is worked on");
         }
         let running = command.start() || (self.quirks.runs_on && before.running());
         self.command = command.with_running(running).with_receiving(command.receive()).with_link_power(0);
     }
 
-    fn set_control(&mut self, control: LinkControl, misuse: &mut Vec<&'static str>) {
+    fn set_control(&mut self, control: LinkControl, misuse: &mut Misuse) {
         if control.detection() == detection::RESET {
             if self.command.start() {
-                misuse.push("COMRESET while the list is worked on");
+                misuse.note("COMRESET while the list is worked on");
             }
             self.link = LinkStatus::new();
             (self.task_file, self.signature) = (UNKNOWN, u32::MAX);
-            self.inbox.clear();
+            self.forget();
         } else if self.control.detection() == detection::RESET {
             self.connect();
         }
         self.control = control;
     }
 
-    fn issue(&mut self, xen: &FakeXen, slots: u32, misuse: &mut Vec<&'static str>) {
+    fn issue(&mut self, slots: u32, misuse: &mut Misuse) {
         if !self.command.start() || !self.command.receive() {
-            misuse.push("a command to a port that is stopped");
+            misuse.note("a command to a port that is stopped");
             return;
         }
         if self.issued & slots != 0 {
-            misuse.push("a slot that is in use");
+            misuse.note("a slot that is in use");
         }
         self.issued |= slots;
-        if self.halted || self.link.detection() != detection::LINK {
-            // The driver cannot know yet: the command stays on the list.
-            return;
-        }
-        for slot in (0..32u8).filter(|slot| slots >> slot & 1 != 0) {
-            match self.fetch(xen, slot, misuse) {
-                Some(fetched) => {
-                    let queued = fetched.task.is_queued();
-                    if self.inbox.iter().any(|other| !(queued && other.task.is_queued())) {
-                        misuse.push("an unqueued command beside others");
-                    }
-                    if queued {
-                        self.issued &= !(1 << slot);
-                    }
-                    self.inbox.push_back(fetched);
-                }
-                None => misuse.push("a slot without a command"),
-            }
+        // Otherwise the driver cannot know yet: the command stays on the list.
+        if !self.halted && self.link.detection() == detection::LINK {
+            self.unread |= slots;
         }
     }
 
-    /// Reads a command, checked as AHCI 4.2 has it.
-    fn fetch(&self, xen: &FakeXen, slot: u8, misuse: &mut Vec<&'static str>) -> Option<Fetched> {
-        let header: [u32; 4] = words(xen, self.list + u64::from(slot) * 32);
-        let [flags, _, low, high] = header;
+    /// The next slot that is to be read, and where its header is.
+    pub(super) fn next_unread(&mut self) -> Option<(u8, Transfer)> {
+        let slot = (self.unread != 0).then(|| self.unread.trailing_zeros() as u8)?;
+        self.unread &= !(1 << slot);
+        Some((slot, Transfer::read(self.list.wrapping_add(u64::from(slot) * 32), 16)))
+    }
+
+    /// A header was read: what it says, and where its table is.
+    pub(super) fn header(slot: u8, bytes: &[u8]) -> (Header, Vec<Transfer>) {
+        let [flags, _, low, high] = words(bytes);
         let table = u64::from(high) << 32 | u64::from(low);
-        let task = Task::parse(words::<FIS_WORDS>(xen, table))?;
+        let batch = vec![
+            Transfer::read(table, FIS_WORDS * 4),
+            Transfer::read(table.wrapping_add(0x80), (flags >> 16) as usize * 16),
+        ];
+        let batch = batch.into_iter().filter(|transfer| !transfer.data.is_empty()).collect();
+        (Header { slot, flags, table }, batch)
+    }
+
+    /// A command was read, which is checked as AHCI 4.2 has it.
+    pub(super) fn receive(&mut self, header: &Header, batch: &[Transfer], misuse: &mut Misuse) {
+        let Header { slot, flags, table } = *header;
+        let mut parts = batch.iter().map(|transfer| transfer.data.as_slice());
+        let Some(task) = Task::parse(words(parts.next().unwrap_or_default())) else {
+            return misuse.note("a slot without a command");
+        };
         if flags & 0x1F != 5 || table % 128 != 0 || flags & 0xFFA0 != 0 {
-            misuse.push("a command header that is none");
+            misuse.note("a command header that is none");
         }
         if (flags & 1 << 6 != 0) != task.is_write() {
-            misuse.push("a command header that says the wrong direction");
+            misuse.note("a command header that says the wrong direction");
         }
         let tag_fits = task.count == u16::from(slot) << 3 && self.active >> slot & 1 != 0;
         if task.is_queued() && !tag_fits {
-            misuse.push("a queued command without its tag");
+            misuse.note("a queued command without its tag");
         }
         if !task.is_queued() && self.active != 0 {
-            misuse.push("an unqueued command beside queued ones");
+            misuse.note("an unqueued command beside queued ones");
         }
-        let pieces = (0..u64::from(flags >> 16)).map(|place| {
-            let [low, high, _, count] = words(xen, table + 0x80 + place * 16);
+        let entries = parts.next().unwrap_or_default().as_chunks::<16>().0;
+        let pieces = entries.iter().map(|entry| {
+            let [low, high, _, count] = words(entry);
             (u64::from(high) << 32 | u64::from(low), (count & 0x3F_FFFF) as usize + 1)
         });
-        let pieces: Vec<_> = pieces.collect();
+        let pieces: Vec<Piece> = pieces.collect();
         if pieces.iter().any(|(address, bytes)| address % 2 != 0 || bytes % 2 != 0) {
-            misuse.push("an entry of a memory list off its alignment");
+            misuse.note("an entry of a memory list off its alignment");
         }
-        Some(Fetched { slot, task, pieces })
+        let queued = task.is_queued();
+        if self.inbox.iter().any(|other| !(queued && other.task.is_queued())) {
+            misuse.note("an unqueued command beside others");
+        }
+        if queued {
+            self.issued &= !(1 << slot);
+        }
+        self.inbox.push_back(Fetched { slot, task, pieces });
     }
 
-    /// Carries out the command at a place among those read. False where there is none.
-    pub(super) fn work_at(&mut self, xen: &FakeXen, place: usize, misuse: &mut Vec<&'static str>) -> bool {
-        let Some(drive) = self.drive.as_mut().filter(|drive| !drive.deaf && !self.halted) else {
-            return false;
-        };
-        let Some(fetched) = self.inbox.remove(place) else {
-            return false;
-        };
-        let (task, bit) = (fetched.task, 1 << fetched.slot);
-        match drive.trap(&task) {
-            Some(Trap::Silence) => return true,
+    /// The drive, where it takes commands.
+    fn ready_drive(&mut self) -> Option<&mut Drive> {
+        self.drive.as_mut().filter(|drive| !drive.deaf && !self.halted)
+    }
+
+    /// Has the command at a place among those read carried out. False where there is none.
+    pub(super) fn choose(&mut self, place: usize) -> bool {
+        let fetched = self.ready_drive().is_some().then(|| self.inbox.remove(place)).flatten();
+        let chosen = fetched.is_some();
+        self.chosen.extend(fetched);
+        chosen
+    }
+
+    /// The next command that is to be carried out.
+    pub(super) fn next(&mut self, lazy: bool) -> Option<Fetched> {
+        self.ready_drive()?;
+        let chosen = self.chosen.pop_front();
+        if lazy { chosen } else { chosen.or_else(|| self.inbox.pop_front()) }
+    }
+
+    /// Begins a command: what it moves, or how it ended; none where it is never answered.
+    pub(super) fn begin(&mut self, fetched: &Fetched, misuse: &mut Misuse) -> Option<Result<Motion, u8>> {
+        let drive = self.drive.as_mut()?;
+        match drive.trap(&fetched.task) {
+            Some(Trap::Silence) => None,
             Some(Trap::Break(status)) => {
                 self.fail(status);
-                return true;
+                None
             }
-            None => {}
+            None => Some(drive.begin(fetched, misuse)),
         }
-        match drive.execute(xen, &fetched, misuse) {
+    }
+
+    /// Where the FIS goes that tells of a command's end.
+    pub(super) fn answer(&self, task: &Task, result: Result<(), u8>) -> Transfer {
+        let place = match result {
+            Ok(()) if !task.is_queued() => {
+                if gives(task) {
+                    0x20
+                } else {
+                    0x40
+                }
+            }
+            _ => 0x58,
+        };
+        Transfer::write(self.received.wrapping_add(place), vec![0xA5; 8])
+    }
+
+    /// A command has ended.
+    pub(super) fn end(&mut self, fetched: &Fetched, result: Result<(), u8>) {
+        let (task, bit) = (&fetched.task, 1 << fetched.slot);
+        match result {
             Ok(()) if task.is_queued() => {
                 self.active &= !bit;
                 self.task_file = READY;
-                self.answer(xen, 0x58, PortStatus::new().with_device_bits(true));
+                self.raise(PortStatus::new().with_device_bits(true));
             }
             Ok(()) => {
                 self.issued &= !bit;
                 self.task_file = READY;
-                let data_in = matches!(task.opcode, opcode::IDENTIFY | opcode::READ_LOG);
-                let status = PortStatus::new().with_registers(!data_in).with_pio_setup(data_in);
-                self.answer(xen, if data_in { 0x20 } else { 0x40 }, status);
+                self.raise(PortStatus::new().with_registers(!gives(task)).with_pio_setup(gives(task)));
             }
             Err(error) => {
                 if task.is_queued() {
-                    drive.failed = Some((fetched.slot, error));
+                    if let Some(drive) = &mut self.drive {
+                        drive.failed = Some((fetched.slot, error));
+                    }
                 } else if self.quirks.forgets_failed {
                     self.issued &= !bit;
                 }
                 self.task_file = REFUSED | u32::from(error) << 8;
                 let hidden = task.is_queued() && self.quirks.hides_queued_errors;
                 let status = PortStatus::new().with_device_bits(task.is_queued()).with_registers(!task.is_queued());
-                self.answer(xen, 0x58, status.with_task_file(!hidden));
-                self.inbox.clear();
+                self.raise(status.with_task_file(!hidden));
                 self.halted = true;
+                self.forget();
             }
         }
-        true
-    }
-
-    /// Writes a FIS where received ones go, and notes the interrupt.
-    fn answer(&mut self, xen: &FakeXen, place: u64, status: PortStatus) {
-        xen.device_write(self.received + place, &[0xA5; 8]);
-        self.raise(status);
     }
 
     /// Sets a bit as if a command were at work.
@@ -350,13 +440,7 @@ impl Port {
     }
 }
 
-/// Words of the driver's memory.
-fn words<const N: usize>(xen: &FakeXen, address: u64) -> [u32; N] {
-    let mut bytes = vec![0; N * 4];
-    xen.device_read(address, &mut bytes);
-    let mut words = [0; N];
-    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *word = u32::from_le_bytes(*bytes);
-    }
-    words
+/// Whether a command's data come by PIO Setup FISes.
+const fn gives(task: &Task) -> bool {
+    matches!(task.opcode, opcode::IDENTIFY | opcode::READ_LOG)
 }

@@ -1,50 +1,87 @@
-//! Random commands, carried out in any order and through errors, resets and lost links, against a flat image of what the drive should
-//! hold.
+//! Random commands, carried out in any order and through errors, resets and lost links, against a flat image of what the medium should
+//! hold. Host.
 
-use super::model::{Device, Drive};
-use super::registers::PortStatus;
-use super::*;
-use crate::disk::{IoError, Operation, Segment, Tag};
-use alloc::vec;
+use super::{Bench, Controller};
+use blkdom::disk::{Command, Disk, IoError, Operation, Refusal, Segment, Tag, UnitId};
+use devices::fake::Device;
 use proptest::prelude::*;
-use split_driver::fakes::{FakeDma, FakePages, FakeXen};
+use split_driver::fakes::{FakePages, FakeXen};
 use split_driver::memory::{DeviceAddress, PageArray};
+use std::time::Duration;
 use xen_pv_sys::PAGE_SIZE;
 
-/// Sectors of the drive, in eight parts that commands have to themselves: two in flight upon the same sectors have no order.
-const SECTORS: u64 = 2048;
+/// Sectors of the medium, in eight parts that commands have to themselves: two in flight upon the same sectors have no order.
+pub(crate) const SECTORS: u64 = 2048;
 const PARTS: usize = 8;
 const PART: u64 = SECTORS / PARTS as u64;
 /// Pages of a part's memory: twice what a command upon all of it needs, as every second is left out at times.
 const PAGES: usize = PART as usize / 8 * 2;
 /// What memory holds that no command has.
 const IDLE: u8 = 0xEE;
-const PORT: usize = 2;
-/// An error register: uncorrectable; garbled by the link.
-const UNCORRECTABLE: u8 = 0x40;
-const GARBLED: u8 = 0x84;
+
+/// A device whose driver is tried, with one medium.
+pub(crate) trait Tried: Controller + Sized {
+    /// The driver.
+    type Driver: Disk;
+
+    /// A command can name pieces of pages that do not adjoin.
+    const NAMES_PIECES: bool;
+    /// How a read of a block ends that cannot be read.
+    const BAD: IoError;
+
+    /// Makes the driver.
+    fn driver(device: &Device<Self>) -> Self::Driver;
+
+    /// Commands are carried out when told by `execute`, or all of them at once.
+    fn be_lazy(&mut self, lazy: bool);
+
+    /// Carries out the command at a place among those read.
+    fn execute(&mut self, place: usize);
+
+    /// Commands read and not carried out.
+    fn pending(&mut self) -> usize;
+
+    /// What the medium holds.
+    fn held(&mut self) -> Vec<u8>;
+
+    /// The next read of a block fails.
+    fn spoil(&mut self, block: u64);
+
+    /// No command is to fail any more.
+    fn mend(&mut self);
+
+    /// Something goes wrong that costs no command, `block` being one that is in use; and the time that passes meanwhile. Each costs a
+    /// command one of the tries of which it has more than two.
+    fn disturb(bench: &mut Bench<Self, Self::Driver>, kind: u8, block: u64) -> Duration;
+}
+
+/// Kinds of disturbances.
+pub(crate) const DISTURBANCES: u8 = 6;
 
 #[derive(Clone, Debug)]
-struct Step {
+pub(crate) struct Step {
     part: usize,
     operation: u8,
     first: u64,
     sectors: u64,
     /// Pages lie side by side, or every second is used; or half of each.
     layout: u8,
-    /// Commands that the drive carries out before the next step, each from this place on.
+    /// Where the first segment begins in its page.
+    offset: u64,
+    /// Commands that are carried out before the next step, each from this place on.
     work: usize,
     place: usize,
     fault: u8,
     value: u8,
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let shape = (0..PARTS, 0u8..9, 0..PART / 8, 1..PART / 8, 0u8..3);
+pub(crate) fn step() -> impl Strategy<Value = Step> {
+    let shape = (0..PARTS, 0u8..10, 0..PART / 8, 1..PART / 8, 0u8..4, 0u64..8);
     (shape, 0usize..6, 0usize..8, 0u8..30, any::<u8>()).prop_map(|(shape, work, place, fault, value)| {
-        let (part, operation, first, length, layout) = shape;
+        let (part, operation, first, length, layout, offset) = shape;
         let first = first * 8;
-        Step { part, operation, first, sectors: (length * 8).min(PART - first), layout, work, place, fault, value }
+        let sectors = (length * 8).min(PART - first);
+        Step { part, operation, first, sectors, layout, offset, work, place, fault, value }
     })
 }
 
@@ -58,27 +95,24 @@ struct Job {
     bad: bool,
 }
 
-struct World {
-    disk: Ahci<Device, FakeDma>,
-    device: Device,
-    xen: FakeXen,
+struct World<M: Tried> {
+    bench: Bench<M, M::Driver>,
     pages: Vec<FakePages>,
     jobs: [Option<Job>; PARTS],
     image: Vec<u8>,
-    now: Instant,
-    /// Points that a command may have by now.
-    points: u8,
+    /// Disturbances that a command may have met by now.
+    disturbances: u8,
 }
 
-impl World {
-    fn new(drive: Drive) -> Self {
+impl<M: Tried> World<M> {
+    fn new(model: M) -> Self {
         let xen = FakeXen::new();
-        let device = Device::new(&xen);
-        device.plug_in(PORT, drive);
-        let disk = Ahci::new(device.clone(), device.dma(), Options::default()).expect("taken");
+        let device = Device::new(&xen, model);
+        let make = |device: &Device<M>| Ok::<_, ()>(M::driver(device));
+        let bench = Bench::new(&xen, &device, make).expect("taken").ready();
         let pages: Vec<_> = (0..PARTS).map(|_| FakePages::new(&xen, PAGES)).collect();
         let image = vec![0; SECTORS as usize * 512];
-        let mut world = Self { disk, device, xen, pages, jobs: Default::default(), image, now: Instant(0), points: 0 };
+        let mut world = Self { bench, pages, jobs: Default::default(), image, disturbances: 0 };
         world.settle();
         (0..PARTS).for_each(|part| world.clear(part));
         world
@@ -86,32 +120,25 @@ impl World {
 
     /// Everything comes to its end.
     fn settle(&mut self) {
-        self.device.be_lazy(false);
-        for _ in 0..10_000 {
-            self.poll();
-            match self.disk.deadline() {
-                _ if self.disk.enable_interrupts() => {}
-                Some(deadline) => self.now = self.now.max(deadline),
-                None => {
-                    // A fault that no command met would give a later one a point more than `disturb` counts.
-                    self.device.forgive(PORT);
-                    self.points = 0;
-                    self.device.be_lazy(true);
-                    return;
-                }
-            }
-        }
-        panic!("never at rest");
+        self.bench.device.with_model(|model| model.be_lazy(false));
+        self.bench.run();
+        self.complete();
+        // A fault that no command met would give a later one more than its disturbances.
+        self.bench.device.with_model(|model| {
+            model.mend();
+            model.be_lazy(true);
+        });
+        self.bench.run();
+        self.complete();
+        self.disturbances = 0;
     }
 
-    fn poll(&mut self) {
-        let mut done = Vec::new();
-        self.disk.poll(self.now, &mut done);
-        for completion in done {
+    fn complete(&mut self) {
+        for completion in std::mem::take(&mut self.bench.done) {
             let part = completion.tag.0 as usize;
             let job = self.jobs[part].as_mut().expect("a command that was submitted");
-            let bad = Err(IoError::Device { code: 0x5100 | u32::from(UNCORRECTABLE) });
-            assert!(completion.result == Ok(()) || (job.bad && completion.result == bad), "{completion:?}");
+            let expected = completion.result == Ok(()) || (job.bad && completion.result == Err(M::BAD));
+            assert!(expected, "{completion:?}");
             job.left -= 1;
             if job.left == 0 {
                 let job = self.jobs[part].take().expect("a job");
@@ -119,6 +146,11 @@ impl World {
                 self.clear(part);
             }
         }
+    }
+
+    fn poll(&mut self) {
+        self.bench.poll();
+        self.complete();
     }
 
     fn at(&self, part: usize, segment: &Segment) -> (usize, usize) {
@@ -161,84 +193,80 @@ impl World {
         }
     }
 
-    fn segments(&self, step: &Step, block: u64) -> Vec<Segment> {
+    fn segments(&self, step: &Step) -> Vec<Segment> {
         let base = self.pages[step.part].frame(0).expect("a page").0 * PAGE_SIZE as u64;
-        let (stride, piece) = match step.layout {
-            0 => (PAGE_SIZE as u64, PAGE_SIZE as u64),
-            1 => (2 * PAGE_SIZE as u64, PAGE_SIZE as u64),
-            _ => (PAGE_SIZE as u64, block.min(PAGE_SIZE as u64 / 2)),
-        };
+        let (page, block) = (PAGE_SIZE as u64, u64::from(self.block()));
         let bytes = step.sectors * 512;
-        let most = (PAGES * PAGE_SIZE) as u64 / stride;
-        let count = bytes.div_ceil(piece).min(most);
-        let segment = |index: u64| Segment {
-            address: DeviceAddress::made_up(base + index * stride),
-            bytes: (bytes - index * piece).min(piece) as u32,
+        let (mut at, stride, piece) = match step.layout {
+            // The first page may be named in part.
+            0 => (base + step.offset * 512, page, page),
+            1 => (base, 2 * page, page),
+            2 if M::NAMES_PIECES || block < page => (base, page, block.min(page / 2)),
+            _ => (base, page, page),
         };
-        (0..count).map(segment).collect()
+        let end = base + PAGES as u64 * page;
+        let (mut left, mut segments) = (bytes, Vec::new());
+        while left > 0 && at < end {
+            let bytes = left.min(piece).min(page - at % page);
+            segments.push(Segment { address: DeviceAddress::made_up(at), bytes: bytes as u32 });
+            left -= bytes;
+            at += stride - at % page;
+        }
+        segments
     }
 
     fn step(&mut self, step: &Step) {
         if self.jobs[step.part].is_none() {
             self.begin(step);
         }
-        self.disturb(step);
-        for _ in 0..step.work {
-            self.device.work_at(PORT, step.place % self.device.waiting(PORT).max(1));
+        if step.fault < DISTURBANCES {
+            self.disturb(step);
         }
+        self.bench.device.with_model(|model| {
+            for _ in 0..step.work {
+                let place = step.place % model.pending().max(1);
+                model.execute(place);
+            }
+        });
         self.poll();
         self.check_idle();
     }
 
-    /// Each of these costs a command a point at most, and four are too many.
     fn disturb(&mut self, step: &Step) {
-        if step.fault > 6 {
-            return;
-        }
-        if self.points == 2 {
+        if self.disturbances == 2 {
             self.settle();
         }
-        self.points += 1;
-        match step.fault {
-            0 => self.device.break_down(PORT, PortStatus::new().with_link_fatal(true)),
-            1 => self.device.break_down(PORT, PortStatus::new().with_bus_data(true)),
-            2 => {
-                self.device.cut_link(PORT, true);
-                self.device.cut_link(PORT, false);
-            }
-            3 => {
-                self.device.cut_link(PORT, true);
-                self.poll();
-                self.now = self.now + Duration::from_secs(3);
-                self.poll();
-                self.device.cut_link(PORT, false);
-            }
-            4 => {
-                let block = (step.part as u64 * PART + step.first) * 512 / u64::from(self.block());
-                self.device.fail(PORT, block, GARBLED, 1);
-            }
-            _ => self.now = self.now + Duration::from_millis(700),
-        }
+        self.disturbances += 1;
+        let block = (step.part as u64 * PART + step.first) * 512 / u64::from(self.block());
+        let pause = M::disturb(&mut self.bench, step.fault, block);
+        self.bench.now = self.bench.now + pause;
+        self.complete();
     }
 
     fn block(&self) -> u32 {
-        self.disk.units()[0].geometry.logical_block
+        self.bench.disk.units()[0].geometry.logical_block
     }
 
     fn begin(&mut self, step: &Step) {
         let start = step.part as u64 * PART + step.first;
+        let write_zeroes = self.bench.disk.units()[0].geometry.write_zeroes;
         let (operation, moves) = match step.operation {
             0..=2 => (Operation::Read, true),
             3..=5 => (Operation::Write { force_unit_access: step.operation == 5 }, true),
             6 => (Operation::Flush, false),
+            7 if write_zeroes => (Operation::WriteZeroes, false),
             _ => (Operation::Discard { secure: false }, false),
         };
-        let segments = if moves { self.segments(step, u64::from(self.block())) } else { Vec::new() };
+        let segments = if moves { self.segments(step) } else { Vec::new() };
         let carried: u64 = segments.iter().map(|segment| u64::from(segment.bytes) / 512).sum();
         let sectors = if moves { carried } else { step.sectors };
-        let bad = moves && operation == Operation::Read && (7..10).contains(&step.fault);
+        let bad = operation == Operation::Read && (DISTURBANCES..DISTURBANCES + 3).contains(&step.fault);
         if matches!(operation, Operation::Write { .. }) {
             self.fill(step, &segments);
+        }
+        if bad {
+            let block = start * 512 / u64::from(self.block());
+            self.bench.device.with_model(|model| model.spoil(block));
         }
         let mut job = Job { operation, first: step.first, segments: segments.clone(), left: 0, bad };
         let (mut sector, mut rest) = (start, segments);
@@ -246,7 +274,7 @@ impl World {
             let left = if operation == Operation::Flush { 0 } else { (start + sectors - sector) as u32 };
             let command =
                 Command { unit: UnitId(0), operation, sector, sectors: left, data: &rest, tag: Tag(step.part as u64) };
-            match self.disk.submit(&command) {
+            match self.bench.disk.submit(&command) {
                 Ok(taken) => {
                     job.left += 1;
                     sector += u64::from(taken);
@@ -261,10 +289,7 @@ impl World {
                 break;
             }
         }
-        if bad {
-            self.device.fail(PORT, start * 512 / u64::from(self.block()), UNCORRECTABLE, 1);
-        }
-        self.disk.ring();
+        self.bench.disk.ring();
         let image = &mut self.image[start as usize * 512..sector as usize * 512];
         match operation {
             Operation::Write { .. } => {
@@ -272,8 +297,8 @@ impl World {
                     *byte = pattern(step.value, place);
                 }
             }
-            Operation::Discard { .. } => image.fill(0),
-            _ => {}
+            Operation::Discard { .. } | Operation::WriteZeroes => image.fill(0),
+            Operation::Read | Operation::Flush => {}
         }
         if operation == Operation::Read {
             // What was left out was not read either.
@@ -317,31 +342,21 @@ fn drop_front(segments: &mut Vec<Segment>, mut bytes: u32) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_drive_holds_what_was_written(
-        large in any::<bool>(),
-        log in any::<bool>(),
-        queue in prop_oneof![Just(32u8), Just(3), Just(0)],
-        steps in proptest::collection::vec(step(), 1..60),
-    ) {
-        let shift = if large { 12 } else { 9 };
-        let drive = Drive::new(shift, SECTORS >> (shift - 9)).with_queue(queue);
-        let mut world = World::new(if log { drive } else { drive.without_log() });
-        let steps: Vec<Step> = steps;
-        for step in &steps {
-            world.step(step);
-        }
-        world.settle();
-        prop_assert!(world.jobs.iter().all(Option::is_none));
-        world.check_idle();
-        let (data, _) = world.device.contents(PORT).expect("the drive");
-        prop_assert!(data == world.image, "the drive differs");
-        world.disk.quiesce();
-        prop_assert_eq!(world.device.misuse(), Vec::<&str>::new());
-        drop(world.disk);
-        prop_assert_eq!(world.xen.take_violations(), []);
+/// The medium holds what was written, whatever went wrong meanwhile.
+pub(crate) fn holds_what_was_written<M: Tried>(model: M, steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut world = World::new(model);
+    for step in steps {
+        world.step(step);
     }
+    world.settle();
+    prop_assert!(world.jobs.iter().all(Option::is_none));
+    world.check_idle();
+    let held = world.bench.device.with_model(|model| {
+        model.be_lazy(false);
+        model.held()
+    });
+    prop_assert!(held == world.image, "the medium differs");
+    drop(world.pages);
+    world.bench.finish();
+    Ok(())
 }
