@@ -41,7 +41,7 @@ fn products() -> Vec<(String, String)> {
     CRATES.iter().for_each(|name| sources(&root.join(name).join("src"), &mut files));
     let name =
         |file: &PathBuf| file.strip_prefix(root).expect("below the workspace").to_str().expect("a name").to_owned();
-    let apart = ["/fakes/", "/model/", "/tests/", "/tests.rs", "/random.rs"];
+    let apart = ["/fakes/", "/model/", "/tests/", "/tests.rs"];
     files
         .iter()
         .filter(|file| file.extension().is_some_and(|extension| extension == "rs"))

@@ -1,6 +1,6 @@
 //! A device that is hostile: what it does comes from a script, and it may write DMA memory between any two looks of its driver. Floor 1.
 //!
-//! One harness for the drivers of all devices. A model reaches memory by [`FakeXen::device_read`] and [`FakeXen::device_write`], which note
+//! For the harness of `tests/devices`. A model's transfers reach memory by [`FakeXen::device_read`] and [`FakeXen::device_write`], which note
 //! what is not the driver's; the driver's memory is [`FakeDma`](super::FakeDma)'s, and each look at it is a step before which
 //! [`scribbler`] may act.
 
@@ -73,15 +73,6 @@ pub fn scribbler(seed: u32) -> Peer {
 }
 
 impl FakeXen {
-    /// Reads words as a device does, little-endian; zeroes where there is no memory for it.
-    pub fn device_read_words<const N: usize>(&self, address: u64) -> [u32; N] {
-        core::array::from_fn(|place| {
-            let mut bytes = [0; 4];
-            self.device_read(address.wrapping_add(4 * place as u64), &mut bytes);
-            u32::from_le_bytes(bytes)
-        })
-    }
-
     /// Writes words as a device does, in the order given: which word of them, and what.
     pub fn device_write_words(&self, address: u64, words: impl IntoIterator<Item = (usize, u32)>) {
         for (place, word) in words {

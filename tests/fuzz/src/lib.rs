@@ -13,13 +13,13 @@ pub mod hostile;
 pub mod inputs;
 pub mod mutate;
 pub mod netback;
-pub mod nic;
 mod recorder;
 pub mod shrink;
 pub mod volumes;
 pub mod xenstore;
 
-use devices::hostile::Disks;
+use devices::hostile::{Disks, Nics};
+use hostile::Lives;
 use mutate::Random;
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -47,11 +47,11 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "netback" => Some(Box::new(netback::Netback::new())),
         "blkback" => Some(Box::new(blkback::Blkback::new())),
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
-        "nvme" => Some(Box::new(hostile::Lives::<Disks<devices::nvme::Nvme>>::default())),
-        "ahci" => Some(Box::new(hostile::Lives::<Disks<devices::ahci::Ahci>>::default())),
-        "ixgbe" => Some(Box::new(nic::Nic::<devices::ixgbe::Ixgbe>::default())),
-        "igb" => Some(Box::new(nic::Nic::<devices::igb::Igb>::default())),
-        "e1000e" => Some(Box::new(nic::Nic::<devices::e1000e::E1000e>::default())),
+        "nvme" => Some(Box::new(Lives::<Disks<devices::nvme::Nvme>>::default())),
+        "ahci" => Some(Box::new(Lives::<Disks<devices::ahci::Ahci>>::default())),
+        "ixgbe" => Some(Box::new(Lives::<Nics<devices::ixgbe::Ixgbe>>::default())),
+        "igb" => Some(Box::new(Lives::<Nics<devices::igb::Igb>>::default())),
+        "e1000e" => Some(Box::new(Lives::<Nics<devices::e1000e::E1000e>>::default())),
         "gpt" => Some(Box::new(volumes::PartitionTables)),
         "xenstore" => Some(Box::new(xenstore::Xenstore::default())),
         _ => None,

@@ -20,8 +20,9 @@ impl Adversary for Ahci {
     const ACTS: u8 = 10;
     // Some for each of a port's steps.
     const ACCESSES: usize = 40 * PORTS;
-    const LAST_ACCESSES: usize = PORTS * (40 + 4 * STOP_READS as usize);
-    const REGIONS: usize = 64;
+    const LONG_ACCESSES: usize = PORTS * (40 + 4 * STOP_READS as usize);
+    // A list for each port; two drives, a table for each command in flight.
+    const REGIONS: usize = PORTS + 2 * 32;
     const START: usize = 130;
     /// A register wait, a drive's presence, a look, a lost link's return, a command's patience.
     const PAUSES: [u64; 6] = [1, 110, 600, 1_100, 11_000, 31_000];

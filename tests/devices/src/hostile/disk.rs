@@ -29,8 +29,8 @@ pub trait Adversary: Model + Default + 'static {
     const ACTS: u8;
     /// Register accesses that one call of the driver may take.
     const ACCESSES: usize;
-    /// Those of a call in which the driver stops its device for good.
-    const LAST_ACCESSES: usize;
+    /// The same of a call in which the driver stops its device for good.
+    const LONG_ACCESSES: usize;
     /// Runs of DMA memory that the driver may hold.
     const REGIONS: usize;
     /// Steps of a millisecond in which the driver starts.
@@ -62,7 +62,7 @@ impl<M: Adversary> Subject for Disks<M> {
 
     const ACTS: u8 = USERS + M::ACTS;
     const ACCESSES: usize = M::ACCESSES;
-    const LAST_ACCESSES: usize = M::LAST_ACCESSES;
+    const LONG_ACCESSES: usize = M::LONG_ACCESSES;
     // The pages of data are one.
     const REGIONS: usize = M::REGIONS + 1;
 
@@ -117,7 +117,7 @@ impl<M: Adversary> Subject for Disks<M> {
             std::iter::from_fn(|| disk.poll_event()).collect::<Vec<_>>()
         };
         let given_up = |events: &Vec<Event>| events.iter().any(|event| matches!(event, Event::Failed(_)));
-        let events = bed.call_that_stops(poll, given_up);
+        let events = bed.long_call(poll, given_up);
         for completion in done {
             self.complete(bed, &completion);
         }
@@ -138,7 +138,7 @@ impl<M: Adversary> Subject for Disks<M> {
     }
 
     fn stop(&mut self, bed: &mut Bed<M>) {
-        bed.call_that_stops(|| self.disk.quiesce(), |()| true);
+        bed.long_call(|| self.disk.quiesce(), |()| true);
     }
 
     fn remove(&mut self, bed: &mut Bed<M>, proof: Quiesced) {

@@ -8,6 +8,19 @@ use xen_pv_sys::PAGE_SIZE;
 const IDLE: [u8; 8] = [0xEE; 8];
 const SECTOR: usize = 512;
 
+/// Marks a page that no request has.
+pub(super) fn mark_idle(write: impl Fn(usize, &[u8]) -> bool) {
+    (0..PAGE_SIZE).step_by(SECTOR).for_each(|at| assert!(write(at, &IDLE)));
+}
+
+/// Whether a page is as [`mark_idle`] left it.
+pub(super) fn is_idle(read: impl Fn(usize, &mut [u8]) -> bool) -> bool {
+    (0..PAGE_SIZE).step_by(SECTOR).all(|at| {
+        let mut bytes = [0; IDLE.len()];
+        read(at, &mut bytes) && bytes == IDLE
+    })
+}
+
 /// Pages, and how many requests each is in.
 pub(super) struct Loans {
     pages: FakePages,
@@ -27,16 +40,13 @@ impl Loans {
     }
 
     fn mark(&self, page: usize) {
-        (0..PAGE_SIZE).step_by(SECTOR).for_each(|at| assert!(self.pages.write(page, at, &IDLE)));
+        mark_idle(|at, bytes| self.pages.write(page, at, bytes));
     }
 
     /// A page that no request has is as it was when it came back.
     fn check(&self, page: usize) {
-        for at in (0..PAGE_SIZE).step_by(SECTOR) {
-            let mut bytes = [0; IDLE.len()];
-            assert!(self.pages.read(page, at, &mut bytes));
-            assert_eq!(bytes, IDLE, "page {page} was written at {at} though no request has it");
-        }
+        let idle = is_idle(|at, bytes| self.pages.read(page, at, bytes));
+        assert!(idle, "page {page} was written though no request has it");
     }
 
     /// A request gets pages. With `check`, those that no other has were left alone.

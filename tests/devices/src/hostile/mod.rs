@@ -20,6 +20,7 @@
 mod ahci;
 mod disk;
 mod loans;
+mod nic;
 mod nvme;
 
 use split_driver::fakes::device::{Script, scribbler};
@@ -29,7 +30,8 @@ use split_driver::time::Instant;
 
 use crate::bus::Model;
 use crate::fake::Device;
-pub use disk::Disks;
+pub use disk::{Adversary, Disks};
+pub use nic::{Card, Nics};
 
 /// Acts of an input, at most.
 const MOST_ACTS: usize = 256;
@@ -43,8 +45,8 @@ pub trait Subject: Sized {
     const ACTS: u8;
     /// Register accesses that one call of the driver may take.
     const ACCESSES: usize;
-    /// The same of a call in which the driver stops its device for good.
-    const LAST_ACCESSES: usize;
+    /// The same of a call in which the driver starts its device anew, or stops it for good.
+    const LONG_ACCESSES: usize;
     /// Runs of DMA memory that the driver may hold.
     const REGIONS: usize;
 
@@ -86,7 +88,7 @@ pub struct Bed<M> {
     pub now: Instant,
     /// What was to be seen from outside, as numbers of any meaning.
     pub seen: Vec<u64>,
-    /// Register accesses of a call, and of one that stops the device, at most.
+    /// Register accesses of a call, and of a long one, at most.
     accesses: [usize; 2],
     /// The device may have said that it is done with memory, and not be.
     lies: bool,
@@ -97,16 +99,16 @@ pub struct Bed<M> {
 impl<M: Model + 'static> Bed<M> {
     /// A call of the driver.
     pub fn call<T>(&self, call: impl FnOnce() -> T) -> T {
-        self.call_that_stops(call, |_| false)
+        self.long_call(call, |_| false)
     }
 
-    /// A call of the driver which stopped the device for good where its result says so.
-    pub fn call_that_stops<T>(&self, call: impl FnOnce() -> T, stopped: impl FnOnce(&T) -> bool) -> T {
+    /// A call of the driver which started the device anew, or stopped it, where its result says so.
+    pub fn long_call<T>(&self, call: impl FnOnce() -> T, is_long: impl FnOnce(&T) -> bool) -> T {
         self.device.accesses();
         let result = call();
         let accesses = self.device.accesses();
-        let [most, last] = self.accesses;
-        let most = if stopped(&result) { last } else { most };
+        let [most, longest] = self.accesses;
+        let most = if is_long(&result) { longest } else { most };
         assert!(accesses <= most, "{accesses} accesses of registers in one call");
         result
     }
@@ -116,10 +118,13 @@ impl<M: Model + 'static> Bed<M> {
         self.seen.push(what);
     }
 
-    /// Numbers, by their magnitude.
+    /// Numbers, by their magnitude, each with its neighbour's.
     pub fn see_counts(&mut self, counts: impl IntoIterator<Item = u64>) {
+        let mut before = 0;
         for (place, count) in (0u64..).zip(counts) {
-            self.see(0x1000 | place << 8 | u64::from(u64::BITS - count.leading_zeros()));
+            let magnitude = u64::from(u64::BITS - count.leading_zeros());
+            self.see(1 << 48 | place << 32 | magnitude << 8 | before);
+            before = magnitude;
         }
     }
 
@@ -159,7 +164,7 @@ pub fn run<S: Subject>(input: &[u8], seen: &mut Vec<u64>) {
         device,
         now,
         seen: seen_before,
-        accesses: [S::ACCESSES, S::LAST_ACCESSES],
+        accesses: [S::ACCESSES, S::LONG_ACCESSES],
         lies: false,
         strays: false,
     };

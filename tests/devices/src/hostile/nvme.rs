@@ -20,8 +20,9 @@ impl Adversary for Nvme {
     const ACTS: u8 = 9;
     // It looks at two registers, or writes some to start.
     const ACCESSES: usize = 24;
-    const LAST_ACCESSES: usize = 4 * STOP_READS as usize;
-    const REGIONS: usize = 64;
+    const LONG_ACCESSES: usize = 4 * STOP_READS as usize;
+    // Two queues of each kind, the page of admin commands, a list of pages for each command in flight.
+    const REGIONS: usize = 4 + 1 + 15;
     const START: usize = 60;
     /// A register wait, a look, an Abort's patience, a command's.
     const PAUSES: [u64; 6] = [1, 20, 300, 1_100, 6_000, 31_000];
