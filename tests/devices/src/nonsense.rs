@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::ahci::{self, Ahci, Drive};
 use crate::bus::{Interrupt, Model};
 use crate::e1000e::{self, E1000e};
 use crate::igb::{self, Igb};
 use crate::ixgbe::{self, Ixgbe};
+use crate::nvme::{Namespace, Nvme};
 use crate::ring::{ENABLE, offset};
 
 const ADDRESS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// A model, the places of its queues, and the register writes without which no frame and no descriptor moves.
+/// A model, the places of its queues, and the register writes without which no frame, no descriptor and no command moves.
 struct Subject<M> {
     device: M,
     now: Duration,
@@ -53,6 +55,34 @@ fn e1000e() -> Subject<E1000e> {
         receive: reg::receive,
         transmit: reg::transmit,
         enables: &[(reg::CTRL, reg::CTRL_SLU), (reg::RFCTL, 0x8000), (reg::RCTL, 0x0203_803A), (reg::TCTL, 0xA)],
+    }
+}
+
+fn nvme() -> Subject<Nvme> {
+    let mut device = Nvme::new();
+    device.insert(1, Namespace::new(9, 64));
+    Subject {
+        device,
+        now: Duration::ZERO,
+        // The doorbells; the places of the admin queues.
+        receive: |queue| 0x1000 + 16 * queue,
+        transmit: |_| 0x20,
+        // AQA, ASQ, ACQ; CC.EN. The tail of the admin queue.
+        enables: &[(0x24, 0x1F_001F), (0x28, 0x1_0000), (0x30, 0x2_0000), (0x14, 0x46_0001), (0x1000, 3), (0x1000, 0)],
+    }
+}
+
+fn ahci() -> Subject<Ahci> {
+    let mut device = Ahci::new();
+    (0..ahci::PORTS).for_each(|port| device.plug_in(port, Drive::new(9, 64)));
+    Subject {
+        device,
+        now: Duration::ZERO,
+        // The ports.
+        receive: |port| 0x100 + 0x80 * port,
+        transmit: |port| 0x180 + 0x80 * port,
+        // GHC; of port 0, PxIE, FRE and ST in PxCMD, and a slot in PxCI.
+        enables: &[(0x04, 0x8000_0002), (0x114, u32::MAX), (0x118, 0x16), (0x118, 0x17), (0x138, 1)],
     }
 }
 
@@ -98,12 +128,13 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn act<M: Model>(subject: &mut Subject<M>, step: Step) {
     let device = &mut subject.device;
+    let bar = device.configuration().identity().bars.registers();
     match step {
-        Step::Read(at, length) => device.read(0, at, &mut vec![0; length]),
-        Step::Write(at, value) => device.write(0, at, &value.to_le_bytes()),
+        Step::Read(at, length) => device.read(bar, at, &mut vec![0; length]),
+        Step::Write(at, value) => device.write(bar, at, &value.to_le_bytes()),
         Step::Queue(transmit, queue, at, value) => {
             let first = if transmit { (subject.transmit)(queue) } else { (subject.receive)(queue) };
-            device.write(0, (first + at) as u64, &value.to_le_bytes());
+            device.write(bar, (first + at) as u64, &value.to_le_bytes());
         }
         Step::Configure(at, bytes) => device.write_configuration(at, &bytes),
         Step::Frame(bytes) => {
@@ -134,7 +165,7 @@ fn act<M: Model>(subject: &mut Subject<M>, step: Step) {
             device.write_configuration(4, &[6, 0]);
             device.write_configuration(0x73, &[0x80]);
             for (at, value) in subject.enables {
-                device.write(0, *at as u64, &value.to_le_bytes());
+                device.write(bar, *at as u64, &value.to_le_bytes());
             }
         }
     }
@@ -172,6 +203,16 @@ proptest! {
     #[test]
     fn a_driver_may_do_anything_to_an_e1000e(steps in proptest::collection::vec(step(), 1..300)) {
         run(e1000e(), steps)?;
+    }
+
+    #[test]
+    fn a_driver_may_do_anything_to_an_nvme_controller(steps in proptest::collection::vec(step(), 1..300)) {
+        run(nvme(), steps)?;
+    }
+
+    #[test]
+    fn a_driver_may_do_anything_to_an_ahci_adapter(steps in proptest::collection::vec(step(), 1..300)) {
+        run(ahci(), steps)?;
     }
 }
 

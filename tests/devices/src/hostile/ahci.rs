@@ -21,8 +21,8 @@ impl Adversary for Ahci {
     // Some for each of a port's steps.
     const ACCESSES: usize = 40 * PORTS;
     const LONG_ACCESSES: usize = PORTS * (40 + 4 * STOP_READS as usize);
-    // A list for each port; two drives, a table for each command in flight.
-    const REGIONS: usize = PORTS + 2 * 32;
+    // A page for each port; for two drives the tables of 32 commands, of which a page holds two.
+    const REGIONS: usize = PORTS + 2 * 16;
     const START: usize = 130;
     /// A register wait, a drive's presence, a look, a lost link's return, a command's patience.
     const PAUSES: [u64; 6] = [1, 110, 600, 1_100, 11_000, 31_000];

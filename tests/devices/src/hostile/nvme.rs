@@ -21,8 +21,8 @@ impl Adversary for Nvme {
     // It looks at two registers, or writes some to start.
     const ACCESSES: usize = 24;
     const LONG_ACCESSES: usize = 4 * STOP_READS as usize;
-    // Two queues of each kind, the page of admin commands, a list of pages for each command in flight.
-    const REGIONS: usize = 4 + 1 + 15;
+    // Two queues of each kind, the page of admin commands, and lists of pages, of which a page holds four.
+    const REGIONS: usize = 4 + 1 + 4;
     const START: usize = 60;
     /// A register wait, a look, an Abort's patience, a command's.
     const PAUSES: [u64; 6] = [1, 20, 300, 1_100, 6_000, 31_000];

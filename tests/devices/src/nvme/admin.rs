@@ -7,6 +7,10 @@ use super::{Completion, Fetched, Namespace, Nvme, Submission};
 use crate::bus::Transfer;
 use crate::work::Next;
 
+/// Asynchronous Event Request Limit Exceeded, and the limit (AERL, from 0).
+const TOO_MANY_REQUESTS: u16 = 0x105;
+const MOST_REQUESTS: usize = 4;
+
 /// Asynchronous events.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Events {
@@ -124,9 +128,12 @@ impl Nvme {
                 if !self.events.requests.is_empty() {
                     self.misuse.note("a second event request");
                 }
-                self.events.requests.push(fetched);
-                self.tell_of_changes();
-                return Next::Done;
+                if self.events.requests.len() < MOST_REQUESTS {
+                    self.events.requests.push(fetched);
+                    self.tell_of_changes();
+                    return Next::Done;
+                }
+                refusal(TOO_MANY_REQUESTS)
             }
             admin::ABORT => {
                 result = u32::from(!self.abort((ten >> 16) as u16));
@@ -226,6 +233,7 @@ impl Nvme {
         put(92, &command::NAMESPACE_NOTICES.to_le_bytes());
         put(111, &[1]);
         put(128, &[2, 0, 5, 0]);
+        put(259, &[MOST_REQUESTS as u8 - 1]);
         put(512, &[0x66, 0x44]);
         put(516, &self.namespaces.keys().last().copied().unwrap_or(0).to_le_bytes());
         put(520, &(1u16 << 2 | 1 << 3).to_le_bytes());
