@@ -264,10 +264,6 @@ impl<M: Tried> World<M> {
         if matches!(operation, Operation::Write { .. }) {
             self.fill(step, &segments);
         }
-        if bad {
-            let block = start * 512 / u64::from(self.block());
-            self.bench.device.with_model(|model| model.spoil(block));
-        }
         let mut job = Job { operation, first: step.first, segments: segments.clone(), left: 0, bad };
         let (mut sector, mut rest) = (start, segments);
         loop {
@@ -288,6 +284,10 @@ impl<M: Tried> World<M> {
             if operation == Operation::Flush || sector == start + sectors {
                 break;
             }
+        }
+        if bad {
+            let block = start * 512 / u64::from(self.block());
+            self.bench.device.with_model(|model| model.spoil(block));
         }
         self.bench.disk.ring();
         let image = &mut self.image[start as usize * 512..sector as usize * 512];
