@@ -9,7 +9,7 @@ use devices::nvme::Nvme;
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2048, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_nvme_controller_may_do_anything(input in proptest::collection::vec(any::<u8>(), 1..400)) {
@@ -20,6 +20,10 @@ proptest! {
     fn an_ahci_adapter_may_do_anything(input in proptest::collection::vec(any::<u8>(), 1..400)) {
         run::<Disks<Ahci>>(&input, &mut Vec::new());
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_ixgbe_may_do_anything(input in proptest::collection::vec(any::<u8>(), 1..400)) {

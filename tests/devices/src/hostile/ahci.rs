@@ -44,6 +44,10 @@ impl Adversary for Ahci {
         Driver::new(device.clone(), device.dma(), options).ok()
     }
 
+    fn linger(&mut self) {
+        self.be_lazy(true);
+    }
+
     fn misbehave(act: u8, bed: &mut Bed<Self>, script: &mut Script<'_>) {
         let port = usize::from(script.byte() & 1);
         if matches!(act, 4 | 8) {

@@ -41,6 +41,9 @@ pub trait Adversary: Model + Default + 'static {
     /// Sets the device up, and gives it to a driver.
     fn start(device: &Device<Self>, flags: u8) -> Option<Self::Driver>;
 
+    /// From now on commands are carried out one at a time, by acts of the device.
+    fn linger(&mut self);
+
     /// One of [`Self::ACTS`].
     fn misbehave(act: u8, bed: &mut Bed<Self>, script: &mut Script<'_>);
 
@@ -82,6 +85,9 @@ impl<M: Adversary> Subject for Disks<M> {
                 subject.work(bed);
             }
             bed.seen.clear();
+        }
+        if flags & 128 != 0 {
+            bed.device.with_model(M::linger);
         }
         if flags & 64 != 0 {
             bed.scribble(script.word());

@@ -46,6 +46,10 @@ impl Adversary for Nvme {
         Driver::new(device.clone(), device.dma(), interrupts, options).ok()
     }
 
+    fn linger(&mut self) {
+        self.be_lazy(true);
+    }
+
     fn misbehave(act: u8, bed: &mut Bed<Self>, script: &mut Script<'_>) {
         if act == 4 {
             bed.lie();
