@@ -142,6 +142,11 @@ impl Port {
         self.status | u32::from(status)
     }
 
+    /// PxTFD.
+    fn task_file(&self) -> u32 {
+        if self.drive.as_ref().is_some_and(|drive| drive.busy > 0) { BUSY } else { self.task_file }
+    }
+
     /// Whether it interrupts.
     pub(super) fn interrupts(&self) -> bool {
         self.status() & self.enabled != 0
@@ -178,7 +183,7 @@ impl Port {
         } else if offset == reg::PX_CMD.offset() {
             self.command.into()
         } else if offset == reg::PX_TFD.offset() {
-            if self.drive.as_ref().is_some_and(|drive| drive.busy > 0) { BUSY } else { self.task_file }
+            self.task_file()
         } else if offset == reg::PX_SSTS.offset() {
             self.link.into()
         } else if offset == reg::PX_SCTL.offset() {
@@ -244,7 +249,7 @@ impl Port {
     fn set_command(&mut self, command: PortCommand, misuse: &mut Misuse) {
         let before = self.command;
         if command.start() && !before.start() {
-            if !before.receive() || self.link.detection() != detection::LINK || self.task_file & 0x88 != 0 {
+            if !before.receive() || self.link.detection() != detection::LINK || self.task_file() & 0x88 != 0 {
                 misuse.note("a list started without a drive that is ready, or without receiving");
             }
             if !self.list.is_multiple_of(1024) || !self.received.is_multiple_of(256) {
