@@ -104,7 +104,7 @@ impl<M: Card> Subject for Nics<M> {
 
     const ACTS: u8 = 20;
     const ACCESSES: usize = 200;
-    // A start, a restart, and what is waited for in them.
+    // A start, a restart, what is waited for in them, and a look at a module.
     const LONG_ACCESSES: usize = 6_000;
     // The rings of two queues, and the pages for packets.
     const REGIONS: usize = 5;
@@ -291,7 +291,9 @@ impl<M: Card> Nics<M> {
     }
 
     fn watch(&mut self, bed: &Bed<M>) {
-        let fault = bed.call(|| self.nic.watch(bed.now));
+        let time = bed.device.clone();
+        // A module in the card's cage may be looked at, by I2C.
+        let fault = bed.long_call(|| self.nic.watch(bed.now, &mut |delay| time.wait(delay)), |_| true);
         self.faults += u64::from(fault.is_some());
     }
 
