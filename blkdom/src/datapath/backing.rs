@@ -53,13 +53,18 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
             let Some(Some(vbd)) = self.vbds.get_mut(index) else {
                 continue;
             };
-            let Some(number) = vbd.barrier.filter(|_| vbd.barrier_waits && vbd.operations.len() == 1) else {
+            let Some(number) = vbd.barrier.filter(|_| vbd.may_start_barrier()) else {
                 continue;
             };
             vbd.barrier_waits = false;
             vbd.waiting.push_back(number);
             self.mark_hungry(index as u16);
         }
+    }
+
+    /// Whether there is a barrier to be started in another round: what was before it ended behind that step of this one.
+    pub(super) fn has_barrier_to_start(&self) -> bool {
+        self.vbds.iter().flatten().any(|vbd| vbd.may_start_barrier())
     }
 
     fn back_all(&mut self) {

@@ -300,7 +300,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         self.publish();
         self.settle();
         self.round.clear();
-        let mut again = !self.ready.is_empty();
+        let mut again = !self.ready.is_empty() || self.has_barrier_to_start();
         if !again {
             again = self.enable_interrupts();
         }

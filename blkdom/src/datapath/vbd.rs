@@ -183,6 +183,11 @@ impl<H: Hypervisor> Vbd<H> {
         self.queues.get_mut(usize::from(number))
     }
 
+    /// Whether a barrier waits for other requests, and none is left.
+    pub(crate) fn may_start_barrier(&self) -> bool {
+        self.barrier_waits && self.operations.len() == 1
+    }
+
     /// Whether a range of sectors may be asked for like that.
     pub(crate) fn check(&self, kind: Kind, sector: u64, sectors: u64) -> Result<(), Failure> {
         if self.config.read_only && kind != Kind::Read {

@@ -204,6 +204,20 @@ fn a_flush_that_fails_for_good_ends_all_writing() {
     }
 }
 
+/// What is before a barrier ends as the disks are asked, which is behind the step that starts barriers.
+#[test]
+fn a_barrier_is_answered_when_what_it_waits_for_fails_at_once() {
+    let mut world = World::new(&[Setup::default()]);
+    world.drive.borrow_mut().depth = 1;
+    world.drive.borrow_mut().latency = 3;
+    world.drive.borrow_mut().flush_fault = Some((1, Fault::Error(IoError::Unsupported)));
+    // The flush is at work, the write waits for its turn, the barrier for both.
+    assert!(world.guests[0].queues[0].flush(1) && world.guests[0].transfer(0, 2, 1, 0, (0, 8)));
+    assert!(world.guests[0].place(0, 3, 2, 0, &[]));
+    assert_eq!(statuses(&world.ask(0)), [(1, -1), (2, -1), (3, -1)]);
+    world.end();
+}
+
 /// A vbd that goes does not wait for a flush that nobody waits for, and a later one in its place has none of it.
 #[test]
 fn a_flush_that_waits_holds_no_vbd() {
