@@ -37,6 +37,7 @@ enum Turn {
 impl<H: Hypervisor + DeviceMapping> DataPath<H> {
     /// Gives memory to those that wait for it.
     pub(super) fn back(&mut self) {
+        self.ended_late = false;
         self.start_barriers();
         self.back_all();
         while !self.round.mapping.is_empty() {
@@ -62,7 +63,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         }
     }
 
-    /// Whether there is a barrier to be started in another round: what was before it ended behind that step of this one.
+    /// Whether there is a barrier that nothing is left before.
     pub(super) fn has_barrier_to_start(&self) -> bool {
         self.vbds.iter().flatten().any(|vbd| vbd.may_start_barrier())
     }

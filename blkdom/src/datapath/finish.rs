@@ -53,6 +53,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         let Some(operation) = vbd.release(index, number, pages, round) else {
             return;
         };
+        self.ended_late = true;
         let place = Place { vbd: index, queue: operation.queue };
         vbd.respond(place, &operation.outcome(), round);
         if vbd.standing == Standing::Draining {

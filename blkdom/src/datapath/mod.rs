@@ -131,6 +131,8 @@ pub struct DataPath<H: Hypervisor + DeviceMapping> {
     submitting: VecDeque<u16>,
     /// Those of a list at hand that cannot go on.
     stuck: VecDeque<u16>,
+    /// A request ended in this round behind the step that starts barriers and gives memory.
+    ended_late: bool,
     /// Requests whose flush failed and is tried again.
     retries: Retries,
     round: Round,
@@ -164,6 +166,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
             hungry: VecDeque::new(),
             submitting: VecDeque::new(),
             stuck: VecDeque::new(),
+            ended_late: false,
             retries: Retries::default(),
             round: Round::default(),
             reader,
@@ -300,7 +303,9 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
         self.publish();
         self.settle();
         self.round.clear();
-        let mut again = !self.ready.is_empty() || self.has_barrier_to_start();
+        // What a request that ended late leaves to others, they have in another round.
+        let mut again =
+            !self.ready.is_empty() || self.ended_late && (!self.hungry.is_empty() || self.has_barrier_to_start());
         if !again {
             again = self.enable_interrupts();
         }

@@ -218,6 +218,23 @@ fn a_barrier_is_answered_when_what_it_waits_for_fails_at_once() {
     world.end();
 }
 
+/// The memory that requests wait for comes back as the disks are asked, which is behind the step that gives it.
+#[test]
+fn requests_get_memory_of_those_that_fail_at_once() {
+    let setup = Setup { ring_pages: 16, pages: 64, ..Setup::default() };
+    let mut world = World::build(&[setup], geometry(SECTORS, 512), |path| path.map_requests(false), |_| {});
+    world.drive.borrow_mut().depth = 1;
+    world.drive.borrow_mut().latency = 3;
+    world.drive.borrow_mut().flush_fault = Some((1, Fault::Error(IoError::Unsupported)));
+    assert!(world.guests[0].queues[0].flush(0));
+    // More than there are pages for, and a read behind them.
+    assert!((1..60).all(|id| world.guests[0].transfer(0, id, 1, 0, (0, 88))));
+    assert!(world.guests[0].transfer(0, 60, 0, 0, (0, 88)));
+    let expected: Vec<_> = (0..60).map(|id| (id, -1)).chain([(60, 0)]).collect();
+    assert_eq!(statuses(&world.ask(0)), expected);
+    world.end();
+}
+
 /// A vbd that goes does not wait for a flush that nobody waits for, and a later one in its place has none of it.
 #[test]
 fn a_flush_that_waits_holds_no_vbd() {
