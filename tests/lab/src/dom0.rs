@@ -14,7 +14,7 @@ use crate::channel::{Answer, Channel};
 use crate::emulator::Emulator;
 use crate::host;
 use crate::machine::{
-    self, Clock, DeviceServer, DiskController, Machine, MachineConfig, Misbehaviour, Network, Nic, NicModel,
+    self, Clock, DeviceServer, DiskController, Machine, MachineConfig, Misbehaviour, Network, Nic, NicModel, SfpModule,
 };
 use crate::packages::{GuestKind, Row, StorePlace, Tree};
 use crate::root::{self, Equipment, Extra};
@@ -374,6 +374,15 @@ impl Lab {
         Ok(())
     }
 
+    /// Puts a module into the cage of the machine's `index`th NIC, in place of the one that is there; none takes that one out.
+    ///
+    /// # Errors
+    /// The lab does not serve that NIC, or it has no cage.
+    pub fn change_module(&self, index: usize, module: Option<SfpModule>) -> Result<()> {
+        let server = self.servers.get(&index);
+        server.with_context(|| format!("the lab does not serve NIC {index}"))?.change_module(module)
+    }
+
     /// The machine, for its console.
     pub fn machine(&self) -> &Machine {
         &self.machine
@@ -650,6 +659,11 @@ mod tests {
 
         fn misbehave(&self, how: Misbehaviour) {
             self.0.lock().unwrap().push(format!("{how:?}"));
+        }
+
+        fn change_module(&self, module: Option<SfpModule>) -> Result<()> {
+            self.0.lock().unwrap().push(format!("{module:?}"));
+            Ok(())
         }
     }
 

@@ -26,7 +26,7 @@ pub use dom0::{GUEST_MEMORY, Guest, GuestConfig, Lab, LabConfig, NATIVE_CLOCK, O
 pub use lab_agent::DOM0_WEIGHT;
 pub use machine::{
     Clock, ControllerKind, DeviceModel, DeviceServer, Disk, DiskController, DiskMedium, Misbehaviour, Network, Nic,
-    NicModel,
+    NicModel, SfpModule,
 };
 pub use packages::{GuestKind, Release, Row, StorePlace, Tree};
 pub use root::Equipment;

@@ -87,6 +87,21 @@ pub trait DeviceServer: Send + Sync {
 
     /// Has it misbehave.
     fn misbehave(&self, how: Misbehaviour);
+
+    /// Puts a module into the NIC's cage, in place of the one that is there; none takes that one out.
+    ///
+    /// # Errors
+    /// It has no cage.
+    fn change_module(&self, module: Option<SfpModule>) -> Result<()>;
+}
+
+/// A module for the cage of a NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SfpModule {
+    /// 10GBASE-SR.
+    ShortReach,
+    /// A passive cable, SFP+ at both ends.
+    PassiveCable,
 }
 
 /// How a served NIC misbehaves.

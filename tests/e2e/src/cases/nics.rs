@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Guest, GuestConfig, Lab};
+use lab::{Guest, GuestConfig, Lab, SfpModule};
 
 use super::{Case, I350, IGB, IXGBE, SPARE_NIC, Scene, X540};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
@@ -129,6 +129,8 @@ fn alone(scene: &Scene<'_>, number: u8, driver: &str, model: &str) -> Result<Str
             .and_then(|_| lab.wait_for_console(&name, &format!("{model}, {kind}, "), PATIENCE))
             .and_then(|_| attach(scene, &netdom, &scene.a, number, "xenbr0"))
             .and_then(|()| match kind {
+                "MSI-X" if number == IXGBE => thoroughly(scene, &netdom, number, &nic)
+                    .and_then(|said| modules(scene, &netdom, number).map(|modules| format!("{said}; {modules}"))),
                 "MSI-X" => thoroughly(scene, &netdom, number, &nic),
                 _ => reaches(&scene.a, &scene.stage.peer(number.into())).map(|()| kind.to_owned()),
             });
@@ -165,6 +167,21 @@ fn thoroughly(scene: &Scene<'_>, netdom: &DriverDomain<'_>, number: u8, nic: &st
         "TCP {:.0} Mbit/s to the wire and {:.0} from it; {jumbo}",
         send.mbit_per_second, receive.mbit_per_second
     ))
+}
+
+/// The module is taken out of the NIC's cage, and others are put in.
+fn modules(scene: &Scene<'_>, netdom: &DriverDomain<'_>, number: u8) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let carrier = format!("{}/carrier", netdom.backend(scene.a.id(), 1));
+    for (module, text) in [(SfpModule::PassiveCable, "direct attach, passive"), (SfpModule::ShortReach, "10GBASE-SR")] {
+        lab.change_module(number.into(), None)?;
+        lab.wait_for_node(&carrier, "0", PATIENCE).context("without a module")?;
+        lab.change_module(number.into(), Some(module))?;
+        lab.wait_for_node(&carrier, "1", PATIENCE).with_context(|| format!("with {module:?}"))?;
+        lab.wait_for_console(&netdom.name, &format!("SFP+ module: {text}"), PATIENCE)?;
+        reaches(&scene.a, &scene.stage.peer(number.into())).with_context(|| format!("with {module:?}"))?;
+    }
+    Ok("modules taken out and put in".into())
 }
 
 /// Gives a guest a vif on a bridge, with an address on the NIC's wire.
