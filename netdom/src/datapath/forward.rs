@@ -47,6 +47,8 @@ struct Sender {
     traffic: Traffic,
     /// Where its last packet to one station went.
     toward: Option<Toward>,
+    /// How many packets left after the copies before its first one.
+    leaving: usize,
 }
 
 /// Decides on the packets of a queue that was served.
@@ -67,7 +69,8 @@ fn forward_queue<H: Hypervisor>(
     };
     let (config, may_wait) = (&guest.vif.config, guest.credit.is_none());
     let (domain, vlan) = (config.domain, config.vlan);
-    let mut sender = Sender { id, domain, vlan, may_wait, traffic: Traffic::default(), toward: None };
+    let mut sender =
+        Sender { id, domain, vlan, may_wait, traffic: Traffic::default(), toward: None, leaving: round.leaving.len() };
     for index in first..end {
         if let Some(until) = forward_sent(ports, forwarder, round, pool, &mut sender, index, now) {
             give_back(ports, round, served, index, until);
@@ -111,8 +114,8 @@ fn forward_sent<H: Hypervisor>(
         Some(way) if to_nic => {
             sender.toward = Some(Toward::Nic(way.to));
             let edit = tagging.edit(false);
-            // What is here already goes at once, but not past others that leave after the copies.
-            if round.leaving.is_empty()
+            // What is here already goes at once, but not past others of its queue that leave after the copies.
+            if round.leaving.len() == sender.leaving
                 && sent.whole()
                 && let Some(nic) = ports.nic_mut(way.to)
             {

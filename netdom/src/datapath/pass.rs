@@ -145,7 +145,7 @@ fn gather_rest<H: Hypervisor>(ports: &Ports<H>, round: &mut Round, pool: &Pool, 
     let Some(domain) = ports.guest(sent.from.port).map(|guest| guest.vif.config.domain) else {
         return false;
     };
-    // Pages were too few for an earlier port, and none comes back within a round.
+    // A packet that was begun with is not gathered twice: pages were too few for an earlier port.
     if sent.gathered != (0, 0) {
         return false;
     }

@@ -8,7 +8,7 @@ use super::round::{Arrival, Passing, Round, Source};
 use super::vlan::Tagging;
 use crate::offload::coalesce::Coalescer;
 use crate::offload::head::Head;
-use crate::packet::{Checksum, Packet, Pool};
+use crate::packet::{Packet, Pool};
 use crate::statistics::Traffic;
 use crate::switch::PortId;
 use split_driver::hypervisor::Hypervisor;
@@ -69,7 +69,7 @@ fn forward_frame<H: Hypervisor>(
     let source = Source::Wire(index);
     let passing = Passing { source, head, parsed, length, offload, tagging, waits: None };
     match way {
-        Some(way) if joins && offload.checksum == Checksum::Verified => {
+        Some(way) if joins => {
             let frame = core::mem::take(frame);
             coalescer.push(way, frame, head, forwarder.bytes(), &mut |way, packet, head| {
                 pass_joined(ports, round, pool, way, packet, head);

@@ -150,6 +150,33 @@ fn super_frames_are_made_blank() {
     net.end();
 }
 
+/// A segment that the NIC did not verify is joined with none, and overtakes none that is held.
+#[test]
+fn a_segment_that_was_not_verified_keeps_its_place() {
+    let mut net = Net::new(&[Frontend::linux_features()]);
+    net.introduce();
+    for index in 0..5_u32 {
+        let mut frame = tcp(net.guests[0].mac, WIRE, false, 1428);
+        let start = transport_offset(&frame);
+        frame[start + 4..start + 8].copy_from_slice(&(index * 1428).to_be_bytes());
+        frame[start + 13] = 0x10;
+        complete(&mut frame);
+        let checksum = if index == 2 { Checksum::Unverified } else { Checksum::Verified };
+        net.wire.borrow_mut().incoming.push_back((frame, checksum));
+    }
+    net.run();
+    let arrived: Vec<_> = net.guests[0].arrived().into_iter().map(|packet| packet.bytes).collect();
+    let numbers: Vec<u32> = arrived
+        .iter()
+        .map(|bytes| {
+            let at = transport_offset(bytes) + 4;
+            u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) / 1428
+        })
+        .collect();
+    assert_eq!(numbers, [0, 2, 3]);
+    net.end();
+}
+
 /// Segments of one flow from the wire: one super-frame for a guest that takes such, segments for one that does not.
 #[test]
 fn segments_from_the_wire_are_joined() {

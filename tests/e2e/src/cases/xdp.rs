@@ -100,8 +100,9 @@ fn load(guest: &Guest<'_>, name: &str, instructions: &[[u8; 8]]) -> Result<()> {
 
 fn programs(scene: &Scene<'_>) -> Result<String> {
     let result = with_programs(scene);
-    scene.b.sh(&format!("{IP} link set dev eth0 xdp off; rm -f /tmp/pass.o /tmp/drop.o"))?;
+    let cleaned = scene.b.sh(&format!("{IP} link set dev eth0 xdp off; rm -f /tmp/pass.o /tmp/drop.o"));
     let line = result?;
+    cleaned?;
     let ping = traffic::ping(&scene.a, &scene.b_address, 20, 0, 56)?;
     ensure!(ping.lost == 0, "without a program again: {ping:?}");
     Ok(line)
