@@ -10,10 +10,11 @@ use core::cell::Cell;
 use core::fmt;
 use core::mem::offset_of;
 use core::ops::Range;
+use split_driver::xs_wire::{Framing, MESSAGE_MAX};
 use xen_pv_sys::PAGE_SIZE;
 
 /// Changes with the layout of [`Record`]: an image of another layout cannot take the place of this one.
-pub(crate) const LAYOUT: u32 = 5;
+pub(crate) const LAYOUT: u32 = 6;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.
@@ -77,6 +78,23 @@ impl BoxHeader {
     }
 }
 
+/// How both streams of the connection to the store stand, so that the next life goes on where this one ends.
+#[repr(C)]
+pub(crate) struct StoreStreams {
+    /// Not 0 where the connection is in use.
+    pub(crate) connected: Cell<u32>,
+    /// How far the answers are read.
+    pub(crate) read: Cell<u32>,
+    /// The answer that is being read.
+    pub(crate) answer: Cell<Framing>,
+    /// Where in the stream the request begins that is being written.
+    pub(crate) begin: Cell<u32>,
+    /// Its bytes.
+    pub(crate) length: Cell<u32>,
+    /// The request itself.
+    pub(crate) request: [Cell<u8>; MESSAGE_MAX],
+}
+
 /// The record is not what the last life left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damaged;
@@ -130,6 +148,8 @@ pub(crate) struct Record {
     pub(crate) swap_code: Cell<u64>,
     /// Where the old image is entered.
     pub(crate) old_entry: Cell<u64>,
+    /// How the connection to the store stands.
+    pub(crate) store: StoreStreams,
     /// Of all above, when a life ends.
     seal: Cell<u64>,
     text_length: Cell<u32>,
@@ -142,9 +162,11 @@ const SEALED: usize = offset_of!(Record, seal) / 8;
 
 const _: () = {
     assert!(size_of::<Record>() <= layout::KEEP_SIZE);
-    // 13 words, eight halves, the box and three arrays: nothing else is before the seal, so no padding.
+    // 13 words, eight halves, the box, three arrays and the store's streams: nothing else is before the seal, so no padding.
     let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + ROOM_PAGES) * 4;
-    assert!(offset_of!(Record, seal) == 13 * 8 + 8 * 4 + size_of::<BoxHeader>() + arrays);
+    let store = 4 * 4 + size_of::<Framing>() + MESSAGE_MAX;
+    assert!(size_of::<StoreStreams>() == store);
+    assert!(offset_of!(Record, seal) == 13 * 8 + 8 * 4 + size_of::<BoxHeader>() + arrays + store);
 };
 
 /// The record of this domain.

@@ -5,6 +5,7 @@ use crate::environment::environment;
 use crate::events::{self, Channel};
 use crate::executor;
 use crate::memory::{self, Caching, Mapping};
+use crate::record::record;
 use crate::select::select;
 use crate::signal::Signal;
 use alloc::rc::Rc;
@@ -15,6 +16,7 @@ use split_driver::hypervisor::XenError;
 use split_driver::memory::SharedMemory;
 use split_driver::ring::RingError;
 use split_driver::xenstore_client::Client;
+use split_driver::xs_wire::MESSAGE_MAX;
 use xen_pv_sys::{DomainId, PAGE_SIZE};
 
 /// Why there is no connection to the store.
@@ -54,41 +56,78 @@ struct Transport {
     channel: Channel,
     requests: ByteProducer,
     responses: ByteConsumer,
+    /// The last life read a part of an answer, whose rest is to be skipped.
+    skips: bool,
     client: Client,
 }
 
 impl Transport {
     /// Moves what can be moved. True where anything was.
     fn transfer(&mut self) -> Result<bool, RingError> {
-        let words = self.page.words();
-        let mut moved = false;
-        let mut bytes = [0u8; 256];
-        loop {
-            let count = self.responses.read(words, &mut bytes)?;
-            let Some(received) = bytes.get(..count).filter(|received| !received.is_empty()) else {
-                break;
-            };
-            self.client.handle_bytes(received);
-            moved = true;
-        }
-        let requests = &mut self.requests;
-        let mut failure = None;
-        let sent = self.client.transmit(|outgoing| match requests.write(words, outgoing) {
-            Ok(count) => count,
-            Err(error) => {
-                failure = Some(error);
-                0
-            }
-        });
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        moved |= sent > 0;
-        if moved {
+        let received = self.receive()?;
+        let sent = self.send()?;
+        if received || sent {
             // One event tells the store of both: bytes to read, and room to write.
             self.channel.notify();
         }
-        Ok(moved)
+        Ok(received || sent)
+    }
+
+    fn receive(&mut self) -> Result<bool, RingError> {
+        let (words, streams) = (self.page.words(), &record().store);
+        let mut bytes = [0; 256];
+        let mut moved = false;
+        loop {
+            let count = self.responses.peek(words, &mut bytes)?;
+            let Some(mut received) = bytes.get(..count).filter(|received| !received.is_empty()) else {
+                return Ok(moved);
+            };
+            let mut answer = streams.answer.get();
+            if self.skips {
+                received = answer.finish(received);
+                self.skips = !answer.is_between();
+            }
+            answer.pass(received);
+            // A life that ends between these reads no byte twice: the next one believes the record.
+            streams.answer.set(answer);
+            streams.read.set(self.responses.position().wrapping_add(count as u32));
+            self.responses.advance(words, count);
+            self.client.handle_bytes(received);
+            moved = true;
+        }
+    }
+
+    fn send(&mut self) -> Result<bool, RingError> {
+        let (words, streams) = (self.page.words(), &record().store);
+        let mut bytes = [0; 256];
+        let mut moved = false;
+        loop {
+            let sent = self.requests.position().wrapping_sub(streams.begin.get());
+            let rest = streams.request.get(sent as usize..streams.length.get() as usize).unwrap_or_default();
+            if rest.is_empty() {
+                if self.stage() {
+                    continue;
+                }
+                return Ok(moved);
+            }
+            let count = rest.iter().zip(&mut bytes).map(|(byte, slot)| *slot = byte.get()).count();
+            if self.requests.write(words, bytes.get(..count).unwrap_or_default())? == 0 {
+                return Ok(moved);
+            }
+            moved = true;
+        }
+    }
+
+    /// Takes the next request into the record, from where it is written to the ring: a life that ends meanwhile leaves its rest to the next.
+    fn stage(&self) -> bool {
+        let streams = &record().store;
+        let mut request = [0; MESSAGE_MAX];
+        let length = self.client.take_message(&mut request);
+        streams.length.set(0);
+        streams.request.iter().zip(request).take(length).for_each(|(slot, byte)| slot.set(byte));
+        streams.begin.set(self.requests.position());
+        streams.length.set(length as u32);
+        length > 0
     }
 
     async fn run(mut self, kick: Rc<Signal>) {
@@ -108,24 +147,39 @@ impl Transport {
     }
 }
 
-/// Connects to the store: to be called once. What it returns is a handle, cheap to clone; a task moves the bytes.
+/// Requests and watches of one life, by number: the next one counts from there.
+const NUMBERS: u32 = 1 << 20;
+
+/// Connects to the store: to be called once in a life. What it returns is a handle, cheap to clone; a task moves the bytes. A connection of the
+/// last life goes on: the request that it was writing is written to its end, the answer that it was reading is skipped, and what it
+/// asked and watched is forgotten.
 ///
 /// # Errors
 /// [`ConnectError`].
 pub fn connect() -> Result<Client, ConnectError> {
     let (page, channel) = attach()?;
     let kick = Rc::new(Signal::new());
-    let client = {
-        let kick = Rc::clone(&kick);
-        Client::new(move || kick.set())
+    let kicked = Rc::clone(&kick);
+    let (record, words) = (record(), page.words());
+    let streams = &record.store;
+    let goes_on = streams.connected.replace(1) != 0;
+    let requests = ByteProducer::attach(ByteLayout::STORE_REQUESTS, words);
+    let (responses, client) = if goes_on {
+        let number = (record.lives.get() as u32).wrapping_mul(NUMBERS);
+        let responses = ByteConsumer::resume(ByteLayout::STORE_RESPONSES, words, streams.read.get());
+        (responses, Client::taking_over(number, move || kicked.set()))
+    } else {
+        let responses = ByteConsumer::attach(ByteLayout::STORE_RESPONSES, words);
+        streams.read.set(responses.position());
+        (responses, Client::new(move || kicked.set()))
     };
-    let transport = Transport {
-        requests: ByteProducer::attach(ByteLayout::STORE_REQUESTS, page.words()),
-        responses: ByteConsumer::attach(ByteLayout::STORE_RESPONSES, page.words()),
-        page,
-        channel,
-        client: client.clone(),
-    };
+    let skips = !streams.answer.get().is_between();
+    let sent = requests.position().wrapping_sub(streams.begin.get());
+    if goes_on {
+        let rest = streams.length.get().saturating_sub(sent);
+        log::debug!("the store's connection goes on: {rest} bytes of a request to be sent, within an answer: {skips}");
+    }
+    let transport = Transport { requests, responses, page, channel, skips, client: client.clone() };
     executor::spawn(transport.run(kick));
     Ok(client)
 }

@@ -9,10 +9,16 @@ use zerocopy::IntoBytes;
 
 use crate::store::StoreError;
 
+mod framing;
+
+pub use framing::Framing;
+
 /// Bytes of a message's header.
 pub const HEADER_BYTES: usize = size_of::<MessageHeader>();
 /// The longest payload (`XENSTORE_PAYLOAD_MAX`); who exceeds it loses the connection.
 pub const PAYLOAD_MAX: usize = abi::XENSTORE_PAYLOAD_MAX;
+/// The longest message.
+pub const MESSAGE_MAX: usize = HEADER_BYTES + PAYLOAD_MAX;
 
 /// What a message is (`enum xsd_sockmsg_type`); numbers that we do not know are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use core::task::{Context, Poll};
 
 use super::machine::{Failure, Machine};
 use crate::store::{Store, StoreError, Transaction, Watch};
-use crate::xs_wire::{self, Kind};
+use crate::xs_wire::{self, Kind, MESSAGE_MAX};
 
 struct Shared {
     machine: RefCell<Machine>,
@@ -29,33 +29,33 @@ impl core::fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client whose transport is told by `kick` that bytes are waiting. `kick` may call [`transmit`](Self::transmit) at once.
+    /// A client whose transport is told by `kick` that a message is to be sent. `kick` may call [`take_message`](Self::take_message) at once.
     pub fn new(kick: impl Fn() + 'static) -> Self {
-        Self(Rc::new(Shared { machine: RefCell::default(), kick: Box::new(kick) }))
+        Self::of(Machine::default(), kick)
+    }
+
+    /// A client of a connection that another one had before, whose requests and watches had numbers below `number`: their answers and events
+    /// are dropped, and its watches and transactions end.
+    pub fn taking_over(number: u32, kick: impl Fn() + 'static) -> Self {
+        Self::of(Machine::taking_over(number), kick)
+    }
+
+    fn of(machine: Machine, kick: impl Fn() + 'static) -> Self {
+        Self(Rc::new(Shared { machine: RefCell::new(machine), kick: Box::new(kick) }))
     }
 
     /// Bytes that the store sent.
     pub fn handle_bytes(&self, bytes: &[u8]) {
         self.0.machine.borrow_mut().handle_bytes(bytes);
         // A reply that nobody awaits may have left something to be sent.
-        if !self.0.machine.borrow().poll_transmit().is_empty() {
+        if self.0.machine.borrow().has_message() {
             (self.0.kick)();
         }
     }
 
-    /// Hands what is to be sent to `send`, which says how many bytes it took, until it takes none or nothing is left. The sum.
-    pub fn transmit(&self, mut send: impl FnMut(&[u8]) -> usize) -> usize {
-        let mut machine = self.0.machine.borrow_mut();
-        let mut total = 0;
-        while !machine.poll_transmit().is_empty() {
-            let sent = send(machine.poll_transmit());
-            if sent == 0 {
-                break;
-            }
-            machine.transmitted(sent);
-            total += sent;
-        }
-        total
+    /// Moves the message that is to be sent next into `buffer`; its length, 0 where there is none.
+    pub fn take_message(&self, buffer: &mut [u8; MESSAGE_MAX]) -> usize {
+        self.0.machine.borrow_mut().take_message(buffer)
     }
 
     /// The transport failed for good: every request ends with [`StoreError::Closed`].
@@ -66,15 +66,6 @@ impl Client {
     /// Requests without a reply, and watches: what a leak would show in.
     pub fn live(&self) -> (usize, usize) {
         self.0.machine.borrow().live()
-    }
-
-    /// Takes back all watches and transactions that the store knows of this domain: for a client that starts anew in an old domain.
-    ///
-    /// # Errors
-    /// Of the store.
-    pub async fn reset(&self) -> Result<(), StoreError> {
-        self.request(Kind::RESET_WATCHES, Transaction::NONE, &[b"\0"]).await?;
-        Ok(())
     }
 
     async fn request(&self, kind: Kind, transaction: Transaction, parts: &[&[u8]]) -> Result<Vec<u8>, StoreError> {

@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use core::task::{Poll, Waker};
 
 use crate::store::StoreError;
-use crate::xs_wire::{self, Kind, Message, Parser};
+use crate::xs_wire::{self, HEADER_BYTES, Kind, MESSAGE_MAX, Message, MessageHeader, Parser};
+use zerocopy::FromBytes;
 
 /// Bytes of paths that wait in one watch. Beyond, they fold into one event of the watched path itself, which covers them all.
 const EVENT_BYTES_MAX: usize = 8192;
@@ -62,6 +63,14 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// A connection that another client had before: its requests and watches had numbers below `number`. What the store keeps of that
+    /// client's watches and transactions ends.
+    pub fn taking_over(number: u32) -> Self {
+        let mut machine = Self { next_id: number, next_token: number, ..Self::default() };
+        machine.submit_unheard(Kind::RESET_WATCHES, 0, &[b"\0"]);
+        machine
+    }
+
     /// Queues a request; its payload is `parts` one after another.
     ///
     /// # Errors
@@ -190,7 +199,8 @@ impl Machine {
             return;
         }
         let Some(entry) = self.pending.get_mut(&header.req_id) else {
-            log::warn!("xenstore: reply to unknown request {}", header.req_id);
+            // Of a client that had this connection before, it may be.
+            log::debug!("xenstore: reply to unknown request {}", header.req_id);
             return;
         };
         let result = |asked: Kind| {
@@ -251,17 +261,24 @@ impl Machine {
         }
     }
 
-    /// The bytes to send next, oldest first; [`transmitted`](Self::transmitted) says how many went.
-    pub fn poll_transmit(&self) -> &[u8] {
-        match self.outgoing.as_slices() {
-            ([], second) => second,
-            (first, _) => first,
-        }
+    /// Whether a message is to be sent.
+    pub fn has_message(&self) -> bool {
+        !self.outgoing.is_empty()
     }
 
-    /// The first `count` of those bytes went.
-    pub fn transmitted(&mut self, count: usize) {
-        self.outgoing.drain(..count.min(self.outgoing.len()));
+    /// Moves the message that is to be sent next into `buffer`; its length, 0 where there is none.
+    pub fn take_message(&mut self, buffer: &mut [u8; MESSAGE_MAX]) -> usize {
+        let mut header = [0; HEADER_BYTES];
+        header.iter_mut().zip(&self.outgoing).for_each(|(slot, byte)| *slot = *byte);
+        let length = match MessageHeader::read_from_bytes(&header) {
+            Ok(header) if self.has_message() => HEADER_BYTES + header.len as usize,
+            _ => 0,
+        };
+        buffer
+            .iter_mut()
+            .zip(self.outgoing.drain(..length.min(self.outgoing.len())))
+            .for_each(|(slot, byte)| *slot = byte);
+        length
     }
 
     /// The connection is gone: whoever waits for a reply hears so, watches fall silent.

@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 use super::*;
 use crate::fakes::Tasks;
 use crate::store::{Store, StoreError, Transaction, Watch, transaction};
-use crate::xs_wire::{Kind, Message, MessageHeader, Parser};
+use crate::xs_wire::{HEADER_BYTES, Kind, MESSAGE_MAX, Message, MessageHeader, Parser};
 
 /// The other end: keeps what came, answers when told.
 struct Peer {
@@ -29,20 +29,29 @@ impl Peer {
         Self { client: Client::new(move || counter.set(counter.get() + 1)), parser: RefCell::default(), kicks }
     }
 
-    /// The requests that the client sent, through a ring that takes 7 bytes at a time.
+    /// The requests that the client sent.
     fn requests(&self) -> Vec<Message> {
+        let mut buffer = [0; MESSAGE_MAX];
         let mut bytes = Vec::new();
-        self.client.transmit(|piece| {
-            let piece = &piece[..piece.len().min(7)];
-            bytes.extend_from_slice(piece);
-            piece.len()
-        });
+        loop {
+            let length = self.client.take_message(&mut buffer);
+            if length == 0 {
+                break;
+            }
+            assert!(length >= HEADER_BYTES);
+            bytes.extend_from_slice(&buffer[..length]);
+        }
         let mut input = bytes.as_slice();
         let mut messages = Vec::new();
         while let Some(message) = self.parser.borrow_mut().next(&mut input).unwrap() {
             messages.push(message);
         }
         messages
+    }
+
+    /// Whose client takes the connection over from one that had numbers below this.
+    fn taking_over(number: u32) -> Self {
+        Self { client: Client::taking_over(number, || ()), parser: RefCell::default(), kicks: Rc::default() }
     }
 
     fn one(&self) -> Message {
@@ -458,4 +467,41 @@ proptest! {
         peer.client.close();
         prop_assert_eq!(peer.client.live(), (0, 0));
     }
+}
+
+/// What an earlier client asked and watched is nothing to this one, which has the store forget it first.
+#[test]
+fn a_connection_is_taken_over() {
+    let peer = Peer::taking_over(1 << 20);
+    let reset = peer.one();
+    assert_eq!(Kind(reset.header.kind), Kind::RESET_WATCHES);
+    let mut tasks = Tasks::new();
+    let (answer, event) = (Rc::new(RefCell::new(None)), Rc::new(RefCell::new(None)));
+    tasks.spawn({
+        let (client, answer, event) = (peer.client.clone(), answer.clone(), event.clone());
+        async move {
+            let mut watch = client.watch("data").await.unwrap();
+            *event.borrow_mut() = Some(watch.next().await);
+            *answer.borrow_mut() = Some(client.read(Transaction::NONE, "data/a").await);
+        }
+    });
+    tasks.run_until_stalled();
+    let watch = peer.one();
+    let token = crate::xs_wire::strings(&watch.payload).nth(1).unwrap().to_vec();
+    assert_ne!(token, b"0");
+    // Of the earlier one, on their way: an answer and an event.
+    peer.send(Kind::READ, 3, b"old");
+    peer.send(Kind::WATCH_EVENT, 0, b"data/old\x000\0");
+    peer.send(Kind::RESET_WATCHES, reset.header.req_id, b"OK\0");
+    peer.send(Kind::WATCH, watch.header.req_id, b"OK\0");
+    tasks.run_until_stalled();
+    assert!(event.borrow().is_none());
+    peer.send(Kind::WATCH_EVENT, 0, &[b"data/new\0", &token[..], b"\0"].concat());
+    tasks.run_until_stalled();
+    assert_eq!(event.borrow().as_deref(), Some("data/new"));
+    peer.send(Kind::READ, peer.one().header.req_id, b"new");
+    tasks.run_until_stalled();
+    assert_eq!(answer.borrow().clone().unwrap().unwrap(), b"new");
+    peer.send(Kind::UNWATCH, peer.one().header.req_id, b"OK\0");
+    assert_eq!(peer.client.live(), (0, 0));
 }

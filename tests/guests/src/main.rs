@@ -1,5 +1,5 @@
 //! The test image: runs the test that its command line names (`test=NAME`), directly under Xen. A few need a domain made by `xl`:
-//! `flood`, `typed`, `directory` and `restart-console`, which the end-to-end cases run.
+//! `flood`, `typed`, `directory`, `restart-console` and `restart-store`, which the end-to-end cases run.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -81,6 +81,7 @@ async fn main(environment: Environment) {
         "replace" => restart::replace(&environment, false).await,
         "replace-gives-up" | "replace-fails" => restart::replace(&environment, true).await,
         "restart-console" => restart::console().await,
+        "restart-store" => store::restart().await,
         "restart-limit" => restart::limit(),
         "restart-twice" => restart::twice(),
         "restart-refused" => restart::refused(),

@@ -16,6 +16,10 @@ pub(super) const CASES: &[Case] = &[
         name: "the runtime under xl: a restart in place is not seen outside, and its console goes on",
         run: restart,
     },
+    Case {
+        name: "the runtime under xl: lives that end within requests and answers of the store: none is torn, no watch is left",
+        run: store,
+    },
     Case { name: "the runtime under xl: the log of a crash gives function and line", run: crash },
 ];
 
@@ -110,6 +114,22 @@ fn restart(scene: &Scene<'_>) -> Result<String> {
             }
         }
         Ok(said(&console, "life 5 after a pause").to_owned())
+    })
+}
+
+fn store(scene: &Scene<'_>) -> Result<String> {
+    domain(scene, "restart-store", |name, _| {
+        let console = succeeds(scene, name)?;
+        let lines: Vec<&str> = console.lines().filter(|line| line.contains("the store's connection goes on")).collect();
+        let within = |words| lines.iter().filter(|line| line.contains(words)).count();
+        let (answers, whole) = (within("within an answer: true"), within(" 0 bytes of a request"));
+        let requests = lines.len() - whole;
+        ensure!(
+            requests > 0 && answers > 0,
+            "{} lives, {requests} within a request, {answers} within an answer",
+            lines.len()
+        );
+        Ok(format!("{} lives, {requests} within a request, {answers} within an answer", lines.len()))
     })
 }
 
