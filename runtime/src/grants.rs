@@ -4,7 +4,7 @@
 
 use crate::counts::{self, Count};
 use crate::hypercall;
-use crate::memory::{self, Area, Inherited, Page};
+use crate::memory::{self, Area, Inherited, Page, device_ledger};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
@@ -14,7 +14,7 @@ use xen_pv_sys::grant_table::{
     CopyEnd, GNTST_BAD_PAGE, GNTST_EAGAIN, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF,
     GNTTABOP_UNMAP_GRANT_REF, GrantCopy, MapFlags, MapGrantRef, UnmapGrantRef,
 };
-use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE};
+use xen_pv_sys::{DomainId, GrantRef, Mfn, PAGE_SIZE};
 
 mod operate;
 mod table;
@@ -88,11 +88,15 @@ pub fn adopt(reference: GrantRef) -> Option<Grant> {
     table::adopt(reference).map(|page| Grant { reference, page, ended: false })
 }
 
-/// Ends the grants of earlier lives that were not adopted, and unmaps what was mapped and not adopted.
+/// Ends the grants of earlier lives that were not adopted, and unmaps what was mapped and not adopted, or for a device.
 pub(crate) fn end_inherited() {
     for Inherited { area, handle } in memory::inherited_mappings() {
         drop(GrantMapping { area: Some(area), handles: alloc::vec![handle] });
     }
+    let for_devices = device_ledger::inherited();
+    let mut pages: Vec<_> =
+        for_devices.map(|(handle, frame)| DevicePage::new(handle, frame.0 * PAGE_SIZE as u64, false)).collect();
+    unmap_for_device(&mut pages);
     // A grant to ourselves is in use until then.
     table::end_inherited();
 }
@@ -273,9 +277,20 @@ pub fn map_for_device(domain: DomainId, batch: &mut [DeviceMap]) {
             }
             let &mut MapGrantRef { handle, dev_bus_addr: address, status, .. } = operation;
             element.result = match status {
-                GNTST_OKAY => Ok(DevicePage::new(handle, address, element.read_only)),
+                GNTST_OKAY => note_for_device(DevicePage::new(handle, address, element.read_only)),
                 status => Err(XenError::Grant(status)),
             };
+        }
+    }
+}
+
+/// Notes a page for the next life; unmaps it where there is no room for that.
+fn note_for_device(page: DevicePage) -> Result<DevicePage, XenError> {
+    match device_ledger::add(page.handle, Mfn(page.address.get() / PAGE_SIZE as u64)) {
+        Ok(()) => Ok(page),
+        Err(error) => {
+            unmap_for_device(&mut alloc::vec![page]);
+            Err(error)
         }
     }
 }
@@ -293,8 +308,11 @@ pub fn unmap_for_device(pages: &mut Vec<DevicePage>) {
         let mut operations: heapless::Vec<UnmapGrantRef, DEVICE_BATCH> = batch.iter().map(operation).collect();
         // SAFETY: an array of the operation's struct; by the caller no device uses the pages, and the CPU never did.
         unsafe { operate(GNTTABOP_UNMAP_GRANT_REF, &mut operations) };
-        for failed in operations.iter().filter(|operation| operation.status != GNTST_OKAY) {
-            log::error!("a grant stays mapped for a device: status {}", failed.status);
+        for operation in &operations {
+            match operation.status {
+                GNTST_OKAY => device_ledger::remove(operation.handle),
+                status => log::error!("a grant stays mapped for a device: status {status}"),
+            }
         }
     }
     pages.clear();

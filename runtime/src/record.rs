@@ -19,6 +19,8 @@ pub(crate) const LAYOUT: u32 = 6;
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.
 const TEXT: usize = 20 * 1024;
+/// Pages of the ledger of grants that are mapped for devices: Xen gives a domain 1,024 frames of 256 handles (`max_maptrack_frames`).
+const DEVICE_LEDGER_PAGES: usize = 1024 * 256 / 512;
 /// Ports of the two-level ABI, as words of bits.
 const PORT_WORDS: usize = 64;
 
@@ -140,6 +142,8 @@ pub(crate) struct Record {
     pub(crate) ports: [Cell<u64>; PORT_WORDS],
     /// The frames (plus one) of the ledger of grant mappings; 0 for none.
     pub(crate) ledger: [Cell<u32>; layout::AREA_PAGES / 1024],
+    /// The frames (plus one) of the ledger of grants that are mapped for devices; 0 for none.
+    pub(crate) device_ledger: [Cell<u32>; DEVICE_LEDGER_PAGES],
     /// For each page of the room, where the old image's page is kept until the new one has taken over; 0 where it is the same page.
     pub(crate) replaced: [Cell<u32>; ROOM_PAGES],
     /// The plan of the exchange with the old image, and the code that makes it.
@@ -162,8 +166,8 @@ const SEALED: usize = offset_of!(Record, seal) / 8;
 
 const _: () = {
     assert!(size_of::<Record>() <= layout::KEEP_SIZE);
-    // 13 words, eight halves, the box, three arrays and the store's streams: nothing else is before the seal, so no padding.
-    let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + ROOM_PAGES) * 4;
+    // 13 words, eight halves, the box, four arrays and the store's streams: nothing else is before the seal, so no padding.
+    let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + DEVICE_LEDGER_PAGES + ROOM_PAGES) * 4;
     let store = 4 * 4 + size_of::<Framing>() + MESSAGE_MAX;
     assert!(size_of::<StoreStreams>() == store);
     assert!(offset_of!(Record, seal) == 13 * 8 + 8 * 4 + size_of::<BoxHeader>() + arrays + store);

@@ -4,6 +4,7 @@
 
 mod area;
 mod boot;
+pub(crate) mod device_ledger;
 pub(crate) mod frames;
 mod heap;
 mod ledger;
@@ -50,10 +51,11 @@ pub(crate) unsafe fn initialize(
         Err(error) => panic!("cannot make the address space: {error}"),
     }
     heap::initialize();
-    if record().is_again()
-        && let Err(error) = area::resume()
-    {
-        panic!("cannot take over the mapping area: {error}");
+    if record().is_again() {
+        device_ledger::resume();
+        if let Err(error) = area::resume() {
+            panic!("cannot take over the mapping area: {error}");
+        }
     }
 }
 

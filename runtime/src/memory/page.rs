@@ -90,13 +90,14 @@ impl SharedMemory for Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        p2m::set_shared_frame(self.frame, false);
+        p2m::set_device_frame(self.frame, false);
         // SAFETY: allocated in `new`; a grant of it holds an `Rc` of it.
         unsafe { frames::free(self.frame, 1) };
     }
 }
 
-/// Pages that hold packets; each has a machine frame of its own, not contiguous. Freed by `Drop`.
+/// Pages that hold packets or blocks; each has a machine frame of its own, not contiguous. A device may write them, so that the next life does
+/// not have them before it has taken over. Freed by `Drop`.
 #[derive(Debug)]
 pub struct Pages {
     pages: Vec<Page>,
@@ -111,7 +112,10 @@ impl Pages {
         let mut pages = Vec::new();
         pages.try_reserve_exact(count).map_err(|_| OutOfMemory)?;
         for _ in 0..count {
-            pages.push(Page::new()?);
+            let page = Page::new()?;
+            // A device may have them in its rings when a life ends.
+            p2m::set_device_frame(page.frame, true);
+            pages.push(page);
         }
         Ok(Self { pages })
     }

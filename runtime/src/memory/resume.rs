@@ -5,7 +5,7 @@
 use super::boot::{bitmap_pages, first_free};
 use super::page::Page;
 use super::tables::{self, Batch, ENTRIES, Entry, Level, Tables};
-use super::{frames, ledger, p2m};
+use super::{device_ledger, frames, ledger, p2m};
 use crate::layout;
 use crate::record::record;
 use split_driver::hypervisor::XenError;
@@ -15,7 +15,7 @@ use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
 /// Takes over the address space.
 ///
 /// Free is what is mapped writable where it belongs (page tables are not, and what was being exchanged with Xen is not) and is none of: what
-/// lies before the first free frame of the boot, the bitmaps, the ledger, withheld (the box, DMA memory of an earlier life, the pages of a
+/// lies before the first free frame of the boot, the bitmaps, the ledgers, withheld (the box, DMA memory of an earlier life, the pages of a
 /// replaced image), or in a grant that has not ended.
 ///
 /// # Safety
@@ -56,7 +56,7 @@ pub(super) unsafe fn initialize(
         }
         number += count;
     }
-    for frame in ledger::frames() {
+    for frame in ledger::frames().chain(device_ledger::frames()) {
         p2m::set_shared_frame(frame, true);
     }
     // A page behind a grant counts as allocated, and is freed like any other when the grant ends.

@@ -12,6 +12,7 @@ use runtime::grants::{self, Grant, GrantMapping, Place};
 use runtime::memory::{Page, usage};
 use runtime::restart::{self, BoxWriter, Cause, ImageError, Policy, Recovered, ReplaceError, Staging, Unwritten};
 use runtime::{dma::DmaFrames, time};
+use split_driver::hypervisor::DeviceMap;
 use split_driver::memory::{DmaAllocator, Reach, SharedMemory};
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE, Port};
 
@@ -204,7 +205,22 @@ fn waste() -> Result {
     core::mem::forget(alloc::vec![0xa5_u8; 3 << 20]);
     core::mem::forget(value!(DmaFrames::new(Reach::default()).allocate(5 * 4096)));
     core::mem::forget(value!(runtime::memory::Pages::new(30)));
+    for_device()?;
     let _task = runtime::spawn(core::future::pending());
+    Ok(())
+}
+
+/// A page that is mapped for a device, and one that no longer is.
+fn for_device() -> Result {
+    let [mapped, unmapped] = [value!(Page::new().map_err(|_| "a page")), value!(Page::new().map_err(|_| "a page"))]
+        .map(|page| grants::grant_access(OURSELVES, Rc::new(page), false));
+    let [mapped, unmapped] = [value!(mapped), value!(unmapped)];
+    let mut batch = [DeviceMap::new(mapped.reference(), false), DeviceMap::new(unmapped.reference(), true)];
+    grants::map_for_device(OURSELVES, &mut batch);
+    let [kept, given_back] = batch.map(|element| element.result);
+    core::mem::forget((value!(kept), mapped));
+    grants::unmap_for_device(&mut alloc::vec![value!(given_back)]);
+    check!(unmapped.end().is_ok());
     Ok(())
 }
 
