@@ -12,6 +12,7 @@ use crate::layout;
 use crate::local::Local;
 use crate::memory::{Page, tables};
 use crate::record::record;
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell, RefCell};
@@ -22,7 +23,7 @@ use split_driver::hypervisor::{EventChannel, XenError};
 use xen_pv_sys::event_channel::{
     AllocUnbound, BIND_PIRQ_WILL_SHARE, BindInterdomain, BindPirq, BindVirq, Close, EVTCHN_2L_NR_CHANNELS,
     EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_PIRQ, EVTCHNOP_BIND_VIRQ, EVTCHNOP_CLOSE,
-    EVTCHNOP_SEND, EVTCHNOP_STATUS, EVTCHNSTAT_PIRQ, EVTCHNSTAT_VIRQ, Send, Status,
+    EVTCHNOP_SEND, EVTCHNOP_STATUS, EVTCHNSTAT_INTERDOMAIN, EVTCHNSTAT_PIRQ, EVTCHNSTAT_VIRQ, Send, Status,
 };
 use xen_pv_sys::physdev::{
     Eoi, IrqStatus, IrqStatusQuery, PHYSDEVOP_EOI, PHYSDEVOP_IRQ_STATUS_QUERY, PHYSDEVOP_PIRQ_EOI_GMFN_V2, PirqEoiGmfn,
@@ -95,6 +96,9 @@ struct Binding {
 /// Ports that an earlier life bound and this one has not adopted.
 static INHERITED: Local<[Cell<u64>; 64]> = Local::new([const { Cell::new(0) }; 64]);
 
+/// What the ports of an earlier life are bound to in other domains, by domain and remote port.
+static PEERS: Local<OnceCell<BTreeMap<(u16, u32), Port>>> = Local::new(OnceCell::new());
+
 /// Bindings by port.
 static BINDINGS: Local<RefCell<Vec<Option<Binding>>>> = Local::new(RefCell::new(Vec::new()));
 
@@ -164,33 +168,55 @@ fn set_bound(port: Port, bound: bool) {
     }
 }
 
-/// The port of an earlier life that is bound to `target` (a virtual or physical interrupt, by `status`).
-fn find_inherited(status: u32, target: u32) -> Option<Port> {
-    (0..EVTCHN_2L_NR_CHANNELS).map(Port).filter(|port| is_inherited(*port)).find(|port| {
-        let mut argument = Status {
-            dom: DomainId::SELF,
-            padding: 0,
-            port: *port,
-            status: 0,
-            vcpu: 0,
-            target: 0,
-            remote_port: Port(0),
+/// What a port is bound to (`EVTCHNOP_status`).
+fn status(port: Port) -> Option<Status> {
+    let mut argument =
+        Status { dom: DomainId::SELF, padding: 0, port, status: 0, vcpu: 0, target: 0, remote_port: Port(0) };
+    // SAFETY: the operation's struct.
+    unsafe { bind(EVTCHNOP_STATUS, &mut argument) }.ok().map(|()| argument)
+}
+
+/// Ports that an earlier life bound and nobody has taken over yet.
+fn inherited() -> impl Iterator<Item = Port> {
+    (0..EVTCHN_2L_NR_CHANNELS).map(Port).filter(|port| is_inherited(*port))
+}
+
+/// The port of an earlier life that is bound to `target` (a virtual or physical interrupt, by `kind`).
+fn find_inherited(kind: u32, target: u32) -> Option<Port> {
+    inherited().find(|port| status(*port).is_some_and(|status| status.status == kind && status.target == target))
+}
+
+/// The port of an earlier life whose other end is `remote` of `domain`. Xen is asked once for all, as there may be hundreds.
+fn find_inherited_peer(domain: DomainId, remote: Port) -> Option<Port> {
+    let peers = PEERS.get_or_init(|| {
+        let peer = |port| {
+            let status = status(port).filter(|status| status.status == EVTCHNSTAT_INTERDOMAIN)?;
+            Some(((status.target as u16, status.remote_port.0), port))
         };
-        // SAFETY: the operation's struct.
-        let result = unsafe { bind(EVTCHNOP_STATUS, &mut argument) };
-        result.is_ok() && argument.status == status && argument.target == target
-    })
+        inherited().filter_map(peer).collect()
+    });
+    peers.get(&(domain.0, remote.0)).copied().filter(|port| is_inherited(*port))
+}
+
+/// Closes the ports of earlier lives that are bound to physical interrupts: before their devices are told to raise none.
+pub(crate) fn close_inherited_interrupts() {
+    for port in inherited() {
+        if status(port).is_some_and(|status| status.status == EVTCHNSTAT_PIRQ) {
+            drop(Channel { port });
+        }
+    }
+}
+
+/// Takes over a port that an earlier life bound; `None` where none did, or it is taken over already.
+pub(crate) fn adopt_inherited(port: Port) -> Option<Channel> {
+    is_inherited(port).then(|| Channel::new(port, None))
 }
 
 /// Closes the ports of earlier lives that were not adopted; not those that the toolstack bound.
 pub(crate) fn close_inherited() {
     let environment = environment();
     let toolstack = [environment.store, environment.console].map(|ring| ring.map(|(_, port)| port));
-    for port in (0..EVTCHN_2L_NR_CHANNELS).map(Port) {
-        if is_inherited(port) && !toolstack.contains(&Some(port)) {
-            drop(Channel { port });
-        }
-    }
+    inherited().filter(|port| !toolstack.contains(&Some(*port))).for_each(|port| drop(Channel { port }));
 }
 
 /// Delivers the events that have come; whether there were any.
@@ -409,29 +435,22 @@ pub fn alloc_unbound(remote: DomainId) -> Result<Channel, XenError> {
 /// The errno of the hypercall.
 pub fn own_domain() -> Result<DomainId, XenError> {
     let channel = alloc_unbound(DomainId::SELF)?;
-    let mut status = Status {
-        dom: DomainId::SELF,
-        padding: 0,
-        port: channel.port(),
-        status: 0,
-        vcpu: 0,
-        target: 0,
-        remote_port: Port(0),
-    };
-    // SAFETY: the operation's struct.
-    unsafe { bind(EVTCHNOP_STATUS, &mut status)? };
+    let status = status(channel.port()).ok_or(XenError::Exhausted)?;
     Ok(DomainId(status.target as u16))
 }
 
-/// Binds to the unbound channel `port` of `domain` (`EVTCHNOP_bind_interdomain`).
+/// Binds to the unbound channel `port` of `domain` (`EVTCHNOP_bind_interdomain`). Where an earlier life did, its port is taken over, as by
+/// [`adopt`].
 ///
 /// # Errors
 /// The errno of the hypercall.
 pub fn bind_interdomain(domain: DomainId, port: Port) -> Result<Channel, XenError> {
     let mut argument = BindInterdomain { remote_dom: domain, padding: 0, remote_port: port, local_port: Port(0) };
     // SAFETY: the operation's struct.
-    unsafe { bind(EVTCHNOP_BIND_INTERDOMAIN, &mut argument)? };
-    Ok(Channel::new(argument.local_port, None))
+    match unsafe { bind(EVTCHNOP_BIND_INTERDOMAIN, &mut argument) } {
+        Ok(()) => Ok(Channel::new(argument.local_port, None)),
+        Err(error) => find_inherited_peer(domain, port).map(adopt).ok_or(error),
+    }
 }
 
 /// Takes over a port that the toolstack bound (console, xenstore), or that an earlier life did; the latter begins with an event, as the

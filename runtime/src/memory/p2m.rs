@@ -11,7 +11,8 @@ use xen_pv_sys::{Mfn, Pfn};
 static LIST: Local<Cell<&'static [AtomicU64]>> = Local::new(Cell::new(&[]));
 /// A bit for each frame of a `Page`, of `Pages`, or of DMA memory.
 static SHARED: Bitmap = Bitmap::new();
-/// A bit for each frame of DMA memory: a device may write it for as long as nobody stops the device, also in the next life.
+/// A bit for each frame that a device may write for as long as nobody stops the device, also in the next life: such a frame of an earlier
+/// life is withheld as well.
 static DEVICE: Bitmap = Bitmap::new();
 /// A bit for each frame that an earlier life had and this one must not use yet.
 static WITHHELD: Bitmap = Bitmap::new();
@@ -73,13 +74,23 @@ pub(super) fn begin_life() {
     for (withheld, device) in WITHHELD.words().iter().zip(DEVICE.words()) {
         withheld.fetch_or(device.load(Ordering::Relaxed), Ordering::Relaxed);
     }
-    DEVICE.clear();
     SHARED.clear();
 }
 
-/// Withholds a frame from the next life, or not any more.
-pub(super) fn set_withheld(frame: Pfn, withheld: bool) {
-    WITHHELD.set(frame, withheld);
+/// Withholds a frame from the next life.
+pub(super) fn withhold(frame: Pfn) {
+    WITHHELD.set(frame, true);
+}
+
+/// Withholds a frame no longer.
+pub(super) fn do_not_withhold(frame: Pfn) {
+    WITHHELD.set(frame, false);
+    DEVICE.set(frame, false);
+}
+
+/// Whether a device may write a frame.
+pub(super) fn is_device_frame(frame: Pfn) -> bool {
+    DEVICE.get(frame)
 }
 
 /// Whether a frame is withheld.

@@ -127,7 +127,7 @@ pub(crate) unsafe fn granted_page(machine: Mfn) -> Option<Page> {
 /// Keeps frames from the next life.
 pub(crate) fn withhold(first: Pfn, count: usize) {
     for number in first.0..first.0 + count as u64 {
-        p2m::set_withheld(Pfn(number), true);
+        p2m::withhold(Pfn(number));
     }
 }
 
@@ -139,15 +139,24 @@ pub(crate) fn are_withheld(first: Pfn, count: usize) -> bool {
 /// Withholds frames no longer.
 pub(crate) fn do_not_withhold(first: Pfn, count: usize) {
     for number in first.0..first.0 + count as u64 {
-        p2m::set_withheld(Pfn(number), false);
+        p2m::do_not_withhold(Pfn(number));
     }
 }
 
 /// Frees what was withheld from this life.
 pub(crate) fn release_withheld() {
+    release(|_| true);
+}
+
+/// Frees what was withheld since devices of the last life might write it, and they no longer do.
+pub(crate) fn release_device_frames() {
+    release(p2m::is_device_frame);
+}
+
+fn release(which: impl Fn(Pfn) -> bool) {
     let tables = tables::current();
     let mut batch = Batch::new(tables::SELF);
-    for frame in p2m::withheld() {
+    for frame in p2m::withheld().filter(|frame| which(*frame)) {
         if !is_plain(tables, frame)
             && let Ok((machine_address, _)) = tables.entry(layout::address_of(frame), Level::One)
         {
@@ -160,10 +169,10 @@ pub(crate) fn release_withheld() {
         log::error!("memory of the last life stays lost: {error}");
     }
     tables::flush_tlb();
-    for frame in p2m::withheld() {
-        p2m::set_withheld(frame, false);
+    for frame in p2m::withheld().filter(|frame| which(*frame)) {
+        p2m::do_not_withhold(frame);
         if is_plain(tables, frame) {
-            // SAFETY: plain memory, in no allocator in this life, and by `Recovered::taken_over` in no one's use.
+            // SAFETY: plain memory, in no allocator in this life, and by the callers' callers in no one's use.
             unsafe { frames::free(frame, 1) };
         }
     }

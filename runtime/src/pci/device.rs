@@ -98,9 +98,18 @@ impl Inner {
 }
 
 impl Device {
-    /// Asks the device at `address`, which the host has at `host`, who it is.
-    pub(super) async fn probe(bus: Rc<Bus>, address: PciAddress, host: PciAddress) -> Result<Self, PciError> {
+    /// Asks the device at `address`, which the host has at `host`, who it is. `inherited` where the last life had it, and it may still write
+    /// to memory.
+    pub(super) async fn probe(
+        bus: Rc<Bus>,
+        address: PciAddress,
+        host: PciAddress,
+        inherited: bool,
+    ) -> Result<Self, PciError> {
         let tenure = Rc::new(Tenure::new());
+        if inherited {
+            tenure.master();
+        }
         let mut inner = Inner { address, host, id: DeviceId::new(0), bus, interrupts: Rc::default(), tenure };
         let identity = inner.read(config::IDENTITY, Width::Double).await?;
         // What answers for a device that is not there: no vendor has either number.
@@ -124,6 +133,18 @@ impl Device {
     /// What it is.
     pub fn id(&self) -> DeviceId {
         self.inner.id
+    }
+
+    /// Takes interrupts and access to memory from a device of the last life; whether both were seen to end. The channels of its interrupts are
+    /// closed.
+    pub(super) async fn stop_inherited(&self) -> bool {
+        for kind in [InterruptKind::MsiX, InterruptKind::Msi] {
+            // The last life used one of them at most.
+            if let Err(error) = interrupt::disable(&self.inner.bus, self.address(), kind).await {
+                log::debug!("pci {}: {kind} was not on: {error}", self.address());
+            }
+        }
+        self.inner.disable().await.is_ok()
     }
 
     /// Its place among the devices of its connection.

@@ -10,6 +10,7 @@ use super::tenure::Holdings;
 use crate::events;
 use crate::grants;
 use crate::memory::Page;
+use crate::record::record;
 use crate::select::select;
 use crate::time::{self, Duration};
 use alloc::collections::VecDeque;
@@ -22,8 +23,8 @@ use core::str::FromStr;
 use futures_util::future::{join, join3, join4};
 use pci_types::PciAddress;
 use split_driver::store::{Store, StoreError, Transaction, Watch};
-use xen_pv_sys::DomainId;
 use xen_pv_sys::io::pciif::XEN_PCI_MAGIC;
+use xen_pv_sys::{DomainId, GrantRef, Port};
 
 /// Our side.
 const FRONTEND: &str = "device/pci/0";
@@ -147,6 +148,20 @@ impl<S: Store> Frontend<S> {
         self.link.is_some()
     }
 
+    /// Takes interrupts and access to memory from the devices that the last life had; `None` where there is no proof for one of them.
+    pub async fn stop_inherited(&self) -> Option<()> {
+        events::close_inherited_interrupts();
+        let mut all = Some(());
+        for event in &self.queue {
+            if let Event::Added(device) = event
+                && !device.stop_inherited().await
+            {
+                all = None;
+            }
+        }
+        all
+    }
+
     /// What [`Self::next_event`] would return at once: the other devices, where several were found together.
     pub fn found(&mut self) -> Option<Event> {
         self.queue.pop_front()
@@ -219,7 +234,7 @@ impl<S: Store> Frontend<S> {
                 if let Some(link) = &mut self.link {
                     link.devices.returned();
                 }
-                self.scan(listed).await;
+                self.scan(listed, false).await;
                 if let Some(link) = &mut self.link {
                     (link.state, link.unsaid) = (state::CONNECTED, true);
                 }
@@ -259,8 +274,39 @@ impl<S: Store> Frontend<S> {
         }
     }
 
+    /// Takes over the page and the channel that the last life published, and finds the devices that it had. Gives false where there is none.
+    async fn adopt(&mut self, backend: &str) -> Result<bool, PciError> {
+        let [reference, port, state] =
+            ["pci-op-ref", "event-channel", "state"].map(|node| format!("{FRONTEND}/{node}"));
+        let store = &self.store;
+        let published = join3(read::<u32>(store, &reference), read::<u32>(store, &port), read::<u32>(store, &state));
+        let ((reference, port, ours), watch) = join(published, store.watch(&format!("{backend}/state"))).await;
+        let (Some(reference), Some(port), Some(state)) = (reference?, port?, ours?) else {
+            return Ok(false);
+        };
+        if !matches!(state, state::INITIALISED | state::CONNECTED | state::RECONFIGURING) {
+            return Ok(false);
+        }
+        let (Some(grant), Some(channel)) = (grants::adopt(GrantRef(reference)), events::adopt_inherited(Port(port)))
+        else {
+            return Ok(false);
+        };
+        let mut watch = watch?;
+        watch.next().await;
+        let bus = Rc::new(Bus::new(grant, channel));
+        let (unsaid, waits, devices) = (false, Cell::new(false), Holdings::default());
+        let link = Link { backend: backend.into(), watch, bus, state, unsaid, waits, devices };
+        let listed = self.listed(&link).await?;
+        self.link = Some(link);
+        self.scan(listed, true).await;
+        Ok(true)
+    }
+
     /// Publishes a page and a channel.
     async fn open(&mut self, backend: String, domain: DomainId) -> Result<(), PciError> {
+        if record().is_again() && self.adopt(&backend).await? {
+            return Ok(());
+        }
         let path = format!("{backend}/state");
         let page = Rc::new(Page::new()?);
         let grant = grants::grant_access(domain, page, false)?;
@@ -346,8 +392,8 @@ impl<S: Store> Frontend<S> {
         Ok(Some(Listed { address, host: host.unwrap_or(address), state: state?.unwrap_or(0) }))
     }
 
-    /// Queues an event for each device that is new, and forgets those that are no longer listed.
-    async fn scan(&mut self, listed: Vec<Listed>) {
+    /// Queues an event for each device that is new, and forgets those that are no longer listed. `inherited` where the last life had them.
+    async fn scan(&mut self, listed: Vec<Listed>, inherited: bool) {
         let Some(link) = &mut self.link else {
             return;
         };
@@ -356,7 +402,7 @@ impl<S: Store> Frontend<S> {
             if state == state::CLOSING || link.devices.has(address) {
                 continue;
             }
-            match Device::probe(Rc::clone(&link.bus), address, host).await {
+            match Device::probe(Rc::clone(&link.bus), address, host, inherited).await {
                 Ok(device) => {
                     link.devices.add(address, Rc::clone(device.tenure()));
                     self.queue.push_back(Event::Added(device));

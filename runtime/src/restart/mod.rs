@@ -285,6 +285,12 @@ impl Recovered {
         record().exchanged.get()
     }
 
+    /// The devices of the last life no longer reach memory: what they could write is free again. Until then it is withheld, and this life
+    /// may have too little for pages of its own.
+    pub fn devices_stopped(&self) {
+        memory::release_device_frames();
+    }
+
     /// This life has all that it wants of the last one: ports, mappings and grants that it has not adopted are closed, unmapped and ended,
     /// and memory that the last life's devices might write is free again, so they must have been stopped. From now on the state is what
     /// [`keep`]'s writer writes. Gives how long it was from the end of the last life until now, by the clock, and what of that the domain ran
