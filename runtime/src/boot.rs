@@ -76,7 +76,8 @@ oxidom_entry:
     call oxidom_start
     ud2
 
-    # Begins a new life: nothing of the old one is used any more, its stack included.
+    # Begins a new life: nothing of the old one is used any more, its stack included. It is entered by HYPERVISOR_iret, as Xen holds back
+    # non-maskable interrupts from one that it delivered to the next iret. Interrupts (upcalls) stay masked.
     .globl oxidom_restart
 oxidom_restart:
     cld
@@ -86,7 +87,14 @@ oxidom_restart:
     sub %edi, %ecx
     shr $3, %ecx
     rep movsq
-    jmp oxidom_entry
+    mov $image_stack_top, %esp
+    push $0xe02b                # FLAT_KERNEL_SS
+    push $image_stack_top
+    push $2                     # rflags
+    push $0xe033                # FLAT_KERNEL_CS
+    push $oxidom_entry
+    push $0                     # flags of the iret: nothing
+    jmp oxidom_hypercall_page + 23 * 32
 
     # Blocks the vCPU until an event comes. Called with upcalls masked; returns with upcalls masked.
     # SCHEDOP_block opens the upcall mask. Xen then either returns from the hypercall, or pushes an upcall frame

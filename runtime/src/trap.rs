@@ -10,7 +10,9 @@ use crate::restart::{self, Refusal};
 use core::arch::global_asm;
 use core::fmt::Write;
 use xen_pv_sys::arch_x86::{FLAT_KERNEL_CS, TrapInfo};
-use xen_pv_sys::callback::{CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, Register};
+use xen_pv_sys::callback::{
+    CALLBACKOP_REGISTER, CALLBACKTYPE_EVENT, CALLBACKTYPE_FAILSAFE, CALLBACKTYPE_NMI, Register,
+};
 
 #[cfg(feature = "faults")]
 pub mod probe;
@@ -37,6 +39,7 @@ global_asm!(
     .section .text.oxidom_trap, "ax", @progbits
     trap 0, 0
     trap 1, 0
+    trap 2, 0
     trap 3, 0
     trap 4, 0
     trap 5, 0
@@ -123,7 +126,7 @@ macro_rules! traps {
 }
 
 traps! {
-    0 oxidom_trap_0, 1 oxidom_trap_1, 3 oxidom_trap_3, 4 oxidom_trap_4, 5 oxidom_trap_5, 6 oxidom_trap_6, 7 oxidom_trap_7,
+    0 oxidom_trap_0, 1 oxidom_trap_1, 2 oxidom_trap_2, 3 oxidom_trap_3, 4 oxidom_trap_4, 5 oxidom_trap_5, 6 oxidom_trap_6, 7 oxidom_trap_7,
     8 oxidom_trap_8, 10 oxidom_trap_10, 11 oxidom_trap_11, 12 oxidom_trap_12, 13 oxidom_trap_13, 14 oxidom_trap_14,
     16 oxidom_trap_16, 17 oxidom_trap_17, 18 oxidom_trap_18, 19 oxidom_trap_19,
 }
@@ -147,6 +150,8 @@ pub(crate) fn install() {
     let callbacks = [
         (CALLBACKTYPE_EVENT, oxidom_upcall as *const () as u64),
         (CALLBACKTYPE_FAILSAFE, oxidom_failsafe as *const () as u64),
+        // An operator's, by `xl trigger DOMAIN nmi`: the one thing that interrupts code with upcalls masked.
+        (CALLBACKTYPE_NMI, oxidom_trap_2 as *const () as u64),
     ];
     for (kind, address) in callbacks {
         let mut argument = Register { kind, flags: 0, padding: 0, address };
@@ -203,6 +208,7 @@ fn name(vector: u64) -> &'static str {
     match vector {
         0 => "divide error",
         1 => "debug",
+        2 => "non-maskable interrupt",
         3 => "breakpoint",
         4 => "overflow",
         5 => "bound range",

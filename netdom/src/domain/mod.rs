@@ -9,6 +9,7 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::time::Duration;
 use netdom::backend::Netback;
 use netdom::command_line;
 use netdom::datapath::{DataPath, Poll};
@@ -18,6 +19,7 @@ use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
+use runtime::restart;
 use runtime::select::{Either, select};
 use runtime::service::{self, Complaints, Options, Service, Wait};
 use runtime::signal::Signal;
@@ -28,6 +30,9 @@ use xen_pv_sys::Port;
 
 /// Pages for packets: enough for a NIC's receive ring and some queues, but never so many that rings and heap go short.
 const POOL_PAGES: usize = 8192;
+
+/// How often the vifs are looked at that were there at the beginning.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What the tasks share.
 pub(crate) struct Domain {
@@ -43,10 +48,14 @@ pub(crate) struct Domain {
     /// The devices that the domain began with were seen.
     ready: Cell<bool>,
     stopping: Cell<bool>,
+    /// Set once all vifs that were there at the beginning are served.
+    begun: Signal,
 }
 
 impl Service for Domain {
     const HELP: &'static str = "";
+
+    const LIVES: bool = true;
 
     type Words = command_line::Options;
 
@@ -69,7 +78,8 @@ impl Service for Domain {
         let netback = netback.with_memory(service::device_memory(0)).with_queues(words.queues());
         let nics = RefCell::default();
         let (ready, stopping) = (Cell::new(false), Cell::new(false));
-        Ok(Self { store, complaints, options, words, events, path, netback, work, nics, ready, stopping })
+        let begun = Signal::new();
+        Ok(Self { store, complaints, options, words, events, path, netback, work, nics, ready, stopping, begun })
     }
 
     fn store(&self) -> &Client {
@@ -107,9 +117,19 @@ impl Service for Domain {
 
     async fn serve(self: Rc<Self>) {
         runtime::spawn(nics::watch(Rc::clone(&self)));
-        let bus = Bus::new(self.store.clone(), Clock, self.netback.clone());
+        let mut bus = Bus::new(self.store.clone(), Clock, self.netback.clone());
+        if restart::lives() > 0 {
+            bus = bus.adopting();
+        }
+        let begun = async {
+            while !bus.has_begun() {
+                time::sleep(LOOK).await;
+            }
+            self.begun.set();
+            core::future::pending::<()>().await;
+        };
         let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
-        if let Either::Left(Err(error)) = select(bus.run(), crowded).await {
+        if let Either::Left(Err(error)) = select(bus.run(), select(begun, crowded)).await {
             log::error!("vifs are served no more: {error}");
         }
     }
@@ -128,6 +148,10 @@ impl Service for Domain {
         let nics = self.nics.borrow();
         let nics: Vec<String> = nics.active().iter().map(ToString::to_string).collect();
         if nics.is_empty() { "no NIC".into() } else { nics.join(", ") }
+    }
+
+    async fn adopted(&self) {
+        self.begun.wait().await;
     }
 
     fn statistics(&self) -> Vec<(String, String)> {

@@ -343,6 +343,11 @@ fn content(header: &BoxHeader) -> Option<&[u8]> {
     (checksum(SEED, bytes) == header.checksum()).then_some(bytes)
 }
 
+/// Lives of the domain before this one.
+pub fn lives() -> u64 {
+    record().lives.get()
+}
+
 /// Restarts the domain; returns only where it cannot.
 pub fn again(reason: fmt::Arguments<'_>) -> Refusal {
     let refusal = end(Cause::Asked, &|out| {

@@ -25,8 +25,16 @@ pub(super) struct Progress {
 }
 
 /// Follows pcifront for good.
-pub(super) async fn run<S: Service>(service: Rc<S>, progress: Rc<Progress>, complaints: Rc<Complaints>) {
-    let frontend = Frontend::new(service.store().clone()).await;
+pub(super) async fn run<S: Service>(
+    service: Rc<S>,
+    frontend: Option<Frontend<Client>>,
+    progress: Rc<Progress>,
+    complaints: Rc<Complaints>,
+) {
+    let frontend = match frontend {
+        Some(frontend) => Ok(frontend),
+        None => Frontend::new(service.store().clone()).await,
+    };
     progress.asked_for.set();
     let mut frontend = match frontend {
         Ok(frontend) => frontend,

@@ -5,6 +5,7 @@ pub mod command_line;
 mod complaints;
 mod devices;
 mod events;
+mod lives;
 mod report;
 mod terminal;
 
@@ -17,7 +18,8 @@ use crate::environment::Environment;
 use crate::events::EventSet;
 use crate::executor;
 use crate::memory;
-use crate::pci::{Device, PciAddress};
+use crate::pci::{Device, Frontend, PciAddress};
+use crate::restart::{self, Recovered};
 use crate::shutdown::{self, Kind, Requests};
 use crate::signal::Signal;
 use crate::{store, time};
@@ -42,6 +44,9 @@ const HEAD_START: Duration = Duration::from_secs(1);
 pub trait Service: Sized + 'static {
     /// Its commands on the console, for `help`: a line each.
     const HELP: &'static str;
+
+    /// Whether it goes on in a new life where one fails.
+    const LIVES: bool = false;
 
     /// What the words of the command line ask for that only this domain knows.
     type Words: Default;
@@ -82,6 +87,11 @@ pub trait Service: Sized + 'static {
     /// All devices of the domain's creation were added: waits until they can be used, and says what it is ready with.
     fn ready(&self) -> impl Future<Output = String>;
 
+    /// Waits until the frontends that the last life had connected are served on, in a domain that lived before.
+    fn adopted(&self) -> impl Future<Output = ()> {
+        core::future::ready(())
+    }
+
     /// A line for each thing that counts, by a path in the store: that of a device is `vif/3/0`, as its backend's.
     fn statistics(&self) -> Vec<(String, String)>;
 
@@ -120,6 +130,11 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     if let Some(text) = wrong.text() {
         complaints.complain(COMMAND_LINE, &text).await;
     }
+    let recovered = if S::LIVES { restart::recovered() } else { None };
+    let frontend = match &recovered {
+        Some(recovered) if S::LIVES => lives::go_on(recovered, &store).await,
+        _ => None,
+    };
     let service = if wrong.fatal.is_empty() {
         S::new(store.clone(), Rc::clone(&complaints), options, words)
     } else {
@@ -127,9 +142,13 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     };
     let kind = match service {
         Ok(service) => {
+            if S::LIVES {
+                lives::keep();
+            }
             let service = Rc::new(service);
             let ready = Rc::new(Signal::new());
-            executor::spawn(start(Rc::clone(&service), Rc::clone(&ready), complaints, options));
+            let beginning = Beginning { recovered, frontend, ready: Rc::clone(&ready) };
+            executor::spawn(start(Rc::clone(&service), beginning, complaints, options));
             // A request from before the watch is not lost.
             let _late = time::timeout(HEAD_START, ready.wait()).await;
             let kind = asked_to_end(&store).await;
@@ -146,15 +165,31 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     shutdown::finish(kind);
 }
 
+/// What [`start`] begins with.
+struct Beginning {
+    /// What the last life left.
+    recovered: Option<Recovered>,
+    /// The connection to pciback, where the last life's goes on.
+    frontend: Option<Frontend<Client>>,
+    /// Set when the domain is ready.
+    ready: Rc<Signal>,
+}
+
 /// Starts all tasks, and says when the domain is ready.
-async fn start<S: Service>(service: Rc<S>, ready: Rc<Signal>, complaints: Rc<Complaints>, options: Options) {
+async fn start<S: Service>(service: Rc<S>, beginning: Beginning, complaints: Rc<Complaints>, options: Options) {
+    let Beginning { recovered, frontend, ready } = beginning;
     let devices = Rc::new(devices::Progress::default());
     executor::spawn(events::run(Rc::clone(&service)));
-    executor::spawn(devices::run(Rc::clone(&service), Rc::clone(&devices), complaints));
+    executor::spawn(devices::run(Rc::clone(&service), frontend, Rc::clone(&devices), complaints));
     devices.asked_for.wait().await;
     executor::spawn(Rc::clone(&service).serve());
     executor::spawn(terminal::run(Rc::clone(&service)));
     devices.seen.wait().await;
+    if S::LIVES
+        && let Some(recovered) = recovered
+    {
+        lives::take_over(&*service, recovered).await;
+    }
     let what = service.ready().await;
     let milliseconds = time::now().0 / 1_000_000;
     log::info!("ready in {milliseconds} ms: {what}");

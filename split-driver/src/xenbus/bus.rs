@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::convert::Infallible;
 use core::future::poll_fn;
 use core::pin::{Pin, pin};
@@ -30,6 +30,8 @@ pub struct Bus<S, T, B> {
     devices: RefCell<BTreeMap<DeviceId, Rc<Mailbox>>>,
     /// Devices that shall have one.
     births: RefCell<Vec<DeviceId>>,
+    /// All of the directory was looked at once.
+    scanned: Cell<bool>,
 }
 
 /// What an event below `backend/<kind>` is about.
@@ -78,8 +80,22 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
     /// As [`new`](Self::new), with other patience.
     pub fn with_timing(store: S, timer: T, backend: B, timing: Timing) -> Self {
         let context = Context::new(store, timer, backend, timing);
-        let (devices, births) = Default::default();
-        Self { context, devices, births }
+        let (devices, births, scanned) = Default::default();
+        Self { context, devices, births, scanned }
+    }
+
+    /// In a domain that lived before: devices that the last life had connected are served on, and none of their nodes changes.
+    #[must_use]
+    pub fn adopting(mut self) -> Self {
+        self.context.adopts = true;
+        self
+    }
+
+    /// Whether all devices that were there at the beginning are served, or refused.
+    pub fn has_begun(&self) -> bool {
+        self.scanned.get()
+            && self.births.borrow().is_empty()
+            && self.devices.borrow().values().all(|mailbox| mailbox.has_begun())
     }
 
     /// The kind of device that this bus serves.
@@ -219,6 +235,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                         None => log::warn!("{top}/{name}: not a domain"),
                     }
                 }
+                self.scanned.set(true);
             }
             Subject::Frontend(frontend) => {
                 self.poke(|id| id.frontend == frontend);

@@ -32,13 +32,15 @@ pub(super) struct Context<S, T, B> {
     pub(super) departures: Departures,
     /// Why devices were refused.
     pub(super) errors: Errors,
+    /// The domain lived before: a device that is connected was served by that life.
+    pub(super) adopts: bool,
 }
 
 impl<S, T, B: Backend> Context<S, T, B> {
     pub(super) fn new(store: S, timer: T, backend: B, timing: Timing) -> Self {
         let transactions = Turns::new(TRANSACTIONS_MAX);
         let (departures, errors) = Default::default();
-        Self { store, timer, backend, timing, transactions, departures, errors }
+        Self { store, timer, backend, timing, transactions, departures, errors, adopts: false }
     }
 
     /// `backend/<kind>`, relative to our home.

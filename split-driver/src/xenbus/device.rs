@@ -149,7 +149,12 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     async fn live(&mut self) -> End {
         loop {
             match self.turn().await {
-                Ok(()) => self.setbacks = 0,
+                Ok(()) => {
+                    self.setbacks = 0;
+                    if self.phase != Phase::New {
+                        self.mailbox.begin();
+                    }
+                }
                 // Our directory is gone or made anew: the next look tells.
                 Err(End::Store(StoreError::NotFound)) => {}
                 Err(end @ End::Store(StoreError::Closed)) | Err(end @ End::Gone) => return end,
@@ -185,6 +190,9 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         let seen = self.look().await?;
         if self.may_have_room(seen) {
             return self.try_room().await;
+        }
+        if self.phase == Phase::New && self.context.adopts && self.inherit(seen).await? {
+            return Ok(());
         }
         let step = next(self.phase, seen, |state| self.context.backend.connects(state));
         match step {
@@ -479,6 +487,59 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         Ok(())
     }
 
+    /// Goes on where the last life was, by what our `state` says. Whether it was further than the announcement.
+    async fn inherit(&mut self, seen: Seen) -> Result<bool, End> {
+        match self.state {
+            XenbusState::Connected | XenbusState::Reconfigured => {
+                let open = matches!(
+                    seen.frontend,
+                    XenbusState::Connected | XenbusState::Reconfiguring | XenbusState::Reconfigured
+                );
+                if open && !seen.removing && !seen.refused {
+                    self.adopt().await?;
+                }
+                self.phase = Phase::Connected;
+            }
+            XenbusState::Closing => self.phase = Phase::Closing,
+            XenbusState::Closed => self.phase = Phase::Closed,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Serves a device on that the last life had connected. Its frontend sees nothing of it: nodes that say what they shall are left alone.
+    async fn adopt(&mut self) -> Result<(), End> {
+        if !self.take_up("taken over").await? {
+            return Ok(());
+        }
+        let (connection, mut writes) = self.mailbox.take_writes();
+        let names: Vec<&String> = writes.keys().collect();
+        let said = self.directory(&self.path, &names).await?;
+        self.properties.extend(writes.keys().cloned());
+        writes.retain(|name, value| said.get(name) != Some(value.as_bytes()));
+        self.mailbox.return_writes(connection, writes);
+        self.count_nodes().await;
+        Ok(())
+    }
+
+    /// Has the kind take the device up, by what the nodes say; false where it refuses.
+    async fn take_up(&mut self, verb: &str) -> Result<bool, End> {
+        let nodes = self.nodes(true).await?;
+        let handle = DeviceHandle::new(self.id, &self.mailbox);
+        match self.context.backend.connect(&handle, &nodes) {
+            Ok(device) => {
+                let description = self.context.backend.describe(&device);
+                self.device = Some(device);
+                self.say(Level::Info, &format_args!("{verb} {description}"));
+                Ok(true)
+            }
+            Err(error) => {
+                self.refuse(self.fault(&error), &error).await;
+                Ok(false)
+            }
+        }
+    }
+
     async fn connect(&mut self) -> Result<(), End> {
         let now = self.context.timer.now();
         let seen_by_toolstack = self.announced.map_or(now, |at| at + self.context.timing.announcement);
@@ -488,20 +549,12 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             self.wait_at_most(delay).await;
             return Ok(());
         }
-        let nodes = self.nodes(true).await?;
-        let handle = DeviceHandle::new(self.id, &self.mailbox);
-        match self.context.backend.connect(&handle, &nodes) {
-            Ok(device) => self.device = Some(device),
-            Err(error) => {
-                self.refuse(self.fault(&error), &error).await;
-                return Ok(());
-            }
+        if !self.take_up("connected").await? {
+            return Ok(());
         }
         self.mailbox.take_nodes_changed();
         self.stale.append(&mut self.properties);
         self.phase = Phase::Connected;
-        let description = self.device.as_ref().map(|device| self.context.backend.describe(device)).unwrap_or_default();
-        self.say(Level::Info, &format_args!("connected {description}"));
         self.publish_writes(XenbusState::Connected).await?;
         self.count_nodes().await;
         Ok(())

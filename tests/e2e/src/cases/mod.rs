@@ -12,6 +12,7 @@ mod frontends;
 mod hostile;
 mod interrupts;
 mod lifecycle;
+mod lives;
 mod many;
 mod nic_faults;
 mod nics;
@@ -144,6 +145,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::Once(Release::Debian13), cases: nics::ONCE },
     Family { rows: Rows::Once(Release::Debian12), cases: nic_faults::ONCE },
     Family { rows: Rows::Once(Release::Debian12), cases: lifecycle::CASES },
+    Family { rows: Rows::All, cases: lives::CASES },
     Family { rows: Rows::StoreInDom0, cases: bad_input::CASES },
     Family { rows: Rows::StoreInDom0, cases: hostile::CASES },
     Family { rows: Rows::Once(Release::Debian13), cases: hostile::IGB_ONCE },

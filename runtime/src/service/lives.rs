@@ -1,0 +1,41 @@
+//! A driver domain's lives: what one that failed leaves to the next, and how that one goes on. Safe code only. Floor 2.
+//!
+//! Nothing is written down: rings, store and pciback know how far the last life had come. Frontends are served on by xenbus
+//! ([`split_driver::xenbus::Bus::adopting`]), devices are stopped and started anew.
+
+use super::Service;
+use crate::pci::Frontend;
+use crate::restart::{self, Policy, Recovered};
+use split_driver::xenstore_client::Client;
+
+/// Asks for a new life where this one fails.
+pub(super) fn keep() {
+    if let Err(error) = restart::keep(1, 1, Policy::default(), |_| Ok(())) {
+        log::warn!("a failure ends this domain: no memory for its next life: {error}");
+    }
+}
+
+/// Goes on in a domain whose last life failed: stops its devices, so that they write to no memory of this life. The connection to pciback.
+pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Option<Frontend<Client>> {
+    log::error!("life {} after one that failed: {}", recovered.lives(), recovered.report());
+    let frontend = match Frontend::new(store.clone()).await {
+        Ok(frontend) => frontend,
+        Err(error) => {
+            log::error!("pcifront: {error}");
+            return None;
+        }
+    };
+    match frontend.stop_inherited().await {
+        Some(()) => recovered.devices_stopped(),
+        None => log::error!("a device of the last life was not seen to stop: its memory is withheld"),
+    }
+    Some(frontend)
+}
+
+/// Takes over once all frontends of the last life are served on.
+pub(super) async fn take_over<S: Service>(service: &S, mut recovered: Recovered) {
+    service.adopted().await;
+    let life = recovered.lives();
+    let (away, ran) = recovered.taken_over();
+    log::info!("life {life} has taken over, {away:?} after the last one ended; the domain ran {ran:?} of that");
+}
