@@ -24,7 +24,7 @@ pub(crate) const STORE: &str = "xenstore-stubdom";
 
 const IMAGES: [Image; 3] = [
     Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 1 << 20 },
-    Image { package: "blkdom", name: "blkdom", sample: ("cfg", include_str!("../blkdom.cfg")), budget: 1 << 20 },
+    Image { package: "blkdom", name: "blkdom", sample: ("cfg", include_str!("../blkdom.cfg")), budget: 9 << 17 },
     Image {
         package: "stubdom",
         name: STORE,

@@ -91,7 +91,7 @@ oxidom_restart:
     push $0xe02b                # FLAT_KERNEL_SS
     push $image_stack_top
     push $2                     # rflags
-    push $0xe033                # FLAT_KERNEL_CS
+    push $0xe030                # FLAT_KERNEL_CS with RPL 0, by which Xen knows the kernel
     push $oxidom_entry
     push $0                     # flags of the iret: nothing
     jmp oxidom_hypercall_page + 23 * 32

@@ -12,7 +12,6 @@ use crate::layout;
 use crate::local::Local;
 use crate::memory::{Page, tables};
 use crate::record::record;
-use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell, RefCell};
@@ -96,8 +95,15 @@ struct Binding {
 /// Ports that an earlier life bound and this one has not adopted.
 static INHERITED: Local<[Cell<u64>; 64]> = Local::new([const { Cell::new(0) }; 64]);
 
-/// What the ports of an earlier life are bound to in other domains, by domain and remote port.
-static PEERS: Local<OnceCell<BTreeMap<(u16, u32), Port>>> = Local::new(OnceCell::new());
+/// A port of an earlier life, and what it is bound to in another domain.
+struct Peer {
+    domain: DomainId,
+    remote: Port,
+    local: Port,
+}
+
+/// All of them.
+static PEERS: Local<OnceCell<Vec<Peer>>> = Local::new(OnceCell::new());
 
 /// Bindings by port.
 static BINDINGS: Local<RefCell<Vec<Option<Binding>>>> = Local::new(RefCell::new(Vec::new()));
@@ -191,11 +197,12 @@ fn find_inherited_peer(domain: DomainId, remote: Port) -> Option<Port> {
     let peers = PEERS.get_or_init(|| {
         let peer = |port| {
             let status = status(port).filter(|status| status.status == EVTCHNSTAT_INTERDOMAIN)?;
-            Some(((status.target as u16, status.remote_port.0), port))
+            Some(Peer { domain: DomainId(status.target as u16), remote: status.remote_port, local: port })
         };
         inherited().filter_map(peer).collect()
     });
-    peers.get(&(domain.0, remote.0)).copied().filter(|port| is_inherited(*port))
+    let peer = peers.iter().find(|peer| (peer.domain, peer.remote) == (domain, remote))?;
+    is_inherited(peer.local).then_some(peer.local)
 }
 
 /// Closes the ports of earlier lives that are bound to physical interrupts: before their devices are told to raise none.
