@@ -34,6 +34,9 @@ const POOL_PAGES: usize = 8192;
 /// How often the vifs are looked at that were there at the beginning.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// They are a multiple of this, so that a life has as many as the one before: tables that outlive it take some pages.
+const POOL_STEP: usize = 32;
+
 /// What the tasks share.
 pub(crate) struct Domain {
     store: Client,
@@ -65,7 +68,7 @@ impl Service for Domain {
 
     fn new(store: Client, complaints: Rc<Complaints>, options: Options, words: Self::Words) -> Result<Self, String> {
         let bridges = words.bridges().map_err(|error| format!("command line: {error}"))?;
-        let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 2));
+        let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 2 / POOL_STEP * POOL_STEP));
         let pages = pages.map_err(|_| "no memory for packets: give the domain more")?;
         let xen = Xen::new();
         let events = xen.events().clone();

@@ -173,9 +173,27 @@ impl Host {
     }
 
     fn with_timing(store: FakeStore, timing: Timing) -> Self {
+        Self::of(store, timing, false)
+    }
+
+    /// The next life in the same domain: what happens between the two is what `meanwhile` does.
+    fn live_on(self, meanwhile: impl FnOnce(&mut Self)) -> Self {
+        let mut old = self;
+        old.tasks = Tasks::new();
+        meanwhile(&mut old);
+        let Self { store, bus, .. } = old;
+        drop(bus);
+        let mut new = Self::of(store, Timing::AT_ONCE, true);
+        assert!(!new.bus.has_begun());
+        new.settle();
+        assert!(new.bus.has_begun());
+        new
+    }
+
+    fn of(store: FakeStore, timing: Timing, adopts: bool) -> Self {
         let (clock, kind) = (FakeClock::default(), Rc::new(Kind::default()));
         let bus = Bus::with_timing(store.connection(US), clock.clone(), kind.clone(), timing);
-        let bus = Rc::new(bus);
+        let bus = Rc::new(if adopts { bus.adopting() } else { bus });
         let mut tasks = Tasks::new();
         let running = bus.clone();
         tasks.spawn(async move {
@@ -288,6 +306,79 @@ fn fe_path(frontend: u16, handle: u32) -> String {
 
 fn be_path(frontend: u16, handle: u32) -> String {
     format!("/local/domain/{}/backend/vif/{frontend}/{handle}", US.0)
+}
+
+/// A device that is connected is served on: nothing in the store changes, and nobody who watches it hears anything.
+#[test]
+fn another_life_serves_connected_devices_on() {
+    let mut host = Host::new();
+    for (frontend, handle) in [(3, 0), (3, 1), (4, 0)] {
+        host.attach(frontend, handle);
+        host.connect(frontend, handle);
+    }
+    let heard = Rc::new(Cell::new(0));
+    let watcher = host.store.connection(DomainId(3));
+    let mut frontend = Tasks::new();
+    frontend.spawn({
+        let heard = heard.clone();
+        async move {
+            let mut watch = watcher.watch(&be_path(3, 0)).await.unwrap();
+            loop {
+                watch.next().await;
+                heard.set(heard.get() + 1);
+            }
+        }
+    });
+    frontend.run_until_stalled();
+    assert_eq!(heard.take(), 1, "as a watch is set");
+    let all = |host: &Host| -> Vec<_> {
+        host.store.paths("/local").into_iter().map(|path| (host.store.get(&path), path)).collect()
+    };
+    let before = all(&host);
+    let mut host = host.live_on(|_| ());
+    frontend.run_until_stalled();
+    assert_eq!((host.kind.live.get(), host.kind.connected.get(), heard.get()), (3, 3, 0));
+    // What the kind says of a connection is counted by it.
+    assert_eq!(all(&host).len(), before.len());
+    host.frontend(3, 1, "state", "5");
+    assert_eq!((host.state(3, 1), host.state(3, 0), host.kind.live.get()), (Some(5), Some(4), 2));
+    host.frontend(3, 1, "state", "6");
+    for (frontend, handle) in [(3, 0), (3, 1), (4, 0)] {
+        host.detach(frontend, handle, true);
+    }
+    host.advance(5000);
+    host.assert_clean();
+}
+
+/// What changed between two lives is seen by the second.
+#[test]
+fn another_life_sees_what_happened_meanwhile() {
+    type Meanwhile = (&'static str, fn(&mut Host), Option<u32>, usize);
+    let cases: [Meanwhile; 7] = [
+        ("it closes", |host| host.frontend(3, 0, "state", "5"), Some(5), 0),
+        ("it closed", |host| host.frontend(3, 0, "state", "6"), Some(6), 0),
+        ("its directory is gone", |host| host.store.delete(&fe_path(3, 0)), Some(6), 0),
+        ("it begins anew", |host| host.frontend(3, 0, "state", "1"), Some(2), 0),
+        ("it reconfigures", |host| host.frontend(3, 0, "state", "7"), Some(8), 1),
+        ("the toolstack removes it", |host| host.unmake(3, 0, false), Some(5), 0),
+        ("another comes", |host| host.make(3, 1), Some(4), 1),
+    ];
+    for (name, meanwhile, state, live) in cases {
+        let mut host = Host::new();
+        host.attach(3, 0);
+        host.connect(3, 0);
+        let mut host = host.live_on(meanwhile);
+        assert_eq!((host.state(3, 0), host.kind.live.get()), (state, live), "{name}");
+        if name == "another comes" {
+            assert_eq!(host.state(3, 1), Some(2));
+            host.connect(3, 1);
+            assert_eq!((host.state(3, 1), host.kind.live.get()), (Some(4), 2));
+            host.detach(3, 1, true);
+        }
+        host.detach(3, 0, true);
+        host.advance(5000);
+        host.assert_clean();
+    }
 }
 
 #[test]
