@@ -447,7 +447,7 @@ pub fn own_domain() -> Result<DomainId, XenError> {
 }
 
 /// Binds to the unbound channel `port` of `domain` (`EVTCHNOP_bind_interdomain`). Where an earlier life did, its port is taken over, as by
-/// [`adopt`].
+/// [`adopt`], and the other end gets an event as well.
 ///
 /// # Errors
 /// The errno of the hypercall.
@@ -456,7 +456,12 @@ pub fn bind_interdomain(domain: DomainId, port: Port) -> Result<Channel, XenErro
     // SAFETY: the operation's struct.
     match unsafe { bind(EVTCHNOP_BIND_INTERDOMAIN, &mut argument) } {
         Ok(()) => Ok(Channel::new(argument.local_port, None)),
-        Err(error) => find_inherited_peer(domain, port).map(adopt).ok_or(error),
+        Err(error) => {
+            let channel = find_inherited_peer(domain, port).map(adopt).ok_or(error)?;
+            // The last life may have published something and not got to saying so.
+            channel.notify();
+            Ok(channel)
+        }
     }
 }
 
