@@ -100,7 +100,8 @@ fn run_cases<P: Play>(
         for case in repeated.into_iter().chain(cases.by_ref()) {
             let start = Instant::now();
             let witness = P::witness(&scene);
-            let result = cases::explain(witness, (case.run)(&scene));
+            let result = (case.run)(&scene).and_then(|said| cases::lived_through(witness).map(|()| said));
+            let result = cases::explain(witness, result);
             if let Err(error) = &result
                 && repeated.is_none_or(|repeated| repeated.name != case.name)
                 && let Some(signal) = witness.0.machine().died_of(DEATH)

@@ -262,7 +262,7 @@ fn resources<S: Service>(service: &S) -> String {
     let usage = memory::usage();
     let (requests, watches) = service.store().live();
     format!(
-        "free-pages {}, heap-pages {}, heap-bytes {}, mapped-pages {}, grants {}, ports {}, {}, store-requests {requests}, watches {watches}",
+        "free-pages {}, heap-pages {}, heap-bytes {}, mapped-pages {}, grants {}, ports {}, {}, store-requests {requests}, watches {watches}, lives {}",
         usage.free_frames,
         usage.heap_frames,
         usage.heap_bytes,
@@ -270,6 +270,7 @@ fn resources<S: Service>(service: &S) -> String {
         crate::grants::in_use(),
         crate::events::bound(),
         service.resources(),
+        restart::lives(),
     )
 }
 

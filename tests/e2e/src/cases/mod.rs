@@ -251,6 +251,18 @@ fn given_back(lab: &Lab, domain: &DriverDomain<'_>, before: &Resources) -> Resul
     bail!("not all came back: {}", differences(before, &after).join(", "))
 }
 
+/// The domain that the cases share never failed: it would have gone on in another life, and no guest would have seen it.
+///
+/// # Errors
+/// It failed.
+pub fn lived_through((lab, domain): (&Lab, &str)) -> Result<()> {
+    let console = lab.console(domain)?;
+    match console.lines().find(|line| line.contains("after one that failed")) {
+        Some(line) => bail!("{domain} failed: {line}"),
+        None => Ok(()),
+    }
+}
+
 /// An error with the end of a domain's console.
 ///
 /// # Errors
