@@ -135,16 +135,16 @@ impl Device {
         self.inner.id
     }
 
-    /// Takes interrupts and access to memory from a device of the last life; whether both were seen to end. The channels of its interrupts are
-    /// closed.
-    pub(super) async fn stop_inherited(&self) -> bool {
+    /// Takes interrupts and access to memory from a device of the last life, until that is seen to be so; `None` where it never will be. The
+    /// channels of its interrupts are closed.
+    pub(super) async fn stop_inherited(&self) -> Option<Quiesced> {
         for kind in [InterruptKind::MsiX, InterruptKind::Msi] {
             // The last life used one of them at most.
             if let Err(error) = interrupt::disable(&self.inner.bus, self.address(), kind).await {
                 log::debug!("pci {}: {kind} was not on: {error}", self.address());
             }
         }
-        self.inner.disable().await.is_ok()
+        self.inner.disable_in_the_end().await
     }
 
     /// Its place among the devices of its connection.

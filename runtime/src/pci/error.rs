@@ -36,6 +36,8 @@ pub enum PciError {
     Store(StoreError),
     /// Xen refused.
     Xen(XenError),
+    /// The store names a page or a channel to pciback that the last life did not have.
+    NotInherited,
     /// No page was to be had for the ring to pciback.
     OutOfMemory,
 }
@@ -43,6 +45,7 @@ pub enum PciError {
 impl core::fmt::Display for PciError {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            Self::NotInherited => formatter.write_str("the page or the channel to pciback is not the last life's"),
             Self::NotFound => formatter.write_str("pciback knows no such device"),
             Self::Refused { command, error } => write!(formatter, "pciback refused command {command} with {error}"),
             Self::Timeout { command } => write!(formatter, "pciback did not answer command {command}"),

@@ -154,7 +154,7 @@ impl<S: Store> Frontend<S> {
         let mut all = Some(());
         for event in &self.queue {
             if let Event::Added(device) = event
-                && !device.stop_inherited().await
+                && device.stop_inherited().await.is_none()
             {
                 all = None;
             }
@@ -274,7 +274,10 @@ impl<S: Store> Frontend<S> {
         }
     }
 
-    /// Takes over the page and the channel that the last life published, and finds the devices that it had. Gives false where there is none.
+    /// Takes over the page and the channel that the last life published, and finds the devices that it had. Gives false where there are none.
+    ///
+    /// # Errors
+    /// What the store answers; [`PciError::NotInherited`] where the nodes name a page or a channel that the last life did not have.
     async fn adopt(&mut self, backend: &str) -> Result<bool, PciError> {
         let [reference, port, state] =
             ["pci-op-ref", "event-channel", "state"].map(|node| format!("{FRONTEND}/{node}"));
@@ -289,7 +292,7 @@ impl<S: Store> Frontend<S> {
         }
         let (Some(grant), Some(channel)) = (grants::adopt(GrantRef(reference)), events::adopt_inherited(Port(port)))
         else {
-            return Ok(false);
+            return Err(PciError::NotInherited);
         };
         let mut watch = watch?;
         watch.next().await;

@@ -4,8 +4,10 @@
 //! ([`split_driver::xenbus::Bus::adopting`]), devices are stopped and started anew.
 
 use super::Service;
+use crate::end::{self, Exit};
 use crate::pci::Frontend;
 use crate::restart::{self, Policy, Recovered};
+use core::fmt;
 use split_driver::xenstore_client::Client;
 
 /// Asks for a new life where this one fails.
@@ -16,20 +18,23 @@ pub(super) fn keep() {
 }
 
 /// Goes on in a domain whose last life failed: stops its devices, so that they write to no memory of this life. The connection to pciback.
-pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Option<Frontend<Client>> {
+/// Where they cannot be stopped, the domain crashes: a device that goes on may write to any page.
+pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Frontend<Client> {
     log::error!("life {} after one that failed: {}", recovered.lives(), recovered.report());
     let frontend = match Frontend::new(store.clone()).await {
         Ok(frontend) => frontend,
-        Err(error) => {
-            log::error!("pcifront: {error}");
-            return None;
-        }
+        Err(error) => crash(format_args!("pcifront does not go on: {error}")),
     };
-    match frontend.stop_inherited().await {
-        Some(()) => recovered.devices_stopped(),
-        None => log::error!("a device of the last life was not seen to stop: its memory is withheld"),
+    if frontend.stop_inherited().await.is_none() {
+        crash(format_args!("pciback has gone, and a device of the last life may still write to memory"));
     }
-    Some(frontend)
+    recovered.devices_stopped();
+    frontend
+}
+
+fn crash(reason: fmt::Arguments<'_>) -> ! {
+    log::error!("{reason}: no life can go on from here");
+    end::exit(Exit::Crash)
 }
 
 /// Takes over once all frontends of the last life are served on.

@@ -132,7 +132,7 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     }
     let recovered = if S::LIVES { restart::recovered() } else { None };
     let frontend = match &recovered {
-        Some(recovered) if S::LIVES => lives::go_on(recovered, &store).await,
+        Some(recovered) if S::LIVES => Some(lives::go_on(recovered, &store).await),
         _ => None,
     };
     let service = if wrong.fatal.is_empty() {
