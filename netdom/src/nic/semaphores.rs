@@ -3,6 +3,7 @@
 
 use super::Delay;
 use super::family::wait;
+use core::cell::Cell;
 use core::time::Duration;
 use split_driver::memory::Mmio;
 
@@ -16,15 +17,15 @@ const REGISTER: u32 = 1 << 31;
 /// How often SWSM is looked at, and how far apart (Linux: 2,000 times, 50 us).
 const LOOKS: u32 = 2000;
 const PAUSE: Duration = Duration::from_micros(50);
-/// How often, where it is taken in any case, or tried again in a second: others have it for some register accesses.
-const FEW_LOOKS: u32 = 100;
+/// How often, where it is tried again later: others have it for some register accesses.
+const FEW_LOOKS: u32 = 50;
 /// How often `SW_FW_SYNC` is, and how far apart (Linux: 200 times, 5 ms; a restart stops all guests meanwhile).
 const ROUNDS: u32 = 40;
 const ROUND: Duration = Duration::from_millis(5);
 
 /// Where a family has them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Semaphores {
+pub(super) struct Place {
     /// The offset of SWSM.
     pub(super) swsm: usize,
     /// The offset of `SW_FW_SYNC`.
@@ -35,10 +36,18 @@ pub(super) struct Semaphores {
     pub(super) by_register: bool,
 }
 
+/// The semaphores of a device.
+#[derive(Debug)]
+pub(super) struct Semaphores {
+    place: Place,
+    /// Bits of `SW_FW_SYNC` that this driver has and no longer needs: SWSM was not free when they were to be given back.
+    owed: Cell<u32>,
+}
+
 /// Whether a semaphore that is not given back is taken after all.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Force {
-    /// Its owner is no more: the device was just reset by this driver.
+    /// Its owner is no more: it was waited for as long as Linux waits.
     Yes,
     /// Its owner may be at work.
     No,
@@ -47,7 +56,11 @@ enum Force {
 }
 
 impl Semaphores {
-    /// Changes `SW_FW_SYNC`, where `change` wants it. `None` where it could not be had.
+    pub(super) const fn new(place: Place) -> Self {
+        Self { place, owed: Cell::new(0) }
+    }
+
+    /// Changes `SW_FW_SYNC`, where `change` wants it, and gives back what is owed. `None` where it could not be had.
     fn change<M: Mmio>(
         &self,
         mmio: &M,
@@ -55,40 +68,45 @@ impl Semaphores {
         force: Force,
         change: impl FnOnce(u32) -> Option<u32>,
     ) -> Option<bool> {
-        let looks = if force == Force::No { LOOKS } else { FEW_LOOKS };
-        let free = wait(delay, PAUSE, looks, || mmio.read32(self.swsm) & DRIVERS == 0);
+        let Place { swsm, sync: place, by_register, .. } = self.place;
+        let looks = if force == Force::Later { FEW_LOOKS } else { LOOKS };
+        let free = wait(delay, PAUSE, looks, || mmio.read32(swsm) & DRIVERS == 0);
         if !free && force != Force::Yes {
             return None;
         }
         let mut sync = 0;
-        let had = if self.by_register {
+        let had = if by_register {
             wait(delay, PAUSE, looks, || {
-                sync = mmio.read32(self.sync);
+                sync = mmio.read32(place);
                 sync & REGISTER == 0
             })
         } else {
             let had = wait(delay, PAUSE, looks, || {
-                mmio.write32(self.swsm, DRIVERS | SOFTWARE);
-                mmio.read32(self.swsm) & SOFTWARE != 0
+                mmio.write32(swsm, DRIVERS | SOFTWARE);
+                mmio.read32(swsm) & SOFTWARE != 0
             });
-            sync = mmio.read32(self.sync);
+            sync = mmio.read32(place);
             had
         };
         if !had && force != Force::Yes {
-            mmio.write32(self.swsm, 0);
+            mmio.write32(swsm, 0);
             return None;
         }
-        let changed = change(sync);
-        if changed.is_some() || self.by_register {
-            mmio.write32(self.sync, changed.unwrap_or(sync) & !REGISTER);
+        let owed = self.owed.take();
+        let left = sync & !owed;
+        let changed = change(left);
+        if changed.is_some() || owed != 0 || by_register {
+            mmio.write32(place, changed.unwrap_or(left) & !REGISTER);
         }
-        mmio.write32(self.swsm, 0);
+        mmio.write32(swsm, 0);
         Some(changed.is_some())
     }
 
     /// Takes parts of the device, named by their bits, where nobody has them.
     fn take<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>, force: Force) -> Option<bool> {
-        self.change(mmio, delay, force, |sync| (sync & (bits | bits << self.firmware) == 0).then_some(sync | bits))
+        self.change(mmio, delay, force, |sync| {
+            (sync & (bits | bits << self.place.firmware) == 0).then_some(sync | bits)
+        })
     }
 
     /// Waits for parts of the device, a fifth of a second at most.
@@ -110,7 +128,10 @@ impl Semaphores {
         if !self.wait(mmio, bit, delay) {
             self.change(mmio, delay, Force::Yes, |sync| Some(sync | bit));
         }
-        self.held(mmio, bit, delay, act)
+        let result = act(delay);
+        self.owed.set(self.owed.get() | bit);
+        self.change(mmio, delay, Force::No, |_| None);
+        result
     }
 
     /// Waits at the start for parts of the device, once for all that is done with them. The device was just reset: where software still has
@@ -129,12 +150,19 @@ impl Semaphores {
         delay: Delay<'_>,
         act: impl FnOnce(Delay<'_>) -> T,
     ) -> Option<T> {
-        (self.take(mmio, bit, &mut |_| (), Force::Later) == Some(true)).then(|| self.held(mmio, bit, delay, act))
+        let had = self.take(mmio, bit, &mut |_| (), Force::Later) == Some(true);
+        had.then(|| {
+            let result = act(delay);
+            self.owed.set(self.owed.get() | bit);
+            self.give_back(mmio);
+            result
+        })
     }
 
-    fn held<M: Mmio, T>(&self, mmio: &M, bit: u32, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
-        let result = act(delay);
-        self.change(mmio, delay, Force::Yes, |sync| Some(sync & !bit));
-        result
+    /// Gives back what could not be given back when it was no longer needed. To be called about once a second.
+    pub(super) fn give_back<M: Mmio>(&self, mmio: &M) {
+        if self.owed.get() != 0 {
+            self.change(mmio, &mut |_| (), Force::Later, |_| None);
+        }
     }
 }

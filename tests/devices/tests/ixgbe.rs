@@ -98,6 +98,34 @@ fn semaphores_are_given_back_and_taken_from_owners_that_are_no_more() {
 }
 
 #[test]
+fn a_semaphore_is_given_back_once_the_other_port_is_done_with_the_register() {
+    const OTHER: u32 = 1 << 2;
+    let mut bench = bench::cases::bench::<Ixgbe>(Kind::Sfp, Options::default());
+    bench.device.with_model(Ixgbe::take_out);
+    let (device, mut second) = (bench.device.clone(), 0);
+    let mut watch = |bench: &mut bench::Bench<Ixgbe>, taken: bool| {
+        second += 1;
+        let mut delay = |time| {
+            device.wait(time);
+            if taken {
+                device.set(registers::SWSM, 1);
+            }
+        };
+        assert_eq!(bench.nic.watch(Instant(second * 1_000_000_000), &mut delay), None);
+        (device.peek(registers::SWSM), device.peek(registers::SW_FW_SYNC))
+    };
+    // The other port's driver takes SWSM while this one speaks to the cage.
+    for _ in 0..2 {
+        let (swsm, sync) = watch(&mut bench, true);
+        assert_eq!((swsm & 1, sync), (1, 1 << 1), "it is not waited for, and not disturbed");
+    }
+    bench.device.set(registers::SW_FW_SYNC, OTHER | 1 << 1);
+    bench.device.set(registers::SWSM, 0);
+    assert_eq!(watch(&mut bench, false), (0, OTHER));
+    bench.finish();
+}
+
+#[test]
 fn firmware_that_keeps_the_phy_is_waited_for_once() {
     const FIRMWARE: u32 = 1 << 6;
     for kind in [Kind::T3, Kind::X540, Kind::X550] {

@@ -22,6 +22,7 @@ mod start;
 use super::driver::Driver;
 use super::family::{ABSENT, Direction, Family, Setup, counter};
 use super::pause::Pause;
+use super::semaphores::Semaphores;
 use super::{Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
 use crate::packet::Pool;
 use core::cell::Cell;
@@ -36,6 +37,7 @@ pub type Igb<M, A> = Driver<M, A, Hardware>;
 /// A device of the family.
 pub struct Hardware {
     model: &'static Model,
+    semaphores: Semaphores,
     /// Firmware had the PHY when it was to be begun with.
     pending: Cell<bool>,
 }
@@ -55,7 +57,8 @@ impl<M: Mmio, A: DmaAllocator> Igb<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        Self::start(mmio, dma, Hardware { model, pending: Cell::new(false) }, interrupts, pool, options, delay)
+        let hardware = Hardware { model, semaphores: phy::semaphores(), pending: Cell::new(false) };
+        Self::start(mmio, dma, hardware, interrupts, pool, options, delay)
     }
 }
 
@@ -89,13 +92,14 @@ impl Family for Hardware {
     }
 
     fn watch<M: Mmio>(&self, mmio: &M, _now: Instant, delay: Delay<'_>) {
+        self.semaphores.give_back(mmio);
         if self.pending.get() {
-            self.pending.set(!phy::begin(mmio, delay));
+            self.pending.set(!phy::begin(mmio, &self.semaphores, delay));
         }
     }
 
     fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause> {
-        phy::settle_pause(mmio, self.model, setup.max_frame)
+        phy::settle_pause(mmio, self.model, &self.semaphores, setup.max_frame)
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {

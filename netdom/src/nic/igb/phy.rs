@@ -6,7 +6,7 @@ use crate::nic::Delay;
 use crate::nic::e1000e::flow;
 use crate::nic::family::wait;
 use crate::nic::pause::{Abilities, Marks, Pause};
-use crate::nic::semaphores::Semaphores;
+use crate::nic::semaphores::{Place, Semaphores};
 use core::time::Duration;
 use split_driver::memory::Mmio;
 
@@ -16,7 +16,7 @@ const ADVERTISEMENT: u8 = 4;
 const PARTNER: u8 = 5;
 
 /// An access to a register of the PHY; `None` where it fails, as it does where there is none.
-/// The PHY is the caller's by [`semaphores`]. It has 2,000 looks (Linux: 1,920, 50 us apart).
+/// The PHY is the caller's by its [`bit`]. It has 2,000 looks (Linux: 1,920, 50 us apart).
 fn access<M: Mmio>(mmio: &M, operation: Mdic, delay: Delay<'_>) -> Option<u16> {
     reg::MDIC.write(mmio, 0, operation.with_phy(1));
     let mut seen = Mdic::new();
@@ -35,13 +35,17 @@ fn write<M: Mmio>(mmio: &M, register: u8, value: u16, delay: Delay<'_>) {
     let _done = access(mmio, Mdic::new().with_register(register).with_operation(1).with_data(value), delay);
 }
 
-/// The semaphores, and the bit of this port's PHY in them: it is neither firmware's nor another driver's while it is held.
-fn semaphores<M: Mmio>(mmio: &M) -> (Semaphores, u32) {
+/// The semaphores of a device.
+pub(super) const fn semaphores() -> Semaphores {
+    Semaphores::new(Place { swsm: reg::SWSM, sync: reg::SW_FW_SYNC, firmware: 16, by_register: false })
+}
+
+/// The bit of this port's PHY in them: it is neither firmware's nor another driver's while it is held.
+fn bit<M: Mmio>(mmio: &M) -> u32 {
     // SW_PHY_SM0 to 3.
     const PHY: [u32; 4] = [1 << 1, 1 << 2, 1 << 5, 1 << 6];
     let port = reg::STATUS.read(mmio, 0).lan_id();
-    let bit = PHY.get(usize::from(port)).copied().unwrap_or(0);
-    (Semaphores { swsm: reg::SWSM, sync: reg::SW_FW_SYNC, firmware: 16, by_register: false }, bit)
+    PHY.get(usize::from(port)).copied().unwrap_or(0)
 }
 
 /// Waits until the PHY was set up from the non-volatile memory (82576 datasheet 4.3, CFG_DONE; Linux goes on after 100 ms, too: a device
@@ -60,17 +64,15 @@ fn wait_for_set_up<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
 /// Has the PHY negotiate where there is no link, or where it does not advertise pause frames, and turns it on where a driver before this one
 /// turned it off. Any other link that is up stays: it is seen within a moment of a reset. False where firmware has the PHY, and [`begin`] is
 /// to be tried later.
-pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) -> bool {
+pub(super) fn start_link<M: Mmio>(mmio: &M, model: &Model, semaphores: &Semaphores, delay: Delay<'_>) -> bool {
     wait_for_set_up(mmio, model, delay);
-    let (semaphores, bit) = semaphores(mmio);
-    semaphores.clear(mmio, bit, delay);
-    begin(mmio, delay)
+    semaphores.clear(mmio, bit(mmio), delay);
+    begin(mmio, semaphores, delay)
 }
 
 /// The same, once the PHY was set up and waited for.
-pub(super) fn begin<M: Mmio>(mmio: &M, delay: Delay<'_>) -> bool {
-    let (semaphores, bit) = semaphores(mmio);
-    semaphores.try_hold(mmio, bit, delay, |delay| negotiate(mmio, delay)).is_some()
+pub(super) fn begin<M: Mmio>(mmio: &M, semaphores: &Semaphores, delay: Delay<'_>) -> bool {
+    semaphores.try_hold(mmio, bit(mmio), delay, |delay| negotiate(mmio, delay)).is_some()
 }
 
 fn negotiate<M: Mmio>(mmio: &M, delay: Delay<'_>) {
@@ -103,9 +105,13 @@ fn packet_buffer<M: Mmio>(mmio: &M, model: &Model) -> u32 {
 }
 
 /// Has the MAC do about pause frames what the PHY negotiated (82576 datasheet 3.5.5). `None` where another owner has the PHY now.
-pub(super) fn settle_pause<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) -> Option<Pause> {
-    let (semaphores, bit) = semaphores(mmio);
-    let negotiated = semaphores.try_hold(mmio, bit, &mut |_| (), |delay| {
+pub(super) fn settle_pause<M: Mmio>(
+    mmio: &M,
+    model: &Model,
+    semaphores: &Semaphores,
+    max_frame: usize,
+) -> Option<Pause> {
+    let negotiated = semaphores.try_hold(mmio, bit(mmio), &mut |_| (), |delay| {
         let mut ability = |register| read(mmio, register, delay).map(Abilities::of_word).unwrap_or_default();
         Pause::resolve(ability(ADVERTISEMENT), ability(PARTNER))
     })?;

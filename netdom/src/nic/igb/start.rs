@@ -21,6 +21,7 @@ impl Start for Hardware {
     /// Stops both directions and all interrupts, and waits until no request to memory is under way (82576 datasheet 5.2.3.3; Linux waits 80 ms
     /// at most). `None` where the device does not say so.
     fn stop<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
+        self.semaphores.give_back(mmio);
         reg::EIMC.write(mmio, 0, u32::MAX);
         reg::IMC.write(mmio, 0, Causes::from(u32::MAX));
         reg::RCTL.write(mmio, 0, Rctl::new());
@@ -139,7 +140,7 @@ impl Start for Hardware {
             .with_discard_pause(true)
             .with_strip_crc(true);
         reg::RCTL.write(mmio, 0, control);
-        self.pending.set(!phy::start_link(mmio, self.model, delay));
+        self.pending.set(!phy::start_link(mmio, self.model, &self.semaphores, delay));
     }
 
     /// Takes 802.1Q tags out of frames received, or no longer (82576 datasheet 8.2.1, I350 datasheet 8.10.20; Linux writes both, too).

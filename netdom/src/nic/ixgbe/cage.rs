@@ -6,12 +6,12 @@
 
 use super::i2c;
 use super::mdio;
-use super::models::Model;
 use super::module::{ADDRESS, BYTES, Module};
 use super::nvm;
 use super::registers::{self as reg, Autoc, Esdp};
 use crate::nic::Delay;
 use crate::nic::family::wait;
+use crate::nic::semaphores::Semaphores;
 use alloc::string::{String, ToString};
 use core::cell::Cell;
 use core::time::Duration;
@@ -98,21 +98,21 @@ impl Cage {
     }
 
     /// Begins with the link after a reset.
-    pub(super) fn start<M: Mmio>(&self, mmio: &M, model: &Model, delay: Delay<'_>) {
+    pub(super) fn start<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, delay: Delay<'_>) {
         let crosstalk = nvm::has_crosstalk(mmio, delay);
         self.0.set(State { base: reg::AUTOC.read(mmio, 0), told: false, crosstalk, ..self.0.get() });
-        self.look(mmio, model, delay);
+        self.look(mmio, semaphores, delay);
     }
 
     /// To be called about once a second.
-    pub(super) fn watch<M: Mmio>(&self, mmio: &M, model: &Model, now: Instant, up: bool, delay: Delay<'_>) {
+    pub(super) fn watch<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, now: Instant, up: bool, delay: Delay<'_>) {
         let mut state = self.0.get();
         let module = match state.content {
             Content::Module(module) if !state.told => module,
             Content::Unknown | Content::Empty | Content::Unreadable(_) if up && !state.told => return,
             _ => {
                 self.0.set(State { told: false, ..state });
-                return self.look(mmio, model, delay);
+                return self.look(mmio, semaphores, delay);
             }
         };
         if up {
@@ -121,19 +121,19 @@ impl Cage {
             };
             return self.0.set(state);
         }
-        if !is_there(mmio, model, delay) {
-            self.look(mmio, model, delay);
+        if !is_there(mmio, semaphores, delay) {
+            self.look(mmio, semaphores, delay);
         } else if state.pending {
-            self.set_up(mmio, model, &module, delay);
+            self.set_up(mmio, semaphores, &module, delay);
         } else if module.both_speeds {
-            self.try_speeds(mmio, model, now, delay);
+            self.try_speeds(mmio, semaphores, now, delay);
         }
     }
 
     /// Looks which module there is, and sets it up.
-    fn look<M: Mmio>(&self, mmio: &M, model: &Model, delay: Delay<'_>) {
+    fn look<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, delay: Delay<'_>) {
         let known = self.0.get().content;
-        let Some(content) = identify(mmio, model, delay) else {
+        let Some(content) = identify(mmio, semaphores, delay) else {
             // Firmware has the wires: again in a second.
             return self.tell();
         };
@@ -149,15 +149,15 @@ impl Cage {
             if !module.intact {
                 log::warn!("ixgbe: the SFP+ module's memory has a wrong checksum (CC_BASE); its contents are believed");
             }
-            self.set_up(mmio, model, &module, delay);
+            self.set_up(mmio, semaphores, &module, delay);
         } else if known == Content::Unknown {
             // A link may come up all the same.
-            self.0.set(State { pending: !relink(mmio, model, self.0.get().base, delay), ..self.0.get() });
+            self.0.set(State { pending: !relink(mmio, semaphores, self.0.get().base, delay), ..self.0.get() });
         }
     }
 
     /// Does what the module needs.
-    fn set_up<M: Mmio>(&self, mmio: &M, model: &Model, module: &Module, delay: Delay<'_>) {
+    fn set_up<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, module: &Module, delay: Delay<'_>) {
         let mut state = self.0.get();
         state.trial = Trial::default();
         if module.both_speeds {
@@ -167,14 +167,13 @@ impl Cage {
         if let Some(name) = module.sequence(u16::from(reg::STATUS.read(mmio, 0).port() & 1))
             && !is_vetoed(mmio)
         {
-            let (semaphores, _) = mdio::semaphores(mmio, model);
             match semaphores.try_hold(mmio, LINK_REGISTERS, delay, |delay| nvm::play(mmio, name, delay)) {
                 Some(Ok(())) => {}
                 Some(Err(error)) => log::warn!("ixgbe: the SFP+ module's start-up sequence was not played: {error}"),
                 None => done = false,
             }
         }
-        done = done && relink(mmio, model, autoc(state.base, module, !module.is_gigabit()), delay);
+        done = done && relink(mmio, semaphores, autoc(state.base, module, !module.is_gigabit()), delay);
         if done && module.both_speeds {
             flap(mmio, delay);
         }
@@ -187,7 +186,7 @@ impl Cage {
 
     /// Tries the other speed where one has had its time. The module is told a second before the MAC is changed, in place of a wait of 40 ms
     /// (Linux: `ixgbe_setup_mac_link_multispeed_fiber`).
-    fn try_speeds<M: Mmio>(&self, mmio: &M, model: &Model, now: Instant, delay: Delay<'_>) {
+    fn try_speeds<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, now: Instant, delay: Delay<'_>) {
         let mut state = self.0.get();
         let Content::Module(module) = state.content else { return };
         state.trial = match state.trial {
@@ -201,7 +200,7 @@ impl Cage {
                 }
             }
             Trial::Told { fast } => {
-                if !relink(mmio, model, autoc(state.base, &module, fast), delay) {
+                if !relink(mmio, semaphores, autoc(state.base, &module, fast), delay) {
                     return;
                 }
                 Trial::Running { fast, since: Some(now) }
@@ -240,9 +239,8 @@ fn flap<M: Mmio>(mmio: &M, delay: Delay<'_>) {
 }
 
 /// Reads what is in the cage. `None` where another owner has the wires now.
-fn identify<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) -> Option<Content> {
-    let (semaphores, bit) = mdio::semaphores(mmio, model);
-    semaphores.try_hold(mmio, bit, delay, |delay| {
+fn identify<M: Mmio>(mmio: &M, semaphores: &Semaphores, delay: Delay<'_>) -> Option<Content> {
+    semaphores.try_hold(mmio, mdio::bit(mmio), delay, |delay| {
         let mut bytes = [0; BYTES];
         let mut seen = Content::Empty;
         for _ in 0..TRIES {
@@ -260,20 +258,18 @@ fn identify<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) -> Option<Conten
 }
 
 /// Whether a module still answers.
-fn is_there<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) -> bool {
-    let (semaphores, bit) = mdio::semaphores(mmio, model);
+fn is_there<M: Mmio>(mmio: &M, semaphores: &Semaphores, delay: Delay<'_>) -> bool {
     let answers = |delay: Delay<'_>| i2c::read(mmio, ADDRESS, 0, &mut [], delay).is_ok();
-    semaphores.try_hold(mmio, bit, delay, answers).unwrap_or(true)
+    semaphores.try_hold(mmio, mdio::bit(mmio), delay, answers).unwrap_or(true)
 }
 
 /// Begins anew with the link of an 82599, as `control` says. The bit of LMS that is set otherwise for a moment resets the whole path to the
 /// wire (Linux: `ixgbe_reset_pipeline_82599`). False where another owner has the registers now.
-fn relink<M: Mmio>(mmio: &M, model: &Model, control: Autoc, delay: Delay<'_>) -> bool {
+fn relink<M: Mmio>(mmio: &M, semaphores: &Semaphores, control: Autoc, delay: Delay<'_>) -> bool {
     if is_vetoed(mmio) {
         log::debug!("ixgbe: firmware keeps the link as it is");
         return true;
     }
-    let (semaphores, _) = mdio::semaphores(mmio, model);
     let done = semaphores.try_hold(mmio, LINK_REGISTERS, delay, |delay| {
         reg::AUTOC2.update(mmio, 0, |control: reg::Autoc2| control.with_disabled(0));
         let control = control.with_restart(true);

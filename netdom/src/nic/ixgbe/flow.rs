@@ -4,6 +4,7 @@ use super::mdio::{self, ADVERTISEMENT, NEGOTIATION, PARTNER};
 use super::models::{Kind, Model};
 use super::registers as reg;
 use crate::nic::pause::{Abilities, Marks, Pause};
+use crate::nic::semaphores::Semaphores;
 use split_driver::memory::Mmio;
 
 /// The time of a pause, in units of 512 bits.
@@ -23,7 +24,7 @@ pub(super) fn advertise<M: Mmio>(mmio: &M, model: &Model) {
 
 /// What the two ends agree on: both directions where fibre or a backplane does not negotiate, none where a PHY does not answer. `None` where
 /// another owner has the PHY now.
-fn negotiated<M: Mmio>(mmio: &M, model: &Model) -> Option<Pause> {
+fn negotiated<M: Mmio>(mmio: &M, model: &Model, semaphores: &Semaphores) -> Option<Pause> {
     let (here, there) = match model.kind {
         Kind::I82599 => {
             if !reg::LINKS.read(mmio, 0).negotiated() || !reg::LINKS2.read(mmio, 0).partner_negotiates() {
@@ -45,8 +46,7 @@ fn negotiated<M: Mmio>(mmio: &M, model: &Model) -> Option<Pause> {
             (ability(reg::PCS1GANA.read(mmio, 0)), ability(reg::PCS1GANLP.read(mmio, 0)))
         }
         Kind::I82599Copper | Kind::X540 | Kind::X550 => {
-            let (semaphores, bit) = mdio::semaphores(mmio, model);
-            let abilities = semaphores.try_hold(mmio, bit, &mut |_| (), |delay| {
+            let abilities = semaphores.try_hold(mmio, mdio::bit(mmio), &mut |_| (), |delay| {
                 let mut ability = |register| mdio::read(mmio, NEGOTIATION, register, delay).map(Abilities::of_word);
                 Some((ability(ADVERTISEMENT)?, ability(PARTNER)?))
             })?;
@@ -76,8 +76,8 @@ fn marks(buffer: u32, model: &Model, frame: u32) -> Option<Marks> {
 }
 
 /// Has the MAC do about pause frames what was negotiated. `None` where another owner has the PHY now.
-pub(super) fn settle<M: Mmio>(mmio: &M, model: &Model, max_frame: usize) -> Option<Pause> {
-    let pause = negotiated(mmio, model)?;
+pub(super) fn settle<M: Mmio>(mmio: &M, model: &Model, semaphores: &Semaphores, max_frame: usize) -> Option<Pause> {
+    let pause = negotiated(mmio, model, semaphores)?;
     // At most 9,728.
     let marks = marks(reg::RXPBSIZE.read(mmio, 0), model, max_frame as u32 + 4).filter(|_| pause.send);
     reg::FCCFG.write(mmio, 0, 0);

@@ -33,6 +33,7 @@ mod start;
 use super::driver::Driver;
 use super::family::{ABSENT, Direction, Family, Setup, counter};
 use super::pause::Pause;
+use super::semaphores::Semaphores;
 use super::{Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
 use crate::packet::Pool;
 use alloc::string::String;
@@ -52,6 +53,7 @@ pub type Ixgbe<M, A> = Driver<M, A, Hardware>;
 /// A device of the family.
 pub struct Hardware {
     model: &'static Model,
+    semaphores: Semaphores,
     cage: Cage,
     /// Firmware had the copper PHY when it was to be begun with.
     pending: Cell<bool>,
@@ -71,15 +73,9 @@ impl<M: Mmio, A: DmaAllocator> Ixgbe<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        Self::start(
-            mmio,
-            dma,
-            Hardware { model, cage: Cage::default(), pending: Cell::new(false) },
-            interrupts,
-            pool,
-            options,
-            delay,
-        )
+        let semaphores = mdio::semaphores(model);
+        let hardware = Hardware { model, semaphores, cage: Cage::default(), pending: Cell::new(false) };
+        Self::start(mmio, dma, hardware, interrupts, pool, options, delay)
     }
 }
 
@@ -117,11 +113,12 @@ impl Family for Hardware {
     }
 
     fn watch<M: Mmio>(&self, mmio: &M, now: Instant, delay: Delay<'_>) {
+        self.semaphores.give_back(mmio);
         if self.pending.get() {
-            self.pending.set(!mdio::begin(mmio, self.model, delay));
+            self.pending.set(!mdio::begin(mmio, self.model, &self.semaphores, delay));
         }
         if self.model.kind == Kind::I82599Fibre {
-            self.cage.watch(mmio, self.model, now, self.link(mmio) != Link::Down, delay);
+            self.cage.watch(mmio, &self.semaphores, now, self.link(mmio) != Link::Down, delay);
         }
     }
 
@@ -130,7 +127,7 @@ impl Family for Hardware {
     }
 
     fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause> {
-        flow::settle(mmio, self.model, setup.max_frame)
+        flow::settle(mmio, self.model, &self.semaphores, setup.max_frame)
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {

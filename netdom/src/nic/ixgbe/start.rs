@@ -2,8 +2,8 @@
 //!
 //! The order is that of the 82599 datasheet, 4.6.3 (initialisation), 4.6.7 (receive) and 4.6.8 (transmit). Nothing here waits for the link.
 
-use super::cage::{Cage, LINK_REGISTERS};
-use super::models::{Kind, Model};
+use super::cage::LINK_REGISTERS;
+use super::models::Kind;
 use super::registers::{self as reg, Causes, Ctrl};
 use super::{Hardware, flow, interrupts, mdio};
 use crate::ethernet::MacAddress;
@@ -23,16 +23,13 @@ const SLOW: u32 = 1000;
 const QUEUES: usize = 64;
 
 /// Begins a reset. That of an X540 or X550 is one of its PHY's interface, too, which firmware must not use meanwhile.
-fn begin_reset<M: Mmio>(mmio: &M, model: &Model, delay: Delay<'_>) {
+fn begin_reset<M: Mmio>(mmio: &M, hardware: &Hardware, delay: Delay<'_>) {
     let begin = |delay: Delay<'_>| {
         reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_reset(true));
         delay(RESET);
     };
-    match model.kind {
-        Kind::X540 | Kind::X550 => {
-            let (semaphores, bit) = mdio::semaphores(mmio, model);
-            semaphores.hold(mmio, bit, delay, begin)
-        }
+    match hardware.model.kind {
+        Kind::X540 | Kind::X550 => hardware.semaphores.hold(mmio, mdio::bit(mmio), delay, begin),
         Kind::I82599 | Kind::I82599Copper | Kind::I82599Fibre => begin(delay),
     }
 }
@@ -41,6 +38,7 @@ impl Start for Hardware {
     /// Stops both directions and all interrupts, and waits until no request to memory is under way (82599 datasheet 5.2.5.3.2; Linux waits 80 ms
     /// at most). `None` where the device does not say so.
     fn stop<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Option<Quiesced> {
+        self.semaphores.give_back(mmio);
         reg::EIMC.write(mmio, 0, Causes::from(u32::MAX));
         for mask in reg::EIMC_EX {
             mask.write(mmio, 0, u32::MAX);
@@ -64,9 +62,9 @@ impl Start for Hardware {
         }
         if self.stop(mmio, delay).is_none() {
             // What was under way to memory is ended by a second reset (82599 datasheet 5.2.5.3.2).
-            begin_reset(mmio, self.model, delay);
+            begin_reset(mmio, self, delay);
         }
-        begin_reset(mmio, self.model, delay);
+        begin_reset(mmio, self, delay);
         let ended = wait(delay, Duration::from_micros(100), 100, || !reg::CTRL.read(mmio, 0).reset());
         let control: u32 = reg::CTRL.read(mmio, 0).into();
         if !ended || control == ABSENT {
@@ -189,7 +187,7 @@ impl Start for Hardware {
         let every =
             reg::Fctrl::new().with_multicast_promiscuous(true).with_unicast_promiscuous(true).with_broadcast(true);
         reg::FCTRL.write(mmio, 0, every);
-        self.pending.set(!start_link(mmio, self.model, &self.cage, delay));
+        self.pending.set(!start_link(mmio, self, delay));
     }
 
     fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool) {
@@ -201,20 +199,20 @@ impl Start for Hardware {
 
 /// Begins with the link, where the PHY has no life of its own or sleeps. False where firmware has a copper PHY, and [`mdio::begin`] is to be
 /// tried later.
-fn start_link<M: Mmio>(mmio: &M, model: &Model, cage: &Cage, delay: Delay<'_>) -> bool {
+fn start_link<M: Mmio>(mmio: &M, hardware: &Hardware, delay: Delay<'_>) -> bool {
+    let Hardware { model, semaphores, cage, .. } = hardware;
     flow::advertise(mmio, model);
     let begun = match model.kind {
         Kind::I82599 => true,
         // The reset has waited for it.
-        Kind::X540 | Kind::X550 => mdio::begin(mmio, model, delay),
+        Kind::X540 | Kind::X550 => mdio::begin(mmio, model, semaphores, delay),
         Kind::I82599Copper | Kind::I82599Fibre => {
-            let (semaphores, bit) = mdio::semaphores(mmio, model);
-            semaphores.clear(mmio, bit | LINK_REGISTERS, delay);
-            model.kind == Kind::I82599Fibre || mdio::begin(mmio, model, delay)
+            semaphores.clear(mmio, mdio::bit(mmio) | LINK_REGISTERS, delay);
+            model.kind == Kind::I82599Fibre || mdio::begin(mmio, model, semaphores, delay)
         }
     };
     match model.kind {
-        Kind::I82599Fibre => cage.start(mmio, model, delay),
+        Kind::I82599Fibre => cage.start(mmio, semaphores, delay),
         Kind::I82599 | Kind::I82599Copper if !reg::LINKS.read(mmio, 0).up() => {
             reg::AUTOC.update(mmio, 0, |control: reg::Autoc| control.with_restart(true));
         }
