@@ -46,7 +46,7 @@ impl<M: Mmio> Wires<'_, M> {
     fn set(&mut self, clock: bool, data: bool) -> Result<bool, Error> {
         reg::I2CCTL.write(self.mmio, 0, I2cctl::new().with_clock_out(clock).with_data_out(data));
         if !clock {
-            // A write takes less than a microsecond to get there, and each bit has two such times.
+            // A write takes less than a microsecond to get there.
             (self.delay)(LOW);
             return Ok(data);
         }
@@ -67,16 +67,18 @@ impl<M: Mmio> Wires<'_, M> {
         Ok(seen.data())
     }
 
-    /// One bit each way: what is sent must be high where the other end sends.
+    /// One bit each way: what is sent must be high where the other end sends. The clock falls at the end; all that follows begins with its low
+    /// time.
     fn bit(&mut self, bit: bool) -> Result<bool, Error> {
         self.set(false, bit)?;
         let seen = self.set(true, bit)?;
-        self.set(false, bit)?;
+        reg::I2CCTL.write(self.mmio, 0, I2cctl::new().with_data_out(bit));
         Ok(seen)
     }
 
     /// The start of a transfer, or a start again within one.
     fn start(&mut self) -> Result<(), Error> {
+        self.set(false, true)?;
         if !self.set(true, true)? {
             return Err(Error::Stuck);
         }
