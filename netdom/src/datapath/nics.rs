@@ -131,6 +131,14 @@ impl<H: Hypervisor> DataPath<H> {
         fault
     }
 
+    /// When a NIC is to be watched again, where that is before the second is over.
+    pub fn next_look(&self, id: NicId) -> Option<Instant> {
+        match self.ports.get(self.ports.nic_port(id.0)?)? {
+            PortKind::Nic(port) => port.nic.next_look(),
+            PortKind::Guest(_) => None,
+        }
+    }
+
     /// Resets a NIC and starts it anew; what was in its rings is lost.
     ///
     /// # Errors

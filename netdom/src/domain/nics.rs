@@ -314,12 +314,24 @@ fn busy_wait(duration: Duration) {
     }
 }
 
-/// Looks once a second whether all NICs do what they are told, and resets one that does not. One that cannot be reset is given back.
+/// Looks once a second whether all NICs do what they are told, sooner at one that has more to do, and resets one that has a fault. One that
+/// cannot be reset is given back.
 pub(super) async fn watch(domain: Rc<Domain>) {
+    let mut round = time::now() + WATCH;
     while !domain.stopping.get() {
-        time::sleep(WATCH).await;
+        let ids: Vec<NicId> = domain.nics.borrow().active().iter().map(ActiveNic::id).collect();
+        let next = |id: &NicId| domain.path.borrow().next_look(*id);
+        time::sleep_until(ids.iter().filter_map(next).fold(round, Instant::min)).await;
+        let now = time::now();
+        let all = now >= round;
+        if all {
+            round = now + WATCH;
+        }
         let ids: Vec<NicId> = domain.nics.borrow().active().iter().map(ActiveNic::id).collect();
         for id in ids {
+            if !all && next(&id).is_none_or(|at| at > now) {
+                continue;
+            }
             let fault = domain.path.borrow_mut().watch(id, time::now(), &mut busy_wait);
             if let Some(fault) = fault {
                 revive(&domain, id, fault).await;

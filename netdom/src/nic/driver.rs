@@ -195,6 +195,10 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
         self.shared.family.module()
     }
 
+    fn next_look(&self) -> Option<Instant> {
+        self.shared.family.next_look().filter(|_| !self.shared.halted.get())
+    }
+
     fn watch(&mut self, now: Instant, delay: Delay<'_>) -> Option<Fault> {
         if self.shared.halted.get() {
             return None;

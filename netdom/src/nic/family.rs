@@ -163,6 +163,10 @@ pub trait Family: Start + Interrupting {
     fn link<M: Mmio>(&self, mmio: &M) -> Link;
     /// Does what the device wants done about once a second.
     fn watch<M: Mmio>(&self, _mmio: &M, _now: Instant, _delay: Delay<'_>) {}
+    /// See [`Nic::next_look`].
+    fn next_look(&self) -> Option<Instant> {
+        None
+    }
     /// See [`Nic::module`].
     fn module(&self) -> Option<String> {
         None

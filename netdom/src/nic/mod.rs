@@ -225,8 +225,13 @@ pub trait Nic {
         None
     }
     /// Looks about once a second what the device wants done, such as the set-up of an SFP+ module that was put in, and what it no longer does;
-    /// [`Self::restart`] is the remedy for that. A transmitter that is told to pause does not hang.
+    /// [`Self::restart`] is the remedy for that. A transmitter that is told to pause does not hang. What takes long is done in steps of a
+    /// millisecond or two, see [`Self::next_look`].
     fn watch(&mut self, now: Instant, delay: Delay<'_>) -> Option<Fault>;
+    /// When [`Self::watch`] is to be called again, where that is before the second is over: it has begun with more than one step's work.
+    fn next_look(&self) -> Option<Instant> {
+        None
+    }
     /// Resets the device and starts it anew. Frames in its rings are lost, and their buffers go back. The PHY is left alone.
     ///
     /// # Errors

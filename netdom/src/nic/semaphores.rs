@@ -141,6 +141,14 @@ impl Semaphores {
         self.change(mmio, delay, Force::Yes, |sync| Some(sync & !bits));
     }
 
+    /// Waits at the start for parts of the device that another driver may have, as [`Self::clear`] does, and leaves them to their owner.
+    pub(super) fn wait_for<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>) {
+        if self.wait(mmio, bits, delay) {
+            self.owed.set(self.owed.get() | bits);
+            self.change(mmio, delay, Force::No, |_| None);
+        }
+    }
+
     /// Does something while a part of the device is this driver's. `None` where another owner has it now: it is not waited for, but for the
     /// moments in which a semaphore is looked at, each of a register's time.
     pub(super) fn try_hold<M: Mmio, T>(

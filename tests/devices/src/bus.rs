@@ -61,6 +61,8 @@ pub struct Faults {
     pub wrong_length: Option<u16>,
     /// Words of the EEPROM never come.
     pub eeprom_stuck: bool,
+    /// Auto-negotiation does not say that it begins anew.
+    pub negotiation_stuck: bool,
 }
 
 /// A device behind a PCI bus. One without a cable leaves out what has to do with frames.

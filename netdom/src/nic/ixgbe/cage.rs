@@ -3,6 +3,14 @@
 //! A module is looked for at the start, and later once a second while there is no link, or where SDP2 told that one was put in. What is set up
 //! for one is what Linux' ixgbe does: the start-up sequence that the card's memory holds for its kind, and AUTOC. Optics of both speeds do
 //! not negotiate which: each is tried in turn. Where firmware has the link to itself (MMNGC), it is left alone.
+//!
+//! Guests wait while a look is under way, so what takes long is done in steps of a millisecond or two, a look each:
+//!
+//! ```text
+//! Rest, Begin -> Identify (8 bytes a step) -> Tune (some words a step) -> Toggled (4 ms or more) -> Rest
+//!     |                                                                      ^
+//!     +---------------------------- Told (40 ms) ----------------------------+
+//! ```
 
 use super::i2c;
 use super::mdio;
@@ -10,18 +18,28 @@ use super::module::{ADDRESS, BYTES, Module};
 use super::nvm;
 use super::registers::{self as reg, Autoc, Esdp};
 use crate::nic::Delay;
-use crate::nic::family::wait;
 use crate::nic::semaphores::Semaphores;
 use alloc::string::{String, ToString};
-use core::cell::Cell;
+use core::cell::RefCell;
+use core::fmt;
+use core::mem;
 use core::time::Duration;
 use split_driver::memory::Mmio;
 use split_driver::time::Instant;
 
-/// `SW_FW_SYNC`, `MAC_CSR_SM`: the registers of the link, which firmware writes as well.
-pub(super) const LINK_REGISTERS: u32 = 1 << 3;
-/// How often a module is asked at a time. One that was just put in may not be ready (SFF-8472 4.6): it is asked again in a second.
-const TRIES: usize = 2;
+/// `SW_FW_SYNC`, `MAC_CSR_SM`: the registers of the link of both ports, which firmware writes as well.
+const LINK_REGISTERS: u32 = 1 << 3;
+/// Bytes of a module's memory that a step reads, in some 1.2 ms.
+const CHUNK: usize = 8;
+/// The time between two steps, in which guests are served.
+const SOON: Duration = Duration::from_millis(2);
+/// Steps that are taken at once when the device is started: more than a module with its sequence needs.
+const STEPS: usize = 100;
+/// How long the path to the wire has for its reset before it is looked at, and how often that is (Linux: `ixgbe_reset_pipeline_82599`).
+const RESET: Duration = Duration::from_millis(4);
+const RESET_LOOKS: u8 = 10;
+/// How long a module has to change its speed (Linux: `ixgbe_setup_mac_link_multispeed_fiber`).
+const CHANGE: Duration = Duration::from_millis(40);
 /// AUTOC.LMS of the two speeds.
 const GIGABIT: u8 = 2;
 const TEN_GIGABIT: u8 = 3;
@@ -32,7 +50,7 @@ const SLOW: Duration = Duration::from_secs(2);
 /// What is in the cage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Content {
-    /// Nobody has looked yet.
+    /// It was not looked at yet.
     #[default]
     Unknown,
     /// Nothing.
@@ -43,43 +61,77 @@ enum Content {
     Module(Module),
 }
 
-/// What is done next about optics of both speeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trial {
-    /// A speed is tried, since then.
-    Running { fast: bool, since: Option<Instant> },
-    /// The module was told of a speed, and has its time to change.
+/// What is done next.
+#[derive(Debug, Default)]
+enum Step {
+    /// The cage is looked at in a second.
+    #[default]
+    Rest,
+    /// The cage is looked at: the device was reset.
+    Begin,
+    /// A module's memory is read, from the byte `next` on. One that was just put in may not be ready (SFF-8472 4.6): it is read twice.
+    Identify { bytes: [u8; BYTES], next: usize, last: bool },
+    /// The start-up sequence is read, and played.
+    Tune(nvm::Sequence),
+    /// The module was told of a speed; the MAC is to change to it.
     Told { fast: bool },
+    /// The path to the wire is reset by an AUTOC whose LMS has a bit set otherwise; `control` is to follow.
+    Toggled { control: Autoc, looks: u8 },
 }
 
-impl Default for Trial {
-    fn default() -> Self {
-        Self::Running { fast: true, since: None }
+/// What a module's set-up lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lack {
+    Sequence(nvm::Error),
+    /// Another owner has the registers of the link.
+    Registers,
+    /// Firmware keeps the link.
+    Veto,
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sequence(error) => write!(formatter, "the SFP+ module's start-up sequence was not played: {error}"),
+            Self::Registers => {
+                formatter.write_str("firmware has the registers of the link: the SFP+ module's set-up waits")
+            }
+            Self::Veto => formatter.write_str("firmware keeps the link as it is: the SFP+ module's set-up waits"),
+        }
     }
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct State {
     content: Content,
-    /// SDP2 told of a module.
-    told: bool,
-    /// What the module needs is still to be done: firmware had the link's registers.
+    step: Step,
+    /// When that step is to be taken.
+    due: Instant,
+    /// The cage is to be looked at in any case: SDP2 told of a module, or firmware had the wires.
+    again: bool,
+    /// The link is still to be begun with.
     pending: bool,
-    trial: Trial,
-    /// AUTOC as the reset left it.
-    base: Autoc,
+    /// The start-up sequence was played, or there is none.
+    tuned: bool,
+    /// What was last said to be lacking.
+    lack: Option<Lack>,
+    /// AUTOC is set to 10 Gbit/s, and tried since then.
+    fast: bool,
+    since: Option<Instant>,
+    /// AUTOC as the first reset left it (Linux: `orig_autoc`).
+    base: Option<Autoc>,
     /// The card may see a link where there is no module.
     crosstalk: bool,
 }
 
 /// The cage.
 #[derive(Debug, Default)]
-pub(super) struct Cage(Cell<State>);
+pub(super) struct Cage(RefCell<State>);
 
 impl Cage {
     /// The module in it, in words.
     pub(super) fn module(&self) -> Option<String> {
-        match self.0.get().content {
+        match self.0.borrow().content {
             Content::Module(module) => Some(module.to_string()),
             Content::Empty => Some("none".to_string()),
             Content::Unreadable(_) => Some("unreadable".to_string()),
@@ -87,131 +139,290 @@ impl Cage {
         }
     }
 
-    /// SDP2 interrupted.
-    pub(super) fn tell(&self) {
-        self.0.set(State { told: true, ..self.0.get() });
+    /// SDP2 interrupted: a module was put in.
+    pub(super) fn look_again(&self) {
+        self.0.borrow_mut().again = true;
     }
 
     /// Whether a link that the MAC sees is none.
     pub(super) fn is_crosstalk<M: Mmio>(&self, mmio: &M) -> bool {
-        self.0.get().crosstalk && !reg::ESDP.read(mmio, 0).module()
+        self.0.borrow().crosstalk && !reg::ESDP.read(mmio, 0).module()
     }
 
-    /// Begins with the link after a reset.
+    /// Begins with the link after a reset: at once where it is the first, else by [`Self::watch`].
     pub(super) fn start<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, delay: Delay<'_>) {
-        let crosstalk = nvm::has_crosstalk(mmio, delay);
-        self.0.set(State { base: reg::AUTOC.read(mmio, 0), told: false, crosstalk, ..self.0.get() });
-        self.look(mmio, semaphores, delay);
-    }
-
-    /// To be called about once a second.
-    pub(super) fn watch<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, now: Instant, up: bool, delay: Delay<'_>) {
-        let mut state = self.0.get();
-        let module = match state.content {
-            Content::Module(module) if !state.told => module,
-            Content::Unknown | Content::Empty | Content::Unreadable(_) if up && !state.told => return,
-            _ => {
-                self.0.set(State { told: false, ..state });
-                return self.look(mmio, semaphores, delay);
+        let mut state = self.0.borrow_mut();
+        (state.step, state.due, state.pending) = (Step::Begin, Instant::default(), true);
+        if state.base.is_some() {
+            return;
+        }
+        semaphores.clear(mmio, mdio::bit(mmio), delay);
+        semaphores.wait_for(mmio, LINK_REGISTERS, delay);
+        state.base = Some(reg::AUTOC.read(mmio, 0));
+        state.crosstalk = nvm::has_crosstalk(mmio, delay);
+        let mut now = Instant::default();
+        for _ in 0..STEPS {
+            state.advance(mmio, semaphores, now, false, delay);
+            if matches!(state.step, Step::Rest) {
+                break;
             }
-        };
-        if up {
-            state.trial = match state.trial {
-                Trial::Running { fast, .. } | Trial::Told { fast } => Trial::Running { fast, since: None },
-            };
-            return self.0.set(state);
-        }
-        if !is_there(mmio, semaphores, delay) {
-            self.look(mmio, semaphores, delay);
-        } else if state.pending {
-            self.set_up(mmio, semaphores, &module, delay);
-        } else if module.both_speeds {
-            self.try_speeds(mmio, semaphores, now, delay);
+            delay(state.due.since(now));
+            now = state.due;
         }
     }
 
-    /// Looks which module there is, and sets it up.
-    fn look<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, delay: Delay<'_>) {
-        let known = self.0.get().content;
-        let Some(content) = identify(mmio, semaphores, delay) else {
-            // Firmware has the wires: again in a second.
-            return self.tell();
+    /// Takes the next step, where it is due. To be called about once a second, and at [`Self::next_look`].
+    pub(super) fn watch<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, now: Instant, up: bool, delay: Delay<'_>) {
+        let mut state = self.0.borrow_mut();
+        if now >= state.due {
+            state.advance(mmio, semaphores, now, up, delay);
+        }
+    }
+
+    /// When the next step is to be taken, where that is before the second is over.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        let state = self.0.borrow();
+        (!matches!(state.step, Step::Rest)).then_some(state.due)
+    }
+}
+
+impl State {
+    fn advance<M: Mmio>(&mut self, mmio: &M, semaphores: &Semaphores, now: Instant, up: bool, delay: Delay<'_>) {
+        self.due = now + SOON;
+        self.step = match mem::take(&mut self.step) {
+            Step::Rest | Step::Begin => {
+                self.due = now;
+                self.look(mmio, semaphores, now, up, delay)
+            }
+            Step::Identify { bytes, next, last } => {
+                self.identify(mmio, semaphores, now, up, (bytes, next, last), delay)
+            }
+            Step::Tune(sequence) => self.tune(mmio, semaphores, now, sequence, delay),
+            Step::Told { .. } if up => {
+                select(mmio, self.fast);
+                Step::Rest
+            }
+            Step::Told { fast } => self.relink(mmio, semaphores, now, fast, delay),
+            Step::Toggled { control, looks } => self.finish(mmio, semaphores, now, (control, looks), delay),
         };
-        self.0.set(State { content, ..self.0.get() });
+    }
+
+    /// Looks whether the module still answers, and what is to be done about it.
+    fn look<M: Mmio>(&mut self, mmio: &M, semaphores: &Semaphores, now: Instant, up: bool, delay: Delay<'_>) -> Step {
+        let again = mem::take(&mut self.again);
+        match self.content {
+            _ if up && !again => {
+                self.since = None;
+                Step::Rest
+            }
+            Content::Module(module) if !again && is_there(mmio, semaphores, delay) => match (self.pending, module) {
+                (true, _) => self.set_up(mmio, semaphores, now, &module, delay),
+                (false, Module { both_speeds: true, .. }) => self.try_speeds(mmio, now),
+                (false, _) => Step::Rest,
+            },
+            _ => Step::Identify { bytes: [0; BYTES], next: 0, last: false },
+        }
+    }
+
+    /// Reads some bytes of a module.
+    fn identify<M: Mmio>(
+        &mut self,
+        mmio: &M,
+        semaphores: &Semaphores,
+        now: Instant,
+        up: bool,
+        (mut bytes, next, last): ([u8; BYTES], usize, bool),
+        delay: Delay<'_>,
+    ) -> Step {
+        let (start, chunk) = (next as u8, bytes.iter_mut().skip(next).take(CHUNK));
+        let mut part = [0; CHUNK];
+        let read = |delay: Delay<'_>| i2c::read(mmio, ADDRESS, start, &mut part, delay);
+        let read = semaphores.try_hold(mmio, mdio::bit(mmio), delay, read);
+        chunk.zip(part).for_each(|(byte, read)| *byte = read);
+        let content = match read {
+            None => {
+                // Firmware has the wires: again in a second.
+                self.again = true;
+                return Step::Rest;
+            }
+            Some(Ok(())) if next + CHUNK < BYTES => return Step::Identify { bytes, next: next + CHUNK, last },
+            Some(Ok(())) => Content::Module(Module::parse(&bytes)),
+            Some(Err(i2c::Error::Silent)) if !reg::ESDP.read(mmio, 0).module() => Content::Empty,
+            Some(Err(error)) => Content::Unreadable(error),
+        };
+        match content {
+            Content::Unreadable(_) | Content::Module(Module { intact: false, .. }) if !last => {
+                Step::Identify { bytes: [0; BYTES], next: 0, last: true }
+            }
+            _ => self.found(mmio, semaphores, now, up, content, delay),
+        }
+    }
+
+    /// Notes what is in the cage, and begins with what it needs.
+    fn found<M: Mmio>(
+        &mut self,
+        mmio: &M,
+        semaphores: &Semaphores,
+        now: Instant,
+        up: bool,
+        content: Content,
+        delay: Delay<'_>,
+    ) -> Step {
+        let known = mem::replace(&mut self.content, content);
         if content != known {
+            self.lack = None;
             match &content {
                 Content::Module(module) => log::info!("ixgbe: SFP+ module: {module}"),
                 Content::Unreadable(error) => log::warn!("ixgbe: the SFP+ module cannot be read: {error}"),
                 Content::Empty | Content::Unknown => log::info!("ixgbe: no SFP+ module is in the cage"),
             }
-        }
-        if let Content::Module(module) = content {
-            if !module.intact {
+            if matches!(content, Content::Module(Module { intact: false, .. })) {
                 log::warn!("ixgbe: the SFP+ module's memory has a wrong checksum (CC_BASE); its contents are believed");
             }
-            self.set_up(mmio, semaphores, &module, delay);
-        } else if known == Content::Unknown {
+        }
+        match content {
+            // A link that works is left alone.
+            _ if content == known && up => Step::Rest,
+            Content::Module(module) => {
+                self.tuned = false;
+                self.set_up(mmio, semaphores, now, &module, delay)
+            }
             // A link may come up all the same.
-            self.0.set(State { pending: !relink(mmio, semaphores, self.0.get().base, delay), ..self.0.get() });
+            _ if self.pending => self.relink(mmio, semaphores, now, self.fast, delay),
+            _ => Step::Rest,
         }
     }
 
-    /// Does what the module needs.
-    fn set_up<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, module: &Module, delay: Delay<'_>) {
-        let mut state = self.0.get();
-        state.trial = Trial::default();
+    /// Begins with what the module needs: first its start-up sequence, then the link.
+    fn set_up<M: Mmio>(
+        &mut self,
+        mmio: &M,
+        semaphores: &Semaphores,
+        now: Instant,
+        module: &Module,
+        delay: Delay<'_>,
+    ) -> Step {
+        if is_vetoed(mmio) {
+            return self.wait(Lack::Veto);
+        }
+        if !self.tuned
+            && let Some(name) = module.sequence(u16::from(reg::STATUS.read(mmio, 0).port() & 1))
+        {
+            return Step::Tune(nvm::Sequence::new(mmio, name));
+        }
         if module.both_speeds {
             select(mmio, true);
         }
-        let mut done = true;
-        if let Some(name) = module.sequence(u16::from(reg::STATUS.read(mmio, 0).port() & 1))
-            && !is_vetoed(mmio)
-        {
-            match semaphores.try_hold(mmio, LINK_REGISTERS, delay, |delay| nvm::play(mmio, name, delay)) {
-                Some(Ok(())) => {}
-                Some(Err(error)) => log::warn!("ixgbe: the SFP+ module's start-up sequence was not played: {error}"),
-                None => done = false,
-            }
-        }
-        done = done && relink(mmio, semaphores, autoc(state.base, module, !module.is_gigabit()), delay);
-        if done && module.both_speeds {
+        let step = self.relink(mmio, semaphores, now, !module.is_gigabit(), delay);
+        if module.both_speeds && matches!(step, Step::Toggled { .. }) {
             flap(mmio, delay);
         }
-        if !done && !state.pending {
-            log::info!("ixgbe: firmware has the registers of the link: the SFP+ module waits");
-        }
-        state.pending = !done;
-        self.0.set(state);
+        step
     }
 
-    /// Tries the other speed where one has had its time. The module is told a second before the MAC is changed, in place of a wait of 40 ms
-    /// (Linux: `ixgbe_setup_mac_link_multispeed_fiber`).
-    fn try_speeds<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, now: Instant, delay: Delay<'_>) {
-        let mut state = self.0.get();
-        let Content::Module(module) = state.content else { return };
-        state.trial = match state.trial {
-            Trial::Running { fast, since } => {
-                let since = since.unwrap_or(now);
-                if now < since + if fast { FAST } else { SLOW } {
-                    Trial::Running { fast, since: Some(since) }
-                } else {
-                    select(mmio, !fast);
-                    Trial::Told { fast: !fast }
+    /// Reads some words of the start-up sequence, and plays it at the end.
+    fn tune<M: Mmio>(
+        &mut self,
+        mmio: &M,
+        semaphores: &Semaphores,
+        now: Instant,
+        mut sequence: nvm::Sequence,
+        delay: Delay<'_>,
+    ) -> Step {
+        match sequence.read(mmio, delay) {
+            None => return Step::Tune(sequence),
+            Some(Ok(())) => {
+                if semaphores.try_hold(mmio, LINK_REGISTERS, delay, |_| sequence.play(mmio)).is_none() {
+                    return self.wait(Lack::Registers);
                 }
             }
-            Trial::Told { fast } => {
-                if !relink(mmio, semaphores, autoc(state.base, &module, fast), delay) {
-                    return;
-                }
-                Trial::Running { fast, since: Some(now) }
-            }
+            Some(Err(error)) => self.tell(Lack::Sequence(error)),
+        }
+        self.tuned = true;
+        let Content::Module(module) = self.content else { return Step::Rest };
+        self.set_up(mmio, semaphores, now, &module, delay)
+    }
+
+    /// Tries the other speed where one has had its time. The module is told before the MAC is changed.
+    fn try_speeds<M: Mmio>(&mut self, mmio: &M, now: Instant) -> Step {
+        let since = *self.since.get_or_insert(now);
+        if is_vetoed(mmio) || now < since + if self.fast { FAST } else { SLOW } {
+            return Step::Rest;
+        }
+        select(mmio, !self.fast);
+        self.due = now + CHANGE;
+        Step::Told { fast: !self.fast }
+    }
+
+    /// Begins anew with the link, at one of the module's speeds. The bit of LMS that is set otherwise for a moment resets the whole path to the
+    /// wire (Linux: `ixgbe_reset_pipeline_82599`).
+    fn relink<M: Mmio>(
+        &mut self,
+        mmio: &M,
+        semaphores: &Semaphores,
+        now: Instant,
+        fast: bool,
+        delay: Delay<'_>,
+    ) -> Step {
+        if is_vetoed(mmio) {
+            return self.wait(Lack::Veto);
+        }
+        let base = self.base.unwrap_or_default();
+        let control = match &self.content {
+            Content::Module(module) => autoc(base, module, fast),
+            Content::Unknown | Content::Empty | Content::Unreadable(_) => base,
         };
-        self.0.set(state);
+        let control = control.with_restart(true);
+        let begun = semaphores.try_hold(mmio, LINK_REGISTERS, delay, |_| {
+            reg::AUTOC2.update(mmio, 0, |control: reg::Autoc2| control.with_disabled(0));
+            reg::AUTOC.write(mmio, 0, control.with_mode(control.mode() ^ 4));
+        });
+        if begun.is_none() {
+            return self.wait(Lack::Registers);
+        }
+        (self.fast, self.since, self.due) = (fast, None, now + RESET);
+        Step::Toggled { control, looks: RESET_LOOKS }
+    }
+
+    /// Ends the reset of the path to the wire, once it is seen.
+    fn finish<M: Mmio>(
+        &mut self,
+        mmio: &M,
+        semaphores: &Semaphores,
+        now: Instant,
+        (control, looks): (Autoc, u8),
+        delay: Delay<'_>,
+    ) -> Step {
+        if looks > 0 && reg::ANLP1.read(mmio, 0).state() == 0 {
+            self.due = now + RESET;
+            return Step::Toggled { control, looks: looks - 1 };
+        }
+        let write = |_: Delay<'_>| reg::AUTOC.write(mmio, 0, control);
+        if semaphores.try_hold(mmio, LINK_REGISTERS, delay, write).is_none() {
+            self.due = now + RESET;
+            return Step::Toggled { control, looks };
+        }
+        self.pending = false;
+        Step::Rest
+    }
+
+    /// The set-up is tried again in a second.
+    fn wait(&mut self, lack: Lack) -> Step {
+        self.pending = true;
+        self.tell(lack);
+        Step::Rest
+    }
+
+    /// Says what the set-up lacks, once.
+    fn tell(&mut self, lack: Lack) {
+        if self.lack.replace(lack) != Some(lack) {
+            log::warn!("ixgbe: {lack}");
+        }
     }
 }
 
-/// Whether firmware lets nobody else change the link.
-fn is_vetoed<M: Mmio>(mmio: &M) -> bool {
+/// Whether firmware keeps the link to itself.
+pub(super) fn is_vetoed<M: Mmio>(mmio: &M) -> bool {
     reg::MMNGC.read(mmio, 0).veto()
 }
 
@@ -238,46 +449,8 @@ fn flap<M: Mmio>(mmio: &M, delay: Delay<'_>) {
     }
 }
 
-/// Reads what is in the cage. `None` where another owner has the wires now.
-fn identify<M: Mmio>(mmio: &M, semaphores: &Semaphores, delay: Delay<'_>) -> Option<Content> {
-    semaphores.try_hold(mmio, mdio::bit(mmio), delay, |delay| {
-        let mut bytes = [0; BYTES];
-        let mut seen = Content::Empty;
-        for _ in 0..TRIES {
-            seen = match i2c::read(mmio, ADDRESS, 0, &mut bytes, delay) {
-                Ok(()) => Content::Module(Module::parse(&bytes)),
-                Err(i2c::Error::Silent) if !reg::ESDP.read(mmio, 0).module() => Content::Empty,
-                Err(error) => Content::Unreadable(error),
-            };
-            if matches!(&seen, Content::Module(module) if module.intact) {
-                break;
-            }
-        }
-        seen
-    })
-}
-
 /// Whether a module still answers.
 fn is_there<M: Mmio>(mmio: &M, semaphores: &Semaphores, delay: Delay<'_>) -> bool {
     let answers = |delay: Delay<'_>| i2c::read(mmio, ADDRESS, 0, &mut [], delay).is_ok();
     semaphores.try_hold(mmio, mdio::bit(mmio), delay, answers).unwrap_or(true)
-}
-
-/// Begins anew with the link of an 82599, as `control` says. The bit of LMS that is set otherwise for a moment resets the whole path to the
-/// wire (Linux: `ixgbe_reset_pipeline_82599`). False where another owner has the registers now.
-fn relink<M: Mmio>(mmio: &M, semaphores: &Semaphores, control: Autoc, delay: Delay<'_>) -> bool {
-    if is_vetoed(mmio) {
-        log::debug!("ixgbe: firmware keeps the link as it is");
-        return true;
-    }
-    let done = semaphores.try_hold(mmio, LINK_REGISTERS, delay, |delay| {
-        reg::AUTOC2.update(mmio, 0, |control: reg::Autoc2| control.with_disabled(0));
-        let control = control.with_restart(true);
-        reg::AUTOC.write(mmio, 0, control.with_mode(control.mode() ^ 4));
-        if !wait(delay, Duration::from_millis(1), 40, || reg::ANLP1.read(mmio, 0).state() != 0) {
-            log::debug!("ixgbe: the link does not say that it begins anew");
-        }
-        reg::AUTOC.write(mmio, 0, control);
-    });
-    done.is_some()
 }

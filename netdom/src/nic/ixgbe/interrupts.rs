@@ -95,7 +95,7 @@ impl Interrupting for Hardware {
         }
         causes.link = seen.link();
         if seen.module() {
-            self.cage.tell();
+            self.cage.look_again();
         }
         causes.receive |= seen.queues() != 0;
         causes.transmit |= seen.queues() != 0;

@@ -122,6 +122,10 @@ impl Family for Hardware {
         }
     }
 
+    fn next_look(&self) -> Option<Instant> {
+        self.cage.next_look()
+    }
+
     fn module(&self) -> Option<String> {
         self.cage.module()
     }

@@ -2,7 +2,7 @@
 //!
 //! The order is that of the 82599 datasheet, 4.6.3 (initialisation), 4.6.7 (receive) and 4.6.8 (transmit). Nothing here waits for the link.
 
-use super::cage::LINK_REGISTERS;
+use super::cage;
 use super::models::Kind;
 use super::registers::{self as reg, Causes, Ctrl};
 use super::{Hardware, flow, interrupts, mdio};
@@ -89,7 +89,7 @@ impl Start for Hardware {
         reg::CTRL_EXT.update(mmio, 0, |control: reg::CtrlExt| {
             control.with_no_snoop_disable(true).with_relaxed_order_disable(true).with_driver_loaded(true)
         });
-        if self.model.kind == Kind::I82599Fibre {
+        if self.model.kind == Kind::I82599Fibre && !cage::is_vetoed(mmio) {
             // A driver before this one may have turned the laser off.
             reg::ESDP.update(mmio, 0, |pins: reg::Esdp| pins.with_laser_off(false));
         }
@@ -206,17 +206,17 @@ fn start_link<M: Mmio>(mmio: &M, hardware: &Hardware, delay: Delay<'_>) -> bool 
         Kind::I82599 => true,
         // The reset has waited for it.
         Kind::X540 | Kind::X550 => mdio::begin(mmio, model, semaphores, delay),
-        Kind::I82599Copper | Kind::I82599Fibre => {
-            semaphores.clear(mmio, mdio::bit(mmio) | LINK_REGISTERS, delay);
-            model.kind == Kind::I82599Fibre || mdio::begin(mmio, model, semaphores, delay)
+        Kind::I82599Copper => {
+            semaphores.clear(mmio, mdio::bit(mmio), delay);
+            mdio::begin(mmio, model, semaphores, delay)
+        }
+        Kind::I82599Fibre => {
+            cage.start(mmio, semaphores, delay);
+            true
         }
     };
-    match model.kind {
-        Kind::I82599Fibre => cage.start(mmio, semaphores, delay),
-        Kind::I82599 | Kind::I82599Copper if !reg::LINKS.read(mmio, 0).up() => {
-            reg::AUTOC.update(mmio, 0, |control: reg::Autoc| control.with_restart(true));
-        }
-        Kind::I82599 | Kind::I82599Copper | Kind::X540 | Kind::X550 => {}
+    if matches!(model.kind, Kind::I82599 | Kind::I82599Copper) && !reg::LINKS.read(mmio, 0).up() {
+        reg::AUTOC.update(mmio, 0, |control: reg::Autoc| control.with_restart(true));
     }
     begun
 }

@@ -35,7 +35,9 @@ impl Ixgbe {
                 held
             }
             reg::LINKS => self.read_links(),
-            reg::ANLP1 => 1 << 16 | u32::from(self.partner_pause.0) << 10 | u32::from(self.partner_pause.1) << 11,
+            reg::ANLP1 => {
+                self.negotiation() | u32::from(self.partner_pause.0) << 10 | u32::from(self.partner_pause.1) << 11
+            }
             reg::LINKS2 if self.kind == Kind::Kx4 && self.link => reg::LINKS2_AN,
             _ if reg::clears(offset) => {
                 self.registers.set(offset, 0);
@@ -98,7 +100,12 @@ impl Ixgbe {
                 let read = self.registers.get(offset) & 0xFFFF_0000;
                 self.registers.set(offset, read | value & 0xFFFF);
             }
-            reg::AUTOC => self.registers.set(offset, value & !reg::AUTOC_RESTART),
+            reg::AUTOC => {
+                if value & reg::AUTOC_RESTART != 0 {
+                    self.restarted_at = self.now;
+                }
+                self.registers.set(offset, value & !reg::AUTOC_RESTART);
+            }
             reg::RDRXCTL => self.registers.set(offset, value | reg::RDRXCTL_DMAIDONE),
             reg::RXCTRL => self.write_receive_control(value),
             _ => match reg::queue_of(offset) {

@@ -9,6 +9,8 @@ use super::{Ixgbe, Kind, eeprom};
 const RESET: Duration = Duration::from_micros(3);
 /// How long registers are not to be touched after CTRL.RST was set, 8.2.3.1.1.
 const SETTLE: Duration = Duration::from_millis(1);
+/// How long it takes until a restart of the link by AUTOC shows in ANLP1.
+const RESTART: Duration = Duration::from_millis(3);
 
 impl Ixgbe {
     /// All registers as after power-on, the semaphores of software too.
@@ -21,12 +23,12 @@ impl Ixgbe {
         self.cage.power_on(&self.registers);
     }
 
-    /// What CTRL.RST does: everything but the EEPROM's and the firmware's registers (those above 0x10000).
+    /// What CTRL.RST does: everything but the EEPROM's and the firmware's registers (those above 0x10000), and the pins.
     pub(super) fn software_reset(&mut self) {
         if self.queues.is_in_flight() {
             self.misuse.note("a reset while the device reaches memory");
         }
-        for offset in (0..0x1_0000).step_by(4).filter(|offset| *offset != reg::MMNGC) {
+        for offset in (0..0x1_0000).step_by(4).filter(|offset| !matches!(*offset, reg::MMNGC | reg::ESDP)) {
             self.registers.set(offset, 0);
         }
         self.initialise();
@@ -117,6 +119,12 @@ impl Ixgbe {
         if high & reg::FCRTH_FCEN == 0 || self.registers.get(reg::FCTTV) & 0xFFFF == 0 {
             self.misuse.note("pause frames are sent while FCRTH.FCEN is clear, or with no time");
         }
+    }
+
+    /// ANLP1's state of auto-negotiation: none until a restart has taken hold.
+    pub(super) fn negotiation(&self) -> u32 {
+        let begun = !self.faults.negotiation_stuck && self.now >= self.restarted_at + RESTART;
+        u32::from(begun) << 16
     }
 
     /// A link that fell shows as down once, even if it is up again.

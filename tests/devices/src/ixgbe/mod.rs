@@ -130,6 +130,8 @@ pub struct Ixgbe {
     /// When the last reset began, if it was not long ago.
     reset_at: Option<Duration>,
     resets: usize,
+    /// When AUTOC restarted the link last.
+    restarted_at: Duration,
     faults: Faults,
     misuse: Misuse,
 }
@@ -156,6 +158,7 @@ impl Ixgbe {
             now: Duration::ZERO,
             reset_at: None,
             resets: 0,
+            restarted_at: Duration::ZERO,
             faults: Faults::default(),
             misuse: Misuse::default(),
         };

@@ -16,8 +16,8 @@ use crate::bench::{Bench, bytes, contents, packet};
 
 const CABLE: &[u16] = &[0x0A01, 0x0A02];
 const OPTICS: &[u16] = &[0x0501, 0x0502, 0x0503];
-/// What the wires and the waits of one look may take in all.
-const LOOK: Duration = Duration::from_millis(60);
+/// What a look may take: guests wait meanwhile.
+const LOOK: Duration = Duration::from_millis(2);
 
 thread_local! {
     /// What this thread's driver said of modules.
@@ -54,13 +54,30 @@ fn start(change: impl FnOnce(&mut Ixgbe)) -> Bench<Ixgbe> {
     start_on(Kind::Sfp, change, Interrupts::MsiX(3), Options::default()).expect("it starts")
 }
 
+/// Looks once.
+fn look(bench: &mut Bench<Ixgbe>) {
+    let before = bench.device.now();
+    assert_eq!(bench.watch(Instant(before.as_nanos() as u64)), None);
+    let took = bench.device.now() - before;
+    assert!(took < LOOK, "a look took {took:?}");
+}
+
+/// Looks as often as is asked for, for half a second at most.
+fn look_soon(bench: &mut Bench<Ixgbe>) {
+    let end = bench.device.now() + Duration::from_millis(500);
+    while let Some(at) = bench.nic.next_look().filter(|_| bench.device.now() < end) {
+        let now = bench.device.now();
+        bench.device.wait(Duration::from_nanos(at.0).saturating_sub(now));
+        look(bench);
+    }
+}
+
 /// Looks once a second until there is a link, at most so often; gives it.
 fn watch(bench: &mut Bench<Ixgbe>, seconds: u64) -> Link {
     for _ in 0..seconds {
         bench.device.wait(Duration::from_secs(1));
-        let now = bench.device.now();
-        assert_eq!(bench.watch(Instant(now.as_nanos() as u64)), None);
-        assert!(bench.device.now() - now < LOOK, "a look took {:?}", bench.device.now() - now);
+        look(bench);
+        look_soon(bench);
         bench.device.wait(Duration::from_millis(100));
         // A link that fell shows once.
         let _fell = bench.nic.link();
@@ -289,12 +306,156 @@ fn what_firmware_has_is_waited_for_a_second_at_a_time() {
 
 #[test]
 fn a_link_that_firmware_keeps_is_left_alone() {
-    let mut bench = start(|model| {
-        model.put_in(Module::new(Optics::Copper));
+    let veto = |model: &mut Ixgbe| {
         model.poke(registers::MMNGC, registers::MMNGC_VETO);
+        // Firmware keeps the laser off.
+        model.poke(registers::ESDP, registers::ESDP_SDP3);
+    };
+    for kind in [Optics::Copper, Optics::BothSpeeds] {
+        let mut bench = start(|model| {
+            model.put_in(Module::new(kind));
+            veto(model);
+        });
+        assert_eq!(watch(&mut bench, 8), Link::Down);
+        let device = bench.device.clone();
+        bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+        assert_eq!(watch(&mut bench, 8), Link::Down);
+        assert_eq!(bench.device.with_model(|model| model.tuned().to_vec()), [0u16; 0]);
+        assert_eq!(bench.device.peek(registers::ESDP), registers::ESDP_SDP3);
+        assert_eq!(bench.device.peek(registers::AUTOC) >> 13 & 7, 3);
+        // It lets go.
+        bench.device.set(registers::MMNGC, 0);
+        bench.device.set(registers::ESDP, 0);
+        assert_ne!(watch(&mut bench, 2), Link::Down);
+        // While optics of both speeds are tried.
+        bench.device.with_model(|model| model.set_partner_speed(1000));
+        if kind == Optics::BothSpeeds {
+            bench.device.wait(Duration::from_secs(1));
+            assert_eq!(watch(&mut bench, 1), Link::Down);
+            bench.device.with_model(veto);
+            assert_eq!(watch(&mut bench, 8), Link::Down);
+            assert_eq!(bench.device.peek(registers::ESDP), registers::ESDP_SDP3);
+        }
+        bench.finish();
+    }
+}
+
+#[test]
+fn guests_are_not_held_up_by_what_takes_long() {
+    let endless: fn(&mut Ixgbe) = |model| {
+        model.put_in(Module::new(Optics::LongReach));
+        model.set_word(0x0106, 0x1000);
+        model.set_word(0x0108, 0x1000);
+    };
+    let cases: [fn(&mut Ixgbe); 6] = [
+        |model| model.put_in(Module::new(Optics::BothSpeeds)),
+        |model| model.put_in(Module::new(Optics::BothSpeeds).with(Fault::Checksum)),
+        |model| model.put_in(Module::new(Optics::ShortReach).with(Fault::Stuck)),
+        endless,
+        |model| {
+            model.put_in(Module::new(Optics::ShortReach));
+            model.faults().eeprom_stuck = true;
+        },
+        |model| {
+            model.put_in(Module::new(Optics::BothSpeeds));
+            model.faults().negotiation_stuck = true;
+        },
+    ];
+    let mut free = start(Ixgbe::take_out);
+    let restart = |bench: &mut Bench<Ixgbe>| {
+        let (device, before) = (bench.device.clone(), bench.device.now());
+        bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+        device.now() - before
+    };
+    let usual = restart(&mut free);
+    free.finish();
+    for change in cases {
+        // No link at either speed.
+        let mut bench = start(Ixgbe::take_out);
+        bench.device.with_model(|model| {
+            model.set_partner_speed(100);
+            change(model);
+        });
+        bench.device.set_link(false);
+        for _ in 0..2 {
+            // Each look is short, says `watch`.
+            assert_eq!(watch(&mut bench, 12), Link::Down);
+            assert!(restart(&mut bench) < usual + Duration::from_micros(100));
+        }
+        bench.finish();
+    }
+}
+
+#[test]
+fn a_module_that_stays_is_not_set_up_again_by_a_restart() {
+    let mut bench = start(|model| model.put_in(Module::new(Optics::Copper)));
+    let (device, mut looks) = (bench.device.clone(), 0);
+    bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+    while bench.nic.next_look().is_some() {
+        device.wait(Duration::from_millis(5));
+        look(&mut bench);
+        looks += 1;
+    }
+    // AUTOC twice.
+    assert_eq!(looks, 2);
+    device.wait(Duration::from_millis(100));
+    let _fell = bench.nic.link();
+    assert_eq!(bench.nic.link(), Link::Up(1000));
+    bench.finish();
+}
+
+#[test]
+fn a_restart_begins_with_the_link_without_a_module() {
+    let unreadable = |model: &mut Ixgbe| model.put_in(Module::new(Optics::ShortReach).with(Fault::Silent));
+    for (change, firmware) in [(Ixgbe::take_out as fn(&mut Ixgbe), 0), (unreadable, 0), (Ixgbe::take_out, 1 << 8)] {
+        let mut bench = start(change);
+        let device = bench.device.clone();
+        bench.nic.restart(&mut |time| device.wait(time)).expect("it starts anew");
+        // The link is disabled, until it is begun with.
+        device.set(registers::AUTOC2, 7 << 28);
+        device.set(registers::SW_FW_SYNC, firmware);
+        assert_eq!(watch(&mut bench, 1), Link::Down);
+        assert_eq!(device.peek(registers::AUTOC2) == 0, firmware == 0);
+        device.set(registers::SW_FW_SYNC, 0);
+        assert_eq!(watch(&mut bench, 1), Link::Down);
+        assert_eq!(device.peek(registers::AUTOC2), 0);
+        assert_eq!(device.peek(registers::AUTOC) >> 13 & 7, 3);
+        bench.finish();
+    }
+}
+
+#[test]
+fn a_speed_is_the_one_that_the_mac_has() {
+    let mut bench = start(|model| {
+        model.put_in(Module::new(Optics::BothSpeeds));
+        model.set_partner_speed(1000);
     });
-    assert_eq!(watch(&mut bench, 3), Link::Down);
-    assert_eq!(bench.device.with_model(|model| model.tuned().to_vec()), [0u16; 0]);
+    let fast = |bench: &Bench<Ixgbe>| bench.device.peek(registers::ESDP) & registers::ESDP_SDP5 != 0;
+    while fast(&bench) {
+        bench.device.wait(Duration::from_secs(1));
+        look(&mut bench);
+    }
+    assert_eq!(bench.device.peek(registers::AUTOC) >> 13 & 7, 3, "the module was told alone");
+    // The link comes up, at the speed that the MAC has.
+    bench.device.with_model(Ixgbe::see_crosstalk);
+    bench.device.wait(Duration::from_secs(1));
+    look(&mut bench);
+    assert!(fast(&bench));
+    assert_eq!(bench.device.peek(registers::AUTOC) >> 13 & 7, 3);
+    bench.finish();
+}
+
+#[test]
+fn what_the_other_port_does_at_the_start_is_not_broken_off() {
+    let mut bench = start(|model| {
+        model.put_in(Module::new(Optics::ShortReach));
+        // MAC_CSR_SM is of both ports, SW_PHY_SM0 of this one.
+        model.poke(registers::SW_FW_SYNC, 1 << 3 | 1 << 1);
+    });
+    assert_eq!(bench.device.peek(registers::SW_FW_SYNC), 1 << 3);
+    bench.device.set(registers::SW_FW_SYNC, 0);
+    let _link = watch(&mut bench, 2);
+    assert_eq!(bench.nic.link(), Link::Up(10_000));
     bench.finish();
 }
 
