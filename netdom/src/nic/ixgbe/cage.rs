@@ -24,6 +24,7 @@ use core::cell::RefCell;
 use core::fmt;
 use core::mem;
 use core::time::Duration;
+use log::Level;
 use split_driver::memory::Mmio;
 use split_driver::time::Instant;
 
@@ -46,6 +47,9 @@ const TEN_GIGABIT: u8 = 3;
 /// How long each speed is tried. They differ, so that two ends that both do so meet at the higher one.
 const FAST: Duration = Duration::from_secs(3);
 const SLOW: Duration = Duration::from_secs(2);
+/// Lines of the log in a minute, about a module that comes and goes.
+const LINES: u32 = 8;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What is in the cage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,6 +119,8 @@ struct State {
     tuned: bool,
     /// What was last said to be lacking.
     lack: Option<Lack>,
+    /// Lines of the log since then.
+    lines: (Instant, u32),
     /// AUTOC is set to 10 Gbit/s, and tried since then.
     fast: bool,
     since: Option<Instant>,
@@ -272,12 +278,17 @@ impl State {
         if content != known {
             self.lack = None;
             match &content {
-                Content::Module(module) => log::info!("ixgbe: SFP+ module: {module}"),
-                Content::Unreadable(error) => log::warn!("ixgbe: the SFP+ module cannot be read: {error}"),
-                Content::Empty | Content::Unknown => log::info!("ixgbe: no SFP+ module is in the cage"),
+                Content::Module(module) => self.say(now, Level::Info, format_args!("SFP+ module: {module}")),
+                Content::Unreadable(error) => {
+                    self.say(now, Level::Warn, format_args!("the SFP+ module cannot be read: {error}"));
+                }
+                Content::Empty | Content::Unknown => {
+                    self.say(now, Level::Info, format_args!("no SFP+ module is in the cage"));
+                }
             }
             if matches!(content, Content::Module(Module { intact: false, .. })) {
-                log::warn!("ixgbe: the SFP+ module's memory has a wrong checksum (CC_BASE); its contents are believed");
+                let wrong = "the SFP+ module's memory has a wrong checksum (CC_BASE); its contents are believed";
+                self.say(now, Level::Warn, format_args!("{wrong}"));
             }
         }
         match content {
@@ -303,7 +314,7 @@ impl State {
         delay: Delay<'_>,
     ) -> Step {
         if is_vetoed(mmio) {
-            return self.wait(Lack::Veto);
+            return self.wait(now, Lack::Veto);
         }
         if !self.tuned
             && let Some(name) = module.sequence(u16::from(reg::STATUS.read(mmio, 0).port() & 1))
@@ -333,10 +344,10 @@ impl State {
             None => return Step::Tune(sequence),
             Some(Ok(())) => {
                 if semaphores.try_hold(mmio, LINK_REGISTERS, delay, |_| sequence.play(mmio)).is_none() {
-                    return self.wait(Lack::Registers);
+                    return self.wait(now, Lack::Registers);
                 }
             }
-            Some(Err(error)) => self.tell(Lack::Sequence(error)),
+            Some(Err(error)) => self.tell(now, Lack::Sequence(error)),
         }
         self.tuned = true;
         let Content::Module(module) = self.content else { return Step::Rest };
@@ -365,7 +376,7 @@ impl State {
         delay: Delay<'_>,
     ) -> Step {
         if is_vetoed(mmio) {
-            return self.wait(Lack::Veto);
+            return self.wait(now, Lack::Veto);
         }
         let base = self.base.unwrap_or_default();
         let control = match &self.content {
@@ -378,7 +389,7 @@ impl State {
             reg::AUTOC.write(mmio, 0, control.with_mode(control.mode() ^ 4));
         });
         if begun.is_none() {
-            return self.wait(Lack::Registers);
+            return self.wait(now, Lack::Registers);
         }
         (self.fast, self.since, self.due) = (fast, None, now + RESET);
         Step::Toggled { control, looks: RESET_LOOKS }
@@ -407,16 +418,28 @@ impl State {
     }
 
     /// The set-up is tried again in a second.
-    fn wait(&mut self, lack: Lack) -> Step {
+    fn wait(&mut self, now: Instant, lack: Lack) -> Step {
         self.pending = true;
-        self.tell(lack);
+        self.tell(now, lack);
         Step::Rest
     }
 
     /// Says what the set-up lacks, once.
-    fn tell(&mut self, lack: Lack) {
+    fn tell(&mut self, now: Instant, lack: Lack) {
         if self.lack.replace(lack) != Some(lack) {
-            log::warn!("ixgbe: {lack}");
+            self.say(now, Level::Warn, format_args!("{lack}"));
+        }
+    }
+
+    /// Logs a line, unless there were many in the last minute.
+    fn say(&mut self, now: Instant, level: Level, line: fmt::Arguments<'_>) {
+        let (since, count) = self.lines;
+        let (since, count) = if now >= since + MINUTE { (now, 1) } else { (since, count + 1) };
+        self.lines = (since, count);
+        match count {
+            ..LINES => log::log!(level, "ixgbe: {line}"),
+            LINES => log::warn!("ixgbe: the SFP+ module changes often: no more is said of it for a minute"),
+            _ => {}
         }
     }
 }
