@@ -308,11 +308,19 @@ fn a_link_without_a_phy_is_negotiated_or_forced() {
             assert_eq!(watch(&mut bench), Link::Up(1000));
             assert_eq!(flow_control(&bench), agreed, "{symmetric} {asymmetric}");
         }
-        // One that does not negotiate: nobody knows of its pause frames.
+        // One that does not negotiate: its pause frames are not known.
         bench.device.with_model(|model| model.set_partner_pause(false, false));
         bench.device.with_model(|model| model.set_partner_negotiates(false));
         assert_eq!((watch(&mut bench), watch(&mut bench)), (Link::Down, Link::Up(1000)));
         assert_eq!(flow_control(&bench), (true, true));
+        // Its cable is pulled: STATUS says that a forced link is up.
+        bench.device.set_link(false);
+        assert_ne!(bench.device.peek(registers::TXCW) & registers::TXCW_ANE, registers::TXCW_ANE);
+        assert_eq!(bench.nic.link(), Link::Down);
+        assert_eq!(watch(&mut bench), Link::Down);
+        assert_ne!(bench.device.peek(registers::TXCW) & registers::TXCW_ANE, 0);
+        bench.device.set_link(true);
+        assert_eq!((watch(&mut bench), watch(&mut bench)), (Link::Down, Link::Up(1000)));
         // It does after all.
         bench.device.with_model(|model| model.set_partner_negotiates(true));
         assert_eq!(watch(&mut bench), Link::Up(1000));

@@ -121,6 +121,9 @@ impl Family for Hardware {
         if u32::from(status) == ABSENT || !status.link_up() {
             return Link::Down;
         }
+        if self.model.serdes && !serdes::is_up(&Registers(mmio)) {
+            return Link::Down;
+        }
         Link::Up(match status.speed() {
             0 if !self.model.serdes => 10,
             1 if !self.model.serdes => 100,

@@ -21,16 +21,26 @@ pub(super) fn start<M: Mmio>(registers: &Registers<'_, M>) {
     set(registers, true);
 }
 
-/// To be called about once a second: forces the link where the other end sends and did not negotiate the last time either, `alone`, and
-/// negotiates again where it begins to. True where it does not negotiate.
-pub(super) fn watch<M: Mmio>(registers: &Registers<'_, M>, alone: bool) -> bool {
+/// What is received, and whether it is in step and has no symbols that are none.
+fn received<M: Mmio>(registers: &Registers<'_, M>) -> (Rxcw, bool) {
     // What was wrong since it was read last stays in it.
     let _past = registers.read(reg::RXCW);
     let seen: Rxcw = registers.read(reg::RXCW);
+    (seen, seen.synchronised() && !seen.invalid())
+}
+
+/// Whether a link that STATUS says to be up is: it says so of one that is forced with no other end, too.
+pub(super) fn is_up<M: Mmio>(registers: &Registers<'_, M>) -> bool {
+    registers.read(reg::TXCW).negotiate() || received(registers).1
+}
+
+/// To be called about once a second: forces the link where the other end sends and did not negotiate the last time either, `alone`, and
+/// negotiates again where it begins to, or is gone. True where it does not negotiate.
+pub(super) fn watch<M: Mmio>(registers: &Registers<'_, M>, alone: bool) -> bool {
+    let (seen, sends) = received(registers);
     let negotiates = registers.read(reg::TXCW).negotiate();
-    let sends = seen.synchronised() && !seen.invalid();
-    if !negotiates && seen.configures() {
-        log::info!("e1000e: the other end of the link negotiates");
+    if !negotiates && (seen.configures() || !sends) {
+        log::info!("e1000e: the other end of the link {}", if sends { "negotiates" } else { "sends nothing" });
         set(registers, true);
         return false;
     }

@@ -101,12 +101,17 @@ impl E1000e {
         self.registers.get(reg::STATUS) | master | link
     }
 
-    /// Whether a SerDes with a cable is up: negotiated, or forced.
+    /// Whether a SerDes is up: negotiated, or forced, which it is without a cable, too.
     fn serdes_is_up(&self) -> bool {
         let ready =
             !self.registers.has(reg::CTRL, reg::CTRL_LRST) && self.registers.get(reg::SCTL) == reg::SCTL_NO_LOOPBACK;
         let negotiates = self.registers.has(reg::TXCW, reg::TXCW_ANE);
-        ready && if negotiates { self.partner_negotiates } else { self.registers.has(reg::CTRL, reg::CTRL_SLU) }
+        ready
+            && if negotiates {
+                self.cable && self.partner_negotiates
+            } else {
+                self.registers.has(reg::CTRL, reg::CTRL_SLU)
+            }
     }
 
     /// RXCW: in step, and what the other end sends and advertises.
@@ -120,12 +125,11 @@ impl E1000e {
 
     /// The MAC has a link where the PHY has one and CTRL.SLU lets it; a change is told by LSC.
     pub(super) fn notice_link(&mut self) {
-        let link = self.cable
-            && if self.kind == Kind::Serdes {
-                self.serdes_is_up()
-            } else {
-                self.registers.has(reg::CTRL, reg::CTRL_SLU)
-            };
+        let link = if self.kind == Kind::Serdes {
+            self.serdes_is_up()
+        } else {
+            self.cable && self.registers.has(reg::CTRL, reg::CTRL_SLU)
+        };
         if link != self.link {
             self.link = link;
             self.raise(cause::LSC);

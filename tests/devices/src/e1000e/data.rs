@@ -71,7 +71,7 @@ impl E1000e {
     /// A frame from the wire, without its frame check sequence. It waits in packet memory for descriptors, 7.1.3.
     pub(super) fn take_frame(&mut self, frame: &[u8]) -> bool {
         let enabled = self.queues.is_enabled(Direction::Receive, 0);
-        if !self.link || self.faults.pulled_out || self.in_reset() || !enabled {
+        if !self.link || !self.cable || self.faults.pulled_out || self.in_reset() || !enabled {
             return false;
         }
         if self.registers.has(reg::CTRL, reg::CTRL_TFCE) {
