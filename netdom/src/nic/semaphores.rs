@@ -102,7 +102,7 @@ impl Semaphores {
         Some(changed.is_some())
     }
 
-    /// Takes parts of the device, named by their bits, where nobody has them.
+    /// Takes parts of the device, named by their bits, where they are free.
     fn take<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>, force: Force) -> Option<bool> {
         self.change(mmio, delay, force, |sync| {
             (sync & (bits | bits << self.place.firmware) == 0).then_some(sync | bits)

@@ -59,7 +59,7 @@ pub(super) struct Module {
 }
 
 impl Module {
-    /// From its first bytes. The vendor is not asked for: who made it says nothing about what it can.
+    /// From its first bytes. The vendor is not asked for: its kind does not depend on it.
     pub(super) fn parse(bytes: &[u8; BYTES]) -> Self {
         let [identifier, _, _, ten, _, _, one, _, cable, ..] = *bytes;
         let (sr, lr) = (ten & 1 << 4 != 0, ten & 1 << 5 != 0);

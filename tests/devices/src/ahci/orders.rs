@@ -76,7 +76,7 @@ impl Ahci {
         self.with_drive(port, |drive| drive.set_trap(block, trap));
     }
 
-    /// No command fails any more.
+    /// No command fails from now on.
     pub fn forgive(&mut self, port: usize) {
         self.with_drive(port, Drive::forgive);
     }

@@ -85,7 +85,7 @@ impl Nvme {
         self.errors.push(Error { namespace, block, status, times });
     }
 
-    /// No command is to fail any more.
+    /// No command is to fail from now on.
     pub fn forgive(&mut self) {
         self.errors.clear();
     }

@@ -22,7 +22,7 @@ pub(crate) const DISCARD: Operation = Operation::Discard { secure: false };
 
 /// A device of disks.
 pub(crate) trait Controller: Model + 'static {
-    /// Whether it does nothing any more, as its driver has to leave it.
+    /// Whether it no longer does anything, as its driver has to leave it.
     fn is_stopped(&self) -> bool;
 }
 

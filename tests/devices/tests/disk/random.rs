@@ -47,7 +47,7 @@ pub(crate) trait Tried: Controller + Sized {
     /// The next read of a block fails.
     fn spoil(&mut self, block: u64);
 
-    /// No command is to fail any more.
+    /// No command is to fail from now on.
     fn mend(&mut self);
 
     /// Something goes wrong that costs no command, `block` being one that is in use; and the time that passes meanwhile. Each costs a

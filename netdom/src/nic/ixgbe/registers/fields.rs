@@ -123,7 +123,7 @@ pub struct Autoc2 {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Mmngc {
-    /// `MNG_VETO`: firmware has the link, and nobody else is to change it.
+    /// `MNG_VETO`: firmware has the link, and drivers are not to change it.
     pub veto: bool,
     #[bits(31)]
     _r1: u32,
