@@ -27,7 +27,7 @@ pub(crate) struct Way {
 
 /// A look-up of the switch: from which port, in which VLAN, for which addresses, and to which port.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Look {
+struct Lookup {
     from: PortId,
     vlan: u16,
     destination: MacAddress,
@@ -58,7 +58,7 @@ pub(crate) struct Forwarder {
     /// The ports that the last packet goes to.
     destinations: Vec<PortId>,
     /// The last look-up of the round that gave one port: flows between two stations differ in their ports.
-    last_look: Option<Look>,
+    last_look: Option<Lookup>,
     /// What was decided last.
     decision: Decision,
     /// That holds for packets with the same head that come from this port, without or with this tag apart from their bytes.
@@ -176,7 +176,7 @@ impl Forwarder {
             Forward::Drop(_) => ports.count_drop(from, DropCause::NotForwarded),
             Forward::Port(to) => {
                 self.destinations.push(to);
-                self.last_look = Some(Look { from, vlan, destination, source, to });
+                self.last_look = Some(Lookup { from, vlan, destination, source, to });
             }
             Forward::Flood if destination == MacAddress::BRIDGE_GROUP && !self.bpdus_on_wire => {
                 // From guest to guest, and from wire to wire, so that bridges out there see a loop through this one.

@@ -305,8 +305,8 @@ async fn start(
     Ok((driver.map_err(Unusable::Driver)?, interrupts, format!("Intel {}", model.name())))
 }
 
-/// For the waits of a device's reset. Most are of microseconds; a device that is slow, or has a fault, takes some tenths of a second in all,
-/// in which the domain does nothing else.
+/// For the waits of a device's reset, and of a look at it. Most are of microseconds. A look takes a millisecond or two; the reset of a device
+/// that is slow, or has a fault, takes some tenths of a second in all, in which the domain does nothing else.
 fn busy_wait(duration: Duration) {
     let end = time::now() + duration;
     while time::now() < end {

@@ -134,7 +134,8 @@ impl Semaphores {
         result
     }
 
-    /// Waits at the start for parts of the device, once for all that is done with them. The device was just reset: where software still has
+    /// Waits at the start for parts of the device, once for all that is done with them. They are of this port alone,
+    /// which was just reset: where software still has
     /// them, it is no more, and they are free after that. Firmware keeps them; what needs them is to be tried later.
     pub(super) fn clear<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>) {
         self.wait(mmio, bits, delay);

@@ -66,6 +66,8 @@ impl<M: Adversary> Subject for Disks<M> {
     const ACTS: u8 = USERS + M::ACTS;
     const ACCESSES: usize = M::ACCESSES;
     const LONG_ACCESSES: usize = M::LONG_ACCESSES;
+    const TIME: Duration = Duration::from_millis(2);
+    const LONG_TIME: Duration = Duration::from_secs(2);
     // The pages of data are one.
     const REGIONS: usize = M::REGIONS + 1;
 

@@ -11,7 +11,8 @@
 //! The device is a model that works. Between any two acts of it, anything may be written to its registers and to the driver's memory, or
 //! another part of it fails. What must hold whatever it does:
 //!
-//! - nothing panics, and no call goes on for ever: none accesses more registers than [`Subject::ACCESSES`];
+//! - nothing panics, and no call goes on for ever: none accesses more registers than [`Subject::ACCESSES`], or waits longer than
+//!   [`Subject::TIME`];
 //! - the driver's memory is bounded by [`Subject::REGIONS`], and all of it is back when the device is gone;
 //! - a request is answered once, or refused; at the latest when the device is gone, all are answered and all pages are back;
 //! - the device reaches no memory that its driver did not name, unless it writes the addresses itself ([`Bed::stray`]), and none of a request
@@ -22,6 +23,8 @@ mod disk;
 mod loans;
 mod nic;
 mod nvme;
+
+use std::time::Duration;
 
 use split_driver::fakes::device::{Script, scribbler};
 use split_driver::fakes::{FakeXen, closed};
@@ -47,6 +50,10 @@ pub trait Subject: Sized {
     const ACCESSES: usize;
     /// The same of a call in which the driver starts its device anew, or stops it for good.
     const LONG_ACCESSES: usize;
+    /// Time that one call may take: guests wait meanwhile.
+    const TIME: Duration;
+    /// The same of a call in which the driver starts its device anew, or stops it for good.
+    const LONG_TIME: Duration;
     /// Runs of DMA memory that the driver may hold.
     const REGIONS: usize;
 
@@ -90,6 +97,8 @@ pub struct Bed<M> {
     pub seen: Vec<u64>,
     /// Register accesses of a call, and of a long one, at most.
     accesses: [usize; 2],
+    /// Time of a call, and of a long one, at most.
+    times: [Duration; 2],
     /// The device may have said that it is done with memory, and not be.
     lies: bool,
     /// The device may reach for memory that its driver did not name.
@@ -104,12 +113,24 @@ impl<M: Model + 'static> Bed<M> {
 
     /// A call of the driver which started the device anew, or stopped it, where its result says so.
     pub fn long_call<T>(&self, call: impl FnOnce() -> T, is_long: impl FnOnce(&T) -> bool) -> T {
+        let ([most, longest], [time, long_time]) = (self.accesses, self.times);
+        self.bounded(call, |result| if is_long(result) { (longest, long_time) } else { (most, time) })
+    }
+
+    /// A call of the driver that looks at its device, with more accesses than others.
+    pub fn look<T>(&self, most: usize, call: impl FnOnce() -> T) -> T {
+        let [time, _] = self.times;
+        self.bounded(call, |_| (most, time))
+    }
+
+    fn bounded<T>(&self, call: impl FnOnce() -> T, bounds: impl FnOnce(&T) -> (usize, Duration)) -> T {
         self.device.accesses();
+        let before = self.device.now();
         let result = call();
-        let accesses = self.device.accesses();
-        let [most, longest] = self.accesses;
-        let most = if is_long(&result) { longest } else { most };
+        let (accesses, took) = (self.device.accesses(), self.device.now() - before);
+        let (most, time) = bounds(&result);
         assert!(accesses <= most, "{accesses} accesses of registers in one call");
+        assert!(took <= time, "one call took {took:?}");
         result
     }
 
@@ -165,6 +186,7 @@ pub fn run<S: Subject>(input: &[u8], seen: &mut Vec<u64>) {
         now,
         seen: seen_before,
         accesses: [S::ACCESSES, S::LONG_ACCESSES],
+        times: [S::TIME, S::LONG_TIME],
         lies: false,
         strays: false,
     };

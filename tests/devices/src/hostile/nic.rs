@@ -28,6 +28,8 @@ const WATCHED: usize = 24;
 const LINK: Duration = Duration::from_secs(1);
 /// Up to there the magnitude of a counter is looked at.
 const MOST_COUNTED: u64 = 15;
+/// Register accesses of a look at a module, at most.
+const MODULE_ACCESSES: usize = 900;
 /// Descriptors of a ring.
 const RING: u16 = 64;
 
@@ -104,8 +106,10 @@ impl<M: Card> Subject for Nics<M> {
 
     const ACTS: u8 = 20;
     const ACCESSES: usize = 200;
-    // A start, a restart, what is waited for in them, and a look at a module.
+    // A start, a restart, and what is waited for in them.
     const LONG_ACCESSES: usize = 6_000;
+    const TIME: Duration = Duration::from_millis(2);
+    const LONG_TIME: Duration = Duration::from_secs(2);
     // The rings of two queues, and the pages for packets.
     const REGIONS: usize = 5;
 
@@ -292,8 +296,10 @@ impl<M: Card> Nics<M> {
 
     fn watch(&mut self, bed: &Bed<M>) {
         let time = bed.device.clone();
-        // A module in the card's cage may be looked at, by I2C.
-        let fault = bed.long_call(|| self.nic.watch(bed.now, &mut |delay| time.wait(delay)), |_| true);
+        // Eight bytes of a module in the card's cage, by I2C.
+        let id = bed.device.with_model(|model| model.configuration().identity().device);
+        let most = if id == ixgbe::Kind::Sfp.identity().device { MODULE_ACCESSES } else { Self::ACCESSES };
+        let fault = bed.look(most, || self.nic.watch(bed.now, &mut |delay| time.wait(delay)));
         self.faults += u64::from(fault.is_some());
     }
 
