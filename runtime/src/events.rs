@@ -10,7 +10,7 @@ use crate::environment::environment;
 use crate::hypercall::{self, number};
 use crate::layout;
 use crate::local::Local;
-use crate::memory::{Page, tables};
+use crate::memory::{self, Page, tables};
 use crate::record::record;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -115,12 +115,19 @@ static ENDS: Local<OnceCell<Option<Page>>> = Local::new(OnceCell::new());
 /// page Xen says of every one that it has to be ended (`PHYSDEVOP_irq_status_query`).
 fn ends() -> Option<&'static Page> {
     let ask = || {
+        // Xen takes one page for the domain's whole life.
+        // SAFETY: once in a life.
+        if let Some(page) = unsafe { memory::interrupt_ends() } {
+            return Some(page);
+        }
         let page = Page::new().ok()?;
         let mut argument = PirqEoiGmfn { gmfn: page.mfn() };
         // SAFETY: the operation's struct; the page is Xen's to write from then on, and never given back.
         let asked =
             unsafe { hypercall::operation::<{ number::PHYSDEV_OP }, _>(PHYSDEVOP_PIRQ_EOI_GMFN_V2, &mut argument) };
-        asked.inspect_err(|error| log::debug!("no page of interrupts to be ended: {error}")).ok().map(|_| page)
+        asked.inspect_err(|error| log::debug!("no page of interrupts to be ended: {error}")).ok()?;
+        record().interrupt_ends.set(page.pfn().0 + 1);
+        Some(page)
     };
     ENDS.get_or_init(ask).as_ref()
 }

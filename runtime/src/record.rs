@@ -97,6 +97,15 @@ pub(crate) struct StoreStreams {
     pub(crate) request: [Cell<u8>; MESSAGE_MAX],
 }
 
+impl StoreStreams {
+    /// The number (`req_id` of `struct xsd_sockmsg`) of the request.
+    pub(crate) fn number(&self) -> u32 {
+        let mut bytes = [0; 4];
+        self.request.iter().skip(4).zip(&mut bytes).for_each(|(byte, slot)| *slot = byte.get());
+        u32::from_le_bytes(bytes)
+    }
+}
+
 /// The record is not what the last life left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damaged;
@@ -152,6 +161,8 @@ pub(crate) struct Record {
     pub(crate) swap_code: Cell<u64>,
     /// Where the old image is entered.
     pub(crate) old_entry: Cell<u64>,
+    /// The frame (plus one) in which Xen keeps which interrupts have to be ended, for as long as the domain lives; 0 for none.
+    pub(crate) interrupt_ends: Cell<u64>,
     /// How the connection to the store stands.
     pub(crate) store: StoreStreams,
     /// Of all above, when a life ends.
@@ -166,11 +177,11 @@ const SEALED: usize = offset_of!(Record, seal) / 8;
 
 const _: () = {
     assert!(size_of::<Record>() <= layout::KEEP_SIZE);
-    // 13 words, eight halves, the box, four arrays and the store's streams: nothing else is before the seal, so no padding.
+    // 14 words, eight halves, the box, four arrays and the store's streams: nothing else is before the seal, so no padding.
     let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + DEVICE_LEDGER_PAGES + ROOM_PAGES) * 4;
     let store = 4 * 4 + size_of::<Framing>() + MESSAGE_MAX;
     assert!(size_of::<StoreStreams>() == store);
-    assert!(offset_of!(Record, seal) == 13 * 8 + 8 * 4 + size_of::<BoxHeader>() + arrays + store);
+    assert!(offset_of!(Record, seal) == 14 * 8 + 8 * 4 + size_of::<BoxHeader>() + arrays + store);
 };
 
 /// The record of this domain.

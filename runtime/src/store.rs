@@ -147,9 +147,6 @@ impl Transport {
     }
 }
 
-/// Requests and watches of one life, by number: the next one counts from there.
-const NUMBERS: u32 = 1 << 20;
-
 /// Connects to the store: to be called once in a life. What it returns is a handle, cheap to clone; a task moves the bytes. A connection of the
 /// last life goes on: the request that it was writing is written to its end, the answer that it was reading is skipped, and what it
 /// asked and watched is forgotten.
@@ -165,7 +162,8 @@ pub fn connect() -> Result<Client, ConnectError> {
     let goes_on = streams.connected.replace(1) != 0;
     let requests = ByteProducer::attach(ByteLayout::STORE_REQUESTS, words);
     let (responses, client) = if goes_on {
-        let number = (record.lives.get() as u32).wrapping_mul(NUMBERS);
+        // The last request that was written is the one with the highest number, and watches have no higher ones.
+        let number = streams.number().wrapping_add(1);
         let responses = ByteConsumer::resume(ByteLayout::STORE_RESPONSES, words, streams.read.get());
         (responses, Client::taking_over(number, move || kicked.set()))
     } else {
@@ -180,6 +178,10 @@ pub fn connect() -> Result<Client, ConnectError> {
         log::debug!("the store's connection goes on: {rest} bytes of a request to be sent, within an answer: {skips}");
     }
     let transport = Transport { requests, responses, page, channel, skips, client: client.clone() };
+    if goes_on {
+        // The last life may have written or read something and not got to saying so.
+        transport.channel.notify();
+    }
     executor::spawn(transport.run(kick));
     Ok(client)
 }

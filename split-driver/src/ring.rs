@@ -311,6 +311,15 @@ impl<M: SharedMemory, Request: Slot, Response: Slot> BackRing<M, Request, Respon
         self.state.produced = self.state.produced.wrapping_add(1);
     }
 
+    /// Lets the frontend see the responses placed, and leaves the question whether it waits to
+    /// [`push_and_check_notify`](Self::push_and_check_notify). What is placed and not seen lies in slots that another life of this end takes for requests.
+    #[inline]
+    pub fn show(&mut self) {
+        // The responses before the index that covers them.
+        fence(Ordering::Release);
+        self.slots.store_index(RESPONSE_PRODUCER, self.state.produced);
+    }
+
     /// Responses placed and not yet published.
     #[inline]
     pub fn unpublished(&self) -> u32 {

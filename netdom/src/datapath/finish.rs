@@ -47,6 +47,7 @@ fn answer_receivers<H: Hypervisor>(ports: &mut Ports<H>, round: &Round) {
                 ReceivedKind::Extra(extra) => ring.push_as(&extra),
             }
         }
+        ring.show();
     }
 }
 
@@ -80,6 +81,7 @@ fn answer_senders<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
                     ring.push(&TxResponse { id: 0, status: NETIF_RSP_NULL });
                 }
             }
+            ring.show();
             answered = true;
         }
         if answered && !queue.touched {

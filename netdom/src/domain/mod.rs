@@ -133,7 +133,7 @@ impl Service for Domain {
         };
         let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
         if let Either::Left(Err(error)) = select(bus.run(), select(begun, crowded)).await {
-            log::error!("vifs are served no more: {error}");
+            log::error!("vifs are no longer served: {error}");
         }
     }
 

@@ -27,7 +27,7 @@ pub use heap::has_run_out;
 pub(crate) use p2m::{is_shared, physical_to_machine, set_device_frame, set_machine};
 pub use page::{Page, Pages};
 pub(crate) use resume::{
-    are_withheld, do_not_withhold, granted_page, release_device_frames, release_withheld, withhold,
+    are_withheld, do_not_withhold, granted_page, interrupt_ends, release_device_frames, release_withheld, withhold,
 };
 
 /// Makes the address space, the frame allocator and the heap.

@@ -97,7 +97,7 @@ impl Drop for Page {
 }
 
 /// Pages that hold packets or blocks; each has a machine frame of its own, not contiguous. A device may write them, so that the next life does
-/// not have them before it has taken over. Freed by `Drop`.
+/// not have them before devices were stopped. Freed by `Drop`.
 #[derive(Debug)]
 pub struct Pages {
     pages: Vec<Page>,

@@ -15,7 +15,7 @@ use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
 /// Takes over the address space.
 ///
 /// Free is what is mapped writable where it belongs (page tables are not, and what was being exchanged with Xen is not) and is none of: what
-/// lies before the first free frame of the boot, the bitmaps, the ledgers, withheld (the box, DMA memory of an earlier life, the pages of a
+/// lies before the first free frame of the boot, the bitmaps, the ledgers, the page of interrupts to be ended, withheld (the box, DMA memory of an earlier life, the pages of a
 /// replaced image), or in a grant that has not ended.
 ///
 /// # Safety
@@ -56,7 +56,8 @@ pub(super) unsafe fn initialize(
         }
         number += count;
     }
-    for frame in ledger::frames().chain(device_ledger::frames()) {
+    let kept = record().interrupt_ends.get().checked_sub(1).map(Pfn);
+    for frame in ledger::frames().chain(device_ledger::frames()).chain(kept) {
         p2m::set_shared_frame(frame, true);
     }
     // A page behind a grant counts as allocated, and is freed like any other when the grant ends.
@@ -122,6 +123,16 @@ pub(crate) unsafe fn granted_page(machine: Mfn) -> Option<Page> {
     let frame = own_frame(machine)?;
     // SAFETY: `initialize` marked it as shared and left it out of what is free; by the caller nobody else has it.
     p2m::is_shared_frame(frame).then(|| unsafe { Page::adopt(frame) })
+}
+
+/// The page in which Xen keeps which interrupts have to be ended, where an earlier life gave it one.
+///
+/// # Safety
+/// Asked for once in a life.
+pub(crate) unsafe fn interrupt_ends() -> Option<Page> {
+    let frame = record().interrupt_ends.get().checked_sub(1).map(Pfn)?;
+    // SAFETY: `initialize` left it out of what is free; by the caller nobody else has it.
+    record().is_again().then(|| unsafe { Page::adopt(frame) })
 }
 
 /// Keeps frames from the next life.

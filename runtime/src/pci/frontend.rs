@@ -148,18 +148,19 @@ impl<S: Store> Frontend<S> {
         self.link.is_some()
     }
 
-    /// Takes interrupts and access to memory from the devices that the last life had; `None` where there is no proof for one of them.
+    /// Takes interrupts and access to memory from the devices that the last life had; `None` where there is no proof for one of them. To be
+    /// called before any event is taken.
     pub async fn stop_inherited(&self) -> Option<()> {
         events::close_inherited_interrupts();
-        let mut all = Some(());
         for event in &self.queue {
-            if let Event::Added(device) = event
-                && device.stop_inherited().await.is_none()
-            {
-                all = None;
+            match event {
+                Event::Added(device) => drop(device.stop_inherited().await?),
+                // It gave no answer.
+                Event::Failed(_) => return None,
+                Event::Removed(_) => {}
             }
         }
-        all
+        Some(())
     }
 
     /// What [`Self::next_event`] would return at once: the other devices, where several were found together.
@@ -296,6 +297,8 @@ impl<S: Store> Frontend<S> {
         };
         let mut watch = watch?;
         watch.next().await;
+        // The last life may have asked something and not got to saying so.
+        channel.notify();
         let bus = Rc::new(Bus::new(grant, channel));
         let (unsaid, waits, devices) = (false, Cell::new(false), Holdings::default());
         let link = Link { backend: backend.into(), watch, bus, state, unsaid, waits, devices };
@@ -402,10 +405,16 @@ impl<S: Store> Frontend<S> {
         };
         link.devices.keep(|known| listed.iter().any(|device| device.address == known));
         for Listed { address, host, state } in listed {
-            if state == state::CLOSING || link.devices.has(address) {
+            if link.devices.has(address) || state == state::CLOSING && !inherited {
                 continue;
             }
             match Device::probe(Rc::clone(&link.bus), address, host, inherited).await {
+                // The toolstack takes it away, and the last life had not let go of it.
+                Ok(device) if state == state::CLOSING => {
+                    if device.stop_inherited().await.is_none() {
+                        self.queue.push_back(Event::Failed(PciError::NotInherited));
+                    }
+                }
                 Ok(device) => {
                     link.devices.add(address, Rc::clone(device.tenure()));
                     self.queue.push_back(Event::Added(device));

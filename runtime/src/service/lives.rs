@@ -7,8 +7,13 @@ use super::Service;
 use crate::end::{self, Exit};
 use crate::pci::Frontend;
 use crate::restart::{self, Policy, Recovered};
+use crate::time;
 use core::fmt;
+use core::time::Duration;
 use split_driver::xenstore_client::Client;
+
+/// How long the devices of the last life may take to stop.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks for a new life where this one fails.
 pub(super) fn keep() {
@@ -25,8 +30,9 @@ pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Frontend<Cli
         Ok(frontend) => frontend,
         Err(error) => crash(format_args!("pcifront does not go on: {error}")),
     };
-    if frontend.stop_inherited().await.is_none() {
-        crash(format_args!("pciback has gone, and a device of the last life may still write to memory"));
+    match time::timeout(PATIENCE, frontend.stop_inherited()).await {
+        Ok(Some(())) => {}
+        Ok(None) | Err(_) => crash(format_args!("a device of the last life may still write to memory")),
     }
     recovered.devices_stopped();
     frontend

@@ -494,7 +494,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
                 let open = matches!(
                     seen.frontend,
                     XenbusState::Connected | XenbusState::Reconfiguring | XenbusState::Reconfigured
-                );
+                ) || self.context.backend.connects(seen.frontend);
                 if open && !seen.removing && !seen.refused {
                     self.adopt().await?;
                 }
@@ -509,15 +509,20 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
 
     /// Serves a device on that the last life had connected. Its frontend sees nothing of it: nodes that say what they shall are left alone.
     async fn adopt(&mut self) -> Result<(), End> {
-        if !self.take_up("taken over").await? {
+        let taken = self.take_up("taken over").await?;
+        self.phase = Phase::Connected;
+        if !taken {
             return Ok(());
         }
         let (connection, mut writes) = self.mailbox.take_writes();
         let names: Vec<&String> = writes.keys().collect();
-        let said = self.directory(&self.path, &names).await?;
+        let said = self.directory(&self.path, &names).await;
         self.properties.extend(writes.keys().cloned());
-        writes.retain(|name, value| said.get(name) != Some(value.as_bytes()));
+        if let Ok(said) = &said {
+            writes.retain(|name, value| said.get(name) != Some(value.as_bytes()));
+        }
         self.mailbox.return_writes(connection, writes);
+        said?;
         self.count_nodes().await;
         Ok(())
     }
