@@ -175,6 +175,8 @@ impl Cage {
             delay(state.due.since(now));
             now = state.due;
         }
+        // That was no clock's time.
+        state.due = Instant::default();
     }
 
     /// Takes the next step, where it is due. To be called about once a second, and at [`Self::next_look`].

@@ -15,6 +15,7 @@ use super::{Bed, Subject};
 use crate::bus::Model;
 use crate::e1000e::{self, E1000e};
 use crate::fake::Device;
+use crate::i2c;
 use crate::igb::{self, Igb};
 use crate::ixgbe::{self, Ixgbe};
 use crate::ring::offset;
@@ -28,6 +29,8 @@ const WATCHED: usize = 24;
 const LINK: Duration = Duration::from_secs(1);
 /// Up to there the magnitude of a counter is looked at.
 const MOST_COUNTED: u64 = 15;
+/// Looks in a row, at most.
+const SOON: usize = 40;
 /// Register accesses of a look at a module, at most.
 const MODULE_ACCESSES: usize = 900;
 /// Descriptors of a ring.
@@ -37,6 +40,8 @@ const RING: u16 = 64;
 pub trait Card: Model + 'static {
     /// One of its kinds, just powered on.
     fn power_on(kind: u8) -> Self;
+    /// The module in its cage, if it has one, is another from now on, or none.
+    fn change_module(&mut self, _choice: u8) {}
     /// Where the registers of a receive queue begin: its ring's address is there.
     fn receive_queue(queue: usize) -> usize;
     /// The same of a transmit queue.
@@ -47,6 +52,26 @@ impl Card for Ixgbe {
     fn power_on(kind: u8) -> Self {
         let kinds = ixgbe::Kind::ALL;
         Self::new(kinds[usize::from(kind) % kinds.len()], ADDRESS)
+    }
+
+    fn change_module(&mut self, choice: u8) {
+        if self.kind() != ixgbe::Kind::Sfp {
+            return;
+        }
+        let fault = match choice & 7 {
+            0 => return self.take_out(),
+            1 => Some(i2c::Fault::Silent),
+            2 => Some(i2c::Fault::Refusing),
+            3 => Some(i2c::Fault::Stuck),
+            4 => Some(i2c::Fault::Checksum),
+            _ => None,
+        };
+        let kinds = i2c::Kind::ALL;
+        let module = i2c::Module::new(kinds[usize::from(choice >> 3) % kinds.len()]);
+        self.put_in(match fault {
+            Some(fault) => module.with(fault),
+            None => module,
+        });
     }
 
     fn receive_queue(queue: usize) -> usize {
@@ -200,7 +225,13 @@ impl<M: Card> Subject for Nics<M> {
                 });
             }
             7 => {
-                bed.device.set_link(script.byte() & 1 == 0);
+                let choice = script.byte();
+                bed.device.set_link(choice & 1 == 0);
+                if choice & 2 == 0 {
+                    bed.device.with_model(|model| model.change_module(choice >> 2));
+                    bed.now = bed.now + LINK;
+                    self.watch(bed);
+                }
                 bed.device.wait(LINK);
             }
             8 if script.byte() < 16 => {
@@ -294,7 +325,17 @@ impl<M: Card> Nics<M> {
         }
     }
 
-    fn watch(&mut self, bed: &Bed<M>) {
+    /// Looks once, and then as often as is asked for.
+    fn watch(&mut self, bed: &mut Bed<M>) {
+        self.look(bed);
+        for _ in 0..SOON {
+            let Some(at) = self.nic.next_look() else { break };
+            bed.now = bed.now.max(at);
+            self.look(bed);
+        }
+    }
+
+    fn look(&mut self, bed: &Bed<M>) {
         let time = bed.device.clone();
         // Eight bytes of a module in the card's cage, by I2C.
         let id = bed.device.with_model(|model| model.configuration().identity().device);
