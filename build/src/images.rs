@@ -15,7 +15,7 @@ struct Image {
     name: &'static str,
     /// The extension and the text of its sample config.
     sample: (&'static str, &'static str),
-    /// What DESIGN.md allows it, stripped.
+    /// Bytes that it may have, stripped. blkdom's are more than 1 MiB since the runtime takes connections over from an earlier life.
     budget: u64,
 }
 

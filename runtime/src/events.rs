@@ -446,7 +446,7 @@ pub fn alloc_unbound(remote: DomainId) -> Result<Channel, XenError> {
 /// bind to (`EVTCHNOP_status`).
 ///
 /// # Errors
-/// The errno of the hypercall.
+/// The errno of the hypercall that makes the channel; [`XenError::Exhausted`] where Xen says nothing of it.
 pub fn own_domain() -> Result<DomainId, XenError> {
     let channel = alloc_unbound(DomainId::SELF)?;
     let status = status(channel.port()).ok_or(XenError::Exhausted)?;

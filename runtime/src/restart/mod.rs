@@ -8,6 +8,7 @@
 //! main: recovered()? -- none: begin from nothing
 //!          | some: rebuild from its bytes; events::adopt, grants::adopt, grants::adopt_mapping
 //!       keep(pages, policy, how to write the box): the box is the one that was found, where that is large enough
+//!       recovered.devices_stopped(), where it had devices: what they could write is free again
 //!       recovered.taken_over(): what was not adopted is given back
 //!       ... serves ... panic, fault, or again() -> the box is written -> main
 //! ```
