@@ -4,7 +4,9 @@
 //! leads each through the states of `io/xenbus.h` with its frontend; a [`Backend`] says what a device of that kind offers and does.
 
 mod backend;
+mod beginning;
 mod bus;
+mod connections;
 mod context;
 mod departures;
 mod device;
@@ -27,6 +29,7 @@ pub use xen_pv_sys::io::xenbus::XenbusState;
 
 pub use backend::{Backend, DeviceHandle, Timing};
 pub use bus::Bus;
+pub use connections::{Connection, Connections};
 pub use memory::{Available, DeviceMemory, Promise, TooLittleMemory};
 pub use room::NodeRoom;
 

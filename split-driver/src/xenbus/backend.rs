@@ -141,8 +141,6 @@ pub(super) struct Mailbox {
     poked: Cell<bool>,
     /// A node that the kind reads may have changed.
     nodes_changed: Cell<bool>,
-    /// The device's task has taken its first step.
-    begun: Cell<bool>,
     /// How often the device was connected: what belongs to an earlier connection is dropped.
     connection: Cell<u64>,
     /// Nodes of its directory, as counted last.
@@ -164,14 +162,6 @@ impl Mailbox {
     pub(super) fn nodes_changed(&self) {
         self.nodes_changed.set(true);
         self.poke();
-    }
-
-    pub(super) fn begin(&self) {
-        self.begun.set(true);
-    }
-
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun.get()
     }
 
     pub(super) fn take_poke(&self) -> bool {

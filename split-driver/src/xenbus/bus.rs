@@ -6,7 +6,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
+use core::cell::RefCell;
 use core::convert::Infallible;
 use core::future::poll_fn;
 use core::pin::{Pin, pin};
@@ -17,6 +17,7 @@ use futures_util::stream::{FuturesUnordered, Stream};
 use xen_pv_sys::DomainId;
 
 use super::backend::{Backend, Mailbox, Timing};
+use super::connections::{Connection, Connections};
 use super::context::{Context, retry_after};
 use super::device::Session;
 use super::{DeviceId, canonical, domain};
@@ -30,8 +31,6 @@ pub struct Bus<S, T, B> {
     devices: RefCell<BTreeMap<DeviceId, Rc<Mailbox>>>,
     /// Devices that shall have one.
     births: RefCell<Vec<DeviceId>>,
-    /// All of the directory was looked at once.
-    scanned: Cell<bool>,
 }
 
 /// What an event below `backend/<kind>` is about.
@@ -80,22 +79,36 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
     /// As [`new`](Self::new), with other patience.
     pub fn with_timing(store: S, timer: T, backend: B, timing: Timing) -> Self {
         let context = Context::new(store, timer, backend, timing);
-        let (devices, births, scanned) = Default::default();
-        Self { context, devices, births, scanned }
+        let (devices, births) = Default::default();
+        Self { context, devices, births }
     }
 
-    /// In a domain that lived before: devices that the last life had connected are served on, and none of their nodes changes.
+    /// In a domain that lived before: devices that the last life had connected are served on, and none of their nodes changes. Those that
+    /// it wrote down are served before the store is asked; `None` where it left nothing that can be read.
     #[must_use]
-    pub fn adopting(mut self) -> Self {
+    pub fn adopting(mut self, connections: Option<Vec<Connection>>) -> Self {
         self.context.adopts = true;
+        if let Some(connections) = connections {
+            for connection in connections {
+                self.context.beginning.expect(connection.id);
+                self.births.borrow_mut().push(connection.id);
+                self.context.inherited.borrow_mut().insert(connection.id, connection);
+            }
+            // Others were not connected, or are found in the store; nobody waits for them.
+            self.context.beginning.complete();
+        }
         self
     }
 
-    /// Whether all devices that were there at the beginning are served, or refused.
-    pub fn has_begun(&self) -> bool {
-        self.scanned.get()
-            && self.births.borrow().is_empty()
-            && self.devices.borrow().values().all(|mailbox| mailbox.has_begun())
+    /// Waits until all devices that were there at the beginning are served, or refused: those that the last life wrote down, or else those
+    /// in the store.
+    pub async fn begun(&self) {
+        poll_fn(|context| self.context.beginning.poll(context)).await;
+    }
+
+    /// The connected devices, for the next life.
+    pub fn connections(&self) -> Rc<Connections> {
+        Rc::clone(&self.context.connections)
     }
 
     /// The kind of device that this bus serves.
@@ -120,8 +133,10 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
     /// Never ends otherwise: why the store does not serve us.
     pub async fn run(&self) -> Result<(), StoreError> {
         let top = self.context.top();
-        let mut watch = self.persist(async || self.context.store.watch(&top).await).await?;
-        let dispatch = pin!(self.dispatch(&top, &mut watch));
+        let dispatch = pin!(async {
+            let mut watch = self.persist(async || self.context.store.watch(&top).await).await?;
+            self.dispatch(&top, &mut watch).await
+        });
         let mut tasks = FuturesUnordered::new();
         let devices = pin!(poll_fn(|waker| {
             self.poll_devices(&mut tasks, |id, mailbox| self.serve(id, mailbox), waker);
@@ -235,7 +250,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                         None => log::warn!("{top}/{name}: not a domain"),
                     }
                 }
-                self.scanned.set(true);
+                self.context.beginning.complete();
             }
             Subject::Frontend(frontend) => {
                 self.poke(|id| id.frontend == frontend);
@@ -282,6 +297,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                 Some(handle) => {
                     let id = DeviceId { frontend, handle };
                     if !self.devices.borrow().contains_key(&id) {
+                        self.context.beginning.expect(id);
                         self.births.borrow_mut().push(id);
                     }
                 }

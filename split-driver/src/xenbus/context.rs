@@ -1,9 +1,15 @@
 //! What all devices of one bus share. Pure over the store's trait. Floor 1.
 
+use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::String;
+use core::cell::RefCell;
 
+use super::DeviceId;
 use super::backend::{Backend, Timing};
+use super::beginning::Beginning;
+use super::connections::{Connection, Connections};
 use super::departures::Departures;
 use super::errors::Errors;
 use crate::time::Duration;
@@ -34,13 +40,37 @@ pub(super) struct Context<S, T, B> {
     pub(super) errors: Errors,
     /// The domain lived before: a device that is connected was served by that life.
     pub(super) adopts: bool,
+    /// Devices that the last life wrote down, until each is served on.
+    pub(super) inherited: RefCell<BTreeMap<DeviceId, Connection>>,
+    /// Devices that the next life will find.
+    pub(super) connections: Rc<Connections>,
+    /// Devices of the beginning.
+    pub(super) beginning: Beginning,
 }
 
 impl<S, T, B: Backend> Context<S, T, B> {
     pub(super) fn new(store: S, timer: T, backend: B, timing: Timing) -> Self {
         let transactions = Turns::new(TRANSACTIONS_MAX);
-        let (departures, errors) = Default::default();
-        Self { store, timer, backend, timing, transactions, departures, errors, adopts: false }
+        let (departures, errors, inherited) = Default::default();
+        let (connections, beginning) = Default::default();
+        Self {
+            store,
+            timer,
+            backend,
+            timing,
+            transactions,
+            departures,
+            errors,
+            adopts: false,
+            inherited,
+            connections,
+            beginning,
+        }
+    }
+
+    /// How the last life had connected a device, once.
+    pub(super) fn take_inherited(&self, id: DeviceId) -> Option<Connection> {
+        self.inherited.borrow_mut().remove(&id)
     }
 
     /// `backend/<kind>`, relative to our home.

@@ -1,5 +1,6 @@
 //! One device's life on the bus, from its directory's appearance to its disappearance. Pure over the store's trait. Floor 1.
 
+mod adoption;
 mod refusal;
 mod writes;
 
@@ -84,6 +85,8 @@ pub(super) struct Session<'a, S: Store, T, B: Backend> {
     /// Nodes that the data path wrote for this connection, and those of earlier ones that are there still.
     properties: BTreeSet<String>,
     stale: BTreeSet<String>,
+    /// It was taken over from the last life, whose nodes are there: those that say what they shall are not written again.
+    adopted: bool,
     lines: Lines,
     beginnings: Budget,
     violations: Violations,
@@ -127,6 +130,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             told: None,
             properties: BTreeSet::new(),
             stale: BTreeSet::new(),
+            adopted: false,
             lines: Lines::new(),
             beginnings: Budget::new(BEGINNINGS, Duration::from_secs(1)),
             violations: Violations::default(),
@@ -135,7 +139,11 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
 
     /// Serves the device till its directory is gone.
     pub(super) async fn run(mut self) {
+        if let Some(connection) = self.context.take_inherited(self.id) {
+            self.resume(connection).await;
+        }
         let end = self.live().await;
+        self.context.beginning.begun(self.id);
         self.disconnect();
         self.context.backend.settled(self.id).await;
         self.frontend = None;
@@ -152,7 +160,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
                 Ok(()) => {
                     self.setbacks = 0;
                     if self.phase != Phase::New {
-                        self.mailbox.begin();
+                        self.context.beginning.begun(self.id);
                     }
                 }
                 // Our directory is gone or made anew: the next look tells.
@@ -226,6 +234,9 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             return self.tell_changed().await;
         }
         let stale = self.state != expected && !seen.removing;
+        if self.adopted {
+            return self.keep_nodes().await;
+        }
         if stale || self.mailbox.has_writes() {
             return self.publish_writes(expected).await;
         }
@@ -487,64 +498,6 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         Ok(())
     }
 
-    /// Goes on where the last life was, by what our `state` says. Whether it was further than the announcement.
-    async fn inherit(&mut self, seen: Seen) -> Result<bool, End> {
-        match self.state {
-            XenbusState::Connected | XenbusState::Reconfigured => {
-                let open = matches!(
-                    seen.frontend,
-                    XenbusState::Connected | XenbusState::Reconfiguring | XenbusState::Reconfigured
-                ) || self.context.backend.connects(seen.frontend);
-                if open && !seen.removing && !seen.refused {
-                    self.adopt().await?;
-                }
-                self.phase = Phase::Connected;
-            }
-            XenbusState::Closing => self.phase = Phase::Closing,
-            XenbusState::Closed => self.phase = Phase::Closed,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    /// Serves a device on that the last life had connected. Its frontend sees nothing of it: nodes that say what they shall are left alone.
-    async fn adopt(&mut self) -> Result<(), End> {
-        let taken = self.take_up("taken over").await?;
-        self.phase = Phase::Connected;
-        if !taken {
-            return Ok(());
-        }
-        let (connection, mut writes) = self.mailbox.take_writes();
-        let names: Vec<&String> = writes.keys().collect();
-        let said = self.directory(&self.path, &names).await;
-        self.properties.extend(writes.keys().cloned());
-        if let Ok(said) = &said {
-            writes.retain(|name, value| said.get(name) != Some(value.as_bytes()));
-        }
-        self.mailbox.return_writes(connection, writes);
-        said?;
-        self.count_nodes().await;
-        Ok(())
-    }
-
-    /// Has the kind take the device up, by what the nodes say; false where it refuses.
-    async fn take_up(&mut self, verb: &str) -> Result<bool, End> {
-        let nodes = self.nodes(true).await?;
-        let handle = DeviceHandle::new(self.id, &self.mailbox);
-        match self.context.backend.connect(&handle, &nodes) {
-            Ok(device) => {
-                let description = self.context.backend.describe(&device);
-                self.device = Some(device);
-                self.say(Level::Info, &format_args!("{verb} {description}"));
-                Ok(true)
-            }
-            Err(error) => {
-                self.refuse(self.fault(&error), &error).await;
-                Ok(false)
-            }
-        }
-    }
-
     async fn connect(&mut self) -> Result<(), End> {
         let now = self.context.timer.now();
         let seen_by_toolstack = self.announced.map_or(now, |at| at + self.context.timing.announcement);
@@ -592,13 +545,15 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         {
             self.refuse(self.fault(&error), &error).await;
         }
+        self.note_connection(nodes);
         Ok(())
     }
 
     /// The rings go back.
     fn disconnect(&mut self) {
+        self.context.connections.forget(self.id);
         self.mailbox.end_connection();
-        self.reconfigured = false;
+        (self.reconfigured, self.adopted) = (false, false);
         if let Some(device) = self.device.take() {
             self.context.backend.disconnect(device);
             self.say(Level::Info, &"disconnected");

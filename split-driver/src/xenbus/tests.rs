@@ -151,11 +151,13 @@ impl Backend for Rc<Kind> {
     }
 }
 
+type TestBus = Bus<FakeConnection, FakeClock, Rc<Kind>>;
+
 struct Host {
     store: FakeStore,
     clock: FakeClock,
     kind: Rc<Kind>,
-    bus: Rc<Bus<FakeConnection, FakeClock, Rc<Kind>>>,
+    bus: Rc<TestBus>,
     tasks: Tasks<'static>,
 }
 
@@ -173,27 +175,38 @@ impl Host {
     }
 
     fn with_timing(store: FakeStore, timing: Timing) -> Self {
-        Self::of(store, timing, false)
+        Self::with(store, timing, |bus| bus)
     }
 
-    /// The next life in the same domain: what happens between the two is what `meanwhile` does.
-    fn live_on(self, meanwhile: impl FnOnce(&mut Self)) -> Self {
+    /// The next life in the same domain: what happens between the two is what `meanwhile` does. `written` where it finds what the last one
+    /// wrote down.
+    fn live_on(self, written: bool, meanwhile: impl FnOnce(&mut Self)) -> Self {
         let mut old = self;
+        let mut bytes = Vec::new();
+        assert!(old.bus.connections().write(|piece| bytes.extend(piece)));
         old.tasks = Tasks::new();
         meanwhile(&mut old);
         let Self { store, bus, .. } = old;
         drop(bus);
-        let mut new = Self::of(store, Timing::AT_ONCE, true);
-        assert!(!new.bus.has_begun());
+        let mut new =
+            Self::with(store, Timing::AT_ONCE, |bus| bus.adopting(written.then(|| Connections::parse(&bytes))));
+        let begun = Rc::new(Cell::new(false));
+        new.tasks.spawn({
+            let (bus, begun) = (new.bus.clone(), begun.clone());
+            async move {
+                bus.begun().await;
+                begun.set(true);
+            }
+        });
         new.settle();
-        assert!(new.bus.has_begun());
+        assert!(begun.get());
         new
     }
 
-    fn of(store: FakeStore, timing: Timing, adopts: bool) -> Self {
+    fn with(store: FakeStore, timing: Timing, change: impl FnOnce(TestBus) -> TestBus) -> Self {
         let (clock, kind) = (FakeClock::default(), Rc::new(Kind::default()));
         let bus = Bus::with_timing(store.connection(US), clock.clone(), kind.clone(), timing);
-        let bus = Rc::new(if adopts { bus.adopting() } else { bus });
+        let bus = Rc::new(change(bus));
         let mut tasks = Tasks::new();
         let running = bus.clone();
         tasks.spawn(async move {
@@ -311,6 +324,10 @@ fn be_path(frontend: u16, handle: u32) -> String {
 /// A device that is connected is served on: nothing in the store changes, and nobody who watches it hears anything.
 #[test]
 fn another_life_serves_connected_devices_on() {
+    [false, true].map(serves_on);
+}
+
+fn serves_on(written: bool) {
     let mut host = Host::new();
     for (frontend, handle) in [(3, 0), (3, 1), (4, 0)] {
         host.attach(frontend, handle);
@@ -335,7 +352,7 @@ fn another_life_serves_connected_devices_on() {
         host.store.paths("/local").into_iter().map(|path| (host.store.get(&path), path)).collect()
     };
     let before = all(&host);
-    let mut host = host.live_on(|_| ());
+    let mut host = host.live_on(written, |_| ());
     frontend.run_until_stalled();
     assert_eq!((host.kind.live.get(), host.kind.connected.get(), heard.get()), (3, 3, 0));
     // What the kind says of a connection is counted by it.
@@ -348,6 +365,75 @@ fn another_life_serves_connected_devices_on() {
     }
     host.advance(5000);
     host.assert_clean();
+}
+
+/// Devices that the last life wrote down are served before the store has answered anything; what changed in it meanwhile is told then.
+#[test]
+fn another_life_serves_before_it_asks_the_store() {
+    let mut host = Host::new();
+    for handle in 0..12 {
+        host.attach(3, handle);
+        host.connect(3, handle);
+    }
+    let mut bytes = Vec::new();
+    assert!(host.bus.connections().write(|piece| bytes.extend(piece)));
+    host.tasks = Tasks::new();
+    host.store.put(&format!("{}/rate", be_path(3, 1)), "7", &[]);
+    let (before, _) = host.store.counts();
+    let mut host = Host::with(host.store, Timing::AT_ONCE, |bus| bus.adopting(Some(Connections::parse(&bytes))));
+    while host.kind.live.get() < 12 {
+        assert!(host.tasks.step() > 0, "all are served");
+    }
+    assert!(host.store.counts().0 <= before + 3, "the watch and the directories of the bus itself");
+    host.settle();
+    let changes = host.kind.changes.borrow();
+    assert_eq!((changes.len(), changes.iter().filter(|change| change.contains("Some(7)")).count()), (12, 1));
+}
+
+/// What was written down may be wrong in any way: the store tells.
+#[test]
+fn another_life_believes_the_store() {
+    let id = DeviceId { frontend: DomainId(3), handle: 0 };
+    let connection = |id, ring: &str| Connection {
+        id,
+        frontend: fe_path(3, 0),
+        nodes: Nodes { frontend: [("ring-ref", ring)].into_iter().collect(), ..Nodes::default() },
+    };
+    let other = DeviceId { handle: 9, ..id };
+    for (connections, name) in [
+        (Vec::from([connection(id, "x")]), "nodes that make no sense"),
+        (Vec::from([connection(other, "8")]), "a device that is gone"),
+        (Vec::from([connection(id, "8"), connection(id, "8")]), "one device twice"),
+        (Vec::new(), "none"),
+    ] {
+        let mut host = Host::new();
+        host.attach(3, 0);
+        host.connect(3, 0);
+        host.tasks = Tasks::new();
+        let mut host = Host::with(host.store, Timing::AT_ONCE, |bus| bus.adopting(Some(connections)));
+        host.settle();
+        assert_eq!((host.state(3, 0), host.kind.live.get(), host.bus.device_count()), (Some(4), 1, 1), "{name}");
+        host.detach(3, 0, true);
+        host.advance(5000);
+        host.assert_clean();
+    }
+}
+
+/// The reason of a refusal that an earlier life wrote goes when the frontend begins anew.
+#[test]
+fn another_life_takes_back_what_the_last_one_said() {
+    let mut host = Host::new();
+    host.attach(3, 0);
+    host.connect(3, 0);
+    host.fail(3, 0, "a fault");
+    host.frontend(3, 0, "state", "6");
+    let elsewhere = "/local/domain/5/error/backend/vif/3/0/error";
+    let mut host = host.live_on(true, |_| ());
+    assert_eq!(host.store.get(elsewhere).as_deref(), Some("a fault"));
+    host.frontend(3, 0, "state", "1");
+    assert_eq!((host.backend(3, 0, "error"), host.store.get(elsewhere)), (None, None));
+    host.connect(3, 0);
+    assert_eq!(host.state(3, 0), Some(4));
 }
 
 /// What changed between two lives is seen by the second.
@@ -363,11 +449,13 @@ fn another_life_sees_what_happened_meanwhile() {
         ("the toolstack removes it", |host| host.unmake(3, 0, false), Some(5), 0),
         ("another comes", |host| host.make(3, 1), Some(4), 1),
     ];
-    for (name, meanwhile, state, live) in cases {
+    for (written, (name, meanwhile, state, live)) in
+        [false, true].into_iter().flat_map(|written| cases.map(|case| (written, case)))
+    {
         let mut host = Host::new();
         host.attach(3, 0);
         host.connect(3, 0);
-        let mut host = host.live_on(meanwhile);
+        let mut host = host.live_on(written, meanwhile);
         assert_eq!((host.state(3, 0), host.kind.live.get()), (state, live), "{name}");
         if name == "another comes" {
             assert_eq!(host.state(3, 1), Some(2));
