@@ -212,10 +212,10 @@ fn find_inherited_peer(domain: DomainId, remote: Port) -> Option<Port> {
     is_inherited(peer.local).then_some(peer.local)
 }
 
-/// Closes the ports of earlier lives that are bound to physical interrupts: before their devices are told to raise none.
-pub(crate) fn close_inherited_interrupts() {
+/// Closes the ports of earlier lives that are bound to physical interrupts, those of `which`: before their devices are told to raise none.
+pub(crate) fn close_inherited_interrupts(which: impl Fn(u32) -> bool) {
     for port in inherited() {
-        if status(port).is_some_and(|status| status.status == EVTCHNSTAT_PIRQ) {
+        if status(port).is_some_and(|status| status.status == EVTCHNSTAT_PIRQ && which(status.target)) {
             drop(Channel { port });
         }
     }
@@ -497,21 +497,32 @@ pub fn bind_virq(virq: u32) -> Result<Channel, XenError> {
 /// The errno of the hypercall.
 pub fn bind_pirq(pirq: u32, shareable: bool) -> Result<Channel, XenError> {
     let mut argument = BindPirq { pirq, flags: if shareable { BIND_PIRQ_WILL_SHARE } else { 0 }, port: Port(0) };
+    // Before the first is bound.
+    ends();
+    // SAFETY: the operation's struct.
+    if let Err(error) = unsafe { bind(EVTCHNOP_BIND_PIRQ, &mut argument) } {
+        argument.port = find_inherited(EVTCHNSTAT_PIRQ, pirq).ok_or(error)?;
+    }
+    Ok(interrupt_channel(argument.port, pirq))
+}
+
+/// Takes over the port of a physical interrupt that an earlier life bound; `None` where it is bound to another or to none.
+pub(crate) fn adopt_pirq(pirq: u32, port: Port) -> Option<Channel> {
+    let bound = |status: Status| status.status == EVTCHNSTAT_PIRQ && status.target == pirq;
+    (is_inherited(port) && status(port).is_some_and(bound)).then(|| interrupt_channel(port, pirq))
+}
+
+fn interrupt_channel(port: Port, pirq: u32) -> Channel {
     let mut status = IrqStatusQuery { irq: pirq, flags: 0 };
-    let page = ends();
-    // SAFETY: the operations' structs.
-    let may_need_end = unsafe {
-        if let Err(error) = bind(EVTCHNOP_BIND_PIRQ, &mut argument) {
-            argument.port = find_inherited(EVTCHNSTAT_PIRQ, pirq).ok_or(error)?;
-        }
-        page.is_some()
-            || hypercall::operation::<{ number::PHYSDEV_OP }, _>(PHYSDEVOP_IRQ_STATUS_QUERY, &mut status).is_ok()
-                && IrqStatus::from_bits_retain(status.flags).contains(IrqStatus::NEEDS_EOI)
-    };
-    let channel = Channel::new(argument.port, may_need_end.then_some(pirq));
+    // SAFETY: the operation's struct.
+    let may_need_end = ends().is_some()
+        || unsafe { hypercall::operation::<{ number::PHYSDEV_OP }, _>(PHYSDEVOP_IRQ_STATUS_QUERY, &mut status) }
+            .is_ok()
+            && IrqStatus::from_bits_retain(status.flags).contains(IrqStatus::NEEDS_EOI);
+    let channel = Channel::new(port, may_need_end.then_some(pirq));
     // One that came before the binding is ended too, or none would follow.
     channel.unmask();
-    Ok(channel)
+    channel
 }
 
 /// A set's events.

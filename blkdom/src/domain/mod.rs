@@ -19,6 +19,7 @@ use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
+use runtime::restart::Parts;
 use runtime::select::{Either, select};
 use runtime::service::{self, Complaints, Options, Service, Wait};
 use runtime::signal::Signal;
@@ -74,7 +75,13 @@ impl Service for Domain {
         Ok(true)
     }
 
-    fn new(store: Client, complaints: Rc<Complaints>, options: Options, words: Words) -> Result<Self, String> {
+    fn new(
+        store: Client,
+        complaints: Rc<Complaints>,
+        options: Options,
+        words: Words,
+        _inherited: Option<Parts<'_>>,
+    ) -> Result<Self, String> {
         let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 4));
         let pages = pages.map_err(|_| "no memory for data: give the domain more")?;
         let xen = Xen::new();

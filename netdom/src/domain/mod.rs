@@ -9,7 +9,6 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use core::time::Duration;
 use netdom::backend::Netback;
 use netdom::command_line;
 use netdom::datapath::{DataPath, Poll};
@@ -19,20 +18,17 @@ use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
-use runtime::restart;
+use runtime::restart::{self, BoxWriter, Part, Parts};
 use runtime::select::{Either, select};
 use runtime::service::{self, Complaints, Options, Service, Wait};
 use runtime::signal::Signal;
 use runtime::time::{self, Clock};
-use split_driver::xenbus::Bus;
+use split_driver::xenbus::{Bus, Connections};
 use split_driver::xenstore_client::Client;
 use xen_pv_sys::Port;
 
 /// Pages for packets: enough for a NIC's receive ring and some queues, but never so many that rings and heap go short.
 const POOL_PAGES: usize = 8192;
-
-/// How often the vifs are looked at that were there at the beginning.
-const LOOK: Duration = Duration::from_millis(1);
 
 /// They are a multiple of this, so that a life has as many as the one before: tables that outlive it take some pages.
 const POOL_STEP: usize = 32;
@@ -45,14 +41,12 @@ pub(crate) struct Domain {
     words: command_line::Options,
     events: EventSet,
     path: Rc<RefCell<DataPath<Xen>>>,
-    netback: Netback<Xen>,
+    bus: Bus<Client, Clock, Netback<Xen>>,
     work: Rc<Signal>,
     nics: RefCell<Nics>,
     /// The devices that the domain began with were seen.
     ready: Cell<bool>,
     stopping: Cell<bool>,
-    /// Set once all vifs that were there at the beginning are served.
-    begun: Signal,
 }
 
 impl Service for Domain {
@@ -66,7 +60,13 @@ impl Service for Domain {
         words.set(name, value)
     }
 
-    fn new(store: Client, complaints: Rc<Complaints>, options: Options, words: Self::Words) -> Result<Self, String> {
+    fn new(
+        store: Client,
+        complaints: Rc<Complaints>,
+        options: Options,
+        words: Self::Words,
+        inherited: Option<Parts<'_>>,
+    ) -> Result<Self, String> {
         let bridges = words.bridges().map_err(|error| format!("command line: {error}"))?;
         let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 2 / POOL_STEP * POOL_STEP));
         let pages = pages.map_err(|_| "no memory for packets: give the domain more")?;
@@ -79,10 +79,13 @@ impl Service for Domain {
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
         let netback = netback.with_memory(service::device_memory(0)).with_queues(words.queues());
+        let mut bus = Bus::new(store.clone(), Clock, netback);
+        if restart::lives() > 0 {
+            bus = bus.adopting(inherited.and_then(|parts| parts.get(Part::Connections)).map(Connections::parse));
+        }
         let nics = RefCell::default();
         let (ready, stopping) = (Cell::new(false), Cell::new(false));
-        let begun = Signal::new();
-        Ok(Self { store, complaints, options, words, events, path, netback, work, nics, ready, stopping, begun })
+        Ok(Self { store, complaints, options, words, events, path, bus, work, nics, ready, stopping })
     }
 
     fn store(&self) -> &Client {
@@ -114,27 +117,25 @@ impl Service for Domain {
         let Poll { again, deadline } = path.poll(now);
         drop(path);
         drop(nics);
-        self.netback.report();
+        self.bus.backend().report();
         if again { Wait::No } else { Wait::Until(deadline) }
     }
 
     async fn serve(self: Rc<Self>) {
         runtime::spawn(nics::watch(Rc::clone(&self)));
-        let mut bus = Bus::new(self.store.clone(), Clock, self.netback.clone());
-        if restart::lives() > 0 {
-            bus = bus.adopting();
-        }
-        let begun = async {
-            while !bus.has_begun() {
-                time::sleep(LOOK).await;
-            }
-            self.begun.set();
-            core::future::pending::<()>().await;
-        };
+        let bus = &self.bus;
         let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
-        if let Either::Left(Err(error)) = select(bus.run(), select(begun, crowded)).await {
+        if let Either::Left(Err(error)) = select(bus.run(), crowded).await {
             log::error!("vifs are no longer served: {error}");
         }
+    }
+
+    fn state_length(&self) -> usize {
+        self.bus.connections().length()
+    }
+
+    fn write_state(&self, out: &mut BoxWriter) {
+        out.part(Part::Connections, |out| self.bus.connections().write(out));
     }
 
     async fn device_added(&self, device: Device) {
@@ -154,7 +155,7 @@ impl Service for Domain {
     }
 
     async fn adopted(&self) {
-        self.begun.wait().await;
+        self.bus.begun().await;
     }
 
     fn statistics(&self) -> Vec<(String, String)> {

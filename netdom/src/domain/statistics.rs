@@ -52,7 +52,7 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
         }
         ports.push((format!("nic/{}", nic.id().number()), text));
     }
-    for (device, vif) in domain.netback.vifs() {
+    for (device, vif) in domain.bus.backend().vifs() {
         if let Some(statistics) = path.vif_statistics(vif) {
             let name = format!("vif/{}/{}", device.frontend.0, device.handle);
             ports.push((name, line(&statistics)));

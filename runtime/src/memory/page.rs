@@ -14,7 +14,7 @@ unsafe extern "C" {
     fn oxidom_copy_shared(destination: *mut u8, source: *const u8, count: usize);
 }
 
-/// One page of ours, zeroed when allocated, that a peer or a device may write; freed by `Drop`.
+/// One page of ours that a peer or a device may write; freed by `Drop`.
 #[derive(Debug)]
 pub struct Page {
     frame: Pfn,
@@ -26,12 +26,19 @@ impl Page {
     /// # Errors
     /// [`OutOfMemory`].
     pub fn new() -> Result<Self, OutOfMemory> {
-        let frame = frames::allocate(1)?;
+        let page = Self::take()?;
         // SAFETY: just allocated.
-        unsafe { core::ptr::write_bytes(layout::address_of(frame) as *mut u8, 0, PAGE_SIZE) };
+        unsafe { core::ptr::write_bytes(page.address() as *mut u8, 0, PAGE_SIZE) };
+        Ok(page)
+    }
+
+    /// A page with what it last held.
+    fn take() -> Result<Self, OutOfMemory> {
+        let frame = frames::allocate(1)?;
         p2m::set_shared_frame(frame, true);
         Ok(Self { frame })
     }
+
     /// The page of a grant that an earlier life made.
     ///
     /// # Safety
@@ -104,7 +111,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// `count` zeroed pages.
+    /// `count` pages with what they last held: whoever uses one fills it first, as one that was used before. A new life begins sooner so.
     ///
     /// # Errors
     /// [`OutOfMemory`].
@@ -112,7 +119,7 @@ impl Pages {
         let mut pages = Vec::new();
         pages.try_reserve_exact(count).map_err(|_| OutOfMemory)?;
         for _ in 0..count {
-            let page = Page::new()?;
+            let page = Page::take()?;
             // A device may have them in its rings when a life ends.
             p2m::set_device_frame(page.frame, true);
             pages.push(page);

@@ -3,6 +3,7 @@
 use super::config::{self, ConfigSpace, Width};
 use super::error::PciError;
 use super::interrupt::{self, InterruptKind, Interrupts};
+use super::kept;
 use super::operation::{Bus, Operation};
 use super::tenure::{self, Tenure, Unfinished};
 use crate::dma::DmaFrames;
@@ -11,6 +12,7 @@ use crate::{executor, time};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::cell::Cell;
 use core::fmt;
 use pci_types::device_type::DeviceType;
@@ -84,7 +86,8 @@ impl Inner {
         {
             log::debug!("pci {}: interrupts stay on: {error}", self.address);
         }
-        let ended = self.tenure.end(self).await;
+        kept::with(self.address, |device| device.interrupts = None);
+        let ended = self.tenure.end(self, 0).await;
         if let Err(why) = ended {
             log::warn!("pci {}: its access to memory was not seen to end: {why:?}", self.address);
         }
@@ -117,7 +120,26 @@ impl Device {
             return Err(PciError::NotFound);
         }
         inner.id = DeviceId::new(identity);
+        let (address, host) = (address.into(), host.into());
+        kept::add(kept::Device { address, host, identity, leaving: false, bars: Vec::new(), interrupts: None });
         Ok(Self { inner })
+    }
+
+    /// A device that the last life wrote down, and that may still write to memory. `None` where it has no address.
+    pub(super) fn inherit(bus: Rc<Bus>, kept: &kept::Device) -> Option<Self> {
+        let (address, host) = (kept.address.address()?, kept.host.address()?);
+        let tenure = Rc::new(Tenure::new());
+        tenure.master();
+        let id = DeviceId::new(kept.identity);
+        Some(Self { inner: Inner { address, host, id, bus, interrupts: Rc::default(), tenure } })
+    }
+
+    /// Takes access to memory from a device of the last life that it wrote down, until that is seen to be so; `None` where it never will be. Its
+    /// registers can still be reached, and its interrupts stay on, as the next driver wants both.
+    pub(super) async fn stop_mastering(&self) -> Option<Quiesced> {
+        let command = CommandRegister::MEMORY_ENABLE.bits();
+        let attempt = async || self.inner.tenure.end(&self.inner, command).await;
+        tenure::persist(attempt, async |pause| time::sleep(pause).await).await
     }
 
     /// Where this domain finds it: pciback's numbering, not the host's.
@@ -201,7 +223,15 @@ impl Device {
     /// # Errors
     /// What pciback or Xen answers, as where the BAR is shorter; [`PciError::UnusableBar`] where there is no memory.
     pub async fn map_bar(&self, index: u8, length: usize) -> Result<MmioRegion, PciError> {
-        let address = config::memory_bar(&self.inner, index).await?;
+        let known = kept::with(self.address(), |device| device.bars.iter().find(|bar| bar.0 == index).map(|bar| bar.1));
+        let address = match known.flatten() {
+            Some(address) => address,
+            None => {
+                let address = config::memory_bar(&self.inner, index).await?;
+                kept::with(self.address(), |device| device.bars.push((index, address)));
+                address
+            }
+        };
         Ok(MmioRegion::map(address, length, self.inner.tenure.reach())?)
     }
 

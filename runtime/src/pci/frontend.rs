@@ -5,6 +5,7 @@
 
 use super::device::Device;
 use super::error::PciError;
+use super::kept;
 use super::operation::Bus;
 use super::tenure::Holdings;
 use crate::events;
@@ -75,7 +76,8 @@ pub enum Event {
 /// The connection to one pciback device directory.
 struct Link<W> {
     backend: String,
-    watch: W,
+    /// None until the store was asked, where the link is the last life's.
+    watch: Option<W>,
     bus: Rc<Bus>,
     /// What our `state` is; written, unless `unsaid`.
     state: u32,
@@ -89,10 +91,13 @@ struct Link<W> {
 /// Finds devices, and follows the toolstack adding and taking them.
 pub struct Frontend<S: Store> {
     store: S,
-    /// Of [`BACKEND`]: fires when the toolstack makes or removes our directory, and not with each node that we write there.
-    watch: S::Watch,
+    /// Of [`BACKEND`]: fires when the toolstack makes or removes our directory, and not with each node that we write there. None until the
+    /// store was asked.
+    watch: Option<S::Watch>,
     link: Option<Link<S::Watch>>,
     queue: VecDeque<Event>,
+    /// The devices are those that the last life wrote down.
+    resumed: bool,
 }
 
 /// What a node says, `None` where it is not there (or no longer ours to read).
@@ -134,13 +139,37 @@ impl<S: Store> Frontend<S> {
     pub async fn new(store: S) -> Result<Self, PciError> {
         // Requests that do not depend on each other go out together: each costs a turn of the store's domain.
         let (watch, backend) = join(store.watch(BACKEND), read_backend(&store)).await;
-        let mut frontend = Self { store, watch: watch?, link: None, queue: VecDeque::new() };
+        let mut watch = watch?;
+        let mut frontend = Self { store, watch: None, link: None, queue: VecDeque::new(), resumed: false };
         if let Some((backend, domain)) = backend? {
             frontend.open(backend, domain).await?;
             // Its first event told of what is open now.
-            frontend.watch.next().await;
+            watch.next().await;
         }
+        frontend.watch = Some(watch);
         Ok(frontend)
+    }
+
+    /// Goes on with the connection and the devices that the last life wrote down; nothing is asked. `None` where they make no sense, or a device
+    /// was on its way back to the toolstack: the store tells.
+    pub(crate) fn resume(store: S, bytes: &[u8]) -> Option<Self> {
+        let connection =
+            kept::parse(bytes).filter(|connection| connection.devices.iter().all(|device| !device.leaving))?;
+        let channel = events::adopt_inherited(Port(connection.port))?;
+        let grant = grants::adopt(GrantRef(connection.reference))?;
+        // The last life may have asked something and not got to saying so.
+        channel.notify();
+        let bus = Rc::new(Bus::new(grant, channel));
+        let (mut devices, mut queue) = (Holdings::default(), VecDeque::new());
+        for device in connection.devices.iter().filter_map(|device| Device::inherit(Rc::clone(&bus), device)) {
+            devices.add(device.address(), Rc::clone(device.tenure()));
+            queue.push_back(Event::Added(device));
+        }
+        let backend = connection.backend.clone();
+        kept::set(Some(connection));
+        let (state, unsaid, waits) = (state::CONNECTED, false, Cell::new(false));
+        let link = Some(Link { backend, watch: None, bus, state, unsaid, waits, devices });
+        Some(Self { store, watch: None, link, queue, resumed: true })
     }
 
     /// Whether the toolstack passed anything to this domain by now.
@@ -151,9 +180,12 @@ impl<S: Store> Frontend<S> {
     /// Takes interrupts and access to memory from the devices that the last life had; `None` where there is no proof for one of them. To be
     /// called before any event is taken.
     pub async fn stop_inherited(&self) -> Option<()> {
-        events::close_inherited_interrupts();
+        if !self.resumed {
+            events::close_inherited_interrupts(|_| true);
+        }
         for event in &self.queue {
             match event {
+                Event::Added(device) if self.resumed => drop(device.stop_mastering().await?),
                 Event::Added(device) => drop(device.stop_inherited().await?),
                 // It gave no answer.
                 Event::Failed(_) => return None,
@@ -188,14 +220,37 @@ impl<S: Store> Frontend<S> {
 
     /// Waits for a change of the backend's state, or of our directory other than by ourselves.
     async fn changed(&mut self) {
+        let own = async |watch: &mut Option<S::Watch>| match watch {
+            Some(watch) => drop(watch.next().await),
+            // Nothing to be heard: `follow` has set it, or its error went out.
+            None => core::future::pending().await,
+        };
         match &mut self.link {
-            Some(link) => drop(select(self.watch.next(), link.watch.next()).await),
-            None => drop(self.watch.next().await),
+            Some(link) => {
+                select(own(&mut self.watch), own(&mut link.watch)).await;
+            }
+            None => own(&mut self.watch).await,
         }
+    }
+
+    /// Sets the watches of a connection of the last life, and learns how its states stand.
+    async fn follow(&mut self) -> Result<(), PciError> {
+        let Some(link) = &mut self.link else {
+            return Ok(());
+        };
+        let (own, theirs) = (format!("{FRONTEND}/state"), format!("{}/state", link.backend));
+        let (own, top, theirs) =
+            join3(read::<u32>(&self.store, &own), self.store.watch(BACKEND), self.store.watch(&theirs)).await;
+        (link.state, link.watch, self.watch) = (own?.unwrap_or(link.state), Some(theirs?), Some(top?));
+        Ok(())
     }
 
     /// Takes one step. True where something was done, false where there is nothing to do until the store changes.
     async fn advance(&mut self) -> Result<bool, PciError> {
+        if self.watch.is_none() {
+            self.follow().await?;
+            return Ok(true);
+        }
         let Some(link) = &self.link else {
             return match read_backend(&self.store).await? {
                 Some((backend, domain)) => self.open(backend, domain).await.map(|()| true),
@@ -219,7 +274,7 @@ impl<S: Store> Frontend<S> {
         if gone {
             // First the devices, whose events go out before this is called again; then the link itself.
             if !self.announce_all_removed() {
-                self.link = None;
+                self.drop_link();
             }
             return Ok(true);
         }
@@ -233,7 +288,7 @@ impl<S: Store> Frontend<S> {
         match (theirs, ours) {
             (state::CONNECTED, state::INITIALISED) | (state::RECONFIGURED, state::RECONFIGURING) => {
                 if let Some(link) = &mut self.link {
-                    link.devices.returned();
+                    link.devices.returned().into_iter().for_each(kept::remove);
                 }
                 self.scan(listed, false).await;
                 if let Some(link) = &mut self.link {
@@ -266,7 +321,7 @@ impl<S: Store> Frontend<S> {
                 // The toolstack made our directory anew: its state is the one of a start.
                 let ours: Option<u32> = read(&self.store, &format!("{FRONTEND}/state")).await?;
                 if ours == Some(state::INITIALISING) {
-                    self.link = None;
+                    self.drop_link();
                     return Ok(true);
                 }
                 Ok(false)
@@ -301,9 +356,9 @@ impl<S: Store> Frontend<S> {
         channel.notify();
         let bus = Rc::new(Bus::new(grant, channel));
         let (unsaid, waits, devices) = (false, Cell::new(false), Holdings::default());
-        let link = Link { backend: backend.into(), watch, bus, state, unsaid, waits, devices };
+        let link = Link { backend: backend.into(), watch: Some(watch), bus, state, unsaid, waits, devices };
         let listed = self.listed(&link).await?;
-        self.link = Some(link);
+        self.set_link(link);
         self.scan(listed, true).await;
         Ok(true)
     }
@@ -334,9 +389,9 @@ impl<S: Store> Frontend<S> {
         watch.next().await;
         let theirs: Option<u32> = read(&self.store, &path).await?;
         let waits = theirs.is_some_and(|theirs| theirs <= state::INITIALISED);
-        self.link = Some(Link {
+        self.set_link(Link {
             backend,
-            watch,
+            watch: Some(watch),
             bus,
             state: state::INITIALISED,
             unsaid: false,
@@ -344,6 +399,17 @@ impl<S: Store> Frontend<S> {
             devices: Holdings::default(),
         });
         Ok(())
+    }
+
+    fn set_link(&mut self, link: Link<S::Watch>) {
+        let (reference, port) = link.bus.published();
+        kept::set(Some(kept::Connection { backend: link.backend.clone(), reference, port, devices: Vec::new() }));
+        self.link = Some(link);
+    }
+
+    fn drop_link(&mut self) {
+        kept::set(None);
+        self.link = None;
     }
 
     /// Writes a node of our directory.
@@ -435,6 +501,7 @@ impl<S: Store> Frontend<S> {
         let before = self.queue.len();
         for Listed { address, state, .. } in listed {
             if state == state::CLOSING && link.devices.take_away(address) {
+                kept::with(address, |device| device.leaving = true);
                 self.queue.push_back(Event::Removed(address));
             }
         }
@@ -456,7 +523,11 @@ impl<S: Store> Frontend<S> {
             return false;
         };
         let before = self.queue.len();
-        self.queue.extend(link.devices.take_away_all().into_iter().map(Event::Removed));
+        let all = link.devices.take_away_all();
+        for address in &all {
+            kept::with(*address, |device| device.leaving = true);
+        }
+        self.queue.extend(all.into_iter().map(Event::Removed));
         self.queue.len() > before
     }
 

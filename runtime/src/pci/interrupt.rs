@@ -2,11 +2,13 @@
 
 use super::config::{ConfigSpace, INTERRUPT_LINE, Width};
 use super::error::PciError;
+use super::kept;
 use super::operation::{Bus, Operation};
 use crate::events::{self, Channel};
 use alloc::vec::Vec;
 use core::fmt;
 use pci_types::PciAddress;
+use xen_pv_sys::Port;
 use xen_pv_sys::io::pciif::{SH_INFO_MAX_VEC, XEN_PCI_OP_DISABLE_MSI, XEN_PCI_OP_DISABLE_MSIX, XEN_PCI_OP_ENABLE_MSI};
 
 /// How a device interrupts, the best kind first.
@@ -35,6 +37,8 @@ impl fmt::Display for InterruptKind {
 pub struct Interrupts {
     kind: InterruptKind,
     channels: Vec<Channel>,
+    /// The pirq of each.
+    pirqs: Vec<u32>,
 }
 
 impl Interrupts {
@@ -60,7 +64,7 @@ fn bind(kind: InterruptKind, pirqs: &[u32]) -> Result<Interrupts, PciError> {
             _ => Ok(events::bind_pirq(pirq, shareable)?),
         })
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(Interrupts { kind, channels })
+    Ok(Interrupts { kind, channels, pirqs: pirqs.to_vec() })
 }
 
 /// Turns on MSI-X with exactly `vectors` vectors.
@@ -84,9 +88,47 @@ async fn enable_msi(bus: &Bus, address: PciAddress) -> Result<Interrupts, PciErr
     bound
 }
 
-/// Turns on the best kind that works, none better than `best`: MSI-X with `wanted` vectors, with one, MSI, INTx. Whether the device has
-/// a kind shows in pciback's answer.
+/// The interrupts that the last life turned on, where it asked for the same; else they are turned off.
+async fn inherited(bus: &Bus, address: PciAddress, best: InterruptKind, wanted: usize) -> Option<Interrupts> {
+    let kept = kept::with(address, |device| device.interrupts.take())??;
+    let kind = kept::kind(kept.kind)?;
+    let pirqs: Vec<u32> = kept.vectors.iter().map(|&(pirq, _)| pirq).collect();
+    if (kept.best, kept.wanted as usize) == (kept::number(best), wanted) {
+        let adopted = kept.vectors.iter().map(|&(pirq, port)| events::adopt_pirq(pirq, Port(port)));
+        if let Some(channels) = adopted.collect::<Option<Vec<_>>>() {
+            return Some(Interrupts { kind, channels, pirqs });
+        }
+    }
+    events::close_inherited_interrupts(|pirq| pirqs.contains(&pirq));
+    if let Err(error) = disable(bus, address, kind).await {
+        log::debug!("pci {address}: {kind} was not on: {error}");
+    }
+    None
+}
+
+/// Turns on the best kind that works, none better than `best`: MSI-X with `wanted` vectors, with one, MSI, INTx; or takes over those of the
+/// last life. Notes them for the next.
 pub(super) async fn enable(
+    config: &impl ConfigSpace,
+    bus: &Bus,
+    address: PciAddress,
+    best: InterruptKind,
+    wanted: usize,
+) -> Result<Interrupts, PciError> {
+    let interrupts = match inherited(bus, address, best, wanted).await {
+        Some(interrupts) => interrupts,
+        None => turn_on(config, bus, address, best, wanted).await?,
+    };
+    let ports = interrupts.channels.iter().map(|channel| channel.port().0);
+    let vectors = interrupts.pirqs.iter().copied().zip(ports);
+    let (kind, wanted) = (kept::number(interrupts.kind), u32::try_from(wanted).unwrap_or(u32::MAX));
+    let kept = kept::Interrupts { best: kept::number(best), wanted, kind, vectors: vectors.collect() };
+    kept::with(address, |device| device.interrupts = Some(kept));
+    Ok(interrupts)
+}
+
+/// Turns on the best kind that works. Whether the device has a kind shows in pciback's answer.
+async fn turn_on(
     config: &impl ConfigSpace,
     bus: &Bus,
     address: PciAddress,

@@ -9,6 +9,7 @@ mod device;
 mod error;
 mod frontend;
 mod interrupt;
+pub(crate) mod kept;
 mod operation;
 mod tenure;
 

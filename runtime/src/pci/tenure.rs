@@ -73,10 +73,10 @@ impl Tenure {
         self.mastering.set(true);
     }
 
-    /// Takes its access to memory, where pciback may be asked for that.
-    pub(super) async fn end(&self, config: &impl ConfigSpace) -> Result<Quiesced, Unfinished> {
+    /// Takes its access to memory, where pciback may be asked for that; `command` is left of the command register.
+    pub(super) async fn end(&self, config: &impl ConfigSpace, command: u16) -> Result<Quiesced, Unfinished> {
         if self.mastering.get() && self.is_ours() {
-            match config.write(config::COMMAND, Width::Word, 0).await {
+            match config.write(config::COMMAND, Width::Word, command.into()).await {
                 Ok(()) => self.mastering.set(false),
                 Err(PciError::NotFound) => log::warn!("pciback forgot a device, and has not said that it was reset"),
                 Err(error) => log::warn!("a device may still write to memory: {error}"),
@@ -110,7 +110,7 @@ pub(super) async fn persist(
 pub(super) struct Holdings {
     held: Vec<(PciAddress, Rc<Tenure>)>,
     /// Those that the toolstack takes away, until pciback has them.
-    leaving: Vec<Rc<Tenure>>,
+    leaving: Vec<(PciAddress, Rc<Tenure>)>,
 }
 
 impl Holdings {
@@ -129,29 +129,32 @@ impl Holdings {
         let Some(index) = self.held.iter().position(|(held, _)| *held == address) else {
             return false;
         };
-        self.leaving.push(self.held.remove(index).1);
+        self.leaving.push(self.held.remove(index));
         true
     }
 
     /// The toolstack takes away all devices: gives their addresses.
     pub(super) fn take_away_all(&mut self) -> Vec<PciAddress> {
-        let (addresses, tenures): (Vec<_>, Vec<_>) = self.held.drain(..).unzip();
-        self.leaving.extend(tenures);
+        let addresses = self.held.iter().map(|(address, _)| *address).collect();
+        self.leaving.append(&mut self.held);
         addresses
     }
 
     /// pciback is about to be told that the devices that leave may be taken.
     pub(super) fn let_go(&self) {
-        for tenure in &self.leaving {
+        for (_, tenure) in &self.leaving {
             tenure.custody.set(Custody::LetGo);
         }
     }
 
-    /// pciback has taken what was let go, and reset it.
-    pub(super) fn returned(&mut self) {
-        for tenure in self.leaving.extract_if(.., |tenure| tenure.custody.get() == Custody::LetGo) {
+    /// pciback has taken what was let go, and reset it: gives the addresses.
+    pub(super) fn returned(&mut self) -> Vec<PciAddress> {
+        let gone = self.leaving.extract_if(.., |(_, tenure)| tenure.custody.get() == Custody::LetGo);
+        gone.map(|(address, tenure)| {
             tenure.custody.set(Custody::Returned);
-        }
+            address
+        })
+        .collect()
     }
 
     /// Forgets the devices that pciback no longer lists, though nobody took them away.
@@ -163,7 +166,7 @@ impl Holdings {
 
     /// pciback will say nothing more.
     pub(super) fn lose(&mut self) {
-        for tenure in self.held.drain(..).map(|(_, tenure)| tenure).chain(self.leaving.drain(..)) {
+        for (_, tenure) in self.held.drain(..).chain(self.leaving.drain(..)) {
             tenure.custody.set(Custody::Lost);
         }
     }
@@ -231,7 +234,7 @@ mod tests {
     const UNANSWERED: PciError = PciError::Timeout { command: 1 };
 
     fn end(tenure: &Tenure, pciback: &Fake) -> Option<Unfinished> {
-        now(tenure.end(pciback)).err()
+        now(tenure.end(pciback, 0)).err()
     }
 
     #[test]
@@ -242,7 +245,7 @@ mod tests {
             assert_eq!(end(&tenure, &pciback), Some(Unfinished::Later), "{why}");
             assert!(tenure.quiesced().is_none());
         }
-        let proof = now(tenure.end(&pciback)).expect("it was taken");
+        let proof = now(tenure.end(&pciback, 0)).expect("it was taken");
         assert!(tenure.reach().end(&proof) && !Reach::default().end(&proof));
         assert_eq!(end(&tenure, &pciback), None);
         assert_eq!(pciback.writes.get(), 4, "it is not asked for what it has done");
@@ -285,11 +288,11 @@ mod tests {
                 holdings.take();
             }
         };
-        assert!(now(persist(async || tenure.end(&pciback).await, &sleep)).is_none(), "pciback has gone");
+        assert!(now(persist(async || tenure.end(&pciback, 0).await, &sleep)).is_none(), "pciback has gone");
         assert_eq!((pciback.writes.get(), pauses.take()), (8, vec![1, 2, 4, 8, 16, 32, 60, 60]));
         let (tenure, _holdings) = device();
         let pciback = Fake::new(&[UNANSWERED, REFUSED]);
-        assert!(now(persist(async || tenure.end(&pciback).await, &sleep)).is_some());
+        assert!(now(persist(async || tenure.end(&pciback, 0).await, &sleep)).is_some());
         assert_eq!((pciback.writes.get(), pauses.take()), (3, vec![1, 2]));
     }
 

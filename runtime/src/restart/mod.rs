@@ -22,6 +22,7 @@
 //! Unsafe because the box is memory that outlives the program, and because a new life begins by a jump.
 
 mod image;
+mod parts;
 mod refusal;
 mod replace;
 
@@ -42,6 +43,7 @@ use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
 
 pub use image::{Frame, ImageError};
+pub use parts::{Part, Parts};
 pub use refusal::Refusal;
 pub use replace::{ReplaceError, Staging};
 
@@ -145,6 +147,14 @@ impl BoxWriter {
         }
         self.length += bytes.len();
         Ok(())
+    }
+
+    /// Writes four bytes again that were written at `offset`.
+    fn patch(&mut self, offset: usize, bytes: [u8; 4]) {
+        if offset.checked_add(bytes.len()).is_some_and(|end| end <= self.length) {
+            // SAFETY: as in `write`.
+            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), (self.address + offset) as *mut u8, bytes.len()) };
+        }
     }
 }
 

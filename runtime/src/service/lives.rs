@@ -1,34 +1,70 @@
 //! A driver domain's lives: what one that failed leaves to the next, and how that one goes on. Safe code only. Floor 2.
 //!
-//! Nothing is written down: rings, store and pciback know how far the last life had come. Frontends are served on by xenbus
-//! ([`split_driver::xenbus::Bus::adopting`]), devices are stopped and started anew.
+//! Rings, store and pciback know how far the last life had come. What would take long to ask for again is in the recovery box, in parts
+//! ([`crate::restart::Part`]): frontends are served on by xenbus ([`split_driver::xenbus::Bus::adopting`]), devices are stopped and started
+//! anew.
 
 use super::Service;
 use crate::end::{self, Exit};
-use crate::pci::Frontend;
-use crate::restart::{self, Policy, Recovered};
+use crate::pci::{Frontend, kept};
+use crate::restart::{self, Part, Parts, Recovered};
 use crate::time;
+use alloc::rc::Rc;
 use core::fmt;
 use core::time::Duration;
+use split_driver::memory::OutOfMemory;
 use split_driver::xenstore_client::Client;
+use xen_pv_sys::PAGE_SIZE;
 
 /// How long the devices of the last life may take to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks for a new life where this one fails.
-pub(super) fn keep() {
-    if let Err(error) = restart::keep(1, 1, Policy::default(), |_| Ok(())) {
-        log::warn!("a failure ends this domain: no memory for its next life: {error}");
+/// Pages of the box, at least, and of its room the share that is spare when it is made.
+const BOX_PAGES: usize = 2;
+const SPARE: usize = 2;
+/// How often it is looked at whether the box is large enough.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Asks for a new life where this one fails, and makes the box larger when the state grows, for good. A state that does not fit is left out
+/// part by part, and the next life asks the store for it.
+pub(super) async fn keep<S: Service>(service: Rc<S>) {
+    let mut pages = 0;
+    loop {
+        let length = service.state_length() + kept::length();
+        if pages * PAGE_SIZE < length {
+            match make_box(&service, (length + length / SPARE).div_ceil(PAGE_SIZE) + BOX_PAGES) {
+                Ok(made) => pages = made,
+                Err(error) if pages == 0 => {
+                    log::warn!("a failure ends this domain: no memory for its next life: {error}");
+                    pages = 1;
+                }
+                Err(error) => log::debug!("the box stays at {pages} pages: {error}"),
+            }
+        }
+        time::sleep(INTERVAL).await;
     }
+}
+
+fn make_box<S: Service>(service: &Rc<S>, pages: usize) -> Result<usize, OutOfMemory> {
+    let own = Rc::clone(service);
+    restart::keep(1, pages, S::POLICY, move |out| {
+        out.part(Part::Devices, kept::write);
+        own.write_state(out);
+        Ok(())
+    })
 }
 
 /// Goes on in a domain whose last life failed: stops its devices, so that they write to no memory of this life. The connection to pciback.
 /// Where they cannot be stopped, the domain crashes: a device that goes on may write to any page.
 pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Frontend<Client> {
     log::error!("life {} after one that failed: {}", recovered.lives(), recovered.report());
-    let frontend = match Frontend::new(store.clone()).await {
-        Ok(frontend) => frontend,
-        Err(error) => crash(format_args!("pcifront does not go on: {error}")),
+    let written = Parts::new(recovered.bytes()).get(Part::Devices);
+    let frontend = match written.and_then(|bytes| Frontend::resume(store.clone(), bytes)) {
+        Some(frontend) => frontend,
+        None => match Frontend::new(store.clone()).await {
+            Ok(frontend) => frontend,
+            Err(error) => crash(format_args!("pcifront does not go on: {error}")),
+        },
     };
     match time::timeout(PATIENCE, frontend.stop_inherited()).await {
         Ok(Some(())) => {}

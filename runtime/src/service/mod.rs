@@ -19,7 +19,7 @@ use crate::events::EventSet;
 use crate::executor;
 use crate::memory;
 use crate::pci::{Device, Frontend, PciAddress};
-use crate::restart::{self, Recovered};
+use crate::restart::{self, BoxWriter, Parts, Policy, Recovered};
 use crate::shutdown::{self, Kind, Requests};
 use crate::signal::Signal;
 use crate::{store, time};
@@ -48,6 +48,9 @@ pub trait Service: Sized + 'static {
     /// Whether it goes on in a new life where one fails.
     const LIVES: bool = false;
 
+    /// How often it does.
+    const POLICY: Policy = Policy { in_a_row: 5, settled_after: Duration::from_secs(10) };
+
     /// What the words of the command line ask for that only this domain knows.
     type Words: Default;
 
@@ -57,11 +60,28 @@ pub trait Service: Sized + 'static {
     /// What is wrong with the value: the domain does not start.
     fn word(words: &mut Self::Words, name: &str, value: &str) -> Result<bool, String>;
 
-    /// Begins.
+    /// Begins; in a domain that lived before from `inherited`, what [`write_state`](Self::write_state) wrote in the last life.
     ///
     /// # Errors
     /// Why nothing can be served. The administrator reads it in the log and in `data/error`; the domain waits for its end.
-    fn new(store: Client, complaints: Rc<Complaints>, options: Options, words: Self::Words) -> Result<Self, String>;
+    fn new(
+        store: Client,
+        complaints: Rc<Complaints>,
+        options: Options,
+        words: Self::Words,
+        inherited: Option<Parts<'_>>,
+    ) -> Result<Self, String>;
+
+    /// Bytes that [`write_state`](Self::write_state) writes at most, about.
+    fn state_length(&self) -> usize {
+        0
+    }
+
+    /// Writes what the next life begins from, without allocating. It is called when a life ends, wherever that was: what is borrowed then may
+    /// be half-changed, and is left out.
+    fn write_state(&self, out: &mut BoxWriter) {
+        let _ = out;
+    }
 
     /// Its store.
     fn store(&self) -> &Client;
@@ -136,16 +156,17 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
         _ => None,
     };
     let service = if wrong.fatal.is_empty() {
-        S::new(store.clone(), Rc::clone(&complaints), options, words)
+        let inherited = recovered.as_ref().map(|recovered| Parts::new(recovered.bytes()));
+        S::new(store.clone(), Rc::clone(&complaints), options, words, inherited)
     } else {
         Err("words of the command line are wrong".into())
     };
     let kind = match service {
         Ok(service) => {
-            if S::LIVES {
-                lives::keep();
-            }
             let service = Rc::new(service);
+            if S::LIVES {
+                executor::spawn(lives::keep(Rc::clone(&service)));
+            }
             let ready = Rc::new(Signal::new());
             let beginning = Beginning { recovered, frontend, ready: Rc::clone(&ready) };
             executor::spawn(start(Rc::clone(&service), beginning, complaints, options));

@@ -24,6 +24,7 @@ mod tunnels;
 mod vlans;
 mod xdp;
 
+pub use lives::NetworkLives;
 pub use many::ManyVifs;
 
 use anyhow::{Context, Result, bail};
@@ -39,6 +40,8 @@ use crate::stage::{Images, Stage, lease, vif};
 pub trait Play: 'static {
     /// The name of the step that sets the scene.
     const UP: &'static str;
+    /// Whether the domain that the cases share is made to fail by them.
+    const FAILS: bool = false;
     /// The cases, in their order: the plain ones first, so that a broken data path is seen at once.
     const FAMILIES: &'static [Family<Self>];
     /// A machine, booted.
