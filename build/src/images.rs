@@ -23,7 +23,7 @@ struct Image {
 pub(crate) const STORE: &str = "xenstore-stubdom";
 
 const IMAGES: [Image; 3] = [
-    Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 1 << 20 },
+    Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 9 << 17 },
     Image { package: "blkdom", name: "blkdom", sample: ("cfg", include_str!("../blkdom.cfg")), budget: 9 << 17 },
     Image {
         package: "stubdom",

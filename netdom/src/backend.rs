@@ -1,5 +1,6 @@
 //! netback as xenbus sees it: what a vif offers, and its way to and from the data path. Floor 3.
 
+use crate::datapath::kept::KeptPort;
 use crate::datapath::{DataPath, LinkChange, NicId, VifId};
 use crate::ethernet::VlanId;
 use crate::netback::bridges::{Bridges, Place};
@@ -104,6 +105,8 @@ pub struct Netback<H: Hypervisor> {
     /// The last devices whose nodes the log was told about.
     remarked: Rc<RefCell<VecDeque<DeviceId>>>,
     memory: DeviceMemory,
+    /// What the last life of the domain knew of vifs, until each is there again.
+    inherited: Rc<RefCell<BTreeMap<DeviceId, KeptPort>>>,
     /// Called where the data path has something new to do.
     wake: Rc<dyn Fn()>,
 }
@@ -118,6 +121,7 @@ impl<H: Hypervisor> Clone for Netback<H> {
             queues: self.queues,
             remarked: Rc::clone(&self.remarked),
             memory: self.memory.clone(),
+            inherited: Rc::clone(&self.inherited),
             wake: Rc::clone(&self.wake),
         }
     }
@@ -127,13 +131,25 @@ impl<H: Hypervisor> Netback<H> {
     /// The vifs of `path`, each on one of `bridges`; `wake` has the path polled soon.
     pub fn new(path: Rc<RefCell<DataPath<H>>>, bridges: Bridges, wake: Rc<dyn Fn()>) -> Self {
         let (connected, links, remarked) = Default::default();
+        let inherited = Rc::default();
         let memory = DeviceMemory::unbounded();
-        Self { path, connected, links, bridges: Rc::new(bridges), queues: 1, remarked, memory, wake }
+        Self { path, connected, links, bridges: Rc::new(bridges), queues: 1, remarked, memory, inherited, wake }
     }
 
     /// The same, with so many queues offered to each vif, 1 to [`MAX_QUEUES`].
     pub fn with_queues(self, queues: u8) -> Self {
         Self { queues: queues.clamp(1, MAX_QUEUES), ..self }
+    }
+
+    /// The same, in a domain that lived before: vifs that are taken over go on as the last life knew them.
+    pub fn with_inherited(self, vifs: BTreeMap<DeviceId, KeptPort>) -> Self {
+        *self.inherited.borrow_mut() = vifs;
+        self
+    }
+
+    /// All vifs of the last life were taken over: what connects from now on begins anew.
+    pub fn forget_inherited(&self) {
+        self.inherited.borrow_mut().clear();
     }
 
     /// The same, with bounded memory for its vifs.
@@ -298,7 +314,12 @@ impl<H: Hypervisor> Backend for Netback<H> {
         handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));
         let further = config.queues.len().saturating_sub(1);
         let memory = self.memory.promise(VIF_BYTES + further * QUEUE_BYTES)?;
-        let id = self.path.borrow_mut().attach(config)?;
+        let mut path = self.path.borrow_mut();
+        let id = path.attach(config)?;
+        if let Some(kept) = self.inherited.borrow_mut().remove(&handle.id()) {
+            path.restore_vif(id, &kept);
+        }
+        drop(path);
         let vif = Connected { handle: handle.clone(), bridge, vlan, queues: further + 1, _memory: memory };
         self.connected.borrow_mut().insert(id, vif);
         (self.wake)();

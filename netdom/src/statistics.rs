@@ -85,6 +85,14 @@ pub struct PortStatistics {
     pub drops: [u64; DropCause::COUNT],
 }
 
+impl core::ops::AddAssign for PortStatistics {
+    fn add_assign(&mut self, other: Self) {
+        self.from_port += other.from_port;
+        self.to_port += other.to_port;
+        self.drops.iter_mut().zip(other.drops).for_each(|(count, more)| *count += more);
+    }
+}
+
 impl PortStatistics {
     /// Counts a lost packet.
     pub fn drop(&mut self, cause: DropCause) {

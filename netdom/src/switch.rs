@@ -278,6 +278,23 @@ impl Switch {
         self.port(port).map_or(0, |state| state.count)
     }
 
+    /// The addresses known on a port, each with its VLAN, the last heard first.
+    pub fn addresses(&self, port: PortId) -> impl Iterator<Item = (u16, MacAddress)> + '_ {
+        let entry = |number: u32| self.entries.get(number as usize);
+        let newest = entry(self.port(port).map_or(NONE, |state| state.newest));
+        core::iter::successors(newest, move |known| entry(known.older)).map(|known| (known.vlan, known.address))
+    }
+
+    /// Knows an address on a port again, as if it had been heard now, where nothing was heard of it since.
+    pub fn recall(&mut self, port: PortId, vlan: u16, address: MacAddress, now: Instant) {
+        let Some(bridge) = self.port(port).map(|state| state.bridge) else {
+            return;
+        };
+        if address.is_station() && self.carries(port, vlan) && self.find((bridge, vlan), address).is_none() {
+            self.insert(port, (bridge, vlan), address, now);
+        }
+    }
+
     fn port(&self, port: PortId) -> Option<&Port> {
         self.ports.get(port.index())?.as_ref()
     }

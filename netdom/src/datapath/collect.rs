@@ -48,7 +48,7 @@ pub(super) fn collect<H: Hypervisor>(
         }
         guest.turn = (turn + 1) % guest.queue_count().max(1);
         serve_queues(ports, round, pool, (port, ready, turn), now);
-        serve_control(ports, port, hypervisor, pool, now);
+        round.changed |= serve_control(ports, port, hypervisor, pool, now);
     }
     if !round.heads.is_empty() {
         hypervisor.grant_copy(&mut round.heads);
@@ -114,25 +114,33 @@ fn serve_queue<H: Hypervisor>(
 }
 
 /// Answers the requests on a guest's control ring, where there may be some.
-fn serve_control<H: Hypervisor>(ports: &mut Ports<H>, port: PortId, hypervisor: &H, pool: &Pool, now: Instant) {
+fn serve_control<H: Hypervisor>(ports: &mut Ports<H>, port: PortId, hypervisor: &H, pool: &Pool, now: Instant) -> bool {
     let Some(guest) = ports.guest_mut(port).filter(|guest| !guest.broken) else {
-        return;
+        return false;
     };
     let (domain, queues) = (guest.vif.config.domain, guest.queue_count());
     let Some(control) = guest.control.as_mut().filter(|control| control.ready) else {
-        return;
+        return false;
     };
     let served = control.ring.serve(hypervisor, pool, domain, queues);
+    let progress = control.ring.progress;
     control.ready = served == Ok(Served::Part);
     control.wake = match served {
         Ok(Served::All) => control.settle(now),
         Ok(Served::NoPage) => Some(now + RETRY),
-        Ok(Served::Part) => return ports.list(port),
-        Err(violation) => return ports.fail(port, violation),
+        Ok(Served::Part) => {
+            ports.list(port);
+            return progress;
+        }
+        Err(violation) => {
+            ports.fail(port, violation);
+            return progress;
+        }
     };
     if let Some(at) = control.wake {
         ports.wake_guest_at(port, at);
     }
+    progress
 }
 
 /// Marks the packets whose head could not be fetched, and closes the vifs that are at fault.
@@ -286,7 +294,10 @@ impl Sender<'_> {
                     return Err(Stop::Until(at));
                 }
             }
-            Wish::Group(membership) => failed = !self.vif.change_groups(membership),
+            Wish::Group(membership) => {
+                failed = !self.vif.change_groups(membership);
+                round.changed = true;
+            }
             Wish::Refuse => failed = true,
         }
         let (from, first, gathered, undone) = (self.id, first as u32, (0, 0), false);

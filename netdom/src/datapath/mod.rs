@@ -32,6 +32,7 @@ mod forward;
 mod forwarder;
 mod guest;
 mod hold;
+pub mod kept;
 mod leave;
 mod nic_port;
 mod nics;
@@ -251,6 +252,11 @@ impl<H: Hypervisor> DataPath<H> {
         signal::signal(ports, follows, now);
         let again = follows || nics::enable_interrupts(ports, now);
         Poll { again, deadline: ports.wake }
+    }
+
+    /// Whether a guest changed what it will not say again since this was asked last.
+    pub fn take_changed(&mut self) -> bool {
+        core::mem::take(&mut self.round.changed)
     }
 
     /// The counters of a vif.

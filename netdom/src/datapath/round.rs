@@ -164,6 +164,8 @@ pub(crate) struct Round {
     /// Queues with responses placed and not published.
     pub(crate) touched: Vec<QueueId>,
     pub(crate) served: Vec<Turn>,
+    /// A guest changed what it will not say again, its groups or its hash, in this round or an earlier one.
+    pub(crate) changed: bool,
 }
 
 impl Round {

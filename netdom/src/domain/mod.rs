@@ -1,5 +1,6 @@
 //! The running domain: the data path, netback and the NICs as a service of the runtime. Floor 3.
 
+mod kept;
 mod nics;
 mod statistics;
 
@@ -9,6 +10,7 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use kept::{Kept, Written};
 use netdom::backend::Netback;
 use netdom::command_line;
 use netdom::datapath::{DataPath, Poll};
@@ -47,6 +49,12 @@ pub(crate) struct Domain {
     /// The devices that the domain began with were seen.
     ready: Cell<bool>,
     stopping: Cell<bool>,
+    /// What the last life knew of ports, until each is there again.
+    inherited: RefCell<Kept>,
+    /// What the next life will know of them.
+    written: Written,
+    /// Set when a guest changed what it will not say again.
+    changed: Signal,
 }
 
 impl Service for Domain {
@@ -79,13 +87,31 @@ impl Service for Domain {
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
         let netback = netback.with_memory(service::device_memory(0)).with_queues(words.queues());
+        let mut kept = Kept::parse(inherited.and_then(|parts| parts.get(Part::Image)));
+        let netback = netback.with_inherited(kept.take_vifs());
         let mut bus = Bus::new(store.clone(), Clock, netback);
         if restart::lives() > 0 {
             bus = bus.adopting(inherited.and_then(|parts| parts.get(Part::Connections)).map(Connections::parse));
         }
         let nics = RefCell::default();
         let (ready, stopping) = (Cell::new(false), Cell::new(false));
-        Ok(Self { store, complaints, options, words, events, path, bus, work, nics, ready, stopping })
+        let (inherited, written, changed) = (RefCell::new(kept), Written::default(), Signal::new());
+        Ok(Self {
+            store,
+            complaints,
+            options,
+            words,
+            events,
+            path,
+            bus,
+            work,
+            nics,
+            ready,
+            stopping,
+            inherited,
+            written,
+            changed,
+        })
     }
 
     fn store(&self) -> &Client {
@@ -115,6 +141,9 @@ impl Service for Domain {
             }
         }
         let Poll { again, deadline } = path.poll(now);
+        if path.take_changed() {
+            self.changed.set();
+        }
         drop(path);
         drop(nics);
         self.bus.backend().report();
@@ -123,6 +152,7 @@ impl Service for Domain {
 
     async fn serve(self: Rc<Self>) {
         runtime::spawn(nics::watch(Rc::clone(&self)));
+        runtime::spawn(kept::run(Rc::clone(&self)));
         let bus = &self.bus;
         let crowded = service::watch_nodes(&self.store, &self.complaints, || (bus.store_nodes(), bus.device_count()));
         if let Either::Left(Err(error)) = select(bus.run(), crowded).await {
@@ -131,11 +161,12 @@ impl Service for Domain {
     }
 
     fn state_length(&self) -> usize {
-        self.bus.connections().length()
+        self.bus.connections().length() + self.written.length()
     }
 
     fn write_state(&self, out: &mut BoxWriter) {
         out.part(Part::Connections, |out| self.bus.connections().write(out));
+        out.part(Part::Image, |out| self.written.write(out));
     }
 
     async fn device_added(&self, device: Device) {
@@ -156,6 +187,7 @@ impl Service for Domain {
 
     async fn adopted(&self) {
         self.bus.begun().await;
+        self.bus.backend().forget_inherited();
     }
 
     fn statistics(&self) -> Vec<(String, String)> {

@@ -249,6 +249,9 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
             return Err(Refused { device, driver: Some(driver), why: Unusable::TooMany });
         }
     };
+    if let Some(kept) = domain.inherited.borrow_mut().take_nic(&host.to_string()) {
+        path.restore_nic(id, &kept);
+    }
     log::info!("pci {host}: {name}, {kind}, {vectors} vectors, address {mac}, on bridge {bridge}");
     for channel in interrupts.channels() {
         path.hypervisor().events().add(channel);

@@ -73,6 +73,25 @@ impl Hashing {
         }
     }
 
+    /// What it consists of: whether it is on, the `XEN_NETIF_CTRL_HASH_TYPE_*`, the key, the queue of each hash.
+    pub(crate) fn parts(&self) -> (bool, u32, [u8; KEY_BYTES], &[u8]) {
+        (self.toeplitz, self.types.bits(), self.key, &self.mapping)
+    }
+
+    /// The reverse, for a vif with so many queues; `None` where no guest could have made such.
+    pub(crate) fn from_parts(
+        toeplitz: bool,
+        types: u32,
+        key: [u8; KEY_BYTES],
+        mapping: &[u8],
+        queues: u8,
+    ) -> Option<Self> {
+        let mapping = heapless::Vec::from_slice(mapping).ok()?;
+        let fits = mapping.iter().all(|queue| *queue < queues);
+        let types = HashTypes::from_bits(types).filter(|_| fits)?;
+        Some(Self { toeplitz, types, key, mapping })
+    }
+
     /// Does what a request asks of a vif with so many queues. `fetch` copies the first bytes of a page that the guest granted; false where
     /// the grant is none.
     pub fn handle(

@@ -39,6 +39,11 @@ impl Vif {
         !group || !self.config.features.multicast_control || self.groups.contains(&destination)
     }
 
+    /// The groups that the guest lists.
+    pub(crate) fn groups(&self) -> &[MacAddress] {
+        &self.groups
+    }
+
     /// Changes the list of groups. False where it is full.
     pub(crate) fn change_groups(&mut self, membership: Membership) -> bool {
         match membership {

@@ -1,8 +1,10 @@
 //! The control ring: packets go where the guest's hash and mapping say, and tell it; and headroom.
 
+use super::super::kept::KeptPort;
 use super::Net;
 use super::frames::{ethernet, tcp, tcp_ports};
 use crate::fakes::{Arrived, Frontend, Outgoing};
+use crate::netback::control::Hashing;
 use crate::netback::toeplitz::{KEY_BYTES, toeplitz};
 use crate::packet::{Checksum, Gso, GsoKind};
 use alloc::vec::Vec;
@@ -274,4 +276,54 @@ fn headroom_is_left_free() {
         assert_eq!((packet.offset, packet.headroom, packet.slots), (0, None, 1));
         net.end();
     }
+}
+
+/// What a guest says once, where stations are, and what was counted goes over to another life, as bytes.
+#[test]
+fn another_life_knows_what_the_last_one_knew() {
+    let mut net = net();
+    let group = [0x01, 0x00, 0x5e, 0, 0, 9];
+    configure(&mut net, HashTypes::all(), [3, 2, 1, 0, 3, 2, 1, 0]);
+    assert!(net.path.take_changed() && !net.path.take_changed());
+    assert!(net.guests[0].join(group));
+    net.run();
+    assert!(net.path.take_changed());
+    let (station, there) = ([0x52, 0x54, 0, 0, 0, 77], net.guests[0].mac);
+    net.wire.borrow_mut().incoming.push_back((ethernet(there, station, 60), Checksum::Unverified));
+    net.path.handle_interrupt(net.nic, 0);
+    net.run();
+    let bytes = minicbor::to_vec((
+        net.path.keep_vif(net.ids[0]).unwrap(),
+        net.path.keep_vif(net.ids[LISTENER]).unwrap(),
+        net.path.keep_nic(net.nic).unwrap(),
+    ))
+    .unwrap();
+    let (first, listener, wire): (KeptPort, KeptPort, KeptPort) = minicbor::decode(&bytes).unwrap();
+
+    let mut next = super::Net::new(&[Frontend::linux_features()]);
+    next.add_queues(QUEUES);
+    next.path.restore_vif(next.ids[0], &first);
+    next.path.restore_vif(next.ids[LISTENER], &listener);
+    next.path.restore_nic(next.nic, &wire);
+    let kept = [
+        next.path.keep_vif(next.ids[0]).unwrap(),
+        next.path.keep_vif(next.ids[LISTENER]).unwrap(),
+        next.path.keep_nic(next.nic).unwrap(),
+    ];
+    assert_eq!(kept, [first, listener, wire]);
+    // Nothing is flooded: the station is known on the wire, and the guests where they were.
+    let to_station = plain(tcp_ports(station, there, [7, 80], 64));
+    next.send(0, &to_station);
+    assert_eq!(next.wire.borrow().sent.len(), 1);
+    assert!(arrived(&mut next).is_empty());
+    net.end();
+    next.end();
+}
+
+/// Nonsense from a box changes nothing but counters.
+#[test]
+fn a_life_takes_no_hash_that_no_guest_can_ask_for() {
+    let hashing = |types, mapping: &[u8]| Hashing::from_parts(true, types, [0; 40], mapping, 4).is_some();
+    assert!(hashing(HashTypes::all().bits(), &[0, 1, 2, 3]) && hashing(0, &[]));
+    assert!(!hashing(1 << 7, &[]) && !hashing(1, &[4]) && !hashing(1, &[0; 129]));
 }

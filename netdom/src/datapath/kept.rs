@@ -1,0 +1,121 @@
+//! What the next life of the domain has to know of a port beyond what its frontend's nodes say. Pure. Floor 3.
+
+use super::{DataPath, NicId, VifId};
+use crate::ethernet::MacAddress;
+use crate::netback::control::Hashing;
+use crate::netback::request::Membership;
+use crate::netback::toeplitz::KEY_BYTES;
+use crate::statistics::{PortStatistics, Traffic};
+use crate::switch::PortId;
+use alloc::vec::Vec;
+use minicbor::bytes::{ByteArray, ByteVec};
+use minicbor::{Decode, Encode};
+use split_driver::hypervisor::Hypervisor;
+
+/// A port, in CBOR (RFC 8949). A field that a later version adds has a number of its own and may be absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct KeptPort {
+    /// Packets and bytes from the port and to it, then losses by their causes.
+    #[n(0)]
+    counters: Vec<u64>,
+    /// Addresses learnt on it, the last heard first, each with its VLAN.
+    #[n(1)]
+    learnt: Vec<(u16, ByteArray<6>)>,
+    /// Groups that the guest listed.
+    #[n(2)]
+    groups: Vec<ByteArray<6>>,
+    /// The hash that the guest asked for.
+    #[n(3)]
+    hashing: Option<KeptHashing>,
+}
+
+/// A [`Hashing`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct KeptHashing {
+    #[n(0)]
+    toeplitz: bool,
+    #[n(1)]
+    types: u32,
+    #[n(2)]
+    key: ByteArray<KEY_BYTES>,
+    #[n(3)]
+    mapping: ByteVec,
+}
+
+impl KeptPort {
+    fn set_counters(&mut self, statistics: &PortStatistics) {
+        let PortStatistics { from_port: from, to_port: to, drops } = statistics;
+        self.counters = [from.packets, from.bytes, to.packets, to.bytes].into_iter().chain(*drops).collect();
+    }
+
+    fn counters(&self) -> PortStatistics {
+        let mut counters = self.counters.iter().copied();
+        let mut next = || counters.next().unwrap_or(0);
+        let from_port = Traffic { packets: next(), bytes: next() };
+        let to_port = Traffic { packets: next(), bytes: next() };
+        PortStatistics { from_port, to_port, drops: core::array::from_fn(|_| next()) }
+    }
+}
+
+impl<H: Hypervisor> DataPath<H> {
+    /// What the next life has to know of a vif.
+    pub fn keep_vif(&self, id: VifId) -> Option<KeptPort> {
+        let guest = self.ports.named(id)?;
+        let mut kept = self.keep(id.port, &guest.statistics);
+        kept.groups = guest.vif.groups().iter().map(|group| group.0.into()).collect();
+        kept.hashing = guest.control.as_ref().map(|control| {
+            let (toeplitz, types, key, mapping) = control.ring.hashing.parts();
+            KeptHashing { toeplitz, types, key: key.into(), mapping: mapping.to_vec().into() }
+        });
+        Some(kept)
+    }
+
+    /// What the next life has to know of a NIC.
+    pub fn keep_nic(&self, id: NicId) -> Option<KeptPort> {
+        Some(self.keep(self.ports.nic_port(id.number())?, &self.nic_statistics(id)?))
+    }
+
+    fn keep(&self, port: PortId, statistics: &PortStatistics) -> KeptPort {
+        let learnt = self.forwarder.switch.addresses(port).map(|(vlan, address)| (vlan, address.0.into())).collect();
+        let mut kept = KeptPort { learnt, ..KeptPort::default() };
+        kept.set_counters(statistics);
+        kept
+    }
+
+    /// Goes on with a vif as the last life had it.
+    pub fn restore_vif(&mut self, id: VifId, kept: &KeptPort) {
+        let Some(guest) = self.ports.named_mut(id) else {
+            return;
+        };
+        guest.statistics += kept.counters();
+        for group in &kept.groups {
+            guest.vif.change_groups(Membership::Join(MacAddress((*group).into())));
+        }
+        let queues = guest.queue_count();
+        if let Some(control) = &mut guest.control
+            && let Some(KeptHashing { toeplitz, types, key, mapping }) = &kept.hashing
+            && let Some(hashing) = Hashing::from_parts(*toeplitz, *types, (*key).into(), mapping, queues)
+        {
+            control.ring.hashing = hashing;
+        }
+        self.restore(id.port, kept);
+    }
+
+    /// Goes on with a NIC as the last life had it.
+    pub fn restore_nic(&mut self, id: NicId, kept: &KeptPort) {
+        let Some(port) = self.ports.nic_port(id.number()) else {
+            return;
+        };
+        if let Some(nic) = self.ports.nic_mut(port) {
+            nic.statistics += kept.counters();
+        }
+        self.restore(port, kept);
+    }
+
+    fn restore(&mut self, port: PortId, kept: &KeptPort) {
+        // The oldest first, so that they age in their order.
+        for (vlan, address) in kept.learnt.iter().rev() {
+            self.forwarder.switch.recall(port, *vlan, MacAddress((*address).into()), self.now);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What the domain's next life has to know of its ports, written down while all is well. Floor 3.
+//!
+//! A life may end in the midst of a round, when nothing of the data path can be read. So the state is written once a second, and soon after a guest
+//! changed what it will not say again (its groups, its hash), into one of two places, and the other one is what counts until it is complete.
+//! Addresses learnt, and counters, are up to a second old therefore.
+
+use super::Domain;
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::time::Duration;
+use minicbor::{Decode, Encode};
+use netdom::datapath::kept::KeptPort;
+use runtime::select::select;
+use runtime::time;
+use split_driver::xenbus::{DeviceId, DomainId};
+
+/// How often it is written down at least, and at most.
+const INTERVAL: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// All ports.
+#[derive(Debug, Default, Encode, Decode)]
+pub(super) struct Kept {
+    /// By frontend's domain and handle.
+    #[n(0)]
+    vifs: BTreeMap<(u16, u32), KeptPort>,
+    /// By the host's address.
+    #[n(1)]
+    nics: BTreeMap<String, KeptPort>,
+}
+
+impl Kept {
+    /// What the last life wrote; nothing where it makes no sense.
+    pub(super) fn parse(bytes: Option<&[u8]>) -> Self {
+        bytes.and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default()
+    }
+
+    /// The vifs.
+    pub(super) fn take_vifs(&mut self) -> BTreeMap<DeviceId, KeptPort> {
+        let id = |(domain, handle)| DeviceId { frontend: DomainId(domain), handle };
+        core::mem::take(&mut self.vifs).into_iter().map(|(key, kept)| (id(key), kept)).collect()
+    }
+
+    /// A NIC, once.
+    pub(super) fn take_nic(&mut self, host: &str) -> Option<KeptPort> {
+        self.nics.remove(host)
+    }
+}
+
+/// The two places, and which of them counts.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    places: [RefCell<Vec<u8>>; 2],
+    current: Cell<bool>,
+}
+
+impl Written {
+    fn current(&self) -> &RefCell<Vec<u8>> {
+        let [first, second] = &self.places;
+        if self.current.get() { second } else { first }
+    }
+
+    fn set(&self, bytes: Vec<u8>) {
+        let [first, second] = &self.places;
+        let other = if self.current.get() { first } else { second };
+        *other.borrow_mut() = bytes;
+        self.current.set(!self.current.get());
+    }
+
+    /// Bytes that [`Written::write`] gives.
+    pub(super) fn length(&self) -> usize {
+        self.current().borrow().len()
+    }
+
+    /// Gives them to `out`, without allocating.
+    pub(super) fn write(&self, out: &mut dyn FnMut(&[u8])) -> bool {
+        self.current().try_borrow().map(|bytes| out(&bytes)).is_ok()
+    }
+}
+
+/// Writes the state down for good.
+pub(super) async fn run(domain: Rc<Domain>) {
+    loop {
+        write(&domain);
+        time::sleep(PAUSE).await;
+        select(time::sleep(INTERVAL), domain.changed.wait()).await;
+    }
+}
+
+/// Writes the state down now.
+fn write(domain: &Domain) {
+    let path = domain.path.borrow();
+    let vif = |(device, id): (DeviceId, _)| Some(((device.frontend.0, device.handle), path.keep_vif(id)?));
+    let vifs = domain.bus.backend().vifs().into_iter().filter_map(vif).collect();
+    let nics = domain.nics.borrow();
+    let nics = nics.active().iter().filter_map(|nic| Some((nic.address().to_string(), path.keep_nic(nic.id())?)));
+    let kept = Kept { vifs, nics: nics.collect() };
+    drop(path);
+    domain.written.set(minicbor::to_vec(kept).unwrap_or_default());
+}
