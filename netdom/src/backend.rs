@@ -106,7 +106,7 @@ pub struct Netback<H: Hypervisor> {
     remarked: Rc<RefCell<VecDeque<DeviceId>>>,
     memory: DeviceMemory,
     /// What the last life of the domain knew of vifs, until each is there again.
-    inherited: Rc<RefCell<BTreeMap<DeviceId, KeptPort>>>,
+    inherited: Rc<RefCell<Vec<(DeviceId, KeptPort)>>>,
     /// Called where the data path has something new to do.
     wake: Rc<dyn Fn()>,
 }
@@ -142,7 +142,7 @@ impl<H: Hypervisor> Netback<H> {
     }
 
     /// The same, in a domain that lived before: vifs that are taken over go on as the last life knew them.
-    pub fn with_inherited(self, vifs: BTreeMap<DeviceId, KeptPort>) -> Self {
+    pub fn with_inherited(self, vifs: Vec<(DeviceId, KeptPort)>) -> Self {
         *self.inherited.borrow_mut() = vifs;
         self
     }
@@ -316,8 +316,8 @@ impl<H: Hypervisor> Backend for Netback<H> {
         let memory = self.memory.promise(VIF_BYTES + further * QUEUE_BYTES)?;
         let mut path = self.path.borrow_mut();
         let id = path.attach(config)?;
-        if let Some(kept) = self.inherited.borrow_mut().remove(&handle.id()) {
-            path.restore_vif(id, &kept);
+        if let Some((_, kept)) = self.inherited.borrow().iter().find(|(device, _)| *device == handle.id()) {
+            path.restore_vif(id, kept);
         }
         drop(path);
         let vif = Connected { handle: handle.clone(), bridge, vlan, queues: further + 1, _memory: memory };

@@ -216,6 +216,7 @@ pub fn map(domain: DomainId, references: &[GrantRef]) -> Result<GrantMapping, Xe
             dev_bus_addr: 0,
         });
     }
+    area.begin_mapping();
     // SAFETY: an array of the operation's struct; the addresses are ours alone.
     unsafe { operate(GNTTABOP_MAP_GRANT_REF, &mut operations) };
     for operation in &mut operations {
@@ -228,8 +229,8 @@ pub fn map(domain: DomainId, references: &[GrantRef]) -> Result<GrantMapping, Xe
             unsafe { operate(GNTTABOP_MAP_GRANT_REF, core::slice::from_mut(operation)) };
         }
     }
-    for (index, operation) in operations.iter().enumerate().filter(|(_, each)| each.status == GNTST_OKAY) {
-        area.note(index, Some(operation.handle));
+    for (index, operation) in operations.iter().enumerate() {
+        area.note(index, (operation.status == GNTST_OKAY).then_some(operation.handle));
     }
     if let Some(failed) = operations.iter().find(|each| each.status != GNTST_OKAY) {
         let mut clean = true;

@@ -10,11 +10,12 @@ use core::cell::Cell;
 use core::fmt;
 use core::mem::offset_of;
 use core::ops::Range;
+use core::sync::atomic::{Ordering, compiler_fence};
 use split_driver::xs_wire::{Framing, MESSAGE_MAX};
 use xen_pv_sys::PAGE_SIZE;
 
 /// Changes with the layout of [`Record`]: an image of another layout cannot take the place of this one.
-pub(crate) const LAYOUT: u32 = 6;
+pub(crate) const LAYOUT: u32 = 7;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.
@@ -85,24 +86,71 @@ impl BoxHeader {
 pub(crate) struct StoreStreams {
     /// Not 0 where the connection is in use.
     pub(crate) connected: Cell<u32>,
-    /// How far the answers are read.
-    pub(crate) read: Cell<u32>,
-    /// The answer that is being read.
-    pub(crate) answer: Cell<Framing>,
+    /// Which of `read` counts: a life may end while the other one is written.
+    current: Cell<u32>,
+    read: [Cell<Read>; 2],
+    /// The number (`req_id` of `struct xsd_sockmsg`) of the last request.
+    number: Cell<u32>,
     /// Where in the stream the request begins that is being written.
-    pub(crate) begin: Cell<u32>,
-    /// Its bytes.
-    pub(crate) length: Cell<u32>,
+    begin: Cell<u32>,
+    /// Its bytes; 0 while it is put down here.
+    length: Cell<u32>,
+    /// Padding.
+    padding: Cell<u32>,
     /// The request itself.
-    pub(crate) request: [Cell<u8>; MESSAGE_MAX],
+    request: [Cell<u8>; MESSAGE_MAX],
+}
+
+/// How far the answers are read, and the one that is being read.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub(crate) position: u32,
+    pub(crate) answer: Framing,
 }
 
 impl StoreStreams {
-    /// The number (`req_id` of `struct xsd_sockmsg`) of the request.
+    /// How far the answers are read.
+    pub(crate) fn read(&self) -> Read {
+        let [first, second] = &self.read;
+        if self.current.get() == 0 { first.get() } else { second.get() }
+    }
+
+    /// They are read so far.
+    pub(crate) fn set_read(&self, read: Read) {
+        let [first, second] = &self.read;
+        let next = u32::from(self.current.get() == 0);
+        if next == 0 {
+            first.set(read)
+        } else {
+            second.set(read)
+        }
+        compiler_fence(Ordering::SeqCst);
+        self.current.set(next);
+    }
+
+    /// The number of the last request that may have been written.
     pub(crate) fn number(&self) -> u32 {
-        let mut bytes = [0; 4];
-        self.request.iter().skip(4).zip(&mut bytes).for_each(|(byte, slot)| *slot = byte.get());
-        u32::from_le_bytes(bytes)
+        self.number.get()
+    }
+
+    /// Puts a request down that is to be written at `position` of the stream.
+    pub(crate) fn stage(&self, position: u32, request: &[u8]) {
+        self.length.set(0);
+        compiler_fence(Ordering::SeqCst);
+        if let Some((_, [a, b, c, d, ..])) = request.split_at_checked(4) {
+            self.number.set(u32::from_le_bytes([*a, *b, *c, *d]));
+        }
+        self.request.iter().zip(request).for_each(|(slot, byte)| slot.set(*byte));
+        self.begin.set(position);
+        compiler_fence(Ordering::SeqCst);
+        self.length.set(request.len() as u32);
+    }
+
+    /// The rest of the request, from `position` of the stream on.
+    pub(crate) fn rest(&self, position: u32) -> &[Cell<u8>] {
+        let sent = position.wrapping_sub(self.begin.get());
+        self.request.get(sent as usize..self.length.get() as usize).unwrap_or_default()
     }
 }
 
@@ -179,7 +227,7 @@ const _: () = {
     assert!(size_of::<Record>() <= layout::KEEP_SIZE);
     // 14 words, eight halves, the box, four arrays and the store's streams: nothing else is before the seal, so no padding.
     let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + DEVICE_LEDGER_PAGES + ROOM_PAGES) * 4;
-    let store = 4 * 4 + size_of::<Framing>() + MESSAGE_MAX;
+    let store = 6 * 4 + 2 * size_of::<Read>() + MESSAGE_MAX;
     assert!(size_of::<StoreStreams>() == store);
     assert!(offset_of!(Record, seal) == 14 * 8 + 8 * 4 + size_of::<BoxHeader>() + arrays + store);
 };

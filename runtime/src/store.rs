@@ -5,7 +5,7 @@ use crate::environment::environment;
 use crate::events::{self, Channel};
 use crate::executor;
 use crate::memory::{self, Caching, Mapping};
-use crate::record::record;
+use crate::record::{Read, record};
 use crate::select::select;
 use crate::signal::Signal;
 use alloc::rc::Rc;
@@ -82,15 +82,14 @@ impl Transport {
             let Some(mut received) = bytes.get(..count).filter(|received| !received.is_empty()) else {
                 return Ok(moved);
             };
-            let mut answer = streams.answer.get();
+            let mut answer = streams.read().answer;
             if self.skips {
                 received = answer.finish(received);
                 self.skips = !answer.is_between();
             }
             answer.pass(received);
-            // A life that ends between these reads no byte twice: the next one believes the record.
-            streams.answer.set(answer);
-            streams.read.set(self.responses.position().wrapping_add(count as u32));
+            // A life that ends behind this reads no byte twice: the next one believes the record.
+            streams.set_read(Read { position: self.responses.position().wrapping_add(count as u32), answer });
             self.responses.advance(words, count);
             self.client.handle_bytes(received);
             moved = true;
@@ -102,8 +101,7 @@ impl Transport {
         let mut bytes = [0; 256];
         let mut moved = false;
         loop {
-            let sent = self.requests.position().wrapping_sub(streams.begin.get());
-            let rest = streams.request.get(sent as usize..streams.length.get() as usize).unwrap_or_default();
+            let rest = streams.rest(self.requests.position());
             if rest.is_empty() {
                 if self.stage() {
                     continue;
@@ -120,13 +118,9 @@ impl Transport {
 
     /// Takes the next request into the record, from where it is written to the ring: a life that ends meanwhile leaves its rest to the next.
     fn stage(&self) -> bool {
-        let streams = &record().store;
         let mut request = [0; MESSAGE_MAX];
         let length = self.client.take_message(&mut request);
-        streams.length.set(0);
-        streams.request.iter().zip(request).take(length).for_each(|(slot, byte)| slot.set(byte));
-        streams.begin.set(self.requests.position());
-        streams.length.set(length as u32);
+        record().store.stage(self.requests.position(), request.get(..length).unwrap_or_default());
         length > 0
     }
 
@@ -164,17 +158,16 @@ pub fn connect() -> Result<Client, ConnectError> {
     let (responses, client) = if goes_on {
         // The last request that was written is the one with the highest number, and watches have no higher ones.
         let number = streams.number().wrapping_add(1);
-        let responses = ByteConsumer::resume(ByteLayout::STORE_RESPONSES, words, streams.read.get());
+        let responses = ByteConsumer::resume(ByteLayout::STORE_RESPONSES, words, streams.read().position);
         (responses, Client::taking_over(number, move || kicked.set()))
     } else {
         let responses = ByteConsumer::attach(ByteLayout::STORE_RESPONSES, words);
-        streams.read.set(responses.position());
+        streams.set_read(Read { position: responses.position(), ..Read::default() });
         (responses, Client::new(move || kicked.set()))
     };
-    let skips = !streams.answer.get().is_between();
-    let sent = requests.position().wrapping_sub(streams.begin.get());
+    let skips = !streams.read().answer.is_between();
     if goes_on {
-        let rest = streams.length.get().saturating_sub(sent);
+        let rest = streams.rest(requests.position()).len();
         log::debug!("the store's connection goes on: {rest} bytes of a request to be sent, within an answer: {skips}");
     }
     let transport = Transport { requests, responses, page, channel, skips, client: client.clone() };

@@ -5,7 +5,6 @@
 //! Addresses learnt, and counters, are up to a second old therefore.
 
 use super::Domain;
-use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -26,10 +25,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Kept {
     /// By frontend's domain and handle.
     #[n(0)]
-    vifs: BTreeMap<(u16, u32), KeptPort>,
+    vifs: Vec<(u16, u32, KeptPort)>,
     /// By the host's address.
     #[n(1)]
-    nics: BTreeMap<String, KeptPort>,
+    nics: Vec<(String, KeptPort)>,
 }
 
 impl Kept {
@@ -39,14 +38,16 @@ impl Kept {
     }
 
     /// The vifs.
-    pub(super) fn take_vifs(&mut self) -> BTreeMap<DeviceId, KeptPort> {
-        let id = |(domain, handle)| DeviceId { frontend: DomainId(domain), handle };
-        core::mem::take(&mut self.vifs).into_iter().map(|(key, kept)| (id(key), kept)).collect()
+    pub(super) fn take_vifs(&mut self) -> Vec<(DeviceId, KeptPort)> {
+        let id = |domain, handle| DeviceId { frontend: DomainId(domain), handle };
+        let vifs = core::mem::take(&mut self.vifs).into_iter();
+        vifs.map(|(domain, handle, kept)| (id(domain, handle), kept)).collect()
     }
 
     /// A NIC, once.
     pub(super) fn take_nic(&mut self, host: &str) -> Option<KeptPort> {
-        self.nics.remove(host)
+        let place = self.nics.iter().position(|(address, _)| address == host)?;
+        Some(self.nics.swap_remove(place).1)
     }
 }
 
@@ -93,7 +94,7 @@ pub(super) async fn run(domain: Rc<Domain>) {
 /// Writes the state down now.
 fn write(domain: &Domain) {
     let path = domain.path.borrow();
-    let vif = |(device, id): (DeviceId, _)| Some(((device.frontend.0, device.handle), path.keep_vif(id)?));
+    let vif = |(device, id): (DeviceId, _)| Some((device.frontend.0, device.handle, path.keep_vif(id)?));
     let vifs = domain.bus.backend().vifs().into_iter().filter_map(vif).collect();
     let nics = domain.nics.borrow();
     let nics = nics.active().iter().filter_map(|nic| Some((nic.address().to_string(), path.keep_nic(nic.id())?)));

@@ -69,6 +69,11 @@ impl Area {
         Ok(area)
     }
 
+    /// Notes that grants are about to be mapped at all pages.
+    pub(crate) fn begin_mapping(&self) {
+        (self.first..self.first + self.count).for_each(ledger::begin);
+    }
+
     /// Notes which grant is mapped at a page, or that none is.
     pub(crate) fn note(&self, index: usize, handle: Option<u32>) {
         if index < self.count {
@@ -183,7 +188,9 @@ pub(super) fn resume() -> Result<(), XenError> {
                 continue;
             }
             Ok((machine_address, entry)) if entry.is_present() => {
-                if ledger::is_mapped(page) {
+                if ledger::is_lost(page) {
+                    mark(page, 1, true);
+                } else if ledger::is_mapped(page) {
                     ledger::inherit(page);
                     mark(page, 1, true);
                 } else if !table.contains(&page) {

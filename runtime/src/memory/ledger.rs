@@ -13,6 +13,8 @@ use xen_pv_sys::{PAGE_SIZE, Pfn};
 const ENTRIES: usize = PAGE_SIZE / size_of::<AtomicU32>();
 /// Set where an earlier life mapped, and this one has not adopted it. Handles are small numbers.
 const INHERITED: u32 = 1 << 31;
+/// A grant is being mapped: where a life ends before Xen's answer is noted, the handle is lost, and so is the page of the area.
+const MAPPING: u32 = 1 << 30;
 
 /// The entry of a page of the area, where it has one: 0 for no grant, else the handle plus one.
 fn entry(page: usize) -> Option<&'static AtomicU32> {
@@ -42,6 +44,18 @@ pub(super) fn set(page: usize, handle: Option<u32>) {
     if let Some(entry) = entry(page) {
         entry.store(handle.map_or(0, |handle| handle + 1), Ordering::Relaxed);
     }
+}
+
+/// Notes that a grant is about to be mapped at a page.
+pub(super) fn begin(page: usize) {
+    if let Some(entry) = entry(page) {
+        entry.store(MAPPING, Ordering::SeqCst);
+    }
+}
+
+/// Whether a grant is mapped at a page by a handle that was lost.
+pub(super) fn is_lost(page: usize) -> bool {
+    entry(page).is_some_and(|entry| entry.load(Ordering::Relaxed) & MAPPING != 0)
 }
 
 /// Whether a grant is mapped at a page.

@@ -89,11 +89,16 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
     pub fn adopting(mut self, connections: Option<Vec<Connection>>) -> Self {
         self.context.adopts = true;
         if let Some(connections) = connections {
+            let mut inherited = self.context.inherited.borrow_mut();
             for connection in connections {
+                if inherited.iter().any(|known| known.id == connection.id) {
+                    continue;
+                }
                 self.context.beginning.expect(connection.id);
                 self.births.borrow_mut().push(connection.id);
-                self.context.inherited.borrow_mut().insert(connection.id, connection);
+                inherited.push(connection);
             }
+            drop(inherited);
             // Others were not connected, or are found in the store; nobody waits for them.
             self.context.beginning.complete();
         }

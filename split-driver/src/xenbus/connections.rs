@@ -4,7 +4,6 @@
 //! They are written when a device connects, not when a life ends: a life may end anywhere, and what it then has half-done cannot be read. What
 //! changed in the store meanwhile is found by the device's first look.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -35,16 +34,16 @@ struct Written<'b> {
     #[b(2)]
     frontend: &'b str,
     #[b(3)]
-    frontend_nodes: BTreeMap<&'b str, &'b ByteSlice>,
+    frontend_nodes: Vec<(&'b str, &'b ByteSlice)>,
     #[b(4)]
-    backend_nodes: BTreeMap<&'b str, &'b ByteSlice>,
+    backend_nodes: Vec<(&'b str, &'b ByteSlice)>,
 }
 
-fn borrowed(directory: &Directory) -> BTreeMap<&str, &ByteSlice> {
+fn borrowed(directory: &Directory) -> Vec<(&str, &ByteSlice)> {
     directory.0.iter().map(|(name, value)| (name.as_str(), value.as_slice().into())).collect()
 }
 
-fn owned(nodes: BTreeMap<&str, &ByteSlice>) -> Directory {
+fn owned(nodes: Vec<(&str, &ByteSlice)>) -> Directory {
     nodes.into_iter().map(|(name, value)| (name, value.to_vec())).collect()
 }
 
@@ -72,7 +71,7 @@ impl Connection {
 /// The connected devices of a bus, as bytes.
 #[derive(Debug, Default)]
 pub struct Connections {
-    written: RefCell<BTreeMap<DeviceId, Vec<u8>>>,
+    written: RefCell<Vec<(DeviceId, Vec<u8>)>>,
 }
 
 impl Connections {
@@ -84,21 +83,25 @@ impl Connections {
 
     /// Gives all of them to `out`, piece by piece, without allocating. False, and nothing is written, where a change is under way.
     pub fn write(&self, mut out: impl FnMut(&[u8])) -> bool {
-        self.written.try_borrow().map(|written| written.values().for_each(|bytes| out(bytes))).is_ok()
+        self.written.try_borrow().map(|written| written.iter().for_each(|(_, bytes)| out(bytes))).is_ok()
     }
 
     /// Bytes that [`Connections::write`] gives.
     pub fn length(&self) -> usize {
-        self.written.borrow().values().map(Vec::len).sum()
+        self.written.borrow().iter().map(|(_, bytes)| bytes.len()).sum()
     }
 
     pub(super) fn note(&self, connection: &Connection) {
         let bytes = connection.to_bytes();
-        self.written.borrow_mut().insert(connection.id, bytes);
+        let mut written = self.written.borrow_mut();
+        match written.iter_mut().find(|(id, _)| *id == connection.id) {
+            Some((_, known)) => *known = bytes,
+            None => written.push((connection.id, bytes)),
+        }
     }
 
     pub(super) fn forget(&self, id: DeviceId) {
-        self.written.borrow_mut().remove(&id);
+        self.written.borrow_mut().retain(|(known, _)| *known != id);
     }
 }
 

@@ -1,9 +1,9 @@
 //! What all devices of one bus share. Pure over the store's trait. Floor 1.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use super::DeviceId;
@@ -41,7 +41,7 @@ pub(super) struct Context<S, T, B> {
     /// The domain lived before: a device that is connected was served by that life.
     pub(super) adopts: bool,
     /// Devices that the last life wrote down, until each is served on.
-    pub(super) inherited: RefCell<BTreeMap<DeviceId, Connection>>,
+    pub(super) inherited: RefCell<Vec<Connection>>,
     /// Devices that the next life will find.
     pub(super) connections: Rc<Connections>,
     /// Devices of the beginning.
@@ -70,7 +70,9 @@ impl<S, T, B: Backend> Context<S, T, B> {
 
     /// How the last life had connected a device, once.
     pub(super) fn take_inherited(&self, id: DeviceId) -> Option<Connection> {
-        self.inherited.borrow_mut().remove(&id)
+        let mut inherited = self.inherited.borrow_mut();
+        let place = inherited.iter().position(|connection| connection.id == id)?;
+        Some(inherited.swap_remove(place))
     }
 
     /// `backend/<kind>`, relative to our home.
