@@ -1,5 +1,6 @@
 //! netback as xenbus sees it: what a vif offers, and its way to and from the data path. Floor 3.
 
+use crate::blame::Blame;
 use crate::datapath::kept::KeptPort;
 use crate::datapath::{DataPath, LinkChange, NicId, VifId};
 use crate::ethernet::VlanId;
@@ -11,6 +12,7 @@ use crate::netback::config::{
 use crate::netback::nodes;
 use crate::netback::violation::AttachError;
 use crate::nic::Link;
+use crate::switch::PortId;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::rc::Rc;
@@ -53,6 +55,8 @@ pub enum VifError {
     Attach(AttachError),
     /// There is no memory for it.
     Memory(TooLittleMemory),
+    /// netdom failed so many times while it served this vif.
+    Failures(u32),
 }
 
 /// Bytes of heap that a connected vif of one queue takes at most, beside its share of the lists of packets held, which the pool bounds.
@@ -78,6 +82,7 @@ impl fmt::Display for VifError {
             Self::Identity(error) | Self::Frontend(error) => error.fmt(formatter),
             Self::Attach(error) => error.fmt(formatter),
             Self::Memory(error) => error.fmt(formatter),
+            Self::Failures(count) => write!(formatter, "netdom failed {count} times while it served this vif"),
         }
     }
 }
@@ -107,6 +112,8 @@ pub struct Netback<H: Hypervisor> {
     memory: DeviceMemory,
     /// What the last life of the domain knew of vifs, until each is there again.
     inherited: Rc<RefCell<Vec<(DeviceId, KeptPort)>>>,
+    /// What earlier lives ended with.
+    blame: Rc<RefCell<Blame>>,
     /// Called where the data path has something new to do.
     wake: Rc<dyn Fn()>,
 }
@@ -122,6 +129,7 @@ impl<H: Hypervisor> Clone for Netback<H> {
             remarked: Rc::clone(&self.remarked),
             memory: self.memory.clone(),
             inherited: Rc::clone(&self.inherited),
+            blame: Rc::clone(&self.blame),
             wake: Rc::clone(&self.wake),
         }
     }
@@ -131,9 +139,9 @@ impl<H: Hypervisor> Netback<H> {
     /// The vifs of `path`, each on one of `bridges`; `wake` has the path polled soon.
     pub fn new(path: Rc<RefCell<DataPath<H>>>, bridges: Bridges, wake: Rc<dyn Fn()>) -> Self {
         let (connected, links, remarked) = Default::default();
-        let inherited = Rc::default();
+        let (inherited, blame) = Default::default();
         let memory = DeviceMemory::unbounded();
-        Self { path, connected, links, bridges: Rc::new(bridges), queues: 1, remarked, memory, inherited, wake }
+        Self { path, connected, links, bridges: Rc::new(bridges), queues: 1, remarked, memory, inherited, blame, wake }
     }
 
     /// The same, with so many queues offered to each vif, 1 to [`MAX_QUEUES`].
@@ -142,9 +150,21 @@ impl<H: Hypervisor> Netback<H> {
     }
 
     /// The same, in a domain that lived before: vifs that are taken over go on as the last life knew them.
-    pub fn with_inherited(self, vifs: Vec<(DeviceId, KeptPort)>) -> Self {
+    pub fn with_inherited(self, vifs: Vec<(DeviceId, KeptPort)>, blame: Blame) -> Self {
         *self.inherited.borrow_mut() = vifs;
+        *self.blame.borrow_mut() = blame;
         self
+    }
+
+    /// What lives ended with, for the next one.
+    pub fn blame(&self) -> Blame {
+        self.blame.borrow().clone()
+    }
+
+    /// The vif behind a port, also where a life ends in the midst of a change: nothing is known of it then.
+    pub fn vif_at(&self, port: PortId) -> Option<DeviceId> {
+        let connected = self.connected.try_borrow().ok()?;
+        connected.iter().find(|(id, _)| id.port() == port).map(|(_, vif)| vif.handle.id())
     }
 
     /// All vifs of the last life were taken over: what connects from now on begins anew.
@@ -286,7 +306,7 @@ impl<H: Hypervisor> Backend for Netback<H> {
 
     fn is_violation(&self, error: &VifError) -> bool {
         match error {
-            VifError::Frontend(_) => true,
+            VifError::Frontend(_) | VifError::Failures(_) => true,
             VifError::Attach(AttachError::Map(_, error) | AttachError::Bind(error)) => !error.is_shortage(),
             VifError::Attach(AttachError::Ring(..)) => true,
             VifError::Attach(AttachError::NoPort) | VifError::Identity(_) | VifError::Memory(_) => false,
@@ -295,6 +315,7 @@ impl<H: Hypervisor> Backend for Netback<H> {
 
     fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, VifError> {
         let identity = self.admit(identity(id, &nodes.backend).map_err(VifError::Identity)?)?;
+        self.blame.borrow_mut().forgive(id);
         self.remark(id, &identity.bridge, &nodes.backend);
         let carrier = u8::from(self.has_carrier(&identity.bridge)).to_string();
         Ok(OFFERS
@@ -308,6 +329,9 @@ impl<H: Hypervisor> Backend for Netback<H> {
 
     fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<VifId, VifError> {
         let identity = self.admit(identity(handle.id(), &nodes.backend).map_err(VifError::Identity)?)?;
+        if let Some(count) = self.blame.borrow().verdict(handle.id()) {
+            return Err(VifError::Failures(count));
+        }
         let config = config(handle.id(), identity, &nodes.frontend, self.queues).map_err(VifError::Frontend)?;
         let (bridge, vlan) = (config.bridge.clone(), config.vlan);
         // The link may have changed between probe and now.

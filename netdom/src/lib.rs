@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod backend;
+pub mod blame;
 pub mod command_line;
 pub mod credit;
 pub mod datapath;

@@ -169,6 +169,9 @@ pub(crate) fn install() {
 /// Called by the stubs only.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn oxidom_fault(frame: &Frame) -> ! {
+    if frame.vector == 2 {
+        restart::note_outside();
+    }
     fail(&|mut out| {
         let _ = writeln!(
             out,

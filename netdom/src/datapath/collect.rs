@@ -47,6 +47,7 @@ pub(super) fn collect<H: Hypervisor>(
             continue;
         }
         guest.turn = (turn + 1) % guest.queue_count().max(1);
+        round.suspect.set(Some(port));
         serve_queues(ports, round, pool, (port, ready, turn), now);
         round.changed |= serve_control(ports, port, hypervisor, pool, now);
     }

@@ -32,6 +32,7 @@ pub(super) fn forward<H: Hypervisor>(
     for served in 0..round.served.len() {
         forward_queue(ports, forwarder, round, pool, served, now);
     }
+    round.suspect.set(None);
     forward_frames(ports, forwarder, coalescer, round, pool, now);
 }
 
@@ -67,6 +68,7 @@ fn forward_queue<H: Hypervisor>(
     let Some(guest) = ports.guest(id.port).filter(|guest| !guest.broken) else {
         return;
     };
+    round.suspect.set(Some(id.port));
     let (config, may_wait) = (&guest.vif.config, guest.credit.is_none());
     let (domain, vlan) = (config.domain, config.vlan);
     let mut sender =

@@ -49,6 +49,7 @@ mod tests;
 mod vlan;
 mod wire;
 
+use crate::blame::Suspect;
 use crate::credit::{Credit, Rate};
 use crate::netback::config::VifConfig;
 use crate::netback::violation::{AttachError, Violation};
@@ -133,6 +134,13 @@ pub struct DataPath<H: Hypervisor> {
     link_changes: VecDeque<LinkChange>,
     /// When the last round was.
     now: Instant,
+}
+
+impl VifId {
+    /// Its port.
+    pub const fn port(self) -> PortId {
+        self.port
+    }
 }
 
 impl<H: Hypervisor> DataPath<H> {
@@ -252,6 +260,11 @@ impl<H: Hypervisor> DataPath<H> {
         signal::signal(ports, follows, now);
         let again = follows || nics::enable_interrupts(ports, now);
         Poll { again, deadline: ports.wake }
+    }
+
+    /// The port that is served now, for the end of a life.
+    pub fn suspect(&self) -> Suspect {
+        self.round.suspect.clone()
     }
 
     /// Whether a guest changed what it will not say again since this was asked last.

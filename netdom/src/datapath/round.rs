@@ -4,6 +4,7 @@
 
 use super::vlan::{Edit, Tagging};
 use super::{QueueId, Stop};
+use crate::blame::Suspect;
 use crate::netback::request::{DataSlot, PacketRequest};
 use crate::netback::steering::Steer;
 use crate::offload::head::Head;
@@ -166,6 +167,8 @@ pub(crate) struct Round {
     pub(crate) served: Vec<Turn>,
     /// A guest changed what it will not say again, its groups or its hash, in this round or an earlier one.
     pub(crate) changed: bool,
+    /// The port that is served now.
+    pub(crate) suspect: Suspect,
 }
 
 impl Round {

@@ -10,7 +10,9 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::time::Duration;
+use minicbor::encode::write::Cursor;
 use minicbor::{Decode, Encode};
+use netdom::blame::Blame;
 use netdom::datapath::kept::KeptPort;
 use runtime::select::select;
 use runtime::time;
@@ -29,6 +31,9 @@ pub(super) struct Kept {
     /// By the host's address.
     #[n(1)]
     nics: Vec<(String, KeptPort)>,
+    /// Vifs that were served when lives ended.
+    #[n(2)]
+    blame: Blame,
 }
 
 impl Kept {
@@ -42,6 +47,16 @@ impl Kept {
         let id = |domain, handle| DeviceId { frontend: DomainId(domain), handle };
         let vifs = core::mem::take(&mut self.vifs).into_iter();
         vifs.map(|(domain, handle, kept)| (id(domain, handle), kept)).collect()
+    }
+
+    /// What earlier lives ended with, with the last one: it served `suspect`, as [`write_suspect`] wrote it.
+    pub(super) fn take_blame(&mut self, suspect: Option<&[u8]>) -> Blame {
+        if let Some((domain, handle)) = suspect.and_then(|bytes| minicbor::decode(bytes).ok()) {
+            let id = DeviceId { frontend: DomainId(domain), handle };
+            log::warn!("the last life ended while it served vif {id}");
+            self.blame.note(id, time::now());
+        }
+        self.blame.clone()
     }
 
     /// A NIC, once.
@@ -82,6 +97,20 @@ impl Written {
     }
 }
 
+/// Gives the vif that is served now to `out`, without allocating; false where there is none.
+pub(super) fn write_suspect(domain: &Domain, out: &mut dyn FnMut(&[u8])) -> bool {
+    let vif = domain.suspect.get().and_then(|port| domain.bus.backend().vif_at(port));
+    let Some(DeviceId { frontend: DomainId(domain), handle }) = vif else {
+        return false;
+    };
+    let mut bytes = [0; 16];
+    let mut cursor = Cursor::new(bytes.as_mut_slice());
+    let written = minicbor::encode((domain, handle), &mut cursor).is_ok();
+    let length = cursor.position();
+    out(bytes.get(..length).unwrap_or_default());
+    written
+}
+
 /// Writes the state down for good.
 pub(super) async fn run(domain: Rc<Domain>) {
     loop {
@@ -98,7 +127,7 @@ fn write(domain: &Domain) {
     let vifs = domain.bus.backend().vifs().into_iter().filter_map(vif).collect();
     let nics = domain.nics.borrow();
     let nics = nics.active().iter().filter_map(|nic| Some((nic.address().to_string(), path.keep_nic(nic.id())?)));
-    let kept = Kept { vifs, nics: nics.collect() };
+    let kept = Kept { vifs, nics: nics.collect(), blame: domain.bus.backend().blame() };
     drop(path);
     domain.written.set(minicbor::to_vec(kept).unwrap_or_default());
 }

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use kept::{Kept, Written};
 use netdom::backend::Netback;
+use netdom::blame::Suspect;
 use netdom::command_line;
 use netdom::datapath::{DataPath, Poll};
 use netdom::packet::Pool;
@@ -53,6 +54,8 @@ pub(crate) struct Domain {
     inherited: RefCell<Kept>,
     /// What the next life will know of them.
     written: Written,
+    /// The port that is served now.
+    suspect: Suspect,
     /// Set when a guest changed what it will not say again.
     changed: Signal,
 }
@@ -81,6 +84,7 @@ impl Service for Domain {
         let xen = Xen::new();
         let events = xen.events().clone();
         let path = DataPath::new(xen, Pool::new(Box::new(pages)), time::now().0);
+        let suspect = path.suspect();
         let path = Rc::new(RefCell::new(path));
         let work = Rc::new(Signal::new());
         let wake = Rc::clone(&work);
@@ -88,7 +92,8 @@ impl Service for Domain {
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
         let netback = netback.with_memory(service::device_memory(0)).with_queues(words.queues());
         let mut kept = Kept::parse(inherited.and_then(|parts| parts.get(Part::Image)));
-        let netback = netback.with_inherited(kept.take_vifs());
+        let blame = kept.take_blame(inherited.and_then(|parts| parts.get(Part::Suspect)));
+        let netback = netback.with_inherited(kept.take_vifs(), blame);
         let mut bus = Bus::new(store.clone(), Clock, netback);
         if restart::lives() > 0 {
             bus = bus.adopting(inherited.and_then(|parts| parts.get(Part::Connections)).map(Connections::parse));
@@ -110,6 +115,7 @@ impl Service for Domain {
             stopping,
             inherited,
             written,
+            suspect,
             changed,
         })
     }
@@ -167,6 +173,9 @@ impl Service for Domain {
     fn write_state(&self, out: &mut BoxWriter) {
         out.part(Part::Connections, |out| self.bus.connections().write(out));
         out.part(Part::Image, |out| self.written.write(out));
+        if out.has_failed() {
+            out.part(Part::Suspect, |out| kept::write_suspect(self, out));
+        }
     }
 
     async fn device_added(&self, device: Device) {

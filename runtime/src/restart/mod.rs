@@ -127,6 +127,11 @@ impl BoxWriter {
         self.cause
     }
 
+    /// Whether the image itself failed, by what it did: not where an operator's interrupt ended the life, or the image asked for the end.
+    pub fn has_failed(&self) -> bool {
+        self.cause == Cause::Failure && !FROM_OUTSIDE.get()
+    }
+
     /// Bytes that it has room for yet.
     pub fn room(&self) -> usize {
         self.capacity - self.length
@@ -179,6 +184,8 @@ static UNCLAIMED: Local<Cell<bool>> = Local::new(Cell::new(false));
 /// Since when this life answers for the state, by its own box; `None` while it is still the last life's.
 static TAKEN_OVER: Local<Cell<Option<Instant>>> = Local::new(Cell::new(None));
 static PAUSE: Local<Cell<Duration>> = Local::new(Cell::new(Duration::ZERO));
+/// Whether the end of this life came from outside: nothing that the image did led to it.
+static FROM_OUTSIDE: Local<Cell<bool>> = Local::new(Cell::new(false));
 /// Whether this life is ending.
 static ENDING: Local<Cell<bool>> = Local::new(Cell::new(false));
 
@@ -367,6 +374,11 @@ pub fn again(reason: fmt::Arguments<'_>) -> Refusal {
     // Not a failure: this life goes on, and may fail later.
     ENDING.set(false);
     refusal
+}
+
+/// What ends this life comes from outside.
+pub(crate) fn note_outside() {
+    FROM_OUTSIDE.set(true);
 }
 
 /// Restarts the domain after a failure; returns only where it cannot.

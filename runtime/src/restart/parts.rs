@@ -17,6 +17,8 @@ pub enum Part {
     Connections = 2,
     /// The image's own.
     Image = 3,
+    /// The device that was served when the life ended.
+    Suspect = 4,
 }
 
 /// The parts of a box.
