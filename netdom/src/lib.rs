@@ -12,6 +12,8 @@ pub mod datapath;
 pub mod ethernet;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fakes;
+#[cfg(feature = "faults")]
+mod faults;
 mod hash;
 pub mod netback;
 pub mod nic;

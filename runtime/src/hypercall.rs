@@ -15,6 +15,8 @@ pub(crate) use xen_pv_sys::xen::hypercall as number;
 /// The arguments are what that hypercall asks for; pointers among them are valid for what it reads and writes.
 #[inline]
 pub(crate) unsafe fn call4<const NUMBER: u64>(a: u64, b: u64, c: u64, d: u64) -> isize {
+    #[cfg(feature = "faults")]
+    crate::faults::reach();
     counts::hypercall::<NUMBER>();
     let result: isize;
     // SAFETY: by the caller. Each entry of the page is 32 bytes, and leaves all registers but these (a debug build of Xen destroys

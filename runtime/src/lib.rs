@@ -20,6 +20,8 @@ mod end;
 pub mod environment;
 pub mod events;
 pub mod executor;
+#[cfg(feature = "faults")]
+mod faults;
 pub mod grants;
 mod hypercall;
 pub mod hypervisor;

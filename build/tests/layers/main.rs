@@ -20,6 +20,7 @@ const RUNTIME: House = House {
         &["checksum", "intrinsics", "local", "select", "signal", "time_stamp"],
         // Counters, and hypercalls, each of which is counted.
         &["counts"],
+        &["faults"],
         &["hypercall"],
         // Facts.
         &["domains", "environment", "layout"],
@@ -75,7 +76,7 @@ const NETDOM: House = House {
         &["credit", "ethernet", "hash", "statistics"],
         &["packet"],
         &["offload", "switch"],
-        &["netback", "nic"],
+        &["blame", "faults", "netback", "nic"],
         &["command_line", "datapath", "fakes"],
         &["backend"],
         // The image: a crate of its own that names the library as any other does.

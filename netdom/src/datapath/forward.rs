@@ -103,6 +103,10 @@ fn forward_sent<H: Hypervisor>(
         return None;
     }
     let parsed = forwarder.read(&sent.local, &mut round.parsed)?;
+    #[cfg(feature = "faults")]
+    if let Some(head) = round.parsed.get(parsed as usize) {
+        crate::faults::look_at(head);
+    }
     let (length, offload) = (sent.request.length, sent.local.offload);
     let from = sender.id.port;
     if let Err(cause) = forwarder.decide(ports, (from, sender.vlan), None, now) {

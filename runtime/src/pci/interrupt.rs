@@ -22,6 +22,27 @@ pub enum InterruptKind {
     IntX,
 }
 
+impl InterruptKind {
+    /// Its number in what the next life reads.
+    const fn number(self) -> u8 {
+        match self {
+            Self::MsiX => 0,
+            Self::Msi => 1,
+            Self::IntX => 2,
+        }
+    }
+
+    /// The kind of a number.
+    const fn of(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::MsiX),
+            1 => Some(Self::Msi),
+            2 => Some(Self::IntX),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for InterruptKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -91,9 +112,9 @@ async fn enable_msi(bus: &Bus, address: PciAddress) -> Result<Interrupts, PciErr
 /// The interrupts that the last life turned on, where it asked for the same; else they are turned off.
 async fn inherited(bus: &Bus, address: PciAddress, best: InterruptKind, wanted: usize) -> Option<Interrupts> {
     let kept = kept::with(address, |device| device.interrupts.take())??;
-    let kind = kept::kind(kept.kind)?;
+    let kind = InterruptKind::of(kept.kind)?;
     let pirqs: Vec<u32> = kept.vectors.iter().map(|&(pirq, _)| pirq).collect();
-    if (kept.best, kept.wanted as usize) == (kept::number(best), wanted) {
+    if (kept.best, kept.wanted as usize) == (best.number(), wanted) {
         let adopted = kept.vectors.iter().map(|&(pirq, port)| events::adopt_pirq(pirq, Port(port)));
         if let Some(channels) = adopted.collect::<Option<Vec<_>>>() {
             return Some(Interrupts { kind, channels, pirqs });
@@ -121,8 +142,8 @@ pub(super) async fn enable(
     };
     let ports = interrupts.channels.iter().map(|channel| channel.port().0);
     let vectors = interrupts.pirqs.iter().copied().zip(ports);
-    let (kind, wanted) = (kept::number(interrupts.kind), u32::try_from(wanted).unwrap_or(u32::MAX));
-    let kept = kept::Interrupts { best: kept::number(best), wanted, kind, vectors: vectors.collect() };
+    let (kind, wanted) = (interrupts.kind.number(), u32::try_from(wanted).unwrap_or(u32::MAX));
+    let kept = kept::Interrupts { best: best.number(), wanted, kind, vectors: vectors.collect() };
     kept::with(address, |device| device.interrupts = Some(kept));
     Ok(interrupts)
 }

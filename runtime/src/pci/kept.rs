@@ -1,6 +1,5 @@
 //! What the next life has to know of the connection to pciback and of its devices, so that it need not ask for it. Safe code. Floor 2.
 
-use super::interrupt::InterruptKind;
 use crate::local::Local;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -77,25 +76,6 @@ pub(super) struct Interrupts {
     /// The pirq of each vector, and the port that it is bound to.
     #[n(3)]
     pub(super) vectors: Vec<(u32, u32)>,
-}
-
-/// The number of a kind.
-pub(super) const fn number(kind: InterruptKind) -> u8 {
-    match kind {
-        InterruptKind::MsiX => 0,
-        InterruptKind::Msi => 1,
-        InterruptKind::IntX => 2,
-    }
-}
-
-/// The kind of a number.
-pub(super) const fn kind(number: u8) -> Option<InterruptKind> {
-    match number {
-        0 => Some(InterruptKind::MsiX),
-        1 => Some(InterruptKind::Msi),
-        2 => Some(InterruptKind::IntX),
-        _ => None,
-    }
 }
 
 static CONNECTION: Local<RefCell<Option<Connection>>> = Local::new(RefCell::new(None));
@@ -178,7 +158,7 @@ mod tests {
             port: 7,
             devices: vec![],
         }));
-        let interrupts = Interrupts { best: 0, wanted: 3, kind: number(InterruptKind::Msi), vectors: vec![(55, 12)] };
+        let interrupts = Interrupts { best: 0, wanted: 3, kind: 1, vectors: vec![(55, 12)] };
         add(device(here, None));
         add(device(here, Some(interrupts)));
         add(device(there, None));

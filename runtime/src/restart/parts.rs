@@ -3,7 +3,7 @@
 //! A part is its number, its length in bytes (both 32 bits, little-endian) and its bytes. A number means one thing for good: content that
 //! changes gets a new one. A reader passes over parts that it does not know, and does without those that are not there.
 
-use super::{BoxWriter, Unwritten};
+use super::writer::{BoxWriter, Unwritten};
 
 const HEADER: usize = 8;
 
@@ -66,14 +66,19 @@ impl BoxWriter {
 mod tests {
     extern crate std;
     use super::*;
-    use crate::restart::Cause;
+    use crate::restart::writer::Cause;
     use std::vec;
     use std::vec::Vec;
 
     fn written(room: usize, write: impl FnOnce(&mut BoxWriter)) -> Vec<u8> {
         let mut memory = vec![0_u8; room];
-        let mut writer =
-            BoxWriter { address: memory.as_mut_ptr() as usize, capacity: room, length: 0, cause: Cause::Failure };
+        let mut writer = BoxWriter {
+            address: memory.as_mut_ptr() as usize,
+            capacity: room,
+            length: 0,
+            cause: Cause::Failure,
+            from_outside: false,
+        };
         write(&mut writer);
         let length = writer.length;
         memory.truncate(length);

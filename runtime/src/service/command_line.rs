@@ -16,11 +16,20 @@ pub struct Options {
     pub interrupts: InterruptKind,
     /// `profile=on|off`: whether `data/counts` says once a second what was asked of Xen and of devices, and how long register accesses took.
     pub profile: bool,
+    /// `faults=WAY:COUNT`: see [`super::Faults`].
+    #[cfg(feature = "faults")]
+    pub faults: Option<super::Faults>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { level: LevelFilter::Info, interrupts: InterruptKind::MsiX, profile: false }
+        Self {
+            level: LevelFilter::Info,
+            interrupts: InterruptKind::MsiX,
+            profile: false,
+            #[cfg(feature = "faults")]
+            faults: None,
+        }
     }
 }
 
@@ -53,12 +62,19 @@ fn set<T: PartialEq>(place: &mut Option<T>, word: &str, value: T) -> Result<bool
 /// Reads a command line; `other` is asked of each word `name=value` that is not every domain's, and says whether it is its own.
 pub(super) fn parse(line: &str, mut other: impl FnMut(&str, &str) -> Result<bool, String>) -> (Options, Wrong) {
     let (mut level, mut interrupts, mut profile) = (None, None, None);
+    #[cfg(feature = "faults")]
+    let mut faults = None;
     let mut wrong = Wrong::default();
     for word in line.split_ascii_whitespace() {
         let result = match word.split_once('=') {
             Some(("log", value)) => log_level(value).and_then(|value| set(&mut level, word, value)),
             Some(("interrupts", value)) => interrupt_kind(value).and_then(|value| set(&mut interrupts, word, value)),
             Some(("profile", value)) => switch(word, value).and_then(|value| set(&mut profile, word, value)),
+            #[cfg(feature = "faults")]
+            Some(("faults", value)) => {
+                faults = super::Faults::parse(value);
+                Ok(faults.is_some())
+            }
             Some((name, value)) => other(name, value),
             None => Ok(false),
         };
@@ -73,6 +89,8 @@ pub(super) fn parse(line: &str, mut other: impl FnMut(&str, &str) -> Result<bool
         level: level.unwrap_or(defaults.level),
         interrupts: interrupts.unwrap_or(defaults.interrupts),
         profile: profile.unwrap_or(defaults.profile),
+        #[cfg(feature = "faults")]
+        faults,
     };
     (options, wrong)
 }
@@ -106,7 +124,7 @@ mod tests {
     /// What is taken, how many words nobody knows, and how many are wrong.
     #[test]
     fn lines() {
-        let options = |level, interrupts| Options { level, interrupts, profile: false };
+        let options = |level, interrupts| Options { level, interrupts, ..Options::default() };
         let profile = |profile| Options { profile, ..Options::default() };
         let (info, msix) = (LevelFilter::Info, InterruptKind::MsiX);
         let table = [

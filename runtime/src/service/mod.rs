@@ -5,6 +5,8 @@ pub mod command_line;
 mod complaints;
 mod devices;
 mod events;
+#[cfg(feature = "faults")]
+mod faults;
 mod lives;
 mod report;
 mod terminal;
@@ -12,6 +14,8 @@ mod terminal;
 pub use command_line::Options;
 pub use complaints::Complaints;
 pub use events::Wait;
+#[cfg(feature = "faults")]
+pub use faults::{Fault, Faults};
 
 use crate::counts;
 use crate::environment::Environment;
@@ -49,7 +53,11 @@ pub trait Service: Sized + 'static {
     const LIVES: bool = false;
 
     /// How often it does.
-    const POLICY: Policy = Policy { in_a_row: 5, settled_after: Duration::from_secs(10) };
+    const POLICY: Policy = if cfg!(feature = "faults") {
+        Policy { in_a_row: 32, settled_after: Duration::from_millis(50) }
+    } else {
+        Policy { in_a_row: 5, settled_after: Duration::from_secs(10) }
+    };
 
     /// What the words of the command line ask for that only this domain knows.
     type Words: Default;
@@ -216,6 +224,10 @@ async fn start<S: Service>(service: Rc<S>, beginning: Beginning, complaints: Rc<
     log::info!("ready in {milliseconds} ms: {what}");
     write_node(service.store(), "data/ready", &format!("{milliseconds} ms: {what}")).await;
     ready.set();
+    #[cfg(feature = "faults")]
+    if let Some(faults) = options.faults {
+        faults.arm();
+    }
     executor::spawn(report::run(service, options));
 }
 
