@@ -89,6 +89,7 @@ pub(crate) fn for_demo() -> Result<e2e::Images> {
         blkdom: path("blkdom"),
         stubdom: path(STORE),
         faulty_store: None,
+        faulty_netdom: None,
         hostile: None,
         guest: None,
         puppet: None,
@@ -103,12 +104,14 @@ pub(crate) fn for_attacks() -> Result<e2e::Images> {
 
 /// Builds what the tests have in dom0.
 pub(crate) fn for_tests() -> Result<e2e::Images> {
-    let faulty_store = stripped(cargo_build_with("stubdom", "stubdom", &["--features", "faults"])?)?;
+    let faulty = |package| stripped(cargo_build_with(package, package, &["--features", "faults"])?);
+    let (faulty_store, faulty_netdom) = (faulty("stubdom")?, faulty("netdom")?);
     let puppet = stripped(cargo_build("guests", "puppet")?)?;
     let guest = cargo_build("guests", "guest")?;
     let successor = cargo_build("guests", "successor")?;
     Ok(e2e::Images {
         faulty_store: Some(faulty_store),
+        faulty_netdom: Some(faulty_netdom),
         guest: Some(guest),
         puppet: Some(puppet),
         successor: Some(successor),
