@@ -193,7 +193,7 @@ impl Successor for Image {
     }
 
     fn enter(self: Box<Self>) -> String {
-        refusal(self.0.enter(format_args!("live update")))
+        refusal(self.0.enter(format_args!("live update"), None))
     }
 }
 

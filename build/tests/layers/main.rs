@@ -43,7 +43,7 @@ const SPLIT_DRIVER: House = House {
     root: "split-driver",
     layers: &[
         &["atomic", "store", "time"],
-        &["memory", "throttle", "turns", "xs_wire"],
+        &["control", "memory", "throttle", "turns", "xs_wire"],
         &["hypervisor", "registers", "ring", "xenstore_client"],
         &["byte_ring", "domains"],
         &["fakes", "xenbus"],

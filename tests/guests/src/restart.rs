@@ -338,7 +338,7 @@ fn replace_by(file: &[u8]) -> ReplaceError {
         file.chunks(900).try_for_each(|bytes| staging.add(bytes))?;
         Ok(staging)
     });
-    staged.map_or_else(|error| error, |staging| staging.enter(format_args!("the test replaces the image")))
+    staged.map_or_else(|error| error, |staging| staging.enter(format_args!("the test replaces the image"), None))
 }
 
 /// What is no image, or is damaged, changes nothing.
@@ -361,10 +361,10 @@ fn refusals(file: &[u8]) -> Result {
     let mut staging = value!(Staging::new(PAGE_SIZE + file.len()));
     check!(staging.add(&[0; PAGE_SIZE]) == Err(ReplaceError::Image(ImageError::NotElf)));
     check!(staging.add(file) == Err(ReplaceError::Image(ImageError::NotElf)));
-    check!(staging.enter(format_args!("not at all")) == ReplaceError::Image(ImageError::NotElf));
+    check!(staging.enter(format_args!("not at all"), None) == ReplaceError::Image(ImageError::NotElf));
     let mut staging = value!(Staging::new(file.len()));
     check!(file.split_last().is_some_and(|(_, most)| staging.add(most) == Ok(())));
-    check!(staging.enter(format_args!("not at all")) == ReplaceError::Image(ImageError::NotElf));
+    check!(staging.enter(format_args!("not at all"), None) == ReplaceError::Image(ImageError::NotElf));
     check!(usage().free_frames == before.free_frames);
     Ok(())
 }
