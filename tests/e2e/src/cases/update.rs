@@ -1,0 +1,151 @@
+//! Dom0's tool on a driver domain: new lives and other images under traffic, and devices attached anew. Host.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+
+use super::rebuilt::{fault, rebuild};
+use super::{Case, SPARE_NIC, Scene, at_rest, given_back, nics};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::traffic::{self, Shell};
+
+pub(super) const CASES: &[Case] = &[Case {
+    name: "oxidom restart and oxidom update of netdom under TCP both ways: its guest sees nothing",
+    run: replacements,
+}];
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The image that is installed, one that does the same and differs in each page of its text, and one that faults at its beginning.
+const IMAGE: &str = "/usr/lib/oxidom/netdom";
+const REBUILT: &str = "/tmp/netdom-rebuilt";
+const FAULTY: &str = "/tmp/netdom-faulty";
+/// More requests than there may be failures in a row.
+const RESTARTS: u32 = 7;
+
+/// What the tool says with `--json`.
+#[derive(Debug, Deserialize)]
+struct Said {
+    result: String,
+    #[serde(default)]
+    life: u64,
+    pause: Option<Pause>,
+    #[serde(default)]
+    pages: u32,
+    #[serde(default)]
+    reason: String,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Pause {
+    us: u64,
+    ran_us: u64,
+}
+
+/// Calls the tool; gives its exit code and what it said.
+fn tool(scene: &Scene<'_>, arguments: &str) -> Result<(i32, Said)> {
+    let output = scene.stage.lab.run_for(&format!("oxidom --json {arguments}"), Duration::from_secs(200))?;
+    let said = output.stdout.trim();
+    let parsed = serde_json::from_str(said).with_context(|| format!("oxidom {arguments} said '{said}'"));
+    Ok((output.status, parsed?))
+}
+
+fn replacements(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let nic = lab.make_assignable(SPARE_NIC.into())?;
+    let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom("replaced").pci(&nic))?;
+    let result = nics::attach(scene, &netdom, &scene.a, SPARE_NIC, "xenbr0").and_then(|()| replace(scene, &netdom));
+    lab.run("xl network-detach a 1")?;
+    let console = netdom.console().unwrap_or_default();
+    lab.destroy_after("replaced", result.with_context(|| format!("the console of replaced:\n{console}")))
+}
+
+fn put_images(scene: &Scene<'_>) -> Result<()> {
+    let (lab, image) = (&scene.stage.lab, &scene.stage.images.netdom);
+    let (mut rebuilt, mut faulty) = (fs::read(image)?, fs::read(image)?);
+    rebuild(&mut rebuilt)?;
+    fault(&mut faulty, &fs::read(image.with_extension("debug"))?)?;
+    lab.put(REBUILT, 0o644, &rebuilt)?;
+    lab.put(FAULTY, 0o644, &faulty)?;
+    lab.must(&format!("head -c 5000 /dev/zero >/tmp/zeros; head -c 9000 {IMAGE} >/tmp/cut")).map(drop)
+}
+
+fn replace(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
+    let (lab, a, peer) = (&scene.stage.lab, &scene.a, scene.stage.peer(SPARE_NIC.into()));
+    nics::reaches(a, &peer)?;
+    put_images(scene)?;
+    let frontend = || lab.must(&format!("xenstore-ls -f /local/domain/{}/device/vif/1", a.id()));
+    let (before, mut resources) = (frontend()?, at_rest(lab, netdom)?);
+    a.start("send", &format!("traffic tcp-send {peer} 256M"))?;
+    a.start("receive", &format!("traffic tcp-receive {peer} 256M"))?;
+    let mut lives = 0;
+    let (mut restarts, mut updates) = (Vec::new(), Vec::new());
+    for _ in 0..RESTARTS {
+        let (status, said) = tool(scene, "restart replaced")?;
+        lives += 1;
+        ensure!((status, said.life, said.pages) == (0, lives, 0) && said.result == "done", "restart: {said:?}");
+        restarts.extend(said.pause);
+    }
+    for (image, differs) in [(REBUILT, true), (REBUILT, false), (IMAGE, true)] {
+        sleep(Duration::from_secs(1));
+        let (status, said) = tool(scene, &format!("update replaced {image}"))?;
+        lives += 1;
+        ensure!((status, said.life) == (0, lives) && said.result == "done", "update to {image}: {said:?}");
+        ensure!((said.pages > 8) == differs, "update to {image}: {said:?}");
+        updates.extend(said.pause);
+    }
+    for (file, reason) in [
+        ("/usr/lib/oxidom/blkdom", "an image of blkdom, and the running one is of netdom"),
+        ("/tmp/zeros", "no whole ELF file"),
+        ("/tmp/cut", "no image of oxidom's"),
+    ] {
+        let (status, said) = tool(scene, &format!("update replaced {file}"))?;
+        ensure!(status == 1 && said.result == "refused" && said.reason.contains(reason), "update to {file}: {said:?}");
+    }
+    // A new image that faults, one whose words are wrong: each is a life, and so is the old image's after it.
+    for (file, words, reason) in
+        [(FAULTY, "", "invalid opcode"), (REBUILT, "--words log=loud", "words of the command line are wrong")]
+    {
+        let (status, said) = tool(scene, &format!("update replaced {file} {words}"))?;
+        lives += 2;
+        ensure!((status, said.life) == (3, lives), "update to {file} {words}: {said:?}");
+        ensure!(said.result == "returned" && said.reason.contains(reason), "update to {file} {words}: {said:?}");
+    }
+    for words in ["log=debug", "log=info"] {
+        let (status, said) = tool(scene, &format!("update replaced {IMAGE} --words {words}"))?;
+        lives += 1;
+        ensure!((status, said.life) == (0, lives), "update with {words}: {said:?}");
+        lab.wait_for_console(&netdom.name, &format!("command line \"{words}\""), PATIENCE)?;
+    }
+    // They outlive a failure.
+    lab.must(&format!("xl trigger {} nmi", netdom.name))?;
+    lives += 1;
+    lab.wait_for_console(&netdom.name, &format!("life {lives} has taken over"), PATIENCE)?;
+    lab.must(&format!(
+        "test $(grep -c 'command line \"log=info\"' /var/log/xen/console/guest-{}.log) = 2",
+        netdom.name
+    ))?;
+    let said = lab.run("oxidom restart a")?;
+    ensure!(said.status == 1 && said.stdout.contains("takes no requests"), "restart of a guest: {said:?}");
+    for name in ["send", "receive"] {
+        let out = a.finish(name)?;
+        ensure!(out.contains("\"ok\":true"), "{name}: {out}");
+    }
+    let after = frontend()?;
+    ensure!(before == after, "the frontend's nodes were\n{before}and are\n{after}");
+    let ping = traffic::ping(a, &peer, 50, 0, 56)?;
+    ensure!(ping.lost == 0, "{ping:?}");
+    resources.0.insert("lives".to_owned(), lives);
+    given_back(lab, netdom, &resources)?;
+    let left = lab.run(&format!("xenstore-ls /local/domain/{}/control/oxidom", netdom.id))?;
+    ensure!(left.status != 0, "left in the store: {}", left.stdout);
+    Ok(format!("pauses of restarts {}; of updates {}", shown(&restarts), shown(&updates)))
+}
+
+/// The pauses, and what of them the domain ran, in milliseconds.
+fn shown(pauses: &[Pause]) -> String {
+    let shown = |pause: &Pause| format!("{:.1} ({:.1})", pause.us as f64 / 1000.0, pause.ran_us as f64 / 1000.0);
+    pauses.iter().map(shown).collect::<Vec<_>>().join(", ") + " ms"
+}
