@@ -3,6 +3,7 @@
 
 mod connection;
 mod domain;
+mod reattach;
 mod replace;
 mod report;
 mod xenstore;
@@ -16,19 +17,22 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use connection::Connection;
+use reattach::{Reattach, Xl};
 use report::Report;
 
-/// Looks after driver domains from dom0: replaces images while guests run, restarts domains in place
+/// Looks after driver domains from dom0: replaces images while guests run, restarts domains in place, attaches devices anew
 #[derive(Parser)]
 #[command(name = "oxidom", version, arg_required_else_help = true)]
 #[command(after_help = "\
 Exit codes: 0 it was done; 1 it was not, and nothing has changed; 2 the command line is wrong; 3 the new image did not take over, \
-and the one before it is back.
+and the one before it is back; 4 some device could not be attached.
 
 Examples:
   oxidom update netdom /usr/lib/oxidom/netdom
   oxidom update netdom /usr/lib/oxidom/netdom --words 'bridge=xenbr0 log=debug'
-  oxidom --json restart netdom")]
+  oxidom --json restart netdom
+  oxidom restart Xenstore
+  xl destroy netdom; xl create /etc/xen/netdom.cfg; oxidom reattach netdom")]
 struct Arguments {
     /// Print the result as one line of JSON
     #[arg(long, global = true)]
@@ -54,17 +58,22 @@ enum Command {
         /// The domain, by name or number
         domain: String,
     },
+    /// Attach vifs and disks anew whose backend's domain is gone, to the domain that has its name now
+    Reattach {
+        /// Only those of this backend's domain, by name or number
+        domain: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
-        Ok(report) => report.print(arguments.json),
+        Ok(code) => code,
         Err(error) => report::print_error(&error, arguments.json),
     }
 }
 
-fn run(arguments: &Arguments) -> Result<Report> {
+fn run(arguments: &Arguments) -> Result<ExitCode> {
     let connection = Connection::open()?;
     let (store, clock) = (connection.store(), connection.clock());
     connection.run(async {
@@ -82,7 +91,7 @@ fn run(arguments: &Arguments) -> Result<Report> {
                     replace::update(store, &clock, &domain, number(), file, told).await
                 };
                 bar.finish_and_clear();
-                Ok(Report { domain, answer: answer? })
+                Ok(Report { domain, answer: answer? }.print(arguments.json))
             }
             Command::Restart { domain } => {
                 let domain = domain::find(store, domain).await?;
@@ -92,7 +101,12 @@ fn run(arguments: &Arguments) -> Result<Report> {
                 } else {
                     replace::restart(store, &clock, &domain, number()).await
                 };
-                Ok(Report { domain, answer: answer? })
+                Ok(Report { domain, answer: answer? }.print(arguments.json))
+            }
+            Command::Reattach { domain } => {
+                let toolstack = Xl(clock.clone());
+                let attached = Reattach { store, clock: &clock, toolstack }.run(domain.as_deref()).await?;
+                Ok(report::print_attached(&attached, arguments.json))
             }
         }
     })?

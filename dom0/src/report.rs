@@ -7,9 +7,13 @@ use serde_json::{Value, json};
 use split_driver::control::{Answer, Pause};
 
 use crate::domain::Domain;
+use crate::reattach::Attached;
 
 /// The exit code where the image before the new one is back.
 const RETURNED: u8 = 3;
+
+/// The exit code where a device could not be attached.
+const NOT_ATTACHED: u8 = 4;
 
 /// What came of a request.
 pub(crate) struct Report {
@@ -83,6 +87,27 @@ impl Report {
 
 fn paused(Pause { whole, own }: Pause) -> String {
     format!("nobody was served for {whole:.1?}, of which the domain ran {own:.1?}")
+}
+
+/// Prints what came of each device; gives the exit code.
+pub(crate) fn print_attached(attached: &[Attached], as_json: bool) -> ExitCode {
+    if as_json {
+        let devices = attached.iter().map(|attached| {
+            let Attached { guest, kind, name, backend, failure } = attached;
+            json!({"domain": guest.id, "name": guest.name, "kind": kind, "device": name, "backend": backend, "failure": failure})
+        });
+        println!("{}", json!({"devices": devices.collect::<Vec<_>>()}));
+    } else if attached.is_empty() {
+        println!("all devices have their backends");
+    }
+    for Attached { guest, kind, name, backend, failure } in attached.iter().filter(|_| !as_json) {
+        let device = format!("{kind} {name} of {} (domain {})", guest.name, guest.id);
+        match failure {
+            None => println!("{device}: attached to {}", backend.as_deref().unwrap_or_default()),
+            Some(why) => eprintln!("error: {device}: {why}"),
+        }
+    }
+    if attached.iter().all(|attached| attached.failure.is_none()) { ExitCode::SUCCESS } else { NOT_ATTACHED.into() }
 }
 
 /// Prints why a command came to nothing; gives the exit code.
