@@ -346,6 +346,11 @@ fn content(header: &BoxHeader) -> Option<&[u8]> {
     (checksum(SEED, bytes) == header.checksum()).then_some(bytes)
 }
 
+/// Frames that are free again once this life has taken over, beside those that are now: the image before it lies in them, which may come back.
+pub fn frames_to_come() -> usize {
+    if replace::has_old() { record().exchanged.get() as usize + replace::EXCHANGE_PAGES } else { 0 }
+}
+
 /// Lives of the domain before this one.
 pub fn lives() -> u64 {
     record().lives.get()

@@ -97,6 +97,9 @@ const UPDATES: usize = 4;
 const FIRST_UPDATE: usize = 128;
 const PLAN_PAGES: usize = (FIRST_UPDATE + UPDATES * ROOM_PAGES * size_of::<MmuUpdate>()).div_ceil(PAGE_SIZE);
 
+/// Pages of an exchange beside those that change places: its plan, and the code that makes it.
+pub(super) const EXCHANGE_PAGES: usize = PLAN_PAGES + 1;
+
 const _: () = assert!(size_of::<Plan>() <= FIRST_UPDATE);
 
 /// What an image must have in common with this one.

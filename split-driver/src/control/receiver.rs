@@ -3,6 +3,9 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use futures_util::future::join_all;
 
 use super::{
     ANSWER, Answer, Answered, CHECKSUM, IMAGE_MAX, Image, Order, PIECE, Pause, REQUEST, Request, WINDOW, WORDS, piece,
@@ -219,8 +222,11 @@ impl<S: Store, I: Successor> Receiver<S, I> {
             return Ok(Err("more pieces came than may be under way".into()));
         }
         let before = staged.taken;
-        while staged.taken < end {
-            let Some(bytes) = self.store.read_optional(Transaction::NONE, &piece(staged.taken)).await? else {
+        // Asked for at once: the store is a domain away.
+        let paths: Vec<String> = (before..end).map(piece).collect();
+        let read = join_all(paths.iter().map(|path| self.store.read_optional(Transaction::NONE, path))).await;
+        for bytes in read {
+            let Some(bytes) = bytes? else {
                 return Ok(Err(format!("piece {} is missing", staged.taken)));
             };
             let expected = (size as usize - staged.taken as usize * PIECE).min(PIECE);

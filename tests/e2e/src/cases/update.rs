@@ -12,10 +12,16 @@ use super::{Case, SPARE_NIC, Scene, at_rest, given_back, nics};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::traffic::{self, Shell};
 
-pub(super) const CASES: &[Case] = &[Case {
-    name: "oxidom restart and oxidom update of netdom under TCP both ways: its guest sees nothing",
-    run: replacements,
-}];
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "oxidom restart and oxidom update of netdom under TCP both ways: its guest sees nothing",
+        run: replacements,
+    },
+    Case {
+        name: "oxidom reattach after xl destroy and xl create of netdom: the guest reaches the wire again",
+        run: reattach,
+    },
+];
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The image that is installed, one that does the same and differs in each page of its text, and one that faults at its beginning.
@@ -127,6 +133,8 @@ fn replace(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
         "test $(grep -c 'command line \"log=info\"' /var/log/xen/console/guest-{}.log) = 2",
         netdom.name
     ))?;
+    interrupted(scene)?;
+    lives += 2;
     let said = lab.run("oxidom restart a")?;
     ensure!(said.status == 1 && said.stdout.contains("takes no requests"), "restart of a guest: {said:?}");
     for name in ["send", "receive"] {
@@ -142,6 +150,56 @@ fn replace(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     let left = lab.run(&format!("xenstore-ls /local/domain/{}/control/oxidom", netdom.id))?;
     ensure!(left.status != 0, "left in the store: {}", left.stdout);
     Ok(format!("pauses of restarts {}; of updates {}", shown(&restarts), shown(&updates)))
+}
+
+/// A tool that dies in the middle leaves nothing that disturbs the next one; of two at once, the second is refused. Each has an update's life.
+fn interrupted(scene: &Scene<'_>) -> Result<()> {
+    let lab = &scene.stage.lab;
+    lab.must(&format!("oxidom update replaced {REBUILT} >/dev/null 2>&1 & usleep 300000; kill -9 $!"))?;
+    let (status, said) = tool(scene, &format!("update replaced {REBUILT}"))?;
+    ensure!(status == 0 && said.result == "done", "after one that was killed: {said:?}");
+    let said = lab.run_for(
+        &format!(
+            "oxidom --json update replaced {IMAGE} >/tmp/first 2>&1 & usleep 300000; oxidom restart replaced; \
+             echo $?; wait; cat /tmp/first"
+        ),
+        Duration::from_secs(200),
+    )?;
+    let refused = said.stdout.contains("another oxidom is at work on replaced");
+    ensure!(refused && said.stdout.contains("\"result\":\"done\""), "two at once: {said:?}");
+    Ok(())
+}
+
+fn reattach(scene: &Scene<'_>) -> Result<String> {
+    let (lab, a, peer) = (&scene.stage.lab, &scene.a, scene.stage.peer(SPARE_NIC.into()));
+    let nic = lab.make_assignable(SPARE_NIC.into())?;
+    let config = DriverDomainConfig::netdom("reborn").pci(&nic);
+    let netdom = DriverDomain::create(lab, &config)?;
+    let result = (|| {
+        nics::attach(scene, &netdom, a, SPARE_NIC, "xenbr0 rate=40Mb/s")?;
+        nics::reaches(a, &peer)?;
+        let kept = |what: &str| {
+            let nodes = "for n in mac bridge rate script; do";
+            lab.must(&format!("{nodes} xenstore-read /libxl/{}/device/vif/1/$n; done", a.id())).context(what.to_owned())
+        };
+        let before = kept("before")?;
+        let said = lab.must("oxidom reattach")?;
+        ensure!(said.contains("all devices have their backends"), "nothing is lost yet: {said}");
+        lab.must("xl destroy reborn")?;
+        let said = lab.run("oxidom --json reattach nobody")?;
+        ensure!(said.stdout.trim() == "{\"devices\":[]}", "of no domain: {said:?}");
+        let again = DriverDomain::create(lab, &config)?;
+        let said = lab.run("oxidom --json reattach reborn")?;
+        ensure!(said.status == 0 && said.stdout.contains("\"device\":\"1\""), "reattach: {said:?}");
+        let after = kept("after")?;
+        ensure!(before == after, "mac, bridge, rate and script were\n{before}and are\n{after}");
+        lab.must(&format!("test $(xenstore-read {}/state) = 4", again.backend(a.id(), 1)))?;
+        nics::set_address(a, &peer)?;
+        nics::reaches(a, &peer)?;
+        Ok(format!("domain {} in place of {}", again.id, netdom.id))
+    })();
+    lab.run("xl network-detach a 1")?;
+    lab.destroy_after("reborn", result)
 }
 
 /// The pauses, and what of them the domain ran, in milliseconds.

@@ -241,8 +241,27 @@ fn updates(stage: &&Stage) -> Result<String> {
             ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after {words}");
         }
     }
+    by_tool(stage)?;
     lab.must(&format!("xenstore-rm /test && xenstore-control live-update -t 5 -F -c faults {IMAGE}"))?;
     Ok(summary(&pauses(stage, first)?))
+}
+
+/// The same by `oxidom`, and a new life of the same image.
+fn by_tool(stage: &&Stage) -> Result<()> {
+    let lab = &stage.lab;
+    let words = "--words 'faults=give-up'";
+    for (arguments, status, said) in [
+        (format!("update {NAME} {REBUILT}"), 0, "\"result\":\"done\""),
+        (format!("restart {NAME}"), 0, "\"pages\":0"),
+        (format!("update {NAME} /usr/lib/oxidom/netdom"), 1, "an image of netdom, and the running one is of stubdom"),
+        (format!("update {NAME} {IMAGE} {words}"), 3, "as its command line says"),
+        (format!("update {NAME} {IMAGE}"), 0, "\"result\":\"done\""),
+    ] {
+        let output = lab.run(&format!("oxidom --json {arguments}"))?;
+        ensure!(output.status == status && output.stdout.contains(said), "oxidom {arguments}: {output:?}");
+        ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after oxidom {arguments}");
+    }
+    Ok(())
 }
 
 /// Domains that are simulated in a store of 8 MiB, by what `xl` and drivers leave of each: 62 nodes and six watches.
