@@ -23,7 +23,7 @@ const READY: Duration = Duration::from_secs(60);
 /// How long a frontend may take to connect.
 const CONNECTED: Duration = Duration::from_secs(10);
 /// From the end of the old device to the new one. The guest has to see the one before the other, which dom0 cannot watch; so there are some tries.
-const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(9)];
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// How often the store is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// `XenbusStateConnected` (`io/xenbus.h`).

@@ -4,8 +4,11 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::future::poll_fn;
+use core::ops::Range;
+use core::task::Poll;
 
-use futures_util::future::join_all;
+use futures_util::future::maybe_done;
 
 use super::{
     ANSWER, Answer, Answered, CHECKSUM, IMAGE_MAX, Image, Order, PIECE, Pause, REQUEST, Request, WINDOW, WORDS, piece,
@@ -222,10 +225,7 @@ impl<S: Store, I: Successor> Receiver<S, I> {
             return Ok(Err("more pieces came than may be under way".into()));
         }
         let before = staged.taken;
-        // Asked for at once: the store is a domain away.
-        let paths: Vec<String> = (before..end).map(piece).collect();
-        let read = join_all(paths.iter().map(|path| self.store.read_optional(Transaction::NONE, path))).await;
-        for bytes in read {
+        for bytes in self.pieces(before..end).await {
             let Some(bytes) = bytes? else {
                 return Ok(Err(format!("piece {} is missing", staged.taken)));
             };
@@ -248,6 +248,20 @@ impl<S: Store, I: Successor> Receiver<S, I> {
             self.say(number, Answer::Taken(taken)).await?;
         }
         Ok(Ok(None))
+    }
+
+    /// Reads pieces, all at once: the store is a domain away.
+    async fn pieces(&self, which: Range<u32>) -> Vec<Result<Option<Vec<u8>>, StoreError>> {
+        let read = async |index| self.store.read_optional(Transaction::NONE, &piece(index)).await;
+        // Smaller than `join_all`, which is made for many.
+        let mut reads: Vec<_> = which.map(|index| Box::pin(maybe_done(read(index)))).collect();
+        poll_fn(|context| {
+            let waiting =
+                reads.iter_mut().map(|read| usize::from(read.as_mut().poll(context).is_pending())).sum::<usize>();
+            if waiting > 0 { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        reads.iter_mut().filter_map(|read| read.as_mut().take_output()).collect()
     }
 
     async fn text(&self, path: &str) -> Result<Option<String>, StoreError> {
