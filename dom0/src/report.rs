@@ -103,11 +103,19 @@ pub(crate) fn print_attached(attached: &[Attached], as_json: bool) -> ExitCode {
     for Attached { guest, kind, name, backend, failure } in attached.iter().filter(|_| !as_json) {
         let device = format!("{kind} {name} of {} (domain {})", guest.name, guest.id);
         match failure {
-            None => println!("{device}: attached to {}", backend.as_deref().unwrap_or_default()),
+            None => println!("{device}: attached to {}; {}", backend.as_deref().unwrap_or_default(), left_to_do(kind)),
             Some(why) => eprintln!("error: {device}: {why}"),
         }
     }
     if attached.iter().all(|attached| attached.failure.is_none()) { ExitCode::SUCCESS } else { NOT_ATTACHED.into() }
+}
+
+/// What is left for the guest to do with a device that is a new one to it.
+fn left_to_do(kind: &str) -> &'static str {
+    match kind {
+        "vif" => "the guest sets its addresses again",
+        _ => "a file system that was mounted from it has to be mounted again",
+    }
 }
 
 /// Prints why a command came to nothing; gives the exit code.

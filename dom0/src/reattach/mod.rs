@@ -86,6 +86,10 @@ impl<S: Store, T: Timer, X: Toolstack> Reattach<'_, S, T, X> {
                 }
                 let backend = backend.or_else(|| only.clone());
                 let failure = match &backend {
+                    _ if names.is_root(&device) => Some(format!(
+                        "it is the guest's root disk by its command line, and a disk that is mounted cannot come back: {}",
+                        remedy(&device)
+                    )),
                     None => Some(
                         "the name of its backend's domain is not known: say it, as in `oxidom reattach netdom`".into(),
                     ),
@@ -175,7 +179,7 @@ impl<S: Store, T: Timer, X: Toolstack> Reattach<'_, S, T, X> {
         let mut state = None;
         for pause in PAUSES {
             if let Err(error) = self.toolstack.xl(&[&format!("{command}-detach"), &guest, &name]).await {
-                return Ok(Err(format!("the guest does not let go of it: {error:#}. {}", remedy(device))));
+                return Ok(Err(format!("the guest does not let go of it: {error:#}; {}", remedy(device))));
             }
             self.clock.sleep(pause).await;
             let attach = format!("{command}-attach");
@@ -193,7 +197,7 @@ impl<S: Store, T: Timer, X: Toolstack> Reattach<'_, S, T, X> {
             }
         }
         let state = state.unwrap_or_else(|| "unknown".into());
-        Ok(Err(format!("its frontend in the guest does not connect (state {state}). {}", remedy(device))))
+        Ok(Err(format!("its frontend in the guest does not connect (state {state}): {}", remedy(device))))
     }
 
     /// Waits until the device that is there now is connected; gives its backend's state.
@@ -216,10 +220,8 @@ impl<S: Store, T: Timer, X: Toolstack> Reattach<'_, S, T, X> {
 /// What is left to do for a device that does not come back.
 fn remedy(device: &Device) -> String {
     match device.kind {
-        Kind::Vbd => {
-            format!("A disk that is mounted in the guest cannot come back: restart it, `xl reboot {}`", device.guest)
-        }
-        Kind::Vif => format!("The guest's driver may want a restart of the guest, `xl reboot {}`", device.guest),
+        Kind::Vbd => format!("`xl destroy {}`, and create the guest again", device.guest),
+        Kind::Vif => format!("its driver may want a restart of the guest, `xl reboot {}`", device.guest),
     }
 }
 
@@ -228,14 +230,27 @@ fn remedy(device: &Device) -> String {
 struct Names(Value);
 
 impl Names {
+    fn domain(&self) -> &Value {
+        self.0.get(0).unwrap_or(&self.0)
+    }
+
+    /// Whether the kernel's command line says that the root file system is on this disk.
+    fn is_root(&self, device: &Device) -> bool {
+        let line = self.domain().pointer("/config/b_info/cmdline").and_then(Value::as_str).unwrap_or_default();
+        let name = device.name();
+        let partition =
+            |root: &str| root.strip_prefix(&name).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+        device.kind == Kind::Vbd
+            && line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("root=/dev/")).any(partition)
+    }
+
     /// The name of the domain of a device's backend.
     fn backend(&self, device: &Device) -> Option<&str> {
-        let domain = self.0.get(0).unwrap_or(&self.0);
         let (list, key, value) = match device.kind {
             Kind::Vif => ("nics", "devid", Value::from(device.id)),
             Kind::Vbd => ("disks", "vdev", Value::from(device.name())),
         };
-        let devices = domain.get("config")?.get(list)?.as_array()?;
+        let devices = self.domain().get("config")?.get(list)?.as_array()?;
         let found = devices.iter().find(|found| found.get(key) == Some(&value))?;
         found.get("backend_domname")?.as_str()
     }

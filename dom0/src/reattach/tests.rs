@@ -148,8 +148,26 @@ fn a_device_that_the_guest_missed_is_attached_once_more() {
     let attached = host.run(None, true).0.unwrap();
     let failures: Vec<&str> = attached.iter().filter_map(|attached| attached.failure.as_deref()).collect();
     let [vif, vbd] = failures[..] else { panic!("{attached:?}") };
-    assert!(vif.contains("does not connect (state 6). The guest's driver"), "{vif}");
-    assert!(vbd.contains("does not connect (state 6). A disk that is mounted in the guest cannot come back"), "{vbd}");
+    assert!(vif.contains("does not connect (state 6): its driver"), "{vif}");
+    assert!(vbd.contains("does not connect (state 6): `xl destroy 5`, and create"), "{vbd}");
+}
+
+#[test]
+fn the_root_disk_is_left_alone() {
+    let names = |line: &str| Names(serde_json::json!([{"config": {"b_info": {"cmdline": line}}}]));
+    let device = |kind, dev: &str| Device { guest: 5, kind, id: 0, nodes: [("dev".to_owned(), dev.to_owned())].into() };
+    for (line, root) in [
+        ("root=/dev/xvda1 ro", true),
+        ("quiet root=/dev/xvda", true),
+        ("root=/dev/xvdb1", false),
+        ("root=/dev/xvdaa1", false),
+        ("noroot=/dev/xvda1", false),
+        ("", false),
+    ] {
+        assert_eq!(names(line).is_root(&device(Kind::Vbd, "xvda")), root, "{line:?}");
+        assert!(!names(line).is_root(&device(Kind::Vif, "xvda")));
+    }
+    assert!(!Names::default().is_root(&device(Kind::Vbd, "xvda")));
 }
 
 #[test]

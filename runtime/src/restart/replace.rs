@@ -52,7 +52,15 @@ oxidom_swap:
     call *%rax                  # mmuext_op
     test %rax, %rax
     jnz 1f
-    jmp *{entry}(%rbx)
+    mov %rsp, %rax              # by HYPERVISOR_iret, as boot.rs enters a life: the way back may be that of a non-maskable interrupt
+    push $0xe02b
+    push %rax
+    push $2
+    push $0xe030
+    push {entry}(%rbx)
+    push $0
+    mov $oxidom_hypercall_page + 23 * 32, %eax
+    jmp *%rax
 1:  push $3                     # SHUTDOWN_crash
     mov %rsp, %rsi
     mov $2, %edi                # SCHEDOP_shutdown

@@ -29,8 +29,13 @@ pub(super) fn rebuild(image: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// Has an image fault as soon as it has begun: its `main` is an invalid instruction (`ud2`). `debug` is the same image with symbols.
-pub(super) fn fault(image: &mut [u8], debug: &[u8]) -> Result<()> {
+/// `ud2`: an invalid instruction.
+pub(super) const FAULT: [u8; 2] = [0x0f, 0x0b];
+/// `jmp` to itself.
+pub(super) const HANG: [u8; 2] = [0xeb, 0xfe];
+
+/// Has an image do this as soon as it has begun: it is all of its `main`. `debug` is the same image with symbols.
+pub(super) fn begin_with(instruction: [u8; 2], image: &mut [u8], debug: &[u8]) -> Result<()> {
     let symbols = object::File::parse(debug)?;
     let main = symbols.symbols().find(|symbol| symbol.name() == Ok("oxidom_image_main")).context("no main")?.address();
     let header = FileHeader64::<LittleEndian>::parse(&*image)?;
@@ -40,10 +45,6 @@ pub(super) fn fault(image: &mut [u8], debug: &[u8]) -> Result<()> {
         (segment.p_type(LittleEndian) == PT_LOAD && offset < length).then_some(start + offset)
     });
     let place = usize::try_from(place.context("main is in no segment")?)?;
-    image
-        .get_mut(place..)
-        .and_then(|rest| rest.first_chunk_mut())
-        .context("main is cut off")?
-        .clone_from(&[0x0f_u8, 0x0b]);
+    image.get_mut(place..).and_then(|rest| rest.first_chunk_mut()).context("main is cut off")?.clone_from(&instruction);
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::rebuilt::{fault, rebuild};
+use super::rebuilt::{FAULT, HANG, begin_with, rebuild};
 use super::{Case, SPARE_NIC, Scene, at_rest, given_back, nics};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::traffic::{self, Shell};
@@ -24,10 +24,11 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The image that is installed, one that does the same and differs in each page of its text, and one that faults at its beginning.
+/// The image that is installed, one that does the same and differs in each page of its text, and two that fault and hang at their beginnings.
 const IMAGE: &str = "/usr/lib/oxidom/netdom";
 const REBUILT: &str = "/tmp/netdom-rebuilt";
 const FAULTY: &str = "/tmp/netdom-faulty";
+const HANGING: &str = "/tmp/netdom-hanging";
 /// More requests than there may be failures in a row.
 const RESTARTS: u32 = 7;
 
@@ -70,11 +71,15 @@ fn replacements(scene: &Scene<'_>) -> Result<String> {
 
 fn put_images(scene: &Scene<'_>) -> Result<()> {
     let (lab, image) = (&scene.stage.lab, &scene.stage.images.netdom);
-    let (mut rebuilt, mut faulty) = (fs::read(image)?, fs::read(image)?);
+    let (image, debug) = (fs::read(image)?, fs::read(image.with_extension("debug"))?);
+    let mut rebuilt = image.clone();
     rebuild(&mut rebuilt)?;
-    fault(&mut faulty, &fs::read(image.with_extension("debug"))?)?;
     lab.put(REBUILT, 0o644, &rebuilt)?;
-    lab.put(FAULTY, 0o644, &faulty)?;
+    for (path, instruction) in [(FAULTY, FAULT), (HANGING, HANG)] {
+        let mut broken = image.clone();
+        begin_with(instruction, &mut broken, &debug)?;
+        lab.put(path, 0o644, &broken)?;
+    }
     lab.must(&format!("head -c 5000 /dev/zero >/tmp/zeros; head -c 9000 {IMAGE} >/tmp/cut")).map(drop)
 }
 
@@ -119,6 +124,15 @@ fn replace(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
         ensure!((status, said.life) == (3, lives), "update to {file} {words}: {said:?}");
         ensure!(said.result == "returned" && said.reason.contains(reason), "update to {file} {words}: {said:?}");
     }
+    let hangs = format!(
+        "oxidom --json update replaced {HANGING} >/tmp/hangs 2>&1 & \
+         while ! xenstore-read /local/domain/{}/data/control | grep -q enters; do usleep 50000; done; sleep 1; \
+         xl trigger replaced nmi; wait; cat /tmp/hangs",
+        netdom.id
+    );
+    let said = lab.run_for(&hangs, Duration::from_secs(200))?;
+    lives += 2;
+    ensure!(said.stdout.contains("\"returned\"") && said.stdout.contains("non-maskable"), "one that hangs: {said:?}");
     for words in ["log=debug", "log=info"] {
         let (status, said) = tool(scene, &format!("update replaced {IMAGE} --words {words}"))?;
         lives += 1;

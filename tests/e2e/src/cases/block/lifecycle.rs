@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use lab::GuestConfig;
 
-use super::{Block, BlockScene, CONTROLLERS, PATIENCE, PLAIN, appear, disk};
+use super::{Block, BlockScene, CONTROLLERS, PATIENCE, PLAIN, appear, disk, handle};
 use crate::blocks;
 use crate::cases::Case;
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
@@ -86,7 +86,7 @@ fn destroy_with_many(scene: &BlockScene<'_>) -> Result<String> {
     Ok(format!("in {took:.1} s"))
 }
 
-/// One disk that is idle, and one that is open when its backend goes.
+/// A guest with a disk that is idle, and its root disk, or what its command line calls so.
 fn reattach(scene: &BlockScene<'_>) -> Result<String> {
     let lab = scene.lab;
     let mut config = DriverDomainConfig::blkdom("reborn");
@@ -96,19 +96,23 @@ fn reattach(scene: &BlockScene<'_>) -> Result<String> {
     DriverDomain::create(lab, &config)?;
     let disk = |device, target| disk(device, target, "rw").replace("=blkdom", "=reborn");
     let guest = GuestConfig::new("orphan").disk(&disk("xvda", "nvme0n1")).disk(&disk("xvdb", "nvme1n1"));
-    let guest = lab.create(&GuestConfig { memory: 160, ..guest })?;
+    let guest = lab.create(&GuestConfig { memory: 160, arguments: "root=/dev/xvdb".to_owned(), ..guest })?;
     let result = (|| {
         for device in ["xvda", "xvdb"] {
             appear(&guest, device)?;
         }
-        guest.start("hold", "sh -c 'exec 3</dev/xvdb; sleep 1000'")?;
         lab.must("xl destroy reborn")?;
-        DriverDomain::create(lab, &config)?;
+        let again = DriverDomain::create(lab, &config)?;
         let said = lab.run_for("oxidom --json reattach", PATIENCE)?;
-        println!("{said:?}\n{}", guest.run("dmesg | tail -n 20; ls -la /dev/xvd*; cat /proc/partitions")?.stdout);
+        let root = "{\"backend\":\"reborn\",\"device\":\"xvdb\",\"domain\":".to_owned();
+        ensure!(said.status == 4 && said.stdout.contains(&root) && said.stdout.contains("root disk"), "{said:?}");
+        let backend = |device| format!("xenstore-read /libxl/{}/device/vbd/{}/backend", guest.id(), handle(device));
+        let backends = [lab.must(&backend("xvda"))?, lab.must(&backend("xvdb"))?];
+        let is_new = backends.each_ref().map(|backend| backend.starts_with(&format!("/local/domain/{}/", again.id)));
+        ensure!(is_new == [true, false], "the backends are {backends:?}");
         appear(&guest, "xvda")?;
         guest.sh("dd if=/dev/xvda of=/dev/null bs=64k count=16 2>/dev/null")?;
-        Ok(format!("{said:?}"))
+        Ok("the root disk was left alone".to_owned())
     })();
     lab.must("xl destroy orphan")?;
     lab.destroy_after("reborn", result)
