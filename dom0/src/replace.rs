@@ -162,7 +162,7 @@ async fn send<S: Store>(
     let (mut sent, mut taken) = (0, 0);
     // One for a file of no bytes, too: the domain says what is wrong with it.
     loop {
-        let end = all.min(sent + BATCH).min(taken + WINDOW);
+        let end = all.min(sent + BATCH);
         // Written at once: the store is a process away.
         let paths: Vec<String> = (sent..end).map(piece).collect();
         let new = paths.iter().zip(pieces.iter().skip(sent as usize));
@@ -178,7 +178,7 @@ async fn send<S: Store>(
             continue;
         }
         let further = |answer: Answer| match answer {
-            Answer::Taken(pieces) if pieces > taken => Some(Ok(pieces)),
+            Answer::Taken(pieces) if (taken + 1..=sent).contains(&pieces) => Some(Ok(pieces)),
             answer if answer.is_last() => Some(Err(answer)),
             _ => None,
         };

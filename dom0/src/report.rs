@@ -28,8 +28,8 @@ impl Report {
     pub(crate) fn print(&self, as_json: bool) -> ExitCode {
         match (as_json, &self.answer) {
             (true, _) => println!("{}", self.json()),
-            (false, Answer::Done { .. }) => println!("{}", self.text()),
-            (false, _) => eprintln!("error: {}", self.text()),
+            (false, Answer::Done { .. }) => println!("{}", printable(&self.text())),
+            (false, _) => eprintln!("error: {}", printable(&self.text())),
         }
         match self.answer {
             Answer::Done { .. } => ExitCode::SUCCESS,
@@ -85,6 +85,11 @@ impl Report {
     }
 }
 
+/// A text of a domain as a terminal may have it: it is not trusted to move the cursor.
+fn printable(text: &str) -> String {
+    text.chars().map(|sign| if sign.is_control() && sign != '\n' { '\u{fffd}' } else { sign }).collect()
+}
+
 fn paused(Pause { whole, own }: Pause) -> String {
     format!("nobody was served for {whole:.1?}, of which the domain ran {own:.1?}")
 }
@@ -104,7 +109,7 @@ pub(crate) fn print_attached(attached: &[Attached], as_json: bool) -> ExitCode {
         let device = format!("{kind} {name} of {} (domain {})", guest.name, guest.id);
         match failure {
             None => println!("{device}: attached to {}; {}", backend.as_deref().unwrap_or_default(), left_to_do(kind)),
-            Some(why) => eprintln!("error: {device}: {why}"),
+            Some(why) => eprintln!("error: {device}: {}", printable(why)),
         }
     }
     if attached.iter().all(|attached| attached.failure.is_none()) { ExitCode::SUCCESS } else { NOT_ATTACHED.into() }
@@ -123,7 +128,7 @@ pub(crate) fn print_error(error: &anyhow::Error, as_json: bool) -> ExitCode {
     if as_json {
         println!("{}", json!({"result": "error", "reason": format!("{error:#}")}));
     } else {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", printable(&format!("{error:#}")));
     }
     ExitCode::FAILURE
 }
@@ -160,6 +165,7 @@ mod tests {
         assert_eq!(text(done(9, "2")), format!("{other}{paused}"));
         let refused = "netdom (domain 3) refuses, and goes on as before: no memory";
         assert_eq!(text(Answer::Refused("no memory".into())), refused);
+        assert_eq!(printable("a\u{1b}[2J\nb"), "a\u{fffd}[2J\nb");
         let json = report(Answer::Returned { life: 2, pause, reason: "why".into() }).json();
         let expected = json!({"domain": 3, "name": "netdom", "result": "returned", "life": 2,
             "pause": {"us": 12_340, "ran_us": 900}, "reason": "why"});

@@ -127,6 +127,29 @@ fn what_the_domain_says_is_passed_on() {
     assert_eq!(lives.get(), 2);
 }
 
+/// What a domain says that took nothing, or more than there is, is not believed.
+#[test]
+fn a_domain_that_says_nonsense_is_not_believed() {
+    for said in ["7 taken 0", "7 taken 17", "7 taken 4294967295", "8 taken 8", "7 taken x", ""] {
+        let (answer, left) = play(None, async |store: FakeConnection, clock: FakeClock| {
+            let domain = netdom();
+            let command =
+                super::update(&store, &clock, &domain, 7, (&[1; 90_000], None), |_| panic!("nothing was taken"));
+            let liar = async {
+                clock.sleep(Duration::from_secs(1)).await;
+                store.write(Transaction::NONE, &format!("/local/domain/5/{ANSWER}"), said.as_bytes()).await.unwrap();
+                std::future::pending::<()>().await;
+            };
+            match select(pin!(command), pin!(liar)).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right(_) => unreachable!(),
+            }
+        });
+        assert!(answer.as_ref().is_err_and(|error| error.contains("did not answer")), "{said}: {answer:?}");
+        assert!(left.is_empty());
+    }
+}
+
 #[test]
 fn a_domain_that_says_nothing_is_not_waited_for_in_vain() {
     let (answer, left, _) = update(None, &[1; 90_000], None);
