@@ -346,9 +346,17 @@ fn content(header: &BoxHeader) -> Option<&[u8]> {
     (checksum(SEED, bytes) == header.checksum()).then_some(bytes)
 }
 
-/// Frames that are free again once this life has taken over, beside those that are now: the image before it lies in them, which may come back.
+/// Frames that are free again once this life has taken over, beside those that are now: where it began by an exchange of images, what that took,
+/// and the image before it, which may come back.
 pub fn frames_to_come() -> usize {
-    if replace::has_old() { record().exchanged.get() as usize + replace::EXCHANGE_PAGES } else { 0 }
+    if TAKEN_OVER.get().is_some() {
+        return 0;
+    }
+    match Cause::of(record().cause.get()) {
+        Cause::Replaced if replace::has_old() => record().exchanged.get() as usize + replace::EXCHANGE_PAGES,
+        Cause::GivenUp => replace::EXCHANGE_PAGES,
+        _ => 0,
+    }
 }
 
 /// Lives of the domain before this one.
