@@ -13,12 +13,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 use connection::Connection;
 use reattach::{Reattach, Xl};
 use report::Report;
+use split_driver::control::WORDS_MAX;
 
 /// Looks after driver domains from dom0: replaces images while guests run, restarts domains in place, attaches devices anew
 #[derive(Parser)]
@@ -79,6 +80,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     connection.run(async {
         match &arguments.command {
             Command::Update { domain, file, words } => {
+                check_words(words.as_deref().unwrap_or_default())?;
                 let image = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
                 let domain = domain::find(store, domain).await?;
                 let _lock = domain.lock()?;
@@ -110,6 +112,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             }
         }
     })?
+}
+
+/// Whether a domain can keep the words.
+fn check_words(words: &str) -> Result<()> {
+    ensure!(words.len() <= WORDS_MAX, "--words have {} bytes, and a domain keeps {WORDS_MAX} at most", words.len());
+    ensure!(words.bytes().all(|byte| matches!(byte, b' '..=b'~')), "--words hold something else than printable ASCII");
+    Ok(())
 }
 
 /// A number for a request: none that an earlier one is likely to have had.

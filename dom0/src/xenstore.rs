@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use split_driver::control::{Answer, Image, Pause};
 use split_driver::store::StoreError;
 use split_driver::xenstore_client::Client;
@@ -105,7 +105,6 @@ pub(crate) async fn update(
     (file, words): (&[u8], Option<&str>),
     progress: impl FnMut(usize),
 ) -> Result<Answer> {
-    ensure!(words.is_none_or(|words| !words.contains('\0')), "the command line holds a zero byte");
     let before = life(store).await?;
     let refused = match send(store, (file, words), progress).await? {
         None => {

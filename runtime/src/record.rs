@@ -10,6 +10,7 @@ use core::cell::Cell;
 use core::fmt;
 use core::mem::offset_of;
 use core::ops::Range;
+use split_driver::control::WORDS_MAX;
 use split_driver::xs_wire::{Framing, MESSAGE_MAX};
 use xen_pv_sys::PAGE_SIZE;
 
@@ -20,7 +21,7 @@ const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.
 const TEXT: usize = 20 * 1024;
 /// Bytes of a command line that stands in place of the domain's own.
-pub(crate) const WORDS: usize = 1024;
+pub(crate) const WORDS: usize = WORDS_MAX;
 /// Pages of the ledger of grants that are mapped for devices: Xen gives a domain 1,024 frames of 256 handles (`max_maptrack_frames`).
 const DEVICE_LEDGER_PAGES: usize = 1024 * 256 / 512;
 /// Ports of the two-level ABI, as words of bits.

@@ -127,11 +127,17 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     if options.profile {
         counts::time_register_accesses();
     }
-    let complaints = Rc::new(Complaints::new(store.clone()));
-    if let Some(text) = wrong.text() {
-        complaints.complain(COMMAND_LINE, &text).await;
-    }
     let recovered = if S::LIVES { restart::recovered() } else { None };
+    if let (Some(recovered), Some(text), false) = (&recovered, wrong.text(), wrong.fatal.is_empty()) {
+        // Before anything is touched. Comes back where there is no old image.
+        recovered.give_up(format_args!("{text}"));
+    }
+    let complaints = Rc::new(Complaints::new(store.clone()));
+    match wrong.text() {
+        Some(text) => complaints.complain(COMMAND_LINE, &text).await,
+        None if recovered.is_some() => complaints.begin_anew().await,
+        None => {}
+    }
     let frontend = match &recovered {
         Some(recovered) if S::LIVES => Some(lives::go_on(recovered, &store).await),
         _ => None,

@@ -117,7 +117,7 @@ fn replace(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     }
     // A new image that faults, one whose words are wrong: each is a life, and so is the old image's after it.
     for (file, words, reason) in
-        [(FAULTY, "", "invalid opcode"), (REBUILT, "--words log=loud", "words of the command line are wrong")]
+        [(FAULTY, "", "invalid opcode"), (REBUILT, "--words log=loud", "the level is off, error, warn")]
     {
         let (status, said) = tool(scene, &format!("update replaced {file} {words}"))?;
         lives += 2;
@@ -161,6 +161,8 @@ fn replace(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     ensure!(ping.lost == 0, "{ping:?}");
     resources.0.insert("lives".to_owned(), lives);
     given_back(lab, netdom, &resources)?;
+    let error = lab.run(&format!("xenstore-read /local/domain/{}/data/error", netdom.id))?;
+    ensure!(error.status != 0, "data/error says what is no longer so: {}", error.stdout);
     let left = lab.run(&format!("xenstore-ls /local/domain/{}/control/oxidom", netdom.id))?;
     ensure!(left.status != 0, "left in the store: {}", left.stdout);
     Ok(format!("pauses of restarts {}; of updates {}", shown(&restarts), shown(&updates)))
