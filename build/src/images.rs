@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{cache, host};
+use lab::{cache, host, root};
 
 /// An image of the workspace.
 struct Image {
@@ -21,6 +21,9 @@ struct Image {
 
 /// The xenstore's image.
 pub(crate) const STORE: &str = "xenstore-stubdom";
+
+/// Dom0's tool: package, binary and file.
+const TOOL: &str = "oxidom";
 
 const IMAGES: [Image; 3] = [
     Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 9 << 17 },
@@ -43,14 +46,14 @@ pub(crate) fn path(name: &str) -> PathBuf {
     directory().join(name)
 }
 
-/// Builds every image: `dist/NAME`, its sample config, and `dist/NAME.debug` for `cargo xtask symbolize`.
+/// Builds every image: `dist/NAME`, its sample config, and `dist/NAME.debug` for `cargo xtask symbolize`; and dom0's tool.
 pub(crate) fn build() -> Result<()> {
     host::provide(host::IMAGES)?;
+    fs::create_dir_all(directory())?;
     for image in &IMAGES {
         let built = cargo_build(image.package, image.package)?;
         refuse_hooks(&built)?;
         let stripped = path(image.name);
-        fs::create_dir_all(directory())?;
         fs::copy(&built, stripped.with_extension("debug"))?;
         strip(&built, &stripped)?;
         let (extension, text) = image.sample;
@@ -65,6 +68,8 @@ pub(crate) fn build() -> Result<()> {
         );
         println!("dist/{}: {} KiB", image.name, size.div_ceil(1024));
     }
+    let size = fs::copy(root::program(TOOL, TOOL)?, path(TOOL))?;
+    println!("dist/{TOOL}: {} KiB", size.div_ceil(1024));
     Ok(())
 }
 
@@ -88,6 +93,7 @@ pub(crate) fn for_demo() -> Result<e2e::Images> {
         netdom: path("netdom"),
         blkdom: path("blkdom"),
         stubdom: path(STORE),
+        tool: Some(path(TOOL)),
         faulty_store: None,
         faulty_netdom: None,
         hostile: None,

@@ -58,6 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             netdom: image.clone(),
             blkdom: image.clone(),
             stubdom: images::path(images::STORE),
+            tool: None,
             faulty_store: None,
             faulty_netdom: None,
             hostile: None,

@@ -175,7 +175,7 @@ unsafe extern "C" fn oxidom_start(start_info: *const StartInfo, boot_stack: usiz
     // SAFETY: Xen's start_info, by Xen's word or by the record of an earlier life, which is sealed: mapped, and never changed after boot.
     let start_info = unsafe { &*(birth.start_info as *const StartInfo) };
     // SAFETY: it stays so for good, as `boot` and `resume` leave its page out of the memory that they give out.
-    unsafe { environment::set(start_info) };
+    unsafe { environment::set(start_info, record::record().words()) };
     trap::install();
     // SAFETY: once in a life, before any other memory is used, with what Xen handed over.
     unsafe { memory::initialize(start_info, birth.boot_stack, grants::granted()) };

@@ -8,11 +8,13 @@ use xen_pv_sys::start_info::{StartFlags, StartInfo};
 use xen_pv_sys::{Mfn, Port};
 
 static START_INFO: Local<Cell<Option<&'static StartInfo>>> = Local::new(Cell::new(None));
+static WORDS: Local<Cell<Option<&'static str>>> = Local::new(Cell::new(None));
 
 /// What Xen and the toolstack told the domain at its start (`start_info`, `xen.h`).
 #[derive(Clone, Copy, Debug)]
 pub struct Environment {
-    /// The kernel command line (`extra=` of the domain's config), cut at the first byte that is not ASCII.
+    /// The kernel command line (`extra=` of the domain's config), cut at the first byte that is not ASCII; or the one that this image was
+    /// given when it took the place of another.
     pub command_line: &'static str,
     /// `start_info.magic`, for example `xen-3.0-x86_64`.
     pub magic: &'static str,
@@ -35,12 +37,13 @@ impl Environment {
     }
 }
 
-/// Keeps where `start_info` is.
+/// Keeps where `start_info` is, and the command line that stands in place of its own.
 ///
 /// # Safety
 /// It stays mapped and unchanged for good.
-pub(crate) unsafe fn set(start_info: &'static StartInfo) {
+pub(crate) unsafe fn set(start_info: &'static StartInfo, words: Option<&'static str>) {
     START_INFO.set(Some(start_info));
+    WORDS.set(words);
 }
 
 /// The environment, from anywhere.
@@ -59,7 +62,7 @@ pub fn environment() -> Environment {
     let initial = StartFlags::from_bits_retain(info.flags).contains(StartFlags::INITDOMAIN);
     let ring = |frame: Mfn, port: Port| (!initial && frame.0 != 0).then_some((frame, port));
     Environment {
-        command_line: ascii(&info.cmd_line),
+        command_line: WORDS.get().unwrap_or_else(|| ascii(&info.cmd_line)),
         magic: ascii(&info.magic),
         pages: info.nr_pages,
         flags: info.flags,

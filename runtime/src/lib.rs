@@ -49,13 +49,26 @@ pub use hypercall::yield_cpu;
 
 /// Makes `async fn main(environment: Environment)` of an image what the domain runs. The domain powers off when it returns.
 ///
-/// The image is `#![no_std] #![no_main]`, and its `build.rs` calls `image_link::image()`.
+/// The image is `#![no_std] #![no_main]`, and its `build.rs` calls `image_link::image()`. A note says that it is of this package, and of the state
+/// that it leaves to the next life which version it writes, and which is the oldest that it reads.
 #[macro_export]
 macro_rules! entry {
-    ($main:path) => {
+    ($main:path, writes: $writes:expr, reads: $reads:expr) => {
+        #[unsafe(no_mangle)]
+        #[unsafe(link_section = ".note.oxidom")]
+        static oxidom_identity: $crate::restart::IdentityNote = $crate::restart::IdentityNote::new(
+            env!("CARGO_PKG_NAME"),
+            env!("CARGO_PKG_VERSION"),
+            $writes,
+            $reads,
+        );
+
         #[unsafe(no_mangle)]
         extern "Rust" fn oxidom_image_main(environment: $crate::Environment) {
             $crate::block_on($main(environment));
         }
+    };
+    ($main:path) => {
+        $crate::entry!($main, writes: 1, reads: 1);
     };
 }

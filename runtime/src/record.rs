@@ -11,6 +11,7 @@ use core::fmt;
 use core::mem::offset_of;
 use core::ops::Range;
 use core::sync::atomic::{Ordering, compiler_fence};
+use split_driver::control::WORDS_MAX;
 use split_driver::xs_wire::{Framing, MESSAGE_MAX};
 use xen_pv_sys::PAGE_SIZE;
 
@@ -20,6 +21,8 @@ pub(crate) const LAYOUT: u32 = 7;
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.
 const TEXT: usize = 20 * 1024;
+/// Bytes of a command line that stands in place of the domain's own.
+pub(crate) const WORDS: usize = WORDS_MAX;
 /// Pages of the ledger of grants that are mapped for devices: Xen gives a domain 1,024 frames of 256 handles (`max_maptrack_frames`).
 const DEVICE_LEDGER_PAGES: usize = 1024 * 256 / 512;
 /// Ports of the two-level ABI, as words of bits.
@@ -209,6 +212,14 @@ pub(crate) struct Record {
     pub(crate) swap_code: Cell<u64>,
     /// Where the old image is entered.
     pub(crate) old_entry: Cell<u64>,
+    /// Which of `words` are this image's.
+    pub(crate) words_of_own: Cell<u32>,
+    /// Which are the old image's.
+    pub(crate) words_of_old: Cell<u32>,
+    /// Bytes (plus one) of each of `words`; 0 where the domain's own command line stands.
+    words_length: [Cell<u32>; 2],
+    /// The running image's command line, and that of the one before it or after it.
+    words: [[Cell<u8>; WORDS]; 2],
     /// The frame (plus one) in which Xen keeps which interrupts have to be ended, for as long as the domain lives; 0 for none.
     pub(crate) interrupt_ends: Cell<u64>,
     /// How the connection to the store stands.
@@ -225,11 +236,11 @@ const SEALED: usize = offset_of!(Record, seal) / 8;
 
 const _: () = {
     assert!(size_of::<Record>() <= layout::KEEP_SIZE);
-    // 14 words, eight halves, the box, four arrays and the store's streams: nothing else is before the seal, so no padding.
+    // 14 words, twelve halves, the box, two command lines, four arrays and the store's streams: nothing else is before the seal, so no padding.
     let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + DEVICE_LEDGER_PAGES + ROOM_PAGES) * 4;
     let store = 6 * 4 + 2 * size_of::<Read>() + MESSAGE_MAX;
     assert!(size_of::<StoreStreams>() == store);
-    assert!(offset_of!(Record, seal) == 14 * 8 + 8 * 4 + size_of::<BoxHeader>() + arrays + store);
+    assert!(offset_of!(Record, seal) == 14 * 8 + 12 * 4 + size_of::<BoxHeader>() + 2 * WORDS + arrays + store);
 };
 
 /// The record of this domain.
@@ -279,6 +290,30 @@ impl Record {
         checksum_words(LAYOUT.into(), (0..SEALED).map(|index| unsafe { words.add(index).read() }))
     }
 
+    /// The command line that stands in place of the domain's own.
+    pub(crate) fn words(&'static self) -> Option<&'static str> {
+        let own = self.words_of_own.get() as usize;
+        let length = self.words_length.get(own)?.get().checked_sub(1)?;
+        let words = self.words.get(own)?.get(..length as usize)?;
+        // SAFETY: bytes in cells, which nothing writes while they are the running image's: `set_next_words` writes the others.
+        let bytes = unsafe { core::slice::from_raw_parts(words.as_ptr().cast::<u8>(), words.len()) };
+        str::from_utf8(bytes).ok()
+    }
+
+    /// Keeps the next image's command line beside this one's; none for the same one, or the domain's own where it has that. Gives which of
+    /// `words` it has. `None` where there are more than [`WORDS`] bytes.
+    pub(crate) fn set_next_words(&self, words: Option<&str>) -> Option<u32> {
+        let own = self.words_of_own.get();
+        let Some(words) = words else {
+            return Some(own);
+        };
+        let next = own ^ 1;
+        let place = self.words.get(next as usize)?.get(..words.len())?;
+        place.iter().zip(words.bytes()).for_each(|(slot, byte)| slot.set(byte));
+        self.words_length.get(next as usize)?.set(words.len() as u32 + 1);
+        Some(next)
+    }
+
     /// Forgets the text of an earlier end.
     pub(crate) fn clear_text(&self) {
         self.text_length.set(0);
@@ -325,7 +360,8 @@ impl fmt::Write for Text {
 
 #[cfg(test)]
 mod tests {
-    use super::{Birth, BoxHeader, Damaged, Record, SEALED};
+    extern crate std;
+    use super::{Birth, BoxHeader, Damaged, Record, SEALED, WORDS};
     use xen_pv_sys::PAGE_SIZE;
 
     fn ended() -> Record {
@@ -369,6 +405,25 @@ mod tests {
         assert_eq!(again(&keep), Err(Damaged));
         keep.seal();
         assert_eq!(again(&keep), Ok(0x40_1000));
+    }
+
+    #[test]
+    fn words_are_kept_beside_those_of_the_image_before() {
+        let keep: &'static Record = std::boxed::Box::leak(std::boxed::Box::new(ended()));
+        assert_eq!((keep.words(), keep.set_next_words(None)), (None, Some(0)));
+        let first = keep.set_next_words(Some("log=debug"));
+        // Not entered yet.
+        assert_eq!((keep.words(), first), (None, Some(1)));
+        keep.words_of_own.set(1);
+        assert_eq!((keep.words(), keep.set_next_words(None)), (Some("log=debug"), Some(1)));
+        assert_eq!(keep.set_next_words(Some("")), Some(0));
+        assert_eq!(keep.words(), Some("log=debug"));
+        keep.words_of_own.set(0);
+        assert_eq!(keep.words(), Some(""));
+        let long = "x".repeat(WORDS + 1);
+        assert_eq!((keep.set_next_words(Some(&long[1..])), keep.set_next_words(Some(&long))), (Some(1), None));
+        keep.words_of_own.set(7);
+        assert_eq!(keep.words(), None);
     }
 
     #[test]

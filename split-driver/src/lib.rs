@@ -8,6 +8,7 @@ extern crate std;
 
 mod atomic;
 pub mod byte_ring;
+pub mod control;
 pub mod domains;
 #[cfg(all(feature = "fakes", not(loom)))]
 pub mod fakes;

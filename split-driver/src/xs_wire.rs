@@ -25,6 +25,8 @@ pub const MESSAGE_MAX: usize = HEADER_BYTES + PAYLOAD_MAX;
 pub struct Kind(pub u32);
 
 impl Kind {
+    /// A command for the store itself.
+    pub const CONTROL: Self = Self(abi::XS_CONTROL);
     /// The names below a node.
     pub const DIRECTORY: Self = Self(abi::XS_DIRECTORY);
     /// A node's value.

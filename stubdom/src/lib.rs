@@ -16,7 +16,7 @@ mod saved;
 mod server;
 mod update;
 
-pub use saved::{Keeper, Means, Saved};
+pub use saved::{Keeper, Means, STATE, Saved};
 pub use server::{Server, Wait};
 pub use update::{Begin, Successor};
 

@@ -227,6 +227,8 @@ impl<H: Adopt, D: Domains> Host for Machine<H, D> {
     fn control(&mut self, words: &mut dyn Iterator<Item = &[u8]>, reply: &mut Vec<u8>) -> Option<Result<(), Error>> {
         match words.next()? {
             b"live-update" => Some(self.update.control(words, reply)),
+            b"restart" => Some(self.update.restart(words, reply)),
+            b"life" => Some(self.update.tell_life(words, reply)),
             b"fault" => self.faults.as_mut().map(|faults| faults.control(words)),
             _ => None,
         }

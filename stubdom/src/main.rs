@@ -33,7 +33,7 @@ const TURNS: usize = 1;
 /// How long a request that the store holds back waits at least.
 const HELD: Duration = Duration::from_millis(1);
 
-runtime::entry!(main);
+runtime::entry!(main, writes: stubdom::STATE, reads: stubdom::STATE);
 
 /// Pages that the box of the last state has at least, and of its room the share that is spare when it is made.
 const BOX_PAGES: usize = 32;
@@ -49,14 +49,8 @@ async fn main(environment: Environment) {
     if recovered.is_none() {
         introduce(&environment);
     }
-    let mut saved = recovered.as_ref().and_then(|recovered| Saved::parse(recovered.bytes()));
-    if let Some(saved) = &mut saved
-        && recovered.as_ref().is_some_and(|recovered| recovered.cause() == Cause::GivenUp)
-    {
-        saved.forget_command_line();
-    }
-    let kept_words = saved.as_ref().and_then(Saved::command_line);
-    let options = command_line::parse(kept_words.unwrap_or(environment.command_line));
+    let saved = recovered.as_ref().and_then(|recovered| Saved::parse(recovered.bytes()));
+    let options = command_line::parse(environment.command_line);
     for complaint in &options.complaints {
         log::error!("command line: {complaint}");
     }
@@ -91,6 +85,10 @@ async fn main(environment: Environment) {
         let image = Staging::new(size).map(|image| Box::new(Image(image)));
         image.map(|image| image as Box<dyn Successor>).map_err(refusal)
     });
+    parts
+        .server
+        .allow_restarts(|| format!("There is no new life: {}.", restart::again(format_args!("as it was asked to"))));
+    parts.server.set_life(life(0, (Duration::ZERO, Duration::ZERO), 0));
     let mut kept = Kept::default();
     if !kept.make_room(parts.server.keeper()) {
         log::error!("no memory to keep the state in: the store cannot outlive a failure");
@@ -101,6 +99,7 @@ async fn main(environment: Environment) {
     }
     if let Some(mut recovered) = recovered {
         let (pause, own) = recovered.taken_over();
+        parts.server.set_life(life(recovered.lives(), (pause, own), recovered.exchanged()));
         // Whoever has to wait for the store need not wait for this as well.
         introduce(&environment);
         log::info!(
@@ -117,6 +116,12 @@ async fn main(environment: Environment) {
         log::info!("the last one ended so: {}", recovered.report().escape_debug());
     }
     serve(parts, kept).await;
+}
+
+/// What is told of this life: lives before it, how long nobody was served before it and what of that the domain ran (in microseconds), pages that
+/// were exchanged, and the image.
+fn life(lives: u64, (pause, own): (Duration, Duration), exchanged: u32) -> String {
+    format!("{lives} {} {} {exchanged} {}", pause.as_micros(), own.as_micros(), restart::own_identity())
 }
 
 /// Says in the log what this is.
@@ -192,8 +197,8 @@ impl Successor for Image {
         self.0.add(bytes).map_err(refusal)
     }
 
-    fn enter(self: Box<Self>) -> String {
-        refusal(self.0.enter(format_args!("live update")))
+    fn enter(self: Box<Self>, command_line: Option<&str>) -> String {
+        refusal(self.0.enter(format_args!("live update"), command_line))
     }
 }
 
@@ -242,9 +247,9 @@ fn resume(recovered: &Recovered, saved: Option<&Saved<'_>>) -> Result<Parts, Str
     let server = Server::resume(xen.clone(), domains, config, saved, failed).map_err(|error| error.to_string())?;
     let mut parts = Parts { xen, changes, server };
     match recovered.cause() {
-        Cause::Replaced => parts.server.set_verdict(Ok(())),
+        Cause::Replaced | Cause::Asked => parts.server.set_verdict(Ok(())),
         Cause::GivenUp => parts.server.set_verdict(Err(recovered.report())),
-        Cause::Failure | Cause::Asked => {}
+        Cause::Failure => {}
     }
     Ok(parts)
 }

@@ -5,45 +5,16 @@
 //! how far each ring was read and written. From the two the next life knows what of the answers is out already.
 
 use alloc::rc::Rc;
-use alloc::string::String;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
+use core::cell::Cell;
 
 use xen_pv_sys::{DomainId, Port};
 use xenstore_lite::{Map, Store};
 
+/// The version of what is written here.
+pub const STATE: u32 = 2;
 /// The beginning of a box: its name and version.
-const MAGIC: [u8; 8] = *b"stubdom\x01";
-/// By which a file is known as an image that reads such boxes.
-#[used]
-static MARK: [u8; 24] = *b"oxidom:stubdom:state=001";
-
-/// Whether a file that comes in pieces is an image that can go on from a box of ours.
-#[derive(Debug, Default)]
-pub(crate) struct Heir {
-    is_one: bool,
-    /// The end of what came, shorter than the mark.
-    last: Vec<u8>,
-}
-
-impl Heir {
-    /// Looks at the next bytes of the file.
-    pub(crate) fn look_at(&mut self, bytes: &[u8]) {
-        let has_mark = |bytes: &[u8]| bytes.windows(MARK.len()).any(|part| part == MARK);
-        let begin = bytes.get(..MARK.len()).unwrap_or(bytes);
-        self.last.extend_from_slice(begin);
-        self.is_one |= has_mark(&self.last) || has_mark(bytes);
-        // Of the two together, the last bytes that are fewer than the mark.
-        self.last.extend_from_slice(bytes.get(begin.len()..).unwrap_or_default());
-        let superfluous = (self.last.len() + 1).saturating_sub(MARK.len());
-        self.last.drain(..superfluous);
-    }
-
-    /// Whether it is one.
-    pub(crate) fn is_one(&self) -> bool {
-        self.is_one
-    }
-}
+const MAGIC: [u8; 8] = [b's', b't', b'u', b'b', b'd', b'o', b'm', STATE as u8];
 
 /// Bytes of a ring's record, of a domain's, and of the fields before both.
 const RING_BYTES: usize = 28;
@@ -125,10 +96,10 @@ impl Snapshot {
 
     /// From which hoard on domains are cut off, so that the next life has what it wants; `usize::MAX` for nobody. `again` says that the request
     /// which was served has ended a life before: then somebody's hoard is not the cause. Allocates nothing.
-    fn limit(&self, means: &Means, line: usize, again: bool) -> usize {
+    fn limit(&self, means: &Means, again: bool) -> usize {
         let fits = |limit: usize| {
             self.store.counted_below(limit) <= means.heap
-                && (self.store.state_bound() < means.room / 2 || self.bytes(limit).saturating_add(line) <= means.room)
+                && (self.store.state_bound() < means.room / 2 || self.bytes(limit) <= means.room)
         };
         let next = |limit| self.store.most_hoarded(limit).map(|(_, hoard)| hoard).filter(|hoard| *hoard >= HOARD);
         let mut limit = if means.ran_out && !again { next(usize::MAX).unwrap_or(usize::MAX) } else { usize::MAX };
@@ -148,8 +119,6 @@ pub struct Keeper {
     /// Whose turn it is.
     pub(crate) turn: Cell<Option<DomainId>>,
     pub(crate) suspect: Cell<Option<Suspect>>,
-    /// The words that stand in place of the domain's own command line.
-    pub(crate) command_line: RefCell<Option<String>>,
     /// Changes since somebody looked at what the state takes.
     pub(crate) changes: Cell<usize>,
 }
@@ -164,23 +133,19 @@ impl Keeper {
         let number = |out: &mut dyn FnMut(&[u8]), value: u32| out(&value.to_le_bytes());
         out(&MAGIC);
         let position = |domain| snapshot.rings.get(&domain).map_or(0, |ring| ring.requests.get());
-        let command_line = self.command_line.try_borrow().ok();
-        let command_line = command_line.as_ref().and_then(|line| line.as_deref());
         let suspect = self.turn.get().map(|domain| {
             let position = position(domain);
             let known = self.suspect.get().filter(|known| (known.domain, known.position) == (domain, position));
             Suspect { domain, position, lives: known.map_or(0, |known| known.lives) + 1 }
         });
         let again = suspect.is_some_and(|suspect| suspect.lives > 1);
-        let limit = snapshot.limit(means, command_line.map_or(0, str::len), again);
+        let limit = snapshot.limit(means, again);
         let words =
             suspect.map_or([NOBODY, 0, 0], |suspect| [suspect.domain.0.into(), suspect.position, suspect.lives]);
         words.into_iter().for_each(|word| number(out, word));
-        let length = command_line.map_or(NOBODY, |line| u32::try_from(line.len()).unwrap_or(0));
-        for value in [length, snapshot.rings.len() as u32, snapshot.known.len() as u32] {
+        for value in [snapshot.rings.len() as u32, snapshot.known.len() as u32] {
             number(out, value);
         }
-        out(command_line.unwrap_or_default().as_bytes());
         for (domain, ring) in &snapshot.rings {
             let gone = snapshot.store.connection(*domain).map_or(0, |id| snapshot.store.gone(id));
             let unseen = ring.unseen(gone);
@@ -218,9 +183,8 @@ impl Keeper {
         let Some(snapshot) = self.snapshot.take() else {
             return 0;
         };
-        let line = self.command_line.borrow().as_ref().map_or(0, String::len);
         let rings = snapshot.rings.len() * RING_BYTES + snapshot.known.len() * KNOWN_BYTES;
-        let bound = 64 + line + rings + snapshot.store.state_bound();
+        let bound = 64 + rings + snapshot.store.state_bound();
         self.snapshot.set(Some(snapshot));
         self.changes.set(0);
         bound
@@ -246,7 +210,6 @@ pub(crate) struct SavedRing {
 /// What an earlier life left.
 pub struct Saved<'a> {
     pub(crate) suspect: Option<Suspect>,
-    pub(crate) command_line: Option<String>,
     pub(crate) rings: Vec<SavedRing>,
     pub(crate) known: Vec<(DomainId, u64)>,
     pub(crate) state: &'a [u8],
@@ -270,10 +233,7 @@ impl<'a> Saved<'a> {
         let rest = &mut bytes;
         let (whose, position, lives) = (number(rest)?, number(rest)?, number(rest)?);
         let suspect = (whose != NOBODY).then_some(Suspect { domain: DomainId(whose as u16), position, lives });
-        let (line, rings, known) = (number(rest)?, number(rest)?, number(rest)?);
-        let (line_bytes, after) = rest.split_at_checked(if line == NOBODY { 0 } else { line as usize })?;
-        *rest = after;
-        let command_line = (line != NOBODY).then(|| String::from_utf8_lossy(line_bytes).into_owned());
+        let (rings, known) = (number(rest)?, number(rest)?);
         let ring = |rest: &mut &[u8]| {
             let (domain, flags) = domain(rest)?;
             let port = Port(number(rest)?);
@@ -298,16 +258,6 @@ impl<'a> Saved<'a> {
             Some((domain, u64::from(high) << 32 | u64::from(low)))
         };
         let known = (0..known).map(|_| one_known(rest)).collect::<Option<_>>()?;
-        Some(Self { suspect, command_line, rings, known, state: rest })
-    }
-
-    /// The words that stand in place of the domain's own command line.
-    pub fn command_line(&self) -> Option<&str> {
-        self.command_line.as_deref()
-    }
-
-    /// The words were another image's.
-    pub fn forget_command_line(&mut self) {
-        self.command_line = None;
+        Some(Self { suspect, rings, known, state: rest })
     }
 }

@@ -1,18 +1,16 @@
-//! `CONTROL live-update`: another image, sent in pieces, takes the place of this one. Pure. Floor 3.
+//! `CONTROL live-update`: another image, sent in pieces, takes the place of this one. `CONTROL restart`: a new life. Pure. Floor 3.
 //!
 //! As Xen's `xenstore-control` speaks with a xenstore that is a PV domain: `-b SIZE`, then `-d SIZE` with bytes as often as it takes, `-c
 //! WORDS` for another command line, `-s -t SECONDS [-F]` to begin, `-a` to give it up. What goes wrong is answered in words.
 //!
-//! `-s` is served twice. The first time it is not answered, and the state goes to the new image as if it still were to come; whoever has the
-//! state then serves it a second time and says how it went: the new image, or the old one again.
+//! `-s` and `restart` are served twice. The first time it is not answered, and the state goes to the next life as if it still were to come; whoever has the
+//! state then serves it a second time and says how it went: the new image, or the old one again. `CONTROL life` tells how the last life began.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use xenstore_lite::Error;
-
-use crate::saved::Heir;
 
 /// Bytes of an image, at most: what `cargo xtask images` lets one have.
 pub(crate) const IMAGE_MAX: usize = 1 << 20;
@@ -25,8 +23,8 @@ pub trait Successor {
     /// In words, why it cannot be one.
     fn add(&mut self, bytes: &[u8]) -> Result<(), String>;
 
-    /// Enters it; returns only where that cannot be, with the reason.
-    fn enter(self: Box<Self>) -> String;
+    /// Enters it, with another command line where there is one; returns only where that cannot be, with the reason.
+    fn enter(self: Box<Self>, command_line: Option<&str>) -> String;
 }
 
 /// Begins with nothing of an image of so many bytes.
@@ -37,23 +35,50 @@ pub(crate) struct Staged {
     pub(crate) image: Box<dyn Successor>,
     /// Bytes of it that are still to come.
     missing: usize,
-    heir: Heir,
     pub(crate) command_line: Option<String>,
+}
+
+/// What ends a life on request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// The staged image.
+    Image,
+    /// Another life of this one.
+    Restart,
 }
 
 /// How far an update is.
 pub(crate) struct Update {
     pub(crate) begin: Begin,
     pub(crate) staged: Option<Staged>,
-    /// `-s` was asked, and is not answered.
-    pub(crate) due: bool,
+    /// This was asked, and is not answered.
+    pub(crate) due: Option<Due>,
     /// How it went.
     pub(crate) verdict: Option<Result<(), String>>,
+    /// Begins a new life.
+    pub(crate) again: fn() -> String,
+    /// What is told of this one.
+    pub(crate) life: String,
 }
 
 impl Default for Update {
     fn default() -> Self {
-        Self { begin: |_| Err("There is no live update here.".into()), staged: None, due: false, verdict: None }
+        Self {
+            begin: |_| Err("There is no live update here.".into()),
+            staged: None,
+            due: None,
+            verdict: None,
+            again: || "There is no other life here.".into(),
+            life: String::new(),
+        }
+    }
+}
+
+/// Puts a text into the answer; none for "OK".
+fn say(said: Result<(), String>, reply: &mut Vec<u8>) {
+    if let Err(text) = said {
+        reply.extend_from_slice(text.as_bytes());
+        reply.push(0);
     }
 }
 
@@ -83,10 +108,7 @@ impl Update {
             },
             _ => return Err(Error::EINVAL),
         };
-        if let Err(text) = said {
-            reply.extend_from_slice(text.as_bytes());
-            reply.push(0);
-        }
+        say(said, reply);
         Ok(())
     }
 
@@ -98,7 +120,7 @@ impl Update {
             return Err(alloc::format!("An image has at most {IMAGE_MAX} bytes, and this one {size}."));
         }
         let image = (self.begin)(size)?;
-        self.staged = Some(Staged { image, missing: size, heir: Heir::default(), command_line: None });
+        self.staged = Some(Staged { image, missing: size, command_line: None });
         Ok(())
     }
 
@@ -108,7 +130,6 @@ impl Update {
         if data.len() > staged.missing {
             return Err("Too much kernel data.".into());
         }
-        staged.heir.look_at(data);
         staged.missing -= data.len();
         staged.image.add(data)
     }
@@ -121,11 +142,26 @@ impl Update {
         if staged.missing > 0 {
             return Err("Kernel not complete.".into());
         }
-        if !staged.heir.is_one() {
-            self.staged = None;
-            return Err("This is no image of a xenstore that could go on from this one.".into());
+        self.due = Some(Due::Image);
+        Ok(())
+    }
+
+    /// Serves the words after `restart`: there are none.
+    pub(crate) fn restart(&mut self, words: &mut dyn Iterator<Item = &[u8]>, reply: &mut Vec<u8>) -> Result<(), Error> {
+        match (words.next(), self.verdict.take()) {
+            (Some(_), _) => return Err(Error::EINVAL),
+            (None, Some(verdict)) => say(verdict, reply),
+            (None, None) => self.due = Some(Due::Restart),
         }
-        self.due = true;
+        Ok(())
+    }
+
+    /// Serves the words after `life`: there are none.
+    pub(crate) fn tell_life(&self, words: &mut dyn Iterator<Item = &[u8]>, reply: &mut Vec<u8>) -> Result<(), Error> {
+        if words.next().is_some() {
+            return Err(Error::EINVAL);
+        }
+        say(Err(self.life.clone()), reply);
         Ok(())
     }
 }

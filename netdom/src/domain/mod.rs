@@ -79,7 +79,8 @@ impl Service for Domain {
         inherited: Option<Parts<'_>>,
     ) -> Result<Self, String> {
         let bridges = words.bridges().map_err(|error| format!("command line: {error}"))?;
-        let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 2 / POOL_STEP * POOL_STEP));
+        let free = memory::usage().free_frames + restart::frames_to_come();
+        let pages = Pages::new(POOL_PAGES.min(free / 2 / POOL_STEP * POOL_STEP));
         let pages = pages.map_err(|_| "no memory for packets: give the domain more")?;
         let xen = Xen::new();
         let events = xen.events().clone();

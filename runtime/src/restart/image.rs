@@ -1,11 +1,11 @@
 //! Checks whether a file is an image that can take the place of the running one, page by page as it comes. Pure. Floor 2.
 
+use super::identity::{self, Identity, NOTE_OWNER, Text};
 use xen_pv_sys::PAGE_SIZE;
 use xen_pv_sys::elfnote::XEN_ELFNOTE_HYPERCALL_PAGE;
 
 /// The note by which an image says how it is laid out: owner `oxidom`, type 1, three words as in [`Frame`].
-const NOTE_OWNER: &[u8] = b"oxidom\0";
-const NOTE_TYPE: u32 = 1;
+const FRAME_NOTE: u32 = 1;
 const XEN_OWNER: &[u8] = b"Xen\0";
 const PROGRAM_HEADER: usize = 56;
 const PT_LOAD: u32 = 1;
@@ -34,6 +34,15 @@ pub enum ImageError {
     NotOurs,
     /// It is an image of ours, of another layout.
     OtherFrame(Frame),
+    /// It is an image of ours that does something else: its name, and the running one's.
+    OtherKind(Text, Text),
+    /// It reads states of these versions, and the running image leaves one of another.
+    OtherState {
+        /// The oldest and the newest that it reads.
+        reads: (u32, u32),
+        /// What the running image leaves.
+        left: u32,
+    },
     /// The segment at this address does not lie in whole pages of its own, in the file too, between the first page and the tail.
     Misplaced(u64),
     /// The segment at this address could be written and executed, or not even read.
@@ -50,6 +59,14 @@ impl core::fmt::Display for ImageError {
             Self::OtherFrame(_) => {
                 formatter.write_str("its runtime lays memory out otherwise; only a new start of the domain can run it")
             }
+            Self::OtherKind(name, own) => {
+                write!(formatter, "it is an image of {name}, and the running one is of {own}")
+            }
+            Self::OtherState { reads: (oldest, newest), left } => write!(
+                formatter,
+                "it goes on from states of version {oldest} to {newest}, and the running image leaves one of version {left}; \
+                 only a new start of the domain can run it"
+            ),
             Self::Misplaced(address) => {
                 write!(formatter, "its segment at {address:#x} is where none may be")
             }
@@ -102,11 +119,12 @@ pub(super) struct Image {
     /// Its first instruction.
     pub(super) entry: u64,
     own: Frame,
+    own_identity: Identity,
     segments: [Option<Segment>; 3],
     /// Where notes are in the file, and how many bytes.
     notes: [Option<(u64, u64)>; NOTE_SEGMENTS],
     /// What they said so far.
-    frame: Option<Frame>,
+    said: Notes,
     /// Why it cannot take the place of this one, if its notes are ours.
     flaw: Option<ImageError>,
 }
@@ -125,10 +143,18 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
 
 impl Image {
     /// From the first page of a file of `size` bytes, which has its headers.
-    pub(super) fn begin(first: &[u8], size: u64, own: Frame) -> Result<Self, ImageError> {
+    pub(super) fn begin(first: &[u8], size: u64, own: Frame, own_identity: Identity) -> Result<Self, ImageError> {
         let headers = program_headers(first).ok_or(ImageError::NotElf)?;
         let entry = u64_at(first, 24).ok_or(ImageError::NotElf)?;
-        let mut image = Self { entry, own, segments: [None; 3], notes: [None; NOTE_SEGMENTS], frame: None, flaw: None };
+        let mut image = Self {
+            entry,
+            own,
+            own_identity,
+            segments: [None; 3],
+            notes: [None; NOTE_SEGMENTS],
+            said: Notes::default(),
+            flaw: None,
+        };
         let notes = headers.clone().filter(|header| u32_at(header, 0) == Some(PT_NOTE));
         for (slot, header) in image.notes.iter_mut().zip(notes) {
             *slot = u64_at(header, 8).zip(u64_at(header, 32));
@@ -162,7 +188,9 @@ impl Image {
             let start = start.checked_sub(offset).and_then(|start| usize::try_from(start).ok());
             let notes = start.zip(usize::try_from(length).ok());
             let notes = notes.and_then(|(start, length)| bytes.get(start..)?.get(..length));
-            self.frame = self.frame.or_else(|| notes.and_then(frame));
+            if let Some(said) = notes.and_then(read_notes).filter(|said| said.frame.is_some()) {
+                self.said = said;
+            }
         }
         self.segments.iter().flatten().find_map(|segment| {
             let within = offset.checked_sub(segment.offset)?;
@@ -174,10 +202,25 @@ impl Image {
 
     /// What can be known before the running image is given up, once the whole file was taken in.
     pub(super) fn finish(&self) -> Result<(), ImageError> {
-        match self.frame {
-            None => Err(ImageError::NotOurs),
-            Some(frame) if frame != self.own => Err(ImageError::OtherFrame(frame)),
-            Some(_) => self.flaw.map_or(Ok(()), Err),
+        if self.said.frame.is_none() {
+            return Err(ImageError::NotOurs);
+        }
+        self.check_notes()?;
+        self.flaw.map_or(Ok(()), Err)
+    }
+
+    /// What the notes that have come tell of it.
+    pub(super) fn check_notes(&self) -> Result<(), ImageError> {
+        let own = self.own_identity;
+        match self.said {
+            Notes { frame: None, .. } => Ok(()),
+            Notes { frame: Some(frame), .. } if frame != self.own => Err(ImageError::OtherFrame(frame)),
+            Notes { identity: None, .. } => Err(ImageError::NotOurs),
+            Notes { identity: Some(new), .. } if new.name != own.name => Err(ImageError::OtherKind(new.name, own.name)),
+            Notes { identity: Some(new), .. } if !new.reads_state_of(&own) => {
+                Err(ImageError::OtherState { reads: (new.reads, new.writes), left: own.writes })
+            }
+            Notes { .. } => Ok(()),
         }
     }
 
@@ -199,9 +242,17 @@ fn program_headers(first: &[u8]) -> Option<core::slice::ChunksExact<'_, u8>> {
     (magic && executable && size).then(|| headers.chunks_exact(PROGRAM_HEADER))
 }
 
-/// The frame that notes tell, where they also tell that Xen's hypercall page is the first one.
-fn frame(mut notes: &[u8]) -> Option<Frame> {
-    let mut frame = None;
+/// What notes tell.
+#[derive(Clone, Copy, Debug, Default)]
+struct Notes {
+    /// Where they also tell that Xen's hypercall page is the first one.
+    frame: Option<Frame>,
+    identity: Option<Identity>,
+}
+
+/// What notes tell; `None` where they are cut off.
+fn read_notes(mut notes: &[u8]) -> Option<Notes> {
+    let (mut frame, mut identity) = (None, None);
     let mut hypercall_page = None;
     while !notes.is_empty() {
         let (owner_length, length) = (u32_at(notes, 0)? as usize, u32_at(notes, 4)? as usize);
@@ -209,16 +260,17 @@ fn frame(mut notes: &[u8]) -> Option<Frame> {
         let start = 12 + owner_length.next_multiple_of(4);
         let content = notes.get(start..)?.get(..length)?;
         match (owner, u32_at(notes, 8)?) {
-            (NOTE_OWNER, NOTE_TYPE) => {
+            (NOTE_OWNER, FRAME_NOTE) => {
                 frame =
                     Some(Frame { layout: u64_at(content, 0)?, base: u64_at(content, 8)?, tail: u64_at(content, 16)? });
             }
+            (NOTE_OWNER, identity::NOTE_TYPE) => identity = Some(Identity::parse(content)?),
             (XEN_OWNER, XEN_ELFNOTE_HYPERCALL_PAGE) => hypercall_page = u64_at(content, 0),
             _ => {}
         }
         notes = notes.get(start + length.next_multiple_of(4)..).unwrap_or(&[]);
     }
-    frame.filter(|frame| hypercall_page == Some(frame.base))
+    Some(Notes { frame: frame.filter(|frame: &Frame| hypercall_page == Some(frame.base)), identity })
 }
 
 /// A loadable segment that begins at `start` or later, in a file of `size` bytes from `file_start` on, and where it ends in memory.
@@ -251,21 +303,39 @@ fn load(header: &[u8], size: u64, own: Frame, start: u64, file_start: u64) -> Re
 #[cfg(test)]
 mod tests {
     extern crate std;
-    use super::{Frame, Image, ImageError, Kind, Place};
+    use super::{Frame, Identity, Image, ImageError, Kind, Place, Text};
     use std::vec;
     use std::vec::Vec;
 
     const OWN: Frame = Frame { layout: 1, base: 0x40_0000, tail: 0x5d_6000 };
 
-    fn note(owner: &[u8], kind: u32, words: &[u64]) -> Vec<u8> {
+    fn own_identity() -> Identity {
+        Identity { writes: 3, reads: 2, name: Text::new("netdom"), version: Text::new("0.1.0") }
+    }
+
+    fn identity(name: &str, writes: u32, reads: u32) -> Vec<u8> {
+        let mut content = [writes.to_le_bytes(), reads.to_le_bytes()].concat();
+        for (text, end) in [(name, 24), ("0.2.0", 40)] {
+            content.extend(text.bytes());
+            content.resize(end, 0);
+        }
+        content
+    }
+
+    fn note(owner: &[u8], kind: u32, content: &[u8]) -> Vec<u8> {
         let mut note = Vec::new();
-        for number in [owner.len() as u32, words.len() as u32 * 8, kind] {
+        for number in [owner.len() as u32, content.len() as u32, kind] {
             note.extend(number.to_le_bytes());
         }
         note.extend(owner);
         note.resize(note.len().next_multiple_of(4), 0);
-        note.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        note.extend(content);
+        note.resize(note.len().next_multiple_of(4), 0);
         note
+    }
+
+    fn words(words: &[u64]) -> Vec<u8> {
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
     }
 
     /// Type, flags, address, bytes, bytes of memory.
@@ -273,7 +343,13 @@ mod tests {
     type Change = fn(&mut Vec<Header>);
 
     fn headers() -> Vec<Header> {
-        let notes = [note(b"Xen\0", 2, &[OWN.base]), note(b"oxidom\0", 1, &[OWN.layout, OWN.base, OWN.tail])].concat();
+        headers_of(&[note(b"oxidom\0", 2, &identity("netdom", 3, 3))])
+    }
+
+    /// With notes behind the two that each image has.
+    fn headers_of(notes: &[Vec<u8>]) -> Vec<Header> {
+        let frame = note(b"oxidom\0", 1, &words(&[OWN.layout, OWN.base, OWN.tail]));
+        let notes = [note(b"Xen\0", 2, &words(&[OWN.base])), frame, notes.concat()].concat();
         vec![
             (1, 5, 0x40_0000, vec![0x90; 0x2345], 0x2345),
             (1, 4, 0x40_3000, vec![1; 0x1001], 0x1001),
@@ -307,7 +383,7 @@ mod tests {
     /// The image of a whole file, and its pages.
     fn check(file: &[u8]) -> Result<(Image, Places<'_>), ImageError> {
         let mut pages = file.chunks(4096);
-        let mut image = Image::begin(pages.clone().next().unwrap_or_default(), file.len() as u64, OWN)?;
+        let mut image = Image::begin(pages.clone().next().unwrap_or_default(), file.len() as u64, OWN, own_identity())?;
         let mut places = Vec::new();
         for (offset, bytes) in (0..).step_by(4096).zip(&mut pages) {
             places.extend(image.page(offset, bytes).map(|place| (place, &bytes[..place.length])));
@@ -342,7 +418,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        use ImageError::{Entry, Misplaced, NotElf, NotOurs, OtherFrame, Permissions};
+        use ImageError::{Entry, Misplaced, NotElf, NotOurs, OtherFrame, OtherKind, Permissions};
         assert_eq!(changed(|_| ()), Ok(()));
         let table: [(Change, ImageError); 12] = [
             (|headers| headers[0].1 = 7, Permissions(0x40_0000)),
@@ -361,6 +437,15 @@ mod tests {
         for (index, (change, expected)) in table.into_iter().enumerate() {
             assert_eq!(changed(change), Err(expected), "row {index}");
         }
+        // Of the note that says which image it is.
+        let identified = |notes: &[Vec<u8>]| check(&file(0x40_1000, &headers_of(notes))).map(|_| ());
+        let of = |name, writes, reads| identified(&[note(b"oxidom\0", 2, &identity(name, writes, reads))]);
+        let state = |reads| ImageError::OtherState { reads, left: 3 };
+        assert_eq!(identified(&[]), Err(NotOurs));
+        assert_eq!(identified(&[note(b"oxidom\0", 2, &identity("netdom", 3, 3)[..39])]), Err(NotOurs));
+        assert_eq!(of("blkdom", 3, 3), Err(OtherKind(Text::new("blkdom"), Text::new("netdom"))));
+        assert_eq!([of("netdom", 4, 3), of("netdom", 3, 1)], [Ok(()), Ok(())]);
+        assert_eq!([of("netdom", 4, 4), of("netdom", 2, 2)], [Err(state((4, 4))), Err(state((2, 2)))]);
         for entry in [0, 0x40_0010, 0x40_3000, 0x40_5000, u64::MAX] {
             assert_eq!(check(&file(entry, &headers())).err(), Some(Entry(entry)));
         }

@@ -21,6 +21,7 @@
 //!
 //! Unsafe because the box is memory that outlives the program, and because a new life begins by a jump.
 
+mod identity;
 mod image;
 mod parts;
 mod refusal;
@@ -30,7 +31,7 @@ mod writer;
 use crate::checksum::checksum;
 use crate::local::Local;
 use crate::memory::{self, frames};
-use crate::record::{Birth, BoxHeader, Damaged, Text, record};
+use crate::record::{self, Birth, BoxHeader, Damaged, record};
 use crate::{clock, console, events, grants, layout};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -43,10 +44,11 @@ use split_driver::memory::OutOfMemory;
 use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
 
+pub use identity::{Identity, IdentityNote, Text};
 pub use image::{Frame, ImageError};
 pub use parts::{Part, Parts};
 pub use refusal::Refusal;
-pub use replace::{ReplaceError, Staging};
+pub use replace::{ReplaceError, Staging, own_identity};
 pub use writer::{BoxWriter, Cause, Unwritten};
 
 unsafe extern "C" {
@@ -57,9 +59,9 @@ unsafe extern "C" {
 /// How often a domain restarts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// How many restarts in a row there may be; the next failure crashes the domain.
+    /// How many restarts in a row there may be after failures; the next failure crashes the domain.
     pub in_a_row: u32,
-    /// How long after it has taken over a life is sound: the restart after it is the first of a new row.
+    /// How long after it has taken over a life is sound: a failure after that is the first of a new row.
     pub settled_after: Duration,
 }
 
@@ -267,6 +269,19 @@ fn content(header: &BoxHeader) -> Option<&[u8]> {
     (checksum(SEED, bytes) == header.checksum()).then_some(bytes)
 }
 
+/// Frames that are free again once this life has taken over, beside those that are now: where it began by an exchange of images, what that took,
+/// and the image before it, which may come back.
+pub fn frames_to_come() -> usize {
+    if TAKEN_OVER.get().is_some() {
+        return 0;
+    }
+    match Cause::of(record().cause.get()) {
+        Cause::Replaced if replace::has_old() => record().exchanged.get() as usize + replace::EXCHANGE_PAGES,
+        Cause::GivenUp => replace::EXCHANGE_PAGES,
+        _ => 0,
+    }
+}
+
 /// Lives of the domain before this one.
 pub fn lives() -> u64 {
     record().lives.get()
@@ -306,14 +321,19 @@ pub(crate) fn show_earlier_report(out: &mut impl Write) {
 }
 
 impl Staging {
-    /// Puts the image in the place of this one. Returns only where it cannot; then nothing has changed.
-    pub fn enter(self, reason: fmt::Arguments<'_>) -> ReplaceError {
+    /// Puts the image in the place of this one, with a command line in place of the domain's, or with this image's. Returns only where it
+    /// cannot; then nothing has changed. Where this image comes back, it has its own command line again.
+    pub fn enter(self, reason: fmt::Arguments<'_>, words: Option<&str>) -> ReplaceError {
         if let Err(error) = self.check() {
             return error;
         }
         if TAKEN_OVER.get().is_none() {
             return ReplaceError::NotTakenOver;
         }
+        let printable = |words: &str| words.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let Some(words) = record().set_next_words(words).filter(|_| words.is_none_or(printable)) else {
+            return ReplaceError::Words;
+        };
         // SAFETY: it is not executed yet.
         if let Err(error) = unsafe { self.map_code(true) } {
             return error;
@@ -321,7 +341,7 @@ impl Staging {
         let refusal = prepare(Cause::Replaced, &|out| {
             let _ = writeln!(out, "{reason}");
         });
-        let Err(refusal) = refusal else { self.exchange() };
+        let Err(refusal) = refusal else { self.exchange(words) };
         ENDING.set(false);
         // SAFETY: it was not executed.
         if unsafe { self.map_code(false) }.is_err() {
@@ -357,20 +377,22 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
     let (now, ran) = (clock::now(), clock::running());
     let taken_over = TAKEN_OVER.get();
     let settled = taken_over.is_some_and(|since| now.since(since).as_nanos() >= u128::from(record.settled_after.get()));
-    let row = if settled { 0 } else { record.row.get() };
+    let row = Row { length: if settled { 0 } else { record.row.get() }, limit: record.row_limit.get() };
     let kept = KEPT.try_borrow_mut().ok().and_then(|mut kept| kept.take());
     if taken_over.is_some() && kept.is_none() {
         return Err(Refusal::NotKept);
     }
-    // The way back to an old image is always open.
-    if row >= record.row_limit.get() && cause != Cause::GivenUp {
-        put_back(kept);
-        return Err(Refusal::TooMany(row));
-    }
+    let row = match row.after(cause) {
+        Ok(row) => row,
+        Err(refusal) => {
+            put_back(kept);
+            return Err(refusal);
+        }
+    };
     record.clear_text();
     console::save_rest();
     record.begin_report();
-    report(&mut Text);
+    report(&mut record::Text);
     if let Some(kept) = kept.filter(|_| taken_over.is_some())
         && let Err(refusal) = write_box(&kept, cause)
     {
@@ -379,12 +401,31 @@ fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal>
         return Err(refusal);
     }
     record.exchanged.set(0);
-    record.row.set(row + 1);
+    record.row.set(row);
     record.cause.set(cause as u32);
     record.lives.set(record.lives.get() + 1);
     record.ended.set(now.0);
     record.ran.set(u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX));
     Ok(())
+}
+
+/// Restarts in a row after failures.
+#[derive(Clone, Copy)]
+struct Row {
+    length: u32,
+    limit: u32,
+}
+
+impl Row {
+    /// How many they are once a life has ended. Failures alone count: a life that ends on request was sound, and the way back to an old image is
+    /// always open.
+    fn after(self, cause: Cause) -> Result<u32, Refusal> {
+        match cause {
+            Cause::Failure if self.length >= self.limit => Err(Refusal::TooMany(self.length)),
+            Cause::Failure => Ok(self.length + 1),
+            Cause::Asked | Cause::Replaced | Cause::GivenUp => Ok(self.length),
+        }
+    }
 }
 
 /// Puts back what [`prepare`] took. Where [`keep`] failed in the midst of a change, nothing was taken, and there is nothing to put back.
@@ -409,4 +450,34 @@ fn write_box(kept: &Kept, cause: Cause) -> Result<(), Refusal> {
     record().content.set(BoxHeader::new(kept.address, kept.pages, writer.length, checksum(SEED, bytes)));
     memory::withhold(layout::frame_at(kept.address), kept.pages);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cause, Refusal, Row};
+
+    /// Requests between failures neither lengthen the row nor end it, and none is refused for it.
+    #[test]
+    fn failures_alone_make_a_row() {
+        let (limit, mut length) = (2, 0);
+        let mut end = |cause| {
+            let after = Row { length, limit }.after(cause);
+            length = after.unwrap_or(length);
+            after
+        };
+        for (cause, after) in [
+            (Cause::Asked, Ok(0)),
+            (Cause::Failure, Ok(1)),
+            (Cause::Replaced, Ok(1)),
+            (Cause::GivenUp, Ok(1)),
+            (Cause::Failure, Ok(2)),
+            (Cause::Asked, Ok(2)),
+            (Cause::Failure, Err(Refusal::TooMany(2))),
+            (Cause::Replaced, Ok(2)),
+            (Cause::GivenUp, Ok(2)),
+            (Cause::Failure, Err(Refusal::TooMany(2))),
+        ] {
+            assert_eq!(end(cause), after, "{cause:?}");
+        }
+    }
 }

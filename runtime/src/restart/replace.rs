@@ -7,12 +7,13 @@
 //!
 //! Unsafe because it changes what is mapped where the code runs. The last steps are assembly in a page outside of the image.
 
+use super::identity::{Identity, IdentityNote};
 use super::image::{Frame, Image, ImageError, Kind};
 use super::refusal::Refusal;
 use crate::layout::{self, ROOM_PAGES};
 use crate::memory::tables::{self, Entry, Level};
 use crate::memory::{self, frames};
-use crate::record::{LAYOUT, record};
+use crate::record::{LAYOUT, WORDS, record};
 use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::fmt;
@@ -51,7 +52,15 @@ oxidom_swap:
     call *%rax                  # mmuext_op
     test %rax, %rax
     jnz 1f
-    jmp *{entry}(%rbx)
+    mov %rsp, %rax              # by HYPERVISOR_iret, as boot.rs enters a life: the way back may be that of a non-maskable interrupt
+    push $0xe02b
+    push %rax
+    push $2
+    push $0xe030
+    push {entry}(%rbx)
+    push $0
+    mov $oxidom_hypercall_page + 23 * 32, %eax
+    jmp *%rax
 1:  push $3                     # SHUTDOWN_crash
     mov %rsp, %rsi
     mov $2, %edi                # SCHEDOP_shutdown
@@ -96,11 +105,25 @@ const UPDATES: usize = 4;
 const FIRST_UPDATE: usize = 128;
 const PLAN_PAGES: usize = (FIRST_UPDATE + UPDATES * ROOM_PAGES * size_of::<MmuUpdate>()).div_ceil(PAGE_SIZE);
 
+/// Pages of an exchange beside those that change places: its plan, and the code that makes it.
+pub(super) const EXCHANGE_PAGES: usize = PLAN_PAGES + 1;
+
 const _: () = assert!(size_of::<Plan>() <= FIRST_UPDATE);
 
 /// What an image must have in common with this one.
 pub(super) fn own_frame() -> Frame {
     Frame { layout: LAYOUT.into(), base: layout::text().start as u64, tail: layout::room().end as u64 }
+}
+
+unsafe extern "Rust" {
+    /// What [`crate::entry!`] put into this image.
+    #[link_name = "oxidom_identity"]
+    safe static IDENTITY: IdentityNote;
+}
+
+/// Which image this is.
+pub fn own_identity() -> Identity {
+    IDENTITY.identity()
 }
 
 /// Why an image did not take the place of this one, which goes on.
@@ -112,6 +135,8 @@ pub enum ReplaceError {
     OutOfMemory,
     /// This life has not taken over itself.
     NotTakenOver,
+    /// Its command line is longer than is kept for it, or holds something else than printable ASCII.
+    Words,
     /// The box could not be written.
     Refused(Refusal),
 }
@@ -123,6 +148,7 @@ impl fmt::Display for ReplaceError {
             Self::Image(error) => error.fmt(f),
             Self::OutOfMemory => f.write_str("there is no memory for it; the domain wants more"),
             Self::NotTakenOver => f.write_str("the running image has not taken over yet; try again"),
+            Self::Words => write!(f, "its command line is not ASCII, or has more than {WORDS} bytes"),
             Self::Refused(refusal) => write!(f, "the state could not be kept: {refusal}"),
         }
     }
@@ -266,9 +292,10 @@ impl Staging {
         let offset = (self.taken - length) as u64;
         let image = match &mut self.image {
             Some(image) => image,
-            None => self.image.insert(Image::begin(bytes, self.size as u64, own_frame())?),
+            None => self.image.insert(Image::begin(bytes, self.size as u64, own_frame(), own_identity())?),
         };
         let place = image.page(offset, bytes);
+        image.check_notes()?;
         // The first page stays as Xen filled it.
         if let Some(place) = place.filter(|place| place.address != layout::text().start as u64) {
             // SAFETY: a frame of our own, mapped writable; `bytes` is not used any more.
@@ -337,8 +364,9 @@ impl Staging {
         unsafe { tables::set_mapping(self.code, entry) }.map_err(|_| ReplaceError::OutOfMemory)
     }
 
-    /// Puts the image in the place of this one. The box is written, and the code mapped to be executed.
-    pub(super) fn exchange(&self) -> ! {
+    /// Puts the image in the place of this one. The box is written, and the code mapped to be executed. `words` is where the record has its
+    /// command line.
+    pub(super) fn exchange(&self, words: u32) -> ! {
         let base = layout::text().start;
         let pages = self.pages.iter().map(|new| Exchange {
             address: base + new.page * PAGE_SIZE,
@@ -359,6 +387,7 @@ impl Staging {
         record.swap_plan.set(self.plan as u64);
         record.swap_code.set(self.code as u64);
         record.old_entry.set(layout::entry() as u64);
+        record.words_of_old.set(record.words_of_own.replace(words));
         memory::withhold(layout::frame_at(self.plan), PLAN_PAGES);
         memory::withhold(layout::frame_at(self.code), 1);
         let data = layout::data();
@@ -403,6 +432,7 @@ pub(super) fn back() -> ! {
     swap.exchange(&pages);
     pages.for_each(|page| memory::do_not_withhold(page.frame, 1));
     forget_old();
+    record.words_of_own.set(record.words_of_old.get());
     swap.run(record.swap_code.get() as usize, record.old_entry.get(), (0, 0, 0))
 }
 

@@ -22,6 +22,11 @@ impl Complaints {
         Self { store, texts: RefCell::default() }
     }
 
+    /// Forgets what an earlier life complained of.
+    pub(super) async fn begin_anew(&self) {
+        self.write().await;
+    }
+
     /// Says what is wrong with a topic, in place of what was said of it before.
     pub async fn complain(&self, topic: &'static str, text: &str) {
         if self.texts.borrow().get(topic).is_some_and(|known| known == text) {

@@ -4,14 +4,15 @@
 //! ([`crate::restart::Part`]): frontends are served on by xenbus ([`split_driver::xenbus::Bus::adopting`]), devices are stopped and started
 //! anew.
 
-use super::Service;
+use super::{Service, control};
 use crate::end::{self, Exit};
 use crate::pci::{Frontend, kept};
-use crate::restart::{self, Part, Parts, Recovered};
+use crate::restart::{self, Cause, Part, Parts, Recovered};
 use crate::time;
 use alloc::rc::Rc;
 use core::fmt;
 use core::time::Duration;
+use split_driver::control::{Outcome, Pause};
 use split_driver::memory::OutOfMemory;
 use split_driver::xenstore_client::Client;
 use xen_pv_sys::PAGE_SIZE;
@@ -54,10 +55,23 @@ fn make_box<S: Service>(service: &Rc<S>, pages: usize) -> Result<usize, OutOfMem
     })
 }
 
-/// Goes on in a domain whose last life failed: stops its devices, so that they write to no memory of this life. The connection to pciback.
+/// Goes on in a domain whose last life ended: stops its devices, so that they write to no memory of this life. The connection to pciback.
 /// Where they cannot be stopped, the domain crashes: a device that goes on may write to any page.
 pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Frontend<Client> {
-    log::error!("life {} after one that failed: {}", recovered.lives(), recovered.report());
+    let (life, report) = (recovered.lives(), recovered.report());
+    match recovered.cause() {
+        Cause::Failure => log::error!("life {life} after one that failed: {report}"),
+        Cause::Asked | Cause::Replaced => log::info!("life {life}: {report}"),
+        Cause::GivenUp => {
+            log::error!("life {life}, of the old image again, as the new one did not take over: {report}")
+        }
+    }
+    let crash = |reason: fmt::Arguments<'_>| -> ! {
+        // Comes back where there is no old image.
+        recovered.give_up(reason);
+        log::error!("{reason}: no life can go on from here");
+        end::exit(Exit::Crash)
+    };
     let written = Parts::new(recovered.bytes()).get(Part::Devices);
     let frontend = match written.and_then(|bytes| Frontend::resume(store.clone(), bytes)) {
         Some(frontend) => frontend,
@@ -74,15 +88,11 @@ pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Frontend<Cli
     frontend
 }
 
-fn crash(reason: fmt::Arguments<'_>) -> ! {
-    log::error!("{reason}: no life can go on from here");
-    end::exit(Exit::Crash)
-}
-
-/// Takes over once all frontends of the last life are served on.
-pub(super) async fn take_over<S: Service>(service: &S, mut recovered: Recovered) {
+/// Takes over once all frontends of the last life are served on. Gives what dom0 is told, where it asked for this life.
+pub(super) async fn take_over<S: Service>(service: &S, mut recovered: Recovered) -> Outcome {
     service.adopted().await;
-    let life = recovered.lives();
+    let (life, ended, exchanged) = (recovered.lives(), control::ended(&recovered), recovered.exchanged());
     let (away, ran) = recovered.taken_over();
     log::info!("life {life} has taken over, {away:?} after the last one ended; the domain ran {ran:?} of that");
+    Outcome { life, ended, pause: Pause { whole: away, own: ran }, exchanged }
 }

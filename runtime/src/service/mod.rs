@@ -3,6 +3,7 @@
 
 pub mod command_line;
 mod complaints;
+mod control;
 mod devices;
 mod events;
 #[cfg(feature = "faults")]
@@ -154,11 +155,17 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     if options.profile {
         counts::time_register_accesses();
     }
-    let complaints = Rc::new(Complaints::new(store.clone()));
-    if let Some(text) = wrong.text() {
-        complaints.complain(COMMAND_LINE, &text).await;
-    }
     let recovered = if S::LIVES { restart::recovered() } else { None };
+    if let (Some(recovered), Some(text), false) = (&recovered, wrong.text(), wrong.fatal.is_empty()) {
+        // Before anything is touched. Comes back where there is no old image.
+        recovered.give_up(format_args!("{text}"));
+    }
+    let complaints = Rc::new(Complaints::new(store.clone()));
+    match wrong.text() {
+        Some(text) => complaints.complain(COMMAND_LINE, &text).await,
+        None if recovered.is_some() => complaints.begin_anew().await,
+        None => {}
+    }
     let frontend = match &recovered {
         Some(recovered) if S::LIVES => Some(lives::go_on(recovered, &store).await),
         _ => None,
@@ -169,6 +176,10 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     } else {
         Err("words of the command line are wrong".into())
     };
+    if let (Err(reason), Some(recovered)) = (&service, &recovered) {
+        // Comes back where there is no old image.
+        recovered.give_up(format_args!("the new image does not start: {reason}"));
+    }
     let kind = match service {
         Ok(service) => {
             let service = Rc::new(service);
@@ -187,6 +198,8 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
         Err(reason) => {
             complaints.complain("start", &format!("not started: {reason}")).await;
             log::error!("correct that and create the domain anew");
+            let why = format!("the domain did not start: {reason}; correct that and create it anew");
+            executor::spawn(control::run(store.clone(), Err(why), None));
             asked_to_end(&store).await
         }
     };
@@ -214,11 +227,12 @@ async fn start<S: Service>(service: Rc<S>, beginning: Beginning, complaints: Rc<
     executor::spawn(Rc::clone(&service).serve());
     executor::spawn(terminal::run(Rc::clone(&service)));
     devices.seen.wait().await;
-    if S::LIVES
-        && let Some(recovered) = recovered
-    {
-        lives::take_over(&*service, recovered).await;
-    }
+    let outcome = match recovered {
+        Some(recovered) if S::LIVES => Some(lives::take_over(&*service, recovered).await),
+        _ => None,
+    };
+    let able = if S::LIVES { Ok(()) } else { Err("its image cannot begin a new life: create the domain anew".into()) };
+    executor::spawn(control::run(service.store().clone(), able, outcome));
     let what = service.ready().await;
     let milliseconds = time::now().0 / 1_000_000;
     log::info!("ready in {milliseconds} ms: {what}");

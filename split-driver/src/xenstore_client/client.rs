@@ -68,6 +68,17 @@ impl Client {
         self.0.machine.borrow().live()
     }
 
+    /// Has the store itself do something (`XS_CONTROL`), where it takes commands of this domain; its answer, without the zero that ends it.
+    ///
+    /// # Errors
+    /// [`StoreError::Errno`] 22 (`EINVAL`) where it knows no such command, and others of the store.
+    pub async fn control(&self, words: &[&[u8]]) -> Result<Vec<u8>, StoreError> {
+        let parts: Vec<&[u8]> = words.iter().flat_map(|word| [*word, b"\0"]).collect();
+        let mut answer = self.request(Kind::CONTROL, Transaction::NONE, &parts).await?;
+        answer.pop_if(|last| *last == 0);
+        Ok(answer)
+    }
+
     async fn request(&self, kind: Kind, transaction: Transaction, parts: &[&[u8]]) -> Result<Vec<u8>, StoreError> {
         Ok(self.raw_request(kind, transaction, parts)?.await?)
     }

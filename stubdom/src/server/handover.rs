@@ -14,7 +14,7 @@ use super::Server;
 use crate::faults::Faults;
 use crate::page::Fault;
 use crate::saved::{Keeper, Saved, Snapshot};
-use crate::update::Begin;
+use crate::update::{Begin, Due};
 
 impl<H: Adopt, D: Domains> Server<H, D> {
     /// Goes on from what an earlier life left. `failed` says that it ended by a failure.
@@ -31,7 +31,6 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         let ids = (config.own, config.privileged);
         let mut server = Self::with(Store::read_state(saved.state, config)?, hypervisor, domains, ids);
         server.machine.known = saved.known.iter().copied().collect();
-        *server.keeper.command_line.borrow_mut() = saved.command_line.clone();
         for ring in &saved.rings {
             if !server.machine.adopt(ring) {
                 log::error!("domain {}: its ring is no longer there", ring.domain.0);
@@ -73,7 +72,17 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         self.machine.update.begin = begin;
     }
 
-    /// Keeps the result of a live update for the domain that began it.
+    /// How a new life begins on request. Returns only where that cannot be, with the reason.
+    pub fn allow_restarts(&mut self, again: fn() -> String) {
+        self.machine.update.again = again;
+    }
+
+    /// What `CONTROL life` answers.
+    pub fn set_life(&mut self, life: String) {
+        self.machine.update.life = life;
+    }
+
+    /// Keeps the result of a live update, or of a new life, for the domain that asked for it.
     pub fn set_verdict(&mut self, verdict: Result<(), String>) {
         self.machine.update.verdict = Some(verdict);
     }
@@ -106,13 +115,10 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         }
     }
 
-    /// Puts the staged image in the place of this one. Where that fails, the request is served again, and tells why.
-    pub(super) fn update(&mut self, domain: DomainId) {
-        self.machine.update.due = false;
-        let Some(staged) = self.machine.update.staged.take() else {
-            return;
-        };
-        // As before the request: it is the new image's to answer.
+    /// Ends this life: by the staged image, or for another of this one. Where that fails, the request is served again, and tells why.
+    pub(super) fn end_life(&mut self, domain: DomainId, due: Due) {
+        let staged = self.machine.update.staged.take();
+        // As before the request: it is the next life's to answer.
         if let Some(snapshot) = self.keeper.snapshot.take() {
             self.store = snapshot.store.clone();
             self.keeper.snapshot.set(Some(snapshot));
@@ -123,11 +129,12 @@ impl<H: Adopt, D: Domains> Server<H, D> {
             }
         }
         self.keeper.turn.set(None);
-        let words = staged.command_line.or_else(|| self.keeper.command_line.borrow().clone());
-        let before = self.keeper.command_line.replace(words);
-        let reason = staged.image.enter();
-        log::error!("live update: {reason}");
-        self.keeper.command_line.replace(before);
+        let reason = match (due, staged) {
+            (Due::Image, Some(staged)) => staged.image.enter(staged.command_line.as_deref()),
+            (Due::Image, None) => "Not in live-update session.".into(),
+            (Due::Restart, _) => (self.machine.update.again)(),
+        };
+        log::error!("no new life: {reason}");
         self.set_verdict(Err(reason));
         self.commit(None);
         self.enqueue(domain);

@@ -77,8 +77,8 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         let waited = self.store.has_request(id);
         let taken = self.store.handle_bytes(id, input, &mut self.machine).map_err(|_| Fault::Message)?;
         self.reach(Point::Served);
-        if self.machine.update.due {
-            self.update(domain);
+        if let Some(due) = self.machine.update.due.take() {
+            self.end_life(domain, due);
             return Ok(false);
         }
         let link = self.machine.links.get_mut(&domain);

@@ -17,7 +17,9 @@ pub struct Images {
     pub blkdom: PathBuf,
     /// Likewise: the xenstore's, for the rows that have it in a domain.
     pub stubdom: PathBuf,
-    /// The same with the word `faults`, for the cases in which it fails on demand; `None` where there are none.
+    /// Dom0's tool; `None` where no case needs it.
+    pub tool: Option<PathBuf>,
+    /// The image of the store with the word `faults`, for the cases in which it fails on demand; `None` where there are none.
     pub faulty_store: Option<PathBuf>,
     /// netdom that fails on demand; the same.
     pub faulty_netdom: Option<PathBuf>,
@@ -62,6 +64,9 @@ impl Stage {
         config.put("usr/lib/oxidom/blkdom", 0o755, &images.blkdom)?;
         if let Some(faulty) = &images.faulty_netdom {
             config.put("usr/lib/oxidom/netdom-faulty", 0o755, faulty)?;
+        }
+        if let Some(tool) = &images.tool {
+            config.put("usr/sbin/oxidom", 0o755, tool)?;
         }
         if let Some(hostile) = &images.hostile {
             config.put("usr/lib/oxidom/hostile", 0o755, hostile)?;

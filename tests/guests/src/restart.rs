@@ -311,12 +311,15 @@ pub(crate) async fn replace(environment: &runtime::Environment, comes_back: bool
         refusals(file)?;
         held.work().await?;
         state.borrow_mut().lives += 1;
-        let error = replace_by(file);
+        let words = alloc::format!("{} words", environment.command_line);
+        let error = replace_by(file, Some(&words));
         log::error!("{error:?}");
         check!(false);
         return Ok(());
     };
     check!(comes_back && recovered.cause() == Cause::GivenUp && recovered.is_intact());
+    // The words were the other image's.
+    check!(!environment.command_line.contains("words"));
     log::info!("back after {:?}: {}", recovered.pause(), recovered.report());
     let state = value!(State::parse(recovered.bytes()).ok_or("the box"));
     check!(state.lives == 42);
@@ -333,26 +336,30 @@ pub(crate) async fn replace(environment: &runtime::Environment, comes_back: bool
 }
 
 /// Puts an image in the place of this one, whose file comes in pieces that are no pages; returns only where it cannot.
-fn replace_by(file: &[u8]) -> ReplaceError {
+fn replace_by(file: &[u8], words: Option<&str>) -> ReplaceError {
     let staged = Staging::new(file.len()).and_then(|mut staging| {
         file.chunks(900).try_for_each(|bytes| staging.add(bytes))?;
         Ok(staging)
     });
-    staged.map_or_else(|error| error, |staging| staging.enter(format_args!("the test replaces the image")))
+    staged.map_or_else(|error| error, |staging| staging.enter(format_args!("the test replaces the image"), words))
 }
 
 /// What is no image, or is damaged, changes nothing.
 fn refusals(file: &[u8]) -> Result {
     let before = usage();
-    check!(replace_by(&[]) == ReplaceError::Image(ImageError::NotElf));
+    check!(replace_by(&[], None) == ReplaceError::Image(ImageError::NotElf));
     let beginning = file.get(..2 * PAGE_SIZE).unwrap_or(&[]);
-    check!(replace_by(beginning) == ReplaceError::Image(ImageError::NotOurs));
+    check!(replace_by(beginning, None) == ReplaceError::Image(ImageError::NotOurs));
     let mut damaged = file.to_vec();
     if let Some(flags) = damaged.get_mut(68) {
         *flags |= 2;
     }
-    check!(matches!(replace_by(&damaged), ReplaceError::Image(ImageError::Permissions(_))));
+    check!(matches!(replace_by(&damaged, None), ReplaceError::Image(ImageError::Permissions(_))));
     drop(damaged);
+    let long = "x".repeat(1025);
+    for words in [long.as_str(), "a\nb", "\u{e9}"] {
+        check!(replace_by(file, Some(words)) == ReplaceError::Words);
+    }
     // More than was told, and less.
     let mut staging = value!(Staging::new(100));
     check!(staging.add(&[0; 101]) == Err(ReplaceError::Image(ImageError::NotElf)));
@@ -361,10 +368,10 @@ fn refusals(file: &[u8]) -> Result {
     let mut staging = value!(Staging::new(PAGE_SIZE + file.len()));
     check!(staging.add(&[0; PAGE_SIZE]) == Err(ReplaceError::Image(ImageError::NotElf)));
     check!(staging.add(file) == Err(ReplaceError::Image(ImageError::NotElf)));
-    check!(staging.enter(format_args!("not at all")) == ReplaceError::Image(ImageError::NotElf));
+    check!(staging.enter(format_args!("not at all"), None) == ReplaceError::Image(ImageError::NotElf));
     let mut staging = value!(Staging::new(file.len()));
     check!(file.split_last().is_some_and(|(_, most)| staging.add(most) == Ok(())));
-    check!(staging.enter(format_args!("not at all")) == ReplaceError::Image(ImageError::NotElf));
+    check!(staging.enter(format_args!("not at all"), None) == ReplaceError::Image(ImageError::NotElf));
     check!(usage().free_frames == before.free_frames);
     Ok(())
 }

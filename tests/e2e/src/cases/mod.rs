@@ -17,10 +17,12 @@ mod many;
 mod nic_faults;
 mod nics;
 mod queues;
+mod rebuilt;
 mod runtime;
 pub mod store;
 mod traffic;
 mod tunnels;
+mod update;
 mod vlans;
 mod xdp;
 
@@ -149,6 +151,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::Once(Release::Debian12), cases: nic_faults::ONCE },
     Family { rows: Rows::Once(Release::Debian12), cases: lifecycle::CASES },
     Family { rows: Rows::All, cases: lives::CASES },
+    Family { rows: Rows::All, cases: update::CASES },
     Family { rows: Rows::StoreInDom0, cases: bad_input::CASES },
     Family { rows: Rows::StoreInDom0, cases: hostile::CASES },
     Family { rows: Rows::Once(Release::Debian13), cases: hostile::IGB_ONCE },

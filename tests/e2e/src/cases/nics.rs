@@ -194,7 +194,11 @@ pub(super) fn attach(
 ) -> Result<()> {
     let words = format!("{},bridge={bridge}", vif(&netdom.name, 0x61 + wire));
     scene.stage.lab.must(&format!("xl network-attach {} {}", guest.name(), words.replace(',', " ")))?;
-    let peer = scene.stage.peer(wire.into());
+    set_address(guest, &scene.stage.peer(wire.into()))
+}
+
+/// Brings the guest's second interface up, with an address in the network of a wire's peer.
+pub(super) fn set_address(guest: &Guest<'_>, peer: &str) -> Result<()> {
     // Beyond the addresses that the wire's DHCP server gives.
     let network = peer.strip_suffix("0.1").with_context(|| format!("the peer is '{peer}'"))?;
     guest.must(&format!(

@@ -22,8 +22,9 @@ static ZEROS: [AtomicU64; 30_000] = [const { AtomicU64::new(0) }; 30_000];
 runtime::entry!(main);
 
 async fn main(environment: Environment) {
-    let gives_up = environment.command_line.contains("replace-gives-up");
-    let outcome = match take_over(gives_up, environment.command_line.contains("replace-fails")).await {
+    let line = environment.command_line;
+    let gives_up = line.contains("replace-gives-up");
+    let outcome = match take_over(gives_up, line.contains("replace-fails"), line.ends_with(" words")).await {
         Ok(()) => "SUCCESS",
         Err(reason) => {
             log::error!("{reason}");
@@ -50,13 +51,14 @@ fn protection() -> Result<(), &'static str> {
     is(open.into_iter().all(|address| probe(address, Access::Write)), "what is writable")
 }
 
-async fn take_over(gives_up: bool, fails: bool) -> Result<(), &'static str> {
+async fn take_over(gives_up: bool, fails: bool, words: bool) -> Result<(), &'static str> {
     is(VARIABLES.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0x0bad_cafe), "variables")?;
     is(ZEROS.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0), "zeros")?;
     protection()?;
     let mut recovered = restart::recovered().ok_or("nothing left")?;
     log::info!("the successor is there after {:?}: {}", recovered.pause(), recovered.report());
     is(recovered.cause() == Cause::Replaced && recovered.is_intact(), "the box")?;
+    is(words, "the command line")?;
     if gives_up {
         let refusal = recovered.give_up(format_args!("as the test asks"));
         log::error!("{refusal:?}");

@@ -5,9 +5,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use lab::GuestConfig;
 
-use super::{Block, BlockScene, PATIENCE, PLAIN, appear, disk};
+use super::{Block, BlockScene, CONTROLLERS, PATIENCE, PLAIN, appear, disk, handle};
 use crate::blocks;
 use crate::cases::Case;
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::traffic::Shell;
 
 /// Those that take minutes.
@@ -19,6 +20,7 @@ pub(super) const MANY: &[Case<Block>] = &[
 pub(super) const CASES: &[Case<Block>] = &[
     Case { name: "a guest reboots and has its disk again", run: reboot },
     Case { name: "xl destroy of a guest with 12 disks complains of nothing", run: destroy_with_many },
+    Case { name: "oxidom reattach after xl destroy and xl create of blkdom: disks come back", run: reattach },
 ];
 
 /// Runs `disturb` while `b` keeps its disk busy; gives its slowest operation in milliseconds.
@@ -82,6 +84,38 @@ fn destroy_with_many(scene: &BlockScene<'_>) -> Result<String> {
     scene.lab.wait_until(&gone, PATIENCE).context("blkdom or the toolstack kept its directory")?;
     scene.given_back(&before)?;
     Ok(format!("in {took:.1} s"))
+}
+
+/// A guest with a disk that is idle, and its root disk, or what its command line calls so.
+fn reattach(scene: &BlockScene<'_>) -> Result<String> {
+    let lab = scene.lab;
+    let mut config = DriverDomainConfig::blkdom("reborn");
+    for controller in lab.controllers().iter().skip(CONTROLLERS) {
+        config = config.pci(&lab.hide(&controller.bdf())?);
+    }
+    DriverDomain::create(lab, &config)?;
+    let disk = |device, target| disk(device, target, "rw").replace("=blkdom", "=reborn");
+    let guest = GuestConfig::new("orphan").disk(&disk("xvda", "nvme0n1")).disk(&disk("xvdb", "nvme1n1"));
+    let guest = lab.create(&GuestConfig { memory: 160, arguments: "root=/dev/xvdb".to_owned(), ..guest })?;
+    let result = (|| {
+        for device in ["xvda", "xvdb"] {
+            appear(&guest, device)?;
+        }
+        lab.must("xl destroy reborn")?;
+        let again = DriverDomain::create(lab, &config)?;
+        let said = lab.run_for("oxidom --json reattach", PATIENCE)?;
+        let root = "{\"backend\":\"reborn\",\"device\":\"xvdb\",\"domain\":".to_owned();
+        ensure!(said.status == 4 && said.stdout.contains(&root) && said.stdout.contains("root disk"), "{said:?}");
+        let backend = |device| format!("xenstore-read /libxl/{}/device/vbd/{}/backend", guest.id(), handle(device));
+        let backends = [lab.must(&backend("xvda"))?, lab.must(&backend("xvdb"))?];
+        let is_new = backends.each_ref().map(|backend| backend.starts_with(&format!("/local/domain/{}/", again.id)));
+        ensure!(is_new == [true, false], "the backends are {backends:?}");
+        appear(&guest, "xvda")?;
+        guest.sh("dd if=/dev/xvda of=/dev/null bs=64k count=16 2>/dev/null")?;
+        Ok("the root disk was left alone".to_owned())
+    })();
+    lab.must("xl destroy orphan")?;
+    lab.destroy_after("reborn", result)
 }
 
 fn reboot(scene: &BlockScene<'_>) -> Result<String> {

@@ -8,10 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::{Clock, DOM0_WEIGHT, Lab, Output, Row};
-use object::LittleEndian;
-use object::elf::{FileHeader64, PF_X, PT_LOAD};
-use object::read::elf::{FileHeader, ProgramHeader};
 
+use super::super::rebuilt::rebuild;
 use super::super::{Case, Family, Play, Rows};
 use super::said::{IMAGE, LOG, SERVES, count, last_pause};
 use super::{NAME, PATIENCE, hoards, load};
@@ -202,30 +200,6 @@ fn put_rebuilt(stage: &&Stage) -> Result<()> {
     stage.lab.put(REBUILT, 0o644, &image)
 }
 
-/// Changes a byte between functions, where none is ever executed, in each page of an image's text that has such bytes.
-fn rebuild(image: &mut [u8]) -> Result<()> {
-    const PAGE: usize = 4096;
-    /// What the linker fills the space between functions with (`int3`).
-    const FILLER: u8 = 0xcc;
-    let header = FileHeader64::<LittleEndian>::parse(&*image)?;
-    let segments = header.program_headers(LittleEndian, &*image)?.to_vec();
-    for segment in segments {
-        if segment.p_type(LittleEndian) != PT_LOAD || segment.p_flags(LittleEndian) & PF_X == 0 {
-            continue;
-        }
-        let (start, length) = segment.file_range(LittleEndian);
-        let text =
-            image.get_mut(usize::try_from(start)?..).and_then(|rest| rest.get_mut(..usize::try_from(length).ok()?));
-        for page in text.context("the text is cut off")?.chunks_mut(PAGE) {
-            let filler = page.windows(4).position(|bytes| bytes == [FILLER; 4]);
-            if let Some(byte) = filler.and_then(|place| page.get_mut(place + 1)) {
-                *byte = !FILLER;
-            }
-        }
-    }
-    Ok(())
-}
-
 /// By the tool as Debian has it.
 fn updates(stage: &&Stage) -> Result<String> {
     let lab = &stage.lab;
@@ -245,9 +219,11 @@ fn updates(stage: &&Stage) -> Result<String> {
     }
     // What is no image, is none of ours, and is one that cannot go on from what the store leaves.
     lab.must(&format!("head -c 5000 /dev/zero >/tmp/zeros; head -c 9000 {IMAGE} >/tmp/cut"))?;
-    for (image, reason) in
-        [("/tmp/zeros", "no whole ELF file"), ("/tmp/cut", "no image"), ("/usr/lib/oxidom/netdom", "no image")]
-    {
+    for (image, reason) in [
+        ("/tmp/zeros", "no whole ELF file"),
+        ("/tmp/cut", "no image"),
+        ("/usr/lib/oxidom/netdom", "an image of netdom"),
+    ] {
         let said = lab.run(&format!("xenstore-control live-update {image}"))?;
         ensure!(said.status != 0 && said.stdout.contains(reason), "live-update {image}: {said:?}");
         ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after {image}");
@@ -265,8 +241,27 @@ fn updates(stage: &&Stage) -> Result<String> {
             ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after {words}");
         }
     }
+    by_tool(stage)?;
     lab.must(&format!("xenstore-rm /test && xenstore-control live-update -t 5 -F -c faults {IMAGE}"))?;
     Ok(summary(&pauses(stage, first)?))
+}
+
+/// The same by `oxidom`, and a new life of the same image.
+fn by_tool(stage: &&Stage) -> Result<()> {
+    let lab = &stage.lab;
+    let words = "--words 'faults=give-up'";
+    for (arguments, status, said) in [
+        (format!("update {NAME} {REBUILT}"), 0, "\"result\":\"done\""),
+        (format!("restart {NAME}"), 0, "\"pages\":0"),
+        (format!("update {NAME} /usr/lib/oxidom/netdom"), 1, "an image of netdom, and the running one is of stubdom"),
+        (format!("update {NAME} {IMAGE} {words}"), 3, "as its command line says"),
+        (format!("update {NAME} {IMAGE}"), 0, "\"result\":\"done\""),
+    ] {
+        let output = lab.run(&format!("oxidom --json {arguments}"))?;
+        ensure!(output.status == status && output.stdout.contains(said), "oxidom {arguments}: {output:?}");
+        ensure!(lab.must("xenstore-read /test/before")?.trim() == "1", "a node is lost after oxidom {arguments}");
+    }
+    Ok(())
 }
 
 /// Domains that are simulated in a store of 8 MiB, by what `xl` and drivers leave of each: 62 nodes and six watches.

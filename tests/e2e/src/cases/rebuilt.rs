@@ -1,0 +1,50 @@
+//! Images as a later build would have them, made of those that were built. Host.
+
+use anyhow::{Context, Result};
+use object::elf::{FileHeader64, PF_X, PT_LOAD};
+use object::read::elf::{FileHeader, ProgramHeader};
+use object::{LittleEndian, Object, ObjectSymbol};
+
+/// Changes a byte between functions, where none is ever executed, in each page of an image's text that has such bytes.
+pub(super) fn rebuild(image: &mut [u8]) -> Result<()> {
+    const PAGE: usize = 4096;
+    /// What the linker fills the space between functions with (`int3`).
+    const FILLER: u8 = 0xcc;
+    let header = FileHeader64::<LittleEndian>::parse(&*image)?;
+    let segments = header.program_headers(LittleEndian, &*image)?.to_vec();
+    for segment in segments {
+        if segment.p_type(LittleEndian) != PT_LOAD || segment.p_flags(LittleEndian) & PF_X == 0 {
+            continue;
+        }
+        let (start, length) = segment.file_range(LittleEndian);
+        let text =
+            image.get_mut(usize::try_from(start)?..).and_then(|rest| rest.get_mut(..usize::try_from(length).ok()?));
+        for page in text.context("the text is cut off")?.chunks_mut(PAGE) {
+            let filler = page.windows(4).position(|bytes| bytes == [FILLER; 4]);
+            if let Some(byte) = filler.and_then(|place| page.get_mut(place + 1)) {
+                *byte = !FILLER;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `ud2`: an invalid instruction.
+pub(super) const FAULT: [u8; 2] = [0x0f, 0x0b];
+/// `jmp` to itself.
+pub(super) const HANG: [u8; 2] = [0xeb, 0xfe];
+
+/// Has an image do this as soon as it has begun: it is all of its `main`. `debug` is the same image with symbols.
+pub(super) fn begin_with(instruction: [u8; 2], image: &mut [u8], debug: &[u8]) -> Result<()> {
+    let symbols = object::File::parse(debug)?;
+    let main = symbols.symbols().find(|symbol| symbol.name() == Ok("oxidom_image_main")).context("no main")?.address();
+    let header = FileHeader64::<LittleEndian>::parse(&*image)?;
+    let place = header.program_headers(LittleEndian, &*image)?.iter().find_map(|segment| {
+        let offset = main.checked_sub(segment.p_vaddr(LittleEndian))?;
+        let (start, length) = segment.file_range(LittleEndian);
+        (segment.p_type(LittleEndian) == PT_LOAD && offset < length).then_some(start + offset)
+    });
+    let place = usize::try_from(place.context("main is in no segment")?)?;
+    image.get_mut(place..).and_then(|rest| rest.first_chunk_mut()).context("main is cut off")?.clone_from(&instruction);
+    Ok(())
+}
