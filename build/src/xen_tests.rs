@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 use e2e::cases::block::{Block, ManyDisks};
 use e2e::cases::store::{Lives, Many, Store};
-use e2e::cases::{self, Case, ManyVifs, Network, NetworkLives, Play, Rows};
+use e2e::cases::{self, Case, ManyVifs, Network, Play, Rows, Storm};
 use e2e::torture::{self, Setting, Victim};
 use e2e::{Images, symbolize};
 use lab::{GuestKind, Row, StorePlace, direct};
@@ -54,7 +54,7 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
                 run_cases::<Lives>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Many>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Network>(&shared, *row, &images, whole, &wanted);
-                run_cases::<NetworkLives>(&shared, *row, &images, whole, &wanted);
+                run_cases::<Storm>(&shared, *row, &images, whole, &wanted);
                 run_cases::<ManyVifs>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Block>(&shared, *row, &images, whole, &wanted);
                 run_cases::<ManyDisks>(&shared, *row, &images, whole, &wanted);

@@ -4,11 +4,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Clock, Guest, Lab, Nic, Row};
 
-use super::{Case, Family, Play, Rows, SPARE_NIC, Scene, at_rest, given_back, nics};
+use super::{Case, SPARE_NIC, Scene, at_rest, given_back, nics};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
-use crate::stage::{Images, Stage, vif};
 use crate::traffic::{self, Shell};
 
 pub(super) const CASES: &[Case] = &[Case {
@@ -56,66 +54,4 @@ fn fail(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     let console = netdom.console()?;
     let pauses = console.lines().filter_map(|line| line.split_once("has taken over, ")?.1.split_once(" after"));
     Ok(format!("pauses of {}", pauses.map(|(pause, _)| pause).collect::<Vec<_>>().join(", ")))
-}
-
-/// The cases of netdom's lives under the load of four guests with three vifs each, by a clock of instructions.
-pub struct NetworkLives;
-
-/// netdom, and the guests.
-pub struct Loaded<'s> {
-    stage: &'s Stage,
-    netdom: DriverDomain<'s>,
-    guests: Vec<Guest<'s>>,
-}
-
-impl Play for NetworkLives {
-    const UP: &'static str = "netdom and four guests with 12 vifs come up by a clock of instructions";
-    const FAILS: bool = true;
-    const FAMILIES: &'static [Family<Self>] = &[Family { rows: Rows::All, cases: UNDER_LOAD }];
-    type Stage = Stage;
-    type Scene<'s> = Loaded<'s>;
-
-    fn boot(row: Row, images: &Images) -> Result<Stage> {
-        Stage::boot_with(row, images, vec![Nic::wired(0)], |config| {
-            config.clock = Clock::Instructions;
-            config.memory = 3072;
-        })
-    }
-
-    fn set(stage: &Stage) -> Result<Loaded<'_>> {
-        let netdom = stage.start(DriverDomainConfig::netdom("netdom").memory(16))?;
-        let guest = |index: u8| {
-            let vifs = [1, 2, 3].map(|number| vif("netdom", index * 4 + number));
-            stage.client(["a", "b", "c", "d"].get(usize::from(index)).context("a name")?, &vifs)
-        };
-        let guests = (0..4).map(guest).collect::<Result<_>>()?;
-        Ok(Loaded { stage, netdom, guests })
-    }
-
-    fn witness<'a>(scene: &'a Loaded<'_>) -> (&'a Lab, &'a str) {
-        (&scene.stage.lab, &scene.netdom.name)
-    }
-}
-
-const UNDER_LOAD: &[Case<NetworkLives>] = &[Case { name: "on request: NMIs under load", run: under_load }];
-
-fn under_load(scene: &Loaded<'_>) -> Result<String> {
-    let lab = &scene.stage.lab;
-    let peer = scene.stage.peer(0);
-    let [a, b, ..] = scene.guests.as_slice() else { anyhow::bail!("no guests") };
-    a.start("send", &format!("traffic tcp-send {peer} 16M"))?;
-    b.start("receive", &format!("traffic tcp-receive {peer} 16M"))?;
-    for life in 1..=4 {
-        sleep(Duration::from_secs(2));
-        lab.must(&format!("xl trigger {} nmi", scene.netdom.name))?;
-        lab.wait_for_console(&scene.netdom.name, &format!("life {life} has taken over"), PATIENCE)?;
-        sleep(Duration::from_secs(10));
-    }
-    let console = scene.netdom.console()?;
-    eprintln!("{console}");
-    for (guest, name) in [(a, "send"), (b, "receive")] {
-        let out = guest.finish(name)?;
-        ensure!(out.contains("\"ok\":true"), "{name}: {out}");
-    }
-    Ok(String::new())
 }

@@ -20,14 +20,15 @@ mod queues;
 mod rebuilt;
 mod runtime;
 pub mod store;
+mod storm;
 mod traffic;
 mod tunnels;
 mod update;
 mod vlans;
 mod xdp;
 
-pub use lives::NetworkLives;
 pub use many::ManyVifs;
+pub use storm::Storm;
 
 use anyhow::{Context, Result, bail};
 use devices::igb;

@@ -1,0 +1,254 @@
+//! netdom fails at any place, and is replaced, under the load of four guests with three vifs each: nobody notices. Host.
+//!
+//! The machine's clocks count instructions, a nanosecond each: pauses and gaps are the guests' time, and the same on any host.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lab::{Clock, Guest, Lab, Nic, Row};
+
+use super::rebuilt::rebuild;
+use super::{Case, Family, Play, Rows, at_rest, given_back};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::stage::{Images, Stage, vif};
+use crate::traffic::{Flow, Shell};
+
+/// The cases.
+pub struct Storm;
+
+/// A netdom with a NIC, and the guests.
+pub struct Loaded<'s> {
+    stage: &'s Stage,
+    netdom: DriverDomain<'s>,
+    /// To the wire, from the wire, to the last one, and that one.
+    guests: Vec<Guest<'s>>,
+}
+
+impl Play for Storm {
+    const UP: &'static str = "netdom and four guests with 12 vifs come up by a clock of instructions";
+    const FAILS: bool = true;
+    const FAMILIES: &'static [Family<Self>] =
+        &[Family { rows: Rows::All, cases: CASES }, Family { rows: Rows::All, cases: ON_REQUEST }];
+    type Stage = Stage;
+    type Scene<'s> = Loaded<'s>;
+
+    fn boot(row: Row, images: &Images) -> Result<Stage> {
+        Stage::boot_with(row, images, vec![Nic::wired(0)], |config| {
+            config.clock = Clock::Instructions;
+            config.memory = 3072;
+        })
+    }
+
+    fn set(stage: &Stage) -> Result<Loaded<'_>> {
+        let mut rebuilt = std::fs::read(&stage.images.netdom)?;
+        rebuild(&mut rebuilt)?;
+        stage.lab.put(REBUILT, 0o644, &rebuilt)?;
+        let netdom = stage.start(DriverDomainConfig::netdom("netdom").memory(16))?;
+        let guest = |(index, name): (u8, &&str)| {
+            let vifs = [1, 2, 3].map(|number| vif("netdom", index * 4 + number));
+            stage.client(name, &vifs)
+        };
+        let guests = (0..).zip(&["a", "b", "c", "d"]).map(guest).collect::<Result<_>>()?;
+        Ok(Loaded { stage, netdom, guests })
+    }
+
+    fn witness<'a>(scene: &'a Loaded<'_>) -> (&'a Lab, &'a str) {
+        (&scene.stage.lab, &scene.netdom.name)
+    }
+}
+
+const CASES: &[Case<Storm>] = &[
+    Case {
+        name: "netdom fails at any hypercall, hangs, and is replaced, under load of four guests: they see nothing",
+        run: some,
+    },
+    Case {
+        name: "a guest whose frames have netdom fail is closed for the third, and its neighbours' flows go on",
+        run: poison,
+    },
+];
+
+const ON_REQUEST: &[Case<Storm>] =
+    &[Case { name: "on request: the same with 100 panics, 100 page faults, 20 hangs and 100 updates", run: many }];
+
+/// The image that is installed, one that differs from it, and one that fails on demand.
+const IMAGE: &str = "/usr/lib/oxidom/netdom";
+const REBUILT: &str = "/tmp/rebuilt";
+const FAULTY: &str = "/usr/lib/oxidom/netdom-faulty";
+/// Hypercalls between failures, on average.
+const BETWEEN: u32 = 4000;
+/// How long a number of lives may take, each.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The domain's own time in a pause, in milliseconds: at most, and the median.
+const MOST_MS: f64 = 10.0;
+const MEDIAN_MS: f64 = 3.0;
+/// The longest time without a datagram of a paced flow, in milliseconds of a guest's time.
+const GAP_MS: f64 = 200.0;
+
+/// How many of each.
+struct Counts {
+    panics: u32,
+    pages: u32,
+    hangs: u32,
+    updates: u32,
+}
+
+fn some(scene: &Loaded<'_>) -> Result<String> {
+    storm(scene, &Counts { panics: 8, pages: 8, hangs: 0, updates: 4 })
+}
+
+fn many(scene: &Loaded<'_>) -> Result<String> {
+    storm(scene, &Counts { panics: 100, pages: 100, hangs: 20, updates: 100 })
+}
+
+fn storm(scene: &Loaded<'_>, counts: &Counts) -> Result<String> {
+    let Loaded { stage, netdom, guests } = scene;
+    let lab = &stage.lab;
+    let [a, b, c, d] = guests.as_slice() else { bail!("four guests") };
+    let (wire, neighbour) = (stage.peer(0), address(d)?);
+    let frontends = || -> Result<String> {
+        let nodes = |guest: &Guest<'_>| lab.must(&format!("xenstore-ls -f /local/domain/{}/device/vif", guest.id()));
+        guests.iter().map(nodes).collect()
+    };
+    let (before, mut resources) = (frontends()?, at_rest(lab, netdom)?);
+    let first = pauses(netdom)?.len();
+    d.start("serve", "traffic tcp-serve")?;
+    let loads = [(a, "send", &wire), (b, "receive", &wire), (c, "send", &neighbour)];
+    for (guest, direction, host) in loads {
+        let again = format!("traffic tcp-{direction} {host} 2M || exit 1");
+        guest
+            .start("load", &format!("sh -c 'touch /tmp/go; while [ -e /tmp/go ]; do {again}; done; echo all well'"))?;
+    }
+    let pace = format!("traffic udp-pace {wire} 100 5 || exit 1");
+    d.start("pace", &format!("sh -c 'touch /tmp/go; while [ -e /tmp/go ]; do {pace}; done; echo all well'"))?;
+    let mut lives = first;
+    for (way, count) in [("panic", counts.panics), ("page", counts.pages), ("hang", counts.hangs)] {
+        lab.must(&format!("oxidom update netdom {FAULTY} --words faults={way}:{BETWEEN}"))?;
+        lives += 1 + count as usize;
+        wait_for(netdom, lives)?;
+    }
+    // It may fail once more before it is replaced.
+    lab.must(&format!("for i in 1 2 3; do oxidom update netdom {IMAGE} --words '' && exit 0; done; exit 1"))?;
+    for turn in 0..counts.updates {
+        let image = if turn % 4 < 2 { REBUILT } else { IMAGE };
+        lab.must(&format!("oxidom update netdom {image}"))?;
+    }
+    for (guest, ..) in loads {
+        guest.sh("rm /tmp/go")?;
+        let said = guest.finish("load")?;
+        ensure!(said.contains("all well"), "{}: {said}", guest.name());
+    }
+    d.sh("rm /tmp/go")?;
+    let said = d.finish("pace")?;
+    ensure!(said.contains("all well"), "the paced flow: {said}");
+    let flows = said.lines().filter_map(|line| serde_json::from_str::<Flow>(line).ok());
+    let gap = flows.map(|flow| flow.longest_gap_ms).fold(0.0, f64::max);
+    d.sh("kill $(cat /tmp/serve.pid)")?;
+    let after = frontends()?;
+    ensure!(before == after, "the frontends' nodes were\n{before}and are\n{after}");
+    let all = pauses(netdom)?;
+    let own: Vec<f64> = all.iter().skip(first).map(|pause| pause.own).collect();
+    let whole: Vec<f64> = all.iter().skip(first).map(|pause| pause.whole).collect();
+    resources.0.insert("lives".to_owned(), all.last().context("no life")?.life);
+    given_back(lab, netdom, &resources)?;
+    let report = format!(
+        "{} lives; own time {:.1} ms (median), {:.1} ms (most); pauses {:.1} and {:.1} ms; longest gap {gap:.0} ms",
+        own.len(),
+        median(&own),
+        most(&own),
+        median(&whole),
+        most(&whole)
+    );
+    ensure!(most(&own) < MOST_MS && median(&own) <= MEDIAN_MS && gap < GAP_MS, "{report}");
+    Ok(report)
+}
+
+/// A guest sends what has netdom fail, three times.
+fn poison(scene: &Loaded<'_>) -> Result<String> {
+    let Loaded { stage, netdom, guests } = scene;
+    let lab = &stage.lab;
+    let [a, b, ..] = guests.as_slice() else { bail!("guests") };
+    let wire = stage.peer(0);
+    lab.must(&format!("oxidom update netdom {FAULTY} --words ''"))?;
+    let mut lives = pauses(netdom)?.len();
+    b.start("load", &format!("traffic tcp-send {wire} 24M"))?;
+    // A station that is not there, by its address.
+    let victim = "10.9.255.250";
+    a.sh(&format!("/usr/bin/ip neigh replace {victim} lladdr 02:00:00:00:00:fa dev eth1"))?;
+    for _ in 0..3 {
+        a.sh(&format!("ping -c 1 -W 1 -I eth1 {victim} >/dev/null; true"))?;
+        lives += 1;
+        wait_for(netdom, lives)?;
+    }
+    let closed = netdom.backend(a.id(), 1);
+    lab.wait_until(&format!("[ $(xenstore-read {closed}/state) -ge 5 ]"), PATIENCE)?;
+    let why = lab.must(&format!("xenstore-read {closed}/error"))?;
+    ensure!(why.contains("netdom failed 3 times while it served this vif"), "{why}");
+    let out = b.finish("load")?;
+    ensure!(out.contains("\"ok\":true"), "the neighbour's flow: {out}");
+    for other in [0, 2] {
+        let state = lab.must(&format!("xenstore-read {}/state", netdom.backend(a.id(), other)))?;
+        ensure!(state.trim() == "4", "the guest's vif {other} is in state {state}");
+    }
+    Ok(why.trim().to_owned())
+}
+
+/// The address of a guest's first vif.
+fn address(guest: &Guest<'_>) -> Result<String> {
+    let said = guest.sh("ip -4 -o addr show dev eth0 | awk '{print $4}' | cut -d/ -f1")?;
+    Ok(said.trim().to_owned())
+}
+
+/// A life that took over: its number, how long the domain was away, and what of that it ran, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    life: u64,
+    whole: f64,
+    own: f64,
+}
+
+impl Pause {
+    fn parse(line: &str) -> Option<Self> {
+        let (before, rest) = line.split_once(" has taken over, ")?;
+        let (whole, rest) = rest.split_once(" after the last one ended; the domain ran ")?;
+        let life = before.rsplit(' ').next()?.parse().ok()?;
+        Some(Self { life, whole: milliseconds(whole)?, own: milliseconds(rest.strip_suffix(" of that")?)? })
+    }
+}
+
+/// Of a duration as Rust shows it.
+fn milliseconds(text: &str) -> Option<f64> {
+    let units = [("ms", 1.0), ("µs", 1e-3), ("ns", 1e-6), ("s", 1e3)];
+    units.iter().find_map(|(unit, factor)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * factor))
+}
+
+/// Those of all lives.
+fn pauses(netdom: &DriverDomain<'_>) -> Result<Vec<Pause>> {
+    Ok(netdom.console()?.lines().filter_map(|line| Pause::parse(line.trim_end())).collect())
+}
+
+/// Waits until so many lives have taken over.
+fn wait_for(netdom: &DriverDomain<'_>, lives: usize) -> Result<()> {
+    let mut known = pauses(netdom)?.len();
+    let mut since = Instant::now();
+    while known < lives {
+        ensure!(since.elapsed() < PATIENCE, "{known} lives of {lives} have taken over");
+        sleep(Duration::from_secs(1));
+        let now = pauses(netdom)?.len();
+        if now > known {
+            (known, since) = (now, Instant::now());
+        }
+    }
+    Ok(())
+}
+
+fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
