@@ -71,6 +71,15 @@ pub trait Backend {
     /// What is wrong with what the frontend says.
     fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<Self::Device, Self::Error>;
 
+    /// Serves a device on that the last life had connected, which was [prepared](Self::prepare) and not probed. What it
+    /// [writes](DeviceHandle::write_node) goes into the store where that says something else.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect): the device is closed.
+    fn adopt(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<Self::Device, Self::Error> {
+        self.connect(handle, nodes)
+    }
+
     /// A connected device in few words, for the log: what it is connected to, and how.
     fn describe(&self, device: &Self::Device) -> String {
         let _ = device;
@@ -143,6 +152,8 @@ pub(super) struct Mailbox {
     nodes_changed: Cell<bool>,
     /// The device's task has taken its first step.
     begun: Cell<bool>,
+    /// It is known whether the last life had connected the device; if so, it is served on, or refused.
+    inherited: Cell<bool>,
     /// How often the device was connected: what belongs to an earlier connection is dropped.
     connection: Cell<u64>,
     /// Nodes of its directory, as counted last.
@@ -168,10 +179,19 @@ impl Mailbox {
 
     pub(super) fn begin(&self) {
         self.begun.set(true);
+        self.inherit();
     }
 
     pub(super) fn has_begun(&self) -> bool {
         self.begun.get()
+    }
+
+    pub(super) fn inherit(&self) {
+        self.inherited.set(true);
+    }
+
+    pub(super) fn has_inherited(&self) -> bool {
+        self.inherited.get()
     }
 
     pub(super) fn take_poke(&self) -> bool {

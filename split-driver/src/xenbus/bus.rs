@@ -88,6 +88,7 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
     #[must_use]
     pub fn adopting(mut self) -> Self {
         self.context.adopts = true;
+        self.context.inherited.set(false);
         self
     }
 
@@ -218,10 +219,25 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                         self.births.borrow_mut().push(id);
                     }
                 }
-                Poll::Ready(None) | Poll::Pending if self.births.borrow().is_empty() => return,
+                Poll::Ready(None) | Poll::Pending if self.births.borrow().is_empty() => {
+                    if !self.is_inheritance_over() {
+                        return;
+                    }
+                }
                 Poll::Ready(None) | Poll::Pending => {}
             }
         }
+    }
+
+    /// Whether just now the last device of the last life was served on, or refused: the others go on.
+    fn is_inheritance_over(&self) -> bool {
+        let all = || self.devices.borrow().values().all(|mailbox| mailbox.has_inherited());
+        if self.context.inherited.get() || !self.scanned.get() || !all() {
+            return false;
+        }
+        self.context.inherited.set(true);
+        self.poke(|_| true);
+        true
     }
 
     /// An event of the watch on `backend/<kind>`.

@@ -2,6 +2,7 @@
 
 use alloc::format;
 use alloc::string::String;
+use core::cell::Cell;
 
 use super::backend::{Backend, Timing};
 use super::departures::Departures;
@@ -34,13 +35,25 @@ pub(super) struct Context<S, T, B> {
     pub(super) errors: Errors,
     /// The domain lived before: a device that is connected was served by that life.
     pub(super) adopts: bool,
+    /// All of those are served on, or refused. Before, no other device gets anything that one of them may have.
+    pub(super) inherited: Cell<bool>,
 }
 
 impl<S, T, B: Backend> Context<S, T, B> {
     pub(super) fn new(store: S, timer: T, backend: B, timing: Timing) -> Self {
         let transactions = Turns::new(TRANSACTIONS_MAX);
         let (departures, errors) = Default::default();
-        Self { store, timer, backend, timing, transactions, departures, errors, adopts: false }
+        Self {
+            store,
+            timer,
+            backend,
+            timing,
+            transactions,
+            departures,
+            errors,
+            adopts: false,
+            inherited: Cell::new(true),
+        }
     }
 
     /// `backend/<kind>`, relative to our home.

@@ -191,8 +191,12 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if self.may_have_room(seen) {
             return self.try_room().await;
         }
-        if self.phase == Phase::New && self.context.adopts && self.inherit(seen).await? {
-            return Ok(());
+        if self.phase == Phase::New && self.context.adopts {
+            let inherited = self.inherit(seen).await?;
+            self.mailbox.inherit();
+            if inherited {
+                return Ok(());
+            }
         }
         let step = next(self.phase, seen, |state| self.context.backend.connects(state));
         match step {
@@ -451,6 +455,10 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     }
 
     async fn announce(&mut self) -> Result<(), End> {
+        if !self.context.inherited.get() {
+            self.wait().await;
+            return Ok(());
+        }
         // Another try of one beginning is none of its own.
         if self.setbacks == 0
             && let Err(delay) = self.beginnings.take(self.context.timer.now())
@@ -509,7 +517,9 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
 
     /// Serves a device on that the last life had connected. Its frontend sees nothing of it: nodes that say what they shall are left alone.
     async fn adopt(&mut self) -> Result<(), End> {
-        let taken = self.take_up("taken over").await?;
+        let nodes = self.nodes(true).await?;
+        // Where it is removed, it is closed.
+        let taken = self.prepare(&nodes).await? && self.take_up(true).await?;
         self.phase = Phase::Connected;
         if !taken {
             return Ok(());
@@ -527,11 +537,16 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         Ok(())
     }
 
-    /// Has the kind take the device up, by what the nodes say; false where it refuses.
-    async fn take_up(&mut self, verb: &str) -> Result<bool, End> {
+    /// Has the kind take the device up, anew or where the last life left it, by what the nodes say; false where it refuses.
+    async fn take_up(&mut self, inherited: bool) -> Result<bool, End> {
         let nodes = self.nodes(true).await?;
         let handle = DeviceHandle::new(self.id, &self.mailbox);
-        match self.context.backend.connect(&handle, &nodes) {
+        let backend = &self.context.backend;
+        let (verb, taken) = match inherited {
+            true => ("taken over", backend.adopt(&handle, &nodes)),
+            false => ("connected", backend.connect(&handle, &nodes)),
+        };
+        match taken {
             Ok(device) => {
                 let description = self.context.backend.describe(&device);
                 self.device = Some(device);
@@ -554,7 +569,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             self.wait_at_most(delay).await;
             return Ok(());
         }
-        if !self.take_up("connected").await? {
+        if !self.take_up(false).await? {
             return Ok(());
         }
         self.mailbox.take_nodes_changed();
