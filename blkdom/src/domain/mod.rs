@@ -15,10 +15,12 @@ use blkdom::datapath::{DataPath, Poll};
 use blkdom::disk::Event;
 use controllers::Controllers;
 use core::cell::{Cell, RefCell};
+use core::time::Duration;
 use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
+use runtime::restart;
 use runtime::select::{Either, select};
 use runtime::service::{self, Complaints, Options, Service, Wait};
 use runtime::signal::Signal;
@@ -31,6 +33,12 @@ use xen_pv_sys::{PAGE_SIZE, Port};
 /// Pages for what cannot be read or written in place: enough for some requests of each guest, but never so many that rings and heap go
 /// short.
 const POOL_PAGES: usize = 4096;
+
+/// They are a multiple of this, so that a life has as many as the one before: tables that outlive it take some pages.
+const POOL_STEP: usize = 32;
+
+/// How often the vbds are looked at that were there at the beginning.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// The part of the memory left that is for tables of mapped grants.
 const TABLES: usize = 6;
@@ -54,12 +62,16 @@ pub(crate) struct Domain {
     work: Rc<Signal>,
     controllers: Rc<RefCell<Controllers>>,
     volumes: Rc<Volumes>,
+    /// Set once all vbds that were there at the beginning are served.
+    begun: Signal,
     /// A controller is of no use any longer.
     failed: Signal,
     stopping: Cell<bool>,
 }
 
 impl Service for Domain {
+    const LIVES: bool = true;
+
     const HELP: &'static str = "volumes      what a target= may name\nrescan       looks at the disks again\n";
 
     type Words = Words;
@@ -75,7 +87,7 @@ impl Service for Domain {
     }
 
     fn new(store: Client, complaints: Rc<Complaints>, options: Options, words: Words) -> Result<Self, String> {
-        let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 4));
+        let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 4 / POOL_STEP * POOL_STEP));
         let pages = pages.map_err(|_| "no memory for data: give the domain more")?;
         let xen = Xen::new();
         let events = xen.events().clone();
@@ -90,8 +102,21 @@ impl Service for Domain {
         let wake = Rc::clone(&work);
         let blkback = Blkback::new(Rc::clone(&path), Rc::clone(&volumes), Rc::new(move || wake.set()));
         let blkback = blkback.with_memory(service::device_memory(tables));
-        let (failed, stopping) = (Signal::new(), Cell::new(false));
-        Ok(Self { store, complaints, options, events, path, blkback, work, controllers, volumes, failed, stopping })
+        let (begun, failed, stopping) = (Signal::new(), Signal::new(), Cell::new(false));
+        Ok(Self {
+            store,
+            complaints,
+            options,
+            events,
+            path,
+            blkback,
+            work,
+            controllers,
+            volumes,
+            begun,
+            failed,
+            stopping,
+        })
     }
 
     fn store(&self) -> &Client {
@@ -141,12 +166,22 @@ impl Service for Domain {
     async fn serve(self: Rc<Self>) {
         runtime::spawn(follow_volumes(Rc::clone(&self)));
         runtime::spawn(follow_failures(Rc::clone(&self)));
-        let bus = Bus::new(self.store.clone(), Clock, self.blkback.clone());
-        let images = Bus::new(self.store.clone(), Clock, self.blkback.refusing_images());
+        let mut bus = Bus::new(self.store.clone(), Clock, self.blkback.clone());
+        let mut images = Bus::new(self.store.clone(), Clock, self.blkback.refusing_images());
+        if restart::lives() > 0 {
+            (bus, images) = (bus.adopting(), images.adopting());
+        }
+        let begun = async {
+            while !bus.has_begun() {
+                time::sleep(LOOK).await;
+            }
+            self.begun.set();
+            core::future::pending::<()>().await;
+        };
         let crowded = service::watch_nodes(&self.store, &self.complaints, || {
             (bus.store_nodes() + images.store_nodes(), bus.device_count() + images.device_count())
         });
-        if let Either::Left(Err(error)) = select(run_both(bus.run(), images.run()), crowded).await {
+        if let Either::Left(Err(error)) = select(run_both(bus.run(), images.run()), select(begun, crowded)).await {
             log::error!("disks are no longer served: {error}");
         }
     }
@@ -159,6 +194,13 @@ impl Service for Domain {
 
     async fn device_removed(&self, address: PciAddress) {
         controllers::removed(self, address).await;
+    }
+
+    async fn adopted(&self) {
+        // They are served on as soon as their disks are up, and may have been looked at.
+        self.controllers.borrow_mut().all_seen();
+        self.volumes.look_again();
+        self.begun.wait().await;
     }
 
     async fn ready(&self) -> String {
