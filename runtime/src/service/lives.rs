@@ -1,6 +1,7 @@
 //! A driver domain's lives: what one that failed leaves to the next, and how that one goes on. Safe code only. Floor 2.
 //!
-//! Nothing is written down: rings, store and pciback know how far the last life had come. Frontends are served on by xenbus
+//! Nothing is written down at a life's end: rings, store and pciback know how far it had come, and pages that are kept from life to life
+//! ([`crate::memory::KeptFrame`]) know what rings do not. Frontends are served on by xenbus
 //! ([`split_driver::xenbus::Bus::adopting`]), devices are stopped and started anew.
 
 use super::Service;
