@@ -5,16 +5,19 @@
 //!                                               │                              disconnect: no more requests
 //!                                               └── until ─────────────────── settled: no command in flight, claim given back
 //! ```
+//!
+//! In a domain that lived before, a vbd that was connected is prepared and then adopted: claim, and rings with what they were not answered.
 
 use crate::blkback::config::{
     ConfigError, FRONTEND_NODES, Frontend, Identity, VbdConfig, frontend, further_nodes, identity, offers, properties,
 };
+use crate::blkback::journal::{NOWHERE, Whereabouts, journal_bytes, journal_room};
 use crate::blkback::nodes::{QDISK, READ};
 use crate::blkback::request::SLOTS_PER_PAGE;
 use crate::blkback::violation::AttachError;
 use crate::datapath::{DataPath, VbdId, bytes_for};
 use crate::disk::Geometry;
-use crate::volume::{Claim, ClaimError, Claims, NameError, Resolved, Unwritable};
+use crate::volume::{Access, Claim, ClaimError, Claims, NameError, Resolved, Unwritable, Volume};
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::rc::Rc;
@@ -25,6 +28,7 @@ use core::fmt;
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
+use split_driver::kept::Keep;
 use split_driver::xenbus::{
     Backend, DeviceHandle, DeviceId, DeviceMemory, Directory, Excerpt, Nodes, Promise, TooLittleMemory,
 };
@@ -43,6 +47,8 @@ pub trait Inventory {
     /// # Errors
     /// Why nothing, with what there is; [`NameError::Changing`] where guests wrote since what it follows from.
     fn resolve(&self, target: &str) -> Result<Resolved, NameError>;
+    /// Where the first sectors of a volume lie, in a word that other places have not, from life to life ([`Volume::whereabouts`]).
+    fn whereabouts(&self, volume: &Volume, sectors: u64) -> Option<u64>;
     /// Who has what.
     fn claims(&self) -> &Claims;
 }
@@ -131,7 +137,9 @@ impl core::error::Error for VbdError {}
 struct Served {
     identity: Identity,
     volume: Resolved,
-    claim: Claim,
+    /// Not where its disk was gone when this life took it over.
+    claim: Option<Claim>,
+    access: Access,
     /// While its frontend is connected.
     connected: Option<(VbdId, DeviceHandle)>,
     /// How it was connected last, for the log.
@@ -141,8 +149,12 @@ struct Served {
 }
 
 impl Served {
+    fn new(identity: Identity, volume: Resolved, claim: Option<Claim>, access: Access) -> Self {
+        Self { identity, volume, claim, access, connected: None, description: String::new(), memory: None }
+    }
+
     fn read_only(&self) -> bool {
-        !self.claim.access().writes()
+        !self.access.writes()
     }
 
     /// What the frontend is offered of what the volume can do.
@@ -155,7 +167,7 @@ impl Served {
 
 /// The vbds of one data path. Hand a clone to `xenbus::Bus::new`, keep one to [`report`](Self::report) after each round and to tell of
 /// other [volumes](Self::handle_rescan).
-pub struct Blkback<H: Hypervisor + DeviceMapping, I> {
+pub struct Blkback<H: Hypervisor + DeviceMapping + Keep, I> {
     /// The directory of its devices below `backend/`.
     kind: &'static str,
     path: Rc<RefCell<DataPath<H>>>,
@@ -168,7 +180,7 @@ pub struct Blkback<H: Hypervisor + DeviceMapping, I> {
     wake: Rc<dyn Fn()>,
 }
 
-impl<H: Hypervisor + DeviceMapping, I> Clone for Blkback<H, I> {
+impl<H: Hypervisor + DeviceMapping + Keep, I> Clone for Blkback<H, I> {
     fn clone(&self) -> Self {
         Self {
             kind: self.kind,
@@ -182,7 +194,7 @@ impl<H: Hypervisor + DeviceMapping, I> Clone for Blkback<H, I> {
     }
 }
 
-impl<H: Hypervisor + DeviceMapping, I: Inventory> Blkback<H, I> {
+impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Blkback<H, I> {
     /// The vbds of `path`; `wake` has it polled soon.
     pub fn new(path: Rc<RefCell<DataPath<H>>>, inventory: Rc<I>, wake: Rc<dyn Fn()>) -> Self {
         let memory = DeviceMemory::unbounded();
@@ -242,17 +254,21 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Blkback<H, I> {
             let units = found.volume.units();
             if served.volume.volume.units().iter().any(|unit| !units.contains(unit)) {
                 // What the old one's cache held may be lost, and no flush of the new one would say so.
+                if let Some((connected, _)) = &served.connected {
+                    self.path.borrow_mut().lose_disk(*connected);
+                }
                 log::warn!("vbd {id}: {} is on a disk that was taken away and came back: attach it anew", found.name);
                 continue;
             }
-            if let Err(error) = served.claim.update(&found) {
+            if let Some(Err(error)) = served.claim.as_ref().map(|claim| claim.update(&found)) {
                 log::warn!("vbd {id}: keeps its old size: {error}");
                 continue;
             }
             let (old, new) = (served.volume.volume.sectors(), found.volume.sectors());
             log::info!("vbd {id}: {} has {new} sectors now, {old} before", found.name);
             if let Some((connected, handle)) = &served.connected {
-                self.path.borrow_mut().resize(*connected, found.volume.clone());
+                let whereabouts = self.whereabouts(&found.volume, found.volume.sectors());
+                self.path.borrow_mut().resize(*connected, found.volume.clone(), whereabouts);
                 handle.write_node("sectors", new);
             }
             served.volume = found;
@@ -270,13 +286,120 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Blkback<H, I> {
         self.served.borrow().values().filter(|served| served.connected.is_some()).count()
     }
 
+    /// Finds and claims the volume that a vbd is to have.
+    fn claim(&self, id: DeviceId, nodes: &Nodes) -> Result<(), VbdError> {
+        let mut vbds = self.served.borrow_mut();
+        // Its own old claim does not stand in its way.
+        drop(vbds.remove(&id));
+        let identity = identity(id, &nodes.backend)?;
+        let volume = self.inventory.resolve(&identity.target)?;
+        let access = identity.access(volume.shared);
+        if access.writes() && volume.geometry.read_only {
+            return Err(VbdError::ReadOnly(volume.name, volume.unwritable));
+        }
+        let claim = Some(self.inventory.claims().claim(identity.holder(id), &volume, access)?);
+        vbds.insert(id, Served::new(identity, volume, claim, access));
+        Ok(())
+    }
+
+    /// The last life served a vbd, and its volume cannot be had.
+    fn serve_without_disk(&self, id: DeviceId, nodes: &Nodes, error: &VbdError) -> Result<(), VbdError> {
+        let identity = identity(id, &nodes.backend)?;
+        log::error!("vbd {id}: its disk is not to be had any more, and its requests fail: {error}");
+        let (name, geometry) = (identity.target.clone(), Geometry::default());
+        let (lasting, unwritable, shared) = (None, None, false);
+        let volume = Resolved { name, lasting, volume: Volume::gone(), geometry, unwritable, shared };
+        let access = identity.access(false);
+        self.served.borrow_mut().insert(id, Served::new(identity, volume, None, access));
+        Ok(())
+    }
+
+    /// Takes the rings of a vbd up, anew or where the last life left them.
+    fn take_up(&self, handle: &DeviceHandle, nodes: &Nodes, inherits: bool) -> Result<DeviceId, VbdError> {
+        let id = handle.id();
+        let Frontend { abi, persistent, queues } = frontend(&nodes.frontend)?;
+        let mut vbds = self.served.borrow_mut();
+        let served = vbds.get_mut(&id).ok_or(VbdError::Unprobed)?;
+        let (geometry, read_only) = (served.geometry(), served.read_only());
+        let description = format!(
+            "to {}{}{}, {abi}, {} queue(s) of {} page(s){}",
+            served.volume.name,
+            served.volume.lasting.as_ref().map(|name| format!(" ({name})")).unwrap_or_default(),
+            if read_only { " for reading" } else { "" },
+            queues.len(),
+            queues.first().map_or(0, |queue| queue.ring.len()),
+            if persistent { ", persistent grants" } else { "" },
+        );
+        let slots = queues.iter().map(|queue| queue.ring.len() * SLOTS_PER_PAGE);
+        let journals = slots.clone().map(|slots| journal_bytes(journal_room(slots as u32, queues.len())));
+        let memory = VBD_BYTES + journals.sum::<usize>() + bytes_for(slots.sum());
+        let memory = self.memory.promise(memory)?;
+        let volume = served.volume.volume.clone();
+        let config = VbdConfig {
+            domain: id.frontend,
+            handle: id.handle,
+            abi,
+            persistent,
+            queues,
+            whereabouts: self.whereabouts(&volume, volume.sectors()),
+            volume,
+            geometry,
+            read_only,
+        };
+        let (connected, same_disk) = if inherits {
+            self.adopt_rings(config, served.claim.is_some())?
+        } else {
+            (self.path.borrow_mut().attach(config)?, true)
+        };
+        if same_disk {
+            for (name, value) in properties(&served.identity, &geometry, read_only) {
+                handle.write_node(name, value);
+            }
+        } else {
+            if served.claim.take().is_some() {
+                let name = &served.volume.name;
+                log::error!(
+                    "vbd {id}: {name} is not on the disk that it was on, and its requests fail: attach it anew"
+                );
+            }
+            served.volume.volume = Volume::gone();
+        }
+        served.connected = Some((connected, handle.clone()));
+        served.description = description;
+        served.memory = Some(memory);
+        (self.wake)();
+        Ok(id)
+    }
+
+    /// Where the first sectors of a volume lie; nowhere that a volume can lie, where one of its disks is not there.
+    fn whereabouts(&self, volume: &Volume, sectors: u64) -> Whereabouts {
+        Whereabouts { sectors, digest: self.inventory.whereabouts(volume, sectors).unwrap_or(NOWHERE) }
+    }
+
+    /// Takes up the rings that the last life had. Gives whether the volume, if it `has_volume`, lies where it lay then; else the disk is given
+    /// up, as another one must not be written in its place.
+    fn adopt_rings(&self, config: VbdConfig, has_volume: bool) -> Result<(VbdId, bool), VbdError> {
+        let volume = config.volume.clone();
+        let (id, lay) = self.path.borrow_mut().adopt(config)?;
+        let lies = lay.map(|lay| self.whereabouts(&volume, lay.sectors)).filter(|lies| lies.digest != NOWHERE);
+        let same = has_volume && lies.is_some() && lies == lay;
+        if same {
+            // It may have grown.
+            let whereabouts = self.whereabouts(&volume, volume.sectors());
+            self.path.borrow_mut().resize(id, volume, whereabouts);
+        } else {
+            self.path.borrow_mut().lose_disk(id);
+        }
+        Ok((id, same))
+    }
+
     /// Vbds that have a volume, and its name: connected or not.
     pub fn volumes(&self) -> Vec<(DeviceId, String)> {
         self.served.borrow().iter().map(|(id, served)| (*id, served.volume.name.clone())).collect()
     }
 }
 
-impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
+impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Backend for Blkback<H, I> {
     type Device = DeviceId;
     type Error = VbdError;
 
@@ -327,7 +450,7 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
             | VbdError::Claim(_)
             | VbdError::ReadOnly(..)
             | VbdError::Unprobed
-            | VbdError::Attach(AttachError::NoPlace | AttachError::NoMemory)
+            | VbdError::Attach(AttachError::NoPlace | AttachError::NoMemory | AttachError::Journal { .. })
             | VbdError::Memory(_) => false,
         }
     }
@@ -338,56 +461,23 @@ impl<H: Hypervisor + DeviceMapping, I: Inventory> Backend for Blkback<H, I> {
             let params = nodes.backend.get("params").unwrap_or_default();
             return Err(VbdError::Image(String::from_utf8_lossy(params).into()));
         }
-        let mut vbds = self.served.borrow_mut();
-        // Its own old claim does not stand in its way.
-        drop(vbds.remove(&id));
-        let identity = identity(id, &nodes.backend)?;
-        let volume = self.inventory.resolve(&identity.target)?;
-        let access = identity.access(volume.shared);
-        if access.writes() && volume.geometry.read_only {
-            return Err(VbdError::ReadOnly(volume.name, volume.unwritable));
-        }
-        let claim = self.inventory.claims().claim(identity.holder(id), &volume, access)?;
-        vbds.insert(id, Served { identity, volume, claim, connected: None, description: String::new(), memory: None });
+        self.claim(id, nodes)?;
         Ok(offers())
     }
 
     fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<DeviceId, VbdError> {
-        let id = handle.id();
-        let Frontend { abi, persistent, queues } = frontend(&nodes.frontend)?;
-        let mut vbds = self.served.borrow_mut();
-        let served = vbds.get_mut(&id).ok_or(VbdError::Unprobed)?;
-        let (geometry, read_only) = (served.geometry(), served.read_only());
-        let description = format!(
-            "to {}{}{}, {abi}, {} queue(s) of {} page(s){}",
-            served.volume.name,
-            served.volume.lasting.as_ref().map(|name| format!(" ({name})")).unwrap_or_default(),
-            if read_only { " for reading" } else { "" },
-            queues.len(),
-            queues.first().map_or(0, |queue| queue.ring.len()),
-            if persistent { ", persistent grants" } else { "" },
-        );
-        let slots: usize = queues.iter().map(|queue| queue.ring.len() * SLOTS_PER_PAGE).sum();
-        let memory = self.memory.promise(VBD_BYTES + bytes_for(slots))?;
-        let config = VbdConfig {
-            domain: id.frontend,
-            handle: id.handle,
-            abi,
-            persistent,
-            queues,
-            volume: served.volume.volume.clone(),
-            geometry,
-            read_only,
-        };
-        let connected = self.path.borrow_mut().attach(config)?;
-        for (name, value) in properties(&served.identity, &geometry, read_only) {
-            handle.write_node(name, value);
+        self.take_up(handle, nodes, false)
+    }
+
+    fn adopt(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<DeviceId, VbdError> {
+        match self.claim(handle.id(), nodes) {
+            // It fails what is asked of it, as where its disk goes while it is connected.
+            Err(error @ (VbdError::Name(_) | VbdError::ReadOnly(..) | VbdError::Claim(_))) => {
+                self.serve_without_disk(handle.id(), nodes, &error)?;
+            }
+            claimed => claimed?,
         }
-        served.connected = Some((connected, handle.clone()));
-        served.description = description;
-        served.memory = Some(memory);
-        (self.wake)();
-        Ok(id)
+        self.take_up(handle, nodes, true)
     }
 
     fn describe(&self, device: &DeviceId) -> String {

@@ -15,7 +15,7 @@ struct Image {
     name: &'static str,
     /// The extension and the text of its sample config.
     sample: (&'static str, &'static str),
-    /// Bytes that it may have, stripped. blkdom's are more than 1 MiB since the runtime takes connections over from an earlier life.
+    /// Bytes that it may have, stripped. Those of driver domains are more than 1 MiB since they live on.
     budget: u64,
 }
 
@@ -26,8 +26,8 @@ pub(crate) const STORE: &str = "xenstore-stubdom";
 const TOOL: &str = "oxidom";
 
 const IMAGES: [Image; 3] = [
-    Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 9 << 17 },
-    Image { package: "blkdom", name: "blkdom", sample: ("cfg", include_str!("../blkdom.cfg")), budget: 9 << 17 },
+    Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 5 << 18 },
+    Image { package: "blkdom", name: "blkdom", sample: ("cfg", include_str!("../blkdom.cfg")), budget: 5 << 18 },
     Image {
         package: "stubdom",
         name: STORE,

@@ -2,9 +2,11 @@
 
 use crate::events::{self, Channel, EventSet};
 use crate::grants::{self, GrantMapping, Place};
-use crate::memory;
+use crate::memory::{self, KeptFrame};
 use alloc::vec::Vec;
 use split_driver::hypervisor::{Adopt, DeviceMap, DeviceMapping, DevicePage, Hypervisor, XenError};
+use split_driver::kept::Keep;
+use split_driver::memory::OutOfMemory;
 use xen_pv_sys::grant_table::GrantCopy;
 use xen_pv_sys::{DomainId, GrantRef, Port};
 
@@ -72,5 +74,17 @@ impl DeviceMapping for Xen {
 
     fn unmap_for_device(&self, pages: &mut Vec<DevicePage>) {
         grants::unmap_for_device(pages);
+    }
+}
+
+impl Keep for Xen {
+    type Page = KeptFrame;
+
+    fn keep_page(&self) -> Result<KeptFrame, OutOfMemory> {
+        KeptFrame::new()
+    }
+
+    fn inherit_page(&self, first: &[u32]) -> Option<KeptFrame> {
+        KeptFrame::inherit(first)
     }
 }

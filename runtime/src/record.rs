@@ -15,7 +15,7 @@ use split_driver::control::WORDS_MAX;
 use split_driver::xs_wire::{Framing, MESSAGE_MAX};
 use xen_pv_sys::PAGE_SIZE;
 
-/// Changes with the layout of [`Record`]: an image of another layout cannot take the place of this one.
+/// Changes with the layout of [`Record`] and of the bitmaps of frames: an image of another layout cannot take the place of this one.
 pub(crate) const LAYOUT: u32 = 7;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;

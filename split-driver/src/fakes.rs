@@ -17,7 +17,7 @@ mod store;
 mod tasks;
 
 pub use domain::FakeDomain;
-pub use hypervisor::{FakeChannel, FakeRing, FakeXen, Live, Violation};
+pub use hypervisor::{FakeChannel, FakeKeptPage, FakeRing, FakeXen, Live, Violation};
 pub use memory::{FakeClosedDevice, FakeDma, FakeDmaMemory, FakePages, closed};
 pub use region::GuestMemory;
 pub use store::{FakeConnection, FakeStore, FakeWatch, StoreQuotas};

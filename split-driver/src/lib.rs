@@ -13,6 +13,7 @@ pub mod domains;
 #[cfg(all(feature = "fakes", not(loom)))]
 pub mod fakes;
 pub mod hypervisor;
+pub mod kept;
 pub mod memory;
 pub mod registers;
 pub mod ring;

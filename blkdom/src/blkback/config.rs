@@ -1,5 +1,6 @@
 //! What a vbd's nodes in the store say (`io/blkif.h`; libxl's `libxl_disk.c`), checked, and what is written into them. Pure. Floor 3.
 
+use super::journal::Whereabouts;
 use super::nodes::NODES;
 use super::request::{Abi, MAX_INDIRECT_SEGMENTS};
 use crate::disk::Geometry;
@@ -165,6 +166,8 @@ pub struct VbdConfig {
     pub queues: Vec<QueueConfig>,
     /// What it reads and writes.
     pub volume: Volume,
+    /// Where that lies: what a new life asks whether it is the same.
+    pub whereabouts: Whereabouts,
     /// What the volume's units can do; what was not offered, not.
     pub geometry: Geometry,
     /// Nothing may be written, nor discarded.

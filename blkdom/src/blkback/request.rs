@@ -8,7 +8,7 @@ use split_driver::memory::SharedMemory;
 use split_driver::ring::{BackRing, BackState, RingError};
 use xen_pv_sys::io::blkif::{self, x86_32};
 use xen_pv_sys::{GrantRef, PAGE_SIZE};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::{FromBytes, IntoBytes, transmute};
 
 /// Segments of an indirect request, at most: what `feature-max-indirect-segments` says, 1 MiB.
 pub const MAX_INDIRECT_SEGMENTS: usize = 256;
@@ -18,6 +18,10 @@ pub const SEGMENTS_PER_PAGE: usize = PAGE_SIZE / size_of::<blkif::RequestSegment
 pub const SECTORS_PER_PAGE: u8 = 8;
 /// Requests that a page of a ring holds, at most: slots are of 108 or 112 bytes, and a power of two of them.
 pub const SLOTS_PER_PAGE: usize = 32;
+/// Words of a slot without padding: the same ones, whatever the layout.
+pub const SLOT_WORDS: usize = size_of::<x86_32::Request>() / size_of::<u32>();
+/// Words of a slot before its segments.
+const HEAD_WORDS: usize = 5;
 
 /// How a frontend lays out its slots (`protocol`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,6 +291,42 @@ const _: () = {
     assert!(offset_of!(x86_32::Request, sector_number) == offset_of!(x86_32::RequestIndirect, sector_number));
 };
 
+/// How many of a slot's words, without padding, mean something, by the first of them.
+#[inline]
+pub fn used_words(first: u32) -> usize {
+    let [operation, second, ..] = first.to_le_bytes();
+    match operation {
+        blkif::BLKIF_OP_READ
+        | blkif::BLKIF_OP_WRITE
+        | blkif::BLKIF_OP_WRITE_BARRIER
+        | blkif::BLKIF_OP_FLUSH_DISKCACHE => {
+            HEAD_WORDS + 2 * usize::from(second).min(blkif::BLKIF_MAX_SEGMENTS_PER_REQUEST)
+        }
+        blkif::BLKIF_OP_DISCARD => size_of::<x86_32::RequestDiscard>() / size_of::<u32>(),
+        blkif::BLKIF_OP_INDIRECT => size_of::<x86_32::RequestIndirect>() / size_of::<u32>(),
+        // What it is, and its id.
+        _ => 3,
+    }
+}
+
+/// Reads a slot from its words, without padding.
+pub fn parse_words(abi: Abi, words: &[u32; SLOT_WORDS]) -> Request {
+    match abi {
+        Abi::X86_64 => {
+            let mut padded = [0; SLOT_WORDS + 1];
+            let [first, _, rest @ ..] = &mut padded;
+            [*first, ..] = *words;
+            rest.copy_from_slice(words.get(1..).unwrap_or_default());
+            let slot: blkif::Request = transmute!(padded);
+            parse(&slot)
+        }
+        Abi::X86_32 => {
+            let slot: x86_32::Request = transmute!(*words);
+            parse(&slot)
+        }
+    }
+}
+
 /// Reads a slot that was copied from its ring.
 fn parse(slot: &impl Layout) -> Request {
     let Fields { operation, second, id, sector } = slot.fields();
@@ -337,6 +377,12 @@ fn indirect(slot: &impl Layout) -> Result<Request, Refusal> {
     }
     let pages = references.into_iter().take(count.div_ceil(SEGMENTS_PER_PAGE)).collect();
     Ok(Request::Indirect { id, write, sector, segments, pages })
+}
+
+/// A word, and those among a slot's behind it that mean something.
+#[inline]
+fn used(words: &[u32; 1 + SLOT_WORDS]) -> &[u32] {
+    words.get(..1 + used_words(words[1])).unwrap_or_default()
 }
 
 /// What a request is answered with.
@@ -434,6 +480,28 @@ impl<M: SharedMemory> RequestRing<M> {
         match self {
             Self::X86_64(ring) => parse(&ring.take()),
             Self::X86_32(ring) => parse(&ring.take()),
+        }
+    }
+
+    /// As [`take`](Self::take); `note` is given `first`, and then the words of the slot that mean something, without padding.
+    #[inline]
+    pub fn take_noted<T>(&mut self, first: u32, note: impl FnOnce(&[u32]) -> T) -> (Request, T) {
+        match self {
+            Self::X86_64(ring) => {
+                let slot = ring.take();
+                let mut words: [u32; 1 + SLOT_WORDS] = transmute!(slot);
+                // The second word is padding.
+                words[1] = words[0];
+                words[0] = first;
+                (parse(&slot), note(used(&words)))
+            }
+            Self::X86_32(ring) => {
+                let slot = ring.take();
+                let mut words = [first; 1 + SLOT_WORDS];
+                let [_, rest @ ..] = &mut words;
+                *rest = transmute!(slot);
+                (parse(&slot), note(used(&words)))
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! There is little: a request that cannot be done, or whose grants cannot be used, is answered with an error and harms nobody. A
 //! frontend whose ring makes no sense cannot even be answered.
 
+use super::journal::JournalError;
 use core::fmt;
 use split_driver::hypervisor::XenError;
 use split_driver::ring::RingError;
@@ -68,6 +69,13 @@ pub enum AttachError {
         /// Why.
         error: XenError,
     },
+    /// The last life's journal of a queue's requests is of no use.
+    Journal {
+        /// Which queue's.
+        queue: u16,
+        /// Why.
+        error: JournalError,
+    },
     /// There are as many vbds as there can be.
     NoPlace,
     /// The memory for its requests could not be had.
@@ -80,6 +88,9 @@ impl fmt::Display for AttachError {
             Self::Map { queue, error } => write!(formatter, "mapping the ring of queue {queue}: {error}"),
             Self::Ring { queue, error } => write!(formatter, "the ring of queue {queue}: {error}"),
             Self::Bind { queue, error } => write!(formatter, "binding the event channel of queue {queue}: {error}"),
+            Self::Journal { queue, error } => {
+                write!(formatter, "requests of queue {queue} are lost: their journal: {error}")
+            }
             Self::NoPlace => write!(formatter, "no place for another disk"),
             Self::NoMemory => {
                 write!(formatter, "no memory for the disk's requests: give the driver domain more (memory=)")

@@ -19,6 +19,7 @@ use crate::blkback::request::SECTORS_PER_PAGE;
 use crate::disk::SECTOR_BYTES;
 use alloc::vec::Vec;
 use split_driver::hypervisor::{DeviceMap, DeviceMapping, DevicePage, Hypervisor};
+use split_driver::kept::Keep;
 use split_driver::time::Instant;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE};
@@ -34,7 +35,7 @@ enum Turn {
     Empty,
 }
 
-impl<H: Hypervisor + DeviceMapping> DataPath<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
     /// Gives memory to those that wait for it.
     pub(super) fn back(&mut self) {
         self.ended_late = false;
@@ -251,7 +252,7 @@ pub(super) enum Direction {
     Outward,
 }
 
-impl<H: Hypervisor> Vbd<H> {
+impl<H: Hypervisor + Keep> Vbd<H> {
     /// Whether the device can reach all of a request's pages itself, and only so many new ones as there is room for: all its segments
     /// are places in the table of grants then.
     fn map_segments(&mut self, number: u16, now: Instant, room: &mut Room, round: &mut Round) -> bool {

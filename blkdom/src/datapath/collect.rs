@@ -3,11 +3,12 @@
 use super::operation::{Kind, Operation, Outcome};
 use super::round::{Copied, INDIRECT_PAGES, Indirect, Round};
 use super::statistics::{Counted, Failure};
-use super::vbd::{Place, Standing, Vbd};
+use super::vbd::{Connection, Place, Standing, Vbd};
 use super::{DataPath, MAX_SEGMENTS, QUEUE_REQUESTS, ROUND_REQUESTS, Stop};
-use crate::blkback::request::{GuestSegment, Refusal, Request, TransferKind, parse_indirect};
+use crate::blkback::request::{GuestSegment, Refusal, Request, TransferKind, parse_indirect, parse_words};
 use crate::blkback::violation::Violation;
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
+use split_driver::kept::Keep;
 use xen_pv_sys::grant_table::{CopyEnd, GrantCopy};
 use xen_pv_sys::io::blkif::BLKIF_OP_READ;
 use xen_pv_sys::{GrantRef, Mfn};
@@ -15,7 +16,7 @@ use xen_pv_sys::{GrantRef, Mfn};
 /// Bytes of a segment in an indirect page (`struct blkif_request_segment`).
 const SEGMENT_BYTES: usize = 8;
 
-impl<H: Hypervisor + DeviceMapping> DataPath<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
     /// Serves the ready queues, by turns.
     pub(super) fn collect(&mut self) {
         for _ in 0..self.ready.len() {
@@ -127,8 +128,8 @@ pub(super) fn copied(batch: &[GrantCopy], request: &Copied) -> bool {
     copies.iter().all(|copy| copy.status == 0)
 }
 
-impl<H: Hypervisor> Vbd<H> {
-    /// Takes requests of one queue, up to its share of the round.
+impl<H: Hypervisor + Keep> Vbd<H> {
+    /// Takes requests of one queue, up to its share of the round. Those of the last life come first, whatever their queue.
     fn take_requests(&mut self, place: Place, round: &mut Round, indirect: &[(u32, Mfn)]) -> Result<Stop, Violation> {
         let Some(connection) = self.queues.get(usize::from(place.queue)).and_then(|queue| queue.connection.as_ref())
         else {
@@ -136,7 +137,7 @@ impl<H: Hypervisor> Vbd<H> {
         };
         let mut available = connection.ring.unconsumed().map_err(|error| Violation::overrun(place.queue, error))?;
         for _ in 0..QUEUE_REQUESTS {
-            if available == 0 {
+            if available == 0 && self.inherited.is_empty() {
                 return Ok(Stop::Empty);
             }
             let busy = self.barrier.is_some() || self.starved || self.operations.is_full();
@@ -146,27 +147,49 @@ impl<H: Hypervisor> Vbd<H> {
             if round.indirect.len() >= INDIRECT_PAGES.min(indirect.len()) {
                 return Ok(Stop::Budget);
             }
-            let Some(queue) = self.queues.get_mut(usize::from(place.queue)) else {
+            let (queue_number, entry) = self.inherited.front().copied().unzip();
+            let number = queue_number.unwrap_or(place.queue);
+            let Some(queue) = self.queues.get_mut(usize::from(number)) else {
                 return Ok(Stop::Empty);
             };
             let Some(connection) = &mut queue.connection else {
                 return Ok(Stop::Empty);
             };
-            let request = connection.ring.take();
+            let (request, entry) = match entry {
+                Some(entry) => {
+                    self.inherited.pop_front();
+                    (parse_words(self.config.abi, &connection.journal.content(entry)), entry)
+                }
+                // Entries are free once their responses are seen.
+                None if connection.journal.is_full() => {
+                    let published = connection.ring.unpublished() == 0;
+                    return Ok(if published { Stop::Busy } else { Stop::Budget });
+                }
+                None => {
+                    available -= 1;
+                    let Connection { ring, journal, .. } = connection;
+                    let order = self.order;
+                    self.order = order.wrapping_add(1);
+                    match ring.take_noted(order, |words| journal.take(words)) {
+                        (request, Some(entry)) => (request, entry),
+                        (_, None) => return Ok(Stop::Budget),
+                    }
+                }
+            };
             queue.progress = true;
-            available -= 1;
             round.taken += 1;
-            self.take_request(place, request, round, indirect);
+            self.take_request(Place { queue: number, ..place }, entry, request, round, indirect);
         }
         Ok(match available {
-            0 => Stop::Empty,
+            0 if self.inherited.is_empty() => Stop::Empty,
             _ => Stop::Budget,
         })
     }
 
     /// Takes one request up, or answers it at once.
-    fn take_request(&mut self, place: Place, request: Request, round: &mut Round, indirect: &[(u32, Mfn)]) {
-        let operation = |kind, sector, sectors| Operation::new(place.queue, &request, kind, sector, sectors);
+    fn take_request(&mut self, place: Place, entry: u16, request: Request, round: &mut Round, indirect: &[(u32, Mfn)]) {
+        let noted = (place.queue, entry);
+        let operation = |kind, sector, sectors| Operation::new(noted, &request, kind, sector, sectors);
         if self.undurable && request.operation() != BLKIF_OP_READ {
             // Of no kind: a failure counts as such.
             return self.refuse(place, &operation(Kind::Flush, 0, 0), Failure::Undurable, round);
@@ -202,7 +225,8 @@ impl<H: Hypervisor> Vbd<H> {
                     _ => Failure::Refused,
                 };
                 // Of no kind: a failure counts as such.
-                let outcome = Outcome { id, operation, counted: Counted::Flush, sectors: 0, failure: Some(failure) };
+                let outcome =
+                    Outcome { entry, id, operation, counted: Counted::Flush, sectors: 0, failure: Some(failure) };
                 self.respond(place, &outcome, round);
             }
         }

@@ -8,6 +8,7 @@ use crate::volume::UnitRef;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
+use split_driver::kept::Keep;
 use split_driver::memory::Quiesced;
 use split_driver::time::Instant;
 
@@ -41,7 +42,7 @@ impl DiskSlot {
     }
 }
 
-impl<H: Hypervisor + DeviceMapping> DataPath<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
     /// Takes a controller in; gives its number, which no other one ever has.
     ///
     /// # Panics

@@ -8,8 +8,9 @@ use super::vbd::{Place, Standing};
 use super::{DataPath, Stop};
 use crate::blkback::violation::Violation;
 use split_driver::hypervisor::{DeviceMapping, EventChannel, Hypervisor};
+use split_driver::kept::Keep;
 
-impl<H: Hypervisor + DeviceMapping> DataPath<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
     /// A request has no command in flight and none to be submitted: on to its next stage, or to its response.
     pub(super) fn go_on(&mut self, index: u16, number: u16) {
         let Self { vbds, pages, round, .. } = self;
@@ -138,7 +139,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
             };
             queue.touched = false;
             if let Some(connection) = &mut queue.connection
-                && connection.ring.push_and_check_notify()
+                && connection.publish()
             {
                 connection.channel.notify();
             }

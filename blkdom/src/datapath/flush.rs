@@ -9,8 +9,10 @@ use super::DataPath;
 use super::operation::{Kind, Owner, Stage};
 use super::statistics::Failure;
 use super::vbd::Vbd;
+use crate::blkback::journal::Mark;
 use alloc::collections::VecDeque;
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
+use split_driver::kept::Keep;
 use split_driver::time::{Duration, Instant};
 use split_driver::xenbus::DeviceId;
 
@@ -41,7 +43,7 @@ impl Retries {
     }
 }
 
-impl<H: Hypervisor + DeviceMapping> DataPath<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
     /// Queues the flushes that are due to be tried again.
     pub(super) fn retry_flushes(&mut self) {
         while let Some(owner) = self.retries.next(self.now) {
@@ -78,10 +80,11 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
     }
 }
 
-impl<H: Hypervisor> Vbd<H> {
+impl<H: Hypervisor + Keep> Vbd<H> {
     /// What was acknowledged may be lost: all that writes, or vouches for what was written, fails from now on, whatever the disk says.
     fn stop_writing(&mut self, failure: Failure) {
         self.undurable = true;
+        self.mark(Mark::Undurable);
         for number in 0..self.operations.limit() {
             if let Some(operation) = self.operations.get_mut(number)
                 && operation.kind != Kind::Read

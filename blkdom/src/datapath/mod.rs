@@ -18,6 +18,9 @@
 //!           │ barrier: first for all others at work      │ a part of it, again and again      │ flush and barrier: several stages
 //! ```
 //!
+//! From when it is taken until its response is seen it stands in its ring's journal ([`crate::blkback::journal`]), so that the domain's next life
+//! does it again, before all that was not taken.
+//!
 //! An event channel stays masked until its ring was served to the end, so that a busy guest costs no events.
 
 mod backing;
@@ -39,6 +42,7 @@ mod tests;
 mod vbd;
 
 use crate::blkback::config::VbdConfig;
+use crate::blkback::journal::{Mark, Whereabouts};
 use crate::blkback::request::MAX_INDIRECT_SEGMENTS;
 use crate::blkback::violation::{AttachError, Violation};
 use crate::volume::Volume;
@@ -55,6 +59,7 @@ use reader::ReaderState;
 use room::Room;
 use round::Round;
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
+use split_driver::kept::Keep;
 use split_driver::memory::PageArray;
 use split_driver::time::Instant;
 use split_driver::xenbus::DeviceId;
@@ -108,7 +113,7 @@ pub(crate) enum Stop {
 }
 
 /// The data path of one domain: its guests, its disks.
-pub struct DataPath<H: Hypervisor + DeviceMapping> {
+pub struct DataPath<H: Hypervisor + DeviceMapping + Keep> {
     hypervisor: H,
     pages: Pages,
     /// For tables of mapped grants.
@@ -143,7 +148,7 @@ pub struct DataPath<H: Hypervisor + DeviceMapping> {
     now: Instant,
 }
 
-impl<H: Hypervisor + DeviceMapping> DataPath<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
     /// No vbd, no disk. `memory` holds data on their way: for the largest request ([`MAX_INDIRECT_SEGMENTS`] pages) at least, and some more
     /// for those that must never wait (indirect segments, the control plane's reads).
     pub fn new(hypervisor: H, memory: Box<dyn PageArray>) -> Self {
@@ -207,13 +212,39 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
     /// # Errors
     /// What could not be had; nothing is left behind.
     pub fn attach(&mut self, config: VbdConfig) -> Result<VbdId, AttachError> {
+        self.take_up(config, false)
+    }
+
+    /// Takes up the rings of a frontend that the last life served: what that one had taken of them and not answered is done again, first.
+    /// Gives where its volume lay; `None` where its disk was gone by then. Where this one does not lie there, [`lose_disk`](Self::lose_disk) is
+    /// to be called before the next round.
+    ///
+    /// # Errors
+    /// As of [`attach`](Self::attach); [`AttachError::Journal`].
+    pub fn adopt(&mut self, config: VbdConfig) -> Result<(VbdId, Option<Whereabouts>), AttachError> {
+        let id = self.take_up(config, true)?;
+        Ok((id, self.vbd_of(id).filter(|vbd| !vbd.gone).and_then(|vbd| vbd.whereabouts())))
+    }
+
+    /// The disk of a vbd is gone, and what came back in its place may have lost what a cache held, or is another one: what is asked of the vbd
+    /// fails, in later lives as well.
+    pub fn lose_disk(&mut self, id: VbdId) {
+        if let Some(vbd) = self.vbd_of(id) {
+            vbd.gone = true;
+            vbd.mark(Mark::Gone);
+            vbd.config.volume = Volume::gone();
+            vbd.units = vbd.config.volume.units();
+        }
+    }
+
+    fn take_up(&mut self, config: VbdConfig, inherits: bool) -> Result<VbdId, AttachError> {
         if self.pages.capacity() < MAX_SEGMENTS + round::INDIRECT_PAGES + reader::PAGES {
             return Err(AttachError::NoPlace);
         }
         let free = self.vbds.iter().position(Option::is_none).unwrap_or(self.vbds.len());
         let index = u16::try_from(free).ok().filter(|index| *index != READER).ok_or(AttachError::NoPlace)?;
         let generation = self.generation.wrapping_add(1);
-        let vbd = Vbd::connect(&self.hypervisor, config, self.maps, generation)?;
+        let vbd = Vbd::connect(&self.hypervisor, config, self.maps, generation, inherits)?;
         self.generation = generation;
         self.room.join();
         for (queue, local) in vbd.local_ports() {
@@ -320,8 +351,9 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
     }
 
     /// The volume is another one now: larger, mostly. What is at work beyond a new end fails.
-    pub fn resize(&mut self, id: VbdId, volume: Volume) {
+    pub fn resize(&mut self, id: VbdId, volume: Volume, whereabouts: Whereabouts) {
         if let Some(vbd) = self.vbd_of(id) {
+            vbd.set_whereabouts(whereabouts);
             vbd.units = volume.units();
             vbd.config.volume = volume;
         }

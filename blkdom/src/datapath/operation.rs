@@ -59,6 +59,8 @@ pub(crate) struct Operation {
     /// Counts the uses of its place.
     generation: u16,
     pub(crate) queue: u16,
+    /// Its entry in the queue's journal.
+    entry: u16,
     /// The frontend's name for it.
     pub(crate) id: u64,
     /// What the response says that it is for.
@@ -87,8 +89,8 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    /// A request as it comes from the ring of `queue`, what it is for being known.
-    pub(crate) fn new(queue: u16, request: &Request, kind: Kind, sector: u64, sectors: u64) -> Self {
+    /// A request as it comes from the ring of `queue`, noted in this entry of its journal, what it is for being known.
+    pub(crate) fn new((queue, entry): (u16, u16), request: &Request, kind: Kind, sector: u64, sectors: u64) -> Self {
         let stage = match kind {
             Kind::Barrier => Stage::FlushBefore,
             Kind::Flush => Stage::FlushAfter,
@@ -98,6 +100,7 @@ impl Operation {
         Self {
             generation: 0,
             queue,
+            entry,
             id: request.id(),
             operation: request.operation(),
             kind,
@@ -132,7 +135,8 @@ impl Operation {
             Kind::Flush => Counted::Flush,
             Kind::Discard { .. } => Counted::Discard,
         };
-        Outcome { id: self.id, operation: self.operation, counted, sectors: self.sectors, failure: self.failure }
+        let &Self { entry, id, operation, sectors, failure, .. } = self;
+        Outcome { entry, id, operation, counted, sectors, failure }
     }
 
     /// Notes what went wrong, if it is the first thing.
@@ -144,6 +148,8 @@ impl Operation {
 /// What a response says, and what is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
+    /// Its entry in the queue's journal.
+    pub(crate) entry: u16,
     pub(crate) id: u64,
     pub(crate) operation: u8,
     pub(crate) counted: Counted,
@@ -257,7 +263,7 @@ mod tests {
     #[test]
     fn tags_find_their_operation_and_no_later_one_in_its_place() {
         let mut operations = Operations::new(2).unwrap();
-        let read = Operation::new(0, &Request::Flush { id: 7 }, Kind::Read, 0, 8);
+        let read = Operation::new((0, 0), &Request::Flush { id: 7 }, Kind::Read, 0, 8);
         let first = operations.insert(read.clone()).unwrap();
         let owner = operations.name(3, first, 0x1234);
         assert_eq!(Owner::of(owner.tag()), owner);

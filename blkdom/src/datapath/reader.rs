@@ -15,6 +15,7 @@ use core::cell::RefCell;
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
+use split_driver::kept::Keep;
 use xen_pv_sys::PAGE_SIZE;
 
 /// Pages of a read; longer ones are made of several.
@@ -200,25 +201,25 @@ fn gather(numbers: &[u32], pages: &Pages, from: u32, to: u32, data: &mut Vec<Seg
     }
 }
 
-impl<H: Hypervisor + DeviceMapping> DataPath<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
     pub(super) fn submit_read(&mut self) {
         self.reader.submit(&mut self.disks, &self.pages, &mut self.round.data);
     }
 }
 
 /// Reads sectors for the control plane, by way of the data path's disks.
-pub struct Reader<H: Hypervisor + DeviceMapping> {
+pub struct Reader<H: Hypervisor + DeviceMapping + Keep> {
     path: Rc<RefCell<DataPath<H>>>,
     wake: Rc<dyn Fn()>,
 }
 
-impl<H: Hypervisor + DeviceMapping> Clone for Reader<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> Clone for Reader<H> {
     fn clone(&self) -> Self {
         Self { path: Rc::clone(&self.path), wake: Rc::clone(&self.wake) }
     }
 }
 
-impl<H: Hypervisor + DeviceMapping> Reader<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> Reader<H> {
     /// A reader over a data path; `wake` has somebody call [`DataPath::poll`].
     pub fn new(path: Rc<RefCell<DataPath<H>>>, wake: impl Fn() + 'static) -> Self {
         Self { path, wake: Rc::new(wake) }
@@ -249,18 +250,18 @@ impl<H: Hypervisor + DeviceMapping> Reader<H> {
 }
 
 /// Gives a read up where its future is dropped.
-struct Abandon<'a, H: Hypervisor + DeviceMapping> {
+struct Abandon<'a, H: Hypervisor + DeviceMapping + Keep> {
     path: &'a RefCell<DataPath<H>>,
     generation: u16,
 }
 
-impl<H: Hypervisor + DeviceMapping> Drop for Abandon<'_, H> {
+impl<H: Hypervisor + DeviceMapping + Keep> Drop for Abandon<'_, H> {
     fn drop(&mut self) {
         self.path.borrow_mut().reader.abandon(self.generation);
     }
 }
 
-impl<H: Hypervisor + DeviceMapping> Sectors for Reader<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> Sectors for Reader<H> {
     async fn read(&self, unit: UnitRef, sector: u64, sectors: u32) -> Result<Vec<u8>, IoError> {
         let mut bytes = Vec::new();
         let mut done = 0;

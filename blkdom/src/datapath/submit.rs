@@ -15,6 +15,7 @@ use crate::disk::{Command, Operation as DiskOperation, Refusal, SECTOR_BYTES, Se
 use crate::volume::{Piece, UnitRef};
 use alloc::vec::Vec;
 use split_driver::hypervisor::{DeviceMapping, Hypervisor};
+use split_driver::kept::Keep;
 
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ enum Step {
     Full,
 }
 
-impl<H: Hypervisor + DeviceMapping> DataPath<H> {
+impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
     /// Gives the disks what they take.
     pub(super) fn submit(&mut self) {
         self.submit_read();
@@ -99,7 +100,7 @@ impl<H: Hypervisor + DeviceMapping> DataPath<H> {
     }
 }
 
-impl<H: Hypervisor> Vbd<H> {
+impl<H: Hypervisor + Keep> Vbd<H> {
     /// Submits the next command of a request.
     fn submit_step(
         &mut self,

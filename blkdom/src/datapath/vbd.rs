@@ -7,26 +7,41 @@ use super::room::{Loan, Room};
 use super::round::Round;
 use super::segments::{Backing, Element, List, Segments};
 use super::statistics::{Failure, Statistics};
-use crate::blkback::config::VbdConfig;
+use crate::blkback::config::{QueueConfig, VbdConfig};
+use crate::blkback::journal::{Journal, Left, Mark, Unanswered, Whereabouts, Whose, journal_room, sort_by_order};
 use crate::blkback::request::{Answer, RequestRing};
 use crate::blkback::violation::AttachError;
-use crate::volume::UnitRef;
+use crate::volume::{UnitRef, Volume};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use split_driver::hypervisor::{DevicePage, EventChannel, Hypervisor};
+use split_driver::kept::Keep;
+use split_driver::ring::BackState;
 use split_driver::throttle::Throttle;
 use split_driver::time::Instant;
 use xen_pv_sys::Port;
 use xen_pv_sys::io::blkif::{BLKIF_RSP_EOPNOTSUPP, BLKIF_RSP_ERROR, BLKIF_RSP_OKAY};
 
 /// A ring and its channel, as long as the frontend is served.
-pub(crate) struct Connection<H: Hypervisor> {
+pub(crate) struct Connection<H: Hypervisor + Keep> {
     pub(crate) ring: RequestRing<H::Ring>,
     pub(crate) channel: H::Channel,
+    pub(crate) journal: Journal<H::Page>,
+}
+
+impl<H: Hypervisor + Keep> Connection<H> {
+    /// Lets the frontend see the responses placed. True where it waits for an event.
+    pub(crate) fn publish(&mut self) -> bool {
+        let produced = self.ring.state().produced;
+        self.journal.intend(produced);
+        let waits = self.ring.push_and_check_notify();
+        self.journal.complete(produced);
+        waits
+    }
 }
 
 /// One of a vbd's queues.
-pub(crate) struct Queue<H: Hypervisor> {
+pub(crate) struct Queue<H: Hypervisor + Keep> {
     pub(crate) connection: Option<Connection<H>>,
     pub(crate) persistent: Persistent,
     /// Its event was delivered and not yet acknowledged.
@@ -46,7 +61,11 @@ pub(crate) struct Queue<H: Hypervisor> {
     pub(crate) wake: Option<Instant>,
 }
 
-impl<H: Hypervisor> Queue<H> {
+impl<H: Hypervisor + Keep> Queue<H> {
+    fn has_mark(&self, mark: Mark) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.journal.has(mark))
+    }
+
     /// Acknowledges, late: only now may the next event come.
     pub(crate) fn unmask(&mut self) {
         if let Some(connection) = &self.connection
@@ -68,7 +87,7 @@ pub(crate) enum Standing {
 }
 
 /// A vbd, connected.
-pub(crate) struct Vbd<H: Hypervisor> {
+pub(crate) struct Vbd<H: Hypervisor + Keep> {
     pub(crate) generation: u32,
     pub(crate) config: VbdConfig,
     /// The device reaches its pages by itself.
@@ -78,6 +97,10 @@ pub(crate) struct Vbd<H: Hypervisor> {
     pub(crate) queues: Vec<Queue<H>>,
     pub(crate) operations: Operations,
     pub(crate) segments: Segments,
+    /// Requests that the last life had taken and not answered, by queue and entry of its journal, in their order: they come first.
+    pub(crate) inherited: VecDeque<(u16, u16)>,
+    /// Counts the requests taken.
+    pub(crate) order: u32,
     /// Requests without memory for the device yet, in their order.
     pub(crate) waiting: VecDeque<u16>,
     /// The first of them got none; nothing more is taken from the rings.
@@ -108,30 +131,33 @@ pub(crate) struct Vbd<H: Hypervisor> {
     pub(crate) relieved: bool,
     /// A flush failed for good: nothing is written any more.
     pub(crate) undurable: bool,
+    /// Its disk is gone, in this life or in an earlier one.
+    pub(crate) gone: bool,
     pub(crate) standing: Standing,
     pub(crate) statistics: Statistics,
 }
 
-impl<H: Hypervisor> Vbd<H> {
-    /// Maps the rings and binds the channels.
+impl<H: Hypervisor + Keep> Vbd<H> {
+    /// Maps the rings and binds the channels; goes on where the last life ended, where this one `inherits` the vbd.
     ///
     /// # Errors
     /// What could not be had; all else is given back.
-    pub(crate) fn connect(hypervisor: &H, config: VbdConfig, maps: bool, generation: u32) -> Result<Self, AttachError> {
+    pub(crate) fn connect(
+        hypervisor: &H,
+        mut config: VbdConfig,
+        maps: bool,
+        generation: u32,
+        inherits: bool,
+    ) -> Result<Self, AttachError> {
         let mut queues = Vec::with_capacity(config.queues.len());
         let mut slots = 0;
-        for (number, queue) in config.queues.iter().enumerate() {
-            let memory = hypervisor
-                .map_ring(config.domain, &queue.ring)
-                .map_err(|error| AttachError::Map { queue: number as u16, error })?;
-            let ring = RequestRing::attach(memory, config.abi)
-                .map_err(|error| AttachError::Ring { queue: number as u16, error })?;
-            let channel = hypervisor
-                .bind_interdomain(config.domain, queue.port)
-                .map_err(|error| AttachError::Bind { queue: number as u16, error })?;
-            slots += ring.slots() as usize;
+        let mut unanswered = Vec::new();
+        for (queue, number) in config.queues.iter().zip(0..) {
+            let (connection, left) = connect_queue(hypervisor, &config, (number, queue), inherits)?;
+            slots += connection.ring.slots() as usize;
+            unanswered.extend(left.into_iter().map(|(order, entry)| (order, number, entry)));
             queues.push(Queue {
-                connection: Some(Connection { ring, channel }),
+                connection: Some(connection),
                 persistent: Persistent::new(config.persistent),
                 masked: false,
                 event: false,
@@ -143,6 +169,12 @@ impl<H: Hypervisor> Vbd<H> {
                 wake: None,
             });
         }
+        sort_by_order(&mut unanswered, |(order, ..)| *order);
+        let has = |mark| queues.iter().any(|queue| queue.has_mark(mark));
+        let (undurable, gone) = (has(Mark::Undurable), has(Mark::Gone));
+        if gone {
+            config.volume = Volume::gone();
+        }
         let operations = Operations::new(slots).ok_or(AttachError::NoMemory)?;
         let maps = maps || config.persistent;
         Ok(Self {
@@ -152,6 +184,8 @@ impl<H: Hypervisor> Vbd<H> {
             config,
             queues,
             segments: Segments::new(slots).ok_or(AttachError::NoMemory)?,
+            order: unanswered.last().map_or(0, |(order, ..)| order.wrapping_add(1)),
+            inherited: unanswered.into_iter().map(|(_, queue, entry)| (queue, entry)).collect(),
             waiting: list(&operations)?,
             starved: false,
             hungry: false,
@@ -167,7 +201,8 @@ impl<H: Hypervisor> Vbd<H> {
             to_map: Vec::new(),
             steps: 0,
             relieved: false,
-            undurable: false,
+            undurable,
+            gone,
             standing: Standing::Served,
             statistics: Statistics::default(),
         })
@@ -201,6 +236,25 @@ impl<H: Hypervisor> Vbd<H> {
         }
     }
 
+    /// Where its volume lay, by the first journal.
+    pub(crate) fn whereabouts(&self) -> Option<Whereabouts> {
+        self.queues.first()?.connection.as_ref()?.journal.whereabouts()
+    }
+
+    /// Notes where its volume lies.
+    pub(crate) fn set_whereabouts(&self, whereabouts: Whereabouts) {
+        if let Some(connection) = self.queues.first().and_then(|queue| queue.connection.as_ref()) {
+            connection.journal.set_whereabouts(whereabouts);
+        }
+    }
+
+    /// Notes something for this life and those after it.
+    pub(crate) fn mark(&self, mark: Mark) {
+        for connection in self.queues.iter().filter_map(|queue| queue.connection.as_ref()) {
+            connection.journal.mark(mark);
+        }
+    }
+
     /// Places a response, and counts. Nothing where the frontend is served no more.
     pub(crate) fn respond(&mut self, place: Place, outcome: &Outcome, round: &mut Round) {
         match outcome.failure {
@@ -221,6 +275,7 @@ impl<H: Hypervisor> Vbd<H> {
             Some(Failure::Unsupported) => BLKIF_RSP_EOPNOTSUPP,
             Some(_) => BLKIF_RSP_ERROR,
         };
+        connection.journal.answer(outcome.entry, connection.ring.state().produced);
         connection.ring.push(Answer { id: outcome.id, operation: outcome.operation, status });
         if !queue.touched {
             queue.touched = true;
@@ -294,6 +349,37 @@ impl<H: Hypervisor> Vbd<H> {
             position = self.segments.next(position);
         }
     }
+}
+
+/// Maps a ring and binds its channel. Gives the requests without an answer that the last life had taken, where this one `inherits` the ring.
+fn connect_queue<H: Hypervisor + Keep>(
+    hypervisor: &H,
+    config: &VbdConfig,
+    (queue, nodes): (u16, &QueueConfig),
+    inherits: bool,
+) -> Result<(Connection<H>, Unanswered), AttachError> {
+    let map = |error| AttachError::Map { queue, error };
+    let made = |error| AttachError::Ring { queue, error };
+    let memory = hypervisor.map_ring(config.domain, &nodes.ring).map_err(map)?;
+    let mut ring = RequestRing::attach(memory, config.abi).map_err(made)?;
+    let visible = ring.state().published;
+    let VbdConfig { domain, handle, abi, whereabouts, .. } = *config;
+    let whose = Whose { domain, handle, queue, abi, room: journal_room(ring.slots(), config.queues.len()) };
+    let (journal, unanswered) = if inherits {
+        let recovered = Journal::recover(hypervisor, &whose, visible);
+        let (journal, left) = recovered.map_err(|error| AttachError::Journal { queue, error })?;
+        let Left { published, unanswered } = left;
+        let consumed = published.wrapping_add(unanswered.len() as u32);
+        let state = BackState { consumed, produced: published, published };
+        ring = RequestRing::resume(ring.into_memory(), abi, state).map_err(made)?;
+        (journal, unanswered)
+    } else {
+        let journal = Journal::begin(hypervisor, &whose, whereabouts, visible);
+        (journal.map_err(|_| AttachError::NoMemory)?, Vec::new())
+    };
+    let bind = |error| AttachError::Bind { queue, error };
+    let channel = hypervisor.bind_interdomain(config.domain, nodes.port).map_err(bind)?;
+    Ok((Connection { ring, channel, journal }, unanswered))
 }
 
 /// An empty list of requests that never grows.

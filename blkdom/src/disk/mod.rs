@@ -5,6 +5,7 @@
 //! sectors are of 512 bytes, whatever a unit's logical block is, as in `io/blkif.h`.
 
 pub mod ahci;
+pub mod halt;
 pub mod nvme;
 
 use alloc::string::String;

@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use blkdom::disk::ahci::{self, Ahci};
+use blkdom::disk::halt::Halt;
 use blkdom::disk::nvme::{self, Nvme};
 use blkdom::disk::{Disk, Event};
 use blkdom::volume::places::{self, Family, Places};
@@ -13,7 +14,9 @@ use core::fmt;
 use core::time::Duration;
 use hashbrown::HashMap;
 use runtime::events::Channel;
+use runtime::mmio::MmioRegion;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
+use runtime::restart;
 use runtime::time;
 use split_driver::time::Instant;
 use xen_pv_sys::Port;
@@ -31,6 +34,8 @@ const AHCI_BAR: u8 = 5;
 const NVME_REGISTERS: usize = 0x2000;
 /// The first and the longest pause before a controller is given back again that pciback did not take back.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How often a reset that is waited for is looked at.
+const HALT_PAUSE: Duration = Duration::from_millis(1);
 /// Vectors that a driver makes use of: one for administration, one for the I/O queue.
 const VECTORS: usize = 2;
 
@@ -84,6 +89,8 @@ pub(super) struct Controllers {
 /// Why a device was not taken into use.
 enum Unusable {
     NoDriver,
+    /// It may still do what the last life told it.
+    Running,
     Pci(PciError),
     Nvme(nvme::Error),
     Ahci(ahci::Error),
@@ -93,6 +100,7 @@ impl fmt::Display for Unusable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoDriver => formatter.write_str("no driver for it"),
+            Self::Running => formatter.write_str("it does not stop doing what the last life told it"),
             Self::Pci(error) => error.fmt(formatter),
             Self::Nvme(error) => error.fmt(formatter),
             Self::Ahci(error) => error.fmt(formatter),
@@ -160,6 +168,11 @@ impl Controllers {
         !matches!(event, Event::Recovering(_))
     }
 
+    /// Where the host has a controller.
+    pub(super) fn host(&self, number: u16) -> Option<PciAddress> {
+        Some(self.known.get(&number)?.host)
+    }
+
     /// The units of a controller, with the names that they keep.
     pub(super) fn sources(&self, number: u16, disk: &dyn Disk) -> Vec<Source> {
         let Some(controller) = self.known.get(&number) else {
@@ -220,9 +233,28 @@ async fn start(domain: &Domain, device: &Device) -> Result<(Family, Box<dyn Disk
     Ok((family, disk, interrupts))
 }
 
-async fn start_nvme(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, Interrupts), Unusable> {
+/// Maps the registers of a controller, and lets it reach memory. In a domain that lived before it is reset between: the last life may
+/// have used it.
+async fn reach(device: &Device, bar: u8, length: usize, halt: Halt) -> Result<MmioRegion, Unusable> {
+    if restart::lives() == 0 {
+        device.enable().await?;
+        return Ok(device.map_bar(bar, length).await?);
+    }
+    device.enable_registers().await?;
+    let registers = device.map_bar(bar, length).await?;
+    let end = time::now() + halt.begin(&registers);
+    while !halt.is_over(&registers) {
+        if time::now() > end {
+            return Err(Unusable::Running);
+        }
+        time::sleep(HALT_PAUSE).await;
+    }
     device.enable().await?;
-    let registers = device.map_bar(0, NVME_REGISTERS).await?;
+    Ok(registers)
+}
+
+async fn start_nvme(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, Interrupts), Unusable> {
+    let registers = reach(device, 0, NVME_REGISTERS, Halt::Nvme).await?;
     let interrupts = device.enable_interrupts(domain.options.interrupts, VECTORS).await?;
     let wiring = match interrupts.kind() {
         InterruptKind::MsiX => nvme::Interrupts::MsiX(interrupts.channels().len()),
@@ -233,8 +265,7 @@ async fn start_nvme(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, 
 }
 
 async fn start_ahci(domain: &Domain, device: &Device) -> Result<(Box<dyn Disk>, Interrupts), Unusable> {
-    device.enable().await?;
-    let registers = device.map_bar(AHCI_BAR, ahci::REGISTER_BYTES).await?;
+    let registers = reach(device, AHCI_BAR, ahci::REGISTER_BYTES, Halt::Ahci).await?;
     // Its registers disable all interrupts at once: one vector is all that there is use for.
     let interrupts = device.enable_interrupts(domain.options.interrupts, 1).await?;
     let disk = Ahci::new(registers, device.dma(), ahci::Options::default()).map_err(Unusable::Ahci)?;

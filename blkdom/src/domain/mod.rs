@@ -19,12 +19,12 @@ use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
-use runtime::restart::Parts;
+use runtime::restart::{self, BoxWriter, Part, Parts};
 use runtime::select::{Either, select};
 use runtime::service::{self, Complaints, Options, Service, Wait};
 use runtime::signal::Signal;
 use runtime::time::{self, Clock};
-use split_driver::xenbus::Bus;
+use split_driver::xenbus::{Bus, Connections};
 use split_driver::xenstore_client::Client;
 use volumes::Volumes;
 use xen_pv_sys::{PAGE_SIZE, Port};
@@ -32,6 +32,9 @@ use xen_pv_sys::{PAGE_SIZE, Port};
 /// Pages for what cannot be read or written in place: enough for some requests of each guest, but never so many that rings and heap go
 /// short.
 const POOL_PAGES: usize = 4096;
+
+/// They are a multiple of this, so that a life has as many as the one before: tables that outlive it take some pages.
+const POOL_STEP: usize = 32;
 
 /// The part of the memory left that is for tables of mapped grants.
 const TABLES: usize = 6;
@@ -51,7 +54,7 @@ pub(crate) struct Domain {
     options: Options,
     events: EventSet,
     path: Rc<RefCell<DataPath<Xen>>>,
-    blkback: Blkback<Xen, Volumes>,
+    bus: Bus<Client, Clock, Blkback<Xen, Volumes>>,
     work: Rc<Signal>,
     controllers: Rc<RefCell<Controllers>>,
     volumes: Rc<Volumes>,
@@ -61,6 +64,8 @@ pub(crate) struct Domain {
 }
 
 impl Service for Domain {
+    const LIVES: bool = true;
+
     const HELP: &'static str = "volumes      what a target= may name\nrescan       looks at the disks again\n";
 
     type Words = Words;
@@ -80,9 +85,10 @@ impl Service for Domain {
         complaints: Rc<Complaints>,
         options: Options,
         words: Words,
-        _inherited: Option<Parts<'_>>,
+        inherited: Option<Parts<'_>>,
     ) -> Result<Self, String> {
-        let pages = Pages::new(POOL_PAGES.min(memory::usage().free_frames / 4));
+        let free = memory::usage().free_frames + restart::frames_to_come();
+        let pages = Pages::new(POOL_PAGES.min(free / 4 / POOL_STEP * POOL_STEP));
         let pages = pages.map_err(|_| "no memory for data: give the domain more")?;
         let xen = Xen::new();
         let events = xen.events().clone();
@@ -98,7 +104,11 @@ impl Service for Domain {
         let blkback = Blkback::new(Rc::clone(&path), Rc::clone(&volumes), Rc::new(move || wake.set()));
         let blkback = blkback.with_memory(service::device_memory(tables));
         let (failed, stopping) = (Signal::new(), Cell::new(false));
-        Ok(Self { store, complaints, options, events, path, blkback, work, controllers, volumes, failed, stopping })
+        let mut bus = Bus::new(store.clone(), Clock, blkback);
+        if restart::lives() > 0 {
+            bus = bus.adopting(inherited.and_then(|parts| parts.get(Part::Connections)).map(Connections::parse));
+        }
+        Ok(Self { store, complaints, options, events, path, bus, work, controllers, volumes, failed, stopping })
     }
 
     fn store(&self) -> &Client {
@@ -141,15 +151,18 @@ impl Service for Domain {
         if changed {
             self.volumes.look_again();
         }
-        self.blkback.report();
+        self.bus.backend().report();
         if again { Wait::No } else { Wait::Until(deadline) }
     }
 
     async fn serve(self: Rc<Self>) {
         runtime::spawn(follow_volumes(Rc::clone(&self)));
         runtime::spawn(follow_failures(Rc::clone(&self)));
-        let bus = Bus::new(self.store.clone(), Clock, self.blkback.clone());
-        let images = Bus::new(self.store.clone(), Clock, self.blkback.refusing_images());
+        let bus = &self.bus;
+        let mut images = Bus::new(self.store.clone(), Clock, bus.backend().refusing_images());
+        if restart::lives() > 0 {
+            images = images.adopting(None);
+        }
         let crowded = service::watch_nodes(&self.store, &self.complaints, || {
             (bus.store_nodes() + images.store_nodes(), bus.device_count() + images.device_count())
         });
@@ -166,6 +179,21 @@ impl Service for Domain {
 
     async fn device_removed(&self, address: PciAddress) {
         controllers::removed(self, address).await;
+    }
+
+    fn state_length(&self) -> usize {
+        self.bus.connections().length()
+    }
+
+    fn write_state(&self, out: &mut BoxWriter) {
+        out.part(Part::Connections, |out| self.bus.connections().write(out));
+    }
+
+    async fn adopted(&self) {
+        // They are served on as soon as their disks are up, and may have been looked at.
+        self.controllers.borrow_mut().all_seen();
+        self.volumes.look_again();
+        self.bus.begun().await;
     }
 
     async fn ready(&self) -> String {
@@ -217,7 +245,7 @@ impl Domain {
 async fn follow_volumes(domain: Rc<Domain>) {
     loop {
         domain.volumes.next_look().await;
-        domain.blkback.handle_rescan();
+        domain.bus.backend().handle_rescan();
         if !domain.stopping.get() {
             domain.tell_of_disks().await;
         }

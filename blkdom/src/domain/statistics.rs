@@ -29,7 +29,7 @@ pub(super) fn lines(domain: &Domain) -> Vec<(String, String)> {
     let path = domain.path.borrow();
     let units = domain.volumes.sources();
     let units = units.into_iter().filter_map(|source| Some((source.name, line(&path.unit_statistics(source.unit)?))));
-    let vbds = domain.blkback.vbds().into_iter().filter_map(|(device, vbd)| {
+    let vbds = domain.bus.backend().vbds().into_iter().filter_map(|(device, vbd)| {
         let name = format!("vbd/{}/{}", device.frontend.0, device.handle);
         Some((name, line(&path.vbd_statistics(vbd)?)))
     });

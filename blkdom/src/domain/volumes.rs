@@ -8,7 +8,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use blkdom::backend::Inventory;
 use blkdom::datapath::{DataPath, Reader};
-use blkdom::volume::{self, Catalogue, Claims, NameError, Resolved, Source};
+use blkdom::disk::Unit;
+use blkdom::volume::{self, Catalogue, Claims, NameError, Resolved, Source, UnitRef, Volume};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
 use core::task::{Poll, Waker};
@@ -154,6 +155,17 @@ impl Inventory for Volumes {
 
     fn resolve(&self, target: &str) -> Result<Resolved, NameError> {
         self.catalogue.borrow().resolve_beside(target, &self.claims)
+    }
+
+    fn whereabouts(&self, volume: &Volume, sectors: u64) -> Option<u64> {
+        let mut path = self.path.borrow_mut();
+        let controllers = self.controllers.borrow();
+        volume.whereabouts(sectors, |UnitRef { controller, unit }| {
+            let disk = path.disk(controller)?;
+            let Unit { kind, model, serial, wwn, .. } = disk.units().iter().find(|known| known.id == unit)?;
+            let host = controllers.host(controller).filter(|_| serial.is_empty() && wwn.is_empty());
+            Some(format!("{host:?} {kind:?} {model:?} {serial:?} {wwn:?}"))
+        })
     }
 
     fn claims(&self) -> &Claims {

@@ -171,9 +171,14 @@ impl FakeDisk {
             seen: None,
             misuse: Vec::new(),
         };
-        let units = drive.units.clone();
         let drive = Rc::new(RefCell::new(drive));
-        (Self(Rc::clone(&drive), units), drive)
+        (Self::again(&drive), drive)
+    }
+
+    /// A driver for a controller that another one drove, and that was [reset](Drive::reset).
+    pub fn again(drive: &Rc<RefCell<Drive>>) -> Self {
+        let units = drive.borrow().units.clone();
+        Self(Rc::clone(drive), units)
     }
 }
 
@@ -283,6 +288,30 @@ impl Drive {
                 }
             }
         }
+    }
+
+    /// The controller is reset: its commands at work are forgotten, each done as far as `keep` says, and its cache is as it was.
+    pub fn reset(&mut self, mut keep: impl FnMut(UnitId, u64) -> bool) {
+        for pending in core::mem::take(&mut self.pending) {
+            let Some(medium) = self.media.get_mut(usize::from(pending.unit.0)) else {
+                continue;
+            };
+            let mut bytes = vec![0; pending.sectors as usize * SECTOR];
+            let changes = match pending.operation {
+                Operation::Write { .. } => gather(&self.xen, &pending.data, &mut bytes),
+                Operation::Discard { .. } | Operation::WriteZeroes => true,
+                Operation::Read | Operation::Flush => false,
+            };
+            for (sector, bytes) in (pending.sector..).zip(bytes.chunks_exact(SECTOR)).filter(|_| changes) {
+                if keep(pending.unit, sector) {
+                    let range = medium.range(sector, 1);
+                    medium.contents[range].copy_from_slice(bytes);
+                    medium.touch(sector, 1, false);
+                }
+            }
+        }
+        (self.quiet, self.recovering) = (0, 0);
+        self.events = VecDeque::from([Event::Ready]);
     }
 
     /// A unit goes away.
@@ -532,15 +561,20 @@ impl Disk for FakeDisk {
     }
 
     fn submit(&mut self, command: &Command<'_>) -> Result<u32, Refusal> {
-        self.0.borrow_mut().submit(command)
+        let mut drive = self.0.borrow_mut();
+        drive.xen.step();
+        drive.submit(command)
     }
 
     fn ring(&mut self) {
-        self.0.borrow_mut().quiet = 0;
+        let mut drive = self.0.borrow_mut();
+        drive.xen.step();
+        drive.quiet = 0;
     }
 
     fn poll(&mut self, _now: Instant, completions: &mut Vec<Completion>) {
         let mut drive = self.0.borrow_mut();
+        drive.xen.step();
         drive.poll(completions);
         if drive.units.len() != self.1.len() {
             self.1.clone_from(&drive.units);

@@ -1,6 +1,7 @@
 //! A guest's blkfront, well-behaved unless the test has it ask for nonsense or reaches into its rings. Floor 3.
 
 use crate::blkback::config::{QueueConfig, VbdConfig};
+use crate::blkback::journal::Whereabouts;
 use crate::blkback::request::{Abi, MAX_INDIRECT_SEGMENTS};
 use crate::disk::Geometry;
 use crate::volume::Volume;
@@ -94,6 +95,9 @@ pub struct Frontend {
     readable: Vec<GrantRef>,
 }
 
+/// Where each volume lies.
+pub const HERE: Whereabouts = Whereabouts { sectors: 8, digest: 1 };
+
 impl Frontend {
     /// A frontend in domain `id`.
     pub fn new(xen: &FakeXen, id: u16, setup: Setup) -> Self {
@@ -121,6 +125,7 @@ impl Frontend {
             persistent: self.setup.persistent,
             queues: queues.collect(),
             volume,
+            whereabouts: HERE,
             geometry,
             read_only: false,
         }

@@ -27,6 +27,7 @@ mod scan;
 pub mod target;
 #[cfg(test)]
 mod tests;
+mod whereabouts;
 
 pub use catalogue::{Catalogue, Grounds, NameError};
 pub use claims::{Access, Claim, ClaimError, Claims, Ended};
@@ -108,6 +109,12 @@ impl Volume {
         let mut volume = Self::default();
         volume.push_linear(unit, start, sectors).unwrap_or_default();
         volume
+    }
+
+    /// Sectors on a disk that there is not: all that is asked of it fails as on one that is gone.
+    pub fn gone() -> Self {
+        let unit = UnitRef { controller: u16::MAX, unit: UnitId(u16::MAX) };
+        Self::linear(unit, 0, u64::MAX >> 1)
     }
 
     /// Adds a run of sectors at the end; joins it to the last one where it goes on there. `None`, and nothing is added, where it is

@@ -7,6 +7,7 @@ mod boot;
 pub(crate) mod device_ledger;
 pub(crate) mod frames;
 mod heap;
+mod kept;
 mod ledger;
 mod p2m;
 mod page;
@@ -24,6 +25,7 @@ pub use area::{Caching, Mapping};
 #[cfg(feature = "faults")]
 pub use heap::fail_after;
 pub use heap::has_run_out;
+pub use kept::KeptFrame;
 pub(crate) use p2m::{is_shared, physical_to_machine, set_device_frame, set_machine};
 pub use page::{Page, Pages};
 pub(crate) use resume::{

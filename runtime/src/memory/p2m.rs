@@ -16,8 +16,12 @@ static SHARED: Bitmap = Bitmap::new();
 static DEVICE: Bitmap = Bitmap::new();
 /// A bit for each frame that an earlier life had and this one must not use yet.
 static WITHHELD: Bitmap = Bitmap::new();
+/// A bit for each frame of a `KeptPage`: the next life finds it as this one leaves it.
+static KEPT: Bitmap = Bitmap::new();
+/// A bit for each frame that an earlier life kept and this one has not taken over.
+static INHERITED: Bitmap = Bitmap::new();
 /// How many bitmaps there are: these, and one for the frames that are free.
-pub(super) const BITMAPS: usize = 4;
+pub(super) const BITMAPS: usize = 6;
 
 /// A bit for each frame.
 struct Bitmap(Local<Cell<&'static [AtomicU64]>>);
@@ -45,6 +49,12 @@ impl Bitmap {
             word.store(0, Ordering::Relaxed);
         }
     }
+    fn frames(&self) -> impl Iterator<Item = Pfn> + use<> {
+        self.words().iter().zip(0_u64..).flat_map(|(word, index)| {
+            let bits = word.load(Ordering::Relaxed);
+            (0..64).filter(move |bit| bits & (1 << bit) != 0).map(move |bit| Pfn(index * 64 + bit))
+        })
+    }
 }
 
 /// Takes over the list that the domain builder made.
@@ -63,14 +73,17 @@ pub(super) unsafe fn set_list(address: usize, count: usize) {
 pub(super) unsafe fn set_bitmaps(address: usize, words: usize) -> &'static [AtomicU64] {
     // SAFETY: by the caller; the parts do not overlap.
     let part = |index| unsafe { core::slice::from_raw_parts((address as *const AtomicU64).add(index * words), words) };
-    for (index, bitmap) in [&SHARED, &DEVICE, &WITHHELD].into_iter().enumerate() {
+    for (index, bitmap) in [&SHARED, &DEVICE, &WITHHELD, &KEPT, &INHERITED].into_iter().enumerate() {
         bitmap.0.set(part(index));
     }
     part(BITMAPS - 1)
 }
 
-/// In a new life: what devices could write is withheld, and nothing is shared.
+/// In a new life: what devices could write is withheld, what is kept is an earlier life's, and nothing is shared.
 pub(super) fn begin_life() {
+    for (inherited, kept) in INHERITED.words().iter().zip(KEPT.words()) {
+        inherited.store(kept.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
     for (withheld, device) in WITHHELD.words().iter().zip(DEVICE.words()) {
         withheld.fetch_or(device.load(Ordering::Relaxed), Ordering::Relaxed);
     }
@@ -100,10 +113,18 @@ pub(super) fn is_withheld(frame: Pfn) -> bool {
 
 /// The frames that are withheld.
 pub(super) fn withheld() -> impl Iterator<Item = Pfn> {
-    WITHHELD.words().iter().zip(0_u64..).flat_map(|(word, index)| {
-        let bits = word.load(Ordering::Relaxed);
-        (0..64).filter(move |bit| bits & (1 << bit) != 0).map(move |bit| Pfn(index * 64 + bit))
-    })
+    WITHHELD.frames()
+}
+
+/// Keeps a frame for the next life, or no longer. An earlier life's is this one's from then on.
+pub(super) fn set_kept(frame: Pfn, kept: bool) {
+    KEPT.set(frame, kept);
+    INHERITED.set(frame, false);
+}
+
+/// The frames that an earlier life kept, and that nobody has taken over.
+pub(super) fn inherited() -> impl Iterator<Item = Pfn> {
+    INHERITED.frames()
 }
 
 /// Pages that the domain was given, as far as they are used.
@@ -135,10 +156,12 @@ pub(crate) fn set_device_frame(frame: Pfn, shared: bool) {
     DEVICE.set(frame, shared);
 }
 
-/// Marks what is withheld as shared, for the beginning of a life.
+/// Marks what is withheld or kept as shared, for the beginning of a life.
 pub(super) fn share_withheld() {
-    for (shared, withheld) in SHARED.words().iter().zip(WITHHELD.words()) {
-        shared.fetch_or(withheld.load(Ordering::Relaxed), Ordering::Relaxed);
+    for bitmap in [&WITHHELD, &KEPT] {
+        for (shared, taken) in SHARED.words().iter().zip(bitmap.words()) {
+            shared.fetch_or(taken.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
     }
 }
 

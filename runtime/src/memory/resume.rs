@@ -5,7 +5,7 @@
 use super::boot::{bitmap_pages, first_free};
 use super::page::Page;
 use super::tables::{self, Batch, ENTRIES, Entry, Level, Tables};
-use super::{device_ledger, frames, ledger, p2m};
+use super::{device_ledger, frames, kept, ledger, p2m};
 use crate::layout;
 use crate::record::record;
 use split_driver::hypervisor::XenError;
@@ -16,7 +16,7 @@ use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
 ///
 /// Free is what is mapped writable where it belongs (page tables are not, and what was being exchanged with Xen is not) and is none of: what
 /// lies before the first free frame of the boot, the bitmaps, the ledgers, the page of interrupts to be ended, withheld (the box, DMA memory of an earlier life, the pages of a
-/// replaced image), or in a grant that has not ended.
+/// replaced image), kept, or in a grant that has not ended.
 ///
 /// # Safety
 /// Called once in a life that is not the first, before any other memory is used, with what Xen handed over; `granted` are the machine frames
@@ -77,7 +77,7 @@ pub(super) unsafe fn initialize(
 }
 
 /// Whether a frame is mapped as plain memory where it belongs.
-fn is_plain(tables: Tables, frame: Pfn) -> bool {
+pub(super) fn is_plain(tables: Tables, frame: Pfn) -> bool {
     tables.entry(layout::address_of(frame), Level::One).is_ok_and(|(_, entry)| is_plain_entry(entry, frame))
 }
 
@@ -154,9 +154,10 @@ pub(crate) fn do_not_withhold(first: Pfn, count: usize) {
     }
 }
 
-/// Frees what was withheld from this life.
+/// Frees what was withheld from this life, and what an earlier one kept and this one has not taken over.
 pub(crate) fn release_withheld() {
     release(|_| true);
+    kept::release_inherited();
 }
 
 /// Frees what was withheld since devices of the last life might write it, and they no longer do.

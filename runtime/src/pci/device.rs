@@ -216,6 +216,14 @@ impl Device {
         inner.write(config::COMMAND, Width::Word, command.bits().into()).await
     }
 
+    /// Turns on memory decoding alone: to have a device forget what it was told before it reaches memory (again).
+    ///
+    /// # Errors
+    /// What pciback answers.
+    pub async fn enable_registers(&self) -> Result<(), PciError> {
+        self.inner.write(config::COMMAND, Width::Word, CommandRegister::MEMORY_ENABLE.bits().into()).await
+    }
+
     /// Maps the first `length` bytes of memory BAR `index`: as many as the driver uses. Xen maps nothing beyond the device's own BARs.
     /// The pages of an MSI-X table or its pending bits are not for a driver, and must not be among them: Xen makes them read-only, so
     /// that a write faults.

@@ -1,8 +1,8 @@
 //! A driver domain's lives: what one that failed leaves to the next, and how that one goes on. Safe code only. Floor 2.
 //!
-//! Rings, store and pciback know how far the last life had come. What would take long to ask for again is in the recovery box, in parts
-//! ([`crate::restart::Part`]): frontends are served on by xenbus ([`split_driver::xenbus::Bus::adopting`]), devices are stopped and started
-//! anew.
+//! Rings, store and pciback know how far the last life had come, and pages that are kept from life to life ([`crate::memory::KeptFrame`]) know
+//! what rings do not. What would take long to ask for again is in the recovery box, in parts ([`crate::restart::Part`]): frontends are served on
+//! by xenbus ([`split_driver::xenbus::Bus::adopting`]), devices are stopped and started anew.
 
 use super::{Service, control};
 use crate::end::{self, Exit};

@@ -1,6 +1,7 @@
 //! A hypervisor in a test: domains with pages, grants and event channels, and Xen's checks of what crosses between them. Floor 1.
 
 mod held;
+mod life;
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
@@ -18,6 +19,8 @@ use super::region::{PAGE_WORDS, Region, copy_bytes, read_bytes, write_bytes};
 use crate::atomic::AtomicU32;
 use crate::hypervisor::{Adopt, DeviceMap, DeviceMapping, DevicePage, Hypervisor, XenError};
 pub use held::{FakeChannel, FakeRing};
+pub use life::FakeKeptPage;
+use life::Lives;
 
 /// `EINVAL`.
 const EINVAL: u16 = 22;
@@ -46,6 +49,8 @@ pub struct Live {
     pub channels: usize,
     /// Runs of local pages and DMA memory.
     pub local_regions: usize,
+    /// Pages kept for the next life, those of the last one that nobody took over among them.
+    pub kept_pages: usize,
 }
 
 #[derive(Debug)]
@@ -102,6 +107,7 @@ pub(super) struct World {
     fail_copy: Cell<Option<(u64, i16)>>,
     dma_credit: Cell<Option<usize>>,
     pub(super) peer: Place,
+    lives: Lives,
 }
 
 /// The hypervisor. Clones are the same one.
@@ -135,6 +141,7 @@ impl FakeXen {
             mapped_pages: self.0.mapped_pages.get(),
             channels: self.0.channels.borrow().len(),
             local_regions: self.0.local.borrow().len(),
+            kept_pages: self.0.lives.kept(),
         }
     }
 
@@ -359,6 +366,7 @@ impl Hypervisor for FakeXen {
     fn grant_copy(&self, batch: &mut [GrantCopy]) {
         self.0.copy_calls.set(self.0.copy_calls.get() + 1);
         for copy in batch {
+            self.step();
             self.0.peer.before(Step::Copy);
             copy.status = match self.copy_one(copy) {
                 Ok(()) => 0,
@@ -389,6 +397,7 @@ impl Adopt for FakeXen {
 
 impl FakeXen {
     fn map_one(&self, domain: DomainId, element: &DeviceMap) -> Result<DevicePage, XenError> {
+        self.step();
         if let Some(error) = self.0.fail_map.take() {
             return Err(error);
         }

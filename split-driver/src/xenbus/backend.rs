@@ -71,6 +71,15 @@ pub trait Backend {
     /// What is wrong with what the frontend says.
     fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<Self::Device, Self::Error>;
 
+    /// Serves a device on that the last life had connected, which was [prepared](Self::prepare) and not probed. What it
+    /// [writes](DeviceHandle::write_node) goes into the store where that says something else.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect): the device is closed.
+    fn adopt(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<Self::Device, Self::Error> {
+        self.connect(handle, nodes)
+    }
+
     /// A connected device in few words, for the log: what it is connected to, and how.
     fn describe(&self, device: &Self::Device) -> String {
         let _ = device;

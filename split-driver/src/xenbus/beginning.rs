@@ -1,6 +1,7 @@
 //! Which devices of the beginning are still to take their first step. Pure. Floor 1.
 
 use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::task::{Context, Poll, Waker};
 
@@ -12,7 +13,7 @@ pub(super) struct Beginning {
     awaited: RefCell<BTreeSet<DeviceId>>,
     /// No more of them will be found.
     complete: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+    wakers: RefCell<Vec<Waker>>,
 }
 
 impl Beginning {
@@ -37,18 +38,25 @@ impl Beginning {
     }
 
     fn wake(&self) {
-        let waker = self.waker.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
+        if self.is_over() {
+            self.wakers.take().into_iter().for_each(Waker::wake);
         }
+    }
+
+    /// Whether all have.
+    pub(super) fn is_over(&self) -> bool {
+        self.complete.get() && self.awaited.borrow().is_empty()
     }
 
     /// Waits until all have.
     pub(super) fn poll(&self, context: &Context<'_>) -> Poll<()> {
-        if self.complete.get() && self.awaited.borrow().is_empty() {
+        if self.is_over() {
             return Poll::Ready(());
         }
-        *self.waker.borrow_mut() = Some(context.waker().clone());
+        let mut wakers = self.wakers.borrow_mut();
+        if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+            wakers.push(context.waker().clone());
+        }
         Poll::Pending
     }
 }

@@ -199,8 +199,12 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if self.may_have_room(seen) {
             return self.try_room().await;
         }
-        if self.phase == Phase::New && self.context.adopts && self.inherit(seen).await? {
-            return Ok(());
+        if self.phase == Phase::New && self.context.adopts {
+            let inherited = self.inherit(seen).await?;
+            self.context.beginning.begun(self.id);
+            if inherited {
+                return Ok(());
+            }
         }
         let step = next(self.phase, seen, |state| self.context.backend.connects(state));
         match step {
@@ -462,6 +466,13 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
     }
 
     async fn announce(&mut self) -> Result<(), End> {
+        // What it would have may be a device's of the last life.
+        if self.context.adopts && !self.context.beginning.is_over() {
+            let context = self.context;
+            let over = pin!(poll_fn(|waker| context.beginning.poll(waker)));
+            select(over, pin!(self.wait())).await;
+            return Ok(());
+        }
         // Another try of one beginning is none of its own.
         if self.setbacks == 0
             && let Err(delay) = self.beginnings.take(self.context.timer.now())
@@ -507,7 +518,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             self.wait_at_most(delay).await;
             return Ok(());
         }
-        if !self.take_up("connected").await? {
+        if !self.take_up(false).await? {
             return Ok(());
         }
         self.mailbox.take_nodes_changed();

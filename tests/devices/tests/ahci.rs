@@ -7,6 +7,7 @@ use blkdom::disk::ahci::command::opcode;
 use blkdom::disk::ahci::identify::Identity;
 use blkdom::disk::ahci::registers::{self as reg, PORT_BYTES, PORTS, PortCommand, PortStatus, signature};
 use blkdom::disk::ahci::{Ahci, Error, Options};
+use blkdom::disk::halt::Halt;
 use blkdom::disk::{
     Command, Completion, Discard, Disk, Event, Geometry, IoError, Operation, Refusal, Segment, Tag, UnitId, UnitKind,
 };
@@ -91,6 +92,13 @@ impl Tried for Model {
         }
         Duration::ZERO
     }
+}
+
+#[test]
+fn a_halted_adapter_does_nothing_that_it_was_asked_before() {
+    let mut model = Model::new();
+    model.plug_in(TRIED, Drive::new(9, 2048));
+    disk::halt::what_was_asked_before_is_not_done(model, Halt::Ahci);
 }
 
 proptest! {

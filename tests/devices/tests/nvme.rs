@@ -3,6 +3,7 @@
 
 mod disk;
 
+use blkdom::disk::halt::Halt;
 use blkdom::disk::nvme::command::{self, Status};
 use blkdom::disk::nvme::identify::IDENTIFY_BYTES;
 use blkdom::disk::nvme::{Error, Interrupts, Nvme, Options, registers};
@@ -92,6 +93,13 @@ proptest! {
         model.insert(1, Namespace::new(shift, random::SECTORS >> (shift - 9)));
         random::holds_what_was_written(model, &steps)?;
     }
+}
+
+#[test]
+fn a_halted_controller_does_nothing_that_it_was_asked_before() {
+    let mut model = Model::new();
+    model.insert(1, Namespace::new(9, 2048));
+    disk::halt::what_was_asked_before_is_not_done(model, Halt::Nvme);
 }
 
 /// A driver that was given a device and has not done anything yet.

@@ -1,7 +1,7 @@
 //! blkback's data path with a hostile frontend beside two honest ones, on one disk. Host.
 //!
 //! The data path, the honest guests and the disk live as long as the target; each input is one life of the hostile vbd: attached, at
-//! work, detached. What must hold: the honest guests' requests succeed, and their disks hold what they wrote and nothing else; only the
+//! work, detached. The domain's own life may end meanwhile, at any step, and another one goes on. What must hold: the honest guests' requests succeed, and their disks hold what they wrote and nothing else; only the
 //! hostile vbd is ever closed; no honest request waits long for the hostile ones; what an answered flush or barrier covers is durable; a disk that may only be read is not written; the disk is
 //! never asked for nonsense; nothing is fetched twice from the hostile rings; no call was made that Xen would refuse us as a fault of our
 //! own; and when the vbd is gone, pages, mappings and channels are back.
@@ -11,7 +11,7 @@ mod mallory;
 use crate::Target;
 use blkdom::blkback::request::Abi;
 use blkdom::datapath::{DataPath, VbdId};
-use blkdom::disk::{IoError, UnitId};
+use blkdom::disk::{Geometry, IoError, UnitId};
 use blkdom::fakes::{Drive, FakeDisk, Fault, FaultyRange, Frontend, Setup, geometry};
 use blkdom::volume::{UnitRef, Volume};
 use guests::tape::Step;
@@ -20,6 +20,7 @@ use split_driver::fakes::{FakePages, FakeXen};
 use split_driver::time::{Duration, Instant};
 use split_driver::xenbus::DeviceId;
 use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
 /// Pages of the pool: few, so that it runs out.
@@ -44,6 +45,24 @@ const MALLORY_SECTORS: u64 = 64;
 const RING_HEADER: usize = 16;
 const UNIT: UnitRef = UnitRef { controller: 0, unit: UnitId(0) };
 
+/// From this number on, the disk's reset is the end of the domain's life.
+const MORTAL: u8 = 224;
+
+/// What a life unwinds with at its end.
+struct LifeEnded;
+
+/// A data path at the beginning of a life.
+fn data_path(xen: &FakeXen) -> DataPath<FakeXen> {
+    let mut path = DataPath::new(xen.clone(), Box::new(FakePages::new(xen, PAGES)));
+    // Two steps of a table: guests take them from each other.
+    path.bound_tables(TABLE_BYTES);
+    path
+}
+
+fn disk_geometry() -> Geometry {
+    geometry(2 * HONEST_SECTORS + MALLORY_SECTORS, 512)
+}
+
 /// The world that inputs run in.
 pub struct Blkback {
     xen: FakeXen,
@@ -51,8 +70,9 @@ pub struct Blkback {
     drive: Rc<RefCell<Drive>>,
     honest: [Honest; 2],
     mallory: Mallory,
-    /// Whether the hostile vbd is there.
-    attached: bool,
+    /// The hostile vbd, while it is there.
+    attached: Option<VbdId>,
+    features: Option<Features>,
     /// The rounds in which it still fills its rings anew.
     refills: u32,
     now: Instant,
@@ -95,11 +115,8 @@ impl Blkback {
     /// The world, at rest.
     pub fn new() -> Self {
         let xen = FakeXen::new();
-        let mut path = DataPath::new(xen.clone(), Box::new(FakePages::new(&xen, PAGES)));
-        // Two steps of a table: guests take them from each other.
-        path.bound_tables(TABLE_BYTES);
-        let disk_geometry = geometry(2 * HONEST_SECTORS + MALLORY_SECTORS, 512);
-        let (disk, drive) = FakeDisk::new(&xen, &[disk_geometry]);
+        let mut path = data_path(&xen);
+        let (disk, drive) = FakeDisk::new(&xen, &[disk_geometry()]);
         drive.borrow_mut().order = 1;
         path.add_disk(Box::new(disk));
         let starts = [0, MALLORY_START + MALLORY_SECTORS];
@@ -108,7 +125,7 @@ impl Blkback {
             let setup = Setup { persistent: which == 0, pages, ..Setup::default() };
             let guest = Frontend::new(&xen, which as u16 + 1, setup);
             let volume = Volume::linear(UNIT, starts[which], HONEST_SECTORS);
-            let id = path.attach(guest.config(volume, disk_geometry)).expect("a vbd");
+            let id = path.attach(guest.config(volume, disk_geometry())).expect("a vbd");
             let image = vec![0; HONEST_SECTORS as usize * 512];
             Honest {
                 guest,
@@ -123,8 +140,8 @@ impl Blkback {
             }
         });
         let mallory = Mallory::new(&xen);
-        let (attached, refills, now, rest) = (false, 0, Instant(0), (0, 0, 0));
-        let mut world = Self { xen, path, drive, honest, mallory, attached, refills, now, rest };
+        let (attached, features, refills, now, rest) = (None, None, 0, Instant(0), (0, 0, 0));
+        let mut world = Self { xen, path, drive, honest, mallory, attached, features, refills, now, rest };
         world.settle();
         world.rest = world.held();
         world
@@ -138,7 +155,7 @@ impl Blkback {
     /// Hands events over and does one round.
     fn round(&mut self) -> bool {
         self.now = self.now + Duration::from_micros(5);
-        if self.attached && self.refills > 0 {
+        if self.attached.is_some() && self.refills > 0 {
             self.refills -= 1;
             self.mallory.refill();
         }
@@ -149,7 +166,7 @@ impl Blkback {
             let drive = self.drive.borrow();
             !drive.hold && drive.recovering == 0
         };
-        self.xen.set_peer(self.attached.then(|| self.mallory.peer()));
+        self.xen.set_peer(self.attached.map(|_| self.mallory.peer()));
         let again = self.path.poll(self.now).again;
         self.xen.set_peer(None);
         for fetches in &self.mallory.fetches {
@@ -195,6 +212,8 @@ impl Blkback {
             }
             Action::Hold(hold) => self.drive.borrow_mut().hold = *hold,
             Action::Depth(depth) => self.drive.borrow_mut().depth = usize::from(*depth % 16) + 1,
+            // Inputs from before lives ended read the same.
+            Action::Recover(steps @ MORTAL..) => self.end_life(u64::from(steps - MORTAL) * 3),
             Action::Recover(polls) => self.drive.borrow_mut().recovering = u32::from(polls % 8),
             Action::Fault { place, kind } => {
                 let error = IoError::Device { code: 1 };
@@ -206,6 +225,45 @@ impl Blkback {
             }
             other => self.mallory.act(other),
         }
+    }
+
+    /// The domain's life ends within a round, behind so many steps or at the round's end, and the next one takes the vbds over.
+    fn end_life(&mut self, steps: u64) {
+        self.xen.end_life(steps, || resume_unwind(Box::new(LifeEnded)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.round()));
+        if let Err(other) = outcome
+            && !other.is::<LifeEnded>()
+        {
+            resume_unwind(other);
+        }
+        self.xen.set_peer(None);
+        for fetches in &self.mallory.fetches {
+            // What was fetched and not noted as taken is fetched by the next life.
+            fetches.take_repeated(RING_HEADER);
+        }
+        self.xen.end_life_now();
+        let mut odd = false;
+        self.drive.borrow_mut().reset(|_, _| {
+            odd ^= true;
+            odd
+        });
+        self.path = data_path(&self.xen);
+        self.xen.begin_life();
+        self.path.add_disk(Box::new(FakeDisk::again(&self.drive)));
+        for honest in &mut self.honest {
+            let volume = Volume::linear(UNIT, honest.start, HONEST_SECTORS);
+            let adopted = self.path.adopt(honest.guest.config(volume, disk_geometry()));
+            honest.id = adopted.expect("an honest vbd is taken over").0;
+            honest.waited = [0; 4];
+        }
+        if let (Some(_), Some(features)) = (self.attached, &self.features) {
+            self.path.map_requests(features.maps);
+            let config = self.mallory.config(features, Volume::linear(UNIT, MALLORY_START, MALLORY_SECTORS));
+            // A ring that makes no sense is not taken over.
+            self.attached = self.path.adopt(config).ok().map(|(id, _)| id);
+        }
+        let lost = self.xen.taken_over();
+        assert!(lost == 0 || self.attached.is_none(), "a journal was not taken over");
     }
 
     /// Checks what must hold, after the hostile vbd is gone.
@@ -363,7 +421,8 @@ impl Target for Blkback {
         let Ok(id) = self.path.attach(config) else {
             panic!("the hostile vbd could not be attached");
         };
-        self.attached = true;
+        self.attached = Some(id);
+        self.features = Some(features);
         self.refills = if features.refills { REFILLS } else { 0 };
         for action in &actions {
             self.act(action);
@@ -371,12 +430,12 @@ impl Target for Blkback {
         let early = features.detach_early;
         let rounds = if early { 0 } else { self.settle() };
         let mapped = self.mallory.mapped() as u64;
-        let statistics = self.path.detach(id).expect("the hostile vbd");
-        self.attached = false;
+        let attached = self.attached.take();
+        let statistics = attached.map(|id| self.path.detach(id).expect("the hostile vbd")).unwrap_or_default();
         self.settle();
         let mut closed = false;
         while let Some((failed, violation)) = self.path.poll_failed() {
-            assert_eq!(failed, id, "a neighbour was closed: {violation}");
+            assert_eq!(Some(failed), attached, "a neighbour was closed: {violation}");
             assert!(!closed, "closed twice");
             closed = true;
         }

@@ -9,10 +9,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use runtime::events::{self, Channel};
 use runtime::grants::{self, Grant, GrantMapping, Place};
-use runtime::memory::{Page, usage};
+use runtime::memory::{KeptFrame, Page, usage};
 use runtime::restart::{self, BoxWriter, Cause, ImageError, Policy, Recovered, ReplaceError, Staging, Unwritten};
 use runtime::{dma::DmaFrames, time};
 use split_driver::hypervisor::DeviceMap;
+use split_driver::kept::{KEPT_WORDS, KeptPage};
 use split_driver::memory::{DmaAllocator, Reach, SharedMemory};
 use xen_pv_sys::{DomainId, GrantRef, PAGE_SIZE, Port};
 
@@ -123,7 +124,7 @@ fn keep(state: &Rc<RefCell<State>>, policy: Policy) -> Result {
     Ok(())
 }
 
-/// A state, two ports and a mapped grant survive a hundred failures of three kinds; what is not adopted is given back.
+/// A state, two ports, a mapped grant and kept pages survive a hundred failures of three kinds; what is not adopted is given back.
 pub(crate) async fn restart() -> Result {
     fresh()?;
     let policy = Policy { in_a_row: 3, settled_after: Duration::ZERO };
@@ -149,6 +150,7 @@ pub(crate) async fn restart() -> Result {
         return finish(&state.borrow());
     }
     waste()?;
+    leave_pages(state.borrow().lives)?;
     state.borrow_mut().lives += 1;
     let number = state.borrow().lives;
     match number % 3 {
@@ -178,6 +180,7 @@ fn resume(
     check!(grants::adopt(held.grant.reference()).is_none());
     check!(grants::adopt_mapping(held.mapping.place()).is_none());
     state.pauses.push(recovered.pause().as_nanos() as u64);
+    find_pages(state.lives - 1)?;
     let room = alloc::vec::Vec::<u64>::with_capacity(200);
     state.pauses = state.pauses.iter().copied().chain(room).collect();
     let state = Rc::new(RefCell::new(state));
@@ -207,6 +210,39 @@ fn waste() -> Result {
     core::mem::forget(value!(runtime::memory::Pages::new(30)));
     for_device()?;
     let _task = runtime::spawn(core::future::pending());
+    Ok(())
+}
+
+/// The first words of a page that life `life` keeps for the next one.
+fn first_words(life: u64, number: u32) -> [u32; 3] {
+    [0x6b65_7074, life as u32, number]
+}
+
+/// Keeps three pages for the next life, and one that it gives back.
+fn leave_pages(life: u64) -> Result {
+    for number in 0..4 {
+        let page = value!(KeptFrame::new().map_err(|_| "a page"));
+        page.store_all(1, &[life as u32, number, !number]);
+        page.store(KEPT_WORDS - 1, number);
+        page.store(0, 0x6b65_7074);
+        if number < 3 {
+            core::mem::forget(page);
+        }
+    }
+    Ok(())
+}
+
+/// Takes over two of the pages, after memory was given out, and leaves the third to whoever frees what nobody wants.
+fn find_pages(life: u64) -> Result {
+    let others = value!(runtime::memory::Pages::new(60).map_err(|_| "pages"));
+    let heap = alloc::vec![0xa5_u8; 1 << 20];
+    for number in 0..2 {
+        let page = value!(KeptFrame::inherit(&first_words(life, number)).ok_or("a kept page"));
+        check!(page.load(3) == !number && page.load(KEPT_WORDS - 1) == number && page.load(4) == 0);
+        check!(KeptFrame::inherit(&first_words(life, number)).is_none());
+    }
+    check!(KeptFrame::inherit(&first_words(life, 3)).is_none());
+    drop((others, heap));
     Ok(())
 }
 

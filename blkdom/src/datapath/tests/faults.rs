@@ -3,6 +3,7 @@
 use super::{SECTORS, World, pattern};
 use crate::datapath::statistics::Failure;
 use crate::disk::{Event, IoError, Operation, UnitId};
+use crate::fakes::frontend::HERE;
 use crate::fakes::frontend::Response;
 use crate::fakes::{FakeDisk, Fault, FaultyRange, Frontend, Setup, geometry};
 use crate::volume::{UnitRef, Volume};
@@ -276,7 +277,7 @@ fn what_is_gone_fails_and_the_rest_goes_on() {
         let (disk, other) = FakeDisk::new(&world.xen, &[geometry(SECTORS, 512), geometry(SECTORS, 512)]);
         assert_eq!(world.path.add_disk(Box::new(disk)), 1);
         let unit = |unit| UnitRef { controller: 1, unit: UnitId(unit) };
-        world.path.resize(world.ids[0], Volume::linear(unit(1), 0, SECTORS));
+        world.path.resize(world.ids[0], Volume::linear(unit(1), 0, SECTORS), HERE);
         other.borrow_mut().hold = true;
         for id in 0..20 {
             assert!(world.guests[0].transfer(0, id, (id % 2) as u8, id * 8, (id as usize, 8)));

@@ -1,7 +1,10 @@
 //! The data path between fake frontends and a fake controller.
 
+extern crate std;
+
 mod faults;
 mod hostile;
+mod lives;
 mod memory;
 mod property;
 mod reader;
@@ -18,11 +21,15 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 use split_driver::fakes::{FakePages, FakeXen, Live};
 use split_driver::time::{Duration, Instant};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Pages of the pool: those set aside, and two of the largest requests.
 const PAGES: usize = 16 + 8 + 512;
 /// Sectors of each guest's volume, one after another on the first unit.
 const SECTORS: u64 = 4096;
+
+/// What a life unwinds with at its end.
+struct LifeEnded;
 
 /// A domain with its guests.
 struct World {
@@ -70,6 +77,28 @@ impl World {
             world.guests.push(guest);
         }
         world
+    }
+
+    /// Does something until the life ends, behind so many steps; the next one begins then, and is to take over. Whether it ended.
+    fn live(&mut self, steps: u64, act: impl FnOnce(&mut Self)) -> bool {
+        self.xen.end_life(steps, || resume_unwind(Box::new(LifeEnded)));
+        let outcome = catch_unwind(AssertUnwindSafe(|| act(self)));
+        self.xen.spare_life();
+        match outcome {
+            Err(other) if !other.is::<LifeEnded>() => resume_unwind(other),
+            outcome => outcome.is_err(),
+        }
+    }
+
+    /// The life has ended: another data path in its place, without any vbd. `keep` says how far the drive got with its commands.
+    fn begin_life(&mut self, prepare: impl FnOnce(&mut DataPath<FakeXen>), keep: impl FnMut(UnitId, u64) -> bool) {
+        self.xen.end_life_now();
+        // The controller is stopped and reset before memory is used again.
+        self.drive.borrow_mut().reset(keep);
+        self.path = DataPath::new(self.xen.clone(), Box::new(FakePages::new(&self.xen, PAGES)));
+        self.xen.begin_life();
+        prepare(&mut self.path);
+        self.path.add_disk(Box::new(FakeDisk::again(&self.drive)));
     }
 
     /// One round.

@@ -189,6 +189,18 @@ struct Run {
     stamp: u32,
     block: u64,
     next_domain: u16,
+    /// What each life's data path is told at its beginning.
+    maps: bool,
+    tables: usize,
+    /// One life in so many rounds ends within the round; none where it is 0.
+    mortal: u64,
+}
+
+fn prepare(maps: bool, tables: usize) -> impl Fn(&mut crate::datapath::DataPath<split_driver::fakes::FakeXen>) {
+    move |path| {
+        path.map_requests(maps);
+        path.bound_tables(tables);
+    }
 }
 
 impl Run {
@@ -319,14 +331,50 @@ impl Run {
         self.world.guests[index] = guest;
     }
 
+    /// A round, which may be the life's last, behind any of its steps.
+    fn round(&mut self) {
+        let ends = self.mortal > 0 && self.random.below(self.mortal) == 0;
+        let steps = if ends { 1 << self.random.below(11) } else { u64::MAX };
+        let steps = self.random.below(steps);
+        let round = |world: &mut World| {
+            world.round();
+        };
+        if self.world.live(steps, round) {
+            self.next_life();
+        }
+    }
+
+    /// The next life takes all vbds over, unless it ends meanwhile as well.
+    fn next_life(&mut self) {
+        loop {
+            let mut keep = Random(self.random.below(u64::MAX >> 32) | 1);
+            let percent = keep.below(101);
+            let prepare = prepare(self.maps, self.tables);
+            self.world.begin_life(prepare, |_, _| keep.chance(percent));
+            let disk = geometry(SECTORS * self.models.len() as u64, self.block as u32 * 512);
+            let steps = if self.random.chance(30) { self.random.below(200) } else { u64::MAX };
+            let ended = self.world.live(steps, |world| {
+                for index in 0..world.guests.len() {
+                    let config = world.guests[index].config(super::volume(index), disk);
+                    let lay = config.whereabouts;
+                    let (id, found) = world.path.adopt(config).expect("a journal");
+                    assert_eq!(found, Some(lay));
+                    world.ids[index] = id;
+                }
+            });
+            if !ended {
+                assert_eq!(self.world.xen.taken_over(), 0, "pages that nobody took over");
+                break;
+            }
+        }
+    }
+
     fn step(&mut self, faults: bool) {
         let index = self.random.below(self.models.len() as u64) as usize;
         match self.random.below(100) {
             0..55 => self.place(index),
             55..70 => self.publish(index),
-            70..85 => {
-                self.world.round();
-            }
+            70..85 => self.round(),
             85..95 => self.collect(index),
             95 => self.world.drive.borrow_mut().hold ^= true,
             96 => self.world.now = self.world.now + Duration::from_secs(1 + self.random.below(60)),
@@ -423,15 +471,13 @@ proptest! {
         wide_blocks in any::<bool>(),
         (depth, latency, most) in (1..40_usize, 0..3_u32, 8..200_u32),
         (ordered, faults, cut, maps) in (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
+        mortal in prop_oneof![Just(0), 1..4_u64, 4..40_u64],
     ) {
         let block = if wide_blocks { 8 } else { 1 };
         let disk = geometry(SECTORS * setups.len() as u64, block as u32 * 512);
-        let prepare = |path: &mut crate::datapath::DataPath<_>| {
-            path.map_requests(maps);
-            // Much, or so little that guests take it from each other.
-            path.bound_tables(if seed & 2 == 0 { usize::MAX } else { 2 * STEP_BYTES });
-        };
-        let world = World::build(&setups, disk, prepare, |_| {});
+        // Much, or so little that guests take it from each other.
+        let tables = if seed & 2 == 0 { usize::MAX } else { 2 * STEP_BYTES };
+        let world = World::build(&setups, disk, prepare(maps, tables), |_| {});
         {
             let mut drive = world.drive.borrow_mut();
             drive.depth = depth;
@@ -440,7 +486,8 @@ proptest! {
             drive.order = if ordered { 0 } else { seed | 1 };
         }
         let models = setups.iter().map(|setup| Model::new(setup.queues)).collect();
-        let mut run = Run { world, models, random: Random(seed | 1), stamp: 1, block, next_domain: 100 };
+        let (random, stamp, next_domain) = (Random(seed | 1), 1, 100);
+        let mut run = Run { world, models, random, stamp, block, next_domain, maps, tables, mortal };
         for _ in 0..STEPS {
             run.step(faults);
         }

@@ -5,6 +5,7 @@ use crate::blkback::config::VbdConfig;
 use crate::blkback::request::Abi;
 use crate::datapath::statistics::Failure;
 use crate::disk::{Geometry, Operation, UnitId};
+use crate::fakes::frontend::HERE;
 use crate::fakes::frontend::Response;
 use crate::fakes::{FakeDisk, Frontend, Setup, geometry};
 use crate::volume::{UnitRef, Volume};
@@ -220,7 +221,7 @@ fn parts_are_counted_and_answered_once() {
         let mut volume = Volume::default();
         let second = UnitRef { controller: 1, unit: UnitId(0) };
         volume.push_striped(vec![(UNIT, 64), (second, 128)], 16, 1024).unwrap();
-        world.path.resize(world.ids[0], volume);
+        world.path.resize(world.ids[0], volume, HERE);
         world.drive.borrow_mut().most_sectors = 5;
         other.borrow_mut().latency = 3;
         other.borrow_mut().seen = Some(Vec::new());

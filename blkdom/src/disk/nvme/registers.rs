@@ -176,6 +176,12 @@ pub(super) struct Registers<M> {
     stride: u8,
 }
 
+/// CAP. Two halves are as good as a whole: it does not change.
+pub fn capabilities(registers: &impl Mmio) -> Cap {
+    let [low, high]: [u32; 2] = [CAP_LOW, CAP_HIGH].map(|half| half.read(registers, 0));
+    Cap::from(u64::from(high) << 32 | u64::from(low))
+}
+
 impl<M: Mmio> Registers<M> {
     pub(super) const fn new(mmio: M) -> Self {
         Self { mmio, stride: 0 }
@@ -198,9 +204,9 @@ impl<M: Mmio> Registers<M> {
         register.confirm(&self.mmio, 0, stopped)
     }
 
-    /// CAP. Two halves are as good as a whole: it does not change.
+    /// CAP.
     pub(super) fn capabilities(&self) -> Cap {
-        Cap::from(u64::from(self.read(CAP_HIGH)) << 32 | u64::from(self.read(CAP_LOW)))
+        capabilities(&self.mmio)
     }
 
     /// Sets the doorbells' distance. False where those of queues 0 to `queues` lie beyond what is mapped.

@@ -26,6 +26,7 @@ pub struct FakeRing {
 impl SharedMemory for FakeRing {
     #[inline]
     fn words(&self) -> &[AtomicU32] {
+        self.xen.step();
         let start = self.first * PAGE_WORDS;
         self.region.get(start..start + self.references.len() * PAGE_WORDS).unwrap_or_default()
     }
@@ -69,6 +70,7 @@ impl EventChannel for FakeChannel {
 
     #[inline(never)]
     fn notify(&self) {
+        self.xen.step();
         let remote = match self.xen.0.channels.borrow().get(&self.port.0) {
             Some(channel) => channel.remote,
             None => return,

@@ -21,7 +21,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
             Ok(false) | Err(_) => return,
         }
         let handle = DeviceHandle::new(self.id, &self.mailbox);
-        match self.context.backend.connect(&handle, &nodes) {
+        match self.context.backend.adopt(&handle, &nodes) {
             Ok(device) => self.take_on(device, "taken over"),
             Err(error) => {
                 log::warn!("{self}: not as the last life left it: {error}");
@@ -57,7 +57,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
                     seen.frontend,
                     XenbusState::Connected | XenbusState::Reconfiguring | XenbusState::Reconfigured
                 ) || self.context.backend.connects(seen.frontend);
-                self.adopted = open && !seen.removing && !seen.refused && self.take_up("taken over").await?;
+                self.adopted = open && !seen.removing && !seen.refused && self.adopt().await?;
                 self.phase = Phase::Connected;
             }
             XenbusState::Closing => self.phase = Phase::Closing,
@@ -65,6 +65,12 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Serves a device on as the store has it, once the kind is ready for it; false where it refuses, or the device is removed meanwhile.
+    async fn adopt(&mut self) -> Result<bool, End> {
+        let nodes = self.nodes(true).await?;
+        Ok(self.prepare(&nodes).await? && self.take_up(true).await?)
     }
 
     /// Forgets writes of nodes that say so already, so that its frontend sees nothing of the adoption.
@@ -83,11 +89,16 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         Ok(())
     }
 
-    /// Has the kind take the device up, by what the nodes say; false where it refuses.
-    pub(super) async fn take_up(&mut self, verb: &str) -> Result<bool, End> {
+    /// Has the kind take the device up, anew or where the last life left it, by what the nodes say; false where it refuses.
+    pub(super) async fn take_up(&mut self, inherited: bool) -> Result<bool, End> {
         let nodes = self.nodes(true).await?;
         let handle = DeviceHandle::new(self.id, &self.mailbox);
-        match self.context.backend.connect(&handle, &nodes) {
+        let backend = &self.context.backend;
+        let (verb, taken) = match inherited {
+            true => ("taken over", backend.adopt(&handle, &nodes)),
+            false => ("connected", backend.connect(&handle, &nodes)),
+        };
+        match taken {
             Ok(device) => {
                 self.take_on(device, verb);
                 self.note_connection(nodes);

@@ -1,5 +1,6 @@
 //! A disk's driver, its device, and pages of data, for the tests of each driver. Host.
 
+pub(crate) mod halt;
 pub(crate) mod random;
 
 use blkdom::disk::{Command, Completion, Disk, Event, IoError, Operation, Refusal, Segment, Tag, UnitId};

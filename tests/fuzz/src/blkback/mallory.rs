@@ -5,6 +5,7 @@ use crate::recorder::Recorder;
 use arbitrary::Arbitrary;
 use blkdom::blkback::config::{QueueConfig, VbdConfig};
 use blkdom::blkback::request::Abi;
+use blkdom::fakes::frontend::HERE;
 use blkdom::fakes::geometry;
 use blkdom::volume::Volume;
 use guests::tape::{Area, Step, Word};
@@ -180,6 +181,11 @@ impl Mallory {
         self.producers = [0; QUEUES];
         self.features = *features;
         self.flicker = None;
+        self.config(features, volume)
+    }
+
+    /// What the backend reads of it.
+    pub(super) fn config(&self, features: &Features, volume: Volume) -> VbdConfig {
         let queue = |queue: usize| QueueConfig {
             ring: self.ring_grants[queue][..features.ring_pages].to_vec(),
             port: self.ports[queue],
@@ -192,6 +198,7 @@ impl Mallory {
             queues: (0..features.queues).map(queue).collect(),
             geometry: geometry(volume.sectors(), 512),
             volume,
+            whereabouts: HERE,
             read_only: features.read_only,
         }
     }

@@ -3,6 +3,7 @@
 mod faults;
 mod hostile;
 mod lifecycle;
+mod lives;
 mod many;
 mod matrix;
 mod names;
@@ -27,6 +28,7 @@ const FAMILIES: &[Family<Block>] = &[
     Family { rows: Rows::StoreInDom0, cases: faults::CASES },
     Family { rows: Rows::Once(Release::Debian13), cases: lifecycle::MANY },
     Family { rows: Rows::StoreInDom0, cases: lifecycle::CASES },
+    Family { rows: Rows::All, cases: lives::CASES },
     Family { rows: Rows::StoreInDom0, cases: hostile::CASES },
     Family { rows: Rows::StoreInDom0, cases: faults::LAST },
 ];
@@ -35,10 +37,20 @@ const FAMILIES: &[Family<Block>] = &[
 const PATIENCE: Duration = Duration::from_secs(90);
 
 const MEBIBYTE: u64 = 1 << 20;
-/// Bytes of the media: the NVMe controller's two namespaces, the AHCI controller's two drives, and a namespace of each of the others.
-const MEDIA: [u64; 6] = [144 * MEBIBYTE, 8 * MEBIBYTE, 48 * MEBIBYTE, 16 * MEBIBYTE, MEBIBYTE, 2 * MEBIBYTE];
-/// The controllers' slots: those of blkdom, and two NVMe controllers for another.
-const SLOTS: [u8; 4] = [4, 5, 8, 9];
+/// Bytes of the media: the NVMe controller's two namespaces, the AHCI controller's two drives, and what each of the others has.
+const MEDIA: [u64; 9] = [
+    144 * MEBIBYTE,
+    8 * MEBIBYTE,
+    48 * MEBIBYTE,
+    16 * MEBIBYTE,
+    MEBIBYTE,
+    2 * MEBIBYTE,
+    48 * MEBIBYTE,
+    16 * MEBIBYTE,
+    16 * MEBIBYTE,
+];
+/// The controllers' slots: those of blkdom, two NVMe controllers for another, and for a third one of each kind.
+const SLOTS: [u8; 6] = [4, 5, 8, 9, 10, 11];
 /// Controllers of blkdom; those behind are for another.
 const CONTROLLERS: usize = 2;
 
@@ -148,6 +160,7 @@ impl Play for Block {
         let nvme = vec![media.disk(0, 512)?, media.disk(1, 4096)?];
         let sata = vec![media.disk(2, 512)?, media.disk(3, 512)?];
         let others = (media.disk(4, 512)?, media.disk(5, 512)?);
+        let third = (vec![media.disk(6, 512)?, media.disk(7, 4096)?], vec![media.disk(8, 512)?]);
         let stage = Stage::boot_with(row, images, Vec::new(), |config| {
             config.equipment = Equipment::Disks;
             config.controllers = vec![
@@ -155,6 +168,8 @@ impl Play for Block {
                 DiskController { kind: ControllerKind::Ahci, slot: SLOTS[1], disks: sata },
                 DiskController { kind: ControllerKind::Nvme, slot: SLOTS[2], disks: vec![others.0] },
                 DiskController { kind: ControllerKind::Nvme, slot: SLOTS[3], disks: vec![others.1] },
+                DiskController { kind: ControllerKind::Nvme, slot: SLOTS[4], disks: third.0 },
+                DiskController { kind: ControllerKind::Ahci, slot: SLOTS[5], disks: third.1 },
             ];
         })?;
         // Dom0 is not to see them.
@@ -200,7 +215,12 @@ fn guests(lab: &Lab) -> Result<(Guest<'_>, Guest<'_>)> {
 
 /// A `disk` of blkdom in `xl`'s words.
 fn disk(device: &str, target: &str, access: &str) -> String {
-    format!("format=raw,vdev={device},access={access},backend=blkdom,backendtype=phy,target={target}")
+    disk_of("blkdom", device, target, access)
+}
+
+/// The same of another blkdom.
+fn disk_of(backend: &str, device: &str, target: &str, access: &str) -> String {
+    format!("format=raw,vdev={device},access={access},backend={backend},backendtype=phy,target={target}")
 }
 
 /// Waits until a guest has a disk.

@@ -33,7 +33,7 @@ fn taken_over(scene: &BlockScene<'_>) -> Result<String> {
 /// pciback numbers devices in the order in which they are passed; blkdom's names follow the host's addresses.
 fn order(scene: &BlockScene<'_>) -> Result<String> {
     let lab = scene.lab;
-    let others = lab.controllers().iter().skip(CONTROLLERS).map(DiskController::bdf).collect::<Vec<_>>();
+    let others = lab.controllers().iter().skip(CONTROLLERS).take(2).map(DiskController::bdf).collect::<Vec<_>>();
     let [low, high] = others.as_slice() else { bail!("the machine has other controllers: {others:?}") };
     let blkdom = DriverDomain::create(lab, &DriverDomainConfig::blkdom("order").pci(high).pci(low))?;
     let named = |when: &str| -> Result<()> {
