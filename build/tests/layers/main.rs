@@ -28,7 +28,7 @@ const RUNTIME: House = House {
         &["memory"],
         // Xen's objects.
         &["dma", "events", "grants", "mmio"],
-        &["clock", "hypervisor"],
+        &["clock", "hypervisor", "watchdog"],
         &["console", "executor"],
         &["end", "restart", "time"],
         &["shutdown", "trap"],

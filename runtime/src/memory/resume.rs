@@ -15,8 +15,8 @@ use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
 /// Takes over the address space.
 ///
 /// Free is what is mapped writable where it belongs (page tables are not, and what was being exchanged with Xen is not) and is none of: what
-/// lies before the first free frame of the boot, the bitmaps, the ledgers, the page of interrupts to be ended, withheld (the box, DMA memory of an earlier life, the pages of a
-/// replaced image), or in a grant that has not ended.
+/// lies before the first free frame of the boot, the bitmaps, the ledgers, the page of interrupts to be ended, the watchdog's data, withheld (the
+/// box, DMA memory of an earlier life, the pages of a replaced image), or in a grant that has not ended.
 ///
 /// # Safety
 /// Called once in a life that is not the first, before any other memory is used, with what Xen handed over; `granted` are the machine frames
@@ -56,8 +56,10 @@ pub(super) unsafe fn initialize(
         }
         number += count;
     }
-    let kept = record().interrupt_ends.get().checked_sub(1).map(Pfn);
-    for frame in ledger::frames().chain(device_ledger::frames()).chain(kept) {
+    let interrupt_ends = record().interrupt_ends.get().checked_sub(1).map(Pfn);
+    // Its code, which is not mapped writable, is left out above.
+    let watchdog = record().watchdog.get().checked_sub(1).map(|code| Pfn(code + 1));
+    for frame in ledger::frames().chain(device_ledger::frames()).chain(interrupt_ends).chain(watchdog) {
         p2m::set_shared_frame(frame, true);
     }
     // A page behind a grant counts as allocated, and is freed like any other when the grant ends.

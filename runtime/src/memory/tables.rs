@@ -119,7 +119,8 @@ impl Batch {
     }
 }
 
-/// Drops what the TLB holds of mappings that are gone or have become narrower (`MMUEXT_TLB_FLUSH_LOCAL`: there is one vCPU).
+/// Drops what the TLB holds of mappings that are gone or have become narrower (`MMUEXT_TLB_FLUSH_LOCAL`: one vCPU uses them; the watchdog's
+/// uses a few pages whose mapping never changes).
 pub(crate) fn flush_tlb() {
     let operation = MmuExtOp { cmd: MMUEXT_TLB_FLUSH_LOCAL, padding: 0, arg1: 0, arg2: 0 };
     // SAFETY: one mmuext_op; it changes no memory.
@@ -175,6 +176,11 @@ impl Tables {
     /// `root` is the address of the top-level table in use, and all tables below it are mapped at [`layout::address_of`].
     pub(crate) const unsafe fn new(root: usize) -> Self {
         Self { root }
+    }
+
+    /// The machine frame of the top-level table.
+    pub(crate) fn root(self) -> Mfn {
+        p2m::physical_to_machine(layout::frame_at(self.root))
     }
 
     /// The machine address and the value of the entry for `address` at `level` (the lowest has the pages); the level at which the walk ended

@@ -30,7 +30,7 @@ use crate::checksum::checksum;
 use crate::local::Local;
 use crate::memory::{self, frames};
 use crate::record::{Birth, BoxHeader, Damaged, Text, record};
-use crate::{clock, console, events, grants, layout};
+use crate::{clock, console, events, grants, layout, watchdog};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -137,6 +137,7 @@ impl BoxWriter {
     /// # Errors
     /// [`Unwritten::Full`], and nothing is added.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Unwritten> {
+        watchdog::beat();
         if bytes.len() > self.capacity - self.length {
             return Err(Unwritten::Full);
         }
@@ -426,6 +427,7 @@ fn end(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Refusal {
 
 /// Everything that can be refused, and the record of this life's end.
 fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal> {
+    watchdog::beat();
     if ENDING.replace(true) {
         return Err(Refusal::FailedAgain);
     }

@@ -1,4 +1,4 @@
-//! The image that takes the place of `guest` in its tests `replace`, `replace-gives-up` and `replace-fails`: another one, laid out otherwise.
+//! The image that takes the place of `guest` in its tests `replace`, `replace-gives-up`, `replace-fails` and `replace-hangs`: another one, laid out otherwise.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -23,7 +23,9 @@ runtime::entry!(main);
 
 async fn main(environment: Environment) {
     let gives_up = environment.command_line.contains("replace-gives-up");
-    let outcome = match take_over(gives_up, environment.command_line.contains("replace-fails")).await {
+    let fails = environment.command_line.contains("replace-fails");
+    let hangs = environment.command_line.contains("replace-hangs");
+    let outcome = match take_over(gives_up, fails, hangs).await {
         Ok(()) => "SUCCESS",
         Err(reason) => {
             log::error!("{reason}");
@@ -50,7 +52,7 @@ fn protection() -> Result<(), &'static str> {
     is(open.into_iter().all(|address| probe(address, Access::Write)), "what is writable")
 }
 
-async fn take_over(gives_up: bool, fails: bool) -> Result<(), &'static str> {
+async fn take_over(gives_up: bool, fails: bool, hangs: bool) -> Result<(), &'static str> {
     is(VARIABLES.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0x0bad_cafe), "variables")?;
     is(ZEROS.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0), "zeros")?;
     protection()?;
@@ -63,6 +65,11 @@ async fn take_over(gives_up: bool, fails: bool) -> Result<(), &'static str> {
         return Err("no way back");
     }
     assert!(!fails, "the successor fails as the test asks");
+    if hangs {
+        loop {
+            core::hint::spin_loop();
+        }
+    }
     let numbers: Vec<u64> =
         recovered.bytes().as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
     let [lives, one, other, reference, first, pages, ..] = numbers[..] else {
