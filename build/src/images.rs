@@ -23,7 +23,7 @@ struct Image {
 pub(crate) const STORE: &str = "xenstore-stubdom";
 
 const IMAGES: [Image; 3] = [
-    Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 1 << 20 },
+    Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 9 << 17 },
     Image { package: "blkdom", name: "blkdom", sample: ("cfg", include_str!("../blkdom.cfg")), budget: 9 << 17 },
     Image {
         package: "stubdom",
@@ -69,7 +69,8 @@ pub(crate) fn build() -> Result<()> {
 }
 
 /// Names and texts of the hooks that tests have in images built with `faults`.
-const HOOKS: [&str; 4] = ["oxidom_probe", "fail_after", "poison-for-the-store", "a fault that was asked for"];
+const HOOKS: [&str; 5] =
+    ["oxidom_probe", "fail_after", "poison-for-the-store", "a fault that was asked for", "a hang that was asked for"];
 
 /// What is installed has no hooks for tests: neither among its symbols nor among its texts.
 fn refuse_hooks(image: &PathBuf) -> Result<()> {
@@ -89,6 +90,7 @@ pub(crate) fn for_demo() -> Result<e2e::Images> {
         blkdom: path("blkdom"),
         stubdom: path(STORE),
         faulty_store: None,
+        faulty_netdom: None,
         hostile: None,
         guest: None,
         puppet: None,
@@ -103,12 +105,14 @@ pub(crate) fn for_attacks() -> Result<e2e::Images> {
 
 /// Builds what the tests have in dom0.
 pub(crate) fn for_tests() -> Result<e2e::Images> {
+    let faulty_netdom = stripped(cargo_build_with("netdom", "netdom", &["--features", "faults"])?)?;
     let faulty_store = stripped(cargo_build_with("stubdom", "stubdom", &["--features", "faults"])?)?;
     let puppet = stripped(cargo_build("guests", "puppet")?)?;
     let guest = cargo_build("guests", "guest")?;
     let successor = cargo_build("guests", "successor")?;
     Ok(e2e::Images {
         faulty_store: Some(faulty_store),
+        faulty_netdom: Some(faulty_netdom),
         guest: Some(guest),
         puppet: Some(puppet),
         successor: Some(successor),

@@ -59,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             blkdom: image.clone(),
             stubdom: images::path(images::STORE),
             faulty_store: None,
+            faulty_netdom: None,
             hostile: None,
             guest: None,
             puppet: None,

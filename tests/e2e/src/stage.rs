@@ -19,6 +19,8 @@ pub struct Images {
     pub stubdom: PathBuf,
     /// The same with the word `faults`, for the cases in which it fails on demand; `None` where there are none.
     pub faulty_store: Option<PathBuf>,
+    /// netdom with the command `hang`, for the case in which it hangs; `None` where there is none.
+    pub faulty_netdom: Option<PathBuf>,
     /// The hostile frontend; what needs it says so where it is missing.
     pub hostile: Option<PathBuf>,
     /// The image of the runtime's own tests, with debug information; the same.
@@ -58,6 +60,9 @@ impl Stage {
         config.store = Some(images.stubdom.clone());
         config.put("usr/lib/oxidom/netdom", 0o755, &images.netdom)?;
         config.put("usr/lib/oxidom/blkdom", 0o755, &images.blkdom)?;
+        if let Some(faulty) = &images.faulty_netdom {
+            config.put("usr/lib/oxidom/netdom-faults", 0o755, faulty)?;
+        }
         if let Some(hostile) = &images.hostile {
             config.put("usr/lib/oxidom/hostile", 0o755, hostile)?;
         }

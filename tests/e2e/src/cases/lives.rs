@@ -1,7 +1,7 @@
 //! netdom's lives: it fails under traffic and goes on in the same domain, and its guest sees nothing of it. Host.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::{Clock, Guest, Lab, Nic, Row};
@@ -11,10 +11,13 @@ use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::{Images, Stage, vif};
 use crate::traffic::{self, Shell};
 
-pub(super) const CASES: &[Case] = &[Case {
-    name: "netdom fails again and again under TCP both ways, and goes on: its guest sees nothing",
-    run: failures,
-}];
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "netdom fails again and again under TCP both ways, and goes on: its guest sees nothing",
+        run: failures,
+    },
+    Case { name: "netdom hangs with upcalls masked under TCP, and goes on by itself", run: hangs },
+];
 
 /// Fewer than may be in a row.
 const LIVES: u32 = 4;
@@ -56,6 +59,61 @@ fn fail(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     let console = netdom.console()?;
     let pauses = console.lines().filter_map(|line| line.split_once("has taken over, ")?.1.split_once(" after"));
     Ok(format!("pauses of {}", pauses.map(|(pause, _)| pause).collect::<Vec<_>>().join(", ")))
+}
+
+/// Hangs of the case, fewer than may be in a row.
+const HANGS: u32 = 2;
+/// From a hang to the next life, by dom0's clock, whose CPU is the emulator's one: 1 s of CPU time, a look each 250 ms, and a new life.
+const HANG_ENDS_WITHIN: Duration = Duration::from_secs(5);
+/// CPU time of the vCPU that watches, in the case's half a minute.
+const WATCHER_SECONDS: f64 = 0.5;
+
+fn hangs(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    scene.stage.images.faulty_netdom.as_ref().context("the netdom that hangs was not built")?;
+    let nic = lab.make_assignable(SPARE_NIC.into())?;
+    let config = DriverDomainConfig { image: "netdom-faults", ..DriverDomainConfig::netdom("hangs").pci(&nic) };
+    let netdom = DriverDomain::create(lab, &config)?;
+    let result = nics::attach(scene, &netdom, &scene.a, SPARE_NIC, "xenbr0").and_then(|()| hang(scene, &netdom));
+    lab.run("xl network-detach a 1")?;
+    let console = netdom.console().unwrap_or_default();
+    lab.destroy_after("hangs", result.with_context(|| format!("the console of hangs:\n{console}")))
+}
+
+fn hang(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
+    let (lab, a, peer) = (&scene.stage.lab, &scene.a, scene.stage.peer(SPARE_NIC.into()));
+    nics::reaches(a, &peer)?;
+    a.start("send", &format!("traffic tcp-send {peer} 128M"))?;
+    let mut said = Vec::new();
+    for life in 1..=HANGS {
+        sleep(Duration::from_secs(2));
+        let start = Instant::now();
+        lab.must(&format!("echo hang > $(xenstore-read /local/domain/{}/console/tty)", netdom.id))?;
+        // By the watchdog, not by anybody else.
+        let named = format!("life {life} after one that failed: watchdog: no turn of the executor");
+        lab.wait_for_console(&netdom.name, &named, PATIENCE)?;
+        lab.wait_for_console(&netdom.name, &format!("life {life} has taken over"), PATIENCE)?;
+        let took = start.elapsed();
+        ensure!(took < HANG_ENDS_WITHIN, "the hang ended after {took:?}");
+        said.push(format!("{:.1} s", took.as_secs_f64()));
+    }
+    let out = a.finish("send")?;
+    ensure!(out.contains("\"ok\":true"), "send: {out}");
+    // Its second vCPU costs next to nothing.
+    let list = lab.must("xl vcpu-list hangs")?;
+    let seconds = |vcpu: &str| {
+        let of = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let line = list.lines().map(of).find(|words| words.get(2).is_some_and(|number| number == vcpu));
+        let time = line.as_ref().and_then(|words| words.iter().rev().nth(2).or(words.last()));
+        time.and_then(|time| time.parse::<f64>().ok()).with_context(|| format!("xl vcpu-list says\n{list}"))
+    };
+    let (worker, watcher) = (seconds("0")?, seconds("1")?);
+    ensure!(watcher < WATCHER_SECONDS, "the watchdog ran for {watcher} s:\n{list}");
+    // It is as sound as before, and the same domain.
+    let ping = traffic::ping(a, &peer, 50, 0, 56)?;
+    ensure!(ping.lost == 0, "{ping:?}");
+    ensure!(lab.must("xl domid hangs")?.trim() == netdom.id.to_string(), "another domain");
+    Ok(format!("hangs ended after {}; CPU time {worker} s, and {watcher} s of the watchdog's", said.join(", ")))
 }
 
 /// The cases of netdom's lives under the load of four guests with three vifs each, by a clock of instructions.
