@@ -171,7 +171,7 @@ struct Watch {
     /// The beat that a warning was for.
     warned_at: u64,
     poll: Poll,
-    /// What is polled: a port that nobody sends to. A wait for none would end with each event of the domain.
+    /// What is polled: a port without a sender. A wait for none would end with each event of the domain.
     port: Port,
     padding: u32,
     /// Xen's watchdog; `id` is 0 where it is not set.
@@ -229,9 +229,9 @@ pub(crate) fn start() {
     match hypercall::check(up).and_then(|_| make()) {
         Ok(()) => log::debug!("watchdog: {LIMIT:?} of CPU time without a turn end a life"),
         Err(XenError::Errno(errno::ENOENT)) => {
-            log::info!("no watchdog: a hang would not end by itself, as it does where the config says vcpus=2");
+            log::info!("no watchdog: it takes a second vCPU (vcpus=2 of the config)");
         }
-        Err(error) => log::warn!("no watchdog: a hang would not end by itself: {error}"),
+        Err(error) => log::warn!("no watchdog: {error}"),
     }
 }
 

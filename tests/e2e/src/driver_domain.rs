@@ -68,7 +68,10 @@ impl fmt::Display for DriverDomainConfig {
             f,
             "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/{image}\"\nmemory = {memory}\nvcpus = 2"
         )?;
-        write!(f, "pci = {pci:?}\nextra = \"{extra}\"\non_crash = \"preserve\"\n{NATIVE_CLOCK}")
+        write!(
+            f,
+            "pci = {pci:?}\nextra = \"{extra}\"\non_crash = \"preserve\"\non_watchdog = \"preserve\"\n{NATIVE_CLOCK}"
+        )
     }
 }
 
