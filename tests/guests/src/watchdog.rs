@@ -1,6 +1,7 @@
 //! The watchdog: a hang ends in a new life, and nothing else does.
 
 use crate::{Result, check, value};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use runtime::restart::{self, Cause, Policy, Recovered};
@@ -54,10 +55,20 @@ pub(crate) async fn hang() -> Result {
     runtime::yield_now().await;
     work(Duration::from_millis(700), core::hint::spin_loop);
     runtime::yield_now().await;
+    many_tasks().await;
     check!(restart::lives() == life);
     log::info!("life {life} hangs");
     HUNG.store(now().0, Ordering::Relaxed);
     spin();
+}
+
+/// A turn of the executor in which many tasks take one step each.
+async fn many_tasks() {
+    let tasks: Vec<_> =
+        (0..10).map(|_| runtime::spawn(async { work(Duration::from_millis(200), core::hint::spin_loop) })).collect();
+    while tasks.iter().any(|task| !task.is_finished()) {
+        runtime::yield_now().await;
+    }
 }
 
 fn resume(mut recovered: Recovered) -> Result {

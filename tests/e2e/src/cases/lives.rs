@@ -104,9 +104,10 @@ fn hang(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     // Its second vCPU costs next to nothing.
     let list = lab.must("xl vcpu-list hangs")?;
     let seconds = |vcpu: &str| {
-        let of = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let line = list.lines().map(of).find(|words| words.get(2).is_some_and(|number| number == vcpu));
-        let time = line.as_ref().and_then(|words| words.iter().rev().nth(2).or(words.last()));
+        // Name, ID, VCPU, CPU, state, seconds.
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let line = list.lines().map(words).find(|words| words.get(2).is_some_and(|number| number == vcpu));
+        let time = line.as_ref().and_then(|words| words.get(5));
         time.and_then(|time| time.parse::<f64>().ok()).with_context(|| format!("xl vcpu-list says\n{list}"))
     };
     let (worker, watcher) = (seconds("0")?, seconds("1")?);
