@@ -74,7 +74,8 @@ pub(crate) fn build() -> Result<()> {
 }
 
 /// Names and texts of the hooks that tests have in images built with `faults`.
-const HOOKS: [&str; 4] = ["oxidom_probe", "fail_after", "poison-for-the-store", "a fault that was asked for"];
+const HOOKS: [&str; 5] =
+    ["oxidom_probe", "fail_after", "poison-for-the-store", "a fault that was asked for", "a hang that was asked for"];
 
 /// What is installed has no hooks for tests: neither among its symbols nor among its texts.
 fn refuse_hooks(image: &PathBuf) -> Result<()> {

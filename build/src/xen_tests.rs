@@ -150,7 +150,7 @@ fn run_guests(tally: &Mutex<&mut Tally>, row: Row, image: &Path, successor: &Pat
 fn run_guest(row: Row, image: &Path, successor: &Path, test: &guests::Test) -> Result<()> {
     let arguments = format!("test={}", test.name);
     let module = test.successor.then_some(successor);
-    let guest = direct::Guest { image, arguments: &arguments, module, memory: test.memory };
+    let guest = direct::Guest { image, arguments: &arguments, module, memory: test.memory, vcpus: test.vcpus };
     let report = direct::run(row.release, guest, Duration::from_secs(60))?;
     let expected = test.expected.name();
     let end = || symbolize::symbolize(image, &report.tail(30)).unwrap_or_else(|_| report.tail(30));

@@ -4,7 +4,7 @@
 
 use crate::end::{self, Exit};
 use crate::record::{self, Birth};
-use crate::{clock, console, environment, events, executor, grants, memory, restart, trap};
+use crate::{clock, console, environment, events, executor, grants, memory, restart, trap, watchdog};
 use core::arch::global_asm;
 use xen_pv_sys::start_info::StartInfo;
 
@@ -172,6 +172,7 @@ unsafe extern "C" fn oxidom_start(start_info: *const StartInfo, boot_stack: usiz
         console::write_to_xen(b"oxidom: the record of the last life is damaged\n");
         end::exit(Exit::Crash);
     };
+    watchdog::resume();
     // SAFETY: Xen's start_info, by Xen's word or by the record of an earlier life, which is sealed: mapped, and never changed after boot.
     let start_info = unsafe { &*(birth.start_info as *const StartInfo) };
     // SAFETY: it stays so for good, as `boot` and `resume` leave its page out of the memory that they give out.
@@ -186,6 +187,7 @@ unsafe extern "C" fn oxidom_start(start_info: *const StartInfo, boot_stack: usiz
     restart::ready();
     console::initialize();
     executor::spawn(console::run());
+    watchdog::start();
     // SAFETY: the signature is that of `entry!`'s function, the one of this name in the image.
     unsafe { oxidom_image_main(environment::environment()) };
     end::exit(Exit::PowerOff)

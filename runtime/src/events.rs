@@ -164,6 +164,13 @@ pub(crate) fn initialize(machine_address: u64) {
     }
 }
 
+/// Has Xen make no upcalls to vCPU 1, which is not up yet.
+pub(crate) fn mask_upcalls_of_vcpu_1() {
+    let [first, ..] = &shared().other_vcpus;
+    // Its second byte, as with `upcall_mask`.
+    first.fetch_or(1 << 8, Ordering::Relaxed);
+}
+
 /// Whether an earlier life bound the port and nobody has taken it over yet.
 fn is_inherited(port: Port) -> bool {
     let (index, bit) = bit(port);

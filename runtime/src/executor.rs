@@ -4,7 +4,7 @@
 
 use crate::counts::{self, Count};
 use crate::local::Local;
-use crate::{clock, events};
+use crate::{clock, events, watchdog};
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::cell::RefCell;
@@ -65,6 +65,7 @@ where
 
 /// Events, then timers, then every task that is ready by now, once each: whatever a task does, the next round sees to the others.
 fn round() {
+    watchdog::beat();
     events::deliver();
     let now = clock::now();
     TIMERS.borrow_mut().fire(now);

@@ -1,6 +1,6 @@
 //! The runtime of a Xen PV domain: boot, memory, hypercalls, events, grants, executor, time, console. Floor 2.
 //!
-//! The one crate of the project with unsafe code. One vCPU, no preemption: event upcalls stay masked but while the vCPU blocks,
+//! The one crate of the project with unsafe code. One vCPU runs Rust, no preemption: event upcalls stay masked but while the vCPU blocks,
 //! so nothing here is ever interrupted by other code of the domain.
 #![no_std]
 #![expect(unsafe_code, reason = "each module that has it opens with why")]
@@ -41,6 +41,7 @@ pub mod store;
 pub mod time;
 mod time_stamp;
 pub mod trap;
+pub mod watchdog;
 
 pub use end::{Exit, exit};
 pub use environment::{Environment, command_line, environment};

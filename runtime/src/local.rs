@@ -9,7 +9,7 @@ use core::ops::Deref;
 pub(crate) struct Local<T: Reentrant>(T);
 
 // SAFETY:
-// 1. There is no second thread: the domain brings up one vCPU.
+// 1. There is no second thread: one vCPU runs Rust. The other one, where there is one, runs a loop of assembly (watchdog.rs).
 // 2. No code interrupts other code and returns to it: event upcalls are masked but at the one instruction where the vCPU blocks (boot.rs).
 //    A fault that a probe provokes (trap/probe.rs) returns to the probe's own assembly, which is in the midst of no use of a global.
 // 3. A panic, or any other fault, enters Rust in the midst of other uses, which never go on. What it runs (the report, the image's writer of

@@ -15,7 +15,8 @@ use split_driver::control::WORDS_MAX;
 use split_driver::xs_wire::{Framing, MESSAGE_MAX};
 use xen_pv_sys::PAGE_SIZE;
 
-/// Changes with the layout of [`Record`] and of the bitmaps of frames: an image of another layout cannot take the place of this one.
+/// Changes with the layout of [`Record`], of the bitmaps of frames, and of `watchdog::Watch`: an image of another layout cannot take the place of this
+/// one.
 pub(crate) const LAYOUT: u32 = 7;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
@@ -222,6 +223,8 @@ pub(crate) struct Record {
     words: [[Cell<u8>; WORDS]; 2],
     /// The frame (plus one) in which Xen keeps which interrupts have to be ended, for as long as the domain lives; 0 for none.
     pub(crate) interrupt_ends: Cell<u64>,
+    /// The frame (plus one) of the watchdog's code, before that of its data, for as long as the domain lives; 0 for none.
+    pub(crate) watchdog: Cell<u64>,
     /// How the connection to the store stands.
     pub(crate) store: StoreStreams,
     /// Of all above, when a life ends.
@@ -236,11 +239,11 @@ const SEALED: usize = offset_of!(Record, seal) / 8;
 
 const _: () = {
     assert!(size_of::<Record>() <= layout::KEEP_SIZE);
-    // 14 words, twelve halves, the box, two command lines, four arrays and the store's streams: nothing else is before the seal, so no padding.
+    // 15 words, twelve halves, the box, two command lines, four arrays and the store's streams: nothing else is before the seal, so no padding.
     let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + DEVICE_LEDGER_PAGES + ROOM_PAGES) * 4;
     let store = 6 * 4 + 2 * size_of::<Read>() + MESSAGE_MAX;
     assert!(size_of::<StoreStreams>() == store);
-    assert!(offset_of!(Record, seal) == 14 * 8 + 12 * 4 + size_of::<BoxHeader>() + 2 * WORDS + arrays + store);
+    assert!(offset_of!(Record, seal) == 15 * 8 + 12 * 4 + size_of::<BoxHeader>() + 2 * WORDS + arrays + store);
 };
 
 /// The record of this domain.

@@ -7,6 +7,7 @@ use crate::events;
 use crate::hypercall::{self, number};
 use crate::layout;
 use crate::restart::{self, Refusal};
+use crate::watchdog;
 use core::arch::global_asm;
 use core::fmt::Write;
 use xen_pv_sys::arch_x86::{FLAT_KERNEL_CS, TrapInfo};
@@ -150,7 +151,7 @@ pub(crate) fn install() {
     let callbacks = [
         (CALLBACKTYPE_EVENT, oxidom_upcall as *const () as u64),
         (CALLBACKTYPE_FAILSAFE, oxidom_failsafe as *const () as u64),
-        // An operator's, by `xl trigger DOMAIN nmi`: the one thing that interrupts code with upcalls masked.
+        // An operator's, by `xl trigger DOMAIN nmi`, or the watchdog's: the one thing that interrupts code with upcalls masked.
         (CALLBACKTYPE_NMI, oxidom_trap_2 as *const () as u64),
     ];
     for (kind, address) in callbacks {
@@ -169,10 +170,15 @@ pub(crate) fn install() {
 /// Called by the stubs only.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn oxidom_fault(frame: &Frame) -> ! {
-    if frame.vector == 2 {
+    let hung = frame.vector == 2 && watchdog::has_warned();
+    if frame.vector == 2 && !hung {
         restart::note_outside();
     }
     fail(&|mut out| {
+        if hung {
+            let seconds = watchdog::LIMIT.as_secs();
+            let _ = writeln!(out, "watchdog: no turn of the executor within {seconds} s of CPU time");
+        }
         let _ = writeln!(
             out,
             "fault: {} (vector {}, error {:#x}), address {:#018x}",

@@ -152,6 +152,52 @@ pub struct CpuUserRegs {
 
 const _: () = assert!(size_of::<CpuUserRegs>() == 200);
 
+/// A vCPU as `VCPUOP_initialise` makes it (`struct vcpu_guest_context`).
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct VcpuGuestContext {
+    /// An image of `FXSAVE`, where `flags` say that it is valid.
+    pub fpu_ctxt: [u8; 512],
+    /// [`VcpuContextFlags`].
+    pub flags: u64,
+    /// The registers.
+    pub user_regs: CpuUserRegs,
+    /// The virtual interrupt table, by vector.
+    pub trap_ctxt: [TrapInfo; 256],
+    /// The address of the local descriptor table.
+    pub ldt_base: u64,
+    /// Its entries; 0 for none.
+    pub ldt_ents: u64,
+    /// The machine frames of the global descriptor table.
+    pub gdt_frames: [u64; 16],
+    /// Its entries; 0 for Xen's own, which the `FLAT_*` selectors are of.
+    pub gdt_ents: u64,
+    /// The kernel's stack segment, where a trap enters the kernel from user mode.
+    pub kernel_ss: u64,
+    /// The kernel's stack pointer then.
+    pub kernel_sp: u64,
+    /// `cr0` to `cr7`; `cr3` is the kernel's root ([`pfn_to_cr3`]), `cr1` that of user mode.
+    pub ctrlreg: [u64; 8],
+    /// `dr0` to `dr7`.
+    pub debugreg: [u64; 8],
+    /// Where an upcall enters.
+    pub event_callback_eip: u64,
+    /// Where Xen enters when it cannot load a segment.
+    pub failsafe_callback_eip: u64,
+    /// Where a system call enters.
+    pub syscall_callback_eip: u64,
+    /// `VMASST_TYPE_*`, as bits.
+    pub vm_assist: u64,
+    /// The base of `%fs`.
+    pub fs_base: u64,
+    /// The base of `%gs` in the kernel.
+    pub gs_base_kernel: u64,
+    /// The base of `%gs` in user mode.
+    pub gs_base_user: u64,
+}
+
+const _: () = assert!(size_of::<VcpuGuestContext>() == 5168);
+
 /// `struct arch_vcpu_info`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// `VCPUOP_initialise`.
+/// `VCPUOP_initialise`, with [`crate::arch_x86::VcpuGuestContext`]: once in a domain's life, then `EEXIST`.
 pub const VCPUOP_INITIALISE: u64 = 0;
 /// `VCPUOP_up`.
 pub const VCPUOP_UP: u64 = 1;
@@ -24,6 +24,8 @@ pub const VCPUOP_SET_SINGLESHOT_TIMER: u64 = 8;
 pub const VCPUOP_STOP_SINGLESHOT_TIMER: u64 = 9;
 /// `VCPUOP_register_vcpu_info`, with [`RegisterVcpuInfo`].
 pub const VCPUOP_REGISTER_VCPU_INFO: u64 = 10;
+/// `VCPUOP_send_nmi`.
+pub const VCPUOP_SEND_NMI: u64 = 11;
 /// `VCPUOP_register_vcpu_time_memory_area`, with [`RegisterMemoryArea`].
 pub const VCPUOP_REGISTER_VCPU_TIME_MEMORY_AREA: u64 = 13;
 

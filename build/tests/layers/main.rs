@@ -29,7 +29,7 @@ const RUNTIME: House = House {
         &["memory"],
         // Xen's objects.
         &["dma", "events", "grants", "mmio"],
-        &["clock", "hypervisor"],
+        &["clock", "hypervisor", "watchdog"],
         &["console", "executor"],
         &["end", "restart", "time"],
         &["shutdown", "trap"],
@@ -45,7 +45,7 @@ const SPLIT_DRIVER: House = House {
     layers: &[
         &["atomic", "store", "time"],
         &["control", "memory", "throttle", "turns", "xs_wire"],
-        &["hypervisor", "registers", "ring", "xenstore_client"],
+        &["hypervisor", "kept", "registers", "ring", "xenstore_client"],
         &["byte_ring", "domains"],
         &["fakes", "xenbus"],
     ],

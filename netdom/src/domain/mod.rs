@@ -209,8 +209,20 @@ impl Service for Domain {
         format!("packet-pages {}, packet-pages-free {}", path.pool().capacity(), path.pool().available())
     }
 
+    #[cfg(not(feature = "faults"))]
     fn command(self: &Rc<Self>, _words: &[&str]) -> bool {
         false
+    }
+
+    #[cfg(feature = "faults")]
+    fn command(self: &Rc<Self>, words: &[&str]) -> bool {
+        if words != ["hang"] {
+            return false;
+        }
+        log::warn!("a hang that was asked for");
+        loop {
+            core::hint::spin_loop();
+        }
     }
 
     async fn stop(&self) {

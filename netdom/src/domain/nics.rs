@@ -16,6 +16,7 @@ use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
 use runtime::events::Channel;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
 use runtime::time::{self, Instant};
+use runtime::watchdog;
 use xen_pv_sys::Port;
 
 /// The topic of complaints.
@@ -313,6 +314,8 @@ async fn start(
 fn busy_wait(duration: Duration) {
     let end = time::now() + duration;
     while time::now() < end {
+        // A reset that takes long is no hang: each of its waits has an end.
+        watchdog::beat();
         core::hint::spin_loop();
     }
 }

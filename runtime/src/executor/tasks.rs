@@ -3,6 +3,7 @@
 //! Unsafe because a waker is made from a raw pointer; ours is a number, never followed.
 
 use crate::local::{Local, Reentrant};
+use crate::watchdog;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -122,6 +123,8 @@ impl Tasks {
             let Some(index) = self.ready.borrow_mut().pop_front() else {
                 break;
             };
+            // However many there are: the step of one task is what may take too long.
+            watchdog::beat();
             self.run(index);
         }
         count

@@ -5,7 +5,7 @@
 //!
 //! Unsafe because a page of ours is reached by its address.
 
-use super::{frames, p2m, resume, tables};
+use super::{frames, p2m, tables};
 use crate::layout;
 use core::sync::atomic::{AtomicU32, Ordering};
 use split_driver::kept::{KEPT_WORDS, KeptPage};
@@ -85,7 +85,7 @@ pub(super) fn release_inherited() {
     let tables = tables::current();
     for frame in p2m::inherited() {
         p2m::set_kept(frame, false);
-        if resume::is_plain(tables, frame) {
+        if tables.is_plain(frame) {
             // SAFETY: plain memory that was left out of what is free, and that no `KeptFrame` of this life has.
             unsafe { frames::free(frame, 1) };
         }

@@ -15,8 +15,9 @@ use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
 /// Takes over the address space.
 ///
 /// Free is what is mapped writable where it belongs (page tables are not, and what was being exchanged with Xen is not) and is none of: what
-/// lies before the first free frame of the boot, the bitmaps, the ledgers, the page of interrupts to be ended, withheld (the box, DMA memory of an earlier life, the pages of a
-/// replaced image), kept, or in a grant that has not ended.
+/// lies before the first free frame of the boot, the bitmaps, the ledgers, the page of interrupts to be ended, the watchdog's data, withheld (the
+/// box, DMA memory of an earlier life, the pages of a replaced image), kept, or in a grant that has not
+/// ended.
 ///
 /// # Safety
 /// Called once in a life that is not the first, before any other memory is used, with what Xen handed over; `granted` are the machine frames
@@ -50,14 +51,16 @@ pub(super) unsafe fn initialize(
         let count = ((ENTRIES - (address / PAGE_SIZE) % ENTRIES) as u64).min(range.end - number);
         let entries = tables.leaves(address).chain(core::iter::repeat(Entry::NONE));
         for (frame, entry) in (number..number + count).map(Pfn).zip(entries) {
-            if !is_plain_entry(entry, frame) {
+            if !entry.is_plain(frame) {
                 p2m::set_shared_frame(frame, true);
             }
         }
         number += count;
     }
-    let kept = record().interrupt_ends.get().checked_sub(1).map(Pfn);
-    for frame in ledger::frames().chain(device_ledger::frames()).chain(kept) {
+    let interrupt_ends = record().interrupt_ends.get().checked_sub(1).map(Pfn);
+    // Its code, which is not mapped writable, is left out above.
+    let watchdog = record().watchdog.get().checked_sub(1).map(|code| Pfn(code + 1));
+    for frame in ledger::frames().chain(device_ledger::frames()).chain(interrupt_ends).chain(watchdog) {
         p2m::set_shared_frame(frame, true);
     }
     // A page behind a grant counts as allocated, and is freed like any other when the grant ends.
@@ -69,20 +72,11 @@ pub(super) unsafe fn initialize(
     p2m::begin_life();
     for machine in granted {
         let pages = |frame: &Pfn| range.contains(&frame.0) && !own.contains(&frame.0) && !p2m::is_withheld(*frame);
-        if let Some(frame) = own_frame(machine).filter(pages).filter(|frame| is_plain(tables, *frame)) {
+        if let Some(frame) = own_frame(machine).filter(pages).filter(|frame| tables.is_plain(*frame)) {
             p2m::set_shared_frame(frame, true);
         }
     }
     Ok(tables)
-}
-
-/// Whether a frame is mapped as plain memory where it belongs.
-pub(super) fn is_plain(tables: Tables, frame: Pfn) -> bool {
-    tables.entry(layout::address_of(frame), Level::One).is_ok_and(|(_, entry)| is_plain_entry(entry, frame))
-}
-
-fn is_plain_entry(entry: Entry, frame: Pfn) -> bool {
-    entry.is_present() && entry.is_writable() && entry.frame() == p2m::physical_to_machine(frame)
 }
 
 /// The frame of ours that a machine frame is.
@@ -169,7 +163,7 @@ fn release(which: impl Fn(Pfn) -> bool) {
     let tables = tables::current();
     let mut batch = Batch::new(tables::SELF);
     for frame in p2m::withheld().filter(|frame| which(*frame)) {
-        if !is_plain(tables, frame)
+        if !tables.is_plain(frame)
             && let Ok((machine_address, _)) = tables.entry(layout::address_of(frame), Level::One)
         {
             // SAFETY: nobody uses it any more; it is mapped as all free memory is.
@@ -183,7 +177,7 @@ fn release(which: impl Fn(Pfn) -> bool) {
     tables::flush_tlb();
     for frame in p2m::withheld().filter(|frame| which(*frame)) {
         p2m::do_not_withhold(frame);
-        if is_plain(tables, frame) {
+        if tables.is_plain(frame) {
             // SAFETY: plain memory, in no allocator in this life, and by the callers' callers in no one's use.
             unsafe { frames::free(frame, 1) };
         }

@@ -12,7 +12,7 @@ use x86_64::structures::paging::PageTableFlags;
 pub(crate) use x86_64::structures::paging::page_table::PageTableLevel as Level;
 use x86_64::{PhysAddr, VirtAddr};
 use xen_pv_sys::xen::{MMUEXT_TLB_FLUSH_LOCAL, MmuExtOp, MmuUpdate, UpdateVaMappingFlags};
-use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE};
+use xen_pv_sys::{DomainId, Mfn, PAGE_SIZE, Pfn};
 
 /// Writable, and marked as written.
 const WRITTEN: PageTableFlags = PageTableFlags::WRITABLE.union(PageTableFlags::DIRTY);
@@ -27,6 +27,11 @@ pub(crate) const SELF: DomainId = DomainId::SELF;
 pub(crate) struct Entry(pub(crate) u64);
 
 impl Entry {
+    /// Whether it maps a frame of ours as plain memory.
+    pub(super) fn is_plain(self, frame: Pfn) -> bool {
+        self.is_present() && self.is_writable() && self.frame() == p2m::physical_to_machine(frame)
+    }
+
     /// The bits of the frame.
     const FRAME: u64 = 0x000f_ffff_ffff_f000;
 
@@ -119,7 +124,8 @@ impl Batch {
     }
 }
 
-/// Drops what the TLB holds of mappings that are gone or have become narrower (`MMUEXT_TLB_FLUSH_LOCAL`: there is one vCPU).
+/// Drops what the TLB holds of mappings that are gone or have become narrower (`MMUEXT_TLB_FLUSH_LOCAL`: one vCPU uses them; the watchdog's
+/// uses a few pages whose mapping never changes).
 pub(crate) fn flush_tlb() {
     let operation = MmuExtOp { cmd: MMUEXT_TLB_FLUSH_LOCAL, padding: 0, arg1: 0, arg2: 0 };
     // SAFETY: one mmuext_op; it changes no memory.
@@ -171,10 +177,20 @@ pub(crate) trait TableFrames {
 }
 
 impl Tables {
+    /// Whether a frame is mapped as plain memory where it belongs.
+    pub(super) fn is_plain(self, frame: Pfn) -> bool {
+        self.entry(layout::address_of(frame), Level::One).is_ok_and(|(_, entry)| entry.is_plain(frame))
+    }
+
     /// # Safety
     /// `root` is the address of the top-level table in use, and all tables below it are mapped at [`layout::address_of`].
     pub(crate) const unsafe fn new(root: usize) -> Self {
         Self { root }
+    }
+
+    /// The machine frame of the top-level table.
+    pub(crate) fn root(self) -> Mfn {
+        p2m::physical_to_machine(layout::frame_at(self.root))
     }
 
     /// The machine address and the value of the entry for `address` at `level` (the lowest has the pages); the level at which the walk ended

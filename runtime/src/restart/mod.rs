@@ -32,7 +32,7 @@ use crate::checksum::checksum;
 use crate::local::Local;
 use crate::memory::{self, frames};
 use crate::record::{self, Birth, BoxHeader, Damaged, record};
-use crate::{clock, console, events, grants, layout};
+use crate::{clock, console, events, grants, layout, watchdog};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -370,6 +370,7 @@ fn end(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Refusal {
 
 /// Everything that can be refused, and the record of this life's end.
 fn prepare(cause: Cause, report: &dyn Fn(&mut dyn Write)) -> Result<(), Refusal> {
+    watchdog::beat();
     if ENDING.replace(true) {
         return Err(Refusal::FailedAgain);
     }

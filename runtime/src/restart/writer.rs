@@ -2,6 +2,8 @@
 //!
 //! Unsafe because the box is memory that outlives the program.
 
+use crate::watchdog;
+
 /// Why a life ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -79,6 +81,7 @@ impl BoxWriter {
     /// # Errors
     /// [`Unwritten::Full`], and nothing is added.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), Unwritten> {
+        watchdog::beat();
         if bytes.len() > self.capacity - self.length {
             return Err(Unwritten::Full);
         }

@@ -16,7 +16,7 @@ pub struct Options {
     pub interrupts: InterruptKind,
     /// `profile=on|off`: whether `data/counts` says once a second what was asked of Xen and of devices, and how long register accesses took.
     pub profile: bool,
-    /// `faults=WAY:COUNT`: see [`super::Faults`].
+    /// `faults=WAY:COUNT:LIVES`: see [`super::Faults`].
     #[cfg(feature = "faults")]
     pub faults: Option<super::Faults>,
 }

@@ -34,28 +34,34 @@ impl Fault {
     }
 }
 
-/// `faults=WAY:COUNT`: how each life ends, and before which hypercall after it is ready, on average.
+/// `faults=WAY:COUNT:LIVES`: how each life ends, and before which hypercall after it is ready, on average, until there were so many lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
     fault: Fault,
     mean: u32,
+    lives: u64,
 }
 
 impl Faults {
     /// What the word says.
     pub(super) fn parse(value: &str) -> Option<Self> {
-        let (way, mean) = value.split_once(':')?;
+        let (way, rest) = value.split_once(':')?;
+        let (mean, lives) = rest.split_once(':')?;
         let fault = match way {
             "panic" => Fault::Panic,
             "page" => Fault::Page,
             "hang" => Fault::Hang,
             _ => return None,
         };
-        Some(Self { fault, mean: mean.parse().ok().filter(|mean| (1..1 << 30).contains(mean))? })
+        let mean = mean.parse().ok().filter(|mean| (1..1 << 30).contains(mean))?;
+        Some(Self { fault, mean, lives: lives.parse().ok()? })
     }
 
     /// Has this life end so, before any hypercall up to twice the mean.
     pub(super) fn arm(self) {
+        if restart::lives() >= self.lives {
+            return;
+        }
         // Different in each life: the time, spread by a multiplication (Knuth, "The Art of Computer Programming", section 6.4).
         let random = (time::now().0 as u32).wrapping_mul(2_654_435_769) >> 4;
         let action = match self.fault {

@@ -66,9 +66,12 @@ impl fmt::Display for DriverDomainConfig {
         let Self { image, name, memory, pci, extra, .. } = self;
         writeln!(
             f,
-            "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/{image}\"\nmemory = {memory}\nvcpus = 1"
+            "name = \"{name}\"\ntype = \"pv\"\nkernel = \"/usr/lib/oxidom/{image}\"\nmemory = {memory}\nvcpus = 2"
         )?;
-        write!(f, "pci = {pci:?}\nextra = \"{extra}\"\non_crash = \"preserve\"\n{NATIVE_CLOCK}")
+        write!(
+            f,
+            "pci = {pci:?}\nextra = \"{extra}\"\non_crash = \"preserve\"\non_watchdog = \"preserve\"\n{NATIVE_CLOCK}"
+        )
     }
 }
 

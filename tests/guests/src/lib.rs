@@ -35,13 +35,15 @@ impl Outcome {
     }
 }
 
-/// One boot of the image `guest` as Xen's dom0: command line `test=NAME`, and `dom0_mem=MEMORY,max:MEMORY` for Xen.
+/// One boot of the image `guest` as Xen's dom0: command line `test=NAME`, and `dom0_mem=MEMORY,max:MEMORY dom0_max_vcpus=VCPUS` for Xen.
 #[derive(Clone, Copy, Debug)]
 pub struct Test {
     /// Behind `test=` on the command line.
     pub name: &'static str,
     /// Memory of the domain.
     pub memory: &'static str,
+    /// Virtual CPUs of the domain: with two it has a watchdog.
+    pub vcpus: u32,
     /// How it must end.
     pub expected: Outcome,
     /// What must be on the console, in this order.
@@ -51,15 +53,19 @@ pub struct Test {
 }
 
 const fn passes(name: &'static str, memory: &'static str) -> Test {
-    Test { name, memory, expected: Outcome::Success, console: &[], successor: false }
+    Test { name, memory, vcpus: 1, expected: Outcome::Success, console: &[], successor: false }
 }
 
 const fn crashes(name: &'static str, console: &'static [&'static str]) -> Test {
-    Test { name, memory: "16M", expected: Outcome::Crash, console, successor: false }
+    Test { name, memory: "16M", vcpus: 1, expected: Outcome::Crash, console, successor: false }
 }
 
 const fn replaces(name: &'static str, console: &'static [&'static str]) -> Test {
     Test { console, successor: true, ..passes(name, "16M") }
+}
+
+const fn watched(test: Test) -> Test {
+    Test { vcpus: 2, ..test }
 }
 
 /// All of them.
@@ -71,7 +77,7 @@ pub const TESTS: &[Test] = &[
     passes("heap", "16M"),
     passes("dma", "64M"),
     passes("time", "16M"),
-    passes("executor", "16M"),
+    Test { console: &["no watchdog"], ..passes("executor", "16M") },
     passes("events", "16M"),
     passes("grants", "16M"),
     passes("console", "16M"),
@@ -108,6 +114,22 @@ pub const TESTS: &[Test] = &[
     replaces("replace", &["the successor is there after", "the test replaces the image"]),
     replaces("replace-gives-up", &["the successor is there after", "back after", "as the test asks"]),
     replaces("replace-fails", &["the successor is there after", "back after", "the successor fails as the test asks"]),
+    watched(passes("hang", "16M")),
+    watched(replaces("replace-hangs", &["the successor is there after", "back after", "watchdog: no turn"])),
+    watched(crashes(
+        "hang-after-failure",
+        &[
+            "failed, and again while it ended",
+            "as the test asks",
+            "  at 0x",
+            "watchdog: no turn",
+            " rip ",
+            "  in 0x",
+            "Dom0 crashed",
+        ],
+    )),
+    // Xen holds back the second NMI, and ends the domain itself.
+    watched(crashes("hang-after-hang", &["hangs", "atchdog timer", "shutdown: watchdog"])),
     crashes(
         "restart-refused",
         &["no restart: the image has no consistent state", "as the test asks", "  at 0x", "Dom0 crashed"],

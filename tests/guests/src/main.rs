@@ -16,6 +16,7 @@ mod memory;
 mod restart;
 mod store;
 mod time;
+mod watchdog;
 
 use guests::Outcome;
 use runtime::{Environment, Exit};
@@ -79,11 +80,14 @@ async fn main(environment: Environment) {
         "stack-overflow" => crash::stack_overflow(),
         "restart" => restart::restart().await,
         "replace" => restart::replace(&environment, false).await,
-        "replace-gives-up" | "replace-fails" => restart::replace(&environment, true).await,
+        "replace-gives-up" | "replace-fails" | "replace-hangs" => restart::replace(&environment, true).await,
         "restart-console" => restart::console().await,
         "restart-store" => store::restart().await,
         "restart-limit" => restart::limit(),
         "restart-twice" => restart::twice(),
+        "hang" => watchdog::hang().await,
+        "hang-after-failure" => watchdog::after_failure(),
+        "hang-after-hang" => watchdog::after_hang(),
         "restart-refused" => restart::refused(),
         _ => return finish(Outcome::Error),
     };

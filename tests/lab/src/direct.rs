@@ -71,8 +71,8 @@ impl Report {
     }
 }
 
-/// What Xen says when its dom0 crashed.
-const CRASHED: [&str; 2] = ["Dom0 crashed", "Domain 0 crashed"];
+/// What Xen says when its dom0 crashed, or hung.
+const CRASHED: [&str; 3] = ["Dom0 crashed", "Domain 0 crashed", "shutdown: watchdog"];
 
 /// An image that is booted in dom0's place.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +85,8 @@ pub struct Guest<'a> {
     pub module: Option<&'a Path>,
     /// Its memory in Xen's words, `16M`.
     pub memory: &'a str,
+    /// Its virtual CPUs.
+    pub vcpus: u32,
 }
 
 /// Boots an image as dom0, and waits for its result or its crash.
@@ -109,13 +111,13 @@ pub fn run(release: Release, guest: Guest<'_>, timeout: Duration) -> Result<Repo
 }
 
 fn run_once(release: Release, guest: Guest<'_>, timeout: Duration) -> Result<Report> {
-    let Guest { image, arguments, module, memory } = guest;
+    let Guest { image, arguments, module, memory, vcpus } = guest;
     host::provide(host::BOOT)?;
     let emulator = Emulator::prepare()?;
     let tree = Tree::prepare(release)?;
     let config = MachineConfig {
         hypervisor: tree.hypervisor(),
-        xen_arguments: format!("dom0_mem={memory},max:{memory}"),
+        xen_arguments: format!("dom0_mem={memory},max:{memory} dom0_max_vcpus={vcpus}"),
         kernel: image.to_owned(),
         kernel_arguments: arguments.to_owned(),
         initramfs: module.map(Path::to_owned),

@@ -9,10 +9,13 @@ use super::{Case, SPARE_NIC, Scene, at_rest, given_back, nics};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::traffic::{self, Shell};
 
-pub(super) const CASES: &[Case] = &[Case {
-    name: "netdom fails again and again under TCP both ways, and goes on: its guest sees nothing",
-    run: failures,
-}];
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "netdom fails again and again under TCP both ways, and goes on: its guest sees nothing",
+        run: failures,
+    },
+    Case { name: "netdom hangs with upcalls masked under TCP, and goes on by itself", run: hangs },
+];
 
 /// Fewer than may be in a row.
 const LIVES: u32 = 4;
@@ -54,4 +57,69 @@ fn fail(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     let console = netdom.console()?;
     let pauses = console.lines().filter_map(|line| line.split_once("has taken over, ")?.1.split_once(" after"));
     Ok(format!("pauses of {}", pauses.map(|(pause, _)| pause).collect::<Vec<_>>().join(", ")))
+}
+
+/// Hangs of the case, fewer than may be in a row.
+const HANGS: u32 = 2;
+/// From a hang until the next life has taken over, in seconds by the domain's clock: 1 s of CPU time, a look each 250 ms, and a new life. The
+/// emulator's one CPU is shared with the guest that sends.
+const HANG_ENDS_WITHIN: f64 = 30.0;
+/// CPU time of the vCPU that watches, in the case's half a minute.
+const WATCHER_SECONDS: f64 = 2.0;
+
+fn hangs(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    scene.stage.images.faulty_netdom.as_ref().context("the netdom that hangs was not built")?;
+    let nic = lab.make_assignable(SPARE_NIC.into())?;
+    let config = DriverDomainConfig { image: "netdom-faulty", ..DriverDomainConfig::netdom("hangs").pci(&nic) };
+    let netdom = DriverDomain::create(lab, &config)?;
+    let result = nics::attach(scene, &netdom, &scene.a, SPARE_NIC, "xenbr0").and_then(|()| hang(scene, &netdom));
+    lab.run("xl network-detach a 1")?;
+    let console = netdom.console().unwrap_or_default();
+    lab.destroy_after("hangs", result.with_context(|| format!("the console of hangs:\n{console}")))
+}
+
+fn hang(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
+    let (lab, a, peer) = (&scene.stage.lab, &scene.a, scene.stage.peer(SPARE_NIC.into()));
+    nics::reaches(a, &peer)?;
+    a.start("send", &format!("traffic tcp-send {peer} 128M"))?;
+    let mut said = Vec::new();
+    for life in 1..=HANGS {
+        sleep(Duration::from_secs(2));
+        lab.must(&format!("echo hang > $(xenstore-read /local/domain/{}/console/tty)", netdom.id))?;
+        // By the watchdog, not by anybody else.
+        let named = format!("life {life} after one that failed: watchdog: no turn of the executor");
+        lab.wait_for_console(&netdom.name, &named, PATIENCE)?;
+        lab.wait_for_console(&netdom.name, &format!("life {life} has taken over"), PATIENCE)?;
+        let console = netdom.console()?;
+        let took =
+            stamp(&console, &format!("life {life} has taken over"))? - stamp(&console, "a hang that was asked for")?;
+        ensure!(took < HANG_ENDS_WITHIN, "the hang ended after {took:.3} s");
+        said.push(format!("{took:.1} s"));
+    }
+    let out = a.finish("send")?;
+    ensure!(out.contains("\"ok\":true"), "send: {out}");
+    // Its second vCPU costs next to nothing.
+    let list = lab.must("xl vcpu-list hangs")?;
+    let seconds = |vcpu: &str| {
+        // Name, ID, VCPU, CPU, state, seconds.
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let line = list.lines().map(words).find(|words| words.get(2).is_some_and(|number| number == vcpu));
+        let time = line.as_ref().and_then(|words| words.get(5));
+        time.and_then(|time| time.parse::<f64>().ok()).with_context(|| format!("xl vcpu-list says\n{list}"))
+    };
+    let (worker, watcher) = (seconds("0")?, seconds("1")?);
+    ensure!(watcher < WATCHER_SECONDS, "the watchdog ran for {watcher} s:\n{list}");
+    // It is as sound as before, and the same domain.
+    let ping = traffic::ping(a, &peer, 50, 0, 56)?;
+    ensure!(ping.lost == 0, "{ping:?}");
+    ensure!(lab.must("xl domid hangs")?.trim() == netdom.id.to_string(), "another domain");
+    Ok(format!("hangs ended after {}; CPU time {worker} s, and {watcher} s of the watchdog's", said.join(", ")))
+}
+
+/// When a domain said something the last time, in seconds since its start.
+fn stamp(console: &str, text: &str) -> Result<f64> {
+    let line = console.lines().rev().find(|line| line.contains(text));
+    let stamp = line.and_then(|line| line.strip_prefix('[')?.split_once(']')?.0.trim().parse().ok());
+    stamp.with_context(|| format!("no line with a time says '{text}'"))
 }

@@ -95,7 +95,7 @@ struct Counts {
 }
 
 fn some(scene: &Loaded<'_>) -> Result<String> {
-    storm(scene, &Counts { panics: 8, pages: 8, hangs: 0, updates: 4 })
+    storm(scene, &Counts { panics: 8, pages: 8, hangs: 2, updates: 4 })
 }
 
 fn many(scene: &Loaded<'_>) -> Result<String> {
@@ -122,14 +122,12 @@ fn storm(scene: &Loaded<'_>, counts: &Counts) -> Result<String> {
     }
     let pace = format!("traffic udp-pace {wire} 100 5 || exit 1");
     d.start("pace", &format!("sh -c 'touch /tmp/go; while [ -e /tmp/go ]; do {pace}; done; echo all well'"))?;
-    let mut lives = first;
     for (way, count) in [("panic", counts.panics), ("page", counts.pages), ("hang", counts.hangs)] {
-        lab.must(&format!("oxidom update netdom {FAULTY} --words faults={way}:{BETWEEN}"))?;
-        lives += 1 + count as usize;
+        let lives = pauses(netdom)?.len() as u64 + 1 + u64::from(count);
+        lab.must(&format!("oxidom update netdom {FAULTY} --words faults={way}:{BETWEEN}:{lives}"))?;
         wait_for(netdom, lives)?;
     }
-    // It may fail once more before it is replaced.
-    lab.must(&format!("for i in 1 2 3; do oxidom update netdom {IMAGE} --words '' && exit 0; done; exit 1"))?;
+    lab.must(&format!("oxidom update netdom {IMAGE} --words ''"))?;
     for turn in 0..counts.updates {
         let image = if turn % 4 < 2 { REBUILT } else { IMAGE };
         lab.must(&format!("oxidom update netdom {image}"))?;
@@ -171,7 +169,7 @@ fn poison(scene: &Loaded<'_>) -> Result<String> {
     let [a, b, ..] = guests.as_slice() else { bail!("guests") };
     let wire = stage.peer(0);
     lab.must(&format!("oxidom update netdom {FAULTY} --words ''"))?;
-    let mut lives = pauses(netdom)?.len();
+    let mut lives = pauses(netdom)?.len() as u64;
     b.start("load", &format!("traffic tcp-send {wire} 24M"))?;
     // A station that is not there, by its address.
     let victim = "10.9.255.250";
@@ -229,13 +227,14 @@ fn pauses(netdom: &DriverDomain<'_>) -> Result<Vec<Pause>> {
 }
 
 /// Waits until so many lives have taken over.
-fn wait_for(netdom: &DriverDomain<'_>, lives: usize) -> Result<()> {
-    let mut known = pauses(netdom)?.len();
+fn wait_for(netdom: &DriverDomain<'_>, lives: u64) -> Result<()> {
+    let count = || pauses(netdom).map(|pauses| pauses.len() as u64);
+    let mut known = count()?;
     let mut since = Instant::now();
     while known < lives {
         ensure!(since.elapsed() < PATIENCE, "{known} lives of {lives} have taken over");
         sleep(Duration::from_secs(1));
-        let now = pauses(netdom)?.len();
+        let now = count()?;
         if now > known {
             (known, since) = (now, Instant::now());
         }

@@ -1,4 +1,4 @@
-//! The image that takes the place of `guest` in its tests `replace`, `replace-gives-up` and `replace-fails`: another one, laid out otherwise.
+//! The image that takes the place of `guest` in its tests `replace`, `replace-gives-up`, `replace-fails` and `replace-hangs`: another one, laid out otherwise.
 #![no_std]
 #![no_main]
 #![forbid(unsafe_code)]
@@ -21,10 +21,20 @@ static ZEROS: [AtomicU64; 30_000] = [const { AtomicU64::new(0) }; 30_000];
 
 runtime::entry!(main);
 
+/// What it does in place of taking over.
+#[derive(Clone, Copy, Debug)]
+struct Fails {
+    gives_up: bool,
+    panics: bool,
+    hangs: bool,
+}
+
 async fn main(environment: Environment) {
     let line = environment.command_line;
-    let gives_up = line.contains("replace-gives-up");
-    let outcome = match take_over(gives_up, line.contains("replace-fails"), line.ends_with(" words")).await {
+    let does = |what: &str| line.contains(what);
+    let fails =
+        Fails { gives_up: does("replace-gives-up"), panics: does("replace-fails"), hangs: does("replace-hangs") };
+    let outcome = match take_over(fails, line.ends_with(" words")).await {
         Ok(()) => "SUCCESS",
         Err(reason) => {
             log::error!("{reason}");
@@ -51,7 +61,7 @@ fn protection() -> Result<(), &'static str> {
     is(open.into_iter().all(|address| probe(address, Access::Write)), "what is writable")
 }
 
-async fn take_over(gives_up: bool, fails: bool, words: bool) -> Result<(), &'static str> {
+async fn take_over(fails: Fails, words: bool) -> Result<(), &'static str> {
     is(VARIABLES.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0x0bad_cafe), "variables")?;
     is(ZEROS.iter().all(|number| number.swap(1, Ordering::Relaxed) == 0), "zeros")?;
     protection()?;
@@ -59,12 +69,17 @@ async fn take_over(gives_up: bool, fails: bool, words: bool) -> Result<(), &'sta
     log::info!("the successor is there after {:?}: {}", recovered.pause(), recovered.report());
     is(recovered.cause() == Cause::Replaced && recovered.is_intact(), "the box")?;
     is(words, "the command line")?;
-    if gives_up {
+    if fails.gives_up {
         let refusal = recovered.give_up(format_args!("as the test asks"));
         log::error!("{refusal:?}");
         return Err("no way back");
     }
-    assert!(!fails, "the successor fails as the test asks");
+    assert!(!fails.panics, "the successor fails as the test asks");
+    if fails.hangs {
+        loop {
+            core::hint::spin_loop();
+        }
+    }
     let numbers: Vec<u64> =
         recovered.bytes().as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
     let [lives, one, other, reference, first, pages, ..] = numbers[..] else {
