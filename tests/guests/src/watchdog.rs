@@ -4,10 +4,13 @@ use crate::{Result, check, value};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
+use runtime::memory::{Pages, usage};
 use runtime::restart::{self, Cause, Policy, Recovered};
 use runtime::time::{now, sleep};
 use runtime::watchdog;
+use split_driver::memory::PageArray;
 use split_driver::time::Instant;
+use xen_pv_sys::PAGE_SIZE;
 
 /// Hangs of the test `hang`, one in each of its first lives.
 const HANGS: u64 = 3;
@@ -46,6 +49,7 @@ pub(crate) async fn hang() -> Result {
     if life == HANGS {
         return Ok(());
     }
+    write_all_memory()?;
     sleep(Duration::from_secs(3)).await;
     let end = now() + Duration::from_secs(3);
     while now() < end {
@@ -60,6 +64,15 @@ pub(crate) async fn hang() -> Result {
     log::info!("life {life} hangs");
     HUNG.store(now().0, Ordering::Relaxed);
     spin();
+}
+
+/// Whatever is free: neither the watchdog's code nor its data is.
+fn write_all_memory() -> Result {
+    let pages = value!(Pages::new(usage().free_frames - 64));
+    for index in 0..pages.len() {
+        check!(pages.write(index, 0, &[0xa5; PAGE_SIZE]));
+    }
+    Ok(())
 }
 
 /// A turn of the executor in which many tasks take one step each.
