@@ -10,11 +10,14 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use netdom::datapath::{NICS, NicId};
+use netdom::nic::halt::halt;
 use netdom::nic::models::Model;
 use netdom::nic::plan::Plan;
 use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
 use runtime::events::Channel;
+use runtime::mmio::MmioRegion;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
+use runtime::restart;
 use runtime::time::{self, Instant};
 use runtime::watchdog;
 use xen_pv_sys::Port;
@@ -151,6 +154,8 @@ enum Unusable {
     Memory,
     /// The domain stops.
     Stopping,
+    /// It may still do what the last life told it.
+    Running,
     /// PCI.
     Pci(PciError),
     /// The driver's initialisation.
@@ -167,6 +172,7 @@ impl fmt::Display for Unusable {
                 formatter.write_str("no memory for its receive ring: give the domain 4 MiB more for each NIC")
             }
             Self::Stopping => formatter.write_str("the domain stops"),
+            Self::Running => formatter.write_str("it does not stop doing what the last life told it"),
             Self::Pci(error) => error.fmt(formatter),
             Self::Driver(error) => write!(formatter, "driver: {error}"),
         }
@@ -281,9 +287,7 @@ async fn start(
     max_frame: usize,
     plan: &Plan,
 ) -> Result<(Box<dyn Nic>, Interrupts, String), Unusable> {
-    device.enable().await?;
-    log::debug!("pci {}: enabled", device.address());
-    let registers = device.map_bar(0, model.registers()).await?;
+    let registers = reach(device, model).await?;
     log::debug!("pci {}: registers mapped", device.address());
     let vectors = model.vectors(plan.queues);
     let best = match domain.options.interrupts {
@@ -307,6 +311,21 @@ async fn start(
     };
     let driver = model.start(registers, device.dma(), kind, &pool, options, &mut busy_wait);
     Ok((driver.map_err(Unusable::Driver)?, interrupts, format!("Intel {}", model.name())))
+}
+
+/// Maps the registers of a NIC, and lets it reach memory. In a domain that lived before it is reset between: the last life may have used it.
+async fn reach(device: &Device, model: Model) -> Result<MmioRegion, Unusable> {
+    if restart::lives() == 0 {
+        device.enable().await?;
+        return Ok(device.map_bar(0, model.registers()).await?);
+    }
+    device.enable_registers().await?;
+    let registers = device.map_bar(0, model.registers()).await?;
+    if !halt(&registers, &mut busy_wait) {
+        return Err(Unusable::Running);
+    }
+    device.enable().await?;
+    Ok(registers)
 }
 
 /// For the waits of a device's reset, and of a look at it. Most are of microseconds. A look takes a millisecond or two; the reset of a device

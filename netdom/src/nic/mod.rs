@@ -19,6 +19,7 @@ pub mod driver;
 pub mod e1000e;
 mod error;
 pub mod family;
+pub mod halt;
 pub mod igb;
 pub mod ixgbe;
 pub mod models;

@@ -64,6 +64,8 @@ struct Inner {
     id: DeviceId,
     bus: Rc<Bus>,
     interrupts: Rc<Cell<Option<InterruptKind>>>,
+    /// Its access to memory was taken since it was inherited, and its registers can be reached.
+    stopped: Rc<Cell<bool>>,
     tenure: Rc<Tenure>,
 }
 
@@ -113,7 +115,8 @@ impl Device {
         if inherited {
             tenure.master();
         }
-        let mut inner = Inner { address, host, id: DeviceId::new(0), bus, interrupts: Rc::default(), tenure };
+        let (interrupts, stopped) = Default::default();
+        let mut inner = Inner { address, host, id: DeviceId::new(0), bus, interrupts, stopped, tenure };
         let identity = inner.read(config::IDENTITY, Width::Double).await?;
         // What answers for a device that is not there: no vendor has either number.
         if matches!(identity & 0xffff, 0 | 0xffff) {
@@ -131,7 +134,8 @@ impl Device {
         let tenure = Rc::new(Tenure::new());
         tenure.master();
         let id = DeviceId::new(kept.identity);
-        Some(Self { inner: Inner { address, host, id, bus, interrupts: Rc::default(), tenure } })
+        let (interrupts, stopped) = Default::default();
+        Some(Self { inner: Inner { address, host, id, bus, interrupts, stopped, tenure } })
     }
 
     /// Takes access to memory from a device of the last life that it wrote down, until that is seen to be so; `None` where it never will be. Its
@@ -139,7 +143,9 @@ impl Device {
     pub(super) async fn stop_mastering(&self) -> Option<Quiesced> {
         let command = CommandRegister::MEMORY_ENABLE.bits();
         let attempt = async || self.inner.tenure.end(&self.inner, command).await;
-        tenure::persist(attempt, async |pause| time::sleep(pause).await).await
+        let proof = tenure::persist(attempt, async |pause| time::sleep(pause).await).await?;
+        self.inner.stopped.set(true);
+        Some(proof)
     }
 
     /// Where this domain finds it: pciback's numbering, not the host's.
@@ -213,6 +219,7 @@ impl Device {
         // The other bits need not be kept: they are clear in a device that was reset, and pciback lets none of them through.
         let command = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
         inner.tenure.master();
+        inner.stopped.set(false);
         inner.write(config::COMMAND, Width::Word, command.bits().into()).await
     }
 
@@ -221,6 +228,9 @@ impl Device {
     /// # Errors
     /// What pciback answers.
     pub async fn enable_registers(&self) -> Result<(), PciError> {
+        if self.inner.stopped.get() {
+            return Ok(());
+        }
         self.inner.write(config::COMMAND, Width::Word, CommandRegister::MEMORY_ENABLE.bits().into()).await
     }
 

@@ -106,6 +106,7 @@ macro_rules! cases {
                 what_no_nic_can_send_is_counted
                 frames_too_short_for_the_device_are_padded
                 receives_byte_for_byte_through_many_wraps
+                a_nic_of_an_earlier_life_receives_nothing_more
                 a_device_that_lies_costs_itself
                 done_bits_where_nothing_is_posted_are_not_looked_at
                 memory_of_a_device_that_does_not_stop_goes_back_with_a_proof_alone

@@ -1,6 +1,7 @@
 //! Cases of received frames, and of memory that a device may write to. Host.
 
 use devices::ring::offset;
+use netdom::nic::halt::halt;
 use netdom::nic::{Options, queue};
 use netdom::packet::Offload;
 use split_driver::fakes::closed;
@@ -21,6 +22,16 @@ pub(crate) fn receives_byte_for_byte_through_many_wraps<C: Card>(kind: C::Kind) 
     }
     assert!(queue(&mut *bench.nic).receive().is_none());
     bench.finish();
+}
+
+/// A NIC that was halted writes to no memory.
+pub(crate) fn a_nic_of_an_earlier_life_receives_nothing_more<C: Card>(kind: C::Kind) {
+    let bench = bench::<C>(kind, Options::default());
+    assert!(bench.device.inject(&bytes(60, 1)), "it receives");
+    assert!(halt(&bench.device, &mut |_| ()), "it does not halt");
+    assert!(!bench.device.inject(&bytes(60, 2)), "it receives still");
+    // The life ended: nothing was quieted, and nothing of it is used.
+    core::mem::forget(bench);
 }
 
 pub(crate) fn a_device_that_lies_costs_itself<C: Card>(kind: C::Kind) {
