@@ -21,7 +21,7 @@ use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
 use runtime::restart::{self, BoxWriter, Part, Parts};
 use runtime::select::{Either, select};
-use runtime::service::{self, Complaints, Options, Service, Wait};
+use runtime::service::{self, Complaints, DriverDomain, Options, Service, Wait};
 use runtime::signal::Signal;
 use runtime::time::{self, Clock};
 use split_driver::xenbus::{Bus, Connections};
@@ -64,8 +64,6 @@ pub(crate) struct Domain {
 }
 
 impl Service for Domain {
-    const LIVES: bool = true;
-
     const HELP: &'static str = "volumes      what a target= may name\nrescan       looks at the disks again\n";
 
     type Words = Words;
@@ -80,6 +78,48 @@ impl Service for Domain {
         Ok(true)
     }
 
+    fn state_length(&self) -> usize {
+        self.bus.connections().length()
+    }
+
+    fn write_state(&self, out: &mut BoxWriter) {
+        out.part(Part::Connections, |out| self.bus.connections().write(out));
+    }
+
+    async fn ready(&self) -> String {
+        self.controllers.borrow_mut().all_seen();
+        self.volumes.look_again();
+        self.volumes.looked().await;
+        let names = self.volumes.units();
+        self.tell_of_disks().await;
+        format!("{} disks ({})", names.len(), names.join(", "))
+    }
+
+    fn statistics(&self) -> Vec<(String, String)> {
+        statistics::lines(self)
+    }
+
+    fn resources(&self) -> String {
+        let path = self.path.borrow();
+        format!("data-pages {}, data-pages-free {}", path.pages().capacity(), path.pages().available())
+    }
+
+    fn command(self: &Rc<Self>, words: &[&str]) -> bool {
+        match words {
+            ["volumes"] => self.volumes.print(),
+            ["rescan"] => self.volumes.look_again(),
+            _ => return false,
+        }
+        true
+    }
+
+    async fn stop(&self) {
+        self.stopping.set(true);
+        controllers::stop(self).await;
+    }
+}
+
+impl DriverDomain for Domain {
     fn new(
         store: Client,
         complaints: Rc<Complaints>,
@@ -181,51 +221,11 @@ impl Service for Domain {
         controllers::removed(self, address).await;
     }
 
-    fn state_length(&self) -> usize {
-        self.bus.connections().length()
-    }
-
-    fn write_state(&self, out: &mut BoxWriter) {
-        out.part(Part::Connections, |out| self.bus.connections().write(out));
-    }
-
     async fn adopted(&self) {
         // They are served on as soon as their disks are up, and may have been looked at.
         self.controllers.borrow_mut().all_seen();
         self.volumes.look_again();
         self.bus.begun().await;
-    }
-
-    async fn ready(&self) -> String {
-        self.controllers.borrow_mut().all_seen();
-        self.volumes.look_again();
-        self.volumes.looked().await;
-        let names = self.volumes.units();
-        self.tell_of_disks().await;
-        format!("{} disks ({})", names.len(), names.join(", "))
-    }
-
-    fn statistics(&self) -> Vec<(String, String)> {
-        statistics::lines(self)
-    }
-
-    fn resources(&self) -> String {
-        let path = self.path.borrow();
-        format!("data-pages {}, data-pages-free {}", path.pages().capacity(), path.pages().available())
-    }
-
-    fn command(self: &Rc<Self>, words: &[&str]) -> bool {
-        match words {
-            ["volumes"] => self.volumes.print(),
-            ["rescan"] => self.volumes.look_again(),
-            _ => return false,
-        }
-        true
-    }
-
-    async fn stop(&self) {
-        self.stopping.set(true);
-        controllers::stop(self).await;
     }
 }
 

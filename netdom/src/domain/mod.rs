@@ -23,7 +23,7 @@ use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
 use runtime::restart::{self, BoxWriter, Part, Parts};
 use runtime::select::{Either, select};
-use runtime::service::{self, Complaints, Options, Service, Wait};
+use runtime::service::{self, Complaints, DriverDomain, Options, Service, Wait};
 use runtime::signal::Signal;
 use runtime::time::{self, Clock};
 use split_driver::xenbus::{Bus, Connections};
@@ -63,14 +63,64 @@ pub(crate) struct Domain {
 impl Service for Domain {
     const HELP: &'static str = "";
 
-    const LIVES: bool = true;
-
     type Words = command_line::Options;
 
     fn word(words: &mut Self::Words, name: &str, value: &str) -> Result<bool, String> {
         words.set(name, value)
     }
 
+    fn state_length(&self) -> usize {
+        self.bus.connections().length() + self.written.length()
+    }
+
+    fn write_state(&self, out: &mut BoxWriter) {
+        out.part(Part::Connections, |out| self.bus.connections().write(out));
+        out.part(Part::Image, |out| self.written.write(out));
+        if out.has_failed() {
+            out.part(Part::Suspect, |out| kept::write_suspect(self, out));
+        }
+    }
+
+    async fn ready(&self) -> String {
+        self.ready.set(true);
+        nics::tell(self).await;
+        let nics = self.nics.borrow();
+        let nics: Vec<String> = nics.active().iter().map(ToString::to_string).collect();
+        if nics.is_empty() { "no NIC".into() } else { nics.join(", ") }
+    }
+
+    fn statistics(&self) -> Vec<(String, String)> {
+        statistics::ports(self)
+    }
+
+    fn resources(&self) -> String {
+        let path = self.path.borrow();
+        format!("packet-pages {}, packet-pages-free {}", path.pool().capacity(), path.pool().available())
+    }
+
+    #[cfg(not(feature = "faults"))]
+    fn command(self: &Rc<Self>, _words: &[&str]) -> bool {
+        false
+    }
+
+    #[cfg(feature = "faults")]
+    fn command(self: &Rc<Self>, words: &[&str]) -> bool {
+        if words != ["hang"] {
+            return false;
+        }
+        log::warn!("a hang that was asked for");
+        loop {
+            core::hint::spin_loop();
+        }
+    }
+
+    async fn stop(&self) {
+        self.stopping.set(true);
+        nics::stop(self).await;
+    }
+}
+
+impl DriverDomain for Domain {
     fn new(
         store: Client,
         complaints: Rc<Complaints>,
@@ -167,18 +217,6 @@ impl Service for Domain {
         }
     }
 
-    fn state_length(&self) -> usize {
-        self.bus.connections().length() + self.written.length()
-    }
-
-    fn write_state(&self, out: &mut BoxWriter) {
-        out.part(Part::Connections, |out| self.bus.connections().write(out));
-        out.part(Part::Image, |out| self.written.write(out));
-        if out.has_failed() {
-            out.part(Part::Suspect, |out| kept::write_suspect(self, out));
-        }
-    }
-
     async fn device_added(&self, device: Device) {
         nics::added(self, device).await;
     }
@@ -187,46 +225,8 @@ impl Service for Domain {
         nics::removed(self, address).await;
     }
 
-    async fn ready(&self) -> String {
-        self.ready.set(true);
-        nics::tell(self).await;
-        let nics = self.nics.borrow();
-        let nics: Vec<String> = nics.active().iter().map(ToString::to_string).collect();
-        if nics.is_empty() { "no NIC".into() } else { nics.join(", ") }
-    }
-
     async fn adopted(&self) {
         self.bus.begun().await;
         self.bus.backend().forget_inherited();
-    }
-
-    fn statistics(&self) -> Vec<(String, String)> {
-        statistics::ports(self)
-    }
-
-    fn resources(&self) -> String {
-        let path = self.path.borrow();
-        format!("packet-pages {}, packet-pages-free {}", path.pool().capacity(), path.pool().available())
-    }
-
-    #[cfg(not(feature = "faults"))]
-    fn command(self: &Rc<Self>, _words: &[&str]) -> bool {
-        false
-    }
-
-    #[cfg(feature = "faults")]
-    fn command(self: &Rc<Self>, words: &[&str]) -> bool {
-        if words != ["hang"] {
-            return false;
-        }
-        log::warn!("a hang that was asked for");
-        loop {
-            core::hint::spin_loop();
-        }
-    }
-
-    async fn stop(&self) {
-        self.stopping.set(true);
-        nics::stop(self).await;
     }
 }

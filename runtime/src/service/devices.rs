@@ -1,6 +1,6 @@
 //! The domain's PCI devices, from pcifront to the service. Safe code only. Floor 2.
 
-use super::{Complaints, Service};
+use super::{Complaints, DriverDomain};
 use crate::pci::{Event, Frontend};
 use crate::signal::Signal;
 use crate::time;
@@ -25,7 +25,7 @@ pub(super) struct Progress {
 }
 
 /// Follows pcifront for good.
-pub(super) async fn run<S: Service>(
+pub(super) async fn run<S: DriverDomain>(
     service: Rc<S>,
     frontend: Option<Frontend<Client>>,
     progress: Rc<Progress>,
@@ -56,7 +56,7 @@ pub(super) async fn run<S: Service>(
 }
 
 /// Waits for what the toolstack passed to the domain at its creation.
-async fn first<S: Service>(service: &S, frontend: &mut Frontend<Client>, complaints: &Complaints) {
+async fn first<S: DriverDomain>(service: &S, frontend: &mut Frontend<Client>, complaints: &Complaints) {
     if !frontend.is_linked() {
         complaints.complain(TOPIC, "no PCI device was passed to this domain (pci=[...])").await;
         return;
@@ -73,7 +73,7 @@ async fn first<S: Service>(service: &S, frontend: &mut Frontend<Client>, complai
     }
 }
 
-async fn handle<S: Service>(service: &S, event: Event) {
+async fn handle<S: DriverDomain>(service: &S, event: Event) {
     match event {
         Event::Added(device) => service.device_added(device).await,
         Event::Removed(address) => service.device_removed(address).await,

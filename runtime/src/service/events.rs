@@ -1,6 +1,6 @@
 //! The data path's task: events in, rounds of the data path, then waiting. Safe code only. Floor 2.
 
-use super::Service;
+use super::DriverDomain;
 use crate::executor;
 use crate::select::select;
 use crate::time::{self, Instant};
@@ -21,7 +21,7 @@ pub enum Wait {
 }
 
 /// Serves guests and devices for good.
-pub(super) async fn run<S: Service>(service: Rc<S>) {
+pub(super) async fn run<S: DriverDomain>(service: Rc<S>) {
     let events = service.events();
     let mut ports: Vec<Port> = Vec::new();
     loop {

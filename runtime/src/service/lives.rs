@@ -4,7 +4,7 @@
 //! what rings do not. What would take long to ask for again is in the recovery box, in parts ([`crate::restart::Part`]): frontends are served on
 //! by xenbus ([`split_driver::xenbus::Bus::adopting`]), devices are stopped and started anew.
 
-use super::{Service, control};
+use super::{DriverDomain, Service, control};
 use crate::end::{self, Exit};
 use crate::pci::{Frontend, kept};
 use crate::restart::{self, Cause, Part, Parts, Recovered};
@@ -89,7 +89,7 @@ pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Frontend<Cli
 }
 
 /// Takes over once all frontends of the last life are served on. Gives what dom0 is told, where it asked for this life.
-pub(super) async fn take_over<S: Service>(service: &S, mut recovered: Recovered) -> Outcome {
+pub(super) async fn take_over<S: DriverDomain>(service: &S, mut recovered: Recovered) -> Outcome {
     service.adopted().await;
     let (life, ended, exchanged) = (recovered.lives(), control::ended(&recovered), recovered.exchanged());
     let (away, ran) = recovered.taken_over();

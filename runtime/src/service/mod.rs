@@ -8,6 +8,7 @@ mod devices;
 mod events;
 #[cfg(feature = "faults")]
 mod faults;
+mod image;
 mod lives;
 mod report;
 mod terminal;
@@ -17,14 +18,14 @@ pub use complaints::Complaints;
 pub use events::Wait;
 #[cfg(feature = "faults")]
 pub use faults::{Fault, Faults};
+pub use image::{DriverDomain, Service};
 
 use crate::counts;
 use crate::environment::Environment;
-use crate::events::EventSet;
 use crate::executor;
 use crate::memory;
-use crate::pci::{Device, Frontend, PciAddress};
-use crate::restart::{self, BoxWriter, Parts, Policy, Recovered};
+use crate::pci::Frontend;
+use crate::restart::{self, Parts, Recovered};
 use crate::shutdown::{self, Kind, Requests};
 use crate::signal::Signal;
 use crate::{store, time};
@@ -32,12 +33,12 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::future::{Future, pending};
+use core::future::pending;
 use core::time::Duration;
 use split_driver::store::{Store, StoreError, Transaction};
 use split_driver::xenbus::{Available, DeviceMemory, NodeRoom};
 use split_driver::xenstore_client::Client;
-use xen_pv_sys::{PAGE_SIZE, Port};
+use xen_pv_sys::PAGE_SIZE;
 
 /// The topic of the command line's words.
 const COMMAND_LINE: &str = "command line";
@@ -45,97 +46,8 @@ const COMMAND_LINE: &str = "command line";
 /// How long the start has the store to itself: whatever else is asked of it delays the domain's readiness.
 const HEAD_START: Duration = Duration::from_secs(1);
 
-/// A driver domain. Its methods take turns on one vCPU: none keeps a borrow across an `await`.
-pub trait Service: Sized + 'static {
-    /// Its commands on the console, for `help`: a line each.
-    const HELP: &'static str;
-
-    /// Whether it goes on in a new life where one fails.
-    const LIVES: bool = false;
-
-    /// How often it does.
-    const POLICY: Policy = if cfg!(feature = "faults") {
-        Policy { in_a_row: 32, settled_after: Duration::from_millis(50) }
-    } else {
-        Policy { in_a_row: 5, settled_after: Duration::from_secs(10) }
-    };
-
-    /// What the words of the command line ask for that only this domain knows.
-    type Words: Default;
-
-    /// Obeys a word `name=value`; false where it is none of this domain's.
-    ///
-    /// # Errors
-    /// What is wrong with the value: the domain does not start.
-    fn word(words: &mut Self::Words, name: &str, value: &str) -> Result<bool, String>;
-
-    /// Begins; in a domain that lived before from `inherited`, what [`write_state`](Self::write_state) wrote in the last life.
-    ///
-    /// # Errors
-    /// Why nothing can be served. The administrator reads it in the log and in `data/error`; the domain waits for its end.
-    fn new(
-        store: Client,
-        complaints: Rc<Complaints>,
-        options: Options,
-        words: Self::Words,
-        inherited: Option<Parts<'_>>,
-    ) -> Result<Self, String>;
-
-    /// Bytes that [`write_state`](Self::write_state) writes at most, about.
-    fn state_length(&self) -> usize {
-        0
-    }
-
-    /// Writes what the next life begins from, without allocating. It is called when a life ends, wherever that was: what is borrowed then may
-    /// be half-changed, and is left out.
-    fn write_state(&self, out: &mut BoxWriter) {
-        let _ = out;
-    }
-
-    /// Its store.
-    fn store(&self) -> &Client;
-
-    /// Where the events of its frontends and devices arrive.
-    fn events(&self) -> EventSet;
-
-    /// Set by whoever gave [`round`](Self::round) something to do.
-    fn work(&self) -> &Signal;
-
-    /// A round of the data path: takes the ports whose events arrived, and says what to wait for.
-    fn round(&self, ports: &mut Vec<Port>) -> Wait;
-
-    /// Serves frontends for good. Begins when pciback knows of the domain, which then has much to do.
-    fn serve(self: Rc<Self>) -> impl Future<Output = ()>;
-
-    /// `xl` passed a device to the domain, at its creation or later.
-    fn device_added(&self, device: Device) -> impl Future<Output = ()>;
-
-    /// `xl` takes a device away.
-    fn device_removed(&self, address: PciAddress) -> impl Future<Output = ()>;
-
-    /// All devices of the domain's creation were added: waits until they can be used, and says what it is ready with.
-    fn ready(&self) -> impl Future<Output = String>;
-
-    /// Waits until the frontends that the last life had connected are served on, in a domain that lived before.
-    fn adopted(&self) -> impl Future<Output = ()> {
-        core::future::ready(())
-    }
-
-    /// A line for each thing that counts, by a path in the store: that of a device is `vif/3/0`, as its backend's.
-    fn statistics(&self) -> Vec<(String, String)>;
-
-    /// What it has on loan beside what every domain has, as `name value` pairs with commas.
-    fn resources(&self) -> String;
-
-    /// A command on the console; false where there is no such command.
-    fn command(self: &Rc<Self>, words: &[&str]) -> bool;
-
-    /// Quiets the hardware, for the domain's end.
-    fn stop(&self) -> impl Future<Output = ()>;
-}
-
 /// Runs the service from the first instruction to the end that the toolstack asks for.
-pub async fn run<S: Service>(name: &str, version: &str, environment: Environment) {
+pub async fn run<S: DriverDomain>(name: &str, version: &str, environment: Environment) {
     log::info!(
         "{name} {version}: {} pages, command line \"{}\"",
         environment.pages,
@@ -155,20 +67,18 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     if options.profile {
         counts::time_register_accesses();
     }
-    let recovered = if S::LIVES { restart::recovered() } else { None };
+    let recovered = restart::recovered();
     if let (Some(recovered), Some(text), false) = (&recovered, wrong.text(), wrong.fatal.is_empty()) {
         // Before anything is touched. Comes back where there is no old image.
         recovered.give_up(format_args!("{text}"));
     }
     let complaints = Rc::new(Complaints::new(store.clone()));
-    match wrong.text() {
-        Some(text) => complaints.complain(COMMAND_LINE, &text).await,
-        None if recovered.is_some() => complaints.begin_anew().await,
-        None => {}
+    if let Some(text) = wrong.text() {
+        complaints.complain(COMMAND_LINE, &text).await;
     }
     let frontend = match &recovered {
-        Some(recovered) if S::LIVES => Some(lives::go_on(recovered, &store).await),
-        _ => None,
+        Some(recovered) => Some(lives::go_on(recovered, &store).await),
+        None => None,
     };
     let service = if wrong.fatal.is_empty() {
         let inherited = recovered.as_ref().map(|recovered| Parts::new(recovered.bytes()));
@@ -183,9 +93,7 @@ pub async fn run<S: Service>(name: &str, version: &str, environment: Environment
     let kind = match service {
         Ok(service) => {
             let service = Rc::new(service);
-            if S::LIVES {
-                executor::spawn(lives::keep(Rc::clone(&service)));
-            }
+            executor::spawn(lives::keep(Rc::clone(&service)));
             let ready = Rc::new(Signal::new());
             let beginning = Beginning { recovered, frontend, ready: Rc::clone(&ready) };
             executor::spawn(start(Rc::clone(&service), beginning, complaints, options));
@@ -218,21 +126,23 @@ struct Beginning {
 }
 
 /// Starts all tasks, and says when the domain is ready.
-async fn start<S: Service>(service: Rc<S>, beginning: Beginning, complaints: Rc<Complaints>, options: Options) {
+async fn start<S: DriverDomain>(service: Rc<S>, beginning: Beginning, complaints: Rc<Complaints>, options: Options) {
     let Beginning { recovered, frontend, ready } = beginning;
     let devices = Rc::new(devices::Progress::default());
     executor::spawn(events::run(Rc::clone(&service)));
-    executor::spawn(devices::run(Rc::clone(&service), frontend, Rc::clone(&devices), complaints));
+    executor::spawn(devices::run(Rc::clone(&service), frontend, Rc::clone(&devices), Rc::clone(&complaints)));
     devices.asked_for.wait().await;
     executor::spawn(Rc::clone(&service).serve());
     executor::spawn(terminal::run(Rc::clone(&service)));
     devices.seen.wait().await;
     let outcome = match recovered {
-        Some(recovered) if S::LIVES => Some(lives::take_over(&*service, recovered).await),
-        _ => None,
+        Some(recovered) => Some(lives::take_over(&*service, recovered).await),
+        None => None,
     };
-    let able = if S::LIVES { Ok(()) } else { Err("its image cannot begin a new life: create the domain anew".into()) };
-    executor::spawn(control::run(service.store().clone(), able, outcome));
+    if outcome.is_some() {
+        complaints.begin_anew().await;
+    }
+    executor::spawn(control::run(service.store().clone(), Ok(()), outcome));
     let what = service.ready().await;
     let milliseconds = time::now().0 / 1_000_000;
     log::info!("ready in {milliseconds} ms: {what}");
@@ -305,7 +215,7 @@ pub async fn write_node(store: &Client, path: &str, value: &str) {
 }
 
 /// What the domain has on loan now, as `name value` pairs: the same before a frontend came and after it went.
-fn resources<S: Service>(service: &S) -> String {
+fn resources<S: DriverDomain>(service: &S) -> String {
     let usage = memory::usage();
     let (requests, watches) = service.store().live();
     format!(

@@ -4,7 +4,7 @@
 //! Each thing that counts is one node, however much it counts, so that many frontends do not come near the store's quota of nodes. Those of
 //! devices lie below their frontend's domain, as backends do: C xenstored lets a node have 2,048 bytes, its children's names among them.
 
-use super::{Options, Service, counted, resources};
+use super::{DriverDomain, Options, counted, resources};
 use crate::time::{self, Duration};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -124,7 +124,7 @@ fn highest_unused(name: &str, lines: &BTreeMap<String, String>) -> String {
 }
 
 /// Writes what changed, once a second, and removes what is gone.
-pub(super) async fn run<S: Service>(service: Rc<S>, options: Options) {
+pub(super) async fn run<S: DriverDomain>(service: Rc<S>, options: Options) {
     let store = service.store();
     let mut report = Report::default();
     loop {
