@@ -10,6 +10,7 @@ use lab::scratch::Scratch;
 use lab::{Equipment, Lab, Nic, Row, StorePlace};
 
 use crate::cases::Scene;
+use crate::driver_domain::Pause;
 use crate::stage::{Images, Stage, lease, vif};
 use crate::traffic::{self, Shell};
 
@@ -67,6 +68,7 @@ pub fn run(row: Row, images: &Images, audience: &dyn Audience) -> Result<Vec<Lin
     );
 
     transfers(&scene, audience, &mut line)?;
+    live_on(&scene, audience)?;
     unplug_and_plug(&scene, audience)?;
 
     line("netdom: memory, image", footprint(&stage.lab, "netdom", &images.netdom)?);
@@ -113,6 +115,26 @@ fn transfers(scene: &Scene<'_>, audience: &dyn Audience, line: &mut impl FnMut(&
     transfer("netdom: TCP from guest to guest", "send", &scene.b_address)?;
     transfer("netdom: TCP back", "receive", &scene.b_address)?;
     scene.b.stop("serve")
+}
+
+/// netdom fails in the midst of a transfer, and is replaced in the midst of the same.
+fn live_on(scene: &Scene<'_>, audience: &dyn Audience) -> Result<()> {
+    let (lab, netdom) = (&scene.stage.lab, &scene.netdom);
+    audience.step("netdom fails while a guest sends (xl trigger netdom nmi), and is replaced (oxidom update)");
+    scene.a.start("send", &format!("traffic tcp-send {} {MEBIBYTES}M", scene.peer()))?;
+    lab.must("sleep 1; xl trigger netdom nmi")?;
+    netdom.wait_for_lives(1)?;
+    lab.must("oxidom update netdom /usr/lib/oxidom/netdom")?;
+    let said = scene.a.finish("send")?;
+    ensure!(said.contains("\"ok\":true"), "the transfer: {said}");
+    audience.done(&format!("the guest's connection went on, checksums equal; {}", shown(&netdom.pauses()?)));
+    Ok(())
+}
+
+/// How long nobody was served.
+fn shown(pauses: &[Pause]) -> String {
+    let pauses: Vec<String> = pauses.iter().map(|pause| format!("{:.0} ms", pause.whole)).collect();
+    format!("pauses of {}", pauses.join(" and "))
 }
 
 fn unplug_and_plug(scene: &Scene<'_>, audience: &dyn Audience) -> Result<()> {

@@ -178,6 +178,23 @@ impl<'lab> DriverDomain<'lab> {
         cpu_seconds(self.lab, &self.name)
     }
 
+    /// How long it was away before each of its lives but the first, by its log.
+    ///
+    /// # Errors
+    /// Where dom0 does not answer.
+    pub fn pauses(&self) -> Result<Vec<Pause>> {
+        Ok(self.console()?.lines().filter_map(|line| Pause::parse(line.trim_end())).collect())
+    }
+
+    /// Waits until so many lives but the first have taken over.
+    ///
+    /// # Errors
+    /// Where one takes too long.
+    pub fn wait_for_lives(&self, lives: usize) -> Result<()> {
+        let shown = format!("[ $(grep -c 'has taken over' /var/log/xen/console/guest-{}.log) -ge {lives} ]", self.name);
+        self.lab.wait_until(&shown, PATIENCE).map(drop)
+    }
+
     /// Its console so far.
     ///
     /// # Errors
@@ -260,4 +277,30 @@ mod tests {
         assert!(before.since(&after).is_err());
         assert!(pairs("uptime-ms 1000, hypercalls").is_err() && pairs("").is_err() && pairs("blocks -1").is_err());
     }
+}
+
+/// A life that took over.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    /// Lives before it.
+    pub life: u64,
+    /// How long the domain was away, in milliseconds.
+    pub whole: f64,
+    /// What of that it ran.
+    pub own: f64,
+}
+
+impl Pause {
+    fn parse(line: &str) -> Option<Self> {
+        let (before, rest) = line.split_once(" has taken over, ")?;
+        let (whole, rest) = rest.split_once(" after the last one ended; the domain ran ")?;
+        let life = before.rsplit(' ').next()?.parse().ok()?;
+        Some(Self { life, whole: milliseconds(whole)?, own: milliseconds(rest.strip_suffix(" of that")?)? })
+    }
+}
+
+/// Of a duration as Rust shows it.
+fn milliseconds(text: &str) -> Option<f64> {
+    let units = [("ms", 1.0), ("µs", 1e-3), ("ns", 1e-6), ("s", 1e3)];
+    units.iter().find_map(|(unit, factor)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * factor))
 }

@@ -9,13 +9,13 @@ use super::{Case, SPARE_NIC, Scene, at_rest, given_back, nics};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::traffic::{self, Shell};
 
-pub(super) const CASES: &[Case] = &[
-    Case {
-        name: "netdom fails again and again under TCP both ways, and goes on: its guest sees nothing",
-        run: failures,
-    },
-    Case { name: "netdom hangs with upcalls masked under TCP, and goes on by itself", run: hangs },
-];
+pub(super) const CASES: &[Case] = &[Case {
+    name: "netdom fails again and again under TCP both ways, and goes on: its guest sees nothing",
+    run: failures,
+}];
+
+pub(super) const HANGS: &[Case] =
+    &[Case { name: "netdom hangs with upcalls masked under TCP, and goes on by itself", run: hangs }];
 
 /// Fewer than may be in a row.
 const LIVES: u32 = 4;
@@ -60,7 +60,7 @@ fn fail(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
 }
 
 /// Hangs of the case, fewer than may be in a row.
-const HANGS: u32 = 2;
+const COUNT: u32 = 2;
 /// From a hang until the next life has taken over, in seconds by the domain's clock: 1 s of CPU time, a look each 250 ms, and a new life. The
 /// emulator's one CPU is shared with the guest that sends.
 const HANG_ENDS_WITHIN: f64 = 30.0;
@@ -84,7 +84,7 @@ fn hang(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     nics::reaches(a, &peer)?;
     a.start("send", &format!("traffic tcp-send {peer} 128M"))?;
     let mut said = Vec::new();
-    for life in 1..=HANGS {
+    for life in 1..=COUNT {
         sleep(Duration::from_secs(2));
         lab.must(&format!("echo hang > $(xenstore-read /local/domain/{}/console/tty)", netdom.id))?;
         // By the watchdog, not by anybody else.

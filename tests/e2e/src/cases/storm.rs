@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Clock, Guest, Lab, Nic, Row};
+use lab::{Clock, Guest, Lab, Nic, Release, Row};
 
 use super::rebuilt::rebuild;
 use super::{Case, Family, Play, Rows, at_rest, given_back};
@@ -29,7 +29,7 @@ impl Play for Storm {
     const UP: &'static str = "netdom and four guests with 12 vifs come up by a clock of instructions";
     const FAILS: bool = true;
     const FAMILIES: &'static [Family<Self>] =
-        &[Family { rows: Rows::All, cases: CASES }, Family { rows: Rows::All, cases: ON_REQUEST }];
+        &[Family { rows: Rows::Once(Release::Debian13), cases: CASES }, Family { rows: Rows::All, cases: ON_REQUEST }];
     type Stage = Stage;
     type Scene<'s> = Loaded<'s>;
 
@@ -112,7 +112,7 @@ fn storm(scene: &Loaded<'_>, counts: &Counts) -> Result<String> {
         guests.iter().map(nodes).collect()
     };
     let (before, mut resources) = (frontends()?, at_rest(lab, netdom)?);
-    let first = pauses(netdom)?.len();
+    let first = netdom.pauses()?.len();
     d.start("serve", "traffic tcp-serve")?;
     let loads = [(a, "send", &wire), (b, "receive", &wire), (c, "send", &neighbour)];
     for (guest, direction, host) in loads {
@@ -123,7 +123,7 @@ fn storm(scene: &Loaded<'_>, counts: &Counts) -> Result<String> {
     let pace = format!("traffic udp-pace {wire} 100 5 || exit 1");
     d.start("pace", &format!("sh -c 'touch /tmp/go; while [ -e /tmp/go ]; do {pace}; done; echo all well'"))?;
     for (way, count) in [("panic", counts.panics), ("page", counts.pages), ("hang", counts.hangs)] {
-        let lives = pauses(netdom)?.len() as u64 + 1 + u64::from(count);
+        let lives = netdom.pauses()?.len() as u64 + 1 + u64::from(count);
         lab.must(&format!("oxidom update netdom {FAULTY} --words faults={way}:{BETWEEN}:{lives}"))?;
         wait_for(netdom, lives)?;
     }
@@ -145,7 +145,7 @@ fn storm(scene: &Loaded<'_>, counts: &Counts) -> Result<String> {
     d.sh("kill $(cat /tmp/serve.pid)")?;
     let after = frontends()?;
     ensure!(before == after, "the frontends' nodes were\n{before}and are\n{after}");
-    let all = pauses(netdom)?;
+    let all = netdom.pauses()?;
     let own: Vec<f64> = all.iter().skip(first).map(|pause| pause.own).collect();
     let whole: Vec<f64> = all.iter().skip(first).map(|pause| pause.whole).collect();
     resources.0.insert("lives".to_owned(), all.last().context("no life")?.life);
@@ -169,7 +169,7 @@ fn poison(scene: &Loaded<'_>) -> Result<String> {
     let [a, b, ..] = guests.as_slice() else { bail!("guests") };
     let wire = stage.peer(0);
     lab.must(&format!("oxidom update netdom {FAULTY} --words ''"))?;
-    let mut lives = pauses(netdom)?.len() as u64;
+    let mut lives = netdom.pauses()?.len() as u64;
     b.start("load", &format!("traffic tcp-send {wire} 24M"))?;
     // A station that is not there, by its address.
     let victim = "10.9.255.250";
@@ -198,37 +198,9 @@ fn address(guest: &Guest<'_>) -> Result<String> {
     Ok(said.trim().to_owned())
 }
 
-/// A life that took over: its number, how long the domain was away, and what of that it ran, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-struct Pause {
-    life: u64,
-    whole: f64,
-    own: f64,
-}
-
-impl Pause {
-    fn parse(line: &str) -> Option<Self> {
-        let (before, rest) = line.split_once(" has taken over, ")?;
-        let (whole, rest) = rest.split_once(" after the last one ended; the domain ran ")?;
-        let life = before.rsplit(' ').next()?.parse().ok()?;
-        Some(Self { life, whole: milliseconds(whole)?, own: milliseconds(rest.strip_suffix(" of that")?)? })
-    }
-}
-
-/// Of a duration as Rust shows it.
-fn milliseconds(text: &str) -> Option<f64> {
-    let units = [("ms", 1.0), ("µs", 1e-3), ("ns", 1e-6), ("s", 1e3)];
-    units.iter().find_map(|(unit, factor)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * factor))
-}
-
-/// Those of all lives.
-fn pauses(netdom: &DriverDomain<'_>) -> Result<Vec<Pause>> {
-    Ok(netdom.console()?.lines().filter_map(|line| Pause::parse(line.trim_end())).collect())
-}
-
 /// Waits until so many lives have taken over.
 fn wait_for(netdom: &DriverDomain<'_>, lives: u64) -> Result<()> {
-    let count = || pauses(netdom).map(|pauses| pauses.len() as u64);
+    let count = || netdom.pauses().map(|pauses| pauses.len() as u64);
     let mut known = count()?;
     let mut since = Instant::now();
     while known < lives {

@@ -63,6 +63,17 @@ pub(super) fn show(stage: &Stage, audience: &dyn Audience, line: &mut impl FnMut
     ensure!(written == found, "the guest wrote {written} and found {found}");
     audience.done(&format!("back after {:.1} s, and finds what it wrote", started.elapsed().as_secs_f64()));
 
+    audience.step("blkdom fails while the guest writes (xl trigger blkdom nmi), and is replaced (oxidom update)");
+    guest.start("write", &format!("sh -c '{write} && sha256sum /root/written'"))?;
+    lab.must("sleep 1; xl trigger blkdom nmi")?;
+    blkdom.wait_for_lives(1)?;
+    lab.must("oxidom update blkdom /usr/lib/oxidom/blkdom")?;
+    let written = guest.finish("write")?;
+    let found = guest.sh("echo 3 >/proc/sys/vm/drop_caches; sha256sum /root/written")?;
+    ensure!(written == found, "the guest wrote {written} and found {found}");
+    guest.sh("! dmesg | grep -i 'i/o error'")?;
+    audience.done(&format!("no error, and it finds what it wrote; {}", super::shown(&blkdom.pauses()?)));
+
     audience.step("reading from the disk");
     let small = blocks::bench(&guest, "/dev/xvda", "--depth 1 --seconds 2")?;
     let large = blocks::bench(&guest, "/dev/xvda", "--pattern sequential --size 131072 --depth 4 --seconds 2")?;
