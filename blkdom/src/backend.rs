@@ -55,6 +55,8 @@ pub trait Inventory {
 
 /// Looks at the disks for one vbd, at most: guests that come and go while they are looked at make them worthless.
 const LOOKS: usize = 4;
+/// The same for a disk that the last life served.
+const LOOKS_IN_USE: usize = 64;
 
 /// Why a vbd is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -333,7 +335,7 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Blkback<H, I> {
         let slots = queues.iter().map(|queue| queue.ring.len() * SLOTS_PER_PAGE);
         let journals = slots.clone().map(|slots| journal_bytes(journal_room(slots as u32, queues.len())));
         let memory = VBD_BYTES + journals.sum::<usize>() + bytes_for(slots.sum());
-        let memory = self.memory.promise(memory)?;
+        let memory = if inherits { self.memory.promise_again(memory) } else { self.memory.promise(memory)? };
         let volume = served.volume.volume.clone();
         let config = VbdConfig {
             domain: id.frontend,
@@ -427,7 +429,9 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Backend for Blkback<H, 
         let Ok(identity) = identity(id, &nodes.backend) else {
             return;
         };
-        for look in 0..LOOKS {
+        // A disk in use is looked for longer than one that is attached, which tells its frontend so far of no node.
+        let looks = if nodes.frontend == Directory::default() { LOOKS } else { LOOKS_IN_USE };
+        for look in 0..looks {
             match self.inventory.resolve(&identity.target) {
                 Ok(_) if self.inventory.is_current(&identity.target).await => return,
                 Ok(_) | Err(NameError::Changing(_)) => {}

@@ -269,6 +269,32 @@ impl<H: Hypervisor> Netback<H> {
         }
     }
 
+    /// Takes a vif's rings up, anew or where the last life left them.
+    fn take_up(&self, handle: &DeviceHandle, nodes: &Nodes, inherits: bool) -> Result<VifId, VifError> {
+        let identity = self.admit(identity(handle.id(), &nodes.backend).map_err(VifError::Identity)?)?;
+        if let Some(count) = self.blame.borrow().verdict(handle.id()) {
+            return Err(VifError::Failures(count));
+        }
+        let config = config(handle.id(), identity, &nodes.frontend, self.queues).map_err(VifError::Frontend)?;
+        let (bridge, vlan) = (config.bridge.clone(), config.vlan);
+        // The link may have changed between probe and now.
+        handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));
+        let further = config.queues.len().saturating_sub(1);
+        let bytes = VIF_BYTES + further * QUEUE_BYTES;
+        let memory = if inherits { self.memory.promise_again(bytes) } else { self.memory.promise(bytes)? };
+        let mut path = self.path.borrow_mut();
+        let id = path.attach(config)?;
+        let kept = self.inherited.borrow();
+        if let Some((_, kept)) = kept.iter().find(|(device, _)| inherits && *device == handle.id()) {
+            path.restore_vif(id, kept);
+        }
+        drop(path);
+        let vif = Connected { handle: handle.clone(), bridge, vlan, queues: further + 1, _memory: memory };
+        self.connected.borrow_mut().insert(id, vif);
+        (self.wake)();
+        Ok(id)
+    }
+
     /// `carrier` of a vif on this bridge: up, unless none of its NICs has a link. A bridge that never had a NIC is there for guests among
     /// themselves.
     fn has_carrier(&self, bridge: &str) -> bool {
@@ -328,26 +354,11 @@ impl<H: Hypervisor> Backend for Netback<H> {
     }
 
     fn connect(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<VifId, VifError> {
-        let identity = self.admit(identity(handle.id(), &nodes.backend).map_err(VifError::Identity)?)?;
-        if let Some(count) = self.blame.borrow().verdict(handle.id()) {
-            return Err(VifError::Failures(count));
-        }
-        let config = config(handle.id(), identity, &nodes.frontend, self.queues).map_err(VifError::Frontend)?;
-        let (bridge, vlan) = (config.bridge.clone(), config.vlan);
-        // The link may have changed between probe and now.
-        handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));
-        let further = config.queues.len().saturating_sub(1);
-        let memory = self.memory.promise(VIF_BYTES + further * QUEUE_BYTES)?;
-        let mut path = self.path.borrow_mut();
-        let id = path.attach(config)?;
-        if let Some((_, kept)) = self.inherited.borrow().iter().find(|(device, _)| *device == handle.id()) {
-            path.restore_vif(id, kept);
-        }
-        drop(path);
-        let vif = Connected { handle: handle.clone(), bridge, vlan, queues: further + 1, _memory: memory };
-        self.connected.borrow_mut().insert(id, vif);
-        (self.wake)();
-        Ok(id)
+        self.take_up(handle, nodes, false)
+    }
+
+    fn adopt(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<VifId, VifError> {
+        self.take_up(handle, nodes, true)
     }
 
     fn describe(&self, device: &VifId) -> String {

@@ -51,6 +51,7 @@ pub(super) fn collect<H: Hypervisor>(
         serve_queues(ports, round, pool, (port, ready, turn), now);
         round.changed |= serve_control(ports, port, hypervisor, pool, now);
     }
+    round.suspect.set(None);
     if !round.heads.is_empty() {
         hypervisor.grant_copy(&mut round.heads);
         check_heads(ports, round);

@@ -50,6 +50,8 @@ pub(crate) struct Domain {
     /// The devices that the domain began with were seen.
     ready: Cell<bool>,
     stopping: Cell<bool>,
+    /// Nobody is served until this life has taken over: what it then fails of is known to the next one.
+    held: Cell<bool>,
     /// What the last life knew of ports, until each is there again.
     inherited: RefCell<Kept>,
     /// What the next life will know of them.
@@ -150,7 +152,7 @@ impl DriverDomain for Domain {
             bus = bus.adopting(inherited.and_then(|parts| parts.get(Part::Connections)).map(Connections::parse));
         }
         let nics = RefCell::default();
-        let (ready, stopping) = (Cell::new(false), Cell::new(false));
+        let (ready, stopping, held) = (Cell::new(false), Cell::new(false), Cell::new(restart::lives() > 0));
         let (inherited, written, changed) = (RefCell::new(kept), Written::default(), Signal::new());
         Ok(Self {
             store,
@@ -164,6 +166,7 @@ impl DriverDomain for Domain {
             nics,
             ready,
             stopping,
+            held,
             inherited,
             written,
             suspect,
@@ -197,6 +200,9 @@ impl DriverDomain for Domain {
                 None => path.handle_event(port, now),
             }
         }
+        if self.held.get() {
+            return Wait::Until(None);
+        }
         let Poll { again, deadline } = path.poll(now);
         if path.take_changed() {
             self.changed.set();
@@ -228,5 +234,7 @@ impl DriverDomain for Domain {
     async fn adopted(&self) {
         self.bus.begun().await;
         self.bus.backend().forget_inherited();
+        self.held.set(false);
+        self.work.set();
     }
 }

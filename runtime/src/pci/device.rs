@@ -66,6 +66,8 @@ struct Inner {
     interrupts: Rc<Cell<Option<InterruptKind>>>,
     /// Its access to memory was taken since it was inherited, and its registers can be reached.
     stopped: Rc<Cell<bool>>,
+    /// The last life had it, and its interrupts were not turned on since.
+    inherited: Rc<Cell<bool>>,
     tenure: Rc<Tenure>,
 }
 
@@ -115,8 +117,9 @@ impl Device {
         if inherited {
             tenure.master();
         }
-        let (interrupts, stopped) = Default::default();
-        let mut inner = Inner { address, host, id: DeviceId::new(0), bus, interrupts, stopped, tenure };
+        let (interrupts, stopped, inherited) = Default::default();
+        let id = DeviceId::new(0);
+        let mut inner = Inner { address, host, id, bus, interrupts, stopped, inherited, tenure };
         let identity = inner.read(config::IDENTITY, Width::Double).await?;
         // What answers for a device that is not there: no vendor has either number.
         if matches!(identity & 0xffff, 0 | 0xffff) {
@@ -135,7 +138,8 @@ impl Device {
         tenure.master();
         let id = DeviceId::new(kept.identity);
         let (interrupts, stopped) = Default::default();
-        Some(Self { inner: Inner { address, host, id, bus, interrupts, stopped, tenure } })
+        let inherited = Rc::new(Cell::new(true));
+        Some(Self { inner: Inner { address, host, id, bus, interrupts, stopped, inherited, tenure } })
     }
 
     /// Takes access to memory from a device of the last life that it wrote down, until that is seen to be so; `None` where it never will be. Its
@@ -260,7 +264,8 @@ impl Device {
     /// What the last of the ways met.
     pub async fn enable_interrupts(&self, best: InterruptKind, wanted: usize) -> Result<Interrupts, PciError> {
         let inner = &self.inner;
-        let interrupts = interrupt::enable(inner, &inner.bus, inner.address, best, wanted).await?;
+        let is_inherited = inner.inherited.take();
+        let interrupts = interrupt::enable(inner, &inner.bus, inner.address, best, wanted, is_inherited).await?;
         inner.interrupts.set(Some(interrupts.kind()));
         Ok(interrupts)
     }

@@ -110,8 +110,23 @@ async fn enable_msi(bus: &Bus, address: PciAddress) -> Result<Interrupts, PciErr
 }
 
 /// The interrupts that the last life turned on, where it asked for the same; else they are turned off.
-async fn inherited(bus: &Bus, address: PciAddress, best: InterruptKind, wanted: usize) -> Option<Interrupts> {
-    let kept = kept::with(address, |device| device.interrupts.take())??;
+async fn inherited(
+    bus: &Bus,
+    address: PciAddress,
+    (best, wanted): (InterruptKind, usize),
+    is_inherited: bool,
+) -> Option<Interrupts> {
+    let Some(kept) = kept::with(address, |device| device.interrupts.take()).flatten() else {
+        if is_inherited {
+            // The last life may have turned them on and not got to writing that down.
+            for kind in [InterruptKind::MsiX, InterruptKind::Msi] {
+                if let Err(error) = disable(bus, address, kind).await {
+                    log::debug!("pci {address}: {kind} was not on: {error}");
+                }
+            }
+        }
+        return None;
+    };
     let kind = InterruptKind::of(kept.kind)?;
     let pirqs: Vec<u32> = kept.vectors.iter().map(|&(pirq, _)| pirq).collect();
     if (kept.best, kept.wanted as usize) == (best.number(), wanted) {
@@ -135,8 +150,9 @@ pub(super) async fn enable(
     address: PciAddress,
     best: InterruptKind,
     wanted: usize,
+    is_inherited: bool,
 ) -> Result<Interrupts, PciError> {
-    let interrupts = match inherited(bus, address, best, wanted).await {
+    let interrupts = match inherited(bus, address, (best, wanted), is_inherited).await {
         Some(interrupts) => interrupts,
         None => turn_on(config, bus, address, best, wanted).await?,
     };

@@ -228,9 +228,9 @@ impl Recovered {
             kept.found = false;
             memory::do_not_withhold(layout::frame_at(kept.address), kept.pages);
         }
+        replace::forget_old();
         self.content = BoxHeader::default();
         record().content.set(self.content);
-        replace::forget_old();
         memory::release_withheld();
         let now = clock::now();
         TAKEN_OVER.set(Some(now));

@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::fmt;
 use core::mem::offset_of;
+use core::sync::atomic::{Ordering, compiler_fence};
 use split_driver::memory::OutOfMemory;
 use xen_pv_sys::xen::{MMU_MACHPHYS_UPDATE, MMUEXT_TLB_FLUSH_LOCAL, MmuExtOp, MmuUpdate};
 use xen_pv_sys::{PAGE_SIZE, Pfn};
@@ -411,12 +412,16 @@ impl Drop for Staging {
 
 /// Whether an old image can come back.
 pub(super) fn has_old() -> bool {
-    record().replaced.iter().any(|slot| slot.get() != 0)
+    record().swap_plan.get() != 0
 }
 
 /// The old image cannot come back any more.
 pub(super) fn forget_old() {
-    for slot in &record().replaced {
+    let record = record();
+    // One word decides, wherever this life ends.
+    record.swap_plan.set(0);
+    compiler_fence(Ordering::SeqCst);
+    for slot in &record.replaced {
         slot.set(0);
     }
 }

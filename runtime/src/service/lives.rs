@@ -33,7 +33,8 @@ pub(super) async fn keep<S: Service>(service: Rc<S>) {
     loop {
         let length = service.state_length() + kept::length();
         if pages * PAGE_SIZE < length {
-            match make_box(&service, (length + length / SPARE).div_ceil(PAGE_SIZE) + BOX_PAGES) {
+            let wanted = (length + length / SPARE).div_ceil(PAGE_SIZE) + BOX_PAGES;
+            match make_box(&service, pages.max(1), wanted.max(pages)) {
                 Ok(made) => pages = made,
                 Err(error) if pages == 0 => {
                     log::warn!("a failure ends this domain: no memory for its next life: {error}");
@@ -46,9 +47,9 @@ pub(super) async fn keep<S: Service>(service: Rc<S>) {
     }
 }
 
-fn make_box<S: Service>(service: &Rc<S>, pages: usize) -> Result<usize, OutOfMemory> {
+fn make_box<S: Service>(service: &Rc<S>, least: usize, pages: usize) -> Result<usize, OutOfMemory> {
     let own = Rc::clone(service);
-    restart::keep(1, pages, S::POLICY, move |out| {
+    restart::keep(least, pages, S::POLICY, move |out| {
         out.part(Part::Devices, kept::write);
         own.write_state(out);
         Ok(())

@@ -87,6 +87,8 @@ pub(super) struct Session<'a, S: Store, T, B: Backend> {
     stale: BTreeSet<String>,
     /// It was taken over from the last life, whose nodes are there: those that say what they shall are not written again.
     adopted: bool,
+    /// Whether the last life had connected it was looked up.
+    looked_up: bool,
     lines: Lines,
     beginnings: Budget,
     violations: Violations,
@@ -131,6 +133,7 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
             properties: BTreeSet::new(),
             stale: BTreeSet::new(),
             adopted: false,
+            looked_up: false,
             lines: Lines::new(),
             beginnings: Budget::new(BEGINNINGS, Duration::from_secs(1)),
             violations: Violations::default(),
@@ -199,8 +202,9 @@ impl<'a, S: Store, T: Timer, B: Backend> Session<'a, S, T, B> {
         if self.may_have_room(seen) {
             return self.try_room().await;
         }
-        if self.phase == Phase::New && self.context.adopts {
+        if self.phase == Phase::New && self.context.adopts && !self.looked_up {
             let inherited = self.inherit(seen).await?;
+            self.looked_up = true;
             self.context.beginning.begun(self.id);
             if inherited {
                 return Ok(());

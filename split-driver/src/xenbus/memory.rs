@@ -77,6 +77,16 @@ impl DeviceMemory {
         Self(Rc::new(Shared { look, reserve, promised: Cell::new(0), base: Cell::new(0) }))
     }
 
+    /// Promises `bytes` to a device that the last life served: what it takes is there, or will be when this life has taken over.
+    pub fn promise_again(&self, bytes: usize) -> Promise {
+        let shared = &*self.0;
+        if let Some(look) = shared.look.as_ref().filter(|_| shared.promised.get() == 0) {
+            shared.base.set(look().heap);
+        }
+        shared.promised.set(shared.promised.get().saturating_add(bytes));
+        Promise { memory: self.clone(), bytes }
+    }
+
     /// Promises `bytes` to a device.
     ///
     /// # Errors
