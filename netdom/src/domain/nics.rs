@@ -10,10 +10,9 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use netdom::datapath::{NICS, NicId};
-use netdom::nic::halt::halt;
 use netdom::nic::models::Model;
 use netdom::nic::plan::Plan;
-use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
+use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options, halt};
 use runtime::events::Channel;
 use runtime::mmio::MmioRegion;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
@@ -321,8 +320,16 @@ async fn reach(device: &Device, model: Model) -> Result<MmioRegion, Unusable> {
     }
     device.enable_registers().await?;
     let registers = device.map_bar(0, model.registers()).await?;
-    if !halt(&registers, &mut busy_wait) {
-        return Err(Unusable::Running);
+    halt::begin(&registers);
+    let end = time::now() + halt::PATIENCE;
+    loop {
+        time::sleep(halt::PAUSE).await;
+        if halt::is_over(&registers) {
+            break;
+        }
+        if time::now() > end {
+            return Err(Unusable::Running);
+        }
     }
     device.enable().await?;
     Ok(registers)

@@ -1,8 +1,7 @@
 //! Cases of received frames, and of memory that a device may write to. Host.
 
 use devices::ring::offset;
-use netdom::nic::halt::halt;
-use netdom::nic::{Options, queue};
+use netdom::nic::{Options, halt, queue};
 use netdom::packet::Offload;
 use split_driver::fakes::closed;
 use split_driver::memory::DmaAllocator;
@@ -28,7 +27,8 @@ pub(crate) fn receives_byte_for_byte_through_many_wraps<C: Card>(kind: C::Kind) 
 pub(crate) fn a_nic_of_an_earlier_life_receives_nothing_more<C: Card>(kind: C::Kind) {
     let bench = bench::<C>(kind, Options::default());
     assert!(bench.device.inject(&bytes(60, 1)), "it receives");
-    assert!(halt(&bench.device, &mut |_| ()), "it does not halt");
+    halt::begin(&bench.device);
+    assert!(halt::is_over(&bench.device), "it does not halt");
     assert!(!bench.device.inject(&bytes(60, 2)), "it receives still");
     // The life ended: nothing was quieted, and nothing of it is used.
     core::mem::forget(bench);
