@@ -28,7 +28,7 @@ pub(crate) fn a_nic_of_an_earlier_life_receives_nothing_more<C: Card>(kind: C::K
     let bench = bench::<C>(kind, Options::default());
     assert!(bench.device.inject(&bytes(60, 1)), "it receives");
     halt::begin(&bench.device);
-    assert!(halt::is_over(&bench.device), "it does not halt");
+    assert!((0..1000).any(|_| halt::is_over(&bench.device)), "it does not halt");
     assert!(!bench.device.inject(&bytes(60, 2)), "it receives still");
     // The life ended: nothing was quieted, and nothing of it is used.
     core::mem::forget(bench);
