@@ -82,7 +82,7 @@ const BETWEEN: u32 = 4000;
 const PATIENCE: Duration = Duration::from_secs(900);
 /// The domain's own time in a pause, in milliseconds: at most, and the median.
 const MOST_MS: f64 = 10.0;
-const MEDIAN_MS: f64 = 3.0;
+const MEDIAN_MS: f64 = 4.0;
 
 /// How many of each.
 struct Counts {
