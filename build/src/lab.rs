@@ -81,6 +81,7 @@ fn put_samples(config: &mut LabConfig) -> Result<()> {
     config.put("usr/lib/oxidom/netdom", 0o755, &images::path("netdom"))?;
     config.put("etc/xen/netdom.cfg", 0o644, &images::path("netdom.cfg"))?;
     config.put("usr/lib/oxidom/blkdom", 0o755, &images::path("blkdom"))?;
+    config.put("usr/sbin/oxidom", 0o755, &images::path("oxidom"))?;
     config.put("etc/xen/blkdom.cfg", 0o644, &images::path("blkdom.cfg"))?;
     let network = |name, number| GuestConfig::new(name).vif(&format!("backend=netdom,mac=00:16:3e:00:00:0{number}"));
     let disk = "format=raw,vdev=xvda,access=rw,backend=blkdom,backendtype=phy,target=nvme0n1";

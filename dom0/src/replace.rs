@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures_util::future::{Either, select, try_join_all};
+use futures_util::future::{Either, select};
 use split_driver::control::{
     ANSWER, Answer, Answered, CHECKSUM, DIRECTORY, Order, PIECE, REQUEST, Request, WINDOW, WORDS, piece,
 };
@@ -170,10 +170,10 @@ async fn send<S: Store>(
     // One for a file of no bytes, too: the domain says what is wrong with it.
     loop {
         let end = all.min(sent + BATCH);
-        // Written at once: the store is a process away.
-        let paths: Vec<String> = (sent..end).map(piece).collect();
-        let new = paths.iter().zip(pieces.iter().skip(sent as usize));
-        try_join_all(new.map(|(path, bytes)| talk.put(path, bytes))).await?;
+        // One after the other: the kernel's device has one buffer for all requests of a file, and copies no payload (`xenbus_dev_frontend.c` of Linux).
+        for (index, bytes) in (sent..end).zip(pieces.iter().skip(sent as usize)) {
+            talk.put(&piece(index), bytes).await?;
+        }
         if end > sent || all == 0 {
             sent = end;
             talk.ask(Order::Update { size, checksum, pieces: sent }).await?;
