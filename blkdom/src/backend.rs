@@ -307,7 +307,7 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Blkback<H, I> {
     /// The last life served a vbd, and its volume cannot be had.
     fn serve_without_disk(&self, id: DeviceId, nodes: &Nodes, error: &VbdError) -> Result<(), VbdError> {
         let identity = identity(id, &nodes.backend)?;
-        log::error!("vbd {id}: its disk is not to be had any more, and its requests fail: {error}");
+        log::error!("vbd {id}: its disk is no longer to be had, and its requests fail: {error}");
         let (name, geometry) = (identity.target.clone(), Geometry::default());
         let (lasting, unwritable, shared) = (None, None, false);
         let volume = Resolved { name, lasting, volume: Volume::gone(), geometry, unwritable, shared };
@@ -429,7 +429,7 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Backend for Blkback<H, 
         let Ok(identity) = identity(id, &nodes.backend) else {
             return;
         };
-        // A disk in use is looked for longer than one that is attached, which tells its frontend so far of no node.
+        // A disk that a guest uses is looked for longer than a new one. The bus has read no nodes of the frontend for a new one.
         let looks = if nodes.frontend == Directory::default() { LOOKS } else { LOOKS_IN_USE };
         for look in 0..looks {
             match self.inventory.resolve(&identity.target) {

@@ -170,7 +170,7 @@ async fn send<S: Store>(
     // One for a file of no bytes, too: the domain says what is wrong with it.
     loop {
         let end = all.min(sent + BATCH);
-        // One after the other: the kernel's device has one buffer for all requests of a file, and copies no payload (`xenbus_dev_frontend.c` of Linux).
+        // One after the other: by Linux' /dev/xen/xenbus, pieces that are sent together arrive with the bytes of the last one, or not at all.
         for (index, bytes) in (sent..end).zip(pieces.iter().skip(sent as usize)) {
             talk.put(&piece(index), bytes).await?;
         }

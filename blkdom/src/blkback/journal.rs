@@ -96,7 +96,7 @@ impl Whose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Mark {
-    /// A flush failed for good: nothing is written any more.
+    /// A flush failed for good: nothing is written from then on.
     Undurable = 1,
     /// Its disk is gone, and what comes back under its name may have lost what a cache held.
     Gone = 2,

@@ -129,7 +129,7 @@ pub(crate) struct Vbd<H: Hypervisor + Keep> {
     pub(crate) steps: usize,
     /// In the list of those with room again.
     pub(crate) relieved: bool,
-    /// A flush failed for good: nothing is written any more.
+    /// A flush failed for good: nothing is written from then on.
     pub(crate) undurable: bool,
     /// Its disk is gone, in this life or in an earlier one.
     pub(crate) gone: bool,
