@@ -149,11 +149,18 @@ impl<H: Hypervisor> Netback<H> {
         Self { queues: queues.clamp(1, MAX_QUEUES), ..self }
     }
 
-    /// The same, in a domain that lived before: vifs that are taken over go on as the last life knew them.
-    pub fn with_inherited(self, vifs: Vec<(DeviceId, KeptPort)>, blame: Blame) -> Self {
+    /// The same, in a domain that lived before: vifs that are taken over go on as the last life knew them, and bridges that are `dark` have no
+    /// link until a NIC says so.
+    pub fn with_inherited(self, vifs: Vec<(DeviceId, KeptPort)>, dark: Vec<String>, blame: Blame) -> Self {
         *self.inherited.borrow_mut() = vifs;
+        *self.links.borrow_mut() = dark.into_iter().map(|bridge| (bridge, BTreeSet::new())).collect();
         *self.blame.borrow_mut() = blame;
         self
+    }
+
+    /// The bridges whose NICs have no link.
+    pub fn dark(&self) -> Vec<String> {
+        self.links.borrow().iter().filter(|(_, up)| up.is_empty()).map(|(bridge, _)| bridge.clone()).collect()
     }
 
     /// What lives ended with, for the next one.

@@ -1,6 +1,7 @@
 //! netback on a store and a bus: from the nodes that the toolstack and the frontend write to packets, and back.
 
 use super::Netback;
+use crate::blame::Blame;
 use crate::datapath::{DataPath, NicId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
 use crate::netback::bridges::Bridges;
@@ -330,6 +331,27 @@ fn carrier_is_the_link_of_the_bridges_nic() {
     host.add_nic("xenbr0");
     assert_eq!(carriers(&host), told("1", "1"));
     assert_eq!(host.backend(5, "carrier").as_deref(), Some("1"));
+    host.end();
+}
+
+/// A cable that was out when a life ended is out for the next one, until its NIC says otherwise; a bridge without a NIC has no cable.
+#[test]
+fn a_bridge_without_a_link_has_none_in_the_next_life() {
+    let mut host = Host::new();
+    host.set_link(false);
+    let dark = host.netback.dark();
+    assert_eq!(dark, ["xenbr0"]);
+    let mut next = Host::without_nic();
+    next.netback.clone().with_inherited(Vec::new(), dark, Blame::default());
+    next.create(3, &[]);
+    next.create(4, &[("/bridge", "inside")]);
+    next.connect(3);
+    next.connect(4);
+    assert_eq!(carriers(&next), ["0", "1"].map(|value| Some(value.to_string())));
+    next.add_nic("xenbr0");
+    assert_eq!(next.backend(3, "carrier").as_deref(), Some("1"));
+    assert!(next.netback.dark().is_empty());
+    next.end();
     host.end();
 }
 

@@ -34,6 +34,9 @@ pub(super) struct Kept {
     /// Vifs that were served when lives ended.
     #[n(2)]
     blame: Blame,
+    /// Bridges whose NICs have no link.
+    #[n(3)]
+    dark: Option<Vec<String>>,
 }
 
 impl Kept {
@@ -47,6 +50,11 @@ impl Kept {
         let id = |domain, handle| DeviceId { frontend: DomainId(domain), handle };
         let vifs = core::mem::take(&mut self.vifs).into_iter();
         vifs.map(|(domain, handle, kept)| (id(domain, handle), kept)).collect()
+    }
+
+    /// The bridges whose NICs had no link.
+    pub(super) fn take_dark(&mut self) -> Vec<String> {
+        self.dark.take().unwrap_or_default()
     }
 
     /// What earlier lives ended with, with the last one: it served `suspect`, as [`write_suspect`] wrote it.
@@ -127,7 +135,8 @@ fn write(domain: &Domain) {
     let vifs = domain.bus.backend().vifs().into_iter().filter_map(vif).collect();
     let nics = domain.nics.borrow();
     let nics = nics.active().iter().filter_map(|nic| Some((nic.address().to_string(), path.keep_nic(nic.id())?)));
-    let kept = Kept { vifs, nics: nics.collect(), blame: domain.bus.backend().blame() };
+    let netback = domain.bus.backend();
+    let kept = Kept { vifs, nics: nics.collect(), blame: netback.blame(), dark: Some(netback.dark()) };
     drop(path);
     domain.written.set(minicbor::to_vec(kept).unwrap_or_default());
 }

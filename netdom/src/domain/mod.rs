@@ -146,7 +146,7 @@ impl DriverDomain for Domain {
         let netback = netback.with_memory(service::device_memory(0)).with_queues(words.queues());
         let mut kept = Kept::parse(inherited.and_then(|parts| parts.get(Part::Image)));
         let blame = kept.take_blame(inherited.and_then(|parts| parts.get(Part::Suspect)));
-        let netback = netback.with_inherited(kept.take_vifs(), blame);
+        let netback = netback.with_inherited(kept.take_vifs(), kept.take_dark(), blame);
         let mut bus = Bus::new(store.clone(), Clock, netback);
         if restart::lives() > 0 {
             bus = bus.adopting(inherited.and_then(|parts| parts.get(Part::Connections)).map(Connections::parse));

@@ -12,7 +12,7 @@ use core::time::Duration;
 use netdom::datapath::{NICS, NicId};
 use netdom::nic::models::Model;
 use netdom::nic::plan::Plan;
-use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options, halt};
+use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
 use runtime::events::Channel;
 use runtime::mmio::MmioRegion;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
@@ -28,6 +28,9 @@ const UNUSED: &str = "unused pci devices";
 const FAULTS: u32 = 5;
 /// A fault so long after the last one is the first in a row.
 const FAULT_MEMORY: Duration = Duration::from_secs(60);
+/// How long the reset of a NIC of the last life may take, and how far apart it is looked at after its pause.
+const RESET: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(1);
 /// How often NICs are looked at.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -306,6 +309,7 @@ async fn start(
         receive_descriptors: plan.receive_descriptors,
         transmit_descriptors: plan.transmit_descriptors,
         seed: time::now().0,
+        taken_over: restart::lives() > 0,
         ..Options::default()
     };
     let driver = model.start(registers, device.dma(), kind, &pool, options, &mut busy_wait);
@@ -320,16 +324,17 @@ async fn reach(device: &Device, model: Model) -> Result<MmioRegion, Unusable> {
     }
     device.enable_registers().await?;
     let registers = device.map_bar(0, model.registers()).await?;
-    halt::begin(&registers);
-    let end = time::now() + halt::PATIENCE;
+    let mut pause = model.begin_reset(&registers, &mut busy_wait);
+    let end = time::now() + RESET;
     loop {
-        time::sleep(halt::PAUSE).await;
-        if halt::is_over(&registers) {
+        time::sleep(pause).await;
+        if Model::is_reset(&registers) {
             break;
         }
         if time::now() > end {
             return Err(Unusable::Running);
         }
+        pause = LOOK;
     }
     device.enable().await?;
     Ok(registers)

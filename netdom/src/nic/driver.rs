@@ -75,8 +75,9 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
             segmentation: options.segmentation,
             strip_tags: false,
             seed: options.seed,
+            keep_link: options.taken_over,
         };
-        let address = family.reset(&mmio, delay)?;
+        let address = if options.taken_over { family.end_reset(&mmio, delay)? } else { family.reset(&mmio, delay)? };
         let rings: Result<Vec<_>, Error> = (0..queues)
             .map(|_| {
                 let transmit = Ring::allocate(&dma, options.transmit_descriptors)?;
@@ -119,6 +120,8 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
             quiesced: None,
         };
         driver.run(delay)?;
+        // Later resets are of a device that has a fault.
+        driver.setup.keep_link = false;
         Ok(driver)
     }
 

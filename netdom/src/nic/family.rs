@@ -54,6 +54,8 @@ pub struct Setup {
     pub strip_tags: bool,
     /// Keys the hash by which flows are spread over queues.
     pub seed: u64,
+    /// Where there is a link, it is left as it is.
+    pub keep_link: bool,
 }
 
 /// Which interrupts of a queue are to be enabled.
@@ -88,6 +90,13 @@ pub trait Start {
     /// # Errors
     /// [`Error::Absent`], [`Error::Reset`], [`Error::Address`].
     fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error>;
+    /// Begins a reset of all but the PHY and the link. No register may be touched for the time that this gives; then comes [`Self::end_reset`].
+    fn begin_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Duration;
+    /// Waits for the end of a reset; gives the device's address.
+    ///
+    /// # Errors
+    /// [`Error::Absent`], [`Error::Reset`], [`Error::Address`].
+    fn end_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error>;
     /// Sets up all that is not of one queue, interrupts disabled.
     fn prepare<M: Mmio>(&self, mmio: &M, setup: &Setup);
     /// Sets up a transmit ring, empty.

@@ -19,7 +19,6 @@ pub mod driver;
 pub mod e1000e;
 mod error;
 pub mod family;
-pub mod halt;
 pub mod igb;
 pub mod ixgbe;
 pub mod models;
@@ -133,6 +132,9 @@ pub struct Options {
     pub segmentation: Segmentation,
     /// A number that guests do not know: it keys the hash by which a device spreads flows over its queues.
     pub seed: u64,
+    /// An earlier life of the domain used the device: its reset was begun by [`models::Model::begin_reset`], and a link that is up stays as it
+    /// is.
+    pub taken_over: bool,
 }
 
 impl Default for Options {
@@ -144,6 +146,7 @@ impl Default for Options {
             max_frame: STANDARD_FRAME,
             segmentation: Segmentation::Auto,
             seed: 0,
+            taken_over: false,
         }
     }
 }

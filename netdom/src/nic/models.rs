@@ -1,9 +1,10 @@
 //! The drivers, by the PCI ids of their devices. Pure. Floor 3.
 
-use super::family::Family;
+use super::family::{ABSENT, Family, Start};
 use super::{Delay, Error, Interrupts, Nic, Options, e1000e, igb, ixgbe};
 use crate::packet::Pool;
 use alloc::boxed::Box;
+use core::time::Duration;
 use split_driver::memory::{DmaAllocator, Mmio};
 
 /// A device that there is a driver for.
@@ -80,6 +81,25 @@ impl Model {
             Self::Igb(model) => model.max_frame(),
             Self::Ixgbe(model) => model.max_frame(),
         }
+    }
+
+    /// Begins to reset a device that an earlier life of the domain used, before it reaches memory again: its rings lie in memory that has other
+    /// uses by now. No register may be touched for the time that this gives.
+    pub fn begin_reset<M: Mmio>(self, registers: &M, delay: Delay<'_>) -> Duration {
+        match self {
+            Self::E1000e(model) => e1000e::Hardware::new(model).begin_reset(registers, delay),
+            Self::Igb(model) => igb::Hardware::new(model).begin_reset(registers, delay),
+            Self::Ixgbe(model) => ixgbe::Hardware::new(model).begin_reset(registers, delay),
+        }
+    }
+
+    /// Whether that reset is over: CTRL.RST, at the same place in all families (82574 datasheet 10.2.2.1, 82576 datasheet 8.2.1, 82599 datasheet
+    /// 8.2.3.1.1). Never where there is no device behind the registers.
+    pub fn is_reset<M: Mmio>(registers: &M) -> bool {
+        const CTRL: usize = 0;
+        const RST: u32 = 1 << 26;
+        let control = registers.read32(CTRL);
+        control != ABSENT && control & RST == 0
     }
 
     /// Starts the device behind `mmio`, see [`Driver::start`](super::driver::Driver::start).

@@ -122,16 +122,18 @@ impl Semaphores {
         false
     }
 
-    /// Does something at the start that cannot be left, while a part of the device is this driver's. It is taken from an owner that does not
-    /// give it back in time.
-    pub(super) fn hold<M: Mmio, T>(&self, mmio: &M, bit: u32, delay: Delay<'_>, act: impl FnOnce(Delay<'_>) -> T) -> T {
+    /// Takes a part of the device at the start, for what cannot be left, until [`Self::release`]. It is taken from an owner that does not give it
+    /// back in time.
+    pub(super) fn acquire<M: Mmio>(&self, mmio: &M, bit: u32, delay: Delay<'_>) {
         if !self.wait(mmio, bit, delay) {
             self.change(mmio, delay, Force::Yes, |sync| Some(sync | bit));
         }
-        let result = act(delay);
+    }
+
+    /// Gives it back.
+    pub(super) fn release<M: Mmio>(&self, mmio: &M, bit: u32, delay: Delay<'_>) {
         self.owed.set(self.owed.get() | bit);
         self.change(mmio, delay, Force::No, |_| None);
-        result
     }
 
     /// Waits at the start for parts of the device, once for all that is done with them. They are of this port alone,
@@ -145,8 +147,7 @@ impl Semaphores {
     /// Waits at the start for parts of the device that another driver may have, as [`Self::clear`] does, and leaves them to their owner.
     pub(super) fn wait_for<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>) {
         if self.wait(mmio, bits, delay) {
-            self.owed.set(self.owed.get() | bits);
-            self.change(mmio, delay, Force::No, |_| None);
+            self.release(mmio, bits, delay);
         }
     }
 

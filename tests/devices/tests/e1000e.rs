@@ -49,6 +49,10 @@ impl Card for E1000e {
         self.peek(registers::CTRL) & registers::CTRL_TFCE != 0
     }
 
+    fn links_begun(&self) -> usize {
+        Self::links_begun(self)
+    }
+
     fn set_partner(&mut self, symmetric: bool, asymmetric: bool) -> bool {
         self.set_partner_pause(symmetric, asymmetric);
         true

@@ -49,6 +49,10 @@ impl Card for Ixgbe {
         self.peek(registers::FCCFG) & registers::FCCFG_TFCE != 0
     }
 
+    fn links_begun(&self) -> usize {
+        Self::links_begun(self)
+    }
+
     fn set_partner(&mut self, symmetric: bool, asymmetric: bool) -> bool {
         self.set_partner_pause(symmetric, asymmetric);
         self.kind() != Kind::Sfp

@@ -14,7 +14,7 @@
 //!
 //! One queue each way. No VLAN filter, no RSS, no wake-up: a bridge port needs none of them. The PHY is left as its strapping
 //! and the firmware set it; pause frames are obeyed and sent as it negotiated (see [`super::pause`]), or as the MAC did over fibre
-//! and a backplane. A device that is pulled out reads as all ones: nothing here waits for it.
+//! and a backplane, which begin anew with each reset. A device that is pulled out reads as all ones: nothing here waits for it.
 //!
 //! # What is not done for the I217 to I219
 //! - Their PHY is not reset, and its workarounds are left to the firmware: K1 (the sleep of the bus between MAC and PHY, off and on
@@ -67,6 +67,12 @@ pub struct Hardware {
     alone: Cell<bool>,
 }
 
+impl Hardware {
+    pub(super) const fn new(model: &'static Model) -> Self {
+        Self { model, hollow: Cell::new(false), alone: Cell::new(false) }
+    }
+}
+
 impl<M: Mmio, A: DmaAllocator> E1000e<M, A> {
     /// Starts the device behind `mmio`, see [`Driver::start`]. `delay` waits 20 ms where it is an I217 to I219.
     ///
@@ -81,8 +87,7 @@ impl<M: Mmio, A: DmaAllocator> E1000e<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        let hardware = Hardware { model, hollow: Cell::new(false), alone: Cell::new(false) };
-        Self::start(mmio, dma, hardware, interrupts, pool, options, delay)
+        Self::start(mmio, dma, Hardware::new(model), interrupts, pool, options, delay)
     }
 }
 

@@ -20,6 +20,13 @@ use split_driver::memory::{DmaMemory, Mmio, Quiesced};
 /// A value that no reset leaves in TADV.
 const MARK: u32 = 0x5AA5;
 
+impl Hardware {
+    /// Whether EXTCNF_CTRL says who has the bus to the PHY.
+    const fn shares_mdio(&self) -> bool {
+        matches!(self.model.kind, Kind::I82573 | Kind::I82574) || self.model.is_pch()
+    }
+}
+
 impl Start for Hardware {
     /// Stops both directions and all interrupts, and waits until no request to memory is under way (82574 datasheet 5.2.5.3;
     /// Linux waits 80 ms at most). `None` where the device does not say so.
@@ -49,9 +56,15 @@ impl Start for Hardware {
             return Err(Error::Absent { status });
         }
         let _proof = self.stop(mmio, delay);
+        let pause = self.begin_reset(mmio, delay);
+        delay(pause);
+        self.end_reset(mmio, delay)
+    }
+
+    fn begin_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Duration {
+        let registers = &Registers(mmio);
         registers.write(reg::TADV, MARK);
-        let shared_mdio = matches!(self.model.kind, Kind::I82573 | Kind::I82574) || self.model.is_pch();
-        if shared_mdio {
+        if self.shares_mdio() {
             // A reset while the firmware talks to the PHY may hang it: own the bus first, as far as it can be had.
             wait(delay, Duration::from_micros(50), 40, || {
                 registers.update(reg::EXTCNF_CTRL, |c: reg::ExtcnfCtrl| c.with_mdio_owned(true));
@@ -62,18 +75,20 @@ impl Start for Hardware {
             pch::before_reset(registers, self.model);
         }
         registers.update(reg::CTRL, |ctrl: Ctrl| ctrl.with_reset(true));
-        if self.model.is_pch() {
-            // Reading the PCH's registers too early hangs the bus.
-            delay(Duration::from_millis(20));
-        } else {
-            delay(Duration::from_micros(10));
+        // Reading the PCH's registers too early hangs the bus.
+        if self.model.is_pch() { Duration::from_millis(20) } else { Duration::from_micros(10) }
+    }
+
+    fn end_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
+        let registers = &Registers(mmio);
+        if !self.model.is_pch() {
             let read = wait(delay, Duration::from_micros(50), 200, || registers.read(reg::EEC).auto_read_done());
             let eec: u32 = registers.read(reg::EEC).into();
             if !read || eec == ABSENT {
                 return Err(Error::Reset { register: "EEC", value: eec });
             }
         }
-        if shared_mdio {
+        if self.shares_mdio() {
             registers.update(reg::EXTCNF_CTRL, |c: reg::ExtcnfCtrl| c.with_mdio_owned(false));
         }
         if self.model.kind == Kind::I82571 && !registers.read(reg::SWSM2).locked() {

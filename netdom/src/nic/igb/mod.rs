@@ -42,6 +42,12 @@ pub struct Hardware {
     pending: Cell<bool>,
 }
 
+impl Hardware {
+    pub(super) const fn new(model: &'static Model) -> Self {
+        Self { model, semaphores: phy::semaphores(), pending: Cell::new(false) }
+    }
+}
+
 impl<M: Mmio, A: DmaAllocator> Igb<M, A> {
     /// Starts the device behind `mmio`, see [`Driver::start`]. `delay` waits 1 ms, 10 ms for its
     /// memory to be read and 5 ms for a link, where they take so long.
@@ -57,8 +63,7 @@ impl<M: Mmio, A: DmaAllocator> Igb<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        let hardware = Hardware { model, semaphores: phy::semaphores(), pending: Cell::new(false) };
-        Self::start(mmio, dma, hardware, interrupts, pool, options, delay)
+        Self::start(mmio, dma, Hardware::new(model), interrupts, pool, options, delay)
     }
 }
 

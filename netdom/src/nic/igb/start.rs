@@ -42,8 +42,17 @@ impl Start for Hardware {
             return Err(Error::Absent { status });
         }
         let _proof = self.stop(mmio, delay);
+        let pause = self.begin_reset(mmio, delay);
+        delay(pause);
+        self.end_reset(mmio, delay)
+    }
+
+    fn begin_reset<M: Mmio>(&self, mmio: &M, _delay: Delay<'_>) -> Duration {
         reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_reset(true));
-        delay(RESET);
+        RESET
+    }
+
+    fn end_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
         let ended = wait(delay, Duration::from_micros(100), 100, || !reg::CTRL.read(mmio, 0).reset());
         let control: u32 = reg::CTRL.read(mmio, 0).into();
         if !ended || control == ABSENT {

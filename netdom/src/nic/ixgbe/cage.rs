@@ -128,6 +128,8 @@ struct State {
     base: Option<Autoc>,
     /// The card may see a link where there is no module.
     crosstalk: bool,
+    /// The link was set up by an earlier life, for the module that is still to be looked at.
+    kept: bool,
 }
 
 /// The cage.
@@ -155,8 +157,9 @@ impl Cage {
         self.0.borrow().crosstalk && !reg::ESDP.read(mmio, 0).module()
     }
 
-    /// Begins with the link after a reset: at once where it is the first, else by [`Self::watch`].
-    pub(super) fn start<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, delay: Delay<'_>) {
+    /// Begins with the link after a reset: at once where it is the first, else by [`Self::watch`]. `keep`: a link that is up stays, and its module
+    /// is only named.
+    pub(super) fn start<M: Mmio>(&self, mmio: &M, semaphores: &Semaphores, keep: bool, delay: Delay<'_>) {
         let mut state = self.0.borrow_mut();
         (state.step, state.due, state.pending) = (Step::Begin, Instant::default(), true);
         if state.base.is_some() {
@@ -166,6 +169,11 @@ impl Cage {
         semaphores.wait_for(mmio, LINK_REGISTERS, delay);
         state.base = Some(reg::AUTOC.read(mmio, 0));
         state.crosstalk = nvm::has_crosstalk(mmio, delay);
+        if keep && has_link(mmio) && (!state.crosstalk || reg::ESDP.read(mmio, 0).module()) {
+            (state.step, state.pending, state.tuned) = (Step::Rest, false, true);
+            (state.kept, state.again) = (true, true);
+            return;
+        }
         let mut now = Instant::default();
         for _ in 0..STEPS {
             state.advance(mmio, semaphores, now, false, delay);
@@ -277,6 +285,7 @@ impl State {
         delay: Delay<'_>,
     ) -> Step {
         let known = mem::replace(&mut self.content, content);
+        let kept = mem::take(&mut self.kept);
         if content != known {
             self.lack = None;
             match &content {
@@ -295,7 +304,7 @@ impl State {
         }
         match content {
             // A link that works is left alone.
-            _ if content == known && up => Step::Rest,
+            _ if up && (content == known || kept) => Step::Rest,
             Content::Module(module) => {
                 self.tuned = false;
                 self.set_up(mmio, semaphores, now, &module, delay)
@@ -444,6 +453,12 @@ impl State {
             _ => {}
         }
     }
+}
+
+/// Whether there is a link now. A link that fell reads as down once.
+pub(super) fn has_link<M: Mmio>(mmio: &M) -> bool {
+    let _fell = reg::LINKS.read(mmio, 0);
+    reg::LINKS.read(mmio, 0).up()
 }
 
 /// Whether firmware keeps the link to itself.

@@ -59,6 +59,12 @@ pub struct Hardware {
     pending: Cell<bool>,
 }
 
+impl Hardware {
+    pub(super) fn new(model: &'static Model) -> Self {
+        Self { model, semaphores: mdio::semaphores(model), cage: Cage::default(), pending: Cell::new(false) }
+    }
+}
+
 impl<M: Mmio, A: DmaAllocator> Ixgbe<M, A> {
     /// Starts the device behind `mmio`, see [`Driver::start`]. `delay` waits 10 ms, and longer for a device that is slow.
     ///
@@ -73,9 +79,7 @@ impl<M: Mmio, A: DmaAllocator> Ixgbe<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        let semaphores = mdio::semaphores(model);
-        let hardware = Hardware { model, semaphores, cage: Cage::default(), pending: Cell::new(false) };
-        Self::start(mmio, dma, hardware, interrupts, pool, options, delay)
+        Self::start(mmio, dma, Hardware::new(model), interrupts, pool, options, delay)
     }
 }
 

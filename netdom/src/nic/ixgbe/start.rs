@@ -22,15 +22,10 @@ const SLOW: u32 = 1000;
 /// Queues that a driver before this one may have left running.
 const QUEUES: usize = 64;
 
-/// Begins a reset. That of an X540 or X550 is one of its PHY's interface, too, which firmware must not use meanwhile.
-fn begin_reset<M: Mmio>(mmio: &M, hardware: &Hardware, delay: Delay<'_>) {
-    let begin = |delay: Delay<'_>| {
-        reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_reset(true));
-        delay(RESET);
-    };
-    match hardware.model.kind {
-        Kind::X540 | Kind::X550 => hardware.semaphores.hold(mmio, mdio::bit(mmio), delay, begin),
-        Kind::I82599 | Kind::I82599Copper | Kind::I82599Fibre => begin(delay),
+impl Hardware {
+    /// Whether a reset is one of the PHY's interface, too, which firmware must not use meanwhile.
+    const fn resets_phy_interface(&self) -> bool {
+        matches!(self.model.kind, Kind::X540 | Kind::X550)
     }
 }
 
@@ -62,9 +57,26 @@ impl Start for Hardware {
         }
         if self.stop(mmio, delay).is_none() {
             // What was under way to memory is ended by a second reset (82599 datasheet 5.2.5.3.2).
-            begin_reset(mmio, self, delay);
+            let pause = self.begin_reset(mmio, delay);
+            delay(pause);
         }
-        begin_reset(mmio, self, delay);
+        let pause = self.begin_reset(mmio, delay);
+        delay(pause);
+        self.end_reset(mmio, delay)
+    }
+
+    fn begin_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Duration {
+        if self.resets_phy_interface() {
+            self.semaphores.acquire(mmio, mdio::bit(mmio), delay);
+        }
+        reg::CTRL.update(mmio, 0, |control: Ctrl| control.with_reset(true));
+        RESET
+    }
+
+    fn end_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
+        if self.resets_phy_interface() {
+            self.semaphores.release(mmio, mdio::bit(mmio), delay);
+        }
         let ended = wait(delay, Duration::from_micros(100), 100, || !reg::CTRL.read(mmio, 0).reset());
         let control: u32 = reg::CTRL.read(mmio, 0).into();
         if !ended || control == ABSENT {
@@ -178,7 +190,7 @@ impl Start for Hardware {
     }
 
     /// Starts to receive as a bridge port must: every frame, whoever it is for.
-    fn enable<M: Mmio>(&self, mmio: &M, _setup: &Setup, delay: Delay<'_>) {
+    fn enable<M: Mmio>(&self, mmio: &M, setup: &Setup, delay: Delay<'_>) {
         // The unit must not be enabled while frames come in: they wait before the security engine meanwhile (82599 datasheet 4.6.7).
         reg::SECRXCTRL.update(mmio, 0, |control: reg::Secrxctrl| control.with_receive_disable(true));
         wait(&mut |_| (), Duration::ZERO, 100, || reg::SECRXSTAT.read(mmio, 0).ready());
@@ -187,7 +199,7 @@ impl Start for Hardware {
         let every =
             reg::Fctrl::new().with_multicast_promiscuous(true).with_unicast_promiscuous(true).with_broadcast(true);
         reg::FCTRL.write(mmio, 0, every);
-        self.pending.set(!start_link(mmio, self, delay));
+        self.pending.set(!start_link(mmio, self, setup.keep_link, delay));
     }
 
     fn strip_tags<M: Mmio>(&self, mmio: &M, queues: usize, on: bool) {
@@ -199,7 +211,7 @@ impl Start for Hardware {
 
 /// Begins with the link, where the PHY has no life of its own or sleeps. False where firmware has a copper PHY, and [`mdio::begin`] is to be
 /// tried later.
-fn start_link<M: Mmio>(mmio: &M, hardware: &Hardware, delay: Delay<'_>) -> bool {
+fn start_link<M: Mmio>(mmio: &M, hardware: &Hardware, keep: bool, delay: Delay<'_>) -> bool {
     let Hardware { model, semaphores, cage, .. } = hardware;
     flow::advertise(mmio, model);
     let begun = match model.kind {
@@ -211,11 +223,11 @@ fn start_link<M: Mmio>(mmio: &M, hardware: &Hardware, delay: Delay<'_>) -> bool 
             mdio::begin(mmio, model, semaphores, delay)
         }
         Kind::I82599Fibre => {
-            cage.start(mmio, semaphores, delay);
+            cage.start(mmio, semaphores, keep, delay);
             true
         }
     };
-    if matches!(model.kind, Kind::I82599 | Kind::I82599Copper) && !reg::LINKS.read(mmio, 0).up() {
+    if matches!(model.kind, Kind::I82599 | Kind::I82599Copper) && !cage::has_link(mmio) {
         reg::AUTOC.update(mmio, 0, |control: reg::Autoc| control.with_restart(true));
     }
     begun

@@ -97,6 +97,8 @@ pub struct E1000e {
     partner_pause: u16,
     /// The link partner negotiates, where it is a SerDes.
     partner_negotiates: bool,
+    /// Writes to the PHY: each might begin anew with the link.
+    links_begun: usize,
     kind: Kind,
     faults: Faults,
     misuse: Misuse,
@@ -121,6 +123,7 @@ impl E1000e {
             paused_until: Duration::ZERO,
             partner_pause: 1 << 10,
             partner_negotiates: true,
+            links_begun: 0,
             kind: Kind::I82574,
             faults: Faults::default(),
             misuse: Misuse::default(),
@@ -138,6 +141,11 @@ impl E1000e {
     pub fn be(&mut self, kind: Kind) {
         self.kind = kind;
         self.initialise();
+    }
+
+    /// How often a driver began with the link of the PHY.
+    pub const fn links_begun(&self) -> usize {
+        self.links_begun
     }
 
     /// Whether the link partner of a SerDes negotiates from now on.

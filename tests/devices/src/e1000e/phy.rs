@@ -23,6 +23,9 @@ impl E1000e {
         if !owned {
             self.misuse.note("the PHY was spoken to while firmware may use the bus to it");
         }
+        if value >> 26 & 3 != READ {
+            self.links_begun += 1;
+        }
         // Linux: `e1000_get_phy_addr_for_hv_page`.
         let address = if self.kind == Kind::Pch { 2 } else { 1 };
         let answers = value >> 21 & 0x1F == address && value >> 26 & 3 == READ && self.kind != Kind::Serdes;

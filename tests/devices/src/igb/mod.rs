@@ -194,6 +194,11 @@ impl Igb {
         self.phy.power_down(self.now);
     }
 
+    /// How often its PHY began to negotiate.
+    pub const fn links_begun(&self) -> usize {
+        self.phy.negotiations()
+    }
+
     /// What the link partner advertises about pause frames from its next negotiation on.
     pub const fn set_partner_pause(&mut self, symmetric: bool, asymmetric: bool) {
         self.phy.set_partner_pause(symmetric, asymmetric);

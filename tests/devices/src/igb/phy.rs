@@ -42,6 +42,8 @@ pub(super) struct Phy {
     up_at: Option<Duration>,
     /// BMSR shows a lost link once.
     fell: bool,
+    /// How often it began to negotiate.
+    negotiations: usize,
     /// What the partner advertises about pause frames: the bits of ANLPAR.
     partner_pause: u16,
 }
@@ -49,7 +51,15 @@ pub(super) struct Phy {
 impl Phy {
     /// Powered on at time zero, its cable plugged in.
     pub(super) fn new(kind: Kind) -> Self {
-        let mut phy = Self { kind, registers: [0; 32], cable: true, up_at: None, fell: false, partner_pause: 1 << 10 };
+        let mut phy = Self {
+            kind,
+            registers: [0; 32],
+            cable: true,
+            up_at: None,
+            fell: false,
+            negotiations: 0,
+            partner_pause: 1 << 10,
+        };
         phy.reset(Duration::ZERO);
         phy
     }
@@ -85,6 +95,7 @@ impl Phy {
     /// Begins anew, if there is anything at the other end.
     fn negotiate(&mut self, now: Duration) {
         self.fell |= self.up_at.is_some_and(|at| at <= now);
+        self.negotiations += 1;
         let tries = self.cable && self.held(register::CONTROL) & POWER_DOWN == 0;
         self.up_at = tries.then(|| now + NEGOTIATION);
     }
@@ -110,6 +121,11 @@ impl Phy {
     /// Whether it has a link.
     pub(super) fn has_link(&self, now: Duration) -> bool {
         self.up_at.is_some_and(|at| at <= now)
+    }
+
+    /// How often it began to negotiate.
+    pub(super) const fn negotiations(&self) -> usize {
+        self.negotiations
     }
 
     /// When it will have a link, where that is yet to come.

@@ -103,6 +103,7 @@ impl Ixgbe {
             reg::AUTOC => {
                 if value & reg::AUTOC_RESTART != 0 {
                     self.restarted_at = self.now;
+                    self.links_begun += 1;
                 }
                 self.registers.set(offset, value & !reg::AUTOC_RESTART);
             }

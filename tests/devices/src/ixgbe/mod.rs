@@ -132,6 +132,8 @@ pub struct Ixgbe {
     resets: usize,
     /// When AUTOC restarted the link last.
     restarted_at: Duration,
+    /// How often that was.
+    links_begun: usize,
     faults: Faults,
     misuse: Misuse,
 }
@@ -159,6 +161,7 @@ impl Ixgbe {
             reset_at: None,
             resets: 0,
             restarted_at: Duration::ZERO,
+            links_begun: 0,
             faults: Faults::default(),
             misuse: Misuse::default(),
         };
@@ -242,6 +245,11 @@ impl Ixgbe {
     /// Whether there is a link.
     fn has_link(&self) -> bool {
         self.link && self.cage.has_carrier() && self.phy.as_ref().is_none_or(phy::Phy::is_awake)
+    }
+
+    /// How often a driver began with the link, by AUTOC or in the PHY.
+    pub fn links_begun(&self) -> usize {
+        self.links_begun + self.phy.as_ref().map_or(0, phy::Phy::negotiations)
     }
 
     /// What the link partner advertises about pause frames from its next negotiation on.

@@ -24,6 +24,7 @@ const LOW_POWER: u16 = 1 << 11;
 pub(super) struct Phy {
     address: u32,
     registers: BTreeMap<(u8, u16), u16>,
+    negotiations: usize,
 }
 
 impl Phy {
@@ -50,7 +51,7 @@ impl Phy {
             ((AUTONEGOTIATION, 0x20), 0x1001),
             ((AUTONEGOTIATION, 0xC400), 0xC000),
         ]);
-        Some(Self { address: 0, registers })
+        Some(Self { address: 0, registers, negotiations: 0 })
     }
 
     /// It sleeps.
@@ -61,6 +62,11 @@ impl Phy {
     /// Whether it is awake.
     pub(super) fn is_awake(&self) -> bool {
         self.registers.get(&(VENDOR, 0)).is_none_or(|held| held & LOW_POWER == 0)
+    }
+
+    /// How often it began to negotiate.
+    pub(super) const fn negotiations(&self) -> usize {
+        self.negotiations
     }
 
     fn read(&self, device: u8, register: u16, link: Option<(bool, bool)>) -> u16 {
@@ -80,6 +86,8 @@ impl Phy {
     }
 
     fn write(&mut self, device: u8, register: u16, value: u16) {
+        let begins = (device, register) == (AUTONEGOTIATION, 0) && value & 0x8200 != 0;
+        self.negotiations += usize::from(begins || (device, register) == (PMA, 0) && value & 0x8000 != 0);
         let value = match (device, register) {
             // Resets and restarts end at once.
             (PMA | PHY_XS, 0) => value & !0x8000,

@@ -54,6 +54,8 @@ pub(crate) trait Card: Model + Sized + 'static {
     fn sends_pauses(&self) -> bool;
     /// What the link partner advertises about pause frames. False where the card's link is not negotiated.
     fn set_partner(&mut self, symmetric: bool, asymmetric: bool) -> bool;
+    /// How often a driver, or the card when it was powered on, began with the link.
+    fn links_begun(&self) -> usize;
     /// A fault of each kind that it tells arises.
     const FAULTS: &'static [(Arise<Self>, Fault)];
     /// EITR of vector 0, and its bits of the interval.
@@ -107,6 +109,7 @@ macro_rules! cases {
                 frames_too_short_for_the_device_are_padded
                 receives_byte_for_byte_through_many_wraps
                 a_nic_of_an_earlier_life_receives_nothing_more
+                a_link_outlives_the_life_that_set_it_up
                 a_device_that_lies_costs_itself
                 done_bits_where_nothing_is_posted_are_not_looked_at
                 memory_of_a_device_that_does_not_stop_goes_back_with_a_proof_alone
@@ -134,7 +137,7 @@ macro_rules! each {
 }
 pub(crate) use each;
 
-fn model<C: Card>(kind: C::Kind) -> models::Model {
+pub(super) fn model<C: Card>(kind: C::Kind) -> models::Model {
     models::Model::find(0x8086, C::device(kind)).expect("a driver")
 }
 
@@ -153,6 +156,12 @@ pub(crate) fn start_on<C: Card>(
 pub(crate) fn bench<C: Card>(kind: C::Kind, options: Options) -> Bench<C> {
     let vectors = Interrupts::MsiX(model::<C>(kind).vectors(options.queues));
     start_on(kind, |_| (), vectors, options).expect("it starts")
+}
+
+/// The same device in the next life of the domain.
+pub(crate) fn next_life<C: Card>(bench: Bench<C>, kind: C::Kind, options: Options) -> Bench<C> {
+    let vectors = Interrupts::MsiX(model::<C>(kind).vectors(options.queues));
+    bench.next_life(model::<C>(kind), vectors, options)
 }
 
 pub(crate) fn it_starts_and_has_a_link<C: Card>(kind: C::Kind) {

@@ -39,6 +39,18 @@ impl<M: Model + 'static> Bench<M> {
         Ok(Self { nic, device, xen, pool })
     }
 
+    /// The life ends without a word, and the next one takes the device over.
+    pub(crate) fn next_life(self, model: models::Model, interrupts: Interrupts, options: Options) -> Self {
+        let Self { nic, device, xen, .. } = self;
+        core::mem::forget(nic);
+        device.wait(model.begin_reset(&device, &mut |delay| device.wait(delay)));
+        assert!(models::Model::is_reset(&device), "its reset does not end");
+        let pool = Pool::new(Box::new(FakePages::new(&xen, 1024)));
+        let (time, dma) = (device.clone(), device.dma());
+        let nic = model.start(device.clone(), dma, interrupts, &pool, options, &mut |delay| time.wait(delay));
+        Self { nic: nic.expect("it starts anew"), device, xen, pool }
+    }
+
     /// Looks at the device, as is done once a second.
     pub(crate) fn watch(&mut self, now: Instant) -> Option<Fault> {
         let time = self.device.clone();

@@ -1,12 +1,15 @@
 //! Cases of received frames, and of memory that a device may write to. Host.
 
 use devices::ring::offset;
-use netdom::nic::{Options, halt, queue};
+use netdom::nic::models::Model;
+use netdom::nic::{Link, Options, queue};
 use netdom::packet::Offload;
 use split_driver::fakes::closed;
 use split_driver::memory::DmaAllocator;
+use split_driver::time::Instant;
+use std::time::Duration;
 
-use super::cases::{Card, bench};
+use super::cases::{Card, bench, model, next_life};
 use super::{bytes, contents};
 
 pub(crate) fn receives_byte_for_byte_through_many_wraps<C: Card>(kind: C::Kind) {
@@ -23,15 +26,38 @@ pub(crate) fn receives_byte_for_byte_through_many_wraps<C: Card>(kind: C::Kind) 
     bench.finish();
 }
 
-/// A NIC that was halted writes to no memory.
+/// A NIC that is taken over writes to no memory of the life before.
 pub(crate) fn a_nic_of_an_earlier_life_receives_nothing_more<C: Card>(kind: C::Kind) {
     let bench = bench::<C>(kind, Options::default());
     assert!(bench.device.inject(&bytes(60, 1)), "it receives");
-    halt::begin(&bench.device);
-    assert!((0..1000).any(|_| halt::is_over(&bench.device)), "it does not halt");
+    let device = bench.device.clone();
+    device.wait(model::<C>(kind).begin_reset(&device, &mut |delay| device.wait(delay)));
+    assert!(Model::is_reset(&device), "its reset does not end");
     assert!(!bench.device.inject(&bytes(60, 2)), "it receives still");
     // The life ended: nothing was quieted, and nothing of it is used.
     core::mem::forget(bench);
+}
+
+pub(crate) fn a_link_outlives_the_life_that_set_it_up<C: Card>(kind: C::Kind) {
+    let first = bench::<C>(kind, Options::default());
+    let begun = first.device.with_model(|model| model.links_begun());
+    let mut next = next_life(first, kind, Options { taken_over: true, ..Options::default() });
+    assert_eq!(next.nic.link(), Link::Up(C::SPEED), "from the first moment on");
+    for second in 1..5 {
+        next.device.wait(Duration::from_secs(1));
+        assert_eq!(next.watch(Instant(second * 1_000_000_000)), None);
+        assert_eq!(next.nic.link(), Link::Up(C::SPEED));
+    }
+    assert_eq!(next.device.with_model(|model| model.links_begun()), begun);
+    // One that is lost later is begun with as ever.
+    next.device.set_link(false);
+    assert_eq!(next.nic.link(), Link::Down);
+    next.device.set_link(true);
+    next.device.wait(Duration::from_secs(5));
+    let _fell = next.nic.link();
+    assert_eq!(next.nic.link(), Link::Up(C::SPEED));
+    assert!(next.device.inject(&bytes(60, 1)), "it receives");
+    next.finish();
 }
 
 pub(crate) fn a_device_that_lies_costs_itself<C: Card>(kind: C::Kind) {
