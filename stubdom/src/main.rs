@@ -10,6 +10,7 @@ use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::time::Duration;
 
 use runtime::domains::Domains;
@@ -17,11 +18,14 @@ use runtime::events::{self, Channel};
 use runtime::hypervisor::Xen;
 use runtime::restart::{self, BoxWriter, Cause, Policy, Recovered, ReplaceError, Staging, Unwritten};
 use runtime::select::select;
-use runtime::{Environment, Exit, time};
+use runtime::service::{self, Options, Service, Standalone};
+use runtime::signal::Signal;
+use runtime::{Environment, memory, time};
 use split_driver::hypervisor::XenError;
 #[cfg(feature = "faults")]
 use stubdom::command_line::Fails;
-use stubdom::{Keeper, Means, Saved, Server, Successor, Wait, command_line};
+use stubdom::command_line::Words;
+use stubdom::{Keeper, Means, STATE, Saved, Server, Successor, Wait};
 use xen_pv_sys::xen::VIRQ_DOM_EXC;
 use xen_pv_sys::{PAGE_SIZE, Port};
 use xenstore_lite::Config;
@@ -33,89 +37,160 @@ const TURNS: usize = 1;
 /// How long a request that the store holds back waits at least.
 const HELD: Duration = Duration::from_millis(1);
 
-runtime::entry!(main, writes: stubdom::STATE, reads: stubdom::STATE);
-
-/// Pages that the box of the last state has at least, and of its room the share that is spare when it is made.
-const BOX_PAGES: usize = 32;
-const SPARE: usize = 4;
 /// Changes between two looks at whether the box is large enough, at least.
 const CHANGES: usize = 64;
 
-/// A life that has lasted so long is sound: what fails later is the first failure of a new row.
-const POLICY: Policy = Policy { in_a_row: 32, settled_after: Duration::from_millis(50) };
+runtime::entry!(main, writes: STATE, reads: STATE);
 
 async fn main(environment: Environment) {
-    let recovered = restart::recovered();
-    if recovered.is_none() {
-        introduce(&environment);
+    service::serve::<Image>(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"), environment).await;
+}
+
+/// The running store.
+struct Image {
+    xen: Xen,
+    changes: Channel,
+    server: RefCell<Server<Xen, Domains>>,
+    keeper: Rc<Keeper>,
+    /// So much has changed that the state may have outgrown its box.
+    grown: Signal,
+}
+
+impl Service for Image {
+    const HELP: &'static str = "";
+
+    /// A life that has lasted so long is sound: what fails later is the first failure of a new row.
+    const POLICY: Policy = Policy { in_a_row: 32, settled_after: Duration::from_millis(50) };
+
+    const SPARE_PAGES: usize = 32;
+
+    type Words = Words;
+
+    fn word(words: &mut Words, name: &str, value: &str) -> Result<bool, String> {
+        words.set(name, value)
     }
-    let saved = recovered.as_ref().and_then(|recovered| Saved::parse(recovered.bytes()));
-    let options = command_line::parse(environment.command_line);
-    for complaint in &options.complaints {
-        log::error!("command line: {complaint}");
+
+    fn state_length(&self) -> usize {
+        self.keeper.bound()
     }
-    let started = match (&recovered, &saved) {
-        (None, _) => match options.event {
-            Some(port) => start(port),
-            None => Err("no --event PORT in the command line; only init-xenstore-domain can start this domain".into()),
-        },
-        #[cfg(feature = "faults")]
-        (Some(_), _) if options.fails == Some(Fails::GivesUp) => Err("as its command line says".into()),
-        #[cfg(feature = "faults")]
-        (Some(_), _) if options.fails == Some(Fails::Panics) => panic!("a new image fails, as its command line says"),
-        (Some(recovered), saved) => resume(recovered, saved.as_ref()),
-    };
-    let mut parts = match started {
-        Ok(parts) => parts,
-        Err(reason) => {
-            log::error!("the store cannot start: {reason}");
-            drop(saved);
-            if let Some(recovered) = recovered {
-                recovered.give_up(format_args!("the new image cannot start: {reason}"));
+
+    async fn grown(&self) {
+        self.grown.wait().await;
+    }
+
+    fn write_state(&self, out: &mut BoxWriter) -> Result<(), Unwritten> {
+        let usage = memory::usage();
+        let frames = usage.heap_frames + usage.free_frames;
+        // A growth that failed and was borne, before an update say, is no shortage.
+        let ran_out = out.cause() == Cause::Failure && memory::has_run_out();
+        let means = Means { room: out.room(), heap: frames * PAGE_SIZE, ran_out };
+        let mut result = Ok(());
+        let written = self.keeper.write(&means, &mut |bytes| {
+            if result.is_ok() {
+                result = out.write(bytes);
             }
-            runtime::exit(Exit::Crash);
-        }
-    };
-    drop(saved);
-    #[cfg(feature = "faults")]
-    if options.faults {
-        parts.server.allow_faults(runtime::memory::fail_after);
+        });
+        if written { result } else { Err(Unwritten::Inconsistent) }
     }
-    parts.server.allow_updates(|size| {
-        let image = Staging::new(size).map(|image| Box::new(Image(image)));
-        image.map(|image| image as Box<dyn Successor>).map_err(refusal)
-    });
-    parts
-        .server
-        .allow_restarts(|| format!("There is no new life: {}.", restart::again(format_args!("as it was asked to"))));
-    parts.server.set_life(life(0, (Duration::ZERO, Duration::ZERO), 0));
-    let mut kept = Kept::default();
-    if !kept.make_room(parts.server.keeper()) {
-        log::error!("no memory to keep the state in: the store cannot outlive a failure");
-        if let Some(recovered) = &recovered {
-            // Comes back where there is no old image. Then what this life does counts, not what the last one left.
-            recovered.give_up(format_args!("the new image has no memory for the state"));
-        }
+
+    async fn ready(&self) -> String {
+        format!("{} domains", self.server.borrow().connected())
     }
-    if let Some(mut recovered) = recovered {
-        let (pause, own) = recovered.taken_over();
-        parts.server.set_life(life(recovered.lives(), (pause, own), recovered.exchanged()));
-        // Whoever has to wait for the store need not wait for this as well.
-        introduce(&environment);
+
+    fn statistics(&self) -> Vec<(String, String)> {
+        let server = self.server.borrow();
+        let line = |(domain, usage): (_, xenstore_lite::Usage)| {
+            let xenstore_lite::Usage { nodes, watches, transactions, memory } = usage;
+            let text = format!("nodes {nodes}, watches {watches}, transactions {transactions}, memory {memory}");
+            (format!("domain/{domain}"), text)
+        };
+        server.usages().map(line).collect()
+    }
+
+    fn resources(&self) -> String {
+        format!("domains {}", self.server.borrow().connected())
+    }
+
+    fn command(self: &Rc<Self>, _words: &[&str]) -> bool {
+        false
+    }
+}
+
+impl Standalone for Image {
+    fn new(_options: Options, words: Words, recovered: Option<&Recovered>) -> Result<Self, String> {
+        let image = match recovered {
+            None => {
+                let none = "no --event PORT in the command line; only init-xenstore-domain can start this domain";
+                fresh(words.event.ok_or(none)?).map_err(|error| error.to_string())?
+            }
+            #[cfg(feature = "faults")]
+            Some(_) if words.fails == Some(Fails::GivesUp) => return Err("as its command line says".into()),
+            #[cfg(feature = "faults")]
+            Some(_) if words.fails == Some(Fails::Panics) => {
+                panic!("a new image fails, as its command line says")
+            }
+            Some(recovered) => resume(recovered)?,
+        };
+        let mut server = image.server.borrow_mut();
+        #[cfg(feature = "faults")]
+        if words.faults {
+            server.allow_faults(memory::fail_after);
+        }
+        server.allow_updates(|size| {
+            let image = Staging::new(size).map(|image| Box::new(Sent(image)));
+            image.map(|image| image as Box<dyn Successor>).map_err(refusal)
+        });
+        server.allow_restarts(|| {
+            format!("There is no new life: {}.", restart::again(format_args!("as it was asked to")))
+        });
+        server.set_life(life(0, (Duration::ZERO, Duration::ZERO), 0));
+        drop(server);
+        Ok(image)
+    }
+
+    fn taken_over(&self, recovered: &Recovered, pause: Duration, own: Duration) {
+        let mut server = self.server.borrow_mut();
+        server.set_life(life(recovered.lives(), (pause, own), recovered.exchanged()));
         log::info!(
             "life {} serves {} domains after {:?}, {} pages exchanged, {} ports, {} mapped pages, pause {} us, of which it ran {} us",
             recovered.lives(),
-            parts.server.connected(),
+            server.connected(),
             recovered.cause(),
             recovered.exchanged(),
             events::bound(),
-            runtime::memory::usage().mapped_pages,
+            memory::usage().mapped_pages,
             pause.as_micros(),
             own.as_micros()
         );
         log::info!("the last one ended so: {}", recovered.report().escape_debug());
     }
-    serve(parts, kept).await;
+
+    async fn serve(self: Rc<Self>) {
+        let Self { xen, changes, server, keeper, grown } = &*self;
+        let mut ports: Vec<Port> = Vec::new();
+        // Whatever happened before anybody listened.
+        changes.unmask();
+        server.borrow_mut().look_at_all();
+        loop {
+            if keeper.is_due(CHANGES) {
+                grown.set();
+            }
+            xen.events().take(&mut ports);
+            match self.turn(&mut ports) {
+                Wait::No => runtime::yield_now().await,
+                // Else Xen lets us go on for as long as the flood of another one gives us work, up to a millisecond (`sched_ratelimit_us`).
+                Wait::AfterOthers => {
+                    runtime::yield_cpu();
+                    runtime::yield_now().await;
+                }
+                Wait::ForEvent => xen.events().next(&mut ports).await,
+                Wait::Briefly => {
+                    select(xen.events().next(&mut ports), time::sleep_until(time::now() + HELD)).await;
+                    server.borrow_mut().retry_held();
+                }
+            }
+        }
+    }
 }
 
 /// What is told of this life: lives before it, how long nobody was served before it and what of that the domain ran (in microseconds), pages that
@@ -124,75 +199,10 @@ fn life(lives: u64, (pause, own): (Duration, Duration), exchanged: u32) -> Strin
     format!("{lives} {} {} {exchanged} {}", pause.as_micros(), own.as_micros(), restart::own_identity())
 }
 
-/// Says in the log what this is.
-fn introduce(environment: &Environment) {
-    log::info!(
-        "{} {}: {} pages, command line \"{}\"",
-        env!("CARGO_PKG_NAME"),
-        env!("CARGO_PKG_VERSION"),
-        environment.pages,
-        environment.command_line.escape_debug()
-    );
-}
-
-/// What is up when the first request can be served.
-struct Parts {
-    xen: Xen,
-    changes: Channel,
-    server: Server<Xen, Domains>,
-}
-
-/// The box that the state goes to.
-#[derive(Default)]
-struct Kept {
-    pages: usize,
-}
-
-impl Kept {
-    /// Makes the box as large as the state may be, and somewhat more; whether there is one.
-    fn make_room(&mut self, keeper: &Rc<Keeper>) -> bool {
-        let bound = keeper.bound();
-        if self.pages * PAGE_SIZE >= bound + bound / (2 * SPARE) {
-            return true;
-        }
-        let least = (bound + bound / (2 * SPARE)).div_ceil(PAGE_SIZE);
-        let pages = (bound + bound / SPARE).div_ceil(PAGE_SIZE) + BOX_PAGES;
-        let own = keeper.clone();
-        let write = move |out: &mut BoxWriter| {
-            let mut result = Ok(());
-            let usage = runtime::memory::usage();
-            let frames = usage.heap_frames + usage.free_frames;
-            // A growth that failed and was borne, before an update say, is no shortage.
-            let ran_out = out.cause() == Cause::Failure && runtime::memory::has_run_out();
-            let means = Means { room: out.room(), heap: frames * PAGE_SIZE, ran_out };
-            let written = own.write(&means, &mut |bytes| {
-                if result.is_ok() {
-                    result = out.write(bytes);
-                }
-            });
-            if written { result } else { Err(Unwritten::Inconsistent) }
-        };
-        match restart::keep(least, pages, POLICY, write) {
-            Ok(pages) => self.pages = pages,
-            Err(error) => {
-                log::error!("the state may take {bound} bytes, {} can be kept: {error}", self.pages * PAGE_SIZE)
-            }
-        }
-        self.pages > 0
-    }
-
-    /// Looks again from time to time.
-    fn look(&mut self, keeper: &Rc<Keeper>) {
-        if keeper.is_due(CHANGES) {
-            self.make_room(keeper);
-        }
-    }
-}
-
 /// An image that is sent by a live update.
-struct Image(Staging);
+struct Sent(Staging);
 
-impl Successor for Image {
+impl Successor for Sent {
     fn add(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.0.add(bytes).map_err(refusal)
     }
@@ -212,15 +222,30 @@ const RESERVE: usize = 5 << 19;
 
 /// What all domains may take in the store: it has to fit twice, as it lies in the heap and as it is kept for the next life.
 fn own_config() -> Result<Config, XenError> {
-    let memory = (runtime::memory::usage().total_pages * PAGE_SIZE).saturating_sub(RESERVE) / 2;
+    let memory = (memory::usage().total_pages * PAGE_SIZE).saturating_sub(RESERVE) / 2;
     Ok(Config { own: events::own_domain()?, memory: memory.max(PAGE_SIZE), ..Config::default() })
 }
 
-fn start(port: Port) -> Result<Parts, String> {
-    fresh(port).map_err(|error| error.to_string())
+impl Image {
+    /// Takes the ports whose events arrived, and serves the next in turn.
+    fn turn(&self, ports: &mut Vec<Port>) -> Wait {
+        let mut server = self.server.borrow_mut();
+        if let Some(place) = ports.iter().position(|port| *port == self.changes.port()) {
+            ports.swap_remove(place);
+            self.changes.unmask();
+            server.handle_domain_change();
+        }
+        server.handle_events(ports);
+        server.round(TURNS)
+    }
+
+    fn with(xen: Xen, changes: Channel, server: Server<Xen, Domains>) -> Self {
+        let keeper = Rc::clone(server.keeper());
+        Self { xen, changes, server: RefCell::new(server), keeper, grown: Signal::new() }
+    }
 }
 
-fn fresh(port: Port) -> Result<Parts, XenError> {
+fn fresh(port: Port) -> Result<Image, XenError> {
     let xen = Xen::new();
     let config = own_config()?;
     // Bound before the domains are looked at: one that goes meanwhile is not missed.
@@ -230,13 +255,12 @@ fn fresh(port: Port) -> Result<Parts, XenError> {
     log::info!("this is domain {}; Xen tells of domains by {:?}", config.own.0, domains.interface());
     let mut server = Server::new(xen.clone(), domains, config);
     server.start(port)?;
-    log::info!("ready in {} ms", time::now().0 / 1_000_000);
-    Ok(Parts { xen, changes, server })
+    Ok(Image::with(xen, changes, server))
 }
 
 /// Goes on from what the last life left.
-fn resume(recovered: &Recovered, saved: Option<&Saved<'_>>) -> Result<Parts, String> {
-    let saved = saved.ok_or("what the last life left is not a state of the store")?;
+fn resume(recovered: &Recovered) -> Result<Image, String> {
+    let saved = Saved::parse(recovered.bytes()).ok_or("what the last life left is not a state of the store")?;
     let text = |error: XenError| error.to_string();
     let xen = Xen::new();
     let config = own_config().map_err(text)?;
@@ -244,44 +268,11 @@ fn resume(recovered: &Recovered, saved: Option<&Saved<'_>>) -> Result<Parts, Str
     xen.events().add(&changes);
     let domains = Domains::new().map_err(text)?;
     let failed = recovered.cause() == Cause::Failure;
-    let server = Server::resume(xen.clone(), domains, config, saved, failed).map_err(|error| error.to_string())?;
-    let mut parts = Parts { xen, changes, server };
+    let mut server = Server::resume(xen.clone(), domains, config, &saved, failed).map_err(|error| error.to_string())?;
     match recovered.cause() {
-        Cause::Replaced | Cause::Asked => parts.server.set_verdict(Ok(())),
-        Cause::GivenUp => parts.server.set_verdict(Err(recovered.report())),
+        Cause::Replaced | Cause::Asked => server.set_verdict(Ok(())),
+        Cause::GivenUp => server.set_verdict(Err(recovered.report())),
         Cause::Failure => {}
     }
-    Ok(parts)
-}
-
-/// Serves for good.
-async fn serve(parts: Parts, mut kept: Kept) {
-    let Parts { xen, changes, mut server } = parts;
-    let mut ports: Vec<Port> = Vec::new();
-    // Whatever happened before anybody listened.
-    changes.unmask();
-    server.look_at_all();
-    loop {
-        kept.look(server.keeper());
-        xen.events().take(&mut ports);
-        if let Some(place) = ports.iter().position(|port| *port == changes.port()) {
-            ports.swap_remove(place);
-            changes.unmask();
-            server.handle_domain_change();
-        }
-        server.handle_events(&mut ports);
-        match server.round(TURNS) {
-            Wait::No => runtime::yield_now().await,
-            // Else Xen lets us go on for as long as the flood of another one gives us work, up to a millisecond (`sched_ratelimit_us`).
-            Wait::AfterOthers => {
-                runtime::yield_cpu();
-                runtime::yield_now().await;
-            }
-            Wait::ForEvent => xen.events().next(&mut ports).await,
-            Wait::Briefly => {
-                select(xen.events().next(&mut ports), time::sleep_until(time::now() + HELD)).await;
-                server.retry_held();
-            }
-        }
-    }
+    Ok(Image::with(xen, changes, server))
 }

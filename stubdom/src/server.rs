@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use split_driver::domains::{Change, Domains};
 use split_driver::hypervisor::{Adopt, Hypervisor, XenError};
 use xen_pv_sys::{DomainId, Port};
-use xenstore_lite::{Config, Host, Store};
+use xenstore_lite::{Config, Host, Store, Usage};
 
 use crate::machine::Machine;
 use crate::saved::Keeper;
@@ -90,6 +90,11 @@ impl<H: Adopt, D: Domains> Server<H, D> {
         }
         self.commit(None);
         Ok(())
+    }
+
+    /// What each domain takes up.
+    pub fn usages(&self) -> impl Iterator<Item = (u16, Usage)> {
+        self.machine.known.keys().map(|domain| (domain.0, self.store.usage(*domain)))
     }
 
     /// Domains that have a ring.

@@ -12,8 +12,8 @@ use alloc::vec::Vec;
 
 use xenstore_lite::Error;
 
-/// Bytes of an image, at most: what `cargo xtask images` lets one have.
-pub(crate) const IMAGE_MAX: usize = 1 << 20;
+/// Bytes of an image, at most: what `cargo xtask images` lets any have, so that one of another kind is refused by its kind.
+pub(crate) const IMAGE_MAX: usize = 5 << 18;
 
 /// An image on its way into the place of the running one.
 pub trait Successor {

@@ -19,7 +19,7 @@ use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
-use runtime::restart::{self, BoxWriter, Part, Parts};
+use runtime::restart::{self, BoxWriter, Part, Parts, Unwritten};
 use runtime::select::{Either, select};
 use runtime::service::{self, Complaints, DriverDomain, Options, Service, Wait};
 use runtime::signal::Signal;
@@ -82,8 +82,9 @@ impl Service for Domain {
         self.bus.connections().length()
     }
 
-    fn write_state(&self, out: &mut BoxWriter) {
+    fn write_state(&self, out: &mut BoxWriter) -> Result<(), Unwritten> {
         out.part(Part::Connections, |out| self.bus.connections().write(out));
+        Ok(())
     }
 
     async fn ready(&self) -> String {
@@ -104,6 +105,10 @@ impl Service for Domain {
         format!("data-pages {}, data-pages-free {}", path.pages().capacity(), path.pages().available())
     }
 
+    fn requests(&self) -> (usize, usize) {
+        self.store.live()
+    }
+
     fn command(self: &Rc<Self>, words: &[&str]) -> bool {
         match words {
             ["volumes"] => self.volumes.print(),
@@ -111,11 +116,6 @@ impl Service for Domain {
             _ => return false,
         }
         true
-    }
-
-    async fn stop(&self) {
-        self.stopping.set(true);
-        controllers::stop(self).await;
     }
 }
 
@@ -226,6 +226,11 @@ impl DriverDomain for Domain {
         self.controllers.borrow_mut().all_seen();
         self.volumes.look_again();
         self.bus.begun().await;
+    }
+
+    async fn stop(&self) {
+        self.stopping.set(true);
+        controllers::stop(self).await;
     }
 }
 

@@ -21,7 +21,7 @@ use runtime::events::EventSet;
 use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
-use runtime::restart::{self, BoxWriter, Part, Parts};
+use runtime::restart::{self, BoxWriter, Part, Parts, Unwritten};
 use runtime::select::{Either, select};
 use runtime::service::{self, Complaints, DriverDomain, Options, Service, Wait};
 use runtime::signal::Signal;
@@ -75,12 +75,13 @@ impl Service for Domain {
         self.bus.connections().length() + self.written.length()
     }
 
-    fn write_state(&self, out: &mut BoxWriter) {
+    fn write_state(&self, out: &mut BoxWriter) -> Result<(), Unwritten> {
         out.part(Part::Connections, |out| self.bus.connections().write(out));
         out.part(Part::Image, |out| self.written.write(out));
         if out.has_failed() {
             out.part(Part::Suspect, |out| kept::write_suspect(self, out));
         }
+        Ok(())
     }
 
     async fn ready(&self) -> String {
@@ -100,6 +101,10 @@ impl Service for Domain {
         format!("packet-pages {}, packet-pages-free {}", path.pool().capacity(), path.pool().available())
     }
 
+    fn requests(&self) -> (usize, usize) {
+        self.store.live()
+    }
+
     #[cfg(not(feature = "faults"))]
     fn command(self: &Rc<Self>, _words: &[&str]) -> bool {
         false
@@ -114,11 +119,6 @@ impl Service for Domain {
         loop {
             core::hint::spin_loop();
         }
-    }
-
-    async fn stop(&self) {
-        self.stopping.set(true);
-        nics::stop(self).await;
     }
 }
 
@@ -236,5 +236,10 @@ impl DriverDomain for Domain {
         self.bus.backend().forget_inherited();
         self.held.set(false);
         self.work.set();
+    }
+
+    async fn stop(&self) {
+        self.stopping.set(true);
+        nics::stop(self).await;
     }
 }

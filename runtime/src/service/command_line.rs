@@ -1,4 +1,4 @@
-//! The words of the command line (`extra=` of a domain's config) that every driver domain knows. Pure. Floor 2.
+//! The words of the command line (`extra=` of a domain's config) that every image knows. Pure. Floor 2.
 
 use crate::pci::InterruptKind;
 use alloc::format;
@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use log::LevelFilter;
 
-/// What the command line asks of every driver domain.
+/// What the command line asks of every image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `log=LEVEL`: what is logged.
@@ -59,23 +59,28 @@ fn set<T: PartialEq>(place: &mut Option<T>, word: &str, value: T) -> Result<bool
     Ok(true)
 }
 
-/// Reads a command line; `other` is asked of each word `name=value` that is not every domain's, and says whether it is its own.
+/// Reads a command line; `other` is asked of each word `name=value` that is not every domain's, and says whether it is its own. A domain's
+/// builder writes `--name value`, which is the same.
 pub(super) fn parse(line: &str, mut other: impl FnMut(&str, &str) -> Result<bool, String>) -> (Options, Wrong) {
     let (mut level, mut interrupts, mut profile) = (None, None, None);
     #[cfg(feature = "faults")]
     let mut faults = None;
     let mut wrong = Wrong::default();
-    for word in line.split_ascii_whitespace() {
+    let mut words = line.split_ascii_whitespace();
+    while let Some(word) = words.next() {
         let result = match word.split_once('=') {
             Some(("log", value)) => log_level(value).and_then(|value| set(&mut level, word, value)),
             Some(("interrupts", value)) => interrupt_kind(value).and_then(|value| set(&mut interrupts, word, value)),
             Some(("profile", value)) => switch(word, value).and_then(|value| set(&mut profile, word, value)),
             #[cfg(feature = "faults")]
-            Some(("faults", value)) => {
-                faults = super::Faults::parse(value);
-                Ok(faults.is_some())
+            Some(("faults", value)) if let Some(parsed) = super::Faults::parse(value) => {
+                faults = Some(parsed);
+                Ok(true)
             }
             Some((name, value)) => other(name, value),
+            None if word.starts_with('-') => other(word, words.next().unwrap_or_default()),
+            #[cfg(feature = "faults")]
+            None if word == "faults" => other(word, ""),
             None => Ok(false),
         };
         match result {
@@ -140,11 +145,15 @@ mod tests {
             ("profile=on profile=off", profile(true), 0, 1),
             ("profile=yes profile= profile", profile(false), 1, 2),
             ("bridge=no root=/dev/xvda", options(info, msix), 1, 1),
+            // As a domain's builder writes them.
+            ("--event 17 log=warn", options(LevelFilter::Warn, msix), 0, 0),
+            ("--event 0 --internal-db", options(info, msix), 1, 1),
         ];
         for (line, expected, unknown, fatal) in table {
             let bridge = |name: &str, value: &str| match (name, value) {
                 ("bridge", "no") => Err("no".into()),
-                ("bridge", _) => Ok(true),
+                ("bridge", _) | ("--event", "17") => Ok(true),
+                ("--event", _) => Err("no port".into()),
                 _ => Ok(false),
             };
             let (options, wrong) = parse(line, bridge);

@@ -1,10 +1,12 @@
-//! What an image says of itself: what every image has, and what those with frontends and PCI devices have besides. Safe code only. Floor 2.
+//! What an image says of itself: what every image has, what those with frontends and PCI devices have besides, and what one without a store has.
+//! Safe code only. Floor 2.
 
 use super::{Complaints, Options, Wait};
 use crate::events::EventSet;
 use crate::pci::{Device, PciAddress};
-use crate::restart::{BoxWriter, Parts, Policy};
+use crate::restart::{BoxWriter, Parts, Policy, Recovered, Unwritten};
 use crate::signal::Signal;
+use crate::time;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -28,18 +30,30 @@ pub trait Service: Sized + 'static {
     /// What the words of the command line ask for that only this image knows.
     type Words: Default;
 
-    /// Obeys a word `name=value`; false where it is none of this image's.
+    /// Obeys a word `name=value`, or `--name value` of a domain's builder; false where it is none of this image's.
     ///
     /// # Errors
-    /// What is wrong with the value: the domain does not start.
+    /// What is wrong with the value: a driver domain does not start.
     fn word(words: &mut Self::Words, name: &str, value: &str) -> Result<bool, String>;
+
+    /// Pages of the box of the next life that are spare, beside a share of what is to be written.
+    const SPARE_PAGES: usize = 2;
 
     /// Bytes that [`write_state`](Self::write_state) writes at most, about.
     fn state_length(&self) -> usize;
 
+    /// Waits until the box may be too small for the state.
+    fn grown(&self) -> impl Future<Output = ()> {
+        const INTERVAL: Duration = Duration::from_secs(1);
+        time::sleep(INTERVAL)
+    }
+
     /// Writes what the next life begins from, without allocating. It is called when a life ends, wherever that was: what is borrowed then may
     /// be half-changed, and is left out.
-    fn write_state(&self, out: &mut BoxWriter);
+    ///
+    /// # Errors
+    /// [`Unwritten`], where no life can begin from what there is.
+    fn write_state(&self, out: &mut BoxWriter) -> Result<(), Unwritten>;
 
     /// Waits until it can be used, and says what it is ready with.
     fn ready(&self) -> impl Future<Output = String>;
@@ -50,11 +64,13 @@ pub trait Service: Sized + 'static {
     /// What it has on loan beside what every domain has, as `name value` pairs with commas.
     fn resources(&self) -> String;
 
+    /// Requests that it has with the store, and watches.
+    fn requests(&self) -> (usize, usize) {
+        (0, 0)
+    }
+
     /// A command on the console; false where there is no such command.
     fn command(self: &Rc<Self>, words: &[&str]) -> bool;
-
-    /// Quiets what it uses, for the domain's end.
-    fn stop(&self) -> impl Future<Output = ()>;
 }
 
 /// An image that serves frontends, with PCI devices behind them. [`ready`](Service::ready) is asked when all devices of the domain's creation were
@@ -95,4 +111,22 @@ pub trait DriverDomain: Service {
 
     /// `xl` takes a device away.
     fn device_removed(&self, address: PciAddress) -> impl Future<Output = ()>;
+
+    /// Quiets what it uses, for the domain's end.
+    fn stop(&self) -> impl Future<Output = ()>;
+}
+
+/// An image that is the client of no store, as it is the store: nobody asks it to end, and it begins whatever is wrong with its command line.
+pub trait Standalone: Service {
+    /// Begins; in a domain that lived before from `recovered`.
+    ///
+    /// # Errors
+    /// Why nothing can be served: the domain crashes, or the old image goes on.
+    fn new(options: Options, words: Self::Words, recovered: Option<&Recovered>) -> Result<Self, String>;
+
+    /// This life goes on where the last one ended: nobody was served for `pause`, of which the domain ran for `own`.
+    fn taken_over(&self, recovered: &Recovered, pause: Duration, own: Duration);
+
+    /// Serves for good.
+    fn serve(self: Rc<Self>) -> impl Future<Output = ()>;
 }

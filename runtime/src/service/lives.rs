@@ -1,4 +1,4 @@
-//! A driver domain's lives: what one that failed leaves to the next, and how that one goes on. Safe code only. Floor 2.
+//! A domain's lives: what one that failed leaves to the next, and how that one goes on. Safe code only. Floor 2.
 //!
 //! Rings, store and pciback know how far the last life had come, and pages that are kept from life to life ([`crate::memory::KeptFrame`]) know
 //! what rings do not. What would take long to ask for again is in the recovery box, in parts ([`crate::restart::Part`]): frontends are served on
@@ -7,53 +7,77 @@
 use super::{DriverDomain, Service, control};
 use crate::end::{self, Exit};
 use crate::pci::{Frontend, kept};
-use crate::restart::{self, Cause, Part, Parts, Recovered};
+use crate::restart::{self, BoxWriter, Cause, Part, Parts, Recovered};
 use crate::time;
 use alloc::rc::Rc;
-use core::fmt;
 use core::time::Duration;
+use core::{fmt, mem};
 use split_driver::control::{Outcome, Pause};
-use split_driver::memory::OutOfMemory;
 use split_driver::xenstore_client::Client;
 use xen_pv_sys::PAGE_SIZE;
 
 /// How long the devices of the last life may take to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Pages of the box, at least, and of its room the share that is spare when it is made.
-const BOX_PAGES: usize = 2;
-const SPARE: usize = 2;
-/// How often it is looked at whether the box is large enough.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// Of the state's length, the share by which the box is longer when it is made.
+const SPARE: usize = 4;
 
-/// Asks for a new life where this one fails, and makes the box larger when the state grows, for good. A state that does not fit is left out
-/// part by part, and the next life asks the store for it.
-pub(super) async fn keep<S: Service>(service: Rc<S>) {
-    let mut pages = 0;
-    loop {
+/// The box of the next life.
+pub(super) struct Room {
+    /// Writes what the image does not know of.
+    write_more: fn(&mut BoxWriter),
+    pages: usize,
+    /// The log was told that the state does not fit.
+    told: bool,
+}
+
+impl Room {
+    /// Of an image with devices: those that pcifront has are written, too.
+    pub(super) const fn with_devices() -> Self {
+        Self { write_more: |out| out.part(Part::Devices, kept::write), pages: 0, told: false }
+    }
+
+    /// Of an image that has none.
+    pub(super) const fn plain() -> Self {
+        Self { write_more: |_| (), pages: 0, told: false }
+    }
+
+    /// Asks for a new life where this one fails, and makes the box larger where the state may not fit; whether there is one. A driver domain's
+    /// state that does not fit is left out part by part, and the next life asks the store for it.
+    pub(super) fn make<S: Service>(&mut self, service: &Rc<S>) -> bool {
         let length = service.state_length() + kept::length();
-        if pages * PAGE_SIZE < length {
-            let wanted = (length + length / SPARE).div_ceil(PAGE_SIZE) + BOX_PAGES;
-            match make_box(&service, pages.max(1), wanted.max(pages)) {
-                Ok(made) => pages = made,
-                Err(error) if pages == 0 => {
-                    log::warn!("a failure ends this domain: no memory for its next life: {error}");
-                    pages = 1;
+        let least = (length + length / (2 * SPARE)).max(1);
+        if self.pages * PAGE_SIZE >= least {
+            self.told = false;
+            return true;
+        }
+        let pages = (length + length / SPARE).div_ceil(PAGE_SIZE) + S::SPARE_PAGES;
+        let (own, write_more) = (Rc::clone(service), self.write_more);
+        let made = restart::keep(least.div_ceil(PAGE_SIZE), pages, S::POLICY, move |out| {
+            write_more(out);
+            own.write_state(out)
+        });
+        match made {
+            Ok(made) => (self.pages, self.told) = (made, false),
+            Err(error) => {
+                if !mem::replace(&mut self.told, true) {
+                    let room = self.pages * PAGE_SIZE;
+                    log::warn!(
+                        "{length} bytes are to be kept for the next life, and there is room for {room}: {error}"
+                    );
                 }
-                Err(error) => log::debug!("the box stays at {pages} pages: {error}"),
             }
         }
-        time::sleep(INTERVAL).await;
+        self.pages > 0
     }
 }
 
-fn make_box<S: Service>(service: &Rc<S>, least: usize, pages: usize) -> Result<usize, OutOfMemory> {
-    let own = Rc::clone(service);
-    restart::keep(least, pages, S::POLICY, move |out| {
-        out.part(Part::Devices, kept::write);
-        own.write_state(out);
-        Ok(())
-    })
+/// Makes room for the state whenever it has grown, for good.
+pub(super) async fn keep<S: Service>(service: Rc<S>, mut room: Room) {
+    loop {
+        room.make(&service);
+        service.grown().await;
+    }
 }
 
 /// Goes on in a domain whose last life ended: stops its devices, so that they write to no memory of this life. The connection to pciback.

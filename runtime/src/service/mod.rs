@@ -1,5 +1,6 @@
-//! What every driver domain does alike: it connects to the store, follows its PCI devices and its events, answers on the console, says
-//! in the store what it counts, and ends when asked. Safe code only. Floor 2.
+//! What images do alike. Every one says what it is, reads its command line, answers on the console, and lives on when it fails ([`Service`]). A
+//! driver domain connects to the store besides, follows its PCI devices and its events, says in the store what it counts, and ends when asked
+//! ([`run`]); the store itself does none of that ([`serve`]). Safe code only. Floor 2.
 
 pub mod command_line;
 mod complaints;
@@ -13,14 +14,17 @@ mod lives;
 mod report;
 mod terminal;
 
+use command_line::Wrong;
+
 pub use command_line::Options;
 pub use complaints::Complaints;
 pub use events::Wait;
 #[cfg(feature = "faults")]
 pub use faults::{Fault, Faults};
-pub use image::{DriverDomain, Service};
+pub use image::{DriverDomain, Service, Standalone};
 
 use crate::counts;
+use crate::end::{self, Exit};
 use crate::environment::Environment;
 use crate::executor;
 use crate::memory;
@@ -46,20 +50,17 @@ const COMMAND_LINE: &str = "command line";
 /// How long the start has the store to itself: whatever else is asked of it delays the domain's readiness.
 const HEAD_START: Duration = Duration::from_secs(1);
 
-/// Runs the service from the first instruction to the end that the toolstack asks for.
-pub async fn run<S: DriverDomain>(name: &str, version: &str, environment: Environment) {
+/// Says in the log what this is.
+fn introduce(name: &str, version: &str, environment: &Environment) {
     log::info!(
         "{name} {version}: {} pages, command line \"{}\"",
         environment.pages,
         environment.command_line.escape_debug()
     );
-    let store = match store::connect() {
-        Ok(store) => store,
-        Err(error) => {
-            log::error!("no xenstore: {error}; nothing can be done without it");
-            return;
-        }
-    };
+}
+
+/// Reads the command line and obeys the words that every image knows.
+fn read_words<S: Service>(environment: &Environment) -> (Options, S::Words, Wrong) {
     let mut words = S::Words::default();
     let (options, wrong) =
         command_line::parse(environment.command_line, |name, value| S::word(&mut words, name, value));
@@ -67,6 +68,69 @@ pub async fn run<S: DriverDomain>(name: &str, version: &str, environment: Enviro
     if options.profile {
         counts::time_register_accesses();
     }
+    (options, words, wrong)
+}
+
+/// Runs an image that is the client of no store, for good.
+pub async fn serve<S: Standalone>(name: &str, version: &str, environment: Environment) {
+    let recovered = restart::recovered();
+    if recovered.is_none() {
+        introduce(name, version, &environment);
+    }
+    let (options, words, wrong) = read_words::<S>(&environment);
+    if let Some(text) = wrong.text() {
+        log::error!("{text}");
+    }
+    let service = match S::new(options, words, recovered.as_ref()) {
+        Ok(service) => Rc::new(service),
+        Err(reason) => {
+            log::error!("{name} cannot start: {reason}");
+            if let Some(recovered) = recovered {
+                // Comes back where there is no old image.
+                recovered.give_up(format_args!("the new image cannot start: {reason}"));
+            }
+            end::exit(Exit::Crash);
+        }
+    };
+    let mut room = lives::Room::plain();
+    if !room.make(&service)
+        && let Some(recovered) = &recovered
+    {
+        // Comes back where there is no old image. Then what this life does counts, not what the last one left.
+        recovered.give_up(format_args!("the new image has no memory for the state"));
+    }
+    match recovered {
+        None => {
+            let what = service.ready().await;
+            log::info!("ready in {} ms: {what}", time::now().0 / 1_000_000);
+        }
+        Some(mut recovered) => {
+            let (pause, own) = recovered.taken_over();
+            // What has to wait for the service need not wait for these lines as well.
+            introduce(name, version, &environment);
+            service.taken_over(&recovered, pause, own);
+        }
+    }
+    #[cfg(feature = "faults")]
+    if let Some(faults) = options.faults {
+        faults.arm();
+    }
+    executor::spawn(lives::keep(Rc::clone(&service), room));
+    executor::spawn(terminal::run(Rc::clone(&service)));
+    service.serve().await;
+}
+
+/// Runs a driver domain from the first instruction to the end that the toolstack asks for.
+pub async fn run<S: DriverDomain>(name: &str, version: &str, environment: Environment) {
+    introduce(name, version, &environment);
+    let store = match store::connect() {
+        Ok(store) => store,
+        Err(error) => {
+            log::error!("no xenstore: {error}; nothing can be done without it");
+            return;
+        }
+    };
+    let (options, words, wrong) = read_words::<S>(&environment);
     let recovered = restart::recovered();
     if let (Some(recovered), Some(text), false) = (&recovered, wrong.text(), wrong.fatal.is_empty()) {
         // Before anything is touched. Comes back where there is no old image.
@@ -93,7 +157,7 @@ pub async fn run<S: DriverDomain>(name: &str, version: &str, environment: Enviro
     let kind = match service {
         Ok(service) => {
             let service = Rc::new(service);
-            executor::spawn(lives::keep(Rc::clone(&service)));
+            executor::spawn(lives::keep(Rc::clone(&service), lives::Room::with_devices()));
             let ready = Rc::new(Signal::new());
             let beginning = Beginning { recovered, frontend, ready: Rc::clone(&ready) };
             executor::spawn(start(Rc::clone(&service), beginning, complaints, options));
@@ -215,9 +279,9 @@ pub async fn write_node(store: &Client, path: &str, value: &str) {
 }
 
 /// What the domain has on loan now, as `name value` pairs: the same before a frontend came and after it went.
-fn resources<S: DriverDomain>(service: &S) -> String {
+fn resources<S: Service>(service: &S) -> String {
     let usage = memory::usage();
-    let (requests, watches) = service.store().live();
+    let (requests, watches) = service.requests();
     format!(
         "free-pages {}, heap-pages {}, heap-bytes {}, mapped-pages {}, grants {}, ports {}, {}, store-requests {requests}, watches {watches}, lives {}",
         usage.free_frames,

@@ -1,6 +1,6 @@
 //! Commands typed on the console (`xl console`). Safe code only. Floor 2.
 
-use super::{DriverDomain, Service, resources};
+use super::{Service, resources};
 use crate::{console, time};
 use alloc::format;
 use alloc::rc::Rc;
@@ -15,7 +15,7 @@ help         this
 ";
 
 /// Answers for good.
-pub(super) async fn run<S: DriverDomain>(service: Rc<S>) {
+pub(super) async fn run<S: Service>(service: Rc<S>) {
     loop {
         let line = console::next_line().await;
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
