@@ -9,8 +9,8 @@ use crate::stage::vif;
 use crate::traffic::{self, Shell};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "50 cycles of network-detach and network-attach, nothing left behind", run: detach_and_attach },
-    Case { name: "20 times xl destroy of a guest in full traffic, nothing left behind", run: destroy_in_traffic },
+    Case { name: "25 cycles of network-detach and network-attach, nothing left behind", run: detach_and_attach },
+    Case { name: "8 times xl destroy of a guest in full traffic, nothing left behind", run: destroy_in_traffic },
 ];
 
 /// Datagrams a second of the flow that must not be disturbed.
@@ -53,7 +53,7 @@ fn detach_and_attach(scene: &Scene<'_>) -> Result<String> {
     // The first cycle may grow tables that stay.
     again()?;
     let before = scene.at_rest()?;
-    let (gap, lost) = beside_a_flow(scene, 60, || (0..50).try_for_each(|_| again()))?;
+    let (gap, lost) = beside_a_flow(scene, 30, || (0..25).try_for_each(|_| again()))?;
     scene.given_back(&before)?;
     let address = crate::stage::lease(a, "eth0")?;
     ensure!(address == scene.a_address, "{address} was leased in place of {}", scene.a_address);
@@ -66,7 +66,7 @@ fn destroy_in_traffic(scene: &Scene<'_>) -> Result<String> {
     let before = scene.at_rest()?;
     let mut worst: f64 = 0.0;
     let mut lost_in_all = 0;
-    for _ in 0..20 {
+    for _ in 0..8 {
         let victim = stage.client("victim", &[vif("netdom", 3)])?;
         victim.start("load", &format!("traffic tcp-send {} 0 --plain --seconds 600", scene.peer()))?;
         victim.start("more", &format!("traffic udp-flood {} 18 600", scene.peer()))?;

@@ -211,7 +211,7 @@ impl<'s> Scene<'s> {
     /// The domain that did not come up.
     pub fn set(stage: &'s Stage) -> Result<Self> {
         let netdom = stage.start_netdom()?;
-        // Linux' frontend does not give back some 2 MiB with each vif that is taken from it: 50 cycles want room.
+        // Linux' frontend does not give back some 2 MiB with each vif that is taken from it: some tens of cycles want room.
         let a = GuestConfig { memory: 256, ..GuestConfig::new("a").vif(&vif("netdom", 1)) };
         let a = stage.client_of(&a)?;
         let b = stage.client("b", &[vif("netdom", 2)])?;

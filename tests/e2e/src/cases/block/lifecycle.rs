@@ -13,8 +13,8 @@ use crate::traffic::Shell;
 
 /// Those that take minutes.
 pub(super) const MANY: &[Case<Block>] = &[
-    Case { name: "50 cycles of block-detach and block-attach, nothing left behind", run: detach_and_attach },
-    Case { name: "20 times xl destroy of a guest under full load, nothing left behind", run: destroy_under_load },
+    Case { name: "25 cycles of block-detach and block-attach, nothing left behind", run: detach_and_attach },
+    Case { name: "8 times xl destroy of a guest under full load, nothing left behind", run: destroy_under_load },
 ];
 
 pub(super) const CASES: &[Case<Block>] = &[
@@ -39,7 +39,7 @@ fn detach_and_attach(scene: &BlockScene<'_>) -> Result<String> {
     // The first cycle may grow tables that stay.
     again()?;
     let before = scene.at_rest()?;
-    let slowest = beside_a_load(scene, || (0..50).try_for_each(|_| again().map(drop)))?;
+    let slowest = beside_a_load(scene, || (0..25).try_for_each(|_| again().map(drop)))?;
     scene.given_back(&before)?;
     Ok(format!("the neighbour's slowest operation {slowest:.0} ms"))
 }
@@ -47,7 +47,7 @@ fn detach_and_attach(scene: &BlockScene<'_>) -> Result<String> {
 fn destroy_under_load(scene: &BlockScene<'_>) -> Result<String> {
     let before = scene.at_rest()?;
     let mut worst: f64 = 0.0;
-    for _ in 0..20 {
+    for _ in 0..8 {
         let victim = GuestConfig { memory: 160, ..GuestConfig::new("victim").disk(&disk("xvda", PLAIN.target, "rw")) };
         let victim = scene.lab.create(&victim)?;
         appear(&victim, "xvda")?;
