@@ -2,6 +2,7 @@
 //!
 //! They are as the guest takes them: no head goes with them, as nothing is left to decide.
 
+use super::held::{Held, Share};
 use super::round::Chunk;
 use crate::packet::{Fragment, Offload, Packet};
 use alloc::collections::VecDeque;
@@ -25,11 +26,11 @@ struct Entry {
 }
 
 /// What waits for the receive slots of a queue, bounded in bytes and pages.
-#[derive(Default)]
 pub(crate) struct Backlog {
     entries: VecDeque<Entry>,
     fragments: VecDeque<Fragment>,
     bytes: usize,
+    share: Share,
 }
 
 /// The packet that is next.
@@ -44,9 +45,9 @@ pub(crate) struct Front {
 }
 
 impl Backlog {
-    /// Nothing.
-    pub(crate) fn new() -> Self {
-        Self::default()
+    /// Nothing; what will wait is counted in `held`.
+    pub(crate) fn new(held: &Held) -> Self {
+        Self { entries: VecDeque::new(), fragments: VecDeque::new(), bytes: 0, share: Share::new(held) }
     }
 
     /// Whether nothing waits.
@@ -72,6 +73,7 @@ impl Backlog {
         self.fragments.extend(packet.fragments.iter().cloned());
         let offload = packet.offload;
         self.entries.push_back(Entry { fragments, length: length32, offload, hash, queued: now });
+        self.share.set(self.entries.len());
         true
     }
 
@@ -90,6 +92,7 @@ impl Backlog {
         let Some(entry) = self.entries.pop_front() else {
             return;
         };
+        self.share.set(self.entries.len());
         self.bytes = self.bytes.saturating_sub(entry.length as usize);
         chunks.clear();
         for _ in 0..entry.fragments {
@@ -105,6 +108,7 @@ impl Backlog {
         let Some(entry) = self.entries.pop_front() else {
             return false;
         };
+        self.share.set(self.entries.len());
         self.bytes = self.bytes.saturating_sub(entry.length as usize);
         self.fragments.drain(..usize::from(entry.fragments).min(self.fragments.len()));
         true

@@ -1,6 +1,7 @@
 //! A guest's interface as a port: its vif, and all that its packets wait for. Floor 3.
 
 use super::control::Control;
+use super::held::Held;
 use super::queue::Queue;
 use crate::credit::Credit;
 use crate::netback::config::VifConfig;
@@ -45,9 +46,9 @@ impl<H: Hypervisor> GuestPort<H> {
     ///
     /// # Errors
     /// What could not be had; all else is given back.
-    pub(crate) fn connect(hypervisor: &H, config: VifConfig, now: Instant) -> Result<Self, AttachError> {
+    pub(crate) fn connect(hypervisor: &H, config: VifConfig, held: &Held, now: Instant) -> Result<Self, AttachError> {
         let domain = config.domain;
-        let queues = config.queues.iter().map(|queue| Ok(Queue::new(Rings::connect(hypervisor, domain, queue)?)));
+        let queues = config.queues.iter().map(|queue| Ok(Queue::new(Rings::connect(hypervisor, domain, queue)?, held)));
         let control = config.control.map(|control| Control::connect(hypervisor, domain, control));
         Ok(Self {
             queues: queues.collect::<Result<_, AttachError>>()?,

@@ -31,6 +31,7 @@ mod finish;
 mod forward;
 mod forwarder;
 mod guest;
+mod held;
 mod hold;
 pub mod kept;
 mod leave;
@@ -62,6 +63,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use forwarder::{Forwarder, Way};
 use guest::GuestPort;
+pub use held::Held;
 pub use nics::{LinkChange, NICS, NicId};
 use ports::Ports;
 use round::Round;
@@ -130,6 +132,7 @@ pub struct DataPath<H: Hypervisor> {
     forwarder: Forwarder,
     coalescer: Coalescer<Way>,
     round: Round,
+    held: Held,
     /// Links of NICs that changed, not yet reported.
     link_changes: VecDeque<LinkChange>,
     /// When the last round was.
@@ -154,6 +157,7 @@ impl<H: Hypervisor> DataPath<H> {
             forwarder: Forwarder::new(seed),
             coalescer: Coalescer::new(),
             round: Round::default(),
+            held: Held::default(),
             link_changes: VecDeque::new(),
             now: Instant::default(),
         }
@@ -181,7 +185,7 @@ impl<H: Hypervisor> DataPath<H> {
     /// What could not be had; nothing is left behind.
     pub fn attach(&mut self, config: VifConfig) -> Result<VifId, AttachError> {
         let port = self.ports.free().ok_or(AttachError::NoPort)?;
-        let guest = GuestPort::connect(&self.hypervisor, config, self.now)?;
+        let guest = GuestPort::connect(&self.hypervisor, config, &self.held, self.now)?;
         let (bridge, vlan) = (guest.vif.config.bridge.clone(), guest.vif.config.vlan);
         self.forwarder.switch.add(port, &bridge, vlan, GUEST_ENTRIES).map_err(|_| AttachError::NoPort)?;
         for (local, queue) in guest.local_ports() {
@@ -265,6 +269,11 @@ impl<H: Hypervisor> DataPath<H> {
     /// The port that is served now, for the end of a life.
     pub fn suspect(&self) -> Suspect {
         self.round.suspect.clone()
+    }
+
+    /// The packets that wait, for the end of a life.
+    pub fn held(&self) -> Held {
+        self.held.clone()
     }
 
     /// Whether a guest changed what it will not say again since this was asked last.

@@ -1,6 +1,7 @@
 //! A NIC as a port of the switch. Floor 3.
 
 use super::QueueId;
+use super::held::{Held, Share};
 use super::hold::is_recent;
 use crate::nic::{Capabilities, Fault, Link, Nic};
 use crate::offload::ability::Ability;
@@ -41,6 +42,7 @@ pub(super) struct NicPort {
     pending: Vec<Pending>,
     /// Pages that they hold, and how many they may begin to.
     pending_pages: usize,
+    share: Share,
     pending_limit: usize,
     /// By its queues: it is full, and nothing was sent, since then.
     full_since: Vec<Option<Instant>>,
@@ -56,7 +58,7 @@ pub(super) struct NicPort {
 
 impl NicPort {
     /// A NIC on a bridge, with buffers of `pool` for its frames.
-    pub(super) fn new(mut nic: Box<dyn Nic>, bridge: &str, pool: &Pool) -> Self {
+    pub(super) fn new(mut nic: Box<dyn Nic>, bridge: &str, pool: &Pool, held: &Held) -> Self {
         let up = nic.link() != Link::Down;
         let queues = nic.queues().max(1);
         let mut port = Self {
@@ -68,6 +70,7 @@ impl NicPort {
             up,
             pending: (0..queues).map(|_| Pending::with_capacity(64)).collect(),
             pending_pages: 0,
+            share: Share::new(held),
             pending_limit: pool.capacity() / PENDING_SHARE,
             full_since: (0..queues).map(|_| None).collect(),
             first_queue: 0,
@@ -99,6 +102,7 @@ impl NicPort {
             for _ in self.pending.iter_mut().flat_map(|pending| pending.drain(..)) {
                 self.statistics.drop(DropCause::NoLink);
             }
+            self.share.set(0);
         }
     }
 
@@ -146,6 +150,7 @@ impl NicPort {
             }
             _ => self.statistics.drop(DropCause::NicFull),
         }
+        self.count_pending();
     }
 
     /// Gives a packet to a queue of the NIC; back where it has no room now.
@@ -191,6 +196,11 @@ impl NicPort {
                 }
             }
         }
+        self.count_pending();
+    }
+
+    fn count_pending(&mut self) {
+        self.share.set(self.pending.iter().map(Pending::len).sum());
     }
 
     /// Whether a guest that sends to it is to wait. Without a link it takes nothing, and no guest waits for it; nor where it stands still. Packets

@@ -49,7 +49,7 @@ impl<H: Hypervisor> DataPath<H> {
         if self.forwarder.switch.add(port, bridge, None, WIRE_ENTRIES).is_err() {
             return Err(nic);
         }
-        let mut nic = NicPort::new(nic, bridge, &self.pool);
+        let mut nic = NicPort::new(nic, bridge, &self.pool, &self.held);
         let change = LinkChange { nic: NicId(number), bridge: bridge.into(), link: nic.nic.link() };
         self.ports.insert_nic(port, number, Box::new(nic));
         self.ports.begin_vlan_stripping(bridge);

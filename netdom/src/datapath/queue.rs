@@ -1,6 +1,7 @@
 //! One of a guest's queues: its rings, and what waits at either of them. Floor 3.
 
 use super::backlog::Backlog;
+use super::held::Held;
 use super::patience::Backpressure;
 use crate::netback::rings::Rings;
 use split_driver::hypervisor::Hypervisor;
@@ -33,10 +34,10 @@ pub(crate) struct Queue<H: Hypervisor> {
 
 impl<H: Hypervisor> Queue<H> {
     /// A queue at which nothing waits.
-    pub(crate) fn new(rings: Rings<H>) -> Self {
+    pub(crate) fn new(rings: Rings<H>, held: &Held) -> Self {
         Self {
             rings,
-            backlog: Backlog::new(),
+            backlog: Backlog::new(held),
             backpressure: Backpressure::default(),
             throttle: Throttle::new(),
             event: false,

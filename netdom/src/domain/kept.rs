@@ -37,6 +37,9 @@ pub(super) struct Kept {
     /// Bridges whose NICs have no link.
     #[n(3)]
     dark: Option<Vec<String>>,
+    /// Packets that were lost with the lives before.
+    #[n(4)]
+    lost: Option<u64>,
 }
 
 impl Kept {
@@ -50,6 +53,12 @@ impl Kept {
         let id = |domain, handle| DeviceId { frontend: DomainId(domain), handle };
         let vifs = core::mem::take(&mut self.vifs).into_iter();
         vifs.map(|(domain, handle, kept)| (id(domain, handle), kept)).collect()
+    }
+
+    /// Packets that were lost with lives, those that waited when the last one ended among them: `waiting`, as [`write_waiting`] wrote it.
+    pub(super) fn lost(&self, waiting: Option<&[u8]>) -> u64 {
+        let last: u32 = waiting.and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
+        self.lost.unwrap_or_default().saturating_add(last.into())
     }
 
     /// The bridges whose NICs had no link.
@@ -119,6 +128,16 @@ pub(super) fn write_suspect(domain: &Domain, out: &mut dyn FnMut(&[u8])) -> bool
     written
 }
 
+/// Gives the number of packets that wait now to `out`, without allocating.
+pub(super) fn write_waiting(domain: &Domain, out: &mut dyn FnMut(&[u8])) -> bool {
+    let mut bytes = [0; 8];
+    let mut cursor = Cursor::new(bytes.as_mut_slice());
+    let written = minicbor::encode(domain.waiting.get(), &mut cursor).is_ok();
+    let length = cursor.position();
+    out(bytes.get(..length).unwrap_or_default());
+    written
+}
+
 /// Writes the state down for good.
 pub(super) async fn run(domain: Rc<Domain>) {
     loop {
@@ -136,7 +155,8 @@ fn write(domain: &Domain) {
     let nics = domain.nics.borrow();
     let nics = nics.active().iter().filter_map(|nic| Some((nic.address().to_string(), path.keep_nic(nic.id())?)));
     let netback = domain.bus.backend();
-    let kept = Kept { vifs, nics: nics.collect(), blame: netback.blame(), dark: Some(netback.dark()) };
+    let (dark, lost) = (Some(netback.dark()), Some(domain.lost));
+    let kept = Kept { vifs, nics: nics.collect(), blame: netback.blame(), dark, lost };
     drop(path);
     domain.written.set(minicbor::to_vec(kept).unwrap_or_default());
 }

@@ -14,7 +14,7 @@ use kept::{Kept, Written};
 use netdom::backend::Netback;
 use netdom::blame::Suspect;
 use netdom::command_line;
-use netdom::datapath::{DataPath, Poll};
+use netdom::datapath::{DataPath, Held, Poll};
 use netdom::packet::Pool;
 use nics::Nics;
 use runtime::events::EventSet;
@@ -58,6 +58,9 @@ pub(crate) struct Domain {
     written: Written,
     /// The port that is served now.
     suspect: Suspect,
+    /// Packets that wait, and those that were lost with earlier lives.
+    waiting: Held,
+    lost: u64,
     /// Set when a guest changed what it will not say again.
     changed: Signal,
 }
@@ -78,6 +81,7 @@ impl Service for Domain {
     fn write_state(&self, out: &mut BoxWriter) -> Result<(), Unwritten> {
         out.part(Part::Connections, |out| self.bus.connections().write(out));
         out.part(Part::Image, |out| self.written.write(out));
+        out.part(Part::Waiting, |out| kept::write_waiting(self, out));
         if out.has_failed() {
             out.part(Part::Suspect, |out| kept::write_suspect(self, out));
         }
@@ -137,7 +141,7 @@ impl DriverDomain for Domain {
         let xen = Xen::new();
         let events = xen.events().clone();
         let path = DataPath::new(xen, Pool::new(Box::new(pages)), time::now().0);
-        let suspect = path.suspect();
+        let (suspect, waiting) = (path.suspect(), path.held());
         let path = Rc::new(RefCell::new(path));
         let work = Rc::new(Signal::new());
         let wake = Rc::clone(&work);
@@ -146,6 +150,7 @@ impl DriverDomain for Domain {
         let netback = netback.with_memory(service::device_memory(0)).with_queues(words.queues());
         let mut kept = Kept::parse(inherited.and_then(|parts| parts.get(Part::Image)));
         let blame = kept.take_blame(inherited.and_then(|parts| parts.get(Part::Suspect)));
+        let lost = kept.lost(inherited.and_then(|parts| parts.get(Part::Waiting)));
         let netback = netback.with_inherited(kept.take_vifs(), kept.take_dark(), blame);
         let mut bus = Bus::new(store.clone(), Clock, netback);
         if restart::lives() > 0 {
@@ -170,6 +175,8 @@ impl DriverDomain for Domain {
             inherited,
             written,
             suspect,
+            waiting,
+            lost,
             changed,
         })
     }

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 use netdom::nic::Nic;
 use netdom::statistics::{DropCause, PortStatistics};
+use runtime::restart;
 
 /// One port's counters as text: those of drops only where there were any.
 fn line(statistics: &PortStatistics) -> String {
@@ -57,6 +58,9 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
             let name = format!("vif/{}/{}", device.frontend.0, device.handle);
             ports.push((name, line(&statistics)));
         }
+    }
+    if restart::lives() > 0 {
+        ports.push(("lives".into(), format!("lives {}, packets lost with them {}", restart::lives(), domain.lost)));
     }
     ports
 }

@@ -19,6 +19,8 @@ pub enum Part {
     Image = 3,
     /// The device that was served when the life ended.
     Suspect = 4,
+    /// How many packets waited when the life ended.
+    Waiting = 5,
 }
 
 /// The parts of a box.

@@ -269,12 +269,15 @@ fn queue_is_bounded_and_expires() {
     assert!(drops[DropCause::QueueFull as usize] > 0);
     let held = super::PAGES - RING - net.path.pool().available();
     assert!(held > 100 && held <= super::super::backlog::BACKLOG_PAGES, "{held}");
+    // A page each.
+    assert_eq!(net.path.held().get() as usize, held);
     let deadline = net.run().deadline.expect("a look at the queue");
     net.now = deadline.max(net.now + Duration::from_secs(11));
     net.run();
     assert_eq!(net.path.pool().available(), super::PAGES - RING);
     let drops = net.path.vif_statistics(net.ids[1]).unwrap().drops;
     assert_eq!(drops[DropCause::Expired as usize], held as u64);
+    assert_eq!(net.path.held().get(), 0);
     net.end();
 }
 

@@ -50,6 +50,11 @@ impl Play for Storm {
             stage.client(name, &vifs)
         };
         let guests = (0..).zip(&["a", "b", "c", "d"]).map(guest).collect::<Result<_>>()?;
+        // All share a CPU with three guests that keep it busy. Without the weight of a driver domain and of one with a live flow they wait for it,
+        // and the flow's gaps tell of the scheduler.
+        for domain in ["0", "netdom", "d"] {
+            stage.lab.must(&format!("xl sched-credit2 -d {domain} -w {WEIGHT}"))?;
+        }
         Ok(Loaded { stage, netdom, guests })
     }
 
@@ -78,6 +83,8 @@ const REBUILT: &str = "/tmp/rebuilt";
 const FAULTY: &str = "/usr/lib/oxidom/netdom-faulty";
 /// Hypercalls between failures, on average.
 const BETWEEN: u32 = 4000;
+/// The weight of those that wait for no others; guests have 256.
+const WEIGHT: u32 = 2048;
 /// How long each life may take: a hang is over after a second of CPU time, of which the domain has its share, and the clock of instructions is slow.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// The domain's own time in a pause, in milliseconds: at most, and the median.
