@@ -145,7 +145,7 @@ fn unplug_and_plug(scene: &Scene<'_>, audience: &dyn Audience) -> Result<()> {
     let gone = format!("! xenstore-exists {}", scene.netdom.backend(scene.a.id(), 0));
     lab.wait_until(&gone, Duration::from_secs(30)).context("netdom kept the device's directory")?;
     lab.must(&format!("xl network-attach a {}", vif("netdom", 1).replace(',', " ")))?;
-    scene.a.sh("for i in $(seq 500); do test -e /sys/class/net/eth0 && exit 0; usleep 20000; done; exit 1")?;
+    scene.a.sh("for i in $(seq 3000); do test -e /sys/class/net/eth0 && exit 0; usleep 20000; done; exit 1")?;
     let address = lease(&scene.a, "eth0")?;
     ensure!(address == scene.a_address, "{address} was leased in place of {}", scene.a_address);
     traffic::ping(&scene.a, &scene.peer(), 20, 0, 56)?;

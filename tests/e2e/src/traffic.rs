@@ -181,7 +181,7 @@ pub fn udp_receive(to: &dyn Shell, host: &str, size: u32, seconds: u32) -> Resul
 /// Where it cannot be started.
 pub fn serve(on: &dyn Shell) -> Result<()> {
     on.start("serve", "traffic tcp-serve")?;
-    on.sh("for i in $(seq 500); do grep -q ready /tmp/serve.out && exit 0; usleep 20000; done; cat /tmp/serve.out; exit 1")
+    on.sh("for i in $(seq 3000); do grep -q ready /tmp/serve.out && exit 0; usleep 20000; done; cat /tmp/serve.out; exit 1")
         .map(drop)
 }
 

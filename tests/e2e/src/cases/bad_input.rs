@@ -32,7 +32,7 @@ fn no_device(scene: &Scene<'_>) -> Result<String> {
         }
         for (guest, address) in [(&scene.a, "10.200.0.1"), (&scene.b, "10.200.0.2")] {
             guest.must(&format!(
-                "for i in $(seq 500); do test -e /sys/class/net/eth1 && break; usleep 20000; done; \
+                "for i in $(seq 3000); do test -e /sys/class/net/eth1 && break; usleep 20000; done; \
                  ip link set eth1 up && ip addr add {address}/24 dev eth1"
             ))?;
         }

@@ -132,7 +132,7 @@ fn rate(scene: &Scene<'_>) -> Result<String> {
     let lab = &scene.stage.lab;
     lab.must(&format!("xl network-attach b {} rate={LIMIT}Mb/s", vif("netdom", 0x41).replace(',', " ")))?;
     let result = (|| -> Result<String> {
-        scene.b.sh("for i in $(seq 500); do test -e /sys/class/net/eth1 && exit 0; usleep 20000; done; exit 1")?;
+        scene.b.sh("for i in $(seq 3000); do test -e /sys/class/net/eth1 && exit 0; usleep 20000; done; exit 1")?;
         scene.b.sh("ip link set eth1 up && ip addr add 10.9.88.1/32 dev eth1 && ip route add 10.9.0.1/32 dev eth1 src 10.9.88.1")?;
         let transfer = traffic::tcp_rate(&scene.b, "send", &scene.peer(), 8)?;
         // The burst of 128 KiB that Linux allows too comes on top.

@@ -68,7 +68,7 @@ fn refused_beside_others(scene: &Scene<'_>) -> Result<String> {
     let result = (|| {
         let reason = lab.wait_until(&format!("xenstore-read {back}/error"), PATIENCE).context("it was not refused")?;
         lab.must(&format!("xl network-attach a {}", vif("netdom", 0x62).replace(',', " ")))?;
-        a.sh("for i in $(seq 500); do grep -q 00:16:3e:00:00:62 /sys/class/net/*/address && exit 0; usleep 20000; done; exit 1")
+        a.sh("for i in $(seq 3000); do grep -q 00:16:3e:00:00:62 /sys/class/net/*/address && exit 0; usleep 20000; done; exit 1")
             .context("the vif attached after it does not come up")?;
         lab.wait_until("d=$(xl network-list a | awk '/00:16:3e:00:00:62/ {print $5}'); test \"$d\" = 4", PATIENCE)
             .context("the vif attached after it is not connected")?;

@@ -48,7 +48,7 @@ fn through(scene: &Scene<'_>, netdom: &DriverDomain<'_>, kind: &str) -> Result<P
     // Beyond the addresses that the wire's DHCP server gives.
     let network = peer.strip_suffix("0.1").with_context(|| format!("the wire's peer is '{peer}'"))?;
     a.must(&format!(
-        "for i in $(seq 500); do test -e /sys/class/net/eth1 && break; usleep 20000; done; \
+        "for i in $(seq 3000); do test -e /sys/class/net/eth1 && break; usleep 20000; done; \
          ip link set eth1 up && ip addr add {network}200.1/16 dev eth1"
     ))?;
     let ping = traffic::ping(a, &peer, 100, 0, 56)?;

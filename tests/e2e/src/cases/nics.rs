@@ -97,7 +97,7 @@ fn linux(scene: &Scene<'_>, number: u8, driver: &str) -> Result<String> {
 fn owns(scene: &Scene<'_>, guest: &Guest<'_>, number: u8, driver: &str) -> Result<String> {
     guest.must(&format!(
         "modprobe xen-pcifront; modprobe {driver}; \
-         for i in $(seq 500); do test -e /sys/class/net/eth0 && break; usleep 20000; done; ip link set eth0 up mtu 9000"
+         for i in $(seq 3000); do test -e /sys/class/net/eth0 && break; usleep 20000; done; ip link set eth0 up mtu 9000"
     ))?;
     crate::stage::lease(guest, "eth0")?;
     let peer = scene.stage.peer(number.into());
@@ -202,7 +202,7 @@ pub(super) fn set_address(guest: &Guest<'_>, peer: &str) -> Result<()> {
     // Beyond the addresses that the wire's DHCP server gives.
     let network = peer.strip_suffix("0.1").with_context(|| format!("the peer is '{peer}'"))?;
     guest.must(&format!(
-        "for i in $(seq 500); do test -e /sys/class/net/eth1 && break; usleep 20000; done; \
+        "for i in $(seq 3000); do test -e /sys/class/net/eth1 && break; usleep 20000; done; \
          ip link set eth1 up && ip addr add {network}200.1/16 dev eth1"
     ))?;
     Ok(())

@@ -148,7 +148,7 @@ fn routed(from: &End<'_>, to: &End<'_>) -> Result<()> {
     to.shell.start("sink", "traffic udp-sink")?;
     let flow: Result<Flow> = to
         .shell
-        .sh("for i in $(seq 500); do grep -q ready /tmp/sink.out && exit 0; usleep 20000; done; cat /tmp/sink.out; exit 1")
+        .sh("for i in $(seq 3000); do grep -q ready /tmp/sink.out && exit 0; usleep 20000; done; cat /tmp/sink.out; exit 1")
         .and_then(|_| traffic::call(from.shell, "traffic", &format!("udp-pace fd22::{} 100 1 --size 1000", to.number)));
     to.shell.stop("sink")?;
     let flow = flow.context("a routing header")?;
@@ -182,7 +182,7 @@ fn dom0_interface(lab: &Lab) -> Result<String> {
     let bdf = lab.nics().get(DOM0_NIC).context("the machine has no second NIC")?.bdf();
     let script = format!(
         "modprobe e1000 && d=$(ls /sys/bus/pci/devices/0000:{bdf}/net) && ip link set $d up && \
-         for i in $(seq 500); do grep -q 1 /sys/class/net/$d/carrier && echo $d && exit 0; usleep 20000; done; exit 1"
+         for i in $(seq 3000); do grep -q 1 /sys/class/net/$d/carrier && echo $d && exit 0; usleep 20000; done; exit 1"
     );
     Ok(lab.must(&script).context("dom0 does not bring its NIC up")?.trim().to_owned())
 }
@@ -219,7 +219,7 @@ fn bridging_guest(scene: &Scene<'_>) -> Result<String> {
     lab.must(&format!("xl network-attach b {}", vif("netdom", 0x63).replace(',', " ")))?;
     let result = (|| {
         let second = b.sh(&format!(
-            "for i in $(seq 500); do d=$(grep -l {address} /sys/class/net/*/address | cut -d/ -f5) && test -n \"$d\" && \
+            "for i in $(seq 3000); do d=$(grep -l {address} /sys/class/net/*/address | cut -d/ -f5) && test -n \"$d\" && \
              echo $d && exit 0; usleep 20000; done; exit 1"
         ))?;
         let second = second.trim();

@@ -39,7 +39,7 @@ fn attach(scene: &Scene<'_>, guest: &Guest<'_>, mac: u8, vlan: u16) -> Result<()
     let words = format!("{},bridge=xenbr0.{vlan}", vif(&scene.netdom.name, mac));
     scene.stage.lab.must(&format!("xl network-attach {} {}", guest.name(), words.replace(',', " ")))?;
     guest.must(&format!(
-        "for i in $(seq 500); do f=$(grep -l 00:16:3e:00:00:{mac:02x} /sys/class/net/*/address) && break; usleep 20000; done; \
+        "for i in $(seq 3000); do f=$(grep -l 00:16:3e:00:00:{mac:02x} /sys/class/net/*/address) && break; usleep 20000; done; \
          dev=$(echo $f | cut -d/ -f5); ip link set $dev down; ip link set $dev name vlan{vlan} && ip link set vlan{vlan} up"
     ))?;
     Ok(())
