@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use crate::Failure;
 use crate::arguments::Arguments;
 
-/// How long a reply may take after the last request.
-const LAST_WAIT: Duration = Duration::from_secs(2);
+/// How long a request waits for its reply before the next one is sent, where they are not paced.
+const WAIT: Duration = Duration::from_secs(2);
+/// How long a reply may take after the last request: a busy host is no loss.
+const LAST_WAIT: Duration = Duration::from_secs(10);
 const HEADER: usize = 8;
 
 struct Pinger {
@@ -35,8 +37,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
         pinger.send()?;
         next += interval;
         if interval.is_zero() {
-            pinger
-                .receive_until(Instant::now() + LAST_WAIT, |pinger| pinger.trips.last().is_some_and(Option::is_some))?;
+            pinger.receive_until(Instant::now() + WAIT, |pinger| pinger.trips.last().is_some_and(Option::is_some))?;
         } else {
             pinger.receive_until(next, |_| false)?;
         }
