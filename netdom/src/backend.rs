@@ -104,6 +104,8 @@ pub struct Netback<H: Hypervisor> {
     connected: Rc<RefCell<BTreeMap<VifId, Connected>>>,
     /// The bridges that have a NIC, or had one before it was taken away, with the NICs that have a link there.
     links: Rc<RefCell<BTreeMap<String, BTreeSet<NicId>>>>,
+    /// Those of the last life of the domain, with whether they had a carrier: it counts until a NIC of this life is heard of.
+    carriers: Rc<RefCell<BTreeMap<String, bool>>>,
     bridges: Rc<Bridges>,
     /// Queues that each vif is offered.
     queues: u8,
@@ -124,6 +126,7 @@ impl<H: Hypervisor> Clone for Netback<H> {
             path: Rc::clone(&self.path),
             connected: Rc::clone(&self.connected),
             links: Rc::clone(&self.links),
+            carriers: Rc::clone(&self.carriers),
             bridges: Rc::clone(&self.bridges),
             queues: self.queues,
             remarked: Rc::clone(&self.remarked),
@@ -138,10 +141,10 @@ impl<H: Hypervisor> Clone for Netback<H> {
 impl<H: Hypervisor> Netback<H> {
     /// The vifs of `path`, each on one of `bridges`; `wake` has the path polled soon.
     pub fn new(path: Rc<RefCell<DataPath<H>>>, bridges: Bridges, wake: Rc<dyn Fn()>) -> Self {
-        let (connected, links, remarked) = Default::default();
+        let (connected, links, carriers, remarked) = Default::default();
         let (inherited, blame) = Default::default();
-        let memory = DeviceMemory::unbounded();
-        Self { path, connected, links, bridges: Rc::new(bridges), queues: 1, remarked, memory, inherited, blame, wake }
+        let (bridges, memory) = (Rc::new(bridges), DeviceMemory::unbounded());
+        Self { path, connected, links, carriers, bridges, queues: 1, remarked, memory, inherited, blame, wake }
     }
 
     /// The same, with so many queues offered to each vif, 1 to [`MAX_QUEUES`].
@@ -149,23 +152,27 @@ impl<H: Hypervisor> Netback<H> {
         Self { queues: queues.clamp(1, MAX_QUEUES), ..self }
     }
 
-    /// The same, in a domain that lived before: vifs that are taken over go on as the last life knew them, and bridges that are `dark` have no
-    /// link until a NIC says so.
-    pub fn with_inherited(self, vifs: Vec<(DeviceId, KeptPort)>, dark: Vec<String>, blame: Blame) -> Self {
+    /// The same, in a domain that lived before: vifs that are taken over go on as the last life knew them, with the carriers of its
+    /// [`carriers`](Self::carriers).
+    pub fn with_inherited(self, vifs: Vec<(DeviceId, KeptPort)>, carriers: Vec<(String, bool)>, blame: Blame) -> Self {
         *self.inherited.borrow_mut() = vifs;
-        *self.links.borrow_mut() = dark.into_iter().map(|bridge| (bridge, BTreeSet::new())).collect();
+        self.carriers.borrow_mut().extend(carriers);
         *self.blame.borrow_mut() = blame;
         self
-    }
-
-    /// The bridges whose NICs have no link.
-    pub fn dark(&self) -> Vec<String> {
-        self.links.borrow().iter().filter(|(_, up)| up.is_empty()).map(|(bridge, _)| bridge.clone()).collect()
     }
 
     /// What lives ended with, for the next one.
     pub fn blame(&self) -> Blame {
         self.blame.borrow().clone()
+    }
+
+    /// The bridges that have a NIC, or had one in this life or an earlier one, and whether they have a carrier: for the next life.
+    pub fn carriers(&self) -> Vec<(String, bool)> {
+        let links = self.links.borrow();
+        let own = links.iter().map(|(bridge, up)| (bridge.clone(), !up.is_empty()));
+        let carriers = self.carriers.borrow();
+        let earlier = carriers.iter().filter(|(bridge, _)| !links.contains_key(*bridge));
+        own.chain(earlier.map(|(bridge, up)| (bridge.clone(), *up))).collect()
     }
 
     /// The vif behind a port, also where a life ends in the midst of a change: nothing is known of it then.
@@ -174,9 +181,18 @@ impl<H: Hypervisor> Netback<H> {
         connected.iter().find(|(id, _)| id.port() == port).map(|(_, vif)| vif.handle.id())
     }
 
-    /// All vifs of the last life were taken over: what connects from now on begins anew.
+    /// All vifs and NICs of the last life were taken over: what connects from now on begins anew, and a bridge whose NIC did not come back has
+    /// no link.
     pub fn forget_inherited(&self) {
         self.inherited.borrow_mut().clear();
+        let carriers = self.carriers.borrow().clone();
+        for (bridge, before) in carriers.into_iter().filter(|(bridge, _)| self.path.borrow().mtu(bridge).is_none()) {
+            self.links.borrow_mut().entry(bridge.clone()).or_default();
+            if before && !self.has_carrier(&bridge) {
+                log::info!("link of {bridge}: gone with the last life");
+                self.tell_carrier(&bridge, false);
+            }
+        }
     }
 
     /// The same, with bounded memory for its vifs.
@@ -226,9 +242,14 @@ impl<H: Hypervisor> Netback<H> {
             Link::Up(speed) => log::info!("link of {bridge}: up, {speed} Mbit/s"),
         }
         if before != after {
-            for vif in self.connected.borrow().values().filter(|vif| vif.bridge == bridge) {
-                vif.handle.write_node("carrier", u8::from(after));
-            }
+            self.tell_carrier(&bridge, after);
+        }
+    }
+
+    /// Tells the vifs of a bridge.
+    fn tell_carrier(&self, bridge: &str, up: bool) {
+        for vif in self.connected.borrow().values().filter(|vif| vif.bridge == bridge) {
+            vif.handle.write_node("carrier", u8::from(up));
         }
     }
 
@@ -302,10 +323,13 @@ impl<H: Hypervisor> Netback<H> {
         Ok(id)
     }
 
-    /// `carrier` of a vif on this bridge: up, unless none of its NICs has a link. A bridge that never had a NIC is there for guests among
-    /// themselves.
+    /// `carrier` of a vif on this bridge: up, unless none of its NICs has a link. A bridge that never had a NIC, in no life, is there for guests
+    /// among themselves.
     fn has_carrier(&self, bridge: &str) -> bool {
-        self.links.borrow().get(bridge).is_none_or(|up| !up.is_empty())
+        match self.links.borrow().get(bridge) {
+            Some(up) => !up.is_empty(),
+            None => self.carriers.borrow().get(bridge).copied().unwrap_or(true),
+        }
     }
 }
 

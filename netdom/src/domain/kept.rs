@@ -34,9 +34,9 @@ pub(super) struct Kept {
     /// Vifs that were served when lives ended.
     #[n(2)]
     blame: Blame,
-    /// Bridges whose NICs have no link.
+    /// Bridges that have or had a NIC, and whether they have a carrier.
     #[n(3)]
-    dark: Option<Vec<String>>,
+    carriers: Option<Vec<(String, bool)>>,
     /// Packets that were lost with the lives before.
     #[n(4)]
     lost: Option<u64>,
@@ -61,9 +61,9 @@ impl Kept {
         self.lost.unwrap_or_default().saturating_add(last.into())
     }
 
-    /// The bridges whose NICs had no link.
-    pub(super) fn take_dark(&mut self) -> Vec<String> {
-        self.dark.take().unwrap_or_default()
+    /// The bridges' carriers.
+    pub(super) fn take_carriers(&mut self) -> Vec<(String, bool)> {
+        self.carriers.take().unwrap_or_default()
     }
 
     /// What earlier lives ended with, with the last one: it served `suspect`, as [`write_suspect`] wrote it.
@@ -155,8 +155,8 @@ fn write(domain: &Domain) {
     let nics = domain.nics.borrow();
     let nics = nics.active().iter().filter_map(|nic| Some((nic.address().to_string(), path.keep_nic(nic.id())?)));
     let netback = domain.bus.backend();
-    let (dark, lost) = (Some(netback.dark()), Some(domain.lost));
-    let kept = Kept { vifs, nics: nics.collect(), blame: netback.blame(), dark, lost };
+    let (carriers, lost) = (Some(netback.carriers()), Some(domain.lost));
+    let kept = Kept { vifs, nics: nics.collect(), blame: netback.blame(), carriers, lost };
     drop(path);
     domain.written.set(minicbor::to_vec(kept).unwrap_or_default());
 }

@@ -151,7 +151,7 @@ impl DriverDomain for Domain {
         let mut kept = Kept::parse(inherited.and_then(|parts| parts.get(Part::Image)));
         let blame = kept.take_blame(inherited.and_then(|parts| parts.get(Part::Suspect)));
         let lost = kept.lost(inherited.and_then(|parts| parts.get(Part::Waiting)));
-        let netback = netback.with_inherited(kept.take_vifs(), kept.take_dark(), blame);
+        let netback = netback.with_inherited(kept.take_vifs(), kept.take_carriers(), blame);
         let mut bus = Bus::new(store.clone(), Clock, netback);
         if restart::lives() > 0 {
             bus = bus.adopting(inherited.and_then(|parts| parts.get(Part::Connections)).map(Connections::parse));

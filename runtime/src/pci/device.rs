@@ -8,7 +8,7 @@ use super::operation::{Bus, Operation};
 use super::tenure::{self, Tenure, Unfinished};
 use crate::dma::DmaFrames;
 use crate::mmio::MmioRegion;
-use crate::{executor, time};
+use crate::{events, executor, time};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
@@ -61,7 +61,8 @@ pub struct Device {
 struct Inner {
     address: PciAddress,
     host: PciAddress,
-    id: DeviceId,
+    /// `None` until it was asked.
+    id: Option<DeviceId>,
     bus: Rc<Bus>,
     interrupts: Rc<Cell<Option<InterruptKind>>>,
     /// Its access to memory was taken since it was inherited, and its registers can be reached.
@@ -105,30 +106,34 @@ impl Inner {
 }
 
 impl Device {
-    /// Asks the device at `address`, which the host has at `host`, who it is. `inherited` where the last life had it, and it may still write
-    /// to memory.
-    pub(super) async fn probe(
-        bus: Rc<Bus>,
-        address: PciAddress,
-        host: PciAddress,
-        inherited: bool,
-    ) -> Result<Self, PciError> {
+    /// The device at `address`, which the host has at `host`: it is still to be asked who it is.
+    pub(super) fn found(bus: Rc<Bus>, address: PciAddress, host: PciAddress) -> Self {
         let tenure = Rc::new(Tenure::new());
-        if inherited {
-            tenure.master();
-        }
         let (interrupts, stopped, inherited) = Default::default();
-        let id = DeviceId::new(0);
-        let mut inner = Inner { address, host, id, bus, interrupts, stopped, inherited, tenure };
-        let identity = inner.read(config::IDENTITY, Width::Double).await?;
-        // What answers for a device that is not there: no vendor has either number.
-        if matches!(identity & 0xffff, 0 | 0xffff) {
-            return Err(PciError::NotFound);
+        Self { inner: Inner { address, host, id: None, bus, interrupts, stopped, inherited, tenure } }
+    }
+
+    /// The same, of a device that the last life had and did not write down, and that may still write to memory.
+    pub(super) fn left(bus: Rc<Bus>, address: PciAddress, host: PciAddress) -> Self {
+        let device = Self::found(bus, address, host);
+        device.inner.tenure.master();
+        device
+    }
+
+    /// Asks the device who it is, where that is not known.
+    pub(super) async fn identify(mut self) -> Result<Self, PciError> {
+        let inner = &mut self.inner;
+        if inner.id.is_none() {
+            let identity = inner.read(config::IDENTITY, Width::Double).await?;
+            // What answers for a device that is not there: no vendor has either number.
+            if matches!(identity & 0xffff, 0 | 0xffff) {
+                return Err(PciError::NotFound);
+            }
+            inner.id = Some(DeviceId::new(identity));
+            let (address, host) = (inner.address.into(), inner.host.into());
+            kept::add(kept::Device { address, host, identity, leaving: false, bars: Vec::new(), interrupts: None });
         }
-        inner.id = DeviceId::new(identity);
-        let (address, host) = (address.into(), host.into());
-        kept::add(kept::Device { address, host, identity, leaving: false, bars: Vec::new(), interrupts: None });
-        Ok(Self { inner })
+        Ok(self)
     }
 
     /// A device that the last life wrote down, and that may still write to memory. `None` where it has no address.
@@ -136,20 +141,31 @@ impl Device {
         let (address, host) = (kept.address.address()?, kept.host.address()?);
         let tenure = Rc::new(Tenure::new());
         tenure.master();
-        let id = DeviceId::new(kept.identity);
+        let id = Some(DeviceId::new(kept.identity));
         let (interrupts, stopped) = Default::default();
         let inherited = Rc::new(Cell::new(true));
         Some(Self { inner: Inner { address, host, id, bus, interrupts, stopped, inherited, tenure } })
     }
 
-    /// Takes access to memory from a device of the last life that it wrote down, until that is seen to be so; `None` where it never will be. Its
-    /// registers can still be reached, and its interrupts stay on, as the next driver wants both.
-    pub(super) async fn stop_mastering(&self) -> Option<Quiesced> {
-        let command = CommandRegister::MEMORY_ENABLE.bits();
-        let attempt = async || self.inner.tenure.end(&self.inner, command).await;
-        let proof = tenure::persist(attempt, async |pause| time::sleep(pause).await).await?;
-        self.inner.stopped.set(true);
-        Some(proof)
+    /// Takes access to memory from a device of the last life, where pciback may be asked for that. Where it is to `go_on`, its registers can still
+    /// be reached, and its interrupts stay on, as the next driver wants both; else they are turned off, and their channels closed.
+    pub(super) async fn stop(&self, go_on: bool) -> Result<Quiesced, Unfinished> {
+        let inner = &self.inner;
+        if go_on {
+            let proof = inner.tenure.end(inner, CommandRegister::MEMORY_ENABLE.bits()).await?;
+            inner.stopped.set(true);
+            return Ok(proof);
+        }
+        let interrupts = kept::with(inner.address, |device| device.interrupts.take()).flatten();
+        let pirqs: Vec<u32> = interrupts.into_iter().flat_map(|kept| kept.vectors).map(|(pirq, _)| pirq).collect();
+        events::close_inherited_interrupts(|pirq| pirqs.contains(&pirq));
+        for kind in [InterruptKind::MsiX, InterruptKind::Msi] {
+            // The last life used one of them at most.
+            if let Err(error) = interrupt::disable(&inner.bus, inner.address, kind).await {
+                log::debug!("pci {}: {kind} was not on: {error}", inner.address);
+            }
+        }
+        inner.disable().await
     }
 
     /// Where this domain finds it: pciback's numbering, not the host's.
@@ -164,19 +180,7 @@ impl Device {
 
     /// What it is.
     pub fn id(&self) -> DeviceId {
-        self.inner.id
-    }
-
-    /// Takes interrupts and access to memory from a device of the last life, until that is seen to be so; `None` where it never will be. The
-    /// channels of its interrupts are closed.
-    pub(super) async fn stop_inherited(&self) -> Option<Quiesced> {
-        for kind in [InterruptKind::MsiX, InterruptKind::Msi] {
-            // The last life used one of them at most.
-            if let Err(error) = interrupt::disable(&self.inner.bus, self.address(), kind).await {
-                log::debug!("pci {}: {kind} was not on: {error}", self.address());
-            }
-        }
-        self.inner.disable_in_the_end().await
+        self.inner.id.unwrap_or(DeviceId::new(0))
     }
 
     /// Its place among the devices of its connection.

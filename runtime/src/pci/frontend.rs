@@ -7,7 +7,8 @@ use super::device::Device;
 use super::error::PciError;
 use super::kept;
 use super::operation::Bus;
-use super::tenure::Holdings;
+use super::states::{self as state, Whereabouts, whereabouts};
+use super::tenure::{self, Holdings, Unfinished};
 use crate::events;
 use crate::grants;
 use crate::memory::Page;
@@ -20,9 +21,11 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::Cell;
+use core::mem;
 use core::str::FromStr;
 use futures_util::future::{join, join3, join4};
 use pci_types::PciAddress;
+use split_driver::memory::BusMaster;
 use split_driver::store::{Store, StoreError, Transaction, Watch};
 use xen_pv_sys::io::pciif::XEN_PCI_MAGIC;
 use xen_pv_sys::{DomainId, GrantRef, Port};
@@ -37,19 +40,8 @@ const MAX_DEVICES: u32 = 256;
 const INITIALISED_TEXT: &str = "3";
 /// How long to wait before a store that refused is asked again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Numbers of `enum xenbus_state`, as they stand in the store.
-mod state {
-    use xen_pv_sys::io::xenbus::XenbusState;
-
-    pub(super) const INITIALISING: u32 = XenbusState::Initialising as u32;
-    pub(super) const INITIALISED: u32 = XenbusState::Initialised as u32;
-    pub(super) const CONNECTED: u32 = XenbusState::Connected as u32;
-    pub(super) const CLOSING: u32 = XenbusState::Closing as u32;
-    pub(super) const CLOSED: u32 = XenbusState::Closed as u32;
-    pub(super) const RECONFIGURING: u32 = XenbusState::Reconfiguring as u32;
-    pub(super) const RECONFIGURED: u32 = XenbusState::Reconfigured as u32;
-}
+/// How often it is looked at whether pciback has taken back what the last life let go.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// A device that pciback lists.
 struct Listed {
@@ -96,7 +88,9 @@ pub struct Frontend<S: Store> {
     watch: Option<S::Watch>,
     link: Option<Link<S::Watch>>,
     queue: VecDeque<Event>,
-    /// The devices are those that the last life wrote down.
+    /// Devices of the last life that may still write to memory, and whether the toolstack takes them away.
+    inherited: Vec<(Device, bool)>,
+    /// They are those that the last life wrote down.
     resumed: bool,
 }
 
@@ -140,7 +134,8 @@ impl<S: Store> Frontend<S> {
         // Requests that do not depend on each other go out together: each costs a turn of the store's domain.
         let (watch, backend) = join(store.watch(BACKEND), read_backend(&store)).await;
         let mut watch = watch?;
-        let mut frontend = Self { store, watch: None, link: None, queue: VecDeque::new(), resumed: false };
+        let (queue, inherited) = Default::default();
+        let mut frontend = Self { store, watch: None, link: None, queue, inherited, resumed: false };
         if let Some((backend, domain)) = backend? {
             frontend.open(backend, domain).await?;
             // Its first event told of what is open now.
@@ -150,26 +145,26 @@ impl<S: Store> Frontend<S> {
         Ok(frontend)
     }
 
-    /// Goes on with the connection and the devices that the last life wrote down; nothing is asked. `None` where they make no sense, or a device
-    /// was on its way back to the toolstack: the store tells.
+    /// Goes on with the connection and the devices that the last life wrote down; nothing is asked. `None` where they make no sense: the store
+    /// tells.
     pub(crate) fn resume(store: S, bytes: &[u8]) -> Option<Self> {
-        let connection =
-            kept::parse(bytes).filter(|connection| connection.devices.iter().all(|device| !device.leaving))?;
+        let connection = kept::parse(bytes)?;
         let channel = events::adopt_inherited(Port(connection.port))?;
         let grant = grants::adopt(GrantRef(connection.reference))?;
         // The last life may have asked something and not got to saying so.
         channel.notify();
         let bus = Rc::new(Bus::new(grant, channel));
-        let (mut devices, mut queue) = (Holdings::default(), VecDeque::new());
-        for device in connection.devices.iter().filter_map(|device| Device::inherit(Rc::clone(&bus), device)) {
+        let mut devices = Holdings::default();
+        let inherit = |kept: &kept::Device| Some((Device::inherit(Rc::clone(&bus), kept)?, kept.leaving));
+        let inherited: Vec<_> = connection.devices.iter().filter_map(inherit).collect();
+        for (device, _) in &inherited {
             devices.add(device.address(), Rc::clone(device.tenure()));
-            queue.push_back(Event::Added(device));
         }
         let backend = connection.backend.clone();
         kept::set(Some(connection));
         let (state, unsaid, waits) = (state::CONNECTED, false, Cell::new(false));
         let link = Some(Link { backend, watch: None, bus, state, unsaid, waits, devices });
-        Some(Self { store, watch: None, link, queue, resumed: true })
+        Some(Self { store, watch: None, link, queue: VecDeque::new(), inherited, resumed: true })
     }
 
     /// Whether the toolstack passed anything to this domain by now.
@@ -177,22 +172,68 @@ impl<S: Store> Frontend<S> {
         self.link.is_some()
     }
 
-    /// Takes interrupts and access to memory from the devices that the last life had; `None` where there is no proof for one of them. To be
-    /// called before any event is taken.
-    pub async fn stop_inherited(&self) -> Option<()> {
+    /// Takes access to memory from the devices that the last life had; `None` where there will be no proof for one of them. There are events for
+    /// those that stay. What the last life had begun to give back is let go of in the end, or is pciback's already. To be called before any
+    /// event is taken.
+    pub async fn stop_inherited(&mut self) -> Option<()> {
         if !self.resumed {
             events::close_inherited_interrupts(|_| true);
         }
-        for event in &self.queue {
-            match event {
-                Event::Added(device) if self.resumed => drop(device.stop_mastering().await?),
-                Event::Added(device) => drop(device.stop_inherited().await?),
-                // It gave no answer.
-                Event::Failed(_) => return None,
-                Event::Removed(_) => {}
+        for (device, leaving) in mem::take(&mut self.inherited) {
+            let (address, resumed) = (device.address(), self.resumed);
+            let attempt = async || match device.stop(resumed && !leaving).await {
+                Err(Unfinished::Later) if self.has_returned(address).await => {
+                    device.tenure().has_returned();
+                    device.tenure().quiesced().ok_or(Unfinished::Later)
+                }
+                attempt => attempt,
+            };
+            let stopped = tenure::persist(attempt, async |pause| time::sleep(pause).await).await;
+            // Its memory is free again with that of all others, in one go.
+            drop(stopped?);
+            if leaving || !device.tenure().is_ours() {
+                log::info!("pci {address}: taken away as the last life ended");
+                self.forget(address);
+                continue;
+            }
+            match device.identify().await {
+                Ok(device) => self.queue.push_back(Event::Added(device)),
+                Err(error) => {
+                    log::warn!("pci {address}: no answer: {error}");
+                    self.forget(address);
+                    self.queue.push_back(Event::Failed(error));
+                }
             }
         }
         Some(())
+    }
+
+    /// Whether pciback took a device of the last life back, and has reset it; waits while pciback is about to.
+    async fn has_returned(&self, address: PciAddress) -> bool {
+        let Some(link) = &self.link else {
+            return false;
+        };
+        let (own, theirs) = (format!("{FRONTEND}/state"), format!("{}/state", link.backend));
+        loop {
+            let said = join3(read(&self.store, &own), read(&self.store, &theirs), self.listed(link)).await;
+            let (Ok(own), Ok(theirs), Ok(listed)) = said else {
+                return false;
+            };
+            let device = listed.iter().find(|device| device.address == address);
+            match whereabouts(own, theirs, device.map(|device| device.state)) {
+                Whereabouts::UnderWay => time::sleep(LOOK).await,
+                Whereabouts::Returned => return true,
+                Whereabouts::Unknown => return false,
+            }
+        }
+    }
+
+    /// A device of the last life is no longer this domain's.
+    fn forget(&mut self, address: PciAddress) {
+        if let Some(link) = &mut self.link {
+            link.devices.forget(address);
+        }
+        kept::remove(address);
     }
 
     /// What [`Self::next_event`] would return at once: the other devices, where several were found together.
@@ -290,7 +331,7 @@ impl<S: Store> Frontend<S> {
                 if let Some(link) = &mut self.link {
                     link.devices.returned().into_iter().for_each(kept::remove);
                 }
-                self.scan(listed, false).await;
+                self.scan(listed).await;
                 if let Some(link) = &mut self.link {
                     (link.state, link.unsaid) = (state::CONNECTED, true);
                 }
@@ -337,9 +378,9 @@ impl<S: Store> Frontend<S> {
     async fn adopt(&mut self, backend: &str) -> Result<bool, PciError> {
         let [reference, port, state] =
             ["pci-op-ref", "event-channel", "state"].map(|node| format!("{FRONTEND}/{node}"));
-        let store = &self.store;
+        let (store, theirs) = (&self.store, format!("{backend}/state"));
         let published = join3(read::<u32>(store, &reference), read::<u32>(store, &port), read::<u32>(store, &state));
-        let ((reference, port, ours), watch) = join(published, store.watch(&format!("{backend}/state"))).await;
+        let ((reference, port, ours), watch) = join(published, store.watch(&theirs)).await;
         let (Some(reference), Some(port), Some(state)) = (reference?, port?, ours?) else {
             return Ok(false);
         };
@@ -356,10 +397,20 @@ impl<S: Store> Frontend<S> {
         channel.notify();
         let bus = Rc::new(Bus::new(grant, channel));
         let (unsaid, waits, devices) = (false, Cell::new(false), Holdings::default());
-        let link = Link { backend: backend.into(), watch: Some(watch), bus, state, unsaid, waits, devices };
-        let listed = self.listed(&link).await?;
+        let mut link = Link { backend: backend.into(), watch: Some(watch), bus, state, unsaid, waits, devices };
+        let (theirs, listed) = join(read::<u32>(store, &theirs), self.listed(&link)).await;
+        let listed = listed?;
+        // pciback gives devices out once it is connected, and each when it has left its first state.
+        if theirs?.is_some_and(|theirs| theirs > state::INITIALISED) {
+            for Listed { address, host, state } in
+                listed.into_iter().filter(|device| device.state > state::INITIALISING)
+            {
+                let device = Device::left(Rc::clone(&link.bus), address, host);
+                link.devices.add(address, Rc::clone(device.tenure()));
+                self.inherited.push((device, state == state::CLOSING));
+            }
+        }
         self.set_link(link);
-        self.scan(listed, true).await;
         Ok(true)
     }
 
@@ -464,23 +515,17 @@ impl<S: Store> Frontend<S> {
         Ok(Some(Listed { address, host: host.unwrap_or(address), state: state?.unwrap_or(0) }))
     }
 
-    /// Queues an event for each device that is new, and forgets those that are no longer listed. `inherited` where the last life had them.
-    async fn scan(&mut self, listed: Vec<Listed>, inherited: bool) {
+    /// Queues an event for each device that is new, and forgets those that are no longer listed.
+    async fn scan(&mut self, listed: Vec<Listed>) {
         let Some(link) = &mut self.link else {
             return;
         };
         link.devices.keep(|known| listed.iter().any(|device| device.address == known));
         for Listed { address, host, state } in listed {
-            if link.devices.has(address) || state == state::CLOSING && !inherited {
+            if link.devices.has(address) || state == state::CLOSING {
                 continue;
             }
-            match Device::probe(Rc::clone(&link.bus), address, host, inherited).await {
-                // The toolstack takes it away, and the last life had not let go of it.
-                Ok(device) if state == state::CLOSING => {
-                    if device.stop_inherited().await.is_none() {
-                        self.queue.push_back(Event::Failed(PciError::NotInherited));
-                    }
-                }
+            match Device::found(Rc::clone(&link.bus), address, host).identify().await {
                 Ok(device) => {
                     link.devices.add(address, Rc::clone(device.tenure()));
                     self.queue.push_back(Event::Added(device));

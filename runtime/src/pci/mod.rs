@@ -11,6 +11,7 @@ mod frontend;
 mod interrupt;
 pub(crate) mod kept;
 mod operation;
+mod states;
 mod tenure;
 
 pub use device::{Device, DeviceId, Unclosed};

@@ -68,6 +68,11 @@ impl Tenure {
         self.custody.get() == Custody::Ours
     }
 
+    /// pciback has taken it back and reset it, as the store says.
+    pub(super) fn has_returned(&self) {
+        self.custody.set(Custody::Returned);
+    }
+
     /// Its bus mastering is asked for.
     pub(super) fn master(&self) {
         self.mastering.set(true);
@@ -162,6 +167,11 @@ impl Holdings {
         for (_, tenure) in self.held.extract_if(.., |(address, _)| !listed(*address)) {
             tenure.custody.set(Custody::Lost);
         }
+    }
+
+    /// The device at an address is no longer of this connection.
+    pub(super) fn forget(&mut self, address: PciAddress) {
+        self.held.retain(|(held, _)| *held != address);
     }
 
     /// pciback will say nothing more.

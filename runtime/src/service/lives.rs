@@ -6,7 +6,7 @@
 
 use super::{DriverDomain, Service, control};
 use crate::end::{self, Exit};
-use crate::pci::{Frontend, kept};
+use crate::pci::{Frontend, PciError, kept};
 use crate::restart::{self, BoxWriter, Cause, Part, Parts, Recovered};
 use crate::time;
 use alloc::rc::Rc;
@@ -98,17 +98,19 @@ pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Frontend<Cli
         end::exit(Exit::Crash)
     };
     let written = Parts::new(recovered.bytes()).get(Part::Devices);
-    let frontend = match written.and_then(|bytes| Frontend::resume(store.clone(), bytes)) {
-        Some(frontend) => frontend,
-        None => match Frontend::new(store.clone()).await {
-            Ok(frontend) => frontend,
-            Err(error) => crash(format_args!("pcifront does not go on: {error}")),
-        },
+    let resumed = written.and_then(|bytes| Frontend::resume(store.clone(), bytes));
+    let stopped = time::timeout(PATIENCE, async {
+        let mut frontend = match resumed {
+            Some(frontend) => frontend,
+            None => Frontend::new(store.clone()).await?,
+        };
+        Ok::<_, PciError>(frontend.stop_inherited().await.map(|()| frontend))
+    });
+    let frontend = match stopped.await {
+        Ok(Ok(Some(frontend))) => frontend,
+        Ok(Ok(None)) | Err(_) => crash(format_args!("a device of the last life may still write to memory")),
+        Ok(Err(error)) => crash(format_args!("pcifront does not go on: {error}")),
     };
-    match time::timeout(PATIENCE, frontend.stop_inherited()).await {
-        Ok(Some(())) => {}
-        Ok(None) | Err(_) => crash(format_args!("a device of the last life may still write to memory")),
-    }
     recovered.devices_stopped();
     frontend
 }
