@@ -4,6 +4,7 @@
 //! Times of the host are shown, never asserted: that is for the benchmarks.
 
 mod bad_input;
+mod between;
 pub mod block;
 mod control;
 mod crowd;
@@ -153,6 +154,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::Once(Release::Debian12), cases: lifecycle::CASES },
     Family { rows: Rows::All, cases: lives::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: lives::HANGS },
+    Family { rows: Rows::Once(Release::Debian12), cases: between::CASES },
     Family { rows: Rows::StoreInDom0, cases: update::CASES },
     Family { rows: Rows::StoreInDom0, cases: bad_input::CASES },
     Family { rows: Rows::StoreInDom0, cases: hostile::CASES },

@@ -1,5 +1,6 @@
 //! The cases of blkdom: guests with disks on NVMe and AHCI, whose media are ours to damage. Host.
 
+mod between;
 mod faults;
 mod hostile;
 mod lifecycle;
@@ -29,6 +30,7 @@ const FAMILIES: &[Family<Block>] = &[
     Family { rows: Rows::Once(Release::Debian13), cases: lifecycle::MANY },
     Family { rows: Rows::StoreInDom0, cases: lifecycle::CASES },
     Family { rows: Rows::StoreInDom0, cases: lives::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: between::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: hostile::CASES },
     Family { rows: Rows::StoreInDom0, cases: faults::LAST },
 ];
