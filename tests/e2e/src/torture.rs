@@ -3,7 +3,8 @@
 //! A round boots the lab with a drive whose cache is volatile (a [`Medium`], which outlives QEMU) and a second one, the ledger's, which
 //! loses nothing: an image file, where what QEMU wrote stays. blkdom serves both to a Linux guest, which writes stamped sectors to the one
 //! and notes after each flush on the other what must be there from then on. At a moment that the seed decides, QEMU is killed and the
-//! medium's power is cut; then each sector is held against the ledger.
+//! medium's power is cut; then each sector is held against the ledger. In some settings blkdom begins new lives right before that, so that the
+//! cut falls into one that ends, into the next one's beginning, or behind it.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -33,6 +34,9 @@ const LANES: u64 = 4;
 const OPERATIONS: u64 = 1500;
 /// And so much later at most: anywhere between two flushes.
 const LATER: Duration = Duration::from_millis(500);
+/// Lives of blkdom that end before the kill, at most: fewer than may in a row. And the pause before each end, at most.
+const LIVES: u32 = 4;
+const APART: Duration = Duration::from_millis(400);
 /// How long the ledger may stand still before the load counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The slots of the two controllers.
@@ -60,20 +64,31 @@ impl FromStr for Victim {
     }
 }
 
+/// How a life ends.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    /// So long after the one before has begun to end.
+    after: Duration,
+    /// By an NMI; else on request.
+    is_failure: bool,
+}
+
 /// What a round has under the load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
     kind: ControllerKind,
     logical_block: u32,
     persistent: bool,
+    /// blkdom begins new lives before the kill.
+    lives: bool,
 }
 
 /// Rounds take them in turn.
 const SETTINGS: [Setting; 4] = [
-    Setting { kind: ControllerKind::Nvme, logical_block: 512, persistent: true },
-    Setting { kind: ControllerKind::Nvme, logical_block: 4096, persistent: false },
-    Setting { kind: ControllerKind::Ahci, logical_block: 512, persistent: true },
-    Setting { kind: ControllerKind::Nvme, logical_block: 512, persistent: false },
+    Setting { kind: ControllerKind::Nvme, logical_block: 512, persistent: true, lives: true },
+    Setting { kind: ControllerKind::Nvme, logical_block: 4096, persistent: false, lives: false },
+    Setting { kind: ControllerKind::Ahci, logical_block: 512, persistent: true, lives: true },
+    Setting { kind: ControllerKind::Nvme, logical_block: 512, persistent: false, lives: true },
 ];
 
 impl Setting {
@@ -81,6 +96,13 @@ impl Setting {
     pub fn of_round(index: u64) -> Self {
         let [first, ..] = SETTINGS;
         SETTINGS.get((index % SETTINGS.len() as u64) as usize).copied().unwrap_or(first)
+    }
+
+    /// How lives end before the kill.
+    fn ends(self, random: &mut StdRng) -> Vec<End> {
+        let count = if self.lives { random.random_range(1..=LIVES) } else { 0 };
+        let end = |_| End { after: APART.mul_f64(random.random()), is_failure: random.random() };
+        (0..count).map(end).collect()
     }
 
     /// What blkdom calls the drive and the ledger's.
@@ -99,7 +121,8 @@ impl fmt::Display for Setting {
             ControllerKind::Ahci => "AHCI",
         };
         let grants = if self.persistent { "persistent" } else { "passing" };
-        write!(f, "{kind}, blocks of {}, {grants} grants", self.logical_block)
+        let lives = if self.lives { ", around new lives" } else { "" };
+        write!(f, "{kind}, blocks of {}, {grants} grants{lives}", self.logical_block)
     }
 }
 
@@ -112,18 +135,20 @@ pub struct Round {
     pub loss: Loss,
     /// What reached the drive before.
     pub counters: Counters,
+    /// Lives of blkdom that were told to end before.
+    pub lives: u32,
     /// From the first to the last of it.
     pub took: Duration,
 }
 
 impl fmt::Display for Round {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { checked: Checked { operations, sectors }, loss: Loss { lost, kept }, counters, took } = self;
+        let Self { checked: Checked { operations, sectors }, loss: Loss { lost, kept }, counters, lives, took } = self;
         let Counters { writes, flushes, discards, .. } = counters;
         write!(
             f,
             "{operations} operations durable, {sectors} stamped sectors right; the cut lost {lost} unflushed sectors and kept {kept}; \
-             the drive saw {writes} writes, {flushes} flushes, {discards} discards ({:.0} s)",
+             the drive saw {writes} writes, {flushes} flushes, {discards} discards; {lives} lives ended before ({:.0} s)",
             took.as_secs_f64()
         )
     }
@@ -144,13 +169,15 @@ pub fn round(row: Row, images: &Images, setting: Setting, victim: Victim, seed: 
     let mut random = StdRng::seed_from_u64(seed);
     let load = Load::new(seed, LANES, DRIVE / SECTOR as u64);
     let run = Run { row, images, setting, victim, load, medium: &medium, ledger: &ledger };
-    run.until_killed(random.random_range(1..=OPERATIONS), LATER.mul_f64(random.random()))?;
+    let ends = setting.ends(&mut random);
+    run.until_killed(random.random_range(1..=OPERATIONS), &ends, LATER.mul_f64(random.random()))?;
     let counters = medium.counters();
     let loss = medium.cut_power(random.random())?;
     let checked = load.check(&fs::read(&drive)?, &fs::read(&ledger)?).map_err(|violation| {
         anyhow!("{violation}; {setting}, seed {seed}; the cut lost {} sectors and kept {}", loss.lost, loss.kept)
     })?;
-    Ok(Round { checked, loss, counters, took: start.elapsed() })
+    let lives = u32::try_from(ends.len())?;
+    Ok(Round { checked, loss, counters, lives, took: start.elapsed() })
 }
 
 /// A round's parts until the kill.
@@ -165,8 +192,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Starts everything, and kills it when the ledger has come to so many operations, and a little later.
-    fn until_killed(&self, operations: u64, later: Duration) -> Result<()> {
+    /// Starts everything; when the ledger has come to so many operations, ends some lives, and kills it a little later.
+    fn until_killed(&self, operations: u64, ends: &[End], later: Duration) -> Result<()> {
         let stage = self.boot()?;
         let lab = &stage.lab;
         let mut config = DriverDomainConfig::blkdom("blkdom");
@@ -177,6 +204,15 @@ impl Run<'_> {
         let explain = || format!("blkdom's console:\n{}", blkdom.console().unwrap_or_default());
         let guest = self.guest(&stage).with_context(explain)?;
         self.wait_for(operations, &guest).with_context(explain)?;
+        for end in ends {
+            thread::sleep(end.after);
+            // Nobody waits for the next life.
+            let command = match end.is_failure || self.images.tool.is_none() {
+                true => "xl trigger blkdom nmi",
+                false => "oxidom restart blkdom >/dev/null 2>&1 &",
+            };
+            lab.must(command).with_context(explain)?;
+        }
         thread::sleep(later);
         if self.victim == Victim::Domain {
             lab.must("xl destroy blkdom")?;
