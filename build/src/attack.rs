@@ -86,7 +86,7 @@ fn sorties(arguments: &Arguments, backend: Backend) -> Result<Vec<Sortie>> {
 
 /// What the hostile guest does in a file of the fuzzer's inputs.
 fn tape(what: What, file: &Path) -> Result<String> {
-    let program = images::cargo_build("fuzz", "fuzz")?;
+    let program = images::fuzzer()?;
     let target = match what {
         What::Net => "netback",
         What::Blk => "blkback",

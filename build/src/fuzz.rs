@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use lab::{cache, host};
 
-use crate::images;
+use crate::images::{self, FUZZ_PROFILE};
 
 /// Takes a `cargo xtask fuzz` line.
 #[derive(clap::Args)]
@@ -55,7 +55,7 @@ const COVERAGE: [&str; 6] = [
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let program = images::cargo_build("fuzz", "fuzz")?;
+    let program = images::fuzzer()?;
     let mut command = Command::new(&program);
     command.arg(&arguments.target);
     if let Some(file) = &arguments.one {
@@ -118,13 +118,13 @@ fn build(directory: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(cache::workspace())
-        .args(["build", "--quiet", "--release", "--package", "fuzz", "--features", "libfuzzer", "--bin", "libfuzzer"])
+        .args(["build", "--quiet", "--profile", FUZZ_PROFILE, "--package", "fuzz"])
+        .args(["--features", "libfuzzer", "--bin", "libfuzzer"])
         .args(["--target", TRIPLE, "--target-dir"])
         .arg(directory)
         .env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\x1f"))
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .status()
         .context("starting cargo")?;
     ensure!(status.success(), "the targets do not build with libFuzzer");
-    Ok(directory.join(TRIPLE).join("release").join("libfuzzer"))
+    Ok(directory.join(TRIPLE).join(FUZZ_PROFILE).join("libfuzzer"))
 }

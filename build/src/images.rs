@@ -24,6 +24,8 @@ pub(crate) const STORE: &str = "xenstore-stubdom";
 
 /// Dom0's tool: package, binary and file.
 const TOOL: &str = "oxidom";
+/// Cargo's profile of the fuzzers.
+pub(crate) const FUZZ_PROFILE: &str = "fuzz";
 
 const IMAGES: [Image; 3] = [
     Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 5 << 18 },
@@ -111,7 +113,7 @@ pub(crate) fn for_attacks() -> Result<e2e::Images> {
 
 /// Builds what the tests have in dom0.
 pub(crate) fn for_tests() -> Result<e2e::Images> {
-    let faulty = |package| stripped(cargo_build_with(package, package, &["--features", "faults"])?);
+    let faulty = |package| stripped(cargo_build_with(package, package, "release", &["--features", "faults"])?);
     let (faulty_store, faulty_netdom) = (faulty("stubdom")?, faulty("netdom")?);
     let puppet = stripped(cargo_build("guests", "puppet")?)?;
     let guest = cargo_build("guests", "guest")?;
@@ -134,21 +136,26 @@ fn stripped(built: PathBuf) -> Result<PathBuf> {
 
 /// Builds a program of the workspace by the release profile; gives its file, with debug information.
 pub(crate) fn cargo_build(package: &str, name: &str) -> Result<PathBuf> {
-    cargo_build_with(package, name, &[])
+    cargo_build_with(package, name, "release", &[])
 }
 
-fn cargo_build_with(package: &str, name: &str, arguments: &[&str]) -> Result<PathBuf> {
+/// The fuzzer, as its profile says: lives end by unwinding there.
+pub(crate) fn fuzzer() -> Result<PathBuf> {
+    cargo_build_with("fuzz", "fuzz", FUZZ_PROFILE, &[])
+}
+
+fn cargo_build_with(package: &str, name: &str, profile: &str, arguments: &[&str]) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(cache::workspace())
-        .args(["build", "--quiet", "--release", "--package", package, "--bin", name])
+        .args(["build", "--quiet", "--profile", profile, "--package", package, "--bin", name])
         .args(arguments)
         .status()
         .context("starting cargo")?;
     if !status.success() {
-        bail!("{name} does not build; `cargo build --release -p {package}` shows it alone");
+        bail!("{name} does not build; `cargo build --profile {profile} -p {package}` shows it alone");
     }
-    Ok(cache::target_directory().join("release").join(name))
+    Ok(cache::target_directory().join(profile).join(name))
 }
 
 /// Copies without symbols and debug information.

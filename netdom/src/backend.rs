@@ -258,6 +258,21 @@ impl<H: Hypervisor> Netback<H> {
         self.connected.borrow().iter().map(|(id, vif)| (vif.handle.id(), *id)).collect()
     }
 
+    /// What the next life has to know of the vifs: of those that are connected, and of those of the last life that are not yet.
+    pub fn keep(&self) -> Vec<(DeviceId, KeptPort)> {
+        let path = self.path.borrow();
+        let vifs = self.vifs().into_iter();
+        let mut kept: Vec<_> = vifs.filter_map(|(device, id)| Some((device, path.keep_vif(id)?))).collect();
+        let connected = kept.len();
+        for (device, inherited) in &*self.inherited.borrow() {
+            let (connected, _) = kept.split_at_checked(connected).unwrap_or_default();
+            if !connected.iter().any(|(known, _)| known == device) {
+                kept.push((*device, inherited.clone()));
+            }
+        }
+        kept
+    }
+
     /// Vifs that are connected.
     pub fn connected(&self) -> usize {
         self.connected.borrow().len()

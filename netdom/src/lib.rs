@@ -15,6 +15,7 @@ pub mod fakes;
 #[cfg(feature = "faults")]
 mod faults;
 mod hash;
+pub mod kept;
 pub mod netback;
 pub mod nic;
 pub mod offload;

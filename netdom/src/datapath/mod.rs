@@ -169,6 +169,11 @@ impl<H: Hypervisor> DataPath<H> {
         self.forwarder.bpdus_on_wire = forward;
     }
 
+    /// It is so late before the first round, for what is attached or restored until then: a domain in another life is not new.
+    pub fn begin_at(&mut self, now: Instant) {
+        self.now = now;
+    }
+
     /// The hypervisor it was given.
     pub fn hypervisor(&self) -> &H {
         &self.hypervisor

@@ -10,11 +10,11 @@ use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
-use kept::{Kept, Written};
 use netdom::backend::Netback;
 use netdom::blame::Suspect;
 use netdom::command_line;
 use netdom::datapath::{DataPath, Held, Poll};
+use netdom::kept::{Kept, Written, write_suspect, write_waiting};
 use netdom::packet::Pool;
 use nics::Nics;
 use runtime::events::EventSet;
@@ -81,9 +81,9 @@ impl Service for Domain {
     fn write_state(&self, out: &mut BoxWriter) -> Result<(), Unwritten> {
         out.part(Part::Connections, |out| self.bus.connections().write(out));
         out.part(Part::Image, |out| self.written.write(out));
-        out.part(Part::Waiting, |out| kept::write_waiting(self, out));
+        out.part(Part::Waiting, |out| write_waiting(&self.waiting, out));
         if out.has_failed() {
-            out.part(Part::Suspect, |out| kept::write_suspect(self, out));
+            out.part(Part::Suspect, |out| write_suspect(self.bus.backend(), &self.suspect, out));
         }
         Ok(())
     }
@@ -145,11 +145,13 @@ impl DriverDomain for Domain {
         let path = Rc::new(RefCell::new(path));
         let work = Rc::new(Signal::new());
         let wake = Rc::clone(&work);
+        path.borrow_mut().begin_at(time::now());
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
         let netback = netback.with_memory(service::device_memory(0)).with_queues(words.queues());
-        let mut kept = Kept::parse(inherited.and_then(|parts| parts.get(Part::Image)));
-        let blame = kept.take_blame(inherited.and_then(|parts| parts.get(Part::Suspect)));
+        let image = inherited.and_then(|parts| parts.get(Part::Image));
+        let mut kept = Kept::parse(image);
+        let blame = kept.take_blame(inherited.and_then(|parts| parts.get(Part::Suspect)), time::now());
         let lost = kept.lost(inherited.and_then(|parts| parts.get(Part::Waiting)));
         let netback = netback.with_inherited(kept.take_vifs(), kept.take_carriers(), blame);
         let mut bus = Bus::new(store.clone(), Clock, netback);
@@ -158,7 +160,7 @@ impl DriverDomain for Domain {
         }
         let nics = RefCell::default();
         let (ready, stopping, held) = (Cell::new(false), Cell::new(false), Cell::new(restart::lives() > 0));
-        let (inherited, written, changed) = (RefCell::new(kept), Written::default(), Signal::new());
+        let (inherited, written, changed) = (RefCell::new(kept), Written::new(image), Signal::new());
         Ok(Self {
             store,
             complaints,

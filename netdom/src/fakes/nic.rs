@@ -67,9 +67,21 @@ impl FakeNic {
     /// A NIC with a ring of `ring` buffers, and its wire.
     pub fn new(capabilities: Capabilities, ring: usize) -> (Self, Rc<RefCell<Wire>>) {
         let wire = Rc::new(RefCell::new(Wire { room: 512, ..Wire::default() }));
-        let nic =
-            Self { wire: Rc::clone(&wire), capabilities, buffers: Vec::new(), ring, told_down: false, strips: false };
-        (nic, wire)
+        (Self::on(&wire, capabilities, ring), wire)
+    }
+
+    /// The same NIC in another life of the domain, reset: what was in its rings is lost.
+    pub fn again(wire: &Rc<RefCell<Wire>>, capabilities: Capabilities, ring: usize) -> Self {
+        {
+            let mut wire = wire.borrow_mut();
+            wire.in_flight.clear();
+            wire.unflushed.clear();
+        }
+        Self::on(wire, capabilities, ring)
+    }
+
+    fn on(wire: &Rc<RefCell<Wire>>, capabilities: Capabilities, ring: usize) -> Self {
+        Self { wire: Rc::clone(wire), capabilities, buffers: Vec::new(), ring, told_down: false, strips: false }
     }
 }
 

@@ -318,6 +318,7 @@ impl Hypervisor for FakeXen {
     type Channel = FakeChannel;
 
     fn map_ring(&self, domain: DomainId, references: &[GrantRef]) -> Result<FakeRing, XenError> {
+        self.call();
         if let Some(error) = self.0.fail_map.take() {
             return Err(error);
         }
@@ -345,6 +346,7 @@ impl Hypervisor for FakeXen {
     }
 
     fn bind_interdomain(&self, domain: DomainId, remote: Port) -> Result<FakeChannel, XenError> {
+        self.call();
         if let Some(error) = self.0.fail_bind.take() {
             return Err(error);
         }
@@ -366,7 +368,7 @@ impl Hypervisor for FakeXen {
     fn grant_copy(&self, batch: &mut [GrantCopy]) {
         self.0.copy_calls.set(self.0.copy_calls.get() + 1);
         for copy in batch {
-            self.step();
+            self.call();
             self.0.peer.before(Step::Copy);
             copy.status = match self.copy_one(copy) {
                 Ok(()) => 0,
@@ -397,7 +399,7 @@ impl Adopt for FakeXen {
 
 impl FakeXen {
     fn map_one(&self, domain: DomainId, element: &DeviceMap) -> Result<DevicePage, XenError> {
-        self.step();
+        self.call();
         if let Some(error) = self.0.fail_map.take() {
             return Err(error);
         }

@@ -96,6 +96,8 @@ impl<S: Store, T: Timer, B: Backend> Bus<S, T, B> {
                 }
                 self.context.beginning.expect(connection.id);
                 self.births.borrow_mut().push(connection.id);
+                // A life that ends before it has taken all over leaves them to the next.
+                self.context.connections.note(&connection);
                 inherited.push(connection);
             }
             drop(inherited);

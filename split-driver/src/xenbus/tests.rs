@@ -381,6 +381,10 @@ fn another_life_serves_before_it_asks_the_store() {
     host.store.put(&format!("{}/rate", be_path(3, 1)), "7", &[]);
     let (before, _) = host.store.counts();
     let mut host = Host::with(host.store, Timing::AT_ONCE, |bus| bus.adopting(Some(Connections::parse(&bytes))));
+    // A life that ends here leaves all of them to the next.
+    let mut again: Vec<u8> = Vec::new();
+    assert!(host.bus.connections().write(|piece| again.extend(piece)));
+    assert_eq!(again, bytes);
     while host.kind.live.get() < 12 {
         assert!(host.tasks.step() > 0, "all are served");
     }

@@ -302,6 +302,9 @@ fn another_life_knows_what_the_last_one_knew() {
 
     let mut next = super::Net::new(&[Frontend::linux_features()]);
     next.add_queues(QUEUES);
+    // Longer after the domain's creation than an address is remembered.
+    next.now = next.now + Duration::from_secs(1000);
+    next.path.begin_at(next.now);
     next.path.restore_vif(next.ids[0], &first);
     next.path.restore_vif(next.ids[LISTENER], &listener);
     next.path.restore_nic(next.nic, &wire);

@@ -70,7 +70,7 @@ impl EventChannel for FakeChannel {
 
     #[inline(never)]
     fn notify(&self) {
-        self.xen.step();
+        self.xen.call();
         let remote = match self.xen.0.channels.borrow().get(&self.port.0) {
             Some(channel) => channel.remote,
             None => return,

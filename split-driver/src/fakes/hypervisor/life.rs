@@ -9,8 +9,15 @@ use crate::kept::{KEPT_WORDS, Keep, KeptPage};
 use crate::memory::OutOfMemory;
 
 type Words = Rc<Vec<Cell<u32>>>;
-/// Steps until a life ends, and how.
-type End = (u64, fn());
+/// When a life ends, and how.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    /// Steps until then.
+    left: u64,
+    /// Of which hypercalls alone are counted.
+    calls: bool,
+    end: fn(),
+}
 
 /// What is known of the domain's lives.
 #[derive(Debug, Default)]
@@ -46,7 +53,12 @@ impl FakeXen {
     /// The life ends at a step: `end` is called behind so many more of them, and must not return (it unwinds). A step is a store to a kept
     /// page, an access to a ring, a copy or mapping of a grant, an event, a command of a fake disk.
     pub fn end_life(&self, after: u64, end: fn()) {
-        self.0.lives.end.set(Some((after, end)));
+        self.0.lives.end.set(Some(End { left: after, calls: false, end }));
+    }
+
+    /// The same, where only hypercalls are steps: a copy or mapping of a grant, a channel's binding, an event.
+    pub fn end_life_at_call(&self, after: u64, end: fn()) {
+        self.0.lives.end.set(Some(End { left: after, calls: true, end }));
     }
 
     /// The life ends here: what it has is to be dropped.
@@ -55,26 +67,36 @@ impl FakeXen {
         self.0.lives.ended.set(true);
     }
 
-    /// A step of the code under test.
+    /// A step of the code under test, other than a hypercall.
     #[inline]
     pub fn step(&self) {
-        if let Some((left, end)) = self.0.lives.end.get() {
-            self.count_step(left, end);
+        if let Some(end) = self.0.lives.end.get()
+            && !end.calls
+        {
+            self.count_step(end);
+        }
+    }
+
+    /// A hypercall of the code under test.
+    #[inline]
+    pub(super) fn call(&self) {
+        if let Some(end) = self.0.lives.end.get() {
+            self.count_step(end);
         }
     }
 
     #[inline(never)]
-    fn count_step(&self, left: u64, end: fn()) {
-        self.0.lives.end.set(left.checked_sub(1).map(|left| (left, end)));
-        if left == 0 {
+    fn count_step(&self, end: End) {
+        self.0.lives.end.set(end.left.checked_sub(1).map(|left| End { left, ..end }));
+        if end.left == 0 {
             self.0.lives.ended.set(true);
-            end();
+            (end.end)();
         }
     }
 
     /// The steps that were left when the life did not end after all.
     pub fn spare_life(&self) -> Option<u64> {
-        self.0.lives.end.take().map(|(left, _)| left)
+        self.0.lives.end.take().map(|end| end.left)
     }
 
     /// The next life begins; what the last one had must have been dropped. Its pages are there still, and its device mappings are gone.

@@ -18,7 +18,7 @@ impl<S: Store, T: Timer, B: Backend> Session<'_, S, T, B> {
         self.frontend = Some(Frontend { path: frontend, watch: None });
         match self.prepare(&nodes).await {
             Ok(true) => {}
-            Ok(false) | Err(_) => return,
+            Ok(false) | Err(_) => return self.context.connections.forget(self.id),
         }
         let handle = DeviceHandle::new(self.id, &self.mailbox);
         match self.context.backend.adopt(&handle, &nodes) {

@@ -3,12 +3,17 @@
 //! The hostile guest may be on either bridge, and it may say what it likes. Whatever it does, a frame stays on its bridge, the wire
 //! belongs to the first bridge alone, frames for the two ends of a link go nowhere, BPDUs stay among guests, a guest with multicast
 //! control gets its groups and no others, and what an honest guest sends to an address that is known goes there alone.
+//!
+//! Where the domain's life ends, the next one sends what was not answered, once more where it had arrived already; what was answered and had not
+//! arrived is lost, as on any network. Nothing else may differ.
 
 use netdom::datapath::VifId;
 use netdom::fakes::{Arrived, Frontend, Outgoing};
 use netdom::packet::{Checksum, Gso, GsoKind};
 use split_driver::time::{Duration, Instant};
+use split_driver::xenbus::DeviceId;
 use std::collections::{HashSet, VecDeque};
+use xen_pv_sys::DomainId;
 
 /// Honest guests: each sends to the one beside it.
 pub(super) const GUESTS: usize = 4;
@@ -52,6 +57,15 @@ fn tcp_headers(bytes: usize) -> [u8; 42] {
     headers
 }
 
+/// A packet that was sent and, as far as is known, not answered.
+struct Sent {
+    bytes: Vec<u8>,
+    /// The group that it is for, if it is for one.
+    group: Option<u8>,
+    /// The index behind its last slot on the transmit ring.
+    end: u32,
+}
+
 /// A neighbour.
 pub(super) struct Honest {
     pub(super) guest: Frontend,
@@ -61,6 +75,8 @@ pub(super) struct Honest {
     expected: VecDeque<Vec<u8>>,
     /// Packets to groups that must reach it.
     groups: Vec<Vec<u8>>,
+    /// Packets from it, in their order.
+    sent: VecDeque<Sent>,
     pub(super) errors: usize,
     pub(super) arrived: u64,
     serial: u64,
@@ -78,16 +94,28 @@ pub(super) struct Model {
     /// What the hostile guest sent and may arrive, where it keeps to what can be said beforehand.
     pub(super) hostile: Option<HashSet<Vec<u8>>>,
     /// When which honest address was last heard, without a VLAN.
-    heard: [Instant; GUESTS],
+    heard: [Option<Instant>; GUESTS],
     /// Which may have been forgotten in this input.
     aged: [bool; GUESTS],
+    /// Which the next life will know, as far as was written down.
+    kept: [bool; GUESTS],
     now: Instant,
+}
+
+/// The vif of an honest guest.
+pub(super) fn device(which: usize) -> DeviceId {
+    DeviceId { frontend: DomainId(which as u16 + 1), handle: 0 }
 }
 
 impl Honest {
     pub(super) fn new(guest: Frontend, id: VifId, which: usize) -> Self {
-        let (expected, groups) = Default::default();
-        Self { guest, id, which, expected, groups, errors: 0, arrived: 0, serial: 0 }
+        let (expected, groups, sent) = Default::default();
+        Self { guest, id, which, expected, groups, sent, errors: 0, arrived: 0, serial: 0 }
+    }
+
+    /// Its vif.
+    pub(super) fn device(&self) -> DeviceId {
+        device(self.which)
     }
 
     fn bridge(&self) -> &'static str {
@@ -116,6 +144,20 @@ impl Honest {
         }
         self.guest.post(256);
         self.guest.collect_answers();
+        let answered = self.guest.transmit.state().consumed;
+        while self.sent.front().is_some_and(|sent| answered.wrapping_sub(sent.end).cast_signed() >= 0) {
+            self.sent.pop_front();
+        }
+    }
+
+    fn note_sent(&mut self, bytes: Vec<u8>, group: Option<u8>) {
+        self.sent.push_back(Sent { bytes, group, end: self.guest.transmit.state().produced });
+    }
+
+    /// Whether a packet to that group from the guest `from` must reach it.
+    fn listens(&self, from: usize, number: u8) -> bool {
+        let wanted = self.which != LISTENER || group(number) == group(0) || group(number) == [0xff; 6];
+        from != self.which && BRIDGES[from] == self.bridge() && wanted
     }
 
     fn check(&mut self, packet: &Arrived, model: &Model) {
@@ -178,8 +220,22 @@ impl Model {
     pub(super) fn set_now(&mut self, now: Instant) {
         self.now = now;
         for (heard, aged) in self.heard.iter().zip(&mut self.aged) {
-            *aged |= now.since(*heard) >= KNOWN;
+            *aged |= heard.is_none_or(|heard| now.since(heard) >= KNOWN);
         }
+    }
+
+    /// What is known is written down for the next life.
+    pub(super) fn keep(&mut self) {
+        let now = self.now;
+        self.kept = self.heard.map(|heard| heard.is_some_and(|heard| now.since(heard) < KNOWN));
+    }
+
+    /// The next life has begun: it knows what was written down.
+    pub(super) fn begin_life(&mut self) {
+        for (heard, kept) in self.heard.iter_mut().zip(self.kept) {
+            *heard = heard.filter(|_| kept);
+        }
+        self.set_now(self.now);
     }
 
     /// A frame to an honest guest's own address goes to it alone, as long as that is known: without a VLAN, as it is not heard in each.
@@ -269,8 +325,9 @@ pub(super) fn send(guests: &mut [Honest; GUESTS], model: &mut Model, from: usize
         if let Some(heard) = model.heard.get_mut(from)
             && !is_in_vlan(&packet.bytes)
         {
-            *heard = model.now;
+            *heard = Some(model.now);
         }
+        sender.note_sent(packet.bytes.clone(), None);
         if let Some(receiver) = guests.get_mut(to) {
             receiver.expected.push_back(packet.bytes);
         }
@@ -291,10 +348,25 @@ pub(super) fn send_to_group(guests: &mut [Honest; GUESTS], model: &mut Model, fr
         return;
     }
     sender.serial += 1;
+    sender.note_sent(bytes.clone(), Some(number));
     model.sent_to_groups.insert(bytes.clone());
-    for receiver in guests.iter_mut().filter(|guest| guest.which != from && BRIDGES[guest.which] == BRIDGES[from]) {
-        if receiver.which != LISTENER || group(number) == group(0) || group(number) == [0xff; 6] {
-            receiver.groups.push(bytes.clone());
-        }
+    for receiver in guests.iter_mut().filter(|guest| guest.listens(from, number)) {
+        receiver.groups.push(bytes.clone());
     }
+}
+
+/// The domain's life ended: what was not answered is on its way again, and nothing else is.
+pub(super) fn begin_life(guests: &mut [Honest; GUESTS], model: &mut Model) {
+    for guest in guests.iter_mut() {
+        guest.look(model);
+    }
+    for to in 0..GUESTS {
+        let expected = guests[to ^ 1].sent.iter().filter(|sent| sent.group.is_none());
+        let expected = expected.map(|sent| sent.bytes.clone()).collect();
+        let sent = guests.iter().flat_map(|from| from.sent.iter().map(|sent| (from.which, sent)));
+        let groups = sent.filter(|(from, sent)| sent.group.is_some_and(|number| guests[to].listens(*from, number)));
+        let groups = groups.map(|(_, sent)| sent.bytes.clone()).collect();
+        (guests[to].expected, guests[to].groups) = (expected, groups);
+    }
+    model.begin_life();
 }

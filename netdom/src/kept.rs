@@ -1,0 +1,207 @@
+//! What the domain's next life has to know of its ports, written down while all is well. Pure. Floor 3.
+//!
+//! A life may end in the midst of a round, when nothing of the data path can be read. So the state is written once a second, and soon after a guest
+//! changed what it will not say again (its groups, its hash), into one of two places, and the other one is what counts until it is complete.
+//! Addresses learnt, and counters, are up to a second old therefore. A life begins with what the last one wrote, and a port that is not there yet
+//! stays as it was written: a life that ends while it takes over leaves as much as the one before.
+
+use crate::backend::Netback;
+use crate::blame::{Blame, Suspect};
+use crate::datapath::Held;
+use crate::datapath::kept::KeptPort;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use minicbor::encode::write::Cursor;
+use minicbor::{Decode, Encode};
+use split_driver::hypervisor::Hypervisor;
+use split_driver::time::{Duration, Instant};
+use split_driver::xenbus::{DeviceId, DomainId};
+
+/// How often it is written down at least.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is written down at most.
+pub const PAUSE: Duration = Duration::from_millis(20);
+
+/// All ports.
+#[derive(Clone, Debug, Default, Encode, Decode)]
+pub struct Kept {
+    /// By frontend's domain and handle.
+    #[n(0)]
+    vifs: Vec<(u16, u32, KeptPort)>,
+    /// By the host's address.
+    #[n(1)]
+    nics: Vec<(String, KeptPort)>,
+    /// Vifs that were served when lives ended.
+    #[n(2)]
+    blame: Blame,
+    /// Bridges that have or had a NIC, and whether they have a carrier.
+    #[n(3)]
+    carriers: Option<Vec<(String, bool)>>,
+    /// Packets that were lost with the lives before.
+    #[n(4)]
+    lost: Option<u64>,
+}
+
+impl Kept {
+    /// What the last life wrote; nothing where it makes no sense.
+    pub fn parse(bytes: Option<&[u8]>) -> Self {
+        bytes.and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default()
+    }
+
+    /// The vifs of `netback` and those NICs, by the host's address, with the NICs of the last life that are not there yet; and how many packets
+    /// were lost with lives.
+    pub fn new<H: Hypervisor>(
+        netback: &Netback<H>,
+        nics: impl IntoIterator<Item = (String, KeptPort)>,
+        inherited: &Self,
+        lost: u64,
+    ) -> Self {
+        let vif = |(id, kept): (DeviceId, KeptPort)| (id.frontend.0, id.handle, kept);
+        let vifs = netback.keep().into_iter().map(vif).collect();
+        let mut nics: Vec<_> = nics.into_iter().collect();
+        nics.extend(inherited.nics.iter().cloned());
+        Self { vifs, nics, blame: netback.blame(), carriers: Some(netback.carriers()), lost: Some(lost) }
+    }
+
+    /// In CBOR (RFC 8949).
+    pub fn to_bytes(&self) -> Vec<u8> {
+        // Writing to a vector does not fail.
+        minicbor::to_vec(self).unwrap_or_default()
+    }
+
+    /// The vifs, once.
+    pub fn take_vifs(&mut self) -> Vec<(DeviceId, KeptPort)> {
+        let id = |domain, handle| DeviceId { frontend: DomainId(domain), handle };
+        let vifs = core::mem::take(&mut self.vifs).into_iter();
+        vifs.map(|(domain, handle, kept)| (id(domain, handle), kept)).collect()
+    }
+
+    /// The bridges' carriers.
+    pub fn take_carriers(&mut self) -> Vec<(String, bool)> {
+        self.carriers.take().unwrap_or_default()
+    }
+
+    /// Packets that were lost with lives, those that waited when the last one ended among them: `waiting`, as [`write_waiting`] wrote it.
+    pub fn lost(&self, waiting: Option<&[u8]>) -> u64 {
+        let last: u32 = waiting.and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
+        self.lost.unwrap_or_default().saturating_add(last.into())
+    }
+
+    /// What earlier lives ended with, with the last one: it served `suspect`, as [`write_suspect`] wrote it.
+    pub fn take_blame(&mut self, suspect: Option<&[u8]>, now: Instant) -> Blame {
+        if let Some((domain, handle)) = suspect.and_then(|bytes| minicbor::decode(bytes).ok()) {
+            let id = DeviceId { frontend: DomainId(domain), handle };
+            log::warn!("the last life ended while it served vif {id}");
+            self.blame.note(id, now);
+        }
+        self.blame.clone()
+    }
+
+    /// A NIC, once.
+    pub fn take_nic(&mut self, host: &str) -> Option<KeptPort> {
+        let place = self.nics.iter().position(|(address, _)| address == host)?;
+        Some(self.nics.swap_remove(place).1)
+    }
+}
+
+/// The two places, and which of them counts.
+#[derive(Debug, Default)]
+pub struct Written {
+    places: [RefCell<Vec<u8>>; 2],
+    current: Cell<bool>,
+}
+
+impl Written {
+    /// With what the last life wrote, until this one writes.
+    pub fn new(inherited: Option<&[u8]>) -> Self {
+        let written = Self::default();
+        written.set(inherited.unwrap_or_default().to_vec());
+        written
+    }
+
+    fn current(&self) -> &RefCell<Vec<u8>> {
+        let [first, second] = &self.places;
+        if self.current.get() { second } else { first }
+    }
+
+    /// Puts [`Kept`]'s bytes into the other place, which counts from then on.
+    pub fn set(&self, bytes: Vec<u8>) {
+        let [first, second] = &self.places;
+        let other = if self.current.get() { first } else { second };
+        *other.borrow_mut() = bytes;
+        self.current.set(!self.current.get());
+    }
+
+    /// Bytes that [`Written::write`] gives.
+    pub fn length(&self) -> usize {
+        self.current().borrow().len()
+    }
+
+    /// Gives them to `out`, without allocating.
+    pub fn write(&self, out: &mut dyn FnMut(&[u8])) -> bool {
+        self.current().try_borrow().map(|bytes| out(&bytes)).is_ok()
+    }
+}
+
+/// Gives the vif that is served now to `out`, without allocating; false where there is none.
+pub fn write_suspect<H: Hypervisor>(netback: &Netback<H>, suspect: &Suspect, out: &mut dyn FnMut(&[u8])) -> bool {
+    let Some(DeviceId { frontend: DomainId(domain), handle }) = suspect.get().and_then(|port| netback.vif_at(port))
+    else {
+        return false;
+    };
+    write_short((domain, handle), out)
+}
+
+/// Gives the number of packets that wait now to `out`, without allocating.
+pub fn write_waiting(held: &Held, out: &mut dyn FnMut(&[u8])) -> bool {
+    write_short(held.get(), out)
+}
+
+fn write_short(value: impl Encode<()>, out: &mut dyn FnMut(&[u8])) -> bool {
+    let mut bytes = [0; 16];
+    let mut cursor = Cursor::new(bytes.as_mut_slice());
+    let written = minicbor::encode(value, &mut cursor).is_ok();
+    let length = cursor.position();
+    out(bytes.get(..length).unwrap_or_default());
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::DataPath;
+    use crate::netback::bridges::Bridges;
+    use crate::packet::Pool;
+    use alloc::boxed::Box;
+    use alloc::rc::Rc;
+    use split_driver::fakes::{FakePages, FakeXen};
+
+    /// A life that ends before it has taken over leaves to the next one what it was left.
+    #[test]
+    fn what_is_not_there_yet_stays_as_it_was_written() {
+        let id = DeviceId { frontend: DomainId(3), handle: 1 };
+        let mut blame = Blame::default();
+        blame.note(id, Instant(7));
+        let (vifs, nics) =
+            (Vec::from([(3, 1, KeptPort::default())]), Vec::from([("0000:03:00.0".into(), KeptPort::default())]));
+        let carriers = Some(Vec::from([("xenbr0".into(), false)]));
+        let bytes = Kept { vifs, nics, blame: blame.clone(), carriers, lost: Some(3) }.to_bytes();
+
+        let xen = FakeXen::new();
+        let path = DataPath::new(xen.clone(), Pool::new(Box::new(FakePages::new(&xen, 1))), 1);
+        let mut inherited = Kept::parse(Some(&bytes));
+        let netback = Netback::new(Rc::new(RefCell::new(path)), Bridges::new(["xenbr0"], &[]), Rc::new(|| ()));
+        let netback = netback.with_inherited(inherited.take_vifs(), inherited.take_carriers(), blame);
+        let written = Written::new(Some(&bytes));
+        let mut read = Vec::new();
+        assert!(written.write(&mut |bytes| read.extend_from_slice(bytes)));
+        assert_eq!((read, written.length()), (bytes.clone(), bytes.len()));
+        assert_eq!(Kept::new(&netback, [], &inherited, inherited.lost(None)).to_bytes(), bytes);
+        // All are there that will be.
+        netback.forget_inherited();
+        assert!(inherited.take_nic("0000:03:00.0").is_some());
+        let mut left = Kept::new(&netback, [], &inherited, 0);
+        assert!(left.take_vifs().is_empty() && left.nics.is_empty());
+    }
+}
