@@ -33,13 +33,16 @@ impl Connection {
     /// # Errors
     /// Where neither can be had.
     pub(crate) fn open() -> Result<Self> {
-        let file = match UnixStream::connect(SOCKET) {
-            Ok(socket) => File::from(OwnedFd::from(socket)),
-            Err(_) => OpenOptions::new().read(true).write(true).open(DEVICE).with_context(|| {
-                format!("no xenstore: neither {SOCKET} nor {DEVICE} can be opened; run this as root in dom0, under Xen")
-            })?,
-        };
-        Ok(Self { file, client: Client::new(|| ()), clock: HostClock::default() })
+        let clock = HostClock::default();
+        if let Ok(socket) = UnixStream::connect(SOCKET) {
+            return Ok(Self { file: File::from(OwnedFd::from(socket)), client: Client::new(|| ()), clock });
+        }
+        let file = OpenOptions::new().read(true).write(true).open(DEVICE).with_context(|| {
+            format!("no xenstore: neither {SOCKET} nor {DEVICE} can be opened; run this as root in dom0, under Xen")
+        })?;
+        // Linux keeps one message for each who has the device open, and a second request overwrites the first
+        // (`struct xenbus_file_priv` in drivers/xen/xenbus/xenbus_dev_frontend.c).
+        Ok(Self { file, client: Client::one_at_a_time(|| ()), clock })
     }
 
     /// The store.

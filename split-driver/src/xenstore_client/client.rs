@@ -34,6 +34,12 @@ impl Client {
         Self::of(Machine::default(), kick)
     }
 
+    /// A client that sends a request when the one before was answered, be that a watch's end which nobody waits for. So the transport has to ask for
+    /// messages whenever bytes of the store have come.
+    pub fn one_at_a_time(kick: impl Fn() + 'static) -> Self {
+        Self::of(Machine::one_at_a_time(), kick)
+    }
+
     /// A client of a connection that another one had before, whose requests and watches had numbers below `number`: their answers and events
     /// are dropped, and its watches and transactions end.
     pub fn taking_over(number: u32, kick: impl Fn() + 'static) -> Self {

@@ -60,9 +60,18 @@ pub struct Machine {
     pending: BTreeMap<u32, Pending>,
     watches: BTreeMap<u32, WatchState>,
     closed: bool,
+    /// A request is sent when the one before was answered.
+    one_at_a_time: bool,
+    /// The request that was sent last, until it is answered, where they go one at a time.
+    on_its_way: Option<u32>,
 }
 
 impl Machine {
+    /// A connection that takes one request at a time: the next one is sent when that was answered, whoever awaits the answer.
+    pub fn one_at_a_time() -> Self {
+        Self { one_at_a_time: true, ..Self::default() }
+    }
+
     /// A connection that another client had before: its requests and watches had numbers below `number`. What the store keeps of that
     /// client's watches and transactions ends.
     pub fn taking_over(number: u32) -> Self {
@@ -198,6 +207,7 @@ impl Machine {
             self.handle_event(&payload);
             return;
         }
+        self.on_its_way.take_if(|id| *id == header.req_id);
         let Some(entry) = self.pending.get_mut(&header.req_id) else {
             // Of a client that had this connection before, it may be.
             log::debug!("xenstore: reply to unknown request {}", header.req_id);
@@ -261,9 +271,9 @@ impl Machine {
         }
     }
 
-    /// Whether a message is to be sent.
+    /// Whether a message is to be sent now.
     pub fn has_message(&self) -> bool {
-        !self.outgoing.is_empty()
+        !self.outgoing.is_empty() && self.on_its_way.is_none()
     }
 
     /// Moves the message that is to be sent next into `buffer`; its length, 0 where there is none.
@@ -271,7 +281,10 @@ impl Machine {
         let mut header = [0; HEADER_BYTES];
         header.iter_mut().zip(&self.outgoing).for_each(|(slot, byte)| *slot = *byte);
         let length = match MessageHeader::read_from_bytes(&header) {
-            Ok(header) if self.has_message() => HEADER_BYTES + header.len as usize,
+            Ok(header) if self.has_message() => {
+                self.on_its_way = self.one_at_a_time.then_some(header.req_id);
+                HEADER_BYTES + header.len as usize
+            }
             _ => 0,
         };
         buffer

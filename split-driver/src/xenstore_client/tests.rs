@@ -83,6 +83,40 @@ impl Peer {
     }
 }
 
+/// Linux' xenbus device has one buffer for each who opened it: the end of a watch, which nobody waits for, and the request that follows are sent one
+/// after the other, whatever else comes meanwhile.
+#[test]
+fn one_at_a_time() {
+    let peer = Peer { client: Client::one_at_a_time(|| ()), ..Peer::new() };
+    let (client, read) = (peer.client.clone(), slot());
+    let mut tasks = Tasks::new();
+    tasks.spawn({
+        let read = read.clone();
+        async move {
+            let watch = client.watch("a").await.unwrap();
+            drop(watch);
+            *read.borrow_mut() = Some(client.read(Transaction::NONE, "b").await);
+        }
+    });
+    tasks.run_until_stalled();
+    let watch = peer.one();
+    assert_eq!(Kind(watch.header.kind), Kind::WATCH);
+    peer.reply(&watch, b"OK\0");
+    tasks.run_until_stalled();
+    let unwatch = peer.one();
+    assert_eq!(Kind(unwatch.header.kind), Kind::UNWATCH);
+    peer.event("a", "0");
+    tasks.run_until_stalled();
+    assert!(peer.requests().is_empty(), "the unwatch is not answered");
+    peer.reply(&unwatch, b"OK\0");
+    let request = peer.one();
+    assert_eq!(Kind(request.header.kind), Kind::READ);
+    peer.refuse(&request, b"ENOENT\0");
+    tasks.run_until_stalled();
+    assert_eq!(read.take(), Some(Err(StoreError::NotFound)));
+    assert_eq!(peer.client.live(), (0, 0));
+}
+
 /// A slot for a task's result.
 fn slot<T>() -> Rc<RefCell<Option<T>>> {
     Rc::default()
