@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use xen_pv_sys::DomainId;
 use xen_pv_sys::io::xs_wire as abi;
 
-use crate::fakes::{FakeHost, Heard, fetch, request};
+use crate::fakes::{FakeHost, Heard, fetch, message, request};
 use crate::model::Model;
 use crate::{Config, ConnectionId, Quotas, Resource, Store, Usage};
 
@@ -38,7 +38,20 @@ pub enum Step {
     /// It shut down.
     ShutDown(DomainId),
     /// The store goes on from its written state.
-    Restart,
+    Restart(Point),
+}
+
+/// Where a store's life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// When all that waited was fetched.
+    Rest,
+    /// Between two requests, whatever waits.
+    Between,
+    /// In the next request, so many bytes of which were read.
+    InRequest(u8),
+    /// In the next message that is fetched, so many bytes of which are gone.
+    InAnswer(u8),
 }
 
 /// Both.
@@ -48,6 +61,8 @@ pub struct Pair {
     model: Model,
     /// Transactions that domains opened, the latest last.
     opened: BTreeMap<DomainId, Vec<u32>>,
+    /// Where the store's life ends next.
+    due: Option<Point>,
 }
 
 /// Quotas that scripts meet.
@@ -78,7 +93,7 @@ impl Pair {
         let mut store = Store::new(Config { quotas: quotas.clone(), ..Config::default() });
         store.connect(DomainId(0));
         let host = FakeHost { domains: BTreeMap::from([(DomainId(0), 1)]), ..FakeHost::default() };
-        Self { store, host, model: Model::new(quotas), opened: BTreeMap::new() }
+        Self { store, host, model: Model::new(quotas), opened: BTreeMap::new(), due: None }
     }
 
     /// Does a step in both. What was heard goes into `seen`.
@@ -110,7 +125,14 @@ impl Pair {
                 self.model.shut_down(*domain);
             }
             Step::Destroy(_) | Step::ShutDown(_) => {}
-            Step::Restart => self.restart(seen),
+            Step::Restart(Point::Rest) => {
+                for domain in (0..DOMAINS).map(DomainId) {
+                    self.fetch(domain, seen);
+                }
+                self.restart();
+            }
+            Step::Restart(Point::Between) => self.restart(),
+            Step::Restart(within) => self.due = Some(*within),
         }
         for domain in (0..DOMAINS).map(DomainId) {
             assert_eq!(self.store.usage(domain), self.model.usage(domain), "what domain {} takes up", domain.0);
@@ -122,7 +144,23 @@ impl Pair {
             assert!(!self.model.takes(domain), "domain {} is connected", domain.0);
             return;
         };
-        let bytes = request(kind, transaction, payload);
+        let mut bytes = request(kind, transaction, payload);
+        if let Some(Point::InRequest(read)) = self.due
+            && self.model.takes(domain)
+        {
+            self.due = None;
+            let rest = bytes.split_off(usize::from(read) % bytes.len());
+            if !bytes.is_empty() {
+                let taken = self.store.handle_bytes(id, &bytes, &mut self.host);
+                if taken == Ok(0) {
+                    assert!(self.store.poll_held(), "the beginning of a request was not taken, and nothing is held");
+                    return;
+                }
+                assert_eq!(taken, Ok(bytes.len()), "domain {}: the beginning of a request", domain.0);
+                self.restart();
+            }
+            bytes = rest;
+        }
         let taken = self.store.handle_bytes(id, &bytes, &mut self.host);
         if taken == Ok(0) && self.model.takes(domain) {
             assert!(self.store.poll_held(), "a request was not taken, and nothing is held");
@@ -135,7 +173,8 @@ impl Pair {
     }
 
     fn fetch(&mut self, domain: DomainId, seen: &mut Vec<Heard>) {
-        let heard = self.store.connection(domain).map(|id| fetch(&mut self.store, id)).unwrap_or_default();
+        let begun = self.begin_message(domain);
+        let heard = self.store.connection(domain).map(|id| fetch_rest(&mut self.store, id, begun)).unwrap_or_default();
         assert_eq!(heard, self.model.fetch(domain), "what domain {} hears", domain.0);
         for started in heard.iter().filter(|heard| heard.kind == abi::XS_TRANSACTION_START) {
             let number: Option<u32> =
@@ -145,17 +184,45 @@ impl Pair {
         seen.extend(heard);
     }
 
-    /// Goes on with what a store makes of the written state, where that tells all: not of domains that have shut down, nor what
-    /// transactions met that have lost.
-    fn restart(&mut self, seen: &mut Vec<Heard>) {
-        for domain in (0..DOMAINS).map(DomainId) {
-            self.fetch(domain, seen);
+    /// Fetches the beginning of a message, if the store's life is to end there, and has it end.
+    fn begin_message(&mut self, domain: DomainId) -> Vec<u8> {
+        let (Some(Point::InAnswer(gone)), Some(id)) = (self.due, self.store.connection(domain)) else {
+            return Vec::new();
+        };
+        let message = self.store.poll_transmit(id);
+        if message.is_empty() {
+            return Vec::new();
         }
-        let config = Config { quotas: tight_quotas(), ..Config::default() };
-        let copy = Store::read_state(&state(&self.store), config).expect("a state that was written is read");
+        self.due = None;
+        let begun = message.get(..usize::from(gone) % message.len()).unwrap_or_default().to_vec();
+        // Of a message that was begun its rest alone is counted by the next store.
+        if self.next_store().is_none() {
+            return Vec::new();
+        }
+        self.store.transmitted(id, begun.len());
+        let next = Store::read_state(&state(&self.store), config()).expect("a state that was written is read");
+        self.go_on(next);
+        begun
+    }
+
+    /// What a store makes of the written state, where that tells all: not what transactions met that have lost.
+    fn next_store(&self) -> Option<Store> {
+        let copy = Store::read_state(&state(&self.store), config()).expect("a state that was written is read");
         let mut domains = (0..DOMAINS).map(DomainId);
-        if domains.all(|domain| self.store.usage(domain) == copy.usage(domain)) && self.model.restart() {
-            self.store = copy;
+        domains.all(|domain| self.store.usage(domain) == copy.usage(domain)).then_some(copy)
+    }
+
+    fn go_on(&mut self, next: Store) {
+        for domain in (0..DOMAINS).map(DomainId) {
+            assert_eq!(self.store.connection(domain), next.connection(domain), "domain {}'s connection", domain.0);
+        }
+        self.store = next;
+        self.model.restart();
+    }
+
+    fn restart(&mut self) {
+        if let Some(next) = self.next_store() {
+            self.go_on(next);
         }
     }
 
@@ -166,8 +233,7 @@ impl Pair {
     pub fn finish(mut self, seen: &mut Vec<Heard>) {
         assert_eq!(self.store.check(), Ok(()));
         let state = state(&self.store);
-        let config = Config { quotas: tight_quotas(), ..Config::default() };
-        let copy = Store::read_state(&state, config).expect("a state that was written is read");
+        let copy = Store::read_state(&state, config()).expect("a state that was written is read");
         assert_eq!(copy.check(), Ok(()), "after a state was read");
         for domain in (0..DOMAINS).map(DomainId) {
             // A transaction that has lost forgets what it met, and no longer counts it.
@@ -184,6 +250,23 @@ impl Pair {
         let again = self::state(&copy);
         assert!(state == again, "a state read and written is another");
     }
+}
+
+fn config() -> Config {
+    Config { quotas: tight_quotas(), ..Config::default() }
+}
+
+/// Fetches all messages, of the first of which these bytes were fetched.
+fn fetch_rest(store: &mut Store, id: ConnectionId, mut begun: Vec<u8>) -> Vec<Heard> {
+    let mut heard = Vec::new();
+    if !begun.is_empty() {
+        let rest = store.poll_transmit(id).to_vec();
+        begun.extend_from_slice(&rest);
+        heard.extend(message(&begun));
+        store.transmitted(id, rest.len());
+    }
+    heard.extend(fetch(store, id));
+    heard
 }
 
 fn state(store: &Store) -> Vec<u8> {
@@ -276,7 +359,12 @@ pub fn script(input: &[u8]) -> impl Iterator<Item = Step> {
             230..240 => Step::Create(domain),
             240..248 => Step::Destroy(domain),
             248..252 => Step::ShutDown(domain),
-            _ => Step::Restart,
+            _ => Step::Restart(match who >> 6 {
+                0 => Point::Rest,
+                1 => Point::Between,
+                2 => Point::InRequest(path),
+                _ => Point::InAnswer(path),
+            }),
         })
     })
 }

@@ -73,6 +73,12 @@ pub fn request(kind: u32, transaction: u32, payload: &[u8]) -> Vec<u8> {
     wire::message(kind, &MessageHeader { tx_id: transaction, ..MessageHeader::default() }, &[payload])
 }
 
+/// The message that these bytes are.
+pub fn message(bytes: &[u8]) -> Option<Heard> {
+    let Message { header, payload } = Message::parse(bytes).ok()??;
+    Some(Heard { kind: header.kind, transaction: header.tx_id, payload: payload.into() })
+}
+
 /// Fetches all messages that wait for a connection.
 pub fn fetch(store: &mut Store, id: ConnectionId) -> Vec<Heard> {
     let mut heard = Vec::new();

@@ -177,14 +177,13 @@ impl Model {
         }
     }
 
-    /// The store goes on from its written state, in which transactions are numbered anew. Whether all else is in it, too.
-    pub fn restart(&mut self) -> bool {
-        let is_whole = |known: &Domain| !known.shutdown && known.waiting.is_empty();
-        if !self.domains.values().all(is_whole) {
-            return false;
+    /// The store goes on from its written state: transactions are numbered anew, and that a domain was said to have shut down and whose request
+    /// brought an event that waits is forgotten.
+    pub fn restart(&mut self) {
+        for known in self.domains.values_mut() {
+            (known.next_transaction, known.shutdown) = (0, false);
+            known.waiting.iter_mut().for_each(|(_, cause)| *cause = None);
         }
-        self.domains.values_mut().for_each(|known| known.next_transaction = 0);
-        true
     }
 
     /// Whether a request of `domain` is to be taken.
