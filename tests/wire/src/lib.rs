@@ -15,12 +15,14 @@ mod segment;
 mod service;
 mod stack;
 mod stats;
+mod timeline;
 mod vlan;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -28,6 +30,7 @@ pub use config::{Config, Congestion};
 pub use dhcp::{DhcpConfig, Mac};
 pub use segment::{Captured, Direction, Observer};
 pub use stats::{Stats, Transfer};
+pub use timeline::Timeline;
 
 use stack::{Command, Stack};
 
@@ -91,6 +94,18 @@ impl Wire {
     /// From now on shows each frame to `observer`, or to nobody.
     pub fn observe(&self, observer: Option<Observer>) {
         self.command(Command::Observe(observer));
+    }
+
+    /// From now on counts the bytes of TCP payload that services receive by such intervals; one that ran begins anew.
+    pub fn start_timeline(&self, interval: Duration) {
+        self.command(Command::StartTimeline(interval));
+    }
+
+    /// What was counted since then; none where that was never asked for.
+    pub fn timeline(&self) -> Option<Timeline> {
+        let (reply, answer) = channel();
+        self.command(Command::Timeline(reply));
+        answer.recv().ok()?
     }
 
     fn command(&self, command: Command) {

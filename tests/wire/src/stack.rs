@@ -20,6 +20,7 @@ use crate::port::Port;
 use crate::segment::{Capture, Captured, Observer, Segment};
 use crate::service::{TcpServices, UdpServices};
 use crate::stats::Stats;
+use crate::timeline::Timeline;
 
 /// Bytes that the stack may have under way to QEMU before it has to wait: enough to keep QEMU busy, little enough that a
 /// ping does not wait behind a second of flood.
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Capture(usize),
     Captured(Sender<Vec<Captured>>),
     Observe(Option<Observer>),
+    StartTimeline(Duration),
+    Timeline(Sender<Option<Timeline>>),
     Stop,
 }
 
@@ -49,6 +52,7 @@ pub(crate) struct Stack {
     udp: UdpServices,
     stats: Stats,
     capture: Capture,
+    timeline: Option<Timeline>,
     /// The stack has more to send than it had credit for.
     choked: bool,
 }
@@ -84,6 +88,7 @@ impl Stack {
             udp,
             stats: Stats::default(),
             capture: Capture { limit: config.capture, ..Capture::default() },
+            timeline: None,
             choked: false,
         })
     }
@@ -112,6 +117,7 @@ impl Stack {
 
     fn poll_stack(&mut self) {
         let now = self.start.elapsed();
+        let received_before = self.stats.tcp_received;
         let stack_now = StackInstant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX));
         self.device.credit = WINDOW.saturating_sub(self.segment.pending());
         self.interface.poll_maintenance(stack_now);
@@ -132,6 +138,9 @@ impl Stack {
             if self.choked || !progress {
                 break;
             }
+        }
+        if let Some(timeline) = &mut self.timeline {
+            timeline.handle_bytes(self.stats.tcp_received.wrapping_sub(received_before), self.start + now);
         }
     }
 
@@ -167,6 +176,10 @@ impl Stack {
                     let _ = reply.send(self.capture.frames.drain(..).collect());
                 }
                 Ok(Command::Observe(observer)) => self.capture.observer = observer,
+                Ok(Command::StartTimeline(interval)) => self.timeline = Some(Timeline::new(self.start + now, interval)),
+                Ok(Command::Timeline(reply)) => {
+                    let _ = reply.send(self.timeline.as_ref().map(|timeline| timeline.until(self.start + now)));
+                }
                 Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
             }

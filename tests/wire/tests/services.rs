@@ -95,6 +95,26 @@ fn transfers_arrive_whole_both_ways_over_both_protocols() {
 }
 
 #[test]
+fn the_timeline_has_what_came_and_the_silence_after_it() {
+    let (wire, mut host) = start("timeline");
+    assert_eq!(wire.timeline(), None);
+    let interval = Duration::from_millis(5);
+    wire.start_timeline(interval);
+    let bytes = 3_000_001;
+    for (local, operation) in [(1, Operation::Send), (2, Operation::Receive)] {
+        let header = Header { operation, random: false, check: false, bytes, seed: 1 };
+        transfer(&mut host, IpAddress::v4(10, 9, 0, 1), 44_000 + local, header, 1 << 20);
+    }
+    std::thread::sleep(8 * interval);
+    let timeline = wire.timeline().expect("it was asked for");
+    assert_eq!((timeline.interval, timeline.bytes.iter().sum::<u64>()), (interval, bytes));
+    let silent = timeline.bytes.iter().rev().take_while(|bytes| **bytes == 0).count();
+    assert!(silent >= 7, "{timeline:?}");
+    wire.start_timeline(interval);
+    assert!(wire.timeline().is_some_and(|timeline| timeline.bytes.iter().all(|bytes| *bytes == 0)));
+}
+
+#[test]
 fn throughput_is_printed() {
     let (_wire, mut host) = start("throughput");
     let megabytes = if cfg!(debug_assertions) { 64 } else { 2048 };

@@ -1,7 +1,8 @@
 //! The command line. Pure.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::{Failure, USAGE};
 
@@ -13,6 +14,7 @@ pub(crate) struct Arguments {
     pub(crate) plain: bool,
     pub(crate) sctp: bool,
     pub(crate) seconds: Option<Duration>,
+    pub(crate) until: Option<PathBuf>,
     pub(crate) size: Option<u16>,
     pub(crate) pace: Option<u32>,
     pub(crate) window: u32,
@@ -30,6 +32,7 @@ impl Arguments {
             plain: false,
             sctp: false,
             seconds: None,
+            until: None,
             size: None,
             pace: None,
             window: 1024,
@@ -43,6 +46,7 @@ impl Arguments {
                 "--sctp" => arguments.sctp = true,
                 "--port" => arguments.port = Some(value()?.parse()?),
                 "--seconds" => arguments.seconds = Some(seconds(&value()?)?),
+                "--until" => arguments.until = Some(value()?.into()),
                 "--size" => arguments.size = Some(value()?.parse()?),
                 "--pace" => arguments.pace = Some(value()?.parse()?),
                 "--window" => arguments.window = value()?.parse()?,
@@ -88,12 +92,52 @@ impl Arguments {
         number.checked_mul(1 << shift).ok_or_else(|| "too large".into())
     }
 
+    /// When a load ends that has begun now and is to take so long, or, where that is not given, has no end in time.
+    pub(crate) fn end(&self, length: Option<Duration>) -> End {
+        End { deadline: length.map(|length| Instant::now() + length), until: self.until.clone() }
+    }
+
     /// Operand `index` as seconds, fractions allowed.
     pub(crate) fn duration(&self, index: usize) -> Result<Duration, Failure> {
         seconds(self.required(index)?)
     }
 }
 
+/// When a load ends: at a time, or as soon as a file is there.
+#[derive(Clone)]
+pub(crate) struct End {
+    deadline: Option<Instant>,
+    until: Option<PathBuf>,
+}
+
+impl End {
+    /// That of a load that ends by itself.
+    pub(crate) const NEVER: Self = Self { deadline: None, until: None };
+
+    pub(crate) fn is_here(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+            || self.until.as_ref().is_some_and(|file| file.exists())
+    }
+}
+
 fn seconds(text: &str) -> Result<Duration, Failure> {
     Ok(Duration::try_from_secs_f64(text.parse()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_ends_at_its_time_or_with_a_file() {
+        let file = std::env::temp_dir().join(format!("oxidom-enough-{}", std::process::id()));
+        let words = ["tcp-send", "10.9.0.1", "0", "--until", &file.to_string_lossy()].map(str::to_owned);
+        let arguments = Arguments::parse(words.into_iter()).expect("words");
+        let (endless, short) = (arguments.end(None), arguments.end(Some(Duration::ZERO)));
+        assert!(!endless.is_here() && short.is_here() && !End::NEVER.is_here());
+        std::fs::write(&file, "").expect("a file");
+        let ended = endless.is_here();
+        let _ = std::fs::remove_file(&file);
+        assert!(ended && !endless.is_here());
+    }
 }

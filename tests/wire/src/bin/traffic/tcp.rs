@@ -12,7 +12,7 @@ use nix::sys::socket::{
 use serde_json::{Value, json};
 use wire::protocol::{Digest, Header, Operation, Pattern, TRANSFER_PORT, Trailer, UNBOUNDED};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, End};
 use crate::{Failure, print_line};
 
 const PIECE: usize = 128 * 1024;
@@ -33,7 +33,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
             operation,
             random: check,
             check,
-            bytes: if arguments.seconds.is_some() { UNBOUNDED } else { arguments.number(1)? },
+            bytes: if arguments.seconds.is_some() || arguments.until.is_some() {
+                UNBOUNDED
+            } else {
+                arguments.number(1)?
+            },
             seed: arguments.seed,
         })
     };
@@ -81,15 +85,15 @@ fn transfer(arguments: &Arguments, to: SocketAddr, header: Header) -> Result<Val
     let stream = connect(arguments, to)?;
     (&stream).write_all(&header.encode())?;
     let start = Instant::now();
-    let deadline = arguments.seconds.map(|seconds| start + seconds);
+    let end = arguments.end(arguments.seconds);
     let (sent, received) = exchange(
         &stream,
         header.operation.server_receives().then_some(header.seed),
         header.operation.server_sends().then_some(header.server_seed()),
         &header,
-        deadline,
+        &end,
     )?;
-    // Who stops at a deadline ends the stream; what a server sends without end has no trailer that could be found.
+    // Who stops before its end ends the stream; what a server sends without end has no trailer that could be found.
     let bounded = header.bytes != UNBOUNDED;
     let mut trailer = None;
     if bounded || header.operation == Operation::Send {
@@ -128,16 +132,16 @@ fn exchange(
     send: Option<u64>,
     receive: Option<u64>,
     header: &Header,
-    deadline: Option<Instant>,
+    end: &End,
 ) -> Result<(Flow, Flow), Failure> {
     std::thread::scope(|scope| {
         let sender = send.map(|seed| {
-            let job = move || send_data(stream, seed, header, deadline).map_err(|error| error.to_string());
+            let job = move || send_data(stream, seed, header, end).map_err(|error| error.to_string());
             // A thread only where both directions need one.
             if receive.is_some() { Ok(scope.spawn(job)) } else { Err(job()) }
         });
         let received = match receive {
-            Some(_) => receive_data(stream, header, deadline)?,
+            Some(_) => receive_data(stream, header, end)?,
             None => Flow::default(),
         };
         let sent = match sender {
@@ -149,13 +153,13 @@ fn exchange(
     })
 }
 
-fn send_data(stream: &TcpStream, seed: u64, header: &Header, deadline: Option<Instant>) -> std::io::Result<Flow> {
+fn send_data(stream: &TcpStream, seed: u64, header: &Header, end: &End) -> std::io::Result<Flow> {
     let mut stream = stream;
     let mut pattern = Pattern::new(header.random.then_some(seed));
     let mut digest = Digest::new(header.check);
     let mut buffer = vec![0; PIECE];
     let mut bytes = 0;
-    while bytes < header.bytes && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+    while bytes < header.bytes && !end.is_here() {
         let length = usize::try_from(header.bytes - bytes).unwrap_or(PIECE).min(PIECE);
         let piece = buffer.get_mut(..length).unwrap_or_default();
         if header.random {
@@ -168,13 +172,13 @@ fn send_data(stream: &TcpStream, seed: u64, header: &Header, deadline: Option<In
     Ok(Flow { bytes, digest: digest.value() })
 }
 
-/// Receives what `header` says, or until `deadline` or the end of the stream.
-fn receive_data(stream: &TcpStream, header: &Header, deadline: Option<Instant>) -> std::io::Result<Flow> {
+/// Receives what `header` says, or until `end` or the end of the stream.
+fn receive_data(stream: &TcpStream, header: &Header, end: &End) -> std::io::Result<Flow> {
     let mut stream = stream;
     let mut digest = Digest::new(header.check);
     let mut buffer = vec![0; PIECE];
     let mut bytes = 0;
-    while bytes < header.bytes && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+    while bytes < header.bytes && !end.is_here() {
         let most = usize::try_from(header.bytes - bytes).unwrap_or(PIECE).min(PIECE);
         match stream.read(buffer.get_mut(..most).unwrap_or_default()) {
             Ok(0) => break,
@@ -245,7 +249,7 @@ fn serve_one(stream: &TcpStream, timeout: Duration) -> Result<Trailer, Failure> 
         header.operation.server_sends().then_some(header.server_seed()),
         header.operation.server_receives().then_some(header.seed),
         &header,
-        None,
+        &End::NEVER,
     )?;
     let trailer = Trailer {
         sent: sent.bytes,

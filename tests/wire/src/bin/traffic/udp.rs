@@ -11,7 +11,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 use serde_json::{Value, json};
 use wire::protocol::{Datagram, DatagramKind, FLOW_PORT, FlowCounter, FlowReport, FlowRequest};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, End};
 use crate::{Failure, print_line};
 
 /// Datagrams in one system call.
@@ -21,6 +21,8 @@ const ROOM: usize = 2048;
 /// How often a question is asked again when no answer comes.
 const TRIES: u32 = 20;
 const TRY: Duration = Duration::from_millis(250);
+/// How long the end of a flow from the wire may take.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 /// What the kernel may hold for us.
 const BUFFER: usize = 4 << 20;
 
@@ -39,8 +41,8 @@ pub(crate) fn send(arguments: &Arguments) -> Result<Value, Failure> {
     let flow = flow_number();
     let start = Instant::now();
     let (sent, refused) = match pace {
-        Some(pace) => send_paced(&socket, flow, size, f64::from(pace.max(1)), length)?,
-        None => send_flood(&socket, flow, size, length)?,
+        Some(pace) => send_paced(&socket, flow, size, f64::from(pace.max(1)), length, &arguments.end(None))?,
+        None => send_flood(&socket, flow, size, &arguments.end(Some(length)))?,
     };
     let elapsed = start.elapsed();
     let report = query(&socket, flow)?;
@@ -93,13 +95,12 @@ fn data(flow: u32, sequence: u64) -> [u8; Datagram::LENGTH] {
 }
 
 /// Sends as fast as the kernel takes them; how many were sent, and how often the kernel had no room.
-fn send_flood(socket: &UdpSocket, flow: u32, size: usize, length: Duration) -> Result<(u64, u64), Failure> {
+fn send_flood(socket: &UdpSocket, flow: u32, size: usize, end: &End) -> Result<(u64, u64), Failure> {
     let padding = vec![0; size.saturating_sub(Datagram::LENGTH)];
     let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
     let nowhere = [None::<SockaddrStorage>; BATCH];
     let (mut sent, mut refused) = (0, 0);
-    let end = Instant::now() + length;
-    while Instant::now() < end {
+    while !end.is_here() {
         let heads: [_; BATCH] = std::array::from_fn(|index| data(flow, sent + index as u64));
         let slices = heads.each_ref().map(|head| [IoSlice::new(head), IoSlice::new(&padding)]);
         let flags = MsgFlags::empty();
@@ -112,13 +113,21 @@ fn send_flood(socket: &UdpSocket, flow: u32, size: usize, length: Duration) -> R
     Ok((sent, refused))
 }
 
-fn send_paced(socket: &UdpSocket, flow: u32, size: usize, pace: f64, length: Duration) -> Result<(u64, u64), Failure> {
+/// Sends what is due by the pace within `length`, late or not, or until `end`; how many were sent, and how many of them the kernel refused.
+fn send_paced(
+    socket: &UdpSocket,
+    flow: u32,
+    size: usize,
+    pace: f64,
+    length: Duration,
+    end: &End,
+) -> Result<(u64, u64), Failure> {
     let mut packet = vec![0; size.max(Datagram::LENGTH)];
     let (mut sent, mut refused) = (0u64, 0);
     let start = Instant::now();
     loop {
         let due = Duration::from_secs_f64(sent as f64 / pace);
-        if due >= length {
+        if due >= length || end.is_here() {
             return Ok((sent, refused));
         }
         let wait = due.saturating_sub(start.elapsed());
@@ -180,9 +189,18 @@ pub(crate) fn receive(arguments: &Arguments) -> Result<Value, Failure> {
     let mut counter = FlowCounter::default();
     let (mut sent, mut told) = (None, 0);
     let start = Instant::now();
-    let end = start + length + arguments.timeout.min(Duration::from_secs(5));
+    // The generator knows the length; a file that ends it is ours to tell of.
+    let asked = arguments.end(None);
+    let mut end = start + length + LAST_WAIT.min(arguments.timeout);
+    let mut stopped = false;
     while sent.is_none() && Instant::now() < end {
-        if counter.report().received == 0 {
+        if asked.is_here() {
+            if !stopped {
+                (stopped, end) = (true, Instant::now() + LAST_WAIT.min(arguments.timeout));
+            }
+            let stop = Datagram { kind: DatagramKind::Stop, flow, value: 0 };
+            let _ = receiver.socket.send(&stop.encode());
+        } else if counter.report().received == 0 {
             let _ = receiver.socket.send(&message);
         }
         receiver.receive(|_, bytes, size| {
