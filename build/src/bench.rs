@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use e2e::bench::{Report, blk, net, store};
+use e2e::bench::{Report, blk, lives, net, store};
 use lab::{Row, host};
 
-use crate::{bars, growth, images, path};
+use crate::{bars, courses, growth, images, path};
 
 /// What `cargo xtask bench` takes.
 #[derive(clap::Args)]
@@ -24,6 +24,8 @@ enum What {
     Net(Net),
     /// blkdom: operations and bytes a second, latencies, CPU time, create-to-ready, memory
     Blk(Blk),
+    /// The ends of netdom's lives, against a Linux driver domain that is created anew: pauses, packets lost, time to full speed
+    Lives(Lives),
     /// xenstore-stubdom against C xenstored and oxenstored, each in boots of its own: requests and events by the number of domains, memory
     Store(Store),
     /// netdom's data path on this host, without Xen: its own instructions a packet, counted by callgrind
@@ -87,6 +89,24 @@ struct Blk {
 }
 
 #[derive(clap::Args)]
+struct Lives {
+    #[command(flatten)]
+    common: Common,
+    /// Runs of each end on each side; the median counts
+    #[arg(long, default_value_t = lives::Effort::default().runs)]
+    runs: u32,
+    /// Only ends whose names contain one of these, such as "fails,updated"
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Also draw TCP's throughput over time, with a failure in the middle: docs/lives-ROW.svg
+    #[arg(long)]
+    pictures: bool,
+    /// In place of a run: show, and draw, what an earlier one of this row wrote by --json
+    #[arg(long, conflicts_with_all = ["json", "runs", "only"])]
+    from: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 struct Store {
     #[command(flatten)]
     common: Common,
@@ -108,12 +128,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let What::Store(Store { library: true, .. }) = arguments.what {
         return growth::run();
     }
-    if let What::Net(Net { from: Some(file), common, pictures, .. }) = &arguments.what {
+    let earlier = match &arguments.what {
+        What::Net(Net { from: Some(file), common, .. }) => Some((file, common, net::report())),
+        What::Lives(Lives { from: Some(file), common, .. }) => Some((file, common, lives::report())),
+        _ => None,
+    };
+    if let Some((file, common, report)) = earlier {
         let text = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
         let read: Report = serde_json::from_slice(&text).with_context(|| format!("the rows in {}", file.display()))?;
-        let report = Report { rows: read.rows, ..net::report() };
+        let report = Report { heads: report.heads, ..read };
         show(common, &report)?;
-        return draw(common, &report, *pictures);
+        return draw(&arguments.what, common, &report);
     }
     let images = || {
         host::provide(&[host::IMAGES, host::BOOT].concat())?;
@@ -143,21 +168,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             };
             (common, blk::run(common.row, &images()?, &effort, &progress)?)
         }
+        What::Lives(Lives { common, runs, only, .. }) => {
+            let effort = lives::Effort { runs: *runs, only: only.clone() };
+            (common, lives::run(common.row, &images()?, &effort, &progress)?)
+        }
         What::Store(Store { common, boots, requests, memory, library: _ }) => {
             let effort = store::Effort { boots: *boots, requests: *requests, memory: *memory };
             (common, store::run(common.row.release, &images()?, effort, &progress)?)
         }
     };
     show(common, &report)?;
-    draw(common, &report, matches!(&arguments.what, What::Net(Net { pictures: true, .. })))
+    draw(&arguments.what, common, &report)
 }
 
-/// Draws the rows of netdom where that is asked for.
-fn draw(common: &Common, report: &Report, pictures: bool) -> Result<ExitCode> {
-    if pictures {
-        for file in bars::draw(report, &common.row.to_string())? {
-            println!("{}", file.display());
-        }
+/// Draws what was measured where that is asked for.
+fn draw(what: &What, common: &Common, report: &Report) -> Result<ExitCode> {
+    let row = common.row.to_string();
+    let files = match what {
+        What::Net(Net { pictures: true, .. }) => bars::draw(report, &row)?,
+        What::Lives(Lives { pictures: true, .. }) => courses::draw(report, &row)?,
+        _ => Vec::new(),
+    };
+    for file in files {
+        println!("{}", file.display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ mod attack;
 mod bars;
 mod bench;
 mod corpus;
+mod courses;
 mod demo;
 mod fuzz;
 mod growth;

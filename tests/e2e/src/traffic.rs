@@ -118,6 +118,8 @@ pub struct Flow {
     pub sent: Option<u64>,
     /// Datagrams that came.
     pub received: u64,
+    /// Datagrams that did not come.
+    pub lost: u64,
     /// A second, at the sink.
     pub received_per_second: f64,
     /// The longest time without a datagram, milliseconds.

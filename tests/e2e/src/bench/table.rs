@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::course::Drawn;
+
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
@@ -35,7 +37,7 @@ pub struct Row {
     /// Median of the Linux driver domain's runs, where that can be measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linux: Option<f64>,
-    /// Above 1 where ours is better: `ours / linux` for rates, `linux / ours` for times, memory and sizes.
+    /// Above 1 where ours is better: `ours / linux` for rates, `linux / ours` for times, memory and sizes; none where it is no number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
     /// The same measured in a Linux guest that owns such a device itself, where that can be.
@@ -59,7 +61,7 @@ impl Row {
     /// A row of the medians of runs; nothing where a side has none.
     pub fn new(name: &str, unit: &str, better: Better, ours: &[f64], linux: &[f64], limit: &[f64]) -> Option<Self> {
         let (ours, linux) = (median(ours)?, median(linux)?);
-        let ratio = Some(better.ratio(ours, linux));
+        let ratio = Some(better.ratio(ours, linux)).filter(|ratio| ratio.is_finite());
         Some(Self { linux: Some(linux), ratio, limit: median(limit), ..Self::of(name, unit, ours) })
     }
 
@@ -95,11 +97,14 @@ fn median(values: &[f64]) -> Option<f64> {
 /// What a benchmark found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The heads of the columns of figures, the ratio's left out: ours, the peer's, and what follows the ratio.
+    /// The heads of the columns of figures, the ratio's left out: ours, the peer's, and what follows the ratio; where that is empty, nothing does.
     #[serde(skip)]
     pub heads: [&'static str; 3],
     /// In the order of the table.
     pub rows: Vec<Row>,
+    /// Transfers to be drawn, each side's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub courses: Vec<Drawn>,
 }
 
 impl Report {
@@ -110,7 +115,7 @@ impl Report {
 
     /// A report without rows whose peers are others.
     pub fn with_heads(heads: [&'static str; 3]) -> Self {
-        Self { heads, rows: Vec::new() }
+        Self { heads, rows: Vec::new(), courses: Vec::new() }
     }
 
     /// Adds a row where there is one.
@@ -122,7 +127,9 @@ impl Report {
     pub fn markdown(&self) -> String {
         let [ours, peer, third] = self.heads;
         let has_second = self.rows.iter().any(|row| row.second.is_some());
-        let mut header = vec!["what", "unit", ours, peer, "ratio", third];
+        let has_third = !third.is_empty();
+        let mut header = vec!["what", "unit", ours, peer, "ratio"];
+        header.extend(has_third.then_some(third));
         header.extend(has_second.then_some("ratio"));
         let rows = self.rows.iter().map(|row| {
             let ratio = |ratio: f64| format!("{ratio:.2}");
@@ -132,7 +139,7 @@ impl Report {
             let second = row.second.map(|second| (second.oxenstored, ratio(second.oxenstored_ratio)));
             let (figure, second_ratio) =
                 second.map_or((row.limit, String::new()), |(value, ratio)| (Some(value), ratio));
-            cells.push(some(figure, number));
+            cells.extend(has_third.then(|| some(figure, number)));
             cells.extend(has_second.then_some(second_ratio));
             cells
         });
@@ -165,7 +172,7 @@ impl Report {
 /// Three digits that count, but for the smallest.
 pub fn number(value: f64) -> String {
     let digits = match value.abs() {
-        100.0.. => 0,
+        0.0 | 100.0.. => 0,
         10.0.. => 1,
         1.0.. => 2,
         0.1.. => 3,
@@ -194,6 +201,18 @@ mod tests {
         report.push(Row::new("a", "s", Better::Less, &[1.0], &[2.0], &[]));
         let json = serde_json::to_string(&report).expect("plain data");
         assert_eq!(json, r#"{"rows":[{"name":"a","unit":"s","ours":1.0,"linux":2.0,"ratio":2.0}]}"#);
+    }
+
+    #[test]
+    fn what_cannot_be_divided_has_no_ratio() {
+        let mut report = Report::with_heads(["netdom", "Linux", ""]);
+        for linux in [8.0, 0.0] {
+            report.push(Row::new("lost", "", Better::Less, &[0.0], &[linux], &[]));
+        }
+        assert!(report.rows.len() == 2 && report.rows.iter().all(|row| row.ratio.is_none()), "{report:?}");
+        let lines: Vec<String> = report.markdown().lines().map(|line| line.replace(' ', "")).collect();
+        assert_eq!(lines.first().map(String::as_str), Some("|what|unit|netdom|Linux|ratio|"));
+        assert_eq!(lines.last().map(String::as_str), Some("|lost||0|0||"));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod vlans;
 mod xdp;
 
 pub use many::ManyVifs;
+pub(crate) use rebuilt::rebuild;
 pub use storm::Storm;
 
 use anyhow::{Context, Result, bail};

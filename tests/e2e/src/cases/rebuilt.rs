@@ -6,7 +6,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, Object, ObjectSymbol};
 
 /// Changes a byte between functions, where none is ever executed, in each page of an image's text that has such bytes.
-pub(super) fn rebuild(image: &mut [u8]) -> Result<()> {
+pub(crate) fn rebuild(image: &mut [u8]) -> Result<()> {
     const PAGE: usize = 4096;
     /// What the linker fills the space between functions with (`int3`).
     const FILLER: u8 = 0xcc;
