@@ -5,6 +5,7 @@
 
 mod bench;
 mod device;
+mod gaps;
 mod torture;
 mod verify;
 
@@ -19,6 +20,8 @@ use serde_json::{Value, json};
 enum Command {
     /// Measures for some seconds: operations, bytes, latencies
     Bench(bench::Arguments),
+    /// Writes one block after the other: the longest time without a write, and errors; a device that goes is waited for
+    Gaps(gaps::Arguments),
     /// Writes, reads back, flushes and discards for some seconds, by lanes side by side; all that is read must be what was written
     Verify(verify::Arguments),
     /// Writes until the machine is killed, and keeps a ledger of what is durable on another device
@@ -31,6 +34,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let result = match Command::parse() {
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Gaps(arguments) => gaps::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
     };
