@@ -24,7 +24,7 @@ enum What {
     Net(Net),
     /// blkdom: operations and bytes a second, latencies, CPU time, create-to-ready, memory
     Blk(Blk),
-    /// The ends of netdom's lives, against a Linux driver domain that is created anew: pauses, packets lost, time to full speed
+    /// The ends of netdom's and blkdom's lives, against Linux driver domains that are created anew: pauses, packets lost, time to full speed
     Lives(Lives),
     /// xenstore-stubdom against C xenstored and oxenstored, each in boots of its own: requests and events by the number of domains, memory
     Store(Store),
@@ -95,7 +95,7 @@ struct Lives {
     /// Runs of each end on each side; the median counts
     #[arg(long, default_value_t = lives::Effort::default().runs)]
     runs: u32,
-    /// Only ends whose names contain one of these, such as "fails,updated"
+    /// Only ends whose names contain one of these, such as "netdom fails,updated"
     #[arg(long, default_value = "")]
     only: String,
     /// Also draw TCP's throughput over time, with a failure in the middle: docs/lives-ROW.svg

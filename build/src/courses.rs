@@ -43,11 +43,11 @@ fn draw_courses(path: &Path, title: &str, report: &Report) -> Result<(), Box<dyn
         .y_label_formatter(&|rate| format!("{rate:.0}"))
         .light_line_style(TRANSPARENT)
         .draw()?;
-    for ((course, head), colour) in report.courses.iter().zip(report.heads).zip(COLOURS) {
+    for (course, colour) in report.courses.iter().zip(COLOURS) {
         let points = course.points().filter(|(seconds, _)| (from..=to).contains(seconds));
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
-            .label(head)
+            .label(course.name.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
     chart
@@ -80,10 +80,12 @@ mod tests {
             before,
             mbit_per_second: rates.to_vec(),
         };
-        let mut report = Report::with_heads(["netdom", "Linux driver domain", ""]);
+        let mut report = Report::with_heads(["", "", ""]);
         assert_eq!(shown(&report.courses), (-1.0, 1.0));
-        report.courses =
-            vec![course("a", 2, &[90.0; 6]), course("b", 3, &[80.0, 80.0, 80.0, 0.0, 0.0, 0.0, 0.0, 80.0])];
+        report.courses = vec![
+            course("netdom", 2, &[90.0; 6]),
+            course("Linux driver domain", 3, &[80.0, 80.0, 80.0, 0.0, 0.0, 0.0, 0.0, 80.0]),
+        ];
         assert_eq!(shown(&report.courses), (-1.5, 4.5));
         let path = std::env::temp_dir().join(format!("oxidom-courses-{}.svg", std::process::id()));
         let drawn = draw_courses(&path, "TCP", &report);

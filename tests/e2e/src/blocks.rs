@@ -24,6 +24,52 @@ pub struct Load {
     pub max_us: f64,
 }
 
+/// How long none of a guest's writes came to its end.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Gaps {
+    /// Writes.
+    pub writes: u64,
+    /// Writes that failed.
+    pub errors: u64,
+    /// The longest time from a write to the next, in milliseconds.
+    pub longest_gap_ms: f64,
+}
+
+/// Writes one block after the other in the background, until [`stop_gaps`].
+///
+/// # Errors
+/// Where it cannot be started.
+pub fn start_gaps(guest: &dyn Shell, device: &str) -> Result<()> {
+    guest.sh("rm -f /tmp/enough /tmp/hold")?;
+    guest.start("gaps", &format!("blocks gaps {device} --until /tmp/enough --hold /tmp/hold"))
+}
+
+/// Has the writer close its device until [`resume_gaps`].
+///
+/// # Errors
+/// Where the guest does not answer.
+pub fn hold_gaps(guest: &dyn Shell) -> Result<()> {
+    guest.sh("touch /tmp/hold; usleep 200000").map(drop)
+}
+
+/// Has it go on.
+///
+/// # Errors
+/// Where the guest does not answer.
+pub fn resume_gaps(guest: &dyn Shell) -> Result<()> {
+    guest.sh("rm /tmp/hold").map(drop)
+}
+
+/// Ends what [`start_gaps`] began; gives what it measured.
+///
+/// # Errors
+/// Where it did not end well.
+pub fn stop_gaps(guest: &dyn Shell) -> Result<Gaps> {
+    guest.sh("touch /tmp/enough")?;
+    let said = guest.finish("gaps")?;
+    serde_json::from_str(said.trim_end()).with_context(|| format!("{}: the writer said '{said}'", guest.label()))
+}
+
 /// Measures a device; `arguments` as `blocks bench --help` lists them.
 ///
 /// # Errors

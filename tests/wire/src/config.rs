@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::dhcp::{DhcpConfig, Mac};
 
@@ -39,6 +40,8 @@ pub struct Config {
     pub tcp_buffer: usize,
     /// Reaction of TCP to loss.
     pub congestion: Congestion,
+    /// A TCP client that says nothing for so long is gone.
+    pub tcp_timeout: Duration,
     /// How many frames to remember for [`crate::Wire::captured`]; 0 turns it off.
     pub capture: usize,
 }
@@ -67,6 +70,7 @@ impl Config {
             }),
             tcp_buffer: 2 << 20,
             congestion: Congestion::default(),
+            tcp_timeout: Duration::from_secs(30),
             capture: 0,
         }
     }

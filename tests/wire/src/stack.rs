@@ -84,7 +84,7 @@ impl Stack {
             device,
             interface,
             sockets,
-            tcp: TcpServices::new(config.tcp_buffer, config.congestion),
+            tcp: TcpServices::new(config),
             udp,
             stats: Stats::default(),
             capture: Capture { limit: config.capture, ..Capture::default() },

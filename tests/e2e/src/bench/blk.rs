@@ -46,7 +46,7 @@ const DRIVE: usize = 128;
 const SLOTS: [u8; 3] = [4, 5, 6];
 
 /// Waits for a block device of the kernel's.
-const WAIT: &str =
+pub(super) const WAIT: &str =
     "appear() { for i in $(seq 1000); do test -b $1 && return; usleep 10000; done; echo no $1; return 1; }";
 
 /// What an administrator's init does in a Linux driver domain: the drivers, and `xl devd` for hotplug, with a script that says no more
@@ -121,7 +121,7 @@ pub fn run(row: Matrix, images: &Images, effort: &Effort, progress: &dyn Fn(&str
     progress("starting the guests");
     let blkdom = DriverDomain::create(lab, &ours)?;
     let _linux = linux.start(lab)?;
-    let guest = client(lab, effort)?;
+    let guest = client(lab, &effort.guest_arguments)?;
     let limit = limit_guest(lab, limit_slot)?;
     let sides = [("blkdom", "/dev/xvda"), (LINUX, "/dev/xvdb")];
     let bench =
@@ -144,7 +144,7 @@ fn console(domain: &DriverDomain<'_>) -> String {
 }
 
 /// An NVMe controller with a drive whose blocks are all written: what was never written is read faster.
-fn controller(directory: &Path, slot: u8) -> Result<DiskController> {
+pub(super) fn controller(directory: &Path, slot: u8) -> Result<DiskController> {
     let path: PathBuf = directory.join(format!("d{slot}"));
     let mut file = fs::File::create(&path)?;
     let mebibyte = vec![0x5a; 1 << 20];
@@ -155,15 +155,18 @@ fn controller(directory: &Path, slot: u8) -> Result<DiskController> {
     Ok(DiskController { kind: ControllerKind::Nvme, slot, disks: vec![Disk::image(path)] })
 }
 
-/// The guest with a disk from each side.
-fn client<'lab>(lab: &'lab Lab, effort: &Effort) -> Result<Guest<'lab>> {
+/// The guest's disk of the Linux driver domain, in `xl`'s words.
+pub(super) fn linux_disk() -> String {
+    format!("format=raw,vdev=xvdb,access=rw,backend={LINUX},backendtype=phy,script=block-plain,target=/dev/nvme0n1")
+}
+
+/// The guest with a disk from each side; `arguments` are more for its kernel.
+pub(super) fn client<'lab>(lab: &'lab Lab, arguments: &str) -> Result<Guest<'lab>> {
     let mut config = GuestConfig::new("guest")
         .disk("format=raw,vdev=xvda,access=rw,backend=blkdom,backendtype=phy,target=nvme0n1")
-        .disk(&format!(
-            "format=raw,vdev=xvdb,access=rw,backend={LINUX},backendtype=phy,script=block-plain,target=/dev/nvme0n1"
-        ));
+        .disk(&linux_disk());
     config.memory = 192;
-    config.arguments.clone_from(&effort.guest_arguments);
+    arguments.clone_into(&mut config.arguments);
     let guest = lab.create(&config)?;
     guest.sh(&format!("{WAIT}\nappear /dev/xvda && appear /dev/xvdb"))?;
     Ok(guest)

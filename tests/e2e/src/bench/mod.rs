@@ -3,11 +3,10 @@
 pub mod blk;
 pub(crate) mod common;
 mod counted;
-mod course;
 pub mod lives;
 pub mod net;
 pub mod store;
 mod table;
 
-pub use course::Drawn;
+pub use lives::Drawn;
 pub use table::{Better, Report, Row, number};

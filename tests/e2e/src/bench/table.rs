@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use super::course::Drawn;
+use super::lives::Drawn;
 
 /// Which way is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

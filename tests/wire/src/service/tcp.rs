@@ -7,7 +7,7 @@ use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Duration;
 
 use super::socket_address;
-use crate::config::Congestion;
+use crate::config::{Config, Congestion};
 use crate::protocol::{
     CHARGEN_PORT, DISCARD_PORT, Digest, ECHO_PORT, Header, Pattern, TRANSFER_PORT, Trailer, UNBOUNDED,
 };
@@ -15,8 +15,6 @@ use crate::stats::{Stats, Transfer};
 
 /// Sockets that wait for a client on each port. A SYN that finds none is refused.
 const IDLE: usize = 4;
-/// A client that says nothing for so long is gone.
-const TIMEOUT: Duration = Duration::from_secs(30);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 const PORTS: [u16; 4] = [TRANSFER_PORT, ECHO_PORT, DISCARD_PORT, CHARGEN_PORT];
@@ -25,6 +23,7 @@ pub(crate) struct TcpServices {
     connections: Vec<Connection>,
     buffer: usize,
     congestion: CongestionControl,
+    timeout: Duration,
 }
 
 struct Connection {
@@ -57,11 +56,12 @@ struct Running {
 }
 
 impl TcpServices {
-    pub(crate) fn new(buffer: usize, congestion: Congestion) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             connections: Vec::new(),
-            buffer,
-            congestion: match congestion {
+            buffer: config.tcp_buffer,
+            timeout: config.tcp_timeout.into(),
+            congestion: match config.congestion {
                 Congestion::None => CongestionControl::None,
                 Congestion::Reno => CongestionControl::Reno,
                 Congestion::Cubic => CongestionControl::Cubic,
@@ -96,7 +96,7 @@ impl TcpServices {
         let mut socket = Socket::new(buffer(), buffer());
         socket.set_congestion_control(self.congestion);
         socket.set_nagle_enabled(false);
-        socket.set_timeout(Some(TIMEOUT));
+        socket.set_timeout(Some(self.timeout));
         socket.set_keep_alive(Some(KEEP_ALIVE));
         if socket.listen(port).is_ok() {
             self.connections.push(Connection { handle: sockets.add(socket), port, session: Session::Listening });

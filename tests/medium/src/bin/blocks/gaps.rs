@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Ends when this file exists
     #[arg(long)]
     until: PathBuf,
+    /// The device is closed as long as this file exists
+    #[arg(long)]
+    hold: Option<PathBuf>,
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -60,6 +63,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
     // A device that is not there at first is a mistake.
     let mut device = Some(device(&arguments.device)?);
     while !arguments.until.exists() {
+        if arguments.hold.as_ref().is_some_and(|file| file.exists()) {
+            device = None;
+            thread::sleep(AGAIN);
+            continue;
+        }
         let Some((file, blocks)) = &device else {
             thread::sleep(AGAIN);
             device = self::device(&arguments.device).ok();
