@@ -1,7 +1,7 @@
 //! The ends of blkdom's lives, while a guest writes one block after the other. Host.
 //!
-//! The Linux driver domain's guest is spared what it could not bear: its writes end before the domain is destroyed, and begin again when the
-//! disk is back. With a write in flight Linux' frontend would wait for that write, and no new disk would come.
+//! The Linux driver domain's guest is spared something: its writes end before the domain is destroyed, and begin again when the disk is back.
+//! With a write in flight, the disk was not back after six minutes.
 
 use std::thread::sleep;
 use std::time::Duration;
