@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::{Lab, Row as Matrix};
 
 use super::common::{LINUX, Samples};
@@ -126,7 +126,8 @@ impl<'s> Mortal<'s> {
     fn end(&self, end: End) -> Result<()> {
         let name = &self.domain.name;
         let command = match end {
-            End::Never | End::Replacement => return Ok(()),
+            End::Never => return Ok(()),
+            End::Replacement => bail!("{name} is no Linux driver domain"),
             // The next life has taken over by then: to ask dom0 for it again and again would take the CPU from it.
             End::Failure => format!("xl trigger {name} nmi && usleep 500000"),
             End::Update => {
