@@ -20,6 +20,7 @@ mod nics;
 mod queues;
 mod rebuilt;
 mod runtime;
+mod saved;
 pub mod store;
 mod storm;
 mod traffic;
@@ -156,6 +157,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::All, cases: lives::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: lives::HANGS },
     Family { rows: Rows::Once(Release::Debian12), cases: between::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: saved::CASES },
     Family { rows: Rows::StoreInDom0, cases: update::CASES },
     Family { rows: Rows::StoreInDom0, cases: bad_input::CASES },
     Family { rows: Rows::StoreInDom0, cases: hostile::CASES },

@@ -19,8 +19,12 @@ pub(crate) fn serve() -> io::Result<()> {
     let mut store = Store::open()?;
     store.write("data/lab/cmd", b"")?;
     store.watch("data/lab/cmd")?;
-    store.write("data/lab/ready", b"1")?;
     loop {
+        // A domain that was restored has a directory of its own, in which nothing is. Its kernel sets the watch anew, which fires.
+        if store.read("data/lab/ready").is_err() {
+            store.write("data/lab/cmd", b"")?;
+            store.write("data/lab/ready", b"1")?;
+        }
         store.wait()?;
         for id in store.list("data/lab/cmd").unwrap_or_default() {
             let path = format!("data/lab/cmd/{id}");

@@ -8,6 +8,7 @@ mod lives;
 mod many;
 mod matrix;
 mod names;
+mod saved;
 
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ const FAMILIES: &[Family<Block>] = &[
     Family { rows: Rows::StoreInDom0, cases: lifecycle::CASES },
     Family { rows: Rows::StoreInDom0, cases: lives::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: between::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: saved::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: hostile::CASES },
     Family { rows: Rows::StoreInDom0, cases: faults::LAST },
 ];

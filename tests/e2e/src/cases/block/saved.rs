@@ -1,0 +1,74 @@
+//! A guest is saved, restored and migrated to where it was, with a disk of blkdom, which is replaced meanwhile: its load goes on. Host.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::{DiskController, Guest, GuestConfig};
+
+use super::{Block, BlockScene, CONTROLLERS, appear, disk_of};
+use crate::cases::{Case, at_rest, given_back};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::traffic::Shell;
+
+pub(super) const CASES: &[Case<Block>] = &[Case {
+    name: "xl save, an update of blkdom, xl restore, and xl migrate to the same host: the guest's load goes on",
+    run: saved,
+}];
+
+const NAME: &str = "kept";
+const GUEST: &str = "traveller";
+const IMAGE: &str = "/usr/lib/oxidom/blkdom";
+/// Shared: on the same host, the domain that the guest is leaves when the one that it becomes has the disk.
+const TARGET: &str = "w!:nvme0n1";
+const PATIENCE: Duration = Duration::from_secs(180);
+
+fn saved(scene: &BlockScene<'_>) -> Result<String> {
+    let lab = scene.lab;
+    let mut config = DriverDomainConfig::blkdom(NAME);
+    for controller in lab.controllers().iter().skip(CONTROLLERS + 2).map(DiskController::bdf) {
+        config = config.pci(&lab.hide(&controller)?);
+    }
+    let blkdom = DriverDomain::create(lab, &config)?;
+    let result = travels(scene, &blkdom);
+    lab.run(&format!("xl destroy {GUEST}; rm -f /tmp/{GUEST}"))?;
+    let console = blkdom.console().unwrap_or_default();
+    lab.destroy_after(NAME, result.with_context(|| format!("the console of {NAME}:\n{console}")))
+}
+
+fn travels(scene: &BlockScene<'_>, blkdom: &DriverDomain<'_>) -> Result<String> {
+    let lab = scene.lab;
+    let disk = disk_of(NAME, "xvda", TARGET, "rw");
+    let config = GuestConfig { memory: 160, ..GuestConfig::new(GUEST).disk(&disk) };
+    let first = lab.create(&config)?;
+    appear(&first, "xvda")?;
+    let mut resources = at_rest(lab, blkdom)?;
+    journey(scene, &first, || {
+        lab.must(&format!("xl save {GUEST} /tmp/{GUEST}"))?;
+        lab.wait_until(&format!("! xenstore-exists {}", blkdom.backends(first.id())), PATIENCE)
+            .context("blkdom kept the disk of a guest that was saved")?;
+        lab.must(&format!("oxidom update {NAME} {IMAGE}"))?;
+        lab.must(&format!("xl restore /tmp/{GUEST}"))
+    })
+    .context("saved and restored")?;
+    let second = lab.guest(GUEST)?;
+    journey(scene, &second, || {
+        lab.run_for(&format!("xl migrate -s '' {GUEST} 'xl migrate-receive'"), PATIENCE)?.success()
+    })
+    .context("migrated")?;
+    resources.0.insert("lives".to_owned(), 1);
+    given_back(lab, blkdom, &resources)?;
+    Ok("saved and restored, and migrated".to_owned())
+}
+
+/// The guest goes away and comes back under another number, in the midst of a load that verifies what it reads.
+fn journey(scene: &BlockScene<'_>, guest: &Guest<'_>, go: impl FnOnce() -> Result<String>) -> Result<()> {
+    guest.start("load", "blocks verify /dev/xvda --discard --seconds 8")?;
+    go()?;
+    let back = scene.lab.guest(GUEST)?;
+    ensure!(back.id() != guest.id(), "it is still domain {}", guest.id());
+    let said = back.finish("load")?;
+    ensure!(said.contains("\"operations\"") && !said.contains("error"), "its load: {said}");
+    let errors = back.sh("dmesg | grep -iE 'i/o error|blkfront.*failed' || true")?;
+    ensure!(errors.trim().is_empty(), "its kernel says: {errors}");
+    Ok(())
+}
