@@ -105,7 +105,7 @@ pub struct Netback<H: Hypervisor> {
     /// The bridges that have a NIC, or had one before it was taken away, with the NICs that have a link there.
     links: Rc<RefCell<BTreeMap<String, BTreeSet<NicId>>>>,
     /// Those of the last life of the domain, with whether they had a carrier: it counts until a NIC of this life is heard of.
-    carriers: Rc<RefCell<BTreeMap<String, bool>>>,
+    carriers: Rc<RefCell<Vec<(String, bool)>>>,
     bridges: Rc<Bridges>,
     /// Queues that each vif is offered.
     queues: u8,
@@ -156,7 +156,7 @@ impl<H: Hypervisor> Netback<H> {
     /// [`carriers`](Self::carriers).
     pub fn with_inherited(self, vifs: Vec<(DeviceId, KeptPort)>, carriers: Vec<(String, bool)>, blame: Blame) -> Self {
         *self.inherited.borrow_mut() = vifs;
-        self.carriers.borrow_mut().extend(carriers);
+        *self.carriers.borrow_mut() = carriers;
         *self.blame.borrow_mut() = blame;
         self
     }
@@ -171,8 +171,7 @@ impl<H: Hypervisor> Netback<H> {
         let links = self.links.borrow();
         let own = links.iter().map(|(bridge, up)| (bridge.clone(), !up.is_empty()));
         let carriers = self.carriers.borrow();
-        let earlier = carriers.iter().filter(|(bridge, _)| !links.contains_key(*bridge));
-        own.chain(earlier.map(|(bridge, up)| (bridge.clone(), *up))).collect()
+        own.chain(carriers.iter().filter(|(bridge, _)| !links.contains_key(bridge)).cloned()).collect()
     }
 
     /// The vif behind a port, also where a life ends in the midst of a change: nothing is known of it then.
@@ -343,7 +342,7 @@ impl<H: Hypervisor> Netback<H> {
     fn has_carrier(&self, bridge: &str) -> bool {
         match self.links.borrow().get(bridge) {
             Some(up) => !up.is_empty(),
-            None => self.carriers.borrow().get(bridge).copied().unwrap_or(true),
+            None => self.carriers.borrow().iter().find(|(known, _)| known == bridge).is_none_or(|(_, up)| *up),
         }
     }
 }

@@ -368,7 +368,7 @@ fn carriers_go_over_to_the_next_life() {
     host.connect(3);
     host.connect(4);
     assert_eq!(carriers(&host), ["1", "0"].map(|carrier| Some(carrier.to_string())));
-    assert_eq!(host.netback.carriers(), [("inside".to_string(), false), ("xenbr0".to_string(), true)]);
+    assert_eq!(host.netback.carriers(), [("xenbr0".to_string(), true), ("inside".to_string(), false)]);
     // Both bridges had a NIC. One is there again, and was not heard of.
     let (nic, _wire) = FakeNic::new(Capabilities { max_frame: 1518, ..Capabilities::default() }, 16);
     let added = host.path.borrow_mut().add_nic(Box::new(nic), "inside");

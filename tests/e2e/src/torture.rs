@@ -36,7 +36,7 @@ const OPERATIONS: u64 = 1500;
 const LATER: Duration = Duration::from_millis(500);
 /// Lives of blkdom that end before the kill, at most: fewer than may in a row. And the pause before each end, at most.
 const LIVES: u32 = 4;
-const APART: Duration = Duration::from_millis(400);
+const APART: Duration = Duration::from_millis(1500);
 /// How long the ledger may stand still before the load counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The slots of the two controllers.
