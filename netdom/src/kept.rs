@@ -23,7 +23,8 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is written down at most.
 pub const PAUSE: Duration = Duration::from_millis(20);
 
-/// All ports.
+/// All ports. A field that a later version adds has a number of its own and may be absent: what an image does not know is dropped, and not
+/// written by it again.
 #[derive(Clone, Debug, Default, Encode, Decode)]
 pub struct Kept {
     /// By frontend's domain and handle.
@@ -41,6 +42,10 @@ pub struct Kept {
     /// Packets that were lost with the lives before.
     #[n(4)]
     lost: Option<u64>,
+    /// Of the image for tests alone: a field that a later version adds.
+    #[cfg(feature = "faults")]
+    #[n(5)]
+    added: Option<u64>,
 }
 
 impl Kept {
@@ -61,7 +66,15 @@ impl Kept {
         let vifs = netback.keep().into_iter().map(vif).collect();
         let mut nics: Vec<_> = nics.into_iter().collect();
         nics.extend(inherited.nics.iter().cloned());
-        Self { vifs, nics, blame: netback.blame(), carriers: Some(netback.carriers()), lost: Some(lost) }
+        Self {
+            vifs,
+            nics,
+            blame: netback.blame(),
+            carriers: Some(netback.carriers()),
+            lost: Some(lost),
+            #[cfg(feature = "faults")]
+            added: Some(u64::MAX),
+        }
     }
 
     /// In CBOR (RFC 8949).
@@ -175,7 +188,63 @@ mod tests {
     use crate::packet::Pool;
     use alloc::boxed::Box;
     use alloc::rc::Rc;
+    use minicbor::bytes::ByteArray;
     use split_driver::fakes::{FakePages, FakeXen};
+
+    /// What the next version writes.
+    #[derive(Encode, Decode)]
+    struct Later {
+        #[n(0)]
+        vifs: Vec<(u16, u32, LaterPort)>,
+        #[n(1)]
+        nics: Vec<(String, LaterPort)>,
+        #[n(2)]
+        blame: Blame,
+        #[n(6)]
+        added: Option<Vec<String>>,
+    }
+
+    #[derive(Clone, Debug, Default, PartialEq, Encode, Decode)]
+    struct LaterPort {
+        #[n(0)]
+        counters: Vec<u64>,
+        #[n(1)]
+        learnt: Vec<(u16, ByteArray<6>)>,
+        #[n(2)]
+        groups: Vec<ByteArray<6>>,
+        #[n(7)]
+        added: Option<(u32, String)>,
+    }
+
+    /// Neither version minds what it does not know, or what the other does not write, in the state or in a port of it.
+    #[cfg(not(feature = "faults"))]
+    #[test]
+    fn two_versions_read_each_other() {
+        let id = DeviceId { frontend: DomainId(3), handle: 1 };
+        let mut blame = Blame::default();
+        blame.note(id, Instant(7));
+        let address = ByteArray::from([0, 0x16, 0x3e, 0, 0, 9]);
+        let port = |added| LaterPort {
+            counters: [1, 2, 3, 4].into(),
+            learnt: [(5, address)].into(),
+            groups: [address].into(),
+            added,
+        };
+        let text = || Some((9, String::from("of a later version")));
+        let later = Later {
+            vifs: [(3, 1, port(text()))].into(),
+            nics: [("nic".into(), port(None))].into(),
+            blame: blame.clone(),
+            added: Some([String::from("too")].into()),
+        };
+        let mut known = Kept::parse(Some(&minicbor::to_vec(&later).unwrap()));
+        assert_eq!(known.take_blame(None, Instant(8)), blame);
+        // It writes what it knows, and the later version reads that without the rest.
+        let back: Later = minicbor::decode(&known.to_bytes()).unwrap();
+        assert_eq!((back.vifs, back.nics), ([(3, 1, port(None))].into(), [("nic".into(), port(None))].into()));
+        assert!(back.blame == blame && back.added.is_none());
+        assert_eq!((known.take_vifs().len(), known.take_nic("nic").is_some()), (1, true));
+    }
 
     /// A life that ends before it has taken over leaves to the next one what it was left.
     #[test]
@@ -183,10 +252,12 @@ mod tests {
         let id = DeviceId { frontend: DomainId(3), handle: 1 };
         let mut blame = Blame::default();
         blame.note(id, Instant(7));
-        let (vifs, nics) =
-            (Vec::from([(3, 1, KeptPort::default())]), Vec::from([("0000:03:00.0".into(), KeptPort::default())]));
-        let carriers = Some(Vec::from([("xenbr0".into(), false)]));
-        let bytes = Kept { vifs, nics, blame: blame.clone(), carriers, lost: Some(3) }.to_bytes();
+        let (vifs, nics) = (
+            Vec::from([(3, 1, KeptPort::default())]),
+            Vec::from([(String::from("0000:03:00.0"), KeptPort::default())]),
+        );
+        let carriers = [("xenbr0", false)];
+        let bytes = minicbor::to_vec((vifs, nics, &blame, carriers, 3)).unwrap();
 
         let xen = FakeXen::new();
         let path = DataPath::new(xen.clone(), Pool::new(Box::new(FakePages::new(&xen, 1))), 1);

@@ -54,7 +54,7 @@ pub use hypercall::yield_cpu;
 /// that it leaves to the next life which version it writes, and which is the oldest that it reads.
 #[macro_export]
 macro_rules! entry {
-    ($main:path, writes: $writes:expr, reads: $reads:expr) => {
+    ($main:path, writes: $writes:expr, reads: $reads:expr, read_by: $read_by:expr) => {
         #[unsafe(no_mangle)]
         #[unsafe(link_section = ".note.oxidom")]
         static oxidom_identity: $crate::restart::IdentityNote = $crate::restart::IdentityNote::new(
@@ -62,12 +62,16 @@ macro_rules! entry {
             env!("CARGO_PKG_VERSION"),
             $writes,
             $reads,
+            $read_by,
         );
 
         #[unsafe(no_mangle)]
         extern "Rust" fn oxidom_image_main(environment: $crate::Environment) {
             $crate::block_on($main(environment));
         }
+    };
+    ($main:path, writes: $writes:expr, reads: $reads:expr) => {
+        $crate::entry!($main, writes: $writes, reads: $reads, read_by: $writes);
     };
     ($main:path) => {
         $crate::entry!($main, writes: 1, reads: 1);

@@ -79,6 +79,11 @@ impl Service for Domain {
     }
 
     fn write_state(&self, out: &mut BoxWriter) -> Result<(), Unwritten> {
+        #[cfg(feature = "faults")]
+        out.part(Part::Trial, |out| {
+            out(b"a part that no other image knows");
+            true
+        });
         out.part(Part::Connections, |out| self.bus.connections().write(out));
         out.part(Part::Image, |out| self.written.write(out));
         out.part(Part::Waiting, |out| write_waiting(&self.waiting, out));

@@ -62,6 +62,8 @@ pub struct Identity {
     pub name: Text,
     /// Its package's version.
     pub version: Text,
+    /// The oldest version of images that read the state that it writes, as they pass over what it added.
+    pub read_by: u32,
 }
 
 impl fmt::Display for Identity {
@@ -71,23 +73,26 @@ impl fmt::Display for Identity {
 }
 
 impl Identity {
-    /// From a note's content.
+    /// From a note's content. Without the last field no older image reads its state.
     pub(super) fn parse(content: &[u8]) -> Option<Self> {
         let (writes, rest) = content.split_first_chunk::<4>()?;
         let (reads, rest) = rest.split_first_chunk::<4>()?;
         let (name, rest) = rest.split_first_chunk::<TEXT>()?;
-        let (version, _) = rest.split_first_chunk::<TEXT>()?;
+        let (version, rest) = rest.split_first_chunk::<TEXT>()?;
+        let writes = u32::from_le_bytes(*writes);
         Some(Self {
-            writes: u32::from_le_bytes(*writes),
+            writes,
             reads: u32::from_le_bytes(*reads),
             name: Text(*name),
             version: Text(*version),
+            read_by: rest.first_chunk().map_or(writes, |read_by| u32::from_le_bytes(*read_by)),
         })
     }
 
-    /// Whether it can go on from what an image with that identity leaves.
+    /// Whether it can go on from what an image with that identity leaves: by its own word on older states, by the other's on newer ones.
     pub(super) fn reads_state_of(&self, other: &Self) -> bool {
-        (self.reads..=self.writes).contains(&other.writes)
+        let newer = (other.read_by..other.writes).contains(&self.writes);
+        (self.reads..=self.writes).contains(&other.writes) || newer
     }
 }
 
@@ -104,13 +109,13 @@ pub struct IdentityNote {
 
 impl IdentityNote {
     /// Of the package of this name and version, whose states have these versions.
-    pub const fn new(name: &str, version: &str, writes: u32, reads: u32) -> Self {
+    pub const fn new(name: &str, version: &str, writes: u32, reads: u32, read_by: u32) -> Self {
         Self {
             owner_length: NOTE_OWNER.len() as u32,
             length: size_of::<Identity>() as u32,
             kind: NOTE_TYPE,
             owner: *b"oxidom\0\0",
-            identity: Identity { writes, reads, name: Text::new(name), version: Text::new(version) },
+            identity: Identity { writes, reads, name: Text::new(name), version: Text::new(version), read_by },
         }
     }
 
@@ -122,6 +127,7 @@ impl IdentityNote {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
 
     #[test]
@@ -135,9 +141,33 @@ mod tests {
 
     #[test]
     fn states_of_a_range_of_versions_are_read() {
-        let of = |writes, reads| IdentityNote::new("netdom", "1", writes, reads).identity();
-        for (new, old, reads) in [((1, 1), 1, true), ((3, 2), 2, true), ((3, 2), 1, false), ((2, 1), 3, false)] {
-            assert_eq!(of(new.0, new.1).reads_state_of(&of(old, old)), reads, "{new:?} after {old}");
+        let of = |(writes, reads, read_by)| IdentityNote::new("netdom", "1", writes, reads, read_by).identity();
+        /// Of each image: the version that it writes, the oldest that it reads, the oldest image that reads it.
+        type Image = (u32, u32, u32);
+        let cases: [(Image, Image, bool, &str); 9] = [
+            ((1, 1, 1), (1, 1, 1), true, "of the same version"),
+            ((3, 2, 3), (2, 2, 2), true, "the newer one reads the older one's"),
+            ((3, 2, 3), (1, 1, 1), false, "too old"),
+            ((2, 1, 2), (3, 3, 3), false, "newer, and of no use to an older one"),
+            ((1, 1, 1), (2, 1, 1), true, "newer, and an older one may pass over what was added"),
+            ((1, 1, 1), (3, 1, 2), false, "newer, and too new for this one"),
+            ((2, 1, 1), (3, 1, 2), true, "newer by one"),
+            ((2, 2, 2), (2, 2, 3), true, "a word that makes no sense takes nothing away"),
+            ((5, 2, 5), (2, 1, 1), true, "the word on older images says nothing of newer ones"),
+        ];
+        for (new, old, reads, name) in cases {
+            assert_eq!(of(new).reads_state_of(&of(old)), reads, "{name}: {new:?} after {old:?}");
         }
+    }
+
+    #[test]
+    fn a_note_without_the_last_field_is_read_by_no_older_image() {
+        let mut content = [3_u32.to_le_bytes(), 2_u32.to_le_bytes()].concat();
+        content.resize(8 + 2 * TEXT, 0);
+        let read_by = |content: &[u8]| Identity::parse(content).map(|identity| identity.read_by);
+        assert_eq!(read_by(&content), Some(3));
+        content.extend(1_u32.to_le_bytes());
+        assert_eq!(read_by(&content), Some(1));
+        assert_eq!(read_by(&content[..8 + TEXT]), None);
     }
 }

@@ -310,7 +310,7 @@ mod tests {
     const OWN: Frame = Frame { layout: 1, base: 0x40_0000, tail: 0x5d_6000 };
 
     fn own_identity() -> Identity {
-        Identity { writes: 3, reads: 2, name: Text::new("netdom"), version: Text::new("0.1.0") }
+        Identity { writes: 3, reads: 2, name: Text::new("netdom"), version: Text::new("0.1.0"), read_by: 3 }
     }
 
     fn identity(name: &str, writes: u32, reads: u32) -> Vec<u8> {

@@ -21,6 +21,9 @@ pub enum Part {
     Suspect = 4,
     /// How many packets waited when the life ended.
     Waiting = 5,
+    /// Of an image for tests, which no other image knows.
+    #[cfg(any(test, feature = "faults"))]
+    Trial = u32::MAX,
 }
 
 /// The parts of a box.
@@ -85,6 +88,28 @@ mod tests {
         let length = writer.length;
         memory.truncate(length);
         memory
+    }
+
+    /// What a later version added before, between and behind the others takes nothing from an image that knows nothing of it.
+    #[test]
+    fn unknown_parts_are_passed_over() {
+        let bytes = written(200, |out| {
+            for (part, content) in [
+                (Part::Trial, &b"1234567890"[..]),
+                (Part::Image, b"ab"),
+                (Part::Trial, b""),
+                (Part::Connections, b"c"),
+                (Part::Trial, b"x"),
+            ] {
+                out.part(part, |out| {
+                    out(content);
+                    true
+                });
+            }
+        });
+        let parts = Parts::new(&bytes);
+        let known = [Part::Image, Part::Connections, Part::Devices, Part::Suspect].map(|part| parts.get(part));
+        assert_eq!(known, [Some(&b"ab"[..]), Some(b"c"), None, None]);
     }
 
     #[test]

@@ -137,6 +137,43 @@ mod tests {
         assert_eq!(Connections::parse(&[]), []);
     }
 
+    /// A [`Written`] with a field that a later version adds, which may be absent.
+    #[derive(Encode, Decode)]
+    struct Later<'b> {
+        #[n(0)]
+        domain: u16,
+        #[n(1)]
+        handle: u32,
+        #[b(2)]
+        frontend: &'b str,
+        #[b(3)]
+        frontend_nodes: Vec<(&'b str, &'b ByteSlice)>,
+        #[b(4)]
+        backend_nodes: Vec<(&'b str, &'b ByteSlice)>,
+        #[n(6)]
+        added: Option<[u32; 3]>,
+    }
+
+    #[test]
+    fn two_versions_read_each_other() {
+        let known = connection(3, 1);
+        let later = Later {
+            domain: 3,
+            handle: 1,
+            frontend: &known.frontend,
+            frontend_nodes: borrowed(&known.nodes.frontend),
+            backend_nodes: borrowed(&known.nodes.backend),
+            added: Some([1, 2, 3]),
+        };
+        let mut bytes = minicbor::to_vec(&later).unwrap();
+        bytes.extend(minicbor::to_vec(&later).unwrap());
+        assert_eq!(Connections::parse(&bytes), [known.clone(), known.clone()]);
+        let bytes = known.to_bytes();
+        let read: Later<'_> = minicbor::decode(&bytes).unwrap();
+        assert_eq!((read.domain, read.handle, read.added), (3, 1, None));
+        assert_eq!(read.frontend_nodes, borrowed(&known.nodes.frontend));
+    }
+
     #[test]
     fn what_is_cut_off_is_left_out() {
         let some = [connection(3, 0), connection(4, 1)];

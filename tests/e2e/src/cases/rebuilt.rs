@@ -1,6 +1,6 @@
 //! Images as a later build would have them, made of those that were built. Host.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use object::elf::{FileHeader64, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, Object, ObjectSymbol};
@@ -46,5 +46,26 @@ pub(super) fn begin_with(instruction: [u8; 2], image: &mut [u8], debug: &[u8]) -
     });
     let place = usize::try_from(place.context("main is in no segment")?)?;
     image.get_mut(place..).and_then(|rest| rest.first_chunk_mut()).context("main is cut off")?.clone_from(&instruction);
+    Ok(())
+}
+
+/// Has an image say that it writes, and reads, states of this version and no others (its note of type 2, `runtime/src/restart/identity.rs`).
+pub(super) fn of_state(version: u32, image: &mut [u8]) -> Result<()> {
+    const OWNER: &[u8] = b"oxidom\0\0";
+    /// Bytes of the content, and the note's type.
+    const HEADER: [u32; 2] = [44, 2];
+    let mut head: Vec<u8> = [7, HEADER[0], HEADER[1]].iter().flat_map(|number: &u32| number.to_le_bytes()).collect();
+    head.extend(OWNER);
+    let places: Vec<usize> =
+        image.windows(head.len()).enumerate().filter(|(_, bytes)| *bytes == head).map(|(at, _)| at).collect();
+    let [place] = places[..] else {
+        bail!("{} notes that say which image it is", places.len());
+    };
+    let content =
+        image.get_mut(place + head.len()..).and_then(|rest| rest.first_chunk_mut::<44>()).context("no content")?;
+    let bytes = version.to_le_bytes();
+    for field in [0, 4, 40] {
+        content.get_mut(field..field + 4).context("a field")?.copy_from_slice(&bytes);
+    }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::rebuilt::{FAULT, HANG, begin_with, rebuild};
+use super::rebuilt::{FAULT, HANG, begin_with, of_state, rebuild};
 use super::{Case, SPARE_NIC, Scene, at_rest, given_back, nics};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::traffic::{self, Shell};
@@ -29,6 +29,9 @@ const IMAGE: &str = "/usr/lib/oxidom/netdom";
 const REBUILT: &str = "/tmp/netdom-rebuilt";
 const FAULTY: &str = "/tmp/netdom-faulty";
 const HANGING: &str = "/tmp/netdom-hanging";
+/// One of the next version, whose state has more parts and fields (the image with hooks for tests), and one that reads none of this version.
+const NEXT: &str = "/usr/lib/oxidom/netdom-faulty";
+const LATER: &str = "/tmp/netdom-later";
 /// More requests than there may be failures in a row.
 const RESTARTS: u32 = 7;
 
@@ -75,6 +78,10 @@ fn put_images(scene: &Scene<'_>) -> Result<()> {
     let mut rebuilt = image.clone();
     rebuild(&mut rebuilt)?;
     lab.put(REBUILT, 0o644, &rebuilt)?;
+    scene.stage.images.faulty_netdom.as_ref().context("the netdom of the next version was not built")?;
+    let mut later = image.clone();
+    of_state(3, &mut later)?;
+    lab.put(LATER, 0o644, &later)?;
     for (path, instruction) in [(FAULTY, FAULT), (HANGING, HANG)] {
         let mut broken = image.clone();
         begin_with(instruction, &mut broken, &debug)?;
@@ -99,7 +106,8 @@ fn replace(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
         ensure!((status, said.life, said.pages) == (0, lives, 0) && said.result == "done", "restart: {said:?}");
         restarts.extend(said.pause);
     }
-    for (image, differs) in [(REBUILT, true), (REBUILT, false), (IMAGE, true)] {
+    // To the next version and back: each passes over what it does not know of the other's state.
+    for (image, differs) in [(REBUILT, true), (REBUILT, false), (NEXT, true), (NEXT, false), (IMAGE, true)] {
         sleep(Duration::from_secs(1));
         let (status, said) = tool(scene, &format!("update replaced {image}"))?;
         lives += 1;
@@ -109,6 +117,7 @@ fn replace(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     }
     for (file, reason) in [
         ("/usr/lib/oxidom/blkdom", "an image of blkdom, and the running one is of netdom"),
+        (LATER, "it goes on from states of version 3 to 3, and the running image leaves one of version 1"),
         ("/tmp/zeros", "no whole ELF file"),
         ("/tmp/cut", "no image of oxidom's"),
     ] {
