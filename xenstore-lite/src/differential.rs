@@ -131,7 +131,9 @@ impl Pair {
                 }
                 self.restart();
             }
-            Step::Restart(Point::Between) => self.restart(),
+            Step::Restart(Point::Between) => {
+                self.restart();
+            }
             Step::Restart(within) => self.due = Some(*within),
         }
         for domain in (0..DOMAINS).map(DomainId) {
@@ -150,6 +152,7 @@ impl Pair {
         {
             self.due = None;
             let rest = bytes.split_off(usize::from(read) % bytes.len());
+            let tells_all = self.next_store().is_some();
             if !bytes.is_empty() {
                 let taken = self.store.handle_bytes(id, &bytes, &mut self.host);
                 if taken == Ok(0) {
@@ -157,7 +160,7 @@ impl Pair {
                     return;
                 }
                 assert_eq!(taken, Ok(bytes.len()), "domain {}: the beginning of a request", domain.0);
-                self.restart();
+                assert_eq!(self.restart(), tells_all, "what the beginning of a request takes up");
             }
             bytes = rest;
         }
@@ -205,11 +208,17 @@ impl Pair {
         begun
     }
 
-    /// What a store makes of the written state, where that tells all: not what transactions met that have lost.
+    /// What a store makes of the written state, where that tells all: not what transactions met that have lost, which no longer counts as memory.
     fn next_store(&self) -> Option<Store> {
         let copy = Store::read_state(&state(&self.store), config()).expect("a state that was written is read");
-        let mut domains = (0..DOMAINS).map(DomainId);
-        domains.all(|domain| self.store.usage(domain) == copy.usage(domain)).then_some(copy)
+        let mut same = true;
+        for domain in (0..DOMAINS).map(DomainId) {
+            let (before, after) = (self.store.usage(domain), copy.usage(domain));
+            same &= before == after;
+            let counts = |usage| Usage { memory: 0, ..usage };
+            assert_eq!(counts(before), counts(after), "what domain {} takes up after a state was read", domain.0);
+        }
+        same.then_some(copy)
     }
 
     fn go_on(&mut self, next: Store) {
@@ -220,10 +229,10 @@ impl Pair {
         self.model.restart();
     }
 
-    fn restart(&mut self) {
-        if let Some(next) = self.next_store() {
-            self.go_on(next);
-        }
+    /// Goes on from the written state, if that tells all; whether it does.
+    fn restart(&mut self) -> bool {
+        let next = self.next_store();
+        next.map(|next| self.go_on(next)).is_some()
     }
 
     /// Fetches all, has the store count itself anew, and takes it through its written state.
