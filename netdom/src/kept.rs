@@ -44,7 +44,7 @@ pub struct Kept {
     lost: Option<u64>,
     /// Of the image for tests alone: a field that a later version adds.
     #[cfg(feature = "faults")]
-    #[n(5)]
+    #[n(15)]
     added: Option<u64>,
 }
 
@@ -109,6 +109,11 @@ impl Kept {
             self.blame.note(id, now);
         }
         self.blame.clone()
+    }
+
+    /// All NICs of the last life that are still there were taken up.
+    pub fn forget_nics(&mut self) {
+        self.nics.clear();
     }
 
     /// A NIC, once.

@@ -169,7 +169,7 @@ impl<H: Hypervisor> DataPath<H> {
         self.forwarder.bpdus_on_wire = forward;
     }
 
-    /// It is so late before the first round, for what is attached or restored until then: a domain in another life is not new.
+    /// Sets the time for what is attached or restored before the first round: a domain that lived before does not begin at time zero.
     pub fn begin_at(&mut self, now: Instant) {
         self.now = now;
     }

@@ -75,10 +75,16 @@ impl Service for Domain {
     }
 
     fn state_length(&self) -> usize {
-        self.bus.connections().length() + self.written.length()
+        const SHORT_PARTS: usize = 128;
+        self.bus.connections().length() + self.written.length() + SHORT_PARTS
     }
 
     fn write_state(&self, out: &mut BoxWriter) -> Result<(), Unwritten> {
+        // The short ones first: they fit into any box.
+        if out.has_failed() {
+            out.part(Part::Suspect, |out| write_suspect(self.bus.backend(), &self.suspect, out));
+        }
+        out.part(Part::Waiting, |out| write_waiting(&self.waiting, out));
         #[cfg(feature = "faults")]
         out.part(Part::Trial, |out| {
             out(b"a part that no other image knows");
@@ -86,10 +92,6 @@ impl Service for Domain {
         });
         out.part(Part::Connections, |out| self.bus.connections().write(out));
         out.part(Part::Image, |out| self.written.write(out));
-        out.part(Part::Waiting, |out| write_waiting(&self.waiting, out));
-        if out.has_failed() {
-            out.part(Part::Suspect, |out| write_suspect(self.bus.backend(), &self.suspect, out));
-        }
         Ok(())
     }
 
@@ -248,6 +250,7 @@ impl DriverDomain for Domain {
     async fn adopted(&self) {
         self.bus.begun().await;
         self.bus.backend().forget_inherited();
+        self.inherited.borrow_mut().forget_nics();
         self.held.set(false);
         self.work.set();
     }

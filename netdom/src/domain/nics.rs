@@ -16,7 +16,6 @@ use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
 use runtime::events::Channel;
 use runtime::mmio::MmioRegion;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
-use runtime::restart;
 use runtime::time::{self, Instant};
 use runtime::watchdog;
 use xen_pv_sys::Port;
@@ -309,32 +308,37 @@ async fn start(
         receive_descriptors: plan.receive_descriptors,
         transmit_descriptors: plan.transmit_descriptors,
         seed: time::now().0,
-        taken_over: restart::lives() > 0,
+        taken_over: device.was_inherited(),
         ..Options::default()
     };
     let driver = model.start(registers, device.dma(), kind, &pool, options, &mut busy_wait);
     Ok((driver.map_err(Unusable::Driver)?, interrupts, format!("Intel {}", model.name())))
 }
 
-/// Maps the registers of a NIC, and lets it reach memory. In a domain that lived before it is reset between: the last life may have used it.
+/// Maps the registers of a NIC, and lets it reach memory. One that the last life used is reset between.
 async fn reach(device: &Device, model: Model) -> Result<MmioRegion, Unusable> {
-    if restart::lives() == 0 {
+    if !device.was_inherited() {
         device.enable().await?;
         return Ok(device.map_bar(0, model.registers()).await?);
     }
     device.enable_registers().await?;
     let registers = device.map_bar(0, model.registers()).await?;
-    let mut pause = model.begin_reset(&registers, &mut busy_wait);
-    let end = time::now() + RESET;
-    loop {
-        time::sleep(pause).await;
-        if Model::is_reset(&registers) {
-            break;
+    for _ in 0..model.resets() {
+        if Model::is_absent(&registers) {
+            return Err(Unusable::Driver(nic::Error::Absent { status: u32::MAX }));
         }
-        if time::now() > end {
+        let pause = model.begin_reset(&registers, &mut busy_wait);
+        time::sleep(pause).await;
+        let end = time::now() + RESET;
+        let mut over = Model::is_reset(&registers);
+        while !over && time::now() < end {
+            time::sleep(LOOK).await;
+            over = Model::is_reset(&registers);
+        }
+        model.release_phy(&registers, &mut busy_wait);
+        if !over {
             return Err(Unusable::Running);
         }
-        pause = LOOK;
     }
     device.enable().await?;
     Ok(registers)

@@ -60,7 +60,10 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
         }
     }
     if restart::lives() > 0 {
-        ports.push(("lives".into(), format!("lives {}, packets lost with them {}", restart::lives(), domain.lost)));
+        ports.push((
+            "lives".into(),
+            format!("lives {}, packets that waited and were lost with them {}", restart::lives(), domain.lost),
+        ));
     }
     ports
 }

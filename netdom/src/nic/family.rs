@@ -90,8 +90,11 @@ pub trait Start {
     /// # Errors
     /// [`Error::Absent`], [`Error::Reset`], [`Error::Address`].
     fn reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error>;
-    /// Begins a reset of all but the PHY and the link. No register may be touched for the time that this gives; then comes [`Self::end_reset`].
+    /// Begins a reset of all but the PHY and the link. No register may be touched for the time that this gives; then come
+    /// [`Self::release_phy`] and [`Self::end_reset`].
     fn begin_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Duration;
+    /// Gives firmware the PHY back, which it must not use while a reset begins.
+    fn release_phy<M: Mmio>(&self, _mmio: &M, _delay: Delay<'_>) {}
     /// Waits for the end of a reset; gives the device's address.
     ///
     /// # Errors

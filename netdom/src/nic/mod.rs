@@ -132,7 +132,7 @@ pub struct Options {
     pub segmentation: Segmentation,
     /// A number that guests do not know: it keys the hash by which a device spreads flows over its queues.
     pub seed: u64,
-    /// An earlier life of the domain used the device: its reset was begun by [`models::Model::begin_reset`], and a link that is up stays as it
+    /// An earlier life of the domain used the device: it was reset by [`models::Model::begin_reset`], and a link that is up stays as it
     /// is.
     pub taken_over: bool,
 }

@@ -7,6 +7,9 @@ use alloc::boxed::Box;
 use core::time::Duration;
 use split_driver::memory::{DmaAllocator, Mmio};
 
+/// CTRL, in all families.
+const CTRL: usize = 0;
+
 /// A device that there is a driver for.
 #[derive(Clone, Copy, Debug)]
 pub enum Model {
@@ -83,8 +86,17 @@ impl Model {
         }
     }
 
-    /// Begins to reset a device that an earlier life of the domain used, before it reaches memory again: its rings lie in memory that has other
-    /// uses by now. No register may be touched for the time that this gives.
+    /// How often a device that an earlier life of the domain used is reset: where something was under way to memory, the first reset does not end
+    /// it (82599 datasheet 5.2.5.3.2).
+    pub const fn resets(self) -> usize {
+        match self {
+            Self::E1000e(_) | Self::Igb(_) => 1,
+            Self::Ixgbe(_) => 2,
+        }
+    }
+
+    /// Begins to reset such a device, before it reaches memory again: its rings lie in memory that has other uses by now. No register may be
+    /// touched for the time that this gives; then comes [`Self::release_phy`].
     pub fn begin_reset<M: Mmio>(self, registers: &M, delay: Delay<'_>) -> Duration {
         match self {
             Self::E1000e(model) => e1000e::Hardware::new(model).begin_reset(registers, delay),
@@ -93,10 +105,23 @@ impl Model {
         }
     }
 
+    /// Gives firmware the PHY back.
+    pub fn release_phy<M: Mmio>(self, registers: &M, delay: Delay<'_>) {
+        match self {
+            Self::E1000e(model) => e1000e::Hardware::new(model).release_phy(registers, delay),
+            Self::Igb(model) => igb::Hardware::new(model).release_phy(registers, delay),
+            Self::Ixgbe(model) => ixgbe::Hardware::new(model).release_phy(registers, delay),
+        }
+    }
+
+    /// Whether the device does not answer.
+    pub fn is_absent<M: Mmio>(registers: &M) -> bool {
+        registers.read32(CTRL) == ABSENT
+    }
+
     /// Whether that reset is over: CTRL.RST, at the same place in all families (82574 datasheet 10.2.2.1, 82576 datasheet 8.2.1, 82599 datasheet
     /// 8.2.3.1.1). Never where there is no device behind the registers.
     pub fn is_reset<M: Mmio>(registers: &M) -> bool {
-        const CTRL: usize = 0;
         const RST: u32 = 1 << 26;
         let control = registers.read32(CTRL);
         control != ABSENT && control & RST == 0

@@ -69,6 +69,8 @@ struct Inner {
     stopped: Rc<Cell<bool>>,
     /// The last life had it, and its interrupts were not turned on since.
     inherited: Rc<Cell<bool>>,
+    /// The last life had it.
+    former: bool,
     tenure: Rc<Tenure>,
 }
 
@@ -110,12 +112,13 @@ impl Device {
     pub(super) fn found(bus: Rc<Bus>, address: PciAddress, host: PciAddress) -> Self {
         let tenure = Rc::new(Tenure::new());
         let (interrupts, stopped, inherited) = Default::default();
-        Self { inner: Inner { address, host, id: None, bus, interrupts, stopped, inherited, tenure } }
+        Self { inner: Inner { address, host, id: None, bus, interrupts, stopped, inherited, former: false, tenure } }
     }
 
     /// The same, of a device that the last life had and did not write down, and that may still write to memory.
     pub(super) fn left(bus: Rc<Bus>, address: PciAddress, host: PciAddress) -> Self {
-        let device = Self::found(bus, address, host);
+        let mut device = Self::found(bus, address, host);
+        device.inner.former = true;
         device.inner.tenure.master();
         device
     }
@@ -144,7 +147,7 @@ impl Device {
         let id = Some(DeviceId::new(kept.identity));
         let (interrupts, stopped) = Default::default();
         let inherited = Rc::new(Cell::new(true));
-        Some(Self { inner: Inner { address, host, id, bus, interrupts, stopped, inherited, tenure } })
+        Some(Self { inner: Inner { address, host, id, bus, interrupts, stopped, inherited, former: true, tenure } })
     }
 
     /// Takes access to memory from a device of the last life, where pciback may be asked for that. Where it is to `go_on`, its registers can still
@@ -259,6 +262,11 @@ impl Device {
             }
         };
         Ok(MmioRegion::map(address, length, self.inner.tenure.reach())?)
+    }
+
+    /// Whether the last life of the domain had it: it may be as that life left it.
+    pub fn was_inherited(&self) -> bool {
+        self.inner.former
     }
 
     /// Turns on interrupts: MSI-X with up to `wanted` vectors, else MSI, else the INTx line, beginning with `best`. The device must be

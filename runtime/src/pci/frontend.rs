@@ -172,6 +172,11 @@ impl<S: Store> Frontend<S> {
         self.link.is_some()
     }
 
+    /// Whether it goes on with the connection of the last life, and its devices.
+    pub(crate) fn has_resumed(&self) -> bool {
+        self.resumed
+    }
+
     /// Takes access to memory from the devices that the last life had; `None` where there will be no proof for one of them. There are events for
     /// those that stay. What the last life had begun to give back is let go of in the end, or is pciback's already. To be called before any
     /// event is taken.
@@ -215,8 +220,14 @@ impl<S: Store> Frontend<S> {
         };
         let (own, theirs) = (format!("{FRONTEND}/state"), format!("{}/state", link.backend));
         loop {
-            let said = join3(read(&self.store, &own), read(&self.store, &theirs), self.listed(link)).await;
-            let (Ok(own), Ok(theirs), Ok(listed)) = said else {
+            // The device first: what pciback says later than that counts.
+            let Ok(listed) = self.listed(link).await else {
+                return false;
+            };
+            let Ok(theirs) = read(&self.store, &theirs).await else {
+                return false;
+            };
+            let Ok(own) = read(&self.store, &own).await else {
                 return false;
             };
             let device = listed.iter().find(|device| device.address == address);

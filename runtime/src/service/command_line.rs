@@ -78,7 +78,14 @@ pub(super) fn parse(line: &str, mut other: impl FnMut(&str, &str) -> Result<bool
                 Ok(true)
             }
             Some((name, value)) => other(name, value),
-            None if word.starts_with('-') => other(word, words.next().unwrap_or_default()),
+            None if word.starts_with('-') => {
+                let value = words.clone().next().unwrap_or_default();
+                let known = other(word, value);
+                if known != Ok(false) {
+                    words.next();
+                }
+                known
+            }
             #[cfg(feature = "faults")]
             None if word == "faults" => other(word, ""),
             None => Ok(false),
@@ -147,7 +154,7 @@ mod tests {
             ("bridge=no root=/dev/xvda", options(info, msix), 1, 1),
             // As a domain's builder writes them.
             ("--event 17 log=warn", options(LevelFilter::Warn, msix), 0, 0),
-            ("--event 0 --internal-db", options(info, msix), 1, 1),
+            ("--event 0 --internal-db log=warn", options(LevelFilter::Warn, msix), 1, 1),
         ];
         for (line, expected, unknown, fatal) in table {
             let bridge = |name: &str, value: &str| match (name, value) {

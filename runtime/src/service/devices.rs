@@ -61,12 +61,16 @@ async fn first<S: DriverDomain>(service: &S, frontend: &mut Frontend<Client>, co
         complaints.complain(TOPIC, "no PCI device was passed to this domain (pci=[...])").await;
         return;
     }
-    let Ok(first) = time::timeout(PATIENCE, frontend.next_event()).await else {
+    let mut next = if frontend.has_resumed() {
+        // It knows the devices of the last life, and pciback may have no more to say.
+        frontend.found()
+    } else if let Ok(first) = time::timeout(PATIENCE, frontend.next_event()).await {
+        Some(first)
+    } else {
         let text = format!("pciback said nothing for {PATIENCE:?}: going on without devices");
         complaints.complain(TOPIC, &text).await;
         return;
     };
-    let mut next = Some(first);
     while let Some(event) = next {
         handle(service, event).await;
         next = frontend.found();

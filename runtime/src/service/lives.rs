@@ -26,6 +26,8 @@ const SPARE: usize = 4;
 pub(super) struct Room {
     /// Writes what the image does not know of.
     write_more: fn(&mut BoxWriter),
+    /// What does not fit may be left out, as the state is in parts.
+    in_parts: bool,
     pages: usize,
     /// The log was told that the state does not fit.
     told: bool,
@@ -34,12 +36,12 @@ pub(super) struct Room {
 impl Room {
     /// Of an image with devices: those that pcifront has are written, too.
     pub(super) const fn with_devices() -> Self {
-        Self { write_more: |out| out.part(Part::Devices, kept::write), pages: 0, told: false }
+        Self { write_more: |out| out.part(Part::Devices, kept::write), in_parts: true, pages: 0, told: false }
     }
 
     /// Of an image that has none.
     pub(super) const fn plain() -> Self {
-        Self { write_more: |_| (), pages: 0, told: false }
+        Self { write_more: |_| (), in_parts: false, pages: 0, told: false }
     }
 
     /// Asks for a new life where this one fails, and makes the box larger where the state may not fit; whether there is one. A driver domain's
@@ -52,19 +54,22 @@ impl Room {
             return true;
         }
         let pages = (length + length / SPARE).div_ceil(PAGE_SIZE) + S::SPARE_PAGES;
+        let least = if self.in_parts { self.pages.max(1) } else { least.div_ceil(PAGE_SIZE) };
         let (own, write_more) = (Rc::clone(service), self.write_more);
-        let made = restart::keep(least.div_ceil(PAGE_SIZE), pages, S::POLICY, move |out| {
+        let made = restart::keep(least, pages.max(least), S::POLICY, move |out| {
             write_more(out);
             own.write_state(out)
         });
         match made {
             Ok(made) => (self.pages, self.told) = (made, false),
             Err(error) => {
-                if !mem::replace(&mut self.told, true) {
-                    let room = self.pages * PAGE_SIZE;
-                    log::warn!(
-                        "{length} bytes are to be kept for the next life, and there is room for {room}: {error}"
-                    );
+                let room = self.pages * PAGE_SIZE;
+                match (mem::replace(&mut self.told, true), room) {
+                    (true, _) => {}
+                    (false, 0) => log::error!("a failure ends this domain: no memory for its next life: {error}"),
+                    (false, _) => {
+                        log::warn!("{length} bytes are to be kept for the next life, and {room} can be: {error}");
+                    }
                 }
             }
         }
@@ -108,7 +113,8 @@ pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Frontend<Cli
     });
     let frontend = match stopped.await {
         Ok(Ok(Some(frontend))) => frontend,
-        Ok(Ok(None)) | Err(_) => crash(format_args!("a device of the last life may still write to memory")),
+        Ok(Ok(None)) => crash(format_args!("a device of the last life may still write to memory")),
+        Err(_) => crash(format_args!("the devices of the last life were not stopped in {PATIENCE:?}")),
         Ok(Err(error)) => crash(format_args!("pcifront does not go on: {error}")),
     };
     recovered.devices_stopped();

@@ -25,6 +25,16 @@ impl Hardware {
     const fn shares_mdio(&self) -> bool {
         matches!(self.model.kind, Kind::I82573 | Kind::I82574) || self.model.is_pch()
     }
+
+    /// Waits until a discrete device has read its non-volatile memory after a reset; no other register may be touched before. Whether it has.
+    fn wait_for_memory<M: Mmio>(&self, registers: &Registers<'_, M>, delay: Delay<'_>) -> bool {
+        if self.model.is_pch() {
+            return true;
+        }
+        let read = wait(delay, Duration::from_micros(50), 200, || registers.read(reg::EEC).auto_read_done());
+        let eec: u32 = registers.read(reg::EEC).into();
+        read && eec != ABSENT
+    }
 }
 
 impl Start for Hardware {
@@ -58,7 +68,15 @@ impl Start for Hardware {
         let _proof = self.stop(mmio, delay);
         let pause = self.begin_reset(mmio, delay);
         delay(pause);
+        self.release_phy(mmio, delay);
         self.end_reset(mmio, delay)
+    }
+
+    fn release_phy<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) {
+        if self.shares_mdio() {
+            self.wait_for_memory(&Registers(mmio), delay);
+            Registers(mmio).update(reg::EXTCNF_CTRL, |c: reg::ExtcnfCtrl| c.with_mdio_owned(false));
+        }
     }
 
     fn begin_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Duration {
@@ -81,15 +99,8 @@ impl Start for Hardware {
 
     fn end_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
         let registers = &Registers(mmio);
-        if !self.model.is_pch() {
-            let read = wait(delay, Duration::from_micros(50), 200, || registers.read(reg::EEC).auto_read_done());
-            let eec: u32 = registers.read(reg::EEC).into();
-            if !read || eec == ABSENT {
-                return Err(Error::Reset { register: "EEC", value: eec });
-            }
-        }
-        if self.shares_mdio() {
-            registers.update(reg::EXTCNF_CTRL, |c: reg::ExtcnfCtrl| c.with_mdio_owned(false));
+        if !self.wait_for_memory(registers, delay) {
+            return Err(Error::Reset { register: "EEC", value: registers.read(reg::EEC).into() });
         }
         if self.model.kind == Kind::I82571 && !registers.read(reg::SWSM2).locked() {
             // A boot agent may have left the semaphore of the two ports' drivers set; this is the first of them (Linux: `e1000_init_mac_params_82571`).

@@ -170,8 +170,10 @@ impl Cage {
         state.base = Some(reg::AUTOC.read(mmio, 0));
         state.crosstalk = nvm::has_crosstalk(mmio, delay);
         if keep && has_link(mmio) && (!state.crosstalk || reg::ESDP.read(mmio, 0).module()) {
-            (state.step, state.pending, state.tuned) = (Step::Rest, false, true);
+            // Where it is lost, its module is set up as a new one.
+            (state.step, state.pending, state.tuned) = (Step::Rest, false, false);
             (state.kept, state.again) = (true, true);
+            state.fast = reg::AUTOC.read(mmio, 0).mode() == TEN_GIGABIT;
             return;
         }
         let mut now = Instant::default();

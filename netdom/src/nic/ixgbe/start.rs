@@ -59,10 +59,18 @@ impl Start for Hardware {
             // What was under way to memory is ended by a second reset (82599 datasheet 5.2.5.3.2).
             let pause = self.begin_reset(mmio, delay);
             delay(pause);
+            self.release_phy(mmio, delay);
         }
         let pause = self.begin_reset(mmio, delay);
         delay(pause);
+        self.release_phy(mmio, delay);
         self.end_reset(mmio, delay)
+    }
+
+    fn release_phy<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) {
+        if self.resets_phy_interface() {
+            self.semaphores.release(mmio, mdio::bit(mmio), delay);
+        }
     }
 
     fn begin_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Duration {
@@ -74,9 +82,6 @@ impl Start for Hardware {
     }
 
     fn end_reset<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) -> Result<MacAddress, Error> {
-        if self.resets_phy_interface() {
-            self.semaphores.release(mmio, mdio::bit(mmio), delay);
-        }
         let ended = wait(delay, Duration::from_micros(100), 100, || !reg::CTRL.read(mmio, 0).reset());
         let control: u32 = reg::CTRL.read(mmio, 0).into();
         if !ended || control == ABSENT {
@@ -199,6 +204,10 @@ impl Start for Hardware {
         let every =
             reg::Fctrl::new().with_multicast_promiscuous(true).with_unicast_promiscuous(true).with_broadcast(true);
         reg::FCTRL.write(mmio, 0, every);
+        if setup.keep_link {
+            // The MAC has to find the PHY's link again.
+            wait(delay, Duration::from_micros(200), 50, || cage::has_link(mmio));
+        }
         self.pending.set(!start_link(mmio, self, setup.keep_link, delay));
     }
 

@@ -44,6 +44,7 @@ impl<M: Model + 'static> Bench<M> {
         let Self { nic, device, xen, .. } = self;
         core::mem::forget(nic);
         device.wait(model.begin_reset(&device, &mut |delay| device.wait(delay)));
+        model.release_phy(&device, &mut |delay| device.wait(delay));
         assert!(models::Model::is_reset(&device), "its reset does not end");
         let pool = Pool::new(Box::new(FakePages::new(&xen, 1024)));
         let (time, dma) = (device.clone(), device.dma());

@@ -32,6 +32,7 @@ pub(crate) fn a_nic_of_an_earlier_life_receives_nothing_more<C: Card>(kind: C::K
     assert!(bench.device.inject(&bytes(60, 1)), "it receives");
     let device = bench.device.clone();
     device.wait(model::<C>(kind).begin_reset(&device, &mut |delay| device.wait(delay)));
+    model::<C>(kind).release_phy(&device, &mut |delay| device.wait(delay));
     assert!(Model::is_reset(&device), "its reset does not end");
     assert!(!bench.device.inject(&bytes(60, 2)), "it receives still");
     // The life ended: nothing was quieted, and nothing of it is used.
