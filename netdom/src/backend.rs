@@ -184,6 +184,7 @@ impl<H: Hypervisor> Netback<H> {
     /// no link.
     pub fn forget_inherited(&self) {
         self.inherited.borrow_mut().clear();
+        self.path.borrow_mut().forget_left();
         let carriers = self.carriers.borrow().clone();
         for (bridge, before) in carriers.into_iter().filter(|(bridge, _)| self.path.borrow().mtu(bridge).is_none()) {
             self.links.borrow_mut().entry(bridge.clone()).or_default();
@@ -326,6 +327,9 @@ impl<H: Hypervisor> Netback<H> {
         let memory = if inherits { self.memory.promise_again(bytes) } else { self.memory.promise(bytes)? };
         let mut path = self.path.borrow_mut();
         let id = path.attach(config)?;
+        if inherits {
+            path.place_left(id);
+        }
         let kept = self.inherited.borrow();
         if let Some((_, kept)) = kept.iter().find(|(device, _)| inherits && *device == handle.id()) {
             path.restore_vif(id, kept);

@@ -35,6 +35,12 @@ const HEADER_WORDS: usize = RING_HEADER_SIZE / 4;
 pub trait Slot: FromBytes + IntoBytes + Immutable + Copy {}
 impl<T: FromBytes + IntoBytes + Immutable + Copy> Slot for T {}
 
+/// The words of what lies in a slot.
+#[inline]
+pub fn words<T: Slot>(value: &T) -> impl Iterator<Item = u32> {
+    value.as_bytes().chunks_exact(4).filter_map(|bytes| Some(u32::from_ne_bytes(bytes.try_into().ok()?)))
+}
+
 /// The peer broke the ring's protocol, or the memory is no ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RingError {
@@ -160,10 +166,8 @@ impl<M: SharedMemory> Slots<M> {
     fn write<T: Slot>(&self, index: u32, stride: usize, value: &T) {
         const { assert!(size_of::<T>().is_multiple_of(4)) };
         let slot = self.memory.words().get(self.slot(index, stride)).unwrap_or_default();
-        for (bytes, word) in value.as_bytes().chunks_exact(4).zip(slot) {
-            if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
-                word.store(u32::from_ne_bytes(bytes), Ordering::Relaxed);
-            }
+        for (value, word) in words(value).zip(slot) {
+            word.store(value, Ordering::Relaxed);
         }
     }
 

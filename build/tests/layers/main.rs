@@ -79,6 +79,7 @@ const NETDOM: House = House {
         &["blame", "faults", "netback", "nic"],
         &["command_line", "datapath", "fakes"],
         &["backend"],
+        &["kept"],
         // The image: a crate of its own that names the library as any other does.
         &["domain"],
         &["main"],

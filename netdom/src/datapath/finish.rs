@@ -26,15 +26,15 @@ pub(super) fn finish<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, poo
 
 /// Places the responses of all receive slots filled.
 #[inline(never)]
-fn answer_receivers<H: Hypervisor>(ports: &mut Ports<H>, round: &Round) {
-    for received in round.received.chunk_by(|one, next| one.to == next.to) {
+fn answer_receivers<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
+    let Round { received, ahead, .. } = round;
+    for received in received.chunk_by(|one, next| one.to == next.to) {
         let Some(queue) = received.first().and_then(|first| ports.queue_mut(first.to)) else {
             continue;
         };
-        let ring = &mut queue.rings.receive;
         for Received { kind, failed, .. } in received {
             match *kind {
-                ReceivedKind::Data { id, offset, length, flags, .. } => ring.push(&RxResponse {
+                ReceivedKind::Data { id, offset, length, flags, .. } => ahead.add(&RxResponse {
                     id,
                     offset,
                     flags,
@@ -44,17 +44,18 @@ fn answer_receivers<H: Hypervisor>(ports: &mut Ports<H>, round: &Round) {
                         false => length.cast_signed(),
                     },
                 }),
-                ReceivedKind::Extra(extra) => ring.push_as(&extra),
+                ReceivedKind::Extra(extra) => ahead.add(&extra),
             }
         }
-        ring.show();
+        let rings = &mut queue.rings;
+        ahead.place::<2, _, _, _>(rings.receive_whose, &mut rings.receive);
     }
 }
 
 /// Places the responses of all packets taken, each slot's its own.
 #[inline(never)]
 fn answer_senders<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
-    let Round { sent, slots, touched, served, .. } = round;
+    let Round { sent, slots, touched, served, ahead, .. } = round;
     for &Turn { id, packets: (first, end), .. } in &*served {
         let Some(GuestPort { queues, statistics, .. }) = ports.guest_mut(id.port) else {
             continue;
@@ -62,7 +63,6 @@ fn answer_senders<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
         let Some(queue) = queues.get_mut(usize::from(id.queue)) else {
             continue;
         };
-        let ring = &mut queue.rings.transmit;
         let mut answered = false;
         // What was given back is at the end.
         let packets = sent.get(first as usize..end as usize).unwrap_or_default();
@@ -76,15 +76,19 @@ fn answer_senders<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
             };
             let mut extras = sent.request.extras;
             for data in sent.slots(slots) {
-                ring.push(&TxResponse { id: data.id, status });
+                ahead.add(&TxResponse { id: data.id, status });
                 for _ in 0..core::mem::take(&mut extras) {
-                    ring.push(&TxResponse { id: 0, status: NETIF_RSP_NULL });
+                    ahead.add(&TxResponse { id: 0, status: NETIF_RSP_NULL });
                 }
             }
-            ring.show();
             answered = true;
         }
-        if answered && !queue.touched {
+        if !answered {
+            continue;
+        }
+        let rings = &mut queue.rings;
+        ahead.place::<1, _, _, _>(rings.transmit_whose, &mut rings.transmit);
+        if !queue.touched {
             queue.touched = true;
             touched.push(id);
         }

@@ -52,6 +52,7 @@ mod wire;
 
 use crate::blame::Suspect;
 use crate::credit::{Credit, Rate};
+use crate::netback::ahead::WriteAhead;
 use crate::netback::config::VifConfig;
 use crate::netback::violation::{AttachError, Violation};
 use crate::offload::coalesce::Coalescer;
@@ -68,6 +69,8 @@ pub use nics::{LinkChange, NICS, NicId};
 use ports::Ports;
 use round::Round;
 use split_driver::hypervisor::Hypervisor;
+use split_driver::kept::{Keep, KeptPage};
+use split_driver::memory::OutOfMemory;
 use split_driver::time::{Duration, Instant};
 use xen_pv_sys::Port;
 
@@ -182,6 +185,27 @@ impl<H: Hypervisor> DataPath<H> {
     /// The pages that packets are held in.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Has responses written down before they are placed, so that a life that ends in between costs none; and knows what an earlier life wrote.
+    ///
+    /// # Errors
+    /// [`OutOfMemory`].
+    pub fn write_ahead<P: KeptPage + 'static>(&mut self, keep: &impl Keep<Page = P>) -> Result<(), OutOfMemory> {
+        self.round.ahead = WriteAhead::new(keep)?;
+        Ok(())
+    }
+
+    /// Places what an earlier life wrote for a vif that is taken over, before it is served.
+    pub(crate) fn place_left(&mut self, id: VifId) {
+        if let Some(guest) = self.ports.named_mut(id) {
+            guest.queues.iter_mut().for_each(|queue| queue.rings.place_left(&mut self.round.ahead));
+        }
+    }
+
+    /// All vifs of an earlier life were taken over.
+    pub(crate) fn forget_left(&mut self) {
+        self.round.ahead.forget_left();
     }
 
     /// Connects a vif to its frontend and to its bridge.

@@ -5,6 +5,7 @@
 use super::vlan::{Edit, Tagging};
 use super::{QueueId, Stop};
 use crate::blame::Suspect;
+use crate::netback::ahead::WriteAhead;
 use crate::netback::request::{DataSlot, PacketRequest};
 use crate::netback::steering::Steer;
 use crate::offload::head::Head;
@@ -169,6 +170,8 @@ pub(crate) struct Round {
     pub(crate) changed: bool,
     /// The port that is served now.
     pub(crate) suspect: Suspect,
+    /// The responses that are placed now.
+    pub(crate) ahead: WriteAhead,
 }
 
 impl Round {

@@ -147,7 +147,9 @@ impl DriverDomain for Domain {
         let pages = pages.map_err(|_| "no memory for packets: give the domain more")?;
         let xen = Xen::new();
         let events = xen.events().clone();
-        let path = DataPath::new(xen, Pool::new(Box::new(pages)), time::now().0);
+        let keep = xen.clone();
+        let mut path = DataPath::new(xen, Pool::new(Box::new(pages)), time::now().0);
+        path.write_ahead(&keep).map_err(|_| "no memory: give the domain more")?;
         let (suspect, waiting) = (path.suspect(), path.held());
         let path = Rc::new(RefCell::new(path));
         let work = Rc::new(Signal::new());

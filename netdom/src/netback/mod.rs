@@ -5,6 +5,7 @@
 //! packet goes to; [`config`] and [`nodes`] are what the store says, and [`bridges`] what a vif may be on. The packets' way from ring to ring
 //! is in [`crate::datapath`]; [`crate::backend`] joins both to xenbus.
 
+pub(crate) mod ahead;
 pub mod bridges;
 pub mod config;
 pub mod control;

@@ -1,5 +1,6 @@
 //! The two rings of a vif's queue and their event channels. Pure but for the hypervisor it is given. Floor 3.
 
+use super::ahead::{Whose, WriteAhead};
 use super::config::{QueueConfig, RemotePorts};
 use super::request::{ReceiveRing, TransmitRing};
 use super::violation::{AttachError, RingName, Violation};
@@ -70,6 +71,9 @@ pub(crate) struct Rings<H: Hypervisor> {
     /// The channel of both rings, or of the transmit ring where there are two.
     channel: Channel<H::Channel>,
     receive_channel: Option<Channel<H::Channel>>,
+    /// Whose they are, for what is written ahead.
+    pub(crate) transmit_whose: Whose,
+    pub(crate) receive_whose: Whose,
     /// Receive slots known to be posted and not taken.
     posted: u32,
     /// Whether a notification is due on each of the two channels.
@@ -94,7 +98,17 @@ impl<H: Hypervisor> Rings<H> {
             RemotePorts::Single(port) => (bind(port)?, None),
             RemotePorts::Split { transmit, receive } => (bind(transmit)?, Some(bind(receive)?)),
         };
-        Ok(Self { transmit, receive, channel, receive_channel, posted: 0, due: (false, false), progress: false })
+        Ok(Self {
+            transmit,
+            receive,
+            channel,
+            receive_channel,
+            transmit_whose: Whose { domain, ring: config.transmit_ring },
+            receive_whose: Whose { domain, ring: config.receive_ring },
+            posted: 0,
+            due: (false, false),
+            progress: false,
+        })
     }
 
     /// The local ports of its event channels.
@@ -147,6 +161,15 @@ impl<H: Hypervisor> Rings<H> {
     pub(crate) fn take_receive_slot(&mut self) -> RxRequest {
         self.posted = self.posted.saturating_sub(1);
         self.receive.take()
+    }
+
+    /// Places what an earlier life had written ahead for one of the rings, and tells the frontend.
+    pub(crate) fn place_left(&mut self, ahead: &mut WriteAhead) {
+        let transmit = ahead.place_left::<1, _, _, _>(self.transmit_whose, &mut self.transmit);
+        let receive = ahead.place_left::<2, _, _, _>(self.receive_whose, &mut self.receive);
+        if (transmit || receive) && self.publish() {
+            self.notify();
+        }
     }
 
     /// Publishes the responses placed. True where the frontend asked for a notification, which [`Self::notify`] then sends.

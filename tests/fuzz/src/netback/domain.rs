@@ -197,6 +197,7 @@ impl Domain {
         let pool = Pool::new(Box::new(FakePages::new(&host.xen, PAGES)));
         let mut path = DataPath::new(host.xen.clone(), pool, 1);
         path.begin_at(host.now());
+        path.write_ahead(&host.xen).expect("a page");
         let (suspect, path) = (path.suspect(), Rc::new(RefCell::new(path)));
         let bridges = Bridges::new([BRIDGES[0]], &[BRIDGES[BRIDGES.len() - 1].into()]);
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(|| ())).with_queues(QUEUES);
