@@ -116,7 +116,7 @@ const LAB: House = House {
 const END_TO_END: House = House {
     root: "tests/e2e",
     layers: &[
-        &["differential", "driver_domain", "media", "served", "symbolize", "traffic"],
+        &["differential", "driver_domain", "media", "rebuilt", "served", "symbolize", "traffic"],
         &["blocks", "stage"],
         &["bench"],
         &["attack", "corpus", "torture"],

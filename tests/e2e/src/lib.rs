@@ -13,6 +13,7 @@ pub mod demo;
 pub mod differential;
 pub mod driver_domain;
 pub mod media;
+mod rebuilt;
 mod served;
 pub mod stage;
 pub mod symbolize;

@@ -18,7 +18,6 @@ mod many;
 mod nic_faults;
 mod nics;
 mod queues;
-mod rebuilt;
 mod runtime;
 mod saved;
 pub mod store;
@@ -30,7 +29,6 @@ mod vlans;
 mod xdp;
 
 pub use many::ManyVifs;
-pub(crate) use rebuilt::rebuild;
 pub use storm::Storm;
 
 use anyhow::{Context, Result, bail};

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use lab::{Guest, GuestConfig};
 
-use super::rebuilt::rebuild;
 use super::{Case, SPARE_NIC, Scene, at_rest, given_back};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::rebuilt::rebuild;
 use crate::stage::vif;
 use crate::traffic::{self, Shell};
 

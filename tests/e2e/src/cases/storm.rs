@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use lab::{Clock, Guest, Lab, Nic, Release, Row};
 
-use super::rebuilt::rebuild;
 use super::{Case, Family, Play, Rows, at_rest, given_back};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::rebuilt::rebuild;
 use crate::stage::{Images, Stage, vif};
 use crate::traffic::{Flow, Shell};
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
-use super::rebuilt::{FAULT, HANG, begin_with, of_state, rebuild};
 use super::{Case, SPARE_NIC, Scene, at_rest, given_back, nics};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::rebuilt::{FAULT, HANG, begin_with, of_state, rebuild};
 use crate::traffic::{self, Shell};
 
 pub(super) const CASES: &[Case] = &[

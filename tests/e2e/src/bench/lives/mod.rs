@@ -17,8 +17,8 @@ use lab::{Lab, Row as Matrix};
 
 use super::common::{LINUX, Samples};
 use super::{Better, Report, Row};
-use crate::cases::rebuild;
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::rebuilt::rebuild;
 use crate::stage::Images;
 
 pub use course::Drawn;

@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lab::{Clock, DOM0_WEIGHT, Lab, Output, Row};
 
-use super::super::rebuilt::rebuild;
 use super::super::{Case, Family, Play, Rows};
 use super::said::{IMAGE, LOG, SERVES, count, last_pause};
 use super::{NAME, PATIENCE, hoards, load};
 use crate::differential::{create, play_lines};
+use crate::rebuilt::rebuild;
 use crate::stage::{Images, Stage};
 use crate::traffic::Shell;
 
