@@ -14,6 +14,7 @@ use super::queue::Queue;
 use super::round::{Arrival, Round, Sent, Turn};
 use super::{NIC_FRAMES, QueueId, RETRY, ROUND_PACKETS, Stop, VIF_PACKETS};
 use crate::credit::Credit;
+use crate::netback::ahead::WriteAhead;
 use crate::netback::control_ring::Served;
 use crate::netback::request::{PacketRequest, Wish, parse};
 use crate::netback::vif::Vif;
@@ -49,7 +50,7 @@ pub(super) fn collect<H: Hypervisor>(
         guest.turn = (turn + 1) % guest.queue_count().max(1);
         round.suspect.set(Some(port));
         serve_queues(ports, round, pool, (port, ready, turn), now);
-        round.changed |= serve_control(ports, port, hypervisor, pool, now);
+        round.changed |= serve_control(ports, port, &mut round.ahead, hypervisor, pool, now);
     }
     round.suspect.set(None);
     if !round.heads.is_empty() {
@@ -116,15 +117,22 @@ fn serve_queue<H: Hypervisor>(
 }
 
 /// Answers the requests on a guest's control ring, where there may be some.
-fn serve_control<H: Hypervisor>(ports: &mut Ports<H>, port: PortId, hypervisor: &H, pool: &Pool, now: Instant) -> bool {
+fn serve_control<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    port: PortId,
+    ahead: &mut WriteAhead,
+    hypervisor: &H,
+    pool: &Pool,
+    now: Instant,
+) -> bool {
     let Some(guest) = ports.guest_mut(port).filter(|guest| !guest.broken) else {
         return false;
     };
-    let (domain, queues) = (guest.vif.config.domain, guest.queue_count());
+    let queues = guest.queue_count();
     let Some(control) = guest.control.as_mut().filter(|control| control.ready) else {
         return false;
     };
-    let served = control.ring.serve(hypervisor, pool, domain, queues);
+    let served = control.ring.serve(hypervisor, pool, queues, ahead);
     let progress = control.ring.progress;
     control.ready = served == Ok(Served::Part);
     control.wake = match served {

@@ -200,6 +200,9 @@ impl<H: Hypervisor> DataPath<H> {
     pub(crate) fn place_left(&mut self, id: VifId) {
         if let Some(guest) = self.ports.named_mut(id) {
             guest.queues.iter_mut().for_each(|queue| queue.rings.place_left(&mut self.round.ahead));
+            if let Some(control) = &mut guest.control {
+                control.ring.place_left(&mut self.round.ahead);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! A vif's control ring and its event channel. Pure but for the hypervisor it is given. Floor 3.
 
+use super::ahead::{Whose, WriteAhead};
 use super::config::ControlConfig;
 use super::control::Hashing;
 use super::rings::{Channel, map_ring};
@@ -17,6 +18,7 @@ const REQUESTS: u32 = 8;
 /// A control ring, mapped, and its channel, bound.
 pub(crate) struct ControlRing<H: Hypervisor> {
     ring: BackRing<H::Ring, CtrlRequest, CtrlResponse>,
+    whose: Whose,
     pub(crate) channel: Channel<H::Channel>,
     pub(crate) hashing: Hashing,
     /// Whether there was anything to do since this was last reset.
@@ -40,10 +42,11 @@ impl<H: Hypervisor> ControlRing<H> {
     /// # Errors
     /// What could not be had; all else is given back.
     pub(crate) fn connect(hypervisor: &H, domain: DomainId, config: ControlConfig) -> Result<Self, AttachError> {
+        let whose = Whose { domain, ring: config.ring };
         let ring = BackRing::attach(map_ring(hypervisor, domain, RingName::Control, config.ring)?)
             .map_err(|error| AttachError::Ring(RingName::Control, error))?;
         let channel = Channel::bind(hypervisor, domain, config.port)?;
-        Ok(Self { ring, channel, hashing: Hashing::default(), progress: false })
+        Ok(Self { ring, whose, channel, hashing: Hashing::default(), progress: false })
     }
 
     /// The local port of its event channel.
@@ -51,7 +54,22 @@ impl<H: Hypervisor> ControlRing<H> {
         self.channel.port()
     }
 
-    /// Answers the requests of `domain`, whose vif has `queues` queues: a bounded number of them.
+    /// Places what an earlier life had written ahead, and tells the frontend.
+    pub(crate) fn place_left(&mut self, ahead: &mut WriteAhead) {
+        if ahead.place_left::<3, _, _, _>(self.whose, &mut self.ring) {
+            self.publish();
+        }
+    }
+
+    /// Publishes the responses placed.
+    fn publish(&mut self) {
+        if self.ring.unpublished() > 0 && self.ring.push_and_check_notify() {
+            self.channel.notify();
+        }
+    }
+
+    /// Answers the requests of the guest, whose vif has `queues` queues: a bounded number of them. Each response is shown before the next request
+    /// is served, as a life may end in that.
     ///
     /// # Errors
     /// What the frontend must not do.
@@ -59,9 +77,10 @@ impl<H: Hypervisor> ControlRing<H> {
         &mut self,
         hypervisor: &H,
         pool: &Pool,
-        domain: DomainId,
         queues: u8,
+        ahead: &mut WriteAhead,
     ) -> Result<Served, Violation> {
+        let domain = self.whose.domain;
         let overrun = |error| Violation::from((RingName::Control, error));
         for _ in 0..REQUESTS {
             if self.ring.unconsumed().map_err(overrun)? == 0 {
@@ -84,12 +103,11 @@ impl<H: Hypervisor> ControlRing<H> {
                 hypervisor.grant_copy(&mut copy);
                 copy.iter().all(|copy| copy.status == 0) && page.read(0, into)
             });
-            self.ring.push(&response);
+            ahead.add(&response);
+            ahead.place::<3, _, _, _>(self.whose, &mut self.ring);
             self.progress = true;
         }
-        if self.ring.unpublished() > 0 && self.ring.push_and_check_notify() {
-            self.channel.notify();
-        }
+        self.publish();
         Ok(match self.ring.final_check_for_requests().map_err(overrun)? {
             0 => Served::All,
             _ => Served::Part,

@@ -1,5 +1,7 @@
 //! The control ring: packets go where the guest's hash and mapping say, and tell it; and headroom.
 
+extern crate std;
+
 use super::super::kept::KeptPort;
 use super::Net;
 use super::frames::{ethernet, tcp, tcp_ports};
@@ -43,6 +45,24 @@ fn ask(net: &mut Net, requests: &[(u16, [u32; 3])]) {
         let answers = net.guests[LISTENER].control.as_mut().unwrap().answers();
         assert_eq!(answers.iter().map(|answer| (answer.kind, answer.status)).collect::<Vec<_>>(), [(*kind, 0)]);
     }
+}
+
+/// A life may end while a request is served: the response before it is seen by then, and is taken for no request by the next life.
+#[test]
+fn a_response_is_shown_before_the_next_request_is_served() {
+    let mut net = net();
+    configure(&mut net, HashTypes::IPV4, [0; 8]);
+    let control = net.guests[LISTENER].control.as_mut().unwrap();
+    let grant = control.data_grant.0;
+    for _ in 0..2 {
+        assert!(control.ask(SET_KEY, [grant, KEY_BYTES as u32, 0]));
+    }
+    // Each key is copied by a call of its own.
+    net.xen.end_life_at_call(1, || panic!("the life ends"));
+    let ended = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| net.run()));
+    assert!(ended.is_err());
+    assert_eq!(net.guests[LISTENER].control.as_mut().unwrap().answers().len(), 1);
+    core::mem::forget(net);
 }
 
 /// Has the listener choose its hash, and a mapping of 8 entries.
