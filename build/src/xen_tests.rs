@@ -27,19 +27,22 @@ const ON_REQUEST: &str = "on request";
 /// How long QEMU may take to end after the lab has lost it.
 const DEATH: Duration = Duration::from_secs(5);
 
-/// Runs them on the rows, or those whose name contains `only`. The rows run side by side: QEMU's emulation takes one core.
+/// Runs them on the rows, or those whose name contains one of `only`, where there are such. The rows run side by side: QEMU's emulation takes one core.
 ///
 /// Where the whole matrix is asked for, each family of cases runs where its [`Rows`](cases::Rows) say; `--row` and `--only` run them all.
-pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: Option<&str>) {
+pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: &[String]) {
     let start = Instant::now();
     let images = match images::for_tests() {
         Ok(built) => built,
         Err(error) => return tally.record("the images build", start, Err(error)),
     };
     // What takes long wants to be named: by a part of its name that says so.
-    let named = only.is_some_and(|part| part.contains(ON_REQUEST));
-    let wanted = |name: &str| only.is_none_or(|part| name.contains(part)) && (named || !name.contains(ON_REQUEST));
-    let whole = rows.len() > 1 && only.is_none();
+    let asked_for = |name: &str| only.iter().any(|part| part.contains(ON_REQUEST) && name.contains(part));
+    let wanted = |name: &str| {
+        asked_for(name)
+            || !name.contains(ON_REQUEST) && (only.is_empty() || only.iter().any(|part| name.contains(part)))
+    };
+    let whole = rows.len() > 1 && only.is_empty();
     let shared = Mutex::new(tally);
     thread::scope(|scope| {
         for row in rows {
