@@ -40,8 +40,9 @@ impl<'a> Runs<'a> {
             return None;
         }
         let mut start = self.first.get() as u64 * 64;
+        let all = self.words.len() as u64 * 64;
         loop {
-            start = self.next(start, |word| word)?;
+            start = self.next(start, all, |word| word)?;
             if count == 1 {
                 self.first.set((start / 64) as usize);
             }
@@ -50,7 +51,8 @@ impl<'a> Runs<'a> {
                 start += left;
                 continue;
             }
-            let end = self.next(start, |word| !word).unwrap_or(self.words.len() as u64 * 64).min(start + wanted);
+            let enough = all.min(start + wanted);
+            let end = self.next(start, enough, |word| !word).unwrap_or(enough);
             if end - start == wanted {
                 self.set(start, wanted, false);
                 return Some(start);
@@ -65,18 +67,18 @@ impl<'a> Runs<'a> {
         self.first.set(self.first.get().min((start / 64) as usize));
     }
 
-    /// The next frame from `start` on whose bit is set in what `of` makes of its word.
-    fn next(&self, start: u64, of: impl Fn(u64) -> u64) -> Option<u64> {
-        let mut mask = bits_from(start);
-        let mut index = (start / 64) as usize;
-        loop {
-            let bits = of(self.words.get(index)?.load(Ordering::Relaxed)) & mask;
+    /// The next frame from `start` on, before `end`, whose bit is set in what `of` makes of its word.
+    fn next(&self, start: u64, end: u64, of: impl Fn(u64) -> u64) -> Option<u64> {
+        let mut frame = start;
+        while frame < end {
+            let bits = of(self.words.get((frame / 64) as usize)?.load(Ordering::Relaxed)) & bits_from(frame);
+            frame &= !63;
             if bits != 0 {
-                return Some(index as u64 * 64 + u64::from(bits.trailing_zeros()));
+                return Some(frame + u64::from(bits.trailing_zeros())).filter(|found| *found < end);
             }
-            mask = u64::MAX;
-            index += 1;
+            frame += 64;
         }
+        None
     }
 
     fn set(&self, start: u64, count: u64, free: bool) {
