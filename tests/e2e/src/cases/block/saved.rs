@@ -1,5 +1,6 @@
 //! A guest is saved, restored and migrated to where it was, with a disk of blkdom, which is replaced meanwhile: its load goes on. Host.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,6 +9,7 @@ use lab::{DiskController, Guest, GuestConfig};
 use super::{Block, BlockScene, CONTROLLERS, appear, disk_of};
 use crate::cases::{Case, at_rest, given_back};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::rebuilt::rebuild;
 use crate::traffic::Shell;
 
 pub(super) const CASES: &[Case<Block>] = &[Case {
@@ -18,6 +20,7 @@ pub(super) const CASES: &[Case<Block>] = &[Case {
 const NAME: &str = "kept";
 const GUEST: &str = "traveller";
 const IMAGE: &str = "/usr/lib/oxidom/blkdom";
+const REBUILT: &str = "/tmp/kept-rebuilt";
 /// Shared: on the same host, the domain that the guest is leaves when the one that it becomes has the disk.
 const TARGET: &str = "w!:nvme0n1";
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -37,6 +40,9 @@ fn saved(scene: &BlockScene<'_>) -> Result<String> {
 
 fn travels(scene: &BlockScene<'_>, blkdom: &DriverDomain<'_>) -> Result<String> {
     let lab = scene.lab;
+    let mut rebuilt = fs::read(&scene.block.stage.images.blkdom)?;
+    rebuild(&mut rebuilt)?;
+    lab.put(REBUILT, 0o644, &rebuilt)?;
     let disk = disk_of(NAME, "xvda", TARGET, "rw");
     let config = GuestConfig { memory: 160, ..GuestConfig::new(GUEST).disk(&disk) };
     let first = lab.create(&config)?;
@@ -46,16 +52,20 @@ fn travels(scene: &BlockScene<'_>, blkdom: &DriverDomain<'_>) -> Result<String> 
         lab.must(&format!("xl save {GUEST} /tmp/{GUEST}"))?;
         lab.wait_until(&format!("! xenstore-exists {}", blkdom.backends(first.id())), PATIENCE)
             .context("blkdom kept the disk of a guest that was saved")?;
-        lab.must(&format!("oxidom update {NAME} {IMAGE}"))?;
+        lab.must(&format!("oxidom update {NAME} {REBUILT}"))?;
         lab.must(&format!("xl restore /tmp/{GUEST}"))
     })
     .context("saved and restored")?;
     let second = lab.guest(GUEST)?;
     journey(scene, &second, || {
-        lab.run_for(&format!("xl migrate -s '' {GUEST} 'xl migrate-receive'"), PATIENCE)?.success()
+        let update = format!("oxidom update {NAME} {IMAGE} >/tmp/update 2>&1; echo status $? >>/tmp/update");
+        let migrate = format!("xl migrate -s '' {GUEST} 'xl migrate-receive'");
+        lab.run_for(&format!("({update}) & {migrate}; status=$?; wait; exit $status"), PATIENCE)?.success()
     })
     .context("migrated")?;
-    resources.0.insert("lives".to_owned(), 1);
+    let update = lab.must("cat /tmp/update")?;
+    ensure!(update.contains("status 0"), "the update beside the migration: {update}");
+    resources.0.insert("lives".to_owned(), 2);
     given_back(lab, blkdom, &resources)?;
     Ok("saved and restored, and migrated".to_owned())
 }
