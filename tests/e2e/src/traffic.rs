@@ -100,6 +100,8 @@ pub struct Ping {
     pub sent: u64,
     /// Requests without a reply.
     pub lost: u64,
+    /// The longest time in which each request was lost, milliseconds.
+    pub longest_loss_ms: f64,
     /// Replies that came twice.
     pub duplicates: u64,
     /// Microseconds.

@@ -32,7 +32,7 @@ ICMP (needs root):
   ping HOST COUNT INTERVAL_MS     round trips; interval 0 sends on each reply
 
 options: --port N, --plain, --sctp (in place of TCP, between guests), --seconds S (ends a TCP transfer early), --size N,
-  --until FILE (ends a transfer or a flow as soon as there is such a file), --pace PPS,
+  --until FILE (ends a transfer, a flow or pings as soon as there is such a file), --pace PPS,
   --window N (datagrams under way to udp-receive; 1024), --seed N, --timeout S";
 
 fn main() -> ExitCode {

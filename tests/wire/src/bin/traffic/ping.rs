@@ -32,8 +32,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
     let count = usize::try_from(arguments.number(1)?)?;
     let interval = Duration::from_secs_f64(arguments.operand(2).unwrap_or("1000").parse::<f64>()? / 1000.0);
     let mut pinger = Pinger::new(to, usize::from(arguments.size.unwrap_or(56)))?;
-    let mut next = Instant::now();
-    while pinger.sent.len() < count {
+    let (mut next, end) = (Instant::now(), arguments.end(None));
+    while pinger.sent.len() < count && !end.is_here() {
         pinger.send()?;
         next += interval;
         if interval.is_zero() {
@@ -140,6 +140,7 @@ impl Pinger {
             "sent": self.sent.len(),
             "received": trips.len(),
             "lost": lost,
+            "longest_loss_ms": longest_loss(&self.sent, &self.trips).as_secs_f64() * 1e3,
             "duplicates": self.duplicates,
             "min_us": at(0.0),
             "median_us": at(0.5),
@@ -151,6 +152,19 @@ impl Pinger {
     }
 }
 
+/// The longest time in which each request was lost: from the sending of the first of a row to that of the next one that was answered.
+fn longest_loss(sent: &[Instant], trips: &[Option<Duration>]) -> Duration {
+    let (mut first_lost, mut longest) = (None, Duration::ZERO);
+    for (sent, trip) in sent.iter().zip(trips) {
+        let since = *first_lost.get_or_insert(*sent);
+        longest = longest.max(sent.duration_since(since));
+        if trip.is_some() {
+            first_lost = None;
+        }
+    }
+    longest
+}
+
 /// The checksum of RFC 1071.
 fn checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0u32;
@@ -160,4 +174,23 @@ fn checksum(bytes: &[u8]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_loss_is_of_requests_in_a_row() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let loss = |answered: &[bool]| {
+            let sent: Vec<_> = (0..answered.len() as u32).map(|index| start + second * index).collect();
+            let trips: Vec<_> = answered.iter().map(|answered| answered.then_some(second)).collect();
+            longest_loss(&sent, &trips).as_secs()
+        };
+        assert_eq!(loss(&[]), 0);
+        assert_eq!(loss(&[true, true, true]), 0);
+        assert_eq!(loss(&[true, false, true, false, false, true, false, true]), 2);
+        assert_eq!(loss(&[false, true, false, false, false, false]), 3);
+    }
 }
