@@ -8,6 +8,7 @@ use super::tables::{self, Batch, ENTRIES, Entry, Level, Tables};
 use super::{device_ledger, frames, kept, ledger, p2m};
 use crate::layout;
 use crate::record::record;
+use core::ops::Range;
 use split_driver::hypervisor::XenError;
 use xen_pv_sys::start_info::StartInfo;
 use xen_pv_sys::{Mfn, PAGE_SIZE, Pfn};
@@ -88,7 +89,7 @@ fn own_frame(machine: Mfn) -> Option<Pfn> {
 ///
 /// # Safety
 /// They are free.
-unsafe fn add_free(range: core::ops::Range<u64>) {
+unsafe fn add_free(range: Range<u64>) {
     let end = range.end;
     let mut start = range.start;
     while start < end {
@@ -160,26 +161,48 @@ pub(crate) fn release_device_frames() {
 }
 
 fn release(which: impl Fn(Pfn) -> bool) {
+    // Most are mapped as all free memory is.
+    free_plain(&which);
     let tables = tables::current();
     let mut batch = Batch::new(tables::SELF);
+    let mut any = false;
     for frame in p2m::withheld().filter(|frame| which(*frame)) {
-        if !tables.is_plain(frame)
-            && let Ok((machine_address, _)) = tables.entry(layout::address_of(frame), Level::One)
-        {
+        if let Ok((machine_address, _)) = tables.entry(layout::address_of(frame), Level::One) {
+            any = true;
             // SAFETY: nobody uses it any more; it is mapped as all free memory is.
             let _ = unsafe { batch.set(machine_address, Entry::data(p2m::physical_to_machine(frame))) };
         }
+    }
+    if !any {
+        return;
     }
     // SAFETY: as above.
     if let Err(error) = unsafe { batch.flush() } {
         log::error!("memory of the last life stays lost: {error}");
     }
     tables::flush_tlb();
+    free_plain(&which);
     for frame in p2m::withheld().filter(|frame| which(*frame)) {
         p2m::do_not_withhold(frame);
-        if tables.is_plain(frame) {
-            // SAFETY: plain memory, in no allocator in this life, and by the callers' callers in no one's use.
-            unsafe { frames::free(frame, 1) };
-        }
     }
+}
+
+/// Frees the frames that are withheld and mapped as plain memory.
+fn free_plain(which: impl Fn(Pfn) -> bool) {
+    // SAFETY: plain memory, in no allocator in this life, and by the callers' callers in no one's use.
+    let free = |run: &Range<u64>| unsafe { frames::free(Pfn(run.start), (run.end - run.start) as usize) };
+    let mut leaves = tables::current().reader();
+    let mut run = 0..0;
+    for frame in p2m::withheld().filter(|frame| which(*frame)) {
+        if !leaves.is_plain(frame) {
+            continue;
+        }
+        p2m::do_not_withhold(frame);
+        if run.end != frame.0 {
+            free(&run);
+            run.start = frame.0;
+        }
+        run.end = frame.0 + 1;
+    }
+    free(&run);
 }

@@ -176,6 +176,29 @@ pub(crate) trait TableFrames {
     fn table_frame(&mut self) -> Result<(Mfn, usize), XenError>;
 }
 
+/// Looks at the lowest entries of frames. Those that follow each other are mostly in one table, to which the walk is made once.
+pub(super) struct Reader {
+    tables: Tables,
+    /// The first address that the table below is for, if it is for any.
+    first: usize,
+    /// The address of a lowest table, where there is one.
+    table: Option<usize>,
+}
+
+impl Reader {
+    /// [`Tables::is_plain`].
+    pub(super) fn is_plain(&mut self, frame: Pfn) -> bool {
+        let page = layout::address_of(frame) / PAGE_SIZE;
+        let (first, index) = (page - page % ENTRIES, page % ENTRIES);
+        if self.first != first {
+            (self.first, self.table) = (first, self.tables.lowest(first * PAGE_SIZE));
+        }
+        // SAFETY: a mapped page table, as in `entry`.
+        let entry = |table: usize| Entry(unsafe { (table as *const u64).wrapping_add(index).read_volatile() });
+        self.table.is_some_and(|table| entry(table).is_plain(frame))
+    }
+}
+
 impl Tables {
     /// Whether a frame is mapped as plain memory where it belongs.
     pub(super) fn is_plain(self, frame: Pfn) -> bool {
@@ -218,14 +241,23 @@ impl Tables {
     /// The entries for `address` and for the pages behind it, up to the end of their table; none where there is no such table.
     pub(crate) fn leaves(self, address: usize) -> impl Iterator<Item = Entry> {
         let first = (address / PAGE_SIZE) % ENTRIES;
-        let entry = self.entry(address, Level::Two).ok().map(|(_, entry)| entry).filter(|entry| entry.is_present());
-        // SAFETY: the frame of a table of ours, so of RAM.
-        let table = entry.map(|entry| layout::address_of(unsafe { layout::machine_to_physical(entry.frame()) }));
-        table.into_iter().flat_map(move |table| {
+        self.lowest(address).into_iter().flat_map(move |table| {
             // SAFETY: a mapped page table, as in `entry`.
             (first..ENTRIES)
                 .map(move |index| Entry(unsafe { (table as *const u64).wrapping_add(index).read_volatile() }))
         })
+    }
+
+    /// The address of the lowest table that `address` has an entry in, where there is one.
+    fn lowest(self, address: usize) -> Option<usize> {
+        let (_, entry) = self.entry(address, Level::Two).ok()?;
+        // SAFETY: the frame of a table of ours, so of RAM.
+        entry.is_present().then(|| layout::address_of(unsafe { layout::machine_to_physical(entry.frame()) }))
+    }
+
+    /// Looks at the lowest entries of frame after frame.
+    pub(super) const fn reader(self) -> Reader {
+        Reader { tables: self, first: usize::MAX, table: None }
     }
 
     /// Makes the tables that are missing above the entries of `level` for `address`.
