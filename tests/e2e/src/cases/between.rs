@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::{GuestConfig, Lab};
 
 use super::nics::{self, reaches, set_address};
@@ -29,6 +29,8 @@ const CHANGING: u8 = SPARE_NIC + 1;
 /// Failures in a row, fewer than may be, and from when a life is sound.
 const IN_A_ROW: u32 = 4;
 const SETTLED: Duration = Duration::from_secs(11);
+/// How often the NMI is sent that is to come while a NIC is taken.
+const ATTEMPTS: u32 = 12;
 /// Bytes in 50 ms, and what they are in megabits a second, with the burst that comes on top.
 const RATE: &str = "50000,50000";
 const RATE_MBIT: f64 = 8.0 * 1.25 + 0.5;
@@ -276,14 +278,29 @@ impl Between<'_, '_> {
         self.is_given()
     }
 
+    /// The last life has begun to give the NIC back, and pciback does not have it when the next one begins. An NMI that comes too early or too
+    /// late is sent again.
     fn nic_half_taken(&self) -> Result<()> {
         let (nic, pciback) = (&self.nic, self.pciback());
-        self.begin(&format!("xl pci-detach {NAME} {nic}"))?;
-        // The watch fires once when it is set, and then when the toolstack asks pciback and netdom.
-        self.behind(&format!("timeout 3 xenstore-watch -n 2 {pciback}/state >/dev/null"))?;
-        self.is_taken()?;
-        self.begin(&format!("xl pci-attach {NAME} {nic}"))?;
-        self.is_given()
+        for _ in 0..ATTEMPTS {
+            let before = self.half_taken()?;
+            self.begin(&format!("xl pci-detach {NAME} {nic}"))?;
+            // The watch fires once when it is set, and then when the toolstack asks pciback and netdom.
+            self.behind(&format!("timeout 3 xenstore-watch -n 2 {pciback}/state >/dev/null"))?;
+            self.is_taken()?;
+            let in_time = self.half_taken()? > before;
+            self.begin(&format!("xl pci-attach {NAME} {nic}"))?;
+            self.is_given()?;
+            if in_time {
+                return Ok(());
+            }
+        }
+        bail!("in {ATTEMPTS} attempts no life ended while the NIC was taken");
+    }
+
+    /// Lives that began with a NIC which the one before was giving back.
+    fn half_taken(&self) -> Result<usize> {
+        Ok(self.netdom.console()?.matches("taken away as the last life ended").count())
     }
 
     fn vif_detached(&self) -> Result<()> {
