@@ -181,17 +181,31 @@ impl<H: Hypervisor> Netback<H> {
     }
 
     /// All vifs and NICs of the last life were taken over: what connects from now on begins anew, and a bridge whose NIC did not come back has
-    /// no link.
+    /// no link, unless NICs are no longer to be on it.
     pub fn forget_inherited(&self) {
         self.inherited.borrow_mut().clear();
         self.path.borrow_mut().forget_left();
         let carriers = self.carriers.borrow().clone();
         for (bridge, before) in carriers.into_iter().filter(|(bridge, _)| self.path.borrow().mtu(bridge).is_none()) {
+            if !self.bridges.is_wired(&bridge) {
+                self.leave_bridge(&bridge);
+                continue;
+            }
             self.links.borrow_mut().entry(bridge.clone()).or_default();
             if before && !self.has_carrier(&bridge) {
                 log::info!("link of {bridge}: gone with the last life");
                 self.tell_carrier(&bridge, false);
             }
+        }
+    }
+
+    /// The NICs of the last life on a bridge are on others now: it is one of guests among themselves, unless it has others.
+    pub fn leave_bridge(&self, bridge: &str) {
+        let before = self.has_carrier(bridge);
+        self.carriers.borrow_mut().retain(|(known, _)| known != bridge);
+        if !before && self.has_carrier(bridge) {
+            log::info!("{bridge}: without a NIC now");
+            self.tell_carrier(bridge, true);
         }
     }
 

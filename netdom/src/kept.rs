@@ -116,10 +116,14 @@ impl Kept {
         self.nics.clear();
     }
 
-    /// A NIC, once.
-    pub fn take_nic(&mut self, host: &str) -> Option<KeptPort> {
+    /// A NIC, once, which is on a bridge now; and the bridge that it was on, where it has left that, and so have all others.
+    pub fn take_nic(&mut self, host: &str, bridge: &str) -> Option<(KeptPort, Option<String>)> {
         let place = self.nics.iter().position(|(address, _)| address == host)?;
-        Some(self.nics.swap_remove(place).1)
+        let (_, kept) = self.nics.swap_remove(place);
+        let left = kept.bridge().filter(|before| *before != bridge);
+        let left = left.filter(|before| self.nics.iter().all(|(_, other)| other.bridge() != Some(*before)));
+        let left = left.map(String::from);
+        Some((kept, left))
     }
 }
 
@@ -189,7 +193,9 @@ fn write_short(value: impl Encode<()>, out: &mut dyn FnMut(&[u8])) -> bool {
 mod tests {
     use super::*;
     use crate::datapath::DataPath;
+    use crate::fakes::FakeNic;
     use crate::netback::bridges::Bridges;
+    use crate::nic::Capabilities;
     use crate::packet::Pool;
     use alloc::boxed::Box;
     use alloc::rc::Rc;
@@ -248,7 +254,7 @@ mod tests {
         let back: Later = minicbor::decode(&known.to_bytes()).unwrap();
         assert_eq!((back.vifs, back.nics), ([(3, 1, port(None))].into(), [("nic".into(), port(None))].into()));
         assert!(back.blame == blame && back.added.is_none());
-        assert_eq!((known.take_vifs().len(), known.take_nic("nic").is_some()), (1, true));
+        assert_eq!((known.take_vifs().len(), known.take_nic("nic", "xenbr0").is_some()), (1, true));
     }
 
     /// A life that ends before it has taken over leaves to the next one what it was left.
@@ -276,8 +282,29 @@ mod tests {
         assert_eq!(Kept::new(&netback, [], &inherited, inherited.lost(None)).to_bytes(), bytes);
         // All are there that will be.
         netback.forget_inherited();
-        assert!(inherited.take_nic("0000:03:00.0").is_some());
+        assert!(inherited.take_nic("0000:03:00.0", "xenbr0").is_some());
         let mut left = Kept::new(&netback, [], &inherited, 0);
         assert!(left.take_vifs().is_empty() && left.nics.is_empty());
+    }
+
+    /// A bridge is left where the last of its NICs is on another one.
+    #[test]
+    fn a_bridge_is_left_by_all_of_its_nics() {
+        let xen = FakeXen::new();
+        let mut path = DataPath::new(xen.clone(), Pool::new(Box::new(FakePages::new(&xen, 8))), 1);
+        let nics = ["a", "b", "c", "d"].map(|host| {
+            let (nic, _wire) = FakeNic::new(Capabilities { max_frame: 1518, ..Capabilities::default() }, 16);
+            let bridge = if host == "d" { "other" } else { "old" };
+            let id = path.add_nic(Box::new(nic), bridge).ok().unwrap();
+            (String::from(host), path.keep_nic(id).unwrap())
+        });
+        let kept = Kept { nics: nics.into(), ..Kept::default() };
+        let mut kept = Kept::parse(Some(&kept.to_bytes()));
+        let mut left = |host, bridge| kept.take_nic(host, bridge).unwrap().1;
+        assert_eq!(left("a", "new"), None);
+        assert_eq!(left("d", "other"), None);
+        assert_eq!(left("b", "new"), None, "one is not there yet");
+        assert_eq!(left("c", "new").as_deref(), Some("old"));
+        assert!(kept.take_nic("c", "new").is_none());
     }
 }

@@ -382,6 +382,39 @@ fn carriers_go_over_to_the_next_life() {
     host.end();
 }
 
+/// A bridge whose NICs are on others in this life is as one that never had a NIC, and so is one that is internal now.
+#[test]
+fn a_bridge_that_its_nics_have_left_has_a_carrier() {
+    for left in [false, true] {
+        let mut host = Host::without_nic();
+        let before = [("xenbr0".into(), false), ("inside".into(), false)];
+        host.netback = host.netback.clone().with_inherited(Vec::new(), before.into(), Blame::default());
+        host.create(3, &[]);
+        host.create(4, &[("/bridge", "inside")]);
+        host.connect(3);
+        host.connect(4);
+        let told = |three: &str, four: &str| [Some(three.to_string()), Some(four.to_string())];
+        assert_eq!(carriers(&host), told("0", "0"));
+        if left {
+            host.netback.leave_bridge("xenbr0");
+            host.settle();
+            assert_eq!(carriers(&host), told("1", "0"));
+            assert_eq!(host.netback.carriers(), [("inside".to_string(), false)]);
+        }
+        host.netback.forget_inherited();
+        host.settle();
+        assert_eq!(carriers(&host), told(if left { "1" } else { "0" }, "1"));
+        let kept: &[(String, bool)] = if left { &[] } else { &[("xenbr0".to_string(), false)] };
+        assert_eq!(host.netback.carriers(), kept, "for the next life");
+        // One that it gets counts.
+        host.add_nic("xenbr0");
+        assert_eq!(carriers(&host), told("1", "1"));
+        host.set_link(false);
+        assert_eq!(carriers(&host), told("0", "1"));
+        host.end();
+    }
+}
+
 /// Guests among themselves have a bridge that is up.
 #[test]
 fn a_bridge_that_never_had_a_nic_has_a_carrier() {

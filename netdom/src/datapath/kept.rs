@@ -1,5 +1,6 @@
 //! What the next life of the domain has to know of a port beyond what its frontend's nodes say. Pure. Floor 3.
 
+use super::ports::PortKind;
 use super::{DataPath, NicId, VifId};
 use crate::ethernet::MacAddress;
 use crate::netback::control::Hashing;
@@ -7,6 +8,7 @@ use crate::netback::request::Membership;
 use crate::netback::toeplitz::KEY_BYTES;
 use crate::statistics::{PortStatistics, Traffic};
 use crate::switch::PortId;
+use alloc::string::String;
 use alloc::vec::Vec;
 use minicbor::bytes::{ByteArray, ByteVec};
 use minicbor::{Decode, Encode};
@@ -27,6 +29,9 @@ pub struct KeptPort {
     /// The hash that the guest asked for.
     #[n(3)]
     hashing: Option<KeptHashing>,
+    /// The bridge that a NIC was on.
+    #[n(4)]
+    bridge: Option<String>,
 }
 
 /// A [`Hashing`].
@@ -43,6 +48,11 @@ struct KeptHashing {
 }
 
 impl KeptPort {
+    /// The bridge that a NIC was on.
+    pub fn bridge(&self) -> Option<&str> {
+        self.bridge.as_deref()
+    }
+
     fn set_counters(&mut self, statistics: &PortStatistics) {
         let PortStatistics { from_port: from, to_port: to, drops } = statistics;
         self.counters = [from.packets, from.bytes, to.packets, to.bytes].into_iter().chain(*drops).collect();
@@ -72,7 +82,13 @@ impl<H: Hypervisor> DataPath<H> {
 
     /// What the next life has to know of a NIC.
     pub fn keep_nic(&self, id: NicId) -> Option<KeptPort> {
-        Some(self.keep(self.ports.nic_port(id.number())?, &self.nic_statistics(id)?))
+        let port = self.ports.nic_port(id.number())?;
+        let mut kept = self.keep(port, &self.nic_statistics(id)?);
+        kept.bridge = match self.ports.get(port)? {
+            PortKind::Nic(nic) => Some(nic.bridge.clone()),
+            PortKind::Guest(_) => None,
+        };
+        Some(kept)
     }
 
     fn keep(&self, port: PortId, statistics: &PortStatistics) -> KeptPort {

@@ -257,14 +257,19 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
             return Err(Refused { device, driver: Some(driver), why: Unusable::TooMany });
         }
     };
-    if let Some(kept) = domain.inherited.borrow_mut().take_nic(&host.to_string()) {
+    let mut left = None;
+    if let Some((kept, bridge)) = domain.inherited.borrow_mut().take_nic(&host.to_string(), &bridge) {
         path.restore_nic(id, &kept);
+        left = bridge;
     }
     log::info!("pci {host}: {name}, {kind}, {vectors} vectors, address {mac}, on bridge {bridge}");
     for channel in interrupts.channels() {
         path.hypervisor().events().add(channel);
     }
     drop(path);
+    if let Some(left) = left {
+        domain.bus.backend().leave_bridge(&left);
+    }
     let faults = (0, time::now());
     domain.nics.borrow_mut().active.push(ActiveNic { id, interrupts, device, name, bridge, plan, faults, lack });
     domain.work.set();

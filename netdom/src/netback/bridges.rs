@@ -30,6 +30,11 @@ impl Bridges {
         Self { wired: names, internal: internal.into() }
     }
 
+    /// Whether NICs are to be on a bridge of this name.
+    pub fn is_wired(&self, name: &str) -> bool {
+        self.wired.iter().any(|known| known == name)
+    }
+
     /// Whether there is a bridge of this name.
     pub fn has(&self, name: &str) -> bool {
         self.wired.iter().chain(&self.internal).any(|known| known == name)

@@ -229,7 +229,7 @@ impl Domain {
         let Ok(id) = path.add_nic(Box::new(nic), BRIDGES[0]) else {
             panic!("there is room for a NIC");
         };
-        if let Some(kept) = self.inherited.take_nic(HOST) {
+        if let Some((kept, _)) = self.inherited.take_nic(HOST, BRIDGES[0]) {
             path.restore_nic(id, &kept);
         }
         self.nic = Some(id);
