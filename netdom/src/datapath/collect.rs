@@ -188,6 +188,7 @@ fn take_frames<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Po
         nic.refill(pool);
     }
     round.frames_left = budget == 0;
+    round.in_hand.set(round.frames.len());
 }
 
 /// Moves what waits for a queue into its receive slots, as far as they go.

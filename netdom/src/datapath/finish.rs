@@ -18,6 +18,8 @@ pub(super) fn finish<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, poo
     answer_receivers(ports, round);
     answer_senders(ports, round);
     publish(ports, round);
+    // What does not leave now waits elsewhere.
+    round.in_hand.set(0);
     leave(ports, round, pool, now);
     for &Turn { id, stop, .. } in &round.served {
         settle(ports, id, stop, now);

@@ -1,4 +1,5 @@
-//! How many packets wait in local memory, for guests and for NICs: they are lost where a life ends. Pure. Floor 3.
+//! How many packets are in local memory: those that wait for guests and for NICs, and the frames that the round that is under way took from NICs.
+//! They are lost where a life ends. Pure. Floor 3.
 
 use alloc::rc::Rc;
 use core::cell::Cell;
@@ -8,7 +9,7 @@ use core::cell::Cell;
 pub struct Held(Rc<Cell<u32>>);
 
 impl Held {
-    /// Packets that wait.
+    /// Packets that are there.
     pub fn get(&self) -> u32 {
         self.0.get()
     }

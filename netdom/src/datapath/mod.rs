@@ -152,6 +152,7 @@ impl VifId {
 impl<H: Hypervisor> DataPath<H> {
     /// No vif, no NIC. `seed` is a number that guests do not know: it keys the switch's table, and the hash of flows.
     pub fn new(hypervisor: H, pool: Pool, seed: u64) -> Self {
+        let held = Held::default();
         Self {
             hypervisor,
             pool,
@@ -159,8 +160,8 @@ impl<H: Hypervisor> DataPath<H> {
             channels: Vec::new(),
             forwarder: Forwarder::new(seed),
             coalescer: Coalescer::new(),
-            round: Round::default(),
-            held: Held::default(),
+            round: Round::new(&held),
+            held,
             link_changes: VecDeque::new(),
             now: Instant::default(),
         }

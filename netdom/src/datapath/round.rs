@@ -2,6 +2,7 @@
 //!
 //! The lists are emptied, never freed, so that a round allocates nothing.
 
+use super::held::{Held, Share};
 use super::vlan::{Edit, Tagging};
 use super::{QueueId, Stop};
 use crate::blame::Suspect;
@@ -142,7 +143,6 @@ pub(crate) struct Leaving {
 }
 
 /// All that a round needs to remember.
-#[derive(Default)]
 pub(crate) struct Round {
     pub(crate) heads: Vec<GrantCopy>,
     pub(crate) copies: Vec<GrantCopy>,
@@ -161,6 +161,8 @@ pub(crate) struct Round {
     pub(crate) held: Vec<Fragment>,
     pub(crate) received: Vec<Received>,
     pub(crate) leaving: Vec<Leaving>,
+    /// Frames that the NICs received: until they are passed on they wait, too.
+    pub(crate) in_hand: Share,
     /// The NICs may have more frames than a round takes.
     pub(crate) frames_left: bool,
     /// Queues with responses placed and not published.
@@ -175,6 +177,31 @@ pub(crate) struct Round {
 }
 
 impl Round {
+    /// Nothing; the frames that are in hand will be counted in `held`.
+    pub(crate) fn new(held: &Held) -> Self {
+        Self {
+            in_hand: Share::new(held),
+            heads: Vec::new(),
+            copies: Vec::new(),
+            probes: Vec::new(),
+            slots: Vec::new(),
+            chunks: Vec::new(),
+            sent: Vec::new(),
+            arrivals: Vec::new(),
+            frames: Vec::new(),
+            parsed: Vec::new(),
+            held: Vec::new(),
+            received: Vec::new(),
+            leaving: Vec::new(),
+            frames_left: false,
+            touched: Vec::new(),
+            served: Vec::new(),
+            changed: false,
+            suspect: Suspect::default(),
+            ahead: WriteAhead::default(),
+        }
+    }
+
     /// Forgets all of it.
     pub(crate) fn clear(&mut self) {
         self.heads.clear();

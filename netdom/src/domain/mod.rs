@@ -15,6 +15,7 @@ use netdom::blame::Suspect;
 use netdom::command_line;
 use netdom::datapath::{DataPath, Held, Poll};
 use netdom::kept::{Kept, Written, write_suspect, write_waiting};
+use netdom::nic::ledger::Ledgers;
 use netdom::packet::Pool;
 use nics::Nics;
 use runtime::events::EventSet;
@@ -47,6 +48,8 @@ pub(crate) struct Domain {
     bus: Bus<Client, Clock, Netback<Xen>>,
     work: Rc<Signal>,
     nics: RefCell<Nics>,
+    /// What the next life will know of them.
+    ledgers: Ledgers,
     /// The devices that the domain began with were seen.
     ready: Cell<bool>,
     stopping: Cell<bool>,
@@ -76,7 +79,7 @@ impl Service for Domain {
 
     fn state_length(&self) -> usize {
         const SHORT_PARTS: usize = 128;
-        self.bus.connections().length() + self.written.length() + SHORT_PARTS
+        self.bus.connections().length() + self.written.length() + self.ledgers.length() + SHORT_PARTS
     }
 
     fn write_state(&self, out: &mut BoxWriter) -> Result<(), Unwritten> {
@@ -85,6 +88,7 @@ impl Service for Domain {
             out.part(Part::Suspect, |out| write_suspect(self.bus.backend(), &self.suspect, out));
         }
         out.part(Part::Waiting, |out| write_waiting(&self.waiting, out));
+        out.part(Part::Nics, |out| self.ledgers.write(out));
         #[cfg(feature = "faults")]
         out.part(Part::Trial, |out| {
             out(b"a part that no other image knows");
@@ -167,6 +171,7 @@ impl DriverDomain for Domain {
         if restart::lives() > 0 {
             bus = bus.adopting(inherited.and_then(|parts| parts.get(Part::Connections)).map(Connections::parse));
         }
+        let ledgers = Ledgers::parse(inherited.and_then(|parts| parts.get(Part::Nics)));
         let nics = RefCell::default();
         let (ready, stopping, held) = (Cell::new(false), Cell::new(false), Cell::new(restart::lives() > 0));
         let (inherited, written, changed) = (RefCell::new(kept), Written::new(image), Signal::new());
@@ -180,6 +185,7 @@ impl DriverDomain for Domain {
             bus,
             work,
             nics,
+            ledgers,
             ready,
             stopping,
             held,
@@ -253,6 +259,7 @@ impl DriverDomain for Domain {
         self.bus.begun().await;
         self.bus.backend().forget_inherited();
         self.inherited.borrow_mut().forget_nics();
+        nics::forget_gone(self);
         self.held.set(false);
         self.work.set();
     }

@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use netdom::datapath::{NICS, NicId};
+use netdom::nic::ledger::Ledger;
 use netdom::nic::models::Model;
 use netdom::nic::plan::Plan;
 use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
@@ -293,7 +294,8 @@ async fn start(
     max_frame: usize,
     plan: &Plan,
 ) -> Result<(Box<dyn Nic>, Interrupts, String), Unusable> {
-    let registers = reach(device, model).await?;
+    let ledger = domain.ledgers.of(&device.host_address().to_string());
+    let registers = reach(device, model, &ledger).await?;
     log::debug!("pci {}: registers mapped", device.address());
     let vectors = model.vectors(plan.queues);
     let best = match domain.options.interrupts {
@@ -314,6 +316,7 @@ async fn start(
         transmit_descriptors: plan.transmit_descriptors,
         seed: time::now().0,
         taken_over: device.was_inherited(),
+        ledger,
         ..Options::default()
     };
     let driver = model.start(registers, device.dma(), kind, &pool, options, &mut busy_wait);
@@ -321,13 +324,14 @@ async fn start(
 }
 
 /// Maps the registers of a NIC, and lets it reach memory. One that the last life used is reset between.
-async fn reach(device: &Device, model: Model) -> Result<MmioRegion, Unusable> {
+async fn reach(device: &Device, model: Model, ledger: &Ledger) -> Result<MmioRegion, Unusable> {
     if !device.was_inherited() {
         device.enable().await?;
         return Ok(device.map_bar(0, model.registers()).await?);
     }
     device.enable_registers().await?;
     let registers = device.map_bar(0, model.registers()).await?;
+    model.settle(&registers, ledger);
     for _ in 0..model.resets() {
         if Model::is_absent(&registers) {
             return Err(Unusable::Driver(nic::Error::Absent { status: u32::MAX }));
@@ -417,6 +421,13 @@ async fn revive(domain: &Domain, id: NicId, fault: Fault) {
     tell(domain).await;
 }
 
+/// All NICs of the last life that are still there were taken up: nothing is known of the others any longer.
+pub(super) fn forget_gone(domain: &Domain) {
+    let nics = domain.nics.borrow();
+    let hosts: Vec<String> = nics.active().iter().map(|nic| nic.address().to_string()).collect();
+    domain.ledgers.retain(|host| hosts.iter().any(|known| known == host));
+}
+
 /// Lets go of a device that is taken away.
 pub(super) async fn removed(domain: &Domain, address: PciAddress) {
     let nic = domain.nics.borrow_mut().take(address);
@@ -442,6 +453,8 @@ pub(super) async fn stop(domain: &Domain) {
 async fn give_back(domain: &Domain, nic: ActiveNic) {
     let ActiveNic { id, interrupts, device, .. } = nic;
     let driver = domain.path.borrow_mut().remove_nic(id);
+    let host = device.host_address().to_string();
+    domain.ledgers.retain(|known| known != host);
     // The vifs' carrier is told of by the next round, which nothing else might bring about.
     domain.work.set();
     drop(interrupts);

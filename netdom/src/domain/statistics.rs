@@ -43,7 +43,9 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
                 ("receive-missed", device.receive_missed),
                 ("receive-malformed", device.receive_malformed),
                 ("receive-oversize", device.receive_oversize),
+                ("receive-reset", device.receive_reset),
                 ("transmit-errors", device.transmit_errors),
+                ("transmit-reset", device.transmit_reset),
                 ("pauses", device.pauses),
             ] {
                 if count > 0 {

@@ -2,7 +2,8 @@
 //!
 //! In what the families differ is their [`Family`]: registers, and the order in which they want them written.
 
-use super::family::{Family, Setup};
+use super::family::{Family, Setup, settle};
+use super::ledger::Ledger;
 use super::pause::Pause;
 use super::queue::{Queue, Shared};
 use super::ring::Ring;
@@ -32,7 +33,7 @@ pub struct Driver<M: Mmio, A: DmaAllocator, F: Family> {
     pool: Pool,
     address: MacAddress,
     capabilities: Capabilities,
-    counted: NicStatistics,
+    ledger: Ledger,
     /// The link as it was told last.
     known: Link,
     /// What is done about pause frames, once it is known.
@@ -77,7 +78,13 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
             seed: options.seed,
             keep_link: options.taken_over,
         };
-        let address = if options.taken_over { family.end_reset(&mmio, delay)? } else { family.reset(&mmio, delay)? };
+        let address = if options.taken_over {
+            family.end_reset(&mmio, delay)?
+        } else {
+            // An earlier life may have had it, and not written down that it had.
+            settle(&family, &mmio, &options.ledger);
+            family.reset(&mmio, delay)?
+        };
         let rings: Result<Vec<_>, Error> = (0..queues)
             .map(|_| {
                 let transmit = Ring::allocate(&dma, options.transmit_descriptors)?;
@@ -112,13 +119,15 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
             pool: pool.clone(),
             address,
             capabilities,
-            counted: NicStatistics::default(),
+            ledger: options.ledger,
             known: Link::Down,
             pause: None,
             stranded: None,
             pauses_seen: 0,
             quiesced: None,
         };
+        driver.pauses_seen = driver.ledger.counted().pauses;
+        driver.ledger.set_rings(driver.queues.iter().map(Queue::rings).collect());
         driver.run(delay)?;
         // Later resets are of a device that has a fault.
         driver.setup.keep_link = false;
@@ -212,9 +221,12 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
             // Firmware had the PHY when the link came up.
             self.pause = self.shared.family.settle_pause(&self.shared.mmio, &self.setup);
         }
-        self.counted.pauses += self.shared.family.pauses(&self.shared.mmio);
-        let paused = self.pause.is_some_and(|pause| pause.obey) && self.counted.pauses != self.pauses_seen;
-        self.pauses_seen = self.counted.pauses;
+        let mut counted = self.ledger.counted();
+        counted.pauses += self.shared.family.pauses(&self.shared.mmio);
+        self.queues.iter_mut().for_each(|queue| queue.count(&mut counted));
+        self.ledger.set_counted(counted);
+        let paused = self.pause.is_some_and(|pause| pause.obey) && counted.pauses != self.pauses_seen;
+        self.pauses_seen = counted.pauses;
         let mut hang = None;
         for (index, queue) in self.queues.iter_mut().enumerate() {
             if queue.hangs(up && !paused, now) {
@@ -235,6 +247,7 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
         let Shared { mmio, family, halted, .. } = &*self.shared;
         let mut proof = family.stop(mmio, delay);
         halted.set(true);
+        settle(family, mmio, &self.ledger);
         if proof.is_none() {
             // Without a link a device may not end what it has begun. A reset ends it.
             family.reset(mmio, delay)?;
@@ -268,13 +281,12 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Nic for Driver<M, A, F> {
 
     fn statistics(&mut self) -> NicStatistics {
         let Shared { mmio, family, .. } = &*self.shared;
-        family.count(mmio, self.queues.len(), &mut self.counted);
-        self.counted.pauses += family.pauses(mmio);
-        let mut sum = self.counted;
-        for queue in &self.queues {
-            queue.count(&mut sum);
-        }
-        sum
+        let mut counted = self.ledger.counted();
+        family.count(mmio, self.queues.len(), &mut counted);
+        counted.pauses += family.pauses(mmio);
+        self.queues.iter_mut().for_each(|queue| queue.count(&mut counted));
+        self.ledger.set_counted(counted);
+        counted
     }
 
     fn quiesce(&mut self) {

@@ -1,6 +1,8 @@
 //! What is of one family of devices alone: the registers, and the order in which they are written. Floor 3.
 
+use super::ledger::Ledger;
 use super::pause::Pause;
+use super::ring::left::Places;
 use super::ring::{Format, Ring};
 use super::wiring::Wiring;
 use super::{Capabilities, Causes, Delay, Error, Link, NicStatistics};
@@ -190,6 +192,21 @@ pub trait Family: Start + Interrupting {
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64;
     /// Adds what the device counted since it was asked last.
     fn count<M: Mmio>(&self, mmio: &M, queues: usize, counted: &mut NicStatistics);
+    /// Where the device is in the rings of a queue.
+    fn places<M: Mmio>(&self, mmio: &M, queue: usize) -> Places;
     /// Tells the device how far a ring is filled. All that was written to memory before is there already.
     fn write_tail<M: Mmio>(&self, mmio: &M, queue: usize, direction: Direction, index: u16);
+}
+
+/// Counts what is lost with a reset that comes next: what lies in the rings, and what the device counted and nobody read. Nothing of a device that
+/// the ledger does not know to have rings.
+pub(super) fn settle<F: Family, M: Mmio>(family: &F, mmio: &M, ledger: &Ledger) {
+    if ledger.queues() == 0 {
+        return;
+    }
+    ledger.settle_rings(|queue| family.places(mmio, queue));
+    let mut counted = ledger.counted();
+    family.count(mmio, ledger.queues(), &mut counted);
+    counted.pauses += family.pauses(mmio);
+    ledger.set_counted(counted);
 }

@@ -12,6 +12,7 @@
 //! | `wiring`, `moderation` | which cause of an interrupt goes to which vector, and how often |
 //! | `pause` | flow control |
 //! | `semaphores` | what is shared with firmware and with other ports |
+//! | `ledger` | what the next life of the domain has to know of a NIC |
 //! | `e1000e`, `igb`, `ixgbe` | the families: their registers, and the order in which they are written |
 
 pub mod advanced;
@@ -21,6 +22,7 @@ mod error;
 pub mod family;
 pub mod igb;
 pub mod ixgbe;
+pub mod ledger;
 pub mod models;
 mod moderation;
 pub mod pause;
@@ -38,6 +40,7 @@ use crate::packet::{Packet, Pool};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
+use ledger::Ledger;
 use split_driver::memory::Quiesced;
 use split_driver::time::Instant;
 
@@ -76,7 +79,7 @@ pub struct Causes {
     pub fault: Option<Fault>,
 }
 
-/// What the NIC counted since it was started.
+/// What the NIC counted since it was first started, in an earlier life of the domain or in this one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NicStatistics {
     /// Frames received with a CRC, length or symbol error.
@@ -87,8 +90,13 @@ pub struct NicStatistics {
     pub receive_malformed: u64,
     /// Frames received that are longer than the wire's MTU allows, and that were dropped for it.
     pub receive_oversize: u64,
+    /// Frames that lay in its rings, received and not taken, when it was reset: because a life of the domain ended, or for a fault. One of more
+    /// than a buffer, as jumbo frames may be, counts once for each.
+    pub receive_reset: u64,
     /// Frames that could not be sent.
     pub transmit_errors: u64,
+    /// Packets that lay in its rings, not sent, when it was reset.
+    pub transmit_reset: u64,
     /// Pause frames received that told the transmitter to stop.
     pub pauses: u64,
 }
@@ -118,7 +126,7 @@ pub enum Segmentation {
 }
 
 /// Choices of the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Queues, each with a ring each way. A device has as many of them as it and its interrupts allow.
     pub queues: usize,
@@ -132,9 +140,11 @@ pub struct Options {
     pub segmentation: Segmentation,
     /// A number that guests do not know: it keys the hash by which a device spreads flows over its queues.
     pub seed: u64,
-    /// An earlier life of the domain used the device: it was reset by [`models::Model::begin_reset`], and a link that is up stays as it
-    /// is.
+    /// An earlier life of the domain used the device: what it left was seen to by [`models::Model::settle`], it was reset by
+    /// [`models::Model::begin_reset`], and a link that is up stays as it is.
     pub taken_over: bool,
+    /// Where it is written down what the next life has to know, and what earlier lives have written.
+    pub ledger: Ledger,
 }
 
 impl Default for Options {
@@ -147,6 +157,7 @@ impl Default for Options {
             segmentation: Segmentation::Auto,
             seed: 0,
             taken_over: false,
+            ledger: Ledger::default(),
         }
     }
 }

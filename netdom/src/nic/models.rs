@@ -1,6 +1,7 @@
 //! The drivers, by the PCI ids of their devices. Pure. Floor 3.
 
-use super::family::{ABSENT, Family, Start};
+use super::family::{ABSENT, Family, Start, settle};
+use super::ledger::Ledger;
 use super::{Delay, Error, Interrupts, Nic, Options, e1000e, igb, ixgbe};
 use crate::packet::Pool;
 use alloc::boxed::Box;
@@ -92,6 +93,15 @@ impl Model {
         match self {
             Self::E1000e(_) | Self::Igb(_) => 1,
             Self::Ixgbe(_) => 2,
+        }
+    }
+
+    /// Counts what is lost with the reset of such a device, before that begins.
+    pub fn settle<M: Mmio>(self, registers: &M, ledger: &Ledger) {
+        match self {
+            Self::E1000e(model) => settle(&e1000e::Hardware::new(model), registers, ledger),
+            Self::Igb(model) => settle(&igb::Hardware::new(model), registers, ledger),
+            Self::Ixgbe(model) => settle(&ixgbe::Hardware::new(model), registers, ledger),
         }
     }
 

@@ -1,6 +1,7 @@
 //! A queue of a NIC: its rings, its interrupts and their rate, and whether it stands still. Floor 3.
 
 use super::family::{Arm, Direction, Family};
+use super::ledger::Rings;
 use super::moderation::Moderation;
 use super::ring::Ring;
 use super::ring::receive::Receive;
@@ -10,6 +11,7 @@ use super::{Capabilities, Delay, Error, NicQueue, NicStatistics};
 use crate::offload::headers::Layout;
 use crate::packet::{Packet, Pool};
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::Cell;
 use core::sync::atomic::{Ordering, fence};
 use core::time::Duration;
@@ -111,12 +113,25 @@ impl<M: Mmio, D: DmaMemory, F: Family> Queue<M, D, F> {
         self.transmit.is_empty()
     }
 
-    /// Adds what the rings counted.
-    pub(super) const fn count(&self, sum: &mut NicStatistics) {
-        sum.receive_errors += self.receive.errors();
-        sum.receive_malformed += self.receive.malformed();
-        sum.receive_oversize += self.receive.oversize();
-        sum.transmit_errors += self.transmit.errors();
+    /// What lies in its rings, for the next life.
+    pub(super) fn rings(&self) -> Rings {
+        (Rc::clone(self.transmit.unsent()), Rc::clone(self.receive.untaken()))
+    }
+
+    /// Adds what the rings counted since this was asked last.
+    pub(super) const fn count(&mut self, sum: &mut NicStatistics) {
+        sum.receive_errors += self.receive.take_errors();
+        sum.receive_malformed += self.receive.take_malformed();
+        sum.receive_oversize += self.receive.take_oversize();
+        sum.transmit_errors += self.transmit.take_errors();
+    }
+
+    /// The next frame, which is not noted as taken yet.
+    #[inline]
+    fn next_frame(&mut self) -> Option<Packet> {
+        let packet = self.receive.take()?;
+        self.moderation.count();
+        Some(packet)
     }
 
     /// Gives all buffers back, and begins anew.
@@ -168,9 +183,20 @@ impl<M: Mmio, D: DmaMemory, F: Family> NicQueue for Queue<M, D, F> {
     }
 
     fn receive(&mut self) -> Option<Packet> {
-        let packet = self.receive.take()?;
-        self.moderation.count();
-        Some(packet)
+        let packet = self.next_frame();
+        self.receive.note_taken();
+        packet
+    }
+
+    fn receive_batch(&mut self, most: usize, frames: &mut Vec<Packet>) -> usize {
+        let before = frames.len();
+        while frames.len() - before < most
+            && let Some(frame) = self.next_frame()
+        {
+            frames.push(frame);
+        }
+        self.receive.note_taken();
+        frames.len() - before
     }
 
     fn refill(&mut self, pool: &Pool) {

@@ -21,6 +21,8 @@ pub enum Part {
     Suspect = 4,
     /// How many packets waited when the life ended.
     Waiting = 5,
+    /// What the last life left in its NICs.
+    Nics = 6,
     /// Of an image for tests, which no other image knows.
     #[cfg(any(test, feature = "faults"))]
     Trial = u32::MAX,

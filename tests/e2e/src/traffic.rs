@@ -179,6 +179,22 @@ pub fn udp_receive(to: &dyn Shell, host: &str, size: u32, seconds: u32) -> Resul
     call(to, "traffic", &format!("udp-receive {host} {size} {seconds}"))
 }
 
+/// A paced flow from the wire's generator in the background, whose datagrams [`received`] counts at its end.
+///
+/// # Errors
+/// Where it cannot be started.
+pub fn start_receive(to: &dyn Shell, host: &str, size: u32, per_second: u32, seconds: u32) -> Result<()> {
+    to.start("flow", &format!("traffic udp-receive {host} {size} {seconds} --pace {per_second}"))
+}
+
+/// Waits for the end of that flow.
+///
+/// # Errors
+/// Where nothing came.
+pub fn received(to: &dyn Shell) -> Result<Flow> {
+    told(to, "flow")
+}
+
 /// Serves TCP transfers in the background.
 ///
 /// # Errors
@@ -202,7 +218,11 @@ pub fn start_pace(from: &dyn Shell, host: &str, per_second: u32, seconds: u32) -
 /// # Errors
 /// Where the sink saw nothing.
 pub fn gap(from: &dyn Shell) -> Result<Flow> {
-    let said = from.finish("pace")?;
+    told(from, "pace")
+}
+
+fn told(shell: &dyn Shell, job: &str) -> Result<Flow> {
+    let said = shell.finish(job)?;
     let line = said.lines().last().unwrap_or_default();
-    serde_json::from_str(line).with_context(|| format!("{}: the paced flow said '{said}'", from.label()))
+    serde_json::from_str(line).with_context(|| format!("{}: the paced flow said '{said}'", shell.label()))
 }

@@ -5,6 +5,7 @@ use crate::nic::Delay;
 use crate::nic::Error;
 use crate::nic::family::wait;
 use crate::nic::ring::Ring;
+use crate::nic::ring::left::{Place, Places};
 use core::time::Duration;
 use split_driver::memory::{DmaMemory, Mmio};
 use split_driver::registers::{Base, Block, Reg};
@@ -65,6 +66,14 @@ pub fn set_receive_ring<M: Mmio, D: DmaMemory>(mmio: &M, at: usize, ring: &Ring<
     RDLEN.write(mmio, at, ring.bytes());
     RDH.write(mmio, at, 0);
     RDT.write(mmio, at, 0);
+}
+
+/// Where the device is in the rings of queues whose registers begin there.
+pub fn places<M: Mmio>(mmio: &M, transmit: usize, receive: usize) -> Places {
+    Places {
+        transmit: Place { bytes: TDLEN.read(mmio, transmit), head: TDH.read(mmio, transmit) },
+        receive: Place { bytes: RDLEN.read(mmio, receive), head: RDH.read(mmio, receive) },
+    }
 }
 
 /// Waits until a queue's control register, of this name, says that it is enabled, or is not.

@@ -46,6 +46,7 @@ mod start;
 use super::driver::Driver;
 use super::family::{ABSENT, Direction, Family, Setup, counter};
 use super::pause::Pause;
+use super::ring::left::{Place, Places};
 use super::{Capabilities, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation};
 use crate::packet::Pool;
 use core::cell::Cell;
@@ -162,6 +163,14 @@ impl Family for Hardware {
         counted.receive_missed += read(&[reg::MPC]);
         counted.receive_oversize += read(&[reg::ROC]);
         counted.transmit_errors += read(&[reg::ECOL, reg::LATECOL]);
+    }
+
+    fn places<M: Mmio>(&self, mmio: &M, _queue: usize) -> Places {
+        let read = |register| Registers(mmio).read(register);
+        Places {
+            transmit: Place { bytes: read(reg::TDLEN), head: read(reg::TDH) },
+            receive: Place { bytes: read(reg::RDLEN), head: read(reg::RDH) },
+        }
     }
 
     /// While the firmware of a PCH uses the register bus a write may be lost, so it is waited out; it holds the bus for microseconds.

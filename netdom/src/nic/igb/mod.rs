@@ -19,9 +19,11 @@ mod phy;
 pub mod registers;
 mod start;
 
+use super::advanced::queues::places;
 use super::driver::Driver;
 use super::family::{ABSENT, Direction, Family, Setup, counter};
 use super::pause::Pause;
+use super::ring::left::Places;
 use super::semaphores::Semaphores;
 use super::{Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
 use crate::packet::Pool;
@@ -128,6 +130,10 @@ impl Family for Hardware {
                 reg::RQDPC.write(mmio, reg::receive(queue), 0);
             }
         }
+    }
+
+    fn places<M: Mmio>(&self, mmio: &M, queue: usize) -> Places {
+        places(mmio, reg::transmit(queue), reg::receive(queue))
     }
 
     fn write_tail<M: Mmio>(&self, mmio: &M, queue: usize, direction: Direction, index: u16) {

@@ -30,9 +30,11 @@ mod nvm;
 pub mod registers;
 mod start;
 
+use super::advanced::queues::places;
 use super::driver::Driver;
 use super::family::{ABSENT, Direction, Family, Setup, counter};
 use super::pause::Pause;
+use super::ring::left::Places;
 use super::semaphores::Semaphores;
 use super::{Delay, Error, Interrupts, Link, NicStatistics, Options, advanced};
 use crate::packet::Pool;
@@ -154,6 +156,10 @@ impl Family for Hardware {
         for queue in 0..queues {
             counted.receive_missed += u64::from(reg::QPRDC.read(mmio, reg::receive(queue) + reg::QPRDC_BLOCK));
         }
+    }
+
+    fn places<M: Mmio>(&self, mmio: &M, queue: usize) -> Places {
+        places(mmio, reg::transmit(queue), reg::receive(queue))
     }
 
     fn write_tail<M: Mmio>(&self, mmio: &M, queue: usize, direction: Direction, index: u16) {

@@ -5,10 +5,12 @@
 //! | `plan` | the offloads that a packet asks for |
 //! | `transmit` | packets out |
 //! | `receive` | frames in |
+//! | `left` | what lies in the rings when a life of the domain ends, or the device is reset |
 //!
 //! The families differ in how a descriptor says a thing: that is their [`Format`]. All else is here: which buffer lies behind which
 //! descriptor, and the checks of every field that the device wrote.
 
+pub mod left;
 pub mod plan;
 pub mod receive;
 pub mod transmit;

@@ -3,9 +3,11 @@
 //! The device is believed in one thing only: that the descriptor after the last one is done. Which buffer lies behind it is
 //! our own book-keeping, so a device that writes nonsense gets its frames dropped and counted, and nothing else.
 
+use super::left::Untaken;
 use super::{DONE, Format, Ring};
 use crate::ethernet::Tag;
 use crate::packet::{Buffer, Checksum, Fragment, HALF_PAGE, Offload, Packet, Pool};
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use split_driver::memory::{DmaMemory, Quiesced};
@@ -35,6 +37,8 @@ pub struct Receive<D, F> {
     next: u16,
     fill: u16,
     posted: u16,
+    /// Which frames were not taken.
+    untaken: Rc<Untaken>,
     /// The frame of which the end has not been seen.
     frame: Packet,
     /// The rest of the frame is to be dropped.
@@ -75,6 +79,7 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
             slots: core::iter::repeat_with(|| None).take(count).collect(),
             spare: None,
             buffer_bytes: buffer_bytes(max_frame),
+            untaken: Rc::new(Untaken::new(ring.count())),
             ring,
             next: 0,
             fill: 0,
@@ -100,9 +105,21 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         self.buffer_bytes
     }
 
+    /// Which frames were not taken.
+    pub const fn untaken(&self) -> &Rc<Untaken> {
+        &self.untaken
+    }
+
+    /// Notes that what [`Self::take`] gave was taken.
+    #[inline]
+    pub fn note_taken(&self) {
+        self.untaken.take(self.next);
+    }
+
     /// Whether the device takes tags out from now on. Drops what it is done with: it did so by either rule.
     pub fn set_stripping(&mut self, on: bool) {
         while self.take().is_some() {}
+        self.note_taken();
         // Of a frame that has begun, the rest is written by the other rule.
         if !self.frame.fragments.is_empty() {
             self.frame = Packet::default();
@@ -111,19 +128,19 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         self.strips = on;
     }
 
-    /// Frames that the device described wrongly.
-    pub const fn malformed(&self) -> u64 {
-        self.malformed
+    /// Frames that the device described wrongly, since this was asked last.
+    pub const fn take_malformed(&mut self) -> u64 {
+        core::mem::replace(&mut self.malformed, 0)
     }
 
-    /// Frames longer than the wire allows.
-    pub const fn oversize(&self) -> u64 {
-        self.oversize
+    /// Frames longer than the wire allows, since this was asked last.
+    pub const fn take_oversize(&mut self) -> u64 {
+        core::mem::replace(&mut self.oversize, 0)
     }
 
-    /// Frames that the device handed over as damaged.
-    pub const fn errors(&self) -> u64 {
-        self.errors
+    /// Frames that the device handed over as damaged, since this was asked last.
+    pub const fn take_errors(&mut self) -> u64 {
+        core::mem::replace(&mut self.errors, 0)
     }
 
     fn status(&self) -> Option<u32> {
@@ -279,6 +296,7 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
             self.posted += 1;
             empty -= 1;
         }
+        self.untaken.fill(self.fill);
         (self.fill != before).then_some(self.fill)
     }
 
@@ -296,6 +314,7 @@ impl<D: DmaMemory, F: Format> Receive<D, F> {
         self.spare = None;
         self.frame = Packet::default();
         self.skipping = false;
+        self.untaken.clear();
         (self.next, self.fill, self.posted) = (0, 0, 0);
     }
 }

@@ -4,12 +4,14 @@
 //! device, and one covers all descriptors before it. Buffers travel from the packet to the descriptor's slot, and go back to
 //! their pool when the slot is cleared. Nothing is ever read back from a descriptor but the one bit "done".
 
+use super::left::Unsent;
 use super::plan::{self, Plan, Unable};
 use super::{DONE, END, Format, REPORT, Ring, Words};
 use crate::ethernet::Tag;
 use crate::offload::headers::{ETHERNET_HEADER, Layout};
 use crate::packet::{Buffer, Checksum, Fragment, Packet, Pool};
 use alloc::collections::VecDeque;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 use split_driver::memory::{DmaMemory, Quiesced};
@@ -24,13 +26,6 @@ const SHORTEST_ON_WIRE: usize = 60;
 /// Descriptors that a packet may need beside one a fragment: a context, and one of headers that had to be copied.
 const EXTRA: usize = 2;
 
-#[derive(Default)]
-struct Slot {
-    /// Kept until the device is done, then dropped.
-    buffer: Option<Buffer>,
-    last: bool,
-}
-
 /// A context, and the packets that it was made for, where it is for checksums: those with headers in these places, and this tag.
 struct Context {
     words: Words,
@@ -44,7 +39,10 @@ const STATUS: usize = 3;
 /// A transmit ring of a family with the descriptors `F`.
 pub struct Transmit<D, F> {
     ring: Ring<D>,
-    slots: Vec<Slot>,
+    /// Buffers that are kept until the device is done, then dropped.
+    slots: Vec<Option<Buffer>>,
+    /// Which of its packets were not sent.
+    unsent: Rc<Unsent>,
     /// The first descriptor not yet reclaimed, and the next one to be filled.
     head: u16,
     tail: u16,
@@ -69,7 +67,8 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
     pub fn new(ring: Ring<D>, max_frame: usize, inserts: bool) -> Self {
         let count = usize::from(ring.count());
         Self {
-            slots: core::iter::repeat_with(Slot::default).take(count).collect(),
+            slots: core::iter::repeat_with(|| None).take(count).collect(),
+            unsent: Rc::new(Unsent::new(ring.count())),
             reports: VecDeque::with_capacity(count),
             ring,
             head: 0,
@@ -101,6 +100,11 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
         &self.ring
     }
 
+    /// Which of its packets were not sent.
+    pub const fn unsent(&self) -> &Rc<Unsent> {
+        &self.unsent
+    }
+
     /// Whether the device has nothing of it.
     pub const fn is_empty(&self) -> bool {
         self.used == 0
@@ -111,9 +115,9 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
         self.reclaimed
     }
 
-    /// Packets that were dropped because no NIC could send them.
-    pub const fn errors(&self) -> u64 {
-        self.errors
+    /// Packets that were dropped because no NIC could send them, since this was asked last.
+    pub const fn take_errors(&mut self) -> u64 {
+        core::mem::replace(&mut self.errors, 0)
     }
 
     /// Fills descriptors for a packet, of which [`Self::flush`] tells the device: see [`crate::nic::NicQueue::transmit`].
@@ -289,9 +293,10 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
         let index = self.tail;
         self.ring.write(index, words);
         if let Some(slot) = self.slots.get_mut(usize::from(index)) {
-            *slot = Slot { buffer, last };
+            *slot = buffer;
         }
         self.tail = self.ring.after(index);
+        self.unsent.fill(index, last, self.tail);
         self.used += 1;
         self.since_report += 1;
     }
@@ -325,9 +330,9 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
             };
             while self.used > 0 {
                 let index = self.head;
+                packets += usize::from(self.unsent.ends(index));
                 if let Some(slot) = self.slots.get_mut(usize::from(index)) {
-                    packets += usize::from(slot.last);
-                    *slot = Slot::default();
+                    *slot = None;
                 }
                 self.head = self.ring.after(index);
                 self.used -= 1;
@@ -336,6 +341,7 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
                     break;
                 }
             }
+            self.unsent.reclaim(self.head);
         }
         packets
     }
@@ -343,14 +349,15 @@ impl<D: DmaMemory, F: Format> Transmit<D, F> {
     /// Loses all buffers for good, because the device may still use them. Gives how many.
     pub fn abandon(&mut self) -> usize {
         let slots = core::mem::take(&mut self.slots);
-        let lost = slots.iter().filter(|slot| slot.buffer.is_some()).count();
+        let lost = slots.iter().filter(|slot| slot.is_some()).count();
         core::mem::forget(slots);
         lost
     }
 
     /// Gives all buffers back, and begins anew at the first descriptor.
     pub fn clear(&mut self, _proof: &Quiesced) {
-        self.slots.fill_with(Slot::default);
+        self.slots.fill_with(|| None);
+        self.unsent.clear();
         self.reports.clear();
         (self.pending, self.context) = (None, None);
         (self.head, self.tail, self.used, self.since_report) = (0, 0, 0, 0);

@@ -308,10 +308,13 @@ impl<M: Card> Subject for Nics<M> {
             receive_missed,
             receive_malformed,
             receive_oversize,
+            receive_reset,
             transmit_errors,
+            transmit_reset,
             pauses,
         } = self.nic.statistics();
-        let counts = [receive_errors, receive_missed, receive_malformed, receive_oversize, transmit_errors, pauses];
+        let received = [receive_errors, receive_missed, receive_malformed, receive_oversize, receive_reset];
+        let counts = received.into_iter().chain([transmit_errors, transmit_reset, pauses]);
         let told = [self.gone.into(), self.received, self.refused, self.sent, self.restarts, self.faults];
         // The device's counters hold any number that is written to them: their magnitude is nothing new.
         bed.see_counts(told.into_iter().chain(counts.map(|count| count.min(MOST_COUNTED))));

@@ -15,6 +15,7 @@ use split_driver::fakes::closed;
 use split_driver::memory::DmaAllocator;
 use split_driver::time::Instant;
 
+pub(crate) use super::lives::*;
 pub(crate) use super::receive::*;
 pub(crate) use super::transmit::*;
 pub(crate) use super::waiting::*;
@@ -117,7 +118,9 @@ macro_rules! cases {
                 sent_packets_interrupt_only_where_asked
                 room_found_while_enabling_is_not_kept_secret
                 a_device_that_sends_nothing_for_long_is_started_anew
-                packets_left_without_a_link_are_dropped);
+                packets_left_without_a_link_are_dropped
+                what_lay_in_the_rings_when_a_life_ended_is_counted
+                frames_that_the_device_missed_between_two_lives_are_counted);
         })+
     };
 }
@@ -179,13 +182,13 @@ pub(crate) fn it_starts_and_has_a_link<C: Card>(kind: C::Kind) {
 
 pub(crate) fn a_device_that_cannot_be_started_says_why<C: Card>(kind: C::Kind) {
     let run = |change: fn(&Device<C>), options| start_on(kind, change, Interrupts::MsiX(3), options).err();
-    let options = Options::default();
-    assert_eq!(run(Device::pull_out, options), Some(Error::Absent { status: u32::MAX }));
-    assert!(matches!(run(Device::get_stuck, options), Some(Error::Reset { register, .. }) if register == C::RESET));
+    let options = Options::default;
+    assert_eq!(run(Device::pull_out, options()), Some(Error::Absent { status: u32::MAX }));
+    assert!(matches!(run(Device::get_stuck, options()), Some(Error::Reset { register, .. }) if register == C::RESET));
     let asked = C::LARGEST + 1;
-    let jumbo = Options { max_frame: asked, ..options };
+    let jumbo = Options { max_frame: asked, ..options() };
     assert_eq!(run(|_| (), jumbo), Some(Error::MaxFrame { asked, limit: C::LARGEST }));
-    let ring = Options { receive_descriptors: 100, ..options };
+    let ring = Options { receive_descriptors: 100, ..options() };
     assert_eq!(run(|_| (), ring), Some(Error::Ring { descriptors: 100 }));
 }
 

@@ -1,12 +1,14 @@
 //! A driver on a model, and packets for it. Host.
 
 pub(crate) mod cases;
+mod lives;
 mod receive;
 mod transmit;
 mod waiting;
 
 use devices::bus::Model;
 use devices::fake::Device;
+use netdom::nic::ledger::{Ledger, Ledgers};
 use netdom::nic::{Error, Fault, Interrupts, Nic, Options, models};
 use netdom::offload::headers::{Layout, Network, Transport};
 use netdom::packet::{Checksum, Fragment, Gso, GsoKind, Offload, Packet, Pool};
@@ -14,11 +16,15 @@ use split_driver::fakes::{FakePages, FakeXen};
 use split_driver::time::Instant;
 use xen_pv_sys::PAGE_SIZE;
 
+/// Where the host has the device.
+const HOST: &str = "0000:03:00.0";
+
 pub(crate) struct Bench<M: Model + 'static> {
     pub(crate) nic: Box<dyn Nic>,
     pub(crate) device: Device<M>,
     pub(crate) xen: FakeXen,
     pub(crate) pool: Pool,
+    pub(crate) ledgers: Ledgers,
 }
 
 impl<M: Model + 'static> Bench<M> {
@@ -34,22 +40,35 @@ impl<M: Model + 'static> Bench<M> {
         let device = Device::new(&xen, hardware);
         change(&device);
         let time = device.clone();
-        let dma = device.dma();
+        let (dma, ledgers) = (device.dma(), Ledgers::default());
+        let options = Options { ledger: ledgers.of(HOST), ..options };
         let nic = model.start(device.clone(), dma, interrupts, &pool, options, &mut |delay| time.wait(delay))?;
-        Ok(Self { nic, device, xen, pool })
+        Ok(Self { nic, device, xen, pool, ledgers })
     }
 
     /// The life ends without a word, and the next one takes the device over.
     pub(crate) fn next_life(self, model: models::Model, interrupts: Interrupts, options: Options) -> Self {
-        let Self { nic, device, xen, .. } = self;
+        let Self { nic, device, xen, ledgers, .. } = self;
         core::mem::forget(nic);
-        device.wait(model.begin_reset(&device, &mut |delay| device.wait(delay)));
-        model.release_phy(&device, &mut |delay| device.wait(delay));
-        assert!(models::Model::is_reset(&device), "its reset does not end");
+        Self::take_over(device, xen, &written(&ledgers), model, interrupts, options)
+    }
+
+    /// Takes over a device of a life that wrote `left`, as [`netdom`]'s image does.
+    pub(crate) fn take_over(
+        device: Device<M>,
+        xen: FakeXen,
+        left: &[u8],
+        model: models::Model,
+        interrupts: Interrupts,
+        options: Options,
+    ) -> Self {
+        let ledgers = Ledgers::parse(Some(left));
+        let options = Options { ledger: ledgers.of(HOST), taken_over: true, ..options };
+        reset(&device, model, &options.ledger);
         let pool = Pool::new(Box::new(FakePages::new(&xen, 1024)));
         let (time, dma) = (device.clone(), device.dma());
         let nic = model.start(device.clone(), dma, interrupts, &pool, options, &mut |delay| time.wait(delay));
-        Self { nic: nic.expect("it starts anew"), device, xen, pool }
+        Self { nic: nic.expect("it starts anew"), device, xen, pool, ledgers }
     }
 
     /// Looks at the device, as is done once a second.
@@ -65,6 +84,26 @@ impl<M: Model + 'static> Bench<M> {
         assert_eq!(self.xen.take_violations(), [], "accesses beyond what was given");
         assert_eq!(self.pool.available(), self.pool.capacity());
     }
+}
+
+/// What the next life will know.
+pub(crate) fn written(ledgers: &Ledgers) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    assert!(ledgers.write(&mut |piece| bytes.extend_from_slice(piece)));
+    bytes
+}
+
+/// What the next life does to a device before that reaches memory again.
+pub(crate) fn reset<M: Model + 'static>(device: &Device<M>, model: models::Model, ledger: &Ledger) {
+    device.set_bus_master(false);
+    let delay = &mut |delay| device.wait(delay);
+    model.settle(device, ledger);
+    for _ in 0..model.resets() {
+        device.wait(model.begin_reset(device, delay));
+        model.release_phy(device, delay);
+        assert!(models::Model::is_reset(device), "its reset does not end");
+    }
+    device.set_bus_master(true);
 }
 
 pub(crate) fn bytes(length: usize, seed: usize) -> Vec<u8> {

@@ -1,7 +1,7 @@
 //! Cases of received frames, and of memory that a device may write to. Host.
 
 use devices::ring::offset;
-use netdom::nic::models::Model;
+use netdom::nic::ledger::Ledger;
 use netdom::nic::{Link, Options, queue};
 use netdom::packet::Offload;
 use split_driver::fakes::closed;
@@ -10,7 +10,7 @@ use split_driver::time::Instant;
 use std::time::Duration;
 
 use super::cases::{Card, bench, model, next_life};
-use super::{bytes, contents};
+use super::{bytes, contents, reset};
 
 pub(crate) fn receives_byte_for_byte_through_many_wraps<C: Card>(kind: C::Kind) {
     let mut bench = bench::<C>(kind, Options::default());
@@ -31,9 +31,7 @@ pub(crate) fn a_nic_of_an_earlier_life_receives_nothing_more<C: Card>(kind: C::K
     let bench = bench::<C>(kind, Options::default());
     assert!(bench.device.inject(&bytes(60, 1)), "it receives");
     let device = bench.device.clone();
-    device.wait(model::<C>(kind).begin_reset(&device, &mut |delay| device.wait(delay)));
-    model::<C>(kind).release_phy(&device, &mut |delay| device.wait(delay));
-    assert!(Model::is_reset(&device), "its reset does not end");
+    reset(&device, model::<C>(kind), &Ledger::default());
     assert!(!bench.device.inject(&bytes(60, 2)), "it receives still");
     // The life ended: nothing was quieted, and nothing of it is used.
     core::mem::forget(bench);
@@ -42,7 +40,7 @@ pub(crate) fn a_nic_of_an_earlier_life_receives_nothing_more<C: Card>(kind: C::K
 pub(crate) fn a_link_outlives_the_life_that_set_it_up<C: Card>(kind: C::Kind) {
     let first = bench::<C>(kind, Options::default());
     let begun = first.device.with_model(|model| model.links_begun());
-    let mut next = next_life(first, kind, Options { taken_over: true, ..Options::default() });
+    let mut next = next_life(first, kind, Options::default());
     assert_eq!(next.nic.link(), Link::Up(C::SPEED), "from the first moment on");
     for second in 1..5 {
         next.device.wait(Duration::from_secs(1));

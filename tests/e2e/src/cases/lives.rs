@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lab::Lab;
 
 use super::{Case, SPARE_NIC, Scene, at_rest, given_back, nics};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
@@ -54,9 +55,78 @@ fn fail(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     ensure!(ping.lost == 0, "{ping:?}");
     resources.0.insert("lives".to_owned(), LIVES.into());
     given_back(lab, netdom, &resources)?;
+    let counted = losses(scene, netdom, &peer)?;
     let console = netdom.console()?;
     let pauses = console.lines().filter_map(|line| line.split_once("has taken over, ")?.1.split_once(" after"));
-    Ok(format!("pauses of {}", pauses.map(|(pause, _)| pause).collect::<Vec<_>>().join(", ")))
+    Ok(format!("pauses of {}; {counted}", pauses.map(|(pause, _)| pause).collect::<Vec<_>>().join(", ")))
+}
+
+/// Failures so long after the last one are the first in a row.
+const SETTLED: Duration = Duration::from_secs(11);
+/// A numbered flow from the wire: bytes of a datagram, datagrams a second, and how long.
+const FLOW: (u32, u32, u32) = (200, 20, 24);
+/// For how long of it the domain is paused: what comes then lies in the NIC's ring of 255 frames.
+const PAUSED: Duration = Duration::from_secs(4);
+/// So many of it are lost at least.
+const FEWEST: u64 = 40;
+/// What comes while the NIC's receiver is off is on no count: less than a second's datagrams. As many others may be in the ring.
+const UNCOUNTED: u64 = 20;
+
+/// What of a numbered flow does not come where a life ends, the statistics say. The domain is paused before, so that the most of it is in the ring.
+fn losses(scene: &Scene<'_>, netdom: &DriverDomain<'_>, peer: &str) -> Result<String> {
+    let (lab, a, name) = (&scene.stage.lab, &scene.a, &netdom.name);
+    sleep(SETTLED);
+    let before = Losses::read(lab, netdom, a.id())?;
+    let (size, per_second, seconds) = FLOW;
+    traffic::start_receive(a, peer, size, per_second, seconds)?;
+    sleep(PAUSED);
+    lab.must(&format!("xl pause {name}"))?;
+    sleep(PAUSED);
+    lab.must(&format!("xl trigger {name} nmi && xl unpause {name}"))?;
+    lab.wait_for_console(name, &format!("life {} has taken over", LIVES + 1), PATIENCE)?;
+    let flow = traffic::received(a)?;
+    // Statistics are written once a second.
+    sleep(Duration::from_secs(3));
+    let after = Losses::read(lab, netdom, a.id())?;
+    let counted = after.all() - before.all();
+    let said = format!(
+        "of {:?} datagrams {} were lost and {counted} counted, in the ring {}",
+        flow.sent,
+        flow.lost,
+        after.ring - before.ring
+    );
+    ensure!(flow.lost >= FEWEST && flow.lost.abs_diff(counted) <= UNCOUNTED, "{said}: {before:?}, {after:?}");
+    Ok(said)
+}
+
+/// Frames from the wire that were lost, as netdom's statistics have them.
+#[derive(Debug)]
+struct Losses {
+    /// In the NIC's ring, and by the NIC.
+    ring: u64,
+    missed: u64,
+    /// In netdom's memory.
+    waited: u64,
+    /// By the vif, for whatever cause.
+    vif: u64,
+}
+
+impl Losses {
+    fn read(lab: &Lab, netdom: &DriverDomain<'_>, guest: u32) -> Result<Self> {
+        let read = |node: &str| lab.must(&format!("xenstore-read /local/domain/{}/data/statistics/{node}", netdom.id));
+        let (nic, vif, lives) = (read("nic/0")?, read(&format!("vif/{guest}/1"))?, read("lives")?);
+        let number = |word: &str| word.trim().parse::<u64>().ok();
+        let of = |name: &str| nic.split(", ").find_map(|part| number(part.strip_prefix(name)?)).unwrap_or(0);
+        // Behind the traffic both ways.
+        let vif = vif.split(", ").skip(2).filter_map(|part| number(part.rsplit_once(' ')?.1)).sum();
+        let waited = lives.rsplit_once(' ').and_then(|(_, count)| number(count));
+        let waited = waited.with_context(|| format!("the statistics say '{lives}' of lives"))?;
+        Ok(Self { ring: of("receive-reset "), missed: of("receive-missed "), waited, vif })
+    }
+
+    const fn all(&self) -> u64 {
+        self.ring + self.missed + self.waited + self.vif
+    }
 }
 
 /// Hangs of the case, fewer than may be in a row.
