@@ -331,12 +331,12 @@ async fn reach(device: &Device, model: Model, ledger: &Ledger) -> Result<MmioReg
     }
     device.enable_registers().await?;
     let registers = device.map_bar(0, model.registers()).await?;
-    model.settle(&registers, ledger);
+    model.settle(&registers, ledger, &mut busy_wait);
     for _ in 0..model.resets() {
         if Model::is_absent(&registers) {
             return Err(Unusable::Driver(nic::Error::Absent { status: u32::MAX }));
         }
-        let pause = model.begin_reset(&registers, &mut busy_wait);
+        let pause = model.begin_reset(&registers, ledger, &mut busy_wait);
         time::sleep(pause).await;
         let end = time::now() + RESET;
         let mut over = Model::is_reset(&registers);
@@ -344,7 +344,7 @@ async fn reach(device: &Device, model: Model, ledger: &Ledger) -> Result<MmioReg
             time::sleep(LOOK).await;
             over = Model::is_reset(&registers);
         }
-        model.release_phy(&registers, &mut busy_wait);
+        model.release_phy(&registers, ledger, &mut busy_wait);
         if !over {
             return Err(Unusable::Running);
         }

@@ -83,6 +83,7 @@ impl<M: Mmio, A: DmaAllocator, F: Family> Driver<M, A, F> {
         } else {
             // An earlier life may have had it, and not written down that it had.
             settle(&family, &mmio, &options.ledger);
+            family.take_back(&mmio, delay);
             family.reset(&mmio, delay)?
         };
         let rings: Result<Vec<_>, Error> = (0..queues)

@@ -194,6 +194,8 @@ pub trait Family: Start + Interrupting {
     fn count<M: Mmio>(&self, mmio: &M, queues: usize, counted: &mut NicStatistics);
     /// Where the device is in the rings of a queue.
     fn places<M: Mmio>(&self, mmio: &M, queue: usize) -> Places;
+    /// Gives back the semaphores that an earlier life of the domain held when it ended, by its ledger: the device's others wait for them for ever.
+    fn take_back<M: Mmio>(&self, _mmio: &M, _delay: Delay<'_>) {}
     /// Tells the device how far a ring is filled. All that was written to memory before is there already.
     fn write_tail<M: Mmio>(&self, mmio: &M, queue: usize, direction: Direction, index: u16);
 }

@@ -1,4 +1,5 @@
-//! What the next life of the domain has to know of a NIC: what it counted, and what lies in its rings. It is kept up to date in cells, so that it can be read wherever a life ends. Pure. Floor 3.
+//! What the next life of the domain has to know of a NIC: what it counted, what lies in its rings, and which of the semaphores that it shares with
+//! others are held. It is kept up to date in cells, so that it can be read wherever a life ends. Pure. Floor 3.
 
 use super::NicStatistics;
 use super::ring::left::{KeptUnsent, KeptUntaken, Places, Unsent, Untaken};
@@ -17,6 +18,10 @@ pub struct Ledger(Rc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     counted: Cell<NicStatistics>,
+    /// Parts of the device that this domain holds: bits of `SW_FW_SYNC`.
+    parts: Cell<u32>,
+    /// It holds the register by which those are taken, SWSM, or is about to.
+    register: Cell<bool>,
     /// By queue.
     rings: RefCell<Vec<Rings>>,
 }
@@ -58,6 +63,27 @@ impl Ledger {
             unsent.clear();
             untaken.clear();
         }
+    }
+
+    /// The parts that are held.
+    pub(super) fn parts(&self) -> u32 {
+        self.0.parts.get()
+    }
+
+    /// Others are held from now on. To be called before the device is told of what is added, and after it is told of what is taken away; while
+    /// the register is held.
+    pub(super) fn set_parts(&self, parts: u32) {
+        self.0.parts.set(parts);
+    }
+
+    /// Whether the register is held, or may be.
+    pub(super) fn has_register(&self) -> bool {
+        self.0.register.get()
+    }
+
+    /// It is, or is no longer. To be called before it is taken, and after it was given back.
+    pub(super) fn set_register(&self, held: bool) {
+        self.0.register.set(held);
     }
 
     /// Bytes that it is written in, at most.
@@ -147,13 +173,14 @@ impl Write for Out<'_> {
 
 impl<C> Encode<C> for Ledger {
     fn encode<W: Write>(&self, encoder: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
-        let Inner { counted, rings } = &*self.0;
+        let Inner { counted, parts, register, rings } = &*self.0;
         let rings = rings.try_borrow().map_err(|_| encode::Error::message("the rings are just being changed"))?;
-        encoder.array(2)?.encode(numbers(&counted.get()))?;
+        encoder.array(4)?.encode(numbers(&counted.get()))?;
         encoder.array(rings.len() as u64)?;
         for (unsent, untaken) in &*rings {
             encoder.array(2)?.encode(&**unsent)?.encode(&**untaken)?;
         }
+        encoder.u32(parts.get())?.bool(register.get())?;
         Ok(())
     }
 }
@@ -175,6 +202,10 @@ struct KeptLedger {
     counted: Vec<u64>,
     #[n(1)]
     rings: Vec<KeptRings>,
+    #[n(2)]
+    parts: u32,
+    #[n(3)]
+    register: bool,
 }
 
 #[derive(Decode)]
@@ -187,7 +218,7 @@ struct KeptRings {
 
 impl From<KeptLedger> for Ledger {
     fn from(kept: KeptLedger) -> Self {
-        let KeptLedger { counted, rings } = kept;
+        let KeptLedger { counted, rings, parts, register } = kept;
         let mut counted = counted.into_iter();
         let mut next = || counted.next().unwrap_or(0);
         let counted = NicStatistics {
@@ -203,7 +234,12 @@ impl From<KeptLedger> for Ledger {
         let rings = rings
             .into_iter()
             .map(|KeptRings { unsent, untaken }| (Rc::new(Unsent::from(unsent)), Rc::new(Untaken::from(untaken))));
-        Self(Rc::new(Inner { counted: Cell::new(counted), rings: RefCell::new(rings.collect()) }))
+        Self(Rc::new(Inner {
+            counted: Cell::new(counted),
+            parts: Cell::new(parts),
+            register: Cell::new(register),
+            rings: RefCell::new(rings.collect()),
+        }))
     }
 }
 
@@ -234,6 +270,8 @@ mod tests {
             pauses: u64::MAX,
         };
         ledger.set_counted(counted);
+        ledger.set_parts(0x8);
+        ledger.set_register(true);
         let (unsent, untaken) = (Rc::new(Unsent::new(4096)), Rc::new(Untaken::new(4096)));
         unsent.reclaim(4095);
         (0..4094).for_each(|index| unsent.fill(index, index % 2 == 0, index + 1));
@@ -241,7 +279,7 @@ mod tests {
         ledger.set_rings([(unsent, untaken)].into());
         let next = next_life(&next_life(&ledgers));
         let ledger = next.of("0000:03:00.0");
-        assert_eq!((ledger.counted(), ledger.queues()), (counted, 1));
+        assert_eq!((ledger.counted(), ledger.parts(), ledger.has_register(), ledger.queues()), (counted, 8, true, 1));
         let place = |head| Place { bytes: 4096 * 16, head };
         for _ in 0..2 {
             // Once.
@@ -255,7 +293,7 @@ mod tests {
 
     #[test]
     fn nothing_is_known_where_nothing_was_written() {
-        for bytes in [None, Some(&b""[..]), Some(b"\x81"), Some(b"\x81\x82\x61a\x82\x80\x81\x80")] {
+        for bytes in [None, Some(&b""[..]), Some(b"\x81"), Some(b"\x81\x82\x61a\x84\x80\x81\x80\x00\xf4")] {
             assert_eq!(Ledgers::parse(bytes).length(), Ledgers::default().length());
         }
     }

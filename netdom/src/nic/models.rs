@@ -96,31 +96,36 @@ impl Model {
         }
     }
 
-    /// Counts what is lost with the reset of such a device, before that begins.
-    pub fn settle<M: Mmio>(self, registers: &M, ledger: &Ledger) {
+    /// Sees to what an earlier life left in such a device and its ledger, before the reset: counts what is lost, and gives back the semaphores that
+    /// were held.
+    pub fn settle<M: Mmio>(self, registers: &M, ledger: &Ledger, delay: Delay<'_>) {
+        fn of<F: Family, M: Mmio>(family: &F, registers: &M, ledger: &Ledger, delay: Delay<'_>) {
+            settle(family, registers, ledger);
+            family.take_back(registers, delay);
+        }
         match self {
-            Self::E1000e(model) => settle(&e1000e::Hardware::new(model), registers, ledger),
-            Self::Igb(model) => settle(&igb::Hardware::new(model), registers, ledger),
-            Self::Ixgbe(model) => settle(&ixgbe::Hardware::new(model), registers, ledger),
+            Self::E1000e(model) => of(&e1000e::Hardware::new(model, ledger), registers, ledger, delay),
+            Self::Igb(model) => of(&igb::Hardware::new(model, ledger), registers, ledger, delay),
+            Self::Ixgbe(model) => of(&ixgbe::Hardware::new(model, ledger), registers, ledger, delay),
         }
     }
 
     /// Begins to reset such a device, before it reaches memory again: its rings lie in memory that has other uses by now. No register may be
     /// touched for the time that this gives; then comes [`Self::release_phy`].
-    pub fn begin_reset<M: Mmio>(self, registers: &M, delay: Delay<'_>) -> Duration {
+    pub fn begin_reset<M: Mmio>(self, registers: &M, ledger: &Ledger, delay: Delay<'_>) -> Duration {
         match self {
-            Self::E1000e(model) => e1000e::Hardware::new(model).begin_reset(registers, delay),
-            Self::Igb(model) => igb::Hardware::new(model).begin_reset(registers, delay),
-            Self::Ixgbe(model) => ixgbe::Hardware::new(model).begin_reset(registers, delay),
+            Self::E1000e(model) => e1000e::Hardware::new(model, ledger).begin_reset(registers, delay),
+            Self::Igb(model) => igb::Hardware::new(model, ledger).begin_reset(registers, delay),
+            Self::Ixgbe(model) => ixgbe::Hardware::new(model, ledger).begin_reset(registers, delay),
         }
     }
 
     /// Gives firmware the PHY back.
-    pub fn release_phy<M: Mmio>(self, registers: &M, delay: Delay<'_>) {
+    pub fn release_phy<M: Mmio>(self, registers: &M, ledger: &Ledger, delay: Delay<'_>) {
         match self {
-            Self::E1000e(model) => e1000e::Hardware::new(model).release_phy(registers, delay),
-            Self::Igb(model) => igb::Hardware::new(model).release_phy(registers, delay),
-            Self::Ixgbe(model) => ixgbe::Hardware::new(model).release_phy(registers, delay),
+            Self::E1000e(model) => e1000e::Hardware::new(model, ledger).release_phy(registers, delay),
+            Self::Igb(model) => igb::Hardware::new(model, ledger).release_phy(registers, delay),
+            Self::Ixgbe(model) => ixgbe::Hardware::new(model, ledger).release_phy(registers, delay),
         }
     }
 

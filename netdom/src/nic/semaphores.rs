@@ -1,8 +1,10 @@
 //! The semaphores by which firmware and the drivers of a device's other ports keep out of each other's way: SWSM for a moment, and under it
-//! `SW_FW_SYNC`, a bit for each part of the device (82599 datasheet 10.5.4, X540 datasheet 11.7.5, 82576 datasheet 4.7). Pure. Floor 3.
+//! `SW_FW_SYNC`, a bit for each part of the device (82599 datasheet 10.5.4, X540 datasheet 11.7.5, 82576 datasheet 4.7). A reset of the MAC gives
+//! nothing back that is held: where a life of the domain ends, the next one knows by the ledger what it has to give back. Pure. Floor 3.
 
 use super::Delay;
 use super::family::wait;
+use super::ledger::Ledger;
 use core::cell::Cell;
 use core::time::Duration;
 use split_driver::memory::Mmio;
@@ -40,6 +42,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Semaphores {
     place: Place,
+    ledger: Ledger,
     /// Bits of `SW_FW_SYNC` that this driver has and no longer needs: SWSM was not free when they were to be given back.
     owed: Cell<u32>,
 }
@@ -51,13 +54,15 @@ enum Force {
     Yes,
     /// Its owner may be at work.
     No,
+    /// Its owner is no more, unless it gives it back at once: an earlier life held it, or was about to.
+    Soon,
     /// It may be, and is not waited for.
     Later,
 }
 
 impl Semaphores {
-    pub(super) const fn new(place: Place) -> Self {
-        Self { place, owed: Cell::new(0) }
+    pub(super) fn new(place: Place, ledger: &Ledger) -> Self {
+        Self { place, ledger: ledger.clone(), owed: Cell::new(0) }
     }
 
     /// Changes `SW_FW_SYNC`, where `change` wants it, and gives back what is owed. `None` where it could not be had.
@@ -69,9 +74,16 @@ impl Semaphores {
         change: impl FnOnce(u32) -> Option<u32>,
     ) -> Option<bool> {
         let Place { swsm, sync: place, by_register, .. } = self.place;
-        let looks = if force == Force::Later { FEW_LOOKS } else { LOOKS };
+        let (looks, forces) = match force {
+            Force::Yes => (LOOKS, true),
+            Force::No => (LOOKS, false),
+            Force::Soon => (FEW_LOOKS, true),
+            Force::Later => (FEW_LOOKS, false),
+        };
+        self.ledger.set_register(true);
         let free = wait(delay, PAUSE, looks, || mmio.read32(swsm) & DRIVERS == 0);
-        if !free && force != Force::Yes {
+        if !free && !forces {
+            self.ledger.set_register(false);
             return None;
         }
         let mut sync = 0;
@@ -88,8 +100,9 @@ impl Semaphores {
             sync = mmio.read32(place);
             had
         };
-        if !had && force != Force::Yes {
+        if !had && !forces {
             mmio.write32(swsm, 0);
+            self.ledger.set_register(false);
             return None;
         }
         let owed = self.owed.take();
@@ -98,15 +111,36 @@ impl Semaphores {
         if changed.is_some() || owed != 0 || by_register {
             mmio.write32(place, changed.unwrap_or(left) & !REGISTER);
         }
+        // What it no longer holds, owed or cleared.
+        self.ledger.set_parts(self.ledger.parts() & changed.unwrap_or(left));
         mmio.write32(swsm, 0);
+        self.ledger.set_register(false);
         Some(changed.is_some())
     }
 
     /// Takes parts of the device, named by their bits, where they are free.
     fn take<M: Mmio>(&self, mmio: &M, bits: u32, delay: Delay<'_>, force: Force) -> Option<bool> {
         self.change(mmio, delay, force, |sync| {
-            (sync & (bits | bits << self.place.firmware) == 0).then_some(sync | bits)
+            (sync & (bits | bits << self.place.firmware) == 0).then(|| self.with(sync, bits))
         })
+    }
+
+    /// `SW_FW_SYNC` with parts that are held from now on.
+    fn with(&self, sync: u32, bits: u32) -> u32 {
+        self.ledger.set_parts(self.ledger.parts() | bits);
+        sync | bits
+    }
+
+    /// Gives back what an earlier life held when it ended: the ledger knows. Firmware and the other port's driver have all of it for moments only.
+    pub(super) fn take_back<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) {
+        let own = (1 << self.place.firmware) - 1;
+        let (parts, register) = (self.ledger.parts() & own, self.ledger.has_register());
+        if parts == 0 && !register {
+            return;
+        }
+        let force = if register { Force::Soon } else { Force::Yes };
+        self.change(mmio, delay, force, |sync| Some(sync & !parts));
+        self.ledger.set_parts(0);
     }
 
     /// Waits for parts of the device, a fifth of a second at most.
@@ -126,7 +160,7 @@ impl Semaphores {
     /// back in time.
     pub(super) fn acquire<M: Mmio>(&self, mmio: &M, bit: u32, delay: Delay<'_>) {
         if !self.wait(mmio, bit, delay) {
-            self.change(mmio, delay, Force::Yes, |sync| Some(sync | bit));
+            self.change(mmio, delay, Force::Yes, |sync| Some(self.with(sync, bit)));
         }
     }
 

@@ -4,7 +4,9 @@ mod bench;
 
 use std::time::Duration;
 
-use bench::cases::{ADDRESS, Card, bench, one_interrupt_a_poll, sent_packets_interrupt, settle, start_on};
+use bench::cases::{
+    ADDRESS, Card, bench, each_semaphore_is_given_back, one_interrupt_a_poll, sent_packets_interrupt, settle, start_on,
+};
 use bench::{Bench, bytes, contents, has_right_checksums, layout, packet, superframe, tcp_packet};
 use devices::bus::{Interrupt, Model};
 use devices::e1000e::{E1000e, IDENTITY, Kind, registers};
@@ -24,6 +26,9 @@ impl Card for E1000e {
     /// CE, SE, SEQ, CXE and RXE, 82574 datasheet 7.1.4.
     const DAMAGED: &'static [u32] = &[1 << 24, 1 << 25, 1 << 26, 1 << 28, 1 << 31];
     const FAR: u16 = 300;
+
+    const SEMAPHORES: &'static [usize] = &[registers::EXTCNF_CTRL, registers::SWSM];
+    const OTHERS: u32 = 0;
 
     fn receive_queue(queue: usize) -> usize {
         registers::receive(queue)
@@ -354,6 +359,18 @@ fn a_semaphore_that_a_boot_agent_left_set_is_cleared_once() {
     assert_eq!(bench.watch(Instant(0)), None);
     assert_eq!(flow_control(&bench), (true, true));
     bench.finish();
+}
+
+#[test]
+fn an_82571_and_a_pch_have_their_semaphores_back() {
+    for (kind, id) in [(Kind::I82571, 0x105E), (Kind::Pch, 0x153A)] {
+        let power_on = || {
+            let mut device = E1000e::new(ADDRESS);
+            device.be(kind);
+            device
+        };
+        each_semaphore_is_given_back(power_on, models::Model::find(0x8086, id).expect("a driver"));
+    }
 }
 
 #[test]

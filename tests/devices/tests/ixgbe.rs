@@ -25,6 +25,10 @@ impl Card for Ixgbe {
     const DAMAGED: &'static [u32] = &[1 << 24, 1 << 25, 1 << 27, 1 << 28, 1 << 29];
     const FAR: u16 = 600;
 
+    const SEMAPHORES: &'static [usize] = &[registers::SWSM, registers::SW_FW_SYNC];
+    /// SW_PHY_SM1, FW_PHY_SM1.
+    const OTHERS: u32 = 1 << 2 | 1 << 7;
+
     fn receive_queue(queue: usize) -> usize {
         registers::receive(queue)
     }

@@ -3,15 +3,21 @@
 use super::models::{Kind, Model};
 use super::registers::{self as reg, Ctrl, Registers};
 use super::{pch, phy, serdes};
+use crate::nic::ledger::Ledger;
 use crate::nic::pause::{Marks, Pause};
 use split_driver::memory::Mmio;
 
 /// Has the MAC do about pause frames what was negotiated (82574 datasheet 3.2.7). `None` where another owner has the bus to the PHY now.
-pub(super) fn settle<M: Mmio>(registers: &Registers<'_, M>, model: &Model, max_frame: usize) -> Option<Pause> {
+pub(super) fn settle<M: Mmio>(
+    registers: &Registers<'_, M>,
+    model: &Model,
+    ledger: &Ledger,
+    max_frame: usize,
+) -> Option<Pause> {
     if model.is_pch() {
         pch::listen_for_beacon(registers);
     }
-    let pause = if model.serdes { serdes::negotiated(registers) } else { phy::negotiated(registers, model)? };
+    let pause = if model.serdes { serdes::negotiated(registers) } else { phy::negotiated(registers, model, ledger)? };
     // Linux's: of the PCHs' buffer of 26 KiB; otherwise one frame stays free.
     let marks = match model.kind {
         Kind::I217 | Kind::I219 => Some(Marks { high: 0x5C20, low: 0x5048 }),

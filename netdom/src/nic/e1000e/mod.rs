@@ -45,6 +45,7 @@ mod start;
 
 use super::driver::Driver;
 use super::family::{ABSENT, Direction, Family, Setup, counter};
+use super::ledger::Ledger;
 use super::pause::Pause;
 use super::ring::left::{Place, Places};
 use super::{Capabilities, Delay, Error, Interrupts, Link, NicStatistics, Options, Segmentation};
@@ -62,6 +63,8 @@ pub type E1000e<M, A> = Driver<M, A, Hardware>;
 /// A device of the family.
 pub struct Hardware {
     model: &'static Model,
+    /// Says whether the bus to the PHY is held, where that outlives a reset.
+    ledger: Ledger,
     /// Its reset is none.
     hollow: Cell<bool>,
     /// The other end of a SerDes link did not negotiate when it was looked at last.
@@ -69,8 +72,8 @@ pub struct Hardware {
 }
 
 impl Hardware {
-    pub(super) const fn new(model: &'static Model) -> Self {
-        Self { model, hollow: Cell::new(false), alone: Cell::new(false) }
+    pub(super) fn new(model: &'static Model, ledger: &Ledger) -> Self {
+        Self { model, ledger: ledger.clone(), hollow: Cell::new(false), alone: Cell::new(false) }
     }
 }
 
@@ -88,7 +91,8 @@ impl<M: Mmio, A: DmaAllocator> E1000e<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        Self::start(mmio, dma, Hardware::new(model), interrupts, pool, options, delay)
+        let hardware = Hardware::new(model, &options.ledger);
+        Self::start(mmio, dma, hardware, interrupts, pool, options, delay)
     }
 }
 
@@ -144,7 +148,7 @@ impl Family for Hardware {
     }
 
     fn settle_pause<M: Mmio>(&self, mmio: &M, setup: &Setup) -> Option<Pause> {
-        flow::settle(&Registers(mmio), self.model, setup.max_frame)
+        flow::settle(&Registers(mmio), self.model, &self.ledger, setup.max_frame)
     }
 
     fn pauses<M: Mmio>(&self, mmio: &M) -> u64 {
@@ -171,6 +175,10 @@ impl Family for Hardware {
             transmit: Place { bytes: read(reg::TDLEN), head: read(reg::TDH) },
             receive: Place { bytes: read(reg::RDLEN), head: read(reg::RDH) },
         }
+    }
+
+    fn take_back<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) {
+        phy::take_back(&Registers(mmio), self.model, &self.ledger, delay);
     }
 
     /// While the firmware of a PCH uses the register bus a write may be lost, so it is waited out; it holds the bus for microseconds.

@@ -22,6 +22,7 @@ mod start;
 use super::advanced::queues::places;
 use super::driver::Driver;
 use super::family::{ABSENT, Direction, Family, Setup, counter};
+use super::ledger::Ledger;
 use super::pause::Pause;
 use super::ring::left::Places;
 use super::semaphores::Semaphores;
@@ -45,8 +46,8 @@ pub struct Hardware {
 }
 
 impl Hardware {
-    pub(super) const fn new(model: &'static Model) -> Self {
-        Self { model, semaphores: phy::semaphores(), pending: Cell::new(false) }
+    pub(super) fn new(model: &'static Model, ledger: &Ledger) -> Self {
+        Self { model, semaphores: phy::semaphores(ledger), pending: Cell::new(false) }
     }
 }
 
@@ -65,7 +66,8 @@ impl<M: Mmio, A: DmaAllocator> Igb<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        Self::start(mmio, dma, Hardware::new(model), interrupts, pool, options, delay)
+        let hardware = Hardware::new(model, &options.ledger);
+        Self::start(mmio, dma, hardware, interrupts, pool, options, delay)
     }
 }
 
@@ -134,6 +136,10 @@ impl Family for Hardware {
 
     fn places<M: Mmio>(&self, mmio: &M, queue: usize) -> Places {
         places(mmio, reg::transmit(queue), reg::receive(queue))
+    }
+
+    fn take_back<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) {
+        self.semaphores.take_back(mmio, delay);
     }
 
     fn write_tail<M: Mmio>(&self, mmio: &M, queue: usize, direction: Direction, index: u16) {

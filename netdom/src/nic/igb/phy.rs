@@ -5,6 +5,7 @@ use super::registers::{self as reg, Mdic};
 use crate::nic::Delay;
 use crate::nic::e1000e::flow;
 use crate::nic::family::wait;
+use crate::nic::ledger::Ledger;
 use crate::nic::pause::{Abilities, Marks, Pause};
 use crate::nic::semaphores::{Place, Semaphores};
 use core::time::Duration;
@@ -36,8 +37,9 @@ fn write<M: Mmio>(mmio: &M, register: u8, value: u16, delay: Delay<'_>) {
 }
 
 /// The semaphores of a device.
-pub(super) const fn semaphores() -> Semaphores {
-    Semaphores::new(Place { swsm: reg::SWSM, sync: reg::SW_FW_SYNC, firmware: 16, by_register: false })
+pub(super) fn semaphores(ledger: &Ledger) -> Semaphores {
+    let place = Place { swsm: reg::SWSM, sync: reg::SW_FW_SYNC, firmware: 16, by_register: false };
+    Semaphores::new(place, ledger)
 }
 
 /// The bit of this port's PHY in them: it is neither firmware's nor another driver's while it is held.

@@ -4,6 +4,7 @@ use super::models::{Kind, Model};
 use super::registers::{self as reg, Msca};
 use crate::nic::Delay;
 use crate::nic::family::wait;
+use crate::nic::ledger::Ledger;
 use crate::nic::pause::Abilities;
 use crate::nic::semaphores::{Place, Semaphores};
 use core::time::Duration;
@@ -20,13 +21,9 @@ pub(super) const PARTNER: u16 = 19;
 const VENDOR: u8 = 30;
 
 /// The semaphores of a device.
-pub(super) const fn semaphores(model: &Model) -> Semaphores {
-    Semaphores::new(Place {
-        swsm: reg::SWSM,
-        sync: reg::SW_FW_SYNC,
-        firmware: 5,
-        by_register: matches!(model.kind, Kind::X540 | Kind::X550),
-    })
+pub(super) fn semaphores(model: &Model, ledger: &Ledger) -> Semaphores {
+    let by_register = matches!(model.kind, Kind::X540 | Kind::X550);
+    Semaphores::new(Place { swsm: reg::SWSM, sync: reg::SW_FW_SYNC, firmware: 5, by_register }, ledger)
 }
 
 /// The bit of this port's PHY in them (`PHY0_SM`, `PHY1_SM`): it is neither firmware's nor another driver's while it is held.

@@ -33,6 +33,7 @@ mod start;
 use super::advanced::queues::places;
 use super::driver::Driver;
 use super::family::{ABSENT, Direction, Family, Setup, counter};
+use super::ledger::Ledger;
 use super::pause::Pause;
 use super::ring::left::Places;
 use super::semaphores::Semaphores;
@@ -62,8 +63,8 @@ pub struct Hardware {
 }
 
 impl Hardware {
-    pub(super) fn new(model: &'static Model) -> Self {
-        Self { model, semaphores: mdio::semaphores(model), cage: Cage::default(), pending: Cell::new(false) }
+    pub(super) fn new(model: &'static Model, ledger: &Ledger) -> Self {
+        Self { model, semaphores: mdio::semaphores(model, ledger), cage: Cage::default(), pending: Cell::new(false) }
     }
 }
 
@@ -81,7 +82,8 @@ impl<M: Mmio, A: DmaAllocator> Ixgbe<M, A> {
         options: Options,
         delay: Delay<'_>,
     ) -> Result<Self, Error> {
-        Self::start(mmio, dma, Hardware::new(model), interrupts, pool, options, delay)
+        let hardware = Hardware::new(model, &options.ledger);
+        Self::start(mmio, dma, hardware, interrupts, pool, options, delay)
     }
 }
 
@@ -160,6 +162,10 @@ impl Family for Hardware {
 
     fn places<M: Mmio>(&self, mmio: &M, queue: usize) -> Places {
         places(mmio, reg::transmit(queue), reg::receive(queue))
+    }
+
+    fn take_back<M: Mmio>(&self, mmio: &M, delay: Delay<'_>) {
+        self.semaphores.take_back(mmio, delay);
     }
 
     fn write_tail<M: Mmio>(&self, mmio: &M, queue: usize, direction: Direction, index: u16) {

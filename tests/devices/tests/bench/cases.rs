@@ -61,6 +61,10 @@ pub(crate) trait Card: Model + Sized + 'static {
     const FAULTS: &'static [(Arise<Self>, Fault)];
     /// EITR of vector 0, and its bits of the interval.
     const INTERVALS: (usize, u32);
+    /// The registers by which it is shared with firmware and the driver of its other port.
+    const SEMAPHORES: &'static [usize];
+    /// What such have in the last of them, while this driver works.
+    const OTHERS: u32;
 }
 
 /// Each case as a test, for a card; those in brackets hold for some families alone.
@@ -120,7 +124,8 @@ macro_rules! cases {
                 a_device_that_sends_nothing_for_long_is_started_anew
                 packets_left_without_a_link_are_dropped
                 what_lay_in_the_rings_when_a_life_ended_is_counted
-                frames_that_the_device_missed_between_two_lives_are_counted);
+                frames_that_the_device_missed_between_two_lives_are_counted
+                semaphores_held_when_a_life_ends_are_given_back);
         })+
     };
 }

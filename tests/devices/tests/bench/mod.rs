@@ -97,10 +97,10 @@ pub(crate) fn written(ledgers: &Ledgers) -> Vec<u8> {
 pub(crate) fn reset<M: Model + 'static>(device: &Device<M>, model: models::Model, ledger: &Ledger) {
     device.set_bus_master(false);
     let delay = &mut |delay| device.wait(delay);
-    model.settle(device, ledger);
+    model.settle(device, ledger, delay);
     for _ in 0..model.resets() {
-        device.wait(model.begin_reset(device, delay));
-        model.release_phy(device, delay);
+        device.wait(model.begin_reset(device, ledger, delay));
+        model.release_phy(device, ledger, delay);
         assert!(models::Model::is_reset(device), "its reset does not end");
     }
     device.set_bus_master(true);
