@@ -17,7 +17,7 @@ use xen_pv_sys::PAGE_SIZE;
 
 /// Changes with the layout of [`Record`], of the bitmaps of frames, and of `watchdog::Watch`: an image of another layout cannot take the place of this
 /// one.
-pub(crate) const LAYOUT: u32 = 7;
+pub(crate) const LAYOUT: u32 = 8;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.

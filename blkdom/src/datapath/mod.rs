@@ -82,6 +82,8 @@ const SHARED_COMMANDS: u32 = 32;
 const DISCARDS: u32 = 4;
 /// Sectors that one command discards: 1 GiB.
 const DISCARD_SECTORS: u64 = 1 << 21;
+/// Pages without which no vbd is served.
+pub const PAGES_MIN: usize = MAX_SEGMENTS + round::INDIRECT_PAGES + reader::PAGES;
 /// In the place of a vbd's number: the control plane's reads.
 const READER: u16 = u16::MAX;
 
@@ -238,7 +240,7 @@ impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
     }
 
     fn take_up(&mut self, config: VbdConfig, inherits: bool) -> Result<VbdId, AttachError> {
-        if self.pages.capacity() < MAX_SEGMENTS + round::INDIRECT_PAGES + reader::PAGES {
+        if self.pages.capacity() < PAGES_MIN {
             return Err(AttachError::NoPlace);
         }
         let free = self.vbds.iter().position(Option::is_none).unwrap_or(self.vbds.len());

@@ -11,7 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use blkdom::backend::Blkback;
 use blkdom::blkback::buses::run_both;
-use blkdom::datapath::{DataPath, Poll};
+use blkdom::datapath::{DataPath, PAGES_MIN, Poll};
 use blkdom::disk::Event;
 use controllers::Controllers;
 use core::cell::{Cell, RefCell};
@@ -128,7 +128,9 @@ impl DriverDomain for Domain {
         inherited: Option<Parts<'_>>,
     ) -> Result<Self, String> {
         let free = memory::usage().free_frames + restart::frames_to_come();
-        let pages = Pages::new(POOL_PAGES.min(free / 4 / POOL_STEP * POOL_STEP));
+        // Where memory was lost with a controller, the others need their pages all the same.
+        let least = PAGES_MIN.next_multiple_of(POOL_STEP).min(free / 2);
+        let pages = Pages::new(POOL_PAGES.min(free / 4 / POOL_STEP * POOL_STEP).max(least));
         let pages = pages.map_err(|_| "no memory for data: give the domain more")?;
         let xen = Xen::new();
         let events = xen.events().clone();

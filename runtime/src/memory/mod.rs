@@ -29,7 +29,8 @@ pub use kept::KeptFrame;
 pub(crate) use p2m::{is_shared, physical_to_machine, set_device_frame, set_machine};
 pub use page::{Page, Pages};
 pub(crate) use resume::{
-    are_withheld, do_not_withhold, granted_page, interrupt_ends, release_device_frames, release_withheld, withhold,
+    are_withheld, do_not_withhold, granted_page, interrupt_ends, lose_device_frames, release_device_frames,
+    release_withheld, withhold,
 };
 
 /// Makes the address space, the frame allocator and the heap.

@@ -20,8 +20,10 @@ static WITHHELD: Bitmap = Bitmap::new();
 static KEPT: Bitmap = Bitmap::new();
 /// A bit for each frame that an earlier life kept and this one has not taken over.
 static INHERITED: Bitmap = Bitmap::new();
+/// A bit for each withheld frame that a device may write which was never seen to stop: no life uses it again.
+static LOST: Bitmap = Bitmap::new();
 /// How many bitmaps there are: these, and one for the frames that are free.
-pub(super) const BITMAPS: usize = 6;
+pub(super) const BITMAPS: usize = 7;
 
 /// A bit for each frame.
 struct Bitmap(Local<Cell<&'static [AtomicU64]>>);
@@ -73,7 +75,7 @@ pub(super) unsafe fn set_list(address: usize, count: usize) {
 pub(super) unsafe fn set_bitmaps(address: usize, words: usize) -> &'static [AtomicU64] {
     // SAFETY: by the caller; the parts do not overlap.
     let part = |index| unsafe { core::slice::from_raw_parts((address as *const AtomicU64).add(index * words), words) };
-    for (index, bitmap) in [&SHARED, &DEVICE, &WITHHELD, &KEPT, &INHERITED].into_iter().enumerate() {
+    for (index, bitmap) in [&SHARED, &DEVICE, &WITHHELD, &KEPT, &INHERITED, &LOST].into_iter().enumerate() {
         bitmap.0.set(part(index));
     }
     part(BITMAPS - 1)
@@ -99,6 +101,23 @@ pub(super) fn withhold(frame: Pfn) {
 pub(super) fn do_not_withhold(frame: Pfn) {
     WITHHELD.set(frame, false);
     DEVICE.set(frame, false);
+}
+
+/// What earlier lives' devices could write is lost: one of them was not seen to stop. Gives how many frames that are.
+pub(super) fn lose_device_frames() -> usize {
+    let words = LOST.words().iter().zip(WITHHELD.words()).zip(DEVICE.words());
+    words
+        .map(|((lost, withheld), device)| {
+            let reached = withheld.load(Ordering::Relaxed) & device.load(Ordering::Relaxed);
+            let before = lost.fetch_or(reached, Ordering::Relaxed);
+            (reached & !before).count_ones() as usize
+        })
+        .sum()
+}
+
+/// Whether a frame is lost.
+pub(super) fn is_lost(frame: Pfn) -> bool {
+    LOST.get(frame)
 }
 
 /// Whether a device may write a frame.

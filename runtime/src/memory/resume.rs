@@ -149,7 +149,7 @@ pub(crate) fn do_not_withhold(first: Pfn, count: usize) {
     }
 }
 
-/// Frees what was withheld from this life, and what an earlier one kept and this one has not taken over.
+/// Frees what was withheld from this life and is not lost, and what an earlier one kept and this one has not taken over.
 pub(crate) fn release_withheld() {
     release(|_| true);
     kept::release_inherited();
@@ -160,9 +160,16 @@ pub(crate) fn release_device_frames() {
     release(p2m::is_device_frame);
 }
 
+/// What devices of earlier lives could write stays withheld for good: one of them was not seen to stop. To be called before this life gives a
+/// device any memory. Gives how many frames are lost by that.
+pub(crate) fn lose_device_frames() -> usize {
+    p2m::lose_device_frames()
+}
+
 fn release(which: impl Fn(Pfn) -> bool) {
+    let which = |frame: Pfn| which(frame) && !p2m::is_lost(frame);
     // Most are mapped as all free memory is.
-    free_plain(&which);
+    free_plain(which);
     let tables = tables::current();
     let mut batch = Batch::new(tables::SELF);
     let mut any = false;
@@ -181,7 +188,7 @@ fn release(which: impl Fn(Pfn) -> bool) {
         log::error!("memory of the last life stays lost: {error}");
     }
     tables::flush_tlb();
-    free_plain(&which);
+    free_plain(which);
     for frame in p2m::withheld().filter(|frame| which(*frame)) {
         p2m::do_not_withhold(frame);
     }

@@ -15,6 +15,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use core::fmt;
+use core::time::Duration;
 use pci_types::device_type::DeviceType;
 use pci_types::{CommandRegister, PciAddress};
 use split_driver::memory::{BusMaster, Quiesced};
@@ -103,7 +104,7 @@ impl Inner {
 
     /// The same, until there is a proof or there will never be one.
     async fn disable_in_the_end(&self) -> Option<Quiesced> {
-        tenure::persist(async || self.disable().await, async |pause| time::sleep(pause).await).await
+        tenure::persist(Duration::MAX, async || self.disable().await, async |pause| time::sleep(pause).await).await
     }
 }
 
@@ -159,9 +160,7 @@ impl Device {
             inner.stopped.set(true);
             return Ok(proof);
         }
-        let interrupts = kept::with(inner.address, |device| device.interrupts.take()).flatten();
-        let pirqs: Vec<u32> = interrupts.into_iter().flat_map(|kept| kept.vectors).map(|(pirq, _)| pirq).collect();
-        events::close_inherited_interrupts(|pirq| pirqs.contains(&pirq));
+        self.close_inherited_interrupts();
         for kind in [InterruptKind::MsiX, InterruptKind::Msi] {
             // The last life used one of them at most.
             if let Err(error) = interrupt::disable(&inner.bus, inner.address, kind).await {
@@ -169,6 +168,20 @@ impl Device {
             }
         }
         inner.disable().await
+    }
+
+    /// Closes the channels of the interrupts that the last life had of it.
+    fn close_inherited_interrupts(&self) {
+        let interrupts = kept::with(self.address(), |device| device.interrupts.take()).flatten();
+        let pirqs: Vec<u32> = interrupts.into_iter().flat_map(|kept| kept.vectors).map(|(pirq, _)| pirq).collect();
+        events::close_inherited_interrupts(|pirq| pirqs.contains(&pirq));
+    }
+
+    /// Gives up a device of the last life that pciback does not know: nothing is asked for it from now on.
+    pub(super) fn give_up(self) {
+        self.close_inherited_interrupts();
+        self.inner.tenure.is_lost();
+        kept::lose(self.address(), self.host_address());
     }
 
     /// Where this domain finds it: pciback's numbering, not the host's.
@@ -289,7 +302,7 @@ impl Device {
     pub async fn close(self) -> Result<Quiesced, Unclosed> {
         match self.inner.disable().await {
             Ok(proof) => Ok(proof),
-            Err(Unfinished::Later) => Err(Unclosed::Refused(self)),
+            Err(Unfinished::Later | Unfinished::Forgotten) => Err(Unclosed::Refused(self)),
             Err(Unfinished::Never) => Err(Unclosed::Lost),
         }
     }

@@ -11,7 +11,7 @@ use super::states::{self as state, Whereabouts, whereabouts};
 use super::tenure::{self, Holdings, Unfinished};
 use crate::events;
 use crate::grants;
-use crate::memory::Page;
+use crate::memory::{self, Page};
 use crate::record::record;
 use crate::select::select;
 use crate::time::{self, Duration};
@@ -61,6 +61,8 @@ pub enum Event {
     /// The toolstack takes the device away. Its driver stops and [`Device::close`] is called before the next
     /// [`Frontend::next_event`], which lets go of it. Its registers may answer all ones already: `xl` resets it first.
     Removed(PciAddress),
+    /// This life goes on without a device of an earlier one: pciback does not know it, and the toolstack did not take it away. By the host's address.
+    Lost(PciAddress),
     /// Something failed; the frontend waits for what the toolstack does next.
     Failed(PciError),
 }
@@ -161,10 +163,12 @@ impl<S: Store> Frontend<S> {
             devices.add(device.address(), Rc::clone(device.tenure()));
         }
         let backend = connection.backend.clone();
+        let lost = connection.lost.iter().flatten().filter_map(|host| host.address());
+        let queue = lost.map(Event::Lost).collect();
         kept::set(Some(connection));
         let (state, unsaid, waits) = (state::CONNECTED, false, Cell::new(false));
         let link = Some(Link { backend, watch: None, bus, state, unsaid, waits, devices });
-        Some(Self { store, watch: None, link, queue: VecDeque::new(), inherited, resumed: true })
+        Some(Self { store, watch: None, link, queue, inherited, resumed: true })
     }
 
     /// Whether the toolstack passed anything to this domain by now.
@@ -177,25 +181,29 @@ impl<S: Store> Frontend<S> {
         self.resumed
     }
 
-    /// Takes access to memory from the devices that the last life had; `None` where there will be no proof for one of them. There are events for
-    /// those that stay. What the last life had begun to give back is let go of in the end, or is pciback's already. To be called before any
-    /// event is taken.
-    pub async fn stop_inherited(&mut self) -> Option<()> {
+    /// Takes access to memory from the devices that the last life had. There are events for those that stay. What the last life had begun to give
+    /// back is let go of in the end, or is pciback's already. A device that pciback does not know is given up: there is an event for it as well,
+    /// and what it may write is never used again. To be called before any event is taken, and before any device has memory of this life.
+    pub async fn stop_inherited(&mut self) {
         if !self.resumed {
             events::close_inherited_interrupts(|_| true);
         }
         for (device, leaving) in mem::take(&mut self.inherited) {
             let (address, resumed) = (device.address(), self.resumed);
             let attempt = async || match device.stop(resumed && !leaving).await {
-                Err(Unfinished::Later) if self.has_returned(address).await => {
+                Err(Unfinished::Later | Unfinished::Forgotten) if self.has_returned(address).await => {
                     device.tenure().has_returned();
                     device.tenure().quiesced().ok_or(Unfinished::Later)
                 }
                 attempt => attempt,
             };
-            let stopped = tenure::persist(attempt, async |pause| time::sleep(pause).await).await;
+            let pause = async |pause| time::sleep(pause).await;
+            let Some(proof) = tenure::persist(tenure::FORGOTTEN, attempt, pause).await else {
+                self.give_up(device);
+                continue;
+            };
             // Its memory is free again with that of all others, in one go.
-            drop(stopped?);
+            drop(proof);
             if leaving || !device.tenure().is_ours() {
                 log::info!("pci {address}: taken away as the last life ended");
                 self.forget(address);
@@ -210,7 +218,18 @@ impl<S: Store> Frontend<S> {
                 }
             }
         }
-        Some(())
+    }
+
+    /// This life goes on without a device.
+    fn give_up(&mut self, device: Device) {
+        let (address, host) = (device.address(), device.host_address());
+        let frames = memory::lose_device_frames();
+        log::error!(
+            "pci {host}: pciback does not know it, and nobody took it away by xl: {frames} pages that it may write are lost"
+        );
+        device.give_up();
+        self.forget(address);
+        self.queue.push_back(Event::Lost(host));
     }
 
     /// Whether pciback took a device of the last life back, and has reset it; waits while pciback is about to.
@@ -465,7 +484,8 @@ impl<S: Store> Frontend<S> {
 
     fn set_link(&mut self, link: Link<S::Watch>) {
         let (reference, port) = link.bus.published();
-        kept::set(Some(kept::Connection { backend: link.backend.clone(), reference, port, devices: Vec::new() }));
+        let (backend, devices) = (link.backend.clone(), Vec::new());
+        kept::set(Some(kept::Connection { backend, reference, port, devices, lost: None }));
         self.link = Some(link);
     }
 

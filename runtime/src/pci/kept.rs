@@ -22,6 +22,9 @@ pub(super) struct Connection {
     pub(super) port: u32,
     #[n(3)]
     pub(super) devices: Vec<Device>,
+    /// Where the host has the devices that a life went on without, as pciback did not know them.
+    #[n(4)]
+    pub(super) lost: Option<Vec<Place>>,
 }
 
 /// A device that pciback gave.
@@ -89,6 +92,7 @@ pub(super) fn set(connection: Option<Connection>) {
 pub(super) fn add(device: Device) {
     if let Some(connection) = CONNECTION.borrow_mut().as_mut() {
         connection.devices.retain(|known| known.address != device.address);
+        connection.lost.iter_mut().for_each(|lost| lost.retain(|host| *host != device.host));
         connection.devices.push(device);
     }
 }
@@ -97,6 +101,16 @@ pub(super) fn add(device: Device) {
 pub(super) fn remove(address: PciAddress) {
     if let Some(connection) = CONNECTION.borrow_mut().as_mut() {
         connection.devices.retain(|device| device.address != address.into());
+    }
+}
+
+/// This life goes on without a device, which the host has at `host`.
+pub(super) fn lose(address: PciAddress, host: PciAddress) {
+    remove(address);
+    if let Some(connection) = CONNECTION.borrow_mut().as_mut() {
+        let lost = connection.lost.get_or_insert_default();
+        lost.retain(|known| *known != host.into());
+        lost.push(host.into());
     }
 }
 
@@ -157,6 +171,7 @@ mod tests {
             reference: 8,
             port: 7,
             devices: vec![],
+            lost: None,
         }));
         let interrupts = Interrupts { best: 0, wanted: 3, kind: 1, vectors: vec![(55, 12)] };
         add(device(here, None));
@@ -173,6 +188,16 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(parse(&bytes[..end]), None, "{end}");
         }
+        // Lives that lose no device write what older images read, and read what those wrote.
+        assert_eq!(read.lost, None);
+        lose(here, there);
+        lose(here, there);
+        bytes.clear();
+        assert!(write(&mut |piece| bytes.extend(piece)));
+        let read = parse(&bytes).unwrap();
+        assert_eq!((read.devices.len(), read.lost), (0, Some(vec![there.into()])));
+        add(device(here, None));
+        assert_eq!(CONNECTION.borrow().as_ref().and_then(|now| now.lost.clone()), Some(vec![]), "it is back");
         let change = CONNECTION.borrow_mut();
         assert!(!write(&mut |_| unreachable!("nothing is written")));
         drop(change);

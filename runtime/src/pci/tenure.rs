@@ -15,6 +15,9 @@ use split_driver::memory::{BusMaster, Quiesced, Reach};
 
 /// The first and the longest pause before a device that pciback refused to take back is given back again.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long a device of the last life is waited for that pciback does not know, and that nobody took away. pciback resets a device right behind
+/// forgetting it, and waits for 0.7 s at most until what the device has under way is over (`pci_wait_for_pending_transaction` of Linux).
+pub(super) const FORGOTTEN: Duration = Duration::from_secs(3);
 
 /// Whose a device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ enum Custody {
 pub(super) enum Unfinished {
     /// pciback refused, did not answer, or is about to take the device back: there may be a proof later.
     Later,
+    /// pciback knows no such device: it is about to take the device back, or somebody has unbound the device from it in dom0.
+    Forgotten,
     /// There will never be one.
     Never,
 }
@@ -68,6 +73,11 @@ impl Tenure {
         self.custody.get() == Custody::Ours
     }
 
+    /// Nothing more will be heard of it.
+    pub(super) fn is_lost(&self) {
+        self.custody.set(Custody::Lost);
+    }
+
     /// pciback has taken it back and reset it, as the store says.
     pub(super) fn has_returned(&self) {
         self.custody.set(Custody::Returned);
@@ -80,32 +90,42 @@ impl Tenure {
 
     /// Takes its access to memory, where pciback may be asked for that; `command` is left of the command register.
     pub(super) async fn end(&self, config: &impl ConfigSpace, command: u16) -> Result<Quiesced, Unfinished> {
+        let mut unfinished = Unfinished::Later;
         if self.mastering.get() && self.is_ours() {
             match config.write(config::COMMAND, Width::Word, command.into()).await {
                 Ok(()) => self.mastering.set(false),
-                Err(PciError::NotFound) => log::warn!("pciback forgot a device, and has not said that it was reset"),
+                Err(PciError::NotFound) => {
+                    log::warn!("pciback forgot a device, and has not said that it was reset");
+                    unfinished = Unfinished::Forgotten;
+                }
                 Err(error) => log::warn!("a device may still write to memory: {error}"),
             }
         }
         match self.custody.get() {
             Custody::Lost => self.quiesced().ok_or(Unfinished::Never),
-            Custody::Ours | Custody::LetGo | Custody::Returned => self.quiesced().ok_or(Unfinished::Later),
+            Custody::Ours => self.quiesced().ok_or(unfinished),
+            Custody::LetGo | Custody::Returned => self.quiesced().ok_or(Unfinished::Later),
         }
     }
 }
 
-/// Tries until there is a proof, or until there will never be one, with longer and longer pauses between.
+/// Tries until there is a proof, or until there will never be one, with longer and longer pauses between. A device that pciback does not know is
+/// given up where that is so for `patience`.
 pub(super) async fn persist(
+    patience: Duration,
     mut attempt: impl AsyncFnMut() -> Result<Quiesced, Unfinished>,
     sleep: impl AsyncFn(Duration),
 ) -> Option<Quiesced> {
-    let mut pause = PAUSES.0;
+    let (mut pause, mut forgotten) = (PAUSES.0, Duration::ZERO);
     loop {
         match attempt().await {
             Ok(proof) => return Some(proof),
             Err(Unfinished::Never) => return None,
-            Err(Unfinished::Later) => sleep(pause).await,
+            Err(Unfinished::Forgotten) if forgotten >= patience => return None,
+            Err(Unfinished::Forgotten) => forgotten += pause,
+            Err(Unfinished::Later) => forgotten = Duration::ZERO,
         }
+        sleep(pause).await;
         pause = (2 * pause).min(PAUSES.1);
     }
 }
@@ -251,8 +271,12 @@ mod tests {
     fn only_a_write_that_was_taken_is_a_proof() {
         let (tenure, _holdings) = device();
         let pciback = Fake::new(&[UNANSWERED, PciError::NotFound, REFUSED]);
-        for why in ["refused", "forgotten, and perhaps not yet reset", "lost"] {
-            assert_eq!(end(&tenure, &pciback), Some(Unfinished::Later), "{why}");
+        for (why, unfinished) in [
+            ("refused", Unfinished::Later),
+            ("forgotten, and perhaps not yet reset", Unfinished::Forgotten),
+            ("not answered", Unfinished::Later),
+        ] {
+            assert_eq!(end(&tenure, &pciback), Some(unfinished), "{why}");
             assert!(tenure.quiesced().is_none());
         }
         let proof = now(tenure.end(&pciback, 0)).expect("it was taken");
@@ -298,12 +322,37 @@ mod tests {
                 holdings.take();
             }
         };
-        assert!(now(persist(async || tenure.end(&pciback, 0).await, &sleep)).is_none(), "pciback has gone");
+        let patience = Duration::MAX;
+        assert!(now(persist(patience, async || tenure.end(&pciback, 0).await, &sleep)).is_none(), "pciback has gone");
         assert_eq!((pciback.writes.get(), pauses.take()), (8, vec![1, 2, 4, 8, 16, 32, 60, 60]));
         let (tenure, _holdings) = device();
         let pciback = Fake::new(&[UNANSWERED, REFUSED]);
-        assert!(now(persist(async || tenure.end(&pciback, 0).await, &sleep)).is_some());
+        assert!(now(persist(patience, async || tenure.end(&pciback, 0).await, &sleep)).is_some());
         assert_eq!((pciback.writes.get(), pauses.take()), (3, vec![1, 2]));
+    }
+
+    #[test]
+    fn a_device_that_pciback_does_not_know_is_given_up_in_time() {
+        const UNKNOWN: PciError = PciError::NotFound;
+        for (answers, proof, expected) in [
+            // The last answer comes first.
+            ([UNKNOWN; 9].as_slice(), false, [1, 2].as_slice()),
+            // One that comes back meanwhile is stopped.
+            (&[UNKNOWN; 2], true, &[1, 2]),
+            // Its time begins anew where pciback says something else.
+            (&[UNKNOWN, UNKNOWN, REFUSED, UNKNOWN, UNKNOWN], false, &[1, 2, 4, 8]),
+            (&[UNANSWERED; 5], true, &[1, 2, 4, 8, 16]),
+        ] {
+            let (tenure, _holdings) = device();
+            let (pciback, pauses) = (Fake::new(answers), RefCell::new(Vec::new()));
+            let sleep = async |pause: Duration| pauses.borrow_mut().push(pause.as_secs());
+            let stopped = now(persist(FORGOTTEN, async || tenure.end(&pciback, 0).await, sleep));
+            assert_eq!((stopped.is_some(), pauses.take().as_slice()), (proof, expected), "{answers:?}");
+            tenure.is_lost();
+            let writes = pciback.writes.get();
+            assert_eq!(end(&tenure, &pciback), (!proof).then_some(Unfinished::Never));
+            assert_eq!(pciback.writes.get(), writes, "what stands at its address now is left alone");
+        }
     }
 
     #[test]

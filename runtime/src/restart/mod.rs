@@ -211,8 +211,8 @@ impl Recovered {
         record().exchanged.get()
     }
 
-    /// The devices of the last life no longer reach memory: what they could write is free again. Until then it is withheld, and this life
-    /// may have too little for pages of its own.
+    /// The devices of the last life no longer reach memory: what they could write is free again, but for what is lost with one that was given up.
+    /// Until then it is withheld, and this life may have too little for pages of its own.
     pub fn devices_stopped(&self) {
         memory::release_device_frames();
     }

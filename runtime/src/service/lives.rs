@@ -86,7 +86,8 @@ pub(super) async fn keep<S: Service>(service: Rc<S>, mut room: Room) {
 }
 
 /// Goes on in a domain whose last life ended: stops its devices, so that they write to no memory of this life. The connection to pciback.
-/// Where they cannot be stopped, the domain crashes: a device that goes on may write to any page.
+/// One that pciback does not know is given up, with the memory that it had. Where others cannot be stopped, the domain crashes: a device that goes
+/// on may write to any page.
 pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Frontend<Client> {
     let (life, report) = (recovered.lives(), recovered.report());
     match recovered.cause() {
@@ -109,11 +110,11 @@ pub(super) async fn go_on(recovered: &Recovered, store: &Client) -> Frontend<Cli
             Some(frontend) => frontend,
             None => Frontend::new(store.clone()).await?,
         };
-        Ok::<_, PciError>(frontend.stop_inherited().await.map(|()| frontend))
+        frontend.stop_inherited().await;
+        Ok::<_, PciError>(frontend)
     });
     let frontend = match stopped.await {
-        Ok(Ok(Some(frontend))) => frontend,
-        Ok(Ok(None)) => crash(format_args!("a device of the last life may still write to memory")),
+        Ok(Ok(frontend)) => frontend,
         Err(_) => crash(format_args!("the devices of the last life were not stopped in {PATIENCE:?}")),
         Ok(Err(error)) => crash(format_args!("pcifront does not go on: {error}")),
     };

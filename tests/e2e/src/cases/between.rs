@@ -17,7 +17,7 @@ use crate::stage::vif;
 use crate::traffic::{self, Shell};
 
 pub(super) const CASES: &[Case] = &[Case {
-    name: "a vif, a frontend, a rate, a cable, a guest and a NIC change as a life of netdom ends: the next one does its part",
+    name: "a vif, a frontend, a rate, a cable, a guest and NICs change or are lost as a life of netdom ends: the next one does its part",
     run: events,
 }];
 
@@ -39,7 +39,8 @@ const RATE_MBIT: f64 = 8.0 * 1.25 + 0.5;
 struct Between<'a, 's> {
     scene: &'a Scene<'s>,
     netdom: DriverDomain<'a>,
-    /// What `xl` calls the second NIC.
+    /// What `xl` calls the NICs.
+    steady: String,
     nic: String,
     lives: Cell<u32>,
     /// Failures since there was a sound life, and when the last one was over.
@@ -52,7 +53,7 @@ fn events(scene: &Scene<'_>) -> Result<String> {
     let (steady, nic) = (steady?, nic?);
     let config = DriverDomainConfig::netdom(NAME).memory(16).pci(&steady).pci(&nic);
     let netdom = DriverDomain::create(lab, &config.extra(&format!("bridge={steady}:lan2,{nic}:lan3")))?;
-    let between = Between { scene, netdom, nic, lives: Cell::new(0), row: Cell::new((0, Instant::now())) };
+    let between = Between { scene, netdom, steady, nic, lives: Cell::new(0), row: Cell::new((0, Instant::now())) };
     let result = nics::attach(scene, &between.netdom, &scene.a, STEADY, "lan2").and_then(|()| between.all());
     lab.run("xl network-detach a 1; xl network-detach b 1")?;
     let console = between.netdom.console().unwrap_or_default();
@@ -95,6 +96,7 @@ impl Between<'_, '_> {
         ensure!(ping.lost == 0, "{ping:?}");
         resources.0.insert("lives".to_owned(), self.lives.get().into());
         given_back(lab, &self.netdom, &resources)?;
+        self.nics_lost().context("NICs are unbound from pciback")?;
         Ok(format!("{} lives in {:.0} s: {} s", self.lives.get(), start.elapsed().as_secs_f64(), said.join(", ")))
     }
 
@@ -301,6 +303,43 @@ impl Between<'_, '_> {
     /// Lives that began with a NIC which the one before was giving back.
     fn half_taken(&self) -> Result<usize> {
         Ok(self.netdom.console()?.matches("taken away as the last life ended").count())
+    }
+
+    /// One NIC is lost for good, and then the other, the only one. Guests are served on.
+    fn nics_lost(&self) -> Result<()> {
+        let (lab, Scene { a, b, .. }) = (self.lab(), self.scene);
+        let peer = self.scene.stage.peer(STEADY.into());
+        self.nic_lost(&self.nic, &[&self.nic])?;
+        reaches(a, &peer).context("the other NIC")?;
+        // It is so in the lives that follow, too.
+        self.behind("true")?;
+        self.says_lost(&[&self.nic])?;
+        reaches(a, &peer).context("the other NIC, a life later")?;
+        let words = format!("{},bridge=lan2", vif(NAME, 0x62 + CHANGING)).replace(',', " ");
+        lab.must(&format!("xl network-attach b {words}"))?;
+        set_address(b, &peer)?;
+        let network = peer.strip_suffix("0.1").context("the peer")?;
+        b.sh(&format!("ip addr del {network}200.1/16 dev eth1; ip addr add {network}200.2/16 dev eth1"))?;
+        let other = format!("{network}200.1");
+        reaches(b, &other).context("the other guest")?;
+        self.nic_lost(&self.steady, &[&self.nic, &self.steady])?;
+        reaches(b, &other).context("the other guest, without a NIC")?;
+        ensure!(self.netdom.node("data/ready")?.contains("no NIC"), "it does not know that it has no NIC");
+        Ok(())
+    }
+
+    /// Somebody unbinds a NIC from pciback as a life ends.
+    fn nic_lost(&self, nic: &str, all: &[&str]) -> Result<()> {
+        self.between(|| self.lab().must(&format!("echo 0000:{nic} >/sys/bus/pci/drivers/pciback/unbind")).map(drop))?;
+        self.says_lost(all)
+    }
+
+    /// `data/error` says which NICs are lost.
+    fn says_lost(&self, nics: &[&str]) -> Result<()> {
+        let error = format!("/local/domain/{}/data/error", self.netdom.id);
+        let nics = nics.iter().map(|nic| format!("0000:{nic}")).collect::<Vec<_>>().join(", ");
+        self.wait(&format!("xenstore-read {error} | grep 'pci {nics}: pciback no longer knows it'"))
+            .with_context(|| format!("data/error does not speak of {nics}"))
     }
 
     fn vif_detached(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::traffic::Shell;
 
 pub(super) const CASES: &[Case<Block>] = &[Case {
-    name: "disks are attached, grow, close and go as a life of blkdom ends: the next one does its part",
+    name: "disks are attached, grow, close and go, and a controller is lost, as a life of blkdom ends: the next one does its part",
     run: events,
 }];
 
@@ -27,16 +27,20 @@ const GROWN: u32 = 16 << 10;
 struct Between<'a, 's> {
     scene: &'a BlockScene<'s>,
     blkdom: DriverDomain<'a>,
+    /// What `xl` calls the controller of the drive that changes.
+    controller: String,
 }
 
 fn events(scene: &BlockScene<'_>) -> Result<String> {
     let lab = scene.lab;
     partition(scene, SMALL)?;
     let mut config = DriverDomainConfig::blkdom(NAME);
-    for controller in lab.controllers().iter().skip(CONTROLLERS + 2).map(DiskController::bdf) {
-        config = config.pci(&lab.hide(&controller)?);
+    let mut controller = String::new();
+    for bdf in lab.controllers().iter().skip(CONTROLLERS + 2).map(DiskController::bdf) {
+        controller = lab.hide(&bdf)?;
+        config = config.pci(&controller);
     }
-    let between = Between { scene, blkdom: DriverDomain::create(lab, &config)? };
+    let between = Between { scene, blkdom: DriverDomain::create(lab, &config)?, controller };
     let result = between.all();
     let console = between.blkdom.console().unwrap_or_default();
     lab.run("xl destroy gone; xl block-detach a xvda; xl block-detach a xvdb")?;
@@ -112,7 +116,29 @@ impl Between<'_, '_> {
         a.sh("blocks verify /dev/xvda --seconds 1")?;
         resources.0.insert("lives".to_owned(), 5);
         given_back(lab, &self.blkdom, &resources)?;
-        Ok("five lives".to_owned())
+        self.controller_lost().context("a controller is unbound from pciback")?;
+        Ok("seven lives".to_owned())
+    }
+
+    /// A controller is lost for good: the other one's disk is served on, and requests of its own fail.
+    fn controller_lost(&self) -> Result<()> {
+        let (lab, a, controller) = (self.scene.lab, &self.scene.a, &self.controller);
+        self.scene.attach_as(a, &disk_of(NAME, "xvdb", CHANGING, "rw"), "xvdb")?;
+        a.start("steady", "blocks verify /dev/xvda --discard --seconds 20")?;
+        self.between(6, "a controller is lost", || {
+            lab.must(&format!("echo 0000:{controller} >/sys/bus/pci/drivers/pciback/unbind")).map(drop)
+        })?;
+        let error = format!("/local/domain/{}/data/error", self.blkdom.id);
+        let says = format!("xenstore-read {error} | grep 'pci 0000:{controller}: pciback no longer knows it'");
+        self.wait(&says).context("data/error does not speak of it")?;
+        a.sh("! dd if=/dev/xvdb of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null")
+            .context("what it had is read")?;
+        let said = a.finish("steady")?;
+        ensure!(said.contains("\"operations\"") && !said.contains("error"), "the other controller's load: {said}");
+        // It is so in the lives that follow, too.
+        self.between(7, "nothing happens", || Ok(()))?;
+        self.wait(&says).context("data/error does not speak of it a life later")?;
+        a.sh("blocks verify /dev/xvda --seconds 1").map(drop)
     }
 
     /// Ends a life, and has something happen before the next one begins.
