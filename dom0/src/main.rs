@@ -26,7 +26,8 @@ use split_driver::control::WORDS_MAX;
 #[command(name = "oxidom", version, arg_required_else_help = true)]
 #[command(after_help = "\
 Exit codes: 0 it was done; 1 it was not, and nothing has changed; 2 the command line is wrong; 3 the new image did not take over, \
-and the one before it is back; 4 some device could not be attached.
+and the one before it is back; 4 some device could not be attached; 5 the name given to reattach is no domain's, nor that of a \
+backend that is gone.
 
 Examples:
   oxidom update netdom /usr/lib/oxidom/netdom

@@ -7,13 +7,19 @@ use serde_json::{Value, json};
 use split_driver::control::{Answer, Pause};
 
 use crate::domain::Domain;
-use crate::reattach::Attached;
+use crate::reattach::{Attached, NoSuchDomain};
 
 /// The exit code where the image before the new one is back.
 const RETURNED: u8 = 3;
 
 /// The exit code where a device could not be attached.
 const NOT_ATTACHED: u8 = 4;
+
+/// The exit code where `oxidom reattach` was given a name that is no domain's, nor that of a backend that is gone.
+const NO_SUCH_DOMAIN: u8 = 5;
+
+/// Any other failure, as [`ExitCode::FAILURE`].
+const FAILURE: u8 = 1;
 
 /// What came of a request.
 pub(crate) struct Report {
@@ -98,18 +104,22 @@ fn paused(Pause { whole, own }: Pause) -> String {
 pub(crate) fn print_attached(attached: &[Attached], as_json: bool) -> ExitCode {
     if as_json {
         let devices = attached.iter().map(|attached| {
-            let Attached { guest, kind, name, backend, failure } = attached;
-            json!({"domain": guest.id, "name": guest.name, "kind": kind, "device": name, "backend": backend, "failure": failure})
+            let Attached { guest, kind, name, backend, failure, note } = attached;
+            json!({"domain": guest.id, "name": guest.name, "kind": kind, "device": name, "backend": backend, "failure": failure,
+                "note": note})
         });
         println!("{}", json!({"devices": devices.collect::<Vec<_>>()}));
     } else if attached.is_empty() {
         println!("all devices have their backends");
     }
-    for Attached { guest, kind, name, backend, failure } in attached.iter().filter(|_| !as_json) {
+    for Attached { guest, kind, name, backend, failure, note } in attached.iter().filter(|_| !as_json) {
         let device = format!("{kind} {name} of {} (domain {})", guest.name, guest.id);
         match failure {
             None => println!("{device}: attached to {}; {}", backend.as_deref().unwrap_or_default(), left_to_do(kind)),
             Some(why) => eprintln!("error: {device}: {}", printable(why)),
+        }
+        if let Some(note) = note {
+            eprintln!("note: {device}: {}", printable(note));
         }
     }
     if attached.iter().all(|attached| attached.failure.is_none()) { ExitCode::SUCCESS } else { NOT_ATTACHED.into() }
@@ -130,7 +140,12 @@ pub(crate) fn print_error(error: &anyhow::Error, as_json: bool) -> ExitCode {
     } else {
         eprintln!("error: {}", printable(&format!("{error:#}")));
     }
-    ExitCode::FAILURE
+    code(error).into()
+}
+
+/// The exit code of a command that came to nothing.
+fn code(error: &anyhow::Error) -> u8 {
+    if error.is::<NoSuchDomain>() { NO_SUCH_DOMAIN } else { FAILURE }
 }
 
 /// A bar for the bytes of an image, where a person looks at it.
@@ -150,6 +165,13 @@ mod tests {
 
     fn report(answer: Answer) -> Report {
         Report { domain: Domain { id: 3, name: "netdom".into() }, answer }
+    }
+
+    #[test]
+    fn a_name_that_means_nothing_has_a_code_of_its_own() {
+        let error = NoSuchDomain { word: "x".into(), gone: ["netdom".into()].into(), nameless: false };
+        assert_eq!(code(&anyhow::Error::from(error)), 5);
+        assert_eq!(code(&anyhow::anyhow!("there is no domain x")), 1);
     }
 
     #[test]

@@ -3,18 +3,20 @@
 //! A frontend of Linux does not look for another backend by itself. So libxl takes the device from the guest and gives it another one, by
 //! `xl`, with what it had: libxl does its own bookkeeping then.
 
+mod config;
 mod device;
 mod toolstack;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
 use split_driver::store::{Store, Transaction};
 use split_driver::time::Timer;
 
 use crate::domain::{self, Domain, text};
+use config::{Config, Root};
 use device::{Device, Kind};
 pub(crate) use toolstack::Xl;
 
@@ -51,7 +53,46 @@ pub(crate) struct Attached {
     pub(crate) backend: Option<String>,
     /// Why it is not attached.
     pub(crate) failure: Option<String>,
+    /// What cannot be known of it, and what follows from that.
+    pub(crate) note: Option<String>,
 }
+
+/// A device whose backend is no longer there.
+struct Lost {
+    guest: Domain,
+    device: Device,
+    /// The name of the backend's domain, where the guest's config tells it.
+    backend: Option<String>,
+    root: Root,
+}
+
+/// A name that is no domain's, nor that of a backend that is gone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoSuchDomain {
+    /// The name, or a number.
+    pub(crate) word: String,
+    /// The names of those backends' domains.
+    pub(crate) gone: BTreeSet<String>,
+    /// Some device has lost a backend whose domain's name is not known.
+    pub(crate) nameless: bool,
+}
+
+impl fmt::Display for NoSuchDomain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { word, gone, nameless } = self;
+        write!(f, "there is no domain {word}, and no guest has a device of one of that name; ")?;
+        if gone.is_empty() {
+            return f.write_str(match nameless {
+                true => "no config tells the names of the domains whose devices guests have lost: say the name",
+                false => "all devices have their backends: there is nothing to attach",
+            });
+        }
+        let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
+        write!(f, "the domains whose devices guests have lost: {}", gone.join(", "))
+    }
+}
+
+impl std::error::Error for NoSuchDomain {}
 
 /// What a command works with.
 pub(crate) struct Reattach<'a, S, T, X> {
@@ -67,48 +108,82 @@ impl<S: Store, T: Timer, X: Toolstack> Reattach<'_, S, T, X> {
     /// Attaches the devices anew that lost their backend; where `only` names a domain, those of that one.
     ///
     /// # Errors
-    /// There is no such domain, or it does not become ready; or of the store.
+    /// [`NoSuchDomain`]; the domain does not become ready; or of the store.
     pub(crate) async fn run(&self, only: Option<&str>) -> Result<Vec<Attached>> {
+        let lost = self.lost().await?;
         let only = match only {
-            // A number means the domain's name: the old one had another number.
-            Some(word) if word.parse::<u32>().is_ok() => Some(domain::find(self.store, word).await?.name),
-            word => word.map(str::to_owned),
+            Some(word) => Some(self.named(word, &lost).await?),
+            None => None,
         };
         let mut ready: BTreeMap<String, Domain> = BTreeMap::new();
         let mut attached = Vec::new();
-        for guest in domain::all(self.store).await? {
-            let lost = self.lost(&guest).await?;
-            let names = if lost.is_empty() { Names::default() } else { self.names(&guest).await };
-            for device in lost {
-                let backend = names.backend(&device).map(str::to_owned);
-                if only.is_some() && backend.is_some() && backend != only {
-                    continue;
-                }
-                let backend = backend.or_else(|| only.clone());
-                let failure = match &backend {
-                    _ if names.is_root(&device) => Some(format!(
-                        "it is the guest's root disk by its command line, and a disk that is mounted cannot come back: {}",
-                        remedy(&device)
-                    )),
-                    None => Some(
-                        "the name of its backend's domain is not known: say it, as in `oxidom reattach netdom`".into(),
-                    ),
-                    Some(name) => {
-                        if !ready.contains_key(name) {
-                            ready.insert(name.clone(), self.wait_ready(name).await?);
-                        }
-                        self.attach(&device, name).await?.err()
-                    }
-                };
-                let (kind, name) = (device.kind.name(), device.name());
-                attached.push(Attached { guest: guest.clone(), kind, name, backend, failure });
+        for Lost { guest, device, backend, root } in lost {
+            if only.is_some() && backend.is_some() && backend != only {
+                continue;
             }
+            let backend = backend.or_else(|| only.clone());
+            let failure = match (&root, &backend) {
+                (Root::Yes(why), _) => {
+                    Some(format!("{why}, and a disk that is mounted cannot come back: {}", remedy(&device)))
+                }
+                (_, None) => {
+                    Some("the name of its backend's domain is not known: say it, as in `oxidom reattach netdom`".into())
+                }
+                (_, Some(name)) => {
+                    if !ready.contains_key(name) {
+                        ready.insert(name.clone(), self.wait_ready(name).await?);
+                    }
+                    self.attach(&device, name).await?.err()
+                }
+            };
+            let note = match root {
+                Root::Unknown(why) => Some(format!(
+                    "it cannot be told whether this is the guest's root disk: {why}. A root disk cannot come back: if it is, {}",
+                    remedy(&device)
+                )),
+                Root::Yes(_) | Root::No => None,
+            };
+            let (kind, name) = (device.kind.name(), device.name());
+            attached.push(Attached { guest, kind, name, backend, failure, note });
         }
         Ok(attached)
     }
 
+    /// The name of the domain that a word means. Where no config tells the names of lost backends' domains, it may be any.
+    async fn named(&self, word: &str, lost: &[Lost]) -> Result<String> {
+        let domains = domain::all(self.store).await?;
+        let number = word.parse().ok();
+        let is_known = domains.iter().any(|domain| domain.name == word)
+            || lost.iter().any(|lost| lost.backend.as_deref() == Some(word));
+        match domains.into_iter().find(|domain| Some(domain.id) == number) {
+            _ if is_known => Ok(word.to_owned()),
+            // A number means the domain's name: the old one had another number.
+            Some(domain) => Ok(domain.name),
+            None if number.is_none() && lost.iter().any(|lost| lost.backend.is_none()) => Ok(word.to_owned()),
+            None => {
+                let gone = lost.iter().filter_map(|lost| lost.backend.clone()).collect();
+                let nameless = lost.iter().any(|lost| lost.backend.is_none());
+                Err(NoSuchDomain { word: word.to_owned(), gone, nameless }.into())
+            }
+        }
+    }
+
+    /// All devices whose backend is no longer there.
+    async fn lost(&self) -> Result<Vec<Lost>> {
+        let mut all = Vec::new();
+        for guest in domain::all(self.store).await? {
+            let devices = self.lost_of(&guest).await?;
+            let config = if devices.is_empty() { Config::default() } else { self.config(&guest).await };
+            all.extend(devices.into_iter().map(|device| {
+                let (backend, root) = (config.backend(&device).map(str::to_owned), config.root(&device));
+                Lost { guest: guest.clone(), device, backend, root }
+            }));
+        }
+        Ok(all)
+    }
+
     /// The devices of a guest whose backend is no longer there.
-    async fn lost(&self, guest: &Domain) -> Result<Vec<Device>> {
+    async fn lost_of(&self, guest: &Domain) -> Result<Vec<Device>> {
         let mut lost = Vec::new();
         for kind in Kind::ALL {
             let top = format!("/libxl/{}/device/{}", guest.id, kind.name());
@@ -144,10 +219,10 @@ impl<S: Store, T: Timer, X: Toolstack> Reattach<'_, S, T, X> {
         }
     }
 
-    /// The names of a guest's backend domains, as its config has them; none where it cannot be had, as dom0's.
-    async fn names(&self, guest: &Domain) -> Names {
+    /// A guest's config; nothing where it cannot be had, as dom0's.
+    async fn config(&self, guest: &Domain) -> Config {
         let config = self.toolstack.xl(&["list", "-l", &guest.id.to_string()]).await;
-        Names(config.ok().and_then(|config| serde_json::from_str(&config).ok()).unwrap_or_default())
+        config.map(|config| Config::parse(&config)).unwrap_or_default()
     }
 
     /// Waits until one domain has the name, and serves.
@@ -222,37 +297,6 @@ fn remedy(device: &Device) -> String {
     match device.kind {
         Kind::Vbd => format!("`xl destroy {}`, and create the guest again", device.guest),
         Kind::Vif => format!("its driver may want a restart of the guest, `xl reboot {}`", device.guest),
-    }
-}
-
-/// A guest's config, as `xl list -l` tells it.
-#[derive(Default)]
-struct Names(Value);
-
-impl Names {
-    fn domain(&self) -> &Value {
-        self.0.get(0).unwrap_or(&self.0)
-    }
-
-    /// Whether the kernel's command line says that the root file system is on this disk.
-    fn is_root(&self, device: &Device) -> bool {
-        let line = self.domain().pointer("/config/b_info/cmdline").and_then(Value::as_str).unwrap_or_default();
-        let name = device.name();
-        let partition =
-            |root: &str| root.strip_prefix(&name).is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
-        device.kind == Kind::Vbd
-            && line.split_ascii_whitespace().filter_map(|word| word.strip_prefix("root=/dev/")).any(partition)
-    }
-
-    /// The name of the domain of a device's backend.
-    fn backend(&self, device: &Device) -> Option<&str> {
-        let (list, key, value) = match device.kind {
-            Kind::Vif => ("nics", "devid", Value::from(device.id)),
-            Kind::Vbd => ("disks", "vdev", Value::from(device.name())),
-        };
-        let devices = self.domain().get("config")?.get(list)?.as_array()?;
-        let found = devices.iter().find(|found| found.get(key) == Some(&value))?;
-        found.get("backend_domname")?.as_str()
     }
 }
 

@@ -14,6 +14,8 @@ struct Host {
     missed: Cell<u32>,
     /// What `xl` says to a detachment.
     refusal: Option<&'static str>,
+    /// The guest's command line and its disks, where the config has them.
+    root: Option<(&'static str, &'static [&'static str])>,
 }
 
 const GUEST: u32 = 5;
@@ -46,6 +48,7 @@ impl Host {
             asked: RefCell::default(),
             missed: Cell::new(missed),
             refusal,
+            root: None,
         })
     }
 
@@ -95,10 +98,13 @@ impl Toolstack for FakeXl {
         let host = &self.host;
         match arguments {
             ["list", "-l", "5"] if self.known => {
-                return Ok(r#"[{"domid": 5, "config": {
+                let (line, disks) = host.root.unwrap_or(("", &["xvda"]));
+                let disk = |disk| serde_json::json!({"vdev": disk, "backend_domname": "driver"});
+                let config = serde_json::json!([{"domid": 5, "config": {
+                    "b_info": {"kernel": "/boot/vmlinuz", "cmdline": line},
                     "nics": [{"devid": 1, "backend_domname": "other"}, {"devid": 0, "backend_domname": "driver"}],
-                    "disks": [{"vdev": "xvda", "backend_domname": "driver"}]}}]"#
-                    .to_owned());
+                    "disks": disks.iter().map(disk).collect::<Vec<_>>()}}]);
+                return Ok(config.to_string());
             }
             ["list", "-l", _] => bail!("no config"),
             [detach, ..] if detach.ends_with("detach") && host.refusal.is_some() => {
@@ -152,22 +158,64 @@ fn a_device_that_the_guest_missed_is_attached_once_more() {
     assert!(vbd.contains("does not connect (state 6): `xl destroy 5`, and create"), "{vbd}");
 }
 
+/// A guest whose root is where its command line says, with its disk alone or with another one.
+fn with_root(line: &'static str, disks: &'static [&'static str]) -> Rc<Host> {
+    let host = Rc::into_inner(Host::new(None, 0)).expect("it is new");
+    let host = Rc::new(Host { root: Some((line, disks)), ..host });
+    host.create("driver");
+    host
+}
+
 #[test]
 fn the_root_disk_is_left_alone() {
-    let names = |line: &str| Names(serde_json::json!([{"config": {"b_info": {"cmdline": line}}}]));
-    let device = |kind, dev: &str| Device { guest: 5, kind, id: 0, nodes: [("dev".to_owned(), dev.to_owned())].into() };
-    for (line, root) in [
-        ("root=/dev/xvda1 ro", true),
-        ("quiet root=/dev/xvda", true),
-        ("root=/dev/xvdb1", false),
-        ("root=/dev/xvdaa1", false),
-        ("noroot=/dev/xvda1", false),
-        ("", false),
-    ] {
-        assert_eq!(names(line).is_root(&device(Kind::Vbd, "xvda")), root, "{line:?}");
-        assert!(!names(line).is_root(&device(Kind::Vif, "xvda")));
+    for line in ["root=/dev/xvda1", "root=UUID=0f0e0d0c-0b0a-4908-8706-050403020100", "root=LABEL=root"] {
+        let host = with_root(line, &["xvda"]);
+        let attached = host.run(None, true).0.unwrap();
+        let [vif, vbd] = &attached[..] else { panic!("{attached:?}") };
+        assert_eq!((&vif.failure, &vif.note), (&None, &None), "{line}");
+        let why = vbd.failure.as_deref().unwrap_or_default();
+        assert!(why.contains(line) && why.contains("cannot come back: `xl destroy 5`"), "{why}");
+        assert_eq!(*host.asked.borrow(), ALL[..2], "{line}");
     }
-    assert!(!Names::default().is_root(&device(Kind::Vbd, "xvda")));
+}
+
+#[test]
+fn a_disk_that_may_be_the_root_is_attached_and_that_is_said() {
+    let host = with_root("root=UUID=0f0e0d0c-0b0a-4908-8706-050403020100", &["xvda", "xvdb"]);
+    let attached = host.run(None, true).0.unwrap();
+    let [vif, vbd] = &attached[..] else { panic!("{attached:?}") };
+    assert_eq!((&vif.failure, &vif.note, &vbd.failure), (&None, &None, &None));
+    let note = vbd.note.as_deref().unwrap_or_default();
+    assert!(
+        note.contains("cannot be told") && note.contains("root=UUID=") && note.contains("`xl destroy 5`"),
+        "{note}"
+    );
+    assert_eq!(*host.asked.borrow(), ALL);
+}
+
+#[test]
+fn a_name_that_means_nothing_is_refused_with_those_that_do() {
+    let host = Host::new(None, 0);
+    for word in ["drivers", "8", ""] {
+        let (refused, seconds) = host.run(Some(word), true);
+        let expected = format!(
+            "there is no domain {word}, and no guest has a device of one of that name; \
+             the domains whose devices guests have lost: driver"
+        );
+        assert_eq!((refused.unwrap_err(), seconds), (expected, 0));
+    }
+    // A number of a domain that is gone does not tell its name, where no config does.
+    let refused = host.run(Some("3"), false).0.unwrap_err();
+    assert!(refused.starts_with("there is no domain 3, and") && refused.ends_with("say the name"), "{refused}");
+    assert!(host.asked.borrow().is_empty());
+    host.create("driver");
+    host.run(None, true).0.unwrap();
+    let refused = host.run(Some("drivers"), true).0.unwrap_err();
+    assert!(refused.ends_with("all devices have their backends: there is nothing to attach"), "{refused}");
+    // Domains that lost nothing are no mistake.
+    for word in ["driver", "9", "other", "7"] {
+        assert!(host.run(Some(word), true).0.unwrap().is_empty(), "{word}");
+    }
 }
 
 #[test]
