@@ -175,6 +175,8 @@ pub struct Blkback<H: Hypervisor + DeviceMapping + Keep, I> {
     path: Rc<RefCell<DataPath<H>>>,
     inventory: Rc<I>,
     served: Rc<RefCell<BTreeMap<DeviceId, Served>>>,
+    /// Vbds of the last life whose journals are of no use, and why: the first look at a journal is the last.
+    unrecovered: Rc<RefCell<BTreeMap<DeviceId, VbdError>>>,
     /// Those who wait for a vbd to be settled.
     unsettled: Rc<RefCell<Vec<(DeviceId, Waker)>>>,
     memory: DeviceMemory,
@@ -189,6 +191,7 @@ impl<H: Hypervisor + DeviceMapping + Keep, I> Clone for Blkback<H, I> {
             path: Rc::clone(&self.path),
             inventory: Rc::clone(&self.inventory),
             served: Rc::clone(&self.served),
+            unrecovered: Rc::clone(&self.unrecovered),
             unsettled: Rc::clone(&self.unsettled),
             memory: self.memory.clone(),
             wake: Rc::clone(&self.wake),
@@ -199,8 +202,9 @@ impl<H: Hypervisor + DeviceMapping + Keep, I> Clone for Blkback<H, I> {
 impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Blkback<H, I> {
     /// The vbds of `path`; `wake` has it polled soon.
     pub fn new(path: Rc<RefCell<DataPath<H>>>, inventory: Rc<I>, wake: Rc<dyn Fn()>) -> Self {
+        let (served, unrecovered, unsettled) = Default::default();
         let memory = DeviceMemory::unbounded();
-        Self { kind: "vbd", path, inventory, served: Rc::default(), unsettled: Rc::default(), memory, wake }
+        Self { kind: "vbd", path, inventory, served, unrecovered, unsettled, memory, wake }
     }
 
     /// The same, with bounded memory for its vbds.
@@ -474,14 +478,22 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Backend for Blkback<H, 
     }
 
     fn adopt(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<DeviceId, VbdError> {
-        match self.claim(handle.id(), nodes) {
+        let id = handle.id();
+        if let Some(error) = self.unrecovered.borrow().get(&id) {
+            return Err(error.clone());
+        }
+        match self.claim(id, nodes) {
             // It fails what is asked of it, as where its disk goes while it is connected.
             Err(error @ (VbdError::Name(_) | VbdError::ReadOnly(..) | VbdError::Claim(_))) => {
-                self.serve_without_disk(handle.id(), nodes, &error)?;
+                self.serve_without_disk(id, nodes, &error)?;
             }
             claimed => claimed?,
         }
-        self.take_up(handle, nodes, true)
+        let taken = self.take_up(handle, nodes, true);
+        if let Err(error @ VbdError::Attach(AttachError::Journal { .. })) = &taken {
+            self.unrecovered.borrow_mut().insert(id, error.clone());
+        }
+        taken
     }
 
     fn describe(&self, device: &DeviceId) -> String {
@@ -520,6 +532,7 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Backend for Blkback<H, 
             Poll::Pending
         })
         .await;
+        self.unrecovered.borrow_mut().remove(&id);
         // Whoever gets the volume next writes after all that was in flight.
         drop(self.served.borrow_mut().remove(&id));
     }

@@ -116,8 +116,8 @@ pub enum JournalError {
 impl fmt::Display for JournalError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Self::Missing => "there is none of the last life",
-            Self::Damaged => "it is not what the last life wrote",
+            Self::Missing => "the last life left none",
+            Self::Damaged => "it was written over",
             Self::Memory => "no memory",
         })
     }

@@ -89,7 +89,11 @@ impl fmt::Display for AttachError {
             Self::Ring { queue, error } => write!(formatter, "the ring of queue {queue}: {error}"),
             Self::Bind { queue, error } => write!(formatter, "binding the event channel of queue {queue}: {error}"),
             Self::Journal { queue, error } => {
-                write!(formatter, "requests of queue {queue} are lost: their journal: {error}")
+                write!(
+                    formatter,
+                    "the journal of the requests of queue {queue} that the last life took is of no use ({error}), so they are lost: \
+                     attach the disk anew"
+                )
             }
             Self::NoPlace => write!(formatter, "no place for another disk"),
             Self::NoMemory => {

@@ -196,3 +196,53 @@ fn a_life_that_ends_while_a_disk_connects_leaves_a_journal_that_is_forgotten() {
     assert_eq!((host.write(&mut guest, 0, 16, 5), host.xen.taken_over()), ([OKAY].to_vec(), 0));
     host.end();
 }
+
+/// Code that went astray wrote over what is known of one disk's requests: that disk is closed and says why, and no other one.
+#[test]
+fn a_damaged_journal_closes_its_disk_and_says_so() {
+    // What was written down of the connections, or the store alone; in one of the rings, or in the only one.
+    for (written, queues) in [(true, 1), (false, 1), (true, 3)] {
+        let mut host = Host::new();
+        if !written {
+            host.written = None;
+        }
+        host.create(3, "vg0/a", &[]);
+        host.create(4, "vg0/b", &[]);
+        let mut guest = host.connect(3, Setup { queues, ..Setup::default() });
+        let mut neighbour = host.connect(4, Setup::default());
+        let before = host.nodes(4);
+        host.drive.borrow_mut().hold = true;
+        assert_eq!(host.write(&mut guest, queues - 1, 8, 9), []);
+        assert_eq!(host.write(&mut neighbour, 0, 8, 7), []);
+        host.drive.borrow_mut().hold = false;
+        // The first entry's request, in the last page of the first vbd.
+        host.xen.damage(queues - 1, 64 + 5, |word| word ^ 4);
+        host.next_life();
+        host.names.start();
+        host.settle();
+        let reason = format!(
+            "the journal of the requests of queue {} that the last life took is of no use (it was written over), so they are lost: \
+             attach the disk anew",
+            queues - 1
+        );
+        assert_eq!((host.state(3).as_deref(), host.error(3)), (Some("5"), reason.clone()));
+        assert_eq!((guest.responses(queues - 1), host.byte(1024 + 8)), (Vec::new(), 0), "nobody knows what was asked");
+        assert_eq!((host.blkback.connected(), host.nodes(4)), (1, before));
+        assert_eq!((neighbour.responses(0), host.byte(4096 + 8)), ([OKAY].to_vec(), 7));
+        host.xen.taken_over();
+        // Attached anew, it is as any other one.
+        host.put_frontend(3, "/state", "6");
+        host.settle();
+        host.detach(3, true);
+        host.advance(500);
+        assert_eq!(host.state(3), None, "{}", host.error(3));
+        host.create(3, "vg0/a", &[]);
+        let mut guest = host.connect(3, Setup::default());
+        assert_eq!((host.write(&mut guest, 0, 8, 5), host.error(3)), ([OKAY].to_vec(), String::new()));
+        host.next_life();
+        host.names.start();
+        host.settle();
+        assert_eq!((host.write(&mut guest, 0, 16, 6), host.xen.taken_over()), ([OKAY].to_vec(), 0));
+        host.end();
+    }
+}
