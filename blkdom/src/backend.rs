@@ -17,6 +17,7 @@ use crate::blkback::request::SLOTS_PER_PAGE;
 use crate::blkback::violation::AttachError;
 use crate::datapath::{DataPath, VbdId, bytes_for};
 use crate::disk::Geometry;
+use crate::kept::Kept;
 use crate::volume::{Access, Claim, ClaimError, Claims, NameError, Resolved, Unwritable, Volume};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -175,8 +176,10 @@ pub struct Blkback<H: Hypervisor + DeviceMapping + Keep, I> {
     path: Rc<RefCell<DataPath<H>>>,
     inventory: Rc<I>,
     served: Rc<RefCell<BTreeMap<DeviceId, Served>>>,
+    /// What the last life counted, until each is there again.
+    inherited: Rc<RefCell<Kept>>,
     /// Vbds of the last life whose journals are of no use, and why: the first look at a journal is the last.
-    unrecovered: Rc<RefCell<BTreeMap<DeviceId, VbdError>>>,
+    unrecovered: Rc<RefCell<Vec<(DeviceId, AttachError)>>>,
     /// Those who wait for a vbd to be settled.
     unsettled: Rc<RefCell<Vec<(DeviceId, Waker)>>>,
     memory: DeviceMemory,
@@ -191,6 +194,7 @@ impl<H: Hypervisor + DeviceMapping + Keep, I> Clone for Blkback<H, I> {
             path: Rc::clone(&self.path),
             inventory: Rc::clone(&self.inventory),
             served: Rc::clone(&self.served),
+            inherited: Rc::clone(&self.inherited),
             unrecovered: Rc::clone(&self.unrecovered),
             unsettled: Rc::clone(&self.unsettled),
             memory: self.memory.clone(),
@@ -202,14 +206,19 @@ impl<H: Hypervisor + DeviceMapping + Keep, I> Clone for Blkback<H, I> {
 impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Blkback<H, I> {
     /// The vbds of `path`; `wake` has it polled soon.
     pub fn new(path: Rc<RefCell<DataPath<H>>>, inventory: Rc<I>, wake: Rc<dyn Fn()>) -> Self {
-        let (served, unrecovered, unsettled) = Default::default();
+        let (served, inherited, unrecovered, unsettled) = Default::default();
         let memory = DeviceMemory::unbounded();
-        Self { kind: "vbd", path, inventory, served, unrecovered, unsettled, memory, wake }
+        Self { kind: "vbd", path, inventory, served, inherited, unrecovered, unsettled, memory, wake }
     }
 
     /// The same, with bounded memory for its vbds.
     pub fn with_memory(self, memory: DeviceMemory) -> Self {
         Self { memory, ..self }
+    }
+
+    /// The same, with what the last life counted.
+    pub fn with_inherited(self, inherited: Rc<RefCell<Kept>>) -> Self {
+        Self { inherited, ..self }
     }
 
     /// For a bus of its own: refuses the disks that are for QEMU to serve, as nobody else in this domain would say that they cannot be.
@@ -370,6 +379,9 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Blkback<H, I> {
             }
             served.volume.volume = Volume::gone();
         }
+        if let Some(counted) = self.inherited.borrow_mut().take_vbd(id).filter(|_| inherits) {
+            self.path.borrow_mut().restore_vbd(connected, counted);
+        }
         served.connected = Some((connected, handle.clone()));
         served.description = description;
         served.memory = Some(memory);
@@ -479,8 +491,8 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Backend for Blkback<H, 
 
     fn adopt(&self, handle: &DeviceHandle, nodes: &Nodes) -> Result<DeviceId, VbdError> {
         let id = handle.id();
-        if let Some(error) = self.unrecovered.borrow().get(&id) {
-            return Err(error.clone());
+        if let Some((_, error)) = self.unrecovered.borrow().iter().find(|(known, _)| *known == id) {
+            return Err((*error).into());
         }
         match self.claim(id, nodes) {
             // It fails what is asked of it, as where its disk goes while it is connected.
@@ -490,8 +502,8 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Backend for Blkback<H, 
             claimed => claimed?,
         }
         let taken = self.take_up(handle, nodes, true);
-        if let Err(error @ VbdError::Attach(AttachError::Journal { .. })) = &taken {
-            self.unrecovered.borrow_mut().insert(id, error.clone());
+        if let Err(VbdError::Attach(error @ AttachError::Journal { .. })) = &taken {
+            self.unrecovered.borrow_mut().push((id, *error));
         }
         taken
     }
@@ -532,7 +544,7 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Backend for Blkback<H, 
             Poll::Pending
         })
         .await;
-        self.unrecovered.borrow_mut().remove(&id);
+        self.unrecovered.borrow_mut().retain(|(known, _)| *known != id);
         // Whoever gets the volume next writes after all that was in flight.
         drop(self.served.borrow_mut().remove(&id));
     }

@@ -10,4 +10,5 @@ pub mod datapath;
 pub mod disk;
 #[cfg(any(test, feature = "fakes"))]
 pub mod fakes;
+pub mod kept;
 pub mod volume;

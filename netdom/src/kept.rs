@@ -1,7 +1,7 @@
 //! What the domain's next life has to know of its ports, written down while all is well. Pure. Floor 3.
 //!
 //! A life may end in the midst of a round, when nothing of the data path can be read. So the state is written once a second, and soon after a guest
-//! changed what it will not say again (its groups, its hash), into one of two places, and the other one is what counts until it is complete.
+//! changed what it will not say again (its groups, its hash), into one of two places ([`split_driver::kept::Written`]).
 //! Addresses learnt, and counters, are up to a second old therefore. A life begins with what the last one wrote, and a port that is not there yet
 //! stays as it was written: a life that ends while it takes over leaves as much as the one before.
 
@@ -11,7 +11,6 @@ use crate::datapath::Held;
 use crate::datapath::kept::KeptPort;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::cell::{Cell, RefCell};
 use minicbor::encode::write::Cursor;
 use minicbor::{Decode, Encode};
 use split_driver::hypervisor::Hypervisor;
@@ -127,45 +126,6 @@ impl Kept {
     }
 }
 
-/// The two places, and which of them counts.
-#[derive(Debug, Default)]
-pub struct Written {
-    places: [RefCell<Vec<u8>>; 2],
-    current: Cell<bool>,
-}
-
-impl Written {
-    /// With what the last life wrote, until this one writes.
-    pub fn new(inherited: Option<&[u8]>) -> Self {
-        let written = Self::default();
-        written.set(inherited.unwrap_or_default().to_vec());
-        written
-    }
-
-    fn current(&self) -> &RefCell<Vec<u8>> {
-        let [first, second] = &self.places;
-        if self.current.get() { second } else { first }
-    }
-
-    /// Puts [`Kept`]'s bytes into the other place, which counts from then on.
-    pub fn set(&self, bytes: Vec<u8>) {
-        let [first, second] = &self.places;
-        let other = if self.current.get() { first } else { second };
-        *other.borrow_mut() = bytes;
-        self.current.set(!self.current.get());
-    }
-
-    /// Bytes that [`Written::write`] gives.
-    pub fn length(&self) -> usize {
-        self.current().borrow().len()
-    }
-
-    /// Gives them to `out`, without allocating.
-    pub fn write(&self, out: &mut dyn FnMut(&[u8])) -> bool {
-        self.current().try_borrow().map(|bytes| out(&bytes)).is_ok()
-    }
-}
-
 /// Gives the vif that is served now to `out`, without allocating; false where there is none.
 pub fn write_suspect<H: Hypervisor>(netback: &Netback<H>, suspect: &Suspect, out: &mut dyn FnMut(&[u8])) -> bool {
     let Some(DeviceId { frontend: DomainId(domain), handle }) = suspect.get().and_then(|port| netback.vif_at(port))
@@ -199,8 +159,10 @@ mod tests {
     use crate::packet::Pool;
     use alloc::boxed::Box;
     use alloc::rc::Rc;
+    use core::cell::RefCell;
     use minicbor::bytes::ByteArray;
     use split_driver::fakes::{FakePages, FakeXen};
+    use split_driver::kept::Written;
 
     /// What the next version writes.
     #[derive(Encode, Decode)]

@@ -9,6 +9,7 @@ use crate::datapath::{DataPath, bytes_for};
 use crate::disk::{Geometry, UnitId};
 use crate::fakes::frontend::Response;
 use crate::fakes::{Drive, FakeDisk, Frontend, Setup, geometry};
+use crate::kept::Kept;
 use crate::volume::{Claims, NameError, Resolved, UnitRef, Volume};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -131,6 +132,8 @@ struct Host {
     drive: Rc<RefCell<Drive>>,
     /// What the next life finds of connected disks, where it finds that.
     written: Option<Rc<Connections>>,
+    /// What it finds of statistics.
+    kept: Rc<RefCell<Kept>>,
     now: Instant,
 }
 
@@ -160,7 +163,8 @@ impl Host {
         tasks.spawn(async move {
             let _ = bus.run().await;
         });
-        let mut host = Self { xen, store, clock, tasks, path, names, blkback, drive, written, now: Instant(0) };
+        let (kept, now) = (Rc::default(), Instant(0));
+        let mut host = Self { xen, store, clock, tasks, path, names, blkback, drive, written, kept, now };
         host.settle();
         host
     }

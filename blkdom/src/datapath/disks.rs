@@ -94,6 +94,15 @@ impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
         Some(slot.statistics.get(usize::from(unit.unit.0)).copied().unwrap_or_default())
     }
 
+    /// A unit counts on from what it counted in earlier lives.
+    pub fn restore_unit(&mut self, unit: UnitRef, counted: Statistics) {
+        if let Some(Some(slot)) = self.disks.get_mut(usize::from(unit.controller))
+            && slot.geometry(unit.unit).is_some()
+        {
+            slot.count(unit.unit.0, |statistics| *statistics += counted);
+        }
+    }
+
     /// Collects what the disks completed.
     pub(super) fn poll_disks(&mut self) {
         for number in 0..self.disks.len() {

@@ -352,6 +352,13 @@ impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
         (vbd.generation == id.generation).then_some(vbd.statistics)
     }
 
+    /// A vbd counts on from what it counted in earlier lives.
+    pub fn restore_vbd(&mut self, id: VbdId, counted: Statistics) {
+        if let Some(vbd) = self.vbd_of(id) {
+            vbd.statistics += counted;
+        }
+    }
+
     /// The volume is another one now: larger, mostly. What is at work beyond a new end fails.
     pub fn resize(&mut self, id: VbdId, volume: Volume, whereabouts: Whereabouts) {
         if let Some(vbd) = self.vbd_of(id) {

@@ -1,6 +1,7 @@
 //! What each vbd and each unit counted. Pure. Floor 3.
 
 use crate::disk::IoError;
+use alloc::vec::Vec;
 
 /// Why a request, or a command, failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,36 @@ pub(crate) enum Counted {
     Discard,
 }
 
+impl core::ops::AddAssign for Statistics {
+    fn add_assign(&mut self, other: Self) {
+        let mut more = other.to_words().into_iter();
+        self.each(|count| *count = count.saturating_add(more.next().unwrap_or(0)));
+    }
+}
+
 impl Statistics {
+    /// Does something with each counter, in an order that stays.
+    fn each(&mut self, mut action: impl FnMut(&mut u64)) {
+        let Self { reads, sectors_read, writes, sectors_written, flushes, discards, sectors_discarded, failures } =
+            self;
+        let counts = [reads, sectors_read, writes, sectors_written, flushes, discards, sectors_discarded];
+        counts.into_iter().chain(failures).for_each(&mut action);
+    }
+
+    /// All counters: for another life, and other versions, which may have more of them.
+    pub fn to_words(mut self) -> Vec<u64> {
+        let mut words = Vec::new();
+        self.each(|count| words.push(*count));
+        words
+    }
+
+    /// What [`Statistics::to_words`] gave, as far as it is known here.
+    pub fn from_words(words: &[u64]) -> Self {
+        let (mut statistics, mut words) = (Self::default(), words.iter());
+        statistics.each(|count| *count = words.next().copied().unwrap_or(0));
+        statistics
+    }
+
     /// Counts a success.
     pub(crate) fn count(&mut self, what: Counted, sectors: u64) {
         let nothing = &mut 0;
@@ -121,5 +151,11 @@ mod tests {
         statistics.count(Counted::Discard, u64::MAX);
         statistics.count(Counted::Discard, 8);
         assert_eq!((statistics.discards, statistics.sectors_discarded), (2, u64::MAX));
+        statistics.count(Counted::Read, 5);
+        assert_eq!(Statistics::from_words(&statistics.to_words()), statistics);
+        let mut sum = Statistics { writes: 4, reads: 1, ..statistics };
+        sum += statistics;
+        assert_eq!((sum.reads, sum.sectors_read, sum.writes, sum.discards), (2, 10, 4, 4));
+        assert_eq!((sum.sectors_discarded, sum.failures), (u64::MAX, [2; Failure::COUNT]));
     }
 }

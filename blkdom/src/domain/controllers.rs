@@ -8,6 +8,7 @@ use blkdom::disk::ahci::{self, Ahci};
 use blkdom::disk::halt::Halt;
 use blkdom::disk::nvme::{self, Nvme};
 use blkdom::disk::{Disk, Event};
+use blkdom::kept::{HostAddress, Kept};
 use blkdom::volume::places::{self, Family, Places};
 use blkdom::volume::{Source, UnitRef};
 use core::fmt;
@@ -115,6 +116,24 @@ impl From<PciError> for Unusable {
 }
 
 impl Controllers {
+    /// None, with the names of those that the last life had: a controller that is gone keeps its number.
+    pub(super) fn again(kept: &Kept) -> Self {
+        let places = kept.controllers().iter().filter_map(|&(is_nvme, (segment, bus, device, function))| {
+            let family = if is_nvme { Family::Nvme } else { Family::Ahci };
+            let address = (device < 32 && function < 8).then(|| PciAddress::new(segment, bus, device, function))?;
+            Some((family, address))
+        });
+        Self { places: Places::again(places), ..Self::default() }
+    }
+
+    /// Those that have names, for the next life.
+    pub(super) fn kept(&self) -> Vec<(bool, HostAddress)> {
+        let place = |&(family, host): &(Family, PciAddress)| {
+            (family == Family::Nvme, (host.segment(), host.bus(), host.device(), host.function()))
+        };
+        self.places.numbered().iter().map(place).collect()
+    }
+
     /// All devices that the domain began with were seen.
     pub(super) fn all_seen(&mut self) {
         self.seen = true;

@@ -13,6 +13,7 @@ use blkdom::backend::Blkback;
 use blkdom::blkback::buses::run_both;
 use blkdom::datapath::{DataPath, PAGES_MIN, Poll};
 use blkdom::disk::Event;
+use blkdom::kept::{INTERVAL, Kept};
 use controllers::Controllers;
 use core::cell::{Cell, RefCell};
 use runtime::events::EventSet;
@@ -24,6 +25,7 @@ use runtime::select::{Either, select};
 use runtime::service::{self, Complaints, DriverDomain, Options, Service, Wait};
 use runtime::signal::Signal;
 use runtime::time::{self, Clock};
+use split_driver::kept::Written;
 use split_driver::xenbus::{Bus, Connections};
 use split_driver::xenstore_client::Client;
 use volumes::Volumes;
@@ -58,6 +60,10 @@ pub(crate) struct Domain {
     work: Rc<Signal>,
     controllers: Rc<RefCell<Controllers>>,
     volumes: Rc<Volumes>,
+    /// What the last life counted, until each is there again.
+    inherited: Rc<RefCell<Kept>>,
+    /// What the next life will know of that.
+    written: Written,
     /// A controller is of no use any longer.
     failed: Signal,
     stopping: Cell<bool>,
@@ -79,11 +85,13 @@ impl Service for Domain {
     }
 
     fn state_length(&self) -> usize {
-        self.bus.connections().length()
+        const SHORT_PARTS: usize = 64;
+        self.bus.connections().length() + self.written.length() + SHORT_PARTS
     }
 
     fn write_state(&self, out: &mut BoxWriter) -> Result<(), Unwritten> {
         out.part(Part::Connections, |out| self.bus.connections().write(out));
+        out.part(Part::Image, |out| self.written.write(out));
         Ok(())
     }
 
@@ -91,6 +99,7 @@ impl Service for Domain {
         self.controllers.borrow_mut().all_seen();
         self.volumes.look_again();
         self.volumes.looked().await;
+        self.inherited.borrow_mut().forget();
         let names = self.volumes.units();
         self.tell_of_disks().await;
         format!("{} disks ({})", names.len(), names.join(", "))
@@ -140,17 +149,36 @@ impl DriverDomain for Domain {
         path.bound_tables(tables);
         let path = Rc::new(RefCell::new(path));
         let work = Rc::new(Signal::new());
-        let controllers = Rc::new(RefCell::new(Controllers::default()));
-        let volumes = Rc::new(Volumes::new(Rc::clone(&path), Rc::clone(&controllers), Rc::clone(&work)));
+        let image = inherited.and_then(|parts| parts.get(Part::Image));
+        let kept = Kept::parse(image);
+        let controllers = Rc::new(RefCell::new(Controllers::again(&kept)));
+        let kept = Rc::new(RefCell::new(kept));
+        let volumes = Volumes::new(Rc::clone(&path), Rc::clone(&controllers), Rc::clone(&kept), Rc::clone(&work));
+        let volumes = Rc::new(volumes);
         let wake = Rc::clone(&work);
         let blkback = Blkback::new(Rc::clone(&path), Rc::clone(&volumes), Rc::new(move || wake.set()));
-        let blkback = blkback.with_memory(service::device_memory(tables));
+        let blkback = blkback.with_memory(service::device_memory(tables)).with_inherited(Rc::clone(&kept));
         let (failed, stopping) = (Signal::new(), Cell::new(false));
         let mut bus = Bus::new(store.clone(), Clock, blkback);
         if restart::lives() > 0 {
             bus = bus.adopting(inherited.and_then(|parts| parts.get(Part::Connections)).map(Connections::parse));
         }
-        Ok(Self { store, complaints, options, events, path, bus, work, controllers, volumes, failed, stopping })
+        let (inherited, written) = (kept, Written::new(image));
+        Ok(Self {
+            store,
+            complaints,
+            options,
+            events,
+            path,
+            bus,
+            work,
+            controllers,
+            volumes,
+            inherited,
+            written,
+            failed,
+            stopping,
+        })
     }
 
     fn store(&self) -> &Client {
@@ -200,6 +228,7 @@ impl DriverDomain for Domain {
     async fn serve(self: Rc<Self>) {
         runtime::spawn(follow_volumes(Rc::clone(&self)));
         runtime::spawn(follow_failures(Rc::clone(&self)));
+        runtime::spawn(write_down(Rc::clone(&self)));
         let bus = &self.bus;
         let mut images = Bus::new(self.store.clone(), Clock, bus.backend().refusing_images());
         if restart::lives() > 0 {
@@ -256,6 +285,16 @@ async fn follow_volumes(domain: Rc<Domain>) {
         if !domain.stopping.get() {
             domain.tell_of_disks().await;
         }
+    }
+}
+
+/// Writes down for good what the next life has to know.
+async fn write_down(domain: Rc<Domain>) {
+    loop {
+        let (units, vbds) = (statistics::units(&domain), statistics::vbds(&domain));
+        let kept = Kept::new(vbds, units, domain.controllers.borrow().kept(), &domain.inherited.borrow());
+        domain.written.set(kept.to_bytes());
+        time::sleep(INTERVAL).await;
     }
 }
 

@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use blkdom::datapath::statistics::{Failure, Statistics};
 use core::fmt::Write;
+use split_driver::xenbus::DeviceId;
 
 /// One thing's counters as text: those of failures only where there were any.
 fn line(statistics: &Statistics) -> String {
@@ -24,14 +25,26 @@ fn line(statistics: &Statistics) -> String {
     text
 }
 
-/// Every unit, then every vbd, by name.
-pub(super) fn lines(domain: &Domain) -> Vec<(String, String)> {
+/// Every unit, by name.
+pub(super) fn units(domain: &Domain) -> Vec<(String, Statistics)> {
     let path = domain.path.borrow();
     let units = domain.volumes.sources();
-    let units = units.into_iter().filter_map(|source| Some((source.name, line(&path.unit_statistics(source.unit)?))));
-    let vbds = domain.bus.backend().vbds().into_iter().filter_map(|(device, vbd)| {
+    units.into_iter().filter_map(|source| Some((source.name, path.unit_statistics(source.unit)?))).collect()
+}
+
+/// Every vbd that is connected.
+pub(super) fn vbds(domain: &Domain) -> Vec<(DeviceId, Statistics)> {
+    let path = domain.path.borrow();
+    let vbds = domain.bus.backend().vbds();
+    vbds.into_iter().filter_map(|(device, vbd)| Some((device, path.vbd_statistics(vbd)?))).collect()
+}
+
+/// Every unit, then every vbd, by name.
+pub(super) fn lines(domain: &Domain) -> Vec<(String, String)> {
+    let units = units(domain).into_iter().map(|(name, statistics)| (name, line(&statistics)));
+    let vbds = vbds(domain).into_iter().map(|(device, statistics)| {
         let name = format!("vbd/{}/{}", device.frontend.0, device.handle);
-        Some((name, line(&path.vbd_statistics(vbd)?)))
+        (name, line(&statistics))
     });
     units.chain(vbds).collect()
 }

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use blkdom::backend::Inventory;
 use blkdom::datapath::{DataPath, Reader};
 use blkdom::disk::Unit;
+use blkdom::kept::Kept;
 use blkdom::volume::{self, Catalogue, Claims, NameError, Resolved, Source, UnitRef, Volume};
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
@@ -21,6 +22,8 @@ use runtime::signal::Signal;
 pub(super) struct Volumes {
     path: Rc<RefCell<DataPath<Xen>>>,
     controllers: Rc<RefCell<Controllers>>,
+    /// What units had counted in the last life, until each is there again.
+    inherited: Rc<RefCell<Kept>>,
     reader: Reader<Xen>,
     catalogue: RefCell<Catalogue>,
     claims: Claims,
@@ -37,12 +40,14 @@ impl Volumes {
     pub(super) fn new(
         path: Rc<RefCell<DataPath<Xen>>>,
         controllers: Rc<RefCell<Controllers>>,
+        inherited: Rc<RefCell<Kept>>,
         work: Rc<Signal>,
     ) -> Self {
         let reader = Reader::new(Rc::clone(&path), move || work.set());
         Self {
             path,
             controllers,
+            inherited,
             reader,
             catalogue: RefCell::default(),
             claims: Claims::new(),
@@ -114,6 +119,12 @@ impl Volumes {
         for number in numbers {
             if let Some(disk) = path.disk(number) {
                 sources.extend(controllers.sources(number, disk));
+            }
+        }
+        let mut inherited = self.inherited.borrow_mut();
+        for Source { unit, name, .. } in &sources {
+            if let Some(counted) = inherited.take_unit(name) {
+                path.restore_unit(*unit, counted);
             }
         }
         sources

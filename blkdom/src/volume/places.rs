@@ -37,6 +37,17 @@ impl<A> Default for Places<A> {
 }
 
 impl<A: Copy + Ord> Places<A> {
+    /// With those that the last life had, in the order of their numbers.
+    pub fn again(numbered: impl IntoIterator<Item = (Family, A)>) -> Self {
+        let mut places = Self::default();
+        for place in numbered {
+            if !places.numbered.contains(&place) {
+                places.numbered.push(place);
+            }
+        }
+        places
+    }
+
     /// There is a controller, whether it will come up or not.
     pub fn expect(&mut self, family: Family, address: A) {
         let place = (family, address);
@@ -49,6 +60,11 @@ impl<A: Copy + Ord> Places<A> {
     pub fn settle(&mut self) {
         self.waiting.sort_unstable();
         self.numbered.append(&mut self.waiting);
+    }
+
+    /// Those that have a number, in its order: for the next life, which [begins](Self::again) with them.
+    pub fn numbered(&self) -> &[(Family, A)] {
+        &self.numbered
     }
 
     /// Its number among those of its family; none before it is settled.
@@ -156,6 +172,23 @@ mod tests {
         assert_eq!([name(1), name(2), name(3)], ["ahci2", "ahci0", "ahci1"]);
         assert_eq!(places.unit(Family::Ahci, 3, UnitKind::Drive(0)).unwrap(), "sdag");
         assert_eq!(places.unit(Family::Ahci, 1, UnitKind::Drive(31)).unwrap(), "sdcr");
+    }
+
+    #[test]
+    fn another_life_gives_the_same_names_also_where_one_is_lost() {
+        let mut places = Places::default();
+        for (family, address) in [(Family::Nvme, 9), (Family::Ahci, 5), (Family::Nvme, 7)] {
+            places.expect(family, address);
+            // Each came later than the one before.
+            places.settle();
+        }
+        let mut next = Places::again(places.numbered().iter().copied());
+        next.expect(Family::Nvme, 1);
+        next.expect(Family::Nvme, 7);
+        next.settle();
+        let name = |family, address| next.controller(family, address).unwrap();
+        assert_eq!([9, 7, 1].map(|address| name(Family::Nvme, address)), ["nvme0", "nvme1", "nvme2"]);
+        assert_eq!(name(Family::Ahci, 5), "ahci0");
     }
 
     #[test]

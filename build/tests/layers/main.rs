@@ -89,7 +89,16 @@ const NETDOM: House = House {
 
 const BLKDOM: House = House {
     root: "blkdom",
-    layers: &[&["disk"], &["volume"], &["blkback"], &["datapath", "fakes"], &["backend"], &["domain"], &["main"]],
+    layers: &[
+        &["disk"],
+        &["volume"],
+        &["blkback"],
+        &["datapath", "fakes"],
+        &["kept"],
+        &["backend"],
+        &["domain"],
+        &["main"],
+    ],
     strict: None,
 };
 

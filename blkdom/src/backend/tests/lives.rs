@@ -14,7 +14,8 @@ impl Host {
         let names = Names { known, disk: Cell::new(self.names.disk.get()), ..Names::default() };
         names.starting.set(true);
         self.names = Rc::new(names);
-        self.blkback = Blkback::new(Rc::clone(&self.path), Rc::clone(&self.names), Rc::new(|| {}));
+        let blkback = Blkback::new(Rc::clone(&self.path), Rc::clone(&self.names), Rc::new(|| {}));
+        self.blkback = blkback.with_inherited(Rc::clone(&self.kept));
         self.xen.begin_life();
         self.path.borrow_mut().add_disk(Box::new(FakeDisk::again(&self.drive)));
         let bus =
@@ -30,6 +31,15 @@ impl Host {
             let _ = bus.run().await;
         });
         self.settle();
+    }
+
+    /// The statistics are written down, as they are once a second.
+    fn write_down(&mut self) {
+        let path = self.path.borrow();
+        let vbds: Vec<_> =
+            self.blkback.vbds().into_iter().filter_map(|(id, vbd)| Some((id, path.vbd_statistics(vbd)?))).collect();
+        let kept = Kept::new(vbds, [], Vec::new(), &self.kept.borrow());
+        self.kept = Rc::new(RefCell::new(Kept::parse(Some(&kept.to_bytes()))));
     }
 
     /// All that a guest's directories hold.
@@ -243,6 +253,51 @@ fn a_damaged_journal_closes_its_disk_and_says_so() {
         host.names.start();
         host.settle();
         assert_eq!((host.write(&mut guest, 0, 16, 6), host.xen.taken_over()), ([OKAY].to_vec(), 0));
+        host.end();
+    }
+}
+
+/// What a disk counted goes over, and where it is attached anew it begins anew.
+#[test]
+fn a_disk_counts_on_in_the_next_life() {
+    for written in [true, false] {
+        let mut host = Host::new();
+        if !written {
+            host.written = None;
+        }
+        host.create(3, "vg0/a", &[]);
+        host.create(4, "vg0/b", &[]);
+        let mut guest = host.connect(3, Setup::default());
+        let counted = |host: &Host, guest: u16| {
+            let mut vbds = host.blkback.vbds().into_iter();
+            let (_, vbd) = vbds.find(|(id, _)| id.frontend.0 == guest)?;
+            let statistics = host.path.borrow().vbd_statistics(vbd)?;
+            Some((statistics.writes, statistics.sectors_written))
+        };
+        for sector in [0, 8, 16] {
+            assert_eq!(host.write(&mut guest, 0, sector, 9), [OKAY]);
+        }
+        host.write_down();
+        host.next_life();
+        host.names.start();
+        host.settle();
+        assert_eq!((counted(&host, 3), counted(&host, 4)), (Some((3, 24)), None));
+        assert_eq!(host.write(&mut guest, 0, 24, 9), [OKAY]);
+        host.write_down();
+        // A life that ends before its disks are up leaves what it found.
+        host.next_life();
+        host.write_down();
+        host.next_life();
+        host.names.start();
+        host.settle();
+        assert_eq!(counted(&host, 3), Some((4, 32)));
+        host.detach(3, true);
+        host.advance(500);
+        host.create(3, "vg0/a", &[]);
+        let _guest = host.connect(3, Setup::default());
+        let _other = host.connect(4, Setup::default());
+        assert_eq!((counted(&host, 3), counted(&host, 4)), (Some((0, 0)), Some((0, 0))));
+        host.xen.taken_over();
         host.end();
     }
 }

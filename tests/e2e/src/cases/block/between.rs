@@ -135,10 +135,24 @@ impl Between<'_, '_> {
             .context("what it had is read")?;
         let said = a.finish("steady")?;
         ensure!(said.contains("\"operations\"") && !said.contains("error"), "the other controller's load: {said}");
+        let vbd = format!("vbd/{}/{}", a.id(), handle("xvda"));
+        let counted = || Ok::<_, anyhow::Error>([self.writes(&vbd)?, self.writes(STEADY)?]);
+        let before = counted()?;
         // It is so in the lives that follow, too.
         self.between(7, "nothing happens", || Ok(()))?;
         self.wait(&says).context("data/error does not speak of it a life later")?;
-        a.sh("blocks verify /dev/xvda --seconds 1").map(drop)
+        a.sh("blocks verify /dev/xvda --seconds 1")?;
+        let after = counted()?;
+        ensure!(before.iter().zip(&after).all(|(before, after)| before < after), "writes: {before:?}, then {after:?}");
+        Ok(())
+    }
+
+    /// Writes that blkdom has counted, when it has told them to the store.
+    fn writes(&self, name: &str) -> Result<u64> {
+        let node = format!("/local/domain/{}/data/statistics/{name}", self.blkdom.id);
+        let text = self.scene.lab.must(&format!("sleep 4; xenstore-read {node}"))?;
+        let writes = text.split(", ").find_map(|part| part.split_once(" writes ")?.0.trim().parse().ok());
+        writes.with_context(|| format!("{name} counted: {text}"))
     }
 
     /// Ends a life, and has something happen before the next one begins.
