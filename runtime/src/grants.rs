@@ -4,15 +4,19 @@
 
 use crate::counts::{self, Count};
 use crate::hypercall;
+#[cfg(feature = "faults")]
+use crate::local::Local;
 use crate::memory::{self, Area, Inherited, Page, device_ledger};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+#[cfg(feature = "faults")]
+use core::cell::Cell;
 use core::sync::atomic::AtomicU32;
 use split_driver::hypervisor::{DeviceMap, DevicePage, XenError};
 use split_driver::memory::SharedMemory;
 use xen_pv_sys::grant_table::{
-    CopyEnd, GNTST_BAD_PAGE, GNTST_EAGAIN, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF,
-    GNTTABOP_UNMAP_GRANT_REF, GrantCopy, MapFlags, MapGrantRef, UnmapGrantRef,
+    CopyEnd, GNTST_BAD_HANDLE, GNTST_BAD_PAGE, GNTST_EAGAIN, GNTST_GENERAL_ERROR, GNTST_OKAY, GNTTABOP_COPY,
+    GNTTABOP_MAP_GRANT_REF, GNTTABOP_UNMAP_GRANT_REF, GrantCopy, MapFlags, MapGrantRef, UnmapGrantRef,
 };
 use xen_pv_sys::{DomainId, GrantRef, Mfn, PAGE_SIZE};
 
@@ -247,7 +251,17 @@ pub fn map(domain: DomainId, references: &[GrantRef]) -> Result<GrantMapping, Xe
 }
 
 /// Elements of one hypercall that maps or unmaps for a device: what fits on the stack.
-const DEVICE_BATCH: usize = 64;
+const DEVICE_BATCH: usize = device_ledger::BATCH;
+
+/// Done once behind the next hypercall that maps for a device, for tests.
+#[cfg(feature = "faults")]
+static BEHIND_MAPPING: Local<Cell<fn()>> = Local::new(Cell::new(|| ()));
+
+/// Has this life end behind the next hypercall that maps for a device, for tests.
+#[cfg(feature = "faults")]
+pub fn end_behind_mapping(end: fn()) {
+    BEHIND_MAPPING.set(end);
+}
 
 /// Maps pages that `domain` granted for a device alone: they get no address here. One hypercall for [`DEVICE_BATCH`] of them.
 pub fn map_for_device(domain: DomainId, batch: &mut [DeviceMap]) {
@@ -264,24 +278,34 @@ pub fn map_for_device(domain: DomainId, batch: &mut [DeviceMap]) {
                 dev_bus_addr: 0,
             }
         };
-        let mut operations: heapless::Vec<MapGrantRef, DEVICE_BATCH> = batch.iter().map(operation).collect();
-        // SAFETY: an array of the operation's struct; nothing is mapped where the CPU could see it.
-        unsafe { operate(GNTTABOP_MAP_GRANT_REF, &mut operations) };
-        for (operation, element) in operations.iter_mut().zip(batch) {
-            for _ in 0..TRIES {
-                if operation.status != GNTST_EAGAIN {
-                    break;
-                }
-                hypercall::yield_cpu();
-                // SAFETY: as above.
-                unsafe { operate(GNTTABOP_MAP_GRANT_REF, core::slice::from_mut(operation)) };
-            }
-            let &mut MapGrantRef { handle, dev_bus_addr: address, status, .. } = operation;
-            element.result = match status {
-                GNTST_OKAY => note_for_device(DevicePage::new(handle, address, element.read_only)),
-                status => Err(XenError::Grant(status)),
-            };
+        let operations: heapless::Vec<MapGrantRef, DEVICE_BATCH> = batch.iter().map(operation).collect();
+        let mapped = device_ledger::with_batch(operations.into_iter(), |operations| map_batch(operations, batch));
+        if let Err(error) = mapped {
+            batch.iter_mut().for_each(|element| element.result = Err(error));
         }
+    }
+}
+
+/// Maps a batch, and notes what is mapped.
+fn map_batch(operations: &mut [MapGrantRef], batch: &mut [DeviceMap]) {
+    // SAFETY: an array of the operation's struct; nothing is mapped where the CPU could see it.
+    unsafe { operate(GNTTABOP_MAP_GRANT_REF, operations) };
+    #[cfg(feature = "faults")]
+    BEHIND_MAPPING.replace(|| ())();
+    for (operation, element) in operations.iter_mut().zip(batch) {
+        for _ in 0..TRIES {
+            if operation.status != GNTST_EAGAIN {
+                break;
+            }
+            hypercall::yield_cpu();
+            // SAFETY: as above.
+            unsafe { operate(GNTTABOP_MAP_GRANT_REF, core::slice::from_mut(operation)) };
+        }
+        let &mut MapGrantRef { handle, dev_bus_addr: address, status, .. } = operation;
+        element.result = match status {
+            GNTST_OKAY => note_for_device(DevicePage::new(handle, address, element.read_only)),
+            status => Err(XenError::Grant(status)),
+        };
     }
 }
 
@@ -311,7 +335,8 @@ pub fn unmap_for_device(pages: &mut Vec<DevicePage>) {
         unsafe { operate(GNTTABOP_UNMAP_GRANT_REF, &mut operations) };
         for operation in &operations {
             match operation.status {
-                GNTST_OKAY => device_ledger::remove(operation.handle),
+                // A life may have ended between this and its note.
+                GNTST_OKAY | GNTST_BAD_HANDLE => device_ledger::remove(operation.handle),
                 status => log::error!("a grant stays mapped for a device: status {status}"),
             }
         }

@@ -17,7 +17,7 @@ use xen_pv_sys::PAGE_SIZE;
 
 /// Changes with the layout of [`Record`], of the bitmaps of frames, and of `watchdog::Watch`: an image of another layout cannot take the place of this
 /// one.
-pub(crate) const LAYOUT: u32 = 8;
+pub(crate) const LAYOUT: u32 = 9;
 /// Set once the record holds something.
 const MAGIC: u64 = 0x6f78_6964_6f6d_0000 | LAYOUT as u64;
 /// Room for what the old life's log had not yet passed on, and its report.
@@ -205,6 +205,10 @@ pub(crate) struct Record {
     pub(crate) ledger: [Cell<u32>; layout::AREA_PAGES / 1024],
     /// The frames (plus one) of the ledger of grants that are mapped for devices; 0 for none.
     pub(crate) device_ledger: [Cell<u32>; DEVICE_LEDGER_PAGES],
+    /// The frame (plus one) of the batch of grants that is being mapped for a device; 0 for none.
+    pub(crate) device_batch: Cell<u32>,
+    /// How many grants that batch has; 0 where none is being mapped.
+    pub(crate) device_batch_length: Cell<u32>,
     /// For each page of the room, where the old image's page is kept until the new one has taken over; 0 where it is the same page.
     pub(crate) replaced: [Cell<u32>; ROOM_PAGES],
     /// The plan of the exchange with the old image, and the code that makes it.
@@ -239,11 +243,11 @@ const SEALED: usize = offset_of!(Record, seal) / 8;
 
 const _: () = {
     assert!(size_of::<Record>() <= layout::KEEP_SIZE);
-    // 15 words, twelve halves, the box, two command lines, four arrays and the store's streams: nothing else is before the seal, so no padding.
+    // 15 words, fourteen halves, the box, two command lines, four arrays and the store's streams: nothing else is before the seal, so no padding.
     let arrays = PORT_WORDS * 8 + (layout::AREA_PAGES / 1024 + DEVICE_LEDGER_PAGES + ROOM_PAGES) * 4;
     let store = 6 * 4 + 2 * size_of::<Read>() + MESSAGE_MAX;
     assert!(size_of::<StoreStreams>() == store);
-    assert!(offset_of!(Record, seal) == 15 * 8 + 12 * 4 + size_of::<BoxHeader>() + 2 * WORDS + arrays + store);
+    assert!(offset_of!(Record, seal) == 15 * 8 + 14 * 4 + size_of::<BoxHeader>() + 2 * WORDS + arrays + store);
 };
 
 /// The record of this domain.

@@ -20,19 +20,27 @@ use core::fmt;
 use core::mem::offset_of;
 use core::sync::atomic::{Ordering, compiler_fence};
 use split_driver::memory::OutOfMemory;
+use xen_pv_sys::vcpu::VCPUOP_SEND_NMI;
 use xen_pv_sys::xen::{MMU_MACHPHYS_UPDATE, MMUEXT_TLB_FLUSH_LOCAL, MmuExtOp, MmuUpdate};
 use xen_pv_sys::{PAGE_SIZE, Pfn};
 
 global_asm!(
     r#"
     # oxidom_swap(plan: %rdi): runs as a copy in a page of its own, whatever image is mapped meanwhile, but for the hypercall page. On the
-    # way back it is the old image's copy. An error in the middle leaves no image that could report it: the domain crashes.
+    # way back it is the old image's copy. An error in the middle leaves no image that could report it: the domain crashes. The trap table
+    # names code of the image that goes, so it is emptied first: Xen drops a non-maskable interrupt that comes before the other image has
+    # set its own (null_trap_bounce in its set_guest_nmi_trapbounce). Images of tests send themselves one there.
     .section .text.oxidom_swap, "ax", @progbits
     .globl oxidom_swap
     .globl oxidom_swap_end
 oxidom_swap:
     cld
     mov %rdi, %rbx
+    xor %edi, %edi              # no table
+    mov $oxidom_hypercall_page + 0 * 32, %eax
+    call *%rax                  # set_trap_table
+    test %rax, %rax
+    jnz 1f
     mov {from}(%rbx), %rsi
     mov {to}(%rbx), %rdi
     mov {quads}(%rbx), %rcx
@@ -53,6 +61,13 @@ oxidom_swap:
     call *%rax                  # mmuext_op
     test %rax, %rax
     jnz 1f
+    .if {interrupted}
+    mov ${nmi_operation}, %edi
+    xor %esi, %esi              # vCPU 0
+    xor %edx, %edx
+    mov $oxidom_hypercall_page + 24 * 32, %eax
+    call *%rax                  # vcpu_op
+    .endif
     mov %rsp, %rax              # by HYPERVISOR_iret, as boot.rs enters a life: the way back may be that of a non-maskable interrupt
     push $0xe02b
     push %rax
@@ -78,6 +93,8 @@ oxidom_swap_end:
     count = const offset_of!(Plan, count),
     flush = const offset_of!(Plan, flush),
     entry = const offset_of!(Plan, entry),
+    interrupted = const cfg!(feature = "faults") as u32,
+    nmi_operation = const VCPUOP_SEND_NMI,
     options(att_syntax)
 );
 

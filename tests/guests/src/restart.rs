@@ -155,6 +155,12 @@ pub(crate) async fn restart() -> Result {
     let number = state.borrow().lives;
     match number % 3 {
         0 => panic!("life {number} ends"),
+        1 if number % 2 == 0 => {
+            // Mapped by Xen, and not noted: the grants would stay in use.
+            grants::end_behind_mapping(|| runtime::trap::probe::raise());
+            for_device()?;
+            check!(false);
+        }
         1 => runtime::trap::probe::raise(),
         _ => {
             let refusal = restart::again(format_args!("life {number} asks"));
