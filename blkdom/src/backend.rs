@@ -15,7 +15,7 @@ use crate::blkback::journal::{NOWHERE, Whereabouts, journal_bytes, journal_room}
 use crate::blkback::nodes::{QDISK, READ};
 use crate::blkback::request::SLOTS_PER_PAGE;
 use crate::blkback::violation::AttachError;
-use crate::datapath::{DataPath, VbdId, bytes_for};
+use crate::datapath::{DataPath, Inherited, VbdId, bytes_for};
 use crate::disk::Geometry;
 use crate::kept::Kept;
 use crate::volume::{Access, Claim, ClaimError, Claims, NameError, Resolved, Unwritable, Volume};
@@ -336,7 +336,7 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Blkback<H, I> {
         let mut vbds = self.served.borrow_mut();
         let served = vbds.get_mut(&id).ok_or(VbdError::Unprobed)?;
         let (geometry, read_only) = (served.geometry(), served.read_only());
-        let description = format!(
+        let mut description = format!(
             "to {}{}{}, {abi}, {} queue(s) of {} page(s){}",
             served.volume.name,
             served.volume.lasting.as_ref().map(|name| format!(" ({name})")).unwrap_or_default(),
@@ -366,6 +366,10 @@ impl<H: Hypervisor + DeviceMapping + Keep, I: Inventory> Blkback<H, I> {
         } else {
             (self.path.borrow_mut().attach(config)?, true)
         };
+        let unanswered = self.path.borrow_mut().inherited(connected);
+        if unanswered != Inherited::default() {
+            description = format!("{description}; {unanswered}");
+        }
         if same_disk {
             for (name, value) in properties(&served.identity, &geometry, read_only) {
                 handle.write_node(name, value);

@@ -64,7 +64,7 @@ use split_driver::memory::PageArray;
 use split_driver::time::Instant;
 use split_driver::xenbus::DeviceId;
 use statistics::Statistics;
-pub use vbd::bytes_for;
+pub use vbd::{Inherited, bytes_for};
 use vbd::{Standing, Vbd};
 use xen_pv_sys::{Mfn, Port};
 
@@ -226,6 +226,11 @@ impl<H: Hypervisor + DeviceMapping + Keep> DataPath<H> {
     pub fn adopt(&mut self, config: VbdConfig) -> Result<(VbdId, Option<Whereabouts>), AttachError> {
         let id = self.take_up(config, true)?;
         Ok((id, self.vbd_of(id).filter(|vbd| !vbd.gone).and_then(|vbd| vbd.whereabouts())))
+    }
+
+    /// What a vbd that was [adopted](Self::adopt) has of requests that the last life took: all of them before the first round.
+    pub fn inherited(&mut self, id: VbdId) -> Inherited {
+        self.vbd_of(id).map(|vbd| vbd.inherited()).unwrap_or_default()
     }
 
     /// The disk of a vbd is gone, and what came back in its place may have lost what a cache held, or is another one: what is asked of the vbd

@@ -9,11 +9,12 @@ use super::segments::{Backing, Element, List, Segments};
 use super::statistics::{Failure, Statistics};
 use crate::blkback::config::{QueueConfig, VbdConfig};
 use crate::blkback::journal::{Journal, Left, Mark, Unanswered, Whereabouts, Whose, journal_room, sort_by_order};
-use crate::blkback::request::{Answer, RequestRing};
+use crate::blkback::request::{Answer, Request, RequestRing, TransferKind, parse_words};
 use crate::blkback::violation::AttachError;
 use crate::volume::{UnitRef, Volume};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::fmt;
 use split_driver::hypervisor::{DevicePage, EventChannel, Hypervisor};
 use split_driver::kept::Keep;
 use split_driver::ring::BackState;
@@ -84,6 +85,24 @@ pub(crate) enum Standing {
     Broken,
     /// Its frontend is gone; commands are in flight still.
     Draining,
+}
+
+/// Requests that the last life had taken and not answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inherited {
+    /// All of them.
+    pub requests: usize,
+    /// Writes and barriers among them.
+    pub writes: usize,
+    /// Indirect writes among them.
+    pub indirect_writes: usize,
+}
+
+impl fmt::Display for Inherited {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { requests, writes, indirect_writes } = self;
+        write!(formatter, "requests unanswered: {requests}, direct writes {writes}, indirect writes {indirect_writes}")
+    }
 }
 
 /// A vbd, connected.
@@ -206,6 +225,22 @@ impl<H: Hypervisor + Keep> Vbd<H> {
             standing: Standing::Served,
             statistics: Statistics::default(),
         })
+    }
+
+    /// What is left of the requests of the last life: all of them before the first round.
+    pub(crate) fn inherited(&self) -> Inherited {
+        let mut inherited = Inherited { requests: self.inherited.len(), ..Inherited::default() };
+        for (queue, entry) in &self.inherited {
+            let connection = self.queues.get(usize::from(*queue)).and_then(|queue| queue.connection.as_ref());
+            match connection.map(|connection| parse_words(self.config.abi, &connection.journal.content(*entry))) {
+                Some(Request::Transfer { kind: TransferKind::Write | TransferKind::Barrier, .. }) => {
+                    inherited.writes += 1;
+                }
+                Some(Request::Indirect { write: true, .. }) => inherited.indirect_writes += 1,
+                _ => {}
+            }
+        }
+        inherited
     }
 
     /// The local ports of its channels, by queue.

@@ -1,6 +1,7 @@
 //! Disks that the last life served: adopted without a node that changes, by whom they belong to, from the disk that they were on.
 
 use super::*;
+use split_driver::xenbus::{Backend, DeviceId};
 
 impl Host {
     /// The domain's life ends, and the next one begins. Its disks are not up before [`Names::start`].
@@ -86,6 +87,9 @@ fn a_disk_is_served_on_once_it_is_up() {
         host.names.start();
         host.settle();
         assert_eq!((host.blkback.connected(), host.nodes(3)), (1, before.clone()));
+        let id = DeviceId { frontend: DomainId(3), handle: XVDA };
+        let described = host.blkback.describe(&id);
+        assert!(described.ends_with("; requests unanswered: 1, direct writes 1, indirect writes 0"), "{described}");
         assert_eq!((guest.responses(0), host.byte(1024 + 8)), ([OKAY].to_vec(), 9));
         assert_eq!(host.write(&mut guest, setup.queues - 1, 16, 7), [OKAY]);
         // Another life, and then it goes as any disk does.

@@ -3,6 +3,7 @@
 use super::{SECTORS, World, pattern, volume};
 use crate::blkback::journal::JournalError;
 use crate::blkback::violation::AttachError;
+use crate::datapath::Inherited;
 use crate::disk::{IoError, Operation};
 use crate::fakes::frontend::Response;
 use crate::fakes::{Fault, Setup, geometry};
@@ -86,6 +87,30 @@ fn whatever_step_is_a_lifes_last_each_request_is_answered_once() {
             world.end();
         }
     }
+}
+
+#[test]
+fn what_was_taken_and_not_answered_is_counted() {
+    let mut world = World::new(&[Setup { pages: 64, ..Setup::default() }]);
+    world.drive.borrow_mut().hold = true;
+    let queued = [
+        world.guests[0].transfer(0, 1, 1, 0, (0, 8)),
+        world.guests[0].transfer(0, 2, 1, 8, (1, 8)),
+        world.guests[0].transfer(0, 3, 1, 100, (16, 13 * 8)),
+        world.guests[0].transfer(0, 4, 0, 300, (32, 13 * 8)),
+        world.guests[0].transfer(0, 5, 0, 500, (48, 8)),
+        world.guests[0].queues[0].flush(6),
+    ];
+    assert_eq!(queued, [true; 6]);
+    world.begin();
+    world.next_life();
+    let id = world.ids[0];
+    assert_eq!(world.path.inherited(id), Inherited { requests: 6, writes: 2, indirect_writes: 1 });
+    world.finish();
+    world.next_life();
+    let id = world.ids[0];
+    assert_eq!(world.path.inherited(id), Inherited::default());
+    world.end();
 }
 
 #[test]
