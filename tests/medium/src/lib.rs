@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -44,6 +44,8 @@ struct Shared {
     cache: Mutex<Cache>,
     faults: Mutex<Faults>,
     counters: Mutex<Counters>,
+    /// How long each request takes at least, in microseconds.
+    latency: AtomicU32,
     /// What [`Kind::Silence`] struck.
     unanswered: Mutex<Vec<nbd::Unanswered>>,
     /// The power is off: nothing is answered any more.
@@ -75,6 +77,7 @@ impl Medium {
             cache: Mutex::new(cache),
             faults: Mutex::default(),
             counters: Mutex::default(),
+            latency: AtomicU32::new(0),
             unanswered: Mutex::default(),
             off: AtomicBool::new(false),
             connections: Mutex::default(),
@@ -102,6 +105,11 @@ impl Medium {
     /// From now on, requests that touch these sectors fail as it says.
     pub fn inject(&self, fault: Fault) {
         lock(&self.shared.faults).add(fault);
+    }
+
+    /// From now on, each request takes so many microseconds at least, one after the other.
+    pub fn slow_down(&self, microseconds: u32) {
+        self.shared.latency.store(microseconds, Ordering::SeqCst);
     }
 
     /// Takes all faults back, and fails what was not answered.

@@ -6,6 +6,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::cache::SECTOR;
 use crate::faults::{Kind, Request};
@@ -160,6 +161,10 @@ fn request(from: &mut impl Read, to: &Arc<Mutex<UnixStream>>, shared: &Shared) -
         CMD_READ if length > MAX_REQUEST => return Err(bad("too long")),
         _ => Vec::new(),
     };
+    let latency = shared.latency.load(Ordering::SeqCst);
+    if latency > 0 {
+        std::thread::sleep(Duration::from_micros(latency.into()));
+    }
     let Some((error, data)) = obey(shared, flags, command, offset, length, &data) else {
         lock(&shared.unanswered).push(Unanswered { to: Arc::clone(to), handle });
         return Ok(true);

@@ -17,7 +17,7 @@ pub const ENTRY: usize = 4096;
 /// Sectors of the alignment of all operations: a page.
 const ALIGNMENT: u64 = 8;
 /// Sectors of the largest operation.
-const LARGEST: u64 = 512;
+pub const LARGEST: u64 = 512;
 /// So many operations a lane does at most beyond the last one that its ledger knows: those until the next flush, and those until the one
 /// after it, which are under way when the ledger is written.
 const AHEAD: u64 = 2 * FLUSH_EVERY as u64 + 2;

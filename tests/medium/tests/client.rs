@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use medium::{Fault, Kind, Medium, Request};
 
@@ -91,6 +91,20 @@ fn a_silent_request_is_overtaken_and_fails_when_it_is_told_to() {
     // Once was all.
     client.send(3, READ, 0, 512, &[]);
     assert_eq!(client.answer(512).1, 0);
+    drop(medium);
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_slow_medium_takes_its_time_for_each_request() {
+    let (medium, directory) = medium("client-slow");
+    let mut client = Client::connect(medium.socket());
+    medium.slow_down(50_000);
+    let start = Instant::now();
+    client.send(1, READ, 0, 512, &[]);
+    client.send(2, READ, 512, 512, &[]);
+    assert_eq!([client.answer(512).0, client.answer(512).0], [1, 2]);
+    assert!(start.elapsed() >= Duration::from_millis(100));
     drop(medium);
     fs::remove_dir_all(directory).unwrap();
 }

@@ -6,12 +6,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use medium::torture::{Load, Operation, SECTOR};
+use medium::torture::{LARGEST as SECTORS, Load, Operation, SECTOR};
 use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::device::{Buffer, open, size};
 use crate::torture::discard;
+
+/// Bytes of the largest operation.
+const LARGEST: usize = SECTORS as usize * SECTOR;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -22,6 +25,9 @@ pub(crate) struct Arguments {
     seed: u64,
     #[arg(long, default_value_t = 4)]
     lanes: u64,
+    /// Ends sooner, when this file exists
+    #[arg(long)]
+    until: Option<PathBuf>,
     /// The device can discard
     #[arg(long)]
     discard: bool,
@@ -43,14 +49,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Value, Failure> {
 /// One lane; each write is read back, and at the end once more all that no later operation touched.
 fn one(arguments: &Arguments, load: Load, lane: u64, end: Instant) -> Result<u64, Failure> {
     let device = open(&arguments.device, true, false)?;
-    let mut buffer = Buffer::new(1 << 20);
-    let mut expected = vec![0; 1 << 20];
+    let mut buffer = Buffer::new(LARGEST);
+    let mut expected = vec![0; LARGEST];
     // Which operation wrote each sector of the lane's last; 0 for unknown.
     let mut last = vec![0_u64; load.region as usize];
     let first = lane * load.region;
     let mut done = 0;
     for (number, operation) in (1..).zip(load.operations(lane)) {
-        if Instant::now() >= end {
+        if Instant::now() >= end || arguments.until.as_ref().is_some_and(|path| path.exists()) {
             break;
         }
         done = number;
@@ -79,8 +85,8 @@ fn one(arguments: &Arguments, load: Load, lane: u64, end: Instant) -> Result<u64
         }
     }
     let mut stamp = [0; SECTOR];
-    for (chunk, numbers) in last.chunks(1024).enumerate() {
-        let start = first + chunk as u64 * 1024;
+    for (chunk, numbers) in last.chunks(LARGEST / SECTOR).enumerate() {
+        let start = first + (chunk * (LARGEST / SECTOR)) as u64;
         let bytes = buffer.first(numbers.len() * SECTOR);
         device.read_exact_at(bytes, start * SECTOR as u64)?;
         for ((sector, number), found) in (start..).zip(numbers).zip(bytes.as_chunks::<SECTOR>().0) {
