@@ -126,7 +126,7 @@ const END_TO_END: House = House {
     root: "tests/e2e",
     layers: &[
         &["differential", "driver_domain", "media", "rebuilt", "served", "symbolize", "traffic"],
-        &["blocks", "stage"],
+        &["blocks", "install", "stage"],
         &["bench"],
         &["attack", "corpus", "torture"],
         &["cases"],

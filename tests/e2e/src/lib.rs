@@ -12,6 +12,7 @@ pub mod corpus;
 pub mod demo;
 pub mod differential;
 pub mod driver_domain;
+mod install;
 pub mod media;
 mod rebuilt;
 mod served;

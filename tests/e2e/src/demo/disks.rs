@@ -10,6 +10,7 @@ use lab::{ControllerKind, Disk, DiskController, Guest, GuestConfig, Lab};
 use super::Audience;
 use crate::blocks;
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::install;
 use crate::stage::Stage;
 use crate::traffic::Shell;
 
@@ -17,14 +18,6 @@ use crate::traffic::Shell;
 const NAME: &str = "c";
 /// How much it writes, in MiB.
 const MEBIBYTES: u32 = 16;
-
-/// Makes a file system on the disk and copies the running root to it; says how many MiB that are.
-const INSTALL: &str = "set -e; test -b /dev/xvda || { echo no disk; exit 1; }
-mkfs.ext4 -q /dev/xvda; mount -t ext4 /dev/xvda /mnt
-for part in /*; do
-    case $part in /dev|/lost+found|/mnt|/proc|/run|/sys|/tmp) mkdir -p /mnt$part ;; *) cp -a $part /mnt/ ;; esac
-done
-test -x /mnt/init; du -sm /mnt | cut -f1; umount /mnt";
 
 /// The machine's NVMe controller, with an empty drive in the directory.
 pub(super) fn controller(directory: &Path) -> Result<DiskController> {
@@ -44,14 +37,14 @@ pub(super) fn show(stage: &Stage, audience: &dyn Audience, line: &mut impl FnMut
     let mut config =
         GuestConfig::new(NAME).disk("format=raw,vdev=xvda,access=rw,backend=blkdom,backendtype=phy,target=nvme0n1");
     config.memory = 160;
-    let root = lab.create(&config)?.sh(INSTALL)?;
+    let root = install::install(&lab.create(&config)?)?;
     lab.must(&format!("xl destroy {NAME}"))?;
-    audience.done(&format!("ext4 with {} MiB in it", root.trim()));
+    audience.done(&format!("ext4 with {root} MiB in it"));
 
     audience.step(&format!("booting it from there; it writes {MEBIBYTES} MiB"));
-    config.arguments = "lab.root=/dev/xvda".to_owned();
+    config.arguments = install::ROOT.to_owned();
     let guest = lab.create(&config)?;
-    guest.sh("grep '^/dev/xvda / ext4' /proc/mounts || { cat /proc/mounts; exit 1; }")?;
+    install::has_root(&guest)?;
     let write = format!("dd if=/dev/urandom of=/root/written bs=1M count={MEBIBYTES} 2>/dev/null && sync");
     let written = guest.sh(&format!("{write} && sha256sum /root/written"))?;
     audience.done("its root file system is on blkdom's disk");
