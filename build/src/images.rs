@@ -99,6 +99,7 @@ pub(crate) fn for_demo() -> Result<e2e::Images> {
         tool: Some(path(TOOL)),
         faulty_store: None,
         faulty_netdom: None,
+        faulty_blkdom: None,
         hostile: None,
         guest: None,
         puppet: None,
@@ -111,16 +112,18 @@ pub(crate) fn for_attacks() -> Result<e2e::Images> {
     Ok(e2e::Images { hostile: Some(stripped(cargo_build("guests", "hostile")?)?), ..for_demo()? })
 }
 
-/// Builds what the tests have in dom0.
-pub(crate) fn for_tests() -> Result<e2e::Images> {
+/// Builds what the tests have in dom0; blkdom with faults, which few of them need, only where that is wanted.
+pub(crate) fn for_tests(wants_faulty_blkdom: bool) -> Result<e2e::Images> {
     let faulty = |package| stripped(cargo_build_with(package, package, "release", &["--features", "faults"])?);
     let (faulty_store, faulty_netdom) = (faulty("stubdom")?, faulty("netdom")?);
+    let faulty_blkdom = if wants_faulty_blkdom { Some(faulty("blkdom")?) } else { None };
     let puppet = stripped(cargo_build("guests", "puppet")?)?;
     let guest = cargo_build("guests", "guest")?;
     let successor = cargo_build("guests", "successor")?;
     Ok(e2e::Images {
         faulty_store: Some(faulty_store),
         faulty_netdom: Some(faulty_netdom),
+        faulty_blkdom,
         guest: Some(guest),
         puppet: Some(puppet),
         successor: Some(successor),

@@ -61,6 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             tool: None,
             faulty_store: None,
             faulty_netdom: None,
+            faulty_blkdom: None,
             hostile: None,
             guest: None,
             puppet: None,

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
-use e2e::cases::block::{Block, ManyDisks};
+use e2e::cases::block::{Block, DiskStorm, ManyDisks};
 use e2e::cases::store::{Lives, Many, Store};
 use e2e::cases::{self, Case, ManyVifs, Network, Play, Rows, Storm};
 use e2e::torture::{self, Setting, Victim};
@@ -32,10 +32,6 @@ const DEATH: Duration = Duration::from_secs(5);
 /// Where the whole matrix is asked for, each family of cases runs where its [`Rows`](cases::Rows) say; `--row` and `--only` run them all.
 pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: &[String]) {
     let start = Instant::now();
-    let images = match images::for_tests() {
-        Ok(built) => built,
-        Err(error) => return tally.record("the images build", start, Err(error)),
-    };
     // What takes long wants to be named: by a part of its name that says so.
     let asked_for = |name: &str| only.iter().any(|part| part.contains(ON_REQUEST) && name.contains(part));
     let wanted = |name: &str| {
@@ -43,6 +39,11 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: &[String]) {
             || !name.contains(ON_REQUEST) && (only.is_empty() || only.iter().any(|part| name.contains(part)))
     };
     let whole = rows.len() > 1 && only.is_empty();
+    let storms = rows.iter().any(|row| selected::<DiskStorm>(*row, whole, &wanted).next().is_some());
+    let images = match images::for_tests(storms) {
+        Ok(built) => built,
+        Err(error) => return tally.record("the images build", start, Err(error)),
+    };
     let shared = Mutex::new(tally);
     thread::scope(|scope| {
         for row in rows {
@@ -61,6 +62,7 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: &[String]) {
                 run_cases::<ManyVifs>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Block>(&shared, *row, &images, whole, &wanted);
                 run_cases::<ManyDisks>(&shared, *row, &images, whole, &wanted);
+                run_cases::<DiskStorm>(&shared, *row, &images, whole, &wanted);
                 if Rows::StoreInDom0.contain(*row, whole) {
                     run_torture(&shared, *row, &images, &wanted);
                 }
@@ -73,6 +75,17 @@ fn record(tally: &Mutex<&mut Tally>, name: impl Display, start: Instant, result:
     tally.lock().unwrap_or_else(PoisonError::into_inner).record(name, start, result);
 }
 
+/// The name under which a case of a play runs on a row.
+fn name<P: Play>(row: Row, case: &Case<P>) -> String {
+    format!("{row} {}", case.name)
+}
+
+/// The cases of a play that are to run on a row.
+fn selected<P: Play>(row: Row, whole: bool, wanted: &impl Fn(&str) -> bool) -> impl Iterator<Item = &'static Case<P>> {
+    let families = P::FAMILIES.iter().filter(move |family| family.rows.contain(row, whole));
+    families.flat_map(|family| family.cases).filter(move |case| wanted(&name(row, case)))
+}
+
 /// The end-to-end cases of a play on a row. They share a boot; a case that fails may have spoilt it, so the next gets a
 /// new one. What QEMU itself does not outlive is tried once more, and said.
 fn run_cases<P: Play>(
@@ -82,9 +95,7 @@ fn run_cases<P: Play>(
     whole: bool,
     wanted: &impl Fn(&str) -> bool,
 ) {
-    let name = |case: &Case<P>| format!("{row} {}", case.name);
-    let families = P::FAMILIES.iter().filter(|family| family.rows.contain(row, whole));
-    let mut cases = families.flat_map(|family| family.cases).filter(|case| wanted(&name(case))).peekable();
+    let mut cases = selected::<P>(row, whole, wanted).peekable();
     // The case that was under way when QEMU died.
     let mut again = None;
     while again.is_some() || cases.peek().is_some() {
@@ -111,13 +122,13 @@ fn run_cases<P: Play>(
                 && repeated.is_none_or(|repeated| repeated.name != case.name)
                 && let Some(signal) = witness.0.machine().died_of(DEATH)
             {
-                println!("QEMU died of signal {signal} in {}, which is tried once more:\n{error:#}", name(case));
+                println!("QEMU died of signal {signal} in {}, which is tried once more:\n{error:#}", name(row, case));
                 again = Some(case);
                 break;
             }
             let failed = result.is_err();
             let measured = result.as_ref().map_or("", String::as_str).to_owned();
-            record(tally, format!("{} {measured}", name(case)), start, result.map(drop));
+            record(tally, format!("{} {measured}", name(row, case)), start, result.map(drop));
             if failed {
                 break;
             }

@@ -186,12 +186,26 @@ impl<'lab> DriverDomain<'lab> {
         Ok(self.console()?.lines().filter_map(|line| Pause::parse(line.trim_end())).collect())
     }
 
+    /// How many lives but the first have taken over, by its log.
+    ///
+    /// # Errors
+    /// Where dom0 does not answer.
+    pub fn lives(&self) -> Result<u64> {
+        let said = self.lab.must(&format!("grep -c 'has taken over' {} || true", self.log()))?;
+        said.trim().parse().with_context(|| format!("lives of {}: '{said}'", self.name))
+    }
+
+    /// Where dom0 keeps its console.
+    fn log(&self) -> String {
+        format!("/var/log/xen/console/guest-{}.log", self.name)
+    }
+
     /// Waits until so many lives but the first have taken over.
     ///
     /// # Errors
     /// Where one takes too long.
     pub fn wait_for_lives(&self, lives: usize) -> Result<()> {
-        let shown = format!("[ $(grep -c 'has taken over' /var/log/xen/console/guest-{}.log) -ge {lives} ]", self.name);
+        let shown = format!("[ $(grep -c 'has taken over' {}) -ge {lives} ]", self.log());
         self.lab.wait_until(&shown, PATIENCE).map(drop)
     }
 

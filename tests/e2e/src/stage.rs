@@ -23,6 +23,8 @@ pub struct Images {
     pub faulty_store: Option<PathBuf>,
     /// netdom that fails on demand; the same.
     pub faulty_netdom: Option<PathBuf>,
+    /// blkdom that fails on demand; `None` where no case is to run that needs it.
+    pub faulty_blkdom: Option<PathBuf>,
     /// The hostile frontend; what needs it says so where it is missing.
     pub hostile: Option<PathBuf>,
     /// The image of the runtime's own tests, with debug information; the same.
@@ -64,6 +66,9 @@ impl Stage {
         config.put("usr/lib/oxidom/blkdom", 0o755, &images.blkdom)?;
         if let Some(faulty) = &images.faulty_netdom {
             config.put("usr/lib/oxidom/netdom-faulty", 0o755, faulty)?;
+        }
+        if let Some(faulty) = &images.faulty_blkdom {
+            config.put("usr/lib/oxidom/blkdom-faulty", 0o755, faulty)?;
         }
         if let Some(tool) = &images.tool {
             config.put("usr/sbin/oxidom", 0o755, tool)?;

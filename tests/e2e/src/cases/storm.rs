@@ -219,14 +219,13 @@ fn address(guest: &Guest<'_>) -> Result<String> {
 }
 
 /// Waits until so many lives have taken over.
-fn wait_for(netdom: &DriverDomain<'_>, lives: u64) -> Result<()> {
-    let count = || netdom.pauses().map(|pauses| pauses.len() as u64);
-    let mut known = count()?;
+pub(super) fn wait_for(domain: &DriverDomain<'_>, lives: u64) -> Result<()> {
+    let mut known = domain.lives()?;
     let mut since = Instant::now();
     while known < lives {
         ensure!(since.elapsed() < PATIENCE, "{known} lives of {lives} have taken over");
         sleep(Duration::from_secs(1));
-        let now = count()?;
+        let now = domain.lives()?;
         if now > known {
             tell(known, now, "lives", lives);
             (known, since) = (now, Instant::now());
@@ -236,18 +235,18 @@ fn wait_for(netdom: &DriverDomain<'_>, lives: u64) -> Result<()> {
 }
 
 /// Says how far a long storm has come, now and then.
-fn tell(before: u64, done: u64, name: &str, of: u64) {
+pub(super) fn tell(before: u64, done: u64, name: &str, of: u64) {
     const STEP: u64 = 20;
     if done / STEP > before / STEP {
         println!("        {done} of {of} {name}");
     }
 }
 
-fn most(values: &[f64]) -> f64 {
+pub(super) fn most(values: &[f64]) -> f64 {
     values.iter().copied().fold(0.0, f64::max)
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(super) fn median(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()

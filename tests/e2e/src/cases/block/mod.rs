@@ -9,6 +9,7 @@ mod many;
 mod matrix;
 mod names;
 mod saved;
+mod storm;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{ControllerKind, DiskController, Equipment, Guest, GuestConfig, Lab, Release, Row};
 
 pub use many::ManyDisks;
+pub use storm::DiskStorm;
 
 use super::{Family, Play, Rows, at_rest, given_back};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig, Resources};
