@@ -3,7 +3,6 @@
 use crate::blame::Blame;
 use crate::datapath::kept::KeptPort;
 use crate::datapath::{DataPath, LinkChange, NicId, VifId};
-use crate::ethernet::VlanId;
 use crate::netback::bridges::{Bridges, Place};
 use crate::netback::config::{
     ConfigError, FRONTEND_NODES, Identity, MAX_QUEUES, WATCHED_FRONTEND_NODES, config, further_nodes, headroom,
@@ -12,7 +11,7 @@ use crate::netback::config::{
 use crate::netback::nodes;
 use crate::netback::violation::AttachError;
 use crate::nic::Link;
-use crate::switch::PortId;
+use crate::switch::{PortId, Vlans};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::rc::Rc;
@@ -93,7 +92,7 @@ impl core::error::Error for VifError {}
 struct Connected {
     handle: DeviceHandle,
     bridge: String,
-    vlan: Option<VlanId>,
+    vlans: Vlans,
     queues: usize,
     _memory: Promise,
 }
@@ -294,9 +293,8 @@ impl<H: Hypervisor> Netback<H> {
 
     /// Finds the bridge, and the VLAN, that the toolstack means.
     fn admit(&self, identity: Identity) -> Result<Identity, VifError> {
-        let (bridge, vlan) = match self.bridges.find(&identity.bridge) {
-            Place::Trunk(bridge) => (bridge, None),
-            Place::Access(bridge, vlan) => (bridge, Some(vlan)),
+        let (bridge, vlans) = match self.bridges.find(&identity.bridge) {
+            Place::Port(bridge, vlans) => (bridge, vlans),
             Place::NoVlan(bridge, vlan) => {
                 let (bridge, vlan) = (bridge.into(), vlan.into());
                 return Err(VifError::Identity(ConfigError::Vlan { bridge, vlan }));
@@ -306,7 +304,7 @@ impl<H: Hypervisor> Netback<H> {
                 return Err(VifError::Identity(ConfigError::NoBridge { name, known }));
             }
         };
-        Ok(Identity { bridge: bridge.into(), vlan, ..identity })
+        Ok(Identity { bridge: bridge.into(), vlans, ..identity })
     }
 
     /// Tells the log once of nodes that have no meaning here: a frontend that comes again is no reason to say it again.
@@ -333,7 +331,7 @@ impl<H: Hypervisor> Netback<H> {
             return Err(VifError::Failures(count));
         }
         let config = config(handle.id(), identity, &nodes.frontend, self.queues).map_err(VifError::Frontend)?;
-        let (bridge, vlan) = (config.bridge.clone(), config.vlan);
+        let (bridge, vlans) = (config.bridge.clone(), config.vlans.clone());
         // The link may have changed between probe and now.
         handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));
         let further = config.queues.len().saturating_sub(1);
@@ -349,7 +347,7 @@ impl<H: Hypervisor> Netback<H> {
             path.restore_vif(id, kept);
         }
         drop(path);
-        let vif = Connected { handle: handle.clone(), bridge, vlan, queues: further + 1, _memory: memory };
+        let vif = Connected { handle: handle.clone(), bridge, vlans, queues: further + 1, _memory: memory };
         self.connected.borrow_mut().insert(id, vif);
         (self.wake)();
         Ok(id)
@@ -430,8 +428,8 @@ impl<H: Hypervisor> Backend for Netback<H> {
             return String::new();
         };
         let mut text = format!("to {}", vif.bridge);
-        if let Some(vlan) = vif.vlan {
-            text += &format!(", VLAN {vlan}");
+        if vif.vlans != Vlans::TRUNK {
+            text += &format!(", {}", vif.vlans);
         }
         if vif.queues != 1 {
             text += &format!(", {} queues", vif.queues);

@@ -3,12 +3,16 @@
 //! Each frame costs two look-ups, however many ports there are. The table is bounded as a whole and for each port: a guest that sends
 //! from ever new addresses pushes out its own entries and no other's. Nothing is allocated after [`Switch::new`] but for ports.
 
-use crate::ethernet::{MacAddress, VlanId};
+mod vlans;
+
+use crate::ethernet::MacAddress;
 use crate::hash::KeyedHash;
 use alloc::string::String;
 use alloc::vec::Vec;
 use hashbrown::HashTable;
 use split_driver::time::{Duration, Instant};
+
+pub use vlans::Vlans;
 
 /// How long an address is remembered that is not heard of (IEEE 802.1D-2004, table 7-5).
 pub const AGEING: Duration = Duration::from_secs(300);
@@ -99,8 +103,7 @@ struct Entry {
 
 struct Port {
     bridge: u16,
-    /// The VLAN of an access port; a trunk has none.
-    access: Option<VlanId>,
+    vlans: Vlans,
     limit: usize,
     count: usize,
     oldest: u32,
@@ -151,12 +154,11 @@ impl Switch {
         }
     }
 
-    /// Puts a port on the bridge of that name, which is made where there is none: as an access port of a VLAN, or as a trunk for all. It may
-    /// have `limit` entries of the table.
+    /// Puts a port on the bridge of that name, which is made where there is none, with its VLANs. It may have `limit` entries of the table.
     ///
     /// # Errors
     /// [`AddError`].
-    pub fn add(&mut self, port: PortId, bridge: &str, access: Option<VlanId>, limit: usize) -> Result<(), AddError> {
+    pub fn add(&mut self, port: PortId, bridge: &str, vlans: Vlans, limit: usize) -> Result<(), AddError> {
         if self.port(port).is_some() {
             return Err(AddError::Exists(port));
         }
@@ -181,7 +183,7 @@ impl Switch {
         }
         if let Some(place) = self.ports.get_mut(port.index()) {
             *place =
-                Some(Port { bridge: bridge_number, access, limit: limit.max(1), count: 0, oldest: NONE, newest: NONE });
+                Some(Port { bridge: bridge_number, vlans, limit: limit.max(1), count: 0, oldest: NONE, newest: NONE });
         }
         Ok(())
     }
@@ -246,14 +248,14 @@ impl Switch {
             .map_or(&[], |bridge| &bridge.members)
     }
 
-    /// The ports that a frame of a VLAN from `port` goes to when it goes to all: access ports of that VLAN, and trunks.
+    /// The ports that a frame of a VLAN from `port` goes to when it goes to all: those that carry it.
     pub fn flood(&self, port: PortId, vlan: u16) -> impl Iterator<Item = PortId> + '_ {
         self.members(port).iter().copied().filter(move |member| *member != port && self.carries(*member, vlan))
     }
 
     /// Whether frames of a VLAN may go to a port.
     fn carries(&self, port: PortId, vlan: u16) -> bool {
-        self.port(port).is_some_and(|state| state.access.is_none_or(|access| access.get() == vlan))
+        self.port(port).is_some_and(|state| state.vlans.carry(vlan))
     }
 
     /// The name of the bridge that `port` is on.

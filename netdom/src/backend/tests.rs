@@ -300,6 +300,28 @@ fn a_vif_of_a_vlan() {
     host.end();
 }
 
+/// VLANs behind a colon are those whose frames have their tags.
+#[test]
+fn a_vif_of_tagged_vlans() {
+    let mut host = Host::new();
+    host.create(3, &[("/bridge", "xenbr0:100:200")]);
+    host.create(4, &[("/bridge", "xenbr0.100:200")]);
+    let (mut tags, mut both) = (host.connect(3), host.connect(4));
+    let packet = frame([0xff; 6], tags.mac);
+    let tagged = |vlan| [&packet.bytes[..12], &[0x81, 0, 0, vlan], &packet.bytes[12..]].concat();
+    for bytes in [packet.bytes.clone(), tagged(100), tagged(200), tagged(201)] {
+        tags.send(&Outgoing { bytes, ..Outgoing::default() });
+    }
+    host.settle();
+    assert_eq!(
+        both.arrived().into_iter().map(|one| one.bytes).collect::<Vec<_>>(),
+        [packet.bytes.clone(), tagged(200)]
+    );
+    let sent: Vec<_> = host.wire.borrow().sent.iter().map(|frame| frame.bytes.clone()).collect();
+    assert_eq!(sent, [tagged(100), tagged(200)]);
+    host.end();
+}
+
 /// `carrier` of the vifs of guests 3, on the NIC's bridge, and 4, on another.
 fn carriers(host: &Host) -> [Option<String>; 2] {
     [3, 4].map(|guest| host.backend(guest, "carrier"))
@@ -435,6 +457,7 @@ fn nonsense_is_refused_with_its_reason() {
         (7, ("/rate", "99999999999999999999,1"), "rate: a number has more than 64 bits"),
         (9, ("/bridge", "xenbr1"), "no bridge \"xenbr1\"; there are: xenbr0, inside (internal)."),
         (13, ("/bridge", "xenbr0.4095"), "no VLAN \"4095\" on bridge \"xenbr0\": VLANs are 1 to 4094"),
+        (15, ("/bridge", "xenbr0.100:x"), "no VLAN \"100:x\" on bridge \"xenbr0\": VLANs are 1 to 4094"),
         (14, ("/bridge", "xenbr1.100"), "no bridge \"xenbr1.100\"; there are: xenbr0, inside (internal)."),
         (10, ("/ip", "10.0.0.5"), "ip=10.0.0.5: netdom does not filter"),
         (11, ("/script", "/etc/xen/scripts/vif-nat"), "script=/etc/xen/scripts/vif-nat: netdom runs no scripts"),

@@ -10,7 +10,6 @@ use super::patience::Toward;
 use super::ports::Ports;
 use super::round::{Passing, Round, Source, Turn};
 use super::wire::forward_frames;
-use crate::ethernet::VlanId;
 use crate::netback::request::Wish;
 use crate::offload::coalesce::Coalescer;
 use crate::packet::Pool;
@@ -40,8 +39,6 @@ pub(super) fn forward<H: Hypervisor>(
 struct Sender {
     id: QueueId,
     domain: DomainId,
-    /// Of which its port is an access port.
-    vlan: Option<VlanId>,
     /// Its packets wait for receive slots.
     may_wait: bool,
     /// What it sent.
@@ -69,10 +66,9 @@ fn forward_queue<H: Hypervisor>(
         return;
     };
     round.suspect.set(Some(id.port));
-    let (config, may_wait) = (&guest.vif.config, guest.credit.is_none());
-    let (domain, vlan) = (config.domain, config.vlan);
+    let (domain, may_wait) = (guest.vif.config.domain, guest.credit.is_none());
     let mut sender =
-        Sender { id, domain, vlan, may_wait, traffic: Traffic::default(), toward: None, leaving: round.leaving.len() };
+        Sender { id, domain, may_wait, traffic: Traffic::default(), toward: None, leaving: round.leaving.len() };
     for index in first..end {
         if let Some(until) = forward_sent(ports, forwarder, round, pool, &mut sender, index, now) {
             give_back(ports, round, served, index, until);
@@ -109,7 +105,7 @@ fn forward_sent<H: Hypervisor>(
     }
     let (length, offload) = (sent.request.length, sent.local.offload);
     let from = sender.id.port;
-    if let Err(cause) = forwarder.decide(ports, (from, sender.vlan), None, now) {
+    if let Err(cause) = forwarder.decide(ports, from, None, now) {
         ports.count_drop(from, cause);
         return None;
     }

@@ -2,7 +2,7 @@
 
 use super::ports::Ports;
 use super::vlan::Tagging;
-use crate::ethernet::{MacAddress, Tag, VlanId};
+use crate::ethernet::{MacAddress, Tag};
 use crate::hash::KeyedHash;
 use crate::netback::steering::{Steer, steer};
 use crate::offload::flow::Flow;
@@ -107,8 +107,7 @@ impl Forwarder {
         self.reader.bytes()
     }
 
-    /// Decides on the packet whose head was read last: from which port it comes, which is an access port of a VLAN or a trunk, and which tag a NIC
-    /// took out. [`Self::decided`] says what.
+    /// Decides on the packet whose head was read last: from which port it comes, and which tag a NIC took out. [`Self::decided`] says what.
     ///
     /// # Errors
     /// Why it goes nowhere.
@@ -116,24 +115,27 @@ impl Forwarder {
     pub(super) fn decide<H: Hypervisor>(
         &mut self,
         ports: &mut Ports<H>,
-        (from, access): (PortId, Option<VlanId>),
+        from: PortId,
         tag: Option<Tag>,
         now: Instant,
     ) -> Result<(), DropCause> {
-        if self.run == Some((from, tag)) { Ok(()) } else { self.decide_anew(ports, (from, access), tag, now) }
+        if self.run == Some((from, tag)) { Ok(()) } else { self.decide_anew(ports, from, tag, now) }
     }
 
     #[inline(never)]
     fn decide_anew<H: Hypervisor>(
         &mut self,
         ports: &mut Ports<H>,
-        (from, access): (PortId, Option<VlanId>),
+        from: PortId,
         tag: Option<Tag>,
         now: Instant,
     ) -> Result<(), DropCause> {
         let head = &self.reader.head().copied().ok_or(DropCause::NotForwarded)?;
         self.run = None;
-        let tagging = Tagging::new(access, head, tag)?;
+        let tagging = match ports.guest(from) {
+            Some(guest) => Tagging::new(&guest.vif.config.vlans, head)?,
+            None => Tagging::of_trunk(head, tag),
+        };
         self.choose(ports, from, tagging.vlan, head, now);
         self.decision = Decision { tagging, ..Decision::default() };
         if let [only] = *self.destinations.as_slice()
@@ -211,5 +213,5 @@ impl Forwarder {
 fn joins<H: Hypervisor>(ports: &Ports<H>, to: PortId, layout: &Layout, tagging: Tagging) -> bool {
     ports
         .guest(to)
-        .is_some_and(|guest| guest.vif.ability.gso(layout) && tagging.edit(guest.vif.config.vlan.is_some()).is_none())
+        .is_some_and(|guest| guest.vif.ability.gso(layout) && tagging.edit_for(&guest.vif.config.vlans).is_none())
 }

@@ -219,8 +219,9 @@ impl<H: Hypervisor> DataPath<H> {
     pub fn attach(&mut self, config: VifConfig) -> Result<VifId, AttachError> {
         let port = self.ports.free().ok_or(AttachError::NoPort)?;
         let guest = GuestPort::connect(&self.hypervisor, config, &self.held, self.now)?;
-        let (bridge, vlan) = (guest.vif.config.bridge.clone(), guest.vif.config.vlan);
-        self.forwarder.switch.add(port, &bridge, vlan, GUEST_ENTRIES).map_err(|_| AttachError::NoPort)?;
+        let (bridge, vlans) = (guest.vif.config.bridge.clone(), guest.vif.config.vlans.clone());
+        let untags = vlans.native().is_some();
+        self.forwarder.switch.add(port, &bridge, vlans, GUEST_ENTRIES).map_err(|_| AttachError::NoPort)?;
         for (local, queue) in guest.local_ports() {
             let place = local.0 as usize;
             if self.channels.len() <= place {
@@ -232,7 +233,7 @@ impl<H: Hypervisor> DataPath<H> {
         }
         let queues = guest.queue_count();
         let id = self.ports.insert_guest(port, Box::new(guest));
-        if vlan.is_some() {
+        if untags {
             self.ports.begin_vlan_stripping(&bridge);
         }
         // Requests may have been made before the channel was there.

@@ -6,7 +6,7 @@ use super::{DataPath, RETRY};
 use crate::nic::{self, Delay, FRAME_HEADERS, Fault, Link, Nic};
 use crate::packet::Pool;
 use crate::statistics::PortStatistics;
-use crate::switch::WIRE_ENTRIES;
+use crate::switch::{Vlans, WIRE_ENTRIES};
 use alloc::boxed::Box;
 use alloc::string::String;
 use split_driver::hypervisor::Hypervisor;
@@ -46,7 +46,7 @@ impl<H: Hypervisor> DataPath<H> {
         let (Some(number), Some(port)) = (self.ports.free_nic_number(), self.ports.free()) else {
             return Err(nic);
         };
-        if self.forwarder.switch.add(port, bridge, None, WIRE_ENTRIES).is_err() {
+        if self.forwarder.switch.add(port, bridge, Vlans::TRUNK, WIRE_ENTRIES).is_err() {
             return Err(nic);
         }
         let mut nic = NicPort::new(nic, bridge, &self.pool, &self.held);

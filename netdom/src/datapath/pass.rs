@@ -92,7 +92,7 @@ fn pass_to_guest<H: Hypervisor>(
         statistics.drop(DropCause::Unsuitable);
         return Ok(Passed::Done);
     }
-    let edit = passing.tagging.edit(vif.config.vlan.is_some());
+    let edit = passing.tagging.edit_for(&vif.config.vlans);
     let needed = vif.slots_for(length, offload, steer.hash.is_some());
     let Some(queue) = queues.get_mut(usize::from(steer.queue)) else {
         return Ok(Passed::Done);

@@ -127,7 +127,7 @@ impl<H: Hypervisor> Ports<H> {
         matches!((self.guest(guest), self.get(nic)), (Some(guest), Some(PortKind::Nic(nic))) if guest.vif.config.bridge == nic.bridge)
     }
 
-    /// Has the NICs of a bridge take tags out of frames received from the bridge's first access port on, which gets them so. They go on when the last
+    /// Has the NICs of a bridge take tags out of frames received from the bridge's first port with a native VLAN on, which gets them so. They go on when the last
     /// one leaves: a change costs the frames in the receive rings, and a NIC of the e1000e family would send packets without the tag that they are
     /// to have (see [`crate::nic::Nic::set_vlan_stripping`]).
     pub(super) fn begin_vlan_stripping(&mut self, bridge: &str) {
@@ -136,7 +136,7 @@ impl<H: Hypervisor> Ports<H> {
             PortKind::Guest(guest) => Some(&guest.vif.config),
             PortKind::Nic(_) => None,
         });
-        if guests.any(|config| config.vlan.is_some() && config.bridge == bridge) {
+        if guests.any(|config| config.vlans.native().is_some() && config.bridge == bridge) {
             self.for_each_nic(|nic| {
                 if nic.bridge == bridge {
                     nic.set_vlan_stripping(true);

@@ -1,14 +1,15 @@
 //! VLANs: which one a packet is of, where its tag is, and which tag it has where it goes. Pure. Floor 3.
 //!
-//! A guest's port is an access port of one VLAN, or a trunk for all. A NIC's port is a trunk. On an access port frames have no tag; on a trunk
-//! those of a VLAN have its tag, and those of none have none. A tag may be among a frame's bytes, or apart from them: a NIC takes it out and
+//! A port has its VLANs ([`Vlans`]): on an access port frames have no tag; on a trunk those of a VLAN have its tag, and those of none have
+//! none; a port may be both. A NIC's port is a trunk for all. A tag may be among a frame's bytes, or apart from them: a NIC takes it out and
 //! puts it in. Only 802.1Q tags tell a VLAN. What stands behind the outer tag, another tag or not, belongs to the frame.
 
-use crate::ethernet::{Tag, VlanId};
+use crate::ethernet::Tag;
 use crate::offload::head::Head;
 use crate::offload::headers::{ETHERTYPE_VLAN, MAX_HEADERS};
 use crate::packet::{Fragment, Fragments, Packet, Pool};
 use crate::statistics::DropCause;
+use crate::switch::Vlans;
 
 /// Bytes before a tag: both addresses.
 const ADDRESSES: usize = 12;
@@ -46,26 +47,26 @@ impl Edit {
 }
 
 impl Tagging {
-    /// Of a packet with this head that comes from a port. `access` is the VLAN of an access port; `taken` is the tag that a NIC took out.
+    /// Of a packet with this head that comes from a port with these VLANs.
     ///
     /// # Errors
-    /// [`DropCause::Vlan`]: frames of an access port have no tag, or one that tells a priority alone.
-    pub(crate) fn new(access: Option<VlanId>, head: &Head, taken: Option<Tag>) -> Result<Self, DropCause> {
-        let Some(vlan) = access else {
-            return Ok(Self::of_trunk(head, taken));
-        };
-        if head.tags.is_empty() && !head.is_tagged() {
-            return Ok(Self { vlan: vlan.get(), apart: Some(vlan.tag(0)), among: false });
-        }
-        match outer(head) {
-            Some(control) if control & 0xfff == 0 && head.tags.len() == 1 && !head.is_tagged() => {
-                Ok(Self { vlan: vlan.get(), apart: Some(vlan.tag(control)), among: true })
+    /// [`DropCause::Vlan`]: it is of none of them. On an access port frames have no tag, or one that tells a priority alone.
+    pub(crate) fn new(vlans: &Vlans, head: &Head) -> Result<Self, DropCause> {
+        match (vlans.native(), outer(head)) {
+            (Some(native), None) if head.tags.is_empty() && !head.is_tagged() => {
+                return Ok(Self { vlan: native.get(), apart: Some(native.tag(0)), among: false });
             }
-            _ => Err(DropCause::Vlan),
+            // No other tag may come to light when this one is taken out.
+            (Some(native), Some(control)) if control & 0xfff == 0 && head.tags.len() == 1 && !head.is_tagged() => {
+                return Ok(Self { vlan: native.get(), apart: Some(native.tag(control)), among: true });
+            }
+            _ => {}
         }
+        let tagging = Self::of_trunk(head, None);
+        if vlans.carry_tagged(tagging.vlan) { Ok(tagging) } else { Err(DropCause::Vlan) }
     }
 
-    /// Of a packet that comes from a trunk.
+    /// Of a packet that comes from a trunk for all VLANs; `taken` is the tag that a NIC took out.
     pub(crate) fn of_trunk(head: &Head, taken: Option<Tag>) -> Self {
         if taken.is_none() && head.tags.is_empty() {
             return Self { vlan: 0, apart: None, among: false };
@@ -76,9 +77,14 @@ impl Tagging {
         Self { vlan: control & 0xfff, apart: taken, among: taken.is_none() && outer.is_some() }
     }
 
-    /// What is to be done to it for a port: an access port of its VLAN, or a trunk.
-    pub(crate) const fn edit(&self, access: bool) -> Edit {
-        match (access, self.apart) {
+    /// What is to be done to it for a port that carries its VLAN.
+    pub(crate) fn edit_for(&self, vlans: &Vlans) -> Edit {
+        self.edit(vlans.is_untagged(self.vlan))
+    }
+
+    /// What is to be done to it for a port where it has no tag, or where it has its own.
+    pub(crate) const fn edit(&self, untagged: bool) -> Edit {
+        match (untagged, self.apart) {
             (true, _) => Edit { remove: self.among, insert: None },
             // As it came.
             (false, None) => Edit { remove: false, insert: None },
@@ -139,6 +145,7 @@ pub(super) fn apply(packet: &mut Packet, edit: Edit, pool: &Pool) -> Result<Head
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ethernet::VlanId;
     use alloc::vec::Vec;
 
     fn head(tags: &[(u16, u16)]) -> Head {
@@ -154,32 +161,54 @@ mod tests {
 
     #[test]
     fn tags_by_port() {
-        let access = VlanId::new(100);
+        let vlan = |number| VlanId::new(number).unwrap();
+        let access = &Vlans::access(vlan(100));
+        let both = &Vlans::new(Some(vlan(100)), Vec::from([vlan(200)]));
+        let some = &Vlans::new(None, Vec::from([vlan(200)]));
+        let trunk = &Vlans::TRUNK;
         let tag = |control| Tag::new(control).unwrap();
         let edit = |remove, insert| Edit { remove, insert };
-        let table: [(_, &[(u16, u16)], _, _); 13] = [
+        let own = |number: u16| Ok((number, edit(true, None), edit(false, None)));
+        let table: [(_, &[(u16, u16)], _); 20] = [
             // From an access port: untagged, or a priority alone, which is kept.
-            (access, &[], None, Ok((100, edit(false, None), edit(false, Some(tag(100)))))),
-            (access, &[(0x8100, 0xa000)], None, Ok((100, edit(true, None), edit(true, Some(tag(0xa064)))))),
+            (access, &[], Ok((100, edit(false, None), edit(false, Some(tag(100)))))),
+            (access, &[(0x8100, 0xa000)], Ok((100, edit(true, None), edit(true, Some(tag(0xa064)))))),
             // Any other tag, its own VLAN's, too, and tags behind tags.
-            (access, &[(0x8100, 100)], None, Err(DropCause::Vlan)),
-            (access, &[(0x8100, 200)], None, Err(DropCause::Vlan)),
-            (access, &[(0x88a8, 0)], None, Err(DropCause::Vlan)),
-            (access, &[(0x8100, 0), (0x8100, 200)], None, Err(DropCause::Vlan)),
-            (access, &[(0x8100, 0), (0x8100, 0), (0x8100, 200)], None, Err(DropCause::Vlan)),
-            // From a trunk.
-            (None, &[], None, Ok((0, edit(false, None), edit(false, None)))),
-            (None, &[(0x8100, 0x6064)], None, Ok((100, edit(true, None), edit(false, None)))),
-            (None, &[(0x8100, 100), (0x8100, 200)], None, Ok((100, edit(true, None), edit(false, None)))),
-            (None, &[(0x88a8, 100), (0x8100, 200)], None, Ok((0, edit(false, None), edit(false, None)))),
-            // A NIC took the outer one.
-            (None, &[], Some(tag(0x6064)), Ok((100, edit(false, None), edit(false, Some(tag(0x6064)))))),
-            (None, &[(0x8100, 200)], Some(tag(100)), Ok((100, edit(false, None), edit(false, Some(tag(100)))))),
+            (access, &[(0x8100, 100)], Err(DropCause::Vlan)),
+            (access, &[(0x8100, 200)], Err(DropCause::Vlan)),
+            (access, &[(0x88a8, 0)], Err(DropCause::Vlan)),
+            (access, &[(0x8100, 0), (0x8100, 200)], Err(DropCause::Vlan)),
+            (access, &[(0x8100, 0), (0x8100, 0), (0x8100, 200)], Err(DropCause::Vlan)),
+            // From a trunk for all.
+            (trunk, &[], Ok((0, edit(false, None), edit(false, None)))),
+            (trunk, &[(0x8100, 0x6064)], own(100)),
+            (trunk, &[(0x8100, 100), (0x8100, 200)], own(100)),
+            (trunk, &[(0x88a8, 100), (0x8100, 200)], Ok((0, edit(false, None), edit(false, None)))),
+            // From a trunk for one: its frames, with any tags behind, and no others.
+            (some, &[(0x8100, 200)], own(200)),
+            (some, &[(0x8100, 200), (0x8100, 100)], own(200)),
+            (some, &[], Err(DropCause::Vlan)),
+            (some, &[(0x8100, 0)], Err(DropCause::Vlan)),
+            (some, &[(0x8100, 100)], Err(DropCause::Vlan)),
+            // From a port that is both.
+            (both, &[], Ok((100, edit(false, None), edit(false, Some(tag(100)))))),
+            (both, &[(0x8100, 200)], own(200)),
+            (both, &[(0x8100, 100)], Err(DropCause::Vlan)),
+            (both, &[(0x8100, 0), (0x8100, 200)], Err(DropCause::Vlan)),
         ];
-        for (access, tags, taken, expected) in table {
-            let tagging = Tagging::new(access, &head(tags), taken);
+        for (vlans, tags, expected) in table {
+            let tagging = Tagging::new(vlans, &head(tags));
             let found = tagging.map(|tagging| (tagging.vlan, tagging.edit(true), tagging.edit(false)));
-            assert_eq!(found, expected, "{access:?} {tags:x?} {taken:?}");
+            assert_eq!(found, expected, "{vlans:?} {tags:x?}");
         }
+        // A NIC took the outer one.
+        for (tags, taken) in [(&[][..], 0x6064), (&[(0x8100, 200)], 100)] {
+            let tagging = Tagging::of_trunk(&head(tags), Some(tag(taken)));
+            let found = (tagging.vlan, tagging.edit(true), tagging.edit(false));
+            assert_eq!(found, (100, edit(false, None), edit(false, Some(tag(taken)))), "{tags:x?}");
+        }
+        // What leaves a port that is both.
+        let edits = [100, 200].map(|number| Tagging::new(trunk, &head(&[(0x8100, number)])).unwrap().edit_for(both));
+        assert_eq!(edits, [edit(true, None), edit(false, None)]);
     }
 }

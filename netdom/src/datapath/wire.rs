@@ -59,7 +59,7 @@ fn forward_frame<H: Hypervisor>(
     let Some(parsed) = forwarder.read(frame, &mut round.parsed) else {
         return length;
     };
-    if let Err(cause) = forwarder.decide(ports, (from, None), tag, now) {
+    if let Err(cause) = forwarder.decide(ports, from, tag, now) {
         ports.count_drop(from, cause);
         return length;
     }

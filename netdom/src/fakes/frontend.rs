@@ -3,6 +3,7 @@
 use crate::ethernet::MacAddress;
 use crate::netback::config::{ControlConfig, Features, QueueConfig, RemotePorts, VifConfig};
 use crate::packet::{Checksum, Gso, GsoKind};
+use crate::switch::Vlans;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -200,7 +201,7 @@ impl Frontend {
             handle: 0,
             mac: MacAddress(self.mac),
             bridge: String::from(bridge),
-            vlan: None,
+            vlans: Vlans::TRUNK,
             features,
             queues: self.queues.iter().map(FrontQueue::config).collect(),
             control: self

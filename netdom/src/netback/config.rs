@@ -3,7 +3,8 @@
 use super::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
 use super::nodes::NODES;
 use crate::credit::{Rate, RateError};
-use crate::ethernet::{MacAddress, VlanId};
+use crate::ethernet::MacAddress;
+use crate::switch::Vlans;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -77,8 +78,8 @@ pub struct VifConfig {
     pub mac: MacAddress,
     /// The bridge it is on.
     pub bridge: String,
-    /// The VLAN of that bridge whose access port it is; `None` for a trunk.
-    pub vlan: Option<VlanId>,
+    /// The VLANs of that bridge that it is on.
+    pub vlans: Vlans,
     /// What its frontend can do.
     pub features: Features,
     /// Its queues, at least one.
@@ -188,7 +189,11 @@ impl fmt::Display for ConfigError {
                 "no bridge \"{name}\"; there are: {known}. One without a NIC is declared by internal={name} in netdom's extra="
             ),
             Self::Vlan { bridge, vlan } => {
-                write!(formatter, "no VLAN \"{vlan}\" on bridge \"{bridge}\": VLANs are 1 to 4094")
+                write!(
+                    formatter,
+                    "no VLAN \"{vlan}\" on bridge \"{bridge}\": VLANs are 1 to 4094; {bridge}.5 is an access port, {bridge}:6:7 takes tagged frames, \
+                     {bridge}.5:6:7 both"
+                )
             }
             Self::Handle(handle) => write!(formatter, "handle is {handle}, not the directory's"),
             Self::NoCopy => write!(formatter, "request-rx-copy is not 1"),
@@ -212,8 +217,8 @@ pub struct Identity {
     pub mac: MacAddress,
     /// Its bridge.
     pub bridge: String,
-    /// The VLAN of that bridge whose access port it is, once [`Bridges::find`] told it from the bridge's name.
-    pub vlan: Option<VlanId>,
+    /// The VLANs of that bridge that it is on, once [`Bridges::find`] told them from the bridge's name.
+    pub vlans: Vlans,
     /// How much it may send.
     pub rate: Option<Rate>,
 }
@@ -233,7 +238,7 @@ pub fn identity(id: DeviceId, nodes: &Directory) -> Result<Identity, ConfigError
     Ok(Identity {
         mac: parse_mac(mac).ok_or(ConfigError::Mac)?,
         bridge: bridge(nodes.get("bridge").unwrap_or_default()).ok_or(ConfigError::Bridge)?,
-        vlan: None,
+        vlans: Vlans::TRUNK,
         rate: rate(nodes)?,
     })
 }
@@ -264,7 +269,7 @@ pub fn further_nodes(frontend: &Directory, offered: u8) -> Vec<String> {
 /// # Errors
 /// What is wrong with that.
 pub fn config(id: DeviceId, identity: Identity, frontend: &Directory, offered: u8) -> Result<VifConfig, ConfigError> {
-    let Identity { mac, bridge, vlan, rate } = identity;
+    let Identity { mac, bridge, vlans, rate } = identity;
     if !frontend.flag("request-rx-copy")? {
         return Err(ConfigError::NoCopy);
     }
@@ -278,7 +283,7 @@ pub fn config(id: DeviceId, identity: Identity, frontend: &Directory, offered: u
     };
     let (features, headroom) = (features(frontend)?, headroom(frontend)?);
     let (domain, handle) = (id.frontend, id.handle);
-    Ok(VifConfig { domain, handle, mac, bridge, vlan, features, queues, control, headroom, rate })
+    Ok(VifConfig { domain, handle, mac, bridge, vlans, features, queues, control, headroom, rate })
 }
 
 fn queue(frontend: &Directory, directory: &str) -> Result<QueueConfig, BadNode> {

@@ -1,6 +1,7 @@
 //! The switch against a table of frames, against hostile senders, and against a plain model. Floor 3, host only.
 
 use super::*;
+use crate::ethernet::VlanId;
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -20,7 +21,7 @@ fn second(seconds: u64) -> Instant {
 fn switch(ports: &[(u16, &str)]) -> Switch {
     let mut switch = Switch::new(TABLE_ENTRIES, AGEING, 7);
     for (port, bridge) in ports {
-        assert_eq!(switch.add(PortId(*port), bridge, None, GUEST_ENTRIES), Ok(()));
+        assert_eq!(switch.add(PortId(*port), bridge, Vlans::TRUNK, GUEST_ENTRIES), Ok(()));
     }
     switch
 }
@@ -86,7 +87,15 @@ fn vlans_are_networks_of_their_own() {
     let mut switch = Switch::new(TABLE_ENTRIES, AGEING, 7);
     let vlans = [Some(100), Some(100), Some(200), None, None];
     for (port, vlan) in (0..).zip(vlans) {
-        assert_eq!(switch.add(PortId(port), "a", vlan.and_then(VlanId::new), GUEST_ENTRIES), Ok(()));
+        assert_eq!(
+            switch.add(
+                PortId(port),
+                "a",
+                vlan.and_then(VlanId::new).map_or(Vlans::TRUNK, Vlans::access),
+                GUEST_ENTRIES
+            ),
+            Ok(())
+        );
     }
     let flood = |switch: &Switch, port, vlan| switch.flood(PortId(port), vlan).map(|port| port.0).collect::<Vec<_>>();
     assert_eq!(flood(&switch, 0, 100), [1, 3, 4]);
@@ -108,7 +117,7 @@ fn vlans_are_networks_of_their_own() {
 #[test]
 fn ports_come_and_go() {
     let mut switch = switch(&[(0, "a"), (1, "a"), (2, "b")]);
-    assert_eq!(switch.add(PortId(1), "b", None, 1), Err(AddError::Exists(PortId(1))));
+    assert_eq!(switch.add(PortId(1), "b", Vlans::TRUNK, 1), Err(AddError::Exists(PortId(1))));
     switch.forward(PortId(1), 0, BROADCAST, mac(1), second(0));
     switch.forward(PortId(0), 0, BROADCAST, mac(2), second(0));
     assert_eq!(switch.forward(PortId(0), 0, mac(1), mac(2), second(0)), Forward::Port(PortId(1)));
@@ -120,9 +129,9 @@ fn ports_come_and_go() {
     assert_eq!(switch.len(), 1);
     // The place of a bridge without ports serves for one of another name, where nothing is known.
     assert!(switch.remove(PortId(0)) && switch.is_empty());
-    assert_eq!(switch.add(PortId(5), "c", None, 4), Ok(()));
+    assert_eq!(switch.add(PortId(5), "c", Vlans::TRUNK, 4), Ok(()));
     assert_eq!(switch.bridge(PortId(5)), Some("c"));
-    assert_eq!(switch.add(PortId(6), "a", None, 4), Ok(()));
+    assert_eq!(switch.add(PortId(6), "a", Vlans::TRUNK, 4), Ok(()));
     assert_eq!(switch.bridge(PortId(6)), Some("a"));
     assert_eq!(switch.bridges.len(), 3);
     assert_eq!(flood(&switch, 5), []);
@@ -154,7 +163,7 @@ fn a_flood_of_addresses_costs_its_sender_alone() {
 fn a_full_table_has_room_for_every_port() {
     let mut switch = Switch::new(64, AGEING, 1);
     for port in 0..70 {
-        switch.add(PortId(port), "a", None, 32).unwrap();
+        switch.add(PortId(port), "a", Vlans::TRUNK, 32).unwrap();
     }
     for port in 0..2 {
         for address in 0..1000 {
@@ -175,8 +184,8 @@ fn a_full_table_has_room_for_every_port() {
 #[test]
 fn what_is_heard_often_stays() {
     let mut switch = Switch::new(64, AGEING, 1);
-    switch.add(PortId(0), "a", None, 8).unwrap();
-    switch.add(PortId(1), "a", None, 8).unwrap();
+    switch.add(PortId(0), "a", Vlans::TRUNK, 8).unwrap();
+    switch.add(PortId(1), "a", Vlans::TRUNK, 8).unwrap();
     for time in 0..1000 {
         switch.forward(PortId(0), 0, BROADCAST, mac(1), second(2 * time));
         switch.forward(PortId(0), 0, BROADCAST, mac(1000 + time as u32), second(2 * time));
@@ -238,7 +247,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Add(port, bridge, limit) => {
-                    let added = switch.add(PortId(port), ["a", "b", "c"][usize::from(bridge)], None, limit);
+                    let added = switch.add(PortId(port), ["a", "b", "c"][usize::from(bridge)], Vlans::TRUNK, limit);
                     prop_assert_eq!(added.is_ok(), !ports.contains_key(&port));
                     ports.entry(port).or_insert(bridge);
                 }

@@ -4,9 +4,11 @@ use super::frames::{ethernet, is_complete, tcp};
 use super::{Net, OFFLOADS, RING};
 use crate::ethernet::VlanId;
 use crate::fakes::{Arrived, FakeNic, Frontend, Outgoing};
+use crate::netback::config::VifConfig;
 use crate::nic::Capabilities;
 use crate::packet::{Checksum, Gso, GsoKind};
 use crate::statistics::DropCause;
+use crate::switch::Vlans;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use xen_pv_sys::io::netif::RxFlags;
@@ -33,9 +35,12 @@ fn net(nic: Capabilities) -> Net {
 
 /// Adds a guest; 0 is a trunk.
 fn add(net: &mut Net, vlan: u16) -> usize {
+    add_with(net, VlanId::new(vlan).map_or(Vlans::TRUNK, Vlans::access))
+}
+
+fn add_with(net: &mut Net, vlans: Vlans) -> usize {
     let guest = Frontend::new(&net.xen, net.guests.len() as u16 + 1, false);
-    let mut config = guest.config("xenbr0", Frontend::linux_features());
-    config.vlan = VlanId::new(vlan);
+    let config = VifConfig { vlans, ..guest.config("xenbr0", Frontend::linux_features()) };
     net.attach(guest, config)
 }
 
@@ -109,6 +114,44 @@ fn floods_stay_in_their_vlan() {
                 let expected = [access(100), access(100), access(200), to_trunk, to_wire];
                 assert_eq!(came(&mut net), expected, "{nic:?} {trunk} {tags:x?}");
             }
+        }
+        net.end();
+    }
+}
+
+/// A port with a native VLAN and another one's tag, beside the others: what it takes, and what comes to it.
+#[test]
+fn a_port_may_be_of_one_vlan_without_and_of_others_with_their_tags() {
+    let (native, other) = (VlanId::new(100).unwrap(), VlanId::new(200).unwrap());
+    for nic in NICS {
+        let mut net = net(nic);
+        let both = add_with(&mut net, Vlans::new(Some(native), Vec::from([other])));
+        let frame = ethernet(ALL, net.guests[both].mac, 50);
+        let sent = |tags: &[u16]| tagged(&frame, tags);
+        for (tags, [a, b, in_200, trunk]) in [
+            (&[][..], [Some(sent(&[])), Some(sent(&[])), None, Some(sent(&[100]))]),
+            (&[0xe000], [Some(sent(&[])), Some(sent(&[])), None, Some(sent(&[0xe064]))]),
+            (&[0x60c8], [None, None, Some(sent(&[])), Some(sent(&[0x60c8]))]),
+            // Its native VLAN's tag, another's, and a tag that would come to light.
+            (&[100], [None, None, None, None]),
+            (&[300], [None, None, None, None]),
+            (&[0, 300], [None, None, None, None]),
+        ] {
+            net.send(both, &plain(sent(tags)));
+            let one = |frame: Option<Vec<u8>>| Vec::from_iter(frame);
+            let expected = [one(a), one(b), one(in_200), one(trunk.clone()), one(trunk)];
+            assert_eq!(came(&mut net), expected, "{nic:?} {tags:x?}");
+            assert_eq!(bytes(net.guests[both].arrived()), Vec::<Vec<u8>>::new());
+        }
+        assert_eq!(dropped(&net, both), 3);
+        let from_wire = ethernet(ALL, WIRE, 50);
+        for (tags, arrives) in
+            [(&[100][..], Some(&[][..])), (&[200], Some(&[200][..])), (&[300], None), (&[0], None), (&[], None)]
+        {
+            receive(&mut net, &tagged(&from_wire, tags));
+            came(&mut net);
+            let expected = Vec::from_iter(arrives.map(|tags| tagged(&from_wire, tags)));
+            assert_eq!(bytes(net.guests[both].arrived()), expected, "{nic:?} {tags:?}");
         }
         net.end();
     }

@@ -7,6 +7,7 @@ use arbitrary::Arbitrary;
 use guests::tape::{Area, Step, Word};
 use netdom::credit::Rate;
 use netdom::netback::config::{ControlConfig, Features, QueueConfig, RemotePorts, VifConfig};
+use netdom::switch::Vlans;
 use split_driver::fakes::peer::{Fetches, Peer};
 use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
 use split_driver::memory::SharedMemory;
@@ -273,7 +274,7 @@ impl Mallory {
             handle: 0,
             mac: ADDRESS.into(),
             bridge: (*bridge).into(),
-            vlan: None,
+            vlans: Vlans::TRUNK,
             features: *features,
             queues,
             control: control.then_some(ControlConfig { ring: ring_grant, port }),
