@@ -11,6 +11,7 @@ use crate::netback::config::{
 use crate::netback::nodes;
 use crate::netback::violation::AttachError;
 use crate::nic::Link;
+use crate::policy::AntiSpoof;
 use crate::switch::{PortId, Vlans};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
@@ -108,6 +109,8 @@ pub struct Netback<H: Hypervisor> {
     bridges: Rc<Bridges>,
     /// Queues that each vif is offered.
     queues: u8,
+    /// What is checked of the frames of each.
+    antispoof: AntiSpoof,
     /// The last devices whose nodes the log was told about.
     remarked: Rc<RefCell<VecDeque<DeviceId>>>,
     memory: DeviceMemory,
@@ -128,6 +131,7 @@ impl<H: Hypervisor> Clone for Netback<H> {
             carriers: Rc::clone(&self.carriers),
             bridges: Rc::clone(&self.bridges),
             queues: self.queues,
+            antispoof: self.antispoof,
             remarked: Rc::clone(&self.remarked),
             memory: self.memory.clone(),
             inherited: Rc::clone(&self.inherited),
@@ -143,12 +147,18 @@ impl<H: Hypervisor> Netback<H> {
         let (connected, links, carriers, remarked) = Default::default();
         let (inherited, blame) = Default::default();
         let (bridges, memory) = (Rc::new(bridges), DeviceMemory::unbounded());
-        Self { path, connected, links, carriers, bridges, queues: 1, remarked, memory, inherited, blame, wake }
+        let (queues, antispoof) = (1, AntiSpoof::Off);
+        Self { path, connected, links, carriers, bridges, queues, antispoof, remarked, memory, inherited, blame, wake }
     }
 
     /// The same, with so many queues offered to each vif, 1 to [`MAX_QUEUES`].
     pub fn with_queues(self, queues: u8) -> Self {
         Self { queues: queues.clamp(1, MAX_QUEUES), ..self }
+    }
+
+    /// The same, with so much checked of the frames of each vif that has no `ip`.
+    pub fn with_antispoof(self, antispoof: AntiSpoof) -> Self {
+        Self { antispoof, ..self }
     }
 
     /// The same, in a domain that lived before: vifs that are taken over go on as the last life knew them, with the carriers of its
@@ -330,7 +340,8 @@ impl<H: Hypervisor> Netback<H> {
         if let Some(count) = self.blame.borrow().verdict(handle.id()) {
             return Err(VifError::Failures(count));
         }
-        let config = config(handle.id(), identity, &nodes.frontend, self.queues).map_err(VifError::Frontend)?;
+        let config =
+            config(handle.id(), identity, &nodes.frontend, self.queues, self.antispoof).map_err(VifError::Frontend)?;
         let (bridge, vlans) = (config.bridge.clone(), config.vlans.clone());
         // The link may have changed between probe and now.
         handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));

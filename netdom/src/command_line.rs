@@ -2,6 +2,7 @@
 
 use crate::netback::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
 use crate::netback::config::MAX_QUEUES;
+use crate::policy::AntiSpoof;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,6 +15,7 @@ pub struct Options {
     bpdu: Option<bool>,
     mtu: Option<u16>,
     queues: Option<u8>,
+    antispoof: Option<AntiSpoof>,
 }
 
 /// Bytes of an IP packet on an Ethernet without jumbo frames (RFC 894).
@@ -118,6 +120,11 @@ impl Options {
         self.queues.unwrap_or(DEFAULT_QUEUES)
     }
 
+    /// What is checked of the frames of guests (`antispoof=`).
+    pub fn antispoof(&self) -> AntiSpoof {
+        self.antispoof.unwrap_or_default()
+    }
+
     /// All bridges that a vif may name.
     ///
     /// # Errors
@@ -172,6 +179,12 @@ impl Options {
                     return Err(format!("\"queues={value}\": it is a number from 1 to {MAX_QUEUES}"));
                 };
                 set(&mut self.queues, name, value, queues)
+            }
+            "antispoof" => {
+                let Some(level) = AntiSpoof::parse(value) else {
+                    return Err(format!("\"antispoof={}\": it is off, mac or strict", value.escape_debug()));
+                };
+                set(&mut self.antispoof, name, value, level)
             }
             _ => Ok(false),
         }

@@ -20,5 +20,6 @@ pub mod netback;
 pub mod nic;
 pub mod offload;
 pub mod packet;
+pub mod policy;
 pub mod statistics;
 pub mod switch;

@@ -28,11 +28,13 @@ pub enum DropCause {
     NoLink,
     /// It had a tag, and came from an access port of a VLAN.
     Vlan,
+    /// It had an address that is not the sender's, or is a router's or a server's to send ([`crate::policy`]).
+    Spoofed,
 }
 
 impl DropCause {
     /// How many there are.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = 13;
     /// All, with the names they have under `data/` and on the console.
     pub const ALL: [(Self, &'static str); Self::COUNT] = [
         (Self::Malformed, "malformed"),
@@ -47,6 +49,7 @@ impl DropCause {
         (Self::NotForwarded, "not-forwarded"),
         (Self::NoLink, "no-link"),
         (Self::Vlan, "vlan"),
+        (Self::Spoofed, "spoofed"),
     ];
 }
 

@@ -300,6 +300,32 @@ fn a_vif_of_a_vlan() {
     host.end();
 }
 
+/// A vif with `ip` may use these addresses alone, and its own Ethernet address; one without is free where nothing is checked of all.
+#[test]
+fn a_vif_with_addresses() {
+    let mut host = Host::new();
+    host.create(3, &[("/ip", "10.0.0.5")]);
+    host.create(4, &[]);
+    let (mut a, mut b) = (host.connect(3), host.connect(4));
+    let from = |mac: [u8; 6], last: u8| {
+        let mut bytes = frame([0xff; 6], mac).bytes;
+        bytes.truncate(12);
+        bytes.extend([8, 0, 0x45, 0, 0, 20, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, last, 255, 255, 255, 255]);
+        bytes.resize(60, 0);
+        Outgoing { bytes, ..Outgoing::default() }
+    };
+    let (mac, other) = (a.mac, b.mac);
+    for packet in [from(mac, 6), from(other, 5), from(mac, 5)] {
+        a.send(&packet);
+        b.send(&packet);
+    }
+    host.settle();
+    let arrived = |guest: &mut Frontend| guest.arrived().into_iter().map(|one| one.bytes).collect::<Vec<_>>();
+    assert_eq!(arrived(&mut b), [from(mac, 5).bytes]);
+    assert_eq!(arrived(&mut a), [from(mac, 6).bytes, from(other, 5).bytes, from(mac, 5).bytes]);
+    host.end();
+}
+
 /// VLANs behind a colon are those whose frames have their tags.
 #[test]
 fn a_vif_of_tagged_vlans() {
@@ -459,7 +485,7 @@ fn nonsense_is_refused_with_its_reason() {
         (13, ("/bridge", "xenbr0.4095"), "no VLAN \"4095\" on bridge \"xenbr0\": VLANs are 1 to 4094"),
         (15, ("/bridge", "xenbr0.100:x"), "no VLAN \"100:x\" on bridge \"xenbr0\": VLANs are 1 to 4094"),
         (14, ("/bridge", "xenbr1.100"), "no bridge \"xenbr1.100\"; there are: xenbr0, inside (internal)."),
-        (10, ("/ip", "10.0.0.5"), "ip=10.0.0.5: netdom does not filter"),
+        (10, ("/ip", "10.0.0.5 web"), "ip is no list of IP addresses"),
         (11, ("/script", "/etc/xen/scripts/vif-nat"), "script=/etc/xen/scripts/vif-nat: netdom runs no scripts"),
         (12, ("/vlan", "5"), "vlan=5: netdom takes a vif's VLAN from the name of its bridge"),
     ] {

@@ -133,6 +133,9 @@ impl Forwarder {
         let head = &self.reader.head().copied().ok_or(DropCause::NotForwarded)?;
         self.run = None;
         let tagging = match ports.guest(from) {
+            Some(guest) if !guest.vif.config.guard.permits(head, self.reader.bytes()) => {
+                return Err(DropCause::Spoofed);
+            }
             Some(guest) => Tagging::new(&guest.vif.config.vlans, head)?,
             None => Tagging::of_trunk(head, tag),
         };

@@ -162,7 +162,10 @@ impl DriverDomain for Domain {
         path.borrow_mut().begin_at(time::now());
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
-        let netback = netback.with_memory(service::device_memory(0)).with_queues(words.queues());
+        let netback = netback
+            .with_memory(service::device_memory(0))
+            .with_queues(words.queues())
+            .with_antispoof(words.antispoof());
         let image = inherited.and_then(|parts| parts.get(Part::Image));
         let mut kept = Kept::parse(image);
         let blame = kept.take_blame(inherited.and_then(|parts| parts.get(Part::Suspect)), time::now());

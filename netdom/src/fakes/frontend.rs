@@ -3,6 +3,7 @@
 use crate::ethernet::MacAddress;
 use crate::netback::config::{ControlConfig, Features, QueueConfig, RemotePorts, VifConfig};
 use crate::packet::{Checksum, Gso, GsoKind};
+use crate::policy::{AntiSpoof, Guard};
 use crate::switch::Vlans;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -210,6 +211,7 @@ impl Frontend {
                 .map(|control| ControlConfig { ring: control.ring_grant, port: control.port }),
             headroom: 0,
             rate: None,
+            guard: Guard::new(AntiSpoof::Off, MacAddress(self.mac), None),
         }
     }
 }

@@ -4,6 +4,7 @@ use super::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
 use super::nodes::NODES;
 use crate::credit::{Rate, RateError};
 use crate::ethernet::MacAddress;
+use crate::policy::{Addresses, AntiSpoof, Guard};
 use crate::switch::Vlans;
 use alloc::format;
 use alloc::string::String;
@@ -90,6 +91,8 @@ pub struct VifConfig {
     pub headroom: u16,
     /// How much it may send, with all queues together.
     pub rate: Option<Rate>,
+    /// Which frames it may send.
+    pub guard: Guard,
 }
 
 /// Queues of a vif, at most: as many as Linux' netback offers by itself. More are of no use to one vCPU.
@@ -132,6 +135,8 @@ pub enum ConfigError {
     Bridge,
     /// `rate` is not "bytes,microseconds".
     Rate(RateError),
+    /// `ip` is no list of IP addresses.
+    Addresses,
     /// A node that would filter or route packets elsewhere, and is not obeyed here.
     Refused(Refusal),
     /// There is no such bridge.
@@ -183,6 +188,7 @@ impl fmt::Display for ConfigError {
             Self::Mac => write!(formatter, "mac is no unicast address"),
             Self::Bridge => write!(formatter, "bridge is no name"),
             Self::Rate(error) => write!(formatter, "rate: {error}"),
+            Self::Addresses => write!(formatter, "ip is no list of IP addresses, as \"10.0.0.5 10.0.1.0/24 fd00::5\""),
             Self::Refused(refusal) => refusal.fmt(formatter),
             Self::NoBridge { name, known } => write!(
                 formatter,
@@ -221,6 +227,8 @@ pub struct Identity {
     pub vlans: Vlans,
     /// How much it may send.
     pub rate: Option<Rate>,
+    /// The IP addresses that it may use (`ip`).
+    pub addresses: Option<Addresses>,
 }
 
 /// Reads the backend's own nodes.
@@ -240,7 +248,18 @@ pub fn identity(id: DeviceId, nodes: &Directory) -> Result<Identity, ConfigError
         bridge: bridge(nodes.get("bridge").unwrap_or_default()).ok_or(ConfigError::Bridge)?,
         vlans: Vlans::TRUNK,
         rate: rate(nodes)?,
+        addresses: addresses(nodes)?,
     })
+}
+
+fn addresses(nodes: &Directory) -> Result<Option<Addresses>, ConfigError> {
+    match nodes.get("ip") {
+        None | Some(b"") => Ok(None),
+        Some(text) => {
+            let addresses = core::str::from_utf8(text).ok().and_then(Addresses::parse);
+            addresses.map(Some).ok_or(ConfigError::Addresses)
+        }
+    }
 }
 
 /// Reads `rate`.
@@ -264,12 +283,19 @@ pub fn further_nodes(frontend: &Directory, offered: u8) -> Vec<String> {
     queues.map(|queues| queues::further_nodes(queues, &QUEUE_NODES, FRONTEND_NODES)).unwrap_or_default()
 }
 
-/// Reads what the frontend says, too. It was offered so many queues.
+/// Reads what the frontend says, too. It was offered so many queues; `antispoof` is what is checked of all guests.
 ///
 /// # Errors
 /// What is wrong with that.
-pub fn config(id: DeviceId, identity: Identity, frontend: &Directory, offered: u8) -> Result<VifConfig, ConfigError> {
-    let Identity { mac, bridge, vlans, rate } = identity;
+pub fn config(
+    id: DeviceId,
+    identity: Identity,
+    frontend: &Directory,
+    offered: u8,
+    antispoof: AntiSpoof,
+) -> Result<VifConfig, ConfigError> {
+    let Identity { mac, bridge, vlans, rate, addresses } = identity;
+    let guard = Guard::new(antispoof, mac, addresses);
     if !frontend.flag("request-rx-copy")? {
         return Err(ConfigError::NoCopy);
     }
@@ -283,7 +309,7 @@ pub fn config(id: DeviceId, identity: Identity, frontend: &Directory, offered: u
     };
     let (features, headroom) = (features(frontend)?, headroom(frontend)?);
     let (domain, handle) = (id.frontend, id.handle);
-    Ok(VifConfig { domain, handle, mac, bridge, vlans, features, queues, control, headroom, rate })
+    Ok(VifConfig { domain, handle, mac, bridge, vlans, features, queues, control, headroom, rate, guard })
 }
 
 fn queue(frontend: &Directory, directory: &str) -> Result<QueueConfig, BadNode> {
@@ -346,7 +372,7 @@ mod tests {
 
     /// What both ends say.
     fn read(nodes: &Nodes) -> Result<VifConfig, ConfigError> {
-        config(ID, identity(ID, &nodes.backend)?, &nodes.frontend, 4)
+        config(ID, identity(ID, &nodes.backend)?, &nodes.frontend, 4, AntiSpoof::Off)
     }
 
     fn nodes(changes: &[(&str, &str)]) -> Nodes {

@@ -30,7 +30,7 @@ pub const NODES: &[Node] = &[
         "script",
         Treatment::Refused(is_other_script, "netdom runs no scripts, and is a bridge: only vif-bridge is what it does"),
     ),
-    node("ip", Treatment::Refused(is_said, "netdom does not filter by address; filter in the guest or beyond the NIC")),
+    node("ip", Treatment::Heeded),
     node(
         "vlan",
         Treatment::Refused(is_said, "netdom takes a vif's VLAN from the name of its bridge: bridge=NAME.VLAN"),
@@ -120,8 +120,7 @@ mod tests {
     #[test]
     fn what_would_filter_or_route_is_refused() {
         for (name, value, refused) in [
-            ("ip", "10.0.0.5", true),
-            ("ip", "", false),
+            ("ip", "10.0.0.5", false),
             ("script", "/etc/xen/scripts/vif-nat", true),
             ("script", "vif-route", true),
             ("script", "/etc/xen/scripts/vif-openvswitch", true),

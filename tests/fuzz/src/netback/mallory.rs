@@ -7,6 +7,7 @@ use arbitrary::Arbitrary;
 use guests::tape::{Area, Step, Word};
 use netdom::credit::Rate;
 use netdom::netback::config::{ControlConfig, Features, QueueConfig, RemotePorts, VifConfig};
+use netdom::policy::{AntiSpoof, Guard};
 use netdom::switch::Vlans;
 use split_driver::fakes::peer::{Fetches, Peer};
 use split_driver::fakes::{FakeDomain, FakeXen, GuestMemory};
@@ -280,6 +281,7 @@ impl Mallory {
             control: control.then_some(ControlConfig { ring: ring_grant, port }),
             headroom: *headroom,
             rate: *rate,
+            guard: Guard::new(AntiSpoof::Off, ADDRESS.into(), None),
         }
     }
 
