@@ -20,6 +20,7 @@ mod nics;
 mod queues;
 mod runtime;
 mod saved;
+mod spoof;
 pub mod store;
 mod storm;
 mod traffic;
@@ -140,6 +141,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::All, cases: traffic::CASES },
     Family { rows: Rows::Once(Release::Debian13), cases: tunnels::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: vlans::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: spoof::CASES },
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: Rows::StoreInDom0, cases: queues::CASES },

@@ -64,7 +64,12 @@ impl Arguments {
         self.operands.get(index).map(String::as_str)
     }
 
-    fn required(&self, index: usize) -> Result<&str, Failure> {
+    /// The operands behind the first.
+    pub(crate) fn others(&self) -> &[String] {
+        self.operands.get(1..).unwrap_or_default()
+    }
+
+    pub(crate) fn required(&self, index: usize) -> Result<&str, Failure> {
         self.operand(index).ok_or_else(|| USAGE.into())
     }
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod frames;
 mod ping;
 mod tcp;
 mod udp;
@@ -30,6 +31,8 @@ UDP (SIZE is the payload; 18 makes the shortest frame):
   udp-sink [PORT [SECONDS]]       count flows and answer questions about them; 0 seconds: until killed
 ICMP (needs root):
   ping HOST COUNT INTERVAL_MS     round trips; interval 0 sends on each reply
+Ethernet (needs root):
+  frames INTERFACE FRAME...       send frames as they are, each in hexadecimal digits
 
 options: --port N, --plain, --sctp (in place of TCP, between guests), --seconds S (ends a TCP transfer early), --size N,
   --until FILE (ends a transfer, a flow or pings as soon as there is such a file), --pace PPS,
@@ -65,6 +68,7 @@ fn run(arguments: Arguments) -> Result<Value, Failure> {
         "udp-receive" => udp::receive(&arguments),
         "udp-sink" => udp::sink(&arguments),
         "ping" => ping::run(&arguments),
+        "frames" => frames::run(&arguments),
         _ => Err(USAGE.into()),
     }
 }
