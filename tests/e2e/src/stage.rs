@@ -95,18 +95,10 @@ impl Stage {
         self.lab.wire(index).map_or_else(|_| String::new(), |wire| wire.config().ipv4.to_string())
     }
 
-    /// Hands NIC 0 to a netdom of 8 MiB and waits until it is ready.
+    /// Hands NIC 0 to a netdom with this config and waits until it is ready.
     ///
     /// # Errors
     /// Its console's end where it does not come up.
-    pub fn start_netdom(&self) -> Result<DriverDomain<'_>> {
-        self.start(DriverDomainConfig::netdom("netdom"))
-    }
-
-    /// The same with a config of its own.
-    ///
-    /// # Errors
-    /// As above.
     pub fn start(&self, config: DriverDomainConfig) -> Result<DriverDomain<'_>> {
         let nic = self.lab.make_assignable(0)?;
         let netdom = DriverDomain::create(&self.lab, &config.pci(&nic))?;

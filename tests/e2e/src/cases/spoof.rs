@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lab::Guest;
 
-use super::{Case, Scene};
+use super::{Case, SPARE_NIC, Scene};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::vif;
 use crate::traffic::{self, Shell};
 
@@ -14,6 +15,8 @@ pub(super) const CASES: &[Case] = &[Case {
     run: own_addresses,
 }];
 
+/// The domain.
+const NAME: &str = "guarded";
 /// What the Ethernet addresses of the vifs end in: of one without `ip=`, and of one with it.
 const FREE: u8 = 0x7a;
 const BOUND: u8 = 0x7b;
@@ -23,13 +26,16 @@ const OTHER: [u8; 6] = [0x02, 0x6f, 0x78, 0x99, 0x00, 0xfe];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn own_addresses(scene: &Scene<'_>) -> Result<String> {
-    let result = with_vifs(scene);
+    let lab = &scene.stage.lab;
+    let nic = lab.make_assignable(SPARE_NIC.into())?;
+    let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom(NAME).pci(&nic))?;
+    let result = with_vifs(scene, &netdom);
     for (guest, mac) in [("a", FREE), ("b", BOUND)] {
-        scene.stage.lab.run(&format!(
+        lab.run(&format!(
             "d=$(xl network-list {guest} | awk '/00:16:3e:00:00:{mac:02x}/ {{print $1}}'); test -z \"$d\" || xl network-detach {guest} $d"
         ))?;
     }
-    result
+    lab.destroy_after(NAME, result)
 }
 
 fn mac(last: u8) -> [u8; 6] {
@@ -37,7 +43,7 @@ fn mac(last: u8) -> [u8; 6] {
 }
 
 fn attach(scene: &Scene<'_>, guest: &Guest<'_>, last: u8, ip: &str) -> Result<()> {
-    let words = vif(&scene.netdom.name, last).replace(',', " ");
+    let words = vif(NAME, last).replace(',', " ");
     scene.stage.lab.must(&format!("xl network-attach {} {words} bridge=xenbr0 {ip}", guest.name()))?;
     guest.must(&format!(
         "for i in $(seq 3000); do f=$(grep -l 00:16:3e:00:00:{last:02x} /sys/class/net/*/address) && break; usleep 20000; done; \
@@ -117,8 +123,8 @@ fn tries(own: [u8; 6]) -> Vec<Try> {
     ]
 }
 
-fn with_vifs(scene: &Scene<'_>) -> Result<String> {
-    let (a, b, peer) = (&scene.a, &scene.b, scene.peer());
+fn with_vifs(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
+    let (a, b, peer) = (&scene.a, &scene.b, scene.stage.peer(SPARE_NIC.into()));
     let network = peer.strip_suffix("0.1").with_context(|| format!("the peer is '{peer}'"))?;
     attach(scene, a, FREE, "")?;
     attach(scene, b, BOUND, &format!("ip='10.208.0.5 {network}251.5 fd28::5/128'"))?;
@@ -141,7 +147,7 @@ fn with_vifs(scene: &Scene<'_>) -> Result<String> {
     // With an address that is none of its vif's it reaches nobody.
     let out = b.shell("ping -6 -c 3 -W 2 -I fd28::6 fd28::1", PATIENCE)?;
     ensure!(out.status != 0 && out.stdout.contains("100% packet loss"), "a ping from fd28::6: {}", out.stdout);
-    let counters = format!("/local/domain/{}/data/statistics/vif/{}", scene.netdom.id, b.id());
+    let counters = format!("/local/domain/{}/data/statistics/vif/{}", netdom.id, b.id());
     scene
         .stage
         .lab
@@ -152,7 +158,7 @@ fn with_vifs(scene: &Scene<'_>) -> Result<String> {
 
 /// Sends all, and looks which of them come to the wire.
 fn try_all(scene: &Scene<'_>, guest: &Guest<'_>, last: u8, column: usize) -> Result<usize> {
-    let (own, wire) = (mac(last), scene.stage.lab.wire(0)?);
+    let (own, wire) = (mac(last), scene.stage.lab.wire(SPARE_NIC.into())?);
     let tries = tries(own);
     let mut words: Vec<String> = Vec::new();
     for (_, frame, _) in &tries {
