@@ -81,8 +81,6 @@ const ON_REQUEST: &[Case<Storm>] =
 const IMAGE: &str = "/usr/lib/oxidom/netdom";
 const REBUILT: &str = "/tmp/rebuilt";
 const FAULTY: &str = "/usr/lib/oxidom/netdom-faulty";
-/// Hypercalls between failures, on average.
-const BETWEEN: u32 = 4000;
 /// The weight of those that wait for no others; guests have 256.
 const WEIGHT: u32 = 2048;
 /// How long each life may take: a hang is over after a second of CPU time, of which the domain has its share, and the clock of instructions is slow.
@@ -95,8 +93,9 @@ const PING_MS: u32 = 10;
 const PING_SIZE: u32 = 56;
 const LOSS_MS: f64 = 200.0;
 
-/// How many of each.
+/// How many of each, and how many hypercalls lie between failures, on average.
 struct Counts {
+    between: u32,
     panics: u64,
     pages: u64,
     hangs: u64,
@@ -104,11 +103,11 @@ struct Counts {
 }
 
 fn some(scene: &Loaded<'_>) -> Result<String> {
-    storm(scene, &Counts { panics: 8, pages: 8, hangs: 0, updates: 4 })
+    storm(scene, &Counts { between: 4000, panics: 8, pages: 8, hangs: 0, updates: 4 })
 }
 
 fn many(scene: &Loaded<'_>) -> Result<String> {
-    storm(scene, &Counts { panics: 100, pages: 100, hangs: 20, updates: 100 })
+    storm(scene, &Counts { between: 1000, panics: 100, pages: 100, hangs: 20, updates: 100 })
 }
 
 fn storm(scene: &Loaded<'_>, counts: &Counts) -> Result<String> {
@@ -138,7 +137,7 @@ fn storm(scene: &Loaded<'_>, counts: &Counts) -> Result<String> {
     let phases = [("panic", counts.panics), ("page", counts.pages), ("hang", counts.hangs)];
     for (way, count) in phases.into_iter().filter(|(_, count)| *count > 0) {
         let lives = netdom.pauses()?.len() as u64 + 1 + count;
-        lab.must(&format!("oxidom update netdom {FAULTY} --words faults={way}:{BETWEEN}:{lives}"))?;
+        lab.must(&format!("oxidom update netdom {FAULTY} --words faults={way}:{}:{lives}", counts.between))?;
         wait_for(netdom, lives)?;
     }
     lab.must(&format!("oxidom update netdom {IMAGE} --words ''"))?;
