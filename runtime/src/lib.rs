@@ -33,6 +33,7 @@ pub mod mmio;
 pub mod pci;
 mod record;
 pub mod restart;
+pub mod secret;
 pub mod select;
 pub mod service;
 pub mod shutdown;

@@ -19,7 +19,7 @@ const RUNTIME: House = House {
         // Words.
         &["checksum", "intrinsics", "local", "select", "signal", "time_stamp"],
         // Counters, and hypercalls, each of which is counted.
-        &["counts"],
+        &["counts", "secret"],
         &["faults"],
         &["hypercall"],
         // Facts.
@@ -76,6 +76,7 @@ const NETDOM: House = House {
         &["credit", "ethernet", "hash", "statistics"],
         &["packet"],
         &["offload", "switch"],
+        &["policy"],
         &["blame", "faults", "netback", "nic"],
         &["command_line", "datapath", "fakes"],
         &["backend"],

@@ -23,6 +23,7 @@ use runtime::hypervisor::Xen;
 use runtime::memory::{self, Pages};
 use runtime::pci::{Device, PciAddress};
 use runtime::restart::{self, BoxWriter, Part, Parts, Unwritten};
+use runtime::secret;
 use runtime::select::{Either, select};
 use runtime::service::{self, Complaints, DriverDomain, Options, Service, Wait};
 use runtime::signal::Signal;
@@ -153,7 +154,7 @@ impl DriverDomain for Domain {
         let xen = Xen::new();
         let events = xen.events().clone();
         let keep = xen.clone();
-        let mut path = DataPath::new(xen, Pool::new(Box::new(pages)), time::now().0);
+        let mut path = DataPath::new(xen, Pool::new(Box::new(pages)), secret::secret());
         path.write_ahead(&keep).map_err(|_| "no memory: give the domain more")?;
         let (suspect, waiting) = (path.suspect(), path.held());
         let path = Rc::new(RefCell::new(path));

@@ -17,6 +17,7 @@ use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
 use runtime::events::Channel;
 use runtime::mmio::MmioRegion;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
+use runtime::secret;
 use runtime::time::{self, Instant};
 use runtime::watchdog;
 use xen_pv_sys::Port;
@@ -314,7 +315,7 @@ async fn start(
         max_frame,
         receive_descriptors: plan.receive_descriptors,
         transmit_descriptors: plan.transmit_descriptors,
-        seed: time::now().0,
+        seed: secret::secret(),
         taken_over: device.was_inherited(),
         ledger,
         ..Options::default()
