@@ -13,6 +13,7 @@ pub mod hostile;
 pub mod inputs;
 pub mod mutate;
 pub mod netback;
+pub mod policy;
 mod recorder;
 pub mod shrink;
 pub mod volumes;
@@ -38,14 +39,15 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 10] =
-    ["netback", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "igb", "e1000e", "xenstore"];
+pub const TARGETS: [&str; 11] =
+    ["netback", "policy", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "igb", "e1000e", "xenstore"];
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<Box<dyn Target>> {
     match name {
         "netback" => Some(Box::new(netback::Netback::new())),
         "blkback" => Some(Box::new(blkback::Blkback::new())),
+        "policy" => Some(Box::new(policy::Policy::default())),
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
         "nvme" => Some(Box::new(Lives::<Disks<devices::nvme::Nvme>>::default())),
         "ahci" => Some(Box::new(Lives::<Disks<devices::ahci::Ahci>>::default())),
@@ -63,6 +65,7 @@ pub fn describe(name: &str, input: &[u8]) -> String {
     match name {
         "netback" => netback::describe(input),
         "blkback" => blkback::describe(input),
+        "policy" => policy::describe(input),
         "lvm" | "gpt" => volumes::describe(input),
         "xenstore" => xenstore::describe(input),
         _ => String::new(),

@@ -34,6 +34,16 @@ fn netback_for_a_second() {
 }
 
 #[test]
+fn policy_corpus() {
+    run_corpus("policy");
+}
+
+#[test]
+fn policy_for_a_second() {
+    run_for_a_second("policy");
+}
+
+#[test]
 fn blkback_corpus() {
     run_corpus("blkback");
 }

@@ -1,0 +1,440 @@
+//! What netdom's checks of addresses let pass, against a model that reads each frame by another library, whole and at leisure. Host.
+//!
+//! An input is what a guest may use, and frames: sound ones of each kind that the checks know, with some bytes changed. What must hold: a frame
+//! that the model finds forbidden does not pass, and one that it finds sound does, where all of its headers are among the bytes that the
+//! checks see.
+
+use crate::{Target, hash};
+use arbitrary::{Arbitrary, Unstructured};
+use netdom::ethernet::MacAddress;
+use netdom::offload::head::{HEAD_BYTES, Head};
+use netdom::policy::{Addresses, AntiSpoof, Guard};
+use smoltcp::wire::{
+    ArpHardware, ArpPacket, EthernetFrame, EthernetProtocol, Icmpv6Message, Icmpv6Packet, IpProtocol, Ipv4Packet,
+    Ipv6ExtHeader, Ipv6Packet, NdiscOption, NdiscOptionType, UdpPacket,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Frames of an input, at most.
+const FRAMES: usize = 16;
+const OWN: [u8; 6] = [0, 0x16, 0x3e, 0, 0, 1];
+const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
+/// What guests may use; empty where that is not known.
+const ADDRESSES: [&str; 5] = ["", "10.0.0.5", "10.0.0.0/29 fd00::5", "fd00::/125", "0.0.0.0/0"];
+
+/// What a frame is made of.
+#[derive(Arbitrary, Debug)]
+struct Recipe {
+    /// Of another's Ethernet address.
+    spoofed: bool,
+    tags: [Option<bool>; 2],
+    packet: Packet,
+    /// Places behind the Ethernet addresses, and what is there instead.
+    changes: [Option<(u8, u8)>; 3],
+    /// Bytes that are cut off.
+    cut: Option<u8>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Packet {
+    Arp { own: bool, sender: u8 },
+    V4 { source: u8, protocol: Upper, fragment: Option<(bool, u8)> },
+    V6 { source: u8, extensions: [Option<Extension>; 3], protocol: Upper },
+    Other { ethertype: u16, bytes: [u8; 20] },
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Extension {
+    HopByHop,
+    Routing,
+    Destination,
+    Fragment { first: bool },
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Upper {
+    Udp { ports: [u8; 2] },
+    Discovery { kind: u8, target: u8, option: u8, own: bool },
+    Any { protocol: u8, first: u8 },
+}
+
+const PORTS: [u16; 6] = [67, 68, 546, 547, 53, 9];
+
+fn v4(last: u8) -> [u8; 4] {
+    if last % 8 == 7 { [0; 4] } else { [10, 0, 0, last % 16] }
+}
+
+fn v6(last: u8) -> [u8; 16] {
+    let mut address = [0; 16];
+    match last % 8 {
+        7 => {}
+        6 => address[..2].copy_from_slice(&[0xfe, 0x80]),
+        5 => (address[0], address[15]) = (0xfd, 5),
+        low => (address[0], address[15]) = (0xfd, low | (last & 0x10)),
+    }
+    address
+}
+
+impl Upper {
+    fn build(self) -> (u8, Vec<u8>) {
+        match self {
+            Self::Udp { ports } => {
+                let [from, to] = ports.map(|port| PORTS[usize::from(port) % PORTS.len()].to_be_bytes());
+                (17, [&from[..], &to, &[0, 8, 0, 0]].concat())
+            }
+            Self::Discovery { kind, target, option, own } => {
+                let kind = 131 + kind % 14;
+                let target = if matches!(kind, 133 | 134) { Vec::new() } else { v6(target).to_vec() };
+                let hardware = if own { OWN } else { OTHER };
+                (58, [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, &[option % 4, 1], &hardware].concat())
+            }
+            Self::Any { protocol, first } => (protocol, vec![first; 20]),
+        }
+    }
+}
+
+impl Packet {
+    /// What it is, and what is in it, for what was seen.
+    fn kinds(&self) -> [u8; 2] {
+        let upper = |upper: &Upper| match upper {
+            Upper::Udp { ports: [from, _] } => 16 + from % PORTS.len() as u8,
+            Upper::Discovery { kind, .. } => 32 + kind % 14,
+            Upper::Any { .. } => 64,
+        };
+        match self {
+            Self::Arp { own, .. } => [0, u8::from(*own)],
+            Self::V4 { protocol, fragment, .. } => [1 + u8::from(fragment.is_some()), upper(protocol)],
+            Self::V6 { extensions, protocol, .. } => [3 + extensions.iter().flatten().count() as u8, upper(protocol)],
+            Self::Other { .. } => [7, 0],
+        }
+    }
+
+    fn build(&self) -> (u16, Vec<u8>) {
+        match self {
+            Self::Arp { own, sender } => {
+                let hardware = if *own { OWN } else { OTHER };
+                (0x0806, [&[0, 1, 8, 0, 6, 4, 0, 1][..], &hardware, &v4(*sender), &[0; 10]].concat())
+            }
+            Self::V4 { source, protocol, fragment } => {
+                let (protocol, payload) = protocol.build();
+                let length = (20 + payload.len() as u16).to_be_bytes();
+                let fragment = fragment.map_or(0, |(more, offset)| u16::from(more) << 13 | u16::from(offset & 1));
+                let [high, low] = fragment.to_be_bytes();
+                let header = [&[0x45, 0][..], &length, &[0, 0, high, low, 64, protocol, 0, 0], &v4(*source), &[255; 4]];
+                (0x0800, [header.concat(), payload].concat())
+            }
+            Self::V6 { source, extensions, protocol } => {
+                let (mut next, mut payload) = protocol.build();
+                for extension in extensions.iter().flatten().rev() {
+                    let (kind, offset) = match extension {
+                        Extension::HopByHop => (0, [1, 4]),
+                        Extension::Routing => (43, [0, 0]),
+                        Extension::Destination => (60, [1, 4]),
+                        Extension::Fragment { first } => (44, [0, u8::from(!first) * 8]),
+                    };
+                    payload =
+                        [&[next, 0, offset[0] * u8::from(kind != 44), offset[1], 0, 0, 0, 0][..], &payload].concat();
+                    next = kind;
+                }
+                let length = (payload.len() as u16).to_be_bytes();
+                let header = [&[0x60, 0, 0, 0][..], &length, &[next, 255], &v6(*source), &[0xff; 16]].concat();
+                (0x86dd, [header, payload].concat())
+            }
+            Self::Other { ethertype, bytes } => (*ethertype, bytes.to_vec()),
+        }
+    }
+}
+
+impl Recipe {
+    fn build(&self) -> Vec<u8> {
+        let (ethertype, packet) = self.packet.build();
+        let mut frame = [[0xff; 6], if self.spoofed { OTHER } else { OWN }].concat();
+        for service in self.tags.iter().flatten() {
+            frame.extend(if *service { [0x88, 0xa8, 0, 5] } else { [0x81, 0, 0, 5] });
+        }
+        frame.extend(ethertype.to_be_bytes());
+        frame.extend(packet);
+        let behind = frame.len() - 12;
+        for (place, byte) in self.changes.iter().flatten() {
+            frame[12 + usize::from(*place) % behind] = *byte;
+        }
+        let cut = self.cut.map_or(0, |cut| usize::from(cut) % (behind + 1));
+        frame.truncate(frame.len() - cut);
+        frame
+    }
+}
+
+/// What the model says of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Sound,
+    Forbidden,
+    /// It is not well-formed, or a part of it is not there.
+    Unclear,
+}
+
+use Verdict::{Forbidden, Sound, Unclear};
+
+/// What the model knows of the guest.
+struct Model {
+    level: AntiSpoof,
+    /// As (address, bits).
+    addresses: Option<Vec<(IpAddr, u32)>>,
+}
+
+impl Model {
+    fn new(level: AntiSpoof, text: &str) -> Self {
+        let prefix = |word: &str| {
+            let (address, bits) = word.split_once('/').unwrap_or((word, "128"));
+            (address.parse().unwrap(), bits.parse().unwrap())
+        };
+        let addresses = (!text.is_empty()).then(|| text.split(' ').map(prefix).collect());
+        Self { level: if text.is_empty() { level } else { AntiSpoof::Strict }, addresses }
+    }
+
+    fn may_use(&self, address: IpAddr) -> bool {
+        let bits = |address: IpAddr| -> Vec<bool> {
+            let bytes = match address {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            };
+            bytes.iter().flat_map(|byte| (0..8).map(move |bit| byte << bit & 0x80 != 0)).collect()
+        };
+        let Some(addresses) = &self.addresses else {
+            return true;
+        };
+        let known = addresses.iter().any(|(known, count)| {
+            let count = *count as usize;
+            known.is_ipv4() == address.is_ipv4() && bits(*known).iter().take(count).eq(bits(address).iter().take(count))
+        });
+        known || self.has_v6() && matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
+    }
+
+    fn has_v6(&self) -> bool {
+        self.addresses.as_ref().is_none_or(|addresses| addresses.iter().any(|(address, _)| address.is_ipv6()))
+    }
+
+    fn judge(&self, frame: &[u8]) -> Verdict {
+        if self.level == AntiSpoof::Off {
+            return Sound;
+        }
+        let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
+            return Unclear;
+        };
+        if ethernet.src_addr().0 != OWN {
+            return Forbidden;
+        }
+        let (mut ethertype, mut packet) = (u16::from(ethernet.ethertype()), ethernet.payload());
+        for _ in 0..2 {
+            if let (0x8100 | 0x88a8, [_, _, high, low, rest @ ..]) = (ethertype, packet) {
+                (ethertype, packet) = (u16::from_be_bytes([*high, *low]), rest);
+            }
+        }
+        match EthernetProtocol::from(ethertype) {
+            EthernetProtocol::Arp => self.judge_arp(packet),
+            _ if self.level == AntiSpoof::Mac => Sound,
+            EthernetProtocol::Ipv4 => self.judge_v4(packet),
+            EthernetProtocol::Ipv6 => self.judge_v6(packet),
+            // A tag that is cut off, too.
+            _ => Forbidden,
+        }
+    }
+
+    fn judge_arp(&self, packet: &[u8]) -> Verdict {
+        let Ok(arp) = ArpPacket::new_checked(packet) else {
+            return Unclear;
+        };
+        let lengths = (arp.hardware_len(), arp.protocol_len());
+        if (arp.hardware_type(), arp.protocol_type(), lengths)
+            != (ArpHardware::Ethernet, EthernetProtocol::Ipv4, (6, 4))
+        {
+            return Forbidden;
+        }
+        let sender: [u8; 4] = arp.source_protocol_addr().try_into().unwrap();
+        let sender = Ipv4Addr::from(sender);
+        let own = arp.source_hardware_addr() == OWN && (sender.is_unspecified() || self.may_use(sender.into()));
+        if own { Sound } else { Forbidden }
+    }
+
+    fn judge_v4(&self, packet: &[u8]) -> Verdict {
+        let Ok(ip) = Ipv4Packet::new_checked(packet) else {
+            return Unclear;
+        };
+        if ip.version() != 4 || ip.header_len() < 20 {
+            return Forbidden;
+        }
+        let source = ip.src_addr();
+        let permitted = self.may_use(source.into());
+        if ip.next_header() != IpProtocol::Udp || ip.frag_offset() != 0 {
+            return if permitted { Sound } else { Forbidden };
+        }
+        if ip.payload().len() < 8 {
+            return Unclear;
+        }
+        let udp = UdpPacket::new_unchecked(ip.payload());
+        match (udp.src_port(), udp.dst_port()) {
+            (67, _) => Forbidden,
+            (68, 67) if source.is_unspecified() => Sound,
+            _ if permitted => Sound,
+            _ => Forbidden,
+        }
+    }
+
+    fn judge_v6(&self, packet: &[u8]) -> Verdict {
+        let Ok(ip) = Ipv6Packet::new_checked(packet) else {
+            return Unclear;
+        };
+        if ip.version() != 6 {
+            return Forbidden;
+        }
+        let (source, mut next, mut payload) = (ip.src_addr(), ip.next_header(), ip.payload());
+        let permitted = if self.may_use(source.into()) { Sound } else { Forbidden };
+        let mut fragment = false;
+        for depth in 0.. {
+            match next {
+                IpProtocol::HopByHop | IpProtocol::Ipv6Route | IpProtocol::Ipv6Opts | IpProtocol::Ipv6Frag
+                    if depth >= 8 =>
+                {
+                    return Forbidden;
+                }
+                IpProtocol::HopByHop | IpProtocol::Ipv6Route | IpProtocol::Ipv6Opts => {
+                    let Ok(header) = Ipv6ExtHeader::new_checked(payload) else {
+                        return Unclear;
+                    };
+                    let bytes = usize::from(header.header_len()) * 8 + 8;
+                    next = header.next_header();
+                    let Some(rest) = payload.get(bytes..) else {
+                        return Unclear;
+                    };
+                    payload = rest;
+                }
+                IpProtocol::Ipv6Frag => {
+                    let [following, _, high, low, _, _, _, _, rest @ ..] = payload else {
+                        return Unclear;
+                    };
+                    fragment = true;
+                    if u16::from_be_bytes([*high, *low]) >> 3 != 0 {
+                        return permitted;
+                    }
+                    (next, payload) = (IpProtocol::from(*following), rest);
+                }
+                IpProtocol::Udp => {
+                    if payload.len() < 8 {
+                        return Unclear;
+                    }
+                    let server = UdpPacket::new_unchecked(payload).src_port() == 547;
+                    return if server { Forbidden } else { permitted };
+                }
+                IpProtocol::Icmpv6 => return self.judge_icmpv6(payload, source, permitted, fragment),
+                _ => return permitted,
+            }
+        }
+        Unclear
+    }
+
+    fn judge_icmpv6(&self, payload: &[u8], source: Ipv6Addr, permitted: Verdict, fragment: bool) -> Verdict {
+        if payload.len() < 8 {
+            return Unclear;
+        }
+        let packet = Icmpv6Packet::new_unchecked(payload);
+        let asks = if source.is_unspecified() && self.has_v6() { Sound } else { permitted };
+        let (target, options, permitted) = match packet.msg_type() {
+            Icmpv6Message::RouterAdvert | Icmpv6Message::Redirect => return Forbidden,
+            Icmpv6Message::RouterSolicit => (None, 8, asks),
+            Icmpv6Message::NeighborSolicit => (None, 24, asks),
+            Icmpv6Message::NeighborAdvert => (payload.get(8..24), 24, permitted),
+            _ if source.is_unspecified() && matches!(payload[0], 131 | 132 | 143) => {
+                return if self.has_v6() { Sound } else { Forbidden };
+            }
+            _ => return permitted,
+        };
+        if fragment || permitted == Forbidden {
+            return Forbidden;
+        }
+        let Some(mut options) = payload.get(options..) else {
+            return Unclear;
+        };
+        if let Some(target) = target
+            && !self.may_use(Ipv6Addr::from(<[u8; 16]>::try_from(target).unwrap()).into())
+        {
+            return Forbidden;
+        }
+        while !options.is_empty() {
+            let Ok(option) = NdiscOption::new_checked(options) else {
+                return Unclear;
+            };
+            let bytes = usize::from(option.data_len()) * 8;
+            let tells = matches!(
+                option.option_type(),
+                NdiscOptionType::SourceLinkLayerAddr | NdiscOptionType::TargetLinkLayerAddr
+            );
+            if tells && options.get(2..8) != Some(&OWN) {
+                return Forbidden;
+            }
+            options = match options.get(bytes..) {
+                Some(rest) if bytes != 0 => rest,
+                _ => return Unclear,
+            };
+        }
+        Sound
+    }
+}
+
+/// Reads an input. Every input is one.
+fn decode(input: &[u8]) -> (AntiSpoof, &'static str, Vec<Recipe>) {
+    let mut bytes = Unstructured::new(input);
+    let choice: u8 = bytes.arbitrary().unwrap_or(0);
+    let level = [AntiSpoof::Mac, AntiSpoof::Strict, AntiSpoof::Off][usize::from(choice) % 3];
+    let addresses = ADDRESSES[usize::from(choice / 3) % ADDRESSES.len()];
+    let mut frames = Vec::new();
+    while frames.len() < FRAMES && !bytes.is_empty() {
+        match bytes.arbitrary() {
+            Ok(frame) => frames.push(frame),
+            Err(_) => break,
+        }
+    }
+    (level, addresses, frames)
+}
+
+/// An input as it is read, for a look at it.
+pub fn describe(input: &[u8]) -> String {
+    let (level, addresses, frames) = decode(input);
+    let lines = frames.iter().map(|frame| format!("{frame:?}: {:02x?}\n", frame.build()));
+    std::iter::once(format!("{level:?}, \"{addresses}\"\n")).chain(lines).collect()
+}
+
+/// The target.
+#[derive(Default)]
+pub struct Policy {
+    frames: u64,
+}
+
+impl Target for Policy {
+    fn run(&mut self, input: &[u8], seen: &mut Vec<u64>) {
+        let (level, addresses, frames) = decode(input);
+        let guard = Guard::new(level, MacAddress(OWN), Addresses::parse(addresses));
+        let model = Model::new(level, addresses);
+        for recipe in &frames {
+            let frame = recipe.build();
+            let bytes = &frame[..frame.len().min(HEAD_BYTES)];
+            // Without an Ethernet header it is forwarded nowhere.
+            let Some(head) = Head::parse(bytes) else {
+                continue;
+            };
+            let passes = guard.permits(&head, bytes);
+            let verdict = model.judge(&frame);
+            match verdict {
+                Forbidden => assert!(!passes, "a forbidden frame passes: {recipe:?}"),
+                Sound => assert!(passes || frame.len() > HEAD_BYTES, "a sound frame does not pass: {recipe:?}"),
+                Unclear => {}
+            }
+            let [kind, upper] = recipe.packet.kinds();
+            seen.push(hash(&[kind, upper, verdict as u8, passes.into()]));
+        }
+        self.frames += frames.len() as u64;
+    }
+
+    fn operations(&self) -> Option<u64> {
+        Some(self.frames)
+    }
+}
