@@ -136,15 +136,16 @@ fn with_vifs(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     // Honest traffic of a guest whose addresses are known.
     b.must(&format!(
         "ip addr add {network}251.5/32 dev spoof && ip route add {peer}/32 dev spoof src {network}251.5 && \
-         /usr/bin/ip -6 addr add fd28::5/64 dev spoof && /usr/bin/ip -6 addr add fd28::6/64 dev spoof"
+         /usr/bin/ip -6 addr add fd28::5/64 dev spoof nodad"
     ))?;
-    a.must("/usr/bin/ip -6 addr add fd28::1/64 dev spoof")?;
+    a.must("/usr/bin/ip -6 addr add fd28::1/64 dev spoof nodad")?;
     for host in [&peer, "fd28::1"] {
         let ping = traffic::ping(b, host, 50, 0, 56).with_context(|| format!("ping {host}"))?;
         ensure!(ping.lost == 0, "{host}: {ping:?}");
     }
     let transfer = traffic::tcp(b, "send", &peer, 16)?;
     // With an address that is none of its vif's it reaches nobody.
+    b.must("/usr/bin/ip -6 addr add fd28::6/64 dev spoof nodad")?;
     let out = b.shell("ping -6 -c 3 -W 2 -I fd28::6 fd28::1", PATIENCE)?;
     ensure!(out.status != 0 && out.stdout.contains("100% packet loss"), "a ping from fd28::6: {}", out.stdout);
     let counters = format!("/local/domain/{}/data/statistics/vif/{}", netdom.id, b.id());
