@@ -4,12 +4,14 @@
 //! The media are slow and the load is deep, so that lives end with requests at work: some on their way to a drive, some that wait for one, some
 //! whose pages are just being copied or mapped. blkdom says how many each life inherits, and without any the storm has shown nothing.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail, ensure};
 use lab::{ControllerKind, DiskController, Equipment, Guest, GuestConfig, Lab, Row};
 use serde::Deserialize;
 
 use super::{MEBIBYTE, appear, disk};
-use crate::cases::storm::{median, most, wait_for};
+use crate::cases::storm::{median, most, tell, wait_for};
 use crate::cases::{Case, Family, Play, Rows, at_rest, given_back};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::install;
@@ -197,7 +199,7 @@ fn storm(scene: &Loaded<'_>, counts: &Counts) -> Result<String> {
     slow_down(media, LATENCY)?;
     let phases = weather(lab, blkdom, counts);
     slow_down(media, 0)?;
-    let phases = phases?;
+    let phases = phases.with_context(|| guests.iter().chain([root]).map(complaints).collect::<String>())?;
     let operations = stop(root, guests)?;
     check_root(root)?;
     let after = nodes()?;
@@ -216,6 +218,13 @@ fn storm(scene: &Loaded<'_>, counts: &Counts) -> Result<String> {
         median(&whole),
         most(&whole)
     ))
+}
+
+/// What a guest's load and its kernel say.
+fn complaints(guest: &Guest<'_>) -> String {
+    const SHORT: Duration = Duration::from_secs(60);
+    let said = guest.shell("tail -n 2 /tmp/*.out; dmesg | tail -n 5", SHORT);
+    format!("{} says:\n{}\n", guest.name(), said.map_or_else(|error| error.to_string(), |said| said.stdout))
 }
 
 /// Has the media take so long for a request.
@@ -266,6 +275,7 @@ fn weather(lab: &Lab, blkdom: &DriverDomain<'_>, counts: &Counts) -> Result<Vec<
     for turn in 0..counts.updates {
         let image = if turn % 4 < 2 { REBUILT } else { IMAGE };
         lab.must(&format!("oxidom update blkdom {image}"))?;
+        tell(turn.into(), (turn + 1).into(), "updates", counts.updates.into());
     }
     phase(UPDATE)?;
     Ok(phases)
