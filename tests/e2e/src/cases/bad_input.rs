@@ -14,7 +14,10 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "no PCI device: says so, and switches between guests all the same", run: no_device },
     Case { name: "a device of another kind: says which", run: other_device },
     Case { name: "a malformed command line: says which words, in data/error too", run: command_line },
-    Case { name: "a vif on no bridge, or with ip=: refused with the reason", run: refused_vifs },
+    Case {
+        name: "a vif on no bridge or VLAN, or with an ip= that is none: refused with the reason",
+        run: refused_vifs,
+    },
     Case { name: "nonsense in a frontend's nodes: its vif closed, the reason in its error node", run: nonsense },
 ];
 
@@ -59,7 +62,8 @@ fn other_device(scene: &Scene<'_>) -> Result<String> {
 /// Wrong vifs: what is added to the config's words, and what the log and the error node say.
 const REFUSED: &[(&str, &str)] = &[
     ("bridge=nosuch", "no bridge \"nosuch\"; there are: xenbr0"),
-    ("ip=10.9.0.77", "ip=10.9.0.77: netdom does not filter"),
+    ("ip=10.9.0.77/33", "ip is no list of IP addresses"),
+    ("bridge=xenbr0.100:x", "no VLAN \"100:x\" on bridge \"xenbr0\""),
 ];
 
 fn refused_vifs(scene: &Scene<'_>) -> Result<String> {
