@@ -2,9 +2,12 @@
 //!
 //! Xen gives a paused domain the NMI that it was sent before its next instruction: what happens while it is paused, the last life never saw.
 
+use std::thread::sleep;
+
 use anyhow::{Context, Result, ensure};
 use lab::{DiskController, Guest, GuestConfig};
 
+use super::lives::SETTLED;
 use super::{Block, BlockScene, CONTROLLERS, PATIENCE, appear, disk_of, handle};
 use crate::cases::{Case, at_rest, given_back};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
@@ -124,6 +127,8 @@ impl Between<'_, '_> {
     fn controller_lost(&self) -> Result<()> {
         let (lab, a, controller) = (self.scene.lab, &self.scene.a, &self.controller);
         self.scene.attach_as(a, &disk_of(NAME, "xvdb", CHANGING, "rw"), "xvdb")?;
+        // Those before were as many in a row as may be: from a life that is sound on, another row begins.
+        sleep(SETTLED);
         a.start("steady", "blocks verify /dev/xvda --discard --seconds 20")?;
         self.between(6, "a controller is lost", || {
             lab.must(&format!("echo 0000:{controller} >/sys/bus/pci/drivers/pciback/unbind")).map(drop)

@@ -25,7 +25,7 @@ const IDLE: u32 = 1;
 const LOADED: u32 = 4;
 const MOUNTED: u32 = 3;
 /// From when a life is sound.
-const SETTLED: Duration = Duration::from_secs(11);
+pub(super) const SETTLED: Duration = Duration::from_secs(11);
 
 fn failures(scene: &BlockScene<'_>) -> Result<String> {
     let lab = scene.lab;
