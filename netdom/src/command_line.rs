@@ -319,4 +319,20 @@ mod tests {
         assert!(options.bpdus_on_wire());
         assert!(options.set("bpdu", "drop").is_err());
     }
+
+    #[test]
+    fn what_is_checked_of_guests() {
+        for (value, level) in [("off", AntiSpoof::Off), ("mac", AntiSpoof::Mac), ("strict", AntiSpoof::Strict)] {
+            let mut options = Options::default();
+            assert_eq!(options.antispoof(), AntiSpoof::Mac);
+            assert_eq!((options.set("antispoof", value), options.antispoof()), (Ok(true), level));
+        }
+        for wrong in ["", "on", "Strict", "mac,strict"] {
+            let error = Options::default().set("antispoof", wrong).unwrap_err();
+            assert!(error.ends_with("it is off, mac or strict"), "{error}");
+        }
+        let mut options = Options::default();
+        assert_eq!(options.set("antispoof", "off"), Ok(true));
+        assert!(options.set("antispoof", "strict").is_err());
+    }
 }

@@ -13,7 +13,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const ETHERTYPE_ARP: u16 = 0x0806;
 /// An ARP packet begins so for Ethernet and IPv4: hardware, protocol, and the lengths of their addresses.
 const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
-/// Next header: ICMPv6 (RFC 4443).
+/// IP protocol numbers of ICMP (RFC 792) and ICMPv6 (RFC 4443).
+const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_ICMPV6: u8 = 58;
 /// Next headers of options, of a route and of a fragment (RFC 8200, 4).
 const HOP_BY_HOP: u8 = 0;
@@ -26,6 +27,9 @@ const MAX_EXTENSIONS: usize = 8;
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
 const DHCPV6_SERVER: u16 = 547;
+/// Types of ICMP that routers alone send (RFC 792, RFC 1256).
+const ICMP_REDIRECT: u8 = 5;
+const ICMP_ROUTER_ADVERTISEMENT: u8 = 9;
 /// Types of ICMPv6: multicast listener reports (RFC 2710, 3810), and neighbour discovery (RFC 4861, 4).
 const LISTENER_REPORT: u8 = 131;
 const LISTENER_DONE: u8 = 132;
@@ -63,7 +67,7 @@ impl AntiSpoof {
     }
 }
 
-/// An IP address, or all that begin with so many of its bits.
+/// The IP addresses that begin with the first `length` bits of this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Prefix {
     address: IpAddr,
@@ -105,7 +109,7 @@ impl fmt::Display for Prefix {
 pub struct Addresses(Vec<Prefix>);
 
 impl Addresses {
-    /// From addresses and prefixes, separated by spaces or commas. `None` where one is neither, or there is none.
+    /// Reads addresses and prefixes, separated by spaces or commas. `None` where there is none, or a word is neither.
     pub fn parse(text: &str) -> Option<Self> {
         let words = text.split([' ', ',']).filter(|word| !word.is_empty());
         let prefixes: Vec<_> = words.map(Prefix::parse).collect::<Option<_>>()?;
@@ -140,7 +144,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Of a guest with this Ethernet address. Where its IP addresses are known, it may use no others, whatever the level.
+    /// Makes the guard of a guest with this Ethernet address. A guest whose IP addresses are given is checked strictly, and may use no others.
     pub fn new(level: AntiSpoof, mac: MacAddress, addresses: Option<Addresses>) -> Self {
         let level = if addresses.is_some() { AntiSpoof::Strict } else { level };
         Self { level, mac, addresses }
@@ -170,15 +174,47 @@ impl Guard {
     }
 
     fn permits_arp(&self, packet: &[u8]) -> bool {
-        let Some(&[h0, h1, p0, p1, hardware, protocol, _, _, a, b, c, d, e, f, w, x, y, z]) = packet.first_chunk()
+        let Some(
+            &[
+                h0,
+                h1,
+                p0,
+                p1,
+                hardware,
+                protocol,
+                _,
+                _,
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+                s0,
+                s1,
+                s2,
+                s3,
+                _,
+                _,
+                _,
+                _,
+                _,
+                _,
+                t0,
+                t1,
+                t2,
+                t3,
+            ],
+        ) = packet.first_chunk()
         else {
             return false;
         };
-        let sender = Ipv4Addr::new(w, x, y, z);
+        let (sender, target) = (Ipv4Addr::new(s0, s1, s2, s3), Ipv4Addr::new(t0, t1, t2, t3));
+        // Who asks whether an address is free has none yet, and takes it from whoever is about to have it (RFC 5227, 2.1.1).
+        let claimed = if sender.is_unspecified() { target } else { sender };
         [h0, h1, p0, p1, hardware, protocol] == ARP_ETHERNET_IPV4
             && MacAddress([a, b, c, d, e, f]) == self.mac
-            // One that asks whether its address is free has none yet (RFC 5227, 2.1.1).
-            && (sender.is_unspecified() || self.may_use(sender.into()))
+            && self.may_use(claimed.into())
     }
 
     fn permits_ipv4(&self, packet: &[u8]) -> bool {
@@ -191,14 +227,18 @@ impl Guard {
         }
         let source = Ipv4Addr::new(header[12], header[13], header[14], header[15]);
         let is_first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
-        if header[9] != PROTOCOL_UDP || !is_first {
-            return self.may_use(source.into());
-        }
-        match ports(packet, length) {
-            None | Some((DHCP_SERVER, _)) => false,
-            Some((DHCP_CLIENT, DHCP_SERVER)) if source.is_unspecified() => true,
-            Some(_) => self.may_use(source.into()),
-        }
+        let permitted = match header[9] {
+            PROTOCOL_ICMP if is_first => {
+                !matches!(packet.get(length), None | Some(&(ICMP_REDIRECT | ICMP_ROUTER_ADVERTISEMENT)))
+            }
+            PROTOCOL_UDP if is_first => match ports(packet, length) {
+                None | Some((DHCP_SERVER, _)) => false,
+                Some((DHCP_CLIENT, DHCP_SERVER)) if source.is_unspecified() => return true,
+                Some(_) => true,
+            },
+            _ => true,
+        };
+        permitted && self.may_use(source.into())
     }
 
     fn permits_ipv6(&self, packet: &[u8]) -> bool {
@@ -228,21 +268,21 @@ impl Guard {
         let Some(&kind) = packet.get(offset) else {
             return false;
         };
-        let options = match kind {
+        let has_v6 = || self.addresses.as_ref().is_none_or(Addresses::has_v6);
+        let target = || address(packet, offset + 8).is_some_and(|target| self.may_use_v6(target));
+        let (options, permitted) = match kind {
             ROUTER_ADVERTISEMENT | REDIRECT => return false,
-            ROUTER_SOLICITATION => offset + 8,
-            NEIGHBOR_SOLICITATION | NEIGHBOR_ADVERTISEMENT => offset + 24,
-            LISTENER_REPORT | LISTENER_DONE | LISTENER_REPORT_V2 if source.is_unspecified() => {
-                return self.addresses.as_ref().is_none_or(Addresses::has_v6);
-            }
+            LISTENER_REPORT | LISTENER_DONE | LISTENER_REPORT_V2 if source.is_unspecified() => return has_v6(),
+            ROUTER_SOLICITATION if source.is_unspecified() => (8, has_v6()),
+            ROUTER_SOLICITATION => (8, self.may_use_v6(source)),
+            // Who asks whether an address is free takes it from whoever is about to have it (RFC 4862, 5.4.3).
+            NEIGHBOR_SOLICITATION if source.is_unspecified() => (24, target()),
+            NEIGHBOR_SOLICITATION => (24, self.may_use_v6(source)),
+            NEIGHBOR_ADVERTISEMENT => (24, self.may_use_v6(source) && target()),
             _ => return self.may_use_v6(source),
         };
         // A node drops fragments of neighbour discovery (RFC 6980, 5).
-        let own = !is_fragment && packet.get(options..end).is_some_and(|options| self.owns_all(options));
-        let asks = kind != NEIGHBOR_ADVERTISEMENT && source.is_unspecified();
-        let permitted = asks && self.addresses.as_ref().is_none_or(Addresses::has_v6) || self.may_use_v6(source);
-        let tells = kind != NEIGHBOR_ADVERTISEMENT || address(packet, offset + 8).is_some_and(|to| self.may_use_v6(to));
-        own && permitted && tells
+        permitted && !is_fragment && packet.get(offset + options..end).is_some_and(|options| self.owns_all(options))
     }
 
     /// Whether all link-layer addresses among the options of neighbour discovery are the guest's.
@@ -264,11 +304,16 @@ impl Guard {
         self.addresses.as_ref().is_none_or(|addresses| addresses.contain(address))
     }
 
-    /// Where it has an address of IPv6, a guest has link-local ones besides (RFC 4291, 2.1).
+    /// Where it may use an address of IPv6, a guest may use the link-local one of its Ethernet address besides. Any other could be the gateway's.
     fn may_use_v6(&self, address: Ipv6Addr) -> bool {
-        let link_local = address.is_unicast_link_local();
-        self.may_use(address.into()) || link_local && self.addresses.as_ref().is_some_and(Addresses::has_v6)
+        self.may_use(address.into())
+            || address == link_local(self.mac) && self.addresses.as_ref().is_some_and(Addresses::has_v6)
     }
+}
+
+/// The link-local address that is made of an Ethernet address (RFC 4291, 2.5.6 and appendix A).
+const fn link_local(MacAddress([a, b, c, d, e, f]): MacAddress) -> Ipv6Addr {
+    Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// The header behind those of IPv6.

@@ -154,7 +154,8 @@ impl Switch {
         }
     }
 
-    /// Puts a port on the bridge of that name, which is made where there is none, with its VLANs. It may have `limit` entries of the table.
+    /// Puts a port with these VLANs on the bridge of that name, and makes the bridge where there is none. The port may have `limit` entries of the
+    /// table.
     ///
     /// # Errors
     /// [`AddError`].

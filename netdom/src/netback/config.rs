@@ -283,7 +283,8 @@ pub fn further_nodes(frontend: &Directory, offered: u8) -> Vec<String> {
     queues.map(|queues| queues::further_nodes(queues, &QUEUE_NODES, FRONTEND_NODES)).unwrap_or_default()
 }
 
-/// Reads what the frontend says, too. It was offered so many queues; `antispoof` is what is checked of all guests.
+/// Reads the frontend's nodes, too. `offered` is the number of queues that it was offered, and `antispoof` the level of the checks for vifs without
+/// `ip`.
 ///
 /// # Errors
 /// What is wrong with that.

@@ -29,7 +29,11 @@ fn ethernet(source: [u8; 6], ethertype: u16, packet: &[u8]) -> Vec<u8> {
 }
 
 fn arp(hardware: [u8; 6], sender: [u8; 4]) -> Vec<u8> {
-    [&[0, 1, 8, 0, 6, 4, 0, 1][..], &hardware, &sender, &[0; 6], &ROUTER_V4].concat()
+    arp_about(hardware, sender, ROUTER_V4)
+}
+
+fn arp_about(hardware: [u8; 6], sender: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    [&[0, 1, 8, 0, 6, 4, 0, 1][..], &hardware, &sender, &[0; 6], &target].concat()
 }
 
 /// An IPv4 packet; `fragment` is its offset in units of eight bytes.
@@ -100,7 +104,8 @@ fn what_a_guest_may_send() {
     let guards = [guard(AntiSpoof::Mac, ""), guard(AntiSpoof::Strict, ""), guard(AntiSpoof::Mac, "10.0.0.5 fd00::5")];
     let (discover, offer) = (udp(68, 67), udp(67, 68));
     let (yes, strict, free, no) = ([true; 3], [true, false, false], [true, true, false], [false; 3]);
-    let link = "fe80::1";
+    // Made of its Ethernet address.
+    let link = "fe80::216:3eff:fe00:1";
     let v6 = |source, kind, target, option, mac| (0x86dd, ipv6(source, 58, &discovery(kind, target, option, mac)));
     let fragment = |offset: u16, rest: &[u8]| [&[58, 0][..], &(offset << 3).to_be_bytes(), &[0; 4], rest].concat();
     let options = |rest: &[u8]| [&[58, 0, 1, 4, 0, 0, 0, 0][..], rest].concat();
@@ -108,10 +113,11 @@ fn what_a_guest_may_send() {
     let advertisement = discovery(134, "", 1, OWN);
     let table = [
         ("ARP", (0x0806, arp(OWN, V4)), yes),
-        ("an ARP probe", (0x0806, arp(OWN, [0; 4])), yes),
+        ("an ARP probe", (0x0806, arp_about(OWN, [0; 4], V4)), yes),
+        ("one for the gateway's IP address", (0x0806, arp_about(OWN, [0; 4], ROUTER_V4)), free),
         ("ARP for the gateway's IP address", (0x0806, arp(OWN, ROUTER_V4)), free),
         ("ARP for the gateway's Ethernet address", (0x0806, arp(GATEWAY, V4)), no),
-        ("ARP that is cut", (0x0806, arp(OWN, V4)[..17].to_vec()), no),
+        ("ARP that is cut", (0x0806, arp(OWN, V4)[..27].to_vec()), no),
         ("ARP of another kind of network", (0x0806, [&[0, 6], &arp(OWN, V4)[2..]].concat()), no),
         ("RARP", (0x8035, arp(OWN, V4)), strict),
         ("another protocol", (0x88b5, [0; 46].into()), strict),
@@ -128,8 +134,14 @@ fn what_a_guest_may_send() {
         ("a DHCP client", (0x0800, ipv4([0; 4], 17, 0, &discover)), yes),
         ("a DHCP server", (0x0800, ipv4(V4, 17, 0, &offer)), strict),
         ("UDP from no address", (0x0800, ipv4([0; 4], 17, 0, &udp(68, 69))), free),
+        ("an echo", (0x0800, ipv4(V4, 1, 0, &[8, 0, 0, 0])), yes),
+        ("a redirect of IPv4", (0x0800, ipv4(V4, 1, 0, &[5, 1, 0, 0])), strict),
+        ("a router's advertisement of IPv4", (0x0800, ipv4(V4, 1, 0, &[9, 0, 0, 0])), strict),
+        ("a first fragment of ICMP without a type", (0x0800, ipv4(V4, 1, 0x2000, &[])), strict),
+        ("a later fragment of ICMP", (0x0800, ipv4(V4, 1, 1, &[5, 1, 0, 0])), yes),
         ("TCP over IPv6", (0x86dd, ipv6("fd00::5", 6, &[0; 20])), yes),
         ("from a link-local address", (0x86dd, ipv6(link, 6, &[0; 20])), yes),
+        ("from another link-local address", (0x86dd, ipv6("fe80::1", 6, &[0; 20])), free),
         ("another's over IPv6", (0x86dd, ipv6("fd00::1", 6, &[0; 20])), free),
         ("a DHCPv6 client", (0x86dd, ipv6(link, 17, &udp(546, 547))), yes),
         ("a DHCPv6 server", (0x86dd, ipv6(link, 17, &udp(547, 546))), strict),
@@ -137,7 +149,10 @@ fn what_a_guest_may_send() {
         ("a solicitation", v6(link, 135, "fd00::9", 1, OWN), yes),
         ("one of another's Ethernet address", v6(link, 135, "fd00::9", 1, GATEWAY), strict),
         ("of another's IP address", v6("fd00::1", 135, "fd00::9", 1, OWN), free),
-        ("a look whether an address is free", (0x86dd, ipv6("::", 58, &solicitation[..24])), yes),
+        ("a look whether its address is free", (0x86dd, ipv6("::", 58, &discovery(135, "fd00::5", 14, OWN))), yes),
+        ("the same of its link-local one", (0x86dd, ipv6("::", 58, &discovery(135, link, 14, OWN))), yes),
+        ("a look whether another's is free", (0x86dd, ipv6("::", 58, &solicitation[..24])), free),
+        ("an advertisement of the gateway's link-local address", v6("fd00::5", 136, "fe80::1", 2, OWN), free),
         ("an advertisement", v6("fd00::5", 136, "fd00::5", 2, OWN), yes),
         ("one of another's IP address", v6("fd00::5", 136, "fd00::1", 2, OWN), free),
         ("one of another's Ethernet address", v6("fd00::5", 136, "fd00::5", 2, GATEWAY), strict),
@@ -183,14 +198,15 @@ fn what_a_guest_may_send() {
 #[test]
 fn addresses_of_one_protocol() {
     let (four, six) = (guard(AntiSpoof::Off, "10.0.0.0/8"), guard(AntiSpoof::Off, "fd00::/8"));
-    let discovery = discovery(135, "fe80::5", 1, OWN);
+    let link = "fe80::216:3eff:fe00:1";
+    let discovery = discovery(135, link, 1, OWN);
     for (name, ethertype, packet, expected) in [
         ("TCP", 0x0800, ipv4(V4, 6, 0, &[0; 20]), [true, false]),
         ("ARP", 0x0806, arp(OWN, V4), [true, false]),
-        ("an ARP probe", 0x0806, arp(OWN, [0; 4]), [true, true]),
+        ("an ARP probe", 0x0806, arp_about(OWN, [0; 4], V4), [true, false]),
         ("DHCP", 0x0800, ipv4([0; 4], 17, 0, &udp(68, 67)), [true, true]),
         ("TCP over IPv6", 0x86dd, ipv6("fd00::7", 6, &[0; 20]), [false, true]),
-        ("a solicitation", 0x86dd, ipv6("fe80::5", 58, &discovery), [false, true]),
+        ("a solicitation", 0x86dd, ipv6(link, 58, &discovery), [false, true]),
         ("one from no address", 0x86dd, ipv6("::", 58, &discovery), [false, true]),
         ("a listener's report", 0x86dd, ipv6("::", 58, &[131; 24]), [false, true]),
     ] {
@@ -200,7 +216,7 @@ fn addresses_of_one_protocol() {
 }
 
 proptest! {
-    /// Whatever comes, each level passes no more than the one below; nothing passes with another's Ethernet address.
+    /// Each level passes no frame that the one below refuses, and no level passes one with another's Ethernet address.
     #[test]
     fn levels_are_nested(
         kind in prop_oneof![Just(0x0800_u16), Just(0x0806), Just(0x86dd), Just(0x8100), any::<u16>()],

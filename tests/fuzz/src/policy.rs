@@ -18,6 +18,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Frames of an input, at most.
 const FRAMES: usize = 16;
 const OWN: [u8; 6] = [0, 0x16, 0x3e, 0, 0, 1];
+/// The link-local address that is made of it.
+const LINK_LOCAL: &str = "fe80::216:3eff:fe00:1";
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
 /// What guests may use; empty where that is not known.
 const ADDRESSES: [&str; 5] = ["", "10.0.0.5", "10.0.0.0/29 fd00::5", "fd00::/125", "0.0.0.0/0"];
@@ -37,7 +39,7 @@ struct Recipe {
 
 #[derive(Arbitrary, Debug)]
 enum Packet {
-    Arp { own: bool, sender: u8 },
+    Arp { own: bool, sender: u8, target: u8 },
     V4 { source: u8, protocol: Upper, fragment: Option<(bool, u8)> },
     V6 { source: u8, extensions: [Option<Extension>; 3], protocol: Upper },
     Other { ethertype: u16, bytes: [u8; 20] },
@@ -55,6 +57,7 @@ enum Extension {
 enum Upper {
     Udp { ports: [u8; 2] },
     Discovery { kind: u8, target: u8, option: u8, own: bool },
+    Icmp { kind: u8 },
     Any { protocol: u8, first: u8 },
 }
 
@@ -68,6 +71,7 @@ fn v6(last: u8) -> [u8; 16] {
     let mut address = [0; 16];
     match last % 8 {
         7 => {}
+        6 if last & 8 == 0 => address = LINK_LOCAL.parse::<Ipv6Addr>().unwrap().octets(),
         6 => address[..2].copy_from_slice(&[0xfe, 0x80]),
         5 => (address[0], address[15]) = (0xfd, 5),
         low => (address[0], address[15]) = (0xfd, low | (last & 0x10)),
@@ -88,6 +92,7 @@ impl Upper {
                 let hardware = if own { OWN } else { OTHER };
                 (58, [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, &[option % 4, 1], &hardware].concat())
             }
+            Self::Icmp { kind } => (1, vec![kind % 16; 8]),
             Self::Any { protocol, first } => (protocol, vec![first; 20]),
         }
     }
@@ -99,6 +104,7 @@ impl Packet {
         let upper = |upper: &Upper| match upper {
             Upper::Udp { ports: [from, _] } => 16 + from % PORTS.len() as u8,
             Upper::Discovery { kind, .. } => 32 + kind % 14,
+            Upper::Icmp { kind } => 48 + kind % 16,
             Upper::Any { .. } => 64,
         };
         match self {
@@ -111,9 +117,9 @@ impl Packet {
 
     fn build(&self) -> (u16, Vec<u8>) {
         match self {
-            Self::Arp { own, sender } => {
+            Self::Arp { own, sender, target } => {
                 let hardware = if *own { OWN } else { OTHER };
-                (0x0806, [&[0, 1, 8, 0, 6, 4, 0, 1][..], &hardware, &v4(*sender), &[0; 10]].concat())
+                (0x0806, [&[0, 1, 8, 0, 6, 4, 0, 1][..], &hardware, &v4(*sender), &[0; 6], &v4(*target)].concat())
             }
             Self::V4 { source, protocol, fragment } => {
                 let (protocol, payload) = protocol.build();
@@ -207,7 +213,7 @@ impl Model {
             let count = *count as usize;
             known.is_ipv4() == address.is_ipv4() && bits(*known).iter().take(count).eq(bits(address).iter().take(count))
         });
-        known || self.has_v6() && matches!(address, IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
+        known || self.has_v6() && address == LINK_LOCAL.parse::<IpAddr>().unwrap()
     }
 
     fn has_v6(&self) -> bool {
@@ -251,8 +257,9 @@ impl Model {
             return Forbidden;
         }
         let sender: [u8; 4] = arp.source_protocol_addr().try_into().unwrap();
-        let sender = Ipv4Addr::from(sender);
-        let own = arp.source_hardware_addr() == OWN && (sender.is_unspecified() || self.may_use(sender.into()));
+        let target: [u8; 4] = arp.target_protocol_addr().try_into().unwrap();
+        let claimed = if sender == [0; 4] { target } else { sender };
+        let own = arp.source_hardware_addr() == OWN && self.may_use(Ipv4Addr::from(claimed).into());
         if own { Sound } else { Forbidden }
     }
 
@@ -265,6 +272,14 @@ impl Model {
         }
         let source = ip.src_addr();
         let permitted = self.may_use(source.into());
+        if ip.next_header() == IpProtocol::Icmp && ip.frag_offset() == 0 {
+            return match ip.payload().first() {
+                None => Unclear,
+                Some(5 | 9) => Forbidden,
+                Some(_) if permitted => Sound,
+                Some(_) => Forbidden,
+            };
+        }
         if ip.next_header() != IpProtocol::Udp || ip.frag_offset() != 0 {
             return if permitted { Sound } else { Forbidden };
         }
@@ -337,28 +352,27 @@ impl Model {
             return Unclear;
         }
         let packet = Icmpv6Packet::new_unchecked(payload);
-        let asks = if source.is_unspecified() && self.has_v6() { Sound } else { permitted };
-        let (target, options, permitted) = match packet.msg_type() {
+        let about = |payload: &[u8]| {
+            let target = payload.get(8..24).map(|target| <[u8; 16]>::try_from(target).unwrap());
+            target.is_none_or(|target| self.may_use(Ipv6Addr::from(target).into()))
+        };
+        let none_yet = source.is_unspecified();
+        let (allowed, options) = match packet.msg_type() {
             Icmpv6Message::RouterAdvert | Icmpv6Message::Redirect => return Forbidden,
-            Icmpv6Message::RouterSolicit => (None, 8, asks),
-            Icmpv6Message::NeighborSolicit => (None, 24, asks),
-            Icmpv6Message::NeighborAdvert => (payload.get(8..24), 24, permitted),
-            _ if source.is_unspecified() && matches!(payload[0], 131 | 132 | 143) => {
+            Icmpv6Message::RouterSolicit => (permitted == Sound || none_yet && self.has_v6(), 8),
+            Icmpv6Message::NeighborSolicit => (if none_yet { about(payload) } else { permitted == Sound }, 24),
+            Icmpv6Message::NeighborAdvert => (permitted == Sound && about(payload), 24),
+            _ if none_yet && matches!(payload[0], 131 | 132 | 143) => {
                 return if self.has_v6() { Sound } else { Forbidden };
             }
             _ => return permitted,
         };
-        if fragment || permitted == Forbidden {
+        if fragment || !allowed {
             return Forbidden;
         }
         let Some(mut options) = payload.get(options..) else {
             return Unclear;
         };
-        if let Some(target) = target
-            && !self.may_use(Ipv6Addr::from(<[u8; 16]>::try_from(target).unwrap()).into())
-        {
-            return Forbidden;
-        }
         while !options.is_empty() {
             let Ok(option) = NdiscOption::new_checked(options) else {
                 return Unclear;

@@ -61,7 +61,7 @@ pub(crate) trait Card: Model + Sized + 'static {
     const FAULTS: &'static [(Arise<Self>, Fault)];
     /// EITR of vector 0, and its bits of the interval.
     const INTERVALS: (usize, u32);
-    /// The registers by which it is shared with firmware and the driver of its other port.
+    /// The registers by which the device's firmware, and the driver of its other port, share parts with this driver.
     const SEMAPHORES: &'static [usize];
     /// What such have in the last of them, while this driver works.
     const OTHERS: u32;

@@ -14,10 +14,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "no PCI device: says so, and switches between guests all the same", run: no_device },
     Case { name: "a device of another kind: says which", run: other_device },
     Case { name: "a malformed command line: says which words, in data/error too", run: command_line },
-    Case {
-        name: "a vif on no bridge or VLAN, or with an ip= that is none: refused with the reason",
-        run: refused_vifs,
-    },
+    Case { name: "a vif with an unknown bridge, VLAN or ip=: refused with the reason", run: refused_vifs },
     Case { name: "nonsense in a frontend's nodes: its vif closed, the reason in its error node", run: nonsense },
 ];
 

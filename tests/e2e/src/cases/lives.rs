@@ -67,7 +67,7 @@ const SETTLED: Duration = Duration::from_secs(11);
 const FLOW: (u32, u32, u32) = (200, 20, 24);
 /// For how long of it the domain is paused: what comes then lies in the NIC's ring of 255 frames.
 const PAUSED: Duration = Duration::from_secs(4);
-/// So many of it are lost at least.
+/// Datagrams that are lost at least.
 const FEWEST: u64 = 40;
 /// What comes while the NIC's receiver is off is on no count: less than a second's datagrams. As many others may be in the ring.
 const UNCOUNTED: u64 = 20;
@@ -107,7 +107,7 @@ struct Losses {
     missed: u64,
     /// In netdom's memory.
     waited: u64,
-    /// By the vif, for whatever cause.
+    /// By the vif, for any cause.
     vif: u64,
 }
 

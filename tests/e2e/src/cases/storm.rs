@@ -88,7 +88,7 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// The domain's own time in a pause, in milliseconds: at most, and the median.
 const MOST_MS: f64 = 10.0;
 const MEDIAN_MS: f64 = 3.0;
-/// Pings are sent every so many milliseconds, with so many bytes; for so long, in milliseconds, all of them may be lost.
+/// Milliseconds between pings, their bytes, and for how many milliseconds all of them may be lost.
 const PING_MS: u32 = 10;
 const PING_SIZE: u32 = 56;
 const LOSS_MS: f64 = 200.0;
