@@ -1,16 +1,20 @@
 //! The words of the command line (`extra=` of the domain's config) that netdom alone knows. Pure. Floor 3.
 
+mod bonds;
+
 use crate::netback::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
 use crate::netback::config::MAX_QUEUES;
 use crate::policy::AntiSpoof;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+pub use bonds::BondWord;
 
 /// What the command line asks of netdom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     bridge: Option<NicBridges>,
+    bonds: Vec<BondWord>,
     internal: Vec<String>,
     bpdu: Option<bool>,
     mtu: Option<u16>,
@@ -25,10 +29,10 @@ const MOST_MTU: u16 = 9212;
 /// Queues that each vif is offered.
 const DEFAULT_QUEUES: u8 = 4;
 
-/// The bridges that NICs are ports of (`bridge=`): `[ADDRESS:]NAME`, separated by commas.
+/// The bridges that NICs are ports of (`bridge=`): `[ADDRESS:]NAME` or `BOND:NAME`, separated by commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct NicBridges {
-    /// By the NIC's address in the host, as `0000:00:03.0`.
+    /// By the NIC's address in the host, as `0000:00:03.0`, or by the bond's name.
     named: Vec<(String, String)>,
     /// The bridge of the other NICs.
     others: Option<String>,
@@ -50,14 +54,16 @@ impl NicBridges {
                 }
                 continue;
             };
-            let Some(address) = full_address(address) else {
+            // Which bonds there are is known when all words are.
+            let bond = bonds::is_name(address) && !address.contains(':');
+            let Some(address) = full_address(address).or_else(|| bond.then(|| address.into())) else {
                 return wrong(
-                    "before the colon is the address of a NIC, as \"xl pci-assignable-list\" prints it: 00:03.0:xenbr0",
+                    "before the colon is the address of a NIC, as \"xl pci-assignable-list\" prints it: 00:03.0:xenbr0; or the name of a bond",
                 );
             };
             check_bridge("bridge", name)?;
             if bridges.named.iter().any(|(known, _)| *known == address) {
-                return wrong("a NIC has one bridge, and this names two for one address");
+                return wrong("a NIC or bond has one bridge, and this names two for one");
             }
             bridges.named.push((address, name.into()));
         }
@@ -86,13 +92,32 @@ impl Options {
         let Some(bridges) = &self.bridge else {
             return Some(DEFAULT_BRIDGE);
         };
-        let named = bridges.named.iter().find(|(known, _)| known == address).map(|(_, name)| name);
+        let bond = self.bond(address).and_then(|(bond, _)| self.bonds.get(bond));
+        let key = bond.map_or(address, |bond| &bond.name);
+        let named = bridges.named.iter().find(|(known, _)| known == key).map(|(_, name)| name);
         named.or(bridges.others.as_ref()).map(String::as_str)
     }
 
-    /// The addresses of the NICs that `bridge=` names.
-    pub fn named_nics(&self) -> impl Iterator<Item = &str> {
-        self.bridge.iter().flat_map(|bridges| &bridges.named).map(|(address, _)| address.as_str())
+    /// The addresses of the NICs that words name, each with the word.
+    pub fn named_nics(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let nics = self.named().filter(|name| name.contains(':')).map(|address| ("bridge", address));
+        nics.chain(self.bonds.iter().flat_map(|bond| &bond.nics).map(|address| ("bond", address.as_str())))
+    }
+
+    /// The NICs and bonds that `bridge=` names.
+    fn named(&self) -> impl Iterator<Item = &str> {
+        self.bridge.iter().flat_map(|bridges| &bridges.named).map(|(name, _)| name.as_str())
+    }
+
+    /// The bonds (`bond=`).
+    pub fn bonds(&self) -> &[BondWord] {
+        &self.bonds
+    }
+
+    /// The bond that a NIC is of, by its number among all, and the NIC's place in it.
+    pub fn bond(&self, address: &str) -> Option<(usize, usize)> {
+        let place = |bond: &BondWord| bond.nics.iter().position(|nic| nic == address);
+        self.bonds.iter().enumerate().find_map(|(number, bond)| Some((number, place(bond)?)))
     }
 
     /// The bridges that NICs are ports of.
@@ -128,8 +153,9 @@ impl Options {
     /// All bridges that a vif may name.
     ///
     /// # Errors
-    /// A NIC's bridge was declared to be one without a NIC.
+    /// A NIC's bridge was declared to be one without a NIC; or `bridge=` and `bond=` do not fit.
     pub fn bridges(&self) -> Result<Bridges, String> {
+        bonds::check_named(self.named(), &self.bonds)?;
         let wired = self.wired();
         if let Some(name) = self.internal.iter().find(|name| wired.contains(&name.as_str())) {
             return Err(format!(
@@ -149,6 +175,7 @@ impl Options {
                 let bridges = NicBridges::parse(value)?;
                 set(&mut self.bridge, name, value, bridges)
             }
+            "bond" => BondWord::parse(value)?.add_to(&mut self.bonds).map(|()| true),
             "internal" => {
                 check_bridge(name, value)?;
                 if self.internal.iter().all(|known| known != value) {
@@ -241,7 +268,7 @@ mod tests {
         let bridges = [NIC, "0001:a0:1f.7", "0000:00:04.0", "0000:00:05.0"].map(|nic| options.bridge(nic));
         assert_eq!(bridges, [Some("xenbr0"), Some("dmz"), Some("xenbr0"), None]);
         assert_eq!(options.bridges().unwrap().to_string(), "xenbr0, dmz");
-        assert!(options.named_nics().eq([NIC, "0001:a0:1f.7", "0000:00:04.0"]));
+        assert!(options.named_nics().eq([NIC, "0001:a0:1f.7", "0000:00:04.0"].map(|nic| ("bridge", nic))));
         // One without an address is that of the others.
         let mut options = Options::default();
         assert_eq!(options.set("bridge", "lan,00:03.0:dmz"), Ok(true));
@@ -261,7 +288,6 @@ mod tests {
             "100:03.0:a",
             "0:0:00:03.0:a",
             "00:+3.0:a",
-            "vlan:7",
         ] {
             let error = Options::default().set("bridge", wrong).unwrap_err();
             assert!(error.contains("bridge=") && error.contains(": "), "{wrong}: {error}");

@@ -8,7 +8,7 @@
 use crate::backend::Netback;
 use crate::blame::{Blame, Suspect};
 use crate::datapath::Held;
-use crate::datapath::kept::KeptPort;
+use crate::datapath::kept::{KeptBond, KeptPort};
 use alloc::string::String;
 use alloc::vec::Vec;
 use minicbor::encode::write::Cursor;
@@ -41,6 +41,9 @@ pub struct Kept {
     /// Packets that were lost with the lives before.
     #[n(4)]
     lost: Option<u64>,
+    /// The bonds.
+    #[n(8)]
+    bonds: Option<Vec<KeptBond>>,
     /// Of the image for tests alone: a field that a later version adds.
     #[cfg(feature = "faults")]
     #[n(15)]
@@ -71,9 +74,20 @@ impl Kept {
             blame: netback.blame(),
             carriers: Some(netback.carriers()),
             lost: Some(lost),
+            bonds: None,
             #[cfg(feature = "faults")]
             added: Some(u64::MAX),
         }
+    }
+
+    /// The same with these bonds.
+    pub fn with_bonds(self, bonds: Vec<KeptBond>) -> Self {
+        Self { bonds: Some(bonds).filter(|bonds| !bonds.is_empty()), ..self }
+    }
+
+    /// The bonds, once.
+    pub fn take_bonds(&mut self) -> Vec<KeptBond> {
+        self.bonds.take().unwrap_or_default()
     }
 
     /// In CBOR (RFC 8949).

@@ -6,6 +6,7 @@ extern crate alloc;
 
 pub mod backend;
 pub mod blame;
+pub mod bond;
 pub mod command_line;
 pub mod credit;
 pub mod datapath;

@@ -76,7 +76,7 @@ const NETDOM: House = House {
         &["credit", "ethernet", "hash", "statistics"],
         &["packet"],
         &["offload", "switch"],
-        &["policy"],
+        &["bond", "policy"],
         &["blame", "faults", "netback", "nic"],
         &["command_line", "datapath", "fakes"],
         &["backend"],

@@ -179,13 +179,15 @@ fn take_frames<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Po
         };
         let first = round.frames.len() as u32;
         let received = nic.receive(budget, &mut round.frames);
-        if received > 0 {
-            budget -= received;
-            round.arrivals.push(Arrival { port, frames: (first, round.frames.len() as u32) });
-        }
+        let member = nic.member;
         // Also where there were no frames: the pool may have had nothing to give the last time.
         nic.next_queue();
         nic.refill(pool);
+        if received > 0 {
+            budget -= received;
+            let from = member.map_or(port, |member| ports.sift(member, &mut round.frames, first as usize));
+            round.arrivals.push(Arrival { port, from, frames: (first, round.frames.len() as u32) });
+        }
     }
     round.frames_left = budget == 0;
     round.in_hand.set(round.frames.len());

@@ -135,7 +135,7 @@ fn forward_sent<H: Hypervisor>(
             sender.toward = Some(Toward::Guest);
         }
         None => {
-            if forwarder.destinations().iter().any(|to| !ports.is_nic(*to)) {
+            if forwarder.destinations().iter().any(|to| !ports.is_wire(*to)) {
                 list_chunks(&sent.local, sent.slots(&round.slots), sender.domain, &mut round.chunks);
             }
             pass_on(ports, forwarder, round, pool, &Passing { waits: None, ..passing });

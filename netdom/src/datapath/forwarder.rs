@@ -145,8 +145,8 @@ impl Forwarder {
             && !head.destination.is_group()
         {
             let joins = head.layout.is_some_and(|layout| joins(ports, only, &layout, tagging));
-            let way = Some(self.way(ports, only, head));
-            self.decision = Decision { tagging, way, to_nic: ports.is_nic(only), joins };
+            let way = self.way(ports, only, head);
+            self.decision = Decision { tagging, way: Some(way), to_nic: ports.is_nic(way.to), joins };
             self.run = Some((from, tag));
         }
         Ok(())
@@ -185,8 +185,8 @@ impl Forwarder {
             }
             Forward::Flood if destination == MacAddress::BRIDGE_GROUP && !self.bpdus_on_wire => {
                 // From guest to guest, and from wire to wire, so that bridges out there see a loop through this one.
-                let wired = ports.is_nic(from);
-                self.destinations.extend(self.switch.flood(from, vlan).filter(|to| ports.is_nic(*to) == wired));
+                let wired = ports.is_wire(from);
+                self.destinations.extend(self.switch.flood(from, vlan).filter(|to| ports.is_wire(*to) == wired));
                 if self.destinations.is_empty() && wired {
                     ports.count_drop(from, DropCause::NotForwarded);
                 }
@@ -200,7 +200,7 @@ impl Forwarder {
     pub(super) fn way<H: Hypervisor>(&self, ports: &Ports<H>, to: PortId, head: &Head) -> Way {
         let plain = Way { to, steer: Steer::default() };
         let Some(guest) = ports.guest(to) else {
-            return plain;
+            return Way { to: ports.outlet(to, head, self.reader.bytes()), ..plain };
         };
         let (queues, hashing) = (guest.queue_count(), guest.hashing());
         if queues < 2 && hashing.is_none() {

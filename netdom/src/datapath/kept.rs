@@ -1,7 +1,7 @@
 //! What the next life of the domain has to know of a port beyond what its frontend's nodes say. Pure. Floor 3.
 
 use super::ports::PortKind;
-use super::{DataPath, NicId, VifId};
+use super::{BondId, DataPath, NicId, VifId};
 use crate::ethernet::MacAddress;
 use crate::netback::control::Hashing;
 use crate::netback::request::Membership;
@@ -29,9 +29,23 @@ pub struct KeptPort {
     /// The hash that the guest asked for.
     #[n(3)]
     hashing: Option<KeptHashing>,
-    /// The bridge that a NIC was on.
+    /// The bridge that a NIC or a bond was on.
     #[n(4)]
     bridge: Option<String>,
+}
+
+/// A bond, by the addresses of its NICs in the host: the command line may name them in another order now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct KeptBond {
+    /// Its name.
+    #[n(0)]
+    pub name: String,
+    /// What was learnt behind it.
+    #[n(1)]
+    pub port: KeptPort,
+    /// The NIC that all was sent on.
+    #[n(2)]
+    pub active: Option<String>,
 }
 
 /// A [`Hashing`].
@@ -86,9 +100,15 @@ impl<H: Hypervisor> DataPath<H> {
         let mut kept = self.keep(port, &self.nic_statistics(id)?);
         kept.bridge = match self.ports.get(port)? {
             PortKind::Nic(nic) => Some(nic.bridge.clone()),
-            PortKind::Guest(_) => None,
+            _ => None,
         };
         Some(kept)
+    }
+
+    /// What the next life has to know of a bond's port.
+    pub fn keep_bond(&self, id: BondId) -> KeptPort {
+        let bridge = self.forwarder.switch.bridge(id.port()).map(String::from);
+        KeptPort { bridge, ..self.keep(id.port(), &PortStatistics::default()) }
     }
 
     fn keep(&self, port: PortId, statistics: &PortStatistics) -> KeptPort {
@@ -126,6 +146,17 @@ impl<H: Hypervisor> DataPath<H> {
             nic.statistics += kept.counters();
         }
         self.restore(port, kept);
+    }
+
+    /// Goes on with a bond as the last life had it, before any of its NICs is there: with what was learnt, where it is on the same bridge, and with the
+    /// member in this place, if that comes back until [`Self::settle_bonds`].
+    pub fn restore_bond(&mut self, id: BondId, kept: &KeptPort, active: Option<usize>) {
+        if let Some(bond) = self.ports.bond_mut(id.port()) {
+            bond.begin_with(active);
+        }
+        if kept.bridge.as_deref() == self.forwarder.switch.bridge(id.port()) {
+            self.restore(id.port(), kept);
+        }
     }
 
     fn restore(&mut self, port: PortId, kept: &KeptPort) {

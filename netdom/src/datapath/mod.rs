@@ -22,6 +22,7 @@
 
 mod backlog;
 mod backpressure;
+mod bonds;
 mod collect;
 mod control;
 mod copies;
@@ -64,6 +65,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use forwarder::{Forwarder, Way};
 use guest::GuestPort;
+pub use bonds::{ActiveChange, BondId};
 pub use held::Held;
 pub use nics::{LinkChange, NICS, NicId};
 use ports::Ports;
@@ -285,6 +287,7 @@ impl<H: Hypervisor> DataPath<H> {
         let failed = ports.failed.len();
         ports.look_at_timers(now);
         nics::reclaim(ports, pool);
+        ports.poll_bonds(pool, now);
         collect::collect(ports, round, pool, hypervisor, now);
         forward::forward(ports, forwarder, coalescer, round, pool, now);
         copy::copy(ports, round, pool, hypervisor);

@@ -1,6 +1,7 @@
 //! A NIC as a port of the switch. Floor 3.
 
 use super::QueueId;
+use super::bonds::Membership;
 use super::held::{Held, Share};
 use super::hold::is_recent;
 use crate::nic::{Capabilities, Fault, Link, Nic};
@@ -36,6 +37,8 @@ pub(super) struct NicPort {
     pub(super) inserts_tags: bool,
     strips_tags: bool,
     pub(super) bridge: String,
+    /// Its bond, where it is of one: it is no port of the switch then.
+    pub(super) member: Option<Membership>,
     /// Whether it has a link. Without one, nothing is given to it: on hardware it would stay in its ring.
     pub(super) up: bool,
     /// By its queues, one at least.
@@ -67,6 +70,7 @@ impl NicPort {
             strips_tags: false,
             nic,
             bridge: bridge.into(),
+            member: None,
             up,
             pending: (0..queues).map(|_| Pending::with_capacity(64)).collect(),
             pending_pages: 0,

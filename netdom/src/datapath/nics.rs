@@ -1,5 +1,6 @@
 //! The data path's NICs, beside the packets: where they are, their links, their faults; and when they interrupt. Floor 3.
 
+use super::bonds::Membership;
 use super::nic_port::NicPort;
 use super::ports::{PortKind, Ports};
 use super::{DataPath, RETRY};
@@ -43,13 +44,27 @@ impl<H: Hypervisor> DataPath<H> {
     /// # Errors
     /// The NIC, where there are [`NICS`] already, or 65,536 bridges.
     pub fn add_nic(&mut self, nic: Box<dyn Nic>, bridge: &str) -> Result<NicId, Box<dyn Nic>> {
+        self.insert_nic(nic, bridge, None)
+    }
+
+    /// Adds a NIC, as a port of the switch or as a member of a bond.
+    ///
+    /// # Errors
+    /// As [`Self::add_nic`].
+    pub(super) fn insert_nic(
+        &mut self,
+        nic: Box<dyn Nic>,
+        bridge: &str,
+        member: Option<Membership>,
+    ) -> Result<NicId, Box<dyn Nic>> {
         let (Some(number), Some(port)) = (self.ports.free_nic_number(), self.ports.free()) else {
             return Err(nic);
         };
-        if self.forwarder.switch.add(port, bridge, Vlans::TRUNK, WIRE_ENTRIES).is_err() {
+        if member.is_none() && self.forwarder.switch.add(port, bridge, Vlans::TRUNK, WIRE_ENTRIES).is_err() {
             return Err(nic);
         }
         let mut nic = NicPort::new(nic, bridge, &self.pool, &self.held);
+        nic.member = member;
         let change = LinkChange { nic: NicId(number), bridge: bridge.into(), link: nic.nic.link() };
         self.ports.insert_nic(port, number, Box::new(nic));
         self.ports.begin_vlan_stripping(bridge);
@@ -60,9 +75,12 @@ impl<H: Hypervisor> DataPath<H> {
     /// Takes a NIC off its bridge, stopped. The bridge has lost that link to the wire.
     pub fn remove_nic(&mut self, id: NicId) -> Option<Box<dyn Nic>> {
         let (port, nic) = self.ports.remove_nic(id.0)?;
-        let NicPort { mut nic, bridge, .. } = *nic;
+        let NicPort { mut nic, bridge, member, .. } = *nic;
         self.forwarder.switch.remove(port);
         nic.quiesce();
+        if let Some(member) = member {
+            self.remove_member(member);
+        }
         self.note_link(LinkChange { nic: id, bridge, link: Link::Down });
         Some(nic)
     }
@@ -101,6 +119,7 @@ impl<H: Hypervisor> DataPath<H> {
             port.set_up(link != Link::Down);
             let change = LinkChange { nic: id, bridge: port.bridge.clone(), link };
             self.note_link(change);
+            self.note_member(id, true);
         }
     }
 
@@ -113,7 +132,7 @@ impl<H: Hypervisor> DataPath<H> {
     pub fn nic_statistics(&self, id: NicId) -> Option<PortStatistics> {
         match self.ports.get(self.ports.nic_port(id.0)?)? {
             PortKind::Nic(nic) => Some(nic.statistics),
-            PortKind::Guest(_) => None,
+            _ => None,
         }
     }
 
@@ -127,6 +146,7 @@ impl<H: Hypervisor> DataPath<H> {
             port.set_up(link != Link::Down);
             let change = LinkChange { nic: id, bridge: port.bridge.clone(), link };
             self.note_link(change);
+            self.note_member(id, true);
         }
         fault
     }
@@ -135,7 +155,7 @@ impl<H: Hypervisor> DataPath<H> {
     pub fn next_look(&self, id: NicId) -> Option<Instant> {
         match self.ports.get(self.ports.nic_port(id.0)?)? {
             PortKind::Nic(port) => port.nic.next_look(),
-            PortKind::Guest(_) => None,
+            _ => None,
         }
     }
 
@@ -152,6 +172,7 @@ impl<H: Hypervisor> DataPath<H> {
         port.set_up(result.is_ok() && link != Link::Down);
         let change = LinkChange { nic: id, bridge: port.bridge.clone(), link };
         self.note_link(change);
+        self.note_member(id, true);
         result
     }
 }

@@ -56,6 +56,8 @@ pub(super) fn pass<H: Hypervisor>(
         Some(PortKind::Nic(_)) => {
             hold(ports, round, pool, way, passing.tagging.edit(false), passing);
         }
+        // None of its NICs has a link.
+        Some(PortKind::Bond(_)) => ports.count_drop(way.to, DropCause::NoLink),
         None => {}
     }
     None

@@ -1,5 +1,6 @@
 //! The ports of the switch: guests and NICs in one table, by their numbers. Floor 3.
 
+use super::bonds::BondPort;
 use super::guest::GuestPort;
 use super::nic_port::NicPort;
 use super::queue::Queue;
@@ -19,6 +20,8 @@ pub(crate) enum PortKind<H: Hypervisor> {
     Guest(Box<GuestPort<H>>),
     /// A NIC, and the wire behind it.
     Nic(Box<NicPort>),
+    /// Several NICs that are one port: theirs are none of the switch.
+    Bond(Box<BondPort>),
 }
 
 struct Port<H: Hypervisor> {
@@ -32,6 +35,8 @@ pub(crate) struct Ports<H: Hypervisor> {
     generation: u32,
     /// The ports of the NICs, by the NICs' numbers.
     nics: [Option<PortId>; NICS as usize],
+    /// The ports of the bonds.
+    pub(super) bonds: Vec<PortId>,
     /// The number of the NIC whose frames are taken first the next time.
     first_nic: u16,
     /// Guests to be served: see `schedule`.
@@ -52,6 +57,7 @@ impl<H: Hypervisor> Default for Ports<H> {
             table: Vec::new(),
             generation: 0,
             nics: [None; NICS as usize],
+            bonds: Vec::new(),
             first_nic: 0,
             ready: VecDeque::new(),
             wake: None,
@@ -77,7 +83,7 @@ impl<H: Hypervisor> Ports<H> {
     pub(crate) fn guest(&self, id: PortId) -> Option<&GuestPort<H>> {
         match self.get(id)? {
             PortKind::Guest(guest) => Some(guest),
-            PortKind::Nic(_) => None,
+            _ => None,
         }
     }
 
@@ -85,7 +91,7 @@ impl<H: Hypervisor> Ports<H> {
     pub(crate) fn guest_mut(&mut self, id: PortId) -> Option<&mut GuestPort<H>> {
         match self.get_mut(id)? {
             PortKind::Guest(guest) => Some(guest),
-            PortKind::Nic(_) => None,
+            _ => None,
         }
     }
 
@@ -99,7 +105,7 @@ impl<H: Hypervisor> Ports<H> {
         let port = self.table.get(id.port.index())?.as_ref().filter(|port| port.generation == id.generation)?;
         match &port.kind {
             PortKind::Guest(guest) => Some(guest),
-            PortKind::Nic(_) => None,
+            _ => None,
         }
     }
 
@@ -113,13 +119,18 @@ impl<H: Hypervisor> Ports<H> {
     pub(crate) fn nic_mut(&mut self, id: PortId) -> Option<&mut NicPort> {
         match self.get_mut(id)? {
             PortKind::Nic(nic) => Some(nic),
-            PortKind::Guest(_) => None,
+            _ => None,
         }
     }
 
     /// Whether a NIC is behind a port.
     pub(crate) fn is_nic(&self, id: PortId) -> bool {
         matches!(self.get(id), Some(PortKind::Nic(_)))
+    }
+
+    /// Whether the wire is behind a port: a NIC, or several.
+    pub(crate) fn is_wire(&self, id: PortId) -> bool {
+        matches!(self.get(id), Some(PortKind::Nic(_) | PortKind::Bond(_)))
     }
 
     /// Whether a guest and a NIC are on one bridge.
@@ -134,7 +145,7 @@ impl<H: Hypervisor> Ports<H> {
         let kinds = self.table.iter().flatten().map(|port| &port.kind);
         let mut guests = kinds.filter_map(|kind| match kind {
             PortKind::Guest(guest) => Some(&guest.vif.config),
-            PortKind::Nic(_) => None,
+            _ => None,
         });
         if guests.any(|config| config.vlans.native().is_some() && config.bridge == bridge) {
             self.for_each_nic(|nic| {
@@ -205,6 +216,12 @@ impl<H: Hypervisor> Ports<H> {
         }
     }
 
+    /// Adds a bond at a free place.
+    pub(super) fn insert_bond(&mut self, port: PortId, bond: Box<BondPort>) {
+        self.insert(port, PortKind::Bond(bond));
+        self.bonds.push(port);
+    }
+
     fn insert(&mut self, port: PortId, kind: PortKind<H>) {
         self.generation = self.generation.wrapping_add(1);
         if self.table.len() <= port.index() {
@@ -232,7 +249,7 @@ impl<H: Hypervisor> Ports<H> {
         let port = self.nics.get_mut(usize::from(number))?.take()?;
         match self.table.get_mut(port.index())?.take()?.kind {
             PortKind::Nic(nic) => Some((port, nic)),
-            PortKind::Guest(_) => None,
+            _ => None,
         }
     }
 
@@ -246,6 +263,12 @@ impl<H: Hypervisor> Ports<H> {
         match self.get_mut(port) {
             Some(PortKind::Guest(guest)) => guest.statistics.drop(cause),
             Some(PortKind::Nic(nic)) => nic.statistics.drop(cause),
+            // Its NICs count for it.
+            Some(PortKind::Bond(_)) => {
+                if let Some(nic) = self.first_member(port).and_then(|member| self.nic_mut(member)) {
+                    nic.statistics.drop(cause);
+                }
+            }
             None => {}
         }
     }

@@ -87,6 +87,8 @@ pub(crate) struct Turn {
 pub(crate) struct Arrival {
     /// Its port.
     pub(crate) port: PortId,
+    /// The port of the switch that they come from: its own, or its bond's.
+    pub(crate) from: PortId,
     /// Its frames are those of [`Round::frames`] from one to before the other.
     pub(crate) frames: (u32, u32),
 }

@@ -25,12 +25,12 @@ pub(super) fn forward_frames<H: Hypervisor>(
     now: Instant,
 ) {
     for arrival in 0..round.arrivals.len() {
-        let Some(&Arrival { port, frames: (first, end) }) = round.arrivals.get(arrival) else {
+        let Some(&Arrival { port, from, frames: (first, end) }) = round.arrivals.get(arrival) else {
             return;
         };
         let mut traffic = Traffic::default();
         for index in first..end {
-            let length = forward_frame(ports, forwarder, coalescer, round, pool, (port, index), now);
+            let length = forward_frame(ports, forwarder, coalescer, round, pool, (from, index), now);
             traffic.count(length);
         }
         coalescer.flush(&mut |way, packet, head| pass_joined(ports, round, pool, way, packet, head));

@@ -13,7 +13,7 @@ use core::cell::{Cell, RefCell};
 use netdom::backend::Netback;
 use netdom::blame::Suspect;
 use netdom::command_line;
-use netdom::datapath::{DataPath, Held, Poll};
+use netdom::datapath::{BondId, DataPath, Held, Poll};
 use netdom::kept::{Kept, write_suspect, write_waiting};
 use netdom::nic::ledger::Ledgers;
 use netdom::packet::Pool;
@@ -50,6 +50,8 @@ pub(crate) struct Domain {
     bus: Bus<Client, Clock, Netback<Xen>>,
     work: Rc<Signal>,
     nics: RefCell<Nics>,
+    /// As the command line has them.
+    bonds: Vec<BondId>,
     /// What the next life will know of them.
     ledgers: Ledgers,
     /// The devices that the domain began with were seen.
@@ -171,6 +173,7 @@ impl DriverDomain for Domain {
         let mut kept = Kept::parse(image);
         let blame = kept.take_blame(inherited.and_then(|parts| parts.get(Part::Suspect)), time::now());
         let lost = kept.lost(inherited.and_then(|parts| parts.get(Part::Waiting)));
+        let bonds = nics::add_bonds(&mut path.borrow_mut(), &words, &kept.take_bonds())?;
         let netback = netback.with_inherited(kept.take_vifs(), kept.take_carriers(), blame);
         let mut bus = Bus::new(store.clone(), Clock, netback);
         if restart::lives() > 0 {
@@ -190,6 +193,7 @@ impl DriverDomain for Domain {
             bus,
             work,
             nics,
+            bonds,
             ledgers,
             ready,
             stopping,
@@ -236,6 +240,7 @@ impl DriverDomain for Domain {
         if path.take_changed() {
             self.changed.set();
         }
+        nics::tell_active(self, &mut path);
         drop(path);
         drop(nics);
         self.bus.backend().report();
@@ -264,6 +269,7 @@ impl DriverDomain for Domain {
         self.bus.begun().await;
         self.bus.backend().forget_inherited();
         self.inherited.borrow_mut().forget_nics();
+        self.path.borrow_mut().settle_bonds();
         nics::forget_gone(self);
         self.held.set(false);
         self.work.set();

@@ -9,12 +9,15 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
-use netdom::datapath::{NICS, NicId};
+use netdom::command_line;
+use netdom::datapath::kept::KeptBond;
+use netdom::datapath::{ActiveChange, BondId, DataPath, NICS, NicId};
 use netdom::nic::ledger::Ledger;
 use netdom::nic::models::Model;
 use netdom::nic::plan::Plan;
 use netdom::nic::{self, FRAME_HEADERS, Fault, Nic, Options};
 use runtime::events::Channel;
+use runtime::hypervisor::Xen;
 use runtime::mmio::MmioRegion;
 use runtime::pci::{Device, InterruptKind, Interrupts, PciAddress, PciError, Unclosed};
 use runtime::secret;
@@ -85,7 +88,7 @@ impl Nics {
     }
 
     /// What is wrong with the devices, and which addresses of `named` have none.
-    fn complaint<'a>(&self, named: impl Iterator<Item = &'a str>) -> Option<String> {
+    fn complaint<'a>(&self, named: impl Iterator<Item = (&'static str, &'a str)>) -> Option<String> {
         let mut parts: Vec<String> = self.active.iter().filter_map(|nic| nic.lack.clone()).collect();
         let unused: Vec<String> =
             self.unused.values().map(|Unused { host, why }| format!("pci {host} {why}")).collect();
@@ -98,9 +101,12 @@ impl Nics {
         }
         let hosts = self.active.iter().map(ActiveNic::address).chain(self.unused.values().map(|unused| unused.host));
         let there: Vec<String> = hosts.map(|host| host.to_string()).collect();
-        let absent: Vec<&str> = named.filter(|name| there.iter().all(|host| host != name)).collect();
-        if !absent.is_empty() {
-            parts.push(format!("\"bridge=\" names {}, which is not there", absent.join(", ")));
+        let absent: Vec<_> = named.filter(|(_, name)| there.iter().all(|host| host != name)).collect();
+        for word in ["bridge", "bond"] {
+            let absent: Vec<&str> = absent.iter().filter(|(by, _)| *by == word).map(|(_, name)| *name).collect();
+            if !absent.is_empty() {
+                parts.push(format!("\"{word}=\" names {}, which is not there", absent.join(", ")));
+            }
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -114,6 +120,8 @@ pub(super) struct ActiveNic {
     device: Device,
     name: String,
     bridge: String,
+    /// Its bond, by number, and its place there.
+    member: Option<(usize, usize)>,
     /// Its rings, and the pages that they hold.
     plan: Plan,
     /// Faults of which each came within [`FAULT_MEMORY`] of the one before, and when the last one did.
@@ -242,7 +250,10 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
         driver.quiesce();
         return Err(Refused { device, driver: Some(driver), why: Unusable::Stopping });
     }
-    if domain.nics.borrow().active.iter().any(|nic| nic.bridge == bridge) {
+    let member = domain.words.bond(&host.to_string());
+    let of_bond = |member: Option<(usize, usize)>| member.map(|(bond, _)| bond);
+    let apart = |nic: &ActiveNic| member.is_none() || of_bond(nic.member) != of_bond(member);
+    if domain.nics.borrow().active.iter().any(|nic| nic.bridge == bridge && apart(nic)) {
         log::warn!("pci {host}: bridge {bridge} has another NIC: the two must not lead to the same network");
     }
     let (kind, vectors, mac) = (interrupts.kind(), interrupts.channels().len(), driver.mac_address());
@@ -252,7 +263,12 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     // Without vectors for all it has fewer queues.
     plan.keep(driver.queues());
     let mut path = domain.path.borrow_mut();
-    let id = match path.add_nic(driver, &bridge) {
+    let bond = member.and_then(|(bond, place)| Some((*domain.bonds.get(bond)?, place)));
+    let added = match bond {
+        Some((bond, place)) => path.add_member(driver, bond, place),
+        None => path.add_nic(driver, &bridge),
+    };
+    let id = match added {
         Ok(id) => id,
         Err(mut driver) => {
             driver.quiesce();
@@ -273,9 +289,57 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
         domain.bus.backend().leave_bridge(&left);
     }
     let faults = (0, time::now());
-    domain.nics.borrow_mut().active.push(ActiveNic { id, interrupts, device, name, bridge, plan, faults, lack });
+    domain.nics.borrow_mut().active.push(ActiveNic {
+        id,
+        interrupts,
+        device,
+        name,
+        bridge,
+        member,
+        plan,
+        faults,
+        lack,
+    });
     domain.work.set();
     Ok(())
+}
+
+/// Adds the bonds of the command line, each as the last life had it.
+///
+/// # Errors
+/// There is no room for one.
+pub(super) fn add_bonds(
+    path: &mut DataPath<Xen>,
+    words: &command_line::Options,
+    kept: &[KeptBond],
+) -> Result<Vec<BondId>, String> {
+    let mut bonds = Vec::new();
+    for word in words.bonds() {
+        // Its NICs are on one bridge; none where only other NICs have one, and then they are left alone.
+        let bridge = word.nics.first().and_then(|nic| words.bridge(nic)).unwrap_or_default();
+        let id = path.add_bond(bridge, word.mode, word.nics.len());
+        let id = id.map_err(|error| format!("bond {}: {error}", word.name))?;
+        if let Some(KeptBond { port, active, .. }) = kept.iter().find(|kept| kept.name == word.name) {
+            let place = |active: &String| word.nics.iter().position(|nic| nic == active);
+            path.restore_bond(id, port, active.as_ref().and_then(place));
+        }
+        bonds.push(id);
+    }
+    Ok(bonds)
+}
+
+/// Tells the log of bonds whose active NIC is another one now.
+pub(super) fn tell_active(domain: &Domain, path: &mut DataPath<Xen>) {
+    while let Some(ActiveChange { bond, active }) = path.poll_active() {
+        let number = domain.bonds.iter().position(|known| *known == bond);
+        let Some(word) = number.and_then(|number| domain.words.bonds().get(number)) else {
+            continue;
+        };
+        match active.and_then(|place| word.nics.get(place)) {
+            Some(nic) => log::info!("{}: pci {nic} is the active NIC", word.name),
+            None => log::info!("{}: no NIC has a link", word.name),
+        }
+    }
 }
 
 /// Says which devices are of no use, and takes back what is no longer so. Before the domain is ready, more devices are to come.
@@ -387,6 +451,9 @@ pub(super) async fn watch(domain: Rc<Domain>) {
             if let Some(fault) = fault {
                 revive(&domain, id, fault).await;
             }
+        }
+        if domain.path.borrow().has_news() {
+            domain.work.set();
         }
     }
 }

@@ -55,6 +55,11 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
         }
         ports.push((format!("nic/{}", nic.id().number()), text));
     }
+    for (id, word) in domain.bonds.iter().zip(domain.words.bonds()) {
+        let active = path.active_member(*id).and_then(|place| word.nics.get(place));
+        let active = active.map_or(String::new(), |nic| format!(", active pci {nic}"));
+        ports.push((format!("bond/{}", word.name), format!("{}{active}", word.nics.join(" "))));
+    }
     for (device, vif) in domain.bus.backend().vifs() {
         if let Some(statistics) = path.vif_statistics(vif) {
             let name = format!("vif/{}/{}", device.frontend.0, device.handle);

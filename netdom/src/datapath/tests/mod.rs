@@ -1,5 +1,6 @@
 //! Two guests, a wire and a data path between them.
 
+mod bonds;
 mod frames;
 mod headers;
 mod hostile;

@@ -1,0 +1,205 @@
+//! Bonds: several NICs that are one port of the switch. Which of them a packet leaves on, and from which packets are taken. Pure. Floor 3.
+//!
+//! The modes, and what each asks of the switch outside, are those of Linux (Documentation/networking/bonding.rst).
+
+mod hash;
+
+use crate::offload::head::Head;
+pub use hash::Policy;
+use heapless::Vec;
+
+/// NICs of a bond at most.
+pub const MEMBERS: usize = 8;
+
+/// What is sent and received on which NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// All on one NIC, until that has no link. The switch outside, or the two of them, need not know.
+    ActiveBackup,
+    /// Each flow on one NIC. The switch outside has all links as one group, without a protocol.
+    BalanceXor(Policy),
+    /// Each flow on one NIC of those that the switch outside agrees on by LACP (IEEE 802.1AX-2008, 5; 802.3ad before).
+    Lacp(Policy),
+}
+
+impl Mode {
+    /// From its name, with the policy behind it where that is not `layer2`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, policy) = text.split_once('+').map_or((text, None), |(name, policy)| (name, Some(policy)));
+        let policy = policy.map(Policy::parse);
+        match (name, policy) {
+            ("active-backup", None) => Some(Self::ActiveBackup),
+            ("balance-xor", None) => Some(Self::BalanceXor(Policy::default())),
+            ("balance-xor", Some(policy)) => Some(Self::BalanceXor(policy?)),
+            ("802.3ad", None) => Some(Self::Lacp(Policy::default())),
+            ("802.3ad", Some(policy)) => Some(Self::Lacp(policy?)),
+            _ => None,
+        }
+    }
+}
+
+/// A bond. Its NICs are its members, by their places in the command line.
+#[derive(Debug)]
+pub struct Bond {
+    mode: Mode,
+    /// Of each member: it is there and has a link.
+    up: Vec<bool, MEMBERS>,
+    /// The members that packets are sent on.
+    used: Vec<u8, MEMBERS>,
+    /// A life of the domain begins, and its NICs come back one after the other: the member that was used before, and may be one of them.
+    before: Option<Option<u8>>,
+    /// The network outside does not know yet that what it reaches through the bond is on another link.
+    moved: bool,
+}
+
+impl Bond {
+    /// A bond of so many members, none of which is there yet.
+    pub fn new(mode: Mode, members: usize) -> Self {
+        let up = (0..members.min(MEMBERS)).map(|_| false).collect();
+        Self { mode, up, used: Vec::new(), before: None, moved: false }
+    }
+
+    /// Goes on where the domain's last life ended, which used this member, until [`Self::settle`].
+    pub fn begin_with(&mut self, active: Option<usize>) {
+        self.before = Some(active.and_then(|place| u8::try_from(place).ok()));
+    }
+
+    /// All members of the last life that are still there have come.
+    pub fn settle(&mut self) {
+        if let Some(Some(before)) = self.before.take()
+            && self.active().is_some_and(|active| active != usize::from(before))
+        {
+            self.moved = true;
+        }
+    }
+
+    /// A member came with a link or without one, its link changed, or it was taken away.
+    pub fn set_link(&mut self, place: usize, up: bool) {
+        if let Some(member) = self.up.get_mut(place) {
+            *member = up;
+        }
+        self.choose();
+    }
+
+    /// Chooses the members that are used.
+    fn choose(&mut self) {
+        let up = |place: &u8| self.up.get(usize::from(*place)).is_some_and(|up| *up);
+        let mut all = (0..self.up.len() as u8).filter(up);
+        match self.mode {
+            Mode::ActiveBackup => {
+                // One that comes back waits until it is needed: each change costs packets.
+                let active = self.used.first().copied();
+                let wished = self.before.flatten().filter(up);
+                let chosen = wished.or(active.filter(up)).or_else(|| all.next());
+                if chosen == active {
+                    return;
+                }
+                // While a life begins, nothing was sent on the other one.
+                self.moved |= chosen.is_some() && self.before.is_none();
+                self.used = chosen.into_iter().collect();
+            }
+            Mode::BalanceXor(_) | Mode::Lacp(_) => self.used = all.collect(),
+        }
+    }
+
+    /// The member that all is sent on, where it is one alone.
+    pub fn active(&self) -> Option<usize> {
+        match (self.mode, self.used.first()) {
+            (Mode::ActiveBackup, Some(active)) => Some((*active).into()),
+            _ => None,
+        }
+    }
+
+    /// The member that a packet leaves on; `bytes` are those that its head was read from. `None` where no member has a link.
+    pub fn member(&self, head: &Head, bytes: &[u8]) -> Option<usize> {
+        let place = match (self.mode, self.used.as_slice()) {
+            (_, []) => return None,
+            (_, [only]) => *only,
+            (Mode::BalanceXor(policy) | Mode::Lacp(policy), used) => {
+                *used.get(policy.hash(head, bytes) as usize % used.len())?
+            }
+            (Mode::ActiveBackup, [active, ..]) => *active,
+        };
+        Some(place.into())
+    }
+
+    /// Whether frames that a member receives are taken. Those that come in on a backup came in on the active one, too, or are for another
+    /// port of the switch outside that does not know yet.
+    pub fn receives(&self, place: usize) -> bool {
+        self.used.iter().any(|used| usize::from(*used) == place)
+    }
+
+    /// Whether the network outside is to be told where the addresses behind the bond are, once.
+    pub fn take_moved(&mut self) -> bool {
+        core::mem::take(&mut self.moved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up(bond: &mut Bond, places: &[usize]) {
+        places.iter().for_each(|place| bond.set_link(*place, true));
+    }
+
+    #[test]
+    fn the_active_member_stays_until_its_link_goes() {
+        let mut bond = Bond::new(Mode::ActiveBackup, 3);
+        assert_eq!((bond.active(), bond.take_moved()), (None, false));
+        up(&mut bond, &[1]);
+        assert_eq!((bond.active(), bond.take_moved()), (Some(1), true), "guests may have been there before");
+        up(&mut bond, &[0, 2]);
+        assert_eq!((bond.active(), bond.take_moved()), (Some(1), false), "it stays");
+        assert_eq!([0, 1, 2].map(|place| bond.receives(place)), [false, true, false]);
+        bond.set_link(1, false);
+        assert_eq!((bond.active(), bond.take_moved()), (Some(0), true), "the first one in order");
+        up(&mut bond, &[1]);
+        bond.set_link(2, false);
+        assert_eq!((bond.active(), bond.take_moved()), (Some(0), false));
+        bond.set_link(0, false);
+        bond.set_link(1, false);
+        assert_eq!(bond.active(), None);
+        bond.set_link(7, true);
+        assert_eq!(bond.active(), None, "no such member");
+    }
+
+    #[test]
+    fn a_life_goes_on_with_the_member_of_the_last_one() {
+        let mut bond = Bond::new(Mode::ActiveBackup, 2);
+        bond.begin_with(Some(1));
+        up(&mut bond, &[0]);
+        assert_eq!(bond.active(), Some(0));
+        up(&mut bond, &[1]);
+        assert_eq!(bond.active(), Some(1));
+        bond.settle();
+        assert!(!bond.take_moved(), "it was there before");
+        // It did not come back.
+        let mut bond = Bond::new(Mode::ActiveBackup, 2);
+        bond.begin_with(Some(1));
+        up(&mut bond, &[0]);
+        assert!(!bond.take_moved());
+        bond.settle();
+        assert!(bond.take_moved());
+        up(&mut bond, &[1]);
+        assert_eq!(bond.active(), Some(0));
+    }
+
+    #[test]
+    fn all_members_with_a_link_are_used() {
+        let mut bond = Bond::new(Mode::BalanceXor(Policy::Layer2), 3);
+        up(&mut bond, &[0, 2]);
+        assert_eq!([0, 1, 2].map(|place| bond.receives(place)), [true, false, true]);
+        let member = |bond: &Bond, last| {
+            let mut frame = [2; 60];
+            frame[11] = last;
+            bond.member(&Head::parse(&frame).unwrap(), &frame)
+        };
+        assert_ne!(member(&bond, 0), member(&bond, 1));
+        bond.set_link(0, false);
+        assert_eq!([0, 1].map(|last| member(&bond, last)), [Some(2); 2]);
+        bond.set_link(2, false);
+        assert_eq!(member(&bond, 0), None);
+        assert!(!bond.take_moved() && bond.active().is_none());
+    }
+}

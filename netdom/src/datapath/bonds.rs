@@ -1,0 +1,318 @@
+//! A bond as a port of the switch: its NICs are ports of the table, and none of the switch. Floor 3.
+//!
+//! The switch learns and floods by the bond's port; what leaves goes to a member ([`Ports::outlet`]), and what a member received comes from the
+//! bond, as far as the bond takes it ([`BondPort::sift`]). Where there is no bond, that costs nothing.
+
+use super::nic_port::NicPort;
+use super::ports::{PortKind, Ports};
+use super::{DataPath, NicId, QueueId, RETRY};
+use crate::bond::{Bond, MEMBERS, Mode};
+use crate::ethernet::{MacAddress, Tag};
+use crate::nic::Nic;
+use crate::offload::head::Head;
+use crate::offload::headers::ETHERTYPE_VLAN;
+use crate::packet::{Fragment, Packet, Pool};
+use crate::switch::{AddError, PortId, Vlans, WIRE_ENTRIES};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+use split_driver::hypervisor::Hypervisor;
+use split_driver::time::Instant;
+
+/// Names a bond from [`DataPath::add_bond`] on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BondId(PortId);
+
+impl BondId {
+    /// Its port.
+    pub(super) const fn port(self) -> PortId {
+        self.0
+    }
+}
+
+/// A NIC's place in a bond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Membership {
+    /// The bond's port.
+    pub(crate) bond: PortId,
+    /// Its place there.
+    pub(crate) place: u8,
+}
+
+/// The member of a bond that is the active one, where that changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveChange {
+    /// Which bond.
+    pub bond: BondId,
+    /// Its place; none where no member has a link.
+    pub active: Option<usize>,
+}
+
+/// A bond as a port.
+pub(crate) struct BondPort {
+    bond: Bond,
+    bridge: String,
+    /// The ports of its NICs, by their places.
+    nics: [Option<PortId>; MEMBERS],
+    /// Stations behind the bond, each with its VLAN, that the network outside is still to be told of.
+    announced: VecDeque<(u16, MacAddress)>,
+    /// The active member, as it was told of last.
+    told: Option<usize>,
+}
+
+impl BondPort {
+    /// Goes on where the last life ended: see [`Bond::begin_with`].
+    pub(super) fn begin_with(&mut self, active: Option<usize>) {
+        self.bond.begin_with(active);
+    }
+
+    /// Takes from the frames that a member received, from `first` on, those that go no further.
+    fn sift(&mut self, place: usize, frames: &mut Vec<Packet>, first: usize) {
+        if !self.bond.receives(place) {
+            frames.truncate(first);
+        }
+    }
+}
+
+/// The Ethernet type of RARP (RFC 903).
+const ETHERTYPE_RARP: u16 = 0x8035;
+/// Bytes of the shortest frame, without its check sequence.
+const SHORTEST: usize = 60;
+
+/// A frame that says to all switches where a station is, and nothing to anyone else: a request of RARP for the station's own address (RFC 903), which hypervisors
+/// send where a guest has moved.
+fn announcement(vlan: u16, station: MacAddress) -> ([u8; SHORTEST + Tag::BYTES], usize) {
+    let mut frame = [0; SHORTEST + Tag::BYTES];
+    let mut length = 0;
+    let mut put = |bytes: &[u8]| {
+        if let Some(place) = frame.get_mut(length..length + bytes.len()) {
+            place.copy_from_slice(bytes);
+            length += bytes.len();
+        }
+    };
+    put(&MacAddress::BROADCAST.0);
+    put(&station.0);
+    if vlan != 0 {
+        put(&ETHERTYPE_VLAN.to_be_bytes());
+        put(&vlan.to_be_bytes());
+    }
+    put(&ETHERTYPE_RARP.to_be_bytes());
+    // Ethernet, IPv4, the lengths of their addresses, a request.
+    put(&[0, 1, 8, 0, 6, 4, 0, 3]);
+    put(&station.0);
+    put(&[0; 4]);
+    put(&station.0);
+    put(&[0; 4]);
+    (frame, SHORTEST + if vlan != 0 { Tag::BYTES } else { 0 })
+}
+
+/// Sends a frame to a member: false where there is no page for it, or no room.
+fn send(nic: &mut NicPort, bytes: &[u8], pool: &Pool) -> bool {
+    // As frames of other NICs.
+    let source = QueueId { port: PortId(0), queue: 0 };
+    if !nic.has_room_for_wire(source) {
+        return false;
+    }
+    let Some(buffer) = pool.take().filter(|buffer| buffer.write(0, bytes)) else {
+        return false;
+    };
+    let mut packet = Packet::default();
+    let length = bytes.len() as u16;
+    if packet.fragments.push(Fragment { buffer, offset: 0, length }).is_ok() {
+        nic.send(source, packet, length.into(), None);
+    }
+    true
+}
+
+impl<H: Hypervisor> Ports<H> {
+    /// The port that a packet to `port` leaves by: a bond's member; the bond itself where that has no link.
+    pub(crate) fn outlet(&self, port: PortId, head: &Head, bytes: &[u8]) -> PortId {
+        let Some(PortKind::Bond(bond)) = self.get(port) else {
+            return port;
+        };
+        let member = bond.bond.member(head, bytes).and_then(|place| *bond.nics.get(place)?);
+        member.unwrap_or(port)
+    }
+
+    /// What a member received, from `first` on, without what its bond does not take. The port of the switch that the rest comes from.
+    pub(super) fn sift(&mut self, member: Membership, frames: &mut Vec<Packet>, first: usize) -> PortId {
+        if let Some(PortKind::Bond(bond)) = self.get_mut(member.bond) {
+            bond.sift(member.place.into(), frames, first);
+        }
+        member.bond
+    }
+
+    /// The bond with this port.
+    pub(super) fn bond_mut(&mut self, port: PortId) -> Option<&mut BondPort> {
+        match self.get_mut(port)? {
+            PortKind::Bond(bond) => Some(bond),
+            _ => None,
+        }
+    }
+
+    /// A NIC of the bond with this port, for what is counted.
+    pub(super) fn first_member(&self, port: PortId) -> Option<PortId> {
+        match self.get(port)? {
+            PortKind::Bond(bond) => bond.nics.iter().flatten().next().copied(),
+            _ => None,
+        }
+    }
+
+    /// Sends what bonds have to say.
+    pub(super) fn poll_bonds(&mut self, pool: &Pool, now: Instant) {
+        for place in 0..self.bonds.len() {
+            if let Some(&port) = self.bonds.get(place) {
+                self.announce(port, pool, now);
+            }
+        }
+    }
+
+    /// Tells the network outside of stations behind a bond, as many as the active member has room for.
+    fn announce(&mut self, port: PortId, pool: &Pool, now: Instant) {
+        while let Some(bond) = self.bond_mut(port)
+            && let Some(&(vlan, station)) = bond.announced.front()
+        {
+            let active = bond.bond.active().and_then(|place| *bond.nics.get(place)?);
+            let (frame, length) = announcement(vlan, station);
+            let sent = match active.and_then(|nic| self.nic_mut(nic)).filter(|nic| nic.up) {
+                Some(nic) => send(nic, frame.get(..length).unwrap_or_default(), pool),
+                // The next one that has a link says it all.
+                None => true,
+            };
+            if !sent {
+                return self.wake_at(now + RETRY);
+            }
+            if let Some(bond) = self.bond_mut(port) {
+                bond.announced.pop_front();
+            }
+        }
+    }
+}
+
+impl<H: Hypervisor> DataPath<H> {
+    /// Puts a bond of so many NICs on a bridge. None of them is there yet.
+    ///
+    /// # Errors
+    /// There is no room for another port or bridge.
+    pub fn add_bond(&mut self, bridge: &str, mode: Mode, members: usize) -> Result<BondId, AddError> {
+        let port = self.ports.free().ok_or(AddError::Bridges)?;
+        self.forwarder.switch.add(port, bridge, Vlans::TRUNK, WIRE_ENTRIES)?;
+        let (bond, nics, announced) = (Bond::new(mode, members), [None; MEMBERS], VecDeque::new());
+        self.ports.insert_bond(port, Box::new(BondPort { bond, bridge: bridge.into(), nics, announced, told: None }));
+        Ok(BondId(port))
+    }
+
+    /// Adds a NIC to a bond, at its place among those that may be of it.
+    ///
+    /// # Errors
+    /// The NIC, where there are [`NICS`](super::NICS) already, or one has that place.
+    pub fn add_member(&mut self, nic: Box<dyn Nic>, bond: BondId, place: usize) -> Result<NicId, Box<dyn Nic>> {
+        let Some(BondPort { bridge, nics, .. }) = self.ports.bond_mut(bond.0) else {
+            return Err(nic);
+        };
+        let bridge = bridge.clone();
+        let (Some(None), Ok(number)) = (nics.get(place), u8::try_from(place)) else {
+            return Err(nic);
+        };
+        let id = self.insert_nic(nic, &bridge, Some(Membership { bond: bond.0, place: number }))?;
+        let port = self.ports.nic_port(id.number());
+        if let Some(place) = self.ports.bond_mut(bond.0).and_then(|bond| bond.nics.get_mut(place)) {
+            *place = port;
+        }
+        self.note_member(id, true);
+        Ok(id)
+    }
+
+    /// The member of a bond that all is sent on, where it is one alone: by its place.
+    pub fn active_member(&self, bond: BondId) -> Option<usize> {
+        match self.ports.get(bond.0)? {
+            PortKind::Bond(bond) => bond.bond.active(),
+            _ => None,
+        }
+    }
+
+    /// The next active member that changed: for the log.
+    pub fn poll_active(&mut self) -> Option<ActiveChange> {
+        for place in 0..self.ports.bonds.len() {
+            let port = *self.ports.bonds.get(place)?;
+            let bond = self.ports.bond_mut(port)?;
+            let active = bond.bond.active();
+            if core::mem::replace(&mut bond.told, active) != active {
+                return Some(ActiveChange { bond: BondId(port), active });
+            }
+        }
+        None
+    }
+
+    /// Whether a bond has something to say, so that the path is to be polled soon.
+    pub fn has_news(&self) -> bool {
+        let bonds = self.ports.bonds.iter().filter_map(|port| self.ports.get(*port));
+        bonds.into_iter().any(|kind| matches!(kind, PortKind::Bond(bond) if !bond.announced.is_empty()))
+    }
+
+    /// All NICs of the last life that are still there have come.
+    pub fn settle_bonds(&mut self) {
+        for port in self.ports.bonds.clone() {
+            if let Some(bond) = self.ports.bond_mut(port) {
+                bond.bond.settle();
+            }
+            self.note_moved(port);
+        }
+    }
+
+    /// A NIC is there, or its link may have changed. Nothing, where it is of no bond.
+    pub(super) fn note_member(&mut self, id: NicId, there: bool) {
+        let nic = self.ports.numbered_mut(id.number());
+        if let Some((member, up)) = nic.and_then(|nic| Some((nic.member?, nic.up))) {
+            self.set_member(member, there && up);
+        }
+    }
+
+    /// A member is gone.
+    pub(super) fn remove_member(&mut self, member: Membership) {
+        if let Some(place) = self.ports.bond_mut(member.bond).and_then(|bond| bond.nics.get_mut(usize::from(member.place))) {
+            *place = None;
+        }
+        self.set_member(member, false);
+    }
+
+    fn set_member(&mut self, member: Membership, up: bool) {
+        let Some(bond) = self.ports.bond_mut(member.bond) else {
+            return;
+        };
+        bond.bond.set_link(member.place.into(), up);
+        self.note_moved(member.bond);
+    }
+
+    /// Where the network outside is to be told, lists all stations of the bridge that are not behind the bond: no more than the switch knows.
+    fn note_moved(&mut self, port: PortId) {
+        let Some(bond) = self.ports.bond_mut(port) else {
+            return;
+        };
+        if !bond.bond.take_moved() {
+            return;
+        }
+        let switch = &self.forwarder.switch;
+        let others = switch.members(port).iter().filter(|member| **member != port);
+        bond.announced = others.flat_map(|member| switch.addresses(*member)).collect();
+        self.ports.wake_at(self.now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_name_the_station_alone() {
+        let station = MacAddress([0, 0x16, 0x3e, 1, 2, 3]);
+        let (frame, length) = announcement(0, station);
+        let body = [&[0, 1, 8, 0, 6, 4, 0, 3, 0, 0x16, 0x3e, 1, 2, 3, 0, 0, 0, 0, 0, 0x16, 0x3e, 1, 2, 3][..], &[0; 22]];
+        let plain = [&[0xff; 6][..], &station.0, &[0x80, 0x35], &body.concat()].concat();
+        assert_eq!((&frame[..length], length), (plain.as_slice(), 60));
+        let (frame, length) = announcement(0x123, station);
+        let tagged = [&plain[..12], &[0x81, 0, 1, 0x23], &plain[12..]].concat();
+        assert_eq!(frame[..length], tagged);
+    }
+}
