@@ -110,6 +110,11 @@ impl Bond {
         }
     }
 
+    /// How many members have a link.
+    pub fn linked(&self) -> usize {
+        self.up.iter().filter(|up| **up).count()
+    }
+
     /// The member that a packet leaves on; `bytes` are those that its head was read from. `None` where no member has a link.
     pub fn member(&self, head: &Head, bytes: &[u8]) -> Option<usize> {
         let place = match (self.mode, self.used.as_slice()) {

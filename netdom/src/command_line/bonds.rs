@@ -41,7 +41,9 @@ impl BondWord {
         let mut nics: Vec<String> = Vec::new();
         for address in addresses.split(',') {
             let Some(address) = full_address(address) else {
-                return wrong("between the colons are addresses of NICs, as \"xl pci-assignable-list\" prints them: 00:03.0,00:04.0");
+                return wrong(
+                    "between the colons are addresses of NICs, as \"xl pci-assignable-list\" prints them: 00:03.0,00:04.0",
+                );
             };
             if nics.contains(&address) {
                 return wrong(&format!("it names {address} twice"));
@@ -97,7 +99,8 @@ pub(super) fn check_named<'a>(named: impl Iterator<Item = &'a str>, bonds: &[Bon
         }
         if is_name(key) && !key.contains(':') && bonds.iter().all(|bond| bond.name != key) {
             let known: Vec<&str> = bonds.iter().map(|bond| bond.name.as_str()).collect();
-            let known = if known.is_empty() { String::from("there is none") } else { format!("there is {}", known.join(", ")) };
+            let known =
+                if known.is_empty() { String::from("there is none") } else { format!("there is {}", known.join(", ")) };
             return Err(format!(
                 "\"bridge={}:...\": before the colon is the address of a NIC, as \"xl pci-assignable-list\" prints it, or the name of a \
                  bond; {known}",

@@ -232,6 +232,14 @@ impl<H: Hypervisor> DataPath<H> {
         }
     }
 
+    /// How many NICs of a bond have a link.
+    pub fn linked_members(&self, bond: BondId) -> usize {
+        match self.ports.get(bond.0) {
+            Some(PortKind::Bond(bond)) => bond.bond.linked(),
+            _ => 0,
+        }
+    }
+
     /// The next active member that changed: for the log.
     pub fn poll_active(&mut self) -> Option<ActiveChange> {
         for place in 0..self.ports.bonds.len() {
@@ -271,7 +279,9 @@ impl<H: Hypervisor> DataPath<H> {
 
     /// A member is gone.
     pub(super) fn remove_member(&mut self, member: Membership) {
-        if let Some(place) = self.ports.bond_mut(member.bond).and_then(|bond| bond.nics.get_mut(usize::from(member.place))) {
+        if let Some(place) =
+            self.ports.bond_mut(member.bond).and_then(|bond| bond.nics.get_mut(usize::from(member.place)))
+        {
             *place = None;
         }
         self.set_member(member, false);
@@ -308,7 +318,8 @@ mod tests {
     fn announcements_name_the_station_alone() {
         let station = MacAddress([0, 0x16, 0x3e, 1, 2, 3]);
         let (frame, length) = announcement(0, station);
-        let body = [&[0, 1, 8, 0, 6, 4, 0, 3, 0, 0x16, 0x3e, 1, 2, 3, 0, 0, 0, 0, 0, 0x16, 0x3e, 1, 2, 3][..], &[0; 22]];
+        let body =
+            [&[0, 1, 8, 0, 6, 4, 0, 3, 0, 0x16, 0x3e, 1, 2, 3, 0, 0, 0, 0, 0, 0x16, 0x3e, 1, 2, 3][..], &[0; 22]];
         let plain = [&[0xff; 6][..], &station.0, &[0x80, 0x35], &body.concat()].concat();
         assert_eq!((&frame[..length], length), (plain.as_slice(), 60));
         let (frame, length) = announcement(0x123, station);

@@ -58,7 +58,9 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
     for (id, word) in domain.bonds.iter().zip(domain.words.bonds()) {
         let active = path.active_member(*id).and_then(|place| word.nics.get(place));
         let active = active.map_or(String::new(), |nic| format!(", active pci {nic}"));
-        ports.push((format!("bond/{}", word.name), format!("{}{active}", word.nics.join(" "))));
+        let linked = path.linked_members(*id);
+        let nics = word.nics.join(" ");
+        ports.push((format!("bond/{}", word.name), format!("pci {nics}, {linked} with a link{active}")));
     }
     for (device, vif) in domain.bus.backend().vifs() {
         if let Some(statistics) = path.vif_statistics(vif) {

@@ -221,8 +221,12 @@ pub fn gap(from: &dyn Shell) -> Result<Flow> {
     told(from, "pace")
 }
 
-fn told(shell: &dyn Shell, job: &str) -> Result<Flow> {
+/// Waits for the end of a tool in the background, and gives its answer.
+///
+/// # Errors
+/// It said something else.
+pub(crate) fn told<T: DeserializeOwned>(shell: &dyn Shell, job: &str) -> Result<T> {
     let said = shell.finish(job)?;
     let line = said.lines().last().unwrap_or_default();
-    serde_json::from_str(line).with_context(|| format!("{}: the paced flow said '{said}'", shell.label()))
+    serde_json::from_str(line).with_context(|| format!("{}: {job} said '{said}'", shell.label()))
 }

@@ -528,13 +528,21 @@ impl Lab {
 fn start_wires(nics: &[Nic], directory: &Path) -> Result<(Vec<Nic>, Vec<Option<Wire>>)> {
     let mut connected = nics.to_vec();
     let mut wires = Vec::new();
+    let path = |index: usize| directory.join(format!("n{index}"));
     for (index, nic) in connected.iter_mut().enumerate() {
         let mut started = None;
-        if let Network::Wire(config) = &nic.network {
-            let path = directory.join(format!("n{index}"));
-            let config = wire::Config { ports: vec![path.clone()], ..(**config).clone() };
-            started = Some(Wire::start(config).context("starting a wire")?);
-            nic.network = Network::Socket(path);
+        match &nic.network {
+            Network::Wire(config) => {
+                let more = nics
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, other)| matches!(other.network, Network::Port(of) if of == index));
+                let ports = [index].into_iter().chain(more.map(|(other, _)| other)).map(path).collect();
+                started = Some(Wire::start(wire::Config { ports, ..(**config).clone() }).context("starting a wire")?);
+                nic.network = Network::Socket(path(index));
+            }
+            Network::Port(_) => nic.network = Network::Socket(path(index)),
+            Network::User | Network::Socket(_) => {}
         }
         wires.push(started);
     }
@@ -549,7 +557,7 @@ fn start_servers(nics: &mut [Nic], directory: &Path) -> Result<BTreeMap<usize, B
             let socket = directory.join(format!("d{index}"));
             let wire = match &nic.network {
                 Network::Socket(path) => Some(path.as_path()),
-                Network::Wire(_) => None,
+                Network::Wire(_) | Network::Port(_) => None,
                 Network::User => bail!("NIC {index}, {model:?}: QEMU's own network has no socket for it"),
             };
             let server = model.serve(nic, &socket, wire).with_context(|| format!("serving NIC {index}, {model:?}"))?;

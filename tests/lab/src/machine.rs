@@ -31,6 +31,8 @@ pub enum Network {
     Socket(PathBuf),
     /// A wire of the lab's own; its `ports` are the lab's to choose.
     Wire(Box<wire::Config>),
+    /// One more port of the wire that the machine's NIC of this number is on: a learning switch joins them.
+    Port(usize),
 }
 
 /// A NIC of the machine.
@@ -451,7 +453,7 @@ fn add_nic(add: &mut impl FnMut(&str, String), index: usize, nic: &Nic) {
             format!("stream,id=n{index},server=off,addr.type=unix,addr.path={}", path.display())
         }
         // The lab has replaced it by its socket; without one, a NIC without a cable.
-        Network::Wire(_) => format!("hubport,id=n{index},hubid={index}"),
+        Network::Wire(_) | Network::Port(_) => format!("hubport,id=n{index},hubid={index}"),
     };
     add("-netdev", network);
     add("-device", device);

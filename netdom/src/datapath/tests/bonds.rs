@@ -201,7 +201,8 @@ fn a_full_member_holds_back_what_leaves_on_it() {
     };
     let stuck = fill(&mut bonded);
     assert!(stuck < 1000, "{stuck}");
-    let lost = |bonded: &Bonded| bonded.net.path.nic_statistics(bonded.nics[0]).unwrap().drops[DropCause::NicFull as usize];
+    let lost =
+        |bonded: &Bonded| bonded.net.path.nic_statistics(bonded.nics[0]).unwrap().drops[DropCause::NicFull as usize];
     assert_eq!(lost(&bonded), 0);
     bonded.set_link(0, false);
     assert!(fill(&mut bonded) > stuck + 2000, "the other one sends");
@@ -211,7 +212,8 @@ fn a_full_member_holds_back_what_leaves_on_it() {
 
 /// UDP between two stations, of these ports.
 fn udp(to: [u8; 6], from: [u8; 6], ports: [u16; 2]) -> Vec<u8> {
-    let mut frame = [&to[..], &from, &[8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]].concat();
+    let mut frame =
+        [&to[..], &from, &[8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]].concat();
     frame.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
     frame.extend([0, 8, 0, 0]);
     frame.resize(60, 0);

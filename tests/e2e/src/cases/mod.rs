@@ -6,6 +6,7 @@
 mod bad_input;
 mod between;
 pub mod block;
+mod bond;
 mod control;
 mod crowd;
 mod dom0;
@@ -142,6 +143,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::Once(Release::Debian13), cases: tunnels::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: vlans::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: spoof::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: bond::CASES },
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: Rows::StoreInDom0, cases: queues::CASES },
@@ -181,13 +183,14 @@ pub struct Scene<'s> {
     pub b_address: String,
 }
 
-/// The NICs of a machine for the cases: one for netdom, one of another programming model that it must refuse, two for a second netdom, and
-/// one of each other kind that netdom drives.
+/// The NICs of a machine for the cases: one for netdom, one of another programming model that it must refuse, two for a second netdom, one of
+/// each other kind that netdom drives, and two on one wire for a bond.
 fn nics() -> Vec<Nic> {
     let of = |number, model| {
         let mut nic = Nic { model, ..Nic::wired(number) };
         if let NetworkKind::Wire(wire) = &mut nic.network
             && number > SPARE_NIC
+            && number < BOND
         {
             wire.mtu = 9000;
         }
@@ -195,7 +198,13 @@ fn nics() -> Vec<Nic> {
     };
     let emulated = ["e1000e", "e1000", "e1000e", "e1000e", "igb"].map(NicModel::Emulated);
     let served = [served::ixgbe(Kind::Sfp), served::ixgbe(Kind::X540), served::igb(igb::Kind::I350)];
-    (0..).zip(emulated.into_iter().chain(served)).map(|(number, model)| of(number, model)).collect()
+    let alone = (0..).zip(emulated.into_iter().chain(served)).map(|(number, model)| of(number, model));
+    let bonded = [BOND, BOND + 1].map(Nic::wired);
+    let bonded = bonded.into_iter().enumerate().map(|(place, nic)| match place {
+        0 => nic,
+        _ => Nic { network: NetworkKind::Port(BOND.into()), ..nic },
+    });
+    alone.chain(bonded).collect()
 }
 
 /// The NIC for a second netdom; the one behind it is for a netdom with several.
@@ -208,6 +217,8 @@ const IXGBE: u8 = SPARE_NIC + 3;
 const X540: u8 = SPARE_NIC + 4;
 /// The I350.
 const I350: u8 = SPARE_NIC + 5;
+/// The first of two on one wire.
+const BOND: u8 = SPARE_NIC + 6;
 
 impl<'s> Scene<'s> {
     /// Sets the scene on a booted stage.

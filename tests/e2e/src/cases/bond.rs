@@ -1,0 +1,107 @@
+//! Bonds: two NICs of a netdom on one switch outside, of which one is taken away while TCP runs. Linux guests, and the wire. Host.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::Guest;
+
+use super::nics::{attach, reaches};
+use super::{BOND, Case, Scene};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::traffic::{self, Shell, Transfer};
+
+pub(super) const CASES: &[Case] = &[Case {
+    name: "a bond of two NICs, active-backup: TCP both ways goes on while the active NIC is taken away, and while its cable is pulled",
+    run: active_backup,
+}];
+
+const NAME: &str = "bonded";
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Of each transfer: it lasts for some seconds.
+const MEBIBYTES: u32 = 192;
+
+fn active_backup(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let nics = [lab.make_assignable(BOND.into())?, lab.make_assignable((BOND + 1).into())?];
+    let words = format!("bond=bond0:{}:active-backup bridge=bond0:lan", nics.join(","));
+    let config = DriverDomainConfig::netdom(NAME).memory(12).pci(&nics[0]).pci(&nics[1]).extra(&words);
+    let netdom = DriverDomain::create(lab, &config)?;
+    let result = with_guest(scene, &netdom, &nics);
+    lab.run("xl network-detach a 1")?;
+    let console = netdom.console().unwrap_or_default();
+    lab.destroy_after(NAME, result.with_context(|| format!("the console of {NAME}:\n{console}")))
+}
+
+/// What happens to the active NIC.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    /// The toolstack takes it away.
+    Detached,
+    /// Its cable is pulled.
+    Unplugged,
+}
+
+impl Loss {
+    /// Takes the bond's NIC in this place away, or gives it back.
+    fn apply(self, scene: &Scene<'_>, nics: &[String; 2], place: u8, away: bool) -> Result<()> {
+        let (lab, nic) = (&scene.stage.lab, &nics[usize::from(place)]);
+        match (self, away) {
+            (Self::Unplugged, _) => lab.set_link((BOND + place).into(), !away),
+            (Self::Detached, true) => lab.must(&format!("xl pci-detach {NAME} {nic}")).map(drop),
+            (Self::Detached, false) => lab.must(&format!("xl pci-attach {NAME} {nic}")).map(drop),
+        }
+    }
+}
+
+fn with_guest(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String; 2]) -> Result<String> {
+    let (lab, a) = (&scene.stage.lab, &scene.a);
+    let ready = netdom.node("data/ready")?;
+    ensure!(ready.matches("on bridge lan").count() == 2, "it is ready with {ready}");
+    attach(scene, netdom, a, BOND, "lan")?;
+    let peer = scene.stage.peer(BOND.into());
+    reaches(a, &peer)?;
+    let carrier = format!("{}/carrier", netdom.backend(a.id(), 1));
+    let mut said = Vec::new();
+    // Each loss makes the other NIC the active one.
+    for (direction, loss, active) in [
+        ("send", Loss::Detached, 0),
+        ("receive", Loss::Unplugged, 1),
+        ("receive", Loss::Detached, 0),
+        ("send", Loss::Unplugged, 1),
+    ] {
+        let other = &nics[1 - usize::from(active)];
+        bond_says(scene, netdom, &format!(", 2 with a link, active pci 0000:{}", nics[usize::from(active)]))?;
+        let away = || loss.apply(scene, nics, active, true);
+        let result = during(a, direction, &peer, &away).with_context(|| format!("{direction}, {loss:?}"));
+        let without = bond_says(scene, netdom, &format!(", 1 with a link, active pci 0000:{other}"))
+            .and_then(|()| lab.wait_for_node(&carrier, "1", PATIENCE));
+        loss.apply(scene, nics, active, false)?;
+        let transfer = result?;
+        without?;
+        said.push(format!("{direction}, {loss:?}: {:.0} Mbit/s", transfer.mbit_per_second));
+    }
+    bond_says(scene, netdom, ", 2 with a link")?;
+    reaches(a, &peer)?;
+    Ok(said.join("; "))
+}
+
+/// Waits until netdom says so of the bond.
+fn bond_says(scene: &Scene<'_>, netdom: &DriverDomain<'_>, text: &str) -> Result<()> {
+    let node = format!("/local/domain/{}/data/statistics/bond/bond0", netdom.id);
+    scene.stage.lab.wait_until(&format!("xenstore-read {node} | grep -F '{text}'"), PATIENCE)?;
+    Ok(())
+}
+
+/// A transfer of the guest's, in the midst of which something happens. Both ends compare what they sent and received.
+fn during(guest: &Guest<'_>, direction: &str, peer: &str, happens: &dyn Fn() -> Result<()>) -> Result<Transfer> {
+    guest.start("transfer", &format!("traffic tcp-{direction} {peer} {MEBIBYTES}M"))?;
+    guest.must(
+        "cd /sys/class/net/eth1/statistics; b=$(($(cat tx_bytes) + $(cat rx_bytes))); \
+         for i in $(seq 3000); do test $(($(cat tx_bytes) + $(cat rx_bytes) - b)) -gt 16000000 && exit 0; usleep 20000; done; exit 1",
+    )?;
+    let running = happens().and_then(|()| guest.must("kill -0 $(cat /tmp/transfer.pid)"));
+    let transfer: Transfer = traffic::told(guest, "transfer")?;
+    running.context("the transfer was over before")?;
+    ensure!(transfer.checked, "the digests were not compared");
+    Ok(transfer)
+}
