@@ -3,10 +3,14 @@
 //! The modes, and what each asks of the switch outside, are those of Linux (Documentation/networking/bonding.rst).
 
 mod hash;
+pub mod lacp;
 
+use crate::ethernet::MacAddress;
 use crate::offload::head::Head;
 pub use hash::Policy;
 use heapless::Vec;
+use lacp::{FRAME, Lacp};
+use split_driver::time::Instant;
 
 /// NICs of a bond at most.
 pub const MEMBERS: usize = 8;
@@ -46,6 +50,8 @@ pub struct Bond {
     up: Vec<bool, MEMBERS>,
     /// The members that packets are sent on.
     used: Vec<u8, MEMBERS>,
+    /// What is agreed with the switch outside, where it is to agree.
+    lacp: Option<Lacp>,
     /// A life of the domain begins, and its NICs come back one after the other: the member that was used before, and may be one of them.
     before: Option<Option<u8>>,
     /// The network outside does not know yet that what it reaches through the bond is on another link.
@@ -56,7 +62,8 @@ impl Bond {
     /// A bond of so many members, none of which is there yet.
     pub fn new(mode: Mode, members: usize) -> Self {
         let up = (0..members.min(MEMBERS)).map(|_| false).collect();
-        Self { mode, up, used: Vec::new(), before: None, moved: false }
+        let lacp = matches!(mode, Mode::Lacp(_)).then(|| Lacp::new(members));
+        Self { mode, up, used: Vec::new(), lacp, before: None, moved: false }
     }
 
     /// Goes on where the domain's last life ended, which used this member, until [`Self::settle`].
@@ -73,12 +80,45 @@ impl Bond {
         }
     }
 
-    /// A member came with a link or without one, its link changed, or it was taken away.
-    pub fn set_link(&mut self, place: usize, up: bool) {
+    /// A member with this address came with a link of so many megabits per second or without one, its link changed, or it was taken away.
+    pub fn set_link(&mut self, place: usize, speed: Option<u32>, address: MacAddress, now: Instant) {
         if let Some(member) = self.up.get_mut(place) {
-            *member = up;
+            *member = speed.is_some();
+        }
+        if let Some(lacp) = &mut self.lacp {
+            lacp.set_link(place, speed, address, now);
         }
         self.choose();
+    }
+
+    /// What the bond agrees on with the switch outside; `None` where it does not.
+    pub const fn lacp(&self) -> Option<&Lacp> {
+        self.lacp.as_ref()
+    }
+
+    /// The same, to be restored.
+    pub const fn lacp_mut(&mut self) -> Option<&mut Lacp> {
+        self.lacp.as_mut()
+    }
+
+    /// A frame of a slow protocol came in on a member.
+    pub fn handle_frame(&mut self, place: usize, bytes: &[u8], now: Instant) {
+        if let Some(lacp) = &mut self.lacp {
+            lacp.handle_frame(place, bytes, now);
+            self.choose();
+        }
+    }
+
+    /// Does what became due, and gives the next frame to be sent, with its member.
+    pub fn poll(&mut self, now: Instant) -> Option<(usize, [u8; FRAME])> {
+        let frame = self.lacp.as_mut()?.poll(now);
+        self.choose();
+        frame
+    }
+
+    /// When to poll it at the latest; `None` where there is nothing to wait for.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.lacp.as_ref()?.deadline(now)
     }
 
     /// Chooses the members that are used.
@@ -98,7 +138,11 @@ impl Bond {
                 self.moved |= chosen.is_some() && self.before.is_none();
                 self.used = chosen.into_iter().collect();
             }
-            Mode::BalanceXor(_) | Mode::Lacp(_) => self.used = all.collect(),
+            Mode::BalanceXor(_) => self.used = all.collect(),
+            Mode::Lacp(_) => {
+                let distributes = |place: &u8| self.lacp.as_ref().is_some_and(|lacp| lacp.distributes((*place).into()));
+                self.used = (0..self.up.len() as u8).filter(distributes).collect();
+            }
         }
     }
 
@@ -131,7 +175,10 @@ impl Bond {
     /// Whether frames that a member receives are taken. Those that come in on a backup came in on the active one, too, or are for another
     /// port of the switch outside that does not know yet.
     pub fn receives(&self, place: usize) -> bool {
-        self.used.iter().any(|used| usize::from(*used) == place)
+        match &self.lacp {
+            Some(lacp) => lacp.collects(place),
+            None => self.used.iter().any(|used| usize::from(*used) == place),
+        }
     }
 
     /// Whether the network outside is to be told where the addresses behind the bond are, once.
@@ -144,8 +191,12 @@ impl Bond {
 mod tests {
     use super::*;
 
+    fn set(bond: &mut Bond, place: usize, up: bool) {
+        bond.set_link(place, up.then_some(1000), MacAddress([2; 6]), Instant(0));
+    }
+
     fn up(bond: &mut Bond, places: &[usize]) {
-        places.iter().for_each(|place| bond.set_link(*place, true));
+        places.iter().for_each(|place| set(bond, *place, true));
     }
 
     #[test]
@@ -157,15 +208,15 @@ mod tests {
         up(&mut bond, &[0, 2]);
         assert_eq!((bond.active(), bond.take_moved()), (Some(1), false), "it stays");
         assert_eq!([0, 1, 2].map(|place| bond.receives(place)), [false, true, false]);
-        bond.set_link(1, false);
+        set(&mut bond, 1, false);
         assert_eq!((bond.active(), bond.take_moved()), (Some(0), true), "the first one in order");
         up(&mut bond, &[1]);
-        bond.set_link(2, false);
+        set(&mut bond, 2, false);
         assert_eq!((bond.active(), bond.take_moved()), (Some(0), false));
-        bond.set_link(0, false);
-        bond.set_link(1, false);
+        set(&mut bond, 0, false);
+        set(&mut bond, 1, false);
         assert_eq!(bond.active(), None);
-        bond.set_link(7, true);
+        set(&mut bond, 7, true);
         assert_eq!(bond.active(), None, "no such member");
     }
 
@@ -201,9 +252,9 @@ mod tests {
             bond.member(&Head::parse(&frame).unwrap(), &frame)
         };
         assert_ne!(member(&bond, 0), member(&bond, 1));
-        bond.set_link(0, false);
+        set(&mut bond, 0, false);
         assert_eq!([0, 1].map(|last| member(&bond, last)), [Some(2); 2]);
-        bond.set_link(2, false);
+        set(&mut bond, 2, false);
         assert_eq!(member(&bond, 0), None);
         assert!(!bond.take_moved() && bond.active().is_none());
     }

@@ -6,9 +6,10 @@
 use super::nic_port::NicPort;
 use super::ports::{PortKind, Ports};
 use super::{DataPath, NicId, QueueId, RETRY};
+use crate::bond::lacp::{FRAME, is_slow};
 use crate::bond::{Bond, MEMBERS, Mode};
 use crate::ethernet::{MacAddress, Tag};
-use crate::nic::Nic;
+use crate::nic::{Link, Nic};
 use crate::offload::head::Head;
 use crate::offload::headers::ETHERTYPE_VLAN;
 use crate::packet::{Fragment, Packet, Pool};
@@ -59,22 +60,62 @@ pub(crate) struct BondPort {
     announced: VecDeque<(u16, MacAddress)>,
     /// The active member, as it was told of last.
     told: Option<usize>,
+    /// When its protocol is looked at; none where it has none.
+    due: Option<Instant>,
 }
 
 impl BondPort {
-    /// Goes on where the last life ended: see [`Bond::begin_with`].
-    pub(super) fn begin_with(&mut self, active: Option<usize>) {
-        self.bond.begin_with(active);
+    /// Its members' state.
+    pub(super) const fn state(&self) -> &Bond {
+        &self.bond
+    }
+
+    /// The same, to be restored.
+    pub(super) const fn state_mut(&mut self) -> &mut Bond {
+        &mut self.bond
     }
 
     /// Takes from the frames that a member received, from `first` on, those that go no further.
-    fn sift(&mut self, place: usize, frames: &mut Vec<Packet>, first: usize) {
+    fn sift(&mut self, place: usize, frames: &mut Vec<Packet>, first: usize, now: Instant) {
+        if self.bond.lacp().is_some() {
+            self.take_slow(place, frames, first, now);
+        }
         if !self.bond.receives(place) {
             frames.truncate(first);
         }
     }
+
+    /// Takes the frames of slow protocols, which are for the bond alone.
+    fn take_slow(&mut self, place: usize, frames: &mut Vec<Packet>, first: usize, now: Instant) {
+        let mut kept = first;
+        for index in first..frames.len() {
+            let mut bytes = [0; FRAME];
+            let slow = frames.get(index).and_then(|frame| slow_frame(frame, &mut bytes));
+            if let Some(length) = slow {
+                self.bond.handle_frame(place, bytes.get(..length).unwrap_or_default(), now);
+                self.due = Some(now);
+            } else {
+                frames.swap(kept, index);
+                kept += 1;
+            }
+        }
+        frames.truncate(kept);
+    }
 }
 
+/// Reads a frame of a slow protocol, and says how much of it; `None` where it is another one, of which its addresses and its type are looked at.
+fn slow_frame(frame: &Packet, bytes: &mut [u8; FRAME]) -> Option<usize> {
+    let fragment = frame.fragments.first().filter(|_| frame.tag.is_none())?;
+    let length = usize::from(fragment.length).min(FRAME);
+    let mut read = |length: usize| {
+        let place = bytes.get_mut(..length)?;
+        (fragment.buffer.read(fragment.offset.into(), place) && is_slow(place)).then_some(length)
+    };
+    read(ADDRESSES.min(length)).and_then(|_| read(length))
+}
+
+/// Bytes of a frame up to its type.
+const ADDRESSES: usize = 14;
 /// The Ethernet type of RARP (RFC 903).
 const ETHERTYPE_RARP: u16 = 0x8035;
 /// Bytes of the shortest frame, without its check sequence.
@@ -128,7 +169,7 @@ fn send(nic: &mut NicPort, bytes: &[u8], pool: &Pool) -> bool {
 impl<H: Hypervisor> Ports<H> {
     /// The port that a packet to `port` leaves by: a bond's member; the bond itself where that has no link.
     pub(crate) fn outlet(&self, port: PortId, head: &Head, bytes: &[u8]) -> PortId {
-        let Some(PortKind::Bond(bond)) = self.get(port) else {
+        let Some(bond) = self.bond(port) else {
             return port;
         };
         let member = bond.bond.member(head, bytes).and_then(|place| *bond.nics.get(place)?);
@@ -136,11 +177,19 @@ impl<H: Hypervisor> Ports<H> {
     }
 
     /// What a member received, from `first` on, without what its bond does not take. The port of the switch that the rest comes from.
-    pub(super) fn sift(&mut self, member: Membership, frames: &mut Vec<Packet>, first: usize) -> PortId {
-        if let Some(PortKind::Bond(bond)) = self.get_mut(member.bond) {
-            bond.sift(member.place.into(), frames, first);
+    pub(super) fn sift(&mut self, member: Membership, frames: &mut Vec<Packet>, first: usize, now: Instant) -> PortId {
+        if let Some(bond) = self.bond_mut(member.bond) {
+            bond.sift(member.place.into(), frames, first, now);
         }
         member.bond
+    }
+
+    /// The bond with this port.
+    pub(super) fn bond(&self, port: PortId) -> Option<&BondPort> {
+        match self.get(port)? {
+            PortKind::Bond(bond) => Some(bond),
+            _ => None,
+        }
     }
 
     /// The bond with this port.
@@ -153,19 +202,44 @@ impl<H: Hypervisor> Ports<H> {
 
     /// A NIC of the bond with this port, for what is counted.
     pub(super) fn first_member(&self, port: PortId) -> Option<PortId> {
-        match self.get(port)? {
-            PortKind::Bond(bond) => bond.nics.iter().flatten().next().copied(),
-            _ => None,
-        }
+        self.bond(port)?.nics.iter().flatten().next().copied()
     }
 
     /// Sends what bonds have to say.
     pub(super) fn poll_bonds(&mut self, pool: &Pool, now: Instant) {
         for place in 0..self.bonds.len() {
             if let Some(&port) = self.bonds.get(place) {
+                self.speak(port, pool, now);
                 self.announce(port, pool, now);
             }
         }
+    }
+
+    /// Sends what a bond's protocol has to say, where that is due.
+    fn speak(&mut self, port: PortId, pool: &Pool, now: Instant) {
+        let Some(mut due) = self.bond_mut(port).and_then(|bond| bond.due) else {
+            return;
+        };
+        if due <= now {
+            while let Some(bond) = self.bond_mut(port)
+                && let Some((place, frame)) = bond.bond.poll(now)
+            {
+                // One that finds no room is said again when it is due again.
+                if let Some(nic) = bond.nics.get(place).and_then(|nic| *nic).and_then(|nic| self.nic_mut(nic)) {
+                    send(nic, &frame, pool);
+                }
+            }
+            let Some(bond) = self.bond_mut(port) else {
+                return;
+            };
+            let deadline = bond.bond.deadline(now);
+            bond.due = deadline;
+            let Some(next) = deadline else {
+                return;
+            };
+            due = next;
+        }
+        self.wake_at(due);
     }
 
     /// Tells the network outside of stations behind a bond, as many as the active member has room for.
@@ -199,7 +273,10 @@ impl<H: Hypervisor> DataPath<H> {
         let port = self.ports.free().ok_or(AddError::Bridges)?;
         self.forwarder.switch.add(port, bridge, Vlans::TRUNK, WIRE_ENTRIES)?;
         let (bond, nics, announced) = (Bond::new(mode, members), [None; MEMBERS], VecDeque::new());
-        self.ports.insert_bond(port, Box::new(BondPort { bond, bridge: bridge.into(), nics, announced, told: None }));
+        self.ports.insert_bond(
+            port,
+            Box::new(BondPort { bond, bridge: bridge.into(), nics, announced, told: None, due: None }),
+        );
         Ok(BondId(port))
     }
 
@@ -226,18 +303,12 @@ impl<H: Hypervisor> DataPath<H> {
 
     /// The member of a bond that all is sent on, where it is one alone: by its place.
     pub fn active_member(&self, bond: BondId) -> Option<usize> {
-        match self.ports.get(bond.0)? {
-            PortKind::Bond(bond) => bond.bond.active(),
-            _ => None,
-        }
+        self.ports.bond(bond.0)?.bond.active()
     }
 
     /// How many NICs of a bond have a link.
     pub fn linked_members(&self, bond: BondId) -> usize {
-        match self.ports.get(bond.0) {
-            Some(PortKind::Bond(bond)) => bond.bond.linked(),
-            _ => 0,
-        }
+        self.ports.bond(bond.0).map_or(0, |bond| bond.bond.linked())
     }
 
     /// The next active member that changed: for the log.
@@ -255,8 +326,8 @@ impl<H: Hypervisor> DataPath<H> {
 
     /// Whether a bond has something to say, so that the path is to be polled soon.
     pub fn has_news(&self) -> bool {
-        let bonds = self.ports.bonds.iter().filter_map(|port| self.ports.get(*port));
-        bonds.into_iter().any(|kind| matches!(kind, PortKind::Bond(bond) if !bond.announced.is_empty()))
+        let mut bonds = self.ports.bonds.iter().filter_map(|port| self.ports.bond(*port));
+        bonds.any(|bond| !bond.announced.is_empty() || bond.due.is_some_and(|due| due <= self.now))
     }
 
     /// All NICs of the last life that are still there have come.
@@ -271,10 +342,18 @@ impl<H: Hypervisor> DataPath<H> {
 
     /// A NIC is there, or its link may have changed. Nothing, where it is of no bond.
     pub(super) fn note_member(&mut self, id: NicId, there: bool) {
-        let nic = self.ports.numbered_mut(id.number());
-        if let Some((member, up)) = nic.and_then(|nic| Some((nic.member?, nic.up))) {
-            self.set_member(member, there && up);
-        }
+        let Some(nic) = self.ports.numbered_mut(id.number()) else {
+            return;
+        };
+        let Some(member) = nic.member else {
+            return;
+        };
+        let speed = match nic.nic.link() {
+            Link::Up(speed) if there && nic.up => Some(speed),
+            _ => None,
+        };
+        let address = nic.nic.mac_address();
+        self.set_member(member, speed, address);
     }
 
     /// A member is gone.
@@ -284,14 +363,19 @@ impl<H: Hypervisor> DataPath<H> {
         {
             *place = None;
         }
-        self.set_member(member, false);
+        self.set_member(member, None, MacAddress::default());
     }
 
-    fn set_member(&mut self, member: Membership, up: bool) {
+    fn set_member(&mut self, member: Membership, speed: Option<u32>, address: MacAddress) {
+        let now = self.now;
         let Some(bond) = self.ports.bond_mut(member.bond) else {
             return;
         };
-        bond.bond.set_link(member.place.into(), up);
+        bond.bond.set_link(member.place.into(), speed, address, now);
+        bond.due = bond.bond.deadline(now);
+        if let Some(due) = bond.due {
+            self.ports.wake_at(due);
+        }
         self.note_moved(member.bond);
     }
 

@@ -57,7 +57,7 @@ pub(super) fn collect<H: Hypervisor>(
         hypervisor.grant_copy(&mut round.heads);
         check_heads(ports, round);
     }
-    take_frames(ports, round, pool);
+    take_frames(ports, round, pool, now);
 }
 
 /// Serves the ready queues of a guest (a bit each), from one on. They share what the guest may send in a round: what one does not use is the
@@ -171,7 +171,7 @@ fn check_heads<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round) {
 
 /// Takes the frames that the NICs received, and gives the NICs new buffers.
 #[inline(never)]
-fn take_frames<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool) {
+fn take_frames<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, now: Instant) {
     let mut budget = NIC_FRAMES;
     for port in ports.nics_in_turn() {
         let Some(nic) = ports.nic_mut(port) else {
@@ -185,7 +185,7 @@ fn take_frames<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Po
         nic.refill(pool);
         if received > 0 {
             budget -= received;
-            let from = member.map_or(port, |member| ports.sift(member, &mut round.frames, first as usize));
+            let from = member.map_or(port, |member| ports.sift(member, &mut round.frames, first as usize, now));
             round.arrivals.push(Arrival { port, from, frames: (first, round.frames.len() as u32) });
         }
     }

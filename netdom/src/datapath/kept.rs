@@ -2,6 +2,7 @@
 
 use super::ports::PortKind;
 use super::{BondId, DataPath, NicId, VifId};
+use crate::bond::lacp::{self, INFO};
 use crate::ethernet::MacAddress;
 use crate::netback::control::Hashing;
 use crate::netback::request::Membership;
@@ -42,10 +43,28 @@ pub struct KeptBond {
     pub name: String,
     /// What was learnt behind it.
     #[n(1)]
-    pub port: KeptPort,
+    port: KeptPort,
     /// The NIC that all was sent on.
     #[n(2)]
-    pub active: Option<String>,
+    active: Option<String>,
+    /// This end's system of LACP.
+    #[n(3)]
+    system: Option<ByteArray<6>>,
+    /// Its links that have another end.
+    #[n(4)]
+    links: Option<Vec<KeptLink>>,
+}
+
+/// A link, as LACP has it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct KeptLink {
+    #[n(0)]
+    nic: String,
+    /// Its other end.
+    #[n(1)]
+    partner: ByteArray<INFO>,
+    #[n(2)]
+    distributing: bool,
 }
 
 /// A [`Hashing`].
@@ -105,10 +124,19 @@ impl<H: Hypervisor> DataPath<H> {
         Some(kept)
     }
 
-    /// What the next life has to know of a bond's port.
-    pub fn keep_bond(&self, id: BondId) -> KeptPort {
+    /// What the next life has to know of a bond with this name, whose NICs have these addresses in the host.
+    pub fn keep_bond(&self, id: BondId, name: &str, nics: &[String]) -> Option<KeptBond> {
+        let bond = self.ports.bond(id.port())?;
         let bridge = self.forwarder.switch.bridge(id.port()).map(String::from);
-        KeptPort { bridge, ..self.keep(id.port(), &PortStatistics::default()) }
+        let port = KeptPort { bridge, ..self.keep(id.port(), &PortStatistics::default()) };
+        let active = bond.state().active().and_then(|place| nics.get(place).cloned());
+        let lacp = bond.state().lacp();
+        let link = |(place, nic): (usize, &String)| {
+            let lacp::KeptPort { partner, distributing } = lacp?.keep(place)?;
+            Some(KeptLink { nic: nic.clone(), partner: partner.into(), distributing })
+        };
+        let links = lacp.map(|_| nics.iter().enumerate().filter_map(link).collect());
+        Some(KeptBond { name: name.into(), port, active, system: lacp.map(|lacp| lacp.system().0.into()), links })
     }
 
     fn keep(&self, port: PortId, statistics: &PortStatistics) -> KeptPort {
@@ -149,13 +177,27 @@ impl<H: Hypervisor> DataPath<H> {
     }
 
     /// Goes on with a bond as the last life had it, before any of its NICs is there: with what was learnt, where it is on the same bridge, and with the
-    /// member in this place, if that comes back until [`Self::settle_bonds`].
-    pub fn restore_bond(&mut self, id: BondId, kept: &KeptPort, active: Option<usize>) {
-        if let Some(bond) = self.ports.bond_mut(id.port()) {
-            bond.begin_with(active);
+    /// active NIC, if that comes back until [`Self::settle_bonds`]. Its NICs have these addresses in the host.
+    pub fn restore_bond(&mut self, id: BondId, kept: &KeptBond, nics: &[String]) {
+        let place = |nic: &String| nics.iter().position(|known| known == nic);
+        let Some(bond) = self.ports.bond_mut(id.port()).map(|bond| bond.state_mut()) else {
+            return;
+        };
+        bond.begin_with(kept.active.as_ref().and_then(place));
+        if let Some(lacp) = bond.lacp_mut() {
+            let system = kept.system.map(|system| MacAddress(system.into()));
+            if let Some(system) = system.filter(|system| system.is_station()) {
+                lacp.set_system(system);
+            }
+            for KeptLink { nic, partner, distributing } in kept.links.iter().flatten() {
+                if let Some(place) = place(nic) {
+                    let (partner, distributing) = ((*partner).into(), *distributing);
+                    lacp.restore(place, lacp::KeptPort { partner, distributing });
+                }
+            }
         }
-        if kept.bridge.as_deref() == self.forwarder.switch.bridge(id.port()) {
-            self.restore(id.port(), kept);
+        if kept.port.bridge.as_deref() == self.forwarder.switch.bridge(id.port()) {
+            self.restore(id.port(), &kept.port);
         }
     }
 

@@ -287,8 +287,8 @@ impl<H: Hypervisor> DataPath<H> {
         let failed = ports.failed.len();
         ports.look_at_timers(now);
         nics::reclaim(ports, pool);
-        ports.poll_bonds(pool, now);
         collect::collect(ports, round, pool, hypervisor, now);
+        ports.poll_bonds(pool, now);
         forward::forward(ports, forwarder, coalescer, round, pool, now);
         copy::copy(ports, round, pool, hypervisor);
         finish::finish(ports, round, pool, now);

@@ -3,7 +3,6 @@
 use super::Domain;
 use alloc::rc::Rc;
 use alloc::string::ToString;
-use netdom::datapath::kept::KeptBond;
 use netdom::kept::{INTERVAL, Kept, PAUSE};
 use runtime::select::select;
 use runtime::time;
@@ -23,11 +22,8 @@ fn write(domain: &Domain) {
     let nics = domain.nics.borrow();
     let nics = nics.active().iter().filter_map(|nic| Some((nic.address().to_string(), path.keep_nic(nic.id())?)));
     let kept = Kept::new(domain.bus.backend(), nics, &domain.inherited.borrow(), domain.lost);
-    let bonds = domain.bonds.iter().zip(domain.words.bonds()).map(|(id, word)| KeptBond {
-        name: word.name.clone(),
-        port: path.keep_bond(*id),
-        active: path.active_member(*id).and_then(|place| word.nics.get(place).cloned()),
-    });
+    let bonds = domain.bonds.iter().zip(domain.words.bonds());
+    let bonds = bonds.filter_map(|(id, word)| path.keep_bond(*id, &word.name, &word.nics));
     let kept = kept.with_bonds(bonds.collect());
     domain.written.set(kept.to_bytes());
 }

@@ -319,9 +319,8 @@ pub(super) fn add_bonds(
         let bridge = word.nics.first().and_then(|nic| words.bridge(nic)).unwrap_or_default();
         let id = path.add_bond(bridge, word.mode, word.nics.len());
         let id = id.map_err(|error| format!("bond {}: {error}", word.name))?;
-        if let Some(KeptBond { port, active, .. }) = kept.iter().find(|kept| kept.name == word.name) {
-            let place = |active: &String| word.nics.iter().position(|nic| nic == active);
-            path.restore_bond(id, port, active.as_ref().and_then(place));
+        if let Some(kept) = kept.iter().find(|kept| kept.name == word.name) {
+            path.restore_bond(id, kept, &word.nics);
         }
         bonds.push(id);
     }

@@ -2,15 +2,19 @@
 
 use super::frames::ethernet;
 use super::{Net, OFFLOADS, RING};
+use crate::bond::lacp::{Info, Message, build, is_slow, parse, state};
 use crate::bond::{Mode, Policy};
+use crate::datapath::kept::KeptBond;
 use crate::datapath::{ActiveChange, BondId, NicId};
-use crate::ethernet::VlanId;
+use crate::ethernet::{MacAddress, VlanId};
 use crate::fakes::{FakeNic, Frontend, Outgoing, Wire};
 use crate::packet::Checksum;
 use crate::statistics::DropCause;
 use crate::switch::Vlans;
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use split_driver::time::Duration;
@@ -270,5 +274,156 @@ fn a_bond_is_a_wire_to_others_on_its_bridge() {
     bonded.set_link(0, false);
     assert_eq!(bonded.sent()[1].len(), 2);
     drop(bonded.net.path.remove_nic(nic));
+    bonded.end();
+}
+
+/// Another life of the domain, whose bond goes on as the last one's: its NICs come in this order.
+fn next_life(bonded: &Bonded, mode: Mode, order: &[usize]) -> Bonded {
+    let names: Vec<String> = (0..bonded.nics.len()).map(|place| format!("nic{place}")).collect();
+    let kept = bonded.net.path.keep_bond(bonded.bond, "bond0", &names).unwrap();
+    let kept: KeptBond = minicbor::decode(&minicbor::to_vec(kept).unwrap()).unwrap();
+    let mut net = Net::new(&[]);
+    net.now = bonded.net.now;
+    net.path.begin_at(net.now);
+    let bond = net.path.add_bond("lan", mode, names.len()).unwrap();
+    net.path.restore_bond(bond, &kept, &names);
+    net.add(Frontend::linux_features(), "lan");
+    let mut next = Bonded { net, bond, nics: Vec::new(), wires: bonded.wires.clone() };
+    for place in order {
+        let nic = FakeNic::again(&bonded.wires[*place], OFFLOADS, RING);
+        next.nics.push(next.net.path.add_member(Box::new(nic), bond, *place).ok().unwrap());
+    }
+    next
+}
+
+#[test]
+fn the_next_life_has_the_same_active_nic_and_knows_the_stations() {
+    let mode = Mode::ActiveBackup;
+    let mut bonded = Bonded::new(mode, 2, 1);
+    bonded.set_link(0, false);
+    bonded.set_link(0, true);
+    bonded.receive(1, &ethernet([0xff; 6], PEER, 100));
+    let mut next = next_life(&bonded, mode, &[0, 1]);
+    bonded.sent();
+    next.net.path.settle_bonds();
+    next.net.run();
+    assert_eq!((next.sent().concat().len(), next.net.path.active_member(next.bond)), (0, Some(1)));
+    let frame = ethernet(PEER, next.net.guests[0].mac, 100);
+    next.send(0, frame.clone());
+    assert_eq!(next.sent(), [Vec::new(), Vec::from([frame])]);
+
+    // It does not come back: the other one is used, and the network outside is told when the life has begun.
+    let mut last = next_life(&next, mode, &[0]);
+    last.send(0, ethernet([0xff; 6], last.net.guests[0].mac, 100));
+    assert_eq!(last.sent().concat().len(), 1);
+    last.net.path.settle_bonds();
+    last.net.run();
+    assert!(announces(&last.sent()[0][0], last.net.guests[0].mac, None));
+    for bonded in [bonded, next, last] {
+        bonded.end();
+    }
+}
+
+/// The switch outside: a port that answers what it hears, in step.
+fn answer(bonded: &mut Bonded, place: usize, key: u16) -> usize {
+    let frames: Vec<_> = bonded.wires[place].borrow_mut().sent.drain(..).map(|frame| frame.bytes).collect();
+    let mut heard = 0;
+    for frame in frames {
+        let Some(Message::Ends(theirs, _)) = parse(&frame) else {
+            continue;
+        };
+        heard += 1;
+        let bits = state::ACTIVITY | state::AGGREGATION | state::SYNC | state::COLLECTING | state::DISTRIBUTING;
+        let own = Info { system: (1, MacAddress(PEER)), key, port: (1, place as u16), state: bits };
+        bonded.wires[place]
+            .borrow_mut()
+            .incoming
+            .push_back((build(MacAddress(PEER), &Message::Ends(own, theirs)).into(), Checksum::Unverified));
+    }
+    heard
+}
+
+fn agree(bonded: &mut Bonded, milliseconds: u64) {
+    for _ in 0..milliseconds / 50 {
+        for place in 0..bonded.wires.len() {
+            answer(bonded, place, 5);
+        }
+        bonded.net.run();
+        bonded.net.now = bonded.net.now + Duration::from_millis(50);
+    }
+}
+
+#[test]
+fn links_that_the_switch_outside_agrees_on_carry_packets() {
+    let mode = Mode::Lacp(Policy::Layer34);
+    let mut bonded = Bonded::new(mode, 2, 1);
+    let a = bonded.net.guests[0].mac;
+    bonded.send(0, ethernet([0xff; 6], a, 100));
+    bonded.receive(0, &ethernet([0xff; 6], PEER, 100));
+    assert_eq!((bonded.sent().iter().flatten().filter(|frame| !is_slow(frame)).count(), bonded.arrived(0)), (0, 0));
+    agree(&mut bonded, 4000);
+    bonded.sent();
+    for place in [0, 1] {
+        bonded.receive(place, &ethernet([0xff; 6], PEER, 100));
+        assert_eq!(bonded.arrived(0), 1, "NIC {place}");
+    }
+    let spread = |bonded: &mut Bonded| {
+        for port in 1000..1040 {
+            bonded.send(0, udp(PEER, a, [port, 80]));
+            bonded.net.guests[0].collect_answers();
+        }
+        let sent = bonded.sent();
+        [0, 1].map(|place| sent[place].iter().filter(|frame| !is_slow(frame)).count())
+    };
+    let counts = spread(&mut bonded);
+    assert!(counts[0] + counts[1] == 40 && counts.iter().all(|count| *count >= 12), "{counts:?}");
+
+    // No frame of the protocol goes further; it is counted as no loss.
+    assert_eq!(bonded.arrived(0), 0);
+    let drops = bonded.net.path.nic_statistics(bonded.nics[0]).unwrap().drops;
+    assert_eq!(drops[DropCause::NotForwarded as usize], 0);
+
+    // A life on, without a wait.
+    let mut next = next_life(&bonded, mode, &[1, 0]);
+    next.net.path.settle_bonds();
+    next.net.run();
+    next.send(0, ethernet([0xff; 6], next.net.guests[0].mac, 100));
+    next.sent();
+    let counts = spread(&mut next);
+    assert!(counts[0] + counts[1] == 40 && counts.iter().all(|count| *count >= 12), "{counts:?}");
+    for nic in next.nics.drain(..) {
+        drop(next.net.path.remove_nic(nic));
+    }
+    next.end();
+
+    bonded.set_link(0, false);
+    assert_eq!(spread(&mut bonded), [0, 40]);
+    bonded.end();
+}
+
+/// Frames between the protocol's stay in their order.
+#[test]
+fn frames_of_the_protocol_are_taken_from_among_others() {
+    let mut bonded = Bonded::new(Mode::Lacp(Policy::Layer2), 1, 1);
+    agree(&mut bonded, 4000);
+    let a = bonded.net.guests[0].mac;
+    let others: Vec<Vec<u8>> = (0..6).map(|number| ethernet(a, PEER, 100 + number)).collect();
+    let marker = {
+        let mut frame = build(MacAddress(PEER), &Message::Ends(Info::default(), Info::default()));
+        frame[14..18].copy_from_slice(&[2, 1, 1, 16]);
+        frame
+    };
+    bonded.sent();
+    for other in &others {
+        let mut wire = bonded.wires[0].borrow_mut();
+        wire.incoming.push_back((marker.into(), Checksum::Unverified));
+        wire.incoming.push_back((other.clone(), Checksum::Unverified));
+        wire.incoming.push_back((marker[..60].into(), Checksum::Unverified));
+    }
+    bonded.net.run();
+    let arrived: Vec<Vec<u8>> = bonded.net.guests[0].arrived().into_iter().map(|packet| packet.bytes).collect();
+    assert_eq!(arrived, others);
+    let answers = bonded.sent().concat();
+    assert!(answers.len() == 1 && answers[0][16] == 2, "one a round");
     bonded.end();
 }
