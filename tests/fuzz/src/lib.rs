@@ -11,6 +11,7 @@ pub mod blkback;
 mod flicker;
 pub mod hostile;
 pub mod inputs;
+pub mod lacp;
 pub mod mutate;
 pub mod netback;
 pub mod policy;
@@ -39,8 +40,8 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 11] =
-    ["netback", "policy", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "igb", "e1000e", "xenstore"];
+pub const TARGETS: [&str; 12] =
+    ["netback", "policy", "lacp", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "igb", "e1000e", "xenstore"];
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<Box<dyn Target>> {
@@ -48,6 +49,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "netback" => Some(Box::new(netback::Netback::new())),
         "blkback" => Some(Box::new(blkback::Blkback::new())),
         "policy" => Some(Box::new(policy::Policy::default())),
+        "lacp" => Some(Box::new(lacp::Bonds::default())),
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
         "nvme" => Some(Box::new(Lives::<Disks<devices::nvme::Nvme>>::default())),
         "ahci" => Some(Box::new(Lives::<Disks<devices::ahci::Ahci>>::default())),
@@ -66,6 +68,7 @@ pub fn describe(name: &str, input: &[u8]) -> String {
         "netback" => netback::describe(input),
         "blkback" => blkback::describe(input),
         "policy" => policy::describe(input),
+        "lacp" => lacp::describe(input),
         "lvm" | "gpt" => volumes::describe(input),
         "xenstore" => xenstore::describe(input),
         _ => String::new(),

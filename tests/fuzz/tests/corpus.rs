@@ -44,6 +44,16 @@ fn policy_for_a_second() {
 }
 
 #[test]
+fn lacp_corpus() {
+    run_corpus("lacp");
+}
+
+#[test]
+fn lacp_for_a_second() {
+    run_for_a_second("lacp");
+}
+
+#[test]
 fn blkback_corpus() {
     run_corpus("blkback");
 }
