@@ -3,7 +3,7 @@
 use crate::blame::Blame;
 use crate::datapath::kept::KeptPort;
 use crate::datapath::{DataPath, LinkChange, NicId, VifId};
-use crate::netback::bridges::{Bridges, Place};
+use crate::netback::bridges::Bridges;
 use crate::netback::config::{
     ConfigError, FRONTEND_NODES, Identity, MAX_QUEUES, WATCHED_FRONTEND_NODES, config, further_nodes, headroom,
     identity, rate,
@@ -301,20 +301,9 @@ impl<H: Hypervisor> Netback<H> {
         self.connected.borrow().len()
     }
 
-    /// Finds the bridge, and the VLAN, that the toolstack means.
-    fn admit(&self, identity: Identity) -> Result<Identity, VifError> {
-        let (bridge, vlans) = match self.bridges.find(&identity.bridge) {
-            Place::Port(bridge, vlans) => (bridge, vlans),
-            Place::NoVlan(bridge, vlan) => {
-                let (bridge, vlan) = (bridge.into(), vlan.into());
-                return Err(VifError::Identity(ConfigError::Vlan { bridge, vlan }));
-            }
-            Place::None => {
-                let (name, known) = (identity.bridge, (*self.bridges).clone());
-                return Err(VifError::Identity(ConfigError::NoBridge { name, known }));
-            }
-        };
-        Ok(Identity { bridge: bridge.into(), vlans, ..identity })
+    /// Who the toolstack says a vif is, on a bridge that there is.
+    fn identity(&self, id: DeviceId, backend: &Directory) -> Result<Identity, VifError> {
+        identity(id, backend).and_then(|identity| identity.admit(&self.bridges)).map_err(VifError::Identity)
     }
 
     /// Tells the log once of nodes that have no meaning here: a frontend that comes again is no reason to say it again.
@@ -336,7 +325,7 @@ impl<H: Hypervisor> Netback<H> {
 
     /// Takes a vif's rings up, anew or where the last life left them.
     fn take_up(&self, handle: &DeviceHandle, nodes: &Nodes, inherits: bool) -> Result<VifId, VifError> {
-        let identity = self.admit(identity(handle.id(), &nodes.backend).map_err(VifError::Identity)?)?;
+        let identity = self.identity(handle.id(), &nodes.backend)?;
         if let Some(count) = self.blame.borrow().verdict(handle.id()) {
             return Err(VifError::Failures(count));
         }
@@ -412,7 +401,7 @@ impl<H: Hypervisor> Backend for Netback<H> {
     }
 
     fn probe(&self, id: DeviceId, nodes: &Nodes) -> Result<Vec<(String, String)>, VifError> {
-        let identity = self.admit(identity(id, &nodes.backend).map_err(VifError::Identity)?)?;
+        let identity = self.identity(id, &nodes.backend)?;
         self.blame.borrow_mut().forgive(id);
         self.remark(id, &identity.bridge, &nodes.backend);
         let carrier = u8::from(self.has_carrier(&identity.bridge)).to_string();

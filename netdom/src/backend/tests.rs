@@ -286,8 +286,8 @@ fn two_guests_meet() {
 fn a_vif_of_a_vlan() {
     let mut host = Host::new();
     host.create(3, &[("/bridge", "xenbr0.100")]);
-    host.create(4, &[("/bridge", "xenbr0.100")]);
-    host.create(5, &[("/bridge", "xenbr0")]);
+    host.create(4, &[("/bridge", "xenbr0"), ("/vlan", "100")]);
+    host.create(5, &[("/bridge", "xenbr0"), ("/vlan", "")]);
     let (mut a, mut b, mut trunk) = (host.connect(3), host.connect(4), host.connect(5));
     let packet = frame([0xff; 6], a.mac);
     a.send(&packet);
@@ -331,7 +331,8 @@ fn a_vif_with_addresses() {
 fn a_vif_of_tagged_vlans() {
     let mut host = Host::new();
     host.create(3, &[("/bridge", "xenbr0:100:200")]);
-    host.create(4, &[("/bridge", "xenbr0.100:200")]);
+    // The same in both.
+    host.create(4, &[("/bridge", "xenbr0.100:200"), ("/vlan", "200/100p")]);
     let (mut tags, mut both) = (host.connect(3), host.connect(4));
     let packet = frame([0xff; 6], tags.mac);
     let tagged = |vlan| [&packet.bytes[..12], &[0x81, 0, 0, vlan], &packet.bytes[12..]].concat();
@@ -487,12 +488,16 @@ fn nonsense_is_refused_with_its_reason() {
         (14, ("/bridge", "xenbr1.100"), "no bridge \"xenbr1.100\"; there are: xenbr0, inside (internal)."),
         (10, ("/ip", "10.0.0.5 web"), "ip is no list of IP addresses"),
         (11, ("/script", "/etc/xen/scripts/vif-nat"), "script=/etc/xen/scripts/vif-nat: netdom runs no scripts"),
-        (12, ("/vlan", "5"), "vlan=5: netdom takes a vif's VLAN from the name of its bridge"),
+        (12, ("/vlan", "10/20"), "vlan: no VLAN is that of frames without a tag"),
+        (16, ("/vlan", "web"), "vlan: it is VLANs from 1 to 4094"),
     ] {
         host.create(guest, &[node]);
         let error = host.store.get(&format!("/local/domain/{}/error/backend/vif/{guest}/0/error", US.0));
         assert!(error.is_some_and(|error| error.contains(reason)), "{reason}");
     }
+    host.create(17, &[("/vlan", "5p/7"), ("/bridge", "xenbr0.6")]);
+    let error = host.store.get(&format!("/local/domain/{}/error/backend/vif/17/0/error", US.0)).unwrap();
+    assert!(error.contains("vlan says VLAN 5, tagged VLANs 7, bridge says VLAN 6"), "{error}");
     host.create(6, &[]);
     host.put_frontend(6, "/request-rx-copy", "0");
     host.put_frontend(6, "/state", "4");

@@ -1,7 +1,8 @@
 //! What a vif's nodes in the store say (`io/netif.h`; libxl's `libxl_nic.c`), checked. Pure. Floor 3.
 
-use super::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
+use super::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE, Place};
 use super::nodes::NODES;
+use super::vlan_node::{self, VlanError};
 use crate::credit::{Rate, RateError};
 use crate::ethernet::MacAddress;
 use crate::policy::{Addresses, AntiSpoof, Guard};
@@ -153,6 +154,15 @@ pub enum ConfigError {
         /// What was named behind it.
         vlan: String,
     },
+    /// `vlan` is not what toolstacks write.
+    VlanNode(VlanError),
+    /// `vlan` and `bridge` name different VLANs.
+    Contradiction {
+        /// Those of `vlan`.
+        vlan: Vlans,
+        /// Those of `bridge`.
+        bridge: Vlans,
+    },
     /// `handle` is not the one of the directory.
     Handle(u32),
     /// The frontend wants its pages flipped (`request-rx-copy` is not 1): no frontend still does that.
@@ -201,6 +211,10 @@ impl fmt::Display for ConfigError {
                      {bridge}.5:6:7 both"
                 )
             }
+            Self::VlanNode(error) => write!(formatter, "vlan: {error}"),
+            Self::Contradiction { vlan, bridge } => {
+                write!(formatter, "vlan says {vlan}, bridge says {bridge}: name the VLANs in one of them")
+            }
             Self::Handle(handle) => write!(formatter, "handle is {handle}, not the directory's"),
             Self::NoCopy => write!(formatter, "request-rx-copy is not 1"),
             Self::Queues(error) => error.fmt(formatter),
@@ -223,7 +237,7 @@ pub struct Identity {
     pub mac: MacAddress,
     /// Its bridge.
     pub bridge: String,
-    /// The VLANs of that bridge that it is on, once [`Bridges::find`] told them from the bridge's name.
+    /// The VLANs of that bridge that it is on, by `vlan`, and by the bridge's name once [`Self::admit`] told them from it.
     pub vlans: Vlans,
     /// How much it may send.
     pub rate: Option<Rate>,
@@ -246,10 +260,42 @@ pub fn identity(id: DeviceId, nodes: &Directory) -> Result<Identity, ConfigError
     Ok(Identity {
         mac: parse_mac(mac).ok_or(ConfigError::Mac)?,
         bridge: bridge(nodes.get("bridge").unwrap_or_default()).ok_or(ConfigError::Bridge)?,
-        vlans: Vlans::TRUNK,
+        vlans: vlans(nodes)?,
         rate: rate(nodes)?,
         addresses: addresses(nodes)?,
     })
+}
+
+impl Identity {
+    /// Finds the bridge, and the VLANs, that the toolstack means.
+    ///
+    /// # Errors
+    /// There is no such bridge, or its name and `vlan` name no VLANs, or different ones.
+    pub fn admit(self, bridges: &Bridges) -> Result<Self, ConfigError> {
+        let (bridge, vlans) = match bridges.find(&self.bridge) {
+            Place::Port(bridge, vlans) => (bridge.into(), vlans),
+            Place::NoVlan(bridge, vlan) => {
+                return Err(ConfigError::Vlan { bridge: bridge.into(), vlan: vlan.into() });
+            }
+            Place::None => return Err(ConfigError::NoBridge { name: self.bridge, known: bridges.clone() }),
+        };
+        let vlans = match (self.vlans, vlans) {
+            (said, named) if said == Vlans::TRUNK || said == named => named,
+            (said, named) if named == Vlans::TRUNK => said,
+            (vlan, bridge) => return Err(ConfigError::Contradiction { vlan, bridge }),
+        };
+        Ok(Self { bridge, vlans, ..self })
+    }
+}
+
+fn vlans(nodes: &Directory) -> Result<Vlans, ConfigError> {
+    match nodes.get("vlan") {
+        None | Some(b"") => Ok(Vlans::TRUNK),
+        Some(text) => {
+            let text = core::str::from_utf8(text).map_err(|_| VlanError::Malformed);
+            text.and_then(vlan_node::parse).map_err(ConfigError::VlanNode)
+        }
+    }
 }
 
 fn addresses(nodes: &Directory) -> Result<Option<Addresses>, ConfigError> {

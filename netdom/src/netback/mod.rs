@@ -17,6 +17,7 @@ pub mod steering;
 pub mod toeplitz;
 pub(crate) mod vif;
 pub mod violation;
+pub mod vlan_node;
 
 /// Slots of packet bytes in one packet (`XEN_NETIF_NR_SLOTS_MIN`): what every frontend may use.
 pub const SLOTS_LEGAL: u32 = xen_pv_sys::io::netif::XEN_NETIF_NR_SLOTS_MIN as u32;

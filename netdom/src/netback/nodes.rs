@@ -31,10 +31,7 @@ pub const NODES: &[Node] = &[
         Treatment::Refused(is_other_script, "netdom runs no scripts, and is a bridge: only vif-bridge is what it does"),
     ),
     node("ip", Treatment::Heeded),
-    node(
-        "vlan",
-        Treatment::Refused(is_said, "netdom takes a vif's VLAN from the name of its bridge: bridge=NAME.VLAN"),
-    ),
+    node("vlan", Treatment::Heeded),
     // Where it is more than the NICs carry, the log says so: `mtu_remark`.
     node("mtu", Treatment::Heeded),
     node("vifname", Treatment::Named(is_said, "netdom has no interface that could be called so")),
@@ -128,7 +125,7 @@ mod tests {
             ("script", "/usr/local/etc/xen/scripts/vif-bridge", false),
             ("script", "vif-bridge", false),
             ("script", "", false),
-            ("vlan", "5", true),
+            ("vlan", "5", false),
             ("gatewaydev", "eth0", false),
             ("vifname", "web", false),
             ("mtu", "9000", false),
