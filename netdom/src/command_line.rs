@@ -5,6 +5,7 @@ mod bonds;
 use crate::netback::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
 use crate::netback::config::MAX_QUEUES;
 use crate::policy::AntiSpoof;
+use crate::policy::storm::StormLimit;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -20,6 +21,8 @@ pub struct Options {
     mtu: Option<u16>,
     queues: Option<u8>,
     antispoof: Option<AntiSpoof>,
+    isolated: Vec<String>,
+    storm: Option<Option<StormLimit>>,
 }
 
 /// Bytes of an IP packet on an Ethernet without jumbo frames (RFC 894).
@@ -150,10 +153,20 @@ impl Options {
         self.antispoof.unwrap_or_default()
     }
 
+    /// The bridges whose guests reach NICs alone (`isolated=`).
+    pub fn isolated(&self) -> &[String] {
+        &self.isolated
+    }
+
+    /// How many frames that go to all each guest may send (`storm=`).
+    pub fn storm(&self) -> Option<StormLimit> {
+        self.storm.unwrap_or(Some(StormLimit::DEFAULT))
+    }
+
     /// All bridges that a vif may name.
     ///
     /// # Errors
-    /// A NIC's bridge was declared to be one without a NIC; or `bridge=` and `bond=` do not fit.
+    /// A NIC's bridge was declared to be one without a NIC; `bridge=` and `bond=` do not fit; or a bridge that there is not was to be isolated.
     pub fn bridges(&self) -> Result<Bridges, String> {
         bonds::check_named(self.named(), &self.bonds)?;
         let wired = self.wired();
@@ -162,7 +175,11 @@ impl Options {
                 "\"internal={name}\": a NIC is a port of this bridge, unless \"bridge=\" names another"
             ));
         }
-        Ok(Bridges::new(wired, &self.internal))
+        let bridges = Bridges::new(wired, &self.internal);
+        match self.isolated.iter().find(|name| !bridges.has(name)) {
+            Some(name) => Err(format!("\"isolated={name}\": there is no such bridge; there are: {bridges}")),
+            None => Ok(bridges),
+        }
     }
 
     /// Obeys a word `name=value`; false where it is none of netdom's.
@@ -212,6 +229,24 @@ impl Options {
                     return Err(format!("\"antispoof={}\": it is off, mac or strict", value.escape_debug()));
                 };
                 set(&mut self.antispoof, name, value, level)
+            }
+            "isolated" => {
+                for bridge in value.split(',') {
+                    check_bridge(name, bridge)?;
+                    if self.isolated.iter().all(|known| known != bridge) {
+                        self.isolated.push(bridge.into());
+                    }
+                }
+                Ok(true)
+            }
+            "storm" => {
+                let limit =
+                    if value == "off" { Some(None) } else { value.parse().ok().and_then(StormLimit::new).map(Some) };
+                let Some(limit) = limit else {
+                    let (value, most) = (value.escape_debug(), StormLimit::MOST);
+                    return Err(format!("\"storm={value}\": it is off, or frames a second from 1 to {most}"));
+                };
+                set(&mut self.storm, name, value, limit)
             }
             _ => Ok(false),
         }
@@ -344,6 +379,43 @@ mod tests {
         assert_eq!(options.set("bpdu", "forward"), Ok(true));
         assert!(options.bpdus_on_wire());
         assert!(options.set("bpdu", "drop").is_err());
+    }
+
+    #[test]
+    fn isolated_bridges() {
+        let mut options = Options::default();
+        assert_eq!(options.set("internal", "inside"), Ok(true));
+        for value in ["xenbr0,inside", "inside"] {
+            assert_eq!(options.set("isolated", value), Ok(true));
+        }
+        assert_eq!(options.isolated(), ["xenbr0", "inside"]);
+        assert!(options.bridges().is_ok());
+        for wrong in ["", "xenbr0,", "a:b"] {
+            assert!(options.set("isolated", wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(options.set("isolated", "lan"), Ok(true));
+        assert!(
+            options
+                .bridges()
+                .unwrap_err()
+                .starts_with("\"isolated=lan\": there is no such bridge; there are: xenbr0, inside")
+        );
+    }
+
+    #[test]
+    fn limits_of_storms() {
+        let limit = |frames| StormLimit::new(frames);
+        assert_eq!(Options::default().storm(), limit(10_000));
+        for (value, expected) in [("off", None), ("1", limit(1)), ("1000000", limit(1_000_000))] {
+            let mut options = Options::default();
+            assert_eq!((options.set("storm", value), options.storm()), (Ok(true), expected));
+        }
+        for wrong in ["", "0", "-1", "1000001", "many", "Off", "+"] {
+            assert!(Options::default().set("storm", wrong).unwrap_err().ends_with("from 1 to 1000000"), "{wrong}");
+        }
+        let mut options = Options::default();
+        assert_eq!(options.set("storm", "off"), Ok(true));
+        assert!(options.set("storm", "5").is_err());
     }
 
     #[test]

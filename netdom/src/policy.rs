@@ -2,12 +2,16 @@
 //!
 //! Each frame is judged by its head and its first bytes. A frame whose headers end behind these bytes is refused where IP addresses are checked.
 
+pub mod multicast;
+pub mod storm;
+
 use crate::ethernet::MacAddress;
 use crate::offload::head::Head;
 use crate::offload::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP};
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use multicast::{IGMP_QUERY, LISTENER_QUERY, PROTOCOL_IGMP};
 
 /// `EtherType` of ARP (RFC 826).
 const ETHERTYPE_ARP: u16 = 0x0806;
@@ -27,7 +31,10 @@ const MAX_EXTENSIONS: usize = 8;
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
 const DHCPV6_SERVER: u16 = 547;
-/// Types of ICMP that routers alone send (RFC 792, RFC 1256).
+/// How a client's message of DHCP begins: a request, by Ethernet (RFC 2131, 2); and where its hardware address is.
+const DHCP_REQUEST: [u8; 3] = [1, 1, 6];
+const DHCP_HARDWARE: usize = 28;
+/// Types of ICMP that routers alone send (RFC 792, RFC 1256), beside the questions of IGMP and MLD.
 const ICMP_REDIRECT: u8 = 5;
 const ICMP_ROUTER_ADVERTISEMENT: u8 = 9;
 /// Types of ICMPv6: multicast listener reports (RFC 2710, 3810), and neighbour discovery (RFC 4861, 4).
@@ -51,7 +58,7 @@ pub enum AntiSpoof {
     /// Its Ethernet address, in ARP too.
     #[default]
     Mac,
-    /// That, and in neighbour discovery; and it is no router and no DHCP server. Only ARP, IPv4 and IPv6 pass.
+    /// That, and in neighbour discovery and DHCP; and it is no router and no DHCP server. Only ARP, IPv4 and IPv6 pass.
     Strict,
 }
 
@@ -150,6 +157,11 @@ impl Guard {
         Self { level, mac, addresses }
     }
 
+    /// Whether nothing is checked: the guest may be a bridge or a router.
+    pub fn is_off(&self) -> bool {
+        self.level == AntiSpoof::Off
+    }
+
     /// The IP addresses that the guest may use; `None` where it may use any.
     pub const fn addresses(&self) -> Option<&Addresses> {
         self.addresses.as_ref()
@@ -226,19 +238,30 @@ impl Guard {
             return false;
         }
         let source = Ipv4Addr::new(header[12], header[13], header[14], header[15]);
-        let is_first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
+        let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+        let is_first = fragment & 0x1fff == 0;
         let permitted = match header[9] {
             PROTOCOL_ICMP if is_first => {
                 !matches!(packet.get(length), None | Some(&(ICMP_REDIRECT | ICMP_ROUTER_ADVERTISEMENT)))
             }
+            PROTOCOL_IGMP if is_first => !matches!(packet.get(length), None | Some(&IGMP_QUERY)),
             PROTOCOL_UDP if is_first => match ports(packet, length) {
                 None | Some((DHCP_SERVER, _)) => false,
+                // Nobody cuts these into fragments.
+                Some((_, DHCP_SERVER)) if fragment != 0 || !self.asks_for_itself(packet, length + 8) => false,
                 Some((DHCP_CLIENT, DHCP_SERVER)) if source.is_unspecified() => return true,
                 Some(_) => true,
             },
             _ => true,
         };
         permitted && self.may_use(source.into())
+    }
+
+    /// Whether a message of DHCP is a client's, and for the guest's own Ethernet address: that of another could get or end another's lease.
+    fn asks_for_itself(&self, packet: &[u8], offset: usize) -> bool {
+        let message = packet.get(offset..).unwrap_or_default();
+        let hardware = message.get(DHCP_HARDWARE..).and_then(<[u8]>::first_chunk);
+        message.starts_with(&DHCP_REQUEST) && hardware == Some(&self.mac.0)
     }
 
     fn permits_ipv6(&self, packet: &[u8]) -> bool {
@@ -271,7 +294,7 @@ impl Guard {
         let has_v6 = || self.addresses.as_ref().is_none_or(Addresses::has_v6);
         let target = || address(packet, offset + 8).is_some_and(|target| self.may_use_v6(target));
         let (options, permitted) = match kind {
-            ROUTER_ADVERTISEMENT | REDIRECT => return false,
+            ROUTER_ADVERTISEMENT | REDIRECT | LISTENER_QUERY => return false,
             LISTENER_REPORT | LISTENER_DONE | LISTENER_REPORT_V2 if source.is_unspecified() => return has_v6(),
             ROUTER_SOLICITATION if source.is_unspecified() => (8, has_v6()),
             ROUTER_SOLICITATION => (8, self.may_use_v6(source)),

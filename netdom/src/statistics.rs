@@ -30,11 +30,15 @@ pub enum DropCause {
     Vlan,
     /// It had an address that is not the sender's, or is a router's or a server's to send ([`crate::policy`]).
     Spoofed,
+    /// It was one of too many that go to all ([`crate::policy::storm`]).
+    Storm,
+    /// It was from one isolated port for another.
+    Isolated,
 }
 
 impl DropCause {
     /// How many there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 15;
     /// All, with the names they have under `data/` and on the console.
     pub const ALL: [(Self, &'static str); Self::COUNT] = [
         (Self::Malformed, "malformed"),
@@ -50,6 +54,8 @@ impl DropCause {
         (Self::NoLink, "no-link"),
         (Self::Vlan, "vlan"),
         (Self::Spoofed, "spoofed"),
+        (Self::Storm, "storm"),
+        (Self::Isolated, "isolated"),
     ];
 }
 

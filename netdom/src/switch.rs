@@ -67,6 +67,8 @@ pub enum Reason {
     LinkLocal,
     /// Its destination is where it came from.
     SamePort,
+    /// Both ports are isolated.
+    Isolated,
 }
 
 /// Why a port cannot be added.
@@ -104,6 +106,8 @@ struct Entry {
 struct Port {
     bridge: u16,
     vlans: Vlans,
+    /// It reaches no other port that is isolated.
+    isolated: bool,
     limit: usize,
     count: usize,
     oldest: u32,
@@ -183,10 +187,17 @@ impl Switch {
             self.ports.resize_with(port.index() + 1, || None);
         }
         if let Some(place) = self.ports.get_mut(port.index()) {
-            *place =
-                Some(Port { bridge: bridge_number, vlans, limit: limit.max(1), count: 0, oldest: NONE, newest: NONE });
+            let (bridge, limit) = (bridge_number, limit.max(1));
+            *place = Some(Port { bridge, vlans, isolated: false, limit, count: 0, oldest: NONE, newest: NONE });
         }
         Ok(())
+    }
+
+    /// Keeps a port apart from all others that are kept apart.
+    pub fn isolate(&mut self, port: PortId) {
+        if let Some(state) = self.port_mut(port) {
+            state.isolated = true;
+        }
     }
 
     /// Takes a port off its bridge and forgets what was learnt there: no more work than the port's limit. False where there was none.
@@ -216,7 +227,7 @@ impl Switch {
         source: MacAddress,
         now: Instant,
     ) -> Forward {
-        let Some(bridge) = self.port(port).map(|state| state.bridge) else {
+        let Some((bridge, isolated)) = self.port(port).map(|state| (state.bridge, state.isolated)) else {
             return Forward::Drop(Reason::NoBridge);
         };
         if !source.is_station() {
@@ -237,6 +248,7 @@ impl Switch {
                 Forward::Flood
             }
             Some((_, entry)) if entry.port == port => Forward::Drop(Reason::SamePort),
+            Some((_, entry)) if isolated && self.is_isolated(entry.port) => Forward::Drop(Reason::Isolated),
             Some((_, entry)) => Forward::Port(entry.port),
             None => Forward::Flood,
         }
@@ -251,12 +263,26 @@ impl Switch {
 
     /// The ports that a frame of a VLAN from `port` goes to when it goes to all: those that carry it.
     pub fn flood(&self, port: PortId, vlan: u16) -> impl Iterator<Item = PortId> + '_ {
-        self.members(port).iter().copied().filter(move |member| *member != port && self.carries(*member, vlan))
+        self.members(port).iter().copied().filter(move |member| self.reaches(port, *member, vlan))
+    }
+
+    /// Whether a frame of a VLAN may go from a port to another on its bridge.
+    pub fn reaches(&self, from: PortId, to: PortId, vlan: u16) -> bool {
+        from != to && self.carries(to, vlan) && !(self.is_isolated(to) && self.is_isolated(from))
+    }
+
+    fn is_isolated(&self, port: PortId) -> bool {
+        self.port(port).is_some_and(|state| state.isolated)
     }
 
     /// Whether frames of a VLAN may go to a port.
     fn carries(&self, port: PortId, vlan: u16) -> bool {
         self.port(port).is_some_and(|state| state.vlans.carry(vlan))
+    }
+
+    /// The number of the bridge that `port` is on. A bridge without ports gives it up.
+    pub fn bridge_number(&self, port: PortId) -> Option<u16> {
+        self.port(port).map(|state| state.bridge)
     }
 
     /// The name of the bridge that `port` is on.

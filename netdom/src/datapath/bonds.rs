@@ -13,6 +13,7 @@ use crate::nic::{Link, Nic};
 use crate::offload::head::Head;
 use crate::offload::headers::ETHERTYPE_VLAN;
 use crate::packet::{Fragment, Packet, Pool};
+use crate::policy::multicast::Behind;
 use crate::switch::{AddError, PortId, Vlans, WIRE_ENTRIES};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -271,7 +272,7 @@ impl<H: Hypervisor> DataPath<H> {
     /// There is no room for another port or bridge.
     pub fn add_bond(&mut self, bridge: &str, mode: Mode, members: usize) -> Result<BondId, AddError> {
         let port = self.ports.free().ok_or(AddError::Bridges)?;
-        self.forwarder.switch.add(port, bridge, Vlans::TRUNK, WIRE_ENTRIES)?;
+        self.forwarder.add_port(port, bridge, (Vlans::TRUNK, WIRE_ENTRIES), Behind::Wire, self.now)?;
         let (bond, nics, announced) = (Bond::new(mode, members), [None; MEMBERS], VecDeque::new());
         self.ports.insert_bond(
             port,

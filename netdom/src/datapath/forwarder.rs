@@ -9,8 +9,9 @@ use crate::offload::flow::Flow;
 use crate::offload::head::{Head, HeadReader};
 use crate::offload::headers::Layout;
 use crate::packet::Packet;
+use crate::policy::multicast::{Audience, Behind, Multicast};
 use crate::statistics::DropCause;
-use crate::switch::{AGEING, Forward, PortId, Switch, TABLE_ENTRIES};
+use crate::switch::{AGEING, AddError, Forward, PortId, Reason, Switch, TABLE_ENTRIES, Vlans};
 
 use alloc::vec::Vec;
 use split_driver::hypervisor::Hypervisor;
@@ -50,6 +51,8 @@ pub(crate) struct Decision {
 /// The switch, and all else that decides.
 pub(crate) struct Forwarder {
     pub(super) switch: Switch,
+    /// The groups of guests.
+    multicast: Multicast,
     /// Spreads flows over the queues of guests.
     flow_key: KeyedHash,
     /// Whether BPDUs go from guests to the wire, and from there to guests.
@@ -72,6 +75,7 @@ impl Forwarder {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             switch: Switch::new(TABLE_ENTRIES, AGEING, seed),
+            multicast: Multicast::new(seed.rotate_left(17)),
             // Another key than the switch's: a guest sees which queue its packets come from.
             flow_key: KeyedHash::new(!seed),
             bpdus_on_wire: false,
@@ -82,6 +86,31 @@ impl Forwarder {
             run: None,
             parsed: 0,
         }
+    }
+
+    /// Puts a port on a bridge ([`Switch::add`]), and says what is behind it.
+    ///
+    /// # Errors
+    /// [`AddError`].
+    pub(super) fn add_port(
+        &mut self,
+        port: PortId,
+        bridge: &str,
+        (vlans, limit): (Vlans, usize),
+        behind: Behind,
+        now: Instant,
+    ) -> Result<(), AddError> {
+        self.switch.add(port, bridge, vlans, limit)?;
+        if let Some(number) = self.switch.bridge_number(port) {
+            self.multicast.add(port, number, behind, now);
+        }
+        Ok(())
+    }
+
+    /// Takes a port off its bridge.
+    pub(super) fn remove_port(&mut self, port: PortId) {
+        self.switch.remove(port);
+        self.multicast.remove(port);
     }
 
     /// A round begins: what was decided in the last one may no longer hold.
@@ -178,20 +207,39 @@ impl Forwarder {
         }
         self.last_look = None;
         match self.switch.forward(from, vlan, destination, source, now) {
+            Forward::Drop(Reason::Isolated) => ports.count_drop(from, DropCause::Isolated),
             Forward::Drop(_) => ports.count_drop(from, DropCause::NotForwarded),
             Forward::Port(to) => {
                 self.destinations.push(to);
                 self.last_look = Some(Lookup { from, vlan, destination, source, to });
             }
-            Forward::Flood if destination == MacAddress::BRIDGE_GROUP && !self.bpdus_on_wire => {
-                // From guest to guest, and from wire to wire, so that bridges out there see a loop through this one.
-                let wired = ports.is_wire(from);
-                self.destinations.extend(self.switch.flood(from, vlan).filter(|to| ports.is_wire(*to) == wired));
-                if self.destinations.is_empty() && wired {
-                    ports.count_drop(from, DropCause::NotForwarded);
-                }
-            }
-            Forward::Flood => self.destinations.extend(self.switch.flood(from, vlan)),
+            Forward::Flood => self.spread(ports, from, vlan, head, now),
+        }
+    }
+
+    /// Chooses the ports that a packet goes to which is for no single station that is known.
+    #[inline(never)]
+    fn spread<H: Hypervisor>(&mut self, ports: &mut Ports<H>, from: PortId, vlan: u16, head: &Head, now: Instant) {
+        let Self { switch, multicast, reader, destinations, bpdus_on_wire, .. } = self;
+        if head.destination.is_group()
+            && multicast.handle(from, vlan, (head, reader.bytes()), now, destinations) == Audience::Listed
+        {
+            return destinations.retain(|to| switch.reaches(from, *to, vlan));
+        }
+        if let Some(guest) = ports.guest_mut(from)
+            && let Some(flooding) = &mut guest.flooding
+            && !flooding.take(now)
+        {
+            return guest.statistics.drop(DropCause::Storm);
+        }
+        if head.destination != MacAddress::BRIDGE_GROUP || *bpdus_on_wire {
+            return destinations.extend(switch.flood(from, vlan));
+        }
+        // From guest to guest, and from wire to wire, so that bridges out there see a loop through this one.
+        let wired = ports.is_wire(from);
+        destinations.extend(switch.flood(from, vlan).filter(|to| ports.is_wire(*to) == wired));
+        if destinations.is_empty() && wired {
+            ports.count_drop(from, DropCause::NotForwarded);
         }
     }
 

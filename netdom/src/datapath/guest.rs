@@ -9,6 +9,7 @@ use crate::netback::control::Hashing;
 use crate::netback::rings::Rings;
 use crate::netback::vif::Vif;
 use crate::netback::violation::AttachError;
+use crate::policy::storm::Allowance;
 use crate::statistics::PortStatistics;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -26,6 +27,8 @@ pub(crate) struct GuestPort<H: Hypervisor> {
     pub(crate) credit: Option<Credit>,
     /// Until when none of its queues takes credit: there is too little for the one whose turn it is.
     pub(crate) saving: Option<Instant>,
+    /// What it may still send to all, where that is limited.
+    pub(crate) flooding: Option<Allowance>,
     pub(crate) statistics: PortStatistics,
     /// Pages in the backlogs of all queues.
     pub(crate) held_pages: usize,
@@ -56,6 +59,7 @@ impl<H: Hypervisor> GuestPort<H> {
             credit: config.rate.map(|rate| Credit::new(rate, now)),
             vif: Vif::new(config),
             saving: None,
+            flooding: None,
             statistics: PortStatistics::default(),
             held_pages: 0,
             listed: false,

@@ -58,10 +58,13 @@ use crate::netback::config::VifConfig;
 use crate::netback::violation::{AttachError, Violation};
 use crate::offload::coalesce::Coalescer;
 use crate::packet::Pool;
+use crate::policy::multicast::Behind;
+use crate::policy::storm::{Allowance, StormLimit};
 use crate::statistics::PortStatistics;
 use crate::switch::{GUEST_ENTRIES, PortId};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 pub use bonds::{ActiveChange, BondId};
 use forwarder::{Forwarder, Way};
@@ -135,6 +138,10 @@ pub struct DataPath<H: Hypervisor> {
     /// By local event channel: the guest's port, and the number of its queue; `None` for the channel of its control ring.
     channels: Vec<Option<(PortId, Option<u8>)>>,
     forwarder: Forwarder,
+    /// How many frames that go to all a guest may send.
+    storm: Option<StormLimit>,
+    /// Bridges whose guests are kept apart from each other.
+    isolated: Vec<String>,
     coalescer: Coalescer<Way>,
     round: Round,
     held: Held,
@@ -161,6 +168,8 @@ impl<H: Hypervisor> DataPath<H> {
             ports: Ports::default(),
             channels: Vec::new(),
             forwarder: Forwarder::new(seed),
+            storm: None,
+            isolated: Vec::new(),
             coalescer: Coalescer::new(),
             round: Round::new(&held),
             held,
@@ -173,6 +182,16 @@ impl<H: Hypervisor> DataPath<H> {
     /// tree of the whole network, or have a port of its switch closed (BPDU guard).
     pub fn set_bpdus_on_wire(&mut self, forward: bool) {
         self.forwarder.bpdus_on_wire = forward;
+    }
+
+    /// Limits the frames that go to all of each guest that comes from now on.
+    pub fn set_storm_limit(&mut self, limit: Option<StormLimit>) {
+        self.storm = limit;
+    }
+
+    /// Keeps the guests that come to these bridges from now on apart from each other: they reach NICs alone.
+    pub fn set_isolated(&mut self, bridges: &[String]) {
+        self.isolated = bridges.into();
     }
 
     /// Sets the time for what is attached or restored before the first round: a domain that lived before does not begin at time zero.
@@ -220,10 +239,16 @@ impl<H: Hypervisor> DataPath<H> {
     /// What could not be had; nothing is left behind.
     pub fn attach(&mut self, config: VifConfig) -> Result<VifId, AttachError> {
         let port = self.ports.free().ok_or(AttachError::NoPort)?;
-        let guest = GuestPort::connect(&self.hypervisor, config, &self.held, self.now)?;
+        let mut guest = GuestPort::connect(&self.hypervisor, config, &self.held, self.now)?;
+        guest.flooding = self.storm.map(Allowance::new);
         let (bridge, vlans) = (guest.vif.config.bridge.clone(), guest.vif.config.vlans.clone());
         let untags = vlans.native().is_some();
-        self.forwarder.switch.add(port, &bridge, vlans, GUEST_ENTRIES).map_err(|_| AttachError::NoPort)?;
+        let behind = if guest.vif.config.guard.is_off() { Behind::Any } else { Behind::Host };
+        let added = self.forwarder.add_port(port, &bridge, (vlans, GUEST_ENTRIES), behind, self.now);
+        added.map_err(|_| AttachError::NoPort)?;
+        if self.isolated.contains(&bridge) {
+            self.forwarder.switch.isolate(port);
+        }
         for (local, queue) in guest.local_ports() {
             let place = local.0 as usize;
             if self.channels.len() <= place {
@@ -248,7 +273,7 @@ impl<H: Hypervisor> DataPath<H> {
     /// Lets go of a vif: its backlogs, its rings and its channels. Its statistics are what is left of it.
     pub fn detach(&mut self, id: VifId) -> Option<PortStatistics> {
         let guest = self.ports.remove_guest(id)?;
-        self.forwarder.switch.remove(id.port);
+        self.forwarder.remove_port(id.port);
         for (local, _) in guest.local_ports() {
             if let Some(entry) = self.channels.get_mut(local.0 as usize) {
                 *entry = None;
@@ -294,7 +319,7 @@ impl<H: Hypervisor> DataPath<H> {
         finish::finish(ports, round, pool, now);
         // To their neighbours, guests that broke the protocol are ports gone from the switch.
         for (id, _) in ports.failed.range(failed..) {
-            forwarder.switch.remove(id.port);
+            forwarder.remove_port(id.port);
         }
         let follows = round.frames_left || !ports.ready.is_empty();
         round.clear();

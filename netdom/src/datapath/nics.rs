@@ -6,6 +6,7 @@ use super::ports::{PortKind, Ports};
 use super::{DataPath, RETRY};
 use crate::nic::{self, Delay, FRAME_HEADERS, Fault, Link, Nic};
 use crate::packet::Pool;
+use crate::policy::multicast::Behind;
 use crate::statistics::PortStatistics;
 use crate::switch::{Vlans, WIRE_ENTRIES};
 use alloc::boxed::Box;
@@ -60,7 +61,8 @@ impl<H: Hypervisor> DataPath<H> {
         let (Some(number), Some(port)) = (self.ports.free_nic_number(), self.ports.free()) else {
             return Err(nic);
         };
-        if member.is_none() && self.forwarder.switch.add(port, bridge, Vlans::TRUNK, WIRE_ENTRIES).is_err() {
+        let all = (Vlans::TRUNK, WIRE_ENTRIES);
+        if member.is_none() && self.forwarder.add_port(port, bridge, all, Behind::Wire, self.now).is_err() {
             return Err(nic);
         }
         let mut nic = NicPort::new(nic, bridge, &self.pool, &self.held);
@@ -76,7 +78,7 @@ impl<H: Hypervisor> DataPath<H> {
     pub fn remove_nic(&mut self, id: NicId) -> Option<Box<dyn Nic>> {
         let (port, nic) = self.ports.remove_nic(id.0)?;
         let NicPort { mut nic, bridge, member, .. } = *nic;
-        self.forwarder.switch.remove(port);
+        self.forwarder.remove_port(port);
         nic.quiesce();
         if let Some(member) = member {
             self.remove_member(member);

@@ -164,6 +164,8 @@ impl DriverDomain for Domain {
         let wake = Rc::clone(&work);
         path.borrow_mut().begin_at(time::now());
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
+        path.borrow_mut().set_storm_limit(words.storm());
+        path.borrow_mut().set_isolated(words.isolated());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
         let netback = netback
             .with_memory(service::device_memory(0))

@@ -47,6 +47,11 @@ fn udp(from: u16, to: u16) -> Vec<u8> {
     [&from.to_be_bytes()[..], &to.to_be_bytes(), &[0, 8, 0, 0]].concat()
 }
 
+/// A client's message of DHCP that begins so and has this hardware address.
+fn dhcp(beginning: [u8; 3], hardware: [u8; 6]) -> Vec<u8> {
+    [&udp(68, 67)[..], &beginning, &[0; 25], &hardware, &[0; 10]].concat()
+}
+
 fn ipv6(source: &str, next: u8, payload: &[u8]) -> Vec<u8> {
     let source: Ipv6Addr = source.parse().unwrap();
     let [high, low] = (payload.len() as u16).to_be_bytes();
@@ -102,7 +107,7 @@ fn addresses_are_read_as_the_scripts_read_them() {
 fn what_a_guest_may_send() {
     let off = guard(AntiSpoof::Off, "");
     let guards = [guard(AntiSpoof::Mac, ""), guard(AntiSpoof::Strict, ""), guard(AntiSpoof::Mac, "10.0.0.5 fd00::5")];
-    let (discover, offer) = (udp(68, 67), udp(67, 68));
+    let (discover, offer) = (dhcp([1, 1, 6], OWN), udp(67, 68));
     let (yes, strict, free, no) = ([true; 3], [true, false, false], [true, true, false], [false; 3]);
     // Made of its Ethernet address.
     let link = "fe80::216:3eff:fe00:1";
@@ -132,6 +137,21 @@ fn what_a_guest_may_send() {
         ("IPv4 with a short header", (0x0800, [&[0x44], &ipv4(V4, 6, 0, &[0; 20])[1..]].concat()), strict),
         ("IPv4 that is cut", (0x0800, ipv4(V4, 6, 0, &[])[..19].to_vec()), strict),
         ("a DHCP client", (0x0800, ipv4([0; 4], 17, 0, &discover)), yes),
+        ("one that renews its lease", (0x0800, ipv4(V4, 17, 0, &discover)), yes),
+        ("one with another's hardware address", (0x0800, ipv4([0; 4], 17, 0, &dhcp([1, 1, 6], GATEWAY))), strict),
+        (
+            "the same from another port",
+            (0x0800, ipv4(V4, 17, 0, &[&[0, 9], &dhcp([1, 1, 6], GATEWAY)[2..]].concat())),
+            strict,
+        ),
+        ("one with a longer address", (0x0800, ipv4([0; 4], 17, 0, &dhcp([1, 1, 16], OWN))), strict),
+        ("an answer from a client", (0x0800, ipv4([0; 4], 17, 0, &dhcp([2, 1, 6], OWN))), strict),
+        ("a DHCP client's fragment", (0x0800, ipv4([0; 4], 17, 0x2000, &discover)), strict),
+        ("a DHCP client that is cut off", (0x0800, ipv4([0; 4], 17, 0, &discover[..40])), strict),
+        ("a report of IGMP", (0x0800, ipv4(V4, 2, 0, &[0x16, 0, 0, 0, 239, 0, 0, 1])), yes),
+        ("a question of IGMP", (0x0800, ipv4(V4, 2, 0, &[0x11, 0, 0, 0, 0, 0, 0, 0])), strict),
+        ("IGMP without a type", (0x0800, ipv4(V4, 2, 0, &[])), strict),
+        ("a question of MLD", (0x86dd, ipv6(link, 58, &[130, 0, 0, 0, 0, 0, 0, 0])), strict),
         ("a DHCP server", (0x0800, ipv4(V4, 17, 0, &offer)), strict),
         ("UDP from no address", (0x0800, ipv4([0; 4], 17, 0, &udp(68, 69))), free),
         ("an echo", (0x0800, ipv4(V4, 1, 0, &[8, 0, 0, 0])), yes),
@@ -204,7 +224,7 @@ fn addresses_of_one_protocol() {
         ("TCP", 0x0800, ipv4(V4, 6, 0, &[0; 20]), [true, false]),
         ("ARP", 0x0806, arp(OWN, V4), [true, false]),
         ("an ARP probe", 0x0806, arp_about(OWN, [0; 4], V4), [true, false]),
-        ("DHCP", 0x0800, ipv4([0; 4], 17, 0, &udp(68, 67)), [true, true]),
+        ("DHCP", 0x0800, ipv4([0; 4], 17, 0, &dhcp([1, 1, 6], OWN)), [true, true]),
         ("TCP over IPv6", 0x86dd, ipv6("fd00::7", 6, &[0; 20]), [false, true]),
         ("a solicitation", 0x86dd, ipv6(link, 58, &discovery), [false, true]),
         ("one from no address", 0x86dd, ipv6("::", 58, &discovery), [false, true]),

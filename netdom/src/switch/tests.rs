@@ -115,6 +115,33 @@ fn vlans_are_networks_of_their_own() {
 }
 
 #[test]
+fn isolated_ports_reach_the_others_alone() {
+    let mut switch = switch(&[(0, "a"), (1, "a"), (2, "a"), (3, "a")]);
+    for port in [1, 2, 9] {
+        switch.isolate(PortId(port));
+    }
+    for port in 0..4 {
+        switch.forward(PortId(port), 0, BROADCAST, mac(port.into()), second(0));
+    }
+    for (from, others) in
+        [(0, Vec::from([1, 2, 3])), (1, Vec::from([0, 3])), (2, Vec::from([0, 3])), (3, Vec::from([0, 1, 2]))]
+    {
+        assert_eq!(flood(&switch, from), others);
+        for to in (0..4).filter(|to| *to != from) {
+            let expected = match others.contains(&to) {
+                true => Forward::Port(PortId(to)),
+                false => Forward::Drop(Reason::Isolated),
+            };
+            assert_eq!(switch.forward(PortId(from), 0, mac(to.into()), mac(from.into()), second(1)), expected);
+        }
+    }
+    // A number that is used again begins anew.
+    assert!(switch.remove(PortId(1)));
+    assert_eq!(switch.add(PortId(1), "a", Vlans::TRUNK, 4), Ok(()));
+    assert_eq!(flood(&switch, 1), [0, 2, 3]);
+}
+
+#[test]
 fn ports_come_and_go() {
     let mut switch = switch(&[(0, "a"), (1, "a"), (2, "b")]);
     assert_eq!(switch.add(PortId(1), "b", Vlans::TRUNK, 1), Err(AddError::Exists(PortId(1))));

@@ -6,6 +6,7 @@ mod headers;
 mod hostile;
 mod nics;
 mod offloads;
+mod policies;
 mod queues;
 mod shares;
 mod signals;
