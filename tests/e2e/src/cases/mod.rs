@@ -18,6 +18,7 @@ mod lives;
 mod many;
 mod nic_faults;
 mod nics;
+mod policies;
 mod queues;
 mod runtime;
 mod saved;
@@ -25,6 +26,7 @@ mod spoof;
 pub mod store;
 mod storm;
 mod traffic;
+mod trunks;
 mod tunnels;
 mod update;
 mod vlans;
@@ -142,8 +144,10 @@ const ALL: &[Family] = &[
     Family { rows: Rows::All, cases: traffic::CASES },
     Family { rows: Rows::Once(Release::Debian13), cases: tunnels::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: vlans::CASES },
+    Family { rows: Rows::Once(Release::Debian13), cases: trunks::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: spoof::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: bond::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: policies::CASES },
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: Rows::StoreInDom0, cases: queues::CASES },

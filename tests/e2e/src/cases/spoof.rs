@@ -78,6 +78,11 @@ fn udp(from: u16, to: u16) -> Vec<u8> {
     [&from.to_be_bytes()[..], &to.to_be_bytes(), &[0, 8, 0, 0]].concat()
 }
 
+/// A client's message of DHCP for this hardware address, as far as that.
+fn dhcp(hardware: [u8; 6]) -> Vec<u8> {
+    [&udp(68, 67)[..], &[1, 1, 6], &[0; 25], &hardware].concat()
+}
+
 fn ipv6(source: [u8; 16], next: u8, payload: &[u8]) -> Vec<u8> {
     let all_nodes = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     [&[0x60, 0, 0, 0, 0, payload.len() as u8, next, 255][..], &source, &all_nodes, payload].concat()
@@ -113,7 +118,9 @@ fn tries(own: [u8; 6]) -> Vec<Try> {
         ("a look whether another's is free", ethernet(own, 0x0806, &probe(own, others)), free),
         ("its own IPv4", ethernet(own, 0x0800, &ipv4(mine, 17, &udp(9, 9))), both),
         ("another's IPv4", ethernet(own, 0x0800, &ipv4(others, 17, &udp(9, 9))), free),
-        ("a question to DHCP", ethernet(own, 0x0800, &ipv4([0; 4], 17, &udp(68, 67))), both),
+        ("a question to DHCP", ethernet(own, 0x0800, &ipv4([0; 4], 17, &dhcp(own))), both),
+        ("one for another Ethernet address", ethernet(own, 0x0800, &ipv4([0; 4], 17, &dhcp(OTHER))), free),
+        ("a question of IGMP", ethernet(own, 0x0800, &ipv4(mine, 2, &[0x11, 0, 0, 0, 0, 0, 0, 0])), free),
         ("an answer of DHCP", ethernet(own, 0x0800, &ipv4(mine, 17, &udp(67, 68))), free),
         ("its own IPv6", ethernet(own, 0x86dd, &ipv6(mine_v6, 17, &udp(9, 9))), both),
         ("another's IPv6", ethernet(own, 0x86dd, &ipv6(others_v6, 17, &udp(9, 9))), free),

@@ -22,11 +22,7 @@ const STRANGER: [u8; 6] = [0x02, 0x6f, 0x78, 0x99, 0x00, 0x05];
 
 fn access_ports(scene: &Scene<'_>) -> Result<String> {
     let result = with_vifs(scene);
-    for (guest, mac) in [("a", MACS[0]), ("b", MACS[1]), ("b", MACS[2])] {
-        scene.stage.lab.run(&format!(
-            "d=$(xl network-list {guest} | awk '/00:16:3e:00:00:{mac:02x}/ {{print $1}}'); test -z \"$d\" || xl network-detach {guest} $d"
-        ))?;
-    }
+    detach(scene, &[("a", MACS[0]), ("b", MACS[1]), ("b", MACS[2])])?;
     // As before, for guests on no VLAN.
     traffic::ping(&scene.a, &scene.peer(), 20, 0, 56).and_then(|ping| {
         ensure!(ping.lost == 0, "without VLANs again: {ping:?}");
@@ -34,28 +30,50 @@ fn access_ports(scene: &Scene<'_>) -> Result<String> {
     })
 }
 
-/// Gives a guest a vif on a VLAN, as the interface `vlanN`.
-fn attach(scene: &Scene<'_>, guest: &Guest<'_>, mac: u8, vlan: u16) -> Result<()> {
-    let words = format!("{},bridge=xenbr0.{vlan}", vif(&scene.netdom.name, mac));
-    scene.stage.lab.must(&format!("xl network-attach {} {}", guest.name(), words.replace(',', " ")))?;
+/// Gives a guest a vif with these words besides, as an interface of that name.
+pub(super) fn attach(scene: &Scene<'_>, guest: &Guest<'_>, mac: u8, words: &str, name: &str) -> Result<()> {
+    attach_to(scene, &scene.netdom.name, guest, mac, words, name)
+}
+
+/// The same of another backend.
+pub(super) fn attach_to(
+    scene: &Scene<'_>,
+    backend: &str,
+    guest: &Guest<'_>,
+    mac: u8,
+    words: &str,
+    name: &str,
+) -> Result<()> {
+    let words = format!("{} {words}", vif(backend, mac).replace(',', " "));
+    scene.stage.lab.must(&format!("xl network-attach {} {words}", guest.name()))?;
     guest.must(&format!(
         "for i in $(seq 3000); do f=$(grep -l 00:16:3e:00:00:{mac:02x} /sys/class/net/*/address) && break; usleep 20000; done; \
-         dev=$(echo $f | cut -d/ -f5); ip link set $dev down; ip link set $dev name vlan{vlan} && ip link set vlan{vlan} up"
+         dev=$(echo $f | cut -d/ -f5); ip link set $dev down; ip link set $dev name {name} && ip link set {name} up"
     ))?;
     Ok(())
 }
 
+/// Takes the vifs with these ends of their addresses from their guests.
+pub(super) fn detach(scene: &Scene<'_>, vifs: &[(&str, u8)]) -> Result<()> {
+    for (guest, mac) in vifs {
+        scene.stage.lab.run(&format!(
+            "d=$(xl network-list {guest} | awk '/00:16:3e:00:00:{mac:02x}/ {{print $1}}'); test -z \"$d\" || xl network-detach {guest} $d"
+        ))?;
+    }
+    Ok(())
+}
+
 /// Frames that an interface received.
-fn received(guest: &Guest<'_>, interface: &str) -> Result<u64> {
+pub(super) fn received(guest: &Guest<'_>, interface: &str) -> Result<u64> {
     let count = guest.must(&format!("cat /sys/class/net/{interface}/statistics/rx_packets"))?;
     count.trim().parse().with_context(|| format!("{interface} received '{count}'"))
 }
 
 fn with_vifs(scene: &Scene<'_>) -> Result<String> {
     let (a, b) = (&scene.a, &scene.b);
-    attach(scene, a, MACS[0], 100)?;
-    attach(scene, b, MACS[1], 100)?;
-    attach(scene, b, MACS[2], 200)?;
+    attach(scene, a, MACS[0], "bridge=xenbr0.100", "vlan100")?;
+    attach(scene, b, MACS[1], "bridge=xenbr0.100", "vlan100")?;
+    attach(scene, b, MACS[2], "bridge=xenbr0.200", "vlan200")?;
     let peer = scene.peer();
     // The peer answers each station with the tag that the station used.
     let network = peer.strip_suffix("0.1").with_context(|| format!("the peer is '{peer}'"))?;
