@@ -28,7 +28,7 @@ const TOOL: &str = "oxidom";
 pub(crate) const FUZZ_PROFILE: &str = "fuzz";
 
 const IMAGES: [Image; 3] = [
-    Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 5 << 18 },
+    Image { package: "netdom", name: "netdom", sample: ("cfg", include_str!("../netdom.cfg")), budget: 6 << 18 },
     Image { package: "blkdom", name: "blkdom", sample: ("cfg", include_str!("../blkdom.cfg")), budget: 5 << 18 },
     Image {
         package: "stubdom",
