@@ -56,6 +56,8 @@ pub struct Bond {
     before: Option<Option<u8>>,
     /// The network outside does not know yet that what it reaches through the bond is on another link.
     moved: bool,
+    /// The members that were used last, while there were any.
+    last: Vec<u8, MEMBERS>,
 }
 
 impl Bond {
@@ -63,7 +65,7 @@ impl Bond {
     pub fn new(mode: Mode, members: usize) -> Self {
         let up = (0..members.min(MEMBERS)).map(|_| false).collect();
         let lacp = matches!(mode, Mode::Lacp(_)).then(|| Lacp::new(members));
-        Self { mode, up, used: Vec::new(), lacp, before: None, moved: false }
+        Self { mode, up, used: Vec::new(), lacp, before: None, moved: false, last: Vec::new() }
     }
 
     /// Goes on where the domain's last life ended, which used this member, until [`Self::settle`].
@@ -73,10 +75,8 @@ impl Bond {
 
     /// All members of the last life that are still there have come.
     pub fn settle(&mut self) {
-        if let Some(Some(before)) = self.before.take()
-            && self.active().is_some_and(|active| active != usize::from(before))
-        {
-            self.moved = true;
+        if let Some(before) = self.before.take() {
+            self.moved |= self.active().is_some_and(|active| Some(active) != before.map(usize::from));
         }
     }
 
@@ -142,6 +142,11 @@ impl Bond {
             Mode::Lacp(_) => {
                 let distributes = |place: &u8| self.lacp.as_ref().is_some_and(|lacp| lacp.distributes((*place).into()));
                 self.used = (0..self.up.len() as u8).filter(distributes).collect();
+                if !self.used.is_empty() {
+                    // Another switch, or one that speaks no LACP, has to learn.
+                    self.moved |= !self.last.is_empty() && !self.used.iter().any(|place| self.last.contains(place));
+                    self.last.clone_from(&self.used);
+                }
             }
         }
     }
@@ -152,6 +157,16 @@ impl Bond {
             (Mode::ActiveBackup, Some(active)) => Some((*active).into()),
             _ => None,
         }
+    }
+
+    /// How many members packets are sent on.
+    pub fn used(&self) -> usize {
+        self.used.len()
+    }
+
+    /// A member that packets are sent on, whatever they are.
+    pub fn first(&self) -> Option<usize> {
+        self.used.first().map(|place| (*place).into())
     }
 
     /// How many members have a link.
@@ -257,5 +272,22 @@ mod tests {
         set(&mut bond, 2, false);
         assert_eq!(member(&bond, 0), None);
         assert!(!bond.take_moved() && bond.active().is_none());
+    }
+
+    /// Without LACP outside one member is used after the other, and each has another port of the switch to be learnt.
+    #[test]
+    fn another_link_without_lacp_is_another_place() {
+        let mut bond = Bond::new(Mode::Lacp(Policy::Layer2), 2);
+        up(&mut bond, &[0, 1]);
+        let wait = |bond: &mut Bond, seconds: core::ops::Range<u64>| {
+            for second in seconds {
+                while bond.poll(Instant(second * 1_000_000_000)).is_some() {}
+            }
+        };
+        wait(&mut bond, 0..8);
+        assert_eq!((bond.first(), bond.take_moved(), bond.active()), (Some(0), false, None));
+        set(&mut bond, 0, false);
+        wait(&mut bond, 8..12);
+        assert_eq!((bond.first(), bond.take_moved()), (Some(1), true));
     }
 }

@@ -149,20 +149,18 @@ fn announcement(vlan: u16, station: MacAddress) -> ([u8; SHORTEST + Tag::BYTES],
     (frame, SHORTEST + if vlan != 0 { Tag::BYTES } else { 0 })
 }
 
-/// Sends a frame to a member: false where there is no page for it, or no room.
+/// Frames of a bond's own are sent as those of other NICs.
+const SOURCE: QueueId = QueueId { port: PortId(0), queue: 0 };
+
+/// Sends a frame to a member, behind those that wait for room there: false where there is no page for it.
 fn send(nic: &mut NicPort, bytes: &[u8], pool: &Pool) -> bool {
-    // As frames of other NICs.
-    let source = QueueId { port: PortId(0), queue: 0 };
-    if !nic.has_room_for_wire(source) {
-        return false;
-    }
     let Some(buffer) = pool.take().filter(|buffer| buffer.write(0, bytes)) else {
         return false;
     };
     let mut packet = Packet::default();
     let length = bytes.len() as u16;
     if packet.fragments.push(Fragment { buffer, offset: 0, length }).is_ok() {
-        nic.send(source, packet, length.into(), None);
+        nic.send(SOURCE, packet, length.into(), None);
     }
     true
 }
@@ -225,7 +223,7 @@ impl<H: Hypervisor> Ports<H> {
             while let Some(bond) = self.bond_mut(port)
                 && let Some((place, frame)) = bond.bond.poll(now)
             {
-                // One that finds no room is said again when it is due again.
+                // One that finds no page is said again when it is due again.
                 if let Some(nic) = bond.nics.get(place).and_then(|nic| *nic).and_then(|nic| self.nic_mut(nic)) {
                     send(nic, &frame, pool);
                 }
@@ -248,10 +246,10 @@ impl<H: Hypervisor> Ports<H> {
         while let Some(bond) = self.bond_mut(port)
             && let Some(&(vlan, station)) = bond.announced.front()
         {
-            let active = bond.bond.active().and_then(|place| *bond.nics.get(place)?);
+            let active = bond.bond.first().and_then(|place| *bond.nics.get(place)?);
             let (frame, length) = announcement(vlan, station);
             let sent = match active.and_then(|nic| self.nic_mut(nic)).filter(|nic| nic.up) {
-                Some(nic) => send(nic, frame.get(..length).unwrap_or_default(), pool),
+                Some(nic) => nic.has_room_for_wire(SOURCE) && send(nic, frame.get(..length).unwrap_or_default(), pool),
                 // The next one that has a link says it all.
                 None => true,
             };
@@ -310,6 +308,11 @@ impl<H: Hypervisor> DataPath<H> {
     /// How many NICs of a bond have a link.
     pub fn linked_members(&self, bond: BondId) -> usize {
         self.ports.bond(bond.0).map_or(0, |bond| bond.bond.linked())
+    }
+
+    /// How many NICs of a bond packets are sent on.
+    pub fn used_members(&self, bond: BondId) -> usize {
+        self.ports.bond(bond.0).map_or(0, |bond| bond.bond.used())
     }
 
     /// The next active member that changed: for the log.

@@ -194,7 +194,8 @@ impl<H: Hypervisor> DataPath<H> {
         self.isolated = bridges.into();
     }
 
-    /// Sets the time for what is attached or restored before the first round: a domain that lived before does not begin at time zero.
+    /// Sets the time for what is done before the next round, as attaching and restoring: a domain that lived before does not begin at time zero, and
+    /// the last round may be long ago.
     pub fn begin_at(&mut self, now: Instant) {
         self.now = now;
     }

@@ -140,6 +140,7 @@ impl<H: Hypervisor> DataPath<H> {
 
     /// What a NIC no longer does, by its own word or because nothing is sent. To be asked about once a second.
     pub fn watch(&mut self, id: NicId, now: Instant, delay: Delay<'_>) -> Option<Fault> {
+        self.now = now;
         let port = self.ports.numbered_mut(id.0)?;
         let fault = port.fault.take().or_else(|| port.nic.watch(now, delay));
         // An interrupt may have been lost.

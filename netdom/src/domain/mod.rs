@@ -225,6 +225,7 @@ impl DriverDomain for Domain {
         let now = time::now();
         let mut path = self.path.borrow_mut();
         let nics = self.nics.borrow();
+        path.begin_at(now);
         for port in ports.drain(..) {
             match nics.interrupt(port) {
                 Some((nic, vector, channel)) => {

@@ -264,6 +264,7 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     plan.keep(driver.queues());
     let mut path = domain.path.borrow_mut();
     let bond = member.and_then(|(bond, place)| Some((*domain.bonds.get(bond)?, place)));
+    path.begin_at(time::now());
     let added = match bond {
         Some((bond, place)) => path.add_member(driver, bond, place),
         None => path.add_nic(driver, &bridge),
@@ -466,6 +467,7 @@ async fn revive(domain: &Domain, id: NicId, fault: Fault) {
     let often = fault != Fault::NoLink && domain.nics.borrow_mut().note_fault(id, time::now()) > FAULTS;
     let level = if fault == Fault::NoLink { log::Level::Info } else { log::Level::Error };
     log::log!(level, "pci {host}: {fault}: it is reset, and the frames in its rings are lost");
+    domain.path.borrow_mut().begin_at(time::now());
     let result = domain.path.borrow_mut().restart_nic(id, &mut busy_wait);
     domain.work.set();
     let error = match result {
@@ -519,6 +521,7 @@ pub(super) async fn stop(domain: &Domain) {
 /// Stops a NIC and gives it back.
 async fn give_back(domain: &Domain, nic: ActiveNic) {
     let ActiveNic { id, interrupts, device, .. } = nic;
+    domain.path.borrow_mut().begin_at(time::now());
     let driver = domain.path.borrow_mut().remove_nic(id);
     let host = device.host_address().to_string();
     domain.ledgers.retain(|known| known != host);

@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
+use netdom::bond::Mode;
 use netdom::nic::Nic;
 use netdom::statistics::{DropCause, PortStatistics};
 use runtime::restart;
@@ -59,6 +60,10 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
         let active = path.active_member(*id).and_then(|place| word.nics.get(place));
         let active = active.map_or(String::new(), |nic| format!(", active pci {nic}"));
         let linked = path.linked_members(*id);
+        let active = match word.mode {
+            Mode::ActiveBackup => active,
+            Mode::BalanceXor(_) | Mode::Lacp(_) => format!(", {} in use", path.used_members(*id)),
+        };
         let nics = word.nics.join(" ");
         ports.push((format!("bond/{}", word.name), format!("pci {nics}, {linked} with a link{active}")));
     }

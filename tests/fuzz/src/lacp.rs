@@ -135,7 +135,8 @@ impl World {
     /// The group that a port carries in, where it may carry: by its own key, system and key of the other end; none where it is alone.
     fn may_carry(&self, port: usize, bits: u8) -> Result<Option<Vec<u8>>, &'static str> {
         let (since, speed) = self.ends[port].link.ok_or("it has no link")?;
-        let silent = |since: u64| if self.now - since >= 3000 { Ok(None) } else { Err("its other end may still speak") };
+        let silent =
+            |since: u64| if self.now - since >= 3000 { Ok(None) } else { Err("its other end may still speak") };
         let Some((at, sender, other)) = self.ends[port].said else {
             return silent(since);
         };

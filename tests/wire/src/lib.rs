@@ -9,6 +9,7 @@ mod config;
 mod device;
 mod dhcp;
 mod gather;
+mod group;
 mod port;
 pub mod protocol;
 mod segment;
@@ -94,6 +95,12 @@ impl Wire {
     /// From now on shows each frame to `observer`, or to nobody.
     pub fn observe(&self, observer: Option<Observer>) {
         self.command(Command::Observe(observer));
+    }
+
+    /// From now on its ports are one group by LACP: no frame goes from one to another, and one towards the NICs goes to the port that its
+    /// station was last heard on. Or they are apart again.
+    pub fn set_group(&self, on: bool) {
+        self.command(Command::Group(on));
     }
 
     /// From now on counts the bytes of TCP payload that services receive by such intervals; one that ran begins anew.

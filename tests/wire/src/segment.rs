@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::device::{ETHERNET_HEADER, Frames};
 use crate::dhcp::Mac;
 use crate::gather::Gather;
+use crate::group::Group;
 use crate::port::Port;
 use crate::stats::Stats;
 use crate::vlan::Tags;
@@ -68,14 +69,15 @@ pub(crate) struct Segment {
     mac: Mac,
     learned: HashMap<Mac, usize>,
     between: Frames,
+    pub(crate) group: Group,
     gather: Gather,
     tags: Tags,
 }
 
 impl Segment {
     pub(crate) fn new(ports: Vec<Port>, mac: Mac) -> Self {
-        let (learned, between, gather, tags) = Default::default();
-        Self { ports, mac, learned, between, gather, tags }
+        let (learned, between, group, gather, tags) = Default::default();
+        Self { ports, mac, learned, between, group, gather, tags }
     }
 
     /// Reads once from port `number`; frames for the peer go to `inbox`, those for other ports to these.
@@ -88,7 +90,8 @@ impl Segment {
         now: Duration,
     ) {
         let joined = self.ports.len() > 1;
-        let Self { ports, mac, learned, between, gather, tags } = self;
+        let mut answers = Vec::new();
+        let Self { ports, mac, learned, between, group, gather, tags } = self;
         let Some(port) = ports.get_mut(number) else {
             return;
         };
@@ -102,18 +105,27 @@ impl Segment {
                 stats.runts_in += 1;
                 return;
             };
-            let group = is_group(to);
-            stats.multicast_in += u64::from(group);
-            if group || to == *mac {
+            if let Some(answer) = group.answer(number, *mac, frame) {
+                return answers.push(answer);
+            }
+            let multicast = is_group(to);
+            stats.multicast_in += u64::from(multicast);
+            if multicast || to == *mac {
                 gather.handle_frame(&tags.take(frame), |whole| inbox.push(whole));
             }
-            if joined && to != *mac {
-                if !is_group(from) {
-                    learned.insert(from, number);
-                }
+            // A station that moved is found by whatever it sends.
+            if joined && !is_group(from) {
+                learned.insert(from, number);
+            }
+            if group.on {
+                group.last = Some(number);
+            } else if joined && to != *mac {
                 between.push(frame);
             }
         });
+        for answer in answers {
+            port.send(&answer, LIMIT);
+        }
         let mut between = std::mem::take(&mut self.between);
         between.drain(|frame| self.send(frame, Some(number), stats));
         self.between = between;
@@ -137,6 +149,7 @@ impl Segment {
 
     fn send(&mut self, frame: &[u8], except: Option<usize>, stats: &mut Stats) {
         let only = addresses(frame).and_then(|(to, _)| self.learned.get(&to).copied());
+        let only = only.or(self.group.last.filter(|_| self.group.on));
         for (number, port) in self.ports.iter_mut().enumerate() {
             if Some(number) != except && only.is_none_or(|only| only == number) {
                 port.send(frame, LIMIT);

@@ -35,6 +35,7 @@ pub(crate) enum Command {
     Capture(usize),
     Captured(Sender<Vec<Captured>>),
     Observe(Option<Observer>),
+    Group(bool),
     StartTimeline(Duration),
     Timeline(Sender<Option<Timeline>>),
     Stop,
@@ -176,6 +177,7 @@ impl Stack {
                     let _ = reply.send(self.capture.frames.drain(..).collect());
                 }
                 Ok(Command::Observe(observer)) => self.capture.observer = observer,
+                Ok(Command::Group(on)) => self.segment.group.on = on,
                 Ok(Command::StartTimeline(interval)) => self.timeline = Some(Timeline::new(self.start + now, interval)),
                 Ok(Command::Timeline(reply)) => {
                     let _ = reply.send(self.timeline.as_ref().map(|timeline| timeline.until(self.start + now)));

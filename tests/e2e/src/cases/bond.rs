@@ -10,10 +10,16 @@ use super::{BOND, Case, Scene};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::traffic::{self, Shell, Transfer};
 
-pub(super) const CASES: &[Case] = &[Case {
-    name: "a bond of two NICs, active-backup: TCP both ways goes on while the active NIC is taken away, and while its cable is pulled",
-    run: active_backup,
-}];
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "a bond of two NICs, active-backup: TCP both ways goes on while the active NIC is taken away, and while its cable is pulled",
+        run: active_backup,
+    },
+    Case {
+        name: "a bond of two NICs, 802.3ad: with a switch that speaks LACP flows leave on both, and go on with one; without it one is used",
+        run: lacp,
+    },
+];
 
 const NAME: &str = "bonded";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,15 +27,81 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MEBIBYTES: u32 = 192;
 
 fn active_backup(scene: &Scene<'_>) -> Result<String> {
+    with_bond(scene, "active-backup", active_backup_of)
+}
+
+fn lacp(scene: &Scene<'_>) -> Result<String> {
+    let wire = scene.stage.lab.wire(BOND.into())?;
+    wire.set_group(true);
+    let result = with_bond(scene, "802.3ad+layer3+4", lacp_of);
+    wire.set_group(false);
+    result
+}
+
+type Act = fn(&Scene<'_>, &DriverDomain<'_>, &[String; 2]) -> Result<String>;
+
+/// A netdom with a bond of this mode, and a guest on it.
+fn with_bond(scene: &Scene<'_>, mode: &str, act: Act) -> Result<String> {
     let lab = &scene.stage.lab;
     let nics = [lab.make_assignable(BOND.into())?, lab.make_assignable((BOND + 1).into())?];
-    let words = format!("bond=bond0:{}:active-backup bridge=bond0:lan", nics.join(","));
+    let words = format!("bond=bond0:{}:{mode} bridge=bond0:lan", nics.join(","));
     let config = DriverDomainConfig::netdom(NAME).memory(12).pci(&nics[0]).pci(&nics[1]).extra(&words);
     let netdom = DriverDomain::create(lab, &config)?;
-    let result = with_guest(scene, &netdom, &nics);
+    let result = netdom
+        .node("data/ready")
+        .and_then(|ready| {
+            ensure!(ready.matches("on bridge lan").count() == 2, "it is ready with {ready}");
+            attach(scene, &netdom, &scene.a, BOND, "lan")
+        })
+        .and_then(|()| act(scene, &netdom, &nics));
     lab.run("xl network-detach a 1")?;
     let console = netdom.console().unwrap_or_default();
     lab.destroy_after(NAME, result.with_context(|| format!("the console of {NAME}:\n{console}")))
+}
+
+/// Packets that each NIC of a netdom sent, by its statistics.
+fn sent(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<[u64; 2]> {
+    let mut counts = [0; 2];
+    // It tells them once a second.
+    scene.stage.lab.must("sleep 3")?;
+    for (number, count) in counts.iter_mut().enumerate() {
+        let line = netdom.node(&format!("data/statistics/nic/{number}"))?;
+        let to = line.split_once(", to: ").and_then(|(_, to)| to.split(' ').next()?.parse().ok());
+        *count = to.with_context(|| format!("NIC {number}: '{line}'"))?;
+    }
+    Ok(counts)
+}
+
+fn lacp_of(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String; 2]) -> Result<String> {
+    let (lab, a, peer) = (&scene.stage.lab, &scene.a, scene.stage.peer(BOND.into()));
+    bond_says(scene, netdom, ", 2 with a link, 2 in use")?;
+    reaches(a, &peer)?;
+    let before = sent(scene, netdom)?;
+    for _ in 0..8 {
+        traffic::tcp(a, "send", &peer, 4)?;
+        traffic::tcp(a, "receive", &peer, 1)?;
+    }
+    let after = sent(scene, netdom)?;
+    let counts = [after[0] - before[0], after[1] - before[1]];
+    ensure!(counts.iter().all(|count| *count > 200), "16 connections: the NICs sent {counts:?} packets");
+    let mut said = vec![format!("{} and {} packets", counts[0], counts[1])];
+    for place in [0, 1] {
+        let result = during(a, "send", &peer, &|| Loss::Unplugged.apply(scene, nics, place, true));
+        let without = bond_says(scene, netdom, ", 1 with a link, 1 in use");
+        Loss::Unplugged.apply(scene, nics, place, false)?;
+        let transfer = result.with_context(|| format!("without NIC {place}"))?;
+        without?;
+        said.push(format!("{:.0} Mbit/s without NIC {place}", transfer.mbit_per_second));
+        bond_says(scene, netdom, ", 2 with a link, 2 in use")?;
+    }
+    // A switch without LACP: both links come anew, and hear nothing.
+    lab.wire(BOND.into())?.set_group(false);
+    for away in [true, false] {
+        (0..2).try_for_each(|place| Loss::Unplugged.apply(scene, nics, place, away))?;
+        bond_says(scene, netdom, if away { ", 0 with a link, 0 in use" } else { ", 2 with a link, 1 in use" })?;
+    }
+    reaches(a, &peer)?;
+    Ok(said.join("; "))
 }
 
 /// What happens to the active NIC.
@@ -53,11 +125,8 @@ impl Loss {
     }
 }
 
-fn with_guest(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String; 2]) -> Result<String> {
+fn active_backup_of(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String; 2]) -> Result<String> {
     let (lab, a) = (&scene.stage.lab, &scene.a);
-    let ready = netdom.node("data/ready")?;
-    ensure!(ready.matches("on bridge lan").count() == 2, "it is ready with {ready}");
-    attach(scene, netdom, a, BOND, "lan")?;
     let peer = scene.stage.peer(BOND.into());
     reaches(a, &peer)?;
     let carrier = format!("{}/carrier", netdom.backend(a.id(), 1));
