@@ -12,6 +12,7 @@ mod flicker;
 pub mod hostile;
 pub mod inputs;
 pub mod lacp;
+pub mod multicast;
 pub mod mutate;
 pub mod netback;
 pub mod policy;
@@ -40,8 +41,10 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 12] =
-    ["netback", "policy", "lacp", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "igb", "e1000e", "xenstore"];
+pub const TARGETS: [&str; 13] = [
+    "netback", "policy", "multicast", "lacp", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "igb", "e1000e",
+    "xenstore",
+];
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<Box<dyn Target>> {
@@ -50,6 +53,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "blkback" => Some(Box::new(blkback::Blkback::new())),
         "policy" => Some(Box::new(policy::Policy::default())),
         "lacp" => Some(Box::new(lacp::Bonds::default())),
+        "multicast" => Some(Box::new(multicast::Groups::default())),
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
         "nvme" => Some(Box::new(Lives::<Disks<devices::nvme::Nvme>>::default())),
         "ahci" => Some(Box::new(Lives::<Disks<devices::ahci::Ahci>>::default())),
@@ -69,6 +73,7 @@ pub fn describe(name: &str, input: &[u8]) -> String {
         "blkback" => blkback::describe(input),
         "policy" => policy::describe(input),
         "lacp" => lacp::describe(input),
+        "multicast" => multicast::describe(input),
         "lvm" | "gpt" => volumes::describe(input),
         "xenstore" => xenstore::describe(input),
         _ => String::new(),

@@ -10,8 +10,8 @@ use netdom::ethernet::MacAddress;
 use netdom::offload::head::{HEAD_BYTES, Head};
 use netdom::policy::{Addresses, AntiSpoof, Guard};
 use smoltcp::wire::{
-    ArpHardware, ArpPacket, EthernetFrame, EthernetProtocol, Icmpv6Message, Icmpv6Packet, IpProtocol, Ipv4Packet,
-    Ipv6ExtHeader, Ipv6Packet, NdiscOption, NdiscOptionType, UdpPacket,
+    ArpHardware, ArpPacket, DhcpOpCode, DhcpPacket, EthernetFrame, EthernetProtocol, Icmpv6Message, Icmpv6Packet,
+    IpProtocol, Ipv4Packet, Ipv6ExtHeader, Ipv6Packet, NdiscOption, NdiscOptionType, UdpPacket,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -55,10 +55,28 @@ enum Extension {
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Upper {
-    Udp { ports: [u8; 2] },
-    Discovery { kind: u8, target: u8, option: u8, own: bool },
-    Icmp { kind: u8 },
-    Any { protocol: u8, first: u8 },
+    Udp {
+        ports: [u8; 2],
+    },
+    /// A message to a DHCP server: a request or not, of this length of an address, with its own or not.
+    Dhcp {
+        request: bool,
+        length: u8,
+        own: bool,
+    },
+    Discovery {
+        kind: u8,
+        target: u8,
+        option: u8,
+        own: bool,
+    },
+    Icmp {
+        kind: u8,
+    },
+    Any {
+        protocol: u8,
+        first: u8,
+    },
 }
 
 const PORTS: [u16; 6] = [67, 68, 546, 547, 53, 9];
@@ -86,8 +104,13 @@ impl Upper {
                 let [from, to] = ports.map(|port| PORTS[usize::from(port) % PORTS.len()].to_be_bytes());
                 (17, [&from[..], &to, &[0, 8, 0, 0]].concat())
             }
+            Self::Dhcp { request, length, own } => {
+                let length = if length % 4 == 0 { length } else { 6 };
+                let beginning = [0, 68, 0, 67, 0, 8, 0, 0, if request { 1 } else { 2 }, 1, length];
+                (17, [&beginning[..], &[0; 25], if own { &OWN } else { &OTHER }].concat())
+            }
             Self::Discovery { kind, target, option, own } => {
-                let kind = 131 + kind % 14;
+                let kind = 130 + kind % 15;
                 let target = if matches!(kind, 133 | 134) { Vec::new() } else { v6(target).to_vec() };
                 let hardware = if own { OWN } else { OTHER };
                 (58, [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, &[option % 4, 1], &hardware].concat())
@@ -103,7 +126,8 @@ impl Packet {
     fn kinds(&self) -> [u8; 2] {
         let upper = |upper: &Upper| match upper {
             Upper::Udp { ports: [from, _] } => 16 + from % PORTS.len() as u8,
-            Upper::Discovery { kind, .. } => 32 + kind % 14,
+            Upper::Dhcp { own, .. } => 24 + u8::from(*own),
+            Upper::Discovery { kind, .. } => 32 + kind % 15,
             Upper::Icmp { kind } => 48 + kind % 16,
             Upper::Any { .. } => 64,
         };
@@ -280,6 +304,14 @@ impl Model {
                 Some(_) => Forbidden,
             };
         }
+        if ip.next_header() == IpProtocol::Igmp && ip.frag_offset() == 0 {
+            return match ip.payload().first() {
+                None => Unclear,
+                Some(0x11) => Forbidden,
+                Some(_) if permitted => Sound,
+                Some(_) => Forbidden,
+            };
+        }
         if ip.next_header() != IpProtocol::Udp || ip.frag_offset() != 0 {
             return if permitted { Sound } else { Forbidden };
         }
@@ -289,6 +321,10 @@ impl Model {
         let udp = UdpPacket::new_unchecked(ip.payload());
         match (udp.src_port(), udp.dst_port()) {
             (67, _) => Forbidden,
+            (_, 67) if ip.more_frags() => Forbidden,
+            // Cut off, it is no message.
+            (_, 67) if ip.payload().len() < 8 + 34 => Unclear,
+            (_, 67) if !asks_for_itself(&ip.payload()[8..]) => Forbidden,
             (68, 67) if source.is_unspecified() => Sound,
             _ if permitted => Sound,
             _ => Forbidden,
@@ -358,7 +394,7 @@ impl Model {
         };
         let none_yet = source.is_unspecified();
         let (allowed, options) = match packet.msg_type() {
-            Icmpv6Message::RouterAdvert | Icmpv6Message::Redirect => return Forbidden,
+            Icmpv6Message::RouterAdvert | Icmpv6Message::Redirect | Icmpv6Message::MldQuery => return Forbidden,
             Icmpv6Message::RouterSolicit => (permitted == Sound || none_yet && self.has_v6(), 8),
             Icmpv6Message::NeighborSolicit => (if none_yet { about(payload) } else { permitted == Sound }, 24),
             Icmpv6Message::NeighborAdvert => (permitted == Sound && about(payload), 24),
@@ -392,6 +428,15 @@ impl Model {
         }
         Sound
     }
+}
+
+/// Whether a message of DHCP is a client's own.
+fn asks_for_itself(message: &[u8]) -> bool {
+    let packet = DhcpPacket::new_unchecked(message);
+    packet.opcode() == DhcpOpCode::Request
+        && packet.hardware_type() == ArpHardware::Ethernet
+        && packet.hardware_len() == 6
+        && packet.client_hardware_address().as_bytes() == OWN
 }
 
 /// Reads an input. Every input is one.

@@ -54,6 +54,16 @@ fn lacp_for_a_second() {
 }
 
 #[test]
+fn multicast_corpus() {
+    run_corpus("multicast");
+}
+
+#[test]
+fn multicast_for_a_second() {
+    run_for_a_second("multicast");
+}
+
+#[test]
 fn blkback_corpus() {
     run_corpus("blkback");
 }
