@@ -8,7 +8,7 @@ use crate::netback::config::{
     ConfigError, FRONTEND_NODES, Identity, MAX_QUEUES, WATCHED_FRONTEND_NODES, config, further_nodes, headroom,
     identity, rate,
 };
-use crate::netback::nodes;
+use crate::netback::nodes::{self, Script};
 use crate::netback::violation::AttachError;
 use crate::nic::Link;
 use crate::policy::AntiSpoof;
@@ -95,6 +95,7 @@ struct Connected {
     bridge: String,
     vlans: Vlans,
     queues: usize,
+    is_routed: bool,
     _memory: Promise,
 }
 
@@ -107,6 +108,8 @@ pub struct Netback<H: Hypervisor> {
     /// Those of the last life of the domain, with whether they had a carrier: it counts until a NIC of this life is heard of.
     carriers: Rc<RefCell<Vec<(String, bool)>>>,
     bridges: Rc<Bridges>,
+    /// The bridge that is the way out of guests behind the router.
+    uplink: Option<Rc<str>>,
     /// Queues that each vif is offered.
     queues: u8,
     /// What is checked of the frames of each.
@@ -130,6 +133,7 @@ impl<H: Hypervisor> Clone for Netback<H> {
             links: Rc::clone(&self.links),
             carriers: Rc::clone(&self.carriers),
             bridges: Rc::clone(&self.bridges),
+            uplink: self.uplink.clone(),
             queues: self.queues,
             antispoof: self.antispoof,
             remarked: Rc::clone(&self.remarked),
@@ -147,13 +151,32 @@ impl<H: Hypervisor> Netback<H> {
         let (connected, links, carriers, remarked) = Default::default();
         let (inherited, blame) = Default::default();
         let (bridges, memory) = (Rc::new(bridges), DeviceMemory::unbounded());
-        let (queues, antispoof) = (1, AntiSpoof::Off);
-        Self { path, connected, links, carriers, bridges, queues, antispoof, remarked, memory, inherited, blame, wake }
+        let (queues, antispoof, uplink) = (1, AntiSpoof::Off, None);
+        Self {
+            path,
+            connected,
+            links,
+            carriers,
+            bridges,
+            uplink,
+            queues,
+            antispoof,
+            remarked,
+            memory,
+            inherited,
+            blame,
+            wake,
+        }
     }
 
     /// The same, with so many queues offered to each vif, 1 to [`MAX_QUEUES`].
     pub fn with_queues(self, queues: u8) -> Self {
         Self { queues: queues.clamp(1, MAX_QUEUES), ..self }
+    }
+
+    /// The same, with this bridge as the way out of guests behind the router.
+    pub fn with_uplink(self, uplink: Option<&str>) -> Self {
+        Self { uplink: uplink.map(Rc::from), ..self }
     }
 
     /// The same, with so much checked of the frames of each vif that has no `ip`.
@@ -301,9 +324,13 @@ impl<H: Hypervisor> Netback<H> {
         self.connected.borrow().len()
     }
 
-    /// Who the toolstack says a vif is, on a bridge that there is.
+    /// Who the toolstack says a vif is, on a bridge that there is, or behind the router.
     fn identity(&self, id: DeviceId, backend: &Directory) -> Result<Identity, VifError> {
-        identity(id, backend).and_then(|identity| identity.admit(&self.bridges)).map_err(VifError::Identity)
+        let admit = |identity: Identity| match identity.script {
+            Script::Bridge => identity.admit(&self.bridges),
+            Script::Nat | Script::Route => identity.route(self.uplink.as_deref()),
+        };
+        identity(id, backend).and_then(admit).map_err(VifError::Identity)
     }
 
     /// Tells the log once of nodes that have no meaning here: a frontend that comes again is no reason to say it again.
@@ -331,7 +358,7 @@ impl<H: Hypervisor> Netback<H> {
         }
         let config =
             config(handle.id(), identity, &nodes.frontend, self.queues, self.antispoof).map_err(VifError::Frontend)?;
-        let (bridge, vlans) = (config.bridge.clone(), config.vlans.clone());
+        let (bridge, vlans, is_routed) = (config.bridge.clone(), config.vlans.clone(), config.routed.is_some());
         // The link may have changed between probe and now.
         handle.write_node("carrier", u8::from(self.has_carrier(&bridge)));
         let further = config.queues.len().saturating_sub(1);
@@ -347,7 +374,7 @@ impl<H: Hypervisor> Netback<H> {
             path.restore_vif(id, kept);
         }
         drop(path);
-        let vif = Connected { handle: handle.clone(), bridge, vlans, queues: further + 1, _memory: memory };
+        let vif = Connected { handle: handle.clone(), bridge, vlans, queues: further + 1, is_routed, _memory: memory };
         self.connected.borrow_mut().insert(id, vif);
         (self.wake)();
         Ok(id)
@@ -396,7 +423,9 @@ impl<H: Hypervisor> Backend for Netback<H> {
             VifError::Frontend(_) | VifError::Failures(_) => true,
             VifError::Attach(AttachError::Map(_, error) | AttachError::Bind(error)) => !error.is_shortage(),
             VifError::Attach(AttachError::Ring(..)) => true,
-            VifError::Attach(AttachError::NoPort) | VifError::Identity(_) | VifError::Memory(_) => false,
+            VifError::Attach(AttachError::NoPort | AttachError::AddressTaken)
+            | VifError::Identity(_)
+            | VifError::Memory(_) => false,
         }
     }
 
@@ -427,7 +456,8 @@ impl<H: Hypervisor> Backend for Netback<H> {
         let Some(vif) = connected.get(device) else {
             return String::new();
         };
-        let mut text = format!("to {}", vif.bridge);
+        let by = if vif.is_routed { " by the router" } else { "" };
+        let mut text = format!("to {}{by}", vif.bridge);
         if vif.vlans != Vlans::TRUNK {
             text += &format!(", {}", vif.vlans);
         }

@@ -1,15 +1,18 @@
 //! The words of the command line (`extra=` of the domain's config) that netdom alone knows. Pure. Floor 3.
 
 mod bonds;
+mod routing;
 
 use crate::netback::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE};
 use crate::netback::config::MAX_QUEUES;
 use crate::policy::AntiSpoof;
 use crate::policy::storm::StormLimit;
+use crate::router::config::Setup;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 pub use bonds::BondWord;
+use routing::Routing;
 
 /// What the command line asks of netdom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,7 @@ pub struct Options {
     antispoof: Option<AntiSpoof>,
     isolated: Vec<String>,
     storm: Option<Option<StormLimit>>,
+    routing: Routing,
 }
 
 /// Bytes of an IP packet on an Ethernet without jumbo frames (RFC 894).
@@ -163,6 +167,14 @@ impl Options {
         self.storm.unwrap_or(Some(StormLimit::DEFAULT))
     }
 
+    /// What the router is told; none where there is to be no router.
+    ///
+    /// # Errors
+    /// What does not go together.
+    pub fn router(&self) -> Result<Option<Setup>, String> {
+        self.routing.setup(&self.wired())
+    }
+
     /// All bridges that a vif may name.
     ///
     /// # Errors
@@ -194,12 +206,14 @@ impl Options {
             }
             "bond" => BondWord::parse(value)?.add_to(&mut self.bonds).map(|()| true),
             "internal" => {
-                check_bridge(name, value)?;
-                if self.internal.iter().all(|known| known != value) {
-                    self.internal.push(value.into());
+                let bridge = self.routing.internal(value)?;
+                check_bridge(name, bridge)?;
+                if self.internal.iter().all(|known| known != bridge) {
+                    self.internal.push(bridge.into());
                 }
                 Ok(true)
             }
+            "address" | "gateway" | "dns" | "forward" => self.routing.set(name, value),
             "bpdu" => {
                 let forward = match value {
                     "forward" => true,

@@ -22,5 +22,6 @@ pub mod nic;
 pub mod offload;
 pub mod packet;
 pub mod policy;
+pub mod router;
 pub mod statistics;
 pub mod switch;

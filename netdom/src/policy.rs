@@ -123,6 +123,14 @@ impl Addresses {
         (!prefixes.is_empty()).then_some(Self(prefixes))
     }
 
+    /// The single addresses of IPv4 among them, in their order.
+    pub fn ipv4(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.0.iter().filter_map(|prefix| match prefix.address {
+            IpAddr::V4(address) if prefix.length == 32 => Some(address),
+            _ => None,
+        })
+    }
+
     fn contain(&self, address: IpAddr) -> bool {
         self.0.iter().any(|prefix| prefix.contains(address))
     }

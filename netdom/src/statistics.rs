@@ -34,11 +34,15 @@ pub enum DropCause {
     Storm,
     /// It was from one isolated port for another.
     Isolated,
+    /// The router has no way for it: it is of no session, or its headers are none.
+    NotRouted,
+    /// It is a part of an IP packet, whose ports the router would have to translate.
+    Fragment,
 }
 
 impl DropCause {
     /// How many there are.
-    pub const COUNT: usize = 15;
+    pub const COUNT: usize = 17;
     /// All, with the names they have under `data/` and on the console.
     pub const ALL: [(Self, &'static str); Self::COUNT] = [
         (Self::Malformed, "malformed"),
@@ -56,6 +60,8 @@ impl DropCause {
         (Self::Spoofed, "spoofed"),
         (Self::Storm, "storm"),
         (Self::Isolated, "isolated"),
+        (Self::NotRouted, "not-routed"),
+        (Self::Fragment, "fragment"),
     ];
 }
 

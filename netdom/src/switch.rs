@@ -25,6 +25,8 @@ pub const WIRE_ENTRIES: usize = 2048;
 
 /// An entry heard of again so soon is not touched: most frames change nothing.
 const FRESH: Duration = Duration::from_secs(1);
+/// When a pinned address was heard of last: it is never too old.
+const PINNED: Instant = Instant(u64::MAX);
 /// No entry: the end of a list.
 const NONE: u32 = u32::MAX;
 
@@ -324,6 +326,18 @@ impl Switch {
         }
     }
 
+    /// Knows an address, in no VLAN, on a port for good: it is on no other, whatever comes from there. The port is of a station of this domain
+    /// itself, and has this address alone.
+    pub fn pin(&mut self, port: PortId, address: MacAddress) {
+        let Some(network) = self.port(port).map(|state| (state.bridge, 0)) else {
+            return;
+        };
+        if let Some(number) = self.find(network, address).map(|(number, _)| number) {
+            self.forget(number);
+        }
+        self.insert(port, network, address, PINNED);
+    }
+
     fn port(&self, port: PortId) -> Option<&Port> {
         self.ports.get(port.index())?.as_ref()
     }
@@ -353,6 +367,8 @@ impl Switch {
                 return;
             }
             self.unlink(number);
+        } else if entry.heard == PINNED {
+            return;
         } else {
             // The station has moved; a full port gives up its oldest for it.
             if self.is_full(port) {
@@ -413,7 +429,8 @@ impl Switch {
     fn forget_any(&mut self) {
         let count = u32::try_from(self.entries.len()).unwrap_or(NONE);
         self.hand = if self.hand + 1 < count { self.hand + 1 } else { 0 };
-        if let Some(port) = self.entries.get(self.hand as usize).map(|entry| entry.port) {
+        let known = self.entries.get(self.hand as usize).filter(|entry| entry.heard != PINNED);
+        if let Some(port) = known.map(|entry| entry.port) {
             self.forget_oldest(port);
         }
     }

@@ -76,7 +76,7 @@ const NETDOM: House = House {
         &["credit", "ethernet", "hash", "statistics"],
         &["packet"],
         &["offload", "switch"],
-        &["bond", "policy"],
+        &["bond", "policy", "router"],
         &["blame", "faults", "netback", "nic"],
         &["command_line", "datapath", "fakes"],
         &["backend"],

@@ -487,7 +487,8 @@ fn nonsense_is_refused_with_its_reason() {
         (15, ("/bridge", "xenbr0.100:x"), "no VLAN \"100:x\" on bridge \"xenbr0\": VLANs are 1 to 4094"),
         (14, ("/bridge", "xenbr1.100"), "no bridge \"xenbr1.100\"; there are: xenbr0, inside (internal)."),
         (10, ("/ip", "10.0.0.5 web"), "ip is no list of IP addresses"),
-        (11, ("/script", "/etc/xen/scripts/vif-nat"), "script=/etc/xen/scripts/vif-nat: netdom runs no scripts"),
+        (11, ("/script", "/etc/xen/scripts/vif-other"), "script=/etc/xen/scripts/vif-other: netdom runs no scripts"),
+        (18, ("/script", "/etc/xen/scripts/vif-nat"), "script=vif-nat or vif-route: netdom has no address of its own"),
         (12, ("/vlan", "10/20"), "vlan: no VLAN is that of frames without a tag"),
         (16, ("/vlan", "web"), "vlan: it is VLANs from 1 to 4094"),
     ] {

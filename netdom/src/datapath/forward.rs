@@ -9,11 +9,13 @@ use super::pass::{hold, pass, pass_on};
 use super::patience::Toward;
 use super::ports::Ports;
 use super::round::{Passing, Round, Source, Turn};
+use super::routing::{Hop, route};
 use super::wire::forward_frames;
 use crate::netback::request::Wish;
 use crate::offload::coalesce::Coalescer;
 use crate::packet::Pool;
 use crate::statistics::Traffic;
+use crate::switch::PortId;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
 use xen_pv_sys::DomainId;
@@ -111,36 +113,120 @@ fn forward_sent<H: Hypervisor>(
     }
     let (&Decision { tagging, way, to_nic, .. }, head) = forwarder.decided()?;
     let waits = sender.may_wait.then_some((sender.id, now));
-    let passing = Passing { source: Source::Guest(index), head, parsed, length, offload, tagging, waits };
-    match way {
-        Some(way) if to_nic => {
-            sender.toward = Some(Toward::Nic(way.to));
-            let edit = tagging.edit(false);
-            // What is here already goes at once, but not past others of its queue that leave after the copies.
-            if round.leaving.len() == sender.leaving
-                && sent.whole()
-                && let Some(nic) = ports.nic_mut(way.to)
-            {
-                let packet = core::mem::take(&mut sent.local);
-                send(nic, Leaver { packet, head, from: Some(sender.id) }, edit, pool);
-            } else {
-                hold(ports, round, pool, way, edit, &passing);
+    let source = Source::Guest(index);
+    let passing = Passing { source, head, parsed, length, offload, tagging, waits };
+    let waits = match way {
+        Some(way) => send_on(ports, round, pool, sender, (way, to_nic), &passing),
+        None => match forwarder.take_router(ports) {
+            Some(router) => forward_routed(ports, forwarder, round, pool, sender, (index, router), now),
+            None => {
+                let (_, head) = forwarder.decided()?;
+                flood(
+                    ports,
+                    forwarder,
+                    round,
+                    pool,
+                    sender,
+                    &Passing { source, head, parsed, length, offload, tagging, waits },
+                );
+                None
             }
+        },
+    };
+    if waits.is_none() {
+        sender.traffic.count(length);
+    }
+    waits
+}
+
+/// Sends a packet on its way to one port. Until when it must wait, if it must.
+#[inline]
+fn send_on<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    round: &mut Round,
+    pool: &Pool,
+    sender: &mut Sender,
+    (way, to_nic): (Way, bool),
+    passing: &Passing<'_>,
+) -> Option<Instant> {
+    let Source::Guest(index) = passing.source else {
+        return None;
+    };
+    let sent = round.sent.get_mut(index as usize)?;
+    if !to_nic {
+        list_chunks(&sent.local, sent.slots(&round.slots), sender.domain, &mut round.chunks);
+        if let Some(until) = pass(ports, round, pool, way, passing) {
+            return Some(until);
         }
-        Some(way) => {
-            list_chunks(&sent.local, sent.slots(&round.slots), sender.domain, &mut round.chunks);
-            if let Some(until) = pass(ports, round, pool, way, &passing) {
-                return Some(until);
-            }
-            sender.toward = Some(Toward::Guest);
-        }
+        sender.toward = Some(Toward::Guest);
+        return None;
+    }
+    sender.toward = Some(Toward::Nic(way.to));
+    let edit = passing.tagging.edit(false);
+    // What is here already goes at once, but not past others of its queue that leave after the copies.
+    if round.leaving.len() == sender.leaving
+        && sent.whole()
+        && let Some(nic) = ports.nic_mut(way.to)
+    {
+        let packet = core::mem::take(&mut sent.local);
+        send(nic, Leaver { packet, head: passing.head, from: Some(sender.id) }, edit, pool);
+    } else {
+        hold(ports, round, pool, way, edit, passing);
+    }
+    None
+}
+
+/// Sends a packet to all ports that were chosen.
+fn flood<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    forwarder: &Forwarder,
+    round: &mut Round,
+    pool: &Pool,
+    sender: &Sender,
+    passing: &Passing<'_>,
+) {
+    if let Source::Guest(index) = passing.source
+        && let Some(sent) = round.sent.get(index as usize)
+        && forwarder.destinations().iter().any(|to| !ports.is_wire(*to))
+    {
+        list_chunks(&sent.local, sent.slots(&round.slots), sender.domain, &mut round.chunks);
+    }
+    pass_on(ports, forwarder, round, pool, &Passing { waits: None, ..*passing });
+}
+
+/// Has the router handle a packet that a guest sends, after all others that it is for. Until when it must wait, if it must.
+#[inline(never)]
+fn forward_routed<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    forwarder: &mut Forwarder,
+    round: &mut Round,
+    pool: &Pool,
+    sender: &mut Sender,
+    (index, router): (u32, PortId),
+    now: Instant,
+) -> Option<Instant> {
+    let sent = round.sent.get_mut(index as usize)?;
+    let (length, offload) = (sent.request.length, sent.local.offload);
+    let (source, waits) = (Source::Guest(index), sender.may_wait.then_some((sender.id, now)));
+    let (&Decision { tagging, .. }, &head) = forwarder.decided()?;
+    if !forwarder.destinations().is_empty() {
+        let parsed = (round.parsed.len() as u32).saturating_sub(1);
+        let passing = Passing { source, head: &head, parsed, length, offload, tagging, waits: None };
+        flood(ports, forwarder, round, pool, sender, &passing);
+    }
+    if tagging.vlan != 0 {
+        return None;
+    }
+    let mut packet = core::mem::take(&mut round.sent.get_mut(index as usize)?.local);
+    let hop = route(ports, forwarder, round, pool, (&mut packet, length), (sender.id.port, router), now);
+    round.sent.get_mut(index as usize)?.local = packet;
+    let Hop { head, parsed, decision } = hop?;
+    let passing = Passing { source, head: &head, parsed, length, offload, tagging: decision.tagging, waits };
+    match decision.way {
+        Some(way) => send_on(ports, round, pool, sender, (way, decision.to_nic), &passing),
         None => {
-            if forwarder.destinations().iter().any(|to| !ports.is_wire(*to)) {
-                list_chunks(&sent.local, sent.slots(&round.slots), sender.domain, &mut round.chunks);
-            }
-            pass_on(ports, forwarder, round, pool, &Passing { waits: None, ..passing });
+            flood(ports, forwarder, round, pool, sender, &passing);
+            None
         }
     }
-    sender.traffic.count(length);
-    None
 }

@@ -10,9 +10,11 @@ use crate::offload::head::{Head, HeadReader};
 use crate::offload::headers::Layout;
 use crate::packet::Packet;
 use crate::policy::multicast::{Audience, Behind, Multicast};
+use crate::router::Router;
 use crate::statistics::DropCause;
 use crate::switch::{AGEING, AddError, Forward, PortId, Reason, Switch, TABLE_ENTRIES, Vlans};
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
@@ -57,6 +59,8 @@ pub(crate) struct Forwarder {
     flow_key: KeyedHash,
     /// Whether BPDUs go from guests to the wire, and from there to guests.
     pub(super) bpdus_on_wire: bool,
+    /// The router, where the domain is one.
+    pub(super) router: Option<Box<Router>>,
     reader: HeadReader,
     /// The ports that the last packet goes to.
     destinations: Vec<PortId>,
@@ -79,6 +83,7 @@ impl Forwarder {
             // Another key than the switch's: a guest sees which queue its packets come from.
             flow_key: KeyedHash::new(!seed),
             bpdus_on_wire: false,
+            router: None,
             reader: HeadReader::default(),
             destinations: Vec::new(),
             last_look: None,
@@ -172,13 +177,42 @@ impl Forwarder {
         self.decision = Decision { tagging, ..Decision::default() };
         if let [only] = *self.destinations.as_slice()
             && !head.destination.is_group()
+            && !ports.is_router(only)
         {
-            let joins = head.layout.is_some_and(|layout| joins(ports, only, &layout, tagging));
-            let way = self.way(ports, only, head);
-            self.decision = Decision { tagging, way: Some(way), to_nic: ports.is_nic(way.to), joins };
+            self.decision = self.decide_on(ports, only, tagging, head);
             self.run = Some((from, tag));
         }
         Ok(())
+    }
+
+    /// What is decided on a packet for one station, which is behind this port.
+    fn decide_on<H: Hypervisor>(&self, ports: &Ports<H>, only: PortId, tagging: Tagging, head: &Head) -> Decision {
+        let joins = head.layout.is_some_and(|layout| joins(ports, only, &layout, tagging));
+        let way = self.way(ports, only, head);
+        Decision { tagging, way: Some(way), to_nic: ports.is_nic(way.to), joins }
+    }
+
+    /// Decides on a packet that leaves a port of the router, with this head. Without a way it goes to [`Self::destinations`].
+    pub(super) fn decide_routed<H: Hypervisor>(
+        &mut self,
+        ports: &mut Ports<H>,
+        from: PortId,
+        head: &Head,
+        now: Instant,
+    ) -> Decision {
+        self.choose(ports, from, 0, head, now);
+        let tagging = Tagging::default();
+        match *self.destinations.as_slice() {
+            [only] if !ports.is_router(only) => self.decide_on(ports, only, tagging, head),
+            _ => Decision { tagging, ..Decision::default() },
+        }
+    }
+
+    /// Takes the router's port out of those that were chosen last, if it is among them.
+    pub(super) fn take_router<H: Hypervisor>(&mut self, ports: &Ports<H>) -> Option<PortId> {
+        self.router.as_ref()?;
+        let place = self.destinations.iter().position(|to| ports.is_router(*to))?;
+        Some(self.destinations.swap_remove(place))
     }
 
     /// What was decided last, and the head that it was decided by.

@@ -40,7 +40,7 @@ pub(super) fn leave<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool
             Some(PortKind::Guest(_)) => {
                 entries.for_each(|(leaving, last)| bring(ports, round, leaving, last, pool, now));
             }
-            Some(PortKind::Bond(_)) | None => entries.for_each(drop),
+            Some(PortKind::Bond(_) | PortKind::Router) | None => entries.for_each(drop),
         }
     }
     round.leaving = leaving;

@@ -44,6 +44,7 @@ mod ports;
 mod prepare;
 mod queue;
 mod round;
+mod routing;
 mod schedule;
 mod signal;
 #[cfg(test)]
@@ -242,7 +243,10 @@ impl<H: Hypervisor> DataPath<H> {
         let port = self.ports.free().ok_or(AttachError::NoPort)?;
         let mut guest = GuestPort::connect(&self.hypervisor, config, &self.held, self.now)?;
         guest.flooding = self.storm.map(Allowance::new);
-        let (bridge, vlans) = (guest.vif.config.bridge.clone(), guest.vif.config.vlans.clone());
+        let config = &guest.vif.config;
+        let routed = config.routed.clone();
+        let bridge = if routed.is_some() { routing::bridge_of(port) } else { config.bridge.clone() };
+        let vlans = config.vlans.clone();
         let untags = vlans.native().is_some();
         let behind = if guest.vif.config.guard.is_off() { Behind::Any } else { Behind::Host };
         let added = self.forwarder.add_port(port, &bridge, (vlans, GUEST_ENTRIES), behind, self.now);
@@ -261,6 +265,12 @@ impl<H: Hypervisor> DataPath<H> {
         }
         let queues = guest.queue_count();
         let id = self.ports.insert_guest(port, Box::new(guest));
+        if let Some(routed) = routed
+            && let Err(error) = self.add_routed(&bridge, routed)
+        {
+            self.detach(id);
+            return Err(error);
+        }
         if untags {
             self.ports.begin_vlan_stripping(&bridge);
         }
@@ -274,6 +284,9 @@ impl<H: Hypervisor> DataPath<H> {
     /// Lets go of a vif: its backlogs, its rings and its channels. Its statistics are what is left of it.
     pub fn detach(&mut self, id: VifId) -> Option<PortStatistics> {
         let guest = self.ports.remove_guest(id)?;
+        if guest.vif.config.routed.is_some() {
+            self.remove_routed(id.port);
+        }
         self.forwarder.remove_port(id.port);
         for (local, _) in guest.local_ports() {
             if let Some(entry) = self.channels.get_mut(local.0 as usize) {

@@ -58,7 +58,7 @@ pub(super) fn pass<H: Hypervisor>(
         }
         // None of its NICs has a link.
         Some(PortKind::Bond(_)) => ports.count_drop(way.to, DropCause::NoLink),
-        None => {}
+        Some(PortKind::Router) | None => {}
     }
     None
 }

@@ -22,6 +22,8 @@ pub(crate) enum PortKind<H: Hypervisor> {
     Nic(Box<NicPort>),
     /// Several NICs that are one port: theirs are none of the switch.
     Bond(Box<BondPort>),
+    /// The router of this domain: see [`super::routing`].
+    Router,
 }
 
 struct Port<H: Hypervisor> {
@@ -123,6 +125,11 @@ impl<H: Hypervisor> Ports<H> {
         }
     }
 
+    /// Whether the router is behind a port.
+    pub(crate) fn is_router(&self, id: PortId) -> bool {
+        matches!(self.get(id), Some(PortKind::Router))
+    }
+
     /// Whether a NIC is behind a port.
     pub(crate) fn is_nic(&self, id: PortId) -> bool {
         matches!(self.get(id), Some(PortKind::Nic(_)))
@@ -222,6 +229,20 @@ impl<H: Hypervisor> Ports<H> {
         self.bonds.push(port);
     }
 
+    /// Adds a port of the router at a free place.
+    pub(crate) fn insert_router(&mut self, port: PortId) {
+        self.insert(port, PortKind::Router);
+    }
+
+    /// Takes away a port of the router.
+    pub(crate) fn remove_router(&mut self, port: PortId) {
+        if self.is_router(port)
+            && let Some(place) = self.table.get_mut(port.index())
+        {
+            *place = None;
+        }
+    }
+
     fn insert(&mut self, port: PortId, kind: PortKind<H>) {
         self.generation = self.generation.wrapping_add(1);
         if self.table.len() <= port.index() {
@@ -269,7 +290,7 @@ impl<H: Hypervisor> Ports<H> {
                     nic.statistics.drop(cause);
                 }
             }
-            None => {}
+            Some(PortKind::Router) | None => {}
         }
     }
 

@@ -104,7 +104,7 @@ fn make_blank(packet: &mut Packet, layout: &Layout, pool: &Pool) -> Result<(), D
 }
 
 /// Gives the packet a first page of its own, so that what is written there changes no other copy of it.
-fn own_head(packet: &mut Packet, pool: &Pool) -> Result<(), DropCause> {
+pub(super) fn own_head(packet: &mut Packet, pool: &Pool) -> Result<(), DropCause> {
     let first = packet.fragments.first_mut().ok_or(DropCause::Unsuitable)?;
     if first.buffer.is_unique() {
         return Ok(());

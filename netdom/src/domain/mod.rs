@@ -166,10 +166,17 @@ impl DriverDomain for Domain {
         path.borrow_mut().set_bpdus_on_wire(words.bpdus_on_wire());
         path.borrow_mut().set_storm_limit(words.storm());
         path.borrow_mut().set_isolated(words.isolated());
+        let router = words.router().map_err(|error| format!("command line: {error}"))?;
+        if let Some(setup) = &router {
+            let set = path.borrow_mut().set_router(setup, words.mtu(), secret::secret());
+            set.map_err(|error| format!("router: {error}"))?;
+        }
+        let uplink = router.as_ref().and_then(|setup| setup.uplink.as_ref());
         let netback = Netback::new(Rc::clone(&path), bridges, Rc::new(move || wake.set()));
         let netback = netback
             .with_memory(service::device_memory(0))
             .with_queues(words.queues())
+            .with_uplink(uplink.map(|uplink| uplink.bridge.as_str()))
             .with_antispoof(words.antispoof());
         let image = inherited.and_then(|parts| parts.get(Part::Image));
         let mut kept = Kept::parse(image);

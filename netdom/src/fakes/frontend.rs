@@ -212,6 +212,7 @@ impl Frontend {
             headroom: 0,
             rate: None,
             guard: Guard::new(AntiSpoof::Off, MacAddress(self.mac), None),
+            routed: None,
         }
     }
 }

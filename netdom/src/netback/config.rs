@@ -1,11 +1,12 @@
 //! What a vif's nodes in the store say (`io/netif.h`; libxl's `libxl_nic.c`), checked. Pure. Floor 3.
 
 use super::bridges::{BRIDGE_BYTES, Bridges, DEFAULT_BRIDGE, Place};
-use super::nodes::NODES;
+use super::nodes::{NODES, Script, script};
 use super::vlan_node::{self, VlanError};
 use crate::credit::{Rate, RateError};
 use crate::ethernet::MacAddress;
 use crate::policy::{Addresses, AntiSpoof, Guard};
+use crate::router::Routed;
 use crate::switch::Vlans;
 use alloc::format;
 use alloc::string::String;
@@ -94,6 +95,8 @@ pub struct VifConfig {
     pub rate: Option<Rate>,
     /// Which frames it may send.
     pub guard: Guard,
+    /// Where it is behind the router, and not on its bridge: what the router knows of it.
+    pub routed: Option<Routed>,
 }
 
 /// Queues of a vif, at most: as many as Linux' netback offers by itself. More are of no use to one vCPU.
@@ -138,6 +141,10 @@ pub enum ConfigError {
     Rate(RateError),
     /// `ip` is no list of IP addresses.
     Addresses,
+    /// A script that routes, and netdom has no address of its own.
+    NoUplink,
+    /// A script that routes, without an IPv4 address of the guest's own.
+    NoAddress,
     /// A node that would filter or route packets elsewhere, and is not obeyed here.
     Refused(Refusal),
     /// There is no such bridge.
@@ -199,6 +206,11 @@ impl fmt::Display for ConfigError {
             Self::Bridge => write!(formatter, "bridge is no name"),
             Self::Rate(error) => write!(formatter, "rate: {error}"),
             Self::Addresses => write!(formatter, "ip is no list of IP addresses, as \"10.0.0.5 10.0.1.0/24 fd00::5\""),
+            Self::NoUplink => formatter.write_str(
+                "script=vif-nat or vif-route: netdom has no address of its own to route from; address=10.0.0.5/24 in its extra= gives it one",
+            ),
+            Self::NoAddress => formatter
+                .write_str("script=vif-nat or vif-route: ip= must name the guest's IPv4 address, as ip=192.168.7.2"),
             Self::Refused(refusal) => refusal.fmt(formatter),
             Self::NoBridge { name, known } => write!(
                 formatter,
@@ -243,6 +255,8 @@ pub struct Identity {
     pub rate: Option<Rate>,
     /// The IP addresses that it may use (`ip`).
     pub addresses: Option<Addresses>,
+    /// What is to be done to its packets (`script`).
+    pub script: Script,
 }
 
 /// Reads the backend's own nodes.
@@ -263,6 +277,7 @@ pub fn identity(id: DeviceId, nodes: &Directory) -> Result<Identity, ConfigError
         vlans: vlans(nodes)?,
         rate: rate(nodes)?,
         addresses: addresses(nodes)?,
+        script: script(nodes),
     })
 }
 
@@ -285,6 +300,18 @@ impl Identity {
             (vlan, bridge) => return Err(ConfigError::Contradiction { vlan, bridge }),
         };
         Ok(Self { bridge, vlans, ..self })
+    }
+
+    /// The same behind the router, whose way out is on this bridge: the vif is on none, and what `bridge` says is the toolstack's default.
+    ///
+    /// # Errors
+    /// There is no way out, or the vif has no address.
+    pub fn route(self, uplink: Option<&str>) -> Result<Self, ConfigError> {
+        let bridge = uplink.ok_or(ConfigError::NoUplink)?.into();
+        if self.addresses.iter().flat_map(Addresses::ipv4).next().is_none() {
+            return Err(ConfigError::NoAddress);
+        }
+        Ok(Self { bridge, vlans: Vlans::TRUNK, ..self })
     }
 }
 
@@ -341,7 +368,17 @@ pub fn config(
     offered: u8,
     antispoof: AntiSpoof,
 ) -> Result<VifConfig, ConfigError> {
-    let Identity { mac, bridge, vlans, rate, addresses } = identity;
+    let Identity { mac, bridge, vlans, rate, addresses, script } = identity;
+    let routed = match script {
+        Script::Bridge => None,
+        Script::Nat | Script::Route => {
+            let addresses: Vec<_> = addresses.iter().flat_map(Addresses::ipv4).collect();
+            if addresses.is_empty() {
+                return Err(ConfigError::NoAddress);
+            }
+            Some(Routed { mac, addresses, translated: script == Script::Nat })
+        }
+    };
     let guard = Guard::new(antispoof, mac, addresses);
     if !frontend.flag("request-rx-copy")? {
         return Err(ConfigError::NoCopy);
@@ -356,7 +393,7 @@ pub fn config(
     };
     let (features, headroom) = (features(frontend)?, headroom(frontend)?);
     let (domain, handle) = (id.frontend, id.handle);
-    Ok(VifConfig { domain, handle, mac, bridge, vlans, features, queues, control, headroom, rate, guard })
+    Ok(VifConfig { domain, handle, mac, bridge, vlans, features, queues, control, headroom, rate, guard, routed })
 }
 
 fn queue(frontend: &Directory, directory: &str) -> Result<QueueConfig, BadNode> {

@@ -28,14 +28,18 @@ pub const NODES: &[Node] = &[
     node("model", Treatment::Harmless),
     node(
         "script",
-        Treatment::Refused(is_other_script, "netdom runs no scripts, and is a bridge: only vif-bridge is what it does"),
+        Treatment::Refused(
+            is_other_script,
+            "netdom runs no scripts: it does what vif-bridge does, and with address= in its extra= what vif-nat and vif-route do",
+        ),
     ),
     node("ip", Treatment::Heeded),
     node("vlan", Treatment::Heeded),
     // Where it is more than the NICs carry, the log says so: `mtu_remark`.
     node("mtu", Treatment::Heeded),
     node("vifname", Treatment::Named(is_said, "netdom has no interface that could be called so")),
-    node("gatewaydev", Treatment::Named(is_said, "netdom does not route")),
+    // libxl writes it beside `vif-route`; netdom has one way out.
+    node("gatewaydev", Treatment::Named(is_said, "a guest that is routed goes the way of address= in netdom's extra=")),
     // COLO, which mirrors a guest's packets.
     node("forwarddev", Treatment::Named(is_said, "netdom mirrors no packets")),
     node("colo_*", Treatment::Harmless),
@@ -45,9 +49,38 @@ pub const NODES: &[Node] = &[
 pub const READ: &[&str] =
     &["bridge", "handle", "mac", "rate", "script", "ip", "vlan", "mtu", "vifname", "gatewaydev", "forwarddev"];
 
-/// libxl writes `vif-bridge` with its path where a config names no script.
+/// What the script that a vif names would do to its packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Script {
+    /// They go to a bridge.
+    #[default]
+    Bridge,
+    /// They are routed, and the guest's addresses translated.
+    Nat,
+    /// They are routed.
+    Route,
+}
+
+impl Script {
+    /// By its name, with its path or without: libxl writes `vif-bridge` with it where a config names none.
+    fn find(value: &str) -> Option<Self> {
+        match value.rsplit('/').next()? {
+            "" if value.is_empty() => Some(Self::Bridge),
+            "vif-bridge" => Some(Self::Bridge),
+            "vif-nat" => Some(Self::Nat),
+            "vif-route" => Some(Self::Route),
+            _ => None,
+        }
+    }
+}
+
+/// The script of a vif that was not refused.
+pub fn script(nodes: &Directory) -> Script {
+    nodes.get("script").and_then(|value| core::str::from_utf8(value).ok()).and_then(Script::find).unwrap_or_default()
+}
+
 fn is_other_script(value: &str) -> bool {
-    is_said(value) && value.rsplit('/').next() != Some("vif-bridge")
+    is_said(value) && Script::find(value).is_none()
 }
 
 /// What the log says of a vif's `mtu`, where the NICs of its bridge carry IP packets of `carried` bytes at most.
@@ -118,8 +151,9 @@ mod tests {
     fn what_would_filter_or_route_is_refused() {
         for (name, value, refused) in [
             ("ip", "10.0.0.5", false),
-            ("script", "/etc/xen/scripts/vif-nat", true),
-            ("script", "vif-route", true),
+            ("script", "/etc/xen/scripts/vif-nat", false),
+            ("script", "/etc/xen/scripts/vif-nat2", true),
+            ("script", "vif-route", false),
             ("script", "/etc/xen/scripts/vif-openvswitch", true),
             ("script", "/opt/my-vif-bridge", true),
             ("script", "/usr/local/etc/xen/scripts/vif-bridge", false),

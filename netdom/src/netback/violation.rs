@@ -132,6 +132,8 @@ pub enum AttachError {
     Bind(XenError),
     /// No port of the switch is left.
     NoPort,
+    /// Another guest behind the router has one of its addresses.
+    AddressTaken,
 }
 
 impl fmt::Display for AttachError {
@@ -141,6 +143,9 @@ impl fmt::Display for AttachError {
             Self::Ring(ring, error) => write!(formatter, "the {ring} ring: {error}"),
             Self::Bind(error) => write!(formatter, "binding the event channel: {error}"),
             Self::NoPort => write!(formatter, "no switch port left"),
+            Self::AddressTaken => {
+                write!(formatter, "another vif behind NAT has an address of its ip=: each has its own")
+            }
         }
     }
 }

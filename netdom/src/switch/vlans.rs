@@ -17,6 +17,8 @@ pub struct Vlans {
 enum Tagged {
     /// All, and frames of no VLAN besides.
     All,
+    /// None: frames of no VLAN alone.
+    None,
     /// These, in order.
     These(Box<[VlanId]>),
 }
@@ -24,6 +26,9 @@ enum Tagged {
 impl Vlans {
     /// Of a trunk for all VLANs, which takes frames of no VLAN, too: of a NIC's port, and of a guest's without a VLAN.
     pub const TRUNK: Self = Self { native: None, tagged: Tagged::All };
+
+    /// Of a port that takes frames of no VLAN alone.
+    pub const NONE: Self = Self { native: None, tagged: Tagged::None };
 
     /// Of an access port of a VLAN.
     pub fn access(vlan: VlanId) -> Self {
@@ -56,6 +61,7 @@ impl Vlans {
     pub fn carry_tagged(&self, vlan: u16) -> bool {
         match &self.tagged {
             Tagged::All => true,
+            Tagged::None => vlan == 0,
             Tagged::These(vlans) => vlans.binary_search_by_key(&vlan, |known| known.get()).is_ok(),
         }
     }
@@ -68,6 +74,7 @@ impl fmt::Display for Vlans {
         }
         match &self.tagged {
             Tagged::All => formatter.write_str("all VLANs"),
+            Tagged::None => formatter.write_str("no VLAN"),
             Tagged::These(vlans) => {
                 for (place, vlan) in vlans.iter().enumerate() {
                     let words = match (place, self.native) {
@@ -99,6 +106,7 @@ mod tests {
         let some = Vlans::new(None, Vec::from([vlan(9), vlan(7)]));
         for (vlans, carried, untagged, words) in [
             (&Vlans::TRUNK, &[0, 5, 7, 9, 4094][..], &[][..], "all VLANs"),
+            (&Vlans::NONE, &[0], &[], "no VLAN"),
             (&access, &[5], &[5], "VLAN 5"),
             (&both, &[5, 7, 9], &[5], "VLAN 5, tagged VLANs 7, 9"),
             (&some, &[7, 9], &[], "tagged VLANs 7, 9"),

@@ -17,6 +17,7 @@ pub mod mutate;
 pub mod netback;
 pub mod policy;
 mod recorder;
+pub mod router;
 pub mod shrink;
 pub mod volumes;
 pub mod xenstore;
@@ -41,8 +42,21 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 13] = [
-    "netback", "policy", "multicast", "lacp", "blkback", "lvm", "gpt", "nvme", "ahci", "ixgbe", "igb", "e1000e",
+pub const TARGETS: [&str; 15] = [
+    "netback",
+    "policy",
+    "multicast",
+    "lacp",
+    "nat",
+    "dhcp",
+    "blkback",
+    "lvm",
+    "gpt",
+    "nvme",
+    "ahci",
+    "ixgbe",
+    "igb",
+    "e1000e",
     "xenstore",
 ];
 
@@ -54,6 +68,8 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "policy" => Some(Box::new(policy::Policy::default())),
         "lacp" => Some(Box::new(lacp::Bonds::default())),
         "multicast" => Some(Box::new(multicast::Groups::default())),
+        "nat" => Some(Box::new(router::nat::Translation::default())),
+        "dhcp" => Some(Box::new(router::dhcp::Server::default())),
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
         "nvme" => Some(Box::new(Lives::<Disks<devices::nvme::Nvme>>::default())),
         "ahci" => Some(Box::new(Lives::<Disks<devices::ahci::Ahci>>::default())),
@@ -74,6 +90,8 @@ pub fn describe(name: &str, input: &[u8]) -> String {
         "policy" => policy::describe(input),
         "lacp" => lacp::describe(input),
         "multicast" => multicast::describe(input),
+        "nat" => router::nat::describe(input),
+        "dhcp" => router::dhcp::describe(input),
         "lvm" | "gpt" => volumes::describe(input),
         "xenstore" => xenstore::describe(input),
         _ => String::new(),

@@ -64,6 +64,26 @@ fn multicast_for_a_second() {
 }
 
 #[test]
+fn nat_corpus() {
+    run_corpus("nat");
+}
+
+#[test]
+fn nat_for_a_second() {
+    run_for_a_second("nat");
+}
+
+#[test]
+fn dhcp_corpus() {
+    run_corpus("dhcp");
+}
+
+#[test]
+fn dhcp_for_a_second() {
+    run_for_a_second("dhcp");
+}
+
+#[test]
 fn blkback_corpus() {
     run_corpus("blkback");
 }

@@ -8,6 +8,7 @@ mod nics;
 mod offloads;
 mod policies;
 mod queues;
+mod router;
 mod shares;
 mod signals;
 mod steering;

@@ -20,6 +20,7 @@ mod nic_faults;
 mod nics;
 mod policies;
 mod queues;
+mod router;
 mod runtime;
 mod saved;
 mod spoof;
@@ -148,6 +149,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::Once(Release::Debian12), cases: spoof::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: bond::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: policies::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: router::CASES },
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: Rows::StoreInDom0, cases: queues::CASES },

@@ -282,6 +282,7 @@ impl Mallory {
             headroom: *headroom,
             rate: *rate,
             guard: Guard::new(AntiSpoof::Off, ADDRESS.into(), None),
+            routed: None,
         }
     }
 

@@ -1,0 +1,195 @@
+//! The router's ports: what it makes of packets that the switch brings there, and its answers. Floor 3.
+//!
+//! A packet that it sends on has its first bytes changed in local memory, and goes on as one that came from the router's other port: to a guest
+//! from grant to grant, super-frames whole. Answers are frames that a port of the router received.
+
+use super::DataPath;
+use super::forwarder::{Decision, Forwarder};
+use super::ports::Ports;
+use super::prepare::own_head;
+use super::round::{Arrival, Round};
+use crate::netback::violation::AttachError;
+use crate::offload::head::Head;
+use crate::packet::{Checksum, Fragment, Offload, Packet, Pool};
+use crate::policy::multicast::Behind;
+use crate::router::config::Setup;
+use crate::router::{Frame, HEAD, Routed, Router, Verdict, WHOLE};
+use crate::statistics::DropCause;
+use crate::switch::{PortId, Vlans};
+use alloc::boxed::Box;
+use alloc::format;
+use split_driver::hypervisor::Hypervisor;
+use split_driver::time::Instant;
+
+/// Addresses of a port of the router: its own.
+const ENTRIES: usize = 1;
+
+/// How a packet goes on from another port of the router.
+pub(super) struct Hop {
+    pub(super) head: Head,
+    /// Where its head is in [`Round::parsed`].
+    pub(super) parsed: u32,
+    /// Without a way it goes to the ports that were chosen last.
+    pub(super) decision: Decision,
+}
+
+/// Has the router handle a packet that came from one port and is at another, the router's. `None` where it does not go on.
+pub(super) fn route<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    forwarder: &mut Forwarder,
+    round: &mut Round,
+    pool: &Pool,
+    (packet, length): (&mut Packet, u32),
+    (from, at): (PortId, PortId),
+    now: Instant,
+) -> Option<Hop> {
+    let mut router = forwarder.router.take()?;
+    let frame = Frame {
+        length: length as usize,
+        blank: packet.offload.checksum == Checksum::Blank,
+        segment: packet.offload.gso.map(|gso| gso.size),
+    };
+    let verdict = match look::<HEAD>(&mut router, packet, at, frame, pool, now) {
+        Verdict::More => look::<WHOLE>(&mut router, packet, at, frame, pool, now),
+        verdict => verdict,
+    };
+    if let Some((port, bytes)) = router.take_answer() {
+        answer(ports, round, pool, port, bytes);
+    }
+    forwarder.router = Some(router);
+    let out = match verdict {
+        Verdict::Send(out) => out,
+        Verdict::Drop(cause) => {
+            ports.count_drop(from, cause);
+            return None;
+        }
+        Verdict::Taken | Verdict::More => return None,
+    };
+    let head = packet.fragments.first().and_then(read_head)?;
+    let parsed = round.parsed.len() as u32;
+    round.parsed.push(head);
+    let decision = forwarder.decide_routed(ports, out, &head, now);
+    Some(Hop { head, parsed, decision })
+}
+
+/// Has the router look at so many of the first bytes, which it may change.
+#[inline(never)]
+fn look<const N: usize>(
+    router: &mut Router,
+    packet: &mut Packet,
+    at: PortId,
+    frame: Frame,
+    pool: &Pool,
+    now: Instant,
+) -> Verdict {
+    let mut bytes = [0; N];
+    let Some(first) = packet.fragments.first() else {
+        return Verdict::Drop(DropCause::NotRouted);
+    };
+    let (offset, length) = (usize::from(first.offset), usize::from(first.length).min(N));
+    let Some(bytes) = bytes.get_mut(..length) else {
+        return Verdict::Drop(DropCause::NotRouted);
+    };
+    if !first.buffer.read(offset, bytes) {
+        return Verdict::Drop(DropCause::NotRouted);
+    }
+    let verdict = router.handle(at, bytes, frame, now);
+    if !matches!(verdict, Verdict::Send(_)) {
+        return verdict;
+    }
+    if let Err(cause) = own_head(packet, pool) {
+        return Verdict::Drop(cause);
+    }
+    let written = packet.fragments.first().is_some_and(|first| first.buffer.write(usize::from(first.offset), bytes));
+    if written { verdict } else { Verdict::Drop(DropCause::NoBuffer) }
+}
+
+/// The head of a packet whose first bytes are in this fragment.
+fn read_head(first: &Fragment) -> Option<Head> {
+    let mut bytes = [0; HEAD];
+    let bytes = bytes.get_mut(..usize::from(first.length).min(HEAD))?;
+    if first.buffer.read(first.offset.into(), bytes) { Head::parse(bytes) } else { None }
+}
+
+/// Adds a frame of the router to those that were received.
+fn answer<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, port: PortId, bytes: &[u8]) {
+    let Some(buffer) = pool.take().filter(|buffer| buffer.write(0, bytes)) else {
+        return ports.count_drop(port, DropCause::NoBuffer);
+    };
+    let offload = Offload { checksum: Checksum::Verified, gso: None };
+    let mut frame = Packet { offload, ..Packet::default() };
+    // It is far shorter than a page; and an empty packet has room.
+    let length = bytes.len() as u16;
+    let _ = frame.fragments.push(Fragment { buffer, offset: 0, length });
+    let index = round.frames.len() as u32;
+    round.frames.push(frame);
+    round.arrivals.push(Arrival { port, from: port, frames: (index, index + 1) });
+}
+
+impl<H: Hypervisor> DataPath<H> {
+    /// Has the domain be a router, before vifs are attached. Packets on the way out have at most `mtu` bytes; `seed` is a number that guests
+    /// do not know.
+    ///
+    /// # Errors
+    /// There is no port for it.
+    pub fn set_router(&mut self, setup: &Setup, mtu: u16, seed: u64) -> Result<(), AttachError> {
+        let mut router = Box::new(Router::new(setup, mtu, seed));
+        for internal in &setup.internals {
+            let port = self.add_router_port(&internal.bridge)?;
+            let mac = router.add_internal(port, internal.network);
+            self.forwarder.switch.pin(port, mac);
+        }
+        if let Some(uplink) = &setup.uplink {
+            let port = self.add_router_port(&uplink.bridge)?;
+            let mac = router.add_uplink(port, uplink.network, uplink.gateway);
+            self.forwarder.switch.pin(port, mac);
+        }
+        self.forwarder.router = Some(router);
+        Ok(())
+    }
+
+    /// A port of the router on a bridge.
+    fn add_router_port(&mut self, bridge: &str) -> Result<PortId, AttachError> {
+        let port = self.ports.free().ok_or(AttachError::NoPort)?;
+        let added = self.forwarder.add_port(port, bridge, (Vlans::NONE, ENTRIES), Behind::Host, self.now);
+        added.map_err(|_| AttachError::NoPort)?;
+        self.ports.insert_router(port);
+        Ok(port)
+    }
+
+    /// Puts the router on the bridge of its own that a guest behind it is on.
+    ///
+    /// # Errors
+    /// Another guest has its address; or there is no port, or no router.
+    pub(super) fn add_routed(&mut self, bridge: &str, guest: Routed) -> Result<(), AttachError> {
+        let port = self.add_router_port(bridge)?;
+        let mac = self.forwarder.router.as_mut().and_then(|router| router.add_guest(port, guest));
+        let Some(mac) = mac else {
+            self.remove_router_port(port);
+            return Err(AttachError::AddressTaken);
+        };
+        self.forwarder.switch.pin(port, mac);
+        Ok(())
+    }
+
+    /// Takes away the router's port beside a guest's, which is to be taken away.
+    pub(super) fn remove_routed(&mut self, guest: PortId) {
+        let router = self.forwarder.switch.members(guest).iter().copied().find(|member| self.ports.is_router(*member));
+        if let Some(port) = router {
+            self.remove_router_port(port);
+        }
+    }
+
+    fn remove_router_port(&mut self, port: PortId) {
+        if let Some(router) = &mut self.forwarder.router {
+            router.remove(port);
+        }
+        self.forwarder.remove_port(port);
+        self.ports.remove_router(port);
+    }
+}
+
+/// The name of the bridge of a guest behind the router. No other bridge has such a name.
+pub(super) fn bridge_of(guest: PortId) -> alloc::string::String {
+    format!("\0{guest}")
+}

@@ -1,0 +1,176 @@
+//! Packets through the router: from guests to the wire and back, from guest to guest, and for the router itself.
+
+use super::frames::{complete, ethernet, is_complete, tcp};
+use super::{Net, OFFLOADS};
+use crate::ethernet::MacAddress;
+use crate::fakes::{Frontend, Outgoing};
+use crate::nic::Capabilities;
+use crate::packet::{Checksum, Gso, GsoKind};
+use crate::router::config::{Internal, Network, Setup, Uplink};
+use crate::router::{Routed, gateway_for, mac_of};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+/// The addresses of [`tcp`].
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+const REMOTE_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const PLAIN: Capabilities =
+    Capabilities { checksum_v4: false, checksum_v6: false, tso_v4: false, tso_v6: false, ..OFFLOADS };
+
+/// A net with a router, guests behind it that have these addresses, and a guest on the bridge of the NIC.
+fn routed(capabilities: Capabilities, guests: &[Ipv4Addr]) -> Net {
+    let mut net = Net::with_nic(&[], capabilities);
+    let uplink = Uplink { bridge: "xenbr0".into(), network: Network { address: OWN, length: 24 }, gateway: None };
+    let lab = Network { address: Ipv4Addr::new(10, 0, 7, 1), length: 24 };
+    let internals = Vec::from([Internal { bridge: String::from("lab"), network: lab }]);
+    net.path.set_router(&Setup { uplink: Some(uplink), internals, ..Setup::default() }, 1500, 3).unwrap();
+    for (index, address) in guests.iter().enumerate() {
+        let guest = Frontend::new(&net.xen, index as u16 + 1, true);
+        let mut config = guest.config("xenbr0", Frontend::linux_features());
+        config.routed = Some(Routed { mac: MacAddress(guest.mac), addresses: Vec::from([*address]), translated: true });
+        net.attach(guest, config);
+    }
+    net.add(Frontend::linux_features(), "xenbr0");
+    net
+}
+
+fn super_frame(net: &Net, payload: usize) -> Outgoing {
+    let gso = Some(Gso { kind: GsoKind::TcpV4, size: 1428 });
+    let bytes = tcp(mac_of(gateway_for(GUEST).address), net.guests[0].mac, false, payload);
+    Outgoing { bytes, checksum: Checksum::Blank, gso, ..Outgoing::default() }
+}
+
+/// An answer to the router's question.
+fn answer(target: Ipv4Addr) -> Vec<u8> {
+    let mut frame = Vec::from(mac_of(OWN).0);
+    frame.extend(REMOTE_MAC);
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
+    frame.extend(REMOTE_MAC);
+    frame.extend(target.octets());
+    frame.extend(mac_of(OWN).0);
+    frame.extend(OWN.octets());
+    frame.resize(60, 0);
+    frame
+}
+
+fn receive(net: &mut Net, frames: Vec<Vec<u8>>) {
+    net.wire.borrow_mut().incoming.extend(frames.into_iter().map(|frame| (frame, Checksum::Verified)));
+    net.path.handle_interrupt(net.nic, 0);
+    net.run();
+}
+
+fn take_sent(net: &mut Net) -> Vec<Vec<u8>> {
+    let sent = core::mem::take(&mut net.wire.borrow_mut().sent);
+    sent.into_iter().map(|frame| frame.bytes).collect()
+}
+
+#[test]
+fn to_the_wire_and_back() {
+    for capabilities in [PLAIN, OFFLOADS] {
+        for payload in [100, 30_000] {
+            let mut net = routed(capabilities, &[GUEST]);
+            let packet = super_frame(&net, payload);
+            net.send(0, &packet);
+            let question = take_sent(&mut net);
+            assert_eq!((question.len(), &question[0][12..14]), (1, &[8, 6][..]), "the remote station is not known yet");
+            receive(&mut net, Vec::from([answer(REMOTE)]));
+            net.send(0, &packet);
+            let mut sent = take_sent(&mut net);
+            assert_eq!(sent.len(), if capabilities == PLAIN { payload.div_ceil(1428) } else { 1 });
+            let mut whole: Vec<u8> = Vec::new();
+            for frame in &mut sent {
+                assert_eq!((&frame[..6], &frame[6..12]), (&REMOTE_MAC[..], &mac_of(OWN).0[..]));
+                assert_eq!((&frame[26..30], &frame[30..34], frame[22]), (&OWN.octets()[..], &REMOTE.octets()[..], 63));
+                if capabilities != PLAIN {
+                    complete(frame);
+                }
+                assert!(is_complete(frame));
+                whole.extend(&frame[66..]);
+            }
+            assert_eq!(whole, packet.bytes[66..]);
+            // Back: as a super-frame where there are several segments.
+            let port = [sent[0][34], sent[0][35]];
+            let segments = (0..3_u32).map(|number| {
+                let mut frame = tcp(mac_of(OWN), REMOTE_MAC, false, 1000);
+                frame[26..30].copy_from_slice(&REMOTE.octets());
+                frame[30..34].copy_from_slice(&OWN.octets());
+                let sum = frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+                let sum = sum.sum::<u32>() - u32::from(frame[24]) * 256 - u32::from(frame[25]);
+                frame[24..26].copy_from_slice(&(!((sum >> 16) + (sum & 0xffff)) as u16).to_be_bytes());
+                frame[34..38].copy_from_slice(&[0, 80, port[0], port[1]]);
+                frame[38..42].copy_from_slice(&(1 + 1000 * number).to_be_bytes());
+                // No PSH, at which no more is joined.
+                frame[47] = 0x10;
+                complete(&mut frame);
+                frame
+            });
+            let segments: Vec<_> = segments.collect();
+            receive(&mut net, segments);
+            let arrived = net.guests[0].arrived();
+            let packet = arrived.last().expect("the segments");
+            assert_eq!((arrived.len(), packet.bytes.len(), packet.gso.is_some()), (1, 66 + 3000, true));
+            assert_eq!((&packet.bytes[30..34], &packet.bytes[34..38]), (&GUEST.octets()[..], &[0, 80, 0x30, 0x39][..]));
+            assert_eq!(&packet.bytes[..12], &[&net.guests[0].mac[..], &mac_of(gateway_for(GUEST).address).0].concat());
+            let mut bytes = packet.bytes.clone();
+            complete(&mut bytes);
+            assert!(is_complete(&bytes));
+            let neighbour = net.guests[1].arrived();
+            assert!(
+                neighbour.iter().all(|packet| packet.bytes[12..14] == [8, 6]),
+                "but for the question, nothing went to the neighbour"
+            );
+            net.end();
+        }
+    }
+}
+
+/// A guest behind the router reaches no neighbour by its Ethernet address; another guest behind it by the router, from grant to grant.
+#[test]
+fn from_guest_to_guest() {
+    let mut net = routed(OFFLOADS, &[GUEST, REMOTE]);
+    let packet = super_frame(&net, 30_000);
+    net.send(0, &packet);
+    let arrived = net.guests[1].arrived();
+    assert_eq!(arrived.len(), 1);
+    let packet = &arrived[0];
+    assert_eq!((packet.bytes.len(), packet.gso.map(|gso| gso.size)), (66 + 30_000, Some(1428)));
+    assert_eq!((&packet.bytes[..6], packet.bytes[22]), (&net.guests[1].mac[..], 63));
+    assert_eq!(packet.bytes[26..34], [10, 0, 0, 1, 10, 0, 0, 2], "nothing is translated between guests");
+    assert_eq!(packet.bytes[66..], super_frame(&net, 30_000).bytes[66..]);
+    for destination in [net.guests[1].mac, net.guests[2].mac, [0xff; 6]] {
+        let bytes = ethernet(destination, net.guests[0].mac, 100);
+        net.send(0, &Outgoing { bytes, ..Outgoing::default() });
+    }
+    assert_eq!((net.guests[1].arrived().len(), net.guests[2].arrived().len()), (0, 0));
+    assert_eq!(take_sent(&mut net), [[0_u8; 0]; 0]);
+    net.end();
+}
+
+/// A station that says it has the router's Ethernet address does not get its frames.
+#[test]
+fn the_routers_address_stays_where_it_is() {
+    let mut net = routed(OFFLOADS, &[]);
+    let guest = net.add(Frontend::linux_features(), "lab");
+    let other = net.add(Frontend::linux_features(), "lab");
+    let router = mac_of(Ipv4Addr::new(10, 0, 7, 1));
+    for from in [other, guest] {
+        net.send(from, &Outgoing { bytes: ethernet([0xff; 6], router, 50), ..Outgoing::default() });
+    }
+    net.guests[other].arrived();
+    let mut question = Vec::from([0xff; 6]);
+    question.extend(net.guests[guest].mac);
+    question.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    question.extend(net.guests[guest].mac);
+    question.extend([10, 0, 7, 9, 0, 0, 0, 0, 0, 0, 10, 0, 7, 1]);
+    net.send(guest, &Outgoing { bytes: question.clone(), ..Outgoing::default() });
+    let arrived = net.guests[guest].arrived();
+    let answer = arrived.last().expect("an answer");
+    assert_eq!((&answer.bytes[6..12], &answer.bytes[20..22]), (&router.0[..], &[0, 2][..]));
+    assert_eq!(net.guests[other].arrived().len(), 1, "the question is for all");
+    net.send(guest, &Outgoing { bytes: ethernet(router, net.guests[guest].mac, 50), ..Outgoing::default() });
+    assert_eq!(net.guests[other].arrived().len(), 0);
+    net.end();
+}

@@ -1,0 +1,304 @@
+//! The ways of IPv4 packets: from a guest to the way out and to other guests, and back. Pure. Floor 3.
+//!
+//! A part of a packet (a fragment) has no ports, or not all of its bytes: where addresses are translated it is dropped, and counted.
+
+use super::config::Protocol;
+use super::icmp::{self, About, Wrong};
+use super::ipv4::{Header, START, pass_hop, set_addresses};
+use super::nat::{Endpoint, Inside};
+use super::transport::Transport;
+use super::{Frame, Interface, Kind, Routed, Router, Verdict, set_stations};
+use crate::ethernet::MacAddress;
+use crate::offload::headers::{ETHERTYPE_IPV4, put};
+use crate::statistics::DropCause;
+use crate::switch::PortId;
+use core::net::Ipv4Addr;
+use split_driver::time::Instant;
+
+/// Bytes of the headers of IPv4 and TCP, without options.
+const HEADERS: u16 = 40;
+const LOST: Verdict = Verdict::Drop(DropCause::NotRouted);
+
+/// What translation makes of a packet.
+struct Translated {
+    source: Endpoint,
+    destination: Endpoint,
+}
+
+impl Router {
+    /// A packet of a guest, which is not for the router.
+    pub(super) fn leave(
+        &mut self,
+        port: PortId,
+        bytes: &mut [u8],
+        header: &Header,
+        frame: Frame,
+        now: Instant,
+    ) -> Verdict {
+        if header.ttl < 2 {
+            return self.refuse(port, bytes, header, Wrong::Hops);
+        }
+        let Some((uplink, own)) = self.way_out() else {
+            return self.refuse(port, bytes, header, Wrong::NoRoute);
+        };
+        if header.destination == own {
+            return self.turn(port, bytes, header, frame, now);
+        }
+        if let Some(guest) = self.host(header.destination) {
+            return if pass_hop(bytes) { self.to_guest(guest, bytes) } else { LOST };
+        }
+        if let Some(wrong) = self.too_big(header, frame) {
+            return wrong.map_or(Verdict::Drop(DropCause::Unsuitable), |wrong| self.refuse(port, bytes, header, wrong));
+        }
+        let guest = self.interface(port).map(|interface| &interface.kind);
+        let translated = !matches!(guest, Some(Kind::Guest(Routed { translated: false, .. })));
+        if translated && header.is_fragment {
+            return Verdict::Drop(DropCause::Fragment);
+        }
+        let Some(station) = self.station(header.destination, now) else {
+            return self.refuse(port, bytes, header, Wrong::NoRoute);
+        };
+        // It is asked; until it answers, packets are lost.
+        let Some(station) = station else {
+            return LOST;
+        };
+        if translated && !self.translate_out(port, own, bytes, header, frame, now) || !pass_hop(bytes) {
+            return LOST;
+        }
+        match self.interface(uplink) {
+            Some(interface) if set_stations(bytes, station, interface.mac) => Verdict::Send(uplink),
+            _ => LOST,
+        }
+    }
+
+    /// A packet from the way out for a guest whose address is known there.
+    pub(super) fn pass_in(&mut self, guest: PortId, port: PortId, bytes: &mut [u8], header: &Header) -> Verdict {
+        if header.ttl < 2 {
+            return self.refuse(port, bytes, header, Wrong::Hops);
+        }
+        if pass_hop(bytes) { self.to_guest(guest, bytes) } else { LOST }
+    }
+
+    /// A packet for the router's own address on the way out.
+    pub(super) fn enter(
+        &mut self,
+        port: PortId,
+        bytes: &mut [u8],
+        header: &Header,
+        frame: Frame,
+        now: Instant,
+    ) -> Verdict {
+        let own = header.destination;
+        if let Some(about) = About::parse(bytes, header) {
+            return self.enter_error(bytes, header, &about);
+        }
+        if header.is_fragment {
+            return Verdict::Drop(DropCause::Fragment);
+        }
+        let Some(transport) = Transport::parse(bytes, START, header, false) else {
+            return LOST;
+        };
+        if transport.asks(bytes) {
+            return self.handle_own(port, bytes, header);
+        }
+        if header.ttl < 2 {
+            return self.refuse(port, bytes, header, Wrong::Hops);
+        }
+        let remote = Endpoint { address: header.source, port: remote_port(transport.protocol, transport.source) };
+        let Some(inside) = self.find(&transport, transport.destination, remote, now) else {
+            return LOST;
+        };
+        let source = Endpoint { address: header.source, port: transport.source };
+        let to = Translated { source, destination: inside.endpoint };
+        debug_assert!(own == header.destination);
+        if !self.translate(bytes, &transport, to, frame) || !pass_hop(bytes) {
+            return LOST;
+        }
+        self.to_guest(inside.owner, bytes)
+    }
+
+    /// A packet of a guest for the router's own address on the way out: for a port that is a guest's, where there is one (RFC 4787, REQ-9).
+    fn turn(&mut self, port: PortId, bytes: &mut [u8], header: &Header, frame: Frame, now: Instant) -> Verdict {
+        let own = header.destination;
+        if header.is_fragment {
+            return Verdict::Drop(DropCause::Fragment);
+        }
+        let Some(transport) = Transport::parse(bytes, START, header, false) else {
+            return LOST;
+        };
+        if transport.asks(bytes) {
+            return self.handle_own(port, bytes, header);
+        }
+        let from = Inside { owner: port, endpoint: Endpoint { address: header.source, port: transport.source } };
+        let target = Endpoint { address: own, port: remote_port(transport.protocol, transport.destination) };
+        let Some(nat) = &mut self.nat else {
+            return LOST;
+        };
+        // Nothing is opened towards a port that is no guest's.
+        let is_known = nat.forwarding(transport.protocol, transport.destination).is_some()
+            || nat.find_port(from, transport.protocol, target).is_some();
+        let given = is_known.then(|| nat.leave(from, transport.protocol, target, transport.flags, now)).flatten();
+        let Some(given) = given else {
+            return LOST;
+        };
+        let source = Endpoint { address: own, port: given };
+        let Some(inside) = self.find(&transport, transport.destination, source, now) else {
+            return LOST;
+        };
+        let to = Translated { source, destination: inside.endpoint };
+        if !self.translate(bytes, &transport, to, frame) || !pass_hop(bytes) {
+            return LOST;
+        }
+        self.to_guest(inside.owner, bytes)
+    }
+
+    /// An error from outside about a packet of a guest.
+    fn enter_error(&self, bytes: &mut [u8], header: &Header, about: &About) -> Verdict {
+        let remote = Endpoint {
+            address: about.destination().address,
+            port: remote_port(about.protocol(), about.destination().port),
+        };
+        let is_own = about.source().address == header.destination;
+        let nat = self.nat.as_ref().filter(|_| is_own);
+        let Some(inside) = nat.and_then(|nat| nat.find_inside(about.protocol(), about.source().port, remote)) else {
+            return LOST;
+        };
+        let destination = match about.protocol() {
+            Protocol::Echo => Endpoint { port: inside.endpoint.port, ..about.destination() },
+            _ => about.destination(),
+        };
+        let done = about.set(bytes, header, inside.endpoint, destination)
+            && set_addresses(bytes, START, header.source, inside.endpoint.address).is_some()
+            && pass_hop(bytes);
+        if done { self.to_guest(inside.owner, bytes) } else { LOST }
+    }
+
+    /// Translates a packet of a guest for the way out.
+    fn translate_out(
+        &mut self,
+        port: PortId,
+        own: Ipv4Addr,
+        bytes: &mut [u8],
+        header: &Header,
+        frame: Frame,
+        now: Instant,
+    ) -> bool {
+        let Some(nat) = &mut self.nat else {
+            return false;
+        };
+        if let Some(about) = About::parse(bytes, header) {
+            let inside = Inside { owner: port, endpoint: about.destination() };
+            let remote =
+                Endpoint { address: about.source().address, port: remote_port(about.protocol(), about.source().port) };
+            let Some(given) = nat.find_port(inside, about.protocol(), remote) else {
+                return false;
+            };
+            let source = match about.protocol() {
+                Protocol::Echo => Endpoint { port: given, ..about.source() },
+                _ => about.source(),
+            };
+            return about.set(bytes, header, source, Endpoint { address: own, port: given })
+                && set_addresses(bytes, START, own, header.destination).is_some();
+        }
+        let Some(transport) = Transport::parse(bytes, START, header, false) else {
+            return false;
+        };
+        let inside = Inside { owner: port, endpoint: Endpoint { address: header.source, port: transport.source } };
+        let remote =
+            Endpoint { address: header.destination, port: remote_port(transport.protocol, transport.destination) };
+        let Some(given) = nat.leave(inside, transport.protocol, remote, transport.flags, now) else {
+            return false;
+        };
+        let destination = Endpoint { address: header.destination, port: transport.destination };
+        self.translate(
+            bytes,
+            &transport,
+            Translated { source: Endpoint { address: own, port: given }, destination },
+            frame,
+        )
+    }
+
+    /// Gives a packet other ends.
+    fn translate(&self, bytes: &mut [u8], transport: &Transport, to: Translated, frame: Frame) -> bool {
+        let Translated { source, destination } = to;
+        let Some(change) = set_addresses(bytes, START, source.address, destination.address) else {
+            return false;
+        };
+        if transport.is_first {
+            transport.clamp(bytes, self.mtu.saturating_sub(HEADERS), frame.blank);
+        }
+        transport.set_ports(bytes, source.port, destination.port, change, frame.blank)
+    }
+
+    /// Whom a packet to the router's own address is for.
+    fn find(&mut self, transport: &Transport, port: u16, remote: Endpoint, now: Instant) -> Option<Inside> {
+        let Self { nat, hosts, .. } = self;
+        nat.as_mut()?.enter(transport.protocol, port, remote, transport.flags, now, |address| {
+            let place = hosts.binary_search_by_key(&address, |(known, _)| *known).ok()?;
+            hosts.get(place).map(|(_, port)| *port)
+        })
+    }
+
+    fn way_out(&self) -> Option<(PortId, Ipv4Addr)> {
+        let port = self.uplink?;
+        Some((port, self.interface(port)?.own.address))
+    }
+
+    /// What is wrong with the length of a packet for the way out; nothing to be said of it where it might be cut.
+    fn too_big(&self, header: &Header, frame: Frame) -> Option<Option<Wrong>> {
+        let longest = match frame.segment {
+            Some(segment) => usize::from(segment) + usize::from(HEADERS),
+            None => header.total,
+        };
+        (longest > usize::from(self.mtu)).then(|| header.whole.then_some(Wrong::TooBig(self.mtu)))
+    }
+
+    /// The station that a packet for an address goes to on the way out; `None` where there is no way, `Some(None)` where it did not answer yet.
+    fn station(&mut self, address: Ipv4Addr, now: Instant) -> Option<Option<MacAddress>> {
+        let Interface { kind: Kind::Uplink { gateway }, own, .. } = self.interface(self.uplink?)? else {
+            return None;
+        };
+        let next = match own.contains(address) {
+            true => Some(address).filter(|address| own.is_host(*address)),
+            false => *gateway,
+        }?;
+        let look = self.neighbours.look(next, now);
+        if look.ask {
+            self.ask(next);
+        }
+        Some(look.mac)
+    }
+
+    fn to_guest(&self, port: PortId, bytes: &mut [u8]) -> Verdict {
+        match self.interface(port) {
+            Some(Interface { kind: Kind::Guest(guest), mac, .. }) if set_stations(bytes, guest.mac, *mac) => {
+                Verdict::Send(port)
+            }
+            _ => LOST,
+        }
+    }
+
+    /// Tells the sender of a packet what is wrong with it.
+    fn refuse(&mut self, port: PortId, bytes: &[u8], header: &Header, wrong: Wrong) -> Verdict {
+        let Some((own, mac)) = self.interface(port).map(|interface| (interface.own.address, interface.mac)) else {
+            return LOST;
+        };
+        let sender = bytes.get(6..).and_then(<[u8]>::first_chunk).copied().map(MacAddress);
+        let out = &mut self.answer;
+        if let (Some(length), Some(sender)) = (icmp::error(out, bytes, header, own, wrong), sender)
+            && set_stations(out, sender, mac)
+            && put(out, 12, &ETHERTYPE_IPV4.to_be_bytes())
+        {
+            self.answered = Some((port, length));
+        }
+        LOST
+    }
+}
+
+/// The port of a remote end. For an echo there is none: both ends have its identifier.
+const fn remote_port(protocol: Protocol, port: u16) -> u16 {
+    match protocol {
+        Protocol::Echo => 0,
+        Protocol::Tcp | Protocol::Udp => port,
+    }
+}

@@ -1,0 +1,170 @@
+//! A netdom that is a router: DHCP server of a bridge without a NIC, and the way out for guests behind NAT. Linux guests, and the wire. Host.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::Guest;
+
+use super::{Case, SPARE_NIC, Scene};
+use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::stage::{lease, vif};
+use crate::traffic::{self, Shell};
+
+pub(super) const CASES: &[Case] = &[Case {
+    name: "netdom routes: leases on a bridge without a NIC, NAT behind its own address, a port of that is a guest's, and a guest's address on the wire",
+    run: routed,
+}];
+
+/// The domain.
+const NAME: &str = "router";
+/// What the Ethernet addresses of the vifs end in: on the bridge, and behind NAT.
+const LAB: [u8; 2] = [0x7c, 0x7d];
+const NAT: [u8; 2] = [0x7e, 0x7f];
+/// The same of the vif whose address is known on the wire, which the second guest has.
+const ROUTED: u8 = 0x80;
+/// The addresses of the guests behind NAT, and of the router for them.
+const INSIDE: [&str; 2] = ["192.168.77.2", "192.168.78.2"];
+const GATEWAYS: [&str; 2] = ["192.168.77.1", "192.168.78.1"];
+/// How long a counter may take to the store.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn routed(scene: &Scene<'_>) -> Result<String> {
+    let lab = &scene.stage.lab;
+    let nic = lab.make_assignable(SPARE_NIC.into())?;
+    let peer = scene.stage.peer(SPARE_NIC.into());
+    let network = peer.strip_suffix("0.1").with_context(|| format!("the peer is '{peer}'"))?;
+    let own = format!("{network}252.5");
+    let extra = format!("internal=inside:dhcp=10.77.0.0/24 address={own}/16 forward=tcp:7001:{}", INSIDE[0]);
+    let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom(NAME).pci(&nic).extra(&extra))?;
+    let guests = [&scene.a, &scene.b];
+    let mut routes = Vec::new();
+    for guest in guests {
+        routes.push(guest.must("ip route show default | head -n 1")?);
+    }
+    let result = on_the_bridge(scene)
+        .and_then(|said| Ok(format!("{said}; {}", behind_nat(scene, &netdom, &peer, &own)?)))
+        .and_then(|said| Ok(format!("{said}; {}", with_a_known_address(scene, &peer, network)?)));
+    for (place, guest) in guests.iter().enumerate() {
+        let name = guest.name();
+        guest.stop("serve")?;
+        for mac in [LAB[place], NAT[place], ROUTED] {
+            lab.run(&format!(
+                "d=$(xl network-list {name} | awk '/00:16:3e:00:00:{mac:02x}/ {{print $1}}'); test -z \"$d\" || xl network-detach {name} $d"
+            ))?;
+        }
+        let route = routes[place].trim();
+        guest.must(&format!("test -z '{route}' || ip route replace {route}"))?;
+    }
+    lab.destroy_after(NAME, result)
+}
+
+/// Gives a guest a vif, as the interface of this name.
+fn attach(scene: &Scene<'_>, guest: &Guest<'_>, last: u8, name: &str, words: &str) -> Result<()> {
+    let vif = vif(NAME, last).replace(',', " ");
+    scene.stage.lab.must(&format!("xl network-attach {} {vif} {words}", guest.name()))?;
+    guest.must(&format!(
+        "for i in $(seq 3000); do f=$(grep -l 00:16:3e:00:00:{last:02x} /sys/class/net/*/address) && break; usleep 20000; done; \
+         dev=$(echo $f | cut -d/ -f5); ip link set $dev down; ip link set $dev name {name} && ip link set {name} up"
+    ))?;
+    Ok(())
+}
+
+fn ping(from: &Guest<'_>, host: &str, size: u32) -> Result<()> {
+    // The first ones wait for ARP.
+    from.must(&format!(
+        "for i in $(seq 20); do ping -c 1 -W 1 {host} >/dev/null && exit 0; done; ping -c 1 -W 1 {host}"
+    ))?;
+    let ping = traffic::ping(from, host, 50, 0, size).with_context(|| format!("from {}: ping {host}", from.name()))?;
+    ensure!(ping.lost == 0 && ping.duplicates == 0, "from {}: {host}: {ping:?}", from.name());
+    Ok(())
+}
+
+fn on_the_bridge(scene: &Scene<'_>) -> Result<String> {
+    let guests = [&scene.a, &scene.b];
+    let mut addresses = Vec::new();
+    for (guest, last) in guests.into_iter().zip(LAB) {
+        attach(scene, guest, last, "inside", "bridge=inside")?;
+        let address = lease(guest, "inside")?;
+        ensure!(address.starts_with("10.77.0.") && address != "10.77.0.1", "{} leased '{address}'", guest.name());
+        ensure!(!addresses.contains(&address), "two leases of {address}");
+        addresses.push(address);
+    }
+    for (guest, other) in [(0, 1), (1, 0)] {
+        ping(guests[guest], "10.77.0.1", 56)?;
+        ping(guests[guest], "10.77.0.1", 1400)?;
+        ping(guests[guest], &addresses[other], 56)?;
+    }
+    // The same client, the same address.
+    let again = lease(guests[0], "inside")?;
+    ensure!(again == addresses[0], "first '{}', then '{again}'", addresses[0]);
+    Ok(format!("leased {}", addresses.join(" and ")))
+}
+
+fn behind_nat(scene: &Scene<'_>, netdom: &DriverDomain<'_>, peer: &str, own: &str) -> Result<String> {
+    let (a, b) = (&scene.a, &scene.b);
+    for (place, guest) in [a, b].into_iter().enumerate() {
+        attach(scene, guest, NAT[place], "nat", &format!("script=vif-nat ip={}", INSIDE[place]))?;
+        let address = lease(guest, "nat")?;
+        ensure!(address == INSIDE[place], "{} leased '{address}'", guest.name());
+        guest.must(&format!(
+            "ip route add {peer}/32 via {} dev nat && ip route add {own}/32 via {} dev nat",
+            GATEWAYS[place], GATEWAYS[place]
+        ))?;
+        ping(guest, GATEWAYS[place], 56)?;
+        ping(guest, own, 56)?;
+        ping(guest, peer, 56)?;
+    }
+    // The wire sees netdom's own address alone; what it sends to the guests' is not there.
+    let mut rates = Vec::new();
+    for (guest, direction) in [(a, "send"), (b, "receive"), (b, "both")] {
+        let transfer = traffic::tcp(guest, direction, peer, 16).with_context(|| format!("{direction} by NAT"))?;
+        rates.push(format!("{direction} {:.0}", transfer.mbit_per_second));
+    }
+    let flow = traffic::udp_flood(a, peer, 1000, 1).context("UDP by NAT")?;
+    ensure!(flow.received > 0, "{flow:?}");
+    let flow = traffic::udp_receive(b, peer, 1000, 1).context("UDP back by NAT")?;
+    ensure!(flow.received > 0, "{flow:?}");
+    // A port of netdom's address is guest a's; b reaches it as anybody would (hairpin), and a's own address by way of the router.
+    traffic::serve(a)?;
+    let hairpin = traffic::tcp(b, "both", own, 8).context("by the port that is a guest's")?;
+    b.must(&format!("ip route add {}/32 via {} dev nat", INSIDE[0], GATEWAYS[1]))?;
+    a.must(&format!("ip route add {}/32 via {} dev nat", INSIDE[1], GATEWAYS[0]))?;
+    let direct = traffic::tcp(b, "both", INSIDE[0], 8).context("from guest to guest")?;
+    // Too long for the way out: the guest is told, and cuts.
+    b.must("ip link set nat mtu 3000")?;
+    let out = b.shell(
+        &format!("ping -c 1 -W 5 -s 2000 {peer}; /usr/bin/ip route get {peer} | grep -q 'mtu 1500'"),
+        PATIENCE,
+    )?;
+    ensure!(out.status == 0, "the way's MTU was not told: {}", out.stdout);
+    b.must("ip link set nat mtu 1500")?;
+    let transfer = traffic::tcp(b, "both", peer, 8).context("after it")?;
+    let counters = format!("/local/domain/{}/data/statistics/vif/{}", netdom.id, b.id());
+    scene
+        .stage
+        .lab
+        .wait_until(&format!("xenstore-ls {counters} | grep -q fragment"), PATIENCE)
+        .context("the counters")?;
+    Ok(format!(
+        "by NAT {} Mbit/s; hairpin {:.0}, from guest to guest {:.0}, at the end {:.0}",
+        rates.join(", "),
+        hairpin.mbit_per_second,
+        direct.mbit_per_second,
+        transfer.mbit_per_second
+    ))
+}
+
+/// A guest whose address is known on the wire, where netdom answers for it.
+fn with_a_known_address(scene: &Scene<'_>, peer: &str, network: &str) -> Result<String> {
+    let (b, address) = (&scene.b, format!("{network}253.7"));
+    attach(scene, b, ROUTED, "routed", &format!("script=vif-route ip={address} gatewaydev=xenbr0"))?;
+    let leased = lease(b, "routed")?;
+    ensure!(leased == address, "leased '{leased}'");
+    b.must(&format!("ip route replace {peer}/32 via {network}253.1 dev routed src {address}"))?;
+    ping(b, peer, 56)?;
+    ping(b, peer, 1400)?;
+    let transfer = traffic::tcp(b, "both", peer, 16).context("from an address that is known on the wire")?;
+    // Nothing is translated: what is cut comes through, too.
+    ping(b, peer, 4000)?;
+    Ok(format!("routed {:.0} Mbit/s", transfer.mbit_per_second))
+}
