@@ -251,11 +251,7 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
         return Err(Refused { device, driver: Some(driver), why: Unusable::Stopping });
     }
     let member = domain.words.bond(&host.to_string());
-    let of_bond = |member: Option<(usize, usize)>| member.map(|(bond, _)| bond);
-    let apart = |nic: &ActiveNic| member.is_none() || of_bond(nic.member) != of_bond(member);
-    if domain.nics.borrow().active.iter().any(|nic| nic.bridge == bridge && apart(nic)) {
-        log::warn!("pci {host}: bridge {bridge} has another NIC: the two must not lead to the same network");
-    }
+    warn_of_others(domain, host, &bridge, member);
     let (kind, vectors, mac) = (interrupts.kind(), interrupts.channels().len(), driver.mac_address());
     let (asked, carried) = (domain.words.mtu(), driver.capabilities().max_frame.saturating_sub(FRAME_HEADERS));
     let lack =
@@ -263,13 +259,8 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     // Without vectors for all it has fewer queues.
     plan.keep(driver.queues());
     let mut path = domain.path.borrow_mut();
-    let bond = member.and_then(|(bond, place)| Some((*domain.bonds.get(bond)?, place)));
     path.begin_at(time::now());
-    let added = match bond {
-        Some((bond, place)) => path.add_member(driver, bond, place),
-        None => path.add_nic(driver, &bridge),
-    };
-    let id = match added {
+    let id = match add(domain, &mut path, driver, &bridge, member) {
         Ok(id) => id,
         Err(mut driver) => {
             driver.quiesce();
@@ -303,6 +294,32 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
     });
     domain.work.set();
     Ok(())
+}
+
+/// Says where a bridge has another NIC, but for those of the same bond.
+fn warn_of_others(domain: &Domain, host: PciAddress, bridge: &str, member: Option<(usize, usize)>) {
+    let bond = |member: Option<(usize, usize)>| member.map(|(bond, _)| bond);
+    let apart = |nic: &ActiveNic| member.is_none() || bond(nic.member) != bond(member);
+    if domain.nics.borrow().active.iter().any(|nic| nic.bridge == bridge && apart(nic)) {
+        log::warn!("pci {host}: bridge {bridge} has another NIC: the two must not lead to the same network");
+    }
+}
+
+/// Puts a NIC on its bridge, or into its bond.
+///
+/// # Errors
+/// The NIC, where there is no room for it.
+fn add(
+    domain: &Domain,
+    path: &mut DataPath<Xen>,
+    driver: Box<dyn Nic>,
+    bridge: &str,
+    member: Option<(usize, usize)>,
+) -> Result<NicId, Box<dyn Nic>> {
+    match member.and_then(|(bond, place)| Some((*domain.bonds.get(bond)?, place))) {
+        Some((bond, place)) => path.add_member(driver, bond, place),
+        None => path.add_nic(driver, bridge),
+    }
 }
 
 /// Adds the bonds of the command line, each as the last life had it.

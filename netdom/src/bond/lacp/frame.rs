@@ -114,13 +114,13 @@ pub fn parse(bytes: &[u8]) -> Option<Message> {
     }
     let bytes: &[u8; FRAME] = bytes.first_chunk()?;
     let info = |place: usize| Some(Info::from_bytes(*bytes.get(place..)?.first_chunk()?));
-    match bytes.get(14)? {
+    match *bytes.get(14)? {
         // A later version has these parts, too, and others behind (5.4.2.1).
-        &LACP => {
+        LACP => {
             let sound = PARTS.iter().take(2).all(|(place, part)| bytes.get(*place..place + 2) == Some(part));
             Some(Message::Ends(info(ACTOR)?, info(PARTNER)?)).filter(|_| sound)
         }
-        &MARKER if bytes.get(MARKER_TYPE..MARKER_TYPE + 2) == Some(&MARKER_ASKS) => {
+        MARKER if bytes.get(MARKER_TYPE..MARKER_TYPE + 2) == Some(&MARKER_ASKS) => {
             let mut answer = *bytes;
             *answer.get_mut(MARKER_TYPE)? = MARKER_ANSWERS;
             Some(Message::Marker(answer))
