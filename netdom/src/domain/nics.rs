@@ -281,17 +281,8 @@ async fn take_up(domain: &Domain, device: Device) -> Result<(), Refused> {
         domain.bus.backend().leave_bridge(&left);
     }
     let faults = (0, time::now());
-    domain.nics.borrow_mut().active.push(ActiveNic {
-        id,
-        interrupts,
-        device,
-        name,
-        bridge,
-        member,
-        plan,
-        faults,
-        lack,
-    });
+    let nic = ActiveNic { id, interrupts, device, name, bridge, member, plan, faults, lack };
+    domain.nics.borrow_mut().active.push(nic);
     domain.work.set();
     Ok(())
 }
