@@ -149,7 +149,10 @@ fn with_peer(scene: &Scene<'_>, network: &str, end: &End<'_>) -> Result<String> 
     Ok(rates.join(", "))
 }
 
-fn frame(destination: [u8; 6], source: [u8; 6], tags: &[[u8; 4]], mark: u8) -> Vec<u8> {
+/// The tags of a frame, the outer one first.
+type Tags<'a> = &'a [[u8; 4]];
+
+fn frame(destination: [u8; 6], source: [u8; 6], tags: Tags<'_>, mark: u8) -> Vec<u8> {
     let mut frame = [destination, source].concat();
     frame.extend(tags.as_flattened());
     // An experimental ethertype (IEEE 802), and padding to the shortest frame.
@@ -167,7 +170,7 @@ const fn tag(vlan: u16) -> [u8; 4] {
 fn from_the_wire(scene: &Scene<'_>) -> Result<()> {
     let wire = scene.stage.lab.wire(0)?;
     let counts = || anyhow::Ok([received(&scene.a, "trunk")?, received(&scene.b, "both")?]);
-    let table: [(&[[u8; 4]], [u64; 2]); 6] = [
+    let table: [(Tags<'_>, [u64; 2]); 6] = [
         (&[tag(100)], [30, 30]),
         (&[tag(200)], [30, 30]),
         (&[tag(300)], [0, 0]),
@@ -193,7 +196,7 @@ fn from_the_wire(scene: &Scene<'_>) -> Result<()> {
 fn not_permitted(scene: &Scene<'_>) -> Result<usize> {
     attach(scene, &scene.a, ACCESS, words(scene, ["bridge=xenbr0.100", "vlan=100"]), "access")?;
     let service = [0x88, 0xa8, 0, 200];
-    let tries: [(&str, u8, &[&[[u8; 4]]]); 3] = [
+    let tries: [(&str, u8, &[Tags<'_>]); 3] = [
         ("trunk", TRUNK, &[&[], &[tag(0)], &[tag(300)], &[tag(300), tag(200)], &[service], &[service, tag(200)]]),
         ("both", BOTH, &[&[tag(100)], &[tag(300)], &[tag(100), tag(200)], &[tag(0), tag(200)], &[service, tag(200)]]),
         ("access", ACCESS, &[&[tag(100)], &[tag(200)], &[tag(100), tag(200)], &[tag(0), tag(200)], &[service]]),
