@@ -170,6 +170,8 @@ fn the_routers_address_stays_where_it_is() {
     let answer = arrived.last().expect("an answer");
     assert_eq!((&answer.bytes[6..12], &answer.bytes[20..22]), (&router.0[..], &[0, 2][..]));
     assert_eq!(net.guests[other].arrived().len(), 1, "the question is for all");
+    // Again: the answer was the router's.
+    net.send(other, &Outgoing { bytes: ethernet([0xff; 6], router, 50), ..Outgoing::default() });
     net.send(guest, &Outgoing { bytes: ethernet(router, net.guests[guest].mac, 50), ..Outgoing::default() });
     assert_eq!(net.guests[other].arrived().len(), 0);
     net.end();
