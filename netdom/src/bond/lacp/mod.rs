@@ -1,8 +1,9 @@
 //! LACP: both ends of each link agree which links are one (IEEE 802.1AX-2008, 5.4). Pure. Floor 3.
 //!
-//! Each port has the machines of the standard: receive (5.4.12), periodic transmission (5.4.13), mux with independent control (5.4.15) and transmit
-//! (5.4.16); selection (5.4.14) is over all of them. This end is active and asks for long timeouts, as Linux does by default. Ports whose other ends are one system, and of one key, are one group. One group is used; ports of another stand by. A port that hears of no other end is a group by
-//! itself, and is used where there is no better one.
+//! Each port has the machines of the standard: receive (5.4.12), periodic transmission (5.4.13), mux with independent control (5.4.15) and
+//! transmit (5.4.16); selection (5.4.14) is over all of them. This end is active and asks for long timeouts, as Linux does by default.
+//! Ports whose other ends are one system, and of one key, are one group. One group is used; ports of another stand by. A port that hears of no
+//! other end is a group by itself, and is used where there is no better one.
 
 mod frame;
 
