@@ -111,11 +111,13 @@ impl Neighbours {
         let place = match set.iter().position(|known| known.address == bits) {
             Some(place) => place,
             None => {
-                let oldest = set.iter().enumerate().min_by_key(|(_, known)| known.used).map_or(0, |(place, _)| place);
-                if let Some(place) = set.get_mut(oldest) {
+                // Those that never answered go first: a guest that tries one address after the other costs the others no station.
+                let given_up = set.iter().enumerate().min_by_key(|(_, known)| (known.mac.is_station(), known.used));
+                let given_up = given_up.map_or(0, |(place, _)| place);
+                if let Some(place) = set.get_mut(given_up) {
                     *place = Neighbour { address: bits, ..Neighbour::default() };
                 }
-                oldest
+                given_up
             }
         };
         let Some(known) = set.get_mut(place) else {
@@ -143,6 +145,7 @@ impl Neighbours {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
 
     fn at(seconds: u64) -> Instant {
         Instant::default() + Duration::from_secs(seconds)
@@ -158,6 +161,27 @@ mod tests {
             assert_eq!(Packet::parse(&frame), Some(packet));
             assert_eq!(Packet::parse(&frame[..41]), None);
         }
+    }
+
+    /// A guest tries addresses that nobody has.
+    #[test]
+    fn stations_that_never_answer_push_out_none_that_did() {
+        let mut all = Neighbours::new(5);
+        let mac = MacAddress([2; 6]);
+        // No set of the table is full of stations.
+        let known: Vec<_> = (0..64_u32).map(Ipv4Addr::from_bits).collect();
+        for address in &known {
+            all.look(*address, at(0));
+            all.hear(*address, mac, at(0));
+        }
+        let there = |all: &mut Neighbours| known.iter().filter(|one| all.look(**one, at(0)).mac.is_some()).count();
+        assert!(there(&mut all) > 60, "{} of 64", there(&mut all));
+        let before = there(&mut all);
+        for number in 100_000..110_000 {
+            all.look(Ipv4Addr::from_bits(number), at(1));
+        }
+        let after = there(&mut all);
+        assert!(after + 8 >= before, "{after} of {before}");
     }
 
     #[test]
