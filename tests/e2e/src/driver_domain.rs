@@ -133,6 +133,20 @@ impl<'lab> DriverDomain<'lab> {
         Ok(self.lab.must(&format!("xenstore-read /local/domain/{}/{path}", self.id))?.trim_end().to_owned())
     }
 
+    /// Waits until this is among the counters of a guest's vifs.
+    ///
+    /// # Errors
+    /// The counters, where it never is.
+    pub fn counts_of(&self, guest: u32, text: &str) -> Result<()> {
+        let path = format!("/local/domain/{}/data/statistics/vif/{guest}", self.id);
+        // `xenstore-ls` would cut them.
+        let counters = format!("for i in $(xenstore-list {path}); do xenstore-read {path}/$i; done");
+        let waited = self.lab.wait_until(&format!("{{ {counters}; }} | grep -q '{text}'"), PATIENCE);
+        waited
+            .map(drop)
+            .with_context(|| format!("no '{text}' in the counters {}", self.lab.must(&counters).unwrap_or_default()))
+    }
+
     /// The backend directory of a frontend's device.
     pub fn backend(&self, frontend: u32, handle: u32) -> String {
         format!("{}/{handle}", self.backends(frontend))

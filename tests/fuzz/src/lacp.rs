@@ -121,7 +121,7 @@ impl World {
                 assert_eq!(frame[18..32], self.own(port), "another end");
                 let sent = &mut self.ends[port].sent;
                 sent.rotate_left(1);
-                let first = std::mem::replace(&mut sent[6], Some(self.now)).and(sent[0]);
+                let first = sent[6].replace(self.now).and(sent[0]);
                 assert!(first.is_none_or(|first| self.now - first >= 1000), "seven frames within a second");
                 seen.push(hash(&[frame[32], frame[52]]));
             }

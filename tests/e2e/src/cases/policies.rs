@@ -165,11 +165,7 @@ fn storm(scene: &Scene<'_>, netdom: &DriverDomain<'_>, peer: &str) -> Result<u64
     let passed = wire.captured().iter().filter(|one| one.frame == frame).count() as u64;
     wire.set_capture(0);
     ensure!((LIMIT..STORM).contains(&passed), "{passed} of {STORM} broadcasts came to the wire");
-    let path = format!("/local/domain/{}/data/statistics/vif/{}", netdom.id, a.id());
-    let counted = format!("xenstore-ls {path} | grep -q 'storm {}\\b'", STORM - passed);
-    scene.stage.lab.wait_until(&counted, PATIENCE).with_context(|| {
-        let said = scene.stage.lab.must(&format!("xenstore-ls {path}")).unwrap_or_default();
-        format!("{passed} passed; the counters say {said}")
-    })?;
+    let counted = netdom.counts_of(a.id(), &format!("storm {}\\b", STORM - passed));
+    counted.with_context(|| format!("{passed} passed"))?;
     Ok(passed)
 }

@@ -133,16 +133,15 @@ fn behind_nat(scene: &Scene<'_>, netdom: &DriverDomain<'_>, peer: &str, own: &st
     // Too long for the way out: the guest is told of the first one, and cuts the others, whose parts are not translated.
     b.must("ip link set nat mtu 3000")?;
     let out = b.shell(
-        &format!("for i in 1 2 3; do ping -c 1 -W 2 -s 2000 {peer}; done; /usr/bin/ip route get {peer} | grep 'mtu 1500'"),
+        &format!(
+            "for i in 1 2 3; do ping -c 1 -W 2 -s 2000 {peer}; done; /usr/bin/ip route get {peer} | grep 'mtu 1500'"
+        ),
         PATIENCE,
     )?;
     ensure!(out.status == 0, "the way's MTU was not told: {}", out.stdout);
     b.must("ip link set nat mtu 1500")?;
     let transfer = traffic::tcp(b, "both", peer, 8).context("after it")?;
-    let counters = format!("/local/domain/{}/data/statistics/vif/{}", netdom.id, b.id());
-    let lab = &scene.stage.lab;
-    lab.wait_until(&format!("xenstore-ls {counters} | grep -q fragment"), PATIENCE)
-        .with_context(|| format!("the counters: {}", lab.must(&format!("xenstore-ls {counters}")).unwrap_or_default()))?;
+    netdom.counts_of(b.id(), "fragment ")?;
     Ok(format!(
         "by NAT {} Mbit/s; hairpin {:.0}, from guest to guest {:.0}, at the end {:.0}",
         rates.join(", "),

@@ -172,12 +172,7 @@ fn with_vifs(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     b.must("/usr/bin/ip -6 addr add fd28::6/64 dev spoof nodad")?;
     let out = b.shell("ping -6 -c 3 -W 2 -I fd28::6 fd28::1", PATIENCE)?;
     ensure!(out.status != 0 && out.stdout.contains("100% packet loss"), "a ping from fd28::6: {}", out.stdout);
-    let counters = format!("/local/domain/{}/data/statistics/vif/{}", netdom.id, b.id());
-    scene
-        .stage
-        .lab
-        .wait_until(&format!("xenstore-ls {counters} | grep -q spoofed"), PATIENCE)
-        .context("the counters")?;
+    netdom.counts_of(b.id(), "spoofed ")?;
     Ok(format!("{} passed; TCP {:.0} Mbit/s with ip=", said.join(" and "), transfer.mbit_per_second))
 }
 
