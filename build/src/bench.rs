@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use e2e::bench::{Report, blk, lives, net, store};
+use e2e::bench::{Report, Topology, blk, lives, net, store};
 use lab::{Row, host};
 
 use crate::{bars, courses, growth, images, path};
@@ -59,11 +59,14 @@ struct Net {
     /// Only loads whose names contain one of these, such as "TCP to,round trip"
     #[arg(long, default_value = "")]
     only: String,
+    /// The network that both driver domains serve: bridge, vlan (access ports of a VLAN), bond (of two NICs, active-backup; with its failover), route or nat
+    #[arg(long, default_value = "bridge")]
+    topology: Topology,
     /// Also draw each group of rows: docs/net-ROW-GROUP.svg
     #[arg(long)]
     pictures: bool,
     /// In place of a run: show, and draw, what an earlier one of this row wrote by --json
-    #[arg(long, conflicts_with_all = ["json", "runs", "seconds", "instructions", "only"])]
+    #[arg(long, conflicts_with_all = ["json", "runs", "seconds", "instructions", "only", "topology"])]
     from: Option<PathBuf>,
 }
 
@@ -148,12 +151,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let progress = |what: &str| eprintln!("bench: {:4.0} s  {what}", start.elapsed().as_secs_f64());
     let (common, report) = match &arguments.what {
         What::Path(arguments) => return path::run_loads(arguments),
-        What::Net(Net { common, runs, seconds, instructions, only, .. }) => {
+        What::Net(Net { common, runs, seconds, instructions, only, topology, .. }) => {
             let effort = net::Effort {
                 runs: *runs,
                 seconds: *seconds,
                 instructions: *instructions,
                 only: only.clone(),
+                topology: *topology,
                 ..net::Effort::default()
             };
             (common, net::run(common.row, &images()?, effort, &progress)?)
@@ -185,7 +189,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 fn draw(what: &What, common: &Common, report: &Report) -> Result<ExitCode> {
     let row = common.row.to_string();
     let files = match what {
-        What::Net(Net { pictures: true, .. }) => bars::draw(report, &row)?,
+        What::Net(Net { pictures: true, topology: Topology::Bridge, .. }) => bars::draw(report, &row)?,
+        What::Net(Net { pictures: true, topology, .. }) => bars::draw(report, &format!("{row}-{topology}"))?,
         What::Lives(Lives { pictures: true, .. }) => courses::draw(report, &row)?,
         _ => Vec::new(),
     };

@@ -16,8 +16,9 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use super::{Attack, End, Needs, PATIENCE, Protocol, block, carries, judge, let_go, must_work, network, with_attacker};
+use crate::bench::blk;
 use crate::bench::common::{LINUX, LinuxDriverDomain};
-use crate::bench::{blk, net};
+use crate::bench::topology::LINUX_BRIDGE;
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::{Images, Stage, vif};
 use crate::traffic::{self, Shell};
@@ -271,8 +272,8 @@ impl Battlefield {
             Backend::Blkdom => (DriverDomain::create(lab, &DriverDomainConfig::blkdom("blkdom").pci(&device))?, None),
             Backend::Netback | Backend::Blkback => {
                 let block = backend.is_block();
-                let setup = if block { blk::LINUX_SETUP } else { net::LINUX_SETUP };
-                let (guest, took) = LinuxDriverDomain { pci: device, setup }.start(lab)?;
+                let setup = if block { blk::LINUX_SETUP } else { LINUX_BRIDGE };
+                let (guest, took) = LinuxDriverDomain { pci: vec![device], setup }.start(lab)?;
                 let kind = if block { "vbd" } else { "vif" };
                 (DriverDomain::linux(lab, &guest, kind, took), Some(guest))
             }

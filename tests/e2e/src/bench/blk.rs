@@ -113,7 +113,7 @@ pub fn run(row: Matrix, images: &Images, effort: &Effort, progress: &dyn Fn(&str
     let lab = &stage.lab;
     let [blkdom_slot, linux_slot, limit_slot] = SLOTS.map(|slot| format!("00:{slot:02x}.0"));
     let ours = DriverDomainConfig::blkdom("blkdom").pci(&lab.hide(&blkdom_slot)?).extra(&effort.blkdom_arguments);
-    let linux = LinuxDriverDomain { pci: lab.hide(&linux_slot)?, setup: LINUX_SETUP };
+    let linux = LinuxDriverDomain { pci: vec![lab.hide(&linux_slot)?], setup: LINUX_SETUP };
     let ready = match effort.only.as_str() {
         "" => Some(create_to_ready(lab, &ours, &linux, effort.runs, progress)?),
         _ => None,

@@ -15,10 +15,10 @@ pub(crate) const LINUX: &str = "linuxdd";
 /// Memory of the Linux driver domain, in MiB: what it takes to start with all it needs.
 const LINUX_MEMORY: u32 = 192;
 
-/// A Linux driver domain with one device.
+/// A Linux driver domain.
 pub(crate) struct LinuxDriverDomain {
-    /// The device, in `xl`'s words.
-    pub(crate) pci: String,
+    /// Its devices, in `xl`'s words.
+    pub(crate) pci: Vec<String>,
     /// What an administrator's init does in it, `xl devd` for hotplug at the end.
     pub(crate) setup: &'static str,
 }
@@ -28,7 +28,7 @@ impl LinuxDriverDomain {
     pub(crate) fn start<'lab>(&self, lab: &'lab Lab) -> Result<(Guest<'lab>, Duration)> {
         let mut config = GuestConfig::new(LINUX);
         config.memory = LINUX_MEMORY;
-        config.pci = vec![self.pci.clone()];
+        config.pci = self.pci.clone();
         config.root = "/boot/driver.img".to_owned();
         config.role = "driver".to_owned();
         config.more = "driver_domain = 1".to_owned();

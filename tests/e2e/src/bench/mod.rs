@@ -7,6 +7,8 @@ pub mod lives;
 pub mod net;
 pub mod store;
 mod table;
+pub(crate) mod topology;
 
 pub use lives::Drawn;
 pub use table::{Better, Report, Row, number};
+pub use topology::{TOPOLOGIES, Topology};

@@ -6,14 +6,19 @@
 //! Where the machine's clock counts instructions, a nanosecond each, the CPU time that Xen charges a domain is a number of instructions:
 //! the domain's and Xen's for it. Rates and latencies say nothing then.
 
+use std::cell::Cell;
+use std::thread::sleep;
+use std::time::Duration;
+
 use anyhow::Result;
-use lab::{Clock, Guest, GuestConfig, Nic, Row as Matrix};
+use lab::{Clock, Guest, GuestConfig, Network, Nic, Row as Matrix};
 
 use super::common::{Alternation, LINUX, LinuxDriverDomain, Runs, create_to_ready, footprint};
 use super::counted::{By, cost};
+use super::topology::{Link, Topology};
 use super::{Better, Report};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
-use crate::stage::{Images, Stage, lease, vif};
+use crate::stage::{Images, Stage, lease};
 use crate::traffic::{self, Flow, Ping, Shell, Transfer};
 
 /// How much is measured.
@@ -29,20 +34,53 @@ pub struct Effort {
     pub instructions: bool,
     /// Only loads whose names contain one of these, separated by commas.
     pub only: String,
+    /// The network that both driver domains serve. Any but a bridge has rates and latencies alone.
+    pub topology: Topology,
+}
+
+impl Effort {
+    /// Whether create-to-ready, memory and the limit are measured too.
+    fn is_whole(&self) -> bool {
+        !self.instructions && self.topology == Topology::Bridge
+    }
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Self { runs: 3, seconds: 6, pings: 1000, instructions: false, only: String::new() }
+        Self { runs: 3, seconds: 6, pings: 1000, instructions: false, only: String::new(), topology: Topology::Bridge }
     }
 }
 
-/// What an administrator's init does in a Linux driver domain: a bridge with the NIC in it, and `xl devd` for hotplug.
-pub(crate) const LINUX_SETUP: &str = "modprobe e1000e && for i in $(seq 500); do test -e /sys/class/net/eth0 && break; usleep 10000; done
-ip link add xenbr0 type bridge && ip link set eth0 master xenbr0 && ip link set eth0 up && ip link set xenbr0 up && xl devd";
+/// The NICs of so many sides: those of each on one wire.
+fn nics(sides: u8, each: u8) -> Vec<Nic> {
+    let number = |side: u8, place: u8| side * each + place;
+    let of = |side| {
+        (0..each).map(move |place| match place {
+            0 => Nic::wired(number(side, 0)),
+            _ => Nic { network: Network::Port(number(side, 0).into()), ..Nic::wired(number(side, place)) },
+        })
+    };
+    (0..sides).flat_map(of).collect()
+}
+
+/// A guest with a vif on each side, and an address on each.
+fn client<'s>(stage: &'s Stage, name: &str, links: &[Link; 2]) -> Result<Guest<'s>> {
+    let vifs = links.iter().map(|link| link.vif.clone()).collect();
+    let guest = stage.lab.create(&GuestConfig { vifs, ..GuestConfig::new(name) })?;
+    for (interface, link) in ["eth0", "eth1"].into_iter().zip(links) {
+        match &link.setup {
+            Some(setup) => guest.must(setup)?,
+            None => lease(&guest, interface)?,
+        };
+    }
+    Ok(guest)
+}
 
 /// What the guests need to reach the peers of a backend.
 struct Side {
+    /// The number of its first NIC, and of a bond the place of the active one.
+    nic: usize,
+    active: Cell<usize>,
     peer: String,
     b_address: String,
 }
@@ -58,28 +96,37 @@ pub fn report() -> Report {
 /// What did not come up, or traffic that failed.
 pub fn run(row: Matrix, images: &Images, effort: Effort, progress: &dyn Fn(&str)) -> Result<Report> {
     progress("booting Xen, dom0 and the NICs");
-    let nics = (0..if effort.instructions { 2 } else { 3 }).map(Nic::wired).collect();
-    let stage = Stage::boot_with(row, images, nics, |config| {
+    let (topology, sides) = (effort.topology, if effort.is_whole() { 3 } else { 2 });
+    let stage = Stage::boot_with(row, images, nics(sides, topology.nics()), |config| {
         config.driver_root = true;
         config.memory = 4096;
         config.clock = if effort.instructions { Clock::Instructions } else { Clock::Host };
     })?;
-    let ours = DriverDomainConfig::netdom("netdom").pci(&stage.lab.make_assignable(0)?).extra("profile=on");
-    let linux = LinuxDriverDomain { pci: stage.lab.make_assignable(1)?, setup: LINUX_SETUP };
-    let ready = match effort.instructions || !effort.only.is_empty() {
+    let first = |side: u8| usize::from(side * topology.nics());
+    let of = |side: u8| -> Result<Vec<String>> {
+        (first(side)..first(side + 1)).map(|nic| stage.lab.make_assignable(nic)).collect()
+    };
+    let devices = of(0)?;
+    let ours = DriverDomainConfig::netdom("netdom")
+        .extra(&format!("profile=on {}", topology.words(&devices, &stage.peer(first(0)))));
+    let ours = devices.iter().fold(ours, |config, device| config.pci(device));
+    let linux = LinuxDriverDomain { pci: of(1)?, setup: topology.linux_setup() };
+    let ready = match !effort.is_whole() || !effort.only.is_empty() {
         true => None,
         false => Some(create_to_ready(&stage.lab, &ours, &linux, effort.runs, progress)?),
     };
     progress("starting the guests");
     let netdom = DriverDomain::create(&stage.lab, &ours)?;
     let _linux = linux.start(&stage.lab)?;
-    let vifs = |number: u8| [vif("netdom", number), vif(LINUX, number + 0x80)];
-    let a = stage.client("a", &vifs(1))?;
-    let b = stage.client("b", &vifs(2))?;
-    let limit =
-        if effort.instructions { None } else { Some(Limit { guest: limit_guest(&stage)?, peer: stage.peer(2) }) };
-    let side = |index: usize, interface| -> Result<Side> {
-        Ok(Side { peer: stage.peer(index), b_address: lease(&b, interface)? })
+    let peers = [stage.peer(first(0)), stage.peer(first(1))];
+    let a = client(&stage, "a", &topology.links(1, &peers))?;
+    let links = topology.links(2, &peers);
+    let b = client(&stage, "b", &links)?;
+    let limit = if effort.is_whole() { Some(Limit { guest: limit_guest(&stage)?, peer: stage.peer(2) }) } else { None };
+    let side = |number: u8, interface| -> Result<Side> {
+        let (nic, link) = (first(number), &links[usize::from(number)]);
+        let b_address = link.address.clone().map_or_else(|| lease(&b, interface), Ok)?;
+        Ok(Side { nic, active: Cell::new(0), peer: stage.peer(nic), b_address })
     };
     let sides = [("netdom", side(0, "eth0")?), (LINUX, side(1, "eth1")?)];
     let turns = Alternation { lab: &stage.lab, sides, counting: Some(&netdom), runs: effort.runs, progress };
@@ -88,6 +135,9 @@ pub fn run(row: Matrix, images: &Images, effort: Effort, progress: &dyn Fn(&str)
     bench.throughput(&mut report)?;
     bench.packets(&mut report)?;
     bench.round_trips(&mut report)?;
+    if topology == Topology::Bond {
+        bench.failover(&mut report)?;
+    }
     let Some(ready) = ready else {
         return Ok(report);
     };
@@ -110,6 +160,9 @@ struct Bench<'s> {
     limit: Option<Limit<'s>>,
     effort: Effort,
 }
+
+/// How long a link is left alone before and after it changes.
+const SETTLED: Duration = Duration::from_secs(3);
 
 impl Bench<'_> {
     /// Runs a load on both sides and, where there is one, at the limit: `load` is told the guest and the peer.
@@ -185,6 +238,34 @@ impl Bench<'_> {
             let load = |guest: &Guest<'_>, peer: &str| flow(guest, peer, PAYLOAD, seconds);
             self.rows(report, name, &self.alternate(name, |side| &side.peer, load, true)?, rate());
         }
+        Ok(())
+    }
+
+    /// The active NIC of a bond loses its link.
+    fn failover(&self, report: &mut Report) -> Result<()> {
+        let name = "failover: no round trip for";
+        if !self.is_wanted(name) {
+            return Ok(());
+        }
+        const INTERVAL_MS: u32 = 2;
+        let lab = self.turns.lab;
+        let measure = |side: &Side| -> Result<Ping> {
+            let active = side.active.get();
+            self.a.start("pings", &format!("traffic ping {} 10000000 {INTERVAL_MS} --until /tmp/enough", side.peer))?;
+            sleep(SETTLED);
+            lab.set_link(side.nic + active, false)?;
+            sleep(SETTLED);
+            self.a.sh("touch /tmp/enough")?;
+            let pings = traffic::told(&self.a, "pings")?;
+            self.a.sh("rm /tmp/enough")?;
+            lab.set_link(side.nic + active, true)?;
+            side.active.set(1 - active);
+            sleep(SETTLED);
+            Ok(pings)
+        };
+        let runs = self.turns.run(name, measure, None)?;
+        report.push(runs.samples(|pings| pings.longest_loss_ms).row(name, "ms", Better::Less));
+        report.push(runs.samples(|pings| pings.lost as f64).row("failover: round trips lost", "", Better::Less));
         Ok(())
     }
 

@@ -53,7 +53,7 @@ pub(super) fn run(
     progress("starting the driver domains and the guest");
     let [ours, linuxs] = SLOTS.map(|slot| lab.hide(&format!("00:{slot:02x}.0")));
     let blkdom = Mortal::create(lab, &DriverDomainConfig::blkdom(NAME).pci(&ours?), &images.blkdom)?;
-    let linux = LinuxDriverDomain { pci: linuxs?, setup: LINUX_SETUP };
+    let linux = LinuxDriverDomain { pci: vec![linuxs?], setup: LINUX_SETUP };
     linux.start(lab)?;
     let guest = client(lab, "")?;
     let bench = Bench { stage: &stage, blkdom, linux, guest, progress };

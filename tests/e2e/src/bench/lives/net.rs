@@ -13,7 +13,7 @@ use wire::{Timeline, Wire};
 use super::course::{Course, Drawn, Recovery};
 use super::{End, LINUX, Mortal, Outcomes, Report};
 use crate::bench::common::LinuxDriverDomain;
-use crate::bench::net::LINUX_SETUP;
+use crate::bench::topology::LINUX_BRIDGE;
 use crate::driver_domain::DriverDomainConfig;
 use crate::stage::{Images, Stage, lease, vif};
 use crate::traffic::{Flow, Shell};
@@ -65,7 +65,7 @@ pub(super) fn run(
     progress("starting the driver domains and the guest");
     let config = DriverDomainConfig::netdom(NAME).pci(&lab.make_assignable(OURS)?);
     let netdom = Mortal::create(lab, &config, &images.netdom)?;
-    let linux = LinuxDriverDomain { pci: lab.make_assignable(LINUXS)?, setup: LINUX_SETUP };
+    let linux = LinuxDriverDomain { pci: vec![lab.make_assignable(LINUXS)?], setup: LINUX_BRIDGE };
     linux.start(lab)?;
     let guest = stage.client("a", &[vif(NAME, 1), vif(LINUX, LINUX_MAC)])?;
     let address = lease(&guest, "eth1")?;
