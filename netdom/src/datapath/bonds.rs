@@ -1,12 +1,12 @@
-//! A bond as a port of the switch: its NICs are ports of the table, and none of the switch. Floor 3.
+//! Bonds on the data path: the ways to and from their NICs, and the frames that they send of their own. Floor 3.
 //!
 //! The switch learns and floods by the bond's port; what leaves goes to a member ([`Ports::outlet`]), and what a member received comes from the
-//! bond, as far as the bond takes it ([`BondPort::sift`]). Where there is no bond, that costs nothing.
+//! bond, as far as the bond takes it ([`Ports::sift`]). Where there is no bond, that costs nothing.
 
+use super::bond_port::{BondPort, Membership};
 use super::nic_port::NicPort;
 use super::ports::{PortKind, Ports};
 use super::{DataPath, NicId, QueueId, RETRY};
-use crate::bond::lacp::{FRAME, is_slow};
 use crate::bond::{Bond, MEMBERS, Mode};
 use crate::ethernet::{MacAddress, Tag};
 use crate::nic::{Link, Nic};
@@ -17,7 +17,6 @@ use crate::policy::multicast::Behind;
 use crate::switch::{AddError, PortId, Vlans, WIRE_ENTRIES};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::string::String;
 use alloc::vec::Vec;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
@@ -33,15 +32,6 @@ impl BondId {
     }
 }
 
-/// A NIC's place in a bond.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Membership {
-    /// The bond's port.
-    pub(crate) bond: PortId,
-    /// Its place there.
-    pub(crate) place: u8,
-}
-
 /// The member of a bond that is the active one, where that changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActiveChange {
@@ -51,72 +41,6 @@ pub struct ActiveChange {
     pub active: Option<usize>,
 }
 
-/// A bond as a port.
-pub(crate) struct BondPort {
-    bond: Bond,
-    bridge: String,
-    /// The ports of its NICs, by their places.
-    nics: [Option<PortId>; MEMBERS],
-    /// Stations behind the bond, each with its VLAN, that the network outside is still to be told of.
-    announced: VecDeque<(u16, MacAddress)>,
-    /// The active member, as it was told of last.
-    told: Option<usize>,
-    /// When its protocol is looked at; none where it has none.
-    due: Option<Instant>,
-}
-
-impl BondPort {
-    /// Its members' state.
-    pub(super) const fn state(&self) -> &Bond {
-        &self.bond
-    }
-
-    /// The same, to be restored.
-    pub(super) const fn state_mut(&mut self) -> &mut Bond {
-        &mut self.bond
-    }
-
-    /// Takes from the frames that a member received, from `first` on, those that go no further.
-    fn sift(&mut self, place: usize, frames: &mut Vec<Packet>, first: usize, now: Instant) {
-        if self.bond.lacp().is_some() {
-            self.take_slow(place, frames, first, now);
-        }
-        if !self.bond.receives(place) {
-            frames.truncate(first);
-        }
-    }
-
-    /// Takes the frames of slow protocols, which are for the bond alone.
-    fn take_slow(&mut self, place: usize, frames: &mut Vec<Packet>, first: usize, now: Instant) {
-        let mut kept = first;
-        for index in first..frames.len() {
-            let mut bytes = [0; FRAME];
-            let slow = frames.get(index).and_then(|frame| slow_frame(frame, &mut bytes));
-            if let Some(length) = slow {
-                self.bond.handle_frame(place, bytes.get(..length).unwrap_or_default(), now);
-                self.due = Some(now);
-            } else {
-                frames.swap(kept, index);
-                kept += 1;
-            }
-        }
-        frames.truncate(kept);
-    }
-}
-
-/// Reads a frame of a slow protocol, and says how much of it; `None` where it is another one, of which its addresses and its type are looked at.
-fn slow_frame(frame: &Packet, bytes: &mut [u8; FRAME]) -> Option<usize> {
-    let fragment = frame.fragments.first().filter(|_| frame.tag.is_none())?;
-    let length = usize::from(fragment.length).min(FRAME);
-    let mut read = |length: usize| {
-        let place = bytes.get_mut(..length)?;
-        (fragment.buffer.read(fragment.offset.into(), place) && is_slow(place)).then_some(length)
-    };
-    read(ADDRESSES.min(length)).and_then(|_| read(length))
-}
-
-/// Bytes of a frame up to its type.
-const ADDRESSES: usize = 14;
 /// The Ethernet type of RARP (RFC 903).
 const ETHERTYPE_RARP: u16 = 0x8035;
 /// Bytes of the shortest frame, without its check sequence.

@@ -140,7 +140,7 @@ fn forward_sent<H: Hypervisor>(
 }
 
 /// Sends a packet on its way to one port. Until when it must wait, if it must.
-#[inline]
+#[inline(always)]
 fn send_on<H: Hypervisor>(
     ports: &mut Ports<H>,
     round: &mut Round,
@@ -177,6 +177,7 @@ fn send_on<H: Hypervisor>(
 }
 
 /// Sends a packet to all ports that were chosen.
+#[inline(never)]
 fn flood<H: Hypervisor>(
     ports: &mut Ports<H>,
     forwarder: &Forwarder,

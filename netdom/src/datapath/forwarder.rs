@@ -186,6 +186,7 @@ impl Forwarder {
     }
 
     /// What is decided on a packet for one station, which is behind this port.
+    #[inline(always)]
     fn decide_on<H: Hypervisor>(&self, ports: &Ports<H>, only: PortId, tagging: Tagging, head: &Head) -> Decision {
         let joins = head.layout.is_some_and(|layout| joins(ports, only, &layout, tagging));
         let way = self.way(ports, only, head);

@@ -22,6 +22,7 @@
 
 mod backlog;
 mod backpressure;
+mod bond_port;
 mod bonds;
 mod collect;
 mod control;

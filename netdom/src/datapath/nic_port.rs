@@ -1,7 +1,7 @@
 //! A NIC as a port of the switch. Floor 3.
 
 use super::QueueId;
-use super::bonds::Membership;
+use super::bond_port::Membership;
 use super::held::{Held, Share};
 use super::hold::is_recent;
 use crate::nic::{Capabilities, Fault, Link, Nic};

@@ -1,6 +1,6 @@
 //! The data path's NICs, beside the packets: where they are, their links, their faults; and when they interrupt. Floor 3.
 
-use super::bonds::Membership;
+use super::bond_port::Membership;
 use super::nic_port::NicPort;
 use super::ports::{PortKind, Ports};
 use super::{DataPath, RETRY};

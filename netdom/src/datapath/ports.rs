@@ -1,6 +1,6 @@
 //! The ports of the switch: guests and NICs in one table, by their numbers. Floor 3.
 
-use super::bonds::BondPort;
+use super::bond_port::BondPort;
 use super::guest::GuestPort;
 use super::nic_port::NicPort;
 use super::queue::Queue;
