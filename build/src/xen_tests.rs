@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 use e2e::cases::block::{Block, DiskStorm, ManyDisks};
 use e2e::cases::store::{Lives, Many, Store};
-use e2e::cases::{self, Case, ManyVifs, Network, Play, Rows, Storm};
+use e2e::cases::{self, Case, HangStorm, ManyVifs, Network, Play, Rows, Storm};
 use e2e::torture::{self, Setting, Victim};
 use e2e::{Images, symbolize};
 use lab::{GuestKind, Row, StorePlace, direct};
@@ -59,6 +59,7 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: &[String]) {
                 run_cases::<Many>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Network>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Storm>(&shared, *row, &images, whole, &wanted);
+                run_cases::<HangStorm>(&shared, *row, &images, whole, &wanted);
                 run_cases::<ManyVifs>(&shared, *row, &images, whole, &wanted);
                 run_cases::<Block>(&shared, *row, &images, whole, &wanted);
                 run_cases::<ManyDisks>(&shared, *row, &images, whole, &wanted);

@@ -428,10 +428,12 @@ impl Switch {
     /// Gives up the oldest entry of some port, in turn, for a port that has none while the table is full.
     fn forget_any(&mut self) {
         let count = u32::try_from(self.entries.len()).unwrap_or(NONE);
-        self.hand = if self.hand + 1 < count { self.hand + 1 } else { 0 };
-        let known = self.entries.get(self.hand as usize).filter(|entry| entry.heard != PINNED);
-        if let Some(port) = known.map(|entry| entry.port) {
-            self.forget_oldest(port);
+        for _ in 0..count {
+            self.hand = if self.hand + 1 < count { self.hand + 1 } else { 0 };
+            let known = self.entries.get(self.hand as usize).filter(|entry| entry.heard != PINNED);
+            if let Some(port) = known.map(|entry| entry.port) {
+                return self.forget_oldest(port);
+            }
         }
     }
 

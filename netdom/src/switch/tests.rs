@@ -209,6 +209,25 @@ fn a_full_table_has_room_for_every_port() {
 }
 
 #[test]
+fn a_full_table_keeps_pinned_addresses_and_its_size() {
+    let mut switch = Switch::new(64, AGEING, 1);
+    for port in 0..220 {
+        switch.add(PortId(port), "a", Vlans::TRUNK, 32).unwrap();
+    }
+    for port in 200..220 {
+        switch.pin(PortId(port), mac(800_000 + u32::from(port)));
+    }
+    for port in 0..200 {
+        switch.forward(PortId(port), 0, BROADCAST, mac(900_000 + u32::from(port)), second(1));
+        assert!(switch.len() <= 64, "{} of 64", switch.len());
+    }
+    for port in 200..220 {
+        let found = switch.forward(PortId(0), 0, mac(800_000 + u32::from(port)), mac(900_000), second(1000));
+        assert_eq!(found, Forward::Port(PortId(port)));
+    }
+}
+
+#[test]
 fn what_is_heard_often_stays() {
     let mut switch = Switch::new(64, AGEING, 1);
     switch.add(PortId(0), "a", Vlans::TRUNK, 8).unwrap();

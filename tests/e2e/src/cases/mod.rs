@@ -34,7 +34,7 @@ mod vlans;
 mod xdp;
 
 pub use many::ManyVifs;
-pub use storm::Storm;
+pub use storm::{HangStorm, Storm};
 
 use anyhow::{Context, Result, bail};
 use devices::igb;

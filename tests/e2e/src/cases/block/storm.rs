@@ -197,7 +197,7 @@ fn storm(scene: &Loaded<'_>, counts: &Counts) -> Result<String> {
     let first = blkdom.pauses()?.len();
     start(root, guests)?;
     slow_down(media, LATENCY)?;
-    let phases = weather(lab, blkdom, counts);
+    let phases = weather(scene, counts);
     slow_down(media, 0)?;
     let phases = phases.with_context(|| guests.iter().chain([root]).map(complaints).collect::<String>())?;
     let operations = stop(root, guests)?;
@@ -255,7 +255,9 @@ fn start(root: &Guest<'_>, guests: &[Guest<'_>]) -> Result<()> {
 }
 
 /// Has blkdom fail, and replaces it.
-fn weather(lab: &Lab, blkdom: &DriverDomain<'_>, counts: &Counts) -> Result<Vec<Phase>> {
+fn weather(scene: &Loaded<'_>, counts: &Counts) -> Result<Vec<Phase>> {
+    let Loaded { storm, blkdom, root, guests } = scene;
+    let lab = &storm.stage.lab;
     let mut phases = Vec::new();
     let mut lines = blkdom.console()?.lines().count();
     let mut phase = |name| -> Result<()> {
@@ -268,7 +270,7 @@ fn weather(lab: &Lab, blkdom: &DriverDomain<'_>, counts: &Counts) -> Result<Vec<
     for (way, count) in ways.into_iter().filter(|(_, count)| *count > 0) {
         let lives = blkdom.lives()? + 1 + u64::from(count);
         lab.must(&format!("oxidom update blkdom {FAULTY} --words faults={way}:{BETWEEN}:{lives}"))?;
-        wait_for(blkdom, lives)?;
+        wait_for(blkdom, lives, || guests.iter().chain([root]).try_for_each(is_content))?;
         phase(way)?;
     }
     lab.must(&format!("oxidom update blkdom {IMAGE} --words ''"))?;
@@ -343,12 +345,15 @@ fn stop(root: &Guest<'_>, guests: &[Guest<'_>]) -> Result<u64> {
     }
     let said = root.finish("files")?;
     ensure!(said.contains("done"), "the files of the guest with its root there are not what was written: {said}");
-    for guest in guests.iter().chain([root]) {
-        // Answers that no request had are in the kernel's log, as errors are.
-        let said = guest.sh("dmesg | grep -iE 'i/o error|xvd|blkfront|vbd|ext4|jbd2' || true")?;
-        ensure!(said.trim().is_empty(), "the kernel of {} says: {said}", guest.name());
-    }
+    guests.iter().chain([root]).try_for_each(is_content)?;
     Ok(operations)
+}
+
+/// Whether a guest's kernel complains of nothing. It does of an answer that no request had, and uses the disk no more then.
+fn is_content(guest: &Guest<'_>) -> Result<()> {
+    let said = guest.sh("dmesg | grep -iE 'i/o error|xvd|blkfront|vbd|ext4|jbd2' || true")?;
+    ensure!(said.trim().is_empty(), "the kernel of {} says: {said}", guest.name());
+    Ok(())
 }
 
 /// The root's file system must be clean.
