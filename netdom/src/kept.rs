@@ -8,7 +8,7 @@
 use crate::backend::Netback;
 use crate::blame::{Blame, Suspect};
 use crate::datapath::Held;
-use crate::datapath::kept::{KeptBond, KeptPort};
+use crate::datapath::kept::{KeptBond, KeptLeases, KeptPort};
 use alloc::string::String;
 use alloc::vec::Vec;
 use minicbor::encode::write::Cursor;
@@ -44,6 +44,9 @@ pub struct Kept {
     /// The bonds.
     #[n(8)]
     bonds: Option<Vec<KeptBond>>,
+    /// Leases.
+    #[n(9)]
+    leases: Option<Vec<KeptLeases>>,
     /// Of the image for tests alone: a field that a later version adds.
     #[cfg(feature = "faults")]
     #[n(15)]
@@ -75,6 +78,7 @@ impl Kept {
             carriers: Some(netback.carriers()),
             lost: Some(lost),
             bonds: None,
+            leases: None,
             #[cfg(feature = "faults")]
             added: Some(u64::MAX),
         }
@@ -83,6 +87,16 @@ impl Kept {
     /// The same with these bonds.
     pub fn with_bonds(self, bonds: Vec<KeptBond>) -> Self {
         Self { bonds: Some(bonds).filter(|bonds| !bonds.is_empty()), ..self }
+    }
+
+    /// The same with these leases.
+    pub fn with_leases(self, leases: Vec<KeptLeases>) -> Self {
+        Self { leases: Some(leases).filter(|leases| !leases.is_empty()), ..self }
+    }
+
+    /// The leases, once.
+    pub fn take_leases(&mut self) -> Vec<KeptLeases> {
+        self.leases.take().unwrap_or_default()
     }
 
     /// The bonds, once.

@@ -33,6 +33,18 @@ pub struct KeptPort {
     /// The bridge that a NIC or a bond was on.
     #[n(4)]
     bridge: Option<String>,
+    /// The sessions of a guest behind NAT.
+    #[n(5)]
+    sessions: Option<ByteVec>,
+}
+
+/// The leases on a bridge without a NIC.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct KeptLeases {
+    #[n(0)]
+    bridge: String,
+    #[n(1)]
+    leases: ByteVec,
 }
 
 /// A bond, by the addresses of its NICs in the host: the command line may name them in another order now.
@@ -110,7 +122,33 @@ impl<H: Hypervisor> DataPath<H> {
             let (toeplitz, types, key, mapping) = control.ring.hashing.parts();
             KeptHashing { toeplitz, types, key: key.into(), mapping: mapping.to_vec().into() }
         });
+        if let (Some(port), Some(router)) = (self.router_of(id.port), &self.forwarder.router) {
+            kept.sessions = Some(ByteVec::from(router.keep_sessions(port))).filter(|sessions| !sessions.is_empty());
+        }
         Some(kept)
+    }
+
+    /// What the next life has to know of leases.
+    pub fn keep_leases(&self) -> Vec<KeptLeases> {
+        let Some(router) = &self.forwarder.router else {
+            return Vec::new();
+        };
+        let of = |port: PortId| {
+            let leases = router.keep_leases(port, self.now).filter(|leases| !leases.is_empty())?;
+            Some(KeptLeases { bridge: self.forwarder.switch.bridge(port)?.into(), leases: leases.into() })
+        };
+        (0..self.ports.places()).map(PortId).filter_map(of).collect()
+    }
+
+    /// Goes on with the leases of the last life, on bridges that are still there.
+    pub fn restore_leases(&mut self, kept: &[KeptLeases]) {
+        for port in (0..self.ports.places()).map(PortId).filter(|port| self.ports.is_router(*port)) {
+            let bridge = self.forwarder.switch.bridge(port);
+            let leases = kept.iter().find(|kept| Some(kept.bridge.as_str()) == bridge);
+            if let (Some(leases), Some(router)) = (leases, &mut self.forwarder.router) {
+                router.restore_leases(port, &leases.leases, self.now);
+            }
+        }
     }
 
     /// What the next life has to know of a NIC.
@@ -161,6 +199,11 @@ impl<H: Hypervisor> DataPath<H> {
             && let Some(hashing) = Hashing::from_parts(*toeplitz, *types, (*key).into(), mapping, queues)
         {
             control.ring.hashing = hashing;
+        }
+        if let (Some(port), Some(sessions)) = (self.router_of(id.port), &kept.sessions)
+            && let Some(router) = &mut self.forwarder.router
+        {
+            router.restore_sessions(port, sessions, self.now);
         }
         self.restore(id.port, kept);
     }

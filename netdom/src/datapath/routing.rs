@@ -172,6 +172,12 @@ impl<H: Hypervisor> DataPath<H> {
         Ok(())
     }
 
+    /// The router's port beside that of a guest behind it.
+    pub(super) fn router_of(&self, guest: PortId) -> Option<PortId> {
+        self.ports.guest(guest)?.vif.config.routed.as_ref()?;
+        self.forwarder.switch.members(guest).iter().copied().find(|member| self.ports.is_router(*member))
+    }
+
     /// Takes away the router's port beside a guest's, which is to be taken away.
     pub(super) fn remove_routed(&mut self, guest: PortId) {
         let router = self.forwarder.switch.members(guest).iter().copied().find(|member| self.ports.is_router(*member));

@@ -24,6 +24,6 @@ fn write(domain: &Domain) {
     let kept = Kept::new(domain.bus.backend(), nics, &domain.inherited.borrow(), domain.lost);
     let bonds = domain.bonds.iter().zip(domain.words.bonds());
     let bonds = bonds.filter_map(|(id, word)| path.keep_bond(*id, &word.name, &word.nics));
-    let kept = kept.with_bonds(bonds.collect());
+    let kept = kept.with_bonds(bonds.collect()).with_leases(path.keep_leases());
     domain.written.set(kept.to_bytes());
 }

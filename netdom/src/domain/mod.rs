@@ -182,6 +182,7 @@ impl DriverDomain for Domain {
         let mut kept = Kept::parse(image);
         let blame = kept.take_blame(inherited.and_then(|parts| parts.get(Part::Suspect)), time::now());
         let lost = kept.lost(inherited.and_then(|parts| parts.get(Part::Waiting)));
+        path.borrow_mut().restore_leases(&kept.take_leases());
         let bonds = nics::add_bonds(&mut path.borrow_mut(), &words, &kept.take_bonds())?;
         let netback = netback.with_inherited(kept.take_vifs(), kept.take_carriers(), blame);
         let mut bus = Bus::new(store.clone(), Clock, netback);

@@ -9,6 +9,7 @@ pub mod config;
 pub mod dhcp;
 mod icmp;
 mod ipv4;
+mod kept;
 pub mod nat;
 mod route;
 mod transport;

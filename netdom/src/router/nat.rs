@@ -76,6 +76,48 @@ const FROM_OUTSIDE: u8 = 2;
 const END_INSIDE: u8 = 4;
 const END_OUTSIDE: u8 = 8;
 const RESET: u8 = 16;
+const STATES: u8 = FROM_INSIDE | FROM_OUTSIDE | END_INSIDE | END_OUTSIDE | RESET;
+
+/// Bytes of a session that is kept.
+pub const KEPT_BYTES: usize = 18;
+
+/// A session, for the domain's next life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptSession {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The guest's end.
+    pub inside: Endpoint,
+    /// The router's port.
+    pub port: u16,
+    /// The remote end.
+    pub remote: Endpoint,
+    state: u8,
+}
+
+impl KeptSession {
+    /// In bytes: protocol, state, and then ports and addresses in the order of the network.
+    pub fn to_bytes(self) -> [u8; KEPT_BYTES] {
+        let Self { protocol, inside, port, remote, state } = self;
+        let [a, b, c, d] = inside.address.octets();
+        let [e, f] = inside.port.to_be_bytes();
+        let [g, h] = port.to_be_bytes();
+        let [i, j, k, l] = remote.address.octets();
+        let [m, n] = remote.port.to_be_bytes();
+        [1, protocol as u8, state, a, b, c, d, e, f, g, h, i, j, k, l, m, n, 0]
+    }
+
+    /// From bytes of an earlier life; `None` where it wrote others.
+    pub fn from_bytes(bytes: [u8; KEPT_BYTES]) -> Option<Self> {
+        let [1, protocol, state, a, b, c, d, e, f, g, h, i, j, k, l, m, n, 0] = bytes else {
+            return None;
+        };
+        let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Echo].into_iter().find(|one| *one as u8 == protocol)?;
+        let end = |a, b, c, d, e, f| Endpoint { address: Ipv4Addr::new(a, b, c, d), port: u16::from_be_bytes([e, f]) };
+        let (inside, remote) = (end(a, b, c, d, e, f), end(i, j, k, l, m, n));
+        Some(Self { protocol, inside, port: u16::from_be_bytes([g, h]), remote, state })
+    }
+}
 
 struct Mapping {
     inside: Inside,
@@ -331,22 +373,29 @@ impl Nat {
         // Only now: it may have been the one of the session that was given up.
         let mapping = match self.mapping_of(inside, protocol) {
             Some(mapping) => mapping,
-            None => self.map(inside, protocol)?,
+            None => {
+                let port = self.choose_port(inside, protocol)?;
+                self.map(inside, protocol, port)
+            }
         };
+        self.begin(mapping, inside.owner, protocol, remote, from, now)
+    }
+
+    /// Puts a session of a mapping into the table; the router's port.
+    fn begin(
+        &mut self,
+        mapping: u32,
+        owner: PortId,
+        protocol: Protocol,
+        remote: Endpoint,
+        state: u8,
+        now: Instant,
+    ) -> Option<u16> {
         let port = self.mappings.get_mut(mapping as usize).map(|known| {
             known.sessions += 1;
             known.port
         })?;
-        let session = Session {
-            mapping,
-            owner: inside.owner,
-            protocol,
-            remote,
-            heard: now,
-            state: from,
-            older: NONE,
-            newer: NONE,
-        };
+        let session = Session { mapping, owner, protocol, remote, heard: now, state, older: NONE, newer: NONE };
         let number = put(&mut self.sessions, &mut self.free_sessions, session);
         let (key, sessions) = (self.key, &self.sessions);
         let rehash = |number: &u32| {
@@ -357,9 +406,38 @@ impl Nat {
         Some(port)
     }
 
-    /// Gives a guest's end a port.
-    fn map(&mut self, inside: Inside, protocol: Protocol) -> Option<u32> {
-        let port = self.choose_port(inside, protocol)?;
+    /// The sessions of a guest for the domain's next life, those first that were not heard of for the longest time.
+    pub fn keep(&self, owner: PortId) -> impl Iterator<Item = KeptSession> {
+        let session = |number: u32| self.sessions.get(number as usize);
+        let oldest = session(self.owner(owner).map_or(NONE, |known| known.oldest));
+        let all = core::iter::successors(oldest, move |known| session(known.newer));
+        all.filter_map(|known| {
+            let mapping = self.mappings.get(known.mapping as usize)?;
+            let (inside, port) = (mapping.inside.endpoint, mapping.port);
+            Some(KeptSession { protocol: known.protocol, inside, port, remote: known.remote, state: known.state })
+        })
+    }
+
+    /// Goes on with a session of an earlier life, as if it had been heard of now. False where its port is not to be had, or the guest has its share.
+    pub fn restore(&mut self, owner: PortId, kept: KeptSession, now: Instant) -> bool {
+        let KeptSession { protocol, inside: endpoint, port, remote, state } = kept;
+        let inside = Inside { owner, endpoint };
+        if self.owner(owner).is_none_or(|known| known.count >= self.share) || self.len() >= self.capacity {
+            return false;
+        }
+        let mapping = match (self.mapping_of(inside, protocol), self.mapping_at(protocol, port)) {
+            (Some(mapping), Some(other)) if mapping == other => mapping,
+            (None, None) if self.forwarding(protocol, port).is_none_or(|to| to == endpoint) && port != 0 => {
+                self.map(inside, protocol, port)
+            }
+            _ => return false,
+        };
+        self.find(mapping, remote).is_none()
+            && self.begin(mapping, owner, protocol, remote, state & STATES, now).is_some()
+    }
+
+    /// Has a port, which is free, stand for a guest's end.
+    fn map(&mut self, inside: Inside, protocol: Protocol, port: u16) -> u32 {
         let number = put(&mut self.mappings, &mut self.free_mappings, Mapping { inside, protocol, port, sessions: 0 });
         let (key, mappings) = (self.key, &self.mappings);
         let known = |number: &u32| mappings.get(*number as usize);
@@ -367,7 +445,7 @@ impl Nat {
         self.by_inside.insert_unique(inside_hash(key, inside, protocol), number, rehash);
         let rehash = |number: &u32| known(number).map_or(0, |known| port_hash(key, known.protocol, known.port));
         self.by_port.insert_unique(port_hash(key, protocol, port), number, rehash);
-        Some(number)
+        number
     }
 
     /// The port for a guest's end: the one that is the guest's by the router's configuration, its own, or any that is free.

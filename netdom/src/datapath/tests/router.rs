@@ -67,6 +67,46 @@ fn take_sent(net: &mut Net) -> Vec<Vec<u8>> {
     sent.into_iter().map(|frame| frame.bytes).collect()
 }
 
+/// A segment of the remote station to a port of the router, of 1,000 bytes.
+fn reply(port: [u8; 2], number: u32) -> Vec<u8> {
+    let mut frame = tcp(mac_of(OWN), REMOTE_MAC, false, 1000);
+    frame[26..30].copy_from_slice(&REMOTE.octets());
+    frame[30..34].copy_from_slice(&OWN.octets());
+    let sum = frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
+    let sum = sum.sum::<u32>() - u32::from(frame[24]) * 256 - u32::from(frame[25]);
+    frame[24..26].copy_from_slice(&(!((sum >> 16) + (sum & 0xffff)) as u16).to_be_bytes());
+    frame[34..38].copy_from_slice(&[0, 80, port[0], port[1]]);
+    frame[38..42].copy_from_slice(&(1 + 1000 * number).to_be_bytes());
+    // No PSH, at which no more is joined.
+    frame[47] = 0x10;
+    complete(&mut frame);
+    frame
+}
+
+/// The remote station sends next, and the guest behind NAT gets it from another life of the domain, if it has the session's address.
+#[test]
+fn a_session_goes_over_a_life() {
+    let mut net = routed(OFFLOADS, &[GUEST]);
+    let packet = super_frame(&net, 100);
+    net.send(0, &packet);
+    receive(&mut net, Vec::from([answer(REMOTE)]));
+    net.send(0, &packet);
+    let sent = take_sent(&mut net);
+    let last = sent.last().expect("the packet");
+    let port = [last[34], last[35]];
+    let kept = net.path.keep_vif(net.ids[0]).expect("a vif");
+    for (address, arrives) in [(GUEST, 1), (Ipv4Addr::new(10, 0, 0, 77), 0)] {
+        let mut next = routed(OFFLOADS, &[address]);
+        receive(&mut next, Vec::from([reply(port, 0)]));
+        assert_eq!(next.guests[0].arrived().len(), 0, "nothing is known");
+        next.path.restore_vif(next.ids[0], &kept);
+        receive(&mut next, Vec::from([reply(port, 0)]));
+        assert_eq!(next.guests[0].arrived().len(), arrives, "{address}");
+        next.end();
+    }
+    net.end();
+}
+
 #[test]
 fn to_the_wire_and_back() {
     for capabilities in [PLAIN, OFFLOADS] {
@@ -92,21 +132,7 @@ fn to_the_wire_and_back() {
             }
             assert_eq!(whole, packet.bytes[66..]);
             // Back: as a super-frame where there are several segments.
-            let port = [sent[0][34], sent[0][35]];
-            let segments = (0..3_u32).map(|number| {
-                let mut frame = tcp(mac_of(OWN), REMOTE_MAC, false, 1000);
-                frame[26..30].copy_from_slice(&REMOTE.octets());
-                frame[30..34].copy_from_slice(&OWN.octets());
-                let sum = frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
-                let sum = sum.sum::<u32>() - u32::from(frame[24]) * 256 - u32::from(frame[25]);
-                frame[24..26].copy_from_slice(&(!((sum >> 16) + (sum & 0xffff)) as u16).to_be_bytes());
-                frame[34..38].copy_from_slice(&[0, 80, port[0], port[1]]);
-                frame[38..42].copy_from_slice(&(1 + 1000 * number).to_be_bytes());
-                // No PSH, at which no more is joined.
-                frame[47] = 0x10;
-                complete(&mut frame);
-                frame
-            });
+            let segments = (0..3_u32).map(|number| reply([sent[0][34], sent[0][35]], number));
             let segments: Vec<_> = segments.collect();
             receive(&mut net, segments);
             let arrived = net.guests[0].arrived();

@@ -136,3 +136,53 @@ proptest! {
         }
     }
 }
+
+/// Another life goes on with the sessions of the one before: with the same ports, and no others pass.
+#[test]
+fn sessions_go_over_a_life() {
+    let none = |_| None;
+    let forwardings = Vec::from([Forwarding {
+        protocol: Protocol::Tcp,
+        port: 8080,
+        guest: Ipv4Addr::new(10, 0, 0, 1),
+        guest_port: 80,
+    }]);
+    let mut before = nat(64, 8, 2, forwardings.clone());
+    let first = before.leave(inside(1, 5000), Protocol::Udp, remote(1, 53), PLAIN, at(0)).unwrap();
+    before.leave(inside(1, 5000), Protocol::Udp, remote(2, 53), PLAIN, at(1)).unwrap();
+    // Another guest's, which has not its own port.
+    let other = before.leave(inside(2, 5000), Protocol::Udp, remote(1, 53), PLAIN, at(2)).unwrap();
+    let owner_of = |_| Some(PortId(1));
+    assert!(before.enter(Protocol::Tcp, 8080, remote(3, 9), PLAIN, at(3), owner_of).is_some());
+    let keep = |nat: &Nat, owner| nat.keep(PortId(owner)).map(KeptSession::to_bytes).collect::<Vec<_>>();
+    let kept = [keep(&before, 1), keep(&before, 2)];
+    assert_eq!(kept.each_ref().map(Vec::len), [3, 1]);
+    let mut after = nat(64, 8, 2, forwardings);
+    // The guests came in another order, and one had begun to send.
+    assert!(after.leave(inside(2, 7000), Protocol::Udp, remote(9, 9), PLAIN, at(10)).is_some());
+    for (owner, sessions) in [(2, &kept[1]), (1, &kept[0])] {
+        for bytes in sessions {
+            let session = KeptSession::from_bytes(*bytes).unwrap();
+            assert!(after.restore(PortId(owner), session, at(10)), "{session:?}");
+            assert!(!after.restore(PortId(owner), session, at(10)), "it is there");
+            assert!(!after.restore(PortId(3 - owner), session, at(10)), "it is another guest's");
+        }
+    }
+    assert_eq!(after.enter(Protocol::Udp, first, remote(2, 53), PLAIN, at(11), none), Some(inside(1, 5000)));
+    assert_eq!(after.enter(Protocol::Udp, other, remote(1, 53), PLAIN, at(11), none), Some(inside(2, 5000)));
+    assert_eq!(after.enter(Protocol::Udp, other, remote(2, 53), PLAIN, at(11), none), None);
+    assert_eq!(after.leave(inside(2, 5000), Protocol::Udp, remote(1, 53), PLAIN, at(11)), Some(other));
+    assert_eq!(after.enter(Protocol::Tcp, 8080, remote(3, 9), PLAIN, at(11), none), Some(inside(1, 80)));
+    // A port that the command line gave away since is not another guest's; nor has a guest more than its share.
+    let stolen = KeptSession { port: 8080, ..KeptSession::from_bytes(kept[1][0]).unwrap() };
+    assert!(!after.restore(PortId(2), KeptSession { protocol: Protocol::Tcp, ..stolen }, at(12)));
+    for number in 0..20_u16 {
+        let end = Endpoint { address: Ipv4Addr::new(10, 0, 0, 1), port: 6000 + number };
+        let session = KeptSession { inside: end, port: 6000 + number, ..stolen };
+        after.restore(PortId(1), session, at(12));
+    }
+    assert_eq!(after.count(PortId(1)), 8);
+    let mut wrong = kept[0][0];
+    wrong[1] = 9;
+    assert_eq!((KeptSession::from_bytes(wrong), KeptSession::from_bytes([0; KEPT_BYTES])), (None, None));
+}
