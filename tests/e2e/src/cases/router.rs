@@ -8,7 +8,7 @@ use lab::Guest;
 use super::{Case, SPARE_NIC, Scene};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::{lease, vif};
-use crate::traffic::{self, Shell};
+use crate::traffic::{self, Shell, Transfer};
 
 pub(super) const CASES: &[Case] = &[Case {
     name: "netdom routes: leases on a bridge without a NIC, NAT behind its own address, a port of that is a guest's, and a guest's address on the wire",
@@ -42,7 +42,10 @@ fn routed(scene: &Scene<'_>) -> Result<String> {
         routes.push(guest.must("ip route show default | head -n 1")?);
     }
     let result = on_the_bridge(scene)
-        .and_then(|said| Ok(format!("{said}; {}", behind_nat(scene, &netdom, &peer, &own)?)))
+        .and_then(|leased| {
+            let said = behind_nat(scene, &netdom, &leased, (&peer, &own))?;
+            Ok(format!("leased {}; {said}", leased.join(" and ")))
+        })
         .and_then(|said| Ok(format!("{said}; {}", with_a_known_address(scene, &peer, network)?)));
     for (place, guest) in guests.iter().enumerate() {
         let name = guest.name();
@@ -79,7 +82,8 @@ fn ping(from: &Guest<'_>, host: &str, size: u32) -> Result<()> {
     Ok(())
 }
 
-fn on_the_bridge(scene: &Scene<'_>) -> Result<String> {
+/// The guests' leases.
+fn on_the_bridge(scene: &Scene<'_>) -> Result<Vec<String>> {
     let guests = [&scene.a, &scene.b];
     let mut addresses = Vec::new();
     for (guest, last) in guests.into_iter().zip(LAB) {
@@ -97,11 +101,16 @@ fn on_the_bridge(scene: &Scene<'_>) -> Result<String> {
     // The same client, the same address.
     let again = lease(guests[0], "inside")?;
     ensure!(again == addresses[0], "first '{}', then '{again}'", addresses[0]);
-    Ok(format!("leased {}", addresses.join(" and ")))
+    Ok(addresses)
 }
 
-fn behind_nat(scene: &Scene<'_>, netdom: &DriverDomain<'_>, peer: &str, own: &str) -> Result<String> {
-    let (a, b) = (&scene.a, &scene.b);
+fn behind_nat(
+    scene: &Scene<'_>,
+    netdom: &DriverDomain<'_>,
+    leased: &[String],
+    (peer, own): (&str, &str),
+) -> Result<String> {
+    let (lab, a, b) = (&scene.stage.lab, &scene.a, &scene.b);
     for (place, guest) in [a, b].into_iter().enumerate() {
         attach(scene, guest, NAT[place], "nat", &format!("script=vif-nat ip={}", INSIDE[place]))?;
         let address = lease(guest, "nat")?;
@@ -142,6 +151,21 @@ fn behind_nat(scene: &Scene<'_>, netdom: &DriverDomain<'_>, peer: &str, own: &st
     b.must("ip link set nat mtu 1500")?;
     let transfer = traffic::tcp(b, "both", peer, 8).context("after it")?;
     netdom.counts_of(b.id(), "fragment ")?;
+    // Another life goes on with the connection, and with the leases.
+    b.start("transfer", &format!("traffic tcp-receive {peer} 48M"))?;
+    lab.must(&format!("oxidom restart {NAME}"))?;
+    b.must("kill -0 $(cat /tmp/transfer.pid)").context("the transfer was over before")?;
+    let over = traffic::told::<Transfer>(b, "transfer").context("over a life of netdom")?;
+    ensure!(over.checked, "the digests were not compared: {over:?}");
+    for (place, guest) in [a, b].into_iter().enumerate() {
+        let address = lease(guest, "inside")?;
+        ensure!(
+            address == leased[place],
+            "{} leased '{address}', and '{}' of the life before",
+            guest.name(),
+            leased[place]
+        );
+    }
     Ok(format!(
         "by NAT {} Mbit/s; hairpin {:.0}, from guest to guest {:.0}, at the end {:.0}",
         rates.join(", "),
