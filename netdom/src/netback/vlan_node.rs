@@ -32,6 +32,8 @@ impl fmt::Display for VlanError {
     }
 }
 
+impl core::error::Error for VlanError {}
+
 /// Reads the node.
 ///
 /// # Errors
