@@ -324,7 +324,7 @@ impl<H: Hypervisor> Netback<H> {
         self.connected.borrow().len()
     }
 
-    /// Who the toolstack says a vif is, on a bridge that there is, or behind the router.
+    /// The vif as the toolstack describes it, on a bridge that there is, or behind the router.
     fn identity(&self, id: DeviceId, backend: &Directory) -> Result<Identity, VifError> {
         let admit = |identity: Identity| match identity.script {
             Script::Bridge => identity.admit(&self.bridges),

@@ -97,7 +97,7 @@ struct Querier {
     times: [(Instant, Instant); 2],
 }
 
-/// Who gets a frame that is for a group.
+/// The ports that get a frame for a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     /// All ports of its network.
@@ -170,7 +170,7 @@ impl Multicast {
         self.port(port).map_or(0, |state| state.count)
     }
 
-    /// Learns from a frame for a group, with this head and these first bytes, that comes from a port in a VLAN. Lists who gets it, unless all do;
+    /// Learns from a frame for a group, with this head and these first bytes, that comes from a port in a VLAN. Lists the ports that get it, unless all do;
     /// the port itself may be among them.
     pub fn handle(
         &mut self,
@@ -235,7 +235,7 @@ impl Multicast {
         };
         state.router = now + QUERIER_PRESENT;
         self.make_greedy(from);
-        // Who came since the last question is asked now.
+        // Hosts that came since the last question are asked now.
         for state in self.ports.iter_mut().flatten().filter(|state| state.bridge == network.0) {
             if let (Some(all), Some(true)) = (state.all.get_mut(place), state.is_new.get(place)) {
                 *all = answered.min(*all);

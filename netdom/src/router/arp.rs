@@ -17,9 +17,9 @@ const BEGINNING: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
 pub(super) struct Packet {
     /// It asks; otherwise it answers.
     pub(super) asks: bool,
-    /// Who sends it.
+    /// The sender.
     pub(super) sender: (MacAddress, Ipv4Addr),
-    /// Whom it is about.
+    /// The station that it is about.
     pub(super) target: (MacAddress, Ipv4Addr),
 }
 

@@ -15,7 +15,7 @@ pub const CLIENT_PORT: u16 = 68;
 pub const MESSAGE_BYTES: usize = 300;
 /// How long a lease is good for.
 pub const LEASE: Duration = Duration::from_secs(3600);
-/// How long an address is held for who was offered it, and how long one is left alone that another station has (RFC 2131, 4.3).
+/// How long an address is held for the client that was offered it, and how long one is left alone that another station has (RFC 2131, 4.3).
 const OFFER: Duration = Duration::from_secs(60);
 const DECLINED: Duration = Duration::from_secs(600);
 /// Leases of a network.
@@ -53,7 +53,7 @@ pub enum Kind {
     Acknowledge,
     /// The client must not use it.
     Refuse,
-    /// The client does not need it any more.
+    /// The client no longer needs it.
     Release,
     /// The client has an address, and wants the rest.
     Inform,
@@ -154,7 +154,7 @@ pub trait Book {
     fn offer(&mut self, mac: MacAddress, wanted: Option<Ipv4Addr>, now: Instant) -> Option<Ipv4Addr>;
     /// Whether a client gets this address; it has a lease then.
     fn lease(&mut self, mac: MacAddress, address: Ipv4Addr, now: Instant) -> bool;
-    /// A client does not need an address any more; or another station has it.
+    /// A client no longer needs an address; or another station has it.
     fn give_up(&mut self, mac: MacAddress, address: Ipv4Addr, declined: bool, now: Instant);
 }
 

@@ -326,7 +326,7 @@ impl Router {
         }
         let begin = START + header.length;
         let source = bytes.get(6..).and_then(<[u8]>::first_chunk).copied().map(MacAddress);
-        // Who asks for another's lease could use it up.
+        // A client that asks for another's lease could use up all of them.
         let message = bytes.get(begin + 8..).and_then(Message::parse).filter(|message| Some(message.mac) == source);
         let is_client = read_u16(bytes, begin) == Some(CLIENT_PORT);
         let Some(interface) = self.interfaces.get_mut(port.index()).and_then(Option::as_mut) else {

@@ -1,7 +1,7 @@
 //! The translation of addresses and ports (RFC 4787, 5382, 5508): which port of the router's own address stands for which port of a guest. Pure.
 //! Floor 3.
 //!
-//! A *mapping* is a guest's address and port, and the router's port that stands for both, towards whomever (endpoint-independent, RFC 4787,
+//! A *mapping* is a guest's address and port, and the router's port that stands for both, towards any remote end (endpoint-independent, RFC 4787,
 //! REQ-1). A *session* is a mapping and one remote end; from outside, packets of sessions pass and no others. Both tables are bounded, and
 //! sessions for each guest: a guest that opens ever new ones pushes out its own, those first that were not heard of for the longest time. Nothing is allocated
 //! after [`Nat::new`] but for guests.
@@ -260,7 +260,7 @@ impl Nat {
         self.open(inside, protocol, remote, FROM_INSIDE, now)
     }
 
-    /// A packet from a remote end to a port of the router's own address: whom it is for. `owner_of` says which guest has an address.
+    /// A packet from a remote end to a port of the router's own address: the guest's end that it is for. `owner_of` says which guest has an address.
     pub fn enter(
         &mut self,
         protocol: Protocol,

@@ -230,7 +230,7 @@ impl Router {
         transport.set_ports(bytes, source.port, destination.port, change, frame.blank)
     }
 
-    /// Whom a packet to the router's own address is for.
+    /// The guest's end that a packet to the router's own address is for.
     fn find(&mut self, transport: &Transport, port: u16, remote: Endpoint, now: Instant) -> Option<Inside> {
         let Self { nat, hosts, .. } = self;
         nat.as_mut()?.enter(transport.protocol, port, remote, transport.flags, now, |address| {

@@ -97,7 +97,7 @@ fn echo(kind: u8, identifier: u16) -> Vec<u8> {
     bytes
 }
 
-/// Who sends a frame to whom, and from which port to which, where all its checksums are right.
+/// The two ends of a frame, addresses and ports, where all its checksums are right.
 fn read(frame: &[u8]) -> (MacAddress, MacAddress, (Ipv4Addr, u16), (Ipv4Addr, u16)) {
     let header = Header::parse(frame, START).expect("a header with its checksum");
     let behind = &frame[START + header.length..START + header.total];

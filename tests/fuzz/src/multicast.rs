@@ -1,4 +1,4 @@
-//! Who gets the frames of multicast groups, against a model that remembers all that was said and looks through all of it. Host.
+//! Which ports get the frames of multicast groups, against a model that remembers all that was said and looks through all of it. Host.
 //!
 //! An input is what happens on two bridges: time passes, guests come and go, routers ask, hosts report and leave groups in all versions of IGMP
 //! and MLD, and send to them. What must hold: a guest gets the frames of each group that it reported and has not left, or that may be for it;

@@ -1,4 +1,4 @@
-//! Who gets the frames of groups: what was reported, by whom, and when. Floor 3, host only.
+//! Which ports get the frames of groups: the reports, their ports and their times. Floor 3, host only.
 
 use super::*;
 use crate::offload::checksum::Sum;
@@ -92,7 +92,7 @@ fn data(mac: [u8; 6]) -> Vec<u8> {
     [&mac[..], &OWN, &[0x08, 0x00], &[0x45, 0, 0, 28, 0, 0, 0, 0, 1, 17], &[0; 26]].concat()
 }
 
-/// Who gets a frame; `None` for all.
+/// The ports that get a frame; `None` for all.
 fn send(multicast: &mut Multicast, from: PortId, frame: &[u8], at: u64) -> Option<Vec<u16>> {
     send_in(multicast, from, 0, frame, at)
 }
@@ -319,7 +319,7 @@ fn a_full_table_and_too_many_networks() {
         }
     }
     assert_eq!((multicast.index.len(), multicast.learnt(PortId(69))), (ALL_GROUPS, 0));
-    // Who has no room gets all.
+    // A port without room gets all.
     let all: Vec<u16> = (64..70).chain([99]).collect();
     assert_eq!(send(&mut multicast, PortId(99), &data(mac_v4([239, 5, 69, 0])), 1002), Some(all));
     let last = (NETWORKS as u16 + 5, NETWORKS as u16 - 1);

@@ -77,7 +77,7 @@ fn from_discovery_to_a_lease() {
     assert_eq!((refused.kind, refused.to), (Kind::Refuse, Ipv4Addr::BROADCAST));
     let given = answer(&request(1, offer.address), own, &mut leases, at(1)).unwrap();
     assert_eq!((given.kind, given.address), (Kind::Acknowledge, offer.address));
-    // Renewed, by who has it alone, until it is too old.
+    // Renewed, by the client that has it alone, until it is too old.
     let renewal = Message { client: offer.address, ..message(Kind::Request, 1) };
     assert_eq!(answer(&renewal, own, &mut leases, at(3000)).map(|given| given.kind), Some(Kind::Acknowledge));
     assert_eq!(answer(&request(2, offer.address), own, &mut leases, at(6000)).unwrap().kind, Kind::Refuse);

@@ -1,4 +1,4 @@
-//! The DHCP server, against a list of who has which address, its messages read and written by another library. Host.
+//! The DHCP server, against a list of the clients' addresses, its messages read and written by another library. Host.
 //!
 //! An input is messages of some clients, with bytes changed and pauses between. What must hold: a message that the other library finds whole is
 //! read as it reads it; no address is two clients' at a time; and an answer is what that library reads from it.
