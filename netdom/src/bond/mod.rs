@@ -61,7 +61,7 @@ pub struct Bond {
 }
 
 impl Bond {
-    /// A bond of so many members, none of which is there yet.
+    /// A bond of this number of members, none of which is there yet.
     pub fn new(mode: Mode, members: usize) -> Self {
         let up = (0..members.min(MEMBERS)).map(|_| false).collect();
         let lacp = matches!(mode, Mode::Lacp(_)).then(|| Lacp::new(members));
@@ -164,7 +164,7 @@ impl Bond {
         self.used.len()
     }
 
-    /// A member that packets are sent on, whatever they are.
+    /// A member that packets of any kind are sent on.
     pub fn first(&self) -> Option<usize> {
         self.used.first().map(|place| (*place).into())
     }

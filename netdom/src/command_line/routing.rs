@@ -44,7 +44,7 @@ impl Routing {
         Ok(bridge)
     }
 
-    /// Obeys one of the words of the router alone; false where it is none.
+    /// Obeys a word of the router; false for any other word.
     ///
     /// # Errors
     /// What is wrong with the value.

@@ -188,7 +188,7 @@ impl<H: Hypervisor> Ports<H> {
 }
 
 impl<H: Hypervisor> DataPath<H> {
-    /// Puts a bond of so many NICs on a bridge. None of them is there yet.
+    /// Puts a bond of this number of NICs on a bridge. None of them is there yet.
     ///
     /// # Errors
     /// There is no room for another port or bridge.

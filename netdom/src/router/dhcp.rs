@@ -289,6 +289,14 @@ impl Leases {
         }
     }
 
+    /// Goes on with a lease of an earlier life, as if it had been given now, where its address is free.
+    pub fn restore(&mut self, mac: MacAddress, address: Ipv4Addr, now: Instant) {
+        let place = self.place(address).filter(|place| mac.is_station() && self.is_for(*place, mac, now));
+        if let Some(place) = place {
+            self.take(place, mac, now + LEASE);
+        }
+    }
+
     /// The leases that there are.
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = (MacAddress, Ipv4Addr)> {
         let known =

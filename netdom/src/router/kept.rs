@@ -1,7 +1,6 @@
 //! What the domain's next life has to know of the router: sessions and leases, in bytes. What an earlier life wrote is checked as a guest's word
 //! would be. Pure. Floor 3.
 
-use super::dhcp::Book;
 use super::nat::{KEPT_BYTES, KeptSession};
 use super::{Kind, Routed, Router};
 use crate::ethernet::MacAddress;
@@ -55,10 +54,7 @@ impl Router {
         };
         let (all, _rest) = bytes.as_chunks::<LEASE_BYTES>();
         for [a, b, c, d, e, f, address @ ..] in all.iter().copied() {
-            let mac = MacAddress([a, b, c, d, e, f]);
-            if mac.is_station() {
-                leases.lease(mac, Ipv4Addr::from(address), now);
-            }
+            leases.restore(MacAddress([a, b, c, d, e, f]), Ipv4Addr::from(address), now);
         }
     }
 }
@@ -80,13 +76,13 @@ mod tests {
         let now = Instant::default() + Duration::from_secs(9);
         let mut before = router();
         let lease = |mac: u8, last: u8| [2, 0, 0, 0, 0, mac, 10, 0, 7, last];
-        // A client takes another address, two are none of this network's or of no station, and the one that was given up is another client's.
-        let wrong = [lease(3, 200), [1, 0, 0, 0, 0, 9, 10, 0, 7, 9], [2, 0, 0, 0, 0, 8, 10, 0, 8, 9], lease(5, 20)];
+        // The rest is of no station, of no address of this network, and of an address that is another client's.
+        let wrong = [[1, 0, 0, 0, 0, 9, 10, 0, 7, 9], [2, 0, 0, 0, 0, 8, 10, 0, 8, 9], lease(5, 20)];
         let bytes = [lease(3, 20), lease(4, 21)].into_iter().chain(wrong).collect::<Vec<_>>().concat();
         before.restore_leases(PortId(4), &bytes, now);
         before.restore_leases(PortId(5), &bytes, now);
         let kept = before.keep_leases(PortId(4), now).unwrap();
-        assert_eq!(kept, [lease(5, 20), lease(4, 21), lease(3, 200)].concat(), "in the order of addresses");
+        assert_eq!(kept, [lease(3, 20), lease(4, 21)].concat());
         let mut after = router();
         after.restore_leases(PortId(4), &kept, now);
         assert_eq!(after.keep_leases(PortId(4), now), Some(kept));

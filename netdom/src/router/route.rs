@@ -88,19 +88,13 @@ impl Router {
         frame: Frame,
         now: Instant,
     ) -> Verdict {
-        let own = header.destination;
         if let Some(about) = About::parse(bytes, header) {
             return self.enter_error(bytes, header, &about);
         }
-        if header.is_fragment {
-            return Verdict::Drop(DropCause::Fragment);
-        }
-        let Some(transport) = Transport::parse(bytes, START, header, false) else {
-            return LOST;
+        let transport = match self.transport_for_own(port, bytes, header) {
+            Ok(transport) => transport,
+            Err(verdict) => return verdict,
         };
-        if transport.asks(bytes) {
-            return self.handle_own(port, bytes, header);
-        }
         if header.ttl < 2 {
             return self.refuse(port, bytes, header, Wrong::Hops);
         }
@@ -110,25 +104,31 @@ impl Router {
         };
         let source = Endpoint { address: header.source, port: transport.source };
         let to = Translated { source, destination: inside.endpoint };
-        debug_assert!(own == header.destination);
         if !self.translate(bytes, &transport, to, frame) || !pass_hop(bytes) {
             return LOST;
         }
         self.to_guest(inside.owner, bytes)
     }
 
+    /// What a packet for the router's own address on the way out has behind its header. An echo is answered.
+    ///
+    /// # Errors
+    /// What becomes of a packet that is for no port.
+    fn transport_for_own(&self, port: PortId, bytes: &mut [u8], header: &Header) -> Result<Transport, Verdict> {
+        if header.is_fragment {
+            return Err(Verdict::Drop(DropCause::Fragment));
+        }
+        let transport = Transport::parse(bytes, START, header, false).ok_or(LOST)?;
+        if transport.asks(bytes) { Err(self.handle_own(port, bytes, header)) } else { Ok(transport) }
+    }
+
     /// A packet of a guest for the router's own address on the way out: for a port that is a guest's, where there is one (RFC 4787, REQ-9).
     fn turn(&mut self, port: PortId, bytes: &mut [u8], header: &Header, frame: Frame, now: Instant) -> Verdict {
         let own = header.destination;
-        if header.is_fragment {
-            return Verdict::Drop(DropCause::Fragment);
-        }
-        let Some(transport) = Transport::parse(bytes, START, header, false) else {
-            return LOST;
+        let transport = match self.transport_for_own(port, bytes, header) {
+            Ok(transport) => transport,
+            Err(verdict) => return verdict,
         };
-        if transport.asks(bytes) {
-            return self.handle_own(port, bytes, header);
-        }
         let from = Inside { owner: port, endpoint: Endpoint { address: header.source, port: transport.source } };
         let target = Endpoint { address: own, port: remote_port(transport.protocol, transport.destination) };
         let Some(nat) = &mut self.nat else {

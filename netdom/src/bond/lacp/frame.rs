@@ -107,7 +107,7 @@ pub fn is_slow(bytes: &[u8]) -> bool {
     bytes.starts_with(&GROUP.0) && bytes.get(12..14) == Some(&ETHERTYPE_SLOW.to_be_bytes())
 }
 
-/// Reads a frame; `None` where it is none of LACP, or cut.
+/// Reads a frame of LACP; `None` for any other, and for one that is cut.
 pub fn parse(bytes: &[u8]) -> Option<Message> {
     if !is_slow(bytes) {
         return None;

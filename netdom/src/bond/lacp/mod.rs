@@ -223,7 +223,7 @@ pub struct Lacp {
 }
 
 impl Lacp {
-    /// So many ports without a link.
+    /// A number of ports, none of which has a link.
     pub fn new(ports: usize) -> Self {
         let ports = (0..ports.min(MEMBERS)).map(|_| Port::new()).collect();
         Self { system: MacAddress::default(), ports, used: None }

@@ -43,7 +43,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// So many ports with a link of 1,000 Mbit/s.
+    /// A number of ports, each with a link of 1,000 Mbit/s.
     fn new(ports: usize) -> Self {
         let mut lab =
             Self { lacp: Lacp::new(ports), partners: [const { None }; 4], now: Instant(1_000_000_000), frames: 0 };
