@@ -51,20 +51,9 @@ const EXTRA_MODULES: [&str; 13] = [
     "xen-blkback",
     "xen-blkfront",
 ];
-/// There for `modprobe` in what is equipped for networks: bonds, tunnels, IPsec with the ciphers that do nothing, SCTP with its checksum.
-const NETWORK_MODULES: [&str; 11] = [
-    "bonding",
-    "nft_chain_nat",
-    "nft_masq",
-    "vxlan",
-    "ip_gre",
-    "esp4",
-    "xfrm_user",
-    "authenc",
-    "crypto_null",
-    "crc32c_generic",
-    "sctp",
-];
+/// There for `modprobe` in what is equipped for networks: tunnels, IPsec with the ciphers that do nothing, SCTP with its checksum.
+const NETWORK_MODULES: [&str; 8] =
+    ["vxlan", "ip_gre", "esp4", "xfrm_user", "authenc", "crypto_null", "crc32c_generic", "sctp"];
 /// There for `modprobe` in a Linux driver domain.
 const BOND_MODULES: [&str; 1] = ["bonding"];
 
