@@ -10,10 +10,8 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use split_driver::control::IMAGE_MAX;
 use xenstore_lite::Error;
-
-/// Bytes of an image, at most: what `cargo xtask images` lets any have, so that one of another kind is refused by its kind.
-pub(crate) const IMAGE_MAX: usize = 5 << 18;
 
 /// An image on its way into the place of the running one.
 pub trait Successor {

@@ -216,7 +216,7 @@ fn an_update_that_fails_is_answered_with_the_reason() {
     assert_eq!(ask(&mut world, b"-d\x002\0\0\xff\0"), b"OK\0");
     assert_eq!(ask(&mut world, b"-s\0-t\x0060\0-F\0"), b"not 5 bytes\0");
     assert_eq!(ask(&mut world, b"-s\0-t\x0060\0"), b"Not in live-update session.\0");
-    assert_eq!(ask(&mut world, b"-b\x002000000\0"), b"An image has at most 1310720 bytes, and this one 2000000.\0");
+    assert_eq!(ask(&mut world, b"-b\x003000000\0"), b"An image has at most 2097152 bytes, and this one 3000000.\0");
     assert_eq!(ask(&mut world, b"-b\x005\0"), b"OK\0");
     assert_eq!(ask(&mut world, b"-a\0"), b"OK\0");
 }
