@@ -36,7 +36,7 @@ pub enum DropCause {
     Isolated,
     /// The router has no way for it: it is of no session, or its headers are none.
     NotRouted,
-    /// It is a part of an IP packet, whose ports the router would have to translate.
+    /// It is a fragment of an IP packet, and the router does not know where the first one went.
     Fragment,
 }
 

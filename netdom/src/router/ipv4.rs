@@ -23,8 +23,12 @@ pub(super) struct Header {
     pub(super) protocol: u8,
     /// Routers that it may still pass.
     pub(super) ttl: u8,
-    /// It is a part of a packet.
+    /// By which its fragments are known.
+    pub(super) identification: u16,
+    /// It is a fragment of a packet.
     pub(super) is_fragment: bool,
+    /// It is a fragment behind the first one: nothing of the transport's header is in it.
+    pub(super) is_later: bool,
     /// It may not be cut.
     pub(super) whole: bool,
     /// Where it comes from.
@@ -51,7 +55,9 @@ impl Header {
             total,
             protocol,
             ttl,
+            identification: u16::from_be_bytes([first[4], first[5]]),
             is_fragment: flags & 0x3fff != 0,
+            is_later: flags & 0x1fff != 0,
             whole: flags & 0x4000 != 0,
             source: Ipv4Addr::new(a, b, c, d),
             destination: Ipv4Addr::new(e, f, g, h),
@@ -118,6 +124,13 @@ pub(super) fn set_addresses(bytes: &mut [u8], start: usize, source: Ipv4Addr, de
         }
     }
     adjust(bytes, start + 10, change).then_some(change)
+}
+
+/// Gives the header another identification. False where there are no such bytes.
+pub(super) fn set_identification(bytes: &mut [u8], old: u16, new: u16) -> bool {
+    let mut change = Change::default();
+    change.word(old, new);
+    put(bytes, START + 4, &new.to_be_bytes()) && adjust(bytes, START + 10, change)
 }
 
 /// Takes one from the hops that a packet has left. False where it has none left, and nothing is written.

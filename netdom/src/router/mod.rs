@@ -7,6 +7,7 @@
 mod arp;
 pub mod config;
 pub mod dhcp;
+mod fragments;
 mod icmp;
 mod ipv4;
 mod kept;
@@ -25,6 +26,7 @@ use arp::Neighbours;
 use config::{Network, Setup};
 use core::net::Ipv4Addr;
 use dhcp::{Book, CLIENT_PORT, Leases, MESSAGE_BYTES, Message, SERVER_PORT, Single, Terms};
+use fragments::Fragments;
 use ipv4::{Header, START};
 use nat::Nat;
 use split_driver::time::Instant;
@@ -35,6 +37,8 @@ pub const HEAD: usize = 256;
 pub const WHOLE: usize = 1514;
 /// Bytes of an answer at most: a message of DHCP.
 const ANSWER: usize = START + 20 + 8 + MESSAGE_BYTES;
+
+const LOST: Verdict = Verdict::Drop(DropCause::NotRouted);
 
 /// What the router is told of a frame.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +100,7 @@ pub struct Router {
     /// The guests' addresses, in order.
     hosts: Vec<(Ipv4Addr, PortId)>,
     neighbours: Box<Neighbours>,
+    fragments: Fragments,
     answer: [u8; ANSWER],
     /// The port that the answer leaves from, and how long it is.
     answered: Option<(PortId, usize)>,
@@ -132,6 +137,7 @@ impl Router {
             nat,
             hosts: Vec::new(),
             neighbours: Box::new(Neighbours::new(seed.rotate_left(17))),
+            fragments: Fragments::default(),
             answer: [0; ANSWER],
             answered: None,
         }
@@ -145,6 +151,7 @@ impl Router {
     /// The port on the way out.
     pub fn add_uplink(&mut self, port: PortId, own: Network, gateway: Option<Ipv4Addr>) -> MacAddress {
         self.uplink = Some(port);
+        self.fragments.add(port);
         self.add(port, Kind::Uplink { gateway }, own)
     }
 
@@ -160,6 +167,7 @@ impl Router {
         if let Some(nat) = &mut self.nat {
             nat.add(port);
         }
+        self.fragments.add(port);
         Some(self.add(port, Kind::Guest(guest), gateway_for(first)))
     }
 
@@ -180,6 +188,7 @@ impl Router {
             *place = None;
         }
         self.hosts.retain(|(_, known)| *known != port);
+        self.fragments.remove(port);
         if let Some(nat) = &mut self.nat {
             nat.remove(port);
         }
@@ -272,13 +281,16 @@ impl Router {
     }
 
     fn handle_ipv4(&mut self, port: PortId, bytes: &mut [u8], frame: Frame, to: MacAddress, now: Instant) -> Verdict {
-        let lost = Verdict::Drop(DropCause::NotRouted);
         let Some(header) = Header::parse(bytes, START).filter(|header| header.total + START <= frame.length) else {
-            return if to.is_group() { Verdict::Taken } else { lost };
+            return if to.is_group() { Verdict::Taken } else { LOST };
         };
         let Some(Interface { kind, own, .. }) = self.interface(port) else {
-            return lost;
+            return LOST;
         };
+        // The checksum of a fragment's packet is over all of its fragments.
+        if header.is_fragment && (frame.blank || frame.segment.is_some()) {
+            return Verdict::Drop(DropCause::Unsuitable);
+        }
         let is_own = header.destination == own.address;
         let serves = !matches!(kind, Kind::Uplink { .. });
         let is_dhcp = header.protocol == PROTOCOL_UDP
@@ -295,19 +307,22 @@ impl Router {
         }
         match kind {
             Kind::Internal(_) if is_own => self.handle_own(port, bytes, &header),
-            Kind::Internal(_) => lost,
+            Kind::Internal(_) => LOST,
             Kind::Guest(_) if is_own => self.handle_own(port, bytes, &header),
             Kind::Guest(_) => self.leave(port, bytes, &header, frame, now),
             Kind::Uplink { .. } if is_own => self.enter(port, bytes, &header, frame, now),
             Kind::Uplink { .. } => match self.known_outside(header.destination) {
                 Some(guest) => self.pass_in(guest, port, bytes, &header),
-                None => lost,
+                None => LOST,
             },
         }
     }
 
     /// A packet for the router's own address: an echo is answered by the packet itself.
     fn handle_own(&self, port: PortId, bytes: &mut [u8], header: &Header) -> Verdict {
+        if header.is_fragment {
+            return Verdict::Drop(DropCause::Fragment);
+        }
         let asks = transport::Transport::parse(bytes, START, header, false).is_some_and(|echo| echo.asks(bytes));
         let own = self.interface(port).map(|interface| interface.mac);
         let (Some(own), Some(asker)) = (own, bytes.get(6..).and_then(<[u8]>::first_chunk).copied().map(MacAddress))

@@ -1,13 +1,11 @@
 //! The ways of IPv4 packets: from a guest to the way out and to other guests, and back. Pure. Floor 3.
-//!
-//! A part of a packet (a fragment) has no ports, or not all of its bytes: where addresses are translated it is dropped, and counted.
 
 use super::config::Protocol;
 use super::icmp::{self, About, Wrong};
 use super::ipv4::{Header, START, pass_hop, set_addresses};
 use super::nat::{Endpoint, Inside};
 use super::transport::Transport;
-use super::{Frame, Interface, Kind, Routed, Router, Verdict, set_stations};
+use super::{Frame, Interface, Kind, LOST, Routed, Router, Verdict, set_stations};
 use crate::ethernet::MacAddress;
 use crate::offload::headers::{ETHERTYPE_IPV4, put};
 use crate::statistics::DropCause;
@@ -17,7 +15,6 @@ use split_driver::time::Instant;
 
 /// Bytes of the headers of IPv4 and TCP, without options.
 const HEADERS: u16 = 40;
-const LOST: Verdict = Verdict::Drop(DropCause::NotRouted);
 
 /// What translation makes of a packet.
 struct Translated {
@@ -52,9 +49,6 @@ impl Router {
         }
         let guest = self.interface(port).map(|interface| &interface.kind);
         let translated = !matches!(guest, Some(Kind::Guest(Routed { translated: false, .. })));
-        if translated && header.is_fragment {
-            return Verdict::Drop(DropCause::Fragment);
-        }
         let Some(station) = self.station(header.destination, now) else {
             return self.refuse(port, bytes, header, Wrong::NoRoute);
         };
@@ -62,7 +56,19 @@ impl Router {
         let Some(station) = station else {
             return LOST;
         };
-        if translated && !self.translate_out(port, own, bytes, header, frame, now) || !pass_hop(bytes) {
+        if translated && header.is_later {
+            match self.follow(port, bytes, header, now) {
+                Ok(to) if to == uplink => {}
+                Ok(_) => return LOST,
+                Err(verdict) => return verdict,
+            }
+        } else if translated
+            && !(self.translate_out(port, own, bytes, header, frame, now)
+                && self.lead(port, bytes, header, (uplink, own, header.destination), now))
+        {
+            return LOST;
+        }
+        if !pass_hop(bytes) {
             return LOST;
         }
         match self.interface(uplink) {
@@ -91,6 +97,9 @@ impl Router {
         if let Some(about) = About::parse(bytes, header) {
             return self.enter_error(bytes, header, &about);
         }
+        if header.is_later {
+            return self.follow_to_guest(port, bytes, header, now);
+        }
         let transport = match self.transport_for_own(port, bytes, header) {
             Ok(transport) => transport,
             Err(verdict) => return verdict,
@@ -103,11 +112,7 @@ impl Router {
             return LOST;
         };
         let source = Endpoint { address: header.source, port: transport.source };
-        let to = Translated { source, destination: inside.endpoint };
-        if !self.translate(bytes, &transport, to, frame) || !pass_hop(bytes) {
-            return LOST;
-        }
-        self.to_guest(inside.owner, bytes)
+        self.translate_in(port, bytes, (header, &transport), source, inside, frame, now)
     }
 
     /// What a packet for the router's own address on the way out has behind its header. An echo is answered.
@@ -115,9 +120,6 @@ impl Router {
     /// # Errors
     /// What becomes of a packet that is for no port.
     fn transport_for_own(&self, port: PortId, bytes: &mut [u8], header: &Header) -> Result<Transport, Verdict> {
-        if header.is_fragment {
-            return Err(Verdict::Drop(DropCause::Fragment));
-        }
         let transport = Transport::parse(bytes, START, header, false).ok_or(LOST)?;
         if transport.asks(bytes) { Err(self.handle_own(port, bytes, header)) } else { Ok(transport) }
     }
@@ -125,6 +127,9 @@ impl Router {
     /// A packet of a guest for the router's own address on the way out: for a port that is a guest's, where there is one (RFC 4787, REQ-9).
     fn turn(&mut self, port: PortId, bytes: &mut [u8], header: &Header, frame: Frame, now: Instant) -> Verdict {
         let own = header.destination;
+        if header.is_later {
+            return self.follow_to_guest(port, bytes, header, now);
+        }
         let transport = match self.transport_for_own(port, bytes, header) {
             Ok(transport) => transport,
             Err(verdict) => return verdict,
@@ -145,11 +150,38 @@ impl Router {
         let Some(inside) = self.find(&transport, transport.destination, source, now) else {
             return LOST;
         };
-        let to = Translated { source, destination: inside.endpoint };
-        if !self.translate(bytes, &transport, to, frame) || !pass_hop(bytes) {
+        self.translate_in(port, bytes, (header, &transport), source, inside, frame, now)
+    }
+
+    /// Translates a packet for the router's own address, and has it go on to a guest.
+    #[expect(clippy::too_many_arguments, reason = "a packet, as it was and as it will be")]
+    fn translate_in(
+        &mut self,
+        port: PortId,
+        bytes: &mut [u8],
+        (header, transport): (&Header, &Transport),
+        source: Endpoint,
+        inside: Inside,
+        frame: Frame,
+        now: Instant,
+    ) -> Verdict {
+        let Inside { owner, endpoint: destination } = inside;
+        let done = self.translate(bytes, transport, Translated { source, destination }, frame)
+            && self.lead(port, bytes, header, (owner, source.address, destination.address), now)
+            && pass_hop(bytes);
+        if done { self.to_guest(owner, bytes) } else { LOST }
+    }
+
+    /// A fragment behind the first one, for the router's own address.
+    fn follow_to_guest(&mut self, port: PortId, bytes: &mut [u8], header: &Header, now: Instant) -> Verdict {
+        if header.ttl < 2 {
             return LOST;
         }
-        self.to_guest(inside.owner, bytes)
+        match self.follow(port, bytes, header, now) {
+            Ok(guest) if pass_hop(bytes) => self.to_guest(guest, bytes),
+            Ok(_) => LOST,
+            Err(verdict) => verdict,
+        }
     }
 
     /// An error from outside about a packet of a guest.

@@ -267,13 +267,14 @@ fn what_cannot_pass_is_refused() {
     assert_eq!(handle(&mut router, ONE, &mut frame, 1), Verdict::Drop(DropCause::NotRouted));
     let (_, bytes) = router.take_answer().expect("an error");
     assert_eq!((&bytes[34..36], read_u16(bytes, 40)), (&[3, 4][..], Some(1500)));
-    // A part of a packet.
+    // A fragment whose first one never came, and a first one whose checksum is to be made.
     let mut frame = whole();
-    let mut change = ipv4::Change::default();
-    change.word(0x4000, 0x2000);
-    frame[20] = 0x20;
-    ipv4::adjust(&mut frame, 24, change);
+    set_fragment(&mut frame, 7, 1);
     assert_eq!(handle(&mut router, ONE, &mut frame, 1), Verdict::Drop(DropCause::Fragment));
+    let mut frame = whole();
+    set_fragment(&mut frame, 7, MORE);
+    let blank = Frame { length: frame.len(), blank: true, segment: None };
+    assert_eq!(router.handle(ONE, &mut frame, blank, at(1)), Verdict::Drop(DropCause::Unsuitable));
     // No way, and a wrong header.
     let mut frame = ipv4(mac_of(Ipv4Addr::new(10, 0, 7, 1)), GUEST_MAC, 17, GUEST, FAR, &behind);
     assert_eq!(handle(&mut router, LAB, &mut frame, 1), Verdict::Drop(DropCause::NotRouted));
@@ -281,6 +282,93 @@ fn what_cannot_pass_is_refused() {
     frame[16] ^= 1;
     assert_eq!(handle(&mut router, ONE, &mut frame, 1), Verdict::Drop(DropCause::NotRouted));
     assert_eq!(router.take_answer(), None);
+}
+
+/// Fragments that are to follow, in the word of flags and offset.
+const MORE: u16 = 0x2000;
+
+/// Makes a packet a fragment.
+fn set_fragment(frame: &mut [u8], identification: u16, word: u16) {
+    for (place, new) in [(18, identification), (20, word)] {
+        let mut change = ipv4::Change::default();
+        change.word(read_u16(frame, place).unwrap(), new);
+        put(frame, place, &new.to_be_bytes());
+        ipv4::adjust(frame, 24, change);
+    }
+}
+
+/// A datagram of UDP in two fragments.
+fn cut(to: MacAddress, from: MacAddress, source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> [Vec<u8>; 2] {
+    let behind = transport(17, source, destination, 0);
+    let mut first = ipv4(to, from, 17, source.0, destination.0, &behind[..16]);
+    let mut last = ipv4(to, from, 17, source.0, destination.0, &behind[16..]);
+    set_fragment(&mut first, 7, MORE);
+    set_fragment(&mut last, 7, 2);
+    [first, last]
+}
+
+/// The packet of two fragments.
+fn join(first: &[u8], last: &[u8]) -> Vec<u8> {
+    let headers = [first, last].map(|frame| Header::parse(frame, START).expect("a header"));
+    assert_eq!(headers[0].identification, headers[1].identification);
+    assert!(headers[1].is_later && first[..14] == last[..14], "they go one way");
+    let mut frame = [first, &last[34..]].concat();
+    set_fragment(&mut frame, 0, 0);
+    let total = frame.len() as u16 - 14;
+    let mut change = ipv4::Change::default();
+    change.word(read_u16(&frame, 16).unwrap(), total);
+    put(&mut frame, 16, &total.to_be_bytes());
+    ipv4::adjust(&mut frame, 24, change);
+    frame
+}
+
+#[test]
+fn fragments_go_where_the_first_one_goes() {
+    let mut router = router();
+    introduce(&mut router);
+    let mut out = Vec::new();
+    for (port, mac, address) in [(ONE, GUEST_MAC, GUEST), (TWO, OTHER_MAC, OTHER)] {
+        let [mut first, mut last] = cut(mac_of(gateway_for(address).address), mac, (address, 5000), (FAR, 53));
+        // Behind the first one alone, and of this guest alone.
+        assert_eq!(handle(&mut router, port, &mut last.clone(), 1), Verdict::Drop(DropCause::Fragment));
+        assert_eq!(handle(&mut router, port, &mut first, 1), Verdict::Send(UPLINK));
+        let mut late = last.clone();
+        assert_eq!(handle(&mut router, port, &mut last, 20), Verdict::Send(UPLINK));
+        assert_eq!(handle(&mut router, port, &mut late, 32), Verdict::Drop(DropCause::Fragment));
+        let (_, _, source, destination) = read(&join(&first, &last));
+        assert_eq!((source.0, destination), (OWN, (FAR, 53)));
+        out.push((source.1, Header::parse(&first, START).unwrap().identification));
+    }
+    assert!(out[0].0 != out[1].0 && out[0].1 != out[1].1, "the far end takes them apart: {out:?}");
+    // Answers, the second one of a guest that is gone then.
+    for ((given, _), (guest, port)) in out.into_iter().zip([((GUEST_MAC, GUEST), ONE), ((OTHER_MAC, OTHER), TWO)]) {
+        let [mut first, mut last] = cut(mac_of(OWN), GATEWAY_MAC, (FAR, 53), (OWN, given));
+        assert_eq!(handle(&mut router, UPLINK, &mut first, 40), Verdict::Send(port));
+        let mut again = last.clone();
+        assert_eq!(handle(&mut router, UPLINK, &mut last, 40), Verdict::Send(port));
+        let joined = join(&first, &last);
+        assert_eq!(read(&joined), (guest.0, mac_of(gateway_for(guest.1).address), (FAR, 53), (guest.1, 5000)));
+        router.remove(port);
+        assert_eq!(handle(&mut router, UPLINK, &mut again, 40), Verdict::Drop(DropCause::Fragment));
+    }
+}
+
+#[test]
+fn a_guest_pushes_out_fragments_of_its_own_alone() {
+    let mut router = router();
+    introduce(&mut router);
+    let mut cuts = [(ONE, GUEST_MAC, GUEST), (TWO, OTHER_MAC, OTHER)].map(|(port, mac, address)| {
+        let [mut first, last] = cut(mac_of(gateway_for(address).address), mac, (address, 5000), (FAR, 53));
+        assert_eq!(handle(&mut router, port, &mut first, 1), Verdict::Send(UPLINK));
+        (port, last)
+    });
+    for identification in 100..200 {
+        let [mut first, _] = cut(mac_of(gateway_for(GUEST).address), GUEST_MAC, (GUEST, 5000), (FAR, 53));
+        set_fragment(&mut first, identification, MORE);
+        assert_eq!(handle(&mut router, ONE, &mut first, 1), Verdict::Send(UPLINK));
+    }
+    let verdicts = cuts.each_mut().map(|(port, last)| handle(&mut router, *port, last, 1));
+    assert_eq!(verdicts, [Verdict::Drop(DropCause::Fragment), Verdict::Send(UPLINK)]);
 }
 
 #[test]

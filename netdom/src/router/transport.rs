@@ -35,10 +35,10 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// Behind the header at `start`. `None` where it is nothing whose ports are known, or a part of a packet without them. Of a packet in
+    /// Behind the header at `start`. `None` where it is nothing whose ports are known, or a fragment without them. Of a packet in
     /// an error there is less than that: `quoted`.
     pub(super) fn parse(bytes: &[u8], start: usize, header: &Header, quoted: bool) -> Option<Self> {
-        if header.is_fragment {
+        if header.is_later {
             return None;
         }
         let begin = start + header.length;

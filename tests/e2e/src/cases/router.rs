@@ -35,7 +35,7 @@ fn routed(scene: &Scene<'_>) -> Result<String> {
     let network = peer.strip_suffix("0.1").with_context(|| format!("the peer is '{peer}'"))?;
     let own = format!("{network}252.5");
     let extra = format!("internal=inside:dhcp=10.77.0.0/24 address={own}/16 forward=tcp:7001:{}", INSIDE[0]);
-    let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom(NAME).pci(&nic).extra(&extra))?;
+    DriverDomain::create(lab, &DriverDomainConfig::netdom(NAME).pci(&nic).extra(&extra))?;
     let guests = [&scene.a, &scene.b];
     let mut routes = Vec::new();
     for guest in guests {
@@ -43,7 +43,7 @@ fn routed(scene: &Scene<'_>) -> Result<String> {
     }
     let result = on_the_bridge(scene)
         .and_then(|leased| {
-            let said = behind_nat(scene, &netdom, &leased, (&peer, &own))?;
+            let said = behind_nat(scene, &leased, (&peer, &own))?;
             Ok(format!("leased {}; {said}", leased.join(" and ")))
         })
         .and_then(|said| Ok(format!("{said}; {}", with_a_known_address(scene, &peer, network)?)));
@@ -104,12 +104,7 @@ fn on_the_bridge(scene: &Scene<'_>) -> Result<Vec<String>> {
     Ok(addresses)
 }
 
-fn behind_nat(
-    scene: &Scene<'_>,
-    netdom: &DriverDomain<'_>,
-    leased: &[String],
-    (peer, own): (&str, &str),
-) -> Result<String> {
+fn behind_nat(scene: &Scene<'_>, leased: &[String], (peer, own): (&str, &str)) -> Result<String> {
     let (lab, a, b) = (&scene.stage.lab, &scene.a, &scene.b);
     for (place, guest) in [a, b].into_iter().enumerate() {
         attach(scene, guest, NAT[place], "nat", &format!("script=vif-nat ip={}", INSIDE[place]))?;
@@ -150,7 +145,11 @@ fn behind_nat(
     ensure!(out.status == 0, "the way's MTU was not told: {}", out.stdout);
     b.must("ip link set nat mtu 1500")?;
     let transfer = traffic::tcp(b, "both", peer, 8).context("after it")?;
-    netdom.counts_of(b.id(), "fragment ")?;
+    // In fragments, which both guests send at once with the same identifications.
+    a.start("cut", &format!("ping -c 100 -i 0.05 -s 4000 {peer}"))?;
+    ping(b, peer, 4000).context("in fragments, by NAT")?;
+    let said = a.finish("cut")?;
+    ensure!(said.contains(" 0% packet loss"), "in fragments, from the other guest: {said}");
     // Another life goes on with the connection, and with the leases.
     b.start("transfer", &format!("traffic tcp-receive {peer} 48M"))?;
     lab.must(&format!("oxidom restart {NAME}"))?;
