@@ -8,7 +8,7 @@ use crate::switch::PortId;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
-use split_driver::time::Instant;
+use split_driver::time::{Duration, Instant};
 
 /// A NIC's place in a bond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(crate) struct BondPort {
     pub(super) nics: [Option<PortId>; MEMBERS],
     /// Stations behind the bond, each with its VLAN, that the network outside is still to be told of.
     pub(super) announced: VecDeque<(u16, MacAddress)>,
+    /// When it is to be told of all of them again, and how long after the time before; none where it was told often enough.
+    pub(super) again: Option<(Instant, Duration)>,
     /// The active member, as it was told of last.
     pub(super) told: Option<usize>,
     /// When its protocol is looked at; none where it has none.

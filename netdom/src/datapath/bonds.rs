@@ -14,12 +14,12 @@ use crate::offload::head::Head;
 use crate::offload::headers::ETHERTYPE_VLAN;
 use crate::packet::{Fragment, Packet, Pool};
 use crate::policy::multicast::Behind;
-use crate::switch::{AddError, PortId, Vlans, WIRE_ENTRIES};
+use crate::switch::{AddError, PortId, Switch, Vlans, WIRE_ENTRIES};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use split_driver::hypervisor::Hypervisor;
-use split_driver::time::Instant;
+use split_driver::time::{Duration, Instant};
 
 /// Names a bond from [`DataPath::add_bond`] on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,10 @@ pub struct ActiveChange {
 const ETHERTYPE_RARP: u16 = 0x8035;
 /// Bytes of the shortest frame, without its check sequence.
 const SHORTEST: usize = 60;
+/// After a failover the network outside is told again after this time, and after twice as long each time until it is [`LONGEST`]: a frame is lost
+/// where a port of a switch does not forward yet, and one that left on the other link may come after it.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// A frame that says to all switches where a station is, and nothing to anyone else: a request of RARP for the station's own address (RFC 903), which hypervisors
 /// send where a guest has moved.
@@ -129,10 +133,11 @@ impl<H: Hypervisor> Ports<H> {
     }
 
     /// Sends what bonds have to say.
-    pub(super) fn poll_bonds(&mut self, pool: &Pool, now: Instant) {
+    pub(super) fn poll_bonds(&mut self, switch: &Switch, pool: &Pool, now: Instant) {
         for place in 0..self.bonds.len() {
             if let Some(&port) = self.bonds.get(place) {
                 self.speak(port, pool, now);
+                self.announce_again(port, switch, now);
                 self.announce(port, pool, now);
             }
         }
@@ -163,6 +168,24 @@ impl<H: Hypervisor> Ports<H> {
             due = next;
         }
         self.wake_at(due);
+    }
+
+    /// Has the network outside told once more of all stations behind a bond, where that is due.
+    fn announce_again(&mut self, port: PortId, switch: &Switch, now: Instant) {
+        let Some(bond) = self.bond_mut(port) else {
+            return;
+        };
+        let Some((due, interval)) = bond.again else {
+            return;
+        };
+        if due <= now {
+            bond.announced = stations(switch, port);
+            let interval = interval * 2;
+            bond.again = (interval <= LONGEST).then_some((now + interval, interval));
+        }
+        if let Some((due, _)) = bond.again {
+            self.wake_at(due);
+        }
     }
 
     /// Tells the network outside of stations behind a bond, as many as the active member has room for.
@@ -198,7 +221,7 @@ impl<H: Hypervisor> DataPath<H> {
         let (bond, nics, announced) = (Bond::new(mode, members), [None; MEMBERS], VecDeque::new());
         self.ports.insert_bond(
             port,
-            Box::new(BondPort { bond, bridge: bridge.into(), nics, announced, told: None, due: None }),
+            Box::new(BondPort { bond, bridge: bridge.into(), nics, announced, again: None, told: None, due: None }),
         );
         Ok(BondId(port))
     }
@@ -255,7 +278,8 @@ impl<H: Hypervisor> DataPath<H> {
     /// Whether a bond has something to say, so that the path is to be polled soon.
     pub fn has_news(&self) -> bool {
         let mut bonds = self.ports.bonds.iter().filter_map(|port| self.ports.bond(*port));
-        bonds.any(|bond| !bond.announced.is_empty() || bond.due.is_some_and(|due| due <= self.now))
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= self.now);
+        bonds.any(|bond| !bond.announced.is_empty() || is_due(bond.due) || is_due(bond.again.map(|(due, _)| due)))
     }
 
     /// All NICs of the last life that are still there have come.
@@ -315,11 +339,16 @@ impl<H: Hypervisor> DataPath<H> {
         if !bond.bond.take_moved() {
             return;
         }
-        let switch = &self.forwarder.switch;
-        let others = switch.members(port).iter().filter(|member| **member != port);
-        bond.announced = others.flat_map(|member| switch.addresses(*member)).collect();
+        bond.announced = stations(&self.forwarder.switch, port);
+        bond.again = Some((self.now + SHORTEST_INTERVAL, SHORTEST_INTERVAL));
         self.ports.wake_at(self.now);
     }
+}
+
+/// All stations of the bridge that are not behind the bond itself, each with its VLAN.
+fn stations(switch: &Switch, bond: PortId) -> VecDeque<(u16, MacAddress)> {
+    let others = switch.members(bond).iter().filter(|member| **member != bond);
+    others.flat_map(|member| switch.addresses(*member)).collect()
 }
 
 #[cfg(test)]

@@ -328,7 +328,7 @@ impl<H: Hypervisor> DataPath<H> {
         ports.look_at_timers(now);
         nics::reclaim(ports, pool);
         collect::collect(ports, round, pool, hypervisor, now);
-        ports.poll_bonds(pool, now);
+        ports.poll_bonds(&forwarder.switch, pool, now);
         forward::forward(ports, forwarder, coalescer, round, pool, now);
         copy::copy(ports, round, pool, hypervisor);
         finish::finish(ports, round, pool, now);

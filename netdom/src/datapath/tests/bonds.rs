@@ -147,6 +147,30 @@ fn the_active_nic_carries_all_and_the_backup_takes_over() {
     bonded.end();
 }
 
+/// A frame may be lost, and one that left on the other link may come after it.
+#[test]
+fn stations_are_announced_again() {
+    let mut bonded = Bonded::new(Mode::ActiveBackup, 2, 2);
+    let stations = [0, 1].map(|guest| bonded.net.guests[guest].mac);
+    bonded.sent();
+    bonded.set_link(0, false);
+    let (begin, mut told) = (bonded.net.now, Vec::new());
+    for _ in 0..10_000 {
+        for frame in bonded.sent().remove(1) {
+            assert!(stations.iter().any(|mac| announces(&frame, *mac, None)));
+            told.push(bonded.net.now.since(begin).as_millis());
+        }
+        bonded.net.now = bonded.net.now + Duration::from_millis(1);
+        bonded.net.run();
+    }
+    assert_eq!(told.len(), 10, "{told:?}");
+    for (pair, due) in told.chunks(2).zip([0, 250, 750, 1750, 3750]) {
+        assert!(pair.iter().all(|at| (due..due + 10).contains(at)), "{told:?}");
+    }
+    assert!(!bonded.net.path.has_news());
+    bonded.end();
+}
+
 #[test]
 fn stations_are_announced_in_their_vlans_and_as_there_is_room() {
     let mut bonded = Bonded::new(Mode::ActiveBackup, 2, 0);
