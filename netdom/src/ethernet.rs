@@ -1,6 +1,7 @@
 //! Ethernet addresses (IEEE 802-2014, 8) and 802.1Q tags. Pure. Floor 3.
 
 use core::fmt;
+use core::net::Ipv6Addr;
 use core::num::NonZeroU16;
 
 /// An Ethernet address.
@@ -41,6 +42,12 @@ impl MacAddress {
     /// Whether it is one of 01-80-C2-00-00-00 to -0F, which are for the two ends of a link.
     pub const fn is_link_local(self) -> bool {
         matches!(self.0, [0x01, 0x80, 0xc2, 0x00, 0x00, last] if last < 0x10)
+    }
+
+    /// The link-local address that is made of it (RFC 4291, 2.5.6 and appendix A).
+    pub const fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }
 }
 

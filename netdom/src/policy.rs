@@ -6,6 +6,7 @@ pub mod multicast;
 pub mod storm;
 
 use crate::ethernet::MacAddress;
+use crate::offload::extensions::Upper;
 use crate::offload::head::Head;
 use crate::offload::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP};
 use alloc::vec::Vec;
@@ -20,13 +21,6 @@ const ARP_ETHERNET_IPV4: [u8; 6] = [0, 1, 0x08, 0x00, 6, 4];
 /// IP protocol numbers of ICMP (RFC 792) and ICMPv6 (RFC 4443).
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_ICMPV6: u8 = 58;
-/// Next headers of options, of a route and of a fragment (RFC 8200, 4).
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const DESTINATION: u8 = 60;
-/// IPv6 extension headers looked behind.
-const MAX_EXTENSIONS: usize = 8;
 /// Ports of DHCP (RFC 2131, 4.1) and of DHCPv6 (RFC 8415, 7.2).
 const DHCP_SERVER: u16 = 67;
 const DHCP_CLIENT: u16 = 68;
@@ -127,6 +121,14 @@ impl Addresses {
     pub fn ipv4(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.0.iter().filter_map(|prefix| match prefix.address {
             IpAddr::V4(address) if prefix.length == 32 => Some(address),
+            _ => None,
+        })
+    }
+
+    /// The same of IPv6.
+    pub fn ipv6(&self) -> impl Iterator<Item = Ipv6Addr> {
+        self.0.iter().filter_map(|prefix| match prefix.address {
+            IpAddr::V6(address) if prefix.length == 128 => Some(address),
             _ => None,
         })
     }
@@ -338,46 +340,7 @@ impl Guard {
     /// Where it may use an address of IPv6, a guest may use the link-local one of its Ethernet address besides. Any other could be the gateway's.
     fn may_use_v6(&self, address: Ipv6Addr) -> bool {
         self.may_use(address.into())
-            || address == link_local(self.mac) && self.addresses.as_ref().is_some_and(Addresses::has_v6)
-    }
-}
-
-/// The link-local address that is made of an Ethernet address (RFC 4291, 2.5.6 and appendix A).
-const fn link_local(MacAddress([a, b, c, d, e, f]): MacAddress) -> Ipv6Addr {
-    Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
-}
-
-/// The header behind those of IPv6.
-#[derive(Clone, Copy)]
-struct Upper {
-    protocol: u8,
-    offset: usize,
-    is_fragment: bool,
-    /// It is here, not in an earlier fragment.
-    is_first: bool,
-}
-
-impl Upper {
-    /// `None` where it lies behind the bytes at hand, or behind too many others.
-    fn find(packet: &[u8], mut protocol: u8) -> Option<Self> {
-        let (mut offset, mut is_fragment) = (40, false);
-        for _ in 0..MAX_EXTENSIONS {
-            if !matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
-                return Some(Self { protocol, offset, is_fragment, is_first: true });
-            }
-            let &[next, length, high, low] = packet.get(offset..)?.first_chunk()?;
-            if protocol == FRAGMENT {
-                is_fragment = true;
-                if u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
-                    return Some(Self { protocol: next, offset: offset + 8, is_fragment, is_first: false });
-                }
-                offset += 8;
-            } else {
-                offset += usize::from(length) * 8 + 8;
-            }
-            protocol = next;
-        }
-        None
+            || address == self.mac.link_local() && self.addresses.as_ref().is_some_and(Addresses::has_v6)
     }
 }
 

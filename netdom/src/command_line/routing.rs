@@ -1,11 +1,51 @@
 //! The words of a router: its own address, the networks of its DHCP server, and the ports that are guests'. Pure. Floor 3.
 
 use super::set;
-use crate::router::config::{Forwarding, Internal, Network, Setup, Uplink};
+use crate::router::config::{Forwarding, Internal, Network, NetworkV6, Setup, Uplink, UplinkV6, is_routable};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::Ipv4Addr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An address of IPv4, and behind a comma one of IPv6 in its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Own {
+    v4: Network,
+    v6: Option<NetworkV6>,
+}
+
+impl Own {
+    fn parse(text: &str) -> Option<Self> {
+        let (v4, v6) = text.split_once(',').map_or((text, None), |(v4, v6)| (v4, Some(v6)));
+        let v4 = Network::parse(v4).filter(|network| network.is_host(network.address))?;
+        let v6 = match v6 {
+            Some(text) => Some(NetworkV6::parse(text)?),
+            None => None,
+        };
+        Some(Self { v4, v6 })
+    }
+}
+
+/// One or two routers, of different families.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Gateways {
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+}
+
+impl Gateways {
+    fn parse(text: &str) -> Option<Self> {
+        let mut all = Self::default();
+        for word in text.split(',') {
+            let is_first = match word.parse().ok()? {
+                IpAddr::V4(address) => all.v4.replace(address).is_none(),
+                IpAddr::V6(address) => all.v6.replace(address).is_none(),
+            };
+            is_first.then_some(())?;
+        }
+        Some(all)
+    }
+}
 
 /// What they say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,8 +53,8 @@ pub(super) struct Routing {
     /// The networks of those internal bridges that have a DHCP server.
     dhcp: Vec<Internal>,
     /// netdom's own address, and the bridge where it has it, where that was said.
-    address: Option<(Option<String>, Network)>,
-    gateway: Option<Ipv4Addr>,
+    address: Option<(Option<String>, Own)>,
+    gateway: Option<Gateways>,
     dns: Option<Vec<Ipv4Addr>>,
     forwardings: Vec<Forwarding>,
 }
@@ -52,21 +92,28 @@ impl Routing {
         let escaped = value.escape_debug();
         match name {
             "address" => {
-                let (bridge, text) =
-                    value.rsplit_once(':').map_or((None, value), |(bridge, text)| (Some(String::from(bridge)), text));
-                let network = Network::parse(text).filter(|network| network.is_host(network.address));
-                let Some(network) = network else {
+                // An address of IPv6 has colons, too.
+                let first = value.find(',').unwrap_or(value.len());
+                let colon = value.get(..first).and_then(|first| first.rfind(':'));
+                let (bridge, text) = match colon.and_then(|colon| Some((value.get(..colon)?, value.get(colon + 1..)?)))
+                {
+                    Some((bridge, text)) => (Some(String::from(bridge)), text),
+                    None => (None, value),
+                };
+                let Some(own) = Own::parse(text) else {
                     return Err(format!(
-                        "\"address={escaped}\": it is [BRIDGE:]ADDRESS/LENGTH, an IPv4 host in its network, as 10.0.0.5/24"
+                        "\"address={escaped}\": it is [BRIDGE:]ADDRESS/LENGTH, an IPv4 host in its network, as 10.0.0.5/24, and behind a comma one of IPv6, as 10.0.0.5/24,2001:db8::5/64"
                     ));
                 };
-                set(&mut self.address, name, value, (bridge, network))
+                set(&mut self.address, name, value, (bridge, own))
             }
             "gateway" => {
-                let Ok(gateway) = value.parse::<Ipv4Addr>() else {
-                    return Err(format!("\"gateway={escaped}\": it is an IPv4 address, as 10.0.0.1"));
+                let Some(gateways) = Gateways::parse(value) else {
+                    return Err(format!(
+                        "\"gateway={escaped}\": it is an address of IPv4, of IPv6, or one of each behind a comma, as 10.0.0.1,fe80::1"
+                    ));
                 };
-                set(&mut self.gateway, name, value, gateway)
+                set(&mut self.gateway, name, value, gateways)
             }
             "dns" => {
                 let servers: Result<Vec<Ipv4Addr>, _> = value.split(',').map(str::parse).collect();
@@ -109,7 +156,7 @@ impl Routing {
     pub(super) fn setup(&self, wired: &[&str]) -> Result<Option<Setup>, String> {
         let uplink = match &self.address {
             None => None,
-            Some((bridge, network)) => Some(self.uplink(bridge.as_deref(), *network, wired)?),
+            Some((bridge, own)) => Some(self.uplink(bridge.as_deref(), *own, wired)?),
         };
         if uplink.is_none() {
             let wants = [("gateway", self.gateway.is_some()), ("forward", !self.forwardings.is_empty())];
@@ -128,7 +175,8 @@ impl Routing {
         }
     }
 
-    fn uplink(&self, bridge: Option<&str>, network: Network, wired: &[&str]) -> Result<Uplink, String> {
+    fn uplink(&self, bridge: Option<&str>, own: Own, wired: &[&str]) -> Result<Uplink, String> {
+        let (network, gateways) = (own.v4, self.gateway.unwrap_or_default());
         let bridge = match (bridge, wired) {
             (Some(bridge), _) if wired.contains(&bridge) => bridge,
             (None, [only, others @ ..]) if others.iter().all(|other| other == only) => only,
@@ -142,11 +190,33 @@ impl Routing {
                 ));
             }
         };
-        if let Some(gateway) = self.gateway.filter(|gateway| !network.is_host(*gateway) || *gateway == network.address)
-        {
+        let is_wrong = |gateway: &Ipv4Addr| !network.is_host(*gateway) || *gateway == network.address;
+        if let Some(gateway) = gateways.v4.filter(is_wrong) {
             return Err(format!("\"gateway={gateway}\" is no other host of the network of \"address={network}\""));
         }
-        Ok(Uplink { bridge: bridge.into(), network, gateway: self.gateway })
+        let v6 = match (own.v6, gateways.v6) {
+            (Some(network), gateway) => Some(uplink_v6(network, gateway)?),
+            (None, None) => None,
+            (None, Some(gateway)) => {
+                return Err(format!(
+                    "\"gateway={gateway}\" says nothing without an address of IPv6, as address={network},2001:db8::5/64"
+                ));
+            }
+        };
+        Ok(Uplink { bridge: bridge.into(), network, gateway: gateways.v4, v6 })
+    }
+}
+
+fn uplink_v6(network: NetworkV6, gateway: Option<Ipv6Addr>) -> Result<UplinkV6, String> {
+    let is_right = |gateway: Ipv6Addr| {
+        gateway.is_unicast_link_local()
+            || network.contains(gateway) && is_routable(gateway) && gateway != network.address
+    };
+    match gateway.filter(|gateway| !is_right(*gateway)) {
+        None => Ok(UplinkV6 { network, gateway }),
+        Some(gateway) => Err(format!(
+            "\"gateway={gateway}\" is neither link-local nor another host of the network of \"address={network}\""
+        )),
     }
 }
 
@@ -196,15 +266,27 @@ mod tests {
         let words = [("address", "10.0.0.5/24"), ("gateway", "10.0.0.1"), ("forward", "tcp:8080:192.168.7.2:80")];
         let setup = with(&words).router().unwrap().unwrap();
         let gateway = Some(Ipv4Addr::new(10, 0, 0, 1));
-        assert_eq!(setup.uplink, Some(Uplink { bridge: "xenbr0".into(), network, gateway }));
+        assert_eq!(setup.uplink, Some(Uplink { bridge: "xenbr0".into(), network, gateway, v6: None }));
         assert_eq!(setup.forwardings.len(), 1);
         // Of several bridges it is said which.
         let two = ("bridge", "00:03.0:lan,00:04.0:dmz");
         assert!(with(&[two, ("address", "10.0.0.5/24")]).router().unwrap_err().contains("lan, dmz"));
         assert!(with(&[two, ("address", "lab:10.0.0.5/24")]).router().is_err());
         let setup = with(&[two, ("address", "dmz:10.0.0.5/24")]).router().unwrap().unwrap();
-        assert_eq!(setup.uplink, Some(Uplink { bridge: "dmz".into(), network, gateway: None }));
-        for wrong in ["", "10.0.0.5", "10.0.0.0/24", "10.0.0.255/24", "dhcp", "fd00::5/64"] {
+        assert_eq!(setup.uplink, Some(Uplink { bridge: "dmz".into(), network, gateway: None, v6: None }));
+        for wrong in [
+            "",
+            "10.0.0.5",
+            "10.0.0.0/24",
+            "10.0.0.255/24",
+            "dhcp",
+            "fd00::5/64",
+            "10.0.0.5/24,",
+            "10.0.0.5/24,10.0.1.5/24",
+            "10.0.0.5/24,fe80::5/64",
+            "10.0.0.5/24,fd00::5/64,fd01::5/64",
+            "fd00::5/64,10.0.0.5/24",
+        ] {
             assert!(Options::default().set("address", wrong).unwrap_err().contains("as 10.0.0.5/24"), "{wrong}");
         }
         for gateway in ["10.0.1.1", "10.0.0.5", "10.0.0.255"] {
@@ -217,5 +299,32 @@ mod tests {
             assert!(with(&words).set("forward", clash).is_err(), "{clash}");
         }
         assert_eq!(with(&words).set("forward", "udp:8080:192.168.7.2:80"), Ok(true));
+    }
+
+    #[test]
+    fn the_way_out_of_ipv6() {
+        let address = "xenbr0:10.0.0.5/24,2001:db8::5/64";
+        let network = NetworkV6::parse("2001:db8::5/64").unwrap();
+        for (said, v4, v6) in [
+            ("10.0.0.1,2001:db8::1", true, Some("2001:db8::1")),
+            ("fe80::1,10.0.0.1", true, Some("fe80::1")),
+            ("fe80::1", false, Some("fe80::1")),
+            ("10.0.0.1", true, None),
+        ] {
+            let uplink = with(&[("address", address), ("gateway", said)]).router().unwrap().unwrap().uplink.unwrap();
+            let gateway = v6.map(|text| text.parse().unwrap());
+            assert_eq!((uplink.gateway.is_some(), uplink.v6), (v4, Some(UplinkV6 { network, gateway })), "{said}");
+        }
+        let uplink = with(&[("address", "10.0.0.5/24,fd00::5/128")]).router().unwrap().unwrap().uplink.unwrap();
+        assert_eq!(uplink.v6.map(|v6| (v6.network.length, v6.gateway)), Some((128, None)));
+        for gateway in ["2001:db8::5", "2001:db8:1::1", "ff02::2", "::"] {
+            assert!(with(&[("address", address), ("gateway", gateway)]).router().is_err(), "{gateway}");
+        }
+        let without = with(&[("address", "10.0.0.5/24"), ("gateway", "fe80::1")]).router().unwrap_err();
+        assert!(without.contains("2001:db8::5/64"), "{without}");
+        for wrong in ["", "10.0.0.1,", "10.0.0.1,10.0.0.2", "fe80::1,fe80::2", "fe80::1,10.0.0.1,fe80::2", "fe80::1/64"]
+        {
+            assert!(Options::default().set("gateway", wrong).unwrap_err().contains("as 10.0.0.1,fe80::1"), "{wrong}");
+        }
     }
 }

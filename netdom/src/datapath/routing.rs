@@ -104,6 +104,26 @@ fn look<const N: usize>(
     if written { verdict } else { Verdict::Drop(DropCause::NoBuffer) }
 }
 
+/// Has the router tell a guest of itself, where it is time.
+pub(super) fn poll<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    forwarder: &mut Forwarder,
+    round: &mut Round,
+    pool: &Pool,
+    now: Instant,
+) {
+    let Some(router) = &mut forwarder.router else {
+        return;
+    };
+    let Some(due) = router.poll(now) else {
+        return;
+    };
+    ports.wake_at(due);
+    if let Some((port, bytes)) = router.take_answer() {
+        answer(ports, round, pool, port, bytes);
+    }
+}
+
 /// The head of a packet whose first bytes are in this fragment.
 fn read_head(first: &Fragment) -> Option<Head> {
     let mut bytes = [0; HEAD];
@@ -135,12 +155,14 @@ impl<H: Hypervisor> DataPath<H> {
     pub fn set_router(&mut self, setup: &Setup, mtu: u16, seed: u64) -> Result<(), AttachError> {
         let mut router = Box::new(Router::new(setup, mtu, seed));
         for internal in &setup.internals {
-            let port = self.add_router_port(&internal.bridge)?;
+            let port = self.add_router_port(&internal.bridge, Behind::Host)?;
             let mac = router.add_internal(port, internal.network);
             self.forwarder.switch.pin(port, mac);
         }
         if let Some(uplink) = &setup.uplink {
-            let port = self.add_router_port(&uplink.bridge)?;
+            // With IPv6 it is asked for guests' addresses in groups of theirs.
+            let behind = if uplink.v6.is_some() { Behind::Wire } else { Behind::Host };
+            let port = self.add_router_port(&uplink.bridge, behind)?;
             let mac = router.add_uplink(port, uplink.network, uplink.gateway);
             self.forwarder.switch.pin(port, mac);
         }
@@ -149,9 +171,9 @@ impl<H: Hypervisor> DataPath<H> {
     }
 
     /// A port of the router on a bridge.
-    fn add_router_port(&mut self, bridge: &str) -> Result<PortId, AttachError> {
+    fn add_router_port(&mut self, bridge: &str, behind: Behind) -> Result<PortId, AttachError> {
         let port = self.ports.free().ok_or(AttachError::NoPort)?;
-        let added = self.forwarder.add_port(port, bridge, (Vlans::NONE, ENTRIES), Behind::Host, self.now);
+        let added = self.forwarder.add_port(port, bridge, (Vlans::NONE, ENTRIES), behind, self.now);
         added.map_err(|_| AttachError::NoPort)?;
         self.ports.insert_router(port);
         Ok(port)
@@ -162,7 +184,7 @@ impl<H: Hypervisor> DataPath<H> {
     /// # Errors
     /// Another guest has its address; or there is no port, or no router.
     pub(super) fn add_routed(&mut self, bridge: &str, guest: Routed) -> Result<(), AttachError> {
-        let port = self.add_router_port(bridge)?;
+        let port = self.add_router_port(bridge, Behind::Host)?;
         let mac = self.forwarder.router.as_mut().and_then(|router| router.add_guest(port, guest));
         let Some(mac) = mac else {
             self.remove_router_port(port);

@@ -7,6 +7,7 @@ use crate::credit::{Rate, RateError};
 use crate::ethernet::MacAddress;
 use crate::policy::{Addresses, AntiSpoof, Guard};
 use crate::router::Routed;
+use crate::router::config::is_routable;
 use crate::switch::Vlans;
 use alloc::format;
 use alloc::string::String;
@@ -143,7 +144,7 @@ pub enum ConfigError {
     Addresses,
     /// A script that routes, and netdom has no address of its own.
     NoUplink,
-    /// A script that routes, without an IPv4 address of the guest's own.
+    /// A script that routes, without an address of the guest's own.
     NoAddress,
     /// A node that would filter or route packets elsewhere, and is not obeyed here.
     Refused(Refusal),
@@ -210,7 +211,7 @@ impl fmt::Display for ConfigError {
                 "script=vif-nat or vif-route: netdom has no address of its own to route from; address=10.0.0.5/24 in its extra= gives it one",
             ),
             Self::NoAddress => formatter
-                .write_str("script=vif-nat or vif-route: ip= must name the guest's IPv4 address, as ip=192.168.7.2"),
+                .write_str("script=vif-nat or vif-route: ip= must name the guest's address: of IPv4, as ip=192.168.7.2, or with vif-route of IPv6, as ip=2001:db8::7"),
             Self::Refused(refusal) => refusal.fmt(formatter),
             Self::NoBridge { name, known } => write!(
                 formatter,
@@ -308,11 +309,26 @@ impl Identity {
     /// There is no way out, or the vif has no address.
     pub fn route(self, uplink: Option<&str>) -> Result<Self, ConfigError> {
         let bridge = uplink.ok_or(ConfigError::NoUplink)?.into();
-        if self.addresses.iter().flat_map(Addresses::ipv4).next().is_none() {
-            return Err(ConfigError::NoAddress);
-        }
+        routed(self.mac, self.addresses.as_ref(), self.script)?;
         Ok(Self { bridge, vlans: Vlans::TRUNK, ..self })
     }
+}
+
+/// What the router is to know of a vif, where it is behind it.
+fn routed(mac: MacAddress, addresses: Option<&Addresses>, script: Script) -> Result<Option<Routed>, ConfigError> {
+    let translated = match script {
+        Script::Bridge => return Ok(None),
+        Script::Nat => true,
+        Script::Route => false,
+    };
+    let own: Vec<_> = addresses.iter().flat_map(|addresses| addresses.ipv4()).collect();
+    // Addresses of IPv6 are not translated.
+    let routable = addresses.iter().flat_map(|addresses| addresses.ipv6()).filter(|address| is_routable(*address));
+    let addresses_v6: Vec<_> = if translated { Vec::new() } else { routable.collect() };
+    if own.is_empty() && addresses_v6.is_empty() {
+        return Err(ConfigError::NoAddress);
+    }
+    Ok(Some(Routed { mac, addresses: own, addresses_v6, translated }))
 }
 
 fn vlans(nodes: &Directory) -> Result<Vlans, ConfigError> {
@@ -369,16 +385,7 @@ pub fn config(
     antispoof: AntiSpoof,
 ) -> Result<VifConfig, ConfigError> {
     let Identity { mac, bridge, vlans, rate, addresses, script } = identity;
-    let routed = match script {
-        Script::Bridge => None,
-        Script::Nat | Script::Route => {
-            let addresses: Vec<_> = addresses.iter().flat_map(Addresses::ipv4).collect();
-            if addresses.is_empty() {
-                return Err(ConfigError::NoAddress);
-            }
-            Some(Routed { mac, addresses, translated: script == Script::Nat })
-        }
-    };
+    let routed = routed(mac, addresses.as_ref(), script)?;
     let guard = Guard::new(antispoof, mac, addresses);
     if !frontend.flag("request-rx-copy")? {
         return Err(ConfigError::NoCopy);

@@ -3,6 +3,7 @@
 pub(crate) mod ability;
 pub mod checksum;
 pub mod coalesce;
+pub mod extensions;
 pub mod flow;
 pub mod head;
 pub mod headers;

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 /// An IPv4 address in its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,42 @@ impl fmt::Display for Network {
     }
 }
 
+/// An IPv6 address in its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkV6 {
+    /// The address, a station's that is routed.
+    pub address: Ipv6Addr,
+    /// Bits of the network, 1 to 128.
+    pub length: u8,
+}
+
+impl NetworkV6 {
+    /// From `ADDRESS/LENGTH`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, length) = text.split_once('/')?;
+        let length = length.parse().ok().filter(|length| (1..=128).contains(length))?;
+        let address = address.parse().ok().filter(|address| is_routable(*address))?;
+        Some(Self { address, length })
+    }
+
+    /// Whether an address is of the network.
+    pub fn contains(self, address: Ipv6Addr) -> bool {
+        let differing = self.address.to_bits() ^ address.to_bits();
+        differing.checked_shr(128 - u32::from(self.length)).is_none_or(|differing| differing == 0)
+    }
+}
+
+impl fmt::Display for NetworkV6 {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.address, self.length)
+    }
+}
+
+/// Whether an address of IPv6 is one station's, and passes routers (RFC 4291, 2.5).
+pub const fn is_routable(address: Ipv6Addr) -> bool {
+    !address.is_multicast() && !address.is_unspecified() && !address.is_loopback() && !address.is_unicast_link_local()
+}
+
 /// A bridge on which the router is the DHCP server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Internal {
@@ -77,6 +113,17 @@ pub struct Uplink {
     pub network: Network,
     /// The router that all other networks are behind.
     pub gateway: Option<Ipv4Addr>,
+    /// The same for IPv6, where it is routed.
+    pub v6: Option<UplinkV6>,
+}
+
+/// The way out of IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UplinkV6 {
+    /// The router's address there.
+    pub network: NetworkV6,
+    /// The router that all other networks are behind: of the network, or link-local.
+    pub gateway: Option<Ipv6Addr>,
 }
 
 /// A protocol whose ports are translated.
@@ -164,6 +211,28 @@ mod tests {
             ["", "10.0.7.0", "10.0.7.0/", "10.0.7.0/31", "10.0.7.0/0", "10.0.7/24", "fd00::/64", "10.0.7.0/24/1"]
         {
             assert_eq!(Network::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn networks_of_ipv6() {
+        let network = NetworkV6::parse("2001:db8::5/64").unwrap();
+        let within = |text: &str| network.contains(text.parse().unwrap());
+        assert!(within("2001:db8::") && within("2001:db8::ffff:1") && !within("2001:db8:0:1::5") && !within("fe80::5"));
+        let one = NetworkV6::parse("2001:db8::5/128").unwrap();
+        assert!(one.contains(one.address) && !one.contains(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 4)));
+        for wrong in [
+            "",
+            "2001:db8::5",
+            "2001:db8::5/0",
+            "2001:db8::5/129",
+            "fe80::5/64",
+            "ff02::1/64",
+            "::/64",
+            "::1/64",
+            "10.0.0.5/24",
+        ] {
+            assert_eq!(NetworkV6::parse(wrong), None, "{wrong}");
         }
     }
 

@@ -9,26 +9,33 @@ pub mod config;
 pub mod dhcp;
 mod fragments;
 mod icmp;
+mod icmpv6;
 mod ipv4;
+mod ipv6;
 mod kept;
 pub mod nat;
+mod nd;
+mod neighbours;
 mod route;
+mod route_v6;
 mod transport;
 
 use crate::ethernet::MacAddress;
 use crate::offload::checksum::Sum;
-use crate::offload::headers::{ETHERTYPE_IPV4, PROTOCOL_UDP, put, read_u16};
+use crate::offload::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_UDP, put, read_u16};
 use crate::statistics::DropCause;
 use crate::switch::PortId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use arp::Neighbours;
 use config::{Network, Setup};
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use dhcp::{Book, CLIENT_PORT, Leases, MESSAGE_BYTES, Message, SERVER_PORT, Single, Terms};
 use fragments::Fragments;
 use ipv4::{Header, START};
 use nat::Nat;
+use neighbours::Neighbours;
+pub use route_v6::GUEST_GATEWAY;
+use route_v6::Knowledge;
 use split_driver::time::Instant;
 
 /// First bytes of a frame that are looked at.
@@ -71,6 +78,8 @@ pub struct Routed {
     pub mac: MacAddress,
     /// Its addresses; the first is the one that DHCP tells it.
     pub addresses: Vec<Ipv4Addr>,
+    /// Its addresses of IPv6, which count where none is translated.
+    pub addresses_v6: Vec<Ipv6Addr>,
     /// On the way out they are translated to the router's own; otherwise they are known there, too.
     pub translated: bool,
 }
@@ -101,6 +110,8 @@ pub struct Router {
     hosts: Vec<(Ipv4Addr, PortId)>,
     neighbours: Box<Neighbours>,
     fragments: Fragments,
+    /// What it knows for IPv6.
+    v6: Knowledge,
     answer: [u8; ANSWER],
     /// The port that the answer leaves from, and how long it is.
     answered: Option<(PortId, usize)>,
@@ -138,6 +149,7 @@ impl Router {
             hosts: Vec::new(),
             neighbours: Box::new(Neighbours::new(seed.rotate_left(17))),
             fragments: Fragments::default(),
+            v6: Knowledge::new(setup.uplink.as_ref().and_then(|uplink| uplink.v6), seed.rotate_left(43)),
             answer: [0; ANSWER],
             answered: None,
         }
@@ -157,10 +169,14 @@ impl Router {
 
     /// A port towards one guest. `None` where the guest has no address, or another one has it.
     pub fn add_guest(&mut self, port: PortId, guest: Routed) -> Option<MacAddress> {
-        let first = *guest.addresses.first()?;
-        if guest.addresses.iter().any(|address| self.host(*address).is_some()) {
+        let routed_v6 = if guest.translated { &[] } else { guest.addresses_v6.as_slice() };
+        let first = guest.addresses.first().copied();
+        let none = first.is_none() && routed_v6.is_empty();
+        let is_known = guest.addresses.iter().any(|address| self.host(*address).is_some());
+        if none || is_known || routed_v6.iter().any(|address| self.v6.host(*address).is_some()) {
             return None;
         }
+        self.v6.add(routed_v6, port);
         self.hosts.extend(guest.addresses.iter().map(|address| (*address, port)));
         self.hosts.sort_unstable();
         self.hosts.dedup();
@@ -168,7 +184,9 @@ impl Router {
             nat.add(port);
         }
         self.fragments.add(port);
-        Some(self.add(port, Kind::Guest(guest), gateway_for(first)))
+        // Without IPv4 it has no address that a packet could be for. Each guest is on a network of its own.
+        let own = first.map_or(Network { address: Ipv4Addr::UNSPECIFIED, length: 24 }, gateway_for);
+        Some(self.add(port, Kind::Guest(guest), own))
     }
 
     fn add(&mut self, port: PortId, kind: Kind, own: Network) -> MacAddress {
@@ -189,6 +207,7 @@ impl Router {
         }
         self.hosts.retain(|(_, known)| *known != port);
         self.fragments.remove(port);
+        self.v6.remove(port);
         if let Some(nat) = &mut self.nat {
             nat.remove(port);
         }
@@ -237,6 +256,7 @@ impl Router {
         match ethertype {
             arp::ETHERTYPE => self.handle_arp(port, bytes, now),
             ETHERTYPE_IPV4 => self.handle_ipv4(port, bytes, frame, destination, now),
+            ETHERTYPE_IPV6 => self.handle_ipv6(port, bytes, frame, destination, now),
             _ if destination.is_group() => Verdict::Taken,
             _ => Verdict::Drop(DropCause::NotRouted),
         }

@@ -23,7 +23,12 @@ const GATEWAY_MAC: MacAddress = MacAddress([0, 1, 2, 3, 4, 5]);
 fn router() -> Router {
     let network = |address| Network { address, length: 24 };
     let setup = Setup {
-        uplink: Some(Uplink { bridge: String::from("xenbr0"), network: network(OWN), gateway: Some(GATEWAY) }),
+        uplink: Some(Uplink {
+            bridge: String::from("xenbr0"),
+            network: network(OWN),
+            gateway: Some(GATEWAY),
+            v6: None,
+        }),
         internals: Vec::from([Internal { bridge: String::from("lab"), network: network(Ipv4Addr::new(10, 0, 7, 1)) }]),
         dns: Vec::new(),
         forwardings: Vec::from([Forwarding { protocol: Protocol::Tcp, port: 8080, guest: OTHER, guest_port: 80 }]),
@@ -31,7 +36,8 @@ fn router() -> Router {
     let mut router = Router::new(&setup, 1500, 1);
     router.add_uplink(UPLINK, network(OWN), Some(GATEWAY));
     router.add_internal(LAB, setup.internals[0].network);
-    let guest = |mac, address| Routed { mac, addresses: Vec::from([address]), translated: true };
+    let guest =
+        |mac, address| Routed { mac, addresses: Vec::from([address]), translated: true, addresses_v6: Vec::new() };
     assert!(router.add_guest(ONE, guest(GUEST_MAC, GUEST)).is_some());
     assert!(router.add_guest(TWO, guest(OTHER_MAC, OTHER)).is_some());
     assert!(router.add_guest(PortId(5), guest(OTHER_MAC, OTHER)).is_none(), "an address is one guest's");
@@ -224,7 +230,14 @@ fn a_guest_whose_address_is_known_outside() {
     let mut router = router();
     introduce(&mut router);
     let (mac, address, port) = (MacAddress([0, 0x16, 0x3e, 0, 0, 3]), Ipv4Addr::new(10, 0, 0, 77), PortId(6));
-    assert!(router.add_guest(port, Routed { mac, addresses: Vec::from([address]), translated: false }).is_some());
+    assert!(
+        router
+            .add_guest(
+                port,
+                Routed { mac, addresses: Vec::from([address]), translated: false, addresses_v6: Vec::new() }
+            )
+            .is_some()
+    );
     let inner = mac_of(gateway_for(address).address);
     // The router answers for it, and for no guest whose address is translated.
     for (target, answered) in [(address, true), (GUEST, false)] {

@@ -23,14 +23,20 @@ const PLAIN: Capabilities =
 /// A net with a router, guests behind it that have these addresses, and a guest on the bridge of the NIC.
 fn routed(capabilities: Capabilities, guests: &[Ipv4Addr]) -> Net {
     let mut net = Net::with_nic(&[], capabilities);
-    let uplink = Uplink { bridge: "xenbr0".into(), network: Network { address: OWN, length: 24 }, gateway: None };
+    let uplink =
+        Uplink { bridge: "xenbr0".into(), network: Network { address: OWN, length: 24 }, gateway: None, v6: None };
     let lab = Network { address: Ipv4Addr::new(10, 0, 7, 1), length: 24 };
     let internals = Vec::from([Internal { bridge: String::from("lab"), network: lab }]);
     net.path.set_router(&Setup { uplink: Some(uplink), internals, ..Setup::default() }, 1500, 3).unwrap();
     for (index, address) in guests.iter().enumerate() {
         let guest = Frontend::new(&net.xen, index as u16 + 1, true);
         let mut config = guest.config("xenbr0", Frontend::linux_features());
-        config.routed = Some(Routed { mac: MacAddress(guest.mac), addresses: Vec::from([*address]), translated: true });
+        config.routed = Some(Routed {
+            mac: MacAddress(guest.mac),
+            addresses: Vec::from([*address]),
+            translated: true,
+            addresses_v6: Vec::new(),
+        });
         net.attach(guest, config);
     }
     net.add(Frontend::linux_features(), "xenbr0");

@@ -1,9 +1,10 @@
 //! Messages about multicast groups: IGMP (RFC 1112, RFC 2236, RFC 3376) and MLD (RFC 2710, RFC 3810), read from the first bytes of a frame. Pure.
 //! Floor 3.
 
-use super::super::{HOP_BY_HOP, LISTENER_DONE, LISTENER_REPORT, LISTENER_REPORT_V2, PROTOCOL_ICMPV6, Upper, address};
+use super::super::{LISTENER_DONE, LISTENER_REPORT, LISTENER_REPORT_V2, PROTOCOL_ICMPV6, address};
 use crate::ethernet::MacAddress;
 use crate::offload::checksum::Sum;
+use crate::offload::extensions::{HOP_BY_HOP, Upper};
 use crate::offload::head::Head;
 use crate::offload::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 use core::time::Duration;
