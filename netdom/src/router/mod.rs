@@ -27,7 +27,7 @@ use crate::statistics::DropCause;
 use crate::switch::PortId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use config::{Network, Setup};
+use config::{Network, Setup, is_routable};
 use core::net::{Ipv4Addr, Ipv6Addr};
 use dhcp::{Book, CLIENT_PORT, Leases, MESSAGE_BYTES, Message, SERVER_PORT, Single, Terms};
 use fragments::Fragments;
@@ -82,6 +82,20 @@ pub struct Routed {
     pub addresses_v6: Vec<Ipv6Addr>,
     /// On the way out they are translated to the router's own; otherwise they are known there, too.
     pub translated: bool,
+}
+
+impl Routed {
+    /// A guest with those of its addresses that are routed: of IPv6 none where they are translated. `None` where there is none.
+    pub fn new(
+        mac: MacAddress,
+        v4: impl Iterator<Item = Ipv4Addr>,
+        v6: impl Iterator<Item = Ipv6Addr>,
+        translated: bool,
+    ) -> Option<Self> {
+        let addresses_v6 = v6.filter(|address| !translated && is_routable(*address)).collect();
+        let guest = Self { mac, addresses: v4.collect(), addresses_v6, translated };
+        (!guest.addresses.is_empty() || !guest.addresses_v6.is_empty()).then_some(guest)
+    }
 }
 
 enum Kind {

@@ -5,12 +5,14 @@ use super::{Net, OFFLOADS};
 use crate::ethernet::MacAddress;
 use crate::fakes::{Frontend, Outgoing};
 use crate::nic::Capabilities;
+use crate::offload::checksum::Sum;
 use crate::packet::{Checksum, Gso, GsoKind};
-use crate::router::config::{Internal, Network, Setup, Uplink};
+use crate::router::config::{Internal, Network, NetworkV6, Setup, Uplink, UplinkV6};
 use crate::router::{Routed, gateway_for, mac_of};
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
+use split_driver::time::{Duration, Instant};
 
 /// The addresses of [`tcp`].
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -206,5 +208,132 @@ fn the_routers_address_stays_where_it_is() {
     net.send(other, &Outgoing { bytes: ethernet([0xff; 6], router, 50), ..Outgoing::default() });
     net.send(guest, &Outgoing { bytes: ethernet(router, net.guests[guest].mac, 50), ..Outgoing::default() });
     assert_eq!(net.guests[other].arrived().len(), 0);
+    net.end();
+}
+
+/// The addresses of [`tcp`] by IPv6, and the router's.
+const GUEST_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+const REMOTE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5);
+/// All nodes, and the group of stations that are asked for the guest.
+const ALL_NODES: ([u8; 6], Ipv6Addr) = ([0x33, 0x33, 0, 0, 0, 1], Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+const GUESTS_GROUP: ([u8; 6], Ipv6Addr) =
+    ([0x33, 0x33, 0xff, 0, 0, 1], Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 1));
+
+/// A net with a guest whose address of IPv6 is known on the wire, and a guest on the bridge of the NIC.
+fn routed_v6() -> Net {
+    let mut net = Net::with_nic(&[], OFFLOADS);
+    let v6 = Some(UplinkV6 { network: NetworkV6 { address: OWN_V6, length: 64 }, gateway: None });
+    let uplink = Uplink { bridge: "xenbr0".into(), network: Network { address: OWN, length: 24 }, gateway: None, v6 };
+    net.path.set_router(&Setup { uplink: Some(uplink), ..Setup::default() }, 1500, 3).unwrap();
+    let guest = Frontend::new(&net.xen, 1, true);
+    let mut config = guest.config("xenbr0", Frontend::linux_features());
+    config.routed = Routed::new(MacAddress(guest.mac), [GUEST].into_iter(), [GUEST_V6].into_iter(), false);
+    net.attach(guest, config);
+    net.add(Frontend::linux_features(), "xenbr0");
+    net
+}
+
+/// A frame of ICMPv6 from the remote station, with these options before the message.
+fn icmp(to: ([u8; 6], Ipv6Addr), source: Ipv6Addr, hops: u8, options: &[u8], message: &[u8]) -> Vec<u8> {
+    let next = if options.is_empty() { 58 } else { 0 };
+    let length = (options.len() + message.len()) as u8;
+    let ends = [source.octets(), to.1.octets()].concat();
+    let mut sum = Sum::new();
+    sum.add(&[&ends[..], &[0, 0, 0, message.len() as u8, 0, 0, 0, 58], message].concat());
+    let mut message = Vec::from(message);
+    message[2..4].copy_from_slice(&sum.checksum().to_be_bytes());
+    let head = [0x86, 0xdd, 0x60, 0, 0, 0, 0, length, next, hops];
+    [&to.0[..], &REMOTE_MAC, &head, &ends, options, &message].concat()
+}
+
+/// Of neighbour discovery, with the remote station's Ethernet address.
+fn neighbour(kind: u8, target: Ipv6Addr) -> Vec<u8> {
+    let (flags, option) = if kind == 136 { (0x60, 2) } else { (0, 1) };
+    [&[kind, 0, 0, 0, flags, 0, 0, 0][..], &target.octets(), &[option, 1], &REMOTE_MAC].concat()
+}
+
+/// A segment of the remote station to the guest, of 1,000 bytes.
+fn segment_v6(number: u32) -> Vec<u8> {
+    let mut frame = tcp(mac_of(OWN), REMOTE_MAC, true, 1000);
+    frame[22..38].copy_from_slice(&REMOTE_V6.octets());
+    frame[38..54].copy_from_slice(&GUEST_V6.octets());
+    frame[54..58].copy_from_slice(&[0, 80, 0x30, 0x39]);
+    frame[58..62].copy_from_slice(&(1 + 1000 * number).to_be_bytes());
+    frame[67] = 0x10;
+    complete(&mut frame);
+    frame
+}
+
+/// Super-frames of IPv6 to the wire, and segments back as one.
+#[test]
+fn ipv6_to_the_wire_and_back() {
+    let mut net = routed_v6();
+    let inner = mac_of(gateway_for(GUEST).address);
+    let gso = Some(Gso { kind: GsoKind::TcpV6, size: 1428 });
+    let bytes = tcp(inner, net.guests[0].mac, true, 30_000);
+    let packet = Outgoing { bytes, checksum: Checksum::Blank, gso, ..Outgoing::default() };
+    net.send(0, &packet);
+    let question = take_sent(&mut net);
+    assert_eq!((question.len(), &question[0][..6], question[0][54]), (1, &[0x33, 0x33, 0xff, 0, 0, 2][..], 135));
+    receive(&mut net, Vec::from([icmp((mac_of(OWN).0, OWN_V6), REMOTE_V6, 255, &[], &neighbour(136, REMOTE_V6))]));
+    net.send(0, &packet);
+    let mut sent = take_sent(&mut net);
+    assert_eq!(sent.len(), 1);
+    assert_eq!((&sent[0][..6], &sent[0][6..12], sent[0][21]), (&REMOTE_MAC[..], &mac_of(OWN).0[..], 63));
+    assert_eq!(sent[0][22..], packet.bytes[22..]);
+    complete(&mut sent[0]);
+    assert!(is_complete(&sent[0]));
+    receive(&mut net, (0..3).map(segment_v6).collect());
+    let arrived = net.guests[0].arrived();
+    let packet = arrived.last().expect("the segments");
+    assert_eq!(
+        (arrived.len(), packet.bytes.len(), packet.gso.map(|gso| gso.kind)),
+        (1, 86 + 3000, Some(GsoKind::TcpV6))
+    );
+    assert_eq!((&packet.bytes[..12], packet.bytes[21]), (&[&net.guests[0].mac[..], &inner.0].concat()[..], 63));
+    net.end();
+}
+
+/// A router on the wire asks which groups are wanted: netdom gets questions for its guest all the same.
+#[test]
+fn a_querier_takes_no_questions_for_guests_away() {
+    let mut net = routed_v6();
+    let router_alert = [58, 0, 5, 2, 0, 0, 1, 0];
+    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 9);
+    let query = icmp(ALL_NODES, link_local, 1, &router_alert, &[&[130, 0, 0, 0, 0, 10, 0, 0][..], &[0; 16]].concat());
+    receive(&mut net, Vec::from([query]));
+    // Who did not answer gets no groups from now on.
+    net.now = net.now + Duration::from_secs(5);
+    net.guests[1].arrived();
+    receive(&mut net, Vec::from([icmp(GUESTS_GROUP, link_local, 255, &[], &neighbour(135, GUEST_V6))]));
+    let sent = take_sent(&mut net);
+    assert_eq!((sent.len(), sent[0][54], &sent[0][62..78]), (1, 136, &GUEST_V6.octets()[..]));
+    assert_eq!((&sent[0][..6], &sent[0][6..12]), (&REMOTE_MAC[..], &mac_of(OWN).0[..]));
+    assert_eq!(net.guests[1].arrived().len(), 0, "the querier was heard");
+    net.end();
+}
+
+/// By the clock alone, with no packet that comes in.
+#[test]
+fn guests_are_told_of_their_way_out() {
+    let mut net = routed_v6();
+    let mut due = net.run().deadline.expect("the first time");
+    let mut told = 0;
+    while told < 3 {
+        net.now = due;
+        due = net.run().deadline.expect("the next time");
+        for packet in net.guests[0].arrived() {
+            assert_eq!(
+                (&packet.bytes[..6], packet.bytes[54], &packet.bytes[60..62]),
+                (&net.guests[0].mac[..], 134, &[7, 8][..])
+            );
+            told += 1;
+        }
+    }
+    assert!(
+        net.now.since(Instant(0)) > Duration::from_secs(1200) && net.now.since(Instant(0)) < Duration::from_secs(1300)
+    );
+    assert_eq!((take_sent(&mut net).len(), net.guests[1].arrived().len()), (0, 0));
     net.end();
 }

@@ -11,7 +11,7 @@ use crate::stage::{lease, vif};
 use crate::traffic::{self, Shell, Transfer};
 
 pub(super) const CASES: &[Case] = &[Case {
-    name: "netdom routes: leases on a bridge without a NIC, NAT behind its own address, a port of that is a guest's, and a guest's address on the wire",
+    name: "netdom routes: leases on a bridge without a NIC, NAT behind its own address, a port of that is a guest's, and a guest's addresses on the wire, of IPv6 too",
     run: routed,
 }];
 
@@ -34,7 +34,12 @@ fn routed(scene: &Scene<'_>) -> Result<String> {
     let peer = scene.stage.peer(SPARE_NIC.into());
     let network = peer.strip_suffix("0.1").with_context(|| format!("the peer is '{peer}'"))?;
     let own = format!("{network}252.5");
-    let extra = format!("internal=inside:dhcp=10.77.0.0/24 address={own}/16 forward=tcp:7001:{}", INSIDE[0]);
+    let peer_v6 = peer_v6(scene)?;
+    let network_v6 = peer_v6.strip_suffix('1').with_context(|| format!("the peer is '{peer_v6}'"))?;
+    let extra = format!(
+        "internal=inside:dhcp=10.77.0.0/24 address={own}/16,{network_v6}fc:5/64 forward=tcp:7001:{}",
+        INSIDE[0]
+    );
     DriverDomain::create(lab, &DriverDomainConfig::netdom(NAME).pci(&nic).extra(&extra))?;
     let guests = [&scene.a, &scene.b];
     let mut routes = Vec::new();
@@ -46,7 +51,8 @@ fn routed(scene: &Scene<'_>) -> Result<String> {
             let said = behind_nat(scene, &leased, (&peer, &own))?;
             Ok(format!("leased {}; {said}", leased.join(" and ")))
         })
-        .and_then(|said| Ok(format!("{said}; {}", with_a_known_address(scene, &peer, network)?)));
+        .and_then(|said| Ok(format!("{said}; {}", with_a_known_address(scene, &peer, network)?)))
+        .and_then(|said| Ok(format!("{said}; {}", with_a_known_address_of_ipv6(scene, &peer_v6, network_v6)?)));
     for (place, guest) in guests.iter().enumerate() {
         let name = guest.name();
         guest.stop("serve")?;
@@ -177,7 +183,9 @@ fn behind_nat(scene: &Scene<'_>, leased: &[String], (peer, own): (&str, &str)) -
 /// A guest whose address is known on the wire, where netdom answers for it.
 fn with_a_known_address(scene: &Scene<'_>, peer: &str, network: &str) -> Result<String> {
     let (b, address) = (&scene.b, format!("{network}253.7"));
-    attach(scene, b, ROUTED, "routed", &format!("script=vif-route ip={address} gatewaydev=xenbr0"))?;
+    let peer_v6 = peer_v6(scene)?;
+    let address_v6 = format!("{}fd:7", peer_v6.trim_end_matches('1'));
+    attach(scene, b, ROUTED, "routed", &format!("script=vif-route 'ip={address} {address_v6}' gatewaydev=xenbr0"))?;
     let leased = lease(b, "routed")?;
     ensure!(leased == address, "leased '{leased}'");
     b.must(&format!("ip route replace {peer}/32 via {network}253.1 dev routed src {address}"))?;
@@ -187,4 +195,35 @@ fn with_a_known_address(scene: &Scene<'_>, peer: &str, network: &str) -> Result<
     // Nothing is translated: what is cut comes through, too.
     ping(b, peer, 4000)?;
     Ok(format!("routed {:.0} Mbit/s", transfer.mbit_per_second))
+}
+
+/// The peer's address of IPv6, the first of its network.
+fn peer_v6(scene: &Scene<'_>) -> Result<String> {
+    let wire = scene.stage.lab.wire(SPARE_NIC.into()).context("no wire")?;
+    let (address, _) = wire.config().ipv6.first().context("a wire without IPv6")?;
+    Ok(address.to_string())
+}
+
+/// The same guest by IPv6: netdom tells it of its way, and answers for it on the wire.
+fn with_a_known_address_of_ipv6(scene: &Scene<'_>, peer: &str, network: &str) -> Result<String> {
+    let (b, address, own) = (&scene.b, format!("{network}fd:7"), format!("{network}fc:5"));
+    // It has no network: all is behind the router, which it knows by an advertisement.
+    b.must(&format!(
+        "echo 0 > /proc/sys/net/ipv6/conf/routed/accept_dad; ip -6 addr add {address}/128 dev routed; \
+         for i in $(seq 1500); do /usr/bin/ip -6 route show default dev routed | grep 'via fe80::1 .*proto ra' && exit 0; usleep 20000; done; \
+         /usr/bin/ip -6 route; /usr/bin/ip -6 addr; exit 1"
+    ))
+    .context("no route by an advertisement")?;
+    ping(b, &own, 56)?;
+    ping(b, peer, 56)?;
+    ping(b, peer, 1400)?;
+    let mut rates = Vec::new();
+    for direction in ["send", "receive", "both"] {
+        let transfer = traffic::tcp(b, direction, peer, 16).with_context(|| format!("{direction} by IPv6"))?;
+        rates.push(format!("{direction} {:.0}", transfer.mbit_per_second));
+    }
+    // The neighbour outside asks by itself where the guest is: for packets that it was not asked for.
+    let flow = traffic::udp_receive(b, peer, 1000, 1).context("UDP by IPv6")?;
+    ensure!(flow.received > 0, "{flow:?}");
+    Ok(format!("by IPv6 {} Mbit/s", rates.join(", ")))
 }
