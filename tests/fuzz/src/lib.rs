@@ -42,12 +42,13 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 15] = [
+pub const TARGETS: [&str; 16] = [
     "netback",
     "policy",
     "multicast",
     "lacp",
     "nat",
+    "route6",
     "dhcp",
     "blkback",
     "lvm",
@@ -69,6 +70,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "lacp" => Some(Box::new(lacp::Bonds::default())),
         "multicast" => Some(Box::new(multicast::Groups::default())),
         "nat" => Some(Box::new(router::nat::Translation::default())),
+        "route6" => Some(Box::new(router::route6::Ways::default())),
         "dhcp" => Some(Box::new(router::dhcp::Server::default())),
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
         "nvme" => Some(Box::new(Lives::<Disks<devices::nvme::Nvme>>::default())),
@@ -91,6 +93,7 @@ pub fn describe(name: &str, input: &[u8]) -> String {
         "lacp" => lacp::describe(input),
         "multicast" => multicast::describe(input),
         "nat" => router::nat::describe(input),
+        "route6" => router::route6::describe(input),
         "dhcp" => router::dhcp::describe(input),
         "lvm" | "gpt" => volumes::describe(input),
         "xenstore" => xenstore::describe(input),

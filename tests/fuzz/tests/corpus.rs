@@ -74,6 +74,16 @@ fn nat_for_a_second() {
 }
 
 #[test]
+fn route6_corpus() {
+    run_corpus("route6");
+}
+
+#[test]
+fn route6_for_a_second() {
+    run_for_a_second("route6");
+}
+
+#[test]
 fn dhcp_corpus() {
     run_corpus("dhcp");
 }

@@ -357,6 +357,10 @@ fn wrong_messages_of_neighbour_discovery_are_nothing() {
         assert_eq!(station(&mut router, FAR), GATEWAY_MAC, "{port} {hops} {target}");
         assert_eq!(station(&mut router, unknown), inner);
     }
+    let message = [&[136, 0, 0, 0, 0x20, 0, 0, 0][..], &unknown.octets(), &option(2, evil)].concat();
+    let mut frame = icmp((own, evil), (Ipv6Addr::UNSPECIFIED, OWN), 255, &message);
+    assert_eq!(handle(&mut router, UPLINK, &mut frame, 1), Verdict::Taken);
+    assert_eq!(station(&mut router, unknown), inner, "from nowhere");
     // A question tells where the one who asks is, where the router wanted to know.
     let mut frame = icmp((own, evil), (unknown, OWN), 255, &solicitation(OWN, &option(1, evil)));
     assert_eq!(handle(&mut router, UPLINK, &mut frame, 1), Verdict::Taken);

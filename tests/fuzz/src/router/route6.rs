@@ -1,0 +1,301 @@
+//! The ways of IPv6, against what must hold for any packet; answers are read by another library. Host.
+//!
+//! An input is packets of guests and of the outside, with bytes changed and pauses between, and guests that go and come. What must hold: a packet goes
+//! on to the guest that has its address, or from a guest to the way out, with one hop less and else unchanged; nothing of a link passes; what does not
+//! pass is not written to; and an answer is a sound message to the one who sent the packet.
+
+use crate::{Target, hash};
+use arbitrary::{Arbitrary, Unstructured};
+use netdom::ethernet::MacAddress;
+use netdom::router::config::{Network, NetworkV6, Setup, Uplink, UplinkV6};
+use netdom::router::{Frame, GUEST_GATEWAY, HEAD, Routed, Router, Verdict};
+use netdom::switch::PortId;
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv6Packet, NdiscRepr};
+use split_driver::time::{Duration, Instant};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+const UPLINK: PortId = PortId(1);
+/// Guests have the ports behind it.
+const GUESTS: u16 = 2;
+const STEPS: usize = 64;
+const MTU: u16 = 1500;
+const OWN_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+const OWN: Ipv6Addr = local(5);
+const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x99);
+const START: usize = 14;
+const BEHIND: usize = START + 40;
+
+const fn local(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last)
+}
+
+/// Guests' addresses, stations outside, and addresses that do not pass.
+const ADDRESSES: [Ipv6Addr; 12] = [
+    local(11),
+    local(12),
+    OWN,
+    local(1),
+    Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1),
+    GATEWAY,
+    GUEST_GATEWAY,
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x11),
+    Ipv6Addr::UNSPECIFIED,
+    Ipv6Addr::LOCALHOST,
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 11),
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
+];
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+struct Sent {
+    port: u8,
+    source: u8,
+    destination: u8,
+    hops: u8,
+    kind: u8,
+    target: u8,
+    option: Option<(u8, u8)>,
+    /// Extension headers before what is meant.
+    extensions: u8,
+    long: bool,
+    /// Places of the frame, and what is there instead.
+    changes: [Option<(u8, u8)>; 2],
+    group: bool,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Step {
+    Packet(Sent),
+    Pause(u16),
+    Leave(u8),
+    Return(u8),
+}
+
+fn address(number: u8) -> Ipv6Addr {
+    ADDRESSES[usize::from(number) % ADDRESSES.len()]
+}
+
+fn guest_port(number: u8) -> PortId {
+    PortId(UPLINK.0 + 1 + u16::from(number) % GUESTS)
+}
+
+fn guest_address(port: PortId) -> Ipv6Addr {
+    local(9 + port.0)
+}
+
+/// The station behind a port.
+fn station(port: PortId) -> MacAddress {
+    MacAddress([0, 0x16, 0x3e, 0, 0, port.0 as u8])
+}
+
+fn passes(address: Ipv6Addr) -> bool {
+    let first = address.segments()[0];
+    !address.is_unspecified() && !address.is_loopback() && first >> 8 != 0xff && first & 0xffc0 != 0xfe80
+}
+
+/// The complete checksum of a message.
+fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> [u8; 2] {
+    let head = [0, 0, (message.len() >> 8) as u8, message.len() as u8, 0, 0, 0, 58];
+    let all = [&source.octets()[..], &destination.octets(), &head, message].concat();
+    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+    let sum: u32 = all.chunks(2).map(word).sum();
+    (!(((sum >> 16) + (sum & 0xffff)) as u16)).to_be_bytes()
+}
+
+impl Sent {
+    fn port(&self) -> PortId {
+        PortId(UPLINK.0 + u16::from(self.port) % (GUESTS + 1))
+    }
+
+    fn build(&self, to: MacAddress) -> Vec<u8> {
+        let (source, destination) = (address(self.source), address(self.destination));
+        let kinds = [135, 136, 133, 134, 137, 128, 129, 1, 3];
+        let kind = kinds.get(usize::from(self.kind) % (kinds.len() + 1)).copied();
+        let mut message = vec![kind.unwrap_or(0), 0, 0, 0, 0, 0, 0, 0];
+        if matches!(kind, Some(135..=137)) {
+            message.extend(address(self.target).octets());
+        }
+        if let Some((code, units)) = self.option {
+            message.extend([1 + code % 3, if units < 200 { 1 } else { units }, 0, 0x16, 0x3e, 0, 0, code % 4]);
+        }
+        message.resize(message.len() + if self.long { 1500 } else { 0 }, 7);
+        let sum = checksum(source, destination, &message);
+        message[2..4].copy_from_slice(&sum);
+        let mut next = if kind.is_some() { 58 } else { 17 };
+        for number in 0..self.extensions % 12 {
+            let header = [next, 0, 0, 0, 0, 0, 0, 0];
+            next = [0, 60, 43, 44][usize::from(number) % 4];
+            message.splice(..0, header);
+        }
+        let length = (message.len() as u16).to_be_bytes();
+        let to = if self.group { MacAddress([0x33, 0x33, 0, 0, 0, 1]) } else { to };
+        let hops = if self.hops < 192 { 255 } else { self.hops - 192 };
+        let head = [0x86, 0xdd, 0x60, 0, 0, 0, length[0], length[1], next, hops];
+        let ends = [source.octets(), destination.octets()].concat();
+        let mut frame = [&to.0[..], &station(self.port()).0, &head, &ends, &message].concat();
+        for (place, byte) in self.changes.iter().flatten() {
+            let place = START + usize::from(*place) % (frame.len() - START);
+            frame[place] = *byte;
+        }
+        frame
+    }
+}
+
+fn decode(input: &[u8]) -> Vec<Step> {
+    let mut bytes = Unstructured::new(input);
+    std::iter::from_fn(|| if bytes.is_empty() { None } else { bytes.arbitrary().ok() }).take(STEPS).collect()
+}
+
+/// An input as it is read, for a look at it.
+pub fn describe(input: &[u8]) -> String {
+    decode(input).iter().map(|step| format!("{step:?}\n")).collect()
+}
+
+/// A router, and the guests that are there.
+struct World {
+    router: Router,
+    own: Vec<(PortId, MacAddress)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let network = Network { address: OWN_V4, length: 24 };
+        let v6 = Some(UplinkV6 { network: NetworkV6 { address: OWN, length: 64 }, gateway: Some(GATEWAY) });
+        let uplink = Uplink { bridge: "xenbr0".into(), network, gateway: None, v6 };
+        let mut router = Router::new(&Setup { uplink: Some(uplink), ..Setup::default() }, MTU, 5);
+        let own = vec![(UPLINK, router.add_uplink(UPLINK, network, None))];
+        let mut world = Self { router, own };
+        (0..GUESTS as u8).for_each(|guest| world.come(guest_port(guest)));
+        world
+    }
+
+    fn come(&mut self, port: PortId) {
+        if self.own(port).is_some() {
+            return;
+        }
+        let v4 = Ipv4Addr::new(10, 0, 1, port.0 as u8);
+        let guest = Routed::new(station(port), [v4].into_iter(), [guest_address(port)].into_iter(), false).unwrap();
+        self.own.push((port, self.router.add_guest(port, guest).expect("no other has its address")));
+    }
+
+    fn go(&mut self, port: PortId) {
+        self.router.remove(port);
+        self.own.retain(|(known, _)| *known != port);
+    }
+
+    fn own(&self, port: PortId) -> Option<MacAddress> {
+        self.own.iter().find(|(known, _)| *known == port).map(|(_, mac)| *mac)
+    }
+
+    fn send(&mut self, sent: &Sent, now: Instant) -> [u8; 4] {
+        let port = sent.port();
+        let before = sent.build(self.own(port).unwrap_or_default());
+        let mut frame = before.clone();
+        let told = Frame { length: frame.len(), blank: false, segment: None };
+        let head = frame.len().min(HEAD);
+        let verdict = self.router.handle(port, &mut frame[..head], told, now);
+        let kind = match verdict {
+            Verdict::Send(out) => {
+                self.check_sent(port, out, &before, &frame);
+                1 + out.0 as u8
+            }
+            _ => {
+                assert_eq!(frame, before, "written, and not sent");
+                0
+            }
+        };
+        let answer = self.router.take_answer().map(|(to, bytes)| (to, bytes.to_vec()));
+        let said = answer.map_or(0, |(to, bytes)| self.check_answer((port, &before), to, &bytes));
+        [port.0 as u8, sent.kind % 10, kind, said]
+    }
+
+    fn check_sent(&self, port: PortId, out: PortId, before: &[u8], after: &[u8]) {
+        let ends = |frame: &[u8]| {
+            let packet = Ipv6Packet::new_checked(&frame[START..]).expect("a packet");
+            (packet.src_addr(), packet.dst_addr())
+        };
+        let (source, destination) = ends(before);
+        assert_eq!(MacAddress(*after[6..].first_chunk().unwrap()), self.own(out).expect("a port that is there"));
+        if out == port {
+            assert_eq!((before[BEHIND], after[BEHIND], ends(after)), (128, 129, (destination, source)));
+            return assert!(destination == OWN || destination.segments()[0] == 0xfe80, "an echo of the router");
+        }
+        assert!(passes(source) && passes(destination), "{source} to {destination}");
+        assert_eq!((before[21] - 1, &before[22..]), (after[21], &after[22..]));
+        assert_eq!(before[12..21], after[12..21]);
+        let to = MacAddress(*after.first_chunk().unwrap());
+        if out == UPLINK {
+            assert!(before.len() - START <= usize::from(MTU) && to.is_station());
+        } else {
+            assert_eq!((guest_address(out), to), (destination, station(out)));
+        }
+    }
+
+    /// What it is.
+    fn check_answer(&self, (port, sent): (PortId, &[u8]), to: PortId, bytes: &[u8]) -> u8 {
+        let packet = Ipv6Packet::new_checked(&bytes[START..]).expect("a packet");
+        assert_eq!((packet.total_len(), packet.next_header()), (bytes.len() - START, IpProtocol::Icmpv6));
+        let (source, destination) = (packet.src_addr(), packet.dst_addr());
+        let message = Icmpv6Packet::new_checked(packet.payload()).expect("a message");
+        assert!(message.verify_checksum(&source, &destination));
+        assert_eq!(MacAddress(*bytes[6..].first_chunk().unwrap()), self.own(to).expect("a port that is there"));
+        let asker = (!sent.is_empty()).then(|| Ipv6Packet::new_unchecked(&sent[START..]).src_addr());
+        let kind = message.msg_type();
+        if !kind.is_ndisc() {
+            assert!(kind.is_error() && to == port && asker == Some(destination));
+            assert!(sent[START..].starts_with(&packet.payload()[8..]), "it quotes what was sent");
+            assert!(passes(destination) || destination.segments()[0] & 0xffc0 == 0xfe80);
+            return u8::from(kind);
+        }
+        assert_eq!(packet.hop_limit(), 255);
+        let repr = Icmpv6Repr::parse(&source, &destination, &message, &ChecksumCapabilities::default());
+        match repr.expect("it is sound") {
+            Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit { target_addr, .. }) => {
+                assert!(to == UPLINK && port != UPLINK && (target_addr == GATEWAY || passes(target_addr)));
+            }
+            Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert { target_addr, lladdr, .. }) => {
+                assert!(to == port && lladdr.is_some() && (port == UPLINK || target_addr != guest_address(port)));
+            }
+            Icmpv6Repr::Ndisc(NdiscRepr::RouterAdvert { prefix_info, mtu, .. }) => {
+                assert!(to != UPLINK && source == GUEST_GATEWAY);
+                assert_eq!((prefix_info.is_none(), mtu), (true, Some(MTU.into())));
+            }
+            other => panic!("not the router's to say: {other:?}"),
+        }
+        if kind == Icmpv6Message::NeighborSolicit { 1 } else { u8::from(kind) }
+    }
+}
+
+/// The target.
+#[derive(Default)]
+pub struct Ways {
+    steps: u64,
+}
+
+impl Target for Ways {
+    fn run(&mut self, input: &[u8], seen: &mut Vec<u64>) {
+        let mut world = World::new();
+        let mut now = Instant::default() + Duration::from_secs(9);
+        for step in decode(input) {
+            self.steps += 1;
+            match step {
+                Step::Packet(sent) => seen.push(hash(&world.send(&sent, now))),
+                Step::Pause(length) => {
+                    now = now + Duration::from_millis(u64::from(length) * u64::from(length) / 64);
+                    let due = world.router.poll(now);
+                    assert!(due.is_none() == (world.own.len() == 1));
+                    let answer = world.router.take_answer().map(|(to, bytes)| (to, bytes.to_vec()));
+                    if let Some((to, bytes)) = answer {
+                        seen.push(hash(&[9, world.check_answer((to, &[]), to, &bytes), to.0 as u8]));
+                    }
+                }
+                Step::Leave(guest) => world.go(guest_port(guest)),
+                Step::Return(guest) => world.come(guest_port(guest)),
+            }
+        }
+    }
+
+    fn operations(&self) -> Option<u64> {
+        Some(self.steps)
+    }
+}
