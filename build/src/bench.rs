@@ -59,7 +59,7 @@ struct Net {
     /// Only loads whose names contain one of these, such as "TCP to,round trip"
     #[arg(long, default_value = "")]
     only: String,
-    /// The network that both driver domains serve: bridge, vlan (access ports of a VLAN) or bond (of two NICs, active-backup; with its failover)
+    /// The network that both driver domains serve: bridge, vlan (access ports of a VLAN), bond (of two NICs, active-backup; with its failover), route or nat
     #[arg(long, default_value = "bridge")]
     topology: Topology,
     /// Also draw each group of rows: docs/net-ROW-GROUP.svg

@@ -13,7 +13,7 @@ use object::{Object, ObjectSection};
 
 /// Whether a file below `/lib/modules/VERSION/` is kept when the kernel's package is unpacked.
 pub(crate) fn wanted(path: &str) -> bool {
-    const KEPT: [&str; 57] = [
+    const KEPT: [&str; 60] = [
         "modules.builtin",
         "kernel/arch/x86/crypto/",
         "kernel/block/",
@@ -61,12 +61,15 @@ pub(crate) fn wanted(path: &str) -> bool {
         "kernel/net/ipv4/gre",
         "kernel/net/ipv4/ip_gre",
         "kernel/net/ipv4/ip_tunnel",
+        "kernel/net/ipv4/netfilter/nf_",
         "kernel/net/ipv4/tunnel4",
         "kernel/net/ipv4/udp_tunnel",
         "kernel/net/ipv4/xfrm",
         "kernel/net/ipv6/ip6_udp_tunnel",
+        "kernel/net/ipv6/netfilter/nf_",
         "kernel/net/ipv6/tunnel6",
         "kernel/net/llc/",
+        "kernel/net/netfilter/nf",
         "kernel/net/tls/",
         "kernel/net/sctp/sctp.",
         "kernel/net/xfrm/xfrm_algo",

@@ -48,7 +48,9 @@ impl Release {
     fn selection(self) -> Selection {
         let xen = self.xen();
         let mut packages = vec![format!("xen-hypervisor-{xen}-amd64"), format!("xen-utils-{xen}")];
-        packages.extend(["linux-image-amd64", "busybox-static", "libgcc-s1", "iproute2", "bash"].map(str::to_owned));
+        packages.extend(
+            ["linux-image-amd64", "busybox-static", "libgcc-s1", "iproute2", "nftables", "bash"].map(str::to_owned),
+        );
         packages.extend(["e2fsprogs", "fdisk", "lvm2", "util-linux"].map(str::to_owned));
         Selection { name: self.name().to_owned(), suites: self.suites(), packages }
     }
@@ -150,7 +152,7 @@ impl std::fmt::Display for Row {
 }
 
 /// How a release becomes a tree.
-const RECIPE: Recipe = Recipe { format: 6, wanted, finish };
+const RECIPE: Recipe = Recipe { format: 7, wanted, finish };
 
 /// The unpacked packages of a release: what is needed of them, with `/bin`, `/sbin` and `/lib*` merged into `/usr`.
 #[derive(Clone, Debug)]

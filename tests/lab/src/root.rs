@@ -54,8 +54,8 @@ const EXTRA_MODULES: [&str; 13] = [
 /// There for `modprobe` in what is equipped for networks: tunnels, IPsec with the ciphers that do nothing, SCTP with its checksum.
 const NETWORK_MODULES: [&str; 8] =
     ["vxlan", "ip_gre", "esp4", "xfrm_user", "authenc", "crypto_null", "crc32c_generic", "sctp"];
-/// There for `modprobe` in a Linux driver domain.
-const BOND_MODULES: [&str; 1] = ["bonding"];
+/// There for `modprobe` in a Linux driver domain: bonds and NAT.
+const ROUTER_MODULES: [&str; 3] = ["bonding", "nft_chain_nat", "nft_masq"];
 
 /// Sets what a lease says, for busybox's DHCP client, which has no script of its own.
 const UDHCPC_SCRIPT: &str = "#!/bin/sh
@@ -188,8 +188,8 @@ fn add_modules(archive: &mut Archive, tree: &Tree, role: &str, equipment: Equipm
         Equipment::Network => &NETWORK_MODULES[..],
         Equipment::Disks => &disks::EXTRA_MODULES,
     };
-    let bonds = if role == DRIVER { &BOND_MODULES[..] } else { &[] };
-    let all: Vec<_> = loaded.iter().chain(&EXTRA_MODULES).chain(more).chain(bonds).copied().collect();
+    let router = if role == DRIVER { &ROUTER_MODULES[..] } else { &[] };
+    let all: Vec<_> = loaded.iter().chain(&EXTRA_MODULES).chain(more).chain(router).copied().collect();
     for (path, file) in modules.closure(&all)? {
         // `/lib` is a link: write where it leads.
         archive.file(&format!("usr{path}"), 0o644, fs::read(file)?);
@@ -231,7 +231,8 @@ fn with_toolstack(tree: &Tree, role: &str, equipment: Equipment, modules: &[&str
             }
         }
     }
-    programs.extend(["ip", "bridge", "tc"].iter().filter_map(|name| {
+    let router = if role == DRIVER { &["nft"][..] } else { &[] };
+    programs.extend(["ip", "bridge", "tc"].iter().chain(router).filter_map(|name| {
         ["usr/bin", "usr/sbin"]
             .iter()
             .map(|directory| format!("{directory}/{name}"))

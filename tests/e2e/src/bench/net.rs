@@ -107,7 +107,8 @@ pub fn run(row: Matrix, images: &Images, effort: Effort, progress: &dyn Fn(&str)
         (first(side)..first(side + 1)).map(|nic| stage.lab.make_assignable(nic)).collect()
     };
     let devices = of(0)?;
-    let ours = DriverDomainConfig::netdom("netdom").extra(&format!("profile=on {}", topology.words(&devices)));
+    let ours = DriverDomainConfig::netdom("netdom")
+        .extra(&format!("profile=on {}", topology.words(&devices, &stage.peer(first(0)))));
     let ours = devices.iter().fold(ours, |config, device| config.pci(device));
     let linux = LinuxDriverDomain { pci: of(1)?, setup: topology.linux_setup() };
     let ready = match !effort.is_whole() || !effort.only.is_empty() {

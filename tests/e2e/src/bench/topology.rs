@@ -16,11 +16,20 @@ pub enum Topology {
     Vlan,
     /// A bridge with a bond in it, active-backup, of two NICs.
     Bond,
+    /// No bridge: guests whose addresses are known on the wire.
+    Route,
+    /// No bridge: guests behind the driver domain's own address.
+    Nat,
 }
 
 /// All of them, by their names on the command line.
-pub const TOPOLOGIES: [(&str, Topology); 3] =
-    [("bridge", Topology::Bridge), ("vlan", Topology::Vlan), ("bond", Topology::Bond)];
+pub const TOPOLOGIES: [(&str, Topology); 5] = [
+    ("bridge", Topology::Bridge),
+    ("vlan", Topology::Vlan),
+    ("bond", Topology::Bond),
+    ("route", Topology::Route),
+    ("nat", Topology::Nat),
+];
 
 impl FromStr for Topology {
     type Err = String;
@@ -66,6 +75,25 @@ const LINUX_BOND: &str = concat!(
      /usr/bin/ip link set bond0 master xenbr0 && ip link set bond0 up && ip link set xenbr0 up && xl devd"
 );
 
+/// The same for a router: it answers for its guests on the wire, and by `vif-route` for all others to them.
+macro_rules! router {
+    () => {
+        concat!(
+            nic!(),
+            "sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.conf.eth0.proxy_arp=1 && ip link set eth0 up && \
+             udhcpc -i eth0 -n -q -t 20 -T 1 >/dev/null 2>&1 && xl devd"
+        )
+    };
+}
+
+const LINUX_ROUTE: &str = router!();
+/// The same, and it translates what leaves.
+const LINUX_NAT: &str = concat!(
+    "nft add table ip nat && nft 'add chain ip nat out { type nat hook postrouting priority 100; }' && \
+     nft add rule ip nat out oifname eth0 masquerade\n",
+    router!()
+);
+
 /// A guest's vif on one side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
@@ -83,11 +111,12 @@ impl Topology {
         if self == Self::Bond { 2 } else { 1 }
     }
 
-    /// More words for netdom, whose NICs are these.
-    pub(crate) fn words(self, nics: &[String]) -> String {
+    /// More words for netdom, whose NICs are these, and on whose wire is this peer.
+    pub(crate) fn words(self, nics: &[String], peer: &str) -> String {
         match self {
             Self::Bridge | Self::Vlan => String::new(),
             Self::Bond => format!("bond=bond0:{}:active-backup", nics.join(",")),
+            Self::Route | Self::Nat => format!("address={}/16", on_wire(peer, 252, 5)),
         }
     }
 
@@ -97,6 +126,8 @@ impl Topology {
             Self::Bridge => LINUX_BRIDGE,
             Self::Vlan => LINUX_VLAN,
             Self::Bond => LINUX_BOND,
+            Self::Route => LINUX_ROUTE,
+            Self::Nat => LINUX_NAT,
         }
     }
 
@@ -117,6 +148,27 @@ impl Topology {
                 let setup = format!("ip addr add {address}/16 dev {interface} && ip link set {interface} up");
                 let words = if ours { ",bridge=xenbr0.100" } else { "" };
                 Link { vif: of(words), setup: Some(setup), address: Some(address) }
+            }
+            Self::Route | Self::Nat => {
+                // All but the guest itself is behind the router, whichever gateway it has.
+                let (address, gateway, others) = match self {
+                    Self::Nat => (format!("192.168.{last}.2"), format!("192.168.{last}.1"), "192.168"),
+                    _ => (on_wire(peer, 253, last), on_wire(peer, 253, 254), ""),
+                };
+                let mut setup = format!(
+                    "ip addr add {address}/32 dev {interface} && ip link set {interface} up && \
+                     ip route add {gateway}/32 dev {interface} && ip route add {peer}/32 via {gateway} dev {interface} src {address}"
+                );
+                // The other guest on this side.
+                let near =
+                    if others.is_empty() { on_wire(peer, 253, last ^ 3) } else { format!("{others}.{}.2", last ^ 3) };
+                setup += &format!(" && ip route add {near}/32 via {gateway} dev {interface} src {address}");
+                let script = if self == Self::Nat && ours { "vif-nat" } else { "vif-route" };
+                Link {
+                    vif: of(&format!(",script={script},ip={address},gatewaydev=eth0")),
+                    setup: Some(setup),
+                    address: Some(address),
+                }
             }
         }
     }
