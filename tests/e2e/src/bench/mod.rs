@@ -3,6 +3,7 @@
 pub mod blk;
 pub(crate) mod common;
 mod counted;
+mod floods;
 pub mod lives;
 pub mod net;
 pub mod store;

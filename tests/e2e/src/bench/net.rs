@@ -15,6 +15,7 @@ use lab::{Clock, Guest, GuestConfig, Network, Nic, Row as Matrix};
 
 use super::common::{Alternation, LINUX, LinuxDriverDomain, Runs, create_to_ready, footprint};
 use super::counted::{By, cost};
+use super::floods::{self, Flood};
 use super::topology::{Link, Topology};
 use super::{Better, Report};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
@@ -64,7 +65,7 @@ fn nics(sides: u8, each: u8) -> Vec<Nic> {
 }
 
 /// A guest with a vif on each side, and an address on each.
-fn client<'s>(stage: &'s Stage, name: &str, links: &[Link; 2]) -> Result<Guest<'s>> {
+fn client<'s>(stage: &'s Stage, name: &str, links: &[Link; 2], peers: &[String; 2]) -> Result<Guest<'s>> {
     let vifs = links.iter().map(|link| link.vif.clone()).collect();
     let guest = stage.lab.create(&GuestConfig { vifs, ..GuestConfig::new(name) })?;
     for (interface, link) in ["eth0", "eth1"].into_iter().zip(links) {
@@ -72,6 +73,10 @@ fn client<'s>(stage: &'s Stage, name: &str, links: &[Link; 2]) -> Result<Guest<'
             Some(setup) => guest.must(setup)?,
             None => lease(&guest, interface)?,
         };
+    }
+    // The stations on the way are asked for their addresses before anything is measured.
+    for peer in peers {
+        guest.must(&format!("for i in $(seq 60); do ping -c 1 -W 1 {peer} && exit 0; done; exit 1"))?;
     }
     Ok(guest)
 }
@@ -82,6 +87,8 @@ struct Side {
     nic: usize,
     active: Cell<usize>,
     peer: String,
+    /// The guests' interface on it.
+    interface: &'static str,
     b_address: String,
 }
 
@@ -119,14 +126,14 @@ pub fn run(row: Matrix, images: &Images, effort: Effort, progress: &dyn Fn(&str)
     let netdom = DriverDomain::create(&stage.lab, &ours)?;
     let _linux = linux.start(&stage.lab)?;
     let peers = [stage.peer(first(0)), stage.peer(first(1))];
-    let a = client(&stage, "a", &topology.links(1, &peers))?;
+    let a = client(&stage, "a", &topology.links(1, &peers), &peers)?;
     let links = topology.links(2, &peers);
-    let b = client(&stage, "b", &links)?;
+    let b = client(&stage, "b", &links, &peers)?;
     let limit = if effort.is_whole() { Some(Limit { guest: limit_guest(&stage)?, peer: stage.peer(2) }) } else { None };
-    let side = |number: u8, interface| -> Result<Side> {
+    let side = |number: u8, interface: &'static str| -> Result<Side> {
         let (nic, link) = (first(number), &links[usize::from(number)]);
         let b_address = link.address.clone().map_or_else(|| lease(&b, interface), Ok)?;
-        Ok(Side { nic, active: Cell::new(0), peer: stage.peer(nic), b_address })
+        Ok(Side { nic, active: Cell::new(0), peer: stage.peer(nic), interface, b_address })
     };
     let sides = [("netdom", side(0, "eth0")?), (LINUX, side(1, "eth1")?)];
     let turns = Alternation { lab: &stage.lab, sides, counting: Some(&netdom), runs: effort.runs, progress };
@@ -135,6 +142,7 @@ pub fn run(row: Matrix, images: &Images, effort: Effort, progress: &dyn Fn(&str)
     bench.throughput(&mut report)?;
     bench.packets(&mut report)?;
     bench.round_trips(&mut report)?;
+    bench.floods(&mut report)?;
     if topology == Topology::Bond {
         bench.failover(&mut report)?;
     }
@@ -266,6 +274,25 @@ impl Bench<'_> {
         let runs = self.turns.run(name, measure, None)?;
         report.push(runs.samples(|pings| pings.longest_loss_ms).row(name, "ms", Better::Less));
         report.push(runs.samples(|pings| pings.lost as f64).row("failover: round trips lost", "", Better::Less));
+        Ok(())
+    }
+
+    /// Round trips beside a neighbour that floods.
+    fn floods(&self, report: &mut Report) -> Result<()> {
+        if self.effort.instructions {
+            return Ok(());
+        }
+        for flood in Flood::of(self.effort.topology) {
+            let name = format!("round trip beside a flood of {}, median", flood.name());
+            if !self.is_wanted(&name) {
+                continue;
+            }
+            let measure = |side: &Side| {
+                floods::beside(*flood, (&self.a, &self.b), side.interface, &side.peer, self.effort.pings / 4)
+            };
+            let runs = self.turns.run(&name, measure, None)?;
+            report.push(runs.samples(|pings| pings.median_us).row(&name, "us", Better::Less));
+        }
         Ok(())
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Arguments {
     pub(crate) window: u32,
     pub(crate) seed: u64,
     pub(crate) timeout: Duration,
+    /// Places of a frame that are other ones in each: where they begin, and how many bytes they have.
+    pub(crate) vary: Vec<(usize, usize)>,
 }
 
 impl Arguments {
@@ -38,6 +40,7 @@ impl Arguments {
             window: 1024,
             seed: 1,
             timeout: Duration::from_secs(30),
+            vary: Vec::new(),
         };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} wants a value"));
@@ -52,6 +55,7 @@ impl Arguments {
                 "--window" => arguments.window = value()?.parse()?,
                 "--seed" => arguments.seed = value()?.parse()?,
                 "--timeout" => arguments.timeout = seconds(&value()?)?,
+                "--vary" => arguments.vary = places(&value()?)?,
                 option if option.starts_with('-') => return Err(USAGE.into()),
                 _ => arguments.operands.push(word),
             }
@@ -119,10 +123,24 @@ impl End {
     /// That of a load that ends by itself.
     pub(crate) const NEVER: Self = Self { deadline: None, until: None };
 
+    /// Whether it will be there once.
+    pub(crate) const fn is_to_come(&self) -> bool {
+        self.deadline.is_some() || self.until.is_some()
+    }
+
     pub(crate) fn is_here(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
             || self.until.as_ref().is_some_and(|file| file.exists())
     }
+}
+
+/// `AT:BYTES`, and more behind commas.
+fn places(text: &str) -> Result<Vec<(usize, usize)>, Failure> {
+    let place = |part: &str| {
+        let (at, bytes) = part.split_once(':').ok_or("--vary wants AT:BYTES, and more of them behind commas")?;
+        Ok((at.parse()?, bytes.parse()?))
+    };
+    text.split(',').map(place).collect()
 }
 
 fn seconds(text: &str) -> Result<Duration, Failure> {

@@ -32,9 +32,10 @@ UDP (SIZE is the payload; 18 makes the shortest frame):
 ICMP (needs root):
   ping HOST COUNT INTERVAL_MS     round trips; interval 0 sends on each reply
 Ethernet (needs root):
-  frames INTERFACE FRAME...       send frames as they are, each in hexadecimal digits
+  frames INTERFACE FRAME...       send frames as they are, each in hexadecimal digits; with --seconds again and again, with --vary
+                                  AT:BYTES,... other bytes there in each (the same at all of these places), and IPv4's and IGMP's checksums made
 
-options: --port N, --plain, --sctp (in place of TCP, between guests), --seconds S (ends a TCP transfer early), --size N,
+options: --port N, --plain, --sctp (in place of TCP, between guests), --seconds S (ends a TCP transfer early, or a flood of frames), --size N,
   --until FILE (ends a transfer, a flow or pings as soon as there is such a file), --pace PPS,
   --window N (datagrams under way to udp-receive; 1024), --seed N, --timeout S";
 
