@@ -24,7 +24,7 @@ const EXAMPLE: &str = "path_cost";
 const COUNTED: &str = "*serve_counted*";
 
 /// The loads of `tests/devices/examples/path_cost.rs`, and what they are.
-const LOADS: [(&str, &str); 12] = [
+const LOADS: [(&str, &str); 18] = [
     ("to-wire-64", "64 bytes to the wire, the checksum left to the NIC"),
     ("to-wire-64-complete", "64 bytes to the wire, the checksum complete"),
     ("to-wire-64-flows", "64 bytes to the wire, of eight flows in turn"),
@@ -37,6 +37,12 @@ const LOADS: [(&str, &str); 12] = [
     ("to-wire-super", "super-frame of 62 KiB to the wire"),
     ("between-super", "super-frame of 62 KiB guest to guest"),
     ("from-wire-joined", "segment from the wire, 44 joined"),
+    ("nat-to-wire-64", "64 bytes to the wire by NAT"),
+    ("nat-to-wire-64-flows", "64 bytes to the wire by NAT, of eight flows in turn"),
+    ("nat-from-wire-64", "64 bytes from the wire by NAT"),
+    ("nat-from-wire-64-flows", "64 bytes from the wire by NAT, of eight flows in turn"),
+    ("nat-to-wire-super", "super-frame of 62 KiB to the wire by NAT"),
+    ("nat-from-wire-joined", "segment from the wire by NAT, 44 joined"),
 ];
 
 /// What is not netdom: the fakes of Xen and of the guests, and the model of the device.

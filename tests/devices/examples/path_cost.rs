@@ -10,11 +10,15 @@ use devices::checksum::{put, sum};
 use devices::e1000e::{E1000e, IDENTITY};
 use devices::fake::Device;
 use netdom::datapath::{DataPath, NicId};
+use netdom::ethernet::MacAddress;
 use netdom::fakes::{Frontend, Outgoing};
 use netdom::nic::{Interrupts, Options, models};
 use netdom::packet::{Checksum, Gso, GsoKind, Pool};
+use netdom::router::config::{Network, Setup, Uplink};
+use netdom::router::{Routed, gateway_for, mac_of};
 use split_driver::fakes::{FakePages, FakeXen};
 use split_driver::time::{Duration, Instant};
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 /// Rounds that are counted, behind some that are not.
@@ -51,17 +55,24 @@ struct Load {
     kind: Kind,
     /// Flows that they are of, in turn.
     flows: usize,
+    /// The guest is behind the router, which translates its address.
+    translated: bool,
 }
 
 impl Load {
     /// A round of packets of one flow.
     const fn new(name: &'static str, way: Way, packets: usize, length: usize, kind: Kind) -> Self {
-        Self { name, way, packets, length, kind, flows: 1 }
+        Self { name, way, packets, length, kind, flows: 1, translated: false }
     }
 
     /// The same, of several flows.
     const fn of_flows(self, flows: usize) -> Self {
         Self { flows, ..self }
+    }
+
+    /// The same, behind the router.
+    const fn translated(self) -> Self {
+        Self { translated: true, ..self }
     }
 }
 
@@ -77,7 +88,7 @@ enum Kind {
     Segments,
 }
 
-const LOADS: [Load; 12] = [
+const LOADS: [Load; 18] = [
     Load::new("to-wire-64", Way::ToWire, BATCH, 60, Kind::UdpBlank),
     Load::new("to-wire-64-complete", Way::ToWire, BATCH, 60, Kind::Udp),
     Load::new("to-wire-64-flows", Way::ToWire, BATCH, 60, Kind::UdpBlank).of_flows(8),
@@ -90,7 +101,19 @@ const LOADS: [Load; 12] = [
     Load::new("to-wire-super", Way::ToWire, 4, TCP_HEADERS + 44 * SEGMENT, Kind::Super),
     Load::new("between-super", Way::BetweenGuests, 4, TCP_HEADERS + 44 * SEGMENT, Kind::Super),
     Load::new("from-wire-joined", Way::FromWire, 44, TCP_HEADERS + SEGMENT, Kind::Segments),
+    Load::new("nat-to-wire-64", Way::ToWire, BATCH, 60, Kind::UdpBlank).translated(),
+    Load::new("nat-to-wire-64-flows", Way::ToWire, BATCH, 60, Kind::UdpBlank).of_flows(8).translated(),
+    Load::new("nat-from-wire-64", Way::FromWire, BATCH, 60, Kind::Udp).translated(),
+    Load::new("nat-from-wire-64-flows", Way::FromWire, BATCH, 60, Kind::Udp).of_flows(8).translated(),
+    Load::new("nat-to-wire-super", Way::ToWire, 4, TCP_HEADERS + 44 * SEGMENT, Kind::Super).translated(),
+    Load::new("nat-from-wire-joined", Way::FromWire, 44, TCP_HEADERS + SEGMENT, Kind::Segments).translated(),
 ];
+
+/// The IP addresses of a guest and of the station on the wire; and behind the router, its own and the guest's.
+const GUEST_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const STATION_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const ROUTER_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+const INNER_IP: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 2);
 
 struct Bench {
     xen: FakeXen,
@@ -113,7 +136,7 @@ struct Sums {
 }
 
 impl Bench {
-    fn new() -> Option<Self> {
+    fn new(translated: bool) -> Option<Self> {
         let xen = FakeXen::new();
         let pool = Pool::new(Box::new(FakePages::new(&xen, 1024)));
         let device = Device::new(&xen, E1000e::new(ADDRESS));
@@ -125,10 +148,20 @@ impl Bench {
         let nic = model.start(device.clone(), device.dma(), vectors, &pool, options, wait).ok()?;
         let mut path = DataPath::new(xen.clone(), pool, 1);
         let nic = path.add_nic(nic, "xenbr0").ok()?;
+        if translated {
+            let network = Network { address: ROUTER_IP, length: 24 };
+            let uplink = Uplink { bridge: "xenbr0".into(), network, gateway: None, v6: None };
+            path.set_router(&Setup { uplink: Some(uplink), ..Setup::default() }, 1500, 1).ok()?;
+        }
         let guests = [1, 2].map(|id| {
             let mut guest = Frontend::new(&xen, id, false);
             guest.post(256);
-            assert!(path.attach(guest.config("xenbr0", Frontend::linux_features())).is_ok(), "a vif");
+            let mut config = guest.config("xenbr0", Frontend::linux_features());
+            if translated && id == 1 {
+                let (mac, addresses, addresses_v6) = (MacAddress(guest.mac), vec![INNER_IP], Vec::new());
+                config.routed = Some(Routed { mac, addresses, addresses_v6, translated: true });
+            }
+            assert!(path.attach(config).is_ok(), "a vif");
             guest
         });
         let mut bench = Self { xen, path, device, nic, guests, now: Instant(0), sums: Sums::default() };
@@ -141,7 +174,29 @@ impl Bench {
         bench.device.inject(&[&[0xff; 6][..], &STATION, &[0; 48]].concat());
         bench.serve(true);
         bench.settle();
+        if translated {
+            bench.open();
+        }
         Some(bench)
+    }
+
+    /// The guest behind the router sends a packet of each flow, and the station answers the router's question for its address.
+    fn open(&mut self) {
+        // The first packet of all is lost: its station is not known yet.
+        for tcp in [false, false, true] {
+            for flow in 0..8 {
+                let ends = Ends::out(mac_of(gateway_for(INNER_IP).address).0, self.guests[0].mac, INNER_IP);
+                self.guests[0].send(&Outgoing { bytes: frame(&ends, 70, tcp, flow, 0, 0), ..Outgoing::default() });
+                self.serve(false);
+                let (router, answer) = (mac_of(ROUTER_IP).0, [0, 1, 8, 0, 6, 4, 0, 2]);
+                let (own, asker) = (STATION_IP.octets(), ROUTER_IP.octets());
+                let arp = [&router[..], &STATION, &[8, 6], &answer, &STATION, &own, &router, &asker, &[0; 18]].concat();
+                self.device.inject(&arp);
+                self.device.run();
+                self.serve(true);
+                self.settle();
+            }
+        }
     }
 
     /// [`Self::serve`], counted.
@@ -208,10 +263,13 @@ impl Bench {
     }
 
     fn run(&mut self, load: &Load) {
-        let addresses = match load.way {
-            Way::ToWire => [STATION, self.guests[0].mac],
-            Way::FromWire => [self.guests[0].mac, STATION],
-            Way::BetweenGuests => [self.guests[1].mac, self.guests[0].mac],
+        let own = self.guests[0].mac;
+        let ends = match (load.way, load.translated) {
+            (Way::ToWire, false) => Ends::out(STATION, own, GUEST_IP),
+            (Way::FromWire, false) => Ends::out(own, STATION, GUEST_IP),
+            (Way::BetweenGuests, _) => Ends::out(self.guests[1].mac, own, GUEST_IP),
+            (Way::ToWire, true) => Ends::out(mac_of(gateway_for(INNER_IP).address).0, own, INNER_IP),
+            (Way::FromWire, true) => Ends::back(mac_of(ROUTER_IP).0, STATION),
         };
         let mut sequence = 1;
         for round in 0..WARM_UP + ROUNDS {
@@ -219,7 +277,7 @@ impl Bench {
                 .map(|number| {
                     let tcp = matches!(load.kind, Kind::Super | Kind::Segments);
                     let flow = (number % load.flows) as u8;
-                    let packet = frame(addresses, load.length, tcp, flow, sequence, number as u16);
+                    let packet = frame(&ends, load.length, tcp, flow, sequence, number as u16);
                     sequence += (load.length - TCP_HEADERS.min(load.length)) as u32;
                     packet
                 })
@@ -237,15 +295,30 @@ impl Bench {
     }
 }
 
+/// The ends of a frame: Ethernet addresses, destination and source, and IP addresses, source and destination.
+struct Ends {
+    stations: [[u8; 6]; 2],
+    addresses: [Ipv4Addr; 2],
+    /// It is of the far end.
+    back: bool,
+}
+
+impl Ends {
+    /// From this address to the station's.
+    const fn out(destination: [u8; 6], source: [u8; 6], from: Ipv4Addr) -> Self {
+        Self { stations: [destination, source], addresses: [from, STATION_IP], back: false }
+    }
+
+    /// From the station to the router's address.
+    const fn back(destination: [u8; 6], source: [u8; 6]) -> Self {
+        Self { stations: [destination, source], addresses: [STATION_IP, ROUTER_IP], back: true }
+    }
+}
+
 /// A frame of UDP or TCP over IPv4, without its check sequence. The transport checksum is right.
-fn frame(
-    [destination, source]: [[u8; 6]; 2],
-    length: usize,
-    tcp: bool,
-    flow: u8,
-    sequence: u32,
-    identification: u16,
-) -> Vec<u8> {
+fn frame(ends: &Ends, length: usize, tcp: bool, flow: u8, sequence: u32, identification: u16) -> Vec<u8> {
+    let ([destination, source], [from, to]) = (ends.stations, ends.addresses);
+    let ports = if ends.back { [0x00, 0x09, 0x12, flow] } else { [0x12, flow, 0x00, 0x09] };
     let mut bytes = vec![0; length];
     let mut write = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
     write(0, &destination);
@@ -254,8 +327,9 @@ fn frame(
     write(16, &(length as u16 - 14).to_be_bytes());
     write(18, &identification.to_be_bytes());
     write(20, &[0x40, 0, 64, if tcp { PROTOCOL_TCP } else { PROTOCOL_UDP }]);
-    write(26, &[10, 0, 0, 1, 10, 0, 0, 2]);
-    write(34, &[0x12, flow, 0x00, 0x09]);
+    write(26, &from.octets());
+    write(30, &to.octets());
+    write(34, &ports);
     if tcp {
         write(38, &sequence.to_be_bytes());
         // Data offset of 32 bytes, ACK, window; time stamps.
@@ -279,7 +353,7 @@ fn main() -> ExitCode {
         eprintln!("which load? {}", LOADS.map(|load| load.name).join(" "));
         return ExitCode::FAILURE;
     };
-    let Some(mut bench) = Bench::new() else {
+    let Some(mut bench) = Bench::new(load.translated) else {
         eprintln!("the model of the device does not start");
         return ExitCode::FAILURE;
     };
