@@ -7,17 +7,20 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An address of IPv4, and behind a comma one of IPv6 in its network.
+/// An address of IPv4, `None` where it is by DHCP, and behind a comma one of IPv6 in its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Own {
-    v4: Network,
+    v4: Option<Network>,
     v6: Option<NetworkV6>,
 }
 
 impl Own {
     fn parse(text: &str) -> Option<Self> {
         let (v4, v6) = text.split_once(',').map_or((text, None), |(v4, v6)| (v4, Some(v6)));
-        let v4 = Network::parse(v4).filter(|network| network.is_host(network.address))?;
+        let v4 = match v4 {
+            BY_DHCP => None,
+            text => Some(Network::parse(text).filter(|network| network.is_host(network.address))?),
+        };
         let v6 = match v6 {
             Some(text) => Some(NetworkV6::parse(text)?),
             None => None,
@@ -46,6 +49,9 @@ impl Gateways {
         Some(all)
     }
 }
+
+/// The address of a netdom whose address is by DHCP.
+const BY_DHCP: &str = "dhcp";
 
 /// What they say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,7 +108,7 @@ impl Routing {
                 };
                 let Some(own) = Own::parse(text) else {
                     return Err(format!(
-                        "\"address={escaped}\": it is [BRIDGE:]ADDRESS/LENGTH, an IPv4 host in its network, as 10.0.0.5/24, and behind a comma one of IPv6, as 10.0.0.5/24,2001:db8::5/64"
+                        "\"address={escaped}\": it is [BRIDGE:]ADDRESS/LENGTH, an IPv4 host in its network, as 10.0.0.5/24, or [BRIDGE:]dhcp; and behind a comma one of IPv6, as 10.0.0.5/24,2001:db8::5/64"
                     ));
                 };
                 set(&mut self.address, name, value, (bridge, own))
@@ -177,29 +183,37 @@ impl Routing {
 
     fn uplink(&self, bridge: Option<&str>, own: Own, wired: &[&str]) -> Result<Uplink, String> {
         let (network, gateways) = (own.v4, self.gateway.unwrap_or_default());
+        let address = network.map_or(String::from(BY_DHCP), |network| format!("{network}"));
         let bridge = match (bridge, wired) {
             (Some(bridge), _) if wired.contains(&bridge) => bridge,
             (None, [only, others @ ..]) if others.iter().all(|other| other == only) => only,
             (Some(bridge), _) => {
-                return Err(format!("\"address={bridge}:{network}\": no NIC is a port of this bridge"));
+                return Err(format!("\"address={bridge}:{address}\": no NIC is a port of this bridge"));
             }
             (None, _) => {
                 return Err(format!(
-                    "\"address={network}\": on which bridge? There are {}; say address=BRIDGE:{network}",
+                    "\"address={address}\": on which bridge? There are {}; say address=BRIDGE:{address}",
                     wired.join(", ")
                 ));
             }
         };
-        let is_wrong = |gateway: &Ipv4Addr| !network.is_host(*gateway) || *gateway == network.address;
-        if let Some(gateway) = gateways.v4.filter(is_wrong) {
-            return Err(format!("\"gateway={gateway}\" is no other host of the network of \"address={network}\""));
+        let fits =
+            |gateway: Ipv4Addr| network.is_some_and(|network| network.is_host(gateway) && gateway != network.address);
+        match gateways.v4 {
+            Some(gateway) if network.is_none() => {
+                return Err(format!("\"gateway={gateway}\" does not go with \"address=dhcp\": the lease says it"));
+            }
+            Some(gateway) if !fits(gateway) => {
+                return Err(format!("\"gateway={gateway}\" is no other host of the network of \"address={address}\""));
+            }
+            _ => {}
         }
         let v6 = match (own.v6, gateways.v6) {
             (Some(network), gateway) => Some(uplink_v6(network, gateway)?),
             (None, None) => None,
             (None, Some(gateway)) => {
                 return Err(format!(
-                    "\"gateway={gateway}\" says nothing without an address of IPv6, as address={network},2001:db8::5/64"
+                    "\"gateway={gateway}\" says nothing without an address of IPv6, as address={address},2001:db8::5/64"
                 ));
             }
         };
@@ -266,20 +280,32 @@ mod tests {
         let words = [("address", "10.0.0.5/24"), ("gateway", "10.0.0.1"), ("forward", "tcp:8080:192.168.7.2:80")];
         let setup = with(&words).router().unwrap().unwrap();
         let gateway = Some(Ipv4Addr::new(10, 0, 0, 1));
-        assert_eq!(setup.uplink, Some(Uplink { bridge: "xenbr0".into(), network, gateway, v6: None }));
+        assert_eq!(setup.uplink, Some(Uplink { bridge: "xenbr0".into(), network: Some(network), gateway, v6: None }));
         assert_eq!(setup.forwardings.len(), 1);
         // Of several bridges it is said which.
         let two = ("bridge", "00:03.0:lan,00:04.0:dmz");
         assert!(with(&[two, ("address", "10.0.0.5/24")]).router().unwrap_err().contains("lan, dmz"));
         assert!(with(&[two, ("address", "lab:10.0.0.5/24")]).router().is_err());
         let setup = with(&[two, ("address", "dmz:10.0.0.5/24")]).router().unwrap().unwrap();
-        assert_eq!(setup.uplink, Some(Uplink { bridge: "dmz".into(), network, gateway: None, v6: None }));
+        assert_eq!(
+            setup.uplink,
+            Some(Uplink { bridge: "dmz".into(), network: Some(network), gateway: None, v6: None })
+        );
+        for (words, bridge) in [(&[("address", "dhcp")][..], "xenbr0"), (&[two, ("address", "dmz:dhcp")], "dmz")] {
+            let uplink = Uplink { bridge: bridge.into(), network: None, gateway: None, v6: None };
+            assert_eq!(with(words).router().unwrap().unwrap().uplink, Some(uplink));
+        }
+        let uplink = with(&[("address", "dhcp,fd00::5/64")]).router().unwrap().unwrap().uplink.unwrap();
+        assert_eq!((uplink.network, uplink.v6.map(|v6| v6.network.length)), (None, Some(64)));
+        assert!(with(&[two, ("address", "dhcp")]).router().unwrap_err().contains("address=BRIDGE:dhcp"));
+        assert!(with(&[("address", "dhcp"), ("gateway", "10.0.0.1")]).router().unwrap_err().contains("the lease"));
+        assert!(with(&[("address", "dhcp")]).set("address", "10.0.0.5/24").is_err());
         for wrong in [
             "",
             "10.0.0.5",
             "10.0.0.0/24",
             "10.0.0.255/24",
-            "dhcp",
+            "dhcp/24",
             "fd00::5/64",
             "10.0.0.5/24,",
             "10.0.0.5/24,10.0.1.5/24",

@@ -9,12 +9,12 @@ use super::pass::{hold, pass, pass_on};
 use super::patience::Toward;
 use super::ports::Ports;
 use super::round::{Passing, Round, Source, Turn};
-use super::routing::{Hop, route};
+use super::routing::{Hop, Stay, route};
 use super::wire::forward_frames;
 use crate::netback::request::Wish;
 use crate::offload::coalesce::Coalescer;
 use crate::packet::Pool;
-use crate::statistics::Traffic;
+use crate::statistics::{DropCause, Traffic};
 use crate::switch::PortId;
 use split_driver::hypervisor::Hypervisor;
 use split_driver::time::Instant;
@@ -221,7 +221,15 @@ fn forward_routed<H: Hypervisor>(
     let mut packet = core::mem::take(&mut round.sent.get_mut(index as usize)?.local);
     let hop = route(ports, forwarder, round, pool, (&mut packet, length), (sender.id.port, router), now);
     round.sent.get_mut(index as usize)?.local = packet;
-    let Hop { head, parsed, decision } = hop?;
+    let Hop { head, parsed, decision } = match hop {
+        Ok(hop) => hop,
+        Err(Stay::Until(until)) if sender.may_wait => return Some(until),
+        Err(Stay::Until(_)) => {
+            ports.count_drop(sender.id.port, DropCause::NotRouted);
+            return None;
+        }
+        Err(Stay::Gone) => return None,
+    };
     let passing = Passing { source, head: &head, parsed, length, offload, tagging: decision.tagging, waits };
     match decision.way {
         Some(way) => send_on(ports, round, pool, sender, (way, decision.to_nic), &passing),

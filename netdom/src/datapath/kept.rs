@@ -149,6 +149,7 @@ impl<H: Hypervisor> DataPath<H> {
                 router.restore_leases(port, &leases.leases, self.now);
             }
         }
+        self.pin_uplink();
     }
 
     /// What the next life has to know of a NIC.

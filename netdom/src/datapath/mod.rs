@@ -50,6 +50,7 @@ mod schedule;
 mod signal;
 #[cfg(test)]
 mod tests;
+mod uplink;
 mod vlan;
 mod wire;
 
@@ -79,6 +80,7 @@ use split_driver::hypervisor::Hypervisor;
 use split_driver::kept::{Keep, KeptPage};
 use split_driver::memory::OutOfMemory;
 use split_driver::time::{Duration, Instant};
+pub use uplink::{LeaseChange, RouterStatistics, Uplink};
 use xen_pv_sys::Port;
 
 /// Packets taken from one vif in a round, from all its queues together.
@@ -330,6 +332,7 @@ impl<H: Hypervisor> DataPath<H> {
         collect::collect(ports, round, pool, hypervisor, now);
         ports.poll_bonds(&forwarder.switch, pool, now);
         routing::poll(ports, forwarder, round, pool, now);
+        uplink::poll(ports, forwarder, round, pool, now);
         forward::forward(ports, forwarder, coalescer, round, pool, now);
         copy::copy(ports, round, pool, hypervisor);
         finish::finish(ports, round, pool, now);
@@ -339,6 +342,7 @@ impl<H: Hypervisor> DataPath<H> {
         }
         let follows = round.frames_left || !ports.ready.is_empty();
         round.clear();
+        uplink::wake(ports, forwarder);
         signal::signal(ports, follows, now);
         let again = follows || nics::enable_interrupts(ports, now);
         Poll { again, deadline: ports.wake }

@@ -89,6 +89,7 @@ impl<H: Hypervisor> DataPath<H> {
 
     /// Notes a change for [`Self::poll_link`]. It replaces an earlier one of the same NIC on the same bridge.
     fn note_link(&mut self, change: LinkChange) {
+        self.note_wire(&change);
         self.link_changes.retain(|known| known.nic != change.nic || known.bridge != change.bridge);
         self.link_changes.push_back(change);
     }

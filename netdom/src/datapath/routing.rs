@@ -33,7 +33,18 @@ pub(super) struct Hop {
     pub(super) decision: Decision,
 }
 
-/// Has the router handle a packet that came from one port and is at another, the router's. `None` where it does not go on.
+/// Why a packet does not go on from the router.
+pub(super) enum Stay {
+    /// It was for the router itself, or is lost.
+    Gone,
+    /// It is to come again then; where its sender cannot wait, it is lost.
+    Until(Instant),
+}
+
+/// Has the router handle a packet that came from one port and is at another, the router's.
+///
+/// # Errors
+/// It does not go on.
 pub(super) fn route<H: Hypervisor>(
     ports: &mut Ports<H>,
     forwarder: &mut Forwarder,
@@ -42,8 +53,8 @@ pub(super) fn route<H: Hypervisor>(
     (packet, length): (&mut Packet, u32),
     (from, at): (PortId, PortId),
     now: Instant,
-) -> Option<Hop> {
-    let mut router = forwarder.router.take()?;
+) -> Result<Hop, Stay> {
+    let mut router = forwarder.router.take().ok_or(Stay::Gone)?;
     let frame = Frame {
         length: length as usize,
         blank: packet.offload.checksum == Checksum::Blank,
@@ -61,15 +72,16 @@ pub(super) fn route<H: Hypervisor>(
         Verdict::Send(out) => out,
         Verdict::Drop(cause) => {
             ports.count_drop(from, cause);
-            return None;
+            return Err(Stay::Gone);
         }
-        Verdict::Taken | Verdict::More => return None,
+        Verdict::Later(until) => return Err(Stay::Until(until)),
+        Verdict::Taken | Verdict::More => return Err(Stay::Gone),
     };
-    let head = packet.fragments.first().and_then(read_head)?;
+    let head = packet.fragments.first().and_then(read_head).ok_or(Stay::Gone)?;
     let parsed = round.parsed.len() as u32;
     round.parsed.push(head);
     let decision = forwarder.decide_routed(ports, out, &head, now);
-    Some(Hop { head, parsed, decision })
+    Ok(Hop { head, parsed, decision })
 }
 
 /// Has the router look at so many of the first bytes, which it may change.
@@ -115,7 +127,7 @@ pub(super) fn poll<H: Hypervisor>(
     let Some(router) = &mut forwarder.router else {
         return;
     };
-    let Some(due) = router.poll(now) else {
+    let Some(due) = router.advertise_in_turn(now) else {
         return;
     };
     ports.wake_at(due);
@@ -132,7 +144,7 @@ fn read_head(first: &Fragment) -> Option<Head> {
 }
 
 /// Adds a frame of the router to those that were received.
-fn answer<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, port: PortId, bytes: &[u8]) {
+pub(super) fn answer<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, port: PortId, bytes: &[u8]) {
     let Some(buffer) = pool.take().filter(|buffer| buffer.write(0, bytes)) else {
         return ports.count_drop(port, DropCause::NoBuffer);
     };
@@ -163,8 +175,13 @@ impl<H: Hypervisor> DataPath<H> {
             // With IPv6 it is asked for guests' addresses in groups of theirs.
             let behind = if uplink.v6.is_some() { Behind::Wire } else { Behind::Host };
             let port = self.add_router_port(&uplink.bridge, behind)?;
-            let mac = router.add_uplink(port, uplink.network, uplink.gateway);
-            self.forwarder.switch.pin(port, mac);
+            match uplink.network {
+                Some(network) => {
+                    let mac = router.add_uplink(port, network, uplink.gateway);
+                    self.forwarder.switch.pin(port, mac);
+                }
+                None => router.add_leased_uplink(port, seed.rotate_left(29)),
+            }
         }
         self.forwarder.router = Some(router);
         Ok(())

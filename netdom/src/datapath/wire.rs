@@ -120,7 +120,7 @@ fn forward_routed<H: Hypervisor>(
     let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
     let hop = route(ports, forwarder, round, pool, (&mut frame, length), (from, router), now);
     let offload = frame.offload;
-    if let Some(Hop { head, decision: Decision { way: Some(way), joins: true, .. }, .. }) = &hop
+    if let Ok(Hop { head, decision: Decision { way: Some(way), joins: true, .. }, .. }) = &hop
         && let Some(bytes) = frame.fragments.first().and_then(first_bytes)
     {
         let length = usize::from(frame.fragments.first().map_or(0, |first| first.length)).min(HEAD_BYTES);
@@ -134,7 +134,8 @@ fn forward_routed<H: Hypervisor>(
     if let Some(place) = round.frames.get_mut(index as usize) {
         *place = frame;
     }
-    let Some(Hop { head, parsed, decision: Decision { tagging, way, to_nic, .. } }) = hop else {
+    // What comes from the wire is for guests, which are known.
+    let Ok(Hop { head, parsed, decision: Decision { tagging, way, to_nic, .. } }) = hop else {
         return;
     };
     let source = Source::Wire(index);

@@ -13,7 +13,7 @@ use core::cell::{Cell, RefCell};
 use netdom::backend::Netback;
 use netdom::blame::Suspect;
 use netdom::command_line;
-use netdom::datapath::{BondId, DataPath, Held, Poll};
+use netdom::datapath::{BondId, DataPath, Held, LeaseChange, Poll};
 use netdom::kept::{Kept, write_suspect, write_waiting};
 use netdom::nic::ledger::Ledgers;
 use netdom::packet::Pool;
@@ -252,6 +252,7 @@ impl DriverDomain for Domain {
             self.changed.set();
         }
         nics::tell_active(self, &mut path);
+        tell_lease(&mut path);
         drop(path);
         drop(nics);
         self.bus.backend().report();
@@ -289,5 +290,15 @@ impl DriverDomain for Domain {
     async fn stop(&self) {
         self.stopping.set(true);
         nics::stop(self).await;
+    }
+}
+
+/// Tells the log of the lease of the domain's own address, where that changed.
+fn tell_lease(path: &mut DataPath<Xen>) {
+    while let Some(LeaseChange { bridge, lease }) = path.poll_lease() {
+        match lease {
+            Some(lease) => log::info!("{bridge}: address {lease}"),
+            None => log::warn!("{bridge}: no address, as the lease is over: guests behind the router have no way out"),
+        }
     }
 }

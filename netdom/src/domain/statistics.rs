@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use netdom::bond::Mode;
+use netdom::datapath::{RouterStatistics, Uplink};
 use netdom::nic::Nic;
 use netdom::statistics::{DropCause, PortStatistics};
 use runtime::restart;
@@ -15,15 +16,41 @@ fn line(statistics: &PortStatistics) -> String {
     let (from, to) = (statistics.from_port, statistics.to_port);
     let mut text =
         format!("from: {} packets {} bytes, to: {} packets {} bytes", from.packets, from.bytes, to.packets, to.bytes);
+    write_drops(&mut text, &statistics.drops);
+    text
+}
+
+fn write_drops(text: &mut String, drops: &[u64; DropCause::COUNT]) {
     for (cause, name) in DropCause::ALL {
-        if let Some(count) = statistics.drops.get(cause as usize)
+        if let Some(count) = drops.get(cause as usize)
             && *count > 0
         {
             // Writing to a string does not fail.
             let _ = write!(text, ", {name} {count}");
         }
     }
-    text
+}
+
+/// What the router is doing: its packets and sessions, the way out with its address, and the leases of each bridge.
+fn router(statistics: &RouterStatistics, ports: &mut Vec<(String, String)>) {
+    let RouterStatistics { counts, sessions, leases, uplink } = statistics;
+    let mut text = format!("forwarded {} packets, translated {}", counts.forwarded, counts.translated);
+    write_drops(&mut text, &counts.drops);
+    if let Some(sessions) = sessions {
+        let _ = write!(text, ", sessions {sessions}");
+    }
+    ports.push(("router/packets".into(), text));
+    if let Some(Uplink { bridge, address, lease }) = uplink {
+        let text = match (lease, address) {
+            (Some(lease), _) => format!("on {bridge}, address {lease}"),
+            (None, Some(address)) => format!("on {bridge}, address {address}"),
+            (None, None) => format!("on {bridge}, no address, as there is no lease"),
+        };
+        ports.push(("router/uplink".into(), text));
+    }
+    for (bridge, count) in leases {
+        ports.push((format!("router/leases/{bridge}"), format!("leases {count}")));
+    }
 }
 
 /// Every port by name: NICs as `nic/0` and so on, with their address and bridge before their counters, and vifs.
@@ -66,6 +93,9 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
         };
         let nics = word.nics.join(" ");
         ports.push((format!("bond/{}", word.name), format!("pci {nics}, {linked} with a link{active}")));
+    }
+    if let Some(statistics) = path.router_statistics() {
+        router(&statistics, &mut ports);
     }
     for (device, vif) in domain.bus.backend().vifs() {
         if let Some(statistics) = path.vif_statistics(vif) {

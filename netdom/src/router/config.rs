@@ -15,6 +15,9 @@ pub struct Network {
 }
 
 impl Network {
+    /// That of a port that has no address yet.
+    pub(super) const NONE: Self = Self { address: Ipv4Addr::UNSPECIFIED, length: 30 };
+
     /// From `ADDRESS/LENGTH`. A network has two hosts at least.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, length) = text.split_once('/')?;
@@ -109,8 +112,8 @@ pub struct Internal {
 pub struct Uplink {
     /// The bridge.
     pub bridge: String,
-    /// The router's address there.
-    pub network: Network,
+    /// The router's address there; `None` where DHCP says it, and the gateway.
+    pub network: Option<Network>,
     /// The router that all other networks are behind.
     pub gateway: Option<Ipv4Addr>,
     /// The same for IPv6, where it is routed.

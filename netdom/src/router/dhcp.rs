@@ -1,5 +1,7 @@
 //! The server of DHCP (RFC 2131, 2132): messages, and leases by Ethernet address. Pure. Floor 3.
 
+pub mod client;
+
 use super::config::Network;
 use crate::ethernet::MacAddress;
 use crate::offload::headers::{put, read_u32};
@@ -250,6 +252,8 @@ pub fn write(answer: &Answer, message: &Message, terms: &Terms<'_>) -> [u8; MESS
 struct Lease {
     mac: MacAddress,
     until: Instant,
+    /// The client has taken it; else it was offered.
+    is_taken: bool,
 }
 
 /// The leases of a network: an address has a fixed place, and a client begins to look at one that its Ethernet address tells. So most clients
@@ -264,7 +268,7 @@ impl Leases {
     /// None. `own` is the server, the first host of its network.
     pub fn new(own: Network) -> Self {
         let hosts = (!own.mask() - 2).min(LEASES);
-        let empty = || Lease { mac: MacAddress::default(), until: Instant::default() };
+        let empty = || Lease { mac: MacAddress::default(), until: Instant::default(), is_taken: false };
         Self { own, places: (0..hosts).map(|_| empty()).collect() }
     }
 
@@ -284,8 +288,12 @@ impl Leases {
     }
 
     fn take(&mut self, place: usize, mac: MacAddress, until: Instant) {
-        if let Some(lease) = self.places.get_mut(place) {
-            *lease = Lease { mac, until };
+        self.set(place, Lease { mac, until, is_taken: true });
+    }
+
+    fn set(&mut self, place: usize, lease: Lease) {
+        if let Some(place) = self.places.get_mut(place) {
+            *place = lease;
         }
     }
 
@@ -297,10 +305,13 @@ impl Leases {
         }
     }
 
-    /// The leases that there are.
+    /// The leases that there are. An offer is none.
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = (MacAddress, Ipv4Addr)> {
-        let known =
-            self.places.iter().enumerate().filter(move |(_, lease)| lease.until > now && lease.mac.is_station());
+        let known = self
+            .places
+            .iter()
+            .enumerate()
+            .filter(move |(_, lease)| lease.is_taken && lease.until > now && lease.mac.is_station());
         known.map(|(place, lease)| (lease.mac, self.address(place)))
     }
 }
@@ -315,8 +326,10 @@ impl Book for Leases {
             let first = (u32::from_be_bytes([c, d, e, f]).wrapping_mul(0x9e37_79b1) >> 8) as usize;
             (0..count).map(|step| first.wrapping_add(step) % count).find(|place| self.is_for(*place, mac, now))
         })?;
-        let until = self.places.get(place).filter(|lease| lease.mac == mac).map_or(now, |lease| lease.until);
-        self.take(place, mac, until.max(now + OFFER));
+        // A client that has a lease, and asks anew, still has it until it is over.
+        let lease = self.places.get(place).filter(|lease| lease.mac == mac && lease.until > now);
+        let (until, is_taken) = lease.map_or((now, false), |lease| (lease.until, lease.is_taken));
+        self.set(place, Lease { mac, until: until.max(now + OFFER), is_taken });
         Some(self.address(place))
     }
 

@@ -37,8 +37,11 @@ impl Router {
         }
     }
 
-    /// The leases on a bridge without a NIC; none where the port is on no such bridge.
+    /// The leases on a bridge without a NIC, or the router's own on the way out; none where the port is on no such bridge.
     pub fn keep_leases(&self, port: PortId, now: Instant) -> Option<Vec<u8>> {
+        if let Some(lease) = self.keep_lease(port) {
+            return Some(lease.into());
+        }
         let Some(Kind::Internal(leases)) = self.interface(port).map(|interface| &interface.kind) else {
             return None;
         };
@@ -46,8 +49,9 @@ impl Router {
         Some(leases.iter(now).flat_map(lease).collect())
     }
 
-    /// Goes on with leases, each as if it had been given now.
+    /// Goes on with leases: those on a bridge without a NIC as if each had been given now, the router's own as long as it lasts.
     pub fn restore_leases(&mut self, port: PortId, bytes: &[u8], now: Instant) {
+        self.restore_lease(port, bytes, now);
         let interface = self.interfaces.get_mut(port.index()).and_then(Option::as_mut);
         let Some(Kind::Internal(leases)) = interface.map(|interface| &mut interface.kind) else {
             return;

@@ -6,6 +6,7 @@
 
 mod arp;
 pub mod config;
+mod counts;
 pub mod dhcp;
 mod fragments;
 mod icmp;
@@ -16,9 +17,11 @@ mod kept;
 pub mod nat;
 mod nd;
 mod neighbours;
+mod resolve;
 mod route;
 mod route_v6;
 mod transport;
+mod uplink;
 
 use crate::ethernet::MacAddress;
 use crate::offload::checksum::Sum;
@@ -29,6 +32,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use config::{Network, Setup, is_routable};
 use core::net::{Ipv4Addr, Ipv6Addr};
+pub use counts::Counts;
 use dhcp::{Book, CLIENT_PORT, Leases, MESSAGE_BYTES, Message, SERVER_PORT, Single, Terms};
 use fragments::Fragments;
 use ipv4::{Header, START};
@@ -37,6 +41,7 @@ use neighbours::Neighbours;
 pub use route_v6::GUEST_GATEWAY;
 use route_v6::Knowledge;
 use split_driver::time::Instant;
+use uplink::Upkeep;
 
 /// First bytes of a frame that are looked at.
 pub const HEAD: usize = 256;
@@ -69,6 +74,8 @@ pub enum Verdict {
     Send(PortId),
     /// More bytes of it are to be looked at: [`WHOLE`].
     More,
+    /// The station that it goes to was asked where it is: the same frame is handled again then, or is lost where its sender cannot wait.
+    Later(Instant),
 }
 
 /// A guest behind the router.
@@ -109,6 +116,15 @@ struct Interface {
     /// The router, in the network.
     own: Network,
     mac: MacAddress,
+    /// When packets of its guest last began to wait for a station.
+    waited: Option<Instant>,
+}
+
+impl Interface {
+    /// Whether an address is the router's own there.
+    fn is_own(&self, address: Ipv4Addr) -> bool {
+        self.own.address == address && !address.is_unspecified()
+    }
 }
 
 /// The router.
@@ -116,6 +132,8 @@ pub struct Router {
     /// By port.
     interfaces: Vec<Option<Interface>>,
     uplink: Option<PortId>,
+    upkeep: Upkeep,
+    counts: Counts,
     /// Bytes of an IP packet on the way out.
     mtu: u16,
     dns: Vec<Ipv4Addr>,
@@ -157,6 +175,8 @@ impl Router {
         Self {
             interfaces: Vec::new(),
             uplink: None,
+            upkeep: Upkeep::default(),
+            counts: Counts::default(),
             mtu,
             dns: setup.dns.clone(),
             nat,
@@ -198,6 +218,7 @@ impl Router {
             nat.add(port);
         }
         self.fragments.add(port);
+        self.look_soon();
         // Without IPv4 it has no address that a packet could be for. Each guest is on a network of its own.
         let own = first.map_or(Network { address: Ipv4Addr::UNSPECIFIED, length: 24 }, gateway_for);
         Some(self.add(port, Kind::Guest(guest), own))
@@ -209,7 +230,7 @@ impl Router {
             self.interfaces.resize_with(port.index() + 1, || None);
         }
         if let Some(place) = self.interfaces.get_mut(port.index()) {
-            *place = Some(Interface { kind, own, mac });
+            *place = Some(Interface { kind, own, mac, waited: None });
         }
         mac
     }
@@ -257,6 +278,12 @@ impl Router {
     /// Handles a frame that came to a port: its first bytes, [`HEAD`] of them where there are so many.
     pub fn handle(&mut self, port: PortId, bytes: &mut [u8], frame: Frame, now: Instant) -> Verdict {
         self.answered = None;
+        let verdict = self.decide(port, bytes, frame, now);
+        self.counts.note(verdict);
+        verdict
+    }
+
+    fn decide(&mut self, port: PortId, bytes: &mut [u8], frame: Frame, now: Instant) -> Verdict {
         let Some(interface) = self.interface(port) else {
             return Verdict::Taken;
         };
@@ -282,12 +309,13 @@ impl Router {
         };
         let ((mac, address), (_, target)) = (packet.sender, packet.target);
         let (own, own_mac) = (interface.own.address, interface.mac);
+        let is_own = interface.is_own(target);
         let answers = match &interface.kind {
             // All addresses but its own are behind the router.
             Kind::Guest(guest) => !guest.addresses.contains(&target) && !target.is_unspecified(),
-            Kind::Internal(_) => target == own,
+            Kind::Internal(_) => is_own,
             // It answers for the guests whose addresses are known there (proxy ARP, RFC 1027).
-            Kind::Uplink { .. } => target == own || self.known_outside(target).is_some(),
+            Kind::Uplink { .. } => is_own || self.known_outside(target).is_some(),
         };
         if matches!(interface.kind, Kind::Uplink { .. }) && interface.own.is_host(address) && address != own {
             self.neighbours.hear(address, mac, now);
@@ -318,14 +346,15 @@ impl Router {
         let Some(header) = Header::parse(bytes, START).filter(|header| header.total + START <= frame.length) else {
             return if to.is_group() { Verdict::Taken } else { LOST };
         };
-        let Some(Interface { kind, own, .. }) = self.interface(port) else {
+        let Some(interface) = self.interface(port) else {
             return LOST;
         };
         // The checksum of a fragment's packet is over all of its fragments.
         if header.is_fragment && (frame.blank || frame.segment.is_some()) {
             return Verdict::Drop(DropCause::Unsuitable);
         }
-        let is_own = header.destination == own.address;
+        let Interface { kind, own, .. } = interface;
+        let is_own = interface.is_own(header.destination);
         let serves = !matches!(kind, Kind::Uplink { .. });
         let is_dhcp = header.protocol == PROTOCOL_UDP
             && !header.is_fragment
@@ -336,13 +365,16 @@ impl Router {
         {
             return self.handle_dhcp(port, bytes, header, frame, now);
         }
+        if !serves && self.is_for_client(bytes, &header) {
+            return self.hear_server(bytes, &header, frame, now);
+        }
         if to.is_group() || header.destination.is_multicast() || header.destination.is_broadcast() {
             return Verdict::Taken;
         }
         match kind {
             Kind::Internal(_) if is_own => self.handle_own(port, bytes, &header),
             Kind::Internal(_) => LOST,
-            Kind::Guest(_) if is_own => self.handle_own(port, bytes, &header),
+            Kind::Guest(_) if is_own => self.handle_guests_own(port, bytes, &header, frame, now),
             Kind::Guest(_) => self.leave(port, bytes, &header, frame, now),
             Kind::Uplink { .. } if is_own => self.enter(port, bytes, &header, frame, now),
             Kind::Uplink { .. } => match self.known_outside(header.destination) {
@@ -378,6 +410,7 @@ impl Router {
         // A client that asks for another's lease could use up all of them.
         let message = bytes.get(begin + 8..).and_then(Message::parse).filter(|message| Some(message.mac) == source);
         let is_client = read_u16(bytes, begin) == Some(CLIENT_PORT);
+        let resolves = self.resolves();
         let Some(interface) = self.interfaces.get_mut(port.index()).and_then(Option::as_mut) else {
             return Verdict::Taken;
         };
@@ -401,7 +434,9 @@ impl Router {
             return Verdict::Taken;
         };
         let to = if answer.to.is_broadcast() { MacAddress::BROADCAST } else { message.mac };
-        let reply = dhcp::write(&answer, &message, &Terms { own, router, dns: &self.dns });
+        let asked = [own.address];
+        let dns = if resolves && router.is_some() { &asked[..] } else { &self.dns };
+        let reply = dhcp::write(&answer, &message, &Terms { own, router, dns });
         if self.write_udp(to, mac, (own.address, SERVER_PORT), (answer.to, CLIENT_PORT), &reply) {
             self.answered = Some((port, ANSWER));
         }

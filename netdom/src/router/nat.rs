@@ -68,6 +68,8 @@ pub struct Inside {
     pub owner: PortId,
     /// Its address and port.
     pub endpoint: Endpoint,
+    /// It asks the router for names: it sees the router as the remote end. The same address and port may have other sessions besides.
+    pub resolves: bool,
 }
 
 /// What a session was heard of: bits.
@@ -92,30 +94,32 @@ pub struct KeptSession {
     pub port: u16,
     /// The remote end.
     pub remote: Endpoint,
+    /// It is one of [`Inside::resolves`].
+    pub resolves: bool,
     state: u8,
 }
 
 impl KeptSession {
     /// In bytes: protocol, state, and then ports and addresses in the order of the network.
     pub fn to_bytes(self) -> [u8; KEPT_BYTES] {
-        let Self { protocol, inside, port, remote, state } = self;
+        let Self { protocol, inside, port, remote, resolves, state } = self;
         let [a, b, c, d] = inside.address.octets();
         let [e, f] = inside.port.to_be_bytes();
         let [g, h] = port.to_be_bytes();
         let [i, j, k, l] = remote.address.octets();
         let [m, n] = remote.port.to_be_bytes();
-        [1, protocol as u8, state, a, b, c, d, e, f, g, h, i, j, k, l, m, n, 0]
+        [1, protocol as u8, state, a, b, c, d, e, f, g, h, i, j, k, l, m, n, resolves.into()]
     }
 
     /// From bytes of an earlier life; `None` where it wrote others.
     pub fn from_bytes(bytes: [u8; KEPT_BYTES]) -> Option<Self> {
-        let [1, protocol, state, a, b, c, d, e, f, g, h, i, j, k, l, m, n, 0] = bytes else {
+        let [1, protocol, state, a, b, c, d, e, f, g, h, i, j, k, l, m, n, resolves @ 0..=1] = bytes else {
             return None;
         };
         let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Echo].into_iter().find(|one| *one as u8 == protocol)?;
         let end = |a, b, c, d, e, f| Endpoint { address: Ipv4Addr::new(a, b, c, d), port: u16::from_be_bytes([e, f]) };
         let (inside, remote) = (end(a, b, c, d, e, f), end(i, j, k, l, m, n));
-        Some(Self { protocol, inside, port: u16::from_be_bytes([g, h]), remote, state })
+        Some(Self { protocol, inside, port: u16::from_be_bytes([g, h]), remote, resolves: resolves == 1, state })
     }
 }
 
@@ -277,7 +281,7 @@ impl Nat {
             return self.mappings.get(mapping as usize).map(|known| known.inside);
         }
         let endpoint = self.forwarding(protocol, port)?;
-        let inside = Inside { owner: owner_of(endpoint.address)?, endpoint };
+        let inside = Inside { owner: owner_of(endpoint.address)?, endpoint, resolves: false };
         self.owner(inside.owner)?;
         self.open(inside, protocol, remote, FROM_OUTSIDE, now)?;
         Some(inside)
@@ -413,21 +417,24 @@ impl Nat {
         let all = core::iter::successors(oldest, move |known| session(known.newer));
         all.filter_map(|known| {
             let mapping = self.mappings.get(known.mapping as usize)?;
-            let (inside, port) = (mapping.inside.endpoint, mapping.port);
-            Some(KeptSession { protocol: known.protocol, inside, port, remote: known.remote, state: known.state })
+            let Mapping { inside: Inside { endpoint: inside, resolves, .. }, port, .. } = *mapping;
+            let (protocol, remote, state) = (known.protocol, known.remote, known.state);
+            Some(KeptSession { protocol, inside, port, remote, resolves, state })
         })
     }
 
     /// Goes on with a session of an earlier life, as if it had been heard of now. False where its port is not to be had, or the guest has its share.
     pub fn restore(&mut self, owner: PortId, kept: KeptSession, now: Instant) -> bool {
-        let KeptSession { protocol, inside: endpoint, port, remote, state } = kept;
-        let inside = Inside { owner, endpoint };
+        let KeptSession { protocol, inside: endpoint, port, remote, resolves, state } = kept;
+        let inside = Inside { owner, endpoint, resolves };
         if self.owner(owner).is_none_or(|known| known.count >= self.share) || self.len() >= self.capacity {
             return false;
         }
         let mapping = match (self.mapping_of(inside, protocol), self.mapping_at(protocol, port)) {
             (Some(mapping), Some(other)) if mapping == other => mapping,
-            (None, None) if self.forwarding(protocol, port).is_none_or(|to| to == endpoint) && port != 0 => {
+            (None, None)
+                if self.forwarding(protocol, port).is_none_or(|to| to == endpoint && !resolves) && port != 0 =>
+            {
                 self.map(inside, protocol, port)
             }
             _ => return false,
@@ -452,7 +459,7 @@ impl Nat {
     fn choose_port(&self, inside: Inside, protocol: Protocol) -> Option<u16> {
         let Endpoint { address, port } = inside.endpoint;
         let own = |known: &&Forwarding| (known.protocol, known.guest, known.guest_port) == (protocol, address, port);
-        if let Some(known) = self.forwardings.iter().find(own) {
+        if let Some(known) = self.forwardings.iter().find(own).filter(|_| !inside.resolves) {
             return self.mapping_at(protocol, known.port).is_none().then_some(known.port);
         }
         let is_free =
@@ -566,7 +573,8 @@ fn put<T>(table: &mut Vec<T>, free: &mut Vec<u32>, entry: T) -> u32 {
 }
 
 fn inside_hash(key: KeyedHash, inside: Inside, protocol: Protocol) -> u64 {
-    key.of([inside.endpoint.word(), u64::from(inside.owner.0) << 8 | protocol as u64])
+    let kind = u64::from(inside.resolves) << 4 | protocol as u64;
+    key.of([inside.endpoint.word(), u64::from(inside.owner.0) << 8 | kind])
 }
 
 fn port_hash(key: KeyedHash, protocol: Protocol, port: u16) -> u64 {

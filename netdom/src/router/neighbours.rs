@@ -45,6 +45,11 @@ impl Neighbours {
         Self { key: KeyedHash::new(seed), sets: [[Neighbour::default(); WAYS]; SETS] }
     }
 
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.sets = [[Neighbour::default(); WAYS]; SETS];
+    }
+
     fn set(&mut self, address: u128) -> &mut [Neighbour] {
         let set = self.key.of([(address >> 64) as u64, address as u64]) as usize % SETS;
         self.sets.get_mut(set).map_or(&mut [], |set| set)

@@ -17,9 +17,9 @@ use split_driver::time::Instant;
 const HEADERS: u16 = 40;
 
 /// What translation makes of a packet.
-struct Translated {
-    source: Endpoint,
-    destination: Endpoint,
+pub(super) struct Translated {
+    pub(super) source: Endpoint,
+    pub(super) destination: Endpoint,
 }
 
 impl Router {
@@ -52,9 +52,8 @@ impl Router {
         let Some(station) = self.station(header.destination, now) else {
             return self.refuse(port, bytes, header, Wrong::NoRoute);
         };
-        // It is asked; until it answers, packets are lost.
         let Some(station) = station else {
-            return LOST;
+            return self.wait_for_station(port, now);
         };
         if translated && header.is_later {
             match self.follow(port, bytes, header, now) {
@@ -111,7 +110,7 @@ impl Router {
         let Some(inside) = self.find(&transport, transport.destination, remote, now) else {
             return LOST;
         };
-        let source = Endpoint { address: header.source, port: transport.source };
+        let source = self.seen(&inside, Endpoint { address: header.source, port: transport.source });
         self.translate_in(port, bytes, (header, &transport), source, inside, frame, now)
     }
 
@@ -134,7 +133,11 @@ impl Router {
             Ok(transport) => transport,
             Err(verdict) => return verdict,
         };
-        let from = Inside { owner: port, endpoint: Endpoint { address: header.source, port: transport.source } };
+        let from = Inside {
+            owner: port,
+            endpoint: Endpoint { address: header.source, port: transport.source },
+            resolves: false,
+        };
         let target = Endpoint { address: own, port: remote_port(transport.protocol, transport.destination) };
         let Some(nat) = &mut self.nat else {
             return LOST;
@@ -165,7 +168,7 @@ impl Router {
         frame: Frame,
         now: Instant,
     ) -> Verdict {
-        let Inside { owner, endpoint: destination } = inside;
+        let Inside { owner, endpoint: destination, .. } = inside;
         let done = self.translate(bytes, transport, Translated { source, destination }, frame)
             && self.lead(port, bytes, header, (owner, source.address, destination.address), now)
             && pass_hop(bytes);
@@ -197,7 +200,7 @@ impl Router {
         };
         let destination = match about.protocol() {
             Protocol::Echo => Endpoint { port: inside.endpoint.port, ..about.destination() },
-            _ => about.destination(),
+            _ => self.seen(&inside, about.destination()),
         };
         let done = about.set(bytes, header, inside.endpoint, destination)
             && set_addresses(bytes, START, header.source, inside.endpoint.address).is_some()
@@ -219,7 +222,7 @@ impl Router {
             return false;
         };
         if let Some(about) = About::parse(bytes, header) {
-            let inside = Inside { owner: port, endpoint: about.destination() };
+            let inside = Inside { owner: port, endpoint: about.destination(), resolves: false };
             let remote =
                 Endpoint { address: about.source().address, port: remote_port(about.protocol(), about.source().port) };
             let Some(given) = nat.find_port(inside, about.protocol(), remote) else {
@@ -235,7 +238,11 @@ impl Router {
         let Some(transport) = Transport::parse(bytes, START, header, false) else {
             return false;
         };
-        let inside = Inside { owner: port, endpoint: Endpoint { address: header.source, port: transport.source } };
+        let inside = Inside {
+            owner: port,
+            endpoint: Endpoint { address: header.source, port: transport.source },
+            resolves: false,
+        };
         let remote =
             Endpoint { address: header.destination, port: remote_port(transport.protocol, transport.destination) };
         let Some(given) = nat.leave(inside, transport.protocol, remote, transport.flags, now) else {
@@ -251,7 +258,7 @@ impl Router {
     }
 
     /// Gives a packet other ends.
-    fn translate(&self, bytes: &mut [u8], transport: &Transport, to: Translated, frame: Frame) -> bool {
+    pub(super) fn translate(&mut self, bytes: &mut [u8], transport: &Transport, to: Translated, frame: Frame) -> bool {
         let Translated { source, destination } = to;
         let Some(change) = set_addresses(bytes, START, source.address, destination.address) else {
             return false;
@@ -259,6 +266,7 @@ impl Router {
         if transport.is_first {
             transport.clamp(bytes, self.mtu.saturating_sub(HEADERS), frame.blank);
         }
+        self.counts.translated += 1;
         transport.set_ports(bytes, source.port, destination.port, change, frame.blank)
     }
 
@@ -271,13 +279,12 @@ impl Router {
         })
     }
 
-    fn way_out(&self) -> Option<(PortId, Ipv4Addr)> {
-        let port = self.uplink?;
-        Some((port, self.interface(port)?.own.address))
+    pub(super) fn way_out(&self) -> Option<(PortId, Ipv4Addr)> {
+        Some((self.uplink?, self.address()?.address))
     }
 
     /// What is wrong with the length of a packet for the way out; nothing to be said of it where it might be cut.
-    fn too_big(&self, header: &Header, frame: Frame) -> Option<Option<Wrong>> {
+    pub(super) fn too_big(&self, header: &Header, frame: Frame) -> Option<Option<Wrong>> {
         let longest = match frame.segment {
             Some(segment) => usize::from(segment) + usize::from(HEADERS),
             None => header.total,
@@ -286,7 +293,7 @@ impl Router {
     }
 
     /// The station that a packet for an address goes to on the way out; `None` where there is no way, `Some(None)` where it did not answer yet.
-    fn station(&mut self, address: Ipv4Addr, now: Instant) -> Option<Option<MacAddress>> {
+    pub(super) fn station(&mut self, address: Ipv4Addr, now: Instant) -> Option<Option<MacAddress>> {
         let Interface { kind: Kind::Uplink { gateway }, own, .. } = self.interface(self.uplink?)? else {
             return None;
         };
@@ -311,7 +318,7 @@ impl Router {
     }
 
     /// Tells the sender of a packet what is wrong with it.
-    fn refuse(&mut self, port: PortId, bytes: &[u8], header: &Header, wrong: Wrong) -> Verdict {
+    pub(super) fn refuse(&mut self, port: PortId, bytes: &[u8], header: &Header, wrong: Wrong) -> Verdict {
         let Some((own, mac)) = self.interface(port).map(|interface| (interface.own.address, interface.mac)) else {
             return LOST;
         };

@@ -253,7 +253,7 @@ impl Router {
     }
 
     /// Makes the next advertisement to a guest the answer, where it is time. When it is time again; `None` where no guest has IPv6.
-    pub fn poll(&mut self, now: Instant) -> Option<Instant> {
+    pub fn advertise_in_turn(&mut self, now: Instant) -> Option<Instant> {
         if self.v6.hosts.is_empty() {
             return None;
         }

@@ -149,7 +149,7 @@ impl Bench {
         let mut path = DataPath::new(xen.clone(), pool, 1);
         let nic = path.add_nic(nic, "xenbr0").ok()?;
         if translated {
-            let network = Network { address: ROUTER_IP, length: 24 };
+            let network = Some(Network { address: ROUTER_IP, length: 24 });
             let uplink = Uplink { bridge: "xenbr0".into(), network, gateway: None, v6: None };
             path.set_router(&Setup { uplink: Some(uplink), ..Setup::default() }, 1500, 1).ok()?;
         }

@@ -1,5 +1,6 @@
-//! netdom's router, against models that are naive: its translation of addresses, its ways of IPv6, and its DHCP server. Host.
+//! netdom's router, against models that are naive: its translation of addresses, its ways of IPv6, its DHCP server, and its DHCP client. Host.
 
+mod client;
 pub mod dhcp;
 pub mod nat;
 pub mod route6;

@@ -120,7 +120,7 @@ impl DhcpServer {
             client_identifier: None,
             server_identifier: Some(self.address),
             parameter_request_list: None,
-            dns_servers: None,
+            dns_servers: positive.then(|| [self.address].into_iter().collect()),
             max_size: None,
             lease_duration: leases.then_some(self.config.lease_seconds),
             renew_duration: None,

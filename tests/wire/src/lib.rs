@@ -1,7 +1,8 @@
 //! The far end of the lab's wire: a peer with services at the other end of an emulated NIC's cable. Host.
 //!
 //! QEMU is started with `-netdev stream,id=n0,server=off,addr.type=unix,addr.path=PATH` after [`Wire::start`], which
-//! listens at `PATH`. The peer answers ARP, neighbour discovery and pings, leases addresses by DHCP, and has the services
+//! listens at `PATH`. The peer answers ARP, neighbour discovery and pings, leases addresses by DHCP, answers
+//! questions for names, and has the services
 //! of [`protocol`] on IPv4 and IPv6. Tests can watch each frame, and put frames of their own on the wire.
 #![forbid(unsafe_code)]
 
@@ -10,6 +11,7 @@ mod device;
 mod dhcp;
 mod gather;
 mod group;
+mod names;
 mod port;
 pub mod protocol;
 mod segment;
@@ -29,6 +31,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 pub use config::{Config, Congestion};
 pub use dhcp::{DhcpConfig, Mac};
+pub use names::ADDRESS as NAMED;
 pub use segment::{Captured, Direction, Observer};
 pub use stats::{Stats, Transfer};
 pub use timeline::Timeline;

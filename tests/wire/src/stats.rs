@@ -40,6 +40,8 @@ pub struct Stats {
     pub udp_sunk: u64,
     /// Datagrams that the generator sent.
     pub udp_generated: u64,
+    /// Questions for names that were answered.
+    pub names_answered: u64,
     /// DHCP messages received.
     pub dhcp_messages: u64,
     /// Leases, by the client's MAC.

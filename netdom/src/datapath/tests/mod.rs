@@ -13,6 +13,7 @@ mod shares;
 mod signals;
 mod steering;
 mod traffic;
+mod uplink;
 mod vlans;
 
 use super::{DataPath, NicId, Poll, VifId};

@@ -25,8 +25,12 @@ const PLAIN: Capabilities =
 /// A net with a router, guests behind it that have these addresses, and a guest on the bridge of the NIC.
 fn routed(capabilities: Capabilities, guests: &[Ipv4Addr]) -> Net {
     let mut net = Net::with_nic(&[], capabilities);
-    let uplink =
-        Uplink { bridge: "xenbr0".into(), network: Network { address: OWN, length: 24 }, gateway: None, v6: None };
+    let uplink = Uplink {
+        bridge: "xenbr0".into(),
+        network: Some(Network { address: OWN, length: 24 }),
+        gateway: None,
+        v6: None,
+    };
     let lab = Network { address: Ipv4Addr::new(10, 0, 7, 1), length: 24 };
     let internals = Vec::from([Internal { bridge: String::from("lab"), network: lab }]);
     net.path.set_router(&Setup { uplink: Some(uplink), internals, ..Setup::default() }, 1500, 3).unwrap();
@@ -98,6 +102,7 @@ fn a_session_goes_over_a_life() {
     let packet = super_frame(&net, 100);
     net.send(0, &packet);
     receive(&mut net, Vec::from([answer(REMOTE)]));
+    net.now = net.now + Duration::from_millis(1);
     net.send(0, &packet);
     let sent = take_sent(&mut net);
     let last = sent.last().expect("the packet");
@@ -125,7 +130,9 @@ fn to_the_wire_and_back() {
             let question = take_sent(&mut net);
             assert_eq!((question.len(), &question[0][12..14]), (1, &[8, 6][..]), "the remote station is not known yet");
             receive(&mut net, Vec::from([answer(REMOTE)]));
-            net.send(0, &packet);
+            // It waited on its ring.
+            net.now = net.now + Duration::from_millis(1);
+            net.run();
             let mut sent = take_sent(&mut net);
             assert_eq!(sent.len(), if capabilities == PLAIN { payload.div_ceil(1428) } else { 1 });
             let mut whole: Vec<u8> = Vec::new();
@@ -224,7 +231,8 @@ const GUESTS_GROUP: ([u8; 6], Ipv6Addr) =
 fn routed_v6() -> Net {
     let mut net = Net::with_nic(&[], OFFLOADS);
     let v6 = Some(UplinkV6 { network: NetworkV6 { address: OWN_V6, length: 64 }, gateway: None });
-    let uplink = Uplink { bridge: "xenbr0".into(), network: Network { address: OWN, length: 24 }, gateway: None, v6 };
+    let uplink =
+        Uplink { bridge: "xenbr0".into(), network: Some(Network { address: OWN, length: 24 }), gateway: None, v6 };
     net.path.set_router(&Setup { uplink: Some(uplink), ..Setup::default() }, 1500, 3).unwrap();
     let guest = Frontend::new(&net.xen, 1, true);
     let mut config = guest.config("xenbr0", Frontend::linux_features());

@@ -97,7 +97,10 @@ fn from_discovery_to_a_lease() {
     assert_eq!(answer(&request(1, offer.address), own, &mut leases, at(6700)).unwrap().kind, Kind::Acknowledge);
     let decline = Message { kind: Kind::Decline, ..request(1, offer.address) };
     assert_eq!(answer(&decline, own, &mut leases, at(6800)), None);
-    assert_ne!(answer(&message(Kind::Discover, 1), own, &mut leases, at(6801)).unwrap().address, offer.address);
+    let other = answer(&message(Kind::Discover, 1), own, &mut leases, at(6801)).unwrap().address;
+    assert_ne!(other, offer.address);
+    assert_eq!(leases.iter(at(6801)).count(), 0);
+    assert_eq!(answer(&request(1, other), own, &mut leases, at(6801)).unwrap().kind, Kind::Acknowledge);
     assert_eq!(leases.iter(at(6801)).count(), 1);
 }
 
@@ -163,4 +166,21 @@ proptest! {
         whole.extend(&bytes);
         let _ = (Message::parse(&bytes), Message::parse(&whole));
     }
+}
+
+#[test]
+fn an_offer_that_was_not_taken_is_no_lease() {
+    let mut leases = Leases::new(OWN);
+    let offered = leases.offer(mac(1), None, at(0)).unwrap();
+    assert_eq!(leases.iter(at(0)).count(), 0);
+    assert_ne!(leases.offer(mac(2), Some(offered), at(1)), Some(offered), "it is held");
+    assert!(leases.lease(mac(1), offered, at(2)));
+    assert_eq!(leases.iter(at(2)).collect::<Vec<_>>(), [(mac(1), offered)]);
+    // A client that begins anew has its lease as long as it had it.
+    assert_eq!(leases.offer(mac(1), None, at(3)), Some(offered));
+    assert_eq!(leases.iter(at(3)).count(), 1);
+    // What is over, and offered again, is none.
+    let late = 2 + LEASE.as_secs();
+    assert_eq!(leases.offer(mac(1), None, at(late)), Some(offered));
+    assert_eq!(leases.iter(at(late)).count(), 0);
 }

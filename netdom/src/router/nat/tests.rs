@@ -9,7 +9,11 @@ fn at(seconds: u64) -> Instant {
 }
 
 fn inside(owner: u16, port: u16) -> Inside {
-    Inside { owner: PortId(owner), endpoint: Endpoint { address: Ipv4Addr::new(10, 0, 0, owner as u8), port } }
+    Inside {
+        owner: PortId(owner),
+        endpoint: Endpoint { address: Ipv4Addr::new(10, 0, 0, owner as u8), port },
+        resolves: false,
+    }
 }
 
 fn remote(last: u8, port: u16) -> Endpoint {

@@ -33,7 +33,7 @@ const fn local(last: u16) -> Ipv6Addr {
 
 fn router_with(v6: Option<UplinkV6>) -> Router {
     let network = Network { address: OWN_V4, length: 24 };
-    let uplink = Uplink { bridge: String::from("xenbr0"), network, gateway: None, v6 };
+    let uplink = Uplink { bridge: String::from("xenbr0"), network: Some(network), gateway: None, v6 };
     let mut router = Router::new(&Setup { uplink: Some(uplink), ..Setup::default() }, 1500, 1);
     router.add_uplink(UPLINK, network, None);
     let guest = |mac, v4: &[Ipv4Addr], v6, translated| Routed {
@@ -407,25 +407,25 @@ fn guests_are_told_of_the_router() {
     }
     // By the clock: one guest after the other, and all again after ten minutes. Where nothing leads out, none is to send there.
     for (mut router, lifetime) in [(router(), 1800), (router_with(None), 0)] {
-        assert_eq!(router.poll(at(0)), Some(at(10)));
-        assert_eq!((router.poll(at(9)), answer(&mut router)), (Some(at(10)), None));
+        assert_eq!(router.advertise_in_turn(at(0)), Some(at(10)));
+        assert_eq!((router.advertise_in_turn(at(9)), answer(&mut router)), (Some(at(10)), None));
         let mut now = at(10);
         for start in [10, 700] {
             now = now.max(at(start));
             for (port, mac) in [(ONE, GUEST_MAC), (TWO, OTHER_MAC)] {
-                let due = router.poll(now).unwrap();
+                let due = router.advertise_in_turn(now).unwrap();
                 let (to, frame) = answer(&mut router).expect("it is time");
                 assert_eq!(to, port);
                 expected(&router, port, mac, ALL_NODES, lifetime, &frame);
                 assert!(due > now && due < now + Duration::from_secs(1));
-                assert_eq!((router.poll(now), answer(&mut router)), (Some(due), None));
+                assert_eq!((router.advertise_in_turn(now), answer(&mut router)), (Some(due), None));
                 now = due;
             }
-            assert_eq!((router.poll(now), answer(&mut router)), (Some(now + INTERVAL), None));
+            assert_eq!((router.advertise_in_turn(now), answer(&mut router)), (Some(now + INTERVAL), None));
         }
         router.remove(ONE);
         router.remove(TWO);
-        assert_eq!(router.poll(at(9999)), None);
+        assert_eq!(router.advertise_in_turn(at(9999)), None);
     }
 }
 

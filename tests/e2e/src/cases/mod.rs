@@ -30,6 +30,7 @@ mod traffic;
 mod trunks;
 mod tunnels;
 mod update;
+mod uplink;
 mod vlans;
 mod xdp;
 
@@ -150,6 +151,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::Once(Release::Debian12), cases: bond::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: policies::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: router::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: uplink::CASES },
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: Rows::StoreInDom0, cases: queues::CASES },

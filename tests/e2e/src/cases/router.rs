@@ -68,8 +68,14 @@ fn routed(scene: &Scene<'_>) -> Result<String> {
 }
 
 /// Gives a guest a vif, as the interface of this name.
-fn attach(scene: &Scene<'_>, guest: &Guest<'_>, last: u8, name: &str, words: &str) -> Result<()> {
-    let vif = vif(NAME, last).replace(',', " ");
+pub(super) fn attach(
+    scene: &Scene<'_>,
+    guest: &Guest<'_>,
+    (backend, last): (&str, u8),
+    name: &str,
+    words: &str,
+) -> Result<()> {
+    let vif = vif(backend, last).replace(',', " ");
     scene.stage.lab.must(&format!("xl network-attach {} {vif} {words}", guest.name()))?;
     guest.must(&format!(
         "for i in $(seq 3000); do f=$(grep -l 00:16:3e:00:00:{last:02x} /sys/class/net/*/address) && break; usleep 20000; done; \
@@ -78,7 +84,7 @@ fn attach(scene: &Scene<'_>, guest: &Guest<'_>, last: u8, name: &str, words: &st
     Ok(())
 }
 
-fn ping(from: &Guest<'_>, host: &str, size: u32) -> Result<()> {
+pub(super) fn ping(from: &Guest<'_>, host: &str, size: u32) -> Result<()> {
     // The first ones wait for ARP.
     from.must(&format!(
         "for i in $(seq 20); do ping -c 1 -W 1 {host} >/dev/null && exit 0; done; ping -c 1 -W 1 {host}"
@@ -93,7 +99,7 @@ fn on_the_bridge(scene: &Scene<'_>) -> Result<Vec<String>> {
     let guests = [&scene.a, &scene.b];
     let mut addresses = Vec::new();
     for (guest, last) in guests.into_iter().zip(LAB) {
-        attach(scene, guest, last, "inside", "bridge=inside")?;
+        attach(scene, guest, (NAME, last), "inside", "bridge=inside")?;
         let address = lease(guest, "inside")?;
         ensure!(address.starts_with("10.77.0.") && address != "10.77.0.1", "{} leased '{address}'", guest.name());
         ensure!(!addresses.contains(&address), "two leases of {address}");
@@ -113,7 +119,7 @@ fn on_the_bridge(scene: &Scene<'_>) -> Result<Vec<String>> {
 fn behind_nat(scene: &Scene<'_>, leased: &[String], (peer, own): (&str, &str)) -> Result<String> {
     let (lab, a, b) = (&scene.stage.lab, &scene.a, &scene.b);
     for (place, guest) in [a, b].into_iter().enumerate() {
-        attach(scene, guest, NAT[place], "nat", &format!("script=vif-nat ip={}", INSIDE[place]))?;
+        attach(scene, guest, (NAME, NAT[place]), "nat", &format!("script=vif-nat ip={}", INSIDE[place]))?;
         let address = lease(guest, "nat")?;
         ensure!(address == INSIDE[place], "{} leased '{address}'", guest.name());
         guest.must(&format!(
@@ -185,7 +191,13 @@ fn with_a_known_address(scene: &Scene<'_>, peer: &str, network: &str) -> Result<
     let (b, address) = (&scene.b, format!("{network}253.7"));
     let peer_v6 = peer_v6(scene)?;
     let address_v6 = format!("{}fd:7", peer_v6.trim_end_matches('1'));
-    attach(scene, b, ROUTED, "routed", &format!("script=vif-route 'ip={address} {address_v6}' gatewaydev=xenbr0"))?;
+    attach(
+        scene,
+        b,
+        (NAME, ROUTED),
+        "routed",
+        &format!("script=vif-route 'ip={address} {address_v6}' gatewaydev=xenbr0"),
+    )?;
     let leased = lease(b, "routed")?;
     ensure!(leased == address, "leased '{leased}'");
     b.must(&format!("ip route replace {peer}/32 via {network}253.1 dev routed src {address}"))?;

@@ -1,8 +1,9 @@
 //! The DHCP server, against a list of the clients' addresses, its messages read and written by another library. Host.
 //!
 //! An input is messages of some clients, with bytes changed and pauses between. What must hold: a message that the other library finds whole is
-//! read as it reads it; no address is two clients' at a time; and an answer is what that library reads from it.
+//! read as it reads it; a client of netdom's own comes to its lease ([`super::client`]); no address is two clients' at a time; and an answer is what that library reads from it.
 
+use super::client::{Peer, Way};
 use crate::{Target, hash};
 use arbitrary::{Arbitrary, Unstructured};
 use netdom::ethernet::MacAddress;
@@ -38,6 +39,10 @@ fn address(last: u8) -> Ipv4Addr {
 }
 
 impl Step {
+    fn way(&self) -> Way {
+        Way { changes: self.changes, cut: self.cut }
+    }
+
     fn build(&self) -> Vec<u8> {
         let option = |code: u8, value: Ipv4Addr| [&[code, 4][..], &value.octets()].concat();
         let mut bytes = vec![0; 236];
@@ -55,11 +60,7 @@ impl Step {
             bytes.extend(option(54, if own { OWN.address } else { address(6) }));
         }
         bytes.push(255);
-        for (place, byte) in self.changes.iter().flatten() {
-            let place = usize::from(*place) % bytes.len();
-            bytes[place] = *byte;
-        }
-        bytes.truncate(bytes.len() - usize::from(self.cut.unwrap_or(0)).min(bytes.len()));
+        self.way().change(&mut bytes);
         bytes
     }
 }
@@ -125,11 +126,13 @@ impl Target for Server {
         let terms = Terms { own: OWN, router: Some(OWN.address), dns: &dns };
         let mut leases = Leases::new(OWN);
         let mut held: BTreeMap<Ipv4Addr, (MacAddress, u64)> = BTreeMap::new();
+        let mut peer = Peer::new(OWN);
         let mut seconds = 1;
         for step in decode(input) {
             self.messages += 1;
             seconds += u64::from(step.pause) / 16;
             let now = Instant::default() + Duration::from_secs(seconds);
+            peer.run(step.way(), now, seen);
             let bytes = step.build();
             let message = Message::parse(&bytes);
             check_reading(&step, &bytes, message);

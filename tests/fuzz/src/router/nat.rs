@@ -127,7 +127,7 @@ impl Model {
         let known = self.0.iter().find(|session| (session.inside, session.protocol) == (inside, protocol));
         let is_taken = |port: u16| self.0.iter().any(|session| (session.protocol, session.port) == (protocol, port));
         let port = inside.endpoint.port;
-        let forwarded = protocol == Protocol::Tcp && inside.endpoint == forwarded_to();
+        let forwarded = protocol == Protocol::Tcp && inside.endpoint == forwarded_to() && !inside.resolves;
         if let Some(known) = known {
             assert_eq!(given, known.port, "one port for a guest's end");
         } else if forwarded {
@@ -153,7 +153,7 @@ impl Model {
         if (protocol, port) != (Protocol::Tcp, FORWARDED.0) {
             return None;
         }
-        let inside = Inside { owner: PortId(1), endpoint: forwarded_to() };
+        let inside = Inside { owner: PortId(1), endpoint: forwarded_to(), resolves: false };
         self.make_room(inside.owner);
         self.open(inside, protocol, remote, true, port, now);
         Some(inside)
@@ -193,7 +193,7 @@ impl Target for Translation {
                 Step::Leave { guest, protocol: number, port, remote: far, flags: bits } => {
                     let owner = 1 + u16::from(guest) % GUESTS;
                     let endpoint = Endpoint { address: address(owner), port: PORTS[usize::from(port) % PORTS.len()] };
-                    let inside = Inside { owner: PortId(owner), endpoint };
+                    let inside = Inside { owner: PortId(owner), endpoint, resolves: guest >= 128 };
                     let (protocol, remote, flags) = (protocol(number), remote(far), flags(bits));
                     let given = nat.leave(inside, protocol, remote, flags, now);
                     model.leave(inside, protocol, remote, flags, given, now);

@@ -161,7 +161,7 @@ impl World {
     fn new() -> Self {
         let network = Network { address: OWN_V4, length: 24 };
         let v6 = Some(UplinkV6 { network: NetworkV6 { address: OWN, length: 64 }, gateway: Some(GATEWAY) });
-        let uplink = Uplink { bridge: "xenbr0".into(), network, gateway: None, v6 };
+        let uplink = Uplink { bridge: "xenbr0".into(), network: Some(network), gateway: None, v6 };
         let mut router = Router::new(&Setup { uplink: Some(uplink), ..Setup::default() }, MTU, 5);
         let own = vec![(UPLINK, router.add_uplink(UPLINK, network, None))];
         let mut world = Self { router, own };

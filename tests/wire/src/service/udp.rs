@@ -1,4 +1,4 @@
-//! UDP services: echo, discard, the flow sink with its reports, the flow generator, and DHCP's transport. Host.
+//! UDP services: echo, discard, the flow sink with its reports, the flow generator, names, and DHCP's transport. Host.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -9,6 +9,7 @@ use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, Socket, UdpMetadata};
 use smoltcp::wire::{DHCP_CLIENT_PORT, IpAddress, IpEndpoint};
 
 use crate::dhcp::{self, DhcpServer};
+use crate::names;
 use crate::protocol::{
     DISCARD_PORT, Datagram, DatagramKind, ECHO_PORT, FLOW_PORT, FlowCounter, FlowReport, FlowRequest,
 };
@@ -36,6 +37,7 @@ pub(crate) struct UdpServices {
     echo: SocketHandle,
     discard: SocketHandle,
     flow: SocketHandle,
+    names: SocketHandle,
     dhcp: Option<(SocketHandle, DhcpServer)>,
     flows: BTreeMap<FlowKey, FlowCounter>,
     order: VecDeque<FlowKey>,
@@ -62,6 +64,7 @@ impl UdpServices {
             echo: bind(sockets, ECHO_PORT),
             discard: bind(sockets, DISCARD_PORT),
             flow: bind(sockets, FLOW_PORT),
+            names: bind(sockets, names::PORT),
             dhcp: dhcp.map(|server| (bind(sockets, dhcp::PORT), server)),
             flows: BTreeMap::new(),
             order: VecDeque::new(),
@@ -84,6 +87,12 @@ impl UdpServices {
             stats.udp_discarded += 1;
         }
         self.poll_flows(sockets.get_mut(self.flow), stats, now);
+        let socket = sockets.get_mut::<Socket<'_>>(self.names);
+        while let Ok((question, from)) = socket.recv() {
+            if let Some(reply) = names::answer(question) {
+                stats.names_answered += u64::from(socket.send_slice(&reply, answer(from)).is_ok());
+            }
+        }
         if let Some((handle, server)) = &mut self.dhcp {
             poll_dhcp(sockets.get_mut(*handle), server, stats);
         }
