@@ -85,8 +85,39 @@ pub(crate) struct Received<'a>(&'a [u8]);
 
 impl RxToken for Received<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(self.0)
+        match of_proxy(self.0) {
+            Some(frame) => f(&frame),
+            None => f(self.0),
+        }
     }
+}
+
+/// Where an advertisement of neighbour discovery (RFC 4861, 4.4), behind an IPv6 header without extensions, has its parts.
+const SOURCE: Range<usize> = 22..38;
+const CHECKSUM: Range<usize> = 56..58;
+const TARGET: Range<usize> = 62..78;
+
+/// An advertisement about another station's address, as one of that station: smoltcp files each under its source, and not under its target, as
+/// RFC 4861, 7.2.5, has it. `None` for any other frame.
+fn of_proxy(frame: &[u8]) -> Option<Vec<u8>> {
+    let is_advertisement =
+        frame.get(12..14)? == [0x86, 0xdd] && frame.get(20) == Some(&58) && frame.get(54) == Some(&136);
+    let (source, target) = (frame.get(SOURCE)?, frame.get(TARGET)?);
+    if !is_advertisement || source == target {
+        return None;
+    }
+    // RFC 1624, equation 3.
+    let sum =
+        |bytes: &[u8]| -> u32 { bytes.chunks_exact(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum() };
+    let changed = sum(&frame[CHECKSUM].iter().map(|byte| !byte).collect::<Vec<_>>())
+        + sum(&source.iter().map(|byte| !byte).collect::<Vec<_>>())
+        + sum(target);
+    let folded = (changed >> 16) + (changed & 0xffff);
+    let checksum = !(((folded >> 16) + folded) as u16);
+    let mut of_station = frame.to_vec();
+    of_station.copy_within(TARGET, SOURCE.start);
+    of_station[CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+    Some(of_station)
 }
 
 /// Room for a frame from the stack.
@@ -103,5 +134,36 @@ impl TxToken for Transmit<'_> {
         self.outbox.frames.push_back(start..start + length);
         *self.credit = self.credit.saturating_sub(length);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smoltcp::phy::ChecksumCapabilities;
+    use smoltcp::wire::{Icmpv6Message, Icmpv6Packet, Icmpv6Repr, Ipv6Address, NdiscNeighborFlags, NdiscRepr};
+
+    #[test]
+    fn an_answer_of_a_proxy_is_the_stations() {
+        let [router, station, asker] = [1, 2, 3].map(|last| Ipv6Address::new(0xfe80, 0, 0, 0, 0, 0, 0, last));
+        let advertisement = NdiscRepr::NeighborAdvert {
+            flags: NdiscNeighborFlags::SOLICITED,
+            target_addr: station,
+            lladdr: Some(smoltcp::wire::EthernetAddress([2; 6]).into()),
+        };
+        let repr = Icmpv6Repr::Ndisc(advertisement);
+        let mut frame = vec![0; 54 + repr.buffer_len()];
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        frame[20] = 58;
+        frame[SOURCE].copy_from_slice(&router.octets());
+        frame[38..54].copy_from_slice(&asker.octets());
+        let mut packet = Icmpv6Packet::new_unchecked(&mut frame[54..]);
+        repr.emit(&router, &asker, &mut packet, &ChecksumCapabilities::default());
+        assert_eq!(packet.msg_type(), Icmpv6Message::NeighborAdvert);
+        let changed = of_proxy(&frame).expect("another frame");
+        assert_eq!(changed[SOURCE], station.octets());
+        assert!(Icmpv6Packet::new_unchecked(&changed[54..]).verify_checksum(&station, &asker));
+        assert_eq!(of_proxy(&changed), None);
+        assert_eq!(of_proxy(&[0; 100]), None);
     }
 }
