@@ -47,26 +47,28 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: &[String]) {
     let shared = Mutex::new(tally);
     thread::scope(|scope| {
         for row in rows {
-            scope.spawn(|| {
+            let (shared, images, wanted) = (&shared, &images, &wanted);
+            scope.spawn(move || {
                 // The guests boot without a toolstack, and so without a store.
                 if let (Some(guest), Some(successor), StorePlace::Daemon, GuestKind::Pv) =
                     (&images.guest, &images.successor, row.store, row.guests)
                 {
-                    run_guests(&shared, *row, guest, successor, &wanted);
+                    run_guests(shared, *row, guest, successor, wanted);
                 }
-                run_cases::<Store>(&shared, *row, &images, whole, &wanted);
-                run_cases::<Lives>(&shared, *row, &images, whole, &wanted);
-                run_cases::<Many>(&shared, *row, &images, whole, &wanted);
-                run_cases::<Network>(&shared, *row, &images, whole, &wanted);
-                run_cases::<Storm>(&shared, *row, &images, whole, &wanted);
-                run_cases::<HangStorm>(&shared, *row, &images, whole, &wanted);
-                run_cases::<ManyVifs>(&shared, *row, &images, whole, &wanted);
-                run_cases::<Block>(&shared, *row, &images, whole, &wanted);
-                run_cases::<ManyDisks>(&shared, *row, &images, whole, &wanted);
-                run_cases::<DiskStorm>(&shared, *row, &images, whole, &wanted);
+                run_cases::<Store>(shared, *row, images, whole, wanted);
+                run_cases::<Lives>(shared, *row, images, whole, wanted);
+                run_cases::<Many>(shared, *row, images, whole, wanted);
+                run_cases::<Network>(shared, *row, images, whole, wanted);
+                run_cases::<Storm>(shared, *row, images, whole, wanted);
+                run_cases::<HangStorm>(shared, *row, images, whole, wanted);
+                run_cases::<ManyVifs>(shared, *row, images, whole, wanted);
+                run_cases::<Block>(shared, *row, images, whole, wanted);
+                run_cases::<ManyDisks>(shared, *row, images, whole, wanted);
+                run_cases::<DiskStorm>(shared, *row, images, whole, wanted);
                 if Rows::StoreInDom0.contain(*row, whole) {
-                    run_torture(&shared, *row, &images, &wanted);
+                    run_torture(shared, *row, images, wanted);
                 }
+                println!("        {row} took {:.0} s", start.elapsed().as_secs_f64());
             });
         }
     });
