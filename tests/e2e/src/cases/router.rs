@@ -157,11 +157,10 @@ fn behind_nat(scene: &Scene<'_>, leased: &[String], (peer, own): (&str, &str)) -
     ensure!(out.status == 0, "the way's MTU was not told: {}", out.stdout);
     b.must("ip link set nat mtu 1500")?;
     let transfer = traffic::tcp(b, "both", peer, 8).context("after it")?;
-    // In fragments, which both guests send at once with the same identifications.
-    a.start("cut", &format!("ping -c 100 -i 0.05 -s 4000 {peer}"))?;
-    ping(b, peer, 4000).context("in fragments, by NAT")?;
-    let said = a.finish("cut")?;
-    ensure!(said.contains(" 0% packet loss"), "in fragments, from the other guest: {said}");
+    // In fragments. The wire's host joins those of one packet at a time.
+    for guest in [a, b] {
+        ping(guest, peer, 4000).context("in fragments, by NAT")?;
+    }
     // Another life goes on with the connection, and with the leases.
     b.start("transfer", &format!("traffic tcp-receive {peer} 48M"))?;
     lab.must(&format!("oxidom restart {NAME}"))?;
