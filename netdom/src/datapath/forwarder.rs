@@ -38,6 +38,13 @@ struct Lookup {
     to: PortId,
 }
 
+/// When a packet is looked up: as it came, or as it left the router.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Came,
+    Routed,
+}
+
 /// What was decided on a packet.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Decision {
@@ -64,8 +71,9 @@ pub(crate) struct Forwarder {
     reader: HeadReader,
     /// The ports that the last packet goes to.
     destinations: Vec<PortId>,
-    /// The last look-up of the round that gave one port: flows between two stations differ in their ports.
-    last_look: Option<Lookup>,
+    /// The last look-up of the round that gave one port, of packets as they came and as they left the router: flows between two stations differ
+    /// in their ports.
+    last_looks: [Option<Lookup>; 2],
     /// What was decided last.
     decision: Decision,
     /// That holds for packets with the same head that come from this port, without or with this tag apart from their bytes.
@@ -86,7 +94,7 @@ impl Forwarder {
             router: None,
             reader: HeadReader::default(),
             destinations: Vec::new(),
-            last_look: None,
+            last_looks: [None; 2],
             decision: Decision::default(),
             run: None,
             parsed: 0,
@@ -120,7 +128,7 @@ impl Forwarder {
 
     /// A round begins: what was decided in the last one may no longer hold.
     pub(super) fn begin_round(&mut self) {
-        (self.last_look, self.run) = (None, None);
+        (self.last_looks, self.run) = ([None; 2], None);
     }
 
     /// Reads the head of the next packet, and says where it is among those that were parsed in the round; `None` where it has no Ethernet
@@ -173,7 +181,7 @@ impl Forwarder {
             Some(guest) => Tagging::new(&guest.vif.config.vlans, head)?,
             None => Tagging::of_trunk(head, tag),
         };
-        self.choose(ports, from, tagging.vlan, head, now);
+        self.choose(ports, (from, tagging.vlan), head, Stage::Came, now);
         self.decision = Decision { tagging, ..Decision::default() };
         if let [only] = *self.destinations.as_slice()
             && !head.destination.is_group()
@@ -201,7 +209,7 @@ impl Forwarder {
         head: &Head,
         now: Instant,
     ) -> Decision {
-        self.choose(ports, from, 0, head, now);
+        self.choose(ports, (from, 0), head, Stage::Routed, now);
         let tagging = Tagging::default();
         match *self.destinations.as_slice() {
             [only] if !ports.is_router(only) => self.decide_on(ports, only, tagging, head),
@@ -231,22 +239,33 @@ impl Forwarder {
     }
 
     /// Chooses the ports that a packet of a VLAN (0: none) with this head goes to.
-    fn choose<H: Hypervisor>(&mut self, ports: &mut Ports<H>, from: PortId, vlan: u16, head: &Head, now: Instant) {
+    fn choose<H: Hypervisor>(
+        &mut self,
+        ports: &mut Ports<H>,
+        (from, vlan): (PortId, u16),
+        head: &Head,
+        stage: Stage,
+        now: Instant,
+    ) {
         let &Head { destination, source, .. } = head;
         self.destinations.clear();
         // In a round no time passes: the same look-up would learn nothing and find the same.
-        if let Some(look) = self.last_look
+        let place = stage as usize;
+        if let Some(Some(look)) = self.last_looks.get(place)
             && (look.from, look.vlan, look.destination, look.source) == (from, vlan, destination, source)
         {
             return self.destinations.push(look.to);
         }
-        self.last_look = None;
+        // What comes may teach the switch; the router's own addresses are known.
+        self.last_looks.iter_mut().skip(place).for_each(|look| *look = None);
         match self.switch.forward(from, vlan, destination, source, now) {
             Forward::Drop(Reason::Isolated) => ports.count_drop(from, DropCause::Isolated),
             Forward::Drop(_) => ports.count_drop(from, DropCause::NotForwarded),
             Forward::Port(to) => {
                 self.destinations.push(to);
-                self.last_look = Some(Lookup { from, vlan, destination, source, to });
+                if let Some(look) = self.last_looks.get_mut(place) {
+                    *look = Some(Lookup { from, vlan, destination, source, to });
+                }
             }
             Forward::Flood => self.spread(ports, from, vlan, head, now),
         }

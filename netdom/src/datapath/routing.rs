@@ -8,6 +8,7 @@ use super::forwarder::{Decision, Forwarder};
 use super::ports::Ports;
 use super::prepare::own_head;
 use super::round::{Arrival, Round};
+use crate::ethernet::MacAddress;
 use crate::netback::violation::AttachError;
 use crate::offload::head::Head;
 use crate::packet::{Checksum, Fragment, Offload, Packet, Pool};
@@ -60,9 +61,9 @@ pub(super) fn route<H: Hypervisor>(
         blank: packet.offload.checksum == Checksum::Blank,
         segment: packet.offload.gso.map(|gso| gso.size),
     };
-    let verdict = match look::<HEAD>(&mut router, packet, at, frame, pool, now) {
-        Verdict::More => look::<WHOLE>(&mut router, packet, at, frame, pool, now),
-        verdict => verdict,
+    let (verdict, stations) = match look::<HEAD>(&mut router, packet, at, frame, pool, now) {
+        (Verdict::More, _) => look::<WHOLE>(&mut router, packet, at, frame, pool, now),
+        looked => looked,
     };
     if let Some((port, bytes)) = router.take_answer() {
         answer(ports, round, pool, port, bytes);
@@ -77,14 +78,16 @@ pub(super) fn route<H: Hypervisor>(
         Verdict::Later(until) => return Err(Stay::Until(until)),
         Verdict::Taken | Verdict::More => return Err(Stay::Gone),
     };
-    let head = packet.fragments.first().and_then(read_head).ok_or(Stay::Gone)?;
+    // Headers stay where they were.
+    let (_, head) = forwarder.decided().ok_or(Stay::Gone)?;
+    let head = head.with_stations(stations);
     let parsed = round.parsed.len() as u32;
     round.parsed.push(head);
     let decision = forwarder.decide_routed(ports, out, &head, now);
     Ok(Hop { head, parsed, decision })
 }
 
-/// Has the router look at so many of the first bytes, which it may change.
+/// Has the router look at so many of the first bytes, which it may change. Gives also the packet's stations, destination and source, as they are then.
 #[inline(never)]
 fn look<const N: usize>(
     router: &mut Router,
@@ -93,27 +96,32 @@ fn look<const N: usize>(
     frame: Frame,
     pool: &Pool,
     now: Instant,
-) -> Verdict {
+) -> (Verdict, [MacAddress; 2]) {
+    let lost = |cause| (Verdict::Drop(cause), Default::default());
     let mut bytes = [0; N];
     let Some(first) = packet.fragments.first() else {
-        return Verdict::Drop(DropCause::NotRouted);
+        return lost(DropCause::NotRouted);
     };
     let (offset, length) = (usize::from(first.offset), usize::from(first.length).min(N));
     let Some(bytes) = bytes.get_mut(..length) else {
-        return Verdict::Drop(DropCause::NotRouted);
+        return lost(DropCause::NotRouted);
     };
     if !first.buffer.read(offset, bytes) {
-        return Verdict::Drop(DropCause::NotRouted);
+        return lost(DropCause::NotRouted);
     }
     let verdict = router.handle(at, bytes, frame, now);
     if !matches!(verdict, Verdict::Send(_)) {
-        return verdict;
+        return (verdict, Default::default());
     }
     if let Err(cause) = own_head(packet, pool) {
-        return Verdict::Drop(cause);
+        return lost(cause);
     }
     let written = packet.fragments.first().is_some_and(|first| first.buffer.write(usize::from(first.offset), bytes));
-    if written { verdict } else { Verdict::Drop(DropCause::NoBuffer) }
+    let station = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).copied().map(MacAddress);
+    match (station(0), station(6)) {
+        (Some(destination), Some(source)) if written => (verdict, [destination, source]),
+        _ => lost(DropCause::NoBuffer),
+    }
 }
 
 /// Has the router tell a guest of itself, where it is time.
@@ -134,13 +142,6 @@ pub(super) fn poll<H: Hypervisor>(
     if let Some((port, bytes)) = router.take_answer() {
         answer(ports, round, pool, port, bytes);
     }
-}
-
-/// The head of a packet whose first bytes are in this fragment.
-fn read_head(first: &Fragment) -> Option<Head> {
-    let mut bytes = [0; HEAD];
-    let bytes = bytes.get_mut(..usize::from(first.length).min(HEAD))?;
-    if first.buffer.read(first.offset.into(), bytes) { Head::parse(bytes) } else { None }
 }
 
 /// Adds a frame of the router to those that were received.

@@ -28,6 +28,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// The same, between other stations.
+    pub(crate) const fn with_stations(self, [destination, source]: [MacAddress; 2]) -> Self {
+        Self { destination, source, ..self }
+    }
+
     /// The head of a packet with these first bytes; `None` where an Ethernet header is longer.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let destination = MacAddress(*bytes.first_chunk()?);

@@ -43,8 +43,8 @@ use route_v6::Knowledge;
 use split_driver::time::Instant;
 use uplink::Upkeep;
 
-/// First bytes of a frame that are looked at.
-pub const HEAD: usize = 256;
+/// First bytes of a frame that are looked at: the longest headers of IPv4 and TCP, or what an ICMP error has of them.
+pub const HEAD: usize = 160;
 /// Bytes of a frame that are looked at where they are for the router itself: of one that fits an Ethernet without jumbo frames.
 pub const WHOLE: usize = 1514;
 /// Bytes of an answer at most: a message of DHCP.
