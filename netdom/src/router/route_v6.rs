@@ -9,9 +9,8 @@ use super::ipv4::START;
 use super::ipv6::{ALL_NODES, Header, pass_hop};
 use super::nd::{self, Advertisement, Answer, Message};
 use super::neighbours::Neighbours;
-use super::{Frame, Interface, Kind, Routed, Router, Verdict, set_stations};
+use super::{Frame, Interface, Kind, LOST, Routed, Router, Verdict, set_stations};
 use crate::ethernet::MacAddress;
-use crate::statistics::DropCause;
 use crate::switch::PortId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -28,7 +27,6 @@ const LIFETIME: u16 = 1800;
 const FIRST: Duration = Duration::from_secs(10);
 /// Between two guests that are told.
 const SPACING: Duration = Duration::from_millis(10);
-const LOST: Verdict = Verdict::Drop(DropCause::NotRouted);
 
 /// What the router knows for IPv6.
 pub(super) struct Knowledge {
