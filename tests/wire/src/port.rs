@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -14,6 +15,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 pub(crate) const PREFIX: usize = 4;
 /// Longest frame that QEMU passes on: `NET_BUFSIZE` of its net/net.h.
 pub(crate) const LONGEST_FRAME: usize = 4096 + 65536;
+
+/// A port that takes nothing for so long is dead: its NIC was taken away.
+const DEAD: Duration = Duration::from_millis(500);
 
 const READ: usize = 256 * 1024;
 /// What the kernel may hold on the way to QEMU. More would only add latency, since all of it queues.
@@ -29,6 +33,8 @@ pub(crate) struct Port {
     filled: usize,
     output: Vec<u8>,
     written: usize,
+    /// Since when QEMU took nothing of what waits.
+    stuck: Option<Instant>,
     /// Frames thrown away because QEMU did not read.
     pub(crate) dropped: u64,
     /// How often QEMU has connected.
@@ -52,6 +58,7 @@ impl Port {
             filled: 0,
             output: Vec::new(),
             written: 0,
+            stuck: None,
             dropped: 0,
             connects: 0,
         })
@@ -91,6 +98,7 @@ impl Port {
         self.filled = 0;
         self.output.clear();
         self.written = 0;
+        self.stuck = None;
     }
 
     /// Reads once and hands each whole frame to `handle_frame`. A length that no QEMU sends ends the connection.
@@ -142,8 +150,23 @@ impl Port {
         self.output.len() - self.written
     }
 
+    /// Whether QEMU has taken nothing for long of what waits.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.stuck.is_some_and(|since| since.elapsed() >= DEAD)
+    }
+
     /// Writes what QEMU takes now.
     pub(crate) fn poll_write(&mut self) {
+        let before = self.pending();
+        self.write();
+        self.stuck = match self.pending() {
+            0 => None,
+            left if left < before => None,
+            _ => self.stuck.or_else(|| Some(Instant::now())),
+        };
+    }
+
+    fn write(&mut self) {
         while let Some(mut stream) = self.connection.as_ref() {
             let waiting = self.output.get(self.written..).unwrap_or_default();
             if waiting.is_empty() {
@@ -166,5 +189,32 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// QEMU reads nothing for a NIC that was taken away.
+    #[test]
+    fn a_port_that_takes_nothing_is_dead_until_it_does() {
+        let path = std::env::temp_dir().join(format!("oxidom-port-{}", std::process::id()));
+        let mut port = Port::listen(path.clone()).expect("a socket");
+        let mut qemu = UnixStream::connect(&path).expect("a connection");
+        port.poll_accept().expect("a connection");
+        let frame = [0; 60_000];
+        while port.pending() < SOCKET_BUFFER {
+            port.send(&frame, usize::MAX);
+            port.poll_write();
+        }
+        port.poll_write();
+        assert!(port.pending() > 0 && !port.is_dead());
+        std::thread::sleep(DEAD);
+        port.poll_write();
+        assert!(port.is_dead());
+        qemu.read_exact(&mut vec![0; 4 * frame.len()]).expect("frames");
+        port.poll_write();
+        assert!(!port.is_dead());
     }
 }

@@ -159,9 +159,10 @@ impl Segment {
         }
     }
 
-    /// The most that waits for any port.
+    /// The most that waits for any port; of several, for any that is not dead: the others go on without it.
     pub(crate) fn pending(&self) -> usize {
-        self.ports.iter().map(Port::pending).max().unwrap_or(0)
+        let alone = self.ports.len() == 1;
+        self.ports.iter().filter(|port| alone || !port.is_dead()).map(Port::pending).max().unwrap_or(0)
     }
 
     pub(crate) fn poll_write(&mut self) {
