@@ -9,7 +9,7 @@ use crate::stage::vif;
 use crate::traffic::{self, Shell};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "25 cycles of network-detach and network-attach, nothing left behind", run: detach_and_attach },
+    Case { name: "12 cycles of network-detach and network-attach, nothing left behind", run: detach_and_attach },
     Case { name: "8 times xl destroy of a guest in full traffic, nothing left behind", run: destroy_in_traffic },
 ];
 
@@ -53,7 +53,7 @@ fn detach_and_attach(scene: &Scene<'_>) -> Result<String> {
     // The first cycle may grow tables that stay.
     again()?;
     let before = scene.at_rest()?;
-    let (gap, lost) = beside_a_flow(scene, 30, || (0..25).try_for_each(|_| again()))?;
+    let (gap, lost) = beside_a_flow(scene, 30, || (0..12).try_for_each(|_| again()))?;
     scene.given_back(&before)?;
     let address = crate::stage::lease(a, "eth0")?;
     ensure!(address == scene.a_address, "{address} was leased in place of {}", scene.a_address);
