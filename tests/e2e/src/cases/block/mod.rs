@@ -33,8 +33,8 @@ const FAMILIES: &[Family<Block>] = &[
     Family { rows: Rows::Once(Release::Debian13), cases: lifecycle::MANY },
     Family { rows: Rows::StoreInDom0, cases: lifecycle::CASES },
     Family { rows: Rows::StoreInDom0, cases: lives::CASES },
-    Family { rows: Rows::Once(Release::Debian13), cases: between::CASES },
-    Family { rows: Rows::Once(Release::Debian13), cases: saved::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: between::CASES },
+    Family { rows: Rows::Once(Release::Debian12), cases: saved::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: hostile::CASES },
     Family { rows: Rows::StoreInDom0, cases: faults::LAST },
 ];
