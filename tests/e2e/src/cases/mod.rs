@@ -164,7 +164,7 @@ const ALL: &[Family] = &[
     Family { rows: Rows::Once(Release::Debian13), cases: nics::ONCE },
     Family { rows: Rows::Once(Release::Debian12), cases: nic_faults::ONCE },
     Family { rows: Rows::Once(Release::Debian12), cases: lifecycle::CASES },
-    Family { rows: Rows::All, cases: lives::CASES },
+    Family { rows: Rows::StoreInDom0, cases: lives::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: lives::HANGS },
     Family { rows: Rows::Once(Release::Debian12), cases: between::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: saved::CASES },

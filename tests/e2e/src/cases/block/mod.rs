@@ -26,7 +26,7 @@ use crate::stage::{Images, Stage};
 use crate::traffic::Shell;
 
 const FAMILIES: &[Family<Block>] = &[
-    Family { rows: Rows::All, cases: matrix::CASES },
+    Family { rows: Rows::StoreInDom0, cases: matrix::CASES },
     Family { rows: Rows::StoreInDom0, cases: names::CASES },
     Family { rows: Rows::Once(Release::Debian12), cases: matrix::COMBINATIONS },
     Family { rows: Rows::StoreInDom0, cases: faults::CASES },
