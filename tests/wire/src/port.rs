@@ -195,26 +195,29 @@ impl Drop for Port {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::Segment;
 
     /// QEMU reads nothing for a NIC that was taken away.
     #[test]
-    fn a_port_that_takes_nothing_is_dead_until_it_does() {
-        let path = std::env::temp_dir().join(format!("oxidom-port-{}", std::process::id()));
-        let mut port = Port::listen(path.clone()).expect("a socket");
-        let mut qemu = UnixStream::connect(&path).expect("a connection");
+    fn a_port_that_takes_nothing_is_dead_until_it_does_and_holds_back_no_other() {
+        let path = |name: &str| std::env::temp_dir().join(format!("oxidom-port-{}-{name}", std::process::id()));
+        let mut port = Port::listen(path("dead")).expect("a socket");
+        let mut qemu = UnixStream::connect(path("dead")).expect("a connection");
         port.poll_accept().expect("a connection");
         let frame = [0; 60_000];
         while port.pending() < SOCKET_BUFFER {
             port.send(&frame, usize::MAX);
             port.poll_write();
         }
-        port.poll_write();
-        assert!(port.pending() > 0 && !port.is_dead());
+        let other = Port::listen(path("other")).expect("a socket");
+        let mut segment = Segment::new(vec![port, other], [2; 6]);
+        segment.poll_write();
+        assert!(segment.pending() > 0 && !segment.ports[0].is_dead());
         std::thread::sleep(DEAD);
-        port.poll_write();
-        assert!(port.is_dead());
+        segment.poll_write();
+        assert!(segment.ports[0].is_dead() && segment.pending() == 0);
         qemu.read_exact(&mut vec![0; 4 * frame.len()]).expect("frames");
-        port.poll_write();
-        assert!(!port.is_dead());
+        segment.poll_write();
+        assert!(!segment.ports[0].is_dead());
     }
 }

@@ -157,7 +157,7 @@ fn behind_nat(scene: &Scene<'_>, leased: &[String], (peer, own): (&str, &str)) -
     ensure!(out.status == 0, "the way's MTU was not told: {}", out.stdout);
     b.must("ip link set nat mtu 1500")?;
     let transfer = traffic::tcp(b, "both", peer, 8).context("after it")?;
-    // In fragments. The wire's host joins those of one packet at a time.
+    // In fragments, and one guest after the other: the wire's host keeps one packet that it cuts, and another's answer takes its place.
     for guest in [a, b] {
         ping(guest, peer, 4000).context("in fragments, by NAT")?;
     }
