@@ -120,7 +120,7 @@ fn run_cases<P: Play>(
             let witness = P::witness(&scene);
             let lived = || if P::FAILS { Ok(()) } else { cases::lived_through(witness) };
             let result = (case.run)(&scene).and_then(|said| lived().map(|()| said));
-            let result = cases::explain(witness, result);
+            let result = witness.0.with_console(witness.1, result);
             if let Err(error) = &result
                 && repeated.is_none_or(|repeated| repeated.name != case.name)
                 && let Some(signal) = witness.0.machine().died_of(DEATH)

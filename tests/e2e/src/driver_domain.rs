@@ -231,6 +231,15 @@ impl<'lab> DriverDomain<'lab> {
         self.lab.console(&self.name)
     }
 
+    /// Destroys it when a case is done with it; an error of the case's gets the end of its console.
+    ///
+    /// # Errors
+    /// The case's, or that of `xl destroy`.
+    pub fn destroy_after<T>(&self, result: Result<T>) -> Result<T> {
+        let result = self.lab.with_console(&self.name, result);
+        self.lab.destroy_after(&self.name, result)
+    }
+
     /// Ends it at once.
     ///
     /// # Errors

@@ -474,6 +474,18 @@ impl Lab {
         Ok(self.run(&format!("cat {path} 2>/dev/null"))?.stdout)
     }
 
+    /// An error followed by the end of a domain's console, which mostly has its reason.
+    ///
+    /// # Errors
+    /// The error given.
+    pub fn with_console<T>(&self, domain: &str, result: Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            let console = self.console(domain).unwrap_or_default();
+            let end = machine::tail(console.as_bytes(), 40);
+            anyhow::anyhow!("{error:#}\nthe console of {domain} ends:\n{end}")
+        })
+    }
+
     /// Waits until a domain's console has said the text.
     pub fn wait_for_console(&self, domain: &str, needle: &str, timeout: Duration) -> Result<String> {
         let command = format!("grep -m1 -F -- '{needle}' /var/log/xen/console/guest-{domain}.log");

@@ -98,11 +98,8 @@ pub fn with_attacker<T>(
     lab.put("/etc/xen/hostile.cfg", 0o644, config.as_bytes())?;
     lab.must("xl create -q /etc/xen/hostile.cfg")?;
     let id = lab.domain_id("hostile")?;
-    let result = wait_for_word(lab, &word(id), "ready").and_then(|()| run(id)).with_context(|| {
-        let console = lab.console("hostile").unwrap_or_default();
-        let end: Vec<&str> = console.lines().rev().take(8).collect();
-        format!("the console of hostile ends:\n{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"))
-    });
+    let result = wait_for_word(lab, &word(id), "ready").and_then(|()| run(id));
+    let result = lab.with_console("hostile", result);
     let result = lab.destroy_after("hostile", result)?;
     // The next one begins when this one is forgotten.
     let gone = format!("! xenstore-exists {}", domain.backends(id));

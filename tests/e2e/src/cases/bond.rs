@@ -55,8 +55,7 @@ fn with_bond(scene: &Scene<'_>, mode: &str, act: Act) -> Result<String> {
         })
         .and_then(|()| act(scene, &netdom, &nics));
     lab.run("xl network-detach a 1")?;
-    let console = netdom.console().unwrap_or_default();
-    lab.destroy_after(NAME, result.with_context(|| format!("the console of {NAME}:\n{console}")))
+    netdom.destroy_after(result)
 }
 
 /// Packets that each NIC of a netdom sent, by its statistics.

@@ -34,9 +34,7 @@ fn pings(scene: &Scene<'_>, word: &str, kind: &str) -> Result<String> {
         DriverDomain::create(lab, &DriverDomainConfig::netdom(&name).pci(&nic).extra(&format!("interrupts={word}")))?;
     let result = through(scene, &netdom, kind);
     lab.run("xl network-detach a 1")?;
-    let console = netdom.console().unwrap_or_default();
-    netdom.destroy()?;
-    let ping = result.with_context(|| format!("the console of {name}:\n{console}"))?;
+    let ping = netdom.destroy_after(result)?;
     Ok(format!("median {:.0} us, 99th percentile {:.0} us", ping.median_us, ping.p99_us))
 }
 

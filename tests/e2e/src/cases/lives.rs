@@ -28,8 +28,7 @@ fn failures(scene: &Scene<'_>) -> Result<String> {
     let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom("lives").pci(&nic))?;
     let result = nics::attach(scene, &netdom, &scene.a, SPARE_NIC, "xenbr0").and_then(|()| fail(scene, &netdom));
     lab.run("xl network-detach a 1")?;
-    let console = netdom.console().unwrap_or_default();
-    lab.destroy_after("lives", result.with_context(|| format!("the console of lives:\n{console}")))
+    netdom.destroy_after(result)
 }
 
 fn fail(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
@@ -145,8 +144,7 @@ fn hangs(scene: &Scene<'_>) -> Result<String> {
     let netdom = DriverDomain::create(lab, &config)?;
     let result = nics::attach(scene, &netdom, &scene.a, SPARE_NIC, "xenbr0").and_then(|()| hang(scene, &netdom));
     lab.run("xl network-detach a 1")?;
-    let console = netdom.console().unwrap_or_default();
-    lab.destroy_after("hangs", result.with_context(|| format!("the console of hangs:\n{console}")))
+    netdom.destroy_after(result)
 }
 
 fn hang(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {

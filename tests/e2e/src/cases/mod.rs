@@ -37,7 +37,7 @@ mod xdp;
 pub use many::ManyVifs;
 pub use storm::{HangStorm, Storm};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use devices::igb;
 use devices::ixgbe::Kind;
 use lab::{Guest, GuestConfig, Lab, Network as NetworkKind, Nic, NicModel, Release, Row, StorePlace};
@@ -294,18 +294,6 @@ pub fn lived_through((lab, domain): (&Lab, &str)) -> Result<()> {
         Some(line) => bail!("{domain} failed: {line}"),
         None => Ok(()),
     }
-}
-
-/// An error with the end of a domain's console.
-///
-/// # Errors
-/// The error given, with that context.
-pub fn explain<T>((lab, domain): (&Lab, &str), result: Result<T>) -> Result<T> {
-    result.with_context(|| {
-        let console = lab.console(domain).unwrap_or_default();
-        let lines: Vec<&str> = console.lines().rev().take(30).collect();
-        format!("the console of {domain} ends:\n{}", lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
-    })
 }
 
 /// The heap may grow by so much in a case: buffers that were never as full before.

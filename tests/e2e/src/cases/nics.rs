@@ -57,8 +57,7 @@ fn four_nics(scene: &Scene<'_>) -> Result<String> {
         Ok(said + &result? + "; ")
     });
     let result = result.and_then(|said| Ok(said + &third(lab, &netdom)?));
-    let console = netdom.console().unwrap_or_default();
-    lab.destroy_after("nics", result.with_context(|| format!("the console of nics:\n{console}")))
+    netdom.destroy_after(result)
 }
 
 fn igb(scene: &Scene<'_>) -> Result<String> {
@@ -135,8 +134,7 @@ fn alone(scene: &Scene<'_>, number: u8, driver: &str, model: &str) -> Result<Str
                 _ => reaches(&scene.a, &scene.stage.peer(number.into())).map(|()| kind.to_owned()),
             });
         lab.run("xl network-detach a 1")?;
-        let console = netdom.console().unwrap_or_default();
-        said.push(lab.destroy_after(&name, result.with_context(|| format!("the console of {name}:\n{console}")))?);
+        said.push(netdom.destroy_after(result)?);
     }
     let misuse = lab.misuse(number.into());
     ensure!(misuse.is_empty(), "the driver: {misuse:?}");

@@ -32,8 +32,7 @@ fn saved(scene: &Scene<'_>) -> Result<String> {
     let netdom = DriverDomain::create(lab, &DriverDomainConfig::netdom(NAME).pci(&nic))?;
     let result = travels(scene, &netdom);
     lab.run(&format!("xl destroy {GUEST}; rm -f /tmp/{GUEST}"))?;
-    let console = netdom.console().unwrap_or_default();
-    lab.destroy_after(NAME, result.with_context(|| format!("the console of {NAME}:\n{console}")))
+    netdom.destroy_after(result)
 }
 
 fn travels(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {

@@ -45,10 +45,9 @@ fn events(scene: &BlockScene<'_>) -> Result<String> {
     }
     let between = Between { scene, blkdom: DriverDomain::create(lab, &config)?, controller };
     let result = between.all();
-    let console = between.blkdom.console().unwrap_or_default();
     lab.run("xl destroy gone; xl block-detach a xvda; xl block-detach a xvdb")?;
     scene.block.media.write(MEDIUM, 0, &[0; 512])?;
-    lab.destroy_after(NAME, result.with_context(|| format!("the console of {NAME}:\n{console}")))
+    between.blkdom.destroy_after(result)
 }
 
 /// Writes a partition table with one partition onto the medium, as another host would.

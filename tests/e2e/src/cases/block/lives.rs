@@ -35,9 +35,8 @@ fn failures(scene: &BlockScene<'_>) -> Result<String> {
     }
     let blkdom = DriverDomain::create(lab, &config)?;
     let result = with_guest(scene, &blkdom);
-    let console = blkdom.console().unwrap_or_default();
     lab.run(&format!("xl destroy {GUEST}"))?;
-    lab.destroy_after(BLKDOM, result.with_context(|| format!("the console of {BLKDOM}:\n{console}")))
+    blkdom.destroy_after(result)
 }
 
 fn with_guest(scene: &BlockScene<'_>, blkdom: &DriverDomain<'_>) -> Result<String> {

@@ -88,7 +88,7 @@ impl Play for ManyDisks {
             }
             Ok(guests)
         })();
-        let guests = crate::cases::explain((lab, &blkdom.name), result)?;
+        let guests = lab.with_console(&blkdom.name, result)?;
         Ok(ManyScene { lab, blkdom, guests, took: start.elapsed() })
     }
 

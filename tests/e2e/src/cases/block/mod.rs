@@ -201,7 +201,7 @@ impl Play for Block {
             config = config.pci(&lab.hide(&controller.bdf())?);
         }
         let blkdom = DriverDomain::create(lab, &config)?;
-        let (a, b) = super::explain((lab, &blkdom.name), guests(lab))?;
+        let (a, b) = lab.with_console(&blkdom.name, guests(lab))?;
         Ok(BlockScene { block, lab, blkdom, a, b })
     }
 

@@ -111,7 +111,7 @@ impl Play for DiskStorm {
             config = config.pci(&lab.hide(&controller.bdf())?);
         }
         let blkdom = DriverDomain::create(lab, &config)?;
-        let (root, guests) = crate::cases::explain((lab, &blkdom.name), guests(lab))?;
+        let (root, guests) = lab.with_console(&blkdom.name, guests(lab))?;
         // All share a CPU.
         for domain in ["0", &blkdom.name] {
             lab.must(&format!("xl sched-credit2 -d {domain} -w {WEIGHT}"))?;
