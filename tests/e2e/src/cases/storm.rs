@@ -7,9 +7,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Clock, Guest, Lab, Nic, Release, Row};
+use lab::{Clock, Guest, Lab, Nic, Row};
 
-use super::{Case, Family, Play, Rows, at_rest, given_back};
+use super::{Case, Family, ON_13, Play, Rows, at_rest, given_back};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::rebuilt::rebuild;
 use crate::stage::{Images, Stage, vif};
@@ -35,7 +35,7 @@ impl Play for Storm {
     const UP: &'static str = "netdom and four guests with 12 vifs come up by a clock of instructions";
     const FAILS: bool = true;
     const FAMILIES: &'static [Family<Self>] =
-        &[Family { rows: Rows::Once(Release::Debian13), cases: CASES }, Family { rows: Rows::All, cases: ON_REQUEST }];
+        &[Family { rows: ON_13, cases: CASES }, Family { rows: Rows::All, cases: ON_REQUEST }];
     type Stage = Stage;
     type Scene<'s> = Loaded<'s>;
 

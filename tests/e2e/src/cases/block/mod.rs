@@ -14,12 +14,12 @@ mod storm;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{ControllerKind, DiskController, Equipment, Guest, GuestConfig, Lab, Release, Row};
+use lab::{ControllerKind, DiskController, Equipment, Guest, GuestConfig, Lab, Row};
 
 pub use many::ManyDisks;
 pub use storm::DiskStorm;
 
-use super::{Family, Play, Rows, at_rest, given_back};
+use super::{Family, ON_12, ON_13, Play, Rows, WITH_STUBDOM, at_rest, given_back};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig, Resources};
 use crate::media::Media;
 use crate::stage::{Images, Stage};
@@ -28,14 +28,14 @@ use crate::traffic::Shell;
 const FAMILIES: &[Family<Block>] = &[
     Family { rows: Rows::StoreInDom0, cases: matrix::CASES },
     Family { rows: Rows::StoreInDom0, cases: names::CASES },
-    Family { rows: Rows::Once(Release::Debian12), cases: matrix::COMBINATIONS },
+    Family { rows: ON_12, cases: matrix::COMBINATIONS },
     Family { rows: Rows::StoreInDom0, cases: faults::CASES },
-    Family { rows: Rows::Once(Release::Debian13), cases: lifecycle::MANY },
+    Family { rows: ON_13, cases: lifecycle::MANY },
     Family { rows: Rows::StoreInDom0, cases: lifecycle::CASES },
     Family { rows: Rows::StoreInDom0, cases: lives::CASES },
-    Family { rows: Rows::Once(Release::Debian12), cases: between::CASES },
-    Family { rows: Rows::Once(Release::Debian12), cases: saved::CASES },
-    Family { rows: Rows::Once(Release::Debian12), cases: hostile::CASES },
+    Family { rows: WITH_STUBDOM, cases: between::CASES },
+    Family { rows: ON_12, cases: saved::CASES },
+    Family { rows: WITH_STUBDOM, cases: hostile::CASES },
     Family { rows: Rows::StoreInDom0, cases: faults::LAST },
 ];
 
