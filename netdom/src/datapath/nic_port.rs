@@ -4,6 +4,7 @@ use super::QueueId;
 use super::bond_port::Membership;
 use super::held::{Held, Share};
 use super::hold::is_recent;
+use crate::nic::plan::SHORTEST_TRANSMIT;
 use crate::nic::{Capabilities, Fault, Link, Nic};
 use crate::offload::ability::Ability;
 use crate::offload::headers::Layout;
@@ -24,6 +25,9 @@ const PENDING_SHARE: usize = 8;
 const STANDSTILL: Duration = Duration::from_millis(500);
 /// Descriptors that must be free for a guest that sends to the wire to be served.
 const ROOM: usize = 64;
+/// Descriptors that must be free for a packet from another NIC: more, and fewer than the shortest ring has.
+const ROOM_FOR_WIRE: usize = ROOM + ROOM / 2;
+const _: () = assert!(ROOM_FOR_WIRE < SHORTEST_TRANSMIT as usize - 1, "a short ring takes packets of other NICs");
 
 /// Packets that wait for room in a queue's ring, and where their headers lie.
 type Pending = VecDeque<(Packet, Option<Layout>)>;
@@ -126,7 +130,7 @@ impl NicPort {
     /// Whether there is room for a packet from another NIC. Those cannot be held back as guests can, and leave room for what guests send.
     pub(super) fn has_room_for_wire(&mut self, source: QueueId) -> bool {
         let queue = self.queue_of(source);
-        !self.waits(queue) && self.room(queue) >= 2 * ROOM
+        !self.waits(queue) && self.room(queue) >= ROOM_FOR_WIRE
     }
 
     /// Sends a packet of so many bytes from a vif's queue behind those that wait for room, or has it wait. One that the NIC can never send is

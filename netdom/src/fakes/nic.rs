@@ -1,6 +1,7 @@
 //! A NIC that is a list of frames each way. Floor 3.
 
 use crate::ethernet::{MacAddress, Tag};
+use crate::nic::plan::SHORTEST_TRANSMIT;
 use crate::nic::{Capabilities, Causes, Delay, Error, Fault, Link, Nic, NicQueue, NicStatistics};
 use crate::offload::headers::{ETHERTYPE_VLAN, Layout};
 use crate::packet::{Buffer, Checksum, Fragment, Offload, Packet, Pool};
@@ -64,9 +65,10 @@ pub struct FakeNic {
 }
 
 impl FakeNic {
-    /// A NIC with a ring of `ring` buffers, and its wire.
+    /// A NIC with a ring of `ring` buffers and the shortest ring for what it sends, and its wire.
     pub fn new(capabilities: Capabilities, ring: usize) -> (Self, Rc<RefCell<Wire>>) {
-        let wire = Rc::new(RefCell::new(Wire { room: 512, ..Wire::default() }));
+        let room = usize::from(SHORTEST_TRANSMIT) - 1;
+        let wire = Rc::new(RefCell::new(Wire { room, ..Wire::default() }));
         (Self::on(&wire, capabilities, ring), wire)
     }
 

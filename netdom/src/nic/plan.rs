@@ -9,7 +9,9 @@ use xen_pv_sys::PAGE_SIZE;
 /// Descriptors of a receive ring.
 const RECEIVE: [u16; 3] = [256, 128, 64];
 /// Descriptors of a transmit ring. A shorter one has no room for two super-frames.
-const TRANSMIT: [u16; 3] = [512, 256, 128];
+const TRANSMIT: [u16; 3] = [512, 256, SHORTEST_TRANSMIT];
+/// Descriptors of the shortest transmit ring, of which one stays empty.
+pub const SHORTEST_TRANSMIT: u16 = 128;
 
 /// The rings of a NIC, and the pages that they hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,8 +45,7 @@ impl Plan {
         let queues = queues.min(receive_left / 2 / receive).max(1);
         // One descriptor of a ring stays empty.
         let each = transmit_left / queues + 1;
-        let [.., shortest] = TRANSMIT;
-        let transmit_descriptors = TRANSMIT.into_iter().find(|ring| usize::from(*ring) <= each).unwrap_or(shortest);
+        let transmit_descriptors = TRANSMIT.into_iter().find(|ring| usize::from(*ring) <= each).unwrap_or(SHORTEST_TRANSMIT);
         Some(Self {
             queues,
             receive_descriptors,
