@@ -45,7 +45,8 @@ impl Plan {
         let queues = queues.min(receive_left / 2 / receive).max(1);
         // One descriptor of a ring stays empty.
         let each = transmit_left / queues + 1;
-        let transmit_descriptors = TRANSMIT.into_iter().find(|ring| usize::from(*ring) <= each).unwrap_or(SHORTEST_TRANSMIT);
+        let transmit_descriptors =
+            TRANSMIT.into_iter().find(|ring| usize::from(*ring) <= each).unwrap_or(SHORTEST_TRANSMIT);
         Some(Self {
             queues,
             receive_descriptors,
