@@ -10,7 +10,7 @@ use crate::traffic::{self, Shell};
 
 pub(super) const CASES: &[Case] = &[
     Case { name: "12 cycles of network-detach and network-attach, nothing left behind", run: detach_and_attach },
-    Case { name: "8 times xl destroy of a guest in full traffic, nothing left behind", run: destroy_in_traffic },
+    Case { name: "4 times xl destroy of a guest in full traffic, nothing left behind", run: destroy_in_traffic },
 ];
 
 /// Datagrams a second of the flow that must not be disturbed.
@@ -66,7 +66,7 @@ fn destroy_in_traffic(scene: &Scene<'_>) -> Result<String> {
     let before = scene.at_rest()?;
     let mut worst: f64 = 0.0;
     let mut lost_in_all = 0;
-    for _ in 0..8 {
+    for _ in 0..4 {
         let victim = stage.client("victim", &[vif("netdom", 3)])?;
         victim.start("load", &format!("traffic tcp-send {} 0 --plain --seconds 600", scene.peer()))?;
         victim.start("more", &format!("traffic udp-flood {} 18 600", scene.peer()))?;

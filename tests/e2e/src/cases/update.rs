@@ -95,8 +95,8 @@ fn replace(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
     put_images(scene)?;
     let frontend = || lab.must(&format!("xenstore-ls -f /local/domain/{}/device/vif/1", a.id()));
     let (before, mut resources) = (frontend()?, at_rest(lab, netdom)?);
-    a.start("send", &format!("traffic tcp-send {peer} 256M"))?;
-    a.start("receive", &format!("traffic tcp-receive {peer} 256M"))?;
+    a.start("send", &format!("traffic tcp-send {peer} 128M"))?;
+    a.start("receive", &format!("traffic tcp-receive {peer} 128M"))?;
     let mut lives = 0;
     let (mut restarts, mut updates) = (Vec::new(), Vec::new());
     for _ in 0..RESTARTS {
