@@ -6,15 +6,16 @@ use anyhow::{Context, Result, ensure};
 use lab::Guest;
 
 use super::nics::{attach, reaches};
-use super::{BOND, Case, Scene};
+use super::{BOND, Case, Scene, dom0, vlans};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::traffic::{self, Shell, Transfer};
 
 pub(super) const CASES: &[Case] = &[
     Case {
-        name: "a bond of two NICs, active-backup: TCP both ways goes on while the active NIC is taken away, and while its cable is pulled",
+        name: "a bond of two NICs, active-backup: TCP both ways goes on while the active NIC is taken away, and while its cable is pulled; a VLAN on it, and dom0",
         run: active_backup,
     },
+    Case { name: "a bond of two NICs, balance-xor: flows leave on both, and go on with one", run: balance_xor },
     Case {
         name: "a bond of two NICs, 802.3ad: with a switch that speaks LACP flows leave on both, and go on with one; without it one is used",
         run: lacp,
@@ -22,6 +23,9 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const NAME: &str = "bonded";
+/// What the Ethernet addresses of the vifs end in: of that in a VLAN, and of dom0's.
+const VLAN: u8 = 0x78;
+const DOM0: u8 = 0xd4;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Of each transfer: it lasts for some seconds.
 const MEBIBYTES: u32 = 192;
@@ -30,10 +34,19 @@ fn active_backup(scene: &Scene<'_>) -> Result<String> {
     with_bond(scene, "active-backup", active_backup_of)
 }
 
+fn balance_xor(scene: &Scene<'_>) -> Result<String> {
+    with_group(scene, "balance-xor+layer3+4", spread)
+}
+
 fn lacp(scene: &Scene<'_>) -> Result<String> {
+    with_group(scene, "802.3ad+layer3+4", lacp_of)
+}
+
+/// The wire's ports are one group.
+fn with_group(scene: &Scene<'_>, mode: &str, act: Act) -> Result<String> {
     let wire = scene.stage.lab.wire(BOND.into())?;
     wire.set_group(true);
-    let result = with_bond(scene, "802.3ad+layer3+4", lacp_of);
+    let result = with_bond(scene, mode, act);
     wire.set_group(false);
     result
 }
@@ -55,6 +68,8 @@ fn with_bond(scene: &Scene<'_>, mode: &str, act: Act) -> Result<String> {
         })
         .and_then(|()| act(scene, &netdom, &nics));
     lab.run("xl network-detach a 1")?;
+    vlans::detach(scene, &[("b", VLAN)])?;
+    dom0::detach(lab, DOM0)?;
     netdom.destroy_after(result)
 }
 
@@ -71,8 +86,9 @@ fn sent(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<[u64; 2]> {
     Ok(counts)
 }
 
-fn lacp_of(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String; 2]) -> Result<String> {
-    let (lab, a, peer) = (&scene.stage.lab, &scene.a, scene.stage.peer(BOND.into()));
+/// Flows leave on both NICs, and go on with each alone.
+fn spread(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String; 2]) -> Result<String> {
+    let (a, peer) = (&scene.a, scene.stage.peer(BOND.into()));
     bond_says(scene, netdom, ", 2 with a link, 2 in use")?;
     reaches(a, &peer)?;
     let before = sent(scene, netdom)?;
@@ -93,14 +109,20 @@ fn lacp_of(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String; 2]) -> 
         said.push(format!("{:.0} Mbit/s without NIC {place}", transfer.mbit_per_second));
         bond_says(scene, netdom, ", 2 with a link, 2 in use")?;
     }
+    Ok(said.join("; "))
+}
+
+fn lacp_of(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String; 2]) -> Result<String> {
+    let said = spread(scene, netdom, nics)?;
     // A switch without LACP: both links come anew, and hear nothing.
+    let lab = &scene.stage.lab;
     lab.wire(BOND.into())?.set_group(false);
     for away in [true, false] {
         (0..2).try_for_each(|place| Loss::Unplugged.apply(scene, nics, place, away))?;
         bond_says(scene, netdom, if away { ", 0 with a link, 0 in use" } else { ", 2 with a link, 1 in use" })?;
     }
-    reaches(a, &peer)?;
-    Ok(said.join("; "))
+    reaches(&scene.a, &scene.stage.peer(BOND.into()))?;
+    Ok(said)
 }
 
 /// What happens to the active NIC.
@@ -129,6 +151,7 @@ fn active_backup_of(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String
     let peer = scene.stage.peer(BOND.into());
     reaches(a, &peer)?;
     let carrier = format!("{}/carrier", netdom.backend(a.id(), 1));
+    attach_others(scene, &peer)?;
     let mut said = Vec::new();
     // Each loss makes the other NIC the active one.
     for (direction, loss, active) in [
@@ -142,7 +165,8 @@ fn active_backup_of(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String
         let away = || loss.apply(scene, nics, active, true);
         let result = during(a, direction, &peer, &away).with_context(|| format!("{direction}, {loss:?}"));
         let without = bond_says(scene, netdom, &format!(", 1 with a link, active pci 0000:{other}"))
-            .and_then(|()| lab.wait_for_node(&carrier, "1", PATIENCE));
+            .and_then(|()| lab.wait_for_node(&carrier, "1", PATIENCE))
+            .and_then(|()| others_reach(scene, &peer));
         loss.apply(scene, nics, active, false)?;
         let transfer = result?;
         without?;
@@ -151,6 +175,37 @@ fn active_backup_of(scene: &Scene<'_>, netdom: &DriverDomain<'_>, nics: &[String
     bond_says(scene, netdom, ", 2 with a link")?;
     reaches(a, &peer)?;
     Ok(said.join("; "))
+}
+
+/// The other guest has a vif in a VLAN of the bond's bridge, and dom0 one in none.
+fn attach_others(scene: &Scene<'_>, peer: &str) -> Result<()> {
+    let (lab, b) = (&scene.stage.lab, &scene.b);
+    let network = peer.strip_suffix("0.1").context("the peer")?;
+    vlans::attach_to(scene, NAME, b, VLAN, "bridge=lan.100", "vlan100")?;
+    let own = format!("{network}250.1");
+    b.must(&format!("ip addr add {own}/32 dev vlan100 && ip route add {peer}/32 dev vlan100 src {own}"))?;
+    let interface = dom0::attach(lab, NAME, DOM0, "bridge=lan")?;
+    lab.must(&format!("ip addr add {network}200.9/16 dev {interface}"))?;
+    let wire = lab.wire(BOND.into())?;
+    wire.set_capture(1000);
+    others_reach(scene, peer)?;
+    let tagged = |frame: &wire::Captured| {
+        let from = frame.frame.get(6..12)? == [0x00, 0x16, 0x3e, 0x00, 0x00, VLAN].as_slice();
+        from.then(|| frame.frame.get(12..16) == Some([0x81, 0x00, 0x00, 100].as_slice()))
+    };
+    let tags: Vec<bool> = wire.captured().iter().filter_map(tagged).collect();
+    wire.set_capture(0);
+    ensure!(
+        tags.len() >= 50 && tags.iter().all(|tagged| *tagged),
+        "{} frames of the vif in VLAN 100: {tags:?}",
+        tags.len()
+    );
+    Ok(())
+}
+
+fn others_reach(scene: &Scene<'_>, peer: &str) -> Result<()> {
+    reaches(&scene.b, peer).context("by a VLAN on the bond")?;
+    reaches(&scene.stage.lab, peer).context("from dom0")
 }
 
 /// Waits until netdom says so of the bond.

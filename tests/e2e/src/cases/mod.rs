@@ -162,6 +162,7 @@ const ALL: &[Family] = &[
     Family { rows: ON_12, cases: router::CASES },
     Family { rows: ON_12, cases: uplink::CASES },
     Family { rows: Rows::StoreInDom0, cases: dom0::CASES },
+    Family { rows: ON_12, cases: dom0::ONCE },
     Family { rows: Rows::StoreInDom0, cases: frontends::CASES },
     Family { rows: ON_13, cases: queues::CASES },
     Family { rows: ON_13, cases: xdp::CASES },

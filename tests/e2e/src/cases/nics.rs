@@ -8,7 +8,7 @@ use lab::{Guest, GuestConfig, Lab, SfpModule};
 use super::{Case, I350, IGB, IXGBE, SPARE_NIC, Scene, X540};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::vif;
-use crate::traffic;
+use crate::traffic::{self, Shell};
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -274,9 +274,10 @@ impl Change<'_> {
 }
 
 /// Waits until the peer answers, and then counts on it.
-pub(super) fn reaches(guest: &Guest<'_>, peer: &str) -> Result<()> {
-    guest.must(&format!("for i in $(seq 100); do ping -c 1 -W 1 {peer} >/dev/null && exit 0; done; exit 1"))?;
-    let ping = traffic::ping(guest, peer, 50, 0, 56)?;
+pub(super) fn reaches(from: &impl Shell, peer: &str) -> Result<()> {
+    let first = format!("for i in $(seq 100); do ping -c 1 -W 1 {peer} >/dev/null && exit 0; done; exit 1");
+    from.sh(&first).context("no answer to the first pings")?;
+    let ping = traffic::ping(from, peer, 50, 0, 56)?;
     ensure!(ping.lost == 0 && ping.duplicates == 0, "{ping:?}");
     Ok(())
 }
