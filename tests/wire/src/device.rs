@@ -31,6 +31,10 @@ impl Frames {
         self.bytes.clear();
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
     fn pop(&mut self) -> Option<Range<usize>> {
         let range = self.frames.pop_front();
         if range.is_none() {

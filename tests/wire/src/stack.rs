@@ -132,6 +132,7 @@ impl Stack {
                     == PollResult::SocketStateChanged
             {
                 progress = true;
+                self.send_fragments(stack_now);
             }
             self.segment.send_all(&mut self.device.outbox, &mut self.stats, &mut self.capture, now);
             self.segment.poll_write();
@@ -145,9 +146,28 @@ impl Stack {
         }
     }
 
+    /// Takes in a frame, and sends all of its answer; false where there is none.
     fn poll_ingress(&mut self, now: StackInstant) -> bool {
         use smoltcp::iface::PollIngressSingleResult::None;
-        self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets) != None
+        let came = self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets) != None;
+        self.send_fragments(now);
+        came
+    }
+
+    /// Sends what is left of a packet whose first fragment was sent: smoltcp keeps one such packet, and the next one takes its place.
+    fn send_fragments(&mut self, now: StackInstant) {
+        // What was begun is sent whatever the credit is: a part of a packet is of no use.
+        let credit = std::mem::replace(&mut self.device.credit, usize::MAX);
+        let mut sent = self.device.outbox.len();
+        loop {
+            // Without sockets there is nothing else that it could send.
+            self.interface.poll_egress(now, &mut self.device, &mut SocketSet::new([]));
+            if self.device.outbox.len() == sent {
+                break;
+            }
+            sent = self.device.outbox.len();
+        }
+        self.device.credit = credit.saturating_sub(usize::MAX - self.device.credit);
     }
 
     /// False when it is time to stop.

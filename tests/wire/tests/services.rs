@@ -256,6 +256,63 @@ fn two_nics_on_one_segment_reach_each_other_and_the_peer() {
     assert_eq!(second.receive(Duration::from_millis(50)), None);
 }
 
+/// A packet of ICMP in fragments, from the host with this number to the wire's.
+fn fragments(to: [u8; 6], host: u8, message: &[u8]) -> Vec<Vec<u8>> {
+    let count = message.len().div_ceil(1480);
+    let pieces = message.chunks(1480).enumerate();
+    let frame = |(place, piece): (usize, &[u8])| {
+        let length = (20 + piece.len() as u16).to_be_bytes();
+        let offset = (place as u16 * 185 + if place + 1 < count { 0x2000 } else { 0 }).to_be_bytes();
+        let head = [0x45, 0, length[0], length[1], 0, 7, offset[0], offset[1], 64, 1, 0, 0];
+        let mut header = [&head[..], &[10, 9, 2, host, 10, 9, 0, 1]].concat();
+        let sum = checksum(&header);
+        header[10..12].copy_from_slice(&sum);
+        [&to[..], &[2, 0, 0, 0, 0, host, 8, 0], &header, piece].concat()
+    };
+    pieces.map(frame).collect()
+}
+
+fn checksum(bytes: &[u8]) -> [u8; 2] {
+    let sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let sum = (sum >> 16) + (sum & 0xffff);
+    (!((sum >> 16) + sum) as u16).to_be_bytes()
+}
+
+#[test]
+fn answers_in_fragments_to_two_hosts_at_once_are_whole() {
+    let name = path("fragments");
+    let wire = Wire::start(Config::new(&name, 0)).expect("the wire starts");
+    let mac = wire.config().mac;
+    let mut cable = Cable::connect(&name);
+    // It answers hosts that asked where it is.
+    for host in [1, 2] {
+        let ends = [&[2, 0, 0, 0, 0, host, 10, 9, 2, host][..], &[0; 6], &[10, 9, 0, 1]].concat();
+        let head = [8, 6, 0, 1, 8, 0, 6, 4, 0, 1];
+        cable.send(&[&[0xff; 6][..], &[2, 0, 0, 0, 0, host], &head, &ends].concat());
+        cable.receive(Duration::from_secs(5)).expect("an answer by ARP");
+    }
+    for round in 0..20_u8 {
+        let mut question = vec![8, 0, 0, 0, 0, 1, 0, round];
+        question.resize(8 + 4000, round);
+        let sum = checksum(&question);
+        question[2..4].copy_from_slice(&sum);
+        let [first, second] = [1, 2].map(|host| fragments(mac, host, &question));
+        first.iter().zip(&second).flat_map(|(first, second)| [first, second]).for_each(|frame| cable.send(frame));
+        let mut answers = [Vec::new(), Vec::new()];
+        for _ in 0..first.len() + second.len() {
+            let frame = cable.receive(Duration::from_secs(5)).expect("all fragments of both answers");
+            let host = usize::from(frame[5]);
+            assert_eq!(frame[30..34], [10, 9, 2, host as u8]);
+            let offset = usize::from(u16::from_be_bytes([frame[20], frame[21]]) & 0x1fff) * 8;
+            assert_eq!(offset, answers[host - 1].len());
+            answers[host - 1].extend_from_slice(&frame[34..]);
+        }
+        for answer in &answers {
+            assert_eq!((answer[0], &answer[4..]), (0, &question[4..]));
+        }
+    }
+}
+
 #[test]
 fn a_lease_is_offered_acknowledged_and_kept() {
     use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress, Ipv4Address};

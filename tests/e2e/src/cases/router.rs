@@ -8,7 +8,7 @@ use lab::Guest;
 use super::{Case, SPARE_NIC, Scene};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
 use crate::stage::{lease, vif};
-use crate::traffic::{self, Shell, Transfer};
+use crate::traffic::{self, Ping, Shell, Transfer};
 
 pub(super) const CASES: &[Case] = &[Case {
     name: "netdom routes: leases on a bridge without a NIC, NAT behind its own address, a port of that is a guest's, and a guest's addresses on the wire, of IPv6 too",
@@ -157,10 +157,11 @@ fn behind_nat(scene: &Scene<'_>, leased: &[String], (peer, own): (&str, &str)) -
     ensure!(out.status == 0, "the way's MTU was not told: {}", out.stdout);
     b.must("ip link set nat mtu 1500")?;
     let transfer = traffic::tcp(b, "both", peer, 8).context("after it")?;
-    // In fragments, and one guest after the other: the wire's host keeps one packet that it cuts, and another's answer takes its place.
-    for guest in [a, b] {
-        ping(guest, peer, 4000).context("in fragments, by NAT")?;
-    }
+    // In fragments, which both guests send at once.
+    a.start("cut", &format!("traffic ping {peer} 200 0 --size 4000"))?;
+    ping(b, peer, 4000).context("in fragments, by NAT")?;
+    let cut = traffic::told::<Ping>(a, "cut").context("in fragments, from the other guest")?;
+    ensure!(cut.lost == 0 && cut.duplicates == 0, "in fragments, from the other guest: {cut:?}");
     // Another life goes on with the connection, and with the leases.
     b.start("transfer", &format!("traffic tcp-receive {peer} 48M"))?;
     lab.must(&format!("oxidom restart {NAME}"))?;
