@@ -13,7 +13,10 @@ use split_driver::time::{Duration, Instant};
 
 const PORTS: usize = 3;
 /// Acts of an input, at most.
-const ACTS: usize = 64;
+const ACTS: usize = 24;
+/// Rounds of half a second in which sound other ends have all ports carry, and how many of them come behind.
+const ROUNDS: usize = 16;
+const STEADY: usize = 2;
 const SPEEDS: [u32; 3] = [100, 1000, 40_000];
 /// Times that pass, in milliseconds.
 const TIMES: [u64; 6] = [1, 300, 1000, 2000, 29_000, 91_000];
@@ -43,6 +46,9 @@ struct End {
     /// When the last frames were sent.
     sent: [Option<u64>; 7],
 }
+
+/// What ports that carry together have alike: the speed, and the other end's system and key.
+type Group = (u32, [u8; 10]);
 
 fn address(port: usize) -> [u8; 6] {
     [0, 0x16, 0x3e, 0, 0, port as u8 + 1]
@@ -76,13 +82,14 @@ impl World {
         own
     }
 
-    fn frame(&self, port: usize, sender: [u8; 15], knows: bool) -> Vec<u8> {
-        let mut frame = vec![1, 0x80, 0xc2, 0, 0, 2, 2, 0, 0, 0, 0, 9, 0x88, 9, 1, 1, 1, 20];
-        frame.extend(sender);
-        frame.extend([0, 0, 0, 2, 20]);
-        frame.extend(if knows { self.own(port) } else { [3; 14] });
-        frame.extend([1 | AGGREGATION, 0, 0, 0, 3, 16]);
-        frame.resize(FRAME, 0);
+    fn frame(&self, port: usize, sender: [u8; 15], knows: bool) -> [u8; FRAME] {
+        let mut frame = [0; FRAME];
+        frame[..18].copy_from_slice(&[1, 0x80, 0xc2, 0, 0, 2, 2, 0, 0, 0, 0, 9, 0x88, 9, 1, 1, 1, 20]);
+        frame[18..33].copy_from_slice(&sender);
+        frame[36..38].copy_from_slice(&[2, 20]);
+        frame[38..52].copy_from_slice(&if knows { self.own(port) } else { [3; 14] });
+        frame[52] = 1 | AGGREGATION;
+        frame[56..58].copy_from_slice(&[3, 16]);
         frame
     }
 
@@ -133,7 +140,7 @@ impl World {
     }
 
     /// The group that a port carries in, where it may carry: by its own key, system and key of the other end; none where it is alone.
-    fn may_carry(&self, port: usize, bits: u8) -> Result<Option<Vec<u8>>, &'static str> {
+    fn may_carry(&self, port: usize, bits: u8) -> Result<Option<Group>, &'static str> {
         let (since, speed) = self.ends[port].link.ok_or("it has no link")?;
         let silent =
             |since: u64| if self.now - since >= 3000 { Ok(None) } else { Err("its other end may still speak") };
@@ -148,29 +155,26 @@ impl World {
         if sender[14] & bits != bits || several && !knows {
             return Err("its other end is out of step");
         }
-        Ok(several.then(|| [&speed.to_be_bytes()[..], &sender[..10]].concat()))
+        Ok(several.then(|| (speed, *sender.first_chunk().unwrap())))
     }
 
     fn check(&self, seen: &mut Vec<u64>) {
-        let mut groups = Vec::new();
+        let mut first = None;
         for port in 0..PORTS {
             for (carries, bits, what) in [
                 (self.lacp.collects(port), SYNC, "takes frames"),
                 (self.lacp.distributes(port), SYNC | COLLECTING, "sends frames"),
             ] {
-                if carries {
-                    let group = self.may_carry(port, bits);
-                    groups.push((port, group.unwrap_or_else(|why| panic!("port {port} {what}, but {why}"))));
+                if !carries {
+                    continue;
                 }
+                let group = self.may_carry(port, bits).unwrap_or_else(|why| panic!("port {port} {what}, but {why}"));
+                let (other, known) = *first.get_or_insert((port, group));
+                assert!(port == other || group.is_some() && group == known, "ports {other} and {port} carry together");
             }
         }
-        if let Some((first, group)) = groups.first() {
-            for (port, other) in &groups {
-                assert!(port == first || group.is_some() && group == other, "ports {first} and {port} carry together");
-            }
-        }
-        let carries = (0..PORTS).map(|port| u8::from(self.lacp.collects(port)) + u8::from(self.lacp.distributes(port)));
-        seen.push(hash(&carries.collect::<Vec<_>>()));
+        let carries = |port| u8::from(self.lacp.collects(port)) + u8::from(self.lacp.distributes(port));
+        seen.push(hash(&std::array::from_fn::<_, PORTS, _>(carries)));
     }
 
     fn act(&mut self, act: Act) {
@@ -188,8 +192,7 @@ impl World {
                 for (place, byte) in changes {
                     frame[usize::from(place) % FRAME] = byte;
                 }
-                frame.truncate(FRAME - cut.map_or(0, |cut| usize::from(cut) % FRAME));
-                self.hear(port(to), &frame);
+                self.hear(port(to), &frame[..FRAME - cut.map_or(0, |cut| usize::from(cut) % FRAME)]);
             }
             Act::Marker { port: to } => {
                 let mut frame = self.frame(port(to), [0; 15], false);
@@ -200,17 +203,24 @@ impl World {
         }
     }
 
-    /// With other ends as they should be, all ports carry.
+    /// With other ends as they should be, all ports carry, and go on to.
     fn end(&mut self, seen: &mut Vec<u64>) {
         (0..PORTS).for_each(|port| self.set_link(port, Some(1000)));
-        for _ in 0..16 {
+        let mut carried = 0;
+        for _ in 0..ROUNDS {
             for port in 0..PORTS {
                 self.hear(port, &self.frame(port, sender(port, 0, 0, SOUND), true));
             }
             self.poll(seen);
             self.now += 500;
+            let carry = (0..PORTS).all(|port| self.lacp.distributes(port));
+            assert!(carry || carried == 0, "they carry no longer");
+            carried += usize::from(carry);
+            if carried > STEADY {
+                return;
+            }
         }
-        assert!((0..PORTS).all(|port| self.lacp.distributes(port)), "not all ports carry");
+        panic!("not all ports carry");
     }
 }
 
@@ -220,21 +230,14 @@ fn sender(port: usize, system: u8, key: u8, bits: u8) -> [u8; 15] {
 }
 
 /// Reads an input. Every input is one.
-fn decode(input: &[u8]) -> Vec<Act> {
+fn acts(input: &[u8]) -> impl Iterator<Item = Act> {
     let mut bytes = Unstructured::new(input);
-    let mut acts = Vec::new();
-    while acts.len() < ACTS && !bytes.is_empty() {
-        match bytes.arbitrary() {
-            Ok(act) => acts.push(act),
-            Err(_) => break,
-        }
-    }
-    acts
+    std::iter::from_fn(move || if bytes.is_empty() { None } else { bytes.arbitrary().ok() }).take(ACTS)
 }
 
 /// An input as it is read, for a look at it.
 pub fn describe(input: &[u8]) -> String {
-    decode(input).iter().map(|act| format!("{act:?}\n")).collect()
+    acts(input).map(|act| format!("{act:?}\n")).collect()
 }
 
 /// The target.
@@ -245,14 +248,13 @@ pub struct Bonds {
 
 impl Target for Bonds {
     fn run(&mut self, input: &[u8], seen: &mut Vec<u64>) {
-        let acts = decode(input);
         let mut world = World::new();
-        for act in &acts {
-            world.act(*act);
+        for act in acts(input) {
+            self.acts += 1;
+            world.act(act);
             world.poll(seen);
         }
         world.end(seen);
-        self.acts += acts.len() as u64;
     }
 
     fn operations(&self) -> Option<u64> {

@@ -27,6 +27,7 @@ use hostile::Lives;
 use mutate::Random;
 use std::cell::RefCell;
 use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -144,9 +145,32 @@ pub const INPUT_BYTES: usize = 512;
 /// Inputs that run in one world, at most.
 pub const LIFE: usize = 64;
 
+/// Inputs, one behind the other.
+struct History {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl History {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn push(&mut self, input: &[u8]) {
+        self.bytes.extend_from_slice(input);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn list(&self) -> Vec<Vec<u8>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(start, end)| self.bytes[start..*end].to_vec()).collect()
+    }
+}
+
 thread_local! {
     /// What ran in the world that this thread runs, the input that runs now included.
-    static HISTORY: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static HISTORY: RefCell<History> = const { RefCell::new(History { bytes: Vec::new(), ends: Vec::new() }) };
 }
 
 /// A target that is made anew now and then. One at a time on a thread.
@@ -160,18 +184,18 @@ pub struct World<'a> {
 impl<'a> World<'a> {
     /// The first world.
     pub fn new(make: &'a dyn Fn() -> Box<dyn Target>) -> Self {
-        HISTORY.take();
+        HISTORY.with_borrow_mut(History::clear);
         Self { make, target: make(), operations: None }
     }
 
     /// Runs one input, known to [`save_on_panic`]. What was to be seen is in `seen` afterwards.
     pub fn run(&mut self, input: &[u8], seen: &mut Vec<u64>) {
-        if HISTORY.with_borrow(Vec::len) >= LIFE {
+        if HISTORY.with_borrow(|history| history.ends.len()) >= LIFE {
             self.operations = self.operations();
             self.target = (self.make)();
-            HISTORY.take();
+            HISTORY.with_borrow_mut(History::clear);
         }
-        HISTORY.with_borrow_mut(|history| history.push(input.to_vec()));
+        HISTORY.with_borrow_mut(|history| history.push(input));
         seen.clear();
         self.target.run(input, seen);
     }
@@ -185,7 +209,29 @@ impl<'a> World<'a> {
 
 /// What ran in this thread's world, the last input included.
 pub fn history() -> Vec<Vec<u8>> {
-    HISTORY.with_borrow(Clone::clone)
+    HISTORY.with_borrow(History::list)
+}
+
+/// The things seen up to now.
+type Known = HashSet<u64, BuildHasherDefault<Mixed>>;
+
+/// A hash of one number: what was seen is a hash already, or comes from the target alone.
+#[derive(Default)]
+struct Mixed(u64);
+
+impl Hasher for Mixed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let product = u128::from(self.0 ^ number) * 0x9e37_79b9_7f4a_7c15;
+        self.0 = (product >> 64) as u64 ^ product as u64;
+    }
 }
 
 /// The file of a target's corpus.
@@ -218,7 +264,7 @@ pub fn save_on_panic(directory: PathBuf) {
 pub fn run(world: &mut World<'_>, corpus: &mut Vec<Vec<u8>>, duration: Duration, seed: u64) -> Report {
     let start = Instant::now();
     let mut random = Random::new(seed);
-    let mut known = HashSet::new();
+    let mut known = Known::default();
     let mut seen = Vec::new();
     let mut executions = 0;
     for input in corpus.iter() {
@@ -245,7 +291,7 @@ pub fn run(world: &mut World<'_>, corpus: &mut Vec<Vec<u8>>, duration: Duration,
 /// The inputs that together show all that `corpus` shows, the shortest first: what is worth keeping.
 pub fn minimise(world: &mut World<'_>, mut corpus: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
     corpus.sort_by_key(Vec::len);
-    let mut known = HashSet::new();
+    let mut known = Known::default();
     let mut seen = Vec::new();
     corpus.retain(|input| {
         world.run(input, &mut seen);

@@ -92,10 +92,10 @@ impl Group {
         matches!(self, Self::V6(_))
     }
 
-    fn octets(self) -> Vec<u8> {
+    fn octets(&self) -> &[u8] {
         match self {
-            Self::V4(octets) => octets.to_vec(),
-            Self::V6(octets) => octets.to_vec(),
+            Self::V4(octets) => octets,
+            Self::V6(octets) => octets,
         }
     }
 
@@ -108,72 +108,98 @@ impl Group {
     }
 }
 
-fn ipv4(destination: Group, protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let length = (20 + payload.len() as u16).to_be_bytes();
-    let header =
-        [&[0x45, 0][..], &length, &[0, 0, 0, 0, 1, protocol, 0, 0, 10, 0, 0, 5], &destination.octets()].concat();
-    [&destination.mac()[..], &[0, 0x16, 0x3e, 0, 0, 1, 0x08, 0x00], &header, payload].concat()
+/// Where all packets of IPv6 are from.
+const SOURCE: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5];
+
+/// Begins a packet for a group, whose length is still zero.
+fn begin(frame: &mut Vec<u8>, destination: Group, protocol: u8) {
+    frame.clear();
+    frame.extend(destination.mac());
+    frame.extend([0, 0x16, 0x3e, 0, 0, 1]);
+    match destination {
+        Group::V4(octets) => {
+            frame.extend([0x08, 0x00, 0x45, 0, 0, 0, 0, 0, 0, 0, 1, protocol, 0, 0, 10, 0, 0, 5]);
+            frame.extend(octets);
+        }
+        Group::V6(octets) => {
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, protocol, 1]);
+            frame.extend(SOURCE);
+            frame.extend(octets);
+        }
+    }
 }
 
-fn ipv6(destination: Group, next: u8, payload: &[u8]) -> Vec<u8> {
-    let mut source = [0; 16];
-    (source[0], source[1], source[15]) = (0xfe, 0x80, 5);
-    let length = (payload.len() as u16).to_be_bytes();
-    let header = [&[0x60, 0, 0, 0][..], &length, &[next, 1], &source, &destination.octets()].concat();
-    [&destination.mac()[..], &[0, 0x16, 0x3e, 0, 0, 1, 0x86, 0xdd], &header, payload].concat()
+/// Gives a packet its length.
+fn end(frame: &mut [u8], destination: Group) {
+    let (place, before) = if destination.is_v6() { (18, 54) } else { (16, 14) };
+    let length = (frame.len() - before) as u16;
+    frame[place..place + 2].copy_from_slice(&length.to_be_bytes());
 }
 
-/// A message of IGMP or MLD, with its checksum.
-fn message(destination: Group, mut message: Vec<u8>) -> Vec<u8> {
+/// Writes a message of IGMP or MLD, with its checksum.
+fn message(frame: &mut Vec<u8>, destination: Group, write: impl FnOnce(&mut Vec<u8>)) {
+    if destination.is_v6() {
+        begin(frame, destination, 0);
+        frame.extend([58, 0, 5, 2, 0, 0, 1, 0]);
+    } else {
+        begin(frame, destination, 2);
+    }
+    let start = frame.len();
+    write(frame);
     let mut sum = Sum::new();
     if destination.is_v6() {
-        let mut source = [0; 16];
-        (source[0], source[1], source[15]) = (0xfe, 0x80, 5);
-        let length = (message.len() as u32).to_be_bytes();
-        sum.add(&[&source[..], &destination.octets(), &length, &[0, 0, 0, 58]].concat());
+        sum.add(&SOURCE);
+        sum.add(destination.octets());
+        sum.add_u16((frame.len() - start) as u16);
+        sum.add_u16(58);
     }
-    sum.add(&message);
-    message[2..4].copy_from_slice(&sum.checksum().to_be_bytes());
-    match destination {
-        Group::V4(_) => ipv4(destination, 2, &message),
-        Group::V6(_) => ipv6(destination, 0, &[&[58, 0, 5, 2, 0, 0, 1, 0][..], &message].concat()),
-    }
+    sum.add(&frame[start..]);
+    frame[start + 2..start + 4].copy_from_slice(&sum.checksum().to_be_bytes());
+    end(frame, destination);
 }
 
-fn query(v6: bool, tenths: u8) -> Vec<u8> {
+fn query(frame: &mut Vec<u8>, v6: bool, tenths: u8) {
     let [high, low] = (u16::from(tenths) * 100).to_be_bytes();
-    let bytes = match v6 {
-        false => vec![0x11, tenths, 0, 0, 0, 0, 0, 0],
-        true => [&[130, 0, 0, 0, high, low, 0, 0][..], &[0; 16]].concat(),
-    };
-    message(Group::all_hosts(v6), bytes)
+    message(frame, Group::all_hosts(v6), |frame| match v6 {
+        false => frame.extend([0x11, tenths, 0, 0, 0, 0, 0, 0]),
+        true => {
+            frame.extend([130, 0, 0, 0, high, low, 0, 0]);
+            frame.extend([0; 16]);
+        }
+    });
+}
+
+fn data(frame: &mut Vec<u8>, group: Group) {
+    begin(frame, group, 17);
+    frame.extend([0; 16]);
+    end(frame, group);
 }
 
 impl How {
-    fn frame(self, group: Group) -> Vec<u8> {
+    fn write(self, frame: &mut Vec<u8>, group: Group) {
         let v6 = group.is_v6();
         let routers = |last| if v6 { GroupChoice { v6, number: 2 }.group() } else { Group::V4([224, 0, 0, last]) };
-        let old = |kind: [u8; 2]| {
-            let kind = kind[usize::from(v6)];
-            [&[kind, 0, 0, 0][..], if v6 { &[0; 4] } else { &[] }, &group.octets()].concat()
+        let old = |frame: &mut Vec<u8>, kind: [u8; 2]| {
+            frame.extend([kind[usize::from(v6)], 0, 0, 0]);
+            frame.extend(if v6 { &[0; 4][..] } else { &[] });
+            frame.extend(group.octets());
         };
         match self {
-            Self::Report => message(group, old([0x16, 131])),
-            Self::Leave => message(routers(2), old([0x17, 132])),
-            Self::Record { kind, sources, before } => {
+            Self::Report => message(frame, group, |frame| old(frame, [0x16, 131])),
+            Self::Leave => message(frame, routers(2), |frame| old(frame, [0x17, 132])),
+            Self::Record { kind, sources, before } => message(frame, routers(22), |frame| {
                 let width = if v6 { 16 } else { 4 };
-                let mut bytes = vec![if v6 { 143 } else { 0x22 }, 0, 0, 0, 0, 0, 0, before % 2 + 1];
-                for _ in 0..before % 2 {
+                frame.extend([if v6 { 143 } else { 0x22 }, 0, 0, 0, 0, 0, 0, before % 2 + 1]);
+                if before % 2 == 1 {
                     // Of another group, it changes sources alone.
-                    bytes.extend([6, 0, 0, 1]);
-                    bytes.extend(Group::octets(GroupChoice { v6, number: 3 }.group()));
-                    bytes.extend(vec![7; width]);
+                    frame.extend([6, 0, 0, 1]);
+                    frame.extend(GroupChoice { v6, number: 3 }.group().octets());
+                    frame.extend(&[7; 16][..width]);
                 }
-                bytes.extend([kind % 8, 0, 0, sources % 3]);
-                bytes.extend(group.octets());
-                bytes.extend(vec![7; width * usize::from(sources % 3)]);
-                message(routers(22), bytes)
-            }
+                frame.extend([kind % 8, 0, 0, sources % 3]);
+                frame.extend(group.octets());
+                frame.extend(&[7; 32][..width * usize::from(sources % 3)]);
+            }),
         }
     }
 
@@ -261,29 +287,65 @@ impl Model {
     }
 }
 
-/// The target.
-#[derive(Default)]
+/// The target. Its tables stay from one input to the next, without ports: whatever is left in them would be seen.
 pub struct Groups {
+    multicast: Multicast,
+    model: Model,
+    frame: Vec<u8>,
+    listed: Vec<PortId>,
     acts: u64,
 }
 
+impl Default for Groups {
+    fn default() -> Self {
+        let (model, frame, listed, acts) = Default::default();
+        Self { multicast: Multicast::new(1), model, frame, listed, acts }
+    }
+}
+
 struct Run<'a> {
-    multicast: Multicast,
-    model: Model,
+    multicast: &'a mut Multicast,
+    model: &'a mut Model,
+    /// The frame that comes next, and the ports that the last one was for.
+    frame: &'a mut Vec<u8>,
+    listed: &'a mut Vec<PortId>,
     seen: &'a mut Vec<u64>,
 }
 
+/// Ports, a bit for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ports(u8);
+
+impl Ports {
+    fn contain(self, port: usize) -> bool {
+        self.0 & 1 << port != 0
+    }
+
+    fn add(&mut self, PortId(port): PortId) {
+        assert!(usize::from(port) < PORTS.len(), "no such port");
+        assert!(!self.contain(port.into()), "a port twice");
+        self.0 |= 1 << port;
+    }
+}
+
 impl Run<'_> {
-    fn handle(&mut self, from: usize, vlan: u16, frame: &[u8]) -> Option<Vec<PortId>> {
-        let bytes = &frame[..frame.len().min(HEAD_BYTES)];
+    /// The ports that the frame was listed for; `None` where it is for all.
+    fn handle(&mut self, from: usize, vlan: u16) -> Option<Ports> {
+        let bytes = &self.frame[..self.frame.len().min(HEAD_BYTES)];
         let head = Head::parse(bytes)?;
-        let mut listed = Vec::new();
-        let audience = self.multicast.handle(PortId(from as u16), vlan, (&head, bytes), self.model.now, &mut listed);
-        let mut ports = listed.clone();
-        ports.sort_unstable();
-        ports.dedup();
-        assert_eq!(ports.len(), listed.len(), "a port twice");
-        (audience == Audience::Listed).then_some(listed)
+        self.listed.clear();
+        let audience = self.multicast.handle(PortId(from as u16), vlan, (&head, bytes), self.model.now, self.listed);
+        let mut ports = Ports::default();
+        self.listed.iter().for_each(|port| ports.add(*port));
+        (audience == Audience::Listed).then_some(ports)
+    }
+
+    /// No port is there, and all is forgotten.
+    fn clear(&mut self) {
+        (0..PORTS.len()).for_each(|port| self.go(port));
+        assert!(self.model.said.is_empty());
+        self.model.asked.clear();
+        self.model.now = Instant(1);
     }
 
     fn come(&mut self, port: usize) {
@@ -309,11 +371,12 @@ impl Run<'_> {
     }
 
     fn say(&mut self, port: usize, vlan: u16, group: Group, how: How) {
-        let listed = self.handle(port, vlan, &how.frame(group));
+        how.write(self.frame, group);
+        let listed = self.handle(port, vlan);
         let (bridge, behind) = PORTS[port];
         if let Some(listed) = listed {
             for other in (0..PORTS.len()).filter(|other| self.model.came[*other].is_some() && *other != JUNK) {
-                let is_listed = listed.contains(&PortId(other as u16));
+                let is_listed = listed.contain(other);
                 assert_eq!(is_listed, PORTS[other].0 == bridge && self.model.is_router(other), "a report to {other}");
             }
         }
@@ -331,15 +394,9 @@ impl Run<'_> {
                 for said in self.model.said.iter_mut().filter(is_it) {
                     said.left = true;
                 }
-                let same: Vec<_> = (0..self.model.said.len())
-                    .filter(|at| {
-                        let said = &self.model.said[*at];
-                        (said.port, said.vlan, said.group.mac()) == (port, vlan, group.mac())
-                    })
-                    .collect();
-                if same.iter().all(|at| self.model.said[*at].left) {
-                    for at in same {
-                        let said = &mut self.model.said[at];
+                let of_address = |said: &Said| (said.port, said.vlan, said.group.mac()) == (port, vlan, group.mac());
+                if self.model.said.iter().all(|said| said.left || !of_address(said)) {
+                    for said in self.model.said.iter_mut().filter(|said| of_address(said)) {
                         said.until = if behind == Behind::Host { now } else { said.until.min(now + LAST_MEMBER) };
                     }
                 }
@@ -350,15 +407,15 @@ impl Run<'_> {
 
     fn data(&mut self, port: usize, vlan: u16, group: Group) {
         let bridge = PORTS[port].0;
-        let frame = if group.is_v6() { ipv6(group, 17, &[0; 16]) } else { ipv4(group, 17, &[0; 16]) };
-        let listed = self.handle(port, vlan, &frame);
+        data(self.frame, group);
+        let listed = self.handle(port, vlan);
         let filters = self.model.is_asked(bridge, vlan, group.is_v6()) && !group.is_for_all();
         assert_eq!(listed.is_some(), filters, "{group:?} at {:?}", self.model.now);
         let Some(listed) = listed else {
             return;
         };
         for other in (0..PORTS.len()).filter(|other| *other != JUNK) {
-            let is_listed = listed.contains(&PortId(other as u16));
+            let is_listed = listed.contain(other);
             if PORTS[other].0 != bridge || self.model.came[other].is_none() {
                 assert!(!is_listed, "{other} is not there");
                 continue;
@@ -385,7 +442,8 @@ impl Run<'_> {
                 let (Some(port), tenths) = (there(&self.model, port), tenths % 100 + 1) else {
                     return;
                 };
-                let listed = self.handle(port, vlan.into(), &query(v6, tenths));
+                query(self.frame, v6, tenths);
+                let listed = self.handle(port, vlan.into());
                 assert_eq!(listed, None, "a question goes to all");
                 let (bridge, behind) = PORTS[port];
                 if behind != Behind::Host {
@@ -399,12 +457,12 @@ impl Run<'_> {
                 }
             }
             Act::Junk { group, how, change: (place, byte), cut } => {
-                let mut frame = how.frame(group.group());
-                let behind = frame.len() - 12;
-                frame[12 + usize::from(place) % behind] = byte;
-                frame.truncate(frame.len() - usize::from(cut) % behind);
+                how.write(self.frame, group.group());
+                let behind = self.frame.len() - 12;
+                self.frame[12 + usize::from(place) % behind] = byte;
+                self.frame.truncate(self.frame.len() - usize::from(cut) % behind);
                 if self.model.came[JUNK].is_some() {
-                    self.handle(JUNK, 0, &frame);
+                    self.handle(JUNK, 0);
                 }
             }
             Act::Data { port, group, vlan } => {
@@ -419,7 +477,8 @@ impl Run<'_> {
                 // Seldom: it takes as long as all else.
                 let count = if count >= 250 { PORT_GROUPS as u8 + 2 } else { count % 4 };
                 for number in 0..count {
-                    self.handle(port, 0, &How::Report.frame(Group::V4([239, 200, port as u8, number])));
+                    How::Report.write(self.frame, Group::V4([239, 200, port as u8, number]));
+                    self.handle(port, 0);
                 }
                 self.model.many[port] |= usize::from(count) > PORT_GROUPS / 2;
                 assert!(self.multicast.learnt(PortId(port as u16)) <= PORT_GROUPS);
@@ -429,36 +488,31 @@ impl Run<'_> {
 }
 
 /// Reads an input. Every input is one.
-fn decode(input: &[u8]) -> Vec<Act> {
+fn acts(input: &[u8]) -> impl Iterator<Item = Act> {
     let mut bytes = Unstructured::new(input);
-    let mut acts = Vec::new();
-    while acts.len() < ACTS && !bytes.is_empty() {
-        match bytes.arbitrary() {
-            Ok(act) => acts.push(act),
-            Err(_) => break,
-        }
-    }
-    acts
+    std::iter::from_fn(move || if bytes.is_empty() { None } else { bytes.arbitrary().ok() }).take(ACTS)
 }
 
 /// An input as it is read, for a look at it.
 pub fn describe(input: &[u8]) -> String {
-    decode(input).iter().map(|act| format!("{act:?}\n")).collect()
+    acts(input).map(|act| format!("{act:?}\n")).collect()
 }
 
 impl Target for Groups {
     fn run(&mut self, input: &[u8], seen: &mut Vec<u64>) {
-        let acts = decode(input);
-        let mut run = Run { multicast: Multicast::new(1), model: Model { now: Instant(1), ..Model::default() }, seen };
+        let Self { multicast, model, frame, listed, .. } = self;
+        let mut run = Run { multicast, model, frame, listed, seen };
+        run.clear();
+        assert!((0..PORTS.len()).all(|port| run.multicast.learnt(PortId(port as u16)) == 0));
         for port in 0..PORTS.len() {
             run.come(port);
         }
-        for act in &acts {
-            run.act(*act);
+        for act in acts(input) {
+            self.acts += 1;
+            run.act(act);
         }
         let learnt: usize = (0..PORTS.len()).map(|port| run.multicast.learnt(PortId(port as u16))).sum();
         run.seen.push(hash(&[2, learnt.min(8) as u8]));
-        self.acts += acts.len() as u64;
     }
 
     fn operations(&self) -> Option<u64> {

@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const FRAMES: usize = 16;
 const OWN: [u8; 6] = [0, 0x16, 0x3e, 0, 0, 1];
 /// The link-local address that is made of it.
-const LINK_LOCAL: &str = "fe80::216:3eff:fe00:1";
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x0216, 0x3eff, 0xfe00, 1);
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 9];
 /// What guests may use; empty where that is not known.
 const ADDRESSES: [&str; 5] = ["", "10.0.0.5", "10.0.0.0/29 fd00::5", "fd00::/125", "0.0.0.0/0"];
@@ -89,7 +89,7 @@ fn v6(last: u8) -> [u8; 16] {
     let mut address = [0; 16];
     match last % 8 {
         7 => {}
-        6 if last & 8 == 0 => address = LINK_LOCAL.parse::<Ipv6Addr>().unwrap().octets(),
+        6 if last & 8 == 0 => address = LINK_LOCAL.octets(),
         6 => address[..2].copy_from_slice(&[0xfe, 0x80]),
         5 => (address[0], address[15]) = (0xfd, 5),
         low => (address[0], address[15]) = (0xfd, low | (last & 0x10)),
@@ -98,25 +98,52 @@ fn v6(last: u8) -> [u8; 16] {
 }
 
 impl Upper {
-    fn build(self) -> (u8, Vec<u8>) {
+    fn protocol(self) -> u8 {
+        match self {
+            Self::Udp { .. } | Self::Dhcp { .. } => 17,
+            Self::Discovery { .. } => 58,
+            Self::Icmp { .. } => 1,
+            Self::Any { protocol, .. } => protocol,
+        }
+    }
+
+    fn write(self, frame: &mut Vec<u8>) {
         match self {
             Self::Udp { ports } => {
-                let [from, to] = ports.map(|port| PORTS[usize::from(port) % PORTS.len()].to_be_bytes());
-                (17, [&from[..], &to, &[0, 8, 0, 0]].concat())
+                for port in ports {
+                    frame.extend(PORTS[usize::from(port) % PORTS.len()].to_be_bytes());
+                }
+                frame.extend([0, 8, 0, 0]);
             }
             Self::Dhcp { request, length, own } => {
                 let length = if length % 4 == 0 { length } else { 6 };
-                let beginning = [0, 68, 0, 67, 0, 8, 0, 0, if request { 1 } else { 2 }, 1, length];
-                (17, [&beginning[..], &[0; 25], if own { &OWN } else { &OTHER }].concat())
+                frame.extend([0, 68, 0, 67, 0, 8, 0, 0, if request { 1 } else { 2 }, 1, length]);
+                frame.extend([0; 25]);
+                frame.extend(if own { OWN } else { OTHER });
             }
             Self::Discovery { kind, target, option, own } => {
                 let kind = 130 + kind % 15;
-                let target = if matches!(kind, 133 | 134) { Vec::new() } else { v6(target).to_vec() };
-                let hardware = if own { OWN } else { OTHER };
-                (58, [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, &[option % 4, 1], &hardware].concat())
+                frame.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
+                if !matches!(kind, 133 | 134) {
+                    frame.extend(v6(target));
+                }
+                frame.extend([option % 4, 1]);
+                frame.extend(if own { OWN } else { OTHER });
             }
-            Self::Icmp { kind } => (1, vec![kind % 16; 8]),
-            Self::Any { protocol, first } => (protocol, vec![first; 20]),
+            Self::Icmp { kind } => frame.extend([kind % 16; 8]),
+            Self::Any { first, .. } => frame.extend([first; 20]),
+        }
+    }
+}
+
+impl Extension {
+    /// Its number, and how it begins behind the number of the next header.
+    const fn head(self) -> (u8, [u8; 3]) {
+        match self {
+            Self::HopByHop => (0, [0, 1, 4]),
+            Self::Routing => (43, [0, 0, 0]),
+            Self::Destination => (60, [0, 1, 4]),
+            Self::Fragment { first } => (44, [0, 0, if first { 0 } else { 8 }]),
         }
     }
 }
@@ -139,58 +166,69 @@ impl Packet {
         }
     }
 
-    fn build(&self) -> (u16, Vec<u8>) {
+    fn ethertype(&self) -> u16 {
+        match self {
+            Self::Arp { .. } => 0x0806,
+            Self::V4 { .. } => 0x0800,
+            Self::V6 { .. } => 0x86dd,
+            Self::Other { ethertype, .. } => *ethertype,
+        }
+    }
+
+    fn write(&self, frame: &mut Vec<u8>) {
+        let start = frame.len();
         match self {
             Self::Arp { own, sender, target } => {
-                let hardware = if *own { OWN } else { OTHER };
-                (0x0806, [&[0, 1, 8, 0, 6, 4, 0, 1][..], &hardware, &v4(*sender), &[0; 6], &v4(*target)].concat())
+                frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
+                frame.extend(if *own { OWN } else { OTHER });
+                frame.extend(v4(*sender));
+                frame.extend([0; 6]);
+                frame.extend(v4(*target));
             }
             Self::V4 { source, protocol, fragment } => {
-                let (protocol, payload) = protocol.build();
-                let length = (20 + payload.len() as u16).to_be_bytes();
                 let fragment = fragment.map_or(0, |(more, offset)| u16::from(more) << 13 | u16::from(offset & 1));
                 let [high, low] = fragment.to_be_bytes();
-                let header = [&[0x45, 0][..], &length, &[0, 0, high, low, 64, protocol, 0, 0], &v4(*source), &[255; 4]];
-                (0x0800, [header.concat(), payload].concat())
+                frame.extend([0x45, 0, 0, 0, 0, 0, high, low, 64, protocol.protocol(), 0, 0]);
+                frame.extend(v4(*source));
+                frame.extend([255; 4]);
+                protocol.write(frame);
+                let length = (frame.len() - start) as u16;
+                frame[start + 2..start + 4].copy_from_slice(&length.to_be_bytes());
             }
             Self::V6 { source, extensions, protocol } => {
-                let (mut next, mut payload) = protocol.build();
-                for extension in extensions.iter().flatten().rev() {
-                    let (kind, offset) = match extension {
-                        Extension::HopByHop => (0, [1, 4]),
-                        Extension::Routing => (43, [0, 0]),
-                        Extension::Destination => (60, [1, 4]),
-                        Extension::Fragment { first } => (44, [0, u8::from(!first) * 8]),
-                    };
-                    payload =
-                        [&[next, 0, offset[0] * u8::from(kind != 44), offset[1], 0, 0, 0, 0][..], &payload].concat();
-                    next = kind;
+                let heads = extensions.iter().flatten().map(|extension| extension.head());
+                let mut next = heads.clone().map(|(kind, _)| kind).chain([protocol.protocol()]);
+                frame.extend([0x60, 0, 0, 0, 0, 0, next.next().unwrap_or_default(), 255]);
+                frame.extend(v6(*source));
+                frame.extend([0xff; 16]);
+                for ((_, [a, b, c]), next) in heads.zip(next) {
+                    frame.extend([next, a, b, c, 0, 0, 0, 0]);
                 }
-                let length = (payload.len() as u16).to_be_bytes();
-                let header = [&[0x60, 0, 0, 0][..], &length, &[next, 255], &v6(*source), &[0xff; 16]].concat();
-                (0x86dd, [header, payload].concat())
+                protocol.write(frame);
+                let length = (frame.len() - start - 40) as u16;
+                frame[start + 4..start + 6].copy_from_slice(&length.to_be_bytes());
             }
-            Self::Other { ethertype, bytes } => (*ethertype, bytes.to_vec()),
+            Self::Other { bytes, .. } => frame.extend(bytes),
         }
     }
 }
 
 impl Recipe {
-    fn build(&self) -> Vec<u8> {
-        let (ethertype, packet) = self.packet.build();
-        let mut frame = [[0xff; 6], if self.spoofed { OTHER } else { OWN }].concat();
+    fn build(&self, frame: &mut Vec<u8>) {
+        frame.clear();
+        frame.extend([0xff; 6]);
+        frame.extend(if self.spoofed { OTHER } else { OWN });
         for service in self.tags.iter().flatten() {
             frame.extend(if *service { [0x88, 0xa8, 0, 5] } else { [0x81, 0, 0, 5] });
         }
-        frame.extend(ethertype.to_be_bytes());
-        frame.extend(packet);
+        frame.extend(self.packet.ethertype().to_be_bytes());
+        self.packet.write(frame);
         let behind = frame.len() - 12;
         for (place, byte) in self.changes.iter().flatten() {
             frame[12 + usize::from(*place) % behind] = *byte;
         }
         let cut = self.cut.map_or(0, |cut| usize::from(cut) % (behind + 1));
         frame.truncate(frame.len() - cut);
-        frame
     }
 }
 
@@ -209,7 +247,14 @@ use Verdict::{Forbidden, Sound, Unclear};
 struct Model {
     level: AntiSpoof,
     /// As (address, bits).
-    addresses: Option<Vec<(IpAddr, u32)>>,
+    addresses: Option<Vec<(IpAddr, usize)>>,
+}
+
+/// Whether the first bits of two addresses are the same; of more bits than there are, all.
+fn begins_alike(one: &[u8], other: &[u8], bits: usize) -> bool {
+    let whole = (bits / 8).min(one.len());
+    let rest = |bytes: &[u8]| bytes.get(whole).map(|byte| u16::from(*byte) << (bits % 8) >> 8);
+    one[..whole] == other[..whole] && rest(one) == rest(other)
 }
 
 impl Model {
@@ -223,21 +268,15 @@ impl Model {
     }
 
     fn may_use(&self, address: IpAddr) -> bool {
-        let bits = |address: IpAddr| -> Vec<bool> {
-            let bytes = match address {
-                IpAddr::V4(address) => address.octets().to_vec(),
-                IpAddr::V6(address) => address.octets().to_vec(),
-            };
-            bytes.iter().flat_map(|byte| (0..8).map(move |bit| byte << bit & 0x80 != 0)).collect()
-        };
         let Some(addresses) = &self.addresses else {
             return true;
         };
-        let known = addresses.iter().any(|(known, count)| {
-            let count = *count as usize;
-            known.is_ipv4() == address.is_ipv4() && bits(*known).iter().take(count).eq(bits(address).iter().take(count))
+        let known = addresses.iter().any(|(known, bits)| match (known, address) {
+            (IpAddr::V4(known), IpAddr::V4(address)) => begins_alike(&known.octets(), &address.octets(), *bits),
+            (IpAddr::V6(known), IpAddr::V6(address)) => begins_alike(&known.octets(), &address.octets(), *bits),
+            _ => false,
         });
-        known || self.has_v6() && address == LINK_LOCAL.parse::<IpAddr>().unwrap()
+        known || address == LINK_LOCAL && self.has_v6()
     }
 
     fn has_v6(&self) -> bool {
@@ -439,49 +478,66 @@ fn asks_for_itself(message: &[u8]) -> bool {
         && packet.client_hardware_address().as_bytes() == OWN
 }
 
-/// Reads an input. Every input is one.
-fn decode(input: &[u8]) -> (AntiSpoof, &'static str, Vec<Recipe>) {
-    let mut bytes = Unstructured::new(input);
-    let choice: u8 = bytes.arbitrary().unwrap_or(0);
-    let level = [AntiSpoof::Mac, AntiSpoof::Strict, AntiSpoof::Off][usize::from(choice) % 3];
-    let addresses = ADDRESSES[usize::from(choice / 3) % ADDRESSES.len()];
-    let mut frames = Vec::new();
-    while frames.len() < FRAMES && !bytes.is_empty() {
-        match bytes.arbitrary() {
-            Ok(frame) => frames.push(frame),
-            Err(_) => break,
-        }
-    }
-    (level, addresses, frames)
+/// How a guest is checked: the place of its addresses, and its level.
+const GUARDS: usize = ADDRESSES.len() * LEVELS.len();
+const LEVELS: [AntiSpoof; 3] = [AntiSpoof::Mac, AntiSpoof::Strict, AntiSpoof::Off];
+
+/// The guard that an input is for, by its number.
+fn guard_of(bytes: &mut Unstructured<'_>) -> usize {
+    usize::from(bytes.arbitrary::<u8>().unwrap_or(0)) % GUARDS
+}
+
+/// The frames of an input. Every input is one.
+fn frames(mut bytes: Unstructured<'_>) -> impl Iterator<Item = Recipe> {
+    std::iter::from_fn(move || if bytes.is_empty() { None } else { bytes.arbitrary().ok() }).take(FRAMES)
 }
 
 /// An input as it is read, for a look at it.
 pub fn describe(input: &[u8]) -> String {
-    let (level, addresses, frames) = decode(input);
-    let lines = frames.iter().map(|frame| format!("{frame:?}: {:02x?}\n", frame.build()));
+    let mut bytes = Unstructured::new(input);
+    let guard = guard_of(&mut bytes);
+    let (level, addresses) = (LEVELS[guard % LEVELS.len()], ADDRESSES[guard / LEVELS.len()]);
+    let mut frame = Vec::new();
+    let lines = frames(bytes).map(|recipe| {
+        recipe.build(&mut frame);
+        format!("{recipe:?}: {frame:02x?}\n")
+    });
     std::iter::once(format!("{level:?}, \"{addresses}\"\n")).chain(lines).collect()
 }
 
 /// The target.
-#[derive(Default)]
 pub struct Policy {
+    /// A guard and the model of it for each level and each list of addresses. They keep nothing of a frame.
+    guards: Vec<(Guard, Model)>,
+    frame: Vec<u8>,
     frames: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let guard = |number: usize| {
+            let (level, addresses) = (LEVELS[number % LEVELS.len()], ADDRESSES[number / LEVELS.len()]);
+            (Guard::new(level, MacAddress(OWN), Addresses::parse(addresses)), Model::new(level, addresses))
+        };
+        Self { guards: (0..GUARDS).map(guard).collect(), frame: Vec::new(), frames: 0 }
+    }
 }
 
 impl Target for Policy {
     fn run(&mut self, input: &[u8], seen: &mut Vec<u64>) {
-        let (level, addresses, frames) = decode(input);
-        let guard = Guard::new(level, MacAddress(OWN), Addresses::parse(addresses));
-        let model = Model::new(level, addresses);
-        for recipe in &frames {
-            let frame = recipe.build();
+        let mut bytes = Unstructured::new(input);
+        let (guard, model) = &self.guards[guard_of(&mut bytes)];
+        let frame = &mut self.frame;
+        for recipe in frames(bytes) {
+            self.frames += 1;
+            recipe.build(frame);
             let bytes = &frame[..frame.len().min(HEAD_BYTES)];
             // Without an Ethernet header it is forwarded nowhere.
             let Some(head) = Head::parse(bytes) else {
                 continue;
             };
             let passes = guard.permits(&head, bytes);
-            let verdict = model.judge(&frame);
+            let verdict = model.judge(frame);
             match verdict {
                 Forbidden => assert!(!passes, "a forbidden frame passes: {recipe:?}"),
                 Sound => assert!(passes || frame.len() > HEAD_BYTES, "a sound frame does not pass: {recipe:?}"),
@@ -490,7 +546,6 @@ impl Target for Policy {
             let [kind, upper] = recipe.packet.kinds();
             seen.push(hash(&[kind, upper, verdict as u8, passes.into()]));
         }
-        self.frames += frames.len() as u64;
     }
 
     fn operations(&self) -> Option<u64> {

@@ -36,12 +36,13 @@ impl Way {
         self.changes.iter().all(Option::is_none) && self.cut.is_none()
     }
 
-    pub(super) fn change(&self, bytes: &mut Vec<u8>) {
+    /// What comes of a message.
+    pub(super) fn change<'a>(&self, bytes: &'a mut [u8]) -> &'a [u8] {
         for (place, byte) in self.changes.iter().flatten() {
             let place = usize::from(*place) % bytes.len();
             bytes[place] = *byte;
         }
-        bytes.truncate(bytes.len() - usize::from(self.cut.unwrap_or(0)).min(bytes.len()));
+        &bytes[..bytes.len() - usize::from(self.cut.unwrap_or(0)).min(bytes.len())]
     }
 }
 
@@ -67,12 +68,12 @@ impl Peer {
             let Some(given) = answer(&message, self.own.address, &mut self.leases, now) else {
                 continue;
             };
-            let mut bytes = write(&given, &message, &terms).to_vec();
-            way.change(&mut bytes);
-            let reply = Reply::parse(&bytes);
+            let mut bytes = write(&given, &message, &terms);
+            let bytes = way.change(&mut bytes);
+            let reply = Reply::parse(bytes);
             seen.push(hash(&[4, message.kind as u8, given.kind as u8, u8::from(reply.is_some())]));
             if way.is_plain() {
-                check_reading(&bytes, reply.as_ref().expect("the server's message"));
+                check_reading(bytes, reply.as_ref().expect("the server's message"));
             }
             if let Some(reply) = reply {
                 self.client.hear(&reply, SERVER, now);
@@ -96,6 +97,5 @@ fn check_reading(bytes: &[u8], reply: &Reply) {
     assert_eq!((reply.server, reply.router), (repr.server_identifier, repr.router));
     assert_eq!((reply.mask.map(Ipv4Addr::from_bits), reply.lease), (repr.subnet_mask, repr.lease_duration));
     assert_eq!((reply.renew, reply.rebind), (repr.renew_duration, repr.rebind_duration));
-    let servers: Vec<Ipv4Addr> = repr.dns_servers.into_iter().flatten().collect();
-    assert_eq!(&reply.dns[..], servers);
+    assert!(repr.dns_servers.iter().flatten().eq(&reply.dns), "{:?}, {:?}", repr.dns_servers, reply.dns);
 }

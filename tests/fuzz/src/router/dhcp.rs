@@ -8,10 +8,9 @@ use crate::{Target, hash};
 use arbitrary::{Arbitrary, Unstructured};
 use netdom::ethernet::MacAddress;
 use netdom::router::config::Network;
-use netdom::router::dhcp::{Kind, Leases, Message, Terms, answer, write};
+use netdom::router::dhcp::{Answer, Kind, Leases, Message, Terms, answer, write};
 use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress};
 use split_driver::time::{Duration, Instant};
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 const OWN: Network = Network { address: Ipv4Addr::new(10, 0, 7, 1), length: 29 };
@@ -43,9 +42,10 @@ impl Step {
         Way { changes: self.changes, cut: self.cut }
     }
 
-    fn build(&self) -> Vec<u8> {
-        let option = |code: u8, value: Ipv4Addr| [&[code, 4][..], &value.octets()].concat();
-        let mut bytes = vec![0; 236];
+    /// Writes the message; what comes of it.
+    fn build<'a>(&self, bytes: &'a mut Vec<u8>) -> &'a [u8] {
+        bytes.clear();
+        bytes.resize(236, 0);
         bytes[..8].copy_from_slice(&[1, 1, 6, 0, 1, 2, 3, self.client]);
         bytes[10] = u8::from(self.broadcast) << 7;
         if let Some(has) = self.has {
@@ -54,14 +54,15 @@ impl Step {
         bytes[28..34].copy_from_slice(&[0, 0x16, 0x3e, 0, 0, self.client % 6]);
         bytes.extend([99, 130, 83, 99, 53, 1, 1 + self.kind % 9]);
         if let Some(wants) = self.wants {
-            bytes.extend(option(50, address(wants)));
+            bytes.extend([50, 4]);
+            bytes.extend(address(wants).octets());
         }
         if let Some(own) = self.server {
-            bytes.extend(option(54, if own { OWN.address } else { address(6) }));
+            bytes.extend([54, 4]);
+            bytes.extend(if own { OWN.address } else { address(6) }.octets());
         }
         bytes.push(255);
-        self.way().change(&mut bytes);
-        bytes
+        self.way().change(bytes)
     }
 }
 
@@ -79,14 +80,14 @@ fn kind_of(kind: DhcpMessageType) -> Option<Kind> {
     })
 }
 
-fn decode(input: &[u8]) -> Vec<Step> {
+fn steps(input: &[u8]) -> impl Iterator<Item = Step> {
     let mut bytes = Unstructured::new(input);
-    std::iter::from_fn(|| if bytes.is_empty() { None } else { bytes.arbitrary().ok() }).take(STEPS).collect()
+    std::iter::from_fn(move || if bytes.is_empty() { None } else { bytes.arbitrary().ok() }).take(STEPS)
 }
 
 /// An input as it is read, for a look at it.
 pub fn describe(input: &[u8]) -> String {
-    decode(input).iter().map(|step| format!("{step:?}\n")).collect()
+    steps(input).map(|step| format!("{step:?}\n")).collect()
 }
 
 /// Whether a message that nothing was changed in is read as it was meant.
@@ -114,10 +115,56 @@ fn check_reading(step: &Step, bytes: &[u8], message: Option<Message>) {
     assert_eq!(message, Some(expected), "{step:?}");
 }
 
+/// An address is a client's.
+struct Held {
+    address: Ipv4Addr,
+    mac: MacAddress,
+    /// Seconds.
+    until: u64,
+}
+
 /// The target.
 #[derive(Default)]
 pub struct Server {
     messages: u64,
+    /// A client's message.
+    bytes: Vec<u8>,
+    /// The leases that were given.
+    held: Vec<Held>,
+}
+
+impl Server {
+    /// Gives the lease of a client up, where it has that address.
+    fn give_up(&mut self, mac: MacAddress, address: Ipv4Addr) {
+        self.held.retain(|held| (held.mac, held.address) != (mac, address));
+    }
+
+    /// Checks an answer as the other library reads it, and notes a lease.
+    fn check(&mut self, message: &Message, given: &Answer, terms: &Terms<'_>, seconds: u64) {
+        let written = write(given, message, terms);
+        let packet = DhcpPacket::new_checked(&written[..]).unwrap();
+        let repr = DhcpRepr::parse(&packet).unwrap();
+        assert_eq!(kind_of(repr.message_type), Some(given.kind));
+        assert_eq!((repr.your_ip, repr.server_identifier), (given.address, Some(OWN.address)));
+        assert_eq!(repr.client_hardware_address, EthernetAddress(message.mac.0));
+        assert_eq!(repr.transaction_id, message.transaction);
+        if given.kind == Kind::Refuse {
+            return;
+        }
+        assert_eq!((repr.router, repr.subnet_mask), (Some(OWN.address), Some(Ipv4Addr::from_bits(OWN.mask()))));
+        if given.address.is_unspecified() {
+            return;
+        }
+        assert_eq!(repr.lease_duration, Some(LEASE as u32));
+        assert!(OWN.is_host(given.address) && given.address != OWN.address, "{given:?}");
+        let is_anothers =
+            |held: &Held| held.address == given.address && held.mac != message.mac && held.until > seconds;
+        assert!(!self.held.iter().any(is_anothers), "{} is another's", given.address);
+        if given.kind == Kind::Acknowledge {
+            self.held.retain(|held| held.mac != message.mac && held.address != given.address);
+            self.held.push(Held { address: given.address, mac: message.mac, until: seconds + LEASE });
+        }
+    }
 }
 
 impl Target for Server {
@@ -125,31 +172,26 @@ impl Target for Server {
         let dns = [Ipv4Addr::new(9, 9, 9, 9)];
         let terms = Terms { own: OWN, router: Some(OWN.address), dns: &dns };
         let mut leases = Leases::new(OWN);
-        let mut held: BTreeMap<Ipv4Addr, (MacAddress, u64)> = BTreeMap::new();
         let mut peer = Peer::new(OWN);
         let mut seconds = 1;
-        for step in decode(input) {
+        self.held.clear();
+        for step in steps(input) {
             self.messages += 1;
             seconds += u64::from(step.pause) / 16;
             let now = Instant::default() + Duration::from_secs(seconds);
             peer.run(step.way(), now, seen);
-            let bytes = step.build();
-            let message = Message::parse(&bytes);
-            check_reading(&step, &bytes, message);
+            let bytes = step.build(&mut self.bytes);
+            let message = Message::parse(bytes);
+            check_reading(&step, bytes, message);
             let Some(message) = message else {
                 seen.push(hash(&[0, step.kind % 9]));
                 continue;
             };
             let answered = answer(&message, OWN.address, &mut leases, now);
-            let mine = |address: &Ipv4Addr, held: &BTreeMap<_, (MacAddress, u64)>| {
-                held.get(address).is_some_and(|(mac, _)| *mac == message.mac)
-            };
-            match message.kind {
-                Kind::Release if mine(&message.client, &held) => drop(held.remove(&message.client)),
-                Kind::Decline if message.server == Some(OWN.address) => {
-                    if let Some(address) = message.requested.filter(|address| mine(address, &held)) {
-                        held.remove(&address);
-                    }
+            match (message.kind, message.requested) {
+                (Kind::Release, _) => self.give_up(message.mac, message.client),
+                (Kind::Decline, Some(address)) if message.server == Some(OWN.address) => {
+                    self.give_up(message.mac, address);
                 }
                 _ => {}
             }
@@ -158,29 +200,8 @@ impl Target for Server {
                 continue;
             };
             let last = given.address.octets()[3];
-            seen.push(hash(&[2, message.kind as u8, given.kind as u8, last, held.len() as u8]));
-            let written = write(&given, &message, &terms);
-            let packet = DhcpPacket::new_checked(&written[..]).unwrap();
-            let repr = DhcpRepr::parse(&packet).unwrap();
-            assert_eq!(kind_of(repr.message_type), Some(given.kind));
-            assert_eq!((repr.your_ip, repr.server_identifier), (given.address, Some(OWN.address)));
-            assert_eq!(repr.client_hardware_address, EthernetAddress(message.mac.0));
-            assert_eq!(repr.transaction_id, message.transaction);
-            if given.kind == Kind::Refuse {
-                continue;
-            }
-            assert_eq!((repr.router, repr.subnet_mask), (Some(OWN.address), Some(Ipv4Addr::from_bits(OWN.mask()))));
-            if given.address.is_unspecified() {
-                continue;
-            }
-            assert_eq!(repr.lease_duration, Some(LEASE as u32));
-            assert!(OWN.is_host(given.address) && given.address != OWN.address, "{given:?}");
-            let other = held.get(&given.address).filter(|(mac, until)| *mac != message.mac && *until > seconds);
-            assert_eq!(other, None, "{} is another's", given.address);
-            if given.kind == Kind::Acknowledge {
-                held.retain(|_, (mac, _)| *mac != message.mac);
-                held.insert(given.address, (message.mac, seconds + LEASE));
-            }
+            seen.push(hash(&[2, message.kind as u8, given.kind as u8, last, self.held.len() as u8]));
+            self.check(&message, &given, &terms, seconds);
         }
     }
 

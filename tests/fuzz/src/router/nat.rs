@@ -164,29 +164,42 @@ fn forwarded_to() -> Endpoint {
     Endpoint { address: address(1), port: FORWARDED.1 }
 }
 
-fn steps(input: &[u8]) -> Vec<Step> {
+fn steps(input: &[u8]) -> impl Iterator<Item = Step> {
     let mut bytes = Unstructured::new(input);
-    std::iter::from_fn(|| if bytes.is_empty() { None } else { bytes.arbitrary().ok() }).take(STEPS).collect()
+    std::iter::from_fn(move || if bytes.is_empty() { None } else { bytes.arbitrary().ok() }).take(STEPS)
 }
 
 /// An input as it is read, for a look at it.
 pub fn describe(input: &[u8]) -> String {
-    steps(input).iter().map(|step| format!("{step:?}\n")).collect()
+    steps(input).map(|step| format!("{step:?}\n")).collect()
 }
 
-/// The target.
-#[derive(Default)]
+/// The target. Its tables stay from one input to the next, without guests: whatever is left in them would be seen.
 pub struct Translation {
+    nat: Nat,
+    model: Model,
     steps: u64,
+}
+
+impl Default for Translation {
+    fn default() -> Self {
+        let forwarding =
+            Forwarding { protocol: Protocol::Tcp, port: FORWARDED.0, guest: address(1), guest_port: FORWARDED.1 };
+        let nat = Nat::new(SHARE * usize::from(GUESTS), SHARE, 5, vec![forwarding]);
+        Self { nat, model: Model::default(), steps: 0 }
+    }
 }
 
 impl Target for Translation {
     fn run(&mut self, input: &[u8], seen: &mut Vec<u64>) {
-        let forwarding =
-            Forwarding { protocol: Protocol::Tcp, port: FORWARDED.0, guest: address(1), guest_port: FORWARDED.1 };
-        let mut nat = Nat::new(SHARE * usize::from(GUESTS), SHARE, 5, vec![forwarding]);
-        (1..=GUESTS).for_each(|guest| nat.add(PortId(guest)));
-        let (mut model, mut now) = (Model::default(), Instant::default() + Duration::from_secs(9));
+        let Self { nat, model, .. } = self;
+        for guest in (1..=GUESTS).map(PortId) {
+            nat.remove(guest);
+            nat.add(guest);
+        }
+        assert!(nat.is_empty());
+        model.0.clear();
+        let mut now = Instant::default() + Duration::from_secs(9);
         for step in steps(input) {
             self.steps += 1;
             match step {

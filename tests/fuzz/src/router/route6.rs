@@ -20,6 +20,8 @@ const UPLINK: PortId = PortId(1);
 const GUESTS: u16 = 2;
 const STEPS: usize = 64;
 const MTU: u16 = 1500;
+/// Between two inputs: longer than a station is known, or a question waits for its answer.
+const BETWEEN: Duration = Duration::from_secs(300);
 const OWN_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 const OWN: Ipv6Addr = local(5);
 const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x99);
@@ -95,11 +97,14 @@ fn passes(address: Ipv6Addr) -> bool {
 
 /// The complete checksum of a message.
 fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> [u8; 2] {
-    let head = [0, 0, (message.len() >> 8) as u8, message.len() as u8, 0, 0, 0, 58];
-    let all = [&source.octets()[..], &destination.octets(), &head, message].concat();
-    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
-    let sum: u32 = all.chunks(2).map(word).sum();
-    (!(((sum >> 16) + (sum & 0xffff)) as u16)).to_be_bytes()
+    let words = |bytes: &[u8]| -> u32 {
+        let (words, rest) = bytes.as_chunks::<2>();
+        let last = rest.first().map_or(0, |byte| u32::from(*byte) << 8);
+        words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum::<u32>() + last
+    };
+    let sum = words(&source.octets()) + words(&destination.octets()) + message.len() as u32 + 58 + words(message);
+    let folded = (sum >> 16) + (sum & 0xffff);
+    (!(((folded >> 16) + folded) as u16)).to_be_bytes()
 }
 
 impl Sent {
@@ -107,54 +112,69 @@ impl Sent {
         PortId(UPLINK.0 + u16::from(self.port) % (GUESTS + 1))
     }
 
-    fn build(&self, to: MacAddress) -> Vec<u8> {
+    /// Writes the frame, for the router's station there.
+    fn write(&self, to: MacAddress, frame: &mut Vec<u8>) {
         let (source, destination) = (address(self.source), address(self.destination));
         let kinds = [135, 136, 133, 134, 137, 128, 129, 1, 3];
         let kind = kinds.get(usize::from(self.kind) % (kinds.len() + 1)).copied();
-        let mut message = vec![kind.unwrap_or(0), 0, 0, 0, 0, 0, 0, 0];
-        if matches!(kind, Some(135..=137)) {
-            message.extend(address(self.target).octets());
-        }
-        if let Some((code, units)) = self.option {
-            message.extend([1 + code % 3, if units < 200 { 1 } else { units }, 0, 0x16, 0x3e, 0, 0, code % 4]);
-        }
-        message.resize(message.len() + if self.long { 1500 } else { 0 }, 7);
-        let sum = checksum(source, destination, &message);
-        message[2..4].copy_from_slice(&sum);
-        let mut next = if kind.is_some() { 58 } else { 17 };
-        for number in 0..self.extensions % 12 {
-            let header = [next, 0, 0, 0, 0, 0, 0, 0];
-            next = [0, 60, 43, 44][usize::from(number) % 4];
-            message.splice(..0, header);
-        }
-        let length = (message.len() as u16).to_be_bytes();
+        let last = if kind.is_some() { 58 } else { 17 };
+        let extensions = self.extensions % 12;
+        // The one before the message is number 0.
+        let number_of = |extension: u8| [0, 60, 43, 44][usize::from(extension) % 4];
         let to = if self.group { MacAddress([0x33, 0x33, 0, 0, 0, 1]) } else { to };
         let hops = if self.hops < 192 { 255 } else { self.hops - 192 };
-        let head = [0x86, 0xdd, 0x60, 0, 0, 0, length[0], length[1], next, hops];
-        let ends = [source.octets(), destination.octets()].concat();
-        let mut frame = [&to.0[..], &station(self.port()).0, &head, &ends, &message].concat();
+        let next = extensions.checked_sub(1).map_or(last, number_of);
+        frame.clear();
+        frame.extend(to.0);
+        frame.extend(station(self.port()).0);
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, next, hops]);
+        frame.extend(source.octets());
+        frame.extend(destination.octets());
+        for extension in (0..extensions).rev() {
+            let next = extension.checked_sub(1).map_or(last, number_of);
+            frame.extend([next, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        let message = frame.len();
+        frame.extend([kind.unwrap_or(0), 0, 0, 0, 0, 0, 0, 0]);
+        if matches!(kind, Some(135..=137)) {
+            frame.extend(address(self.target).octets());
+        }
+        if let Some((code, units)) = self.option {
+            frame.extend([1 + code % 3, if units < 200 { 1 } else { units }, 0, 0x16, 0x3e, 0, 0, code % 4]);
+        }
+        frame.resize(frame.len() + if self.long { 1500 } else { 0 }, 7);
+        let sum = checksum(source, destination, &frame[message..]);
+        frame[message + 2..message + 4].copy_from_slice(&sum);
+        let length = ((frame.len() - BEHIND) as u16).to_be_bytes();
+        frame[START + 4..START + 6].copy_from_slice(&length);
         for (place, byte) in self.changes.iter().flatten() {
             let place = START + usize::from(*place) % (frame.len() - START);
             frame[place] = *byte;
         }
-        frame
     }
 }
 
-fn decode(input: &[u8]) -> Vec<Step> {
+fn steps(input: &[u8]) -> impl Iterator<Item = Step> {
     let mut bytes = Unstructured::new(input);
-    std::iter::from_fn(|| if bytes.is_empty() { None } else { bytes.arbitrary().ok() }).take(STEPS).collect()
+    std::iter::from_fn(move || if bytes.is_empty() { None } else { bytes.arbitrary().ok() }).take(STEPS)
 }
 
 /// An input as it is read, for a look at it.
 pub fn describe(input: &[u8]) -> String {
-    decode(input).iter().map(|step| format!("{step:?}\n")).collect()
+    steps(input).map(|step| format!("{step:?}\n")).collect()
 }
+
+/// The router's ports that are there, and its station at each.
+#[derive(Default)]
+struct Stations(Vec<(PortId, MacAddress)>);
 
 /// A router, and the guests that are there.
 struct World {
     router: Router,
-    own: Vec<(PortId, MacAddress)>,
+    stations: Stations,
+    /// A frame as it was sent, and as the router has it.
+    before: Vec<u8>,
+    after: Vec<u8>,
 }
 
 impl World {
@@ -163,50 +183,49 @@ impl World {
         let v6 = Some(UplinkV6 { network: NetworkV6 { address: OWN, length: 64 }, gateway: Some(GATEWAY) });
         let uplink = Uplink { bridge: "xenbr0".into(), network: Some(network), gateway: None, v6 };
         let mut router = Router::new(&Setup { uplink: Some(uplink), ..Setup::default() }, MTU, 5);
-        let own = vec![(UPLINK, router.add_uplink(UPLINK, network, None))];
-        let mut world = Self { router, own };
-        (0..GUESTS as u8).for_each(|guest| world.come(guest_port(guest)));
-        world
+        let stations = Stations(vec![(UPLINK, router.add_uplink(UPLINK, network, None))]);
+        Self { router, stations, before: Vec::new(), after: Vec::new() }
     }
 
     fn come(&mut self, port: PortId) {
-        if self.own(port).is_some() {
+        if self.stations.at(port).is_some() {
             return;
         }
         let v4 = Ipv4Addr::new(10, 0, 1, port.0 as u8);
         let guest = Routed::new(station(port), [v4].into_iter(), [guest_address(port)].into_iter(), false).unwrap();
-        self.own.push((port, self.router.add_guest(port, guest).expect("no other has its address")));
+        self.stations.0.push((port, self.router.add_guest(port, guest).expect("no other has its address")));
     }
 
     fn go(&mut self, port: PortId) {
         self.router.remove(port);
-        self.own.retain(|(known, _)| *known != port);
-    }
-
-    fn own(&self, port: PortId) -> Option<MacAddress> {
-        self.own.iter().find(|(known, _)| *known == port).map(|(_, mac)| *mac)
+        self.stations.0.retain(|(known, _)| *known != port);
     }
 
     fn send(&mut self, sent: &Sent, now: Instant) -> [u8; 4] {
-        let port = sent.port();
-        let before = sent.build(self.own(port).unwrap_or_default());
-        let mut frame = before.clone();
-        let told = Frame { length: frame.len(), blank: false, segment: None };
-        let head = frame.len().min(HEAD);
-        let verdict = self.router.handle(port, &mut frame[..head], told, now);
-        let kind = match verdict {
+        let (port, Self { router, stations, before, after }) = (sent.port(), self);
+        sent.write(stations.at(port).unwrap_or_default(), before);
+        after.clone_from(before);
+        let told = Frame { length: before.len(), blank: false, segment: None };
+        let head = before.len().min(HEAD);
+        let kind = match router.handle(port, &mut after[..head], told, now) {
             Verdict::Send(out) => {
-                self.check_sent(port, out, &before, &frame);
+                stations.check_sent(port, out, before, after);
                 1 + out.0 as u8
             }
             _ => {
-                assert_eq!(frame, before, "written, and not sent");
+                assert_eq!(after, before, "written, and not sent");
                 0
             }
         };
-        let answer = self.router.take_answer().map(|(to, bytes)| (to, bytes.to_vec()));
-        let said = answer.map_or(0, |(to, bytes)| self.check_answer((port, &before), to, &bytes));
+        let answer = router.take_answer();
+        let said = answer.map_or(0, |(to, bytes)| stations.check_answer((port, before), to, bytes));
         [port.0 as u8, sent.kind % 10, kind, said]
+    }
+}
+
+impl Stations {
+    fn at(&self, port: PortId) -> Option<MacAddress> {
+        self.0.iter().find(|(known, _)| *known == port).map(|(_, mac)| *mac)
     }
 
     fn check_sent(&self, port: PortId, out: PortId, before: &[u8], after: &[u8]) {
@@ -215,7 +234,7 @@ impl World {
             (packet.src_addr(), packet.dst_addr())
         };
         let (source, destination) = ends(before);
-        assert_eq!(MacAddress(*after[6..].first_chunk().unwrap()), self.own(out).expect("a port that is there"));
+        assert_eq!(MacAddress(*after[6..].first_chunk().unwrap()), self.at(out).expect("a port that is there"));
         if out == port {
             assert_eq!((before[BEHIND], after[BEHIND], ends(after)), (128, 129, (destination, source)));
             return assert!(destination == OWN || destination.segments()[0] == 0xfe80, "an echo of the router");
@@ -238,7 +257,7 @@ impl World {
         let (source, destination) = (packet.src_addr(), packet.dst_addr());
         let message = Icmpv6Packet::new_checked(packet.payload()).expect("a message");
         assert!(message.verify_checksum(&source, &destination));
-        assert_eq!(MacAddress(*bytes[6..].first_chunk().unwrap()), self.own(to).expect("a port that is there"));
+        assert_eq!(MacAddress(*bytes[6..].first_chunk().unwrap()), self.at(to).expect("a port that is there"));
         let asker = (!sent.is_empty()).then(|| Ipv6Packet::new_unchecked(&sent[START..]).src_addr());
         let kind = message.msg_type();
         if !kind.is_ndisc() {
@@ -266,27 +285,38 @@ impl World {
     }
 }
 
-/// The target.
-#[derive(Default)]
+/// The target. Its router stays from one input to the next, which comes when all that it knew of stations outside is too old.
 pub struct Ways {
+    world: World,
+    now: Instant,
     steps: u64,
+}
+
+impl Default for Ways {
+    fn default() -> Self {
+        Self { world: World::new(), now: Instant::default(), steps: 0 }
+    }
 }
 
 impl Target for Ways {
     fn run(&mut self, input: &[u8], seen: &mut Vec<u64>) {
-        let mut world = World::new();
-        let mut now = Instant::default() + Duration::from_secs(9);
-        for step in decode(input) {
+        let Self { world, now, .. } = self;
+        *now = *now + BETWEEN;
+        for guest in (0..GUESTS as u8).map(guest_port) {
+            world.go(guest);
+            world.come(guest);
+        }
+        for step in steps(input) {
             self.steps += 1;
             match step {
-                Step::Packet(sent) => seen.push(hash(&world.send(&sent, now))),
+                Step::Packet(sent) => seen.push(hash(&world.send(&sent, *now))),
                 Step::Pause(length) => {
-                    now = now + Duration::from_millis(u64::from(length) * u64::from(length) / 64);
-                    let due = world.router.advertise_in_turn(now);
-                    assert!(due.is_none() == (world.own.len() == 1));
-                    let answer = world.router.take_answer().map(|(to, bytes)| (to, bytes.to_vec()));
-                    if let Some((to, bytes)) = answer {
-                        seen.push(hash(&[9, world.check_answer((to, &[]), to, &bytes), to.0 as u8]));
+                    *now = *now + Duration::from_millis(u64::from(length) * u64::from(length) / 64);
+                    let World { router, stations, .. } = world;
+                    let due = router.advertise_in_turn(*now);
+                    assert!(due.is_none() == (stations.0.len() == 1));
+                    if let Some((to, bytes)) = router.take_answer() {
+                        seen.push(hash(&[9, stations.check_answer((to, &[]), to, bytes), to.0 as u8]));
                     }
                 }
                 Step::Leave(guest) => world.go(guest_port(guest)),
