@@ -109,6 +109,8 @@ pub enum Audience {
 /// The groups of all guests.
 pub struct Multicast {
     key: KeyedHash,
+    /// Groups of a guest.
+    share: usize,
     ports: Vec<Option<Port>>,
     /// Ports that get all groups, at least for a time.
     greedy: Vec<PortId>,
@@ -124,8 +126,14 @@ pub struct Multicast {
 impl Multicast {
     /// No port. `seed` is a number that guests do not know.
     pub fn new(seed: u64) -> Self {
+        Self::with_share(seed, PORT_GROUPS)
+    }
+
+    /// The same, where each guest may be in `share` groups.
+    pub fn with_share(seed: u64, share: usize) -> Self {
         Self {
             key: KeyedHash::new(seed),
+            share,
             ports: Vec::new(),
             greedy: Vec::new(),
             entries: Vec::new(),
@@ -325,10 +333,10 @@ impl Multicast {
             }
             return;
         }
-        if self.learnt(port) >= PORT_GROUPS || self.index.len() >= ALL_GROUPS {
+        if self.learnt(port) >= self.share || self.index.len() >= ALL_GROUPS {
             self.forget_old(port, now);
         }
-        if self.learnt(port) >= PORT_GROUPS || !self.insert(port, network, group, until) {
+        if self.learnt(port) >= self.share || !self.insert(port, network, group, until) {
             let Some(family) = family(group.mac) else {
                 return;
             };

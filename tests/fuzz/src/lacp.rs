@@ -13,10 +13,10 @@ use split_driver::time::{Duration, Instant};
 
 const PORTS: usize = 3;
 /// Acts of an input, at most.
-const ACTS: usize = 24;
-/// Rounds of half a second in which sound other ends have all ports carry, and how many of them come behind.
-const ROUNDS: usize = 16;
-const STEADY: usize = 2;
+const ACTS: usize = 16;
+/// Rounds of a second in which sound other ends have all ports carry, and how many of them come behind.
+const ROUNDS: usize = 8;
+const STEADY: usize = 1;
 const SPEEDS: [u32; 3] = [100, 1000, 40_000];
 /// Times that pass, in milliseconds.
 const TIMES: [u64; 6] = [1, 300, 1000, 2000, 29_000, 91_000];
@@ -212,7 +212,7 @@ impl World {
                 self.hear(port, &self.frame(port, sender(port, 0, 0, SOUND), true));
             }
             self.poll(seen);
-            self.now += 500;
+            self.now += 1000;
             let carry = (0..PORTS).all(|port| self.lacp.distributes(port));
             assert!(carry || carried == 0, "they carry no longer");
             carried += usize::from(carry);

@@ -19,6 +19,7 @@ pub mod policy;
 mod recorder;
 pub mod router;
 pub mod shrink;
+pub mod switch;
 pub mod volumes;
 pub mod xenstore;
 
@@ -43,8 +44,9 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 16] = [
+pub const TARGETS: [&str; 17] = [
     "netback",
+    "switch",
     "policy",
     "multicast",
     "lacp",
@@ -67,6 +69,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
     match name {
         "netback" => Some(Box::new(netback::Netback::new())),
         "blkback" => Some(Box::new(blkback::Blkback::new())),
+        "switch" => Some(Box::new(switch::Bridges::default())),
         "policy" => Some(Box::new(policy::Policy::default())),
         "lacp" => Some(Box::new(lacp::Bonds::default())),
         "multicast" => Some(Box::new(multicast::Groups::default())),
@@ -90,6 +93,7 @@ pub fn describe(name: &str, input: &[u8]) -> String {
     match name {
         "netback" => netback::describe(input),
         "blkback" => blkback::describe(input),
+        "switch" => switch::describe(input),
         "policy" => policy::describe(input),
         "lacp" => lacp::describe(input),
         "multicast" => multicast::describe(input),

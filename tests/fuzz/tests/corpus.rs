@@ -34,6 +34,16 @@ fn netback_for_a_second() {
 }
 
 #[test]
+fn switch_corpus() {
+    run_corpus("switch");
+}
+
+#[test]
+fn switch_for_a_second() {
+    run_for_a_second("switch");
+}
+
+#[test]
 fn policy_corpus() {
     run_corpus("policy");
 }
