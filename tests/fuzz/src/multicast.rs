@@ -456,7 +456,7 @@ impl Run<'_> {
             Act::Come { port } => self.come(usize::from(port) % PORTS.len()),
             Act::Go { port } => self.go(usize::from(port) % PORTS.len()),
             Act::Query { port, v6, tenths, vlan } => {
-                let (Some(port), tenths) = (there(&self.model, port), tenths % 100 + 1) else {
+                let (Some(port), tenths) = (there(self.model, port), tenths % 100 + 1) else {
                     return;
                 };
                 query(self.frame, v6, tenths);
@@ -469,7 +469,7 @@ impl Run<'_> {
                 }
             }
             Act::Say { port, group, how, vlan } => {
-                if let Some(port) = there(&self.model, port) {
+                if let Some(port) = there(self.model, port) {
                     self.say(port, vlan.into(), group.group(), how);
                 }
             }
@@ -483,12 +483,12 @@ impl Run<'_> {
                 }
             }
             Act::Data { port, group, vlan } => {
-                if let Some(port) = there(&self.model, port) {
+                if let Some(port) = there(self.model, port) {
                     self.data(port, vlan.into(), group.group());
                 }
             }
             Act::Many { port, count } => {
-                let Some(port) = there(&self.model, port).filter(|port| PORTS[*port].1 != Behind::Wire) else {
+                let Some(port) = there(self.model, port).filter(|port| PORTS[*port].1 != Behind::Wire) else {
                     return;
                 };
                 let group = |number| Group::V4([239, 200, port as u8, number]);
