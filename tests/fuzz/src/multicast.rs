@@ -302,6 +302,12 @@ impl Model {
         let may = said().any(|said| said.group.mac() == group.mac() && self.now < said.until);
         (must, may || self.many[port])
     }
+
+    /// Whether a port left a group with this one's Ethernet address.
+    fn has_left(&self, port: usize, vlan: u16, group: Group) -> bool {
+        let mut said = self.said.iter().filter(|said| said.port == port && said.vlan == vlan);
+        said.any(|said| said.left && said.group.mac() == group.mac())
+    }
 }
 
 /// The target. Its tables stay from one input to the next, without ports: whatever is left in them would be seen.
@@ -440,7 +446,16 @@ impl Run<'_> {
             let (must, may) = self.model.gets(other, vlan, group);
             assert!(is_listed || !must, "{other} does not get {group:?}");
             assert!(!is_listed || may, "{other} gets {group:?}");
-            self.seen.push(hash(&[1, other as u8, is_listed.into(), must.into(), may.into()]));
+            let (left, many) = (self.model.has_left(other, vlan, group), self.model.many[other]);
+            self.seen.push(hash(&[
+                1,
+                other as u8,
+                is_listed.into(),
+                must.into(),
+                may.into(),
+                left.into(),
+                many.into(),
+            ]));
         }
     }
 

@@ -201,7 +201,7 @@ impl World {
         self.stations.0.retain(|(known, _)| *known != port);
     }
 
-    fn send(&mut self, sent: &Sent, now: Instant) -> [u8; 4] {
+    fn send(&mut self, sent: &Sent, now: Instant) -> [u8; 5] {
         let (port, Self { router, stations, before, after }) = (sent.port(), self);
         sent.write(stations.at(port).unwrap_or_default(), before);
         after.clone_from(before);
@@ -219,7 +219,7 @@ impl World {
         };
         let answer = router.take_answer();
         let said = answer.map_or(0, |(to, bytes)| stations.check_answer((port, before), to, bytes));
-        [port.0 as u8, sent.kind % 10, kind, said]
+        [port.0 as u8, sent.kind % 10, kind, said, sent.long.into()]
     }
 }
 
