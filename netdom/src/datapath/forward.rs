@@ -219,7 +219,7 @@ fn forward_routed<H: Hypervisor>(
         return None;
     }
     let mut packet = core::mem::take(&mut round.sent.get_mut(index as usize)?.local);
-    let hop = route(ports, forwarder, round, pool, (&mut packet, length), (sender.id.port, router), now);
+    let hop = route(ports, forwarder, round, pool, (&mut packet, length, &head), (sender.id.port, router), now);
     round.sent.get_mut(index as usize)?.local = packet;
     let Hop { head, parsed, decision } = match hop {
         Ok(hop) => hop,

@@ -7,7 +7,7 @@ use crate::hash::KeyedHash;
 use crate::netback::steering::{Steer, steer};
 use crate::offload::flow::Flow;
 use crate::offload::head::{Head, HeadReader};
-use crate::offload::headers::Layout;
+use crate::offload::headers::{Layout, Transport};
 use crate::packet::Packet;
 use crate::policy::multicast::{Audience, Behind, Multicast};
 use crate::router::Router;
@@ -76,6 +76,9 @@ pub(crate) struct Forwarder {
     last_looks: [Option<Lookup>; 2],
     /// What was decided last.
     decision: Decision,
+    /// The last packet came from the wire and is for this port of the router alone. Then `decision` says of the guest that it goes on to, as far as
+    /// that is known before, whether segments may be joined.
+    router_port: Option<PortId>,
     /// That holds for packets with the same head that come from this port, without or with this tag apart from their bytes.
     run: Option<(PortId, Option<Tag>)>,
     /// Where the last head is among those that were parsed in the round.
@@ -96,6 +99,7 @@ impl Forwarder {
             destinations: Vec::new(),
             last_looks: [None; 2],
             decision: Decision::default(),
+            router_port: None,
             run: None,
             parsed: 0,
         }
@@ -173,7 +177,7 @@ impl Forwarder {
         now: Instant,
     ) -> Result<(), DropCause> {
         let head = &self.reader.head().copied().ok_or(DropCause::NotForwarded)?;
-        self.run = None;
+        (self.run, self.router_port) = (None, None);
         let tagging = match ports.guest(from) {
             Some(guest) if !guest.vif.config.guard.permits(head, self.reader.bytes()) => {
                 return Err(DropCause::Spoofed);
@@ -185,35 +189,70 @@ impl Forwarder {
         self.decision = Decision { tagging, ..Decision::default() };
         if let [only] = *self.destinations.as_slice()
             && !head.destination.is_group()
-            && !ports.is_router(only)
         {
-            self.decision = self.decide_on(ports, only, tagging, head);
-            self.run = Some((from, tag));
+            if ports.is_router(only) {
+                self.decide_for_router(ports, (from, tag), only, now);
+            } else {
+                self.decision = self.decide_on(ports, only, tagging, head);
+                self.run = Some((from, tag));
+            }
         }
         Ok(())
+    }
+
+    /// Decides on a packet for a port of the router alone.
+    #[inline(never)]
+    fn decide_for_router<H: Hypervisor>(
+        &mut self,
+        ports: &Ports<H>,
+        (from, tag): (PortId, Option<Tag>),
+        router: PortId,
+        now: Instant,
+    ) {
+        if self.decision.tagging.vlan != 0 || !ports.is_wire(from) {
+            return;
+        }
+        let layout = self.reader.head().and_then(|head| head.layout);
+        let segment = layout.filter(|layout| layout.transport == Transport::Tcp);
+        self.router_port = Some(router);
+        self.decision.joins = segment.is_some_and(|layout| self.joins_behind(ports, router, &layout, now));
+        // A segment whose header is wrong is joined with none: that holds for no other of its flow.
+        self.run = (self.decision.joins || segment.is_none()).then_some((from, tag));
+    }
+
+    /// Whether segments as the one that was read last may be joined before a port of the router: the guest that they go on to takes them so.
+    fn joins_behind<H: Hypervisor>(&self, ports: &Ports<H>, router: PortId, layout: &Layout, now: Instant) -> bool {
+        let foreseen = self.router.as_ref().and_then(|known| known.foresee(router, self.reader.bytes(), now));
+        // Beside the router there is one guest.
+        let members = foreseen.map_or(&[][..], |out| self.switch.members(out));
+        members.iter().any(|member| joins(ports, *member, layout, Tagging::default()))
     }
 
     /// What is decided on a packet for one station, which is behind this port.
     #[inline(always)]
     fn decide_on<H: Hypervisor>(&self, ports: &Ports<H>, only: PortId, tagging: Tagging, head: &Head) -> Decision {
         let joins = head.layout.is_some_and(|layout| joins(ports, only, &layout, tagging));
-        let way = self.way(ports, only, head);
+        let way = self.way_of(ports, only, head, self.reader.bytes());
         Decision { tagging, way: Some(way), to_nic: ports.is_nic(way.to), joins }
     }
 
-    /// Decides on a packet that leaves a port of the router, with this head. Without a way it goes to [`Self::destinations`].
+    /// Decides on a packet that leaves a port of the router, with this head, which these bytes say. Without a way it goes to
+    /// [`Self::destinations`].
     pub(super) fn decide_routed<H: Hypervisor>(
         &mut self,
         ports: &mut Ports<H>,
         from: PortId,
         head: &Head,
+        bytes: &[u8],
         now: Instant,
     ) -> Decision {
         self.choose(ports, (from, 0), head, Stage::Routed, now);
-        let tagging = Tagging::default();
         match *self.destinations.as_slice() {
-            [only] if !ports.is_router(only) => self.decide_on(ports, only, tagging, head),
-            _ => Decision { tagging, ..Decision::default() },
+            [only] if !ports.is_router(only) => {
+                let way = self.way_of(ports, only, head, bytes);
+                Decision { way: Some(way), to_nic: ports.is_nic(way.to), ..Decision::default() }
+            }
+            _ => Decision::default(),
         }
     }
 
@@ -222,6 +261,11 @@ impl Forwarder {
         self.router.as_ref()?;
         let place = self.destinations.iter().position(|to| ports.is_router(*to))?;
         Some(self.destinations.swap_remove(place))
+    }
+
+    /// The port of the router that the last packet, which came from the wire, is for alone.
+    pub(super) const fn router_port(&self) -> Option<PortId> {
+        self.router_port
     }
 
     /// What was decided last, and the head that it was decided by.
@@ -297,18 +341,24 @@ impl Forwarder {
         }
     }
 
-    /// The way to a port of the packet whose head was read last. Where the guest there has one queue and asked for no hash, the packet is
-    /// not looked at.
+    /// The way to a port of the packet whose head was read last.
     pub(super) fn way<H: Hypervisor>(&self, ports: &Ports<H>, to: PortId, head: &Head) -> Way {
+        self.way_of(ports, to, head, self.reader.bytes())
+    }
+
+    /// The way to a port of a packet with this head, which these bytes say. Where the guest there has one queue and asked for no hash, the packet
+    /// is not looked at.
+    #[inline(always)]
+    fn way_of<H: Hypervisor>(&self, ports: &Ports<H>, to: PortId, head: &Head, bytes: &[u8]) -> Way {
         let plain = Way { to, steer: Steer::default() };
         let Some(guest) = ports.guest(to) else {
-            return Way { to: ports.outlet(to, head, self.reader.bytes()), ..plain };
+            return Way { to: ports.outlet(to, head, bytes), ..plain };
         };
         let (queues, hashing) = (guest.queue_count(), guest.hashing());
         if queues < 2 && hashing.is_none() {
             return plain;
         }
-        let flow = Flow::new(head, self.reader.bytes());
+        let flow = Flow::new(head, bytes);
         Way { to, steer: steer(flow.as_ref(), queues, hashing, self.flow_key) }
     }
 }

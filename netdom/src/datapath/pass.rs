@@ -7,7 +7,7 @@ use super::fill::{Filling, fill_slots};
 use super::forwarder::{Forwarder, Way};
 use super::guest::GuestPort;
 use super::ports::{PortKind, Ports};
-use super::round::{Leaving, Passing, Round, Source};
+use super::round::{Leaving, Passing, Round, Source, ToRoute};
 use super::vlan::Edit;
 use crate::netback::violation::Violation;
 use crate::offload::ability::Acceptance;
@@ -25,7 +25,9 @@ pub(super) fn pass_on<H: Hypervisor>(
     passing: &Passing<'_>,
 ) {
     for place in 0..forwarder.destinations().len() {
-        if let Some(&to) = forwarder.destinations().get(place) {
+        if let Some(&to) = forwarder.destinations().get(place)
+            && !ports.is_router(to)
+        {
             let way = forwarder.way(ports, to, passing.head);
             let _none_waits = pass(ports, round, pool, way, passing);
         }
@@ -58,7 +60,13 @@ pub(super) fn pass<H: Hypervisor>(
         }
         // None of its NICs has a link.
         Some(PortKind::Bond(_)) => ports.count_drop(way.to, DropCause::NoLink),
-        Some(PortKind::Router) | None => {}
+        // Only what was joined for the router comes here.
+        Some(PortKind::Router) => {
+            if let Source::Wire(frame) = passing.source {
+                round.to_route.push(ToRoute { router: way.to, frame, parsed: passing.parsed });
+            }
+        }
+        None => {}
     }
     None
 }

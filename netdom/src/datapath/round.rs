@@ -144,6 +144,17 @@ pub(crate) struct Leaving {
     pub(crate) edit: Edit,
 }
 
+/// A packet from the wire that is for the router.
+#[derive(Clone, Copy)]
+pub(crate) struct ToRoute {
+    /// The router's port.
+    pub(crate) router: PortId,
+    /// Where it is in [`Round::frames`].
+    pub(crate) frame: u32,
+    /// Where its head is in [`Round::parsed`].
+    pub(crate) parsed: u32,
+}
+
 /// All that a round needs to remember.
 pub(crate) struct Round {
     pub(crate) heads: Vec<GrantCopy>,
@@ -163,6 +174,8 @@ pub(crate) struct Round {
     pub(crate) held: Vec<Fragment>,
     pub(crate) received: Vec<Received>,
     pub(crate) leaving: Vec<Leaving>,
+    /// Packets of the arrival that is looked at now which are joined as far as they can be, before the router handles them.
+    pub(crate) to_route: Vec<ToRoute>,
     /// Frames that the NICs received: until they are passed on they wait, too.
     pub(crate) in_hand: Share,
     /// The NICs may have more frames than a round takes.
@@ -195,6 +208,7 @@ impl Round {
             held: Vec::new(),
             received: Vec::new(),
             leaving: Vec::new(),
+            to_route: Vec::new(),
             frames_left: false,
             touched: Vec::new(),
             served: Vec::new(),
@@ -218,6 +232,7 @@ impl Round {
         self.held.clear();
         self.received.clear();
         self.leaving.clear();
+        self.to_route.clear();
         self.frames_left = false;
         self.touched.clear();
         self.served.clear();

@@ -10,7 +10,7 @@ use super::prepare::own_head;
 use super::round::{Arrival, Round};
 use crate::ethernet::MacAddress;
 use crate::netback::violation::AttachError;
-use crate::offload::head::Head;
+use crate::offload::head::{HEAD_BYTES, Head};
 use crate::packet::{Checksum, Fragment, Offload, Packet, Pool};
 use crate::policy::multicast::Behind;
 use crate::router::config::Setup;
@@ -42,7 +42,7 @@ pub(super) enum Stay {
     Until(Instant),
 }
 
-/// Has the router handle a packet that came from one port and is at another, the router's.
+/// Has the router handle a packet with this head that came from one port and is at another, the router's.
 ///
 /// # Errors
 /// It does not go on.
@@ -51,7 +51,7 @@ pub(super) fn route<H: Hypervisor>(
     forwarder: &mut Forwarder,
     round: &mut Round,
     pool: &Pool,
-    (packet, length): (&mut Packet, u32),
+    (packet, length, head): (&mut Packet, u32, &Head),
     (from, at): (PortId, PortId),
     now: Instant,
 ) -> Result<Hop, Stay> {
@@ -61,9 +61,10 @@ pub(super) fn route<H: Hypervisor>(
         blank: packet.offload.checksum == Checksum::Blank,
         segment: packet.offload.gso.map(|gso| gso.size),
     };
-    let (verdict, stations) = match look::<HEAD>(&mut router, packet, at, frame, pool, now) {
-        (Verdict::More, _) => look::<WHOLE>(&mut router, packet, at, frame, pool, now),
-        looked => looked,
+    let mut bytes = [0; HEAD];
+    let verdict = match look(&mut router, packet, at, frame, pool, &mut bytes, now) {
+        Verdict::More => look_at_whole(&mut router, packet, at, frame, pool, &mut bytes, now),
+        verdict => verdict,
     };
     if let Some((port, bytes)) = router.take_answer() {
         answer(ports, round, pool, port, bytes);
@@ -79,49 +80,68 @@ pub(super) fn route<H: Hypervisor>(
         Verdict::Taken | Verdict::More => return Err(Stay::Gone),
     };
     // Headers stay where they were.
-    let (_, head) = forwarder.decided().ok_or(Stay::Gone)?;
-    let head = head.with_stations(stations);
+    let station =
+        |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).copied().map(MacAddress).unwrap_or_default();
+    let head = head.with_stations([station(0), station(6)]);
+    let length = packet.fragments.first().map_or(0, |first| usize::from(first.length).min(HEAD_BYTES));
     let parsed = round.parsed.len() as u32;
     round.parsed.push(head);
-    let decision = forwarder.decide_routed(ports, out, &head, now);
+    let decision = forwarder.decide_routed(ports, out, &head, bytes.get(..length).unwrap_or_default(), now);
     Ok(Hop { head, parsed, decision })
 }
 
-/// Has the router look at so many of the first bytes, which it may change. Gives also the packet's stations, destination and source, as they are then.
+/// Has the router look at the first bytes of a packet, which it may change: as many as there is room for. What they are then is in `bytes`.
 #[inline(never)]
-fn look<const N: usize>(
+fn look(
     router: &mut Router,
     packet: &mut Packet,
     at: PortId,
     frame: Frame,
     pool: &Pool,
+    bytes: &mut [u8],
     now: Instant,
-) -> (Verdict, [MacAddress; 2]) {
-    let lost = |cause| (Verdict::Drop(cause), Default::default());
-    let mut bytes = [0; N];
+) -> Verdict {
+    const LOST: Verdict = Verdict::Drop(DropCause::NotRouted);
     let Some(first) = packet.fragments.first() else {
-        return lost(DropCause::NotRouted);
+        return LOST;
     };
-    let (offset, length) = (usize::from(first.offset), usize::from(first.length).min(N));
+    let length = usize::from(first.length).min(bytes.len());
     let Some(bytes) = bytes.get_mut(..length) else {
-        return lost(DropCause::NotRouted);
+        return LOST;
     };
-    if !first.buffer.read(offset, bytes) {
-        return lost(DropCause::NotRouted);
+    if !first.buffer.read(usize::from(first.offset), bytes) {
+        return LOST;
     }
     let verdict = router.handle(at, bytes, frame, now);
     if !matches!(verdict, Verdict::Send(_)) {
-        return (verdict, Default::default());
+        return verdict;
     }
     if let Err(cause) = own_head(packet, pool) {
-        return lost(cause);
+        return Verdict::Drop(cause);
     }
-    let written = packet.fragments.first().is_some_and(|first| first.buffer.write(usize::from(first.offset), bytes));
-    let station = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).copied().map(MacAddress);
-    match (station(0), station(6)) {
-        (Some(destination), Some(source)) if written => (verdict, [destination, source]),
-        _ => lost(DropCause::NoBuffer),
+    match packet.fragments.first() {
+        Some(first) if first.buffer.write(usize::from(first.offset), bytes) => verdict,
+        _ => Verdict::Drop(DropCause::NoBuffer),
     }
+}
+
+/// The same, with more bytes; those that there is room for in `start` are there then.
+#[inline(never)]
+fn look_at_whole(
+    router: &mut Router,
+    packet: &mut Packet,
+    at: PortId,
+    frame: Frame,
+    pool: &Pool,
+    start: &mut [u8; HEAD],
+    now: Instant,
+) -> Verdict {
+    let mut bytes = [0; WHOLE];
+    let verdict = look(router, packet, at, frame, pool, &mut bytes, now);
+    if let Some(first) = bytes.first_chunk() {
+        *start = *first;
+    }
+    verdict
 }
 
 /// Has the router tell a guest of itself, where it is time.

@@ -4,12 +4,14 @@ use super::copies::list_local;
 use super::forwarder::{Decision, Forwarder, Way};
 use super::pass::{hold, pass, pass_on};
 use super::ports::Ports;
-use super::round::{Arrival, Passing, Round, Source};
+use super::round::{Arrival, Passing, Round, Source, ToRoute};
 use super::routing::{Hop, route};
 use super::vlan::Tagging;
+use crate::netback::steering::Steer;
 use crate::offload::coalesce::Coalescer;
-use crate::offload::head::{HEAD_BYTES, Head};
-use crate::packet::{Fragment, Packet, Pool};
+use crate::offload::head::Head;
+use crate::offload::headers::Network;
+use crate::packet::{Packet, Pool};
 use crate::statistics::Traffic;
 use crate::switch::PortId;
 use split_driver::hypervisor::Hypervisor;
@@ -35,6 +37,7 @@ pub(super) fn forward_frames<H: Hypervisor>(
             traffic.count(length);
         }
         coalescer.flush(&mut |way, packet, head| pass_joined(ports, round, pool, way, packet, head));
+        forward_joined(ports, forwarder, round, pool, from, now);
         if let Some(nic) = ports.nic_mut(port) {
             nic.statistics.from_port += traffic;
         }
@@ -83,24 +86,84 @@ fn forward_frame<H: Hypervisor>(
             list_local(frame, &mut round.chunks);
             let _none_waits = pass(ports, round, pool, way, &passing);
         }
-        None => {
-            let router = forwarder.take_router(ports);
-            list_local(frame, &mut round.chunks);
-            if let Some((&Decision { tagging, .. }, head)) = forwarder.decided() {
-                pass_on(
-                    ports,
-                    forwarder,
-                    round,
-                    pool,
-                    &Passing { source, head, parsed, length, offload, tagging, waits: None },
-                );
-            }
-            if let Some(router) = router.filter(|_| tagging.vlan == 0) {
-                forward_routed(ports, forwarder, coalescer, round, pool, (from, router, index), now);
-            }
-        }
+        None => forward_without_way(ports, forwarder, coalescer, round, pool, (from, index, parsed), now),
     }
     length
+}
+
+/// Goes on with a frame that is for the router, or for no single port.
+#[inline(never)]
+fn forward_without_way<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    forwarder: &mut Forwarder,
+    coalescer: &mut Coalescer<Way>,
+    round: &mut Round,
+    pool: &Pool,
+    (from, index, parsed): (PortId, u32, u32),
+    now: Instant,
+) {
+    let (Some((&Decision { joins, .. }, head)), Some(frame)) =
+        (forwarder.decided(), round.frames.get_mut(index as usize))
+    else {
+        return;
+    };
+    match forwarder.router_port() {
+        Some(router) if joins && has_hops(head, forwarder.bytes()) => {
+            let frame = core::mem::take(frame);
+            let way = Way { to: router, steer: Steer::default() };
+            coalescer.push(way, frame, head, forwarder.bytes(), &mut |way, packet, head| {
+                pass_joined(ports, round, pool, way, packet, head);
+            });
+        }
+        Some(router) => {
+            let packet = ToRoute { router, frame: index, parsed };
+            forward_routed(ports, forwarder, round, pool, from, packet, now);
+        }
+        None => forward_to_all(ports, forwarder, round, pool, (from, index, parsed), now),
+    }
+}
+
+/// Plans the copies of a frame to all ports that were chosen, and has the router handle it where that is among them.
+fn forward_to_all<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    forwarder: &mut Forwarder,
+    round: &mut Round,
+    pool: &Pool,
+    (from, index, parsed): (PortId, u32, u32),
+    now: Instant,
+) {
+    let router = forwarder.take_router(ports);
+    let (Some(frame), Some((&Decision { tagging, .. }, head))) =
+        (round.frames.get(index as usize), forwarder.decided())
+    else {
+        return;
+    };
+    list_local(frame, &mut round.chunks);
+    let (length, offload) = (u32::try_from(frame.len()).unwrap_or(u32::MAX), frame.offload);
+    let source = Source::Wire(index);
+    let passing = Passing { source, head, parsed, length, offload, tagging, waits: None };
+    pass_on(ports, forwarder, round, pool, &passing);
+    if let Some(router) = router.filter(|_| tagging.vlan == 0) {
+        let packet = ToRoute { router, frame: index, parsed };
+        forward_routed(ports, forwarder, round, pool, from, packet, now);
+    }
+}
+
+/// Has the router handle what was joined for it.
+fn forward_joined<H: Hypervisor>(
+    ports: &mut Ports<H>,
+    forwarder: &mut Forwarder,
+    round: &mut Round,
+    pool: &Pool,
+    from: PortId,
+    now: Instant,
+) {
+    let mut place = 0;
+    while let Some(&packet) = round.to_route.get(place) {
+        place += 1;
+        forward_routed(ports, forwarder, round, pool, from, packet, now);
+    }
+    round.to_route.clear();
 }
 
 /// Has the router handle a frame.
@@ -108,29 +171,20 @@ fn forward_frame<H: Hypervisor>(
 fn forward_routed<H: Hypervisor>(
     ports: &mut Ports<H>,
     forwarder: &mut Forwarder,
-    coalescer: &mut Coalescer<Way>,
     round: &mut Round,
     pool: &Pool,
-    (from, router, index): (PortId, PortId, u32),
+    from: PortId,
+    ToRoute { router, frame: index, parsed }: ToRoute,
     now: Instant,
 ) {
-    let Some(mut frame) = round.frames.get_mut(index as usize).map(core::mem::take) else {
+    let (Some(frame), Some(&head)) = (round.frames.get_mut(index as usize), round.parsed.get(parsed as usize)) else {
         return;
     };
+    let mut frame = core::mem::take(frame);
     let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-    let hop = route(ports, forwarder, round, pool, (&mut frame, length), (from, router), now);
-    let offload = frame.offload;
-    if let Ok(Hop { head, decision: Decision { way: Some(way), joins: true, .. }, .. }) = &hop
-        && let Some(bytes) = frame.fragments.first().and_then(first_bytes)
-    {
-        let length = usize::from(frame.fragments.first().map_or(0, |first| first.length)).min(HEAD_BYTES);
-        let bytes = bytes.get(..length).unwrap_or_default();
-        coalescer.push(*way, frame, head, bytes, &mut |way, packet, head| {
-            pass_joined(ports, round, pool, way, packet, head);
-        });
-        return;
-    }
+    let hop = route(ports, forwarder, round, pool, (&mut frame, length, &head), (from, router), now);
     list_local(&frame, &mut round.chunks);
+    let offload = frame.offload;
     if let Some(place) = round.frames.get_mut(index as usize) {
         *place = frame;
     }
@@ -151,11 +205,13 @@ fn forward_routed<H: Hypervisor>(
     }
 }
 
-/// The first bytes of a packet, zeros behind.
-fn first_bytes(first: &Fragment) -> Option<[u8; HEAD_BYTES]> {
-    let mut bytes = [0; HEAD_BYTES];
-    let place = bytes.get_mut(..usize::from(first.length).min(HEAD_BYTES))?;
-    first.buffer.read(first.offset.into(), place).then_some(bytes)
+/// Whether a packet may pass a router. The others are told so one by one, before they are joined.
+fn has_hops(head: &Head, bytes: &[u8]) -> bool {
+    let place = head.layout.map(|layout| match layout.network {
+        Network::V4 => usize::from(layout.network_offset) + 8,
+        Network::V6 => usize::from(layout.network_offset) + 7,
+    });
+    place.and_then(|place| bytes.get(place)).is_some_and(|hops| *hops >= 2)
 }
 
 /// Plans the copies of what cannot be joined further.

@@ -287,6 +287,12 @@ impl Nat {
         Some(inside)
     }
 
+    /// The guest that a packet from a remote end would go to, where it is of a session that there is. Nothing is changed by this.
+    pub fn foresee(&self, protocol: Protocol, port: u16, remote: Endpoint, now: Instant) -> Option<PortId> {
+        let session = self.sessions.get(self.find(self.mapping_at(protocol, port)?, remote)? as usize)?;
+        (now.since(session.heard) <= session.timeout()).then_some(session.owner)
+    }
+
     /// The guest's end of a session that there is, for an error that is about one of its packets.
     pub fn find_inside(&self, protocol: Protocol, port: u16, remote: Endpoint) -> Option<Inside> {
         let mapping = self.mapping_at(protocol, port)?;

@@ -7,7 +7,7 @@ use super::nat::{Endpoint, Inside};
 use super::transport::Transport;
 use super::{Frame, Interface, Kind, LOST, Routed, Router, Verdict, set_stations};
 use crate::ethernet::MacAddress;
-use crate::offload::headers::{ETHERTYPE_IPV4, put};
+use crate::offload::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, put, read_u16};
 use crate::statistics::DropCause;
 use crate::switch::PortId;
 use core::net::Ipv4Addr;
@@ -112,6 +112,28 @@ impl Router {
         };
         let source = self.seen(&inside, Endpoint { address: header.source, port: transport.source });
         self.translate_in(port, bytes, (header, &transport), source, inside, frame, now)
+    }
+
+    /// The guest that a segment of TCP with these first bytes, which comes from the way out, goes on to as things are now: the port that
+    /// [`Self::handle`] sends it from. Nothing is changed by this. `None` where it does not go on, or that is not known before.
+    pub fn foresee(&self, port: PortId, bytes: &[u8], now: Instant) -> Option<PortId> {
+        let interface = self.interface(port).filter(|_| self.uplink == Some(port))?;
+        if bytes.first_chunk() != Some(&interface.mac.0) {
+            return None;
+        }
+        if read_u16(bytes, 12)? == ETHERTYPE_IPV6 {
+            return self.foresee_v6(bytes);
+        }
+        let header = Header::parse(bytes, START).filter(|header| header.protocol == PROTOCOL_TCP && header.ttl >= 2)?;
+        if read_u16(bytes, 12)? != ETHERTYPE_IPV4 || header.is_fragment {
+            return None;
+        }
+        if !interface.is_own(header.destination) {
+            return self.known_outside(header.destination);
+        }
+        let transport = Transport::parse(bytes, START, &header, false)?;
+        let remote = Endpoint { address: header.source, port: transport.source };
+        self.nat.as_ref()?.foresee(transport.protocol, transport.destination, remote, now)
     }
 
     /// What a packet for the router's own address on the way out has behind its header. An echo is answered.

@@ -11,6 +11,7 @@ use super::nd::{self, Advertisement, Answer, Message};
 use super::neighbours::Neighbours;
 use super::{Frame, Interface, Kind, LOST, Routed, Router, Verdict, set_stations};
 use crate::ethernet::MacAddress;
+use crate::offload::headers::PROTOCOL_TCP;
 use crate::switch::PortId;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -136,6 +137,17 @@ impl Router {
             // It came from where it would go.
             _ => LOST,
         }
+    }
+
+    /// The guest that a segment of TCP with these first bytes, which comes from the way out, goes on to.
+    pub(super) fn foresee_v6(&self, bytes: &[u8]) -> Option<PortId> {
+        self.v6.uplink?;
+        let header = Header::parse(bytes).filter(|header| header.next == PROTOCOL_TCP && header.hops >= 2)?;
+        if !is_routable(header.source) || !is_routable(header.destination) || header.source.is_unicast_link_local() {
+            return None;
+        }
+        let guest = self.v6.host(header.destination).filter(|_| Some(header.destination) != self.own_address())?;
+        self.guest_v6(guest).map(|_| guest)
     }
 
     /// A packet of a guest that is for no other guest.

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use xen_pv_sys::io::netif::RxFlags;
 
 /// A guest that negotiated nothing.
-const PLAIN: Features = Features {
+pub(super) const PLAIN: Features = Features {
     scatter_gather: false,
     gso_tcpv4: false,
     gso_tcpv6: false,

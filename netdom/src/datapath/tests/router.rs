@@ -1,9 +1,12 @@
 //! Packets through the router: from guests to the wire and back, from guest to guest, and for the router itself.
 
+mod joined;
+
 use super::frames::{complete, ethernet, is_complete, tcp};
 use super::{Net, OFFLOADS};
 use crate::ethernet::MacAddress;
 use crate::fakes::{Frontend, Outgoing};
+use crate::netback::config::Features;
 use crate::nic::Capabilities;
 use crate::offload::checksum::Sum;
 use crate::packet::{Checksum, Gso, GsoKind};
@@ -24,6 +27,12 @@ const PLAIN: Capabilities =
 
 /// A net with a router, guests behind it that have these addresses, and a guest on the bridge of the NIC.
 fn routed(capabilities: Capabilities, guests: &[Ipv4Addr]) -> Net {
+    let guests: Vec<_> = guests.iter().map(|address| (*address, Frontend::linux_features())).collect();
+    routed_with(capabilities, &guests)
+}
+
+/// The same, of guests that take this.
+fn routed_with(capabilities: Capabilities, guests: &[(Ipv4Addr, Features)]) -> Net {
     let mut net = Net::with_nic(&[], capabilities);
     let uplink = Uplink {
         bridge: "xenbr0".into(),
@@ -34,19 +43,20 @@ fn routed(capabilities: Capabilities, guests: &[Ipv4Addr]) -> Net {
     let lab = Network { address: Ipv4Addr::new(10, 0, 7, 1), length: 24 };
     let internals = Vec::from([Internal { bridge: String::from("lab"), network: lab }]);
     net.path.set_router(&Setup { uplink: Some(uplink), internals, ..Setup::default() }, 1500, 3).unwrap();
-    for (index, address) in guests.iter().enumerate() {
+    for (index, (address, features)) in guests.iter().enumerate() {
         let guest = Frontend::new(&net.xen, index as u16 + 1, true);
-        let mut config = guest.config("xenbr0", Frontend::linux_features());
-        config.routed = Some(Routed {
-            mac: MacAddress(guest.mac),
-            addresses: Vec::from([*address]),
-            translated: true,
-            addresses_v6: Vec::new(),
-        });
+        let mut config = guest.config("xenbr0", *features);
+        config.routed = Some(translated(&guest, *address));
         net.attach(guest, config);
     }
     net.add(Frontend::linux_features(), "xenbr0");
     net
+}
+
+/// A guest behind NAT.
+fn translated(guest: &Frontend, address: Ipv4Addr) -> Routed {
+    let (mac, addresses) = (MacAddress(guest.mac), Vec::from([address]));
+    Routed { mac, addresses, translated: true, addresses_v6: Vec::new() }
 }
 
 fn super_frame(net: &Net, payload: usize) -> Outgoing {
@@ -79,14 +89,20 @@ fn take_sent(net: &mut Net) -> Vec<Vec<u8>> {
     sent.into_iter().map(|frame| frame.bytes).collect()
 }
 
+/// Gives a frame of [`tcp`] other addresses; its own checksum is not looked at.
+fn set_ends(frame: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr) {
+    frame[24..26].fill(0);
+    frame[26..30].copy_from_slice(&source.octets());
+    frame[30..34].copy_from_slice(&destination.octets());
+    let mut sum = Sum::new();
+    sum.add(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.checksum().to_be_bytes());
+}
+
 /// A segment of the remote station to a port of the router, of 1,000 bytes.
 fn reply(port: [u8; 2], number: u32) -> Vec<u8> {
     let mut frame = tcp(mac_of(OWN), REMOTE_MAC, false, 1000);
-    frame[26..30].copy_from_slice(&REMOTE.octets());
-    frame[30..34].copy_from_slice(&OWN.octets());
-    let sum = frame[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
-    let sum = sum.sum::<u32>() - u32::from(frame[24]) * 256 - u32::from(frame[25]);
-    frame[24..26].copy_from_slice(&(!((sum >> 16) + (sum & 0xffff)) as u16).to_be_bytes());
+    set_ends(&mut frame, REMOTE, OWN);
     frame[34..38].copy_from_slice(&[0, 80, port[0], port[1]]);
     frame[38..42].copy_from_slice(&(1 + 1000 * number).to_be_bytes());
     // No PSH, at which no more is joined.

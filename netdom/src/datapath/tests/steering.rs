@@ -19,7 +19,7 @@ use xen_pv_sys::io::netif::{
 };
 
 const QUEUES: usize = 4;
-const LISTENER: usize = 1;
+pub(super) const LISTENER: usize = 1;
 
 fn plain(bytes: Vec<u8>) -> Outgoing {
     Outgoing { bytes, ..Outgoing::default() }
@@ -66,7 +66,7 @@ fn a_response_is_shown_before_the_next_request_is_served() {
 }
 
 /// Has the listener choose its hash, and a mapping of 8 entries.
-fn configure(net: &mut Net, types: HashTypes, mapping: [u32; 8]) {
+pub(super) fn configure(net: &mut Net, types: HashTypes, mapping: [u32; 8]) {
     let control = net.guests[LISTENER].control.as_ref().unwrap();
     assert!(control.data.write(0, &key()));
     let grant = control.data_grant.0;
@@ -85,7 +85,7 @@ fn configure(net: &mut Net, types: HashTypes, mapping: [u32; 8]) {
 }
 
 /// What arrived at the listener, with the queue.
-fn arrived(net: &mut Net) -> Vec<(usize, Arrived)> {
+pub(super) fn arrived(net: &mut Net) -> Vec<(usize, Arrived)> {
     let queues = net.guests[LISTENER].queues.iter_mut().enumerate();
     let all = queues.flat_map(|(number, queue)| queue.arrived().into_iter().map(move |packet| (number, packet)));
     let all = all.collect();
@@ -96,7 +96,7 @@ fn arrived(net: &mut Net) -> Vec<(usize, Arrived)> {
 }
 
 /// The hash of a frame's addresses and ports.
-fn hash(frame: &[u8]) -> u32 {
+pub(super) fn hash(frame: &[u8]) -> u32 {
     let bytes =
         if frame[12..14] == [0x86, 0xdd] { &frame[22..58] } else { &[&frame[26..34], &frame[34..38]].concat()[..] };
     toeplitz(&key(), bytes)

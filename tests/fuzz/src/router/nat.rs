@@ -160,6 +160,14 @@ impl Model {
     }
 }
 
+impl Model {
+    /// Whose session there is.
+    fn foresee(&self, protocol: Protocol, port: u16, remote: Endpoint, now: Instant) -> Option<PortId> {
+        let is_it = |session: &&Session| (session.protocol, session.port, session.remote) == (protocol, port, remote);
+        self.0.iter().find(is_it).filter(|session| !session.is_over(now)).map(|session| session.inside.owner)
+    }
+}
+
 fn forwarded_to() -> Endpoint {
     Endpoint { address: address(1), port: FORWARDED.1 }
 }
@@ -217,6 +225,8 @@ impl Target for Translation {
                     let known = model.0.get(usize::from(port) % (model.0.len() + 1)).map(|session| session.port);
                     let port = known.unwrap_or(PORTS[usize::from(port) % PORTS.len()]);
                     let (protocol, remote, flags) = (protocol(number), remote(far), flags(bits));
+                    let foreseen = nat.foresee(protocol, port, remote, now);
+                    assert_eq!(foreseen, model.foresee(protocol, port, remote, now), "{step:?}");
                     let owner_of = |found: Ipv4Addr| (found == address(1)).then_some(PortId(1));
                     let found = nat.enter(protocol, port, remote, flags, now, owner_of);
                     assert_eq!(found, model.enter(protocol, port, remote, flags, now), "{step:?}");

@@ -117,7 +117,8 @@ impl Sent {
         let (source, destination) = (address(self.source), address(self.destination));
         let kinds = [135, 136, 133, 134, 137, 128, 129, 1, 3];
         let kind = kinds.get(usize::from(self.kind) % (kinds.len() + 1)).copied();
-        let last = if kind.is_some() { 58 } else { 17 };
+        let behind = if self.target.is_multiple_of(2) { 17 } else { 6 };
+        let last = if kind.is_some() { 58 } else { behind };
         let extensions = self.extensions % 12;
         // The one before the message is number 0.
         let number_of = |extension: u8| [0, 60, 43, 44][usize::from(extension) % 4];
@@ -207,7 +208,16 @@ impl World {
         after.clone_from(before);
         let told = Frame { length: before.len(), blank: false, segment: None };
         let head = before.len().min(HEAD);
-        let kind = match router.handle(port, &mut after[..head], told, now) {
+        let foreseen = router.foresee(port, &after[..head], now);
+        let verdict = router.handle(port, &mut after[..head], told, now);
+        let is_whole = usize::from(u16::from_be_bytes([before[18], before[19]])) <= before.len() - BEHIND;
+        if let Some(out) = foreseen.filter(|_| is_whole) {
+            assert!(port == UPLINK && verdict == Verdict::Send(out), "{out:?} was foreseen, and not {verdict:?}");
+        }
+        if verdict != Verdict::Taken && port == UPLINK && before[20] == 6 {
+            assert_eq!(foreseen.is_some(), matches!(verdict, Verdict::Send(_)) || !is_whole && foreseen.is_some());
+        }
+        let kind = match verdict {
             Verdict::Send(out) => {
                 stations.check_sent(port, out, before, after);
                 1 + out.0 as u8
