@@ -331,7 +331,6 @@ impl<H: Hypervisor> DataPath<H> {
         nics::reclaim(ports, pool);
         collect::collect(ports, round, pool, hypervisor, now);
         ports.poll_bonds(&forwarder.switch, pool, now);
-        routing::poll(ports, forwarder, round, pool, now);
         uplink::poll(ports, forwarder, round, pool, now);
         forward::forward(ports, forwarder, coalescer, round, pool, now);
         copy::copy(ports, round, pool, hypervisor);

@@ -144,26 +144,6 @@ fn look_at_whole(
     verdict
 }
 
-/// Has the router tell a guest of itself, where it is time.
-pub(super) fn poll<H: Hypervisor>(
-    ports: &mut Ports<H>,
-    forwarder: &mut Forwarder,
-    round: &mut Round,
-    pool: &Pool,
-    now: Instant,
-) {
-    let Some(router) = &mut forwarder.router else {
-        return;
-    };
-    let Some(due) = router.advertise_in_turn(now) else {
-        return;
-    };
-    ports.wake_at(due);
-    if let Some((port, bytes)) = router.take_answer() {
-        answer(ports, round, pool, port, bytes);
-    }
-}
-
 /// Adds a frame of the router to those that were received.
 pub(super) fn answer<H: Hypervisor>(ports: &mut Ports<H>, round: &mut Round, pool: &Pool, port: PortId, bytes: &[u8]) {
     let Some(buffer) = pool.take().filter(|buffer| buffer.write(0, bytes)) else {

@@ -262,16 +262,16 @@ impl Router {
         self.answered = length.map(|length| (port, length));
     }
 
-    /// Makes the next advertisement to a guest the answer, where it is time. When it is time again; `None` where no guest has IPv6.
-    pub fn advertise_in_turn(&mut self, now: Instant) -> Option<Instant> {
-        if self.v6.hosts.is_empty() {
-            return None;
+    /// When [`Self::advertise_in_turn`] has something to do. Never where no guest has IPv6.
+    pub(super) fn advertises_at(&self) -> Option<Instant> {
+        self.v6.due.filter(|_| !self.v6.hosts.is_empty())
+    }
+
+    /// Makes the next advertisement to a guest the answer, where it is time.
+    pub(super) fn advertise_in_turn(&mut self, now: Instant) {
+        if self.v6.hosts.is_empty() || *self.v6.due.get_or_insert(now + FIRST) > now {
+            return;
         }
-        let due = *self.v6.due.get_or_insert(now + FIRST);
-        if due > now {
-            return Some(due);
-        }
-        self.answered = None;
         let ports = (self.v6.next..self.interfaces.len()).filter_map(|place| u16::try_from(place).ok().map(PortId));
         let guest = ports.into_iter().find(|port| self.guest_v6(*port).is_some());
         let (next, due) = match guest {
@@ -282,7 +282,6 @@ impl Router {
             None => (0, now + INTERVAL),
         };
         (self.v6.next, self.v6.due) = (next, Some(due));
-        Some(due)
     }
 
     /// Tells the sender of a packet what is wrong with it.

@@ -162,13 +162,26 @@ impl Router {
     /// The next frame that the router sends of itself, and the port that it leaves from. Nothing more is due where there is none.
     pub fn poll(&mut self, now: Instant) -> Option<(PortId, &[u8])> {
         self.answered = None;
-        let port = self.uplink?;
+        self.poll_uplink(now);
+        if self.answered.is_none() {
+            self.advertise_in_turn(now);
+        }
+        self.take_answer()
+    }
+
+    /// Makes what is due on the way out the answer.
+    fn poll_uplink(&mut self, now: Instant) {
+        let Some(port) = self.uplink else {
+            return;
+        };
         let question = self.upkeep.client.as_mut().and_then(|client| client.poll(now));
         if self.is_by_dhcp() && self.lease().is_none() {
             self.use_lease();
         }
         if let Some(Question { message, source, to: (station, to) }) = question {
-            let own = self.interface(port)?.mac;
+            let Some(own) = self.interface(port).map(|interface| interface.mac) else {
+                return;
+            };
             if self.write_udp(station, own, (source, CLIENT_PORT), (to, SERVER_PORT), &message) {
                 self.answered = Some((port, ANSWER_BYTES));
             }
@@ -179,7 +192,6 @@ impl Router {
                 self.look_at_stations(now);
             }
         }
-        self.take_answer()
     }
 
     /// Asks for a station that will be needed.
@@ -209,7 +221,7 @@ impl Router {
             (false, true) => None,
             (false, false) => Some(self.upkeep.look),
         });
-        client.into_iter().chain(look.flatten()).min()
+        [client, look.flatten(), self.advertises_at()].into_iter().flatten().min()
     }
 
     /// A packet of a guest, which came to this port, is for a station that was asked and has not answered.

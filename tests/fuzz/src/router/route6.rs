@@ -322,12 +322,12 @@ impl Target for Ways {
                 Step::Packet(sent) => seen.push(hash(&world.send(&sent, *now))),
                 Step::Pause(length) => {
                     *now = *now + Duration::from_millis(u64::from(length) * u64::from(length) / 64);
-                    let World { router, stations, .. } = world;
-                    let due = router.advertise_in_turn(*now);
-                    assert!(due.is_none() == (stations.0.len() == 1));
-                    if let Some((to, bytes)) = router.take_answer() {
+                    let World { router, stations, .. } = &mut *world;
+                    while let Some((to, bytes)) = router.poll(*now) {
                         seen.push(hash(&[9, stations.check_answer((to, &[]), to, bytes), to.0 as u8]));
                     }
+                    let due = router.deadline();
+                    assert!(due.is_none() == (stations.0.len() == 1) && due.is_none_or(|due| due > *now), "{due:?}");
                 }
                 Step::Leave(guest) => world.go(guest_port(guest)),
                 Step::Return(guest) => world.come(guest_port(guest)),
