@@ -159,9 +159,8 @@ impl Router {
         if longest > usize::from(self.mtu) {
             return self.refuse_v6(port, bytes, header, Wrong::TooBig(self.mtu));
         }
-        // It is asked; until it answers, packets are lost.
         let Some(station) = station else {
-            return LOST;
+            return self.wait_for_station(port, now);
         };
         match self.interface(uplink).map(|interface| interface.mac) {
             Some(mac) if pass_hop(bytes) && set_stations(bytes, station, mac) => Verdict::Send(uplink),

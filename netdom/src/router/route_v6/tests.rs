@@ -141,7 +141,7 @@ fn advertised(router: &mut Router, now: Instant) -> (Option<Instant>, Option<(Po
 fn introduce(router: &mut Router, to: Ipv6Addr, next: Ipv6Addr, mac: MacAddress) {
     let stations = (mac_at(router, ONE), GUEST_MAC);
     let mut frame = packet(stations, UDP, (GUEST, to), 64, &[0; 12]);
-    assert_eq!(handle(router, ONE, &mut frame, 0), LOST);
+    assert!(matches!(handle(router, ONE, &mut frame, 0), Verdict::Later(_)));
     let (port, question) = answer(router).expect("a question");
     let ((group, own), (source, solicited), hops, message) = read(&question);
     let [.., a, b, c] = next.octets();
@@ -152,6 +152,29 @@ fn introduce(router: &mut Router, to: Ipv6Addr, next: Ipv6Addr, mac: MacAddress)
     let message = [&[136, 0, 0, 0, 0x60, 0, 0, 0][..], &next.octets(), &option(2, mac)].concat();
     let mut frame = icmp((own, mac), (next, source), 255, &message);
     assert_eq!(handle(router, UPLINK, &mut frame, 0), Verdict::Taken);
+}
+
+/// As by IPv4, and for both together: 20 ms, and that once a second. Each guest has its own.
+#[test]
+fn packets_wait_for_a_station() {
+    let mut router = router();
+    let later = |milliseconds| at(0) + Duration::from_millis(milliseconds);
+    let mut send = |port, to: Ipv6Addr, now| {
+        let (station, from) = if port == ONE { (GUEST_MAC, GUEST) } else { (OTHER_MAC, OTHER) };
+        let before = packet((mac_at(&router, port), station), UDP, (from, to), 64, &[0; 12]);
+        let mut frame = before.clone();
+        let told = Frame { length: frame.len(), blank: false, segment: None };
+        let verdict = router.handle(port, &mut frame, told, later(now));
+        assert!(frame == before, "it is to come again as it was");
+        (verdict, router.take_answer().is_some())
+    };
+    assert_eq!(send(ONE, FAR, 0), (Verdict::Later(later(1)), true));
+    assert_eq!(send(ONE, FAR, 1), (Verdict::Later(later(2)), false), "it was asked");
+    assert_eq!(send(ONE, local(1), 19), (Verdict::Later(later(20)), true));
+    assert_eq!(send(ONE, FAR, 20), (LOST, false));
+    assert_eq!(send(ONE, local(0x77), 999), (LOST, true));
+    assert_eq!(send(TWO, local(0x77), 999), (Verdict::Later(later(1000)), false));
+    assert_eq!(send(ONE, FAR, 1000), (Verdict::Later(later(1001)), true));
 }
 
 #[test]

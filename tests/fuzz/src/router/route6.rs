@@ -169,10 +169,28 @@ pub fn describe(input: &[u8]) -> String {
 #[derive(Default)]
 struct Stations(Vec<(PortId, MacAddress)>);
 
+/// When packets of a guest began to wait for a station.
+#[derive(Default)]
+struct Waits(Vec<(PortId, Instant)>);
+
+impl Waits {
+    /// A packet of a guest is to come again: for 20 ms, and once a second.
+    fn wait(&mut self, port: PortId, until: Instant, now: Instant) {
+        assert!(port != UPLINK && until > now && until <= now + Duration::from_millis(20));
+        let begun = self.0.iter().find(|(known, _)| *known == port).map(|(_, begun)| now.since(*begun));
+        if begun.is_none_or(|passed| passed >= Duration::from_millis(20)) {
+            assert!(begun.is_none_or(|passed| passed >= Duration::from_secs(1)), "{begun:?} after the last time");
+            self.0.retain(|(known, _)| *known != port);
+            self.0.push((port, now));
+        }
+    }
+}
+
 /// A router, and the guests that are there.
 struct World {
     router: Router,
     stations: Stations,
+    waits: Waits,
     /// A frame as it was sent, and as the router has it.
     before: Vec<u8>,
     after: Vec<u8>,
@@ -185,7 +203,7 @@ impl World {
         let uplink = Uplink { bridge: "xenbr0".into(), network: Some(network), gateway: None, v6 };
         let mut router = Router::new(&Setup { uplink: Some(uplink), ..Setup::default() }, MTU, 5);
         let stations = Stations(vec![(UPLINK, router.add_uplink(UPLINK, network, None))]);
-        Self { router, stations, before: Vec::new(), after: Vec::new() }
+        Self { router, stations, waits: Waits::default(), before: Vec::new(), after: Vec::new() }
     }
 
     fn come(&mut self, port: PortId) {
@@ -200,10 +218,11 @@ impl World {
     fn go(&mut self, port: PortId) {
         self.router.remove(port);
         self.stations.0.retain(|(known, _)| *known != port);
+        self.waits.0.retain(|(known, _)| *known != port);
     }
 
     fn send(&mut self, sent: &Sent, now: Instant) -> [u8; 5] {
-        let (port, Self { router, stations, before, after }) = (sent.port(), self);
+        let (port, Self { router, stations, waits, before, after }) = (sent.port(), self);
         sent.write(stations.at(port).unwrap_or_default(), before);
         after.clone_from(before);
         let told = Frame { length: before.len(), blank: false, segment: None };
@@ -224,7 +243,14 @@ impl World {
             }
             _ => {
                 assert_eq!(after, before, "written, and not sent");
-                0
+                match verdict {
+                    Verdict::Later(until) => {
+                        waits.wait(port, until, now);
+                        // Behind the ports.
+                        16
+                    }
+                    _ => 0,
+                }
             }
         };
         let answer = router.take_answer();
