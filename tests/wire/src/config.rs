@@ -70,7 +70,7 @@ impl Config {
             }),
             tcp_buffer: 2 << 20,
             congestion: Congestion::default(),
-            tcp_timeout: Duration::from_secs(30),
+            tcp_timeout: Duration::from_secs(90),
             capture: 0,
         }
     }

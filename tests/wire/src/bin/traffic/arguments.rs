@@ -39,7 +39,7 @@ impl Arguments {
             pace: None,
             window: 1024,
             seed: 1,
-            timeout: Duration::from_secs(30),
+            timeout: Duration::from_secs(90),
             vary: Vec::new(),
         };
         while let Some(word) = words.next() {
