@@ -87,9 +87,11 @@ macro_rules! router {
 }
 
 const LINUX_ROUTE: &str = router!();
-/// The same, and it translates what leaves.
+/// The same, and it translates what leaves. It answers for gateways that it has a way to.
 const LINUX_NAT: &str = concat!(
-    "nft add table ip nat && nft 'add chain ip nat out { type nat hook postrouting priority 100; }' && \
+    nic!(),
+    "ip link set eth0 up && ip route add 192.168.0.0/16 dev eth0 && nft add table ip nat && \
+     nft 'add chain ip nat out { type nat hook postrouting priority 100; }' && \
      nft add rule ip nat out oifname eth0 masquerade\n",
     router!()
 );

@@ -20,8 +20,8 @@ const NAME: &str = "router";
 /// What the Ethernet addresses of the vifs end in: on the bridge, and behind NAT.
 const LAB: [u8; 2] = [0x7c, 0x7d];
 const NAT: [u8; 2] = [0x7e, 0x7f];
-/// The same of the vif whose address is known on the wire, which the second guest has.
-const ROUTED: u8 = 0x80;
+/// The same of the vifs whose addresses are known on the wire.
+const ROUTED: [u8; 2] = [0x83, 0x80];
 /// The addresses of the guests behind NAT, and of the router for them.
 const INSIDE: [&str; 2] = ["192.168.77.2", "192.168.78.2"];
 const GATEWAYS: [&str; 2] = ["192.168.77.1", "192.168.78.1"];
@@ -56,7 +56,7 @@ fn routed(scene: &Scene<'_>) -> Result<String> {
     for (place, guest) in guests.iter().enumerate() {
         let name = guest.name();
         guest.stop("serve")?;
-        for mac in [LAB[place], NAT[place], ROUTED] {
+        for mac in [LAB[place], NAT[place], ROUTED[place]] {
             lab.run(&format!(
                 "d=$(xl network-list {name} | awk '/00:16:3e:00:00:{mac:02x}/ {{print $1}}'); test -z \"$d\" || xl network-detach {name} $d"
             ))?;
@@ -194,7 +194,7 @@ fn with_a_known_address(scene: &Scene<'_>, peer: &str, network: &str) -> Result<
     attach(
         scene,
         b,
-        (NAME, ROUTED),
+        (NAME, ROUTED[1]),
         "routed",
         &format!("script=vif-route 'ip={address} {address_v6}' gatewaydev=xenbr0"),
     )?;
@@ -206,7 +206,17 @@ fn with_a_known_address(scene: &Scene<'_>, peer: &str, network: &str) -> Result<
     let transfer = traffic::tcp(b, "both", peer, 16).context("from an address that is known on the wire")?;
     // Nothing is translated: what is cut comes through, too.
     ping(b, peer, 4000)?;
-    Ok(format!("routed {:.0} Mbit/s", transfer.mbit_per_second))
+    // Another guest of the kind, by way of the router.
+    let (a, other) = (&scene.a, format!("{network}253.8"));
+    attach(scene, a, (NAME, ROUTED[0]), "routed", &format!("script=vif-route ip={other} gatewaydev=xenbr0"))?;
+    a.must(&format!("ip addr add {other}/32 dev routed && ip route add {network}253.1/32 dev routed"))?;
+    a.must(&format!("ip route add {address}/32 via {network}253.1 dev routed src {other}"))?;
+    b.must(&format!("ip route add {other}/32 via {network}253.1 dev routed src {address}"))?;
+    ping(a, &address, 56)?;
+    ping(a, &address, 4000)?;
+    traffic::serve(b)?;
+    let between = traffic::tcp(a, "both", &address, 16).context("between guests that are known on the wire")?;
+    Ok(format!("routed {:.0} Mbit/s, between guests {:.0}", transfer.mbit_per_second, between.mbit_per_second))
 }
 
 /// The peer's address of IPv6, the first of its network.
