@@ -258,6 +258,29 @@ fn a_guest_whose_address_is_known_outside() {
     assert_eq!(handle(&mut router, UPLINK, &mut frame, 1), Verdict::Drop(DropCause::NotRouted));
 }
 
+/// The first address of a network is what the guests there are given as their gateway.
+#[test]
+fn a_guest_with_the_address_of_the_others_gateway_is_reached() {
+    let mut router = router();
+    for translated in [false, true] {
+        let [first, second] = [1, 2].map(|last| Ipv4Addr::new(10, 3, u8::from(translated), last));
+        let ports = [PortId(7 + 2 * u16::from(translated)), PortId(8 + 2 * u16::from(translated))];
+        for (address, port) in [(first, ports[0]), (second, ports[1])] {
+            let mac = mac_of(address);
+            let addresses = Vec::from([address]);
+            assert!(router.add_guest(port, Routed { mac, addresses, translated, addresses_v6: Vec::new() }).is_some());
+        }
+        assert_eq!(gateway_for(second).address, first);
+        let mut frame = ipv4(mac_of(first), mac_of(second), 1, second, first, &echo(8, 5));
+        assert_eq!(handle(&mut router, ports[1], &mut frame, 1), Verdict::Send(ports[0]));
+        assert_eq!(frame[34], 8, "it is the guest that answers");
+        let inner = mac_of(gateway_for(first).address);
+        let mut frame = ipv4(inner, mac_of(first), 1, first, second, &echo(0, 5));
+        assert_eq!(handle(&mut router, ports[0], &mut frame, 1), Verdict::Send(ports[1]));
+        assert_eq!((frame[34], read(&frame).2.0), (0, first));
+    }
+}
+
 #[test]
 fn what_cannot_pass_is_refused() {
     let mut router = router();
