@@ -55,7 +55,7 @@ const EXTRA_MODULES: [&str; 13] = [
 const NETWORK_MODULES: [&str; 8] =
     ["vxlan", "ip_gre", "esp4", "xfrm_user", "authenc", "crypto_null", "crc32c_generic", "sctp"];
 /// There for `modprobe` in a Linux driver domain: bonds and NAT.
-const ROUTER_MODULES: [&str; 3] = ["bonding", "nft_chain_nat", "nft_masq"];
+const ROUTER_MODULES: [&str; 4] = ["bonding", "crc32c_generic", "nft_chain_nat", "nft_masq"];
 
 /// Sets what a lease says, for busybox's DHCP client, which has no script of its own.
 const UDHCPC_SCRIPT: &str = "#!/bin/sh

@@ -76,7 +76,7 @@ fn client<'s>(stage: &'s Stage, name: &str, links: &[Link; 2], peers: &[String; 
     }
     // The stations on the way are asked for their addresses before anything is measured.
     for peer in peers {
-        guest.must(&format!("for i in $(seq 60); do ping -c 1 -W 1 {peer} && exit 0; done; exit 1"))?;
+        guest.must(&format!("for i in $(seq 60); do ping -c 1 -W 1 {peer} && exit 0; done; arp -n; exit 1"))?;
     }
     Ok(guest)
 }
@@ -126,7 +126,7 @@ pub fn run(row: Matrix, images: &Images, effort: Effort, progress: &dyn Fn(&str)
     let netdom = DriverDomain::create(&stage.lab, &ours)?;
     let _linux = linux.start(&stage.lab)?;
     let peers = [stage.peer(first(0)), stage.peer(first(1))];
-    let a = client(&stage, "a", &topology.links(1, &peers), &peers)?;
+    let a = stage.lab.with_console(LINUX, client(&stage, "a", &topology.links(1, &peers), &peers))?;
     let links = topology.links(2, &peers);
     let b = client(&stage, "b", &links, &peers)?;
     let limit = if effort.is_whole() { Some(Limit { guest: limit_guest(&stage)?, peer: stage.peer(2) }) } else { None };

@@ -75,25 +75,26 @@ const LINUX_BOND: &str = concat!(
      /usr/bin/ip link set bond0 master xenbr0 && ip link set bond0 up && ip link set xenbr0 up && xl devd"
 );
 
-/// The same for a router: it answers for its guests on the wire, and by `vif-route` for all others to them.
+/// The same for a router, with more commands: it answers for its guests on the wire, and by `vif-route` for all others to them.
 macro_rules! router {
-    () => {
+    ($more:literal) => {
         concat!(
             nic!(),
             "sysctl -q -w net.ipv4.ip_forward=1 net.ipv4.conf.eth0.proxy_arp=1 && ip link set eth0 up && \
-             udhcpc -i eth0 -n -q -t 20 -T 1 >/dev/null 2>&1 && xl devd"
+             udhcpc -i eth0 -n -q -t 20 -T 1 >/dev/null 2>&1 && ",
+            $more,
+            "xl devd"
         )
     };
 }
 
-const LINUX_ROUTE: &str = router!();
+const LINUX_ROUTE: &str = router!("");
 /// The same, and it translates what leaves. It answers for gateways that it has a way to.
-const LINUX_NAT: &str = concat!(
-    nic!(),
-    "ip link set eth0 up && ip route add 192.168.0.0/16 dev eth0 && nft add table ip nat && \
+const LINUX_NAT: &str = router!(
+    "ip route add 192.168.0.0/16 dev eth0 && modprobe crc32c_generic && modprobe nft_masq && modprobe nft_chain_nat && \
+     nft add table ip nat && \
      nft 'add chain ip nat out { type nat hook postrouting priority 100; }' && \
-     nft add rule ip nat out oifname eth0 masquerade\n",
-    router!()
+     nft add rule ip nat out oifname eth0 masquerade && "
 );
 
 /// A guest's vif on one side.
