@@ -13,7 +13,7 @@ use crate::traffic::Shell;
 /// The name of the Linux driver domain.
 pub(crate) const LINUX: &str = "linuxdd";
 /// Memory of the Linux driver domain, in MiB: what it takes to start with all it needs.
-const LINUX_MEMORY: u32 = 192;
+const LINUX_MEMORY: u32 = 208;
 
 /// A Linux driver domain.
 pub(crate) struct LinuxDriverDomain {
