@@ -374,10 +374,7 @@ impl Router {
         match kind {
             Kind::Internal(_) if is_own => self.handle_own(port, bytes, &header),
             Kind::Internal(_) => LOST,
-            // The gateway that a guest is given may be the address of another, which then is the one that is meant.
-            Kind::Guest(_) if is_own && self.host(header.destination).is_none() => {
-                self.handle_guests_own(port, bytes, &header, frame, now)
-            }
+            Kind::Guest(_) if is_own => self.handle_guests_own(port, bytes, &header, frame, now),
             Kind::Guest(_) => self.leave(port, bytes, &header, frame, now),
             Kind::Uplink { .. } if is_own => self.enter(port, bytes, &header, frame, now),
             Kind::Uplink { .. } => match self.known_outside(header.destination) {

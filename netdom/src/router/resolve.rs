@@ -46,6 +46,8 @@ impl Router {
             {
                 self.resolve(port, bytes, header, &transport, frame, now)
             }
+            // The address may be another guest's. All but the router's services is that guest's then.
+            _ if self.host(header.destination).is_some() => self.leave(port, bytes, header, frame, now),
             _ => self.handle_own(port, bytes, header),
         }
     }

@@ -274,6 +274,12 @@ fn a_guest_with_the_address_of_the_others_gateway_is_reached() {
         let mut frame = ipv4(mac_of(first), mac_of(second), 1, second, first, &echo(8, 5));
         assert_eq!(handle(&mut router, ports[1], &mut frame, 1), Verdict::Send(ports[0]));
         assert_eq!(frame[34], 8, "it is the guest that answers");
+        // Its questions for names are the router's, which said so by DHCP, and no other guest's.
+        let question = transport(17, (second, 4000), (first, 53), 0);
+        let mut frame = ipv4(mac_of(first), mac_of(second), 17, second, first, &question);
+        let verdict = handle(&mut router, ports[1], &mut frame, 1);
+        assert_ne!(verdict, Verdict::Send(ports[0]));
+        router.take_answer();
         let inner = mac_of(gateway_for(first).address);
         let mut frame = ipv4(inner, mac_of(first), 1, first, second, &echo(0, 5));
         assert_eq!(handle(&mut router, ports[0], &mut frame, 1), Verdict::Send(ports[1]));

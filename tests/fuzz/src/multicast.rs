@@ -310,7 +310,7 @@ impl Model {
     }
 }
 
-/// The target. Its tables stay from one input to the next, without ports: whatever is left in them would be seen.
+/// The target. Its tables stay from one input to the next, and lose all ports before: an entry that is left would be seen.
 pub struct Groups {
     multicast: Multicast,
     model: Model,

@@ -216,7 +216,7 @@ impl Model {
     }
 }
 
-/// The target. Its table stays from one input to the next, without ports: whatever is left in it would be seen.
+/// The target. Its table stays from one input to the next, and loses all ports before: an entry that is left would be seen.
 pub struct Bridges {
     switch: Switch,
     allowances: [Option<Allowance>; PORTS.len()],

@@ -146,7 +146,7 @@ impl Stack {
         }
     }
 
-    /// Takes in a frame, and sends all of its answer; false where there is none.
+    /// Takes in a frame, and sends all fragments of its answer; false where no frame waits.
     fn poll_ingress(&mut self, now: StackInstant) -> bool {
         use smoltcp::iface::PollIngressSingleResult::None;
         let came = self.interface.poll_ingress_single(now, &mut self.device, &mut self.sockets) != None;
@@ -156,7 +156,7 @@ impl Stack {
 
     /// Sends what is left of a packet whose first fragment was sent: smoltcp keeps one such packet, and the next one takes its place.
     fn send_fragments(&mut self, now: StackInstant) {
-        // What was begun is sent whatever the credit is: a part of a packet is of no use.
+        // No credit holds these back: a packet without its last fragments is of no use.
         let credit = std::mem::replace(&mut self.device.credit, usize::MAX);
         let mut sent = self.device.outbox.len();
         loop {

@@ -69,8 +69,8 @@ fn with_bond(scene: &Scene<'_>, mode: &str, act: Act) -> Result<String> {
         .and_then(|()| act(scene, &netdom, &nics));
     lab.run("xl network-detach a 1")?;
     vlans::detach(scene, &[("b", VLAN)])?;
-    dom0::detach(lab, DOM0)?;
-    netdom.destroy_after(result)
+    let detached = dom0::detach(lab, DOM0);
+    netdom.destroy_after(result.and_then(|said| detached.map(|()| said)))
 }
 
 /// Packets that each NIC of a netdom sent, by its statistics.

@@ -45,8 +45,8 @@ fn on_a_bridge(scene: &Scene<'_>) -> Result<String> {
         lab.must(&format!("ip addr add 10.9.77.1/16 dev {interface}"))?;
         works(lab, &scene.peer())
     });
-    detach(lab, LAST)?;
-    result
+    let detached = detach(lab, LAST);
+    result.and_then(|said| detached.map(|()| said))
 }
 
 /// Pings to the wire, and TCP both ways.
@@ -81,9 +81,9 @@ fn in_each_network(scene: &Scene<'_>) -> Result<String> {
             lab.must(&format!("ip addr add {address}/24 dev {interface} && ip route replace {peer}/32 {way}"))?;
             works(lab, &peer)
         });
-        detach(lab, last)?;
+        let detached = detach(lab, last);
         said.push(result.context(words)?);
-        anyhow::Ok(())
+        detached
     });
     netdom.destroy_after(result)?;
     Ok(said.join("; "))

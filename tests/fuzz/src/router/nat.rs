@@ -182,7 +182,7 @@ pub fn describe(input: &[u8]) -> String {
     steps(input).map(|step| format!("{step:?}\n")).collect()
 }
 
-/// The target. Its tables stay from one input to the next, without guests: whatever is left in them would be seen.
+/// The target. Its tables stay from one input to the next, and lose all guests before: an entry that is left would be seen.
 pub struct Translation {
     nat: Nat,
     model: Model,

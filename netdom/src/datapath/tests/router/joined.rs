@@ -136,7 +136,7 @@ struct Outcome {
     sessions: Vec<Vec<u8>>,
 }
 
-/// What becomes of segments that come in so many at a time, and how many packets the guests got.
+/// Sends segments, so many at a time. Gives all that followed, and how many packets the guests got.
 fn outcome(segments: &[Segment], at_a_time: usize) -> (Outcome, usize) {
     let (mut net, ports) = open();
     let frames = frames(segments, &ports);
@@ -179,7 +179,7 @@ fn segment() -> impl Strategy<Value = Segment> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Whatever comes at once, and whatever is joined of it: cut again, it is what comes one by one.
+    /// Segments that come at once are joined. Cut again, they are those that arrive where they come one by one.
     #[test]
     fn joined_segments_are_those_that_came(segments in proptest::collection::vec(segment(), 1..40)) {
         let (alone, packets) = outcome(&segments, 1);
