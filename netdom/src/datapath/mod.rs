@@ -357,9 +357,10 @@ impl<H: Hypervisor> DataPath<H> {
         self.held.clone()
     }
 
-    /// Whether a guest changed what it will not say again since this was asked last.
+    /// Whether a guest changed what it will not say again since this was asked last, or the router has a new session or lease.
     pub fn take_changed(&mut self) -> bool {
-        core::mem::take(&mut self.round.changed)
+        let routed = self.forwarder.router.as_mut().is_some_and(|router| router.take_changed());
+        core::mem::take(&mut self.round.changed) || routed
     }
 
     /// The counters of a vif.

@@ -1,7 +1,7 @@
 //! What the domain's next life has to know of the router: sessions and leases, in bytes. What an earlier life wrote is checked as a guest's word
 //! would be. Pure. Floor 3.
 
-use super::nat::{KEPT_BYTES, KeptSession};
+use super::nat::{KEPT_BYTES, KeptSession, Nat};
 use super::{Kind, Routed, Router};
 use crate::ethernet::MacAddress;
 use crate::switch::PortId;
@@ -13,6 +13,12 @@ use split_driver::time::Instant;
 const LEASE_BYTES: usize = 10;
 
 impl Router {
+    /// Whether sessions or leases came since this was asked last: the next life has to know them, as no guest says so again.
+    pub fn take_changed(&mut self) -> bool {
+        let opened = self.nat.as_mut().is_some_and(Nat::take_opened);
+        core::mem::take(&mut self.leased) || opened
+    }
+
     /// The sessions of the guest behind a port.
     pub fn keep_sessions(&self, port: PortId) -> Vec<u8> {
         let sessions = self.nat.iter().flat_map(|nat| nat.keep(port));

@@ -134,6 +134,8 @@ pub struct Router {
     uplink: Option<PortId>,
     upkeep: Upkeep,
     counts: Counts,
+    /// A lease was given, or had, since this was asked last.
+    leased: bool,
     /// Bytes of an IP packet on the way out.
     mtu: u16,
     dns: Vec<Ipv4Addr>,
@@ -177,6 +179,7 @@ impl Router {
             uplink: None,
             upkeep: Upkeep::default(),
             counts: Counts::default(),
+            leased: false,
             mtu,
             dns: setup.dns.clone(),
             nat,
@@ -433,6 +436,7 @@ impl Router {
         let Some(answer) = dhcp::answer(&message, own.address, book, now) else {
             return Verdict::Taken;
         };
+        self.leased |= answer.kind == dhcp::Kind::Acknowledge;
         let to = if answer.to.is_broadcast() { MacAddress::BROADCAST } else { message.mac };
         let asked = [own.address];
         let dns = if resolves && router.is_some() { &asked[..] } else { &self.dns };

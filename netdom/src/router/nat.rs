@@ -182,6 +182,8 @@ pub struct Nat {
     by_remote: HashTable<u32>,
     /// Where to look next for a session to give up when the table is full.
     hand: u32,
+    /// A session was opened since this was asked last.
+    opened: bool,
 }
 
 impl Nat {
@@ -203,6 +205,7 @@ impl Nat {
             free_sessions: Vec::with_capacity(capacity),
             by_remote: HashTable::with_capacity(2 * capacity),
             hand: 0,
+            opened: false,
         }
     }
 
@@ -388,7 +391,13 @@ impl Nat {
                 self.map(inside, protocol, port)
             }
         };
+        self.opened = true;
         self.begin(mapping, inside.owner, protocol, remote, from, now)
+    }
+
+    /// Whether a session was opened since this was asked last.
+    pub const fn take_opened(&mut self) -> bool {
+        core::mem::replace(&mut self.opened, false)
     }
 
     /// Puts a session of a mapping into the table; the router's port.

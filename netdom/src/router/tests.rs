@@ -442,6 +442,37 @@ fn arp_and_echoes_are_answered() {
     assert_eq!(frame[34], 0);
 }
 
+/// No guest says again that it has a session or a lease: another life must know of it at once.
+#[test]
+fn new_sessions_and_leases_are_to_be_written_down() {
+    let mut router = router();
+    introduce(&mut router);
+    assert!(!router.take_changed());
+    for (port, is_new) in [(9, true), (9, false), (10, true)] {
+        let datagram = transport(17, (GUEST, port), (FAR, 9), 0);
+        let mut frame = ipv4(mac_of(gateway_for(GUEST).address), GUEST_MAC, 17, GUEST, FAR, &datagram);
+        assert_eq!(handle(&mut router, ONE, &mut frame, 1), Verdict::Send(UPLINK));
+        assert_eq!((router.take_changed(), router.take_changed()), (is_new, false));
+    }
+    let lab = Ipv4Addr::new(10, 0, 7, 1);
+    let client = Ipv4Addr::new(10, 0, 7, 20).octets();
+    for (kind, is_lease) in [(1, false), (3, true)] {
+        let mut message = alloc::vec![0; 300];
+        put(&mut message, 0, &[1, 1, 6]);
+        put(&mut message, 28, &OTHER_MAC.0);
+        put(&mut message, 236, &[99, 130, 83, 99, 53, 1, kind, 50, 4]);
+        put(&mut message, 245, &client);
+        put(&mut message, 249, &[255]);
+        let mut udp = Vec::from([0, 68, 0, 67, 1, 52, 0, 0]);
+        udp.extend(&message);
+        let (all, none) = (Ipv4Addr::BROADCAST, Ipv4Addr::UNSPECIFIED);
+        let mut frame = ipv4(MacAddress::BROADCAST, OTHER_MAC, 17, none, all, &udp);
+        assert_eq!(handle(&mut router, LAB, &mut frame, 1), Verdict::Taken);
+        assert!(router.take_answer().is_some(), "the router at {lab} did not answer");
+        assert_eq!(router.take_changed(), is_lease);
+    }
+}
+
 #[test]
 fn dhcp_tells_a_guest_its_address() {
     let mut router = router();

@@ -154,6 +154,7 @@ impl Router {
         };
         if client.hear(&reply, station, now) {
             self.upkeep.has_news = true;
+            self.leased = true;
             self.use_lease();
         }
         Verdict::Taken

@@ -146,9 +146,11 @@ fn to_the_wire_and_back() {
             let question = take_sent(&mut net);
             assert_eq!((question.len(), &question[0][12..14]), (1, &[8, 6][..]), "the remote station is not known yet");
             receive(&mut net, Vec::from([answer(REMOTE)]));
+            assert!(!net.path.take_changed());
             // It waited on its ring.
             net.now = net.now + Duration::from_millis(1);
             net.run();
+            assert!(net.path.take_changed(), "the next life has to know the session");
             let mut sent = take_sent(&mut net);
             assert_eq!(sent.len(), if capabilities == PLAIN { payload.div_ceil(1428) } else { 1 });
             let mut whole: Vec<u8> = Vec::new();
