@@ -14,6 +14,7 @@ pub mod differential;
 pub mod driver_domain;
 mod install;
 pub mod media;
+mod offloads;
 mod rebuilt;
 mod served;
 pub mod stage;

@@ -49,7 +49,8 @@ impl Release {
         let xen = self.xen();
         let mut packages = vec![format!("xen-hypervisor-{xen}-amd64"), format!("xen-utils-{xen}")];
         packages.extend(
-            ["linux-image-amd64", "busybox-static", "libgcc-s1", "iproute2", "nftables", "bash"].map(str::to_owned),
+            ["linux-image-amd64", "busybox-static", "libgcc-s1", "iproute2", "ethtool", "nftables", "bash"]
+                .map(str::to_owned),
         );
         packages.extend(["e2fsprogs", "fdisk", "lvm2", "util-linux"].map(str::to_owned));
         Selection { name: self.name().to_owned(), suites: self.suites(), packages }

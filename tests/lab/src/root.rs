@@ -124,15 +124,17 @@ pub(crate) fn oxenstored(tree: &Tree) -> Result<Vec<Extra>> {
     Ok(files)
 }
 
-/// A guest's root: busybox, the network and disk frontends, and the agent; for networks, iproute2's `ip` as `/usr/bin/ip`, beside busybox's
-/// in `/usr/sbin`, which knows no tunnels.
+/// A guest's root: busybox, the network and disk frontends, and the agent; for networks, ethtool, and iproute2's `ip` as `/usr/bin/ip`,
+/// beside busybox's in `/usr/sbin`, which knows no tunnels.
 pub fn guest(tree: &Tree, equipment: Equipment, extra: &[Extra]) -> Result<Vec<u8>> {
     let mut archive = match equipment {
         Equipment::Network => base(tree, "guest", equipment, &GUEST_MODULES)?,
         Equipment::Disks => base(tree, "guest", equipment, &[&GUEST_MODULES[..], &disks::GUEST_MODULES].concat())?,
     };
     match equipment {
-        Equipment::Network => add_programs(&mut archive, &tree.path, &BTreeSet::from(["usr/bin/ip".to_owned()]))?,
+        Equipment::Network => {
+            add_programs(&mut archive, &tree.path, &["usr/bin/ip", "usr/sbin/ethtool"].map(str::to_owned).into())?;
+        }
         Equipment::Disks => disks::equip_guest(&mut archive, tree)?,
     }
     add(&mut archive, extra);

@@ -10,6 +10,7 @@ use lab::Guest;
 use super::vlans::{attach_to, detach, received};
 use super::{Case, SPARE_NIC, Scene};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::offloads::{End, Leg};
 use crate::traffic::{self, Shell};
 
 pub(super) const CASES: &[Case] = &[Case {
@@ -52,9 +53,10 @@ fn with_vifs(scene: &Scene<'_>, netdom: &DriverDomain<'_>) -> Result<String> {
         ))?;
     }
     isolated(a, b, &peer)?;
+    let offloads = End { guest: a, interface: "policed" }.off_and_on(&[Leg::to_wire(&peer)])?;
     groups(scene)?;
     let passed = storm(scene, netdom, &peer)?;
-    Ok(format!("{passed} of {STORM} broadcasts passed with storm={LIMIT}"))
+    Ok(format!("{passed} of {STORM} broadcasts passed with storm={LIMIT}; {offloads}"))
 }
 
 /// Two guests of an isolated bridge: both reach the wire, and not each other.

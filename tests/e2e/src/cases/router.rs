@@ -7,6 +7,7 @@ use lab::Guest;
 
 use super::{Case, SPARE_NIC, Scene};
 use crate::driver_domain::{DriverDomain, DriverDomainConfig};
+use crate::offloads::{End, Leg};
 use crate::stage::{lease, vif};
 use crate::traffic::{self, Ping, Shell, Transfer};
 
@@ -48,8 +49,10 @@ fn routed(scene: &Scene<'_>) -> Result<String> {
     }
     let result = on_the_bridge(scene)
         .and_then(|leased| {
+            let inside = between_on_the_bridge(scene, &leased)?;
             let said = behind_nat(scene, &leased, (&peer, &own))?;
-            Ok(format!("leased {}; {said}", leased.join(" and ")))
+            let offloads = offloads_behind_nat(scene, (&peer, &own))?;
+            Ok(format!("leased {}, TCP {inside}; {said}; {offloads}", leased.join(" and ")))
         })
         .and_then(|said| Ok(format!("{said}; {}", with_a_known_address(scene, &peer, network)?)))
         .and_then(|said| Ok(format!("{said}; {}", with_a_known_address_of_ipv6(scene, &peer_v6, network_v6)?)));
@@ -114,6 +117,25 @@ fn on_the_bridge(scene: &Scene<'_>) -> Result<Vec<String>> {
     let again = lease(guests[0], "inside")?;
     ensure!(again == addresses[0], "first '{}', then '{again}'", addresses[0]);
     Ok(addresses)
+}
+
+/// TCP on the bridge without a NIC.
+fn between_on_the_bridge(scene: &Scene<'_>, leased: &[String]) -> Result<String> {
+    let (a, b) = (&scene.a, &scene.b);
+    let ends = [End { guest: a, interface: "inside" }, End { guest: b, interface: "inside" }];
+    let to_b = |host: &str| Leg::to_guest(host, b, "inside");
+    let v6 = ends[1].link_local(&ends[0])?;
+    traffic::serve(b)?;
+    let result = ends[0].off_and_on(&[to_b(&leased[1]), to_b(&v6)]).context("on the bridge without a NIC");
+    b.stop("serve")?;
+    result
+}
+
+/// To the wire, by the port that is the other guest's, and by that guest's own address, where it serves already.
+fn offloads_behind_nat(scene: &Scene<'_>, (peer, own): (&str, &str)) -> Result<String> {
+    let to_a = |host: &str| Leg::to_guest(host, &scene.a, "nat");
+    let legs = [Leg::to_wire(peer), to_a(own), to_a(INSIDE[0])];
+    End { guest: &scene.b, interface: "nat" }.off_and_on(&legs).context("behind NAT")
 }
 
 fn behind_nat(scene: &Scene<'_>, leased: &[String], (peer, own): (&str, &str)) -> Result<String> {
@@ -216,7 +238,13 @@ fn with_a_known_address(scene: &Scene<'_>, peer: &str, network: &str) -> Result<
     ping(a, &address, 4000)?;
     traffic::serve(b)?;
     let between = traffic::tcp(a, "both", &address, 16).context("between guests that are known on the wire")?;
-    Ok(format!("routed {:.0} Mbit/s, between guests {:.0}", transfer.mbit_per_second, between.mbit_per_second))
+    // The other guest serves since it was behind NAT.
+    let legs = [Leg::to_wire(peer), Leg::to_guest(&other, a, "routed")];
+    let offloads = End { guest: b, interface: "routed" }.off_and_on(&legs).context("routed")?;
+    Ok(format!(
+        "routed {:.0} Mbit/s, between guests {:.0}; {offloads}",
+        transfer.mbit_per_second, between.mbit_per_second
+    ))
 }
 
 /// The peer's address of IPv6, the first of its network.
@@ -247,5 +275,6 @@ fn with_a_known_address_of_ipv6(scene: &Scene<'_>, peer: &str, network: &str) ->
     // The neighbour outside asks by itself where the guest is: for packets that it was not asked for.
     let flow = traffic::udp_receive(b, peer, 1000, 1).context("UDP by IPv6")?;
     ensure!(flow.received > 0, "{flow:?}");
-    Ok(format!("by IPv6 {} Mbit/s", rates.join(", ")))
+    let offloads = End { guest: b, interface: "routed" }.off_and_on(&[Leg::to_wire(peer)]).context("routed by IPv6")?;
+    Ok(format!("by IPv6 {} Mbit/s; {offloads}", rates.join(", ")))
 }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use lab::Guest;
 
 use super::{Case, Scene};
+use crate::offloads::{End, Leg};
 use crate::traffic::{self, Shell, Transfer};
 
 pub(super) const CASES: &[Case] = &[
@@ -13,6 +14,10 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "256 MiB of TCP from the wire, digests equal", run: tcp_from_wire },
     Case { name: "256 MiB of TCP from guest to guest, digests equal", run: tcp_between_guests },
     Case { name: "TCP over IPv6 with the wire and between guests", run: ipv6 },
+    Case {
+        name: "TCP with the guests' offloads off, and on again: with the wire and between guests, both ways, IPv4 and IPv6",
+        run: offloads_off,
+    },
     Case {
         name: "TCP over a guest's VLAN interface: with the wire and between guests, both ways, QinQ too",
         run: vlan,
@@ -62,7 +67,8 @@ fn tcp_between_guests(scene: &Scene<'_>) -> Result<String> {
     result.map(|transfer| rate(&transfer))
 }
 
-fn ipv6(scene: &Scene<'_>) -> Result<String> {
+/// Gives the guests addresses of IPv6, if they have none.
+fn with_ipv6(scene: &Scene<'_>) -> Result<()> {
     for (guest, address) in [(&scene.a, "fd09::a"), (&scene.b, "fd09::b")] {
         // Without duplicate address detection, which takes a second before the address is used.
         guest.sh(&format!(
@@ -70,12 +76,27 @@ fn ipv6(scene: &Scene<'_>) -> Result<String> {
              ip -6 addr show dev eth0 | grep -q {address}/64 || ip -6 addr add {address}/64 dev eth0"
         ))?;
     }
+    Ok(())
+}
+
+fn ipv6(scene: &Scene<'_>) -> Result<String> {
+    with_ipv6(scene)?;
     let out = traffic::tcp(&scene.a, "send", "fd09::1", 32)?;
     let back = traffic::tcp(&scene.a, "receive", "fd09::1", 32)?;
     traffic::serve(&scene.b)?;
     let across = traffic::tcp(&scene.a, "send", "fd09::b", 32);
     scene.b.stop("serve")?;
     Ok(format!("{:.0}, {:.0}, {:.0} Mbit/s", out.mbit_per_second, back.mbit_per_second, across?.mbit_per_second))
+}
+
+fn offloads_off(scene: &Scene<'_>) -> Result<String> {
+    with_ipv6(scene)?;
+    traffic::serve(&scene.b)?;
+    let to_b = |host: &str| Leg::to_guest(host, &scene.b, "eth0");
+    let legs = [Leg::to_wire(&scene.peer()), Leg::to_wire("fd09::1"), to_b(&scene.b_address), to_b("fd09::b")];
+    let result = End { guest: &scene.a, interface: "eth0" }.off_and_on(&legs);
+    scene.b.stop("serve")?;
+    result
 }
 
 /// VLAN 5 on both guests, and VLAN 6 in 802.1ad's 7 between them. The address of `v5` is its own, so that the peer can tell it from `eth0`.

@@ -8,6 +8,7 @@ use lab::{Guest, Release};
 
 use super::vlans::{attach, detach, received};
 use super::{Case, Scene};
+use crate::offloads::{self, Leg};
 use crate::traffic::{self, Shell};
 
 pub(super) const CASES: &[Case] = &[Case {
@@ -50,6 +51,15 @@ struct End<'a> {
 }
 
 impl End<'_> {
+    /// The vif that the interface is, or is on.
+    fn vif(&self) -> &'static str {
+        self.interface.split('.').next().unwrap_or_default()
+    }
+
+    fn offloads(&self) -> offloads::End<'_> {
+        offloads::End { guest: self.guest, interface: self.vif() }
+    }
+
     fn address(&self) -> String {
         format!("10.207.{}.{}", self.vlan, self.number)
     }
@@ -107,6 +117,8 @@ fn exchange(scene: &Scene<'_>, network: &str, pairs: &[[End<'_>; 2]]) -> Result<
             }
         }
         other.guest.must(&format!("/usr/bin/ip link set dev {} gso_max_segs 65535", other.interface))?;
+        let leg = Leg::to_guest(&host, other.guest, other.vif());
+        rates.push(format!("({})", one.offloads().off_and_on(&[leg]).with_context(|| host.clone())?));
     }
     for end in pairs.iter().flatten() {
         let rate = with_peer(scene, network, end).with_context(|| format!("{} with the peer", end.interface))?;
@@ -125,6 +137,7 @@ fn with_peer(scene: &Scene<'_>, network: &str, end: &End<'_>) -> Result<String> 
     let ping = traffic::ping(*guest, &peer, 50, 0, 56)?;
     let rates: Result<Vec<_>> =
         ["send", "receive"].into_iter().map(|direction| traffic::tcp(*guest, direction, &peer, 8)).collect();
+    let offloads = end.offloads().off_and_on(&[Leg::to_wire(&peer)]);
     let captured = wire.captured();
     wire.set_capture(0);
     guest.must(&format!("ip route del {peer}/32 dev {interface}"))?;
@@ -146,7 +159,7 @@ fn with_peer(scene: &Scene<'_>, network: &str, end: &End<'_>) -> Result<String> 
     wrong.dedup();
     ensure!(wrong.is_empty(), "frames without the tag of VLAN {vlan}: {}", wrong.join(", "));
     ensure!(right >= 50, "{right} frames of VLAN {vlan} were on the wire");
-    Ok(rates.join(", "))
+    Ok(format!("{} ({})", rates.join(", "), offloads?))
 }
 
 /// The tags of a frame, the outer one first.

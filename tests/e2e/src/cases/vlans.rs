@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use lab::Guest;
 
 use super::{Case, Scene};
+use crate::offloads::{End, Leg};
 use crate::stage::vif;
 use crate::traffic::{self, Shell};
 
@@ -113,7 +114,13 @@ fn with_vifs(scene: &Scene<'_>) -> Result<String> {
             rates.push(transfer.map(|transfer| format!("{:.0}", transfer.mbit_per_second)));
         }
     }
+    let ends = [End { guest: a, interface: "vlan100" }, End { guest: b, interface: "vlan100" }];
+    let offloads = ends[1].link_local(&ends[0]).and_then(|v6| {
+        let to_b = |host: &str| Leg::to_guest(host, b, "vlan100");
+        ends[0].off_and_on(&[Leg::to_wire(&peer), to_b("10.207.0.2"), to_b(&v6)])
+    });
     b.stop("serve")?;
+    let offloads = offloads?;
     let rates = rates.into_iter().collect::<Result<Vec<_>>>()?;
     let after = received(b, "vlan200")?;
     ensure!(after == before, "the vif on VLAN 200 received {} frames", after - before);
@@ -141,5 +148,5 @@ fn with_vifs(scene: &Scene<'_>) -> Result<String> {
         let enough = came.iter().zip(expected).all(|(came, expected)| (expected..expected + 10).contains(came));
         ensure!(enough, "of 30 frames {:02x?} came {came:?}, not {expected:?}", &sent[12..16]);
     }
-    Ok(format!("pings {} us, TCP {} Mbit/s to and from guest and wire", pings.join(", "), rates.join(", ")))
+    Ok(format!("pings {} us, TCP {} Mbit/s to and from guest and wire; {offloads}", pings.join(", "), rates.join(", ")))
 }
