@@ -11,7 +11,7 @@ use e2e::cases::block::{Block, DiskStorm, ManyDisks};
 use e2e::cases::store::{Lives, Many, Store};
 use e2e::cases::{self, Case, HangStorm, ManyVifs, Network, Play, Rows, Storm};
 use e2e::torture::{self, Setting, Victim};
-use e2e::{Images, symbolize};
+use e2e::{Images, asked, symbolize};
 use lab::{GuestKind, Row, StorePlace, direct};
 
 use crate::images;
@@ -23,6 +23,9 @@ const KILLS: u64 = 3;
 
 /// In the names of cases that run only where that is asked for.
 const ON_REQUEST: &str = "on request";
+
+/// The name of a test.
+const ASKED: &str = "the images ask of Xen what docs/HYPERCALLS.md says";
 
 /// How long QEMU may take to end after the lab has lost it.
 const DEATH: Duration = Duration::from_secs(5);
@@ -44,6 +47,9 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: &[String]) {
         Ok(built) => built,
         Err(error) => return tally.record("the images build", start, Err(error)),
     };
+    if wanted(ASKED) {
+        tally.record(ASKED, start, asked_of_xen(&images));
+    }
     let shared = Mutex::new(tally);
     thread::scope(|scope| {
         for row in rows {
@@ -72,6 +78,14 @@ pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: &[String]) {
             });
         }
     });
+}
+
+/// Holds the images that are installed against the table.
+fn asked_of_xen(images: &Images) -> Result<()> {
+    for (name, path) in asked::IMAGES.iter().zip([&images.netdom, &images.blkdom, &images.stubdom]) {
+        asked::check(name, &std::fs::read(path)?)?;
+    }
+    Ok(())
 }
 
 fn record(tally: &Mutex<&mut Tally>, name: impl Display, start: Instant, result: Result<()>) {

@@ -126,8 +126,8 @@ const LAB: House = House {
 const END_TO_END: House = House {
     root: "tests/e2e",
     layers: &[
-        &["differential", "driver_domain", "media", "rebuilt", "served", "symbolize", "traffic"],
-        &["blocks", "install", "offloads", "stage"],
+        &["asked", "differential", "driver_domain", "media", "rebuilt", "served", "symbolize", "traffic"],
+        &["blocks", "install", "stage"],
         &["bench"],
         &["attack", "corpus", "torture"],
         &["cases"],

@@ -4,6 +4,7 @@
 //! the matrix. The demo and the benchmarks stand on the same stage.
 #![forbid(unsafe_code)]
 
+pub mod asked;
 pub mod attack;
 pub mod bench;
 pub mod blocks;
