@@ -127,7 +127,7 @@ const END_TO_END: House = House {
     root: "tests/e2e",
     layers: &[
         &["asked", "differential", "driver_domain", "media", "rebuilt", "served", "symbolize", "traffic"],
-        &["blocks", "install", "stage"],
+        &["blocks", "install", "offloads", "stage"],
         &["bench"],
         &["attack", "corpus", "torture"],
         &["cases"],
