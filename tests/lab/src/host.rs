@@ -43,6 +43,8 @@ pub const TESTS: &[Need] = &[
         purpose: "comparing the Xen ABI with the C headers",
     },
     Need { signs: &["cc"], package: "gcc", purpose: "compiling that comparison" },
+    Need { signs: &["checkpolicy"], package: "checkpolicy", purpose: "compiling the FLASK policy" },
+    Need { signs: &["m4"], package: "m4", purpose: "expanding its macros" },
     LIBC,
 ];
 
