@@ -39,6 +39,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::future::pending;
 use core::time::Duration;
+use split_driver::control::IMAGE;
 use split_driver::store::{Store, StoreError, Transaction};
 use split_driver::xenbus::{Available, DeviceMemory, NodeRoom};
 use split_driver::xenstore_client::Client;
@@ -137,6 +138,9 @@ pub async fn run<S: DriverDomain>(name: &str, version: &str, environment: Enviro
         recovered.give_up(format_args!("{text}"));
     }
     let complaints = Rc::new(Complaints::new(store.clone()));
+    if recovered.is_none() {
+        say_image(&store).await;
+    }
     if let Some(text) = wrong.text() {
         complaints.complain(COMMAND_LINE, &text).await;
     }
@@ -204,7 +208,9 @@ async fn start<S: DriverDomain>(service: Rc<S>, beginning: Beginning, complaints
         None => None,
     };
     if outcome.is_some() {
+        // Now that nobody waits.
         complaints.begin_anew().await;
+        say_image(service.store()).await;
     }
     executor::spawn(control::run(service.store().clone(), Ok(()), outcome));
     let what = service.ready().await;
@@ -276,6 +282,12 @@ pub async fn write_node(store: &Client, path: &str, value: &str) {
         Ok(()) | Err(StoreError::Closed) => {}
         Err(error) => log::warn!("{path} not written: {error}"),
     }
+}
+
+/// Says in the store which image this is.
+async fn say_image(store: &Client) {
+    let own = restart::own_identity();
+    write_node(store, IMAGE, &format!("{} {}", own.name, own.version)).await;
 }
 
 /// What the domain has on loan now, as `name value` pairs: the same before a frontend came and after it went.

@@ -34,6 +34,8 @@ pub const REQUEST: &str = "control/oxidom/request";
 pub const WORDS: &str = "control/oxidom/words";
 /// The answer.
 pub const ANSWER: &str = "data/control";
+/// The image that the domain runs, as [`Image`] is shown: there from the first life's beginning on.
+pub const IMAGE: &str = "data/image";
 /// Bytes of a piece of an image; the last one may have fewer. oxenstored takes no more in a node (`quota-maxsize`), not even of dom0.
 pub const PIECE: usize = 2048;
 /// Pieces that are in the store at the most.
@@ -129,6 +131,14 @@ pub struct Image {
 impl fmt::Display for Image {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {}", self.name, self.version)
+    }
+}
+
+impl Image {
+    /// Reads what [`Display`](fmt::Display) gives; `None` where it is not that.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        image(&mut words).filter(|_| words.next().is_none())
     }
 }
 

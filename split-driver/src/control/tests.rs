@@ -177,6 +177,14 @@ fn what_is_wrong_is_refused_with_the_reason() {
     assert_eq!(world.said(), "9 refused create the domain anew");
 }
 
+#[test]
+fn an_image_is_read_as_it_is_shown() {
+    assert_eq!(Image::parse(&own().to_string()), Some(own()));
+    for text in ["", "netdom", "netdom 0.1.0 x"] {
+        assert_eq!(Image::parse(text), None, "{text:?}");
+    }
+}
+
 /// What a tool left that ended in the middle disturbs nobody.
 #[test]
 fn another_request_takes_the_place_of_one_that_stopped() {
