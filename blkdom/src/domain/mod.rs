@@ -284,6 +284,7 @@ async fn follow_volumes(domain: Rc<Domain>) {
         domain.bus.backend().handle_rescan();
         if !domain.stopping.get() {
             domain.tell_of_disks().await;
+            domain.volumes.tell(&domain.store).await;
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::controllers::Controllers;
 use alloc::format;
 use alloc::rc::Rc;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use blkdom::backend::Inventory;
 use blkdom::datapath::{DataPath, Reader};
@@ -16,7 +16,14 @@ use core::future::poll_fn;
 use core::task::{Poll, Waker};
 use runtime::console;
 use runtime::hypervisor::Xen;
+use runtime::service;
 use runtime::signal::Signal;
+use split_driver::store::{Store, StoreError, Transaction};
+use split_driver::xenstore_client::Client;
+
+/// Where dom0's tool finds what a `target=` may name, and beside it how many had no room.
+const TOP: &str = "data/volumes";
+const MORE: &str = "more";
 
 /// What the disks hold, and who has what of it.
 pub(super) struct Volumes {
@@ -34,6 +41,8 @@ pub(super) struct Volumes {
     asked: Cell<u64>,
     through: Cell<u64>,
     waiters: RefCell<Vec<Waker>>,
+    /// What the store was told of them; nothing known of what the last life told.
+    told: RefCell<Option<(Vec<String>, usize)>>,
 }
 
 impl Volumes {
@@ -57,6 +66,7 @@ impl Volumes {
             asked: Cell::new(1),
             through: Cell::new(0),
             waiters: RefCell::default(),
+            told: RefCell::default(),
         }
     }
 
@@ -138,6 +148,28 @@ impl Volumes {
     /// Their names.
     pub(super) fn units(&self) -> Vec<String> {
         self.sources.borrow().iter().map(|source| source.name.clone()).collect()
+    }
+
+    /// Tells the store what a `target=` may name, where that has changed.
+    pub(super) async fn tell(&self, store: &Client) {
+        let catalogue = self.catalogue.borrow();
+        let volumes = volume::listing(catalogue.listing().map(|(names, volume)| (names, volume.sectors())));
+        drop(catalogue);
+        if self.told.borrow().as_ref() == Some(&volumes) {
+            return;
+        }
+        let (nodes, left_out) = &volumes;
+        match store.remove(Transaction::NONE, TOP).await {
+            Ok(()) | Err(StoreError::NotFound | StoreError::Closed) => {}
+            Err(error) => log::warn!("{TOP} not removed: {error}"),
+        }
+        for (number, text) in nodes.iter().enumerate() {
+            service::write_node(store, &format!("{TOP}/{number}"), text).await;
+        }
+        if *left_out > 0 {
+            service::write_node(store, &format!("{TOP}/{MORE}"), &left_out.to_string()).await;
+        }
+        self.told.replace(Some(volumes));
     }
 
     /// Lists on the console what a `target=` may name.

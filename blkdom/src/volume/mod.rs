@@ -17,6 +17,7 @@ pub mod fakes;
 mod fault;
 mod foreign;
 pub mod gpt;
+mod listing;
 pub mod lvm;
 pub mod mbr;
 pub mod member;
@@ -33,6 +34,7 @@ pub use catalogue::{Catalogue, Grounds, NameError};
 pub use claims::{Access, Claim, ClaimError, Claims, Ended};
 pub use entry::Resolved;
 pub use fault::{Unusable, Unwritable};
+pub use listing::listing;
 pub use region::{Glance, ReadError, Sectors, Source};
 pub use scan::scan;
 
