@@ -139,6 +139,14 @@ impl<H: Hypervisor> DataPath<H> {
         }
     }
 
+    /// Whether a NIC has a link, as far as its interrupts and [`Self::watch`] told.
+    pub fn nic_is_up(&self, id: NicId) -> Option<bool> {
+        match self.ports.get(self.ports.nic_port(id.0)?)? {
+            PortKind::Nic(nic) => Some(nic.up),
+            _ => None,
+        }
+    }
+
     /// What a NIC no longer does, by its own word or because nothing is sent. To be asked about once a second.
     pub fn watch(&mut self, id: NicId, now: Instant, delay: Delay<'_>) -> Option<Fault> {
         self.now = now;

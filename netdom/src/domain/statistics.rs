@@ -81,6 +81,9 @@ pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
                 }
             }
         }
+        if let Some(up) = path.nic_is_up(nic.id()) {
+            text.push_str(if up { ", link up" } else { ", link down" });
+        }
         ports.push((format!("nic/{}", nic.id().number()), text));
     }
     for (id, word) in domain.bonds.iter().zip(domain.words.bonds()) {
