@@ -2,10 +2,18 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod console;
+mod counters;
+mod cpu;
 mod domain;
+mod exporter;
+mod look;
+mod model;
 mod reattach;
 mod replace;
 mod report;
+mod show;
+mod top;
 mod xenstore;
 
 use std::fs;
@@ -17,19 +25,25 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 use connection::Connection;
+use look::Look;
 use reattach::{Reattach, Xl};
 use report::Report;
 use split_driver::control::WORDS_MAX;
 
-/// Looks after driver domains from dom0: replaces images while guests run, restarts domains in place, attaches devices anew
+/// Looks after driver domains from dom0: shows what they do, replaces images while guests run, restarts domains in place, attaches devices anew
 #[derive(Parser)]
 #[command(name = "oxidom", version, arg_required_else_help = true)]
 #[command(after_help = "\
 Exit codes: 0 it was done; 1 it was not, and nothing has changed; 2 the command line is wrong; 3 the new image did not take over, \
 and the one before it is back; 4 some device could not be attached; 5 the name given to reattach is no domain's, nor that of a \
-backend that is gone.
+backend that is gone; 6 status shows a driver domain that is not ready or says what is wrong, or a device that is refused.
 
 Examples:
+  oxidom status
+  oxidom --json stats netdom
+  oxidom top
+  oxidom log netdom -f
+  oxidom exporter --listen 127.0.0.1:9710
   oxidom update netdom /usr/lib/oxidom/netdom
   oxidom update netdom /usr/lib/oxidom/netdom --words 'bridge=xenbr0 log=debug'
   oxidom --json restart netdom
@@ -65,6 +79,8 @@ enum Command {
         /// Only those of this backend's domain, by name or number
         domain: Option<String>,
     },
+    #[command(flatten)]
+    Look(Look),
 }
 
 fn main() -> ExitCode {
@@ -76,16 +92,24 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode> {
+    match &arguments.command {
+        Command::Look(look) => look::run(look, arguments.json),
+        command => change(command, arguments.json),
+    }
+}
+
+/// Carries out a command that changes something; gives the exit code.
+fn change(command: &Command, as_json: bool) -> Result<ExitCode> {
     let connection = Connection::open()?;
     let (store, clock) = (connection.store(), connection.clock());
     connection.run(async {
-        match &arguments.command {
+        match command {
             Command::Update { domain, file, words } => {
                 check_words(words.as_deref().unwrap_or_default())?;
                 let image = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
                 let domain = domain::find(store, domain).await?;
                 let _lock = domain.lock()?;
-                let bar = report::progress(image.len(), arguments.json);
+                let bar = report::progress(image.len(), as_json);
                 let told = |bytes: usize| bar.set_position(bytes as u64);
                 let file = (image.as_slice(), words.as_deref());
                 let answer = if xenstore::is_served_by(store, &domain).await? {
@@ -94,7 +118,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
                     replace::update(store, &clock, &domain, number(), file, told).await
                 };
                 bar.finish_and_clear();
-                Ok(Report { domain, answer: answer? }.print(arguments.json))
+                Ok(Report { domain, answer: answer? }.print(as_json))
             }
             Command::Restart { domain } => {
                 let domain = domain::find(store, domain).await?;
@@ -104,13 +128,15 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
                 } else {
                     replace::restart(store, &clock, &domain, number()).await
                 };
-                Ok(Report { domain, answer: answer? }.print(arguments.json))
+                Ok(Report { domain, answer: answer? }.print(as_json))
             }
             Command::Reattach { domain } => {
                 let toolstack = Xl(clock.clone());
                 let attached = Reattach { store, clock: &clock, toolstack }.run(domain.as_deref()).await?;
-                Ok(report::print_attached(&attached, arguments.json))
+                Ok(report::print_attached(&attached, as_json))
             }
+            // Of another kind.
+            Command::Look(look) => look::run(look, as_json),
         }
     })?
 }

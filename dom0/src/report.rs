@@ -1,5 +1,6 @@
 //! What a command says in the end: for people, or as JSON. Host.
 
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,6 +18,9 @@ const NOT_ATTACHED: u8 = 4;
 
 /// The exit code where `oxidom reattach` was given a name that is no domain's, nor that of a backend that is gone.
 const NO_SUCH_DOMAIN: u8 = 5;
+
+/// The exit code of `oxidom status` where something is wrong now.
+const NOT_WELL: u8 = 6;
 
 /// Any other failure, as [`ExitCode::FAILURE`].
 const FAILURE: u8 = 1;
@@ -98,6 +102,34 @@ fn printable(text: &str) -> String {
 
 fn paused(Pause { whole, own }: Pause) -> String {
     format!("nobody was served for {whole:.1?}, of which the domain ran {own:.1?}")
+}
+
+/// Prints a text, with its colours where a terminal shows it and `NO_COLOR` is not set. Who reads no further ends the command.
+pub(crate) fn print_text(text: &str) -> ExitCode {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => broken(&error),
+    }
+}
+
+/// What an output that broke means: nothing, where its reader has seen enough.
+pub(crate) fn broken(error: &std::io::Error) -> ExitCode {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: writing what was asked for: {error}");
+    ExitCode::FAILURE
+}
+
+/// Prints a line of JSON.
+pub(crate) fn print_json(value: &Value) -> ExitCode {
+    print_text(&format!("{value}\n"))
+}
+
+/// The exit code of a picture of the host.
+pub(crate) fn well(printed: ExitCode, is_well: bool) -> ExitCode {
+    if printed == ExitCode::SUCCESS && !is_well { NOT_WELL.into() } else { printed }
 }
 
 /// Prints what came of each device; gives the exit code.

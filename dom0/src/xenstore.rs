@@ -24,11 +24,13 @@ pub(crate) async fn is_served_by(store: &Client, domain: &Domain) -> Result<bool
 
 /// What the store tells of its life.
 #[derive(Debug, PartialEq, Eq)]
-struct Life {
-    lives: u64,
+pub(crate) struct Life {
+    /// Lives before this one.
+    pub(crate) lives: u64,
     pause: Pause,
     exchanged: u32,
-    image: Image,
+    /// The image that it runs.
+    pub(crate) image: Image,
 }
 
 impl Life {
@@ -58,7 +60,11 @@ fn shown(words: &[&[u8]]) -> String {
     words.iter().take(3).map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ")
 }
 
-async fn life(store: &Client) -> Result<Life> {
+/// The life of the store now.
+///
+/// # Errors
+/// It does not run an image of oxidom's.
+pub(crate) async fn life(store: &Client) -> Result<Life> {
     let said = match store.control(&[b"life"]).await {
         Err(StoreError::Errno(EINVAL)) => {
             bail!(
