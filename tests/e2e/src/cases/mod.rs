@@ -23,6 +23,7 @@ mod queues;
 mod router;
 mod runtime;
 mod saved;
+mod seen;
 mod spoof;
 pub mod store;
 mod storm;
@@ -168,6 +169,7 @@ const ALL: &[Family] = &[
     Family { rows: ON_13, cases: xdp::CASES },
     Family { rows: Rows::StoreInDom0, cases: runtime::CASES },
     Family { rows: Rows::StoreInDom0, cases: control::CASES },
+    Family { rows: ON_12, cases: seen::CASES },
     Family { rows: ON_12, cases: crowd::CASES },
     Family { rows: Rows::StoreInDom0, cases: interrupts::CASES },
     Family { rows: Rows::StoreInDom0, cases: nics::CASES },
