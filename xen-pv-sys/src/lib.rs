@@ -18,6 +18,11 @@ pub mod vcpu;
 pub mod version;
 pub mod xen;
 
+/// Its examples are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A domain's number (`domid_t`, `xen.h`).
