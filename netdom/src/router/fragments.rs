@@ -115,6 +115,7 @@ impl Router {
         now: Instant,
     ) -> Result<PortId, Verdict> {
         let way = self.fragments.find(port, header, now).ok_or(Verdict::Drop(DropCause::Fragment))?;
+        self.counts.translated += 1;
         rename(bytes, header, way).then_some(way.to).ok_or(LOST)
     }
 

@@ -68,10 +68,11 @@ pub(super) fn reply(bytes: &mut [u8], header: &Header) -> bool {
 }
 
 /// Writes the IP packet of an error about a packet behind an Ethernet header, in `out` behind one, too. How long the frame is; `None` where none is
-/// to be sent.
+/// to be sent: about an error, or a fragment behind the first one (RFC 1812, 4.3.2.7).
 pub(super) fn error(out: &mut [u8], bytes: &[u8], header: &Header, own: Ipv4Addr, wrong: Wrong) -> Option<usize> {
     let kind = bytes.get(START + header.length);
-    if header.protocol == ICMP && kind.is_none_or(|kind| is_error(*kind)) || header.source.is_unspecified() {
+    let is_about_error = header.protocol == ICMP && kind.is_none_or(|kind| is_error(*kind));
+    if is_about_error || header.is_later || header.source.is_unspecified() {
         return None;
     }
     let behind = (header.total - header.length).min(QUOTED);
@@ -108,6 +109,8 @@ impl About {
             return None;
         }
         let start = begin + 8;
+        // Behind the packet there may be what fills the frame.
+        let bytes = bytes.get(..bytes.len().min(START + outer.total))?;
         let header = Header::parse(bytes, start)?;
         let transport = Transport::parse(bytes, start, &header, true)?;
         Some(Self { start, header, transport })

@@ -65,6 +65,12 @@ impl Header {
     }
 }
 
+/// Whether no packet with this address passes a router: of a host that has none, of the host itself, of a group or reserved (RFC 1812, 4.2.2.11 and
+/// 5.3.7).
+pub(super) const fn is_martian(address: Ipv4Addr) -> bool {
+    matches!(address.octets(), [0 | 127 | 224.., ..])
+}
+
 /// What was changed among the bytes that a checksum is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Change(u32);

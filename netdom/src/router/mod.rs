@@ -35,7 +35,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 pub use counts::Counts;
 use dhcp::{Book, CLIENT_PORT, Leases, MESSAGE_BYTES, Message, SERVER_PORT, Single, Terms};
 use fragments::Fragments;
-use ipv4::{Header, START};
+use ipv4::{Header, START, is_martian};
 use nat::Nat;
 use neighbours::Neighbours;
 pub use route_v6::GUEST_GATEWAY;
@@ -124,6 +124,16 @@ impl Interface {
     /// Whether an address is the router's own there.
     fn is_own(&self, address: Ipv4Addr) -> bool {
         self.own.address == address && !address.is_unspecified()
+    }
+
+    /// Whether no station there sends with this address: it is the router's own, or none of a host. Guests' addresses are checked where they send.
+    fn is_no_sender(&self, address: Ipv4Addr) -> bool {
+        match self.kind {
+            Kind::Guest(_) => false,
+            Kind::Internal(_) | Kind::Uplink { .. } => {
+                self.own.contains(address) && (self.own.address == address || !self.own.is_host(address))
+            }
+        }
     }
 }
 
@@ -258,8 +268,7 @@ impl Router {
 
     /// The guest with an address.
     fn host(&self, address: Ipv4Addr) -> Option<PortId> {
-        let place = self.hosts.binary_search_by_key(&address, |(known, _)| *known).ok()?;
-        self.hosts.get(place).map(|(_, port)| *port)
+        host_of(&self.hosts, address)
     }
 
     /// The guest with an address, where that is known on the way out.
@@ -374,6 +383,9 @@ impl Router {
         if to.is_group() || header.destination.is_multicast() || header.destination.is_broadcast() {
             return Verdict::Taken;
         }
+        if is_martian(header.source) || is_martian(header.destination) || interface.is_no_sender(header.source) {
+            return LOST;
+        }
         match kind {
             Kind::Internal(_) if is_own => self.handle_own(port, bytes, &header),
             Kind::Internal(_) => LOST,
@@ -475,6 +487,12 @@ impl Router {
         let checksum = if sum.checksum() == 0 { 0xffff } else { sum.checksum() };
         all && put(out, start + 6, &checksum.to_be_bytes())
     }
+}
+
+/// The guest with an address, of those in order.
+fn host_of(hosts: &[(Ipv4Addr, PortId)], address: Ipv4Addr) -> Option<PortId> {
+    let place = hosts.binary_search_by_key(&address, |(known, _)| *known).ok()?;
+    hosts.get(place).map(|(_, port)| *port)
 }
 
 /// Gives a frame its stations.

@@ -3,7 +3,7 @@
 //! A guest is told the router's address in place of the server's, so that another server may take its place at any time. The router reads no
 //! question: it translates both ends, and the guest sees the router as the remote end ([`Inside::resolves`]).
 
-use super::config::Protocol;
+use super::config::{Network, Protocol};
 use super::icmp::Wrong;
 use super::ipv4::{Header, START, pass_hop};
 use super::nat::{Endpoint, Inside};
@@ -61,10 +61,13 @@ impl Router {
         frame: Frame,
         now: Instant,
     ) -> Verdict {
-        let (Some((uplink, own)), Some(server)) = (self.way_out(), self.resolver()) else {
+        if header.ttl < 2 {
+            return self.refuse(port, bytes, header, Wrong::Hops);
+        }
+        let (Some((uplink, Network { address: own, .. })), Some(server)) = (self.way_out(), self.resolver()) else {
             return self.refuse(port, bytes, header, Wrong::NoRoute);
         };
-        if let Some(wrong) = self.too_big(header, frame) {
+        if let Some(wrong) = self.too_big(bytes, header, frame) {
             return wrong.map_or(Verdict::Drop(DropCause::Unsuitable), |wrong| self.refuse(port, bytes, header, wrong));
         }
         let Some(station) = self.station(server, now) else {

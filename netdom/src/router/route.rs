@@ -1,11 +1,11 @@
 //! The ways of IPv4 packets: from a guest to the way out and to other guests, and back. Pure. Floor 3.
 
-use super::config::Protocol;
+use super::config::{Network, Protocol};
 use super::icmp::{self, About, Wrong};
-use super::ipv4::{Header, START, pass_hop, set_addresses};
+use super::ipv4::{Header, START, is_martian, pass_hop, set_addresses};
 use super::nat::{Endpoint, Inside};
 use super::transport::Transport;
-use super::{Frame, Interface, Kind, LOST, Routed, Router, Verdict, set_stations};
+use super::{Frame, Interface, Kind, LOST, Routed, Router, Verdict, host_of, set_stations};
 use crate::ethernet::MacAddress;
 use crate::offload::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, put, read_u16};
 use crate::statistics::DropCause;
@@ -32,19 +32,26 @@ impl Router {
         frame: Frame,
         now: Instant,
     ) -> Verdict {
+        let way_out = self.way_out();
+        // Hops are those of what passes (RFC 1812, 5.3.1).
+        if way_out.is_some_and(|(_, own)| own.address == header.destination) {
+            return self.turn(port, bytes, header, frame, now);
+        }
+        let guest = self.host(header.destination);
+        let for_all = |own: Network| own.contains(header.destination) && !own.is_host(header.destination);
+        if guest.is_none() && way_out.is_some_and(|(_, own)| for_all(own)) {
+            return LOST;
+        }
         if header.ttl < 2 {
             return self.refuse(port, bytes, header, Wrong::Hops);
         }
-        let Some((uplink, own)) = self.way_out() else {
-            return self.refuse(port, bytes, header, Wrong::NoRoute);
-        };
-        if header.destination == own {
-            return self.turn(port, bytes, header, frame, now);
-        }
-        if let Some(guest) = self.host(header.destination) {
+        if let Some(guest) = guest.filter(|_| way_out.is_some()) {
             return if pass_hop(bytes) { self.to_guest(guest, bytes) } else { LOST };
         }
-        if let Some(wrong) = self.too_big(header, frame) {
+        let Some((uplink, Network { address: own, .. })) = way_out else {
+            return self.refuse(port, bytes, header, Wrong::NoRoute);
+        };
+        if let Some(wrong) = self.too_big(bytes, header, frame) {
             return wrong.map_or(Verdict::Drop(DropCause::Unsuitable), |wrong| self.refuse(port, bytes, header, wrong));
         }
         let guest = self.interface(port).map(|interface| &interface.kind);
@@ -125,7 +132,8 @@ impl Router {
             return self.foresee_v6(bytes);
         }
         let header = Header::parse(bytes, START).filter(|header| header.protocol == PROTOCOL_TCP && header.ttl >= 2)?;
-        if read_u16(bytes, 12)? != ETHERTYPE_IPV4 || header.is_fragment {
+        let passes = !is_martian(header.source) && !interface.is_no_sender(header.source);
+        if read_u16(bytes, 12)? != ETHERTYPE_IPV4 || header.is_fragment || !passes {
             return None;
         }
         if !interface.is_own(header.destination) {
@@ -155,17 +163,21 @@ impl Router {
             Ok(transport) => transport,
             Err(verdict) => return verdict,
         };
+        if header.ttl < 2 {
+            return self.refuse(port, bytes, header, Wrong::Hops);
+        }
         let from = Inside {
             owner: port,
             endpoint: Endpoint { address: header.source, port: transport.source },
             resolves: false,
         };
         let target = Endpoint { address: own, port: remote_port(transport.protocol, transport.destination) };
-        let Some(nat) = &mut self.nat else {
+        let Self { nat: Some(nat), hosts, .. } = self else {
             return LOST;
         };
-        // Nothing is opened towards a port that is no guest's.
-        let is_known = nat.forwarding(transport.protocol, transport.destination).is_some()
+        // Nothing is opened towards a port that is no guest's, or of one that is not there.
+        let forwarded = nat.forwarding(transport.protocol, transport.destination);
+        let is_known = forwarded.is_some_and(|end| host_of(hosts, end.address).is_some())
             || nat.find_port(from, transport.protocol, target).is_some();
         let given = is_known.then(|| nat.leave(from, transport.protocol, target, transport.flags, now)).flatten();
         let Some(given) = given else {
@@ -210,7 +222,7 @@ impl Router {
     }
 
     /// An error from outside about a packet of a guest.
-    fn enter_error(&self, bytes: &mut [u8], header: &Header, about: &About) -> Verdict {
+    fn enter_error(&mut self, bytes: &mut [u8], header: &Header, about: &About) -> Verdict {
         let remote = Endpoint {
             address: about.destination().address,
             port: remote_port(about.protocol(), about.destination().port),
@@ -227,6 +239,7 @@ impl Router {
         let done = about.set(bytes, header, inside.endpoint, destination)
             && set_addresses(bytes, START, header.source, inside.endpoint.address).is_some()
             && pass_hop(bytes);
+        self.counts.translated += u64::from(done);
         if done { self.to_guest(inside.owner, bytes) } else { LOST }
     }
 
@@ -254,8 +267,10 @@ impl Router {
                 Protocol::Echo => Endpoint { port: given, ..about.source() },
                 _ => about.source(),
             };
-            return about.set(bytes, header, source, Endpoint { address: own, port: given })
+            let done = about.set(bytes, header, source, Endpoint { address: own, port: given })
                 && set_addresses(bytes, START, own, header.destination).is_some();
+            self.counts.translated += u64::from(done);
+            return done;
         }
         let Some(transport) = Transport::parse(bytes, START, header, false) else {
             return false;
@@ -295,20 +310,22 @@ impl Router {
     /// The guest's end that a packet to the router's own address is for.
     fn find(&mut self, transport: &Transport, port: u16, remote: Endpoint, now: Instant) -> Option<Inside> {
         let Self { nat, hosts, .. } = self;
-        nat.as_mut()?.enter(transport.protocol, port, remote, transport.flags, now, |address| {
-            let place = hosts.binary_search_by_key(&address, |(known, _)| *known).ok()?;
-            hosts.get(place).map(|(_, port)| *port)
-        })
+        let owner_of = |address| host_of(hosts, address);
+        nat.as_mut()?.enter(transport.protocol, port, remote, transport.flags, now, owner_of)
     }
 
-    pub(super) fn way_out(&self) -> Option<(PortId, Ipv4Addr)> {
-        Some((self.uplink?, self.address()?.address))
+    /// The way out, and the router's own address there.
+    pub(super) fn way_out(&self) -> Option<(PortId, Network)> {
+        Some((self.uplink?, self.address()?))
     }
 
     /// What is wrong with the length of a packet for the way out; nothing to be said of it where it might be cut.
-    pub(super) fn too_big(&self, header: &Header, frame: Frame) -> Option<Option<Wrong>> {
+    pub(super) fn too_big(&self, bytes: &[u8], header: &Header, frame: Frame) -> Option<Option<Wrong>> {
         let longest = match frame.segment {
-            Some(segment) => usize::from(segment) + usize::from(HEADERS),
+            Some(segment) => {
+                let offset = bytes.get(START + header.length + 12).map_or(0, |byte| usize::from(byte >> 4) * 4);
+                usize::from(segment) + header.length + offset.max(20)
+            }
             None => header.total,
         };
         (longest > usize::from(self.mtu)).then(|| header.whole.then_some(Wrong::TooBig(self.mtu)))
@@ -363,3 +380,6 @@ const fn remote_port(protocol: Protocol, port: u16) -> u16 {
         Protocol::Tcp | Protocol::Udp => port,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,15 +10,15 @@ use split_driver::time::Duration;
 pub(super) const UPLINK: PortId = PortId(1);
 const LAB: PortId = PortId(2);
 pub(super) const ONE: PortId = PortId(3);
-const TWO: PortId = PortId(4);
-const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 2);
-const OTHER: Ipv4Addr = Ipv4Addr::new(192, 168, 8, 2);
-const GUEST_MAC: MacAddress = MacAddress([0, 0x16, 0x3e, 0, 0, 1]);
-const OTHER_MAC: MacAddress = MacAddress([0, 0x16, 0x3e, 0, 0, 2]);
-const GATEWAY_MAC: MacAddress = MacAddress([0, 1, 2, 3, 4, 5]);
+pub(super) const TWO: PortId = PortId(4);
+pub(super) const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(super) const FAR: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 2);
+pub(super) const OTHER: Ipv4Addr = Ipv4Addr::new(192, 168, 8, 2);
+pub(super) const GUEST_MAC: MacAddress = MacAddress([0, 0x16, 0x3e, 0, 0, 1]);
+pub(super) const OTHER_MAC: MacAddress = MacAddress([0, 0x16, 0x3e, 0, 0, 2]);
+pub(super) const GATEWAY_MAC: MacAddress = MacAddress([0, 1, 2, 3, 4, 5]);
 
 pub(super) fn router() -> Router {
     let network = |address| Network { address, length: 24 };
@@ -44,7 +44,7 @@ pub(super) fn router() -> Router {
     router
 }
 
-fn at(seconds: u64) -> Instant {
+pub(super) fn at(seconds: u64) -> Instant {
     Instant::default() + Duration::from_secs(100 + seconds)
 }
 
@@ -126,7 +126,7 @@ pub(super) fn handle(router: &mut Router, port: PortId, frame: &mut [u8], second
 }
 
 /// Has the gateway known.
-fn introduce(router: &mut Router) {
+pub(super) fn introduce(router: &mut Router) {
     let mac = mac_of(gateway_for(GUEST).address);
     let mut frame = ipv4(mac, GUEST_MAC, 17, GUEST, FAR, &transport(17, (GUEST, 9), (FAR, 9), 0));
     assert!(matches!(handle(router, ONE, &mut frame, 0), Verdict::Later(_)));
@@ -327,10 +327,10 @@ fn what_cannot_pass_is_refused() {
 }
 
 /// Fragments that are to follow, in the word of flags and offset.
-const MORE: u16 = 0x2000;
+pub(super) const MORE: u16 = 0x2000;
 
 /// Makes a packet a fragment.
-fn set_fragment(frame: &mut [u8], identification: u16, word: u16) {
+pub(super) fn set_fragment(frame: &mut [u8], identification: u16, word: u16) {
     for (place, new) in [(18, identification), (20, word)] {
         let mut change = ipv4::Change::default();
         change.word(read_u16(frame, place).unwrap(), new);
