@@ -11,7 +11,7 @@ use crate::images::{self, FUZZ_PROFILE};
 /// Takes a `cargo xtask fuzz` line.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The target: netback, switch, policy, multicast, lacp, nat, route6, dhcp, blkback, lvm, gpt, nvme, ahci, ixgbe, igb, e1000e, xenstore
+    /// The target: netback, switch, policy, multicast, lacp, nat, route4, route6, dhcp, blkback, lvm, gpt, nvme, ahci, ixgbe, igb, e1000e, xenstore
     target: String,
     /// For how long
     #[arg(long, default_value_t = 60)]

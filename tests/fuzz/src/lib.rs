@@ -44,13 +44,14 @@ pub trait Target {
 }
 
 /// The targets by their names; a corpus goes by the same.
-pub const TARGETS: [&str; 17] = [
+pub const TARGETS: [&str; 18] = [
     "netback",
     "switch",
     "policy",
     "multicast",
     "lacp",
     "nat",
+    "route4",
     "route6",
     "dhcp",
     "blkback",
@@ -74,6 +75,7 @@ pub fn target(name: &str) -> Option<Box<dyn Target>> {
         "lacp" => Some(Box::new(lacp::Bonds::default())),
         "multicast" => Some(Box::new(multicast::Groups::default())),
         "nat" => Some(Box::new(router::nat::Translation::default())),
+        "route4" => Some(Box::new(router::route4::Ways::default())),
         "route6" => Some(Box::new(router::route6::Ways::default())),
         "dhcp" => Some(Box::new(router::dhcp::Server::default())),
         "lvm" => Some(Box::new(volumes::VolumeGroups)),
@@ -98,6 +100,7 @@ pub fn describe(name: &str, input: &[u8]) -> String {
         "lacp" => lacp::describe(input),
         "multicast" => multicast::describe(input),
         "nat" => router::nat::describe(input),
+        "route4" => router::route4::describe(input),
         "route6" => router::route6::describe(input),
         "dhcp" => router::dhcp::describe(input),
         "lvm" | "gpt" => volumes::describe(input),

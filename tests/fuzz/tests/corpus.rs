@@ -84,6 +84,16 @@ fn nat_for_a_second() {
 }
 
 #[test]
+fn route4_corpus() {
+    run_corpus("route4");
+}
+
+#[test]
+fn route4_for_a_second() {
+    run_for_a_second("route4");
+}
+
+#[test]
 fn route6_corpus() {
     run_corpus("route6");
 }
