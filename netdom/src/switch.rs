@@ -316,6 +316,16 @@ impl Switch {
         core::iter::successors(newest, move |known| entry(known.older)).map(|known| (known.vlan, known.address))
     }
 
+    /// Those of them that are not too old, and are not known for good.
+    pub fn heard(&self, port: PortId, now: Instant) -> impl Iterator<Item = (u16, MacAddress)> + '_ {
+        let entry = |number: u32| self.entries.get(number as usize);
+        let newest = entry(self.port(port).map_or(NONE, |state| state.newest));
+        core::iter::successors(newest, move |known| entry(known.older))
+            .filter(|known| known.heard != PINNED)
+            .take_while(move |known| now.since(known.heard) <= self.ageing)
+            .map(|known| (known.vlan, known.address))
+    }
+
     /// Knows an address on a port again, as if it had been heard now, where nothing was heard of it since.
     pub fn recall(&mut self, port: PortId, vlan: u16, address: MacAddress, now: Instant) {
         let Some(bridge) = self.port(port).map(|state| state.bridge) else {

@@ -112,7 +112,7 @@ impl Service for Domain {
     }
 
     fn statistics(&self) -> Vec<(String, String)> {
-        statistics::ports(self)
+        statistics::lines(self)
     }
 
     fn resources(&self) -> String {

@@ -1,12 +1,13 @@
 //! What each port of the switch counted, as text. Floor 3.
 
 use super::Domain;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use netdom::bond::Mode;
-use netdom::datapath::{RouterStatistics, Uplink};
+use netdom::datapath::{Heard, RouterStatistics, Uplink};
 use netdom::nic::Nic;
 use netdom::statistics::{DropCause, PortStatistics};
 use runtime::restart;
@@ -53,8 +54,56 @@ fn router(statistics: &RouterStatistics, ports: &mut Vec<(String, String)>) {
     }
 }
 
-/// Every port by name: NICs as `nic/0` and so on, with their address and bridge before their counters, and vifs.
-pub(super) fn ports(domain: &Domain) -> Vec<(String, String)> {
+/// Addresses of a port that are told, at most: of a guest's and of the wire's.
+const OF_GUEST: usize = 8;
+const OF_WIRE: usize = 32;
+/// Bytes of a bridge's addresses, at most: a store takes 2,048 of a node (xenstored's `node-size`), less what it keeps beside.
+const ADDRESSES: usize = 1800;
+
+/// The addresses heard of lately, with their VLANs and ports, a line for each bridge whose name can be a node's. Guests' come first where not all
+/// have room. The order is that of the addresses, so that a line is another one only where they are others.
+fn addresses(domain: &Domain) -> Vec<(String, String)> {
+    let path = domain.path.borrow();
+    let mut bridges: BTreeMap<String, (usize, Vec<String>)> = BTreeMap::new();
+    let mut add = |name: String, heard: Option<Heard>| {
+        let Some((bridge, addresses)) = heard else {
+            return;
+        };
+        let (bytes, lines) = bridges.entry(bridge).or_default();
+        for (vlan, address) in addresses {
+            let line = format!("{address} {vlan} {name}");
+            if *bytes + line.len() + 2 <= ADDRESSES {
+                *bytes += line.len() + 2;
+                lines.push(line);
+            }
+        }
+    };
+    for (device, vif) in domain.bus.backend().vifs() {
+        add(format!("vif/{}/{}", device.frontend.0, device.handle), path.vif_heard(vif, OF_GUEST));
+    }
+    for nic in domain.nics.borrow().active() {
+        add(format!("nic/{}", nic.id().number()), path.nic_heard(nic.id(), OF_WIRE));
+    }
+    for (id, word) in domain.bonds.iter().zip(domain.words.bonds()) {
+        add(format!("bond/{}", word.name), path.bond_heard(*id, OF_WIRE));
+    }
+    let is_node = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_@".contains(&byte));
+    let told = bridges.into_iter().filter(|(bridge, (_, lines))| is_node(bridge) && !lines.is_empty());
+    told.map(|(bridge, (_, mut lines))| {
+        lines.sort_unstable();
+        (format!("addresses/{bridge}"), lines.join(", "))
+    })
+    .collect()
+}
+
+/// Every port by name: NICs as `nic/0` and so on, with their address and bridge before their counters, and vifs; and the addresses heard of on each bridge.
+pub(super) fn lines(domain: &Domain) -> Vec<(String, String)> {
+    let mut lines = ports(domain);
+    lines.extend(addresses(domain));
+    lines
+}
+
+fn ports(domain: &Domain) -> Vec<(String, String)> {
     let mut path = domain.path.borrow_mut();
     let mut ports = Vec::new();
     for nic in domain.nics.borrow().active() {

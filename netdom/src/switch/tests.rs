@@ -31,6 +31,23 @@ fn flood(switch: &Switch, port: u16) -> Vec<u16> {
 }
 
 #[test]
+fn what_was_heard_lately_is_told_the_newest_first() {
+    let mut switch = switch(&[(1, "xenbr0"), (2, "xenbr0")]);
+    let heard = |switch: &Switch, now| switch.heard(PortId(1), second(now)).collect::<Vec<_>>();
+    switch.forward(PortId(1), 0, BROADCAST, mac(1), second(0));
+    switch.forward(PortId(1), 5, BROADCAST, mac(2), second(100));
+    switch.forward(PortId(2), 0, BROADCAST, mac(3), second(100));
+    assert_eq!(heard(&switch, 300), [(5, mac(2)), (0, mac(1))]);
+    // Too old, and not forgotten yet as nobody asked for it.
+    assert_eq!((heard(&switch, 301), switch.learnt(PortId(1))), (vec![(5, mac(2))], 2));
+    switch.forward(PortId(1), 0, BROADCAST, mac(1), second(302));
+    assert_eq!(heard(&switch, 310), [(0, mac(1)), (5, mac(2))]);
+    // A station of the domain's own is known for good.
+    switch.pin(PortId(2), mac(9));
+    assert_eq!(switch.heard(PortId(2), second(310)).collect::<Vec<_>>(), [(0, mac(3))]);
+}
+
+#[test]
 fn frames() {
     use Forward::{Drop, Flood, Port};
     let mut switch = switch(&[(0, "xenbr0"), (1, "xenbr0"), (2, "xenbr0"), (3, "other"), (9, "other")]);
