@@ -151,7 +151,7 @@ impl Sent {
             Some(guest) if self.source < 224 => pick(&guest.addresses, self.source),
             _ => pick(&ADDRESSES, self.source),
         };
-        let (from, to) = (pick(&PORTS, self.ports), pick(&PORTS, self.ports / 16 + self.ports));
+        let (from, to) = (pick(&PORTS, self.ports), pick(&PORTS, self.ports.wrapping_add(self.ports / 16)));
         let ends = Ends { source: (source, from), destination: (pick(&ADDRESSES, self.destination), to) };
         let count = model.sessions.all.len();
         if !self.is_odd(0) || count == 0 {
