@@ -23,7 +23,7 @@ struct Image {
 pub(crate) const STORE: &str = "xenstore-stubdom";
 
 /// Dom0's tool: package, binary and file.
-const TOOL: &str = "oxidom";
+pub(crate) const TOOL: &str = "oxidom";
 /// Cargo's profile of the fuzzers.
 pub(crate) const FUZZ_PROFILE: &str = "fuzz";
 
@@ -152,6 +152,7 @@ fn cargo_build_with(package: &str, name: &str, profile: &str, arguments: &[&str]
     let status = Command::new(cargo)
         .current_dir(cache::workspace())
         .args(["build", "--quiet", "--profile", profile, "--package", package, "--bin", name])
+        .args(cache::without_paths())
         .args(arguments)
         .status()
         .context("starting cargo")?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab::root::Extra;
 use lab::scratch::Scratch;
 use lab::{
@@ -79,10 +79,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// The images where an administrator has them, a config for each, and configs of Linux guests: two on the network, one with a disk.
 fn put_samples(config: &mut LabConfig) -> Result<()> {
     config.put("usr/lib/oxidom/netdom", 0o755, &images::path("netdom"))?;
-    config.put("etc/xen/netdom.cfg", 0o644, &images::path("netdom.cfg"))?;
+    put_sample(config, "netdom", "00:03.0")?;
     config.put("usr/lib/oxidom/blkdom", 0o755, &images::path("blkdom"))?;
     config.put("usr/sbin/oxidom", 0o755, &images::path("oxidom"))?;
-    config.put("etc/xen/blkdom.cfg", 0o644, &images::path("blkdom.cfg"))?;
+    put_sample(config, "blkdom", "00:04.0")?;
     let network = |name, number| GuestConfig::new(name).vif(&format!("backend=netdom,mac=00:16:3e:00:00:0{number}"));
     let disk = "format=raw,vdev=xvda,access=rw,backend=blkdom,backendtype=phy,target=nvme0n1";
     for mut guest in [network("a", 1), network("b", 2), GuestConfig::new("c").disk(disk)] {
@@ -97,7 +97,17 @@ fn put_samples(config: &mut LabConfig) -> Result<()> {
     Ok(())
 }
 
-/// An NVMe controller at `00:04.0`, which is the sample config's, with a drive that is empty in each lab.
+/// A sample config, with the device's address where it has none.
+fn put_sample(config: &mut LabConfig, name: &str, device: &str) -> Result<()> {
+    const NONE: &str = "\npci = [ ]\n";
+    let text = fs::read_to_string(images::path(&format!("{name}.cfg")))?;
+    ensure!(text.contains(NONE), "{name}.cfg has no line `pci = [ ]`");
+    let content = text.replace(NONE, &format!("\npci = [ \"{device}\" ]\n")).into_bytes();
+    config.files.push(Extra { path: format!("etc/xen/{name}.cfg"), mode: 0o644, content });
+    Ok(())
+}
+
+/// An NVMe controller at `00:04.0`, with a drive that is empty in each lab.
 fn add_drive(config: &mut LabConfig, image: &Path) -> Result<()> {
     const BYTES: u64 = 1 << 30;
     fs::File::create(image)?.set_len(BYTES)?;

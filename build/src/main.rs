@@ -4,6 +4,7 @@
 mod attack;
 mod bars;
 mod bench;
+mod bill;
 mod corpus;
 mod courses;
 mod demo;
@@ -11,6 +12,7 @@ mod fuzz;
 mod growth;
 mod images;
 mod lab;
+mod package;
 mod path;
 mod symbolize;
 mod test;
@@ -46,6 +48,8 @@ enum Command {
     Fuzz(fuzz::Arguments),
     /// Build the images into dist/, with sample configs
     Images,
+    /// Make Debian's package of the images and dom0's tool: dist/oxidom_VERSION_amd64.deb
+    Package(package::Arguments),
     /// Run every test; the last line counts
     Test(test::Arguments),
     /// Kill the machine under load, with a drive that forgets what was not flushed, and check that nothing else is lost
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Corpus(arguments) => corpus::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Images => images::build().map(|()| ExitCode::SUCCESS),
+        Command::Package(arguments) => package::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),

@@ -18,8 +18,16 @@ const PIECE: usize = 3 << 10;
 /// # Errors
 /// Of the store.
 pub(crate) async fn is_served_by(store: &Client, domain: &Domain) -> Result<bool> {
+    Ok(domain_number(store).await? == Some(domain.id))
+}
+
+/// The number of the domain that serves the store; none of a daemon in dom0.
+///
+/// # Errors
+/// Of the store.
+pub(crate) async fn domain_number(store: &Client) -> Result<Option<u32>> {
     let id = text(store, "/tool/xenstored/domid").await?;
-    Ok(id.and_then(|id| id.parse().ok()) == Some(domain.id))
+    Ok(id.and_then(|id| id.parse().ok()).filter(|id| *id != 0))
 }
 
 /// What the store tells of its life.

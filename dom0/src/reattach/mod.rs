@@ -104,6 +104,12 @@ pub(crate) struct Reattach<'a, S, T, X> {
     pub(crate) toolstack: X,
 }
 
+impl<X: Toolstack> Toolstack for &X {
+    async fn xl(&self, arguments: &[&str]) -> Result<String> {
+        (**self).xl(arguments).await
+    }
+}
+
 impl<S: Store, T: Timer, X: Toolstack> Reattach<'_, S, T, X> {
     /// Attaches the devices anew that lost their backend; where `only` names a domain, those of that one.
     ///
@@ -111,17 +117,32 @@ impl<S: Store, T: Timer, X: Toolstack> Reattach<'_, S, T, X> {
     /// [`NoSuchDomain`]; the domain does not become ready; or of the store.
     pub(crate) async fn run(&self, only: Option<&str>) -> Result<Vec<Attached>> {
         let lost = self.lost().await?;
-        let only = match only {
-            Some(word) => Some(self.named(word, &lost).await?),
-            None => None,
+        let Some(word) = only else {
+            return self.attach_all(lost).await;
         };
+        let name = self.named(word, &lost).await?;
+        // Where nothing tells the name of its backend's domain, it is taken for the one that was said.
+        let of_name = lost.into_iter().filter(|lost| lost.backend.as_ref().is_none_or(|backend| *backend == name));
+        self.attach_all(of_name.map(|lost| Lost { backend: Some(name.clone()), ..lost }).collect()).await
+    }
+
+    /// Attaches the devices anew whose backend's domain had this name, or the number that the domain of that name had before.
+    ///
+    /// # Errors
+    /// The domain does not become ready; or of the store.
+    pub(crate) async fn run_for(&self, name: &str, before: Option<u32>) -> Result<Vec<Attached>> {
+        let mut lost = self.lost().await?;
+        lost.retain(|lost| match &lost.backend {
+            Some(backend) => backend == name,
+            None => before.is_some() && lost.device.backend_domain() == before,
+        });
+        self.attach_all(lost.into_iter().map(|lost| Lost { backend: Some(name.to_owned()), ..lost }).collect()).await
+    }
+
+    async fn attach_all(&self, lost: Vec<Lost>) -> Result<Vec<Attached>> {
         let mut ready: BTreeMap<String, Domain> = BTreeMap::new();
         let mut attached = Vec::new();
         for Lost { guest, device, backend, root } in lost {
-            if only.is_some() && backend.is_some() && backend != only {
-                continue;
-            }
-            let backend = backend.or_else(|| only.clone());
             let failure = match (&root, &backend) {
                 (Root::Yes(why), _) => {
                     Some(format!("{why}, and a disk that is mounted cannot come back: {}", remedy(&device)))

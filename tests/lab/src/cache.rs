@@ -27,6 +27,25 @@ pub fn workspace() -> PathBuf {
     manifest.ancestors().nth(2).unwrap_or(&manifest).to_owned()
 }
 
+/// Arguments for cargo by which what it builds names no directory of this machine: two machines build the same bytes.
+///
+/// Crates are in `/cargo`, whichever registry they came from; rustc names those of the workspace relative to it already.
+pub fn without_paths() -> Vec<String> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let Some(sources) = home.map(|home| home.join("registry/src")) else {
+        return Vec::new();
+    };
+    let mut registries: Vec<PathBuf> =
+        fs::read_dir(&sources).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    registries.sort();
+    let crates = registries.into_iter().map(|from| (from, "/cargo"));
+    let pairs = crates.chain([(workspace(), "/oxidom")]);
+    // Literal texts of TOML.
+    let flags: Vec<String> = pairs.map(|(from, to)| format!("'--remap-path-prefix={}={to}'", from.display())).collect();
+    vec!["--config".to_owned(), format!("build.rustflags=[{}]", flags.join(","))]
+}
+
 /// Holds a lock file alone until dropped, so that two labs do not fill one cache at a time.
 pub fn lock(name: &str) -> Result<File> {
     let (file, path) = lock_file(name)?;

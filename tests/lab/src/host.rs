@@ -55,6 +55,13 @@ pub const COUNTS: &[Need] =
 /// What fuzzing with libFuzzer needs.
 pub const LIBFUZZER: &[Need] = &[Need { signs: &["c++"], package: "g++", purpose: "compiling libFuzzer" }];
 
+/// What making Debian's package needs.
+pub const PACKAGE: &[Need] = &[
+    Need { signs: &["dh"], package: "debhelper", purpose: "building the package" },
+    Need { signs: &["dpkg-buildpackage"], package: "dpkg-dev", purpose: "building the package" },
+    Need { signs: &["lintian"], package: "lintian", purpose: "checking it against Debian's policy" },
+];
+
 const LIBC: Need = Need {
     signs: &["/usr/lib/x86_64-linux-gnu/libc.a", "/usr/lib64/libc.a", "/usr/lib/libc.a"],
     package: "libc6-dev",

@@ -338,6 +338,7 @@ pub fn program(package: &str, name: &str) -> Result<PathBuf> {
     let status = Command::new(cargo)
         .current_dir(cache::workspace())
         .args(["rustc", "--quiet", "--package", package, "--bin", name, "--release", "--target", target])
+        .args(cache::without_paths())
         .args(["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"])
         .status()
         .with_context(|| format!("starting cargo to build {name}"))?;
