@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use crate::traffic::{self, Shell};
 
 /// Of each transfer.
-const MEBIBYTES: u32 = 2;
+const MEBIBYTES: u32 = 1;
 /// A transfer has so many segments at least: none is longer than 1,460 bytes where packets have 1,500.
 const SEGMENTS: u64 = (MEBIBYTES as u64 * (1 << 20)).div_ceil(1460);
 /// What is switched: `ethtool -K`'s word, and that of `ethtool -k`. Words for several at once (`tso`) would switch more on than was on before.
