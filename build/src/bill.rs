@@ -102,7 +102,7 @@ mod tests {
             .iter()
             .map(|component| component["name"].as_str().unwrap())
             .collect();
-        for name in ["netdom", "blkdom", "stubdom", "oxidom", "runtime", "smoltcp", "clap"] {
+        for name in ["netdom", "blkdom", "stubdom", "oxidom", "runtime", "zerocopy", "clap"] {
             assert!(names.contains(&name), "{name}");
         }
         // Only what is installed, and no tool of the workspace.

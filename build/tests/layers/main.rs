@@ -138,7 +138,13 @@ const END_TO_END: House = House {
 
 const DOM0: House = House {
     root: "dom0",
-    layers: &[&["connection", "domain"], &["reattach", "replace", "xenstore"], &["report"], &["main"]],
+    layers: &[
+        &["connection", "domain", "guests", "model", "store_domain", "xl_config"],
+        &["console", "counters", "driver_configs", "reattach", "replace", "xenstore"],
+        &["cpu", "exporter", "keep", "pciback", "report", "show", "top", "units"],
+        &["host", "look"],
+        &["main"],
+    ],
     strict: None,
 };
 
