@@ -3,14 +3,23 @@
 mod rates;
 mod screen;
 
-use std::io::Write;
-use std::sync::Arc;
+use std::fs::File;
+use std::io::{Stdout, Write, stdin, stdout};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::termios::{SetArg, tcgetattr, tcsetattr};
+use ratatui::Terminal;
+use ratatui_termion::TermionBackend;
+use ratatui_termion::termion::cursor::Show;
+use ratatui_termion::termion::event::{Event, Key};
+use ratatui_termion::termion::input::TermRead;
+use ratatui_termion::termion::raw::{IntoRawMode, RawTerminal};
+use ratatui_termion::termion::screen::{AlternateScreen, IntoAlternateScreen, ToMainScreen};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::model::Snapshot;
@@ -66,7 +75,7 @@ pub(crate) fn print(interval: Duration, count: Option<u64>, next: impl FnMut() -
     let mut left = count;
     while left != Some(0) {
         std::thread::sleep(interval);
-        writeln!(std::io::stdout(), "{}", serde_json::to_string(&course.step()?)?)?;
+        writeln!(stdout(), "{}", serde_json::to_string(&course.step()?)?)?;
         left = left.map(|left| left - 1);
     }
     Ok(())
@@ -79,20 +88,50 @@ pub(crate) fn print(interval: Duration, count: Option<u64>, next: impl FnMut() -
 pub(crate) fn show(interval: Duration, count: Option<u64>, next: impl FnMut() -> Result<Snapshot>) -> Result<()> {
     let mut course = Course::new(next)?;
     let end = ends()?;
-    let mut terminal = ratatui::try_init().context("this is no terminal; `oxidom --json top` prints lines")?;
+    let mut terminal = open().context("this is no terminal; `oxidom --json top` prints lines")?;
     let result = run(&mut terminal, interval, count, &mut course, &end);
-    ratatui::try_restore().context("the terminal was not restored: `reset` does it")?;
+    terminal.show_cursor().context("the terminal was not restored: `reset` does it")?;
     result
 }
 
+/// The terminal's second screen, without echo, until it is dropped, or a panic.
+type Screen = Terminal<TermionBackend<AlternateScreen<RawTerminal<Stdout>>>>;
+
+fn open() -> Result<Screen> {
+    let before = Mutex::new(tcgetattr(stdin())?);
+    let told = std::panic::take_hook();
+    // Nothing is dropped by a panic that aborts.
+    std::panic::set_hook(Box::new(move |information| {
+        if let Ok(before) = before.try_lock() {
+            tcsetattr(stdin(), SetArg::TCSANOW, &before).ok();
+        }
+        write!(stdout(), "{ToMainScreen}{Show}").ok();
+        told(information);
+    }));
+    Ok(Terminal::new(TermionBackend::new(stdout().into_raw_mode()?.into_alternate_screen()?))?)
+}
+
+/// Waits for a key; whether there is one.
+fn wait(keys: &File, longest: Duration) -> Result<bool> {
+    let timeout = PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(keys.as_fd(), PollFlags::POLLIN)], timeout) {
+        Ok(ready) => Ok(ready > 0),
+        Err(nix::errno::Errno::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn run<F: FnMut() -> Result<Snapshot>>(
-    terminal: &mut DefaultTerminal,
+    terminal: &mut Screen,
     interval: Duration,
     count: Option<u64>,
     course: &mut Course<F>,
     end: &AtomicBool,
 ) -> Result<()> {
     let (mut shown, mut view, mut note, mut left) = (course.beginning(), View::default(), None, count);
+    // Without a buffer, so that there is none to look into before it is waited for.
+    let keys = File::from(stdin().as_fd().try_clone_to_owned()?);
+    let mut events = keys.try_clone()?.events();
     let mut due = Instant::now() + interval;
     loop {
         terminal.draw(|frame| screen::draw(frame, &shown, view, note.as_deref()))?;
@@ -100,11 +139,13 @@ fn run<F: FnMut() -> Result<Snapshot>>(
             if end.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let wait = due.saturating_duration_since(Instant::now()).min(LOOK);
-            if !event::poll(wait)? {
+            if !wait(&keys, due.saturating_duration_since(Instant::now()).min(LOOK))? {
                 continue;
             }
-            match act(&event::read()?, &mut view) {
+            let Some(event) = events.next() else {
+                return Ok(());
+            };
+            match act(&event?, &mut view) {
                 Act::End => return Ok(()),
                 Act::Draw => {
                     terminal.draw(|frame| screen::draw(frame, &shown, view, note.as_deref()))?;
@@ -135,20 +176,14 @@ enum Act {
 }
 
 fn act(event: &Event, view: &mut View) -> Act {
-    let key = match event {
-        Event::Key(key) if key.kind != KeyEventKind::Release => key,
-        Event::Resize(..) => return Act::Draw,
-        _ => return Act::Nothing,
-    };
-    match key.code {
-        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Act::End,
-        KeyCode::Char('q') | KeyCode::Esc => return Act::End,
-        KeyCode::Char('s') => view.busiest = !view.busiest,
-        KeyCode::Down => view.scrolled = view.scrolled.saturating_add(1),
-        KeyCode::Up => view.scrolled = view.scrolled.saturating_sub(1),
-        KeyCode::PageDown => view.scrolled = view.scrolled.saturating_add(10),
-        KeyCode::PageUp => view.scrolled = view.scrolled.saturating_sub(10),
-        KeyCode::Home => view.scrolled = 0,
+    match event {
+        Event::Key(Key::Ctrl('c') | Key::Char('q') | Key::Esc) => return Act::End,
+        Event::Key(Key::Char('s')) => view.busiest = !view.busiest,
+        Event::Key(Key::Down) => view.scrolled = view.scrolled.saturating_add(1),
+        Event::Key(Key::Up) => view.scrolled = view.scrolled.saturating_sub(1),
+        Event::Key(Key::PageDown) => view.scrolled = view.scrolled.saturating_add(10),
+        Event::Key(Key::PageUp) => view.scrolled = view.scrolled.saturating_sub(10),
+        Event::Key(Key::Home) => view.scrolled = 0,
         _ => return Act::Nothing,
     }
     Act::Draw
