@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::{DiskController, GuestKind};
+use serde_json::Value;
 
 use super::{Block, BlockScene, CONTROLLERS, PATIENCE, SATA, disk, handle};
 use crate::blocks;
@@ -23,11 +24,34 @@ pub(super) const CASES: &[Case<Block>] = &[
 
 fn taken_over(scene: &BlockScene<'_>) -> Result<String> {
     for (target, digest) in &scene.block.filled {
-        let read = scene.with_disk("xvdb", target, || scene.a.sh("sha256sum /dev/xvdb"))?;
+        let read = scene.with_disk("xvdb", target, || {
+            listed(scene, target)?;
+            scene.a.sh("sha256sum /dev/xvdb")
+        })?;
         ensure!(read.starts_with(digest.as_str()), "{target} holds {digest}, and {read} was read");
     }
     let names: Vec<&str> = scene.block.filled.iter().map(|(target, _)| *target).collect();
     Ok(names.join(", "))
+}
+
+/// `oxidom` shows a volume with the guest that has it, and the guest's disk.
+fn listed(scene: &BlockScene<'_>, target: &str) -> Result<()> {
+    let json = |arguments: &str| -> Result<Value> {
+        let said = scene.lab.must(&format!("oxidom --json {arguments}"))?;
+        serde_json::from_str(said.trim()).with_context(|| format!("oxidom --json {arguments} said '{said}'"))
+    };
+    let found = json("volumes blkdom")?;
+    let has_name =
+        |volume: &&Value| volume["names"].as_array().is_some_and(|names| names.iter().any(|name| name == target));
+    let volume = found["volumes"].as_array().and_then(|volumes| volumes.iter().find(has_name));
+    let users = volume.map(|volume| &volume["users"]);
+    ensure!(users.is_some_and(|users| users[0]["name"] == "a" && users[0]["device"] == "xvdb"), "{target}: {found}");
+    let status = json("status a")?;
+    let vbds =
+        status["domains"].as_array().into_iter().flatten().filter_map(|domain| domain["vbds"].as_array()).flatten();
+    let vbd = vbds.into_iter().find(|vbd| vbd["target"] == target);
+    ensure!(vbd.is_some_and(|vbd| vbd["state"] == "connected" && vbd["name"] == "xvdb"), "{target}: {status}");
+    Ok(())
 }
 
 /// pciback numbers devices in the order in which they are passed; blkdom's names follow the host's addresses.
