@@ -30,6 +30,9 @@ use split_driver::time::{Duration, Instant};
 use std::net::Ipv4Addr;
 use terms::{Fate, Guest, LAB, Said, UPLINK, mac_of};
 
+/// An address, and how many of its bits are the network's.
+type Prefix = (Ipv4Addr, u8);
+
 const STEPS: usize = 24;
 /// Between two inputs: longer than a station is known, or a question waits for its answer.
 const BETWEEN: Duration = Duration::from_secs(300);
@@ -37,7 +40,7 @@ const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const NAMES: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 53);
 /// Guests: their ports, `ip=`, what of it is a prefix, and whether they are behind NAT. The last but one has the gateway's address of another.
-const GUESTS: [(u16, &str, Option<(Ipv4Addr, u8)>, bool); 5] = [
+const GUESTS: [(u16, &str, Option<Prefix>, bool); 5] = [
     (3, "192.168.7.2 192.168.7.64/28", Some((Ipv4Addr::new(192, 168, 7, 64), 28)), true),
     (4, "10.0.0.77 10.0.0.78", None, false),
     (5, "192.168.8.2", None, true),

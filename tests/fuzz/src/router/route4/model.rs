@@ -471,7 +471,8 @@ impl Model {
     fn refuse(&mut self, came: &Came<'_>, kind: (u8, u8), fits: u16) -> Fate {
         let Came { port, ip, bytes, .. } = *came;
         let of_icmp = bytes.get(ip.behind()).is_none_or(|kind| matches!(*kind, 3 | 4 | 5 | 11 | 12));
-        if !ip.is_later() && !(ip.protocol == ICMP && of_icmp) {
+        let is_told = !(ip.is_later() || ip.protocol == ICMP && of_icmp);
+        if is_told {
             self.said = Said::Refuses { port, kind, fits };
         }
         LOST
