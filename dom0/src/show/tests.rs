@@ -49,6 +49,9 @@ fn volumes_with_their_users() {
         (&json["volumes"][1]["users"][0]["device"], &json["volumes"][1]["bytes"]),
         (&"xvda".into(), &536_870_912_u64.into())
     );
+    let mut shared = blkdom.clone();
+    shared.vbds[0].target = Some("w!:/dev/vg0/web".into());
+    assert!(volumes(&shared).contains("web (4) as xvda"));
     let more = DriverDomain { more_volumes: 7, ..blkdom.clone() };
     assert!(volumes(&more).ends_with("and 7 more, which `volumes` on its console (`xl console blkdom`) lists\n"));
 }
