@@ -152,9 +152,8 @@ impl Volumes {
 
     /// Tells the store what a `target=` may name, where that has changed.
     pub(super) async fn tell(&self, store: &Client) {
-        let catalogue = self.catalogue.borrow();
-        let volumes = volume::listing(catalogue.listing().map(|(names, volume)| (names, volume.sectors())));
-        drop(catalogue);
+        let volumes =
+            volume::listing(self.catalogue.borrow().listing().map(|(names, volume)| (names, volume.sectors())));
         if self.told.borrow().as_ref() == Some(&volumes) {
             return;
         }
