@@ -153,12 +153,15 @@ fn unplug_and_plug(scene: &Scene<'_>, audience: &dyn Audience) -> Result<()> {
     Ok(())
 }
 
-/// What netdom says it dropped, all ports together.
+/// What netdom dropped, by port and cause.
 fn drops(scene: &Scene<'_>) -> Result<String> {
-    let id = scene.netdom.id;
     // Statistics are written at most once a second.
     scene.stage.lab.must("sleep 2")?;
-    let text = scene.stage.lab.must(&format!("xenstore-ls -f /local/domain/{id}/data/statistics"))?;
-    let dropped: Vec<&str> = text.lines().filter(|line| line.contains("drop")).collect();
+    let text = scene.stage.lab.must(&format!("oxidom stats {}", scene.netdom.name))?;
+    let dropped: Vec<String> = text
+        .lines()
+        .filter(|line| line.contains(" dropped "))
+        .map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>().join(" "))
+        .collect();
     Ok(if dropped.is_empty() { "none".to_owned() } else { dropped.join("; ") })
 }
