@@ -255,11 +255,16 @@ impl Lab {
     /// QEMU's software emulation now and then spoils a register of a booting dom0, which then crashes before anything of ours
     /// has run. Such a boot is tried again, and said.
     pub fn boot(config: &LabConfig) -> Result<Self> {
+        Self::insist(|| Self::boot_once(config), |_| true)
+    }
+
+    /// Boots again where dom0 died in a way that may be the emulation's.
+    pub(crate) fn insist(boot: impl Fn() -> Result<Self>, may_be: impl Fn(&Dom0Died) -> bool) -> Result<Self> {
         const ATTEMPTS: u32 = 3;
         let mut attempt = 1;
         loop {
-            match Self::boot_once(config) {
-                Err(error) if attempt < ATTEMPTS && error.is::<Dom0Died>() => {
+            match boot() {
+                Err(error) if attempt < ATTEMPTS && error.downcast_ref().is_some_and(&may_be) => {
                     attempt += 1;
                     eprintln!(
                         "lab: {error}\nlab: dom0 died before its toolstack was up; attempt {attempt} of {ATTEMPTS}"
@@ -302,9 +307,6 @@ impl Lab {
         }
         let initramfs = directory.path().join("dom0.img");
         fs::write(&initramfs, root::dom0(&tree, config.equipment, &guest, &files)?)?;
-        let port = directory.path().join("port");
-        let (mut nics, wires) = start_wires(&config.nics, directory.path())?;
-        let servers = start_servers(&mut nics, directory.path())?;
         let memory = config.dom0_memory;
         if config.shell {
             arguments += " lab.shell=1";
@@ -316,16 +318,32 @@ impl Lab {
             kernel_arguments: format!("console=hvc0 rdinit=/init {NO_SELF_TESTS} lab.role=dom0 loglevel=5{arguments}"),
             initramfs: Some(initramfs),
             memory: config.memory,
-            nics: nics.clone(),
+            nics: config.nics.clone(),
             controllers: config.controllers.clone(),
-            port: Some(port.clone()),
             clock: config.clock,
+            ..MachineConfig::default()
         };
+        Self::start(&emulator, config.row, machine_config, directory, PATIENCE)
+    }
+
+    /// Starts a machine with its wires, its servers and the lab's port, and waits for the agent's first word.
+    pub(crate) fn start(
+        emulator: &Emulator,
+        row: Row,
+        mut config: MachineConfig,
+        directory: Scratch,
+        patience: Duration,
+    ) -> Result<Self> {
+        let port = directory.path().join("port");
+        let (mut nics, wires) = start_wires(&config.nics, directory.path())?;
+        let servers = start_servers(&mut nics, directory.path())?;
+        config.nics.clone_from(&nics);
+        config.port = Some(port.clone());
         let start = Instant::now();
-        let machine = Machine::start(&emulator, &machine_config, directory)?;
+        let machine = Machine::start(emulator, &config, directory)?;
         let channel = Channel::connect(&port).map_err(|error| error.context(machine.console()))?;
-        let dom0_uptime = wait_ready(&machine, &channel)?;
-        let (row, controllers, boot_time) = (config.row, config.controllers.clone(), start.elapsed());
+        let dom0_uptime = wait_ready(&machine, &channel, patience)?;
+        let (controllers, boot_time) = (config.controllers, start.elapsed());
         let hangs = AtomicBool::new(false);
         Ok(Self { channel, machine, row, nics, controllers, servers, wires, hangs, boot_time, dom0_uptime })
     }
@@ -452,7 +470,7 @@ impl Lab {
     pub fn wait_until(&self, command: &str, timeout: Duration) -> Result<String> {
         // One command that polls in dom0, in place of many round trips.
         let script = format!(
-            "while ! {{ {command}; }} >/tmp/.wait.$$ 2>&1; do usleep 20000; done; cat /tmp/.wait.$$; rm /tmp/.wait.$$"
+            "while ! {{ {command}; }} >/tmp/.wait.$$ 2>&1; do usleep 20000 2>/dev/null || sleep 0.02; done; cat /tmp/.wait.$$; rm /tmp/.wait.$$"
         );
         self.run_for(&script, timeout)?.success().with_context(|| format!("in dom0: {command}"))
     }
@@ -582,9 +600,18 @@ fn start_servers(nics: &mut [Nic], directory: &Path) -> Result<BTreeMap<usize, B
 
 /// Dom0 crashed, or never spoke, before its toolstack was up.
 #[derive(Debug)]
-struct Dom0Died {
-    why: String,
+pub(crate) struct Dom0Died {
+    why: &'static str,
     console: String,
+}
+
+impl Dom0Died {
+    const CRASHED: &str = "it crashed";
+
+    /// Xen saw it crash.
+    pub(crate) fn crashed(&self) -> bool {
+        self.why == Self::CRASHED
+    }
 }
 
 impl std::error::Error for Dom0Died {}
@@ -595,18 +622,18 @@ impl fmt::Display for Dom0Died {
     }
 }
 
-fn wait_ready(machine: &Machine, channel: &Channel) -> Result<f64> {
-    let deadline = Instant::now() + PATIENCE;
-    let died = |why: &str| Dom0Died { why: why.to_owned(), console: machine::tail(machine.console().as_bytes(), 60) };
+fn wait_ready(machine: &Machine, channel: &Channel, patience: Duration) -> Result<f64> {
+    let deadline = Instant::now() + patience;
+    let died = |why| Dom0Died { why, console: machine::tail(machine.console().as_bytes(), 60) };
     while Instant::now() < deadline {
         match channel.poll_ready(Duration::from_millis(200)) {
             Ok(Some(uptime)) => return Ok(uptime),
             Ok(None) if machine.is_running() => {}
             Ok(None) => return Err(died("QEMU ended").into()),
-            Err(error) => return Err(died(&error.to_string()).into()),
+            Err(_) => return Err(died("its channel to the lab ended").into()),
         }
         if machine.has_said("Hardware Dom0 crashed") {
-            return Err(died("it crashed").into());
+            return Err(died(Dom0Died::CRASHED).into());
         }
     }
     Err(died("no word from its agent").into())

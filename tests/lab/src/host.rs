@@ -35,6 +35,18 @@ pub const BOOT: &[Need] = &[
     LIBC,
 ];
 
+/// What making and booting a whole Debian needs.
+pub const HOST_IMAGE: &[Need] = &[
+    Need { signs: &["mmdebstrap"], package: "mmdebstrap", purpose: "installing a whole Debian into a file" },
+    Need { signs: &["/usr/sbin/mkfs.ext4"], package: "e2fsprogs", purpose: "making its file system" },
+    Need { signs: &["qemu-img"], package: "qemu-utils", purpose: "having a machine write above it" },
+    Need {
+        signs: &["newuidmap"],
+        package: "uidmap",
+        purpose: "giving the files their owners where the command is not run by root",
+    },
+];
+
 /// What the host tests need.
 pub const TESTS: &[Need] = &[
     Need {

@@ -12,6 +12,7 @@ pub mod direct;
 pub mod dom0;
 pub mod emulator;
 pub mod host;
+pub mod host_image;
 mod kernel;
 pub mod machine;
 pub mod modules;
@@ -23,6 +24,7 @@ pub mod scratch;
 mod suite;
 
 pub use dom0::{GUEST_MEMORY, Guest, GuestConfig, Lab, LabConfig, NATIVE_CLOCK, Output};
+pub use host_image::{HostConfig, HostImage};
 pub use lab_agent::DOM0_WEIGHT;
 pub use machine::{
     Clock, ControllerKind, DeviceModel, DeviceServer, Disk, DiskController, DiskMedium, Misbehaviour, Network, Nic,

@@ -183,9 +183,36 @@ pub enum Clock {
     Instructions,
 }
 
+/// What the machine starts with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Xen and, as its modules, dom0's kernel and initramfs.
+    #[default]
+    Xen,
+    /// That kernel and initramfs, without Xen.
+    Kernel,
+    /// The boot loader of its first own drive.
+    Drive,
+}
+
+/// A drive that stays dom0's: a virtio disk.
+#[derive(Clone, Debug)]
+pub struct OwnDrive {
+    /// Its image.
+    pub image: PathBuf,
+    /// `raw` or `qcow2`.
+    pub format: &'static str,
+    /// Whether it can only be read.
+    pub read_only: bool,
+}
+
 /// The machine that QEMU is to boot.
 #[derive(Clone, Debug, Default)]
 pub struct MachineConfig {
+    /// What it starts with. Where that is not Xen, the files and command lines of what it does not start with do nothing.
+    pub start: Start,
+    /// Drives of dom0's own; the first one is `/dev/vda`.
+    pub drives: Vec<OwnDrive>,
     /// The hypervisor, uncompressed.
     pub hypervisor: PathBuf,
     /// Its command line, beyond the console.
@@ -489,14 +516,46 @@ fn add_controller(add: &mut impl FnMut(&str, String), index: usize, controller: 
     }
 }
 
+/// What the machine starts with, for QEMU's command line.
+fn add_start(add: &mut impl FnMut(&str, String), config: &MachineConfig) {
+    match config.start {
+        Start::Xen => {
+            // In -initrd a comma separates modules, and two of them stand for one.
+            let quote = |text: &str| text.replace(',', ",,");
+            let mut modules = format!("{} {}", config.kernel.display(), quote(&config.kernel_arguments));
+            if let Some(initramfs) = &config.initramfs {
+                modules += &format!(",{}", initramfs.display());
+            }
+            add("-kernel", config.hypervisor.display().to_string());
+            add(
+                "-append",
+                format!("console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all {}", config.xen_arguments),
+            );
+            add("-initrd", modules);
+        }
+        Start::Kernel => {
+            add("-kernel", config.kernel.display().to_string());
+            add("-append", config.kernel_arguments.clone());
+            if let Some(initramfs) = &config.initramfs {
+                add("-initrd", initramfs.display().to_string());
+            }
+        }
+        Start::Drive => {}
+    }
+}
+
+/// Dom0's own drives, for QEMU's command line: in the slots below that of the lab's port.
+fn add_own_drives(add: &mut impl FnMut(&str, String), drives: &[OwnDrive]) {
+    for (index, drive) in drives.iter().enumerate() {
+        let OwnDrive { image, format, read_only } = drive;
+        let read_only = if *read_only { "on" } else { "off" };
+        add("-drive", format!("file={},if=none,id=own{index},format={format},readonly={read_only}", image.display()));
+        add("-device", format!("virtio-blk-pci,drive=own{index},addr={:x},bootindex={}", 0x1a + index, index + 1));
+    }
+}
+
 /// QEMU's command line.
 fn arguments(config: &MachineConfig) -> Vec<String> {
-    // In -initrd a comma separates modules, and two of them stand for one.
-    let quote = |text: &str| text.replace(',', ",,");
-    let mut modules = format!("{} {}", config.kernel.display(), quote(&config.kernel_arguments));
-    if let Some(initramfs) = &config.initramfs {
-        modules += &format!(",{}", initramfs.display());
-    }
     let mut arguments: Vec<String> =
         ["-nodefaults", "-M", "q35,kernel-irqchip=split", "-smp", "1", "-accel", "tcg"].map(str::to_owned).into();
     let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
@@ -514,9 +573,7 @@ fn arguments(config: &MachineConfig) -> Vec<String> {
     add("-monitor", "none".into());
     add("-chardev", "stdio,id=console,signal=off".into());
     add("-serial", "chardev:console".into());
-    add("-kernel", config.hypervisor.display().to_string());
-    add("-append", format!("console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all {}", config.xen_arguments));
-    add("-initrd", modules);
+    add_start(&mut add, config);
     let served = |nic: &Nic| matches!(nic.model, NicModel::VfioUser(_));
     // QEMU's vfio-user-pci wants to know of new mappings, which the IOMMU's driver tells in caching mode alone.
     let caching = if config.nics.iter().any(served) { ",caching-mode=on" } else { "" };
@@ -527,6 +584,7 @@ fn arguments(config: &MachineConfig) -> Vec<String> {
     for (index, controller) in config.controllers.iter().enumerate() {
         add_controller(&mut add, index, controller);
     }
+    add_own_drives(&mut add, &config.drives);
     if let Some(port) = &config.port {
         add("-chardev", format!("socket,id=port,path={},server=on,wait=off", port.display()));
         add("-device", "virtio-serial-pci,addr=1e".into());
@@ -543,6 +601,35 @@ mod tests {
     fn values(config: &MachineConfig, flag: &str) -> Vec<String> {
         let arguments = arguments(config);
         arguments.windows(2).filter(|pair| pair[0] == flag).map(|pair| pair[1].clone()).collect()
+    }
+
+    #[test]
+    fn a_machine_starts_with_xen_a_kernel_or_a_drive() {
+        let drive = |image: &str, format, read_only| OwnDrive { image: image.into(), format, read_only };
+        let mut config = MachineConfig {
+            hypervisor: "/xen".into(),
+            kernel: "/linux".into(),
+            kernel_arguments: "a,b".into(),
+            initramfs: Some("/root.img".into()),
+            drives: vec![drive("/disk", "qcow2", false), drive("/files", "raw", true)],
+            ..MachineConfig::default()
+        };
+        assert_eq!(values(&config, "-kernel"), ["/xen"]);
+        assert_eq!(values(&config, "-initrd"), ["/linux a,,b,/root.img"]);
+        config.start = Start::Kernel;
+        assert_eq!(values(&config, "-kernel"), ["/linux"]);
+        assert_eq!(values(&config, "-append"), ["a,b"]);
+        assert_eq!(values(&config, "-initrd"), ["/root.img"]);
+        config.start = Start::Drive;
+        assert!(values(&config, "-kernel").is_empty() && values(&config, "-append").is_empty());
+        let drives = values(&config, "-drive");
+        assert_eq!(drives[0], "file=/disk,if=none,id=own0,format=qcow2,readonly=off");
+        assert_eq!(drives[1], "file=/files,if=none,id=own1,format=raw,readonly=on");
+        let devices = values(&config, "-device");
+        assert_eq!(
+            devices[1..],
+            ["virtio-blk-pci,drive=own0,addr=1a,bootindex=1", "virtio-blk-pci,drive=own1,addr=1b,bootindex=2"]
+        );
     }
 
     #[test]

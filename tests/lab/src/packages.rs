@@ -37,7 +37,8 @@ impl Release {
         }
     }
 
-    fn suites(self) -> &'static [&'static str] {
+    /// Its suites.
+    pub(crate) fn suites(self) -> &'static [&'static str] {
         match self {
             Self::Debian12 => &["bookworm"],
             Self::Debian13 => &["trixie"],

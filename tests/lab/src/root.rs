@@ -323,7 +323,8 @@ pub fn build_tools() -> Result<()> {
     disks::tool().map(drop)
 }
 
-fn agent() -> Result<PathBuf> {
+/// The lab's agent, built.
+pub(crate) fn agent() -> Result<PathBuf> {
     program("lab-agent", "lab-agent")
 }
 

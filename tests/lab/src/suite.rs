@@ -21,6 +21,8 @@ use crate::{apt, cache};
 const FRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long it serves on when apt could not be asked.
 const RETRY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The age that a stamp is given then.
+pub(crate) const PUT_OFF: Duration = FRESH.saturating_sub(RETRY);
 
 /// Packages of Debian that are used together.
 #[derive(Clone, Debug)]
@@ -55,7 +57,7 @@ pub(crate) struct Unpacked {
 
 /// What the stamp beside a tree says of it.
 #[derive(Debug, PartialEq, Eq)]
-enum State {
+pub(crate) enum State {
     /// It serves.
     Fresh,
     /// It serves, if apt cannot be asked for newer packages.
@@ -65,7 +67,7 @@ enum State {
 }
 
 /// Judges a tree by its stamp's text and age: the first line is the key, the others are the files of the packages.
-fn state(stamp: Option<(&str, Duration)>, key: &str) -> State {
+pub(crate) fn state(stamp: Option<(&str, Duration)>, key: &str) -> State {
     match stamp {
         Some((text, age)) if text.lines().next() == Some(key) => {
             if age < FRESH {
@@ -113,8 +115,7 @@ impl Selection {
                         "lab: {}: going on with the packages in the cache; whether there are newer ones cannot be told: {error:#}",
                         self.name
                     );
-                    let next = SystemTime::now() - (FRESH - RETRY);
-                    File::options().append(true).open(&stamp)?.set_modified(next)?;
+                    File::options().append(true).open(&stamp)?.set_modified(SystemTime::now() - PUT_OFF)?;
                 }
             }
         }
@@ -147,8 +148,7 @@ impl Selection {
         let d = base.join("apt");
         let d = d.display();
         // Nothing of the host's apt is read but its proxy, which is a fact of the network.
-        let proxy =
-            String::from_utf8(Command::new("apt-config").args(["dump", "Acquire::http::Proxy"]).output()?.stdout)?;
+        let proxy = proxy()?;
         let config = base.join("apt/apt.conf");
         fs::write(
             &config,
@@ -210,13 +210,19 @@ APT::Update::Error-Mode "any"; Acquire::Languages "none"; Acquire::Retries "3"; 
 }
 
 /// The stamp's text and age; a stamp from the future is new.
-fn read_stamp(stamp: &Path) -> Option<(String, Duration)> {
+pub(crate) fn read_stamp(stamp: &Path) -> Option<(String, Duration)> {
     let text = fs::read_to_string(stamp).ok()?;
     Some((text, fs::metadata(stamp).ok()?.modified().ok()?.elapsed().unwrap_or_default()))
 }
 
+/// The proxy of the host's apt, in lines of its configuration.
+pub(crate) fn proxy() -> Result<String> {
+    let output = Command::new("apt-config").args(["dump", "Acquire::http::Proxy"]).output()?;
+    String::from_utf8(output.stdout).map_err(Into::into)
+}
+
 /// The mirror and the key ring for a private apt.
-fn sources(suites: &[&str]) -> Result<String> {
+pub(crate) fn sources(suites: &[&str]) -> Result<String> {
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     ensure!(Path::new(keyring).exists(), "{keyring} is missing; install the package debian-archive-keyring");
     let mirror = mirror()?;

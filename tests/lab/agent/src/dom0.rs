@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -18,8 +18,12 @@ use nix::unistd::Pid;
 
 use crate::{guest, store};
 
-/// Where virtio-serial puts the lab's port: it is the only one.
-const PORT: &str = "/dev/vport0p1";
+/// Where virtio-serial has put the lab's port, once it has: it is the only one. Its name tells which virtio device it belongs to.
+fn port() -> Option<PathBuf> {
+    let entries = fs::read_dir("/dev").ok()?.flatten();
+    let is_port = |name: &str| name.starts_with("vport");
+    entries.map(|entry| entry.path()).find(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_port))
+}
 
 /// Starts the store, its nodes of dom0 and xenconsoled, in that order; each says by ending that it is ready.
 ///
@@ -76,10 +80,13 @@ type Running = Arc<Mutex<HashMap<u32, Pid>>>;
 /// Serves the lab until the channel ends.
 pub(crate) fn serve() -> io::Result<()> {
     // The port appears some time after its driver was loaded.
-    while !Path::new(PORT).exists() {
-        thread::sleep(Duration::from_millis(5));
-    }
-    let mut input = OpenOptions::new().read(true).write(true).open(PORT)?;
+    let path = loop {
+        match port() {
+            Some(path) => break path,
+            None => thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let mut input = OpenOptions::new().read(true).write(true).open(path)?;
     let output: Output = Arc::new(Mutex::new(input.try_clone()?));
     let running = Running::default();
     let uptime = fs::read_to_string("/proc/uptime")?;

@@ -1,7 +1,8 @@
 //! The init of the lab's Linux domains. Linux, statically linked.
 //!
 //! Process 1 mounts, loads modules, starts itself again to serve the lab, and reaps. `lab.role=` on the kernel's command line
-//! says which domain this is: `dom0`, `guest` or `driver` (a Linux driver domain, which is a guest with `xl devd`).
+//! says which domain this is: `dom0`, `guest` or `driver` (a Linux driver domain, which is a guest with `xl devd`). In a dom0 with an init of
+//! its own, `serve host` is a service.
 #![forbid(unsafe_code)]
 
 mod dom0;
@@ -48,6 +49,8 @@ fn serve(role: &str) -> io::Result<()> {
             dom0::start_toolstack()?;
             dom0::serve()
         }
+        // A whole Debian, whose own init starts the toolstack, and this program as a service.
+        "host" => dom0::serve(),
         _ => guest::serve(),
     }
 }
