@@ -128,7 +128,7 @@ fn run_script(lab: &Lab, script: &PathBuf, timeout: Duration) -> Result<ExitCode
 }
 
 /// Joins our terminal to dom0's console until Ctrl-\.
-fn interact(lab: &Lab) -> Result<ExitCode> {
+pub(crate) fn interact(lab: &Lab) -> Result<ExitCode> {
     // Ctrl-\; Ctrl-] is `xl console`'s own.
     const LEAVE: u8 = 0x1c;
     eprintln!("lab: this is dom0's console. Leave with Ctrl-\\\r");

@@ -10,6 +10,7 @@ mod courses;
 mod demo;
 mod fuzz;
 mod growth;
+mod host_image;
 mod images;
 mod lab;
 mod package;
@@ -46,6 +47,8 @@ enum Command {
     Corpus(corpus::Arguments),
     /// Run a fuzz target on the host
     Fuzz(fuzz::Arguments),
+    /// Boot a whole Debian with Xen in QEMU, with the package beside it, and type in it
+    HostImage(host_image::Shell),
     /// Build the images into dist/, with sample configs
     Images,
     /// Make Debian's package of the images and dom0's tool: dist/oxidom_VERSION_amd64.deb
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Attack(arguments) => attack::run(&arguments),
         Command::Corpus(arguments) => corpus::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::HostImage(arguments) => host_image::shell(&arguments),
         Command::Images => images::build().map(|()| ExitCode::SUCCESS),
         Command::Package(arguments) => package::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),

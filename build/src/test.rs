@@ -8,6 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use lab::{cache, host};
 
+use crate::host_image;
+
 /// What `cargo xtask test` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -20,6 +22,8 @@ pub(crate) struct Arguments {
     /// Only this row of the matrix
     #[arg(long)]
     row: Option<lab::Row>,
+    #[command(flatten)]
+    host_image: host_image::HostImage,
 }
 
 /// What has passed and failed so far.
@@ -56,6 +60,11 @@ impl Tally {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut tally = Tally::default();
+    if arguments.host_image.host_image {
+        let rows = arguments.row.map_or(host_image::ROWS.to_vec(), |row| vec![row]);
+        host_image::run(&mut tally, &arguments.host_image, &rows)?;
+        return Ok(tally.finish());
+    }
     // All that is asked of the administrator is asked at the start.
     let needs = if arguments.host { host::TESTS.to_vec() } else { [host::TESTS, host::IMAGES, host::BOOT].concat() };
     host::provide(&needs)?;

@@ -13,6 +13,7 @@ pub mod corpus;
 pub mod demo;
 pub mod differential;
 pub mod driver_domain;
+pub mod host_image;
 mod install;
 pub mod media;
 mod offloads;
