@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use e2e::host_image::{Host, Plan, steps};
 use lab::{Release, Row, StorePlace, host};
 
@@ -27,7 +27,13 @@ pub(crate) struct HostImage {
     package: Option<PathBuf>,
 }
 
-const NO_PACKAGE: &str = "which package? --package FILE says it";
+/// That package, or the one that this tree makes.
+fn package(other: Option<&Path>) -> Result<PathBuf> {
+    match other {
+        Some(file) => Ok(file.to_owned()),
+        None => crate::package::make(None),
+    }
+}
 
 /// The rows that are tried where none is named.
 pub(crate) const ROWS: [Row; 2] =
@@ -36,10 +42,10 @@ pub(crate) const ROWS: [Row; 2] =
 /// Tries the package on the rows' releases, one after the other.
 pub(crate) fn run(tally: &mut Tally, arguments: &HostImage, rows: &[Row]) -> Result<()> {
     host::provide(&[host::IMAGES, host::BOOT, host::HOST_IMAGE].concat())?;
-    let package = arguments.package.as_ref().context(NO_PACKAGE)?;
+    let package = package(arguments.package.as_deref())?;
     let plan = Plan { reboots: arguments.reboots, power_cuts: arguments.power_cuts };
     for row in rows {
-        try_on(tally, *row, package, plan);
+        try_on(tally, *row, &package, plan);
     }
     Ok(())
 }
@@ -58,8 +64,8 @@ pub(crate) struct Shell {
 /// Boots a whole Debian, and joins the terminal to its console.
 pub(crate) fn shell(arguments: &Shell) -> Result<ExitCode> {
     host::provide(&[host::IMAGES, host::BOOT, host::HOST_IMAGE].concat())?;
-    let package = arguments.package.as_ref().context(NO_PACKAGE)?;
-    let mut host = Host::prepare(arguments.row, package)?;
+    let package = package(arguments.package.as_deref())?;
+    let mut host = Host::prepare(arguments.row, &package)?;
     println!("Booting a whole {}, which takes a minute or two; root needs no password", arguments.row.release);
     println!("The package is there in two builds: apt install /mnt/lab/first.deb");
     println!("netdom's NIC is 00:03.0, with the far end 10.9.0.1; blkdom's controller is 00:04.0");

@@ -30,10 +30,7 @@ const MAINTAINER: &str = "oxidom maintainers <maintainers@oxidom.invalid>";
 const TEXTS: [&str; 1] = ["README.md"];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    host::provide(host::PACKAGE)?;
-    images::build()?;
-    let version = arguments.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
-    let package = build(version)?;
+    let package = make(arguments.version.as_deref())?;
     if !arguments.no_lintian {
         check(&package)?;
     }
@@ -41,6 +38,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("dist/{}: {} KiB", file_name(&package)?, size.div_ceil(1024));
     println!("install it by: apt install ./dist/{}", file_name(&package)?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the images, and the package of them, with the workspace's version or another; gives its file.
+///
+/// # Errors
+/// What the host lacks, or does not build.
+pub(crate) fn make(version: Option<&str>) -> Result<PathBuf> {
+    host::provide(host::PACKAGE)?;
+    images::build()?;
+    build(version.unwrap_or(env!("CARGO_PKG_VERSION")))
 }
 
 /// Builds the package of what is in `dist/`; gives its file there.
