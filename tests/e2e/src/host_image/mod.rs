@@ -23,9 +23,9 @@ pub use steps::{Plan, Step, steps};
 
 /// How long systemd may take to start all, and to stop all.
 const START: Duration = Duration::from_secs(600);
-const STOP: Duration = Duration::from_secs(900);
+const STOP: Duration = Duration::from_secs(1800);
 /// How long apt may take, with all that it calls.
-const APT: Duration = Duration::from_secs(900);
+const APT: Duration = Duration::from_secs(1800);
 /// Where the lab's files are in dom0.
 const FILES: &str = "/mnt/lab";
 /// The slots of dom0's own NIC, of netdom's and of blkdom's controller.
