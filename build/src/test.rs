@@ -78,11 +78,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(tally.finish())
 }
 
-/// Formatting, clippy, and all that `cargo test` runs.
+/// What rustdoc refuses: all that it warns of, but for links in the words of modules to what is not public.
+const RUSTDOC: (&str, &str) = ("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
+/// The memory order of the rings, in every order that the memory model allows.
+const LOOM: [&str; 9] = [
+    "test",
+    "--quiet",
+    "--release",
+    "--config",
+    r#"build.rustflags=["--cfg","loom"]"#,
+    "--package",
+    "split-driver",
+    "--test",
+    "ring_loom",
+];
+
+/// Formatting, clippy, rustdoc, loom, and all that `cargo test` runs.
 fn host(tally: &mut Tally) -> Result<()> {
     host::provide_components()?;
-    step(tally, "formatting", &["fmt", "--all", "--check"])?;
-    step(tally, "clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    step(tally, "formatting", &["fmt", "--all", "--check"], None)?;
+    step(tally, "clippy", &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"], None)?;
+    step(tally, "documentation", &["doc", "--quiet", "--no-deps", "--workspace"], Some(RUSTDOC))?;
+    step(tally, "loom", &LOOM, None)?;
     cargo_test(tally)
 }
 
@@ -92,10 +109,10 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-fn step(tally: &mut Tally, name: &str, arguments: &[&str]) -> Result<()> {
+fn step(tally: &mut Tally, name: &str, arguments: &[&str], variable: Option<(&str, &str)>) -> Result<()> {
     let start = Instant::now();
     println!("cargo {}", arguments.join(" "));
-    let output = cargo(arguments).output().context("starting cargo")?;
+    let output = cargo(arguments).envs(variable).output().context("starting cargo")?;
     let result = if output.status.success() {
         Ok(())
     } else {

@@ -119,6 +119,7 @@ const LAB: House = House {
         &["direct", "root"],
         &["more"],
         &["dom0"],
+        &["host_image"],
     ],
     strict: None,
 };
@@ -127,7 +128,7 @@ const END_TO_END: House = House {
     root: "tests/e2e",
     layers: &[
         &["asked", "differential", "driver_domain", "media", "rebuilt", "served", "symbolize", "traffic"],
-        &["blocks", "install", "offloads", "stage"],
+        &["blocks", "host_image", "install", "offloads", "stage"],
         &["bench"],
         &["attack", "corpus", "torture"],
         &["cases"],

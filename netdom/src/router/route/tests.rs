@@ -127,7 +127,7 @@ fn a_super_frame_whose_segments_would_not_fit_is_refused() {
     for (segment, options, fits) in [(1460, 0, true), (1461, 0, false), (1448, 12, true), (1449, 12, false)] {
         let mut behind = transport(6, (GUEST, 4000), (FAR, 80), 0x10);
         behind.splice(20..20, core::iter::repeat_n(1, options));
-        behind[12] = ((20 + options) / 4 << 4) as u8;
+        behind[12] = (((20 + options) / 4) << 4) as u8;
         let mut frame = ipv4(inner, GUEST_MAC, 6, GUEST, FAR, &behind);
         set_fragment(&mut frame, 0, 0x4000);
         let told_of = Frame { length: frame.len(), blank: true, segment: Some(segment) };
