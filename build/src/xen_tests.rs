@@ -32,7 +32,7 @@ const DEATH: Duration = Duration::from_secs(5);
 
 /// Runs them on the rows, or those whose name contains one of `only`, where there are such. The rows run side by side: QEMU's emulation takes one core.
 ///
-/// Where the whole matrix is asked for, each family of cases runs where its [`Rows`](cases::Rows) say; `--row` and `--only` run them all.
+/// Where the whole matrix is asked for, each family of cases runs where its [`cases::Rows`] say; `--row` and `--only` run them all.
 pub(crate) fn run(tally: &mut Tally, rows: &[Row], only: &[String]) {
     let start = Instant::now();
     // What takes long wants to be named: by a part of its name that says so.

@@ -1,6 +1,6 @@
 //! End-to-end: driver domains on real Xen, with the real toolstack and unmodified Linux guests. Host.
 //!
-//! A [`Stage`] is one boot of the lab with what the cases need; [`cases::ALL`] is what `cargo xtask test` runs on each row of
+//! A [`Stage`] is one boot of the lab with what the cases need; `cases::ALL` is what `cargo xtask test` runs on each row of
 //! the matrix. The demo and the benchmarks stand on the same stage.
 #![forbid(unsafe_code)]
 
