@@ -135,9 +135,9 @@ pub trait Start {
 
 /// How a family interrupts.
 pub trait Interrupting {
-    /// See [`Nic::handle_interrupt`]. `None` where the device is gone.
+    /// See `Nic::handle_interrupt`. `None` where the device is gone.
     fn handle_interrupt<M: Mmio>(&self, mmio: &M, wiring: Wiring, vector: usize) -> Option<Causes>;
-    /// See [`NicQueue::arm`].
+    /// See `NicQueue::arm`.
     fn arm<M: Mmio>(&self, mmio: &M, wiring: Wiring, arm: Arm);
     /// Sets the least time between two interrupts of a queue's packets.
     fn moderate<M: Mmio>(&self, mmio: &M, wiring: Wiring, queue: usize, interval: Duration);
@@ -177,11 +177,11 @@ pub trait Family: Start + Interrupting {
     fn link<M: Mmio>(&self, mmio: &M) -> Link;
     /// Does what the device wants done about once a second.
     fn watch<M: Mmio>(&self, _mmio: &M, _now: Instant, _delay: Delay<'_>) {}
-    /// See [`Nic::next_look`].
+    /// See `Nic::next_look`.
     fn next_look(&self) -> Option<Instant> {
         None
     }
-    /// See [`Nic::module`].
+    /// See `Nic::module`.
     fn module(&self) -> Option<String> {
         None
     }

@@ -3,7 +3,7 @@
 /// Why there is no restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Nothing was registered with [`keep`], and no earlier life left a box.
+    /// Nothing was registered with `keep`, and no earlier life left a box.
     NotKept,
     /// So many restarts in a row there were, which is the limit.
     TooMany(u32),
