@@ -5,11 +5,12 @@ use object::elf::{FileHeader64, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, Object, ObjectSymbol};
 
-/// Changes a byte between functions, where none is ever executed, in each page of an image's text that has such bytes.
+/// What the compiler fills the space between functions with (`int3`).
+const FILLER: u8 = 0xcc;
+
+/// Changes a byte between functions, where none is ever executed, in each page of an image's text where such bytes are sure to be.
 pub(crate) fn rebuild(image: &mut [u8]) -> Result<()> {
     const PAGE: usize = 4096;
-    /// What the linker fills the space between functions with (`int3`).
-    const FILLER: u8 = 0xcc;
     let header = FileHeader64::<LittleEndian>::parse(&*image)?;
     let segments = header.program_headers(LittleEndian, &*image)?.to_vec();
     for segment in segments {
@@ -20,13 +21,22 @@ pub(crate) fn rebuild(image: &mut [u8]) -> Result<()> {
         let text =
             image.get_mut(usize::try_from(start)?..).and_then(|rest| rest.get_mut(..usize::try_from(length).ok()?));
         for page in text.context("the text is cut off")?.chunks_mut(PAGE) {
-            let filler = page.windows(4).position(|bytes| bytes == [FILLER; 4]);
-            if let Some(byte) = filler.and_then(|place| page.get_mut(place + 1)) {
+            if let Some(byte) = between_functions(page).and_then(|place| page.get_mut(place)) {
                 *byte = !FILLER;
             }
         }
     }
     Ok(())
+}
+
+/// A byte of a page that lies between functions: the last one of a filler. A function begins where 16 divides its address. Code has such bytes
+/// too: constants by which it divides by five, of which four, seven or eight are alike (`0xcccccccc`, `0xcccccccccccccccd`).
+fn between_functions(page: &[u8]) -> Option<usize> {
+    const ALIGNMENT: usize = 16;
+    let fillers =
+        page.chunks_exact(ALIGNMENT).map(|line| line.iter().rev().take_while(|byte| **byte == FILLER).count());
+    let found = fillers.enumerate().find(|(_, count)| matches!(count, 5 | 6 | 9..));
+    found.map(|(line, _)| (line + 1) * ALIGNMENT - 1)
 }
 
 /// `ud2`: an invalid instruction.
@@ -68,4 +78,22 @@ pub(super) fn of_state(version: u32, image: &mut [u8]) -> Result<()> {
         content.get_mut(field..field + 4).context("a field")?.copy_from_slice(&bytes);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_constant_in_code_is_no_filler() {
+        // `movabs $0xcccccccccccccccd, %rax`, so that its constant ends where 16 divides the address, and one of eight such bytes.
+        let mut page = vec![0x90; 4096];
+        page[54..64].copy_from_slice(&[0x48, 0xb8, 0xcd, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc]);
+        page[88..96].fill(FILLER);
+        page[124..128].fill(FILLER);
+        assert_eq!(between_functions(&page), None);
+        page[139..144].fill(FILLER);
+        assert_eq!(between_functions(&page), Some(143));
+        assert_eq!(between_functions(&[FILLER; 8]), None);
+    }
 }

@@ -24,7 +24,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The image that is installed, one that does the same and differs in each page of its text, and two that fault and hang at their beginnings.
+/// The image that is installed, one that does the same and differs in most pages of its text, and two that fault and hang at their beginnings.
 const IMAGE: &str = "/usr/lib/oxidom/netdom";
 const REBUILT: &str = "/tmp/netdom-rebuilt";
 const FAULTY: &str = "/tmp/netdom-faulty";

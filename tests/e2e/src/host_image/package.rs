@@ -18,7 +18,7 @@ const LATER: &str = "+rebuilt";
 /// The driver domains' images.
 const IMAGES: [&str; 2] = ["usr/lib/oxidom/netdom", "usr/lib/oxidom/blkdom"];
 
-/// A later version of the package, with images that do the same and differ in each page of their text.
+/// A later version of the package, with images that do the same and differ in most pages of their text.
 pub(super) fn rebuilt(package: &Path, directory: &Path) -> Result<Vec<u8>> {
     let (tree, later) = (directory.join("tree"), directory.join("later.deb"));
     run(Command::new("dpkg-deb").arg("--raw-extract").arg(package).arg(&tree))?;

@@ -105,7 +105,7 @@ impl End {
 struct Mortal<'s> {
     lab: &'s Lab,
     domain: DriverDomain<'s>,
-    /// The image that is installed, and one that does the same and differs in each page of its text.
+    /// The image that is installed, and one that does the same and differs in most pages of its text.
     images: [String; 2],
     /// How often it was updated: it has one image after the other.
     updates: Cell<usize>,

@@ -66,7 +66,7 @@ const ON_REQUEST: &[Case<Lives>] = &[
     },
 ];
 
-/// One that does the same and differs in each page of its text, as a later build would.
+/// One that does the same and differs in most pages of its text, as a later build would.
 const REBUILT: &str = "/tmp/rebuilt";
 /// A pause takes less of the domain's own time, under the load of dom0 and four guests, in microseconds: it counts instructions.
 const LIMIT_US: u64 = 10_000;
