@@ -6,7 +6,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-/// `xl list -l` without the domains that are none of the guests'. `store` is the number of the store's domain, where it has one.
+/// `xl list -l` without driver domains and without the store's. `store` is the number of the store's domain, where it has one.
 ///
 /// # Errors
 /// It is no JSON of `xl list -l`.
