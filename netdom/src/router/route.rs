@@ -4,7 +4,7 @@ use super::config::{Network, Protocol};
 use super::icmp::{self, About, Wrong};
 use super::ipv4::{Header, START, is_martian, pass_hop, set_addresses};
 use super::nat::{Endpoint, Inside};
-use super::transport::Transport;
+use super::transport::{Transport, tcp_header};
 use super::{Frame, Interface, Kind, LOST, Routed, Router, Verdict, host_of, set_stations};
 use crate::ethernet::MacAddress;
 use crate::offload::headers::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, PROTOCOL_TCP, put, read_u16};
@@ -322,10 +322,7 @@ impl Router {
     /// What is wrong with the length of a packet for the way out; nothing to be said of it where it might be cut.
     pub(super) fn too_big(&self, bytes: &[u8], header: &Header, frame: Frame) -> Option<Option<Wrong>> {
         let longest = match frame.segment {
-            Some(segment) => {
-                let offset = bytes.get(START + header.length + 12).map_or(0, |byte| usize::from(byte >> 4) * 4);
-                usize::from(segment) + header.length + offset.max(20)
-            }
+            Some(segment) => usize::from(segment) + header.length + tcp_header(bytes, START + header.length),
             None => header.total,
         };
         (longest > usize::from(self.mtu)).then(|| header.whole.then_some(Wrong::TooBig(self.mtu)))

@@ -9,6 +9,7 @@ use super::ipv4::START;
 use super::ipv6::{ALL_NODES, Header, pass_hop};
 use super::nd::{self, Advertisement, Answer, Message};
 use super::neighbours::Neighbours;
+use super::transport::{TCP_HEADER, tcp_header};
 use super::{Frame, Interface, Kind, LOST, Routed, Router, Verdict, set_stations};
 use crate::ethernet::MacAddress;
 use crate::offload::headers::PROTOCOL_TCP;
@@ -20,8 +21,8 @@ use split_driver::time::{Duration, Instant};
 
 /// The router's link-local address for each guest.
 pub const GUEST_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-/// Bytes of the headers of IPv6 and TCP, without options.
-const HEADERS: usize = 60;
+/// Bytes of the header of IPv6, without extensions.
+const HEADER: usize = 40;
 /// How often guests are told of the router, for how many seconds each time (RFC 4861, 6.2.1), and when first in a life of the domain.
 const INTERVAL: Duration = Duration::from_secs(600);
 const LIFETIME: u16 = 1800;
@@ -119,6 +120,9 @@ impl Router {
         if to.is_group() || header.destination.is_multicast() {
             return Verdict::Taken;
         }
+        if self.is_own_from_outside(port, &header) {
+            return LOST;
+        }
         if header.destination == link_local || Some(header.destination) == self.own_address() {
             return self.handle_own_v6(port, bytes, &header);
         }
@@ -139,11 +143,19 @@ impl Router {
         }
     }
 
+    /// Whether a packet from the way out has the router's own address as its sender: no station there sends it.
+    fn is_own_from_outside(&self, port: PortId, header: &Header) -> bool {
+        self.is_uplink(port) && Some(header.source) == self.own_address()
+    }
+
     /// The guest that a segment of TCP with these first bytes, which comes from the way out, goes on to.
     pub(super) fn foresee_v6(&self, bytes: &[u8]) -> Option<PortId> {
         self.v6.uplink?;
         let header = Header::parse(bytes).filter(|header| header.next == PROTOCOL_TCP && header.hops >= 2)?;
         if !is_routable(header.source) || !is_routable(header.destination) || header.source.is_unicast_link_local() {
+            return None;
+        }
+        if Some(header.source) == self.own_address() {
             return None;
         }
         let guest = self.v6.host(header.destination).filter(|_| Some(header.destination) != self.own_address())?;
@@ -155,7 +167,9 @@ impl Router {
         let Some((uplink, station)) = self.station_v6(header.destination, now) else {
             return self.refuse_v6(port, bytes, header, Wrong::NoRoute);
         };
-        let longest = frame.segment.map_or(header.total, |segment| usize::from(segment) + HEADERS);
+        let headers =
+            || HEADER + if header.next == PROTOCOL_TCP { tcp_header(bytes, START + HEADER) } else { TCP_HEADER };
+        let longest = frame.segment.map_or(header.total, |segment| usize::from(segment) + headers());
         if longest > usize::from(self.mtu) {
             return self.refuse_v6(port, bytes, header, Wrong::TooBig(self.mtu));
         }

@@ -149,6 +149,14 @@ impl Transport {
     }
 }
 
+/// Bytes of a TCP header without options.
+pub(super) const TCP_HEADER: usize = 20;
+
+/// Bytes of the TCP header that begins there, with its options (RFC 9293, 3.1: data offset).
+pub(super) fn tcp_header(bytes: &[u8], start: usize) -> usize {
+    bytes.get(start + 12).map_or(0, |byte| usize::from(byte >> 4) * 4).max(TCP_HEADER)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -506,7 +506,8 @@ fn senders_are_told_what_is_wrong() {
     }
     // A super-frame whose segments are too long.
     let mut frame = packet((inner, GUEST_MAC), 6, (GUEST, FAR), 64, &[0; 100]);
-    for (size, fits) in [(1440, true), (1441, false)] {
+    for (size, words, fits) in [(1440, 5, true), (1441, 5, false), (1428, 8, true), (1429, 8, false)] {
+        frame[54 + 12] = words << 4;
         let told = Frame { length: 154, blank: true, segment: Some(size) };
         let verdict = router.handle(ONE, &mut frame.clone(), told, at(1));
         assert_eq!((verdict == Verdict::Send(UPLINK), answer(&mut router).is_none()), (fits, fits));
@@ -611,4 +612,22 @@ proptest! {
             prop_assert!(out == PortId(port) || is_routable(header.source) && is_routable(header.destination));
         }
     }
+}
+
+/// No station of the way out sends with the router's own address.
+#[test]
+fn the_routers_own_address_does_not_come_from_outside() {
+    let mut router = router();
+    introduce(&mut router, FAR, GATEWAY, GATEWAY_MAC);
+    for (source, passes) in [(FAR, true), (OWN, false)] {
+        for hops in [64, 1] {
+            let mut frame = packet((mac_of(OWN_V4), GATEWAY_MAC), 6, (source, GUEST), hops, &[0; 30]);
+            assert_eq!(router.foresee_v6(&frame).is_some(), passes && hops > 1, "{source}, {hops}");
+            let verdict = handle(&mut router, UPLINK, &mut frame, 1);
+            assert_eq!(verdict == Verdict::Send(ONE), passes && hops > 1, "{source}, {hops}");
+            assert_eq!(answer(&mut router).is_some(), passes && hops == 1, "{source}, {hops}");
+        }
+    }
+    let mut echo = packet((mac_of(OWN_V4), GATEWAY_MAC), 58, (OWN, OWN), 64, &[128, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(handle(&mut router, UPLINK, &mut echo, 1), LOST);
 }
