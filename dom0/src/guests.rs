@@ -6,6 +6,8 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::reattach::is_set;
+
 /// `xl list -l` without driver domains and without the store's. `store` is the number of the store's domain, where it has one.
 ///
 /// # Errors
@@ -22,16 +24,6 @@ pub(crate) fn only_guests(list: &str, store: Option<u64>) -> Result<Value> {
         !is_store && !is_set(domain.pointer("/config/c_info/driver_domain"))
     });
     Ok(Value::Array(domains))
-}
-
-/// A flag of libxl's JSON, which some versions write as a text (`libxl_defbool_to_string`).
-fn is_set(flag: Option<&Value>) -> bool {
-    match flag {
-        Some(Value::Bool(flag)) => *flag,
-        Some(Value::String(text)) => text == "True",
-        Some(Value::Number(number)) => number.as_u64() != Some(0),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use split_driver::time::{Instant, Timer};
 
 use crate::domain::{self, Domain, text};
 use crate::driver_configs::{DriverConfig, PciAddress};
+use crate::model::clean;
 use crate::reattach::{Attached, Reattach, Toolstack};
 
 /// How long a domain may take until it is ready: its devices' links and drives among it.
@@ -81,25 +82,23 @@ impl<S: Store, T: Timer, X: Toolstack, H: Host> Keep<'_, S, T, X, H> {
         let mut serving: Option<u32> = None;
         let mut gone_since: Option<Instant> = None;
         while !self.host.is_stopped() {
-            match (self.domains().await?.as_slice(), serving) {
-                ([domain], Some(id)) if domain.id == id => gone_since = None,
-                ([domain], before) => {
-                    if self.wait_ready(domain).await? {
-                        gone_since = None;
-                        serving = Some(domain.id);
-                        self.host.say(&self.said(domain, before).await?, true);
-                        self.reattach(before).await;
-                    }
+            match self.domains(serving).await?.as_slice() {
+                [domain] if serving == Some(domain.id) => gone_since = None,
+                [domain] if self.wait_ready(domain).await? => {
+                    gone_since = None;
+                    let before = serving.replace(domain.id);
+                    self.host.say(&self.said(domain, before).await?, true);
+                    self.reattach(before).await;
                 }
-                ([], before) => {
+                [] => {
                     let since = *gone_since.get_or_insert_with(|| self.clock.now());
-                    let waits = before.is_some() && self.clock.now() < since + GRACE;
+                    let waits = serving.is_some() && self.clock.now() < since + GRACE;
                     if !waits {
                         self.create(&mut builds).await?;
                     }
                 }
-                // The old one of a name goes when its devices are gone.
-                (_, _) => {}
+                // One that is not ready has ended, or is to end. Of several of a name, the old one goes when its devices are gone.
+                _ => {}
             }
             if self.host.is_reloaded() {
                 return Ok(End::Reloaded);
@@ -109,7 +108,14 @@ impl<S: Store, T: Timer, X: Toolstack, H: Host> Keep<'_, S, T, X, H> {
         self.stop().await.map(|()| End::Stopped)
     }
 
-    async fn domains(&self) -> Result<Vec<Domain>> {
+    /// The domains of the name. Where the one that serves has it still, that one: a single question, however many domains there are.
+    async fn domains(&self, serving: Option<u32>) -> Result<Vec<Domain>> {
+        if let Some(id) = serving {
+            let domain = Domain { id, name: self.config.name.clone() };
+            if text(self.store, &domain.node("name")).await?.as_ref() == Some(&domain.name) {
+                return Ok(vec![domain]);
+            }
+        }
         let mut domains = domain::all(self.store).await?;
         domains.retain(|domain| domain.name == self.config.name);
         Ok(domains)
@@ -145,7 +151,7 @@ impl<S: Store, T: Timer, X: Toolstack, H: Host> Keep<'_, S, T, X, H> {
             if self.clock.now() >= deadline {
                 let error = text(self.store, &domain.node("data/error")).await?;
                 let why = error.unwrap_or_else(|| format!("`xl console {}` may tell why", domain.name));
-                bail!("{} (domain {}) is not ready after {READY:?}: {}", domain.name, domain.id, printable(&why));
+                bail!("{} (domain {}) is not ready after {READY:?}: {}", domain.name, domain.id, clean(why.as_bytes()));
             }
             self.clock.sleep(LOOK).await;
         }
@@ -159,8 +165,8 @@ impl<S: Store, T: Timer, X: Toolstack, H: Host> Keep<'_, S, T, X, H> {
             Some(before) => format!("domain {}, {before} before", domain.id),
             None => format!("domain {}", domain.id),
         };
-        let error = error.map(|error| format!("; it says: {}", printable(&error))).unwrap_or_default();
-        Ok(format!("{} ({number}) serves: {}{error}", domain.name, printable(&ready)))
+        let error = error.map(|error| format!("; it says: {}", clean(error.as_bytes()))).unwrap_or_default();
+        Ok(format!("{} ({number}) serves: {}{error}", domain.name, clean(ready.as_bytes())))
     }
 
     /// Attaches what guests had of a domain of this name that is gone.
@@ -175,7 +181,7 @@ impl<S: Store, T: Timer, X: Toolstack, H: Host> Keep<'_, S, T, X, H> {
     /// Shuts the domain down. Where the host does so, the domain's end is enough: its PCI devices stay where they are.
     async fn stop(&self) -> Result<()> {
         let name = self.config.name.as_str();
-        if self.domains().await?.is_empty() {
+        if self.domains(None).await?.is_empty() {
             return Ok(());
         }
         self.host.say(&format!("shutting {name} down"), false);
@@ -210,12 +216,7 @@ fn told(attached: &Attached) -> String {
         None => "is attached anew".into(),
     };
     let note = note.as_ref().map(|note| format!("; {note}")).unwrap_or_default();
-    printable(&format!("{kind} {name} of {} {what}{note}", guest.name))
-}
-
-/// Without signs that a terminal acts upon: a domain may write anything into its nodes.
-fn printable(text: &str) -> String {
-    text.trim().chars().map(|sign| if sign.is_control() { ' ' } else { sign }).collect()
+    clean(format!("{kind} {name} of {} {what}{note}", guest.name).as_bytes())
 }
 
 /// Reads the config of a name.

@@ -112,16 +112,23 @@ fn disabled(text: &str) -> String {
     lines.fold(String::new(), |text, line| text + line + "\n")
 }
 
-/// Writes a file anew: after a loss of power it is the one or the other.
+/// Writes a file anew, with the mode that it had; nothing where it says that already. After a loss of power it is the one or the other.
 fn replace(file: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(file).is_ok_and(|before| before == text) {
+        return Ok(());
+    }
     let new = file.with_extension("oxidom-new");
-    let written = fs::write(&new, text).and_then(|()| fs::rename(&new, file));
+    let mode = fs::metadata(file).map(|metadata| metadata.permissions());
+    let written = fs::write(&new, text)
+        .and_then(|()| mode.map_or(Ok(()), |mode| fs::set_permissions(&new, mode)))
+        .and_then(|()| fs::rename(&new, file));
     written.with_context(|| format!("writing {}; run this as root", file.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     struct Host(PathBuf);
 
@@ -163,8 +170,14 @@ mod tests {
         }
         let text = "# XENSTORED=/x\n#oxidom# XENSTORED=/usr/sbin/oxenstored\n#oxidom# XENSTORED_ARGS='--trace'\nXENCONSOLED_ARGS=a\n";
         assert_eq!(host.xen(), format!("{text}{LINE}\n"));
+        fs::set_permissions(host.0.join("etc/default/xen"), fs::Permissions::from_mode(0o640)).unwrap();
         host.store().disable().unwrap();
         assert_eq!((host.xen().as_str(), host.store().is_enabled()), (before, false));
+        // What changes nothing leaves the very file.
+        let file = || fs::metadata(host.0.join("etc/default/xen")).unwrap();
+        let inode = file().ino();
+        host.store().disable().unwrap();
+        assert_eq!((file().ino(), file().mode() & 0o777), (inode, 0o640));
         assert!(!host.0.join("etc/default/xencommons").exists());
     }
 

@@ -140,9 +140,9 @@ const END_TO_END: House = House {
 const DOM0: House = House {
     root: "dom0",
     layers: &[
-        &["connection", "domain", "guests", "model", "store_domain", "xl_config"],
+        &["connection", "domain", "model", "store_domain", "xl_config"],
         &["console", "counters", "driver_configs", "reattach", "replace", "xenstore"],
-        &["cpu", "exporter", "keep", "pciback", "report", "show", "top", "units"],
+        &["cpu", "exporter", "guests", "keep", "pciback", "report", "show", "top", "units"],
         &["host", "look"],
         &["main"],
     ],

@@ -100,9 +100,14 @@ fn names_a_file_system(root: &str) -> bool {
     }
 }
 
-/// A flag of libxl's JSON, which older versions write as a number.
-fn is_set(flag: Option<&Value>) -> bool {
-    flag.is_some_and(|flag| flag.as_bool().unwrap_or_else(|| flag.as_u64().is_some_and(|number| number != 0)))
+/// A flag of libxl's JSON, which some versions write as a number or as a text (`libxl_defbool_to_string`).
+pub(crate) fn is_set(flag: Option<&Value>) -> bool {
+    match flag {
+        Some(Value::Bool(flag)) => *flag,
+        Some(Value::String(text)) => text == "True",
+        Some(Value::Number(number)) => number.as_u64() != Some(0),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

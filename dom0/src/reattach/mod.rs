@@ -16,6 +16,7 @@ use split_driver::store::{Store, Transaction};
 use split_driver::time::Timer;
 
 use crate::domain::{self, Domain, text};
+pub(crate) use config::is_set;
 use config::{Config, Root};
 use device::{Device, Kind};
 pub(crate) use toolstack::Xl;
